@@ -23,7 +23,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.config import DEFAULT_MODEL, ENV_URL, THUMBNAIL_PX
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.node import ensure_running
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -91,7 +91,7 @@ def machine() -> str:
 def thumbnails() -> list[str | None]:
     """Of the bundled photos, as ingest makes them."""
     paths = sorted(PHOTOS.glob("*.jpg"))
-    return [decode(path.read_bytes(), KIND.card.image_spec, DecodeLimits(), THUMBNAIL_PX).thumbnail for path in paths]
+    return [decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits(), THUMBNAIL_PX).thumbnail for path in paths]
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from common import options, publish
 from encode_arms import BARE, ENCODE, HEAD, Loops, loops, random_checkpoint
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 from stair_es.model import catalogue
 from stair_es.model.encoder import Backend, ModelSpec
@@ -103,7 +103,7 @@ def result(rows: list[Row], about: str, remarks: list[str]) -> Result:
     ]
     return Result(
         about=about,
-        tables=(Table(head=head, rows=tuple(lines)),),
+        tables=(ReportTable(head=head, rows=tuple(lines)),),
         ratios=tuple(ratios),
         remarks=tuple(remarks),
         figures={"rows": [vars(row) for row in rows]},
@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack, remar
     name = arguments.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
     if not arguments.model:
         random_checkpoint(Path(name))
-    spec = catalogue.resolve(name).image_spec
+    spec = catalogue.get_model_card(name).image_spec
     pixels, texts = noise(arguments.images, spec.size_px), captions(arguments.texts)
     rows = []
     for arm in asked:
@@ -148,7 +148,7 @@ def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack, remar
             continue
         if backend == "onnx":
             name = with_graphs(name, stack)
-        encoder = catalogue.load(ModelSpec(name=name, backend=backend, threads=arguments.threads))
+        encoder = catalogue.load_encoder(ModelSpec(name=name, backend=backend, threads=arguments.threads))
         made = loops(encoder, pixels, texts, compiled=compiled)
         rows += measured(arm, made, arguments.images, arguments.texts, arguments.rounds)
     return rows
@@ -163,16 +163,20 @@ def cannot_compile(name: str) -> str:
 
 def with_graphs(name: str, stack: ExitStack) -> str:
     """The same model with graphs: a copy of its folder where it has none."""
-    from stair_es.model.stair_config import read_config
-    from stair_es.model.stair_export import export
-    from stair_es.model.stair_onnx import unfit
+    from stair_es.model.stair_config import read_stair_config
+    from stair_es.model.stair_export import export_onnx
+    from stair_es.model.stair_onnx import find_onnx_mismatch
 
     folder = Path(name)
-    if not folder.is_dir() or read_config(folder).packaged or not unfit(folder, catalogue.resolve(name).model_id):
+    if (
+        not folder.is_dir()
+        or read_stair_config(folder).is_packaged
+        or not find_onnx_mismatch(folder, catalogue.get_model_card(name).model_id)
+    ):
         return name
     copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))) / folder.name
     shutil.copytree(folder, copy)
-    export(copy)
+    export_onnx(copy)
     return str(copy)
 
 

@@ -16,20 +16,20 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from stair_es.model import stair_checkpoint
-from stair_es.model.efficientnet import SIZE_PX
+from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
 from stair_es.model.encoder import Encoder
-from stair_es.model.minilm import MAX_TOKENS
-from stair_es.model.onnx_graph import session
-from stair_es.model.stair import Stair, TextBatch
-from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
-from stair_es.model.stair_encoder import IMAGE_BATCH, TEXT_BATCH, StairEncoder, TorchTowers
-from stair_es.model.stair_mini import StairMini, shrink_pixels
-from stair_es.model.stair_numpy import NumpyTowers
-from stair_es.model.stair_onnx import IMAGE_BATCH as ONNX_IMAGES
-from stair_es.model.stair_onnx import TEXT_BATCH as ONNX_TEXTS
-from stair_es.model.stair_onnx import OnnxTowers, fed
-from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
-from stair_es.model.wordpiece import load_vocabulary
+from stair_es.model.minilm import MINILM_MAX_TOKENS
+from stair_es.model.onnx_graph import create_onnx_session
+from stair_es.model.stair import StairModel, TextBatch
+from stair_es.model.stair_config import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.model.stair_encoder import TORCH_IMAGE_BATCH, TORCH_TEXT_BATCH, StairEncoder, TorchDualEncoder
+from stair_es.model.stair_mini import StairMiniEncoder, resize_square_pixels
+from stair_es.model.stair_numpy import NumpyDualEncoder
+from stair_es.model.stair_onnx import ONNX_IMAGE_BATCH as ONNX_IMAGES
+from stair_es.model.stair_onnx import ONNX_TEXT_BATCH as ONNX_TEXTS
+from stair_es.model.stair_onnx import OnnxDualEncoder, select_inputs
+from stair_es.model.stair_tokens import StairTokenizer, TokenizedTexts, list_candidate_tokens
+from stair_es.model.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import Pixels
 
 BARE, HEAD, ENCODE = "bare", "head", "encode"
@@ -45,44 +45,44 @@ class Loops:
 
 def loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, compiled: bool = False) -> Loops:
     """The loops of an encoder, whatever computes it."""
-    if isinstance(encoder, StairMini):
+    if isinstance(encoder, StairMiniEncoder):
         bare = _of_mini(encoder, pixels_BHWC, texts)
     elif not isinstance(encoder, StairEncoder):
         raise SystemExit("only stair-mini and checkpoints of stair-es train are measured here")
-    elif isinstance(towers := encoder._towers, TorchTowers):
+    elif isinstance(towers := encoder._towers, TorchDualEncoder):
         return _torch(encoder, towers, pixels_BHWC, texts, compiled)
-    elif isinstance(towers, OnnxTowers):
+    elif isinstance(towers, OnnxDualEncoder):
         return _onnx(encoder, towers, pixels_BHWC, texts)
     else:
-        assert isinstance(towers, NumpyTowers)
-        seeing, reading, tokens = towers._image_network, towers._text_network, encoder._tokens
+        assert isinstance(towers, NumpyDualEncoder)
+        seeing, reading, tokens = towers._image_network, towers._text_network, encoder._tokenizer
         rows = [tokens.encode([text]).ids_BL[0].tolist() for text in texts]
-        bare = {"images": lambda: seeing.see(pixels_BHWC), "texts": lambda: [reading.states(row) for row in rows]}
+        bare = {"images": lambda: seeing.run_network(pixels_BHWC), "texts": lambda: [reading.compute_states(row) for row in rows]}
     return Loops(
         images={BARE: bare["images"], ENCODE: lambda: encoder.encode_images(pixels_BHWC)},
         texts={BARE: bare["texts"], ENCODE: lambda: encoder.encode_texts(texts)},
     )
 
 
-def _of_mini(encoder: StairMini, pixels_BHWC: Pixels, texts: Sequence[str]) -> dict[str, Callable[[], object]]:
+def _of_mini(encoder: StairMiniEncoder, pixels_BHWC: Pixels, texts: Sequence[str]) -> dict[str, Callable[[], object]]:
     """Return the bare loops: classifier and detector on pixels that have their sizes, the text network on tokens."""
-    small_BHWC, network = shrink_pixels(pixels_BHWC, SIZE_PX), encoder._text_network
-    ids = [encoder._tokens.encode_with_offsets(text, MAX_TOKENS).ids for text in texts]
+    small_BHWC, network = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX), encoder._text_network
+    ids = [encoder._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS).ids for text in texts]
     return {
-        "images": lambda: (encoder.image_network.see(small_BHWC), encoder.detector.detect(pixels_BHWC)),
-        "texts": lambda: [network.states(row) for row in ids],
+        "images": lambda: (encoder.image_network.run_network(small_BHWC), encoder.detector.score_classes(pixels_BHWC)),
+        "texts": lambda: [network.compute_states(row) for row in ids],
     }
 
 
-def _torch(encoder: StairEncoder, towers: TorchTowers, pixels_BHWC: Pixels, texts: Sequence[str], compiled: bool) -> Loops:
+def _torch(encoder: StairEncoder, towers: TorchDualEncoder, pixels_BHWC: Pixels, texts: Sequence[str], compiled: bool) -> Loops:
     model, device = towers._model, towers._device
-    see, read = model.image.states, model.text.backbone
+    see, read = model.image.compute_states, model.text.backbone
     if compiled:  # a compiled product: what `auto` would be if it compiled
         see, read = torch.compile(see), torch.compile(read, dynamic=True)
         model.encode_images = torch.compile(model.encode_images)
         model.encode_texts = torch.compile(model.encode_texts, dynamic=True)
-    images = [torch.tensor(part).to(device) for part in _parts(pixels_BHWC, IMAGE_BATCH[device])]
-    batches = [_tensors(part).to(device) for _, part in model.tokens.batches(texts, TEXT_BATCH)]
+    images = [torch.tensor(part).to(device) for part in _parts(pixels_BHWC, TORCH_IMAGE_BATCH[device])]
+    batches = [_tensors(part).to(device) for _, part in model.tokens.encode_batches(texts, TORCH_TEXT_BATCH)]
 
     def looped(call: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], object]:
         def run() -> object:
@@ -108,8 +108,8 @@ def _torch(encoder: StairEncoder, towers: TorchTowers, pixels_BHWC: Pixels, text
     )
 
 
-def _onnx(encoder: StairEncoder, towers: OnnxTowers, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
-    model = stair_checkpoint.load(towers._folder)
+def _onnx(encoder: StairEncoder, towers: OnnxDualEncoder, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
+    model = stair_checkpoint.load_stair_model(towers._folder)
     images = [{"pixels": part} for part in _parts(pixels_BHWC, ONNX_IMAGES)]
     batches = [
         {"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL}
@@ -118,32 +118,32 @@ def _onnx(encoder: StairEncoder, towers: OnnxTowers, pixels_BHWC: Pixels, texts:
     bare = {"image": _bare_session(model, "image", towers), "text": _bare_session(model, "text", towers)}
 
     def looped(made: Any, feeds: Sequence[dict[str, Any]]) -> Callable[[], object]:  # noqa: ANN401  a session
-        return lambda: [made.run(None, fed(made, feed)) for feed in feeds][-1]
+        return lambda: [made.run(None, select_inputs(made, feed)) for feed in feeds][-1]
 
     return Loops(
         images={
             BARE: looped(bare["image"], images),
-            HEAD: looped(towers._session("image"), images),
+            HEAD: looped(towers._get_session("image"), images),
             ENCODE: lambda: encoder.encode_images(pixels_BHWC),
         },
         texts={
             BARE: looped(bare["text"], batches),
-            HEAD: looped(towers._session("text"), batches),
+            HEAD: looped(towers._get_session("text"), batches),
             ENCODE: lambda: encoder.encode_texts(texts),
         },
     )
 
 
 class _Bare(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    def __init__(self, model: Stair, side: str) -> None:
+    def __init__(self, model: StairModel, side: str) -> None:
         super().__init__()
         self.model, self.side = model, side
 
     def forward(self, first: Tensor, mask_BL: Tensor | None = None) -> Tensor:
-        return self.model.image.states(first) if mask_BL is None else self.model.text.backbone(first, mask_BL)
+        return self.model.image.compute_states(first) if mask_BL is None else self.model.text.backbone(first, mask_BL)
 
 
-def _bare_session(model: Stair, side: str, towers: OnnxTowers) -> Any:  # noqa: ANN401
+def _bare_session(model: StairModel, side: str, towers: OnnxDualEncoder) -> Any:  # noqa: ANN401
     """The backbone alone, as the product's graph is made."""
     free, size = torch.export.Dim.DYNAMIC, model.config.image.size_px
     given: tuple[Tensor, ...]
@@ -157,10 +157,10 @@ def _bare_session(model: Stair, side: str, towers: OnnxTowers) -> Any:  # noqa: 
         made = torch.onnx.export(
             _Bare(model, side).eval(), given, dynamo=True, dynamic_shapes=shapes, input_names=names, verbose=False
         )
-    return session(made.model_proto.SerializeToString(), towers._spec.threads)
+    return create_onnx_session(made.model_proto.SerializeToString(), towers._spec.threads)
 
 
-def _tensors(found: Tokenized) -> TextBatch:
+def _tensors(found: TokenizedTexts) -> TextBatch:
     return TextBatch.from_tokenized(found)
 
 
@@ -171,22 +171,25 @@ def _parts(items: Any, size: int) -> Iterator[Any]:  # noqa: ANN401  an array or
 def random_checkpoint(folder: Path) -> None:
     """ViT-B/32 and BERT base with random weights over BERT's vocabulary, as the paper's towers are but for the patches."""
     wide = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    words = load_vocabulary().words
+    words = load_wordpiece_vocabulary().tokens
     seen = {"model_type": "clip_vision_model", "patch_size": 32, "image_size": 224, **wide}
     read = {"model_type": "bert", "vocab_size": len(words), **wide}
     config = StairConfig(
         name="random",
-        image=ImageTower(
-            backbone=Backbone(kind="transformers", name="ViT-B/32", config=seen), size_px=224, mean=(0.5,) * 3, std=(0.5,) * 3
+        image=ImageTowerConfig(
+            backbone=BackboneConfig(kind="transformers", name="ViT-B/32", config=seen),
+            size_px=224,
+            mean=(0.5,) * 3,
+            std=(0.5,) * 3,
         ),
-        text=TextTower(backbone=Backbone(kind="transformers", name="BERT base", config=read)),
+        text=TextTowerConfig(backbone=BackboneConfig(kind="transformers", name="BERT base", config=read)),
     )
     torch.manual_seed(0)
     tokenizer = _tokenizer(words)
-    model = Stair(config, Tokens(tokenizer, candidates(tokenizer), config.text.max_tokens))
+    model = StairModel(config, StairTokenizer(tokenizer, list_candidate_tokens(tokenizer), config.text.max_tokens))
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    tensors[stair_checkpoint.FEATURE_IDS] = model.feature_ids_F
-    stair_checkpoint.save(folder, config, tokenizer, tensors, "# random weights\n")
+    tensors[stair_checkpoint.FEATURE_IDS_TENSOR] = model.feature_ids_F
+    stair_checkpoint.save_checkpoint(folder, config, tokenizer, tensors, "# random weights\n")
 
 
 def _tokenizer(words: Sequence[str]) -> Tokenizer:

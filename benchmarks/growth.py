@@ -7,8 +7,8 @@
 
 Three OpenSearch processes of the embedded node's version form a cluster on this machine, with an index of three primary shards.
 The documents are drawn images (`query_corpus.py`) as ingest writes them, sent by the product's own bulk path (`BulkWriter` at the
-pace of `Pace`). Each load has two halves: nobody asks during the first, and during the second a process asks `--asked-per-s`
-questions a second, one after the other, kinds by turns. After each load, once merges have ended, the same questions are asked of
+pace of `AdaptiveThrottle`). Each load has two halves: nobody asks during the first, and during the second a process asks
+`--asked-per-s` questions a second, one after the other, kinds by turns. After each load, once merges have ended, the same questions are asked of
 the idle cluster. Questions are as `Searcher` sends them: ten hits in a total order, with documents. Segments stay as they come;
 at the end each shard is merged to one (`--no-merge`), and asked once more.
 
@@ -30,7 +30,7 @@ from common import options, publish, save
 from growth_corpus import Loads
 from growth_index import GrowingIndex, Percentiles, Step
 from growth_measure import make_bodies
-from result import Result, Table
+from result import ReportTable, Result
 
 NODES = 3
 
@@ -55,16 +55,16 @@ def measure(given: argparse.Namespace, loads: Loads) -> Iterator[Step]:
 def result(steps: list[Step], about: str, ended: str = "") -> Result:
     """A row a load."""
     kinds = list(steps[0].idle_ms) if steps else []
-    growth = Table(
+    growth = ReportTable(
         head=("images", "docs/s", "docs/s, asked", "bytes a document", "segments", "heap, MB", "GC, %", "merges go on, s"),
         rows=tuple(_growth_row(step) for step in steps),
     )
-    idle = Table(
+    idle = ReportTable(
         heading="Searches, p50 / p99, ms, while nothing else happens",
         head=("images", *kinds),
         rows=tuple((step.name, *_times(step.idle_ms, kinds)) for step in steps),
     )
-    asked = Table(
+    asked = ReportTable(
         heading="Searches, p50 / p99, ms, during a load",
         head=("images", "asked", *kinds),
         rows=tuple((step.name, f"{step.asked:,}", *_times(step.asked_ms, kinds)) for step in steps if step.asked),

@@ -18,7 +18,7 @@ from query_bytes import SIZES
 from query_corpus import BATCH, Corpus, Documents, Views, load
 from query_load import uri
 
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.types import SparseVector
 
@@ -78,7 +78,7 @@ class Loads:
 def _document(row: int, vector: SparseVector, rng: np.random.Generator, thumbnail: str | None) -> tuple[str, dict[str, Any]]:
     width, height = SIZES[row % len(SIZES)]
     noise = rng.bytes(64).hex()
-    facts = ImageFacts(
+    facts = ImageMetadata(
         uri=uri(row),
         source="s3://photos-of-the-archive/2026",
         version=noise[:32],
@@ -89,7 +89,7 @@ def _document(row: int, vector: SparseVector, rng: np.random.Generator, thumbnai
         taken_at=f"2026-{1 + row % 12:02}-{1 + row % 28:02}T{row % 24:02}:{row % 60:02}:07",
         thumbnail=thumbnail,
     )
-    made = document(
+    made = build_document(
         vector,
         facts,
         fields={},
@@ -98,7 +98,7 @@ def _document(row: int, vector: SparseVector, rng: np.random.Generator, thumbnai
         ingested_at=f"2026-11-24T{row // 3600 % 24:02}:{row // 60 % 60:02}:{row % 60:02}.{row % 1000:03}Z",
         settings=DocumentSettings(),
     )
-    return document_id(facts.uri), made
+    return make_document_id(facts.uri), made
 
 
 def _files(folder: Path, start: int) -> dict[str, Path]:

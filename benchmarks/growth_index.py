@@ -20,9 +20,9 @@ from query_load import FRESH_STATS, Http
 from stair_es import resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.identity import write_alias
-from stair_es.cluster.mapping import merged
-from stair_es.cluster.pace import Pace
+from stair_es.cluster.identity import make_write_alias
+from stair_es.cluster.mapping import merge_bodies
+from stair_es.cluster.pace import AdaptiveThrottle
 
 Percentiles = dict[str, tuple[float, float]]
 """p50 and p99 in ms by the kind of question."""
@@ -64,14 +64,14 @@ class GrowingIndex:
         self.index = f"growth-{uuid4().hex[:8]}"
         self.http = Http(urls[0])
         self.pictures = thumbnails() if given.thumbnails else [None]
-        self.pace = Pace(BulkPolicy())
+        self.pace = AdaptiveThrottle(BulkPolicy())
         connection = Connection(url=",".join(urls), timeout_s=120)
         self.writer = BulkWriter(client=connection.client(), connection=connection, index=self.index)
         self.sent, self.document_bytes = 0, FIRST_DOCUMENT_BYTES
         shape = {"number_of_shards": given.shards, "number_of_replicas": given.replicas, "auto_expand_replicas": "false"}
         settings = {"index": {**shape, **_SETTINGS}}
-        body = merged(resources.load("mappings", "image"), {"settings": settings})
-        self.http.ask("PUT", f"/{self.index}", {**body, "aliases": {write_alias(self.index): {}}})
+        body = merge_bodies(resources.load_json_resource("mappings", "image"), {"settings": settings})
+        self.http.ask("PUT", f"/{self.index}", {**body, "aliases": {make_write_alias(self.index): {}}})
 
     def load(self, number: int, loads: Loads) -> Step:
         """Take one load in, and ask.

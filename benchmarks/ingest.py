@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 from common import add_model, add_url, corpus, node, options, publish
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import ingest
+from stair_es.ingest.run import run_ingest
 from stair_es.ingest.run_local import CPU_BATCH as BATCH_IMAGES
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 
 GOAL, ALONE = 0.9, "reading, decoding, encoding alone, on all cores"
@@ -36,7 +36,7 @@ def bare(files: list[Path], encoder: Encoder) -> None:
     """Read, decode, encode; nothing else."""
     for start in range(0, len(files), BATCH_IMAGES):
         part = files[start : start + BATCH_IMAGES]
-        pixels = [decode(path.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for path in part]
+        pixels = [decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for path in part]
         encoder.encode_images(np.stack(pixels))
 
 
@@ -53,12 +53,12 @@ def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str, 
     options = IngestOptions(alias=alias, model=ModelSpec(name=model), runner=runner)  # type: ignore[arg-type]
     marks: list[tuple[float, int]] = []
     start = time.perf_counter()
-    report = ingest(
+    report = run_ingest(
         [open_source(str(folder))],
         connection,
         options,
         say=lambda _: None,
-        progress=lambda books: marks.append((time.perf_counter(), books.done)),
+        progress=lambda books: marks.append((time.perf_counter(), books.done_count)),
     )
     seconds = time.perf_counter() - start
     if report.written != report.seen:
@@ -83,7 +83,7 @@ def main() -> None:
     idle: dict[str, list[float]] = {}
     with corpus(arguments.images) as folder, node(arguments.url) as (connection, _, name):
         files = sorted(folder.iterdir())
-        one, many = (catalogue.load(ModelSpec(name=arguments.model, threads=threads)) for threads in (1, 0))
+        one, many = (catalogue.load_encoder(ModelSpec(name=arguments.model, threads=threads)) for threads in (1, 0))
         bare(files[:32], many)
         for turn in range(arguments.rounds):
             for label, loop, encoder in (("bare threaded", bare_threaded, one), ("bare plain", bare, many)):
@@ -110,7 +110,7 @@ def result(about: str, rates: Mapping[str, list[float]], idle: Mapping[str, list
     ]
     return Result(
         about=about,
-        tables=(Table(head=("", "images/s", "of threaded", "of plain"), rows=tuple(rows)),),
+        tables=(ReportTable(head=("", "images/s", "of threaded", "of plain"), rows=tuple(rows)),),
         ratios=tuple(ratios),
         remarks=tuple(f"encoder idle share, {runner}: {statistics.median(shares):.2f}" for runner, shares in idle.items()),
         figures={"images_per_s": medians, "rounds": rates, "encoder_idle": idle},

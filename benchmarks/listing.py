@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import options, publish
-from result import Result, Table
+from result import ReportTable, Result
 
 KINDS = ("jsonl", "parquet", "tar", "tree")
 
@@ -46,7 +46,7 @@ def main() -> None:
     head = ("listing", "entries", "entries/s", "peak MiB", "start MiB")
     result = Result(
         about="each listing is a process of its own; `start` is the peak of one that lists a single entry",
-        tables=(Table(head=head, rows=tuple(rows)),),
+        tables=(ReportTable(head=head, rows=tuple(rows)),),
         figures={"rows": figures},
     )
     publish(result, arguments.json)
@@ -64,12 +64,12 @@ def _measured(kind: str, entries: int) -> dict[str, float]:
 
 
 def _listed(argument: str) -> dict[str, float]:
-    from stair_es.sources.item import Item
+    from stair_es.sources.item import SourceItem
     from stair_es.sources.registry import open_source
 
     source = open_source(argument)
     start = time.perf_counter()
-    items = sum(isinstance(each, Item) for each in source.items())
+    items = sum(isinstance(each, SourceItem) for each in source.list_items())
     seconds = time.perf_counter() - start
     return {"items": items, "seconds": seconds, "peak_mib": _peak_mib()}
 

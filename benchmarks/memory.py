@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 from common import add_model, add_url, node, options, publish
 from PIL import Image
-from result import Result, Table
+from result import ReportTable, Result
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 _EVERY_S = 1.0
@@ -112,7 +112,7 @@ def main() -> None:
         rows += [(runner, name, *(f"{values.get(size, 0):,.0f}" for size in sizes)) for name, values in lines.items()]
     result = Result(
         about=f"model {arguments.model}; peak MB (USS) of the largest process of each kind",
-        tables=(Table(head=("runner", "process", *(f"{size:,} images" for size in sizes)), rows=tuple(rows)),),
+        tables=(ReportTable(head=("runner", "process", *(f"{size:,} images" for size in sizes)), rows=tuple(rows)),),
         figures={"model": arguments.model, "peak_mb": table, "images_per_s": speed},
     )
     publish(result, arguments.json)

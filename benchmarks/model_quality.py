@@ -25,15 +25,15 @@ import numpy as np
 from common import interval, options, publish
 from numpy.typing import NDArray
 from result import Ratio, Result
-from result import Table as Lines
+from result import ReportTable as Lines
 from small_sets.fetch import PACKAGES, unpacked
 
 from stair_es.eval.dense import ConseEncoder
-from stair_es.eval.metrics import CUTS, ranks
+from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMini
+from stair_es.model.stair_mini import StairMiniEncoder
 from stair_es.model.stair_mini_kind import KIND
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import Pixels, SparseVector
 
 PACKAGE = PACKAGES["tuxpaint"]
@@ -104,23 +104,23 @@ def read_set(sets: Path, name: str) -> Gallery:
 
 
 def _pixels(paths: Sequence[Path]) -> Pixels:
-    return np.stack([decode(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC for path in paths])
+    return np.stack([decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC for path in paths])
 
 
 def sparse_scores(texts: Sequence[SparseVector], images: Sequence[SparseVector]) -> Scores:
     """The exact dot products [queries, gallery] of the vectors that the product stores and asks with."""
     places: dict[str, int] = {}
     for vector in (*texts, *images):
-        for word in vector.features:
+        for word in vector.tokens:
             places.setdefault(word, len(places))
     left, right = (np.zeros((len(vectors), len(places))) for vectors in (texts, images))
     for rows, vectors in ((left, texts), (right, images)):
         for row, vector in zip(rows, vectors, strict=True):
-            row[[places[word] for word in vector.features]] = vector.weights
+            row[[places[word] for word in vector.tokens]] = vector.weights
     return np.round(left @ right.T, 10)  # weights have 5 decimals: exact again, ties are ties
 
 
-def conse_scores(encoder: StairMini, gallery: Gallery) -> Scores:
+def conse_scores(encoder: StairMiniEncoder, gallery: Gallery) -> Scores:
     """Cosines of dense ConSE: the same networks without words."""
     dense = ConseEncoder(encoder)
     texts = dense.encode_texts_dense(list(gallery.queries))
@@ -130,14 +130,18 @@ def conse_scores(encoder: StairMini, gallery: Gallery) -> Scores:
 def best_ranks(scores: Scores, gallery: Gallery) -> tuple[Ranks, Ranks]:
     """The rank of the best right image of each query, and of the best right text of each image."""
     concepts, asked = np.array(gallery.concepts), np.array(list(gallery.queries.values()))
-    to_image = [ranks(row, np.flatnonzero(concepts == concept).tolist())[0] for row, concept in zip(scores, asked, strict=True)]
-    to_text = [ranks(row, np.flatnonzero(asked == concept).tolist())[0] for row, concept in zip(scores.T, concepts, strict=True)]
+    to_image = [
+        compute_ranks(row, np.flatnonzero(concepts == concept).tolist())[0] for row, concept in zip(scores, asked, strict=True)
+    ]
+    to_text = [
+        compute_ranks(row, np.flatnonzero(asked == concept).tolist())[0] for row, concept in zip(scores.T, concepts, strict=True)
+    ]
     return np.array(to_image), np.array(to_text)
 
 
 def recalls(found: Ranks) -> tuple[float, ...]:
     """R@1/5/10 in percent."""
-    return tuple(round(100 * float((found <= cut).mean()), 1) for cut in CUTS)
+    return tuple(round(100 * float((found <= cut).mean()), 1) for cut in RECALL_CUTS)
 
 
 def apart(ours: Ranks, theirs: Ranks, cut: int) -> tuple[float, float, float]:
@@ -171,7 +175,7 @@ def read_former(name: str) -> dict[str, tuple[Ranks, Ranks]]:
 
 def measure(gallery: Gallery) -> Table:
     """Return all towers on one gallery."""
-    model, light = (StairMini(ModelSpec(name="stair-mini", text_tower=tower)) for tower in ("full", "table"))
+    model, light = (StairMiniEncoder(ModelSpec(name="stair-mini", text_tower=tower)) for tower in ("full", "table"))
     images = model.encode_images(gallery.pixels_BHWC)
     found, words = {}, {}
     for name, tower in ((OURS, model), ("stair-mini table", light)):
@@ -181,7 +185,9 @@ def measure(gallery: Gallery) -> Table:
     found |= read_former(gallery.name)
     found[DENSE] = best_ranks(conse_scores(model, gallery), gallery)
     gains = {
-        f"{way} R@{cut}": apart(found[OURS][side], found[OLD][side], cut) for side, way in enumerate(WAYS) for cut in CUTS[:2]
+        f"{way} R@{cut}": apart(found[OURS][side], found[OLD][side], cut)
+        for side, way in enumerate(WAYS)
+        for cut in RECALL_CUTS[:2]
     }
     return Table(
         name=gallery.name,
@@ -210,8 +216,8 @@ def measure_readability(words: Mapping[str, Sequence[str]]) -> dict[str, float]:
 def read_example_words() -> dict[str, tuple[str, ...]]:
     """Return the ten heaviest words of each example photograph."""
     names = sorted(path.stem for path in EXAMPLES.glob("*.jpg"))
-    vectors = StairMini(ModelSpec(name="stair-mini")).encode_images(_pixels([EXAMPLES / f"{name}.jpg" for name in names]))
-    return {name: vector.features[:10] for name, vector in zip(names, vectors, strict=True)}
+    vectors = StairMiniEncoder(ModelSpec(name="stair-mini")).encode_images(_pixels([EXAMPLES / f"{name}.jpg" for name in names]))
+    return {name: vector.tokens[:10] for name, vector in zip(names, vectors, strict=True)}
 
 
 def result(tables: Sequence[Table], words: Mapping[str, Sequence[str]], backend: str) -> Result:
@@ -226,7 +232,7 @@ def result(tables: Sequence[Table], words: Mapping[str, Sequence[str]], backend:
         ),
         *(
             Ratio(what=f"R@{cut} of stair-mini on unseen photographs, in percent", against="", value=value, goal=goal)
-            for cut, value, goal in zip(CUTS, photos[OURS][0], AT_LEAST, strict=True)
+            for cut, value, goal in zip(RECALL_CUTS, photos[OURS][0], AT_LEAST, strict=True)
         ),
         *(
             Ratio(
@@ -297,7 +303,7 @@ def main() -> int:
     add_galleries(parser)
     given = parser.parse_args()
     tables = [measure(gallery) for gallery in galleries(given)]
-    found = result(tables, read_example_words(), StairMini(ModelSpec(name="stair-mini")).image_network.backend)
+    found = result(tables, read_example_words(), StairMiniEncoder(ModelSpec(name="stair-mini")).image_network.backend)
     publish(found, given.json)
     return int(not all(ratio.met for ratio in found.ratios))
 

@@ -7,11 +7,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
 
-from stair_es.cluster.bulk import BulkWriter, Sent, Written
-from stair_es.cluster.pace import Pace
+from stair_es.cluster.bulk import BulkRequestStats, BulkResult, BulkWriter
+from stair_es.cluster.pace import AdaptiveThrottle
 
 
-def checked(written: Written) -> Written:
+def checked(written: BulkResult) -> BulkResult:
     """`written`, if no document was refused."""
     if any(written.outcomes.values()):
         raise SystemExit("documents were refused")
@@ -19,10 +19,14 @@ def checked(written: Written) -> Written:
 
 
 def paced(
-    writer: BulkWriter, docs: Iterable[tuple[str, dict[str, Any]]], pool: ThreadPoolExecutor, pace: Pace, document_bytes: float
-) -> list[Sent]:
+    writer: BulkWriter,
+    docs: Iterable[tuple[str, dict[str, Any]]],
+    pool: ThreadPoolExecutor,
+    pace: AdaptiveThrottle,
+    document_bytes: float,
+) -> list[BulkRequestStats]:
     """Send as many requests at a time, and as large, as the pace says; return all of them."""
-    source, under_way, sent = iter(docs), set[Future[Written]](), list[Sent]()
+    source, under_way, sent = iter(docs), set[Future[BulkResult]](), list[BulkRequestStats]()
     while True:
         while len(under_way) < pace.concurrency:
             part = list(islice(source, max(1, int(pace.chunk_bytes / document_bytes))))
@@ -32,6 +36,6 @@ def paced(
         if not under_way:
             return sent
         done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-        for each in (each for future in done for each in checked(future.result()).sent):
-            pace.observe(each)
+        for each in (each for future in done for each in checked(future.result()).requests):
+            pace.record_request(each)
             sent.append(each)

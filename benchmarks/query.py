@@ -39,8 +39,8 @@ from query_measure import Report, Row, measure
 from query_questions import FEATURES, Exact, Questions, Truth, all_questions, dense_truth
 from query_table import result
 
-from stair_es.config import Home
-from stair_es.node import NodeSpec, down, up
+from stair_es.config import DataDir
+from stair_es.node import NodeSpec, start_node, stop_node
 from stair_es.types import Floats
 
 PHOTO_ARMS = {"tokens": "rank_features", "bm25": "BM25", "dense": "kNN ef 100"}
@@ -129,14 +129,19 @@ def node(given: argparse.Namespace) -> Iterator[Http]:
                 http.close()
         else:
             spec = NodeSpec(
-                dist=Home.from_env().dist, base=Path(folder) / "node", port=0, heap=given.heap, jit="full", die_with_parent=True
+                dist=DataDir.from_env().dist,
+                base=Path(folder) / "node",
+                port=0,
+                heap=given.heap,
+                jit="full",
+                die_with_parent=True,
             )
             try:
-                http = Http(up(spec, say=print))
+                http = Http(start_node(spec, say=print))
                 yield http
                 http.close()
             finally:
-                down(spec, say=print)
+                stop_node(spec, say=print)
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from query_load import Kind
 
 from stair_es.cluster.token_ids import TokenIds
-from stair_es.search.body import TwoPhase, request_body
-from stair_es.search.prune import pruned
-from stair_es.search.question import Question
-from stair_es.search.shapes import build
+from stair_es.search.body import TwoPhase, build_search_request
+from stair_es.search.prune import prune_vector
+from stair_es.search.question import SearchQuery
+from stair_es.search.shapes import build_sparse_query
 from stair_es.types import SparseVector
 
 Body = dict[str, Any]
@@ -42,12 +42,12 @@ def bare(query: Body) -> Body:
 
 def whole(vector: SparseVector) -> Body:
     """All words, and nothing else."""
-    return bare(build("rank_features", vector, max_clauses=MAX_CLAUSES).clause)
+    return bare(build_sparse_query("rank_features", vector, max_clauses=MAX_CLAUSES).clause)
 
 
 def cut(mass: float) -> Callable[[SparseVector, list[float]], Body]:
     """The heaviest words that hold this share of the weight."""
-    return lambda vector, _dense: whole(pruned(vector, mass).kept)
+    return lambda vector, _dense: whole(prune_vector(vector, mass).kept)
 
 
 def top(words: int) -> Callable[[SparseVector, list[float]], Body]:
@@ -57,10 +57,10 @@ def top(words: int) -> Callable[[SparseVector, list[float]], Body]:
 
 def two_phase(heavy: int, window: int) -> Callable[[SparseVector, list[float]], Body]:
     """Few words find, all words rank."""
-    phases = TwoPhase(heavy=heavy, window=window)
+    phases = TwoPhase(top_k=heavy, window_size=window)
 
     def body(vector: SparseVector, _dense: list[float]) -> Body:
-        asked = request_body(Question(vector=vector), "rank_features", max_clauses=MAX_CLAUSES, two_phase=phases).body
+        asked = build_search_request(SearchQuery(vector=vector), "rank_features", max_clauses=MAX_CLAUSES, two_phase=phases).body
         # A question as short as the first phase has none; it would be sorted like any other.
         return {**asked, "_source": False} if "rescore" in asked else whole(vector)
 
@@ -69,19 +69,19 @@ def two_phase(heavy: int, window: int) -> Callable[[SparseVector, list[float]], 
 
 def as_sent(vector: SparseVector, _dense: list[float]) -> Body:
     """What `Searcher` sends: in a total order, with the documents."""
-    return request_body(Question(vector=vector), "rank_features", max_clauses=MAX_CLAUSES).body
+    return build_search_request(SearchQuery(vector=vector), "rank_features", max_clauses=MAX_CLAUSES).body
 
 
 def bm25_as_sent(vector: SparseVector, dense: list[float]) -> Body:
     """BM25 with the same trimmings."""
-    return {**as_sent(vector, dense), "query": {"match": {"words": " ".join(vector.features)}}}
+    return {**as_sent(vector, dense), "query": {"match": {"words": " ".join(vector.tokens)}}}
 
 
 def seismic(ids: TokenIds) -> Callable[[SparseVector, list[float]], Body]:
     """Candidates by SEISMIC, exact scores for them; without documents."""
 
     def body(vector: SparseVector, _dense: list[float]) -> Body:
-        asked = request_body(Question(vector=vector), "seismic", max_clauses=MAX_CLAUSES, token_ids=ids)
+        asked = build_search_request(SearchQuery(vector=vector), "seismic", max_clauses=MAX_CLAUSES, token_ids=ids)
         return {**asked.body, "_source": False}
 
     return body
@@ -97,14 +97,18 @@ def knn(ef_search: int) -> Callable[[SparseVector, list[float]], Body]:
 def arms(kinds: Mapping[str, Kind], vocabulary: Sequence[str]) -> list[Arm]:
     """Return all ways over these indices."""
     made = [
-        Arm(name="BM25", kind="bm25", body=lambda v, _: bare({"match": {"words": " ".join(v.features)}}), truth=None),
+        Arm(name="BM25", kind="bm25", body=lambda v, _: bare({"match": {"words": " ".join(v.tokens)}}), truth=None),
         Arm(name="BM25, documents in order", kind="bm25", body=bm25_as_sent, truth=None),
         Arm(name="rank_features", kind="tokens", body=lambda v, _: whole(v)),
         Arm(name="as Searcher sends it", kind="tokens", body=as_sent),
         *(Arm(name=f"mass {share}", kind="tokens", body=cut(share)) for share in (0.95, 0.9, 0.8)),
         *(Arm(name=f"top {words}", kind="tokens", body=top(words)) for words in (8, 16, 32)),
         *(Arm(name=f"two-phase {heavy}/{window}", kind="tokens", body=two_phase(heavy, window)) for heavy, window in PHASES),
-        Arm(name="impacts", kind="impacts", body=lambda v, _: bare(build("impacts", v, max_clauses=MAX_CLAUSES).clause)),
+        Arm(
+            name="impacts",
+            kind="impacts",
+            body=lambda v, _: bare(build_sparse_query("impacts", v, max_clauses=MAX_CLAUSES).clause),
+        ),
     ]
     made.append(Arm(name="SEISMIC", kind="seismic", body=seismic(TokenIds.from_tokens(vocabulary))))
     made += [Arm(name=f"kNN ef {ef}", kind="dense", body=knn(ef), truth="dense") for ef in EF_SEARCH]

@@ -23,10 +23,10 @@ from query import node
 from query_corpus import BATCH, load
 from query_load import FRESH_STATS, Http, store_bytes, uri
 from query_variants import Body, Variant, variants
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 from stair_es import resources
-from stair_es.cluster.documents import ImageFacts, document
+from stair_es.cluster.documents import ImageMetadata, build_document
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.types import SparseVector
 
@@ -44,10 +44,10 @@ class Size:
     """Bytes a document by the kind of file (Lucene's extensions)."""
 
 
-def facts(row: int, rng: np.random.Generator) -> ImageFacts:
+def facts(row: int, rng: np.random.Generator) -> ImageMetadata:
     """As an object store tells them."""
     width, height = SIZES[row % len(SIZES)]
-    return ImageFacts(
+    return ImageMetadata(
         uri=uri(row),
         source="s3://photos-of-the-archive/2026",
         version=rng.bytes(16).hex(),
@@ -65,7 +65,7 @@ def documents(vectors: list[SparseVector], variant: Variant) -> Iterator[tuple[s
     rng = np.random.default_rng(3)
     for row, vector in enumerate(vectors):
         made = facts(row, rng)
-        doc = document(
+        doc = build_document(
             vector,
             made,
             fields={},
@@ -82,9 +82,9 @@ def documents(vectors: list[SparseVector], variant: Variant) -> Iterator[tuple[s
 def measure(http: Http, vectors: list[SparseVector], variant: Variant) -> Size:
     """Write, merge, weigh, delete."""
     index = f"bench-bytes-{uuid4().hex[:8]}"
-    body = copy.deepcopy(resources.load("mappings", "image"))
+    body = copy.deepcopy(resources.load_json_resource("mappings", "image"))
     if variant.settings.impacts:
-        layer = resources.load("mappings", "impacts")
+        layer = resources.load_json_resource("mappings", "impacts")
         body["settings"]["index"].update(layer["settings"]["index"])
         body["mappings"]["properties"].update(layer["mappings"]["properties"])
     body["settings"]["index"].update({"refresh_interval": "-1", "merge.policy.floor_segment": "2mb", **FRESH_STATS})
@@ -123,7 +123,7 @@ def result(sizes: list[Size], about: str) -> Result:
     files = " ".join(f"{name} {value:.0f}" for name, value in sizes[0].by_file.items() if value >= 1)
     return Result(
         about=about,
-        tables=(Table(head=("index", "bytes a document", "difference"), rows=tuple(rows)),),
+        tables=(ReportTable(head=("index", "bytes a document", "difference"), rows=tuple(rows)),),
         ratios=tuple(
             Ratio(what=f"KB a document, {each.name}", against="", value=each.bytes_a_document / 1000, goal=GOAL_KB, at_most=True)
             for each in sizes

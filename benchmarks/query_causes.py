@@ -26,11 +26,11 @@ from query_load import load as load_index
 from query_measure import Row, measure
 from query_questions import FEATURES, Exact, all_questions
 from query_table import count_words
-from result import Result, Table
+from result import ReportTable, Result
 
-from stair_es.cluster.mapping import merged
-from stair_es.search.body import request_body
-from stair_es.search.question import Question
+from stair_es.cluster.mapping import merge_bodies
+from stair_es.search.body import build_search_request
+from stair_es.search.question import SearchQuery
 from stair_es.types import Floats, SparseVector
 
 Body = dict[str, Any]
@@ -50,7 +50,7 @@ def indices() -> dict[str, tuple[Kind, bool]]:
     picture = {"mappings": {"properties": {"thumbnail": {"type": "keyword", "index": False, "doc_values": False}}}}
 
     def with_top_word(vector: SparseVector, dense: Floats | None) -> Body:
-        return {**tokens.fields(vector, dense), "top_word": vector.features[0]}
+        return {**tokens.fields(vector, dense), "top_word": vector.tokens[0]}
 
     def with_thumbnail(vector: SparseVector, dense: Floats | None) -> Body:
         rng = np.random.default_rng(zlib.crc32(repr(vector).encode()))
@@ -58,11 +58,11 @@ def indices() -> dict[str, tuple[Kind, bool]]:
 
     made = {
         "tokens": (tokens.body, tokens.fields),
-        "several": (merged(tokens.body, many), tokens.fields),
-        "ordered": (merged(tokens.body, by_word), with_top_word),
-        "zlib": (merged(tokens.body, codec), tokens.fields),
-        "pictures": (merged(tokens.body, picture), with_thumbnail),
-        "pictures-zlib": (merged(merged(tokens.body, picture), codec), with_thumbnail),
+        "several": (merge_bodies(tokens.body, many), tokens.fields),
+        "ordered": (merge_bodies(tokens.body, by_word), with_top_word),
+        "zlib": (merge_bodies(tokens.body, codec), tokens.fields),
+        "pictures": (merge_bodies(tokens.body, picture), with_thumbnail),
+        "pictures-zlib": (merge_bodies(merge_bodies(tokens.body, picture), codec), with_thumbnail),
     }
     return {name: (Kind(name=name, body=body, fields=fields), name != "several") for name, (body, fields) in made.items()}
 
@@ -100,7 +100,7 @@ def ways() -> list[Arm]:
         Arm(
             name="as Searcher sends it",
             kind="tokens",
-            body=lambda v, _: request_body(Question(vector=v), "rank_features", max_clauses=MAX_CLAUSES).body,
+            body=lambda v, _: build_search_request(SearchQuery(vector=v), "rank_features", max_clauses=MAX_CLAUSES).body,
         ),
         arm("track_total_hits true", lambda body: {**body, "track_total_hits": True}),
         arm(
@@ -144,7 +144,7 @@ def main() -> None:
             found.append(rows)
     about = f"{given.docs:,} documents, {given.questions} questions for each number of words; several segments: {len(segments)}"
     head = ("question", "way", "best", "p50", "p95", "p99", "recall@10 within 9 bits", "x plain")
-    lines = Table(head=head, rows=tuple(line for rows in found for line in _lines(rows)))
+    lines = ReportTable(head=head, rows=tuple(line for rows in found for line in _lines(rows)))
     publish(Result(about=about, tables=(lines,), figures={"rows": [vars(row) for rows in found for row in rows]}), given.json)
 
 

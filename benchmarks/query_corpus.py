@@ -24,14 +24,14 @@ import numpy as np
 from common import PHOTOS, options, publish
 from numpy.typing import NDArray
 from PIL import Image
-from result import Result, Table
+from result import ReportTable, Result
 
-from stair_es.model.efficientnet import SIZE_PX
+from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.minilm import softmax
-from stair_es.model.stair_mini import StairMini, shrink_pixels
+from stair_es.model.minilm import compute_softmax
+from stair_es.model.stair_mini import StairMiniEncoder, resize_square_pixels
 from stair_es.model.stair_mini_kind import KIND
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels, SparseVector
 
 BATCH, RANKS, DENSE_RANKS = 1000, 64, 10
@@ -56,7 +56,7 @@ def crop_photos() -> Pixels:
     """Return six views of each bundled photo: whole, mirrored, and four crops."""
     made = []
     for path in sorted(PHOTOS.glob("*.jpg")):
-        whole_HWC = decode(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
+        whole_HWC = decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         side = len(whole_HWC)
         made += [whole_HWC, whole_HWC[:, ::-1]]
         for share, y, x in ((0.75, 0.125, 0.125), (0.6, 0.0, 0.0), (0.6, 0.4, 0.4), (0.6, 0.2, 0.2)):
@@ -67,10 +67,10 @@ def crop_photos() -> Pixels:
 
 def see_photos() -> Views:
     """Return what stair-mini's two image networks say of the views."""
-    encoder, pixels_BHWC = StairMini(ModelSpec(name=KIND.card.name)), crop_photos()
-    logits_BK = encoder.image_network.see(shrink_pixels(pixels_BHWC, SIZE_PX)).logits_BK
-    posteriors_BK = np.stack([softmax(logits_K.astype(np.float64)) for logits_K in logits_BK])
-    scores_BO = encoder.detector.detect(pixels_BHWC)
+    encoder, pixels_BHWC = StairMiniEncoder(ModelSpec(name=KIND.card.name)), crop_photos()
+    logits_BK = encoder.image_network.run_network(resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)).logits_BK
+    posteriors_BK = np.stack([compute_softmax(logits_K.astype(np.float64)) for logits_K in logits_BK])
+    scores_BO = encoder.detector.score_classes(pixels_BHWC)
     return Views(posteriors_BK=posteriors_BK, scores_BO=scores_BO.astype(np.float64))
 
 
@@ -110,8 +110,8 @@ class Corpus:
             seed: Another one is another corpus.
             temperature: How unlike the classes of one posterior are.
         """
-        self._encoder = StairMini(ModelSpec(name=KIND.card.name))
-        mini = self._encoder._mini
+        self._encoder = StairMiniEncoder(ModelSpec(name=KIND.card.name))
+        mini = self._encoder._artifacts
         self.vocabulary, self.classes, self.max_words = mini.vocabulary.words, mini.classes, mini.blend.image_words
         self.embeddings_KD = mini.arrays["embeddings.classes_KD"]
         self._ids = {word: place for place, word in enumerate(self.vocabulary)}
@@ -179,7 +179,7 @@ class Corpus:
         word_ids_NW = np.zeros((len(listed), self.max_words), np.uint16)
         weights_NW = np.zeros(word_ids_NW.shape, np.float32)
         for row, vector in enumerate(listed):
-            word_ids_NW[row, : len(vector)] = [self._ids[word] for word in vector.features]
+            word_ids_NW[row, : len(vector)] = [self._ids[word] for word in vector.tokens]
             weights_NW[row, : len(vector)] = vector.weights
         return word_ids_NW, weights_NW
 
@@ -188,7 +188,7 @@ class Corpus:
         scores_O = np.zeros(self._things)
         if first in self._thing_of:
             scores_O[self._thing_of[first]] = score
-        return self._encoder._sparse(self._encoder._see(posterior_K, scores_O))
+        return self._encoder._build_vector(self._encoder._weigh_classes(posterior_K, scores_O))
 
 
 def load(count: int, folder: Path) -> tuple[Corpus, Documents]:
@@ -241,7 +241,7 @@ def main() -> None:
     """Compare the views with as many drawn documents whose likeliest classes are the same."""
     given = options(__doc__).parse_args()
     views = see_photos()
-    corpus, encoder = Corpus(views), StairMini(ModelSpec(name=KIND.card.name))
+    corpus, encoder = Corpus(views), StairMiniEncoder(ModelSpec(name=KIND.card.name))
     order_BK = np.argsort(-views.posteriors_BK, axis=1)
     real_ids_BW, real_weights_BW = corpus.tabulate(encoder.encode_images(crop_photos()))
     drawn = corpus.draw(order_BK[:, 0], np.random.default_rng(1))
@@ -259,7 +259,7 @@ def main() -> None:
     )
     lines = tuple((name, *both) for name, *both in zip(rows, *columns, strict=True))
     about = f"{len(order_BK)} views of the bundled photos, and as many drawn documents"
-    publish(Result(about=about, tables=(Table(head=("", "real", "drawn"), rows=lines),)), given.json)
+    publish(Result(about=about, tables=(ReportTable(head=("", "real", "drawn"), rows=lines),)), given.json)
 
 
 if __name__ == "__main__":

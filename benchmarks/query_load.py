@@ -13,11 +13,11 @@ import orjson
 from query_corpus import BATCH, Corpus, Documents
 
 from stair_es import resources
-from stair_es.cluster.documents import impacts, with_token_ids
-from stair_es.cluster.mapping import merged, seismic
+from stair_es.cluster.documents import add_token_ids, encode_impacts
+from stair_es.cluster.mapping import build_seismic_layer, merge_bodies
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.types import Floats, SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
 Body = dict[str, Any]
 DIMENSIONS = 384
@@ -68,32 +68,34 @@ def kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
     made = (
         Kind(
             name="tokens",
-            body=merged(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
-            fields=lambda vector, _dense: {"tokens": {escape(word): weight for word, weight in vector}},
+            body=merge_bodies(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
+            fields=lambda vector, _dense: {"tokens": {escape_feature(word): weight for word, weight in vector}},
         ),
         Kind(
             name="impacts",
-            body=merged(plain, resources.load("mappings", "impacts")),
-            fields=lambda vector, _dense: {"impacts": impacts(vector)},
+            body=merge_bodies(plain, resources.load_json_resource("mappings", "impacts")),
+            fields=lambda vector, _dense: {"impacts": encode_impacts(vector)},
         ),
         Kind(
             name="bm25",
-            body=merged(plain, {"mappings": {"properties": {"words": words}}}),
-            fields=lambda vector, _dense: {"words": " ".join(vector.features)},
+            body=merge_bodies(plain, {"mappings": {"properties": {"words": words}}}),
+            fields=lambda vector, _dense: {"words": " ".join(vector.tokens)},
         ),
         Kind(
             name="dense",
-            body=merged(plain, {"settings": {"index": {"knn": True}}, "mappings": {"properties": {"dense": _DENSE}}}),
+            body=merge_bodies(plain, {"settings": {"index": {"knn": True}}, "mappings": {"properties": {"dense": _DENSE}}}),
             fields=lambda _vector, dense: {"dense": dense},
             dense=True,
         ),
         Kind(
             name="seismic",
-            body=merged(
-                merged(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
-                lower_threshold(seismic(resources.load("mappings", "seismic"), 1.0)),
+            body=merge_bodies(
+                merge_bodies(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
+                lower_threshold(build_seismic_layer(resources.load_json_resource("mappings", "seismic"), 1.0)),
             ),
-            fields=lambda vector, _dense: with_token_ids({"tokens": {escape(word): weight for word, weight in vector}}, ids),
+            fields=lambda vector, _dense: add_token_ids(
+                {"tokens": {escape_feature(word): weight for word, weight in vector}}, ids
+            ),
             seismic=True,
         ),
     )
@@ -102,7 +104,9 @@ def kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
 
 def lower_threshold(layer: Body) -> Body:
     """Return SEISMIC's mapping so that every segment is searched approximately, however few documents it has."""
-    return merged(layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": {"approximate_threshold": 1}}}}}})
+    return merge_bodies(
+        layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": {"approximate_threshold": 1}}}}}}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

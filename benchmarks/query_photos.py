@@ -15,9 +15,9 @@ from query_arms import Arm
 from query_load import Http, Kind, delete, uri, write
 
 from stair_es.eval.dense import ConseEncoder
-from stair_es.eval.metrics import CUTS
+from stair_es.eval.metrics import RECALL_CUTS
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMini
+from stair_es.model.stair_mini import StairMiniEncoder
 from stair_es.types import Floats, SparseVector
 
 
@@ -33,7 +33,7 @@ def recalls(
         arms: How each kind is asked.
         gallery: Photographs.
     """
-    model = StairMini(ModelSpec(name="stair-mini"))
+    model = StairMiniEncoder(ModelSpec(name="stair-mini"))
     dense = ConseEncoder(model)
     texts = list(gallery.queries)
     images, asked = model.encode_images(gallery.pixels_BHWC), model.encode_texts(texts)
@@ -53,7 +53,7 @@ def recalls(
             [gallery.concepts[item] == concept for item in items]
             for items, concept in zip(ranked, gallery.queries.values(), strict=True)
         ]
-        found[name] = [100 * float(np.mean([any(hits[:cut]) for hits in right])) for cut in CUTS]
+        found[name] = [100 * float(np.mean([any(hits[:cut]) for hits in right])) for cut in RECALL_CUTS]
     return found
 
 

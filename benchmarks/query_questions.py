@@ -19,7 +19,7 @@ from query_corpus import Corpus, Documents
 
 from stair_es.eval.dense import ConseEncoder
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMini
+from stair_es.model.stair_mini import StairMiniEncoder
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.types import Floats, SparseVector
 
@@ -72,7 +72,7 @@ def texts(corpus: Corpus, count: int) -> list[str]:
 def by_text(corpus: Corpus, count: int) -> tuple[tuple[SparseVector, ...], Floats]:
     """The texts as the product encodes them, and as MiniLM does."""
     asked = texts(corpus, count)
-    encoder = StairMini(ModelSpec(name=KIND.card.name))
+    encoder = StairMiniEncoder(ModelSpec(name=KIND.card.name))
     return tuple(encoder.encode_texts(asked)), ConseEncoder(encoder).encode_texts_dense(asked).astype(np.float32)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from query_questions import IMAGE_WORDS
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ def result(reports: Sequence[Report], about: str) -> Result:
     )
 
 
-def _tables(report: Report) -> Iterator[Table]:
+def _tables(report: Report) -> Iterator[ReportTable]:
     yield _sides(report)
     rows = tuple(
         (
@@ -52,13 +52,13 @@ def _tables(report: Report) -> Iterator[Table]:
         for name, loaded in report.loaded.items()
     )
     head = ("index", "docs/s", "merge, s", "bytes a document", "heap in use so far, MB", "segments")
-    yield Table(heading=f"{report.docs:,} documents, {report.engine}", head=head, rows=rows)
+    yield ReportTable(heading=f"{report.docs:,} documents, {report.engine}", head=head, rows=rows)
     yield _ways(report, "best, ms · recall@10 · within 9 bits", _best)
     yield _ways(report, "p50 / p95 / p99, ms", _percentiles)
     yield _goals(report)
 
 
-def _sides(report: Report) -> Table:
+def _sides(report: Report) -> ReportTable:
     """The short of it: one line for each of the three."""
     head = (
         "",
@@ -81,7 +81,7 @@ def _sides(report: Report) -> Table:
             photos = " / ".join(f"{value:.1f}" for value in report.photos.get(kind, ())) or "not run"
             speeds = (f"{loaded.docs_per_s:,.0f}", f"{_until_merged(report, kind):,.0f}", f"{loaded.bytes_a_document:.0f}")
             rows.append((name, *speeds, *times, recall, photos))
-    return Table(heading=f"Side by side, {report.docs:,} documents in one node", head=head, rows=tuple(rows))
+    return ReportTable(heading=f"Side by side, {report.docs:,} documents in one node", head=head, rows=tuple(rows))
 
 
 def _row_of(report: Report, way: str, features: int) -> Row | None:
@@ -109,13 +109,13 @@ def _remarks(reports: Sequence[Report]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _ways(report: Report, title: str, cell: Callable[[Row], str]) -> Table:
+def _ways(report: Report, title: str, cell: Callable[[Row], str]) -> ReportTable:
     """A row a way, a column for each number of words."""
     columns = sorted({row.features for row in report.rows})
     names = dict.fromkeys(row.way for row in report.rows)
     found = {(row.way, row.features): cell(row) for row in report.rows}
     rows = tuple((name, *(found[name, count] for count in columns)) for name in names)
-    return Table(head=(title, *(count_words(count) for count in columns)), rows=rows)
+    return ReportTable(head=(title, *(count_words(count) for count in columns)), rows=rows)
 
 
 def count_words(features: int) -> str:
@@ -139,7 +139,7 @@ def baselines(report: Report, features: int) -> tuple[Row, Row | None]:
     return next(row for row in rows if row.way == BM25), min(knn, key=lambda row: row.best_p50_ms, default=None)
 
 
-def _goals(report: Report) -> Table:
+def _goals(report: Report) -> ReportTable:
     head = ("question", "way", "best", "at most 1.5 x BM25", "at most half of kNN", "at most 10 ms")
     rows = []
     for features in sorted({row.features for row in report.rows}):
@@ -152,7 +152,7 @@ def _goals(report: Report) -> Table:
             half = _met(row.best_p50_ms / knn.best_p50_ms, MAX_KNN) if knn else ""
             best = f"{row.best_p50_ms:.2f}"
             rows.append((count_words(features), row.way, best, to_bm25, half, _met(row.best_p50_ms, MAX_MS)))
-    return Table(head=head, rows=tuple(rows))
+    return ReportTable(head=head, rows=tuple(rows))
 
 
 def _met(value: float, limit: float) -> str:

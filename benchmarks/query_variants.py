@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stair_es.cluster.documents import DocumentSettings, document_id
+from stair_es.cluster.documents import DocumentSettings, make_document_id
 
 Body = dict[str, Any]
 Change = Callable[[Body], None]
@@ -25,7 +25,7 @@ class Variant:
     name: str
     index: tuple[Change, ...] = ()
     document: tuple[Change, ...] = ()
-    id: Callable[[str], str] = document_id
+    id: Callable[[str], str] = make_document_id
     settings: DocumentSettings = attribute(default_factory=DocumentSettings)
 
 

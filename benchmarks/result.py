@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stair_es.eval.tables import Table, table
+from stair_es.eval.tables import ReportTable, render_table
 
-__all__ = ["Ratio", "Result", "Table", "ratio_table"]
+__all__ = ["Ratio", "ReportTable", "Result", "ratio_table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ RATIO_HEAD = ("what", "against", "measured", "goal", "")
 
 def ratio_table(ratios: Sequence[Ratio]) -> str:
     """As Markdown."""
-    return table(RATIO_HEAD, [ratio.cells() for ratio in ratios])
+    return render_table(RATIO_HEAD, [ratio.cells() for ratio in ratios])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Result:
 
     about: str
     """Sizes, rounds, and what else the numbers depend on."""
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     ratios: tuple[Ratio, ...] = ()
     remarks: tuple[str, ...] = ()
     """What a reader must know besides; also what was left out, and why."""
@@ -67,7 +67,7 @@ class Result:
         """Everything but the figures; tables have headings of this level."""
         parts = [self.about]
         for each in self.tables:
-            parts += [*([f"{'#' * level} {each.heading}"] if each.heading else []), table(each.head, each.rows)]
+            parts += [*([f"{'#' * level} {each.heading}"] if each.heading else []), render_table(each.head, each.rows)]
         if self.ratios:
             parts.append(ratio_table(self.ratios))
         if self.remarks:
@@ -84,7 +84,7 @@ class Result:
         return cls(
             about=values["about"],
             tables=tuple(
-                Table(head=tuple(each["head"]), rows=tuple(map(tuple, each["rows"])), heading=each["heading"])
+                ReportTable(head=tuple(each["head"]), rows=tuple(map(tuple, each["rows"])), heading=each["heading"])
                 for each in values["tables"]
             ),
             ratios=tuple(Ratio(**each) for each in values["ratios"]),

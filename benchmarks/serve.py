@@ -33,21 +33,21 @@ from query_corpus import Corpus, Documents
 from query_corpus import load as drawn
 from query_load import Http, Kind, load
 from query_questions import texts
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 from stair_es import resources
-from stair_es.cluster.documents import DocumentSettings, vector_fields
-from stair_es.config import THUMBNAIL_PX, Home
+from stair_es.cluster.documents import DocumentSettings, build_vector_fields
+from stair_es.config import THUMBNAIL_PX, DataDir
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.model.stair_mini_kind import KIND
-from stair_es.node import NodeSpec, down, up
-from stair_es.search.question import Question
+from stair_es.node import NodeSpec, start_node, stop_node
+from stair_es.search.question import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.web.asked import DEFAULT_K, Asked
-from stair_es.web.weighed import Way, facets_of, sent_of
+from stair_es.web.asked import DEFAULT_K, SearchParams
+from stair_es.web.weighed import QueryPlan, build_facets_request, build_page_request
 
-INDEX, WAY = "serve-bench", Way(shape="rank_features", max_clauses=1024)
+INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=1024)
 CONNECTIONS = 6
 """As many as browsers open to one host."""
 SLIDING_S = 10.0
@@ -58,13 +58,18 @@ def kind(thumbnails: Sequence[str | None]) -> Kind:
     """The index as ingest makes it, with these thumbnails in turn."""
     pictures = itertools.cycle(thumbnails)
     numbers = itertools.count()
-    body = resources.load("mappings", "image")
+    body = resources.load_json_resource("mappings", "image")
     about = {"stair_es": {"model": KIND.card.model_id, "model_name": KIND.card.name, "settings": {"thumbnail_px": THUMBNAIL_PX}}}
 
     def fields(vector: SparseVector, _dense: object) -> dict[str, Any]:
         number = next(numbers)
         facts = {"source": f"s3://photos/{number % 7}", "fingerprint": f"{number:032x}", "width": 640, "height": 480}
-        return {**vector_fields(vector, DocumentSettings()), **facts, "thumbnail": next(pictures), "caption": f"photo {number}"}
+        return {
+            **build_vector_fields(vector, DocumentSettings()),
+            **facts,
+            "thumbnail": next(pictures),
+            "caption": f"photo {number}",
+        }
 
     return Kind(name="page", body={**body, "mappings": {**body["mappings"], "_meta": about}}, fields=fields)
 
@@ -154,8 +159,8 @@ def searches(asked: Sequence[str], encoder: Encoder, node: str, url: str, route:
     plain, ours = Client(node), Client(url)
     pairs: list[tuple[Call, Call]] = []
     for text in asked:
-        body = sent_of(Question(vector=encoder.encode_texts([text])[0]), Asked(), WAY).body
-        raw = json.dumps(facets_of(body["query"], colours=True) if route == "facets" else body).encode()
+        body = build_page_request(SearchQuery(vector=encoder.encode_texts([text])[0]), SearchParams(), WAY).body
+        raw = json.dumps(build_facets_request(body["query"], colours=True) if route == "facets" else body).encode()
         pairs.append(
             (
                 lambda raw=raw: plain.post(f"/{INDEX}/_search", raw),  # type: ignore[misc]
@@ -208,7 +213,7 @@ def hits_of(text: str, url: str, k: int) -> list[dict[str, Any]]:
 
 def measure(about: str, asked: Sequence[str], node: str, url: str, rounds: int) -> Result:
     """The table, and what isn't a pair."""
-    encoder = catalogue.load(ModelSpec(name=KIND.card.name))
+    encoder = catalogue.load_encoder(ModelSpec(name=KIND.card.name))
     client = Client(url)
     cold = [timed(lambda text=text: client.post("/api/search", json.dumps({"text": text}).encode())) for text in asked]  # type: ignore[misc]
     times = {f"`/api/{route}`": paired(searches(asked, encoder, node, url, route), rounds) for route in ("search", "facets")}
@@ -225,7 +230,7 @@ def measure(about: str, asked: Sequence[str], node: str, url: str, rounds: int) 
     head = ("", "bare, ms: median / p95", "page, ms: median / p95", "median ratio")
     return Result(
         about=about,
-        tables=(Table(head=head, rows=tuple(row(name, *both) for name, both in times.items())),),
+        tables=(ReportTable(head=head, rows=tuple(row(name, *both) for name, both in times.items())),),
         ratios=tuple(
             Ratio(what=f"time of {name}", against="the same request without the page", value=ratio(*both), at_most=True)
             for name, both in list(times.items())[:2]
@@ -251,13 +256,13 @@ def main() -> None:
     corpus, documents = drawn(given.docs, given.cache)
     with tempfile.TemporaryDirectory(prefix="stair-es-serve-") as folder:
         spec = NodeSpec(
-            dist=Home.from_env().dist, base=Path(folder) / "node", port=0, heap=given.heap, jit="full", die_with_parent=True
+            dist=DataDir.from_env().dist, base=Path(folder) / "node", port=0, heap=given.heap, jit="full", die_with_parent=True
         )
-        node = up(spec, say=print)
+        node = start_node(spec, say=print)
         try:
             run(corpus, documents, node, given)
         finally:
-            down(spec, say=print)
+            stop_node(spec, say=print)
 
 
 def run(corpus: Corpus, documents: Documents, node: str, given: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from common import PHOTOS, add_url, node, options, publish
-from result import Result, Table
+from result import ReportTable, Result
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     result = Result(
         about=f"seconds of whole processes, median of {arguments.rounds} rounds",
         tables=(
-            Table(
+            ReportTable(
                 head=("", "s", "fastest", "slowest"),
                 rows=tuple(
                     (label, f"{statistics.median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}")

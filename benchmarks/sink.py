@@ -8,8 +8,8 @@ One after the other: **raw** posts bodies that lie ready in memory over one keep
 **ray-elasticsearch** is the `write` of its Ray sink on a data frame that lies ready, called here without Ray: what Ray takes to
 carry the data is not counted. Its client (elasticsearch-py 8) refuses to talk to OpenSearch, so two headers are changed under it.
 
-Several at a time: **stair-es, pace** with at most `--threads` requests under way, as many and as large as `Pace` says, against
-**parallel_bulk** with as many threads, which repeats nothing that is refused. Rounds alternate and begin with another way each
+Several at a time: **stair-es, pace** with at most `--threads` requests under way, as many and as large as `AdaptiveThrottle` says,
+against **parallel_bulk** with as many threads, which repeats nothing that is refused. Rounds alternate and begin with another way each
 time; medians, also of the ratio to raw in the same round. Node and client share the machine's cores.
 """
 
@@ -30,17 +30,17 @@ import numpy as np
 from common import PHOTOS, add_model, add_url, node, options, publish
 from opensearchpy import helpers
 from pacing import checked, paced
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 from stair_es import resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
-from stair_es.cluster.bulk_lines import chunks, operation
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
-from stair_es.cluster.identity import write_alias
-from stair_es.cluster.pace import Pace
+from stair_es.cluster.bulk_lines import build_index_action, chunk_actions
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.identity import make_write_alias
+from stair_es.cluster.pace import AdaptiveThrottle
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -57,17 +57,17 @@ PEER_INSTALL = "pip install --no-deps ray-elasticsearch 'elasticsearch8<9' 'elas
 
 def documents(count: int, model: str) -> Documents:
     """The bundled photos' documents, each many times under another URI."""
-    encoder = catalogue.load(ModelSpec(name=model))
+    encoder = catalogue.load_encoder(ModelSpec(name=model))
     made = []
     for path in sorted(PHOTOS.glob("*.jpg")):
-        decoded = decode(path.read_bytes(), encoder.image_spec, DecodeLimits(), 128)
+        decoded = decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits(), 128)
         [vector] = encoder.encode_images(np.stack([decoded.pixels_HWC]))
         made.append((vector, decoded))
     result: Documents = []
     for i in range(count):
         vector, decoded = made[i % len(made)]
         uri = f"file:///bench/{i}.jpg"
-        facts = ImageFacts(
+        facts = ImageMetadata(
             uri=uri,
             source="file:///bench",
             version=None,
@@ -78,7 +78,7 @@ def documents(count: int, model: str) -> Documents:
             taken_at=None,
             thumbnail=decoded.thumbnail,
         )
-        source = document(
+        source = build_document(
             vector,
             facts,
             fields={},
@@ -87,7 +87,7 @@ def documents(count: int, model: str) -> Documents:
             ingested_at="2026-01-01T00:00:00Z",
             settings=DocumentSettings(),
         )
-        result.append((document_id(uri), source))
+        result.append((make_document_id(uri), source))
     return result
 
 
@@ -151,7 +151,9 @@ def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, 
             order[(turn + 1) % len(order) :] + order[: (turn + 1) % len(order)]
         ):  # whoever else uses the machine disturbs each of them in turn
             index = f"{name}-{turn + 1}"
-            client.indices.create(index=index, body={**resources.load("mappings", "image"), "aliases": {write_alias(index): {}}})
+            client.indices.create(
+                index=index, body={**resources.load_json_resource("mappings", "image"), "aliases": {make_write_alias(index): {}}}
+            )
             start = time.perf_counter()
             way(index)
             seconds = time.perf_counter() - start
@@ -176,7 +178,7 @@ def main() -> None:
 
     docs = documents(arguments.docs, arguments.model)
     one, many = BulkPolicy(max_chunk_docs=CHUNK_DOCS), BulkPolicy(max_concurrency=arguments.threads)
-    cut = list(chunks((operation(*doc) for doc in docs), one.max_chunk_bytes, one.max_chunk_docs))
+    cut = list(chunk_actions((build_index_action(*doc) for doc in docs), one.max_chunk_bytes, one.max_chunk_docs))
     bodies = [b"".join(lines for _, lines in chunk) for chunk in cut]
     size = sum(map(len, bodies)) / len(docs)
     reached: list[tuple[int, int]] = []
@@ -186,7 +188,7 @@ def main() -> None:
             return BulkWriter(client=client, connection=connection, index=index, policy=policy)
 
         def at_pace(index: str) -> None:
-            pace = Pace(many)
+            pace = AdaptiveThrottle(many)
             paced(writer(index, many), docs, pool, pace, size)
             reached.append((pace.chunk_bytes, pace.concurrency))
 
@@ -225,7 +227,7 @@ def result(arguments: argparse.Namespace, size: float, rates: Mapping[str, list[
         remarks.append(f"{PEER} didn't run: it isn't installed (`{PEER_INSTALL}`)")
     return Result(
         about=f"{arguments.docs} documents of {size:.0f} bytes, median of {arguments.rounds} rounds",
-        tables=(Table(head=("way", "docs/s", "of raw", "least..most"), rows=tuple(rows)),),
+        tables=(ReportTable(head=("way", "docs/s", "of raw", "least..most"), rows=tuple(rows)),),
         ratios=tuple(ratios),
         remarks=tuple(remarks),
         figures={"docs": arguments.docs, "rounds": rates, "pace": reached},

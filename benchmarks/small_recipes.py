@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 from common import interval, options, publish
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 from small.arms import ARMS, Arm
 from small.score import SPLITS, Scored, Split
 
 from stair_es.model import stair_checkpoint
 from stair_es.training.config import TrainConfig, read_train_config
-from stair_es.training.run import Trained, train
+from stair_es.training.run import TrainingResult, train_model
 
 BASE = Path(__file__).parent / "small" / "base.toml"
 TUNED = Path(__file__).parent / "small" / "tuned.json"
@@ -68,10 +68,10 @@ def smaller(sets: Path, to: Path, pairs: int) -> Path:
     return to
 
 
-def run(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> Trained:
+def run(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainingResult:
     """Train an arm, or find that it is trained."""
     start = time.perf_counter()
-    done = train(configured(arm, sets, chosen, steps, seed), out, device="cpu")
+    done = train_model(configured(arm, sets, chosen, steps, seed), out, device="cpu")
     print(f"{out.name}: validation {100 * done.best:.1f}, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return done
 
@@ -96,7 +96,7 @@ def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Map
         for arm in arms:
             folder = out / f"{arm.name}-{steps}-{seed}"
             run(arm, sets, folder, chosen.get(arm.name, {}), steps, seed)
-            model = stair_checkpoint.load(folder)
+            model = stair_checkpoint.load_stair_model(folder)
             runs[arm.name].append({name: split.score(model) for name, split in splits.items()})
     return runs
 
@@ -104,14 +104,16 @@ def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Map
 def result(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[str, Mapping[str, Any]]) -> Result:
     """A table a split, and the differences to the dense arm."""
     tables = [
-        Table(heading=split, head=_COLUMNS, rows=tuple(_row(arm.name, [seed[split] for seed in runs[arm.name]]) for arm in arms))
+        ReportTable(
+            heading=split, head=_COLUMNS, rows=tuple(_row(arm.name, [seed[split] for seed in runs[arm.name]]) for arm in arms)
+        )
         for split in SPLITS
     ]
     ratios = []
     if DENSE in runs and len(runs) > 1:
         heading = "R@1 minus dense, paired bootstrap over queries (95 %)"
         rows = tuple(_differences(name, runs) for name in runs if name != DENSE)
-        tables.append(Table(heading=heading, head=("arm", *_WAYS), rows=rows))
+        tables.append(ReportTable(heading=heading, head=("arm", *_WAYS), rows=rows))
         ratios = [_ratio(name, runs) for name in runs if name != DENSE]
     return Result(
         about=f"{steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean, and the spread over seeds",

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from common import add_url, corpus, node, options, publish
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 from serve import Client, paired, ratio, row
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
@@ -88,7 +88,7 @@ def measure(given: argparse.Namespace) -> Result:
     return Result(
         about=f"{given.images} images, {len(searches[0])} searches, {given.rounds} rounds, model {DEFAULT_MODEL}",
         tables=(
-            Table(
+            ReportTable(
                 head=("", "without, ms: median / p95", "with, ms: median / p95", "median ratio"),
                 rows=(row("ingest", *seconds), row("`/api/search`", *searches)),
             ),

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from common import add_url, node, options, publish, thumbnails
 from query_corpus import Corpus, see_photos
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.inspection import corpus as reading
-from stair_es.inspection.corpus import Sample, body, corpus
+from stair_es.inspection.corpus import DocumentSample, build_tokens_query, collect_vocabulary_stats
 from stair_es.model.stair_mini_kind import KIND
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def documents(count: int) -> Iterator[dict[str, Any]]:
     drawn, number = Corpus(see_photos()), 0
     for batch in drawn.batches(count):
         for vector in drawn.vectors(batch):
-            facts = ImageFacts(
+            facts = ImageMetadata(
                 uri=f"file:///photos/{number // 1000:04}/{number:08}.jpg",
                 source="file:///photos",
                 version=f"{number}-1",
@@ -51,7 +51,7 @@ def documents(count: int) -> Iterator[dict[str, Any]]:
                 taken_at=None,
                 thumbnail=pictures[number % len(pictures)],
             )
-            yield document(
+            yield build_document(
                 vector,
                 facts,
                 fields={},
@@ -65,13 +65,13 @@ def documents(count: int) -> Iterator[dict[str, Any]]:
 
 def load(client: OpenSearch, index: str, count: int) -> None:
     """The documents, in one segment as an index that is at rest."""
-    made = resources.load("mappings", "image")
+    made = resources.load_json_resource("mappings", "image")
     made["settings"]["index"] = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}
     made["mappings"]["_meta"] = {"stair_es": {"model": KIND.card.model_id, "model_name": KIND.card.name}}
     client.indices.create(index=index, body=made)
     lines: list[dict[str, Any]] = []
     for each in documents(count):
-        lines += [{"index": {"_id": document_id(each["uri"])}}, each]
+        lines += [{"index": {"_id": make_document_id(each["uri"])}}, each]
         if len(lines) == 2 * BULK:
             assert not client.bulk(body=lines, index=index)["errors"]
             lines = []
@@ -83,7 +83,7 @@ def load(client: OpenSearch, index: str, count: int) -> None:
 
 def scroll(client: OpenSearch, index: str, size: int) -> int:
     """How many documents a scroll gives, which does nothing with them."""
-    asked = {**body({"match_all": {}}), "size": size, "sort": ["_doc"]}
+    asked = {**build_tokens_query({"match_all": {}}), "size": size, "sort": ["_doc"]}
     answer, read = client.search(index=index, body=asked, params={"scroll": "1m"}), 0
     while answer["hits"]["hits"]:
         read += len(answer["hits"]["hits"])
@@ -95,15 +95,15 @@ def scroll(client: OpenSearch, index: str, size: int) -> int:
 def readings(client: OpenSearch, connection: Connection, index: str) -> dict[str, Callable[[], int]]:
     """What is measured: each gives the number of documents that it read."""
 
-    def scan(size: int, sample: Sample | None = None) -> int:
+    def scan(size: int, sample: DocumentSample | None = None) -> int:
         reading.PAGE = size
-        return corpus(client, connection, index, sample=sample).images
+        return collect_vocabulary_stats(client, connection, index, sample=sample).images
 
     own = reading.PAGE
     made: dict[str, Callable[[], int]] = {f"bare scroll, pages of {own:,}": lambda: scroll(client, index, own)}
     for size in (200, own, 5000):
         made[f"words, pages of {size:,}"] = lambda size=size: scan(size)  # type: ignore[misc]
-    made[f"words --sample {SAMPLE:,}"] = lambda: scan(own, Sample(size=SAMPLE))
+    made[f"words --sample {SAMPLE:,}"] = lambda: scan(own, DocumentSample(size=SAMPLE))
     return made
 
 
@@ -144,7 +144,7 @@ def result(about: str, best: Mapping[str, tuple[float, int]], whole: str) -> Res
     bare, _, ours, *_ = rates
     return Result(
         about=about,
-        tables=(Table(head=("reading", "documents", "s", "documents/s"), rows=rows),),
+        tables=(ReportTable(head=("reading", "documents", "s", "documents/s"), rows=rows),),
         ratios=(Ratio(what="reading the words of an index, documents/s", against=bare, value=rates[ours] / rates[bare]),),
         remarks=(whole,),
         figures={"best": best},

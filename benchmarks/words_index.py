@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import add_url, node, options, publish
-from result import Result, Table
+from result import ReportTable, Result
 
 from stair_es import SparseVector
 from stair_es.cluster.bulk import BulkWriter
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint
-from stair_es.cluster.index import Identity, open_index, refresh
-from stair_es.cluster.mapping import index_body
-from stair_es.cluster.words_sync import WordsReport, reconcile
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import (
+    DocumentSettings,
+    ImageMetadata,
+    build_document,
+    compute_document_fingerprint,
+    make_document_id,
+)
+from stair_es.cluster.index import IndexSpec, open_index, refresh_index
+from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.words_sync import TokenIndexReport, reconcile_token_index
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -41,7 +47,7 @@ def _images(start: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
         words = rng.choice(_VOCABULARY, _WORDS, replace=False, p=often)
         weights = np.exp(rng.normal(-2.0, 0.8, _WORDS)).astype(np.float32)
         vector = SparseVector.from_pairs((f"word{words[i]}", float(weights[i])) for i in range(_WORDS))
-        facts = ImageFacts(
+        facts = ImageMetadata(
             uri=uri,
             source="file:///data/photos",
             version="1-2",
@@ -53,13 +59,13 @@ def _images(start: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
             thumbnail=None,
         )
         yield (
-            document_id(uri),
-            document(
+            make_document_id(uri),
+            build_document(
                 vector,
                 facts,
                 fields={"caption": f"the photograph number {number} of a set"},
                 model_id=_MODEL,
-                fingerprint=fingerprint(sha256, _MODEL, settings, {}),
+                fingerprint=compute_document_fingerprint(sha256, _MODEL, settings, {}),
                 ingested_at="2026-01-01T00:00:00Z",
                 settings=settings,
             ),
@@ -74,27 +80,27 @@ def _bytes(client: OpenSearch, index: str) -> int:
     return size
 
 
-def _timed(client: OpenSearch, connection: Connection, alias: str, index: str) -> tuple[float, WordsReport]:
+def _timed(client: OpenSearch, connection: Connection, alias: str, index: str) -> tuple[float, TokenIndexReport]:
     start = time.perf_counter()
-    report = reconcile(client, connection, alias, index, lambda _: None)
+    report = reconcile_token_index(client, connection, alias, index, lambda _: None)
     if report is None or report.failed:
         raise SystemExit(f"it went wrong: {report}")
     return time.perf_counter() - start, report
 
 
 def _measure(client: OpenSearch, connection: Connection, alias: str, images: int) -> dict[str, Any]:
-    settings, target = DocumentSettings(), probe(client, connection)
-    identity = Identity(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
-    opened = open_index(client, connection, alias, index_body(target, settings), identity, lambda _: None)
+    settings, target = DocumentSettings(), get_cluster_info(client, connection)
+    identity = IndexSpec(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
+    opened = open_index(client, connection, alias, build_index_body(target, settings), identity, lambda _: None)
     writer = BulkWriter(client=client, connection=connection, index=opened.name)
     for start in range(0, images, _BATCH):
         writer.write(list(_images(start, min(_BATCH, images - start))))
-    refresh(client, connection, opened.name)
+    refresh_index(client, connection, opened.name)
     fill, filled = _timed(client, connection, alias, opened.name)
     nothing, _ = _timed(client, connection, alias, opened.name)
     gone = [id_ for id_, _ in _images(0, images // 100)]
     writer.delete(gone)
-    refresh(client, connection, opened.name)
+    refresh_index(client, connection, opened.name)
     some, changed = _timed(client, connection, alias, opened.name)
     size = _bytes(client, f"{opened.name}.words")
     return {
@@ -124,7 +130,7 @@ def main() -> None:
     rows = tuple((what.replace("_", " "), *(str(each[what]) for each in found)) for what in found[0])
     result = Result(
         about="a words index beside its main index",
-        tables=(Table(head=("", *(f"{each['images']:,} images" for each in found)), rows=rows),),
+        tables=(ReportTable(head=("", *(f"{each['images']:,} images" for each in found)), rows=rows),),
         figures={"measured": found},
     )
     publish(result, given.json)

@@ -14,53 +14,53 @@ from collections.abc import Iterator, Sequence
 
 from common import options, publish
 from model_quality import Gallery, add_galleries, apart, best_ranks, galleries, recalls, sparse_scores
-from result import Result, Table
+from result import ReportTable, Result
 
-from stair_es.inspection.figures import Tally, WordFigures, ordered
-from stair_es.inspection.muting import stop_words
+from stair_es.inspection.figures import StatsAccumulator, TokenStats, sort_token_stats
+from stair_es.inspection.muting import find_stop_words
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMini
-from stair_es.policy import WordPolicy
+from stair_es.model.stair_mini import StairMiniEncoder
+from stair_es.policy import TokenPolicy
 from stair_es.types import SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
 FLOORS = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
-def figures(images: Sequence[SparseVector]) -> tuple[WordFigures, ...]:
+def figures(images: Sequence[SparseVector]) -> tuple[TokenStats, ...]:
     """Of each word."""
-    tally = Tally()
+    tally = StatsAccumulator()
     for image in images:
-        tally.add({escape(word): weight for word, weight in image}, "")
-    return tally.figures()
+        tally.add_image({escape_feature(word): weight for word, weight in image}, "")
+    return tally.compute_stats()
 
 
-def rules(found: Sequence[WordFigures], images: int) -> Iterator[tuple[str, list[str]]]:
+def rules(found: Sequence[TokenStats], images: int) -> Iterator[tuple[str, list[str]]]:
     """What is muted: by each floor of flatness, and as many words as the default's by other rules."""
     for floor in FLOORS:
-        yield f"flatness >= {floor}", [row.word for row in stop_words(found, images, floor)]
-    many = len(stop_words(found, images))
-    yield "as many by frequency (or idf)", [row.word for row in ordered(found, "df")[:many]]
-    yield "as many by share of all weight", [row.word for row in ordered(found, "share")[:many]]
-    yield "as many by mean weight", [row.word for row in ordered(found, "mean")[:many]]
+        yield f"flatness >= {floor}", [row.word for row in find_stop_words(found, images, floor)]
+    many = len(find_stop_words(found, images))
+    yield "as many by frequency (or idf)", [row.word for row in sort_token_stats(found, "df")[:many]]
+    yield "as many by share of all weight", [row.word for row in sort_token_stats(found, "share")[:many]]
+    yield "as many by mean weight", [row.word for row in sort_token_stats(found, "mean")[:many]]
 
 
-def measured(gallery: Gallery) -> Table:
+def measured(gallery: Gallery) -> ReportTable:
     """Of one gallery."""
-    model = StairMini(ModelSpec(name="stair-mini"))
+    model = StairMiniEncoder(ModelSpec(name="stair-mini"))
     images, texts = model.encode_images(gallery.pixels_BHWC), model.encode_texts(list(gallery.queries))
     found = figures(images)
     share = {row.word: row.weight_share for row in found}
     before = best_ranks(sparse_scores(texts, images), gallery)[0]
     rows = [("none", "0", "0.0 %", " / ".join(map(str, recalls(before))), "")]
     for name, words in rules(found, len(images)):
-        policy = WordPolicy(mute=tuple(words))
+        policy = TokenPolicy(mute=tuple(words))
         after = best_ranks(sparse_scores(texts, [policy.apply(image).vector for image in images]), gallery)[0]
         gain, low, high = apart(after, before, 10)
         weight = 100 * sum(share[word] for word in words)
         cells = " / ".join(map(str, recalls(after)))
         rows.append((name, f"{len(words)}", f"{weight:.1f} %", cells, f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]"))
-    return Table(
+    return ReportTable(
         heading=f"{gallery.name}: {len(images)} images, {len(texts)} texts, {len(found)} words",
         head=("muted", "words", "of all weight", "text -> image R@1/5/10", "R@10 against none (95 %)"),
         rows=tuple(rows),

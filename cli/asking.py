@@ -10,41 +10,41 @@ import typer
 from stair_es.errors import UsageError
 
 from . import options
-from .injected import Injected
-from .inputs import check_images, readable, reading_of
-from .remarks import say_no_operators
+from .injected import OptionGroup
+from .inputs import build_reading, check_image_arguments, check_text_encoding
+from .remarks import note_plain_operators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.search.body import TwoPhase
-    from stair_es.search.inputs import Inputs
-    from stair_es.search.prune import How
-    from stair_es.sources.item import Reading
+    from stair_es.search.inputs import QueryInputs
+    from stair_es.search.prune import SearchOptions
+    from stair_es.sources.item import ReadLimits
 
 _WHAT, _WHO, _HOW = "Query", "Conditions on images", "Search"
 
 
-def _option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
+def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
     return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
 
 
-_SHAPES = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+_QUERY_TYPES = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
 _Many = list[str] | None
-_OPTIONS: dict[str, tuple[Any, Any]] = {
+_OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
     "image": (
         Annotated[
             _Many,
-            _option("image", "Search by an image; may be given several times.", _WHAT, metavar="FILE|URL"),
+            _define_option("image", "Search by an image; may be given several times.", _WHAT, metavar="FILE|URL"),
         ],
         None,
     ),
-    "allow_private_urls": (options.AllowPrivateUrls, False),
-    "text": (Annotated[_Many, _option("text", "An additional text, without operators.", _WHAT)], None),
+    "allow_private_urls": (options.AllowPrivateUrlsOption, False),
+    "text": (Annotated[_Many, _define_option("text", "An additional text, without operators.", _WHAT)], None),
     "weights": (
         Annotated[
             str,
-            _option(
+            _define_option(
                 "weights",
                 "Weights of WORDS, each --text and each --image, in this order: 1,0.5. Negative weights subtract.",
                 _WHAT,
@@ -53,33 +53,42 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         "",
     ),
     "boost": (
-        Annotated[_Many, _option("boost", "Multiply the weight of a token in the query, like dog^2.", _WHAT, metavar="WORD=X")],
+        Annotated[
+            _Many, _define_option("boost", "Multiply the weight of a token in the query, like dog^2.", _WHAT, metavar="WORD=X")
+        ],
         None,
     ),
-    "mute": (Annotated[_Many, _option("mute", "Remove a token from the query.", _WHAT, metavar="WORD")], None),
-    "literal": (Annotated[bool, _option("literal", "Treat +, - and ^ in WORDS as plain text.", _WHAT)], False),
+    "mute": (Annotated[_Many, _define_option("mute", "Remove a token from the query.", _WHAT, metavar="WORD")], None),
+    "literal": (Annotated[bool, _define_option("literal", "Treat +, - and ^ in WORDS as plain text.", _WHAT)], False),
     "hybrid": (
         Annotated[
             Literal["none", "sum", "rrf"],
-            _option("hybrid", "Combine with BM25 on the caption: sum of the scores, or reciprocal rank fusion.", _WHAT),
+            _define_option("hybrid", "Combine with BM25 on the caption: sum of the scores, or reciprocal rank fusion.", _WHAT),
         ],
         "none",
     ),
-    "caption": (Annotated[str, _option("caption", "Text for BM25. [default: WORDS]", _WHAT)], ""),
-    "caption_weight": (Annotated[float, _option("caption-weight", "Weight of the BM25 score.", _WHAT, min=0.0)], 1.0),
-    "caption_field": (Annotated[str, _option("caption-field", "Field for BM25.", _WHAT)], "caption"),
-    "require": (Annotated[_Many, _option("require", "Only images with this token, like +dog.", _WHO, metavar="WORD")], None),
-    "exclude": (Annotated[_Many, _option("exclude", "Only images without this token, like -dog.", _WHO, metavar="WORD")], None),
+    "caption": (Annotated[str, _define_option("caption", "Text for BM25. [default: WORDS]", _WHAT)], ""),
+    "caption_weight": (Annotated[float, _define_option("caption-weight", "Weight of the BM25 score.", _WHAT, min=0.0)], 1.0),
+    "caption_field": (Annotated[str, _define_option("caption-field", "Field for BM25.", _WHAT)], "caption"),
+    "require": (
+        Annotated[_Many, _define_option("require", "Only images with this token, like +dog.", _WHO, metavar="WORD")],
+        None,
+    ),
+    "exclude": (
+        Annotated[_Many, _define_option("exclude", "Only images without this token, like -dog.", _WHO, metavar="WORD")],
+        None,
+    ),
     "least": (
         Annotated[
-            float, _option("least", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0)
+            float,
+            _define_option("least", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0),
         ],
         0.0,
     ),
     "filter_": (
         Annotated[
             _Many,
-            _option(
+            _define_option(
                 "filter",
                 "Filter images by a query string (width:>800 AND format:JPEG), or a query clause as JSON.",
                 _WHO,
@@ -88,25 +97,26 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
-    "min_score": (Annotated[float | None, _option("min-score", "Minimum score of a hit.", _WHO, min=0.0)], None),
+    "min_score": (Annotated[float | None, _define_option("min-score", "Minimum score of a hit.", _WHO, min=0.0)], None),
     "shape": (
-        Annotated[_SHAPES | None, _option("shape", "Query type. [default: chosen by cluster and index]", _HOW)],
+        Annotated[_QUERY_TYPES | None, _define_option("shape", "Query type. [default: chosen by cluster and index]", _HOW)],
         None,
     ),
     "mass": (
         Annotated[
-            float | None, _option("mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW)
+            float | None,
+            _define_option("mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW),
         ],
         None,
     ),
     "pipeline": (
-        Annotated[str | None, _option("pipeline", "Search pipeline to use (OpenSearch).", _HOW, metavar="NAME")],
+        Annotated[str | None, _define_option("pipeline", "Search pipeline to use (OpenSearch).", _HOW, metavar="NAME")],
         None,
     ),
     "two_phase": (
         Annotated[
             str,
-            _option(
+            _define_option(
                 "two-phase",
                 "Search with the heaviest tokens only, and rescore the best hits with all.",
                 _HOW,
@@ -116,12 +126,12 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         "",
     ),
 }
-_asking = Injected(_OPTIONS)
-asking = _asking.into
+_search_options = OptionGroup(_OPTIONS_BY_NAME)
+with_search_options = _search_options.decorate
 """Decorator that adds the search options to a command; `parse_query_inputs` and `parse_search_options` read them."""
 
 
-def inputs_given(words: Sequence[str], example: str) -> Inputs:
+def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     """Parse the query from the words and the options.
 
     Args:
@@ -134,41 +144,41 @@ def inputs_given(words: Sequence[str], example: str) -> Inputs:
     Raises:
         UsageError: If there is nothing to search for, or an option is invalid.
     """
-    from stair_es.search.inputs import Inputs
+    from stair_es.search.inputs import QueryInputs
 
-    given = _asking.given
-    typed = readable(" ".join(words).strip())
-    texts = [readable(text) for text in given["text"] or [] if text.strip()]
-    images = check_images("--image", given["image"] or [])
+    given = _search_options.values
+    typed = check_text_encoding(" ".join(words).strip())
+    texts = [check_text_encoding(text) for text in given["text"] or [] if text.strip()]
+    images = check_image_arguments("--image", given["image"] or [])
     if not given["literal"]:
-        say_no_operators(typed)
+        note_plain_operators(typed)
     if not (typed or texts or images or given["caption"].strip()):
         raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
-    return Inputs(
+    return QueryInputs(
         words=typed,
         texts=texts,
         images=images,
-        weights=_numbers(given["weights"]),
+        weights=_parse_weights(given["weights"]),
         literal=given["literal"],
         required=given["require"] or [],
         excluded=given["exclude"] or [],
-        boosts=dict(_boost(text) for text in given["boost"] or []),
+        boosts=dict(_parse_boost(text) for text in given["boost"] or []),
         muted=frozenset(given["mute"] or []),
-        least=given["least"],
+        min_weight=given["least"],
         filters=given["filter_"] or [],
-        caption=_caption(typed),
+        caption=_parse_caption(typed),
         caption_weight=given["caption_weight"],
         caption_field=given["caption_field"],
         min_score=given["min_score"],
     )
 
 
-def reading_given() -> Reading:
+def get_reading_options() -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    return reading_of(allow_private=_asking.given["allow_private_urls"])
+    return build_reading(allow_private=_search_options.values["allow_private_urls"])
 
 
-def how_given(*, engine_explain: bool = False) -> How:
+def parse_search_options(*, engine_explain: bool = False) -> SearchOptions:
     """Parse the search options.
 
     Args:
@@ -181,20 +191,20 @@ def how_given(*, engine_explain: bool = False) -> How:
         UsageError: If an option is invalid.
         QueryError: If a number is out of range.
     """
-    from stair_es.search.prune import How
+    from stair_es.search.prune import SearchOptions
 
-    given = _asking.given
-    return How(
-        shape=given["shape"],
-        mass=given["mass"],
-        two_phase=_two_phase(given["two_phase"]),
+    given = _search_options.values
+    return SearchOptions(
+        query_type=given["shape"],
+        weight_mass=given["mass"],
+        two_phase=_parse_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",
-        pipeline=given["pipeline"],
-        engine_explain=engine_explain,
+        search_pipeline=given["pipeline"],
+        explain_engine=engine_explain,
     )
 
 
-def cursor(text: str) -> list[Any] | None:
+def parse_cursor(text: str) -> list[Any] | None:
     """Parse the cursor of a page, as `search` prints it.
 
     Args:
@@ -217,47 +227,47 @@ def cursor(text: str) -> list[Any] | None:
     )
 
 
-def _caption(typed: str) -> str:
-    given = _asking.given
+def _parse_caption(typed: str) -> str:
+    given = _search_options.values
     if given["caption"].strip():
-        return readable(given["caption"])
+        return check_text_encoding(given["caption"])
     if given["hybrid"] == "none":
         for name in ("caption_weight", "caption_field"):
-            if given[name] != _OPTIONS[name][1]:
+            if given[name] != _OPTIONS_BY_NAME[name][1]:
                 raise UsageError(f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.")
         return ""
-    from stair_es.search.wish import parse
+    from stair_es.search.wish import parse_query
 
-    text = typed if given["literal"] else parse(typed).text
+    text = typed if given["literal"] else parse_query(typed).text
     if not text:
         raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.")
     return text
 
 
-def _numbers(text: str) -> list[float]:
+def _parse_weights(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
         raise UsageError(f"--weights {text!r}: not comma-separated numbers", "As in: --weights 1,0.5") from None
 
 
-def _boost(text: str) -> tuple[str, float]:
-    from stair_es.search.wish import factor_of
+def _parse_boost(text: str) -> tuple[str, float]:
+    from stair_es.search.wish import parse_factor
 
     word, _, number = text.rpartition("=")
-    factor = factor_of(number)
+    factor = parse_factor(number)
     if not word or factor is None:
         raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "As in: --boost dog=2; 0 removes the word.")
     return word, factor
 
 
-def _two_phase(text: str) -> TwoPhase | None:
+def _parse_two_phase(text: str) -> TwoPhase | None:
     from stair_es.search.body import TwoPhase
 
     if not text:
         return None
     heavy, separator, window = text.partition(":")
     try:
-        return TwoPhase(heavy=int(heavy), window=int(window)) if separator else TwoPhase(heavy=int(heavy))
+        return TwoPhase(top_k=int(heavy), window_size=int(window)) if separator else TwoPhase(top_k=int(heavy))
     except ValueError:
         raise UsageError(f"--two-phase {text!r}: not HEAVY or HEAVY:WINDOW", "As in: --two-phase 32:200") from None

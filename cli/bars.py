@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from stair_es.search.hits import Hit, Reason
-    from stair_es.search.placing import NearMiss
+    from stair_es.search.hits import Hit, TokenContribution
+    from stair_es.search.placing import RankExplanation
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"
 _FEWEST_CELLS, _MOST_CELLS = 8, 40
-_TOP_WORDS = 8
+_MAX_TOKENS = 8
 _INDENT = " " * 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canvas:
+class TerminalInfo:
     """Width and encoding of a terminal."""
 
     width: int
@@ -39,12 +39,12 @@ class Canvas:
     encoding: str = "utf-8"
 
     @classmethod
-    def of(cls, console: Console) -> Canvas:
+    def from_console(cls, console: Console) -> TerminalInfo:
         """Return width and encoding of `console`."""
         return cls(width=console.width, encoding=console.encoding)
 
 
-def visible(text: str, encoding: str = "utf-8") -> str:
+def escape_control(text: str, encoding: str = "utf-8") -> str:
     r"""Escape control, format and undecodable characters in `text` as `\n`, `\x1b`, `\u202e`; the result is one line."""
     shown = "".join(
         character.encode("unicode_escape").decode("ascii")
@@ -55,12 +55,12 @@ def visible(text: str, encoding: str = "utf-8") -> str:
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def plain_line(text: str, canvas: Canvas, style: str = "") -> Text:
+def format_line(text: str, canvas: TerminalInfo, style: str = "") -> Text:
     """Return `text` as one escaped line."""
-    return Text(visible(text, canvas.encoding), style=style)
+    return Text(escape_control(text, canvas.encoding), style=style)
 
 
-def readable(uri: str) -> str:
+def display_path(uri: str) -> str:
     """Return a `file:` URI as a path, any other URI unchanged. It may hold any character: see `escape_control`."""
     try:
         parts = urlsplit(uri)
@@ -72,12 +72,12 @@ def readable(uri: str) -> str:
     return f"{path}#{parts.fragment}" if parts.fragment else path
 
 
-def number(value: float) -> str:
+def format_weight(value: float) -> str:
     """Format a weight with four decimals, or in scientific notation if they would all be 0."""
     return f"{value:.4f}" if value >= 0.00005 or value == 0 else f"{value:.1e}"
 
 
-def bar(share: float, cells: int, encoding: str = "utf-8") -> str:
+def render_bar(share: float, cells: int, encoding: str = "utf-8") -> str:
     """Render a bar.
 
     Args:
@@ -94,12 +94,14 @@ def bar(share: float, cells: int, encoding: str = "utf-8") -> str:
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()).ljust(cells)
 
 
-def weight_lines(weights: Iterable[tuple[str, float]], canvas: Canvas) -> list[Text]:
+def format_weights(weights: Iterable[tuple[str, float]], canvas: TerminalInfo) -> list[Text]:
     """Format one line per token: the token, a bar relative to the largest weight, the weight."""
-    return row_lines([(word, weight, number(weight)) for word, weight in weights], "  ", canvas)
+    return format_rows([(word, weight, format_weight(weight)) for word, weight in weights], "  ", canvas)
 
 
-def reason_lines(reasons: Sequence[Reason], canvas: Canvas, engine: Mapping[str, float] | None = None) -> list[Text]:
+def format_contributions(
+    reasons: Sequence[TokenContribution], canvas: TerminalInfo, engine: Mapping[str, float] | None = None
+) -> list[Text]:
     """Format one line per common token: the token, a bar of its contribution to the score, and the two weights.
 
     The last tokens, with a negligible sum, share one line.
@@ -112,78 +114,88 @@ def reason_lines(reasons: Sequence[Reason], canvas: Canvas, engine: Mapping[str,
     Returns:
         The lines.
     """
-    shown = reasons[: _worth_a_line([reason.contribution for reason in reasons])]
+    shown = reasons[: _count_significant([reason.contribution for reason in reasons])]
     rows = []
     for reason in shown:
-        figures = f"{number(reason.query_weight)} x {number(reason.image_weight)} = {number(reason.contribution)}"
+        figures = (
+            f"{format_weight(reason.query_weight)} x {format_weight(reason.image_weight)} = {format_weight(reason.contribution)}"
+        )
         if engine:
-            figures += f"  engine {number(engine.get(reason.feature, 0.0))}"
+            figures += f"  engine {format_weight(engine.get(reason.feature, 0.0))}"
         rows.append((reason.feature, reason.contribution, figures))
-    lines = row_lines(rows, _INDENT, canvas)
+    lines = format_rows(rows, _INDENT, canvas)
     rest = reasons[len(shown) :]
     if rest:
-        added = number(sum(reason.contribution for reason in rest))
+        added = format_weight(sum(reason.contribution for reason in rest))
         lines.append(Text(f"{_INDENT}{len(rest)} more words add {added}", style="dim"))
     return lines
 
 
-def hit_lines(rank: int, hit: Hit, canvas: Canvas, *, explain: bool) -> list[Text]:
+def format_hit(rank: int, hit: Hit, canvas: TerminalInfo, *, explain: bool) -> list[Text]:
     """Format rank, score, URI and caption of a hit, and the common tokens: as bars with `explain`, otherwise by name."""
-    link = Style(link=hit.uri) if _linkable(hit.uri) else Style()
+    link = Style(link=hit.uri) if _is_linkable(hit.uri) else Style()
     head = Text.assemble(
         (f"{rank:3}.  ", "bold"),
-        (number(hit.score), "bold green"),
+        (format_weight(hit.score), "bold green"),
         "  ",
-        (visible(readable(hit.uri) or hit.id, canvas.encoding), link),
+        (escape_control(display_path(hit.uri) or hit.id, canvas.encoding), link),
     )
     lines = [head]
     caption = hit.source.get("caption")
     if isinstance(caption, str) and caption.strip():
-        lines.append(Text(f'{_INDENT}"{visible(shortened(caption), canvas.encoding)}"', style="italic"))
+        lines.append(Text(f'{_INDENT}"{escape_control(truncate_text(caption), canvas.encoding)}"', style="italic"))
     if hit.ranks:
         ranks = ", ".join(f"{name} {place}" for name, place in hit.ranks.items())
         lines.append(Text(f"{_INDENT}rank by {ranks}", style="dim"))
     if explain:
-        return [*lines, *reason_lines(hit.why, canvas, hit.engine), *([] if hit.ranks else [_sum_line(hit, canvas)])]
-    words = [_word(reason.feature, canvas) for reason in hit.why]
-    return [*lines, Text(_INDENT + _listed(words), style="cyan")] if words else lines
+        return [
+            *lines,
+            *format_contributions(hit.contributions, canvas, hit.engine_scores),
+            *([] if hit.ranks else [_format_score_sum(hit, canvas)]),
+        ]
+    words = [_escape_token(reason.feature, canvas) for reason in hit.contributions]
+    return [*lines, Text(_INDENT + _join_tokens(words), style="cyan")] if words else lines
 
 
-def near_miss_lines(found: NearMiss, k: int, canvas: Canvas) -> list[Text]:
+def format_rank_explanation(found: RankExplanation, k: int, canvas: TerminalInfo) -> list[Text]:
     """Format the rank of a document, its reasons, and the tokens it lacks."""
-    lines = [plain_line(readable(found.uri) or found.id, canvas, "bold")]
+    lines = [format_line(display_path(found.uri) or found.id, canvas, "bold")]
     if found.score is None:
         lines.append(Text("  not found by this query", style="bold red"))
     else:
-        lines.append(Text(f"  rank {found.rank}, score {number(found.score)}", style="bold green"))
+        lines.append(Text(f"  rank {found.rank}, score {format_weight(found.score)}", style="bold green"))
         if found.wanted is not None and found.score < found.wanted:
-            lines.append(Text(f"  {number(found.wanted - found.score)} short of hit {k}, which scores {number(found.wanted)}"))
-    lines += [plain_line(f"  {reason}", canvas, "red") for reason in found.failing]
+            lines.append(
+                Text(
+                    f"  {format_weight(found.wanted - found.score)} short of hit {k}, which scores {format_weight(found.wanted)}"
+                )
+            )
+    lines += [format_line(f"  {reason}", canvas, "red") for reason in found.failing]
     if found.why:
-        lines += [Text("  common words"), *reason_lines(found.why, canvas)]
+        lines += [Text("  common words"), *format_contributions(found.why, canvas)]
     for title, vector in (("words of the query that it lacks", found.lacking), ("its heaviest words beside", found.beside)):
         if len(vector):
-            words = [f"{_word(word, canvas)} {number(weight)}" for word, weight in vector]
-            lines += [Text(f"  {title}"), Text(_INDENT + _listed(words), style="cyan")]
+            words = [f"{_escape_token(word, canvas)} {format_weight(weight)}" for word, weight in vector]
+            lines += [Text(f"  {title}"), Text(_INDENT + _join_tokens(words), style="cyan")]
     return lines
 
 
-def shortened(text: str, most: int = 120) -> str:
+def truncate_text(text: str, most: int = 120) -> str:
     """Truncate a text to `most` characters, the ellipsis included."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def _sum_line(hit: Hit, canvas: Canvas) -> Text:
-    exact = sum(reason.contribution for reason in hit.why)
+def _format_score_sum(hit: Hit, canvas: TerminalInfo) -> Text:
+    exact = sum(reason.contribution for reason in hit.contributions)
     beyond = hit.score - exact
     if exact and -0.004 * exact <= beyond <= 1e-6 * exact:
         said = f"({beyond / exact * 100:+.2f} %: the engine keeps 9 bits of a weight)"
     else:
-        said = f"({number(beyond)} by the caption)" if beyond > 0 else ""
-    return plain_line(f"{_INDENT}sum {number(exact)}, score {number(hit.score)} {said}".rstrip(), canvas, "dim")
+        said = f"({format_weight(beyond)} by the caption)" if beyond > 0 else ""
+    return format_line(f"{_INDENT}sum {format_weight(exact)}, score {format_weight(hit.score)} {said}".rstrip(), canvas, "dim")
 
 
-def _worth_a_line(contributions: Sequence[float]) -> int:
+def _count_significant(contributions: Sequence[float]) -> int:
     """Count the largest contributions that add up to 99 % of the sum. A single one left over is counted, too."""
     left = sum(contributions)
     least = left / 100
@@ -194,14 +206,14 @@ def _worth_a_line(contributions: Sequence[float]) -> int:
     return len(contributions)
 
 
-def _listed(words: Sequence[str]) -> str:
-    more = f", {len(words) - _TOP_WORDS} more" if len(words) > _TOP_WORDS else ""
-    return ", ".join(words[:_TOP_WORDS]) + more
+def _join_tokens(words: Sequence[str]) -> str:
+    more = f", {len(words) - _MAX_TOKENS} more" if len(words) > _MAX_TOKENS else ""
+    return ", ".join(words[:_MAX_TOKENS]) + more
 
 
-def row_lines(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canvas) -> list[Text]:
+def format_rows(rows: Sequence[tuple[str, float, str]], indent: str, canvas: TerminalInfo) -> list[Text]:
     """Format one line per row: its token, a bar relative to the largest value, its figures."""
-    words = [_word(word, canvas) for word, _, _ in rows]
+    words = [_escape_token(word, canvas) for word, _, _ in rows]
     word_cells = max(map(cell_len, words), default=0)
     figure_cells = max((len(figures) for _, _, figures in rows), default=0)
     room = canvas.width - len(indent) - word_cells - figure_cells - 4
@@ -212,7 +224,7 @@ def row_lines(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canva
             indent,
             (word + " " * (word_cells - cell_len(word)), "cyan"),
             "  ",
-            (bar(value / most, cells, canvas.encoding), "green"),
+            (render_bar(value / most, cells, canvas.encoding), "green"),
             "  ",
             figures.rjust(figure_cells),
         )
@@ -220,9 +232,9 @@ def row_lines(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canva
     ]
 
 
-def _word(word: str, canvas: Canvas) -> str:
-    return visible(word, canvas.encoding) or '""'
+def _escape_token(word: str, canvas: TerminalInfo) -> str:
+    return escape_control(word, canvas.encoding) or '""'
 
 
-def _linkable(uri: str) -> bool:
+def _is_linkable(uri: str) -> bool:
     return uri.isascii() and uri.isprintable() and uri.startswith(("file://", "http://", "https://"))

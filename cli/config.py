@@ -7,16 +7,16 @@ from typing import Any
 
 import typer
 
-from stair_es.profiles import SECRETS, default_path
+from stair_es.profiles import SECRET_KEYS, get_default_config_path
 from stair_es.urls import MASK, mask_urls
 
 from . import settings
-from .bars import visible
-from .options import Json
-from .output import emit_json, note, stdout
+from .bars import escape_control
+from .options import JsonOption
+from .output import emit_json, print_notice, stdout
 
 _CLIENT_FILES = ("client_cert", "client_key", "dashboards_client_cert", "dashboards_client_key")
-_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in SECRETS)})
+_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in SECRET_KEYS)})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,12 +26,12 @@ app = typer.Typer(
 
 
 @app.callback()
-def _config() -> None:
+def _describe_group() -> None:
     """Manage the configuration file: defaults of options, and profiles for clusters."""
 
 
 @app.command(name="show")
-def show(context: typer.Context, as_json: Json = False) -> None:
+def show_config(context: typer.Context, as_json: JsonOption = False) -> None:
     """Print the configured values and their origin: the environment, a profile, or the top level of the file. Secrets are masked.
 
     Options that are not listed have their defaults, which `--help` of a command shows.
@@ -42,44 +42,44 @@ def show(context: typer.Context, as_json: Json = False) -> None:
 
     - `stair-es --config work.toml --profile staging config show --json`
     """
-    found = settings.of(context)
-    rows = list(_rows(context, found))
+    found = settings.get_config(context)
+    rows = list(_list_values(context, found))
     if as_json:
         emit_json({"file": str(found.path) if found.path else None, "profile": found.profile, "values": rows})
         return
     if found.path is None:
-        note(f"no configuration file: {default_path()} doesn't exist, and no other was named")
+        print_notice(f"no configuration file: {get_default_config_path()} doesn't exist, and no other was named")
     wide = max((len(row["key"]) for row in rows), default=0)
     for row in rows:
-        stdout.print(f"{row['key']:<{wide}}  {visible(str(row['value']))}  ({visible(row['from'])})", markup=False)
+        stdout.print(f"{row['key']:<{wide}}  {escape_control(str(row['value']))}  ({escape_control(row['from'])})", markup=False)
 
 
-def _rows(context: typer.Context, found: settings.Settings) -> list[dict[str, Any]]:
+def _list_values(context: typer.Context, found: settings.CliConfig) -> list[dict[str, Any]]:
     """Return one row per value, those of the environment first."""
     root = context.find_root().command
-    variables = settings.variables(root)
+    variables = settings.map_env_variables(root)
     rows = []
-    for key in sorted(settings.known(context), key=lambda key: (len(key) > 1, key)):
-        variable = variables.get(key, settings.variable(key)) if len(key) == 1 else None
+    for key in sorted(settings.list_known_keys(context), key=lambda key: (len(key) > 1, key)):
+        variable = variables.get(key, settings.get_env_variable(key)) if len(key) == 1 else None
         in_file = found.values.get(key)
         in_environment = os.environ.get(variable) if variable else None
-        if in_environment and key not in found.exported:
-            rows.append({"key": key[0], "value": _mask(key[0], in_environment), "from": f"environment {variable}"})
-        elif in_file is not None and (len(key) > 1 or key in found.holds):
-            rows.append({"key": ".".join(key), "value": _mask(key[-1], in_file.value), "from": in_file.where})
+        if in_environment and key not in found.exported_keys:
+            rows.append({"key": key[0], "value": _mask_value(key[0], in_environment), "from": f"environment {variable}"})
+        elif in_file is not None and (len(key) > 1 or key in found.effective_keys):
+            rows.append({"key": ".".join(key), "value": _mask_value(key[-1], in_file.value), "from": in_file.origin})
     return rows
 
 
-def _mask(name: str, value: Any) -> Any:  # noqa: ANN401
+def _mask_value(name: str, value: Any) -> Any:  # noqa: ANN401
     """Return the value with secrets masked. A password may also have been entered instead of its file or a URL."""
-    if name in SECRETS:
+    if name in SECRET_KEYS:
         return MASK
     if name.endswith("url"):
         return mask_urls(str(value))
     if name == "ray_address":
-        from stair_es.ray_session import mask_address
+        from stair_es.ray_session import mask_ray_address
 
-        return mask_address(str(value))
+        return mask_ray_address(str(value))
     if name in _SECRET_FILES and not os.path.isfile(str(value)):  # noqa: PTH113  Path.is_file raises for what is too long
         return f"{MASK} (no such file)"
     return value

@@ -9,46 +9,50 @@ import typer
 
 from stair_es.config import ENV_URL
 from stair_es.errors import UsageError
-from stair_es.profiles import holds_password
+from stair_es.profiles import has_password
 
 from . import settings
-from .injected import Injected
-from .output import note
+from .injected import OptionGroup
+from .output import print_notice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stair_es.cluster.connect import Connection
 
-_PANEL = "Secure connection"
+_TLS_PANEL = "Secure connection"
 
 
-def _secure(name: str, help_text: str) -> Any:  # noqa: ANN401  a type for Typer
+def _define_tls_option(name: str, help_text: str) -> Any:  # noqa: ANN401  a type for Typer
     variable = "STAIR_ES_" + name.upper().replace("-", "_")
-    option = typer.Option(f"--{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_PANEL)
+    option = typer.Option(f"--{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
     return Annotated[str | None, option]
 
 
-_SECURE = {
-    "ca_file": _secure("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
-    "ca_fingerprint": _secure("ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."),
-    "client_cert": _secure("client-cert", "PEM file with the client certificate (and its key)."),
-    "client_key": _secure("client-key", "PEM file with the key of the client certificate."),
-    "aws_service": _secure("aws-service", "Sign requests for this AWS service: es, or aoss for Serverless."),
-    "aws_region": _secure("aws-region", "AWS region for signing. [default: from the AWS configuration]"),
+_TLS_OPTIONS = {
+    "ca_file": _define_tls_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
+    "ca_fingerprint": _define_tls_option(
+        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
+    ),
+    "client_cert": _define_tls_option("client-cert", "PEM file with the client certificate (and its key)."),
+    "client_key": _define_tls_option("client-key", "PEM file with the key of the client certificate."),
+    "aws_service": _define_tls_option("aws-service", "Sign requests for this AWS service: es, or aoss for Serverless."),
+    "aws_region": _define_tls_option("aws-region", "AWS region for signing. [default: from the AWS configuration]"),
 }
-_connected = Injected({**{name: (kind, None) for name, kind in _SECURE.items()}, "context": (typer.Context, None)})
-connected = _connected.into
+_connection_options = OptionGroup(
+    {**{name: (kind, None) for name, kind in _TLS_OPTIONS.items()}, "context": (typer.Context, None)}
+)
+with_connection_options = _connection_options.decorate
 """Decorator that adds the TLS and AWS options to a command; `resolve_connection` reads them."""
 
 
-def get_context() -> typer.Context | None:
+def get_command_context() -> typer.Context | None:
     """Return the context of the running command; None outside of one, and for a command without these options."""
-    context: typer.Context | None = _connected.given["context"]
+    context: typer.Context | None = _connection_options.values["context"]
     return context
 
 
-def connection(url: str | None) -> Connection:
+def resolve_connection(url: str | None) -> Connection:
     """Return the connection to `url`, or to the embedded node, which is started if it isn't running (with a notice on stderr).
 
     Logins come from the environment; certificates and AWS settings from the options of the command or the environment. What the
@@ -63,18 +67,18 @@ def connection(url: str | None) -> Connection:
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
     """
-    named = named_connection(url)
+    named = resolve_named_connection(url)
     if named is not None:
         return named
     from stair_es.cluster.connect import Connection
     from stair_es.node import ensure_running
 
-    node_url = ensure_running(say=note)
-    note(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
+    node_url = ensure_running(say=print_notice)
+    print_notice(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
 
 
-def named_connection(url: str | None) -> Connection | None:
+def resolve_named_connection(url: str | None) -> Connection | None:
     """Return the connection to `url` or the environment's URL, or None if there is neither.
 
     Args:
@@ -87,15 +91,15 @@ def named_connection(url: str | None) -> Connection | None:
         UsageError: If the command line holds a password, or options exclude each other.
     """
     from stair_es.cluster.connect import Connection
-    from stair_es.cluster.security import secret
+    from stair_es.cluster.security import read_secret
 
     if url and url != os.environ.get(ENV_URL):
-        refuse_password(url, ENV_URL)
-    url = url or secret(ENV_URL)
-    return Connection.from_env(url, *belonging(_connected.given, url)) if url else None
+        check_no_password(url, ENV_URL)
+    url = url or read_secret(ENV_URL)
+    return Connection.from_env(url, *resolve_connection_settings(_connection_options.values, url)) if url else None
 
 
-def running_connection(url: str | None) -> Connection | None:
+def resolve_running_connection(url: str | None) -> Connection | None:
     """Return the connection to the named cluster, otherwise to the last address of the embedded node. Starts nothing.
 
     Args:
@@ -107,18 +111,20 @@ def running_connection(url: str | None) -> Connection | None:
     Raises:
         UsageError: As for `resolve_named_connection`.
     """
-    named = named_connection(url)
+    named = resolve_named_connection(url)
     if named is not None:
         return named
     from stair_es.cluster.connect import Connection
     from stair_es.node import state
     from stair_es.node.spec import NodeSpec
 
-    known = state.read(NodeSpec.from_home().state_file)
+    known = state.read_node_state(NodeSpec.from_home().state_file)
     return Connection(url=known.url) if known and known.url else None
 
 
-def belonging(given: Mapping[str, Any], url: str | None, prefix: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+def resolve_connection_settings(
+    given: Mapping[str, Any], url: str | None, prefix: str = ""
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the options and the environment that apply to a connection.
 
     Args:
@@ -133,11 +139,11 @@ def belonging(given: Mapping[str, Any], url: str | None, prefix: str = "") -> tu
     named = {name: value for name, value in given.items() if name != "context"}
     if context is None:
         return named, dict(os.environ)
-    found = settings.of(context)
-    return found.options(context, named, url, prefix), found.environ(url, prefix)
+    found = settings.get_config(context)
+    return found.select_options(context, named, url, prefix), found.build_environ(url, prefix)
 
 
-def refuse_password(url: str, variable: str) -> None:
+def check_no_password(url: str, variable: str) -> None:
     """Check that `url` holds no password; only the environment may.
 
     Args:
@@ -147,7 +153,7 @@ def refuse_password(url: str, variable: str) -> None:
     Raises:
         UsageError: If it holds one.
     """
-    if holds_password(url):
+    if has_password(url):
         prefix = variable.removesuffix("URL")
         raise UsageError(
             "a password on the command line can be read by everyone on this machine",

@@ -10,21 +10,21 @@ import typer
 
 from stair_es.errors import UsageError
 
-from .bars import visible
-from .output import plain, stdout
+from .bars import escape_control
+from .output import print_plain, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     Cell = str | int | float | bool | None
 
-Form = Literal["text", "json", "csv"]
-Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout, with a header.")]
-_MARK = "'"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+OutputFormat = Literal["text", "json", "csv"]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout, with a header.")]
+_QUOTE_MARK = "'"
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def form_of(*, as_json: bool, as_csv: bool) -> Form:
+def select_output_format(*, as_json: bool, as_csv: bool) -> OutputFormat:
     """Return the output format that `--json` and `--csv` select.
 
     Args:
@@ -42,38 +42,38 @@ def form_of(*, as_json: bool, as_csv: bool) -> Form:
     return "json" if as_json else "csv" if as_csv else "text"
 
 
-def safe(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Escape a text that a spreadsheet would run as a formula with a leading quote mark.
 
     A text that begins with the mark gets another one, so removing one leading mark restores the text.
     """
-    return _MARK + text if text.startswith((*_FORMULA, _MARK)) else text
+    return _QUOTE_MARK + text if text.startswith((*_FORMULA_STARTS, _QUOTE_MARK)) else text
 
 
-def lines(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+def format_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """Format the table, without a final line end."""
-    return "\n".join(_line([_cell(value) for value in row]) for row in (header, *rows))
+    return "\n".join(_format_row([_escape_cell(value) for value in row]) for row in (header, *rows))
 
 
 def emit_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print the table to stdout."""
-    show(lines(header, rows))
+    print_csv(format_csv(header, rows))
 
 
-def show(table: str) -> None:
+def print_csv(table: str) -> None:
     """Print lines of a table to stdout: unchanged for a program, escaped on a terminal."""
     if stdout.is_terminal:
-        table = "\n".join(visible(line, stdout.encoding) for line in table.split("\n"))
-    plain(table)
+        table = "\n".join(escape_control(line, stdout.encoding) for line in table.split("\n"))
+    print_plain(table)
 
 
-def _cell(value: Cell) -> Cell:
+def _escape_cell(value: Cell) -> Cell:
     if isinstance(value, bool):
         return str(value).lower()
-    return safe(value.encode("utf-8", "backslashreplace").decode()) if isinstance(value, str) else value
+    return escape_formula(value.encode("utf-8", "backslashreplace").decode()) if isinstance(value, str) else value
 
 
-def _line(cells: Sequence[Cell]) -> str:
+def _format_row(cells: Sequence[Cell]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerow(
         cells

@@ -15,18 +15,18 @@ from stair_es.config import DEFAULT_INDEX, ENV_URL
 from stair_es.errors import ClusterUnreachable, UsageError
 
 from . import connections, options
-from .injected import Injected
-from .output import emit_json, note, plain, stdout
+from .injected import OptionGroup
+from .output import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
     from stair_es.cluster.target import Distribution
-    from stair_es.dashboards.corpus import Corpus, Product, TimeField
-    from stair_es.dashboards.place import Place
-    from stair_es.dashboards.publish import Found, Imported
+    from stair_es.dashboards.corpus import DashboardSpec, Product, TimeField
+    from stair_es.dashboards.place import DashboardsConnection
+    from stair_es.dashboards.publish import DetectedProduct, ImportResult
 
-_ENV = "STAIR_ES_DASHBOARDS_"
-_PART = "Space, workspace or tenant"
-_TLS = "Connection to the product"
+_ENV_PREFIX = "STAIR_ES_DASHBOARDS_"
+_PART_PANEL = "Space, workspace or tenant"
+_TLS_PANEL = "Connection to the product"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,11 +36,11 @@ app = typer.Typer(
 The dashboard "STAIR words" shows the words of an index, their frequency, weights and co-occurrence, the images that a word
 finds, and images whose words look wrong. `publish` imports it into the product, `export` writes a file.""",
 )
-ProductOption = Annotated[
+DashboardsProductOption = Annotated[
     Literal["auto", "opensearch-dashboards", "kibana"],
     typer.Option("--product", help="Product to build for; auto detects it."),
 ]
-WordsIndex = Annotated[
+DashboardsTokenIndexOption = Annotated[
     bool | None,
     typer.Option(
         "--words-index/--no-words-index",
@@ -56,59 +56,63 @@ TimeFieldOption = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
+OutputFileOption = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
 
 
-def _certificate(name: str, help_text: str) -> tuple[Any, None]:
-    variable = _ENV + name.upper().replace("-", "_")
-    option = typer.Option(f"--dashboards-{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS)
+def _define_certificate_option(name: str, help_text: str) -> tuple[Any, None]:
+    variable = _ENV_PREFIX + name.upper().replace("-", "_")
+    option = typer.Option(f"--dashboards-{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
     return Annotated[str | None, option], None
 
 
 _CERTIFICATES = {
-    "ca_file": _certificate("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
-    "ca_fingerprint": _certificate("ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."),
-    "client_cert": _certificate("client-cert", "PEM file with the client certificate (and its key)."),
-    "client_key": _certificate("client-key", "PEM file with the key of the client certificate."),
+    "ca_file": _define_certificate_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
+    "ca_fingerprint": _define_certificate_option(
+        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
+    ),
+    "client_cert": _define_certificate_option("client-cert", "PEM file with the client certificate (and its key)."),
+    "client_key": _define_certificate_option("client-key", "PEM file with the key of the client certificate."),
 }
-_certified = Injected(
+_tls_options = OptionGroup(
     {**{f"dashboards_{name}": option for name, option in _CERTIFICATES.items()}, "context": (typer.Context, None)}
 )
-certified = _certified.into
+with_dashboards_tls_options = _tls_options.decorate
 """Decorator that adds the TLS options for the product to a command."""
 
-DashboardsUrl = Annotated[
+DashboardsUrlOption = Annotated[
     str | None,
     typer.Option(
         "--dashboards-url",
-        envvar=f"{_ENV}URL",
+        envvar=f"{_ENV_PREFIX}URL",
         show_envvar=True,
         help="URL of OpenSearch Dashboards or Kibana, with its base path if any.",
     ),
 ]
-Space = Annotated[str | None, typer.Option("--space", help="Id of a Kibana space.", rich_help_panel=_PART)]
-Workspace = Annotated[
-    str | None, typer.Option("--workspace", help="Id of an OpenSearch Dashboards workspace.", rich_help_panel=_PART)
+SpaceOption = Annotated[str | None, typer.Option("--space", help="Id of a Kibana space.", rich_help_panel=_PART_PANEL)]
+WorkspaceOption = Annotated[
+    str | None, typer.Option("--workspace", help="Id of an OpenSearch Dashboards workspace.", rich_help_panel=_PART_PANEL)
 ]
-Tenant = Annotated[
+TenantOption = Annotated[
     str | None,
-    typer.Option("--tenant", help="OpenSearch Dashboards tenant: `global`, `private` or a name.", rich_help_panel=_PART),
+    typer.Option("--tenant", help="OpenSearch Dashboards tenant: `global`, `private` or a name.", rich_help_panel=_PART_PANEL),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Timeout of a request in seconds.", rich_help_panel=_TLS)]
+DashboardsTimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=1, help="Timeout of a request in seconds.", rich_help_panel=_TLS_PANEL)
+]
 
 
-def publish(
-    index: options.Index = DEFAULT_INDEX,
-    dashboards_url: DashboardsUrl = None,
-    product: ProductOption = "auto",
-    space: Space = None,
-    workspace: Workspace = None,
-    tenant: Tenant = None,
-    words_index: WordsIndex = None,
+def publish_dashboards(
+    index: options.IndexOption = DEFAULT_INDEX,
+    dashboards_url: DashboardsUrlOption = None,
+    product: DashboardsProductOption = "auto",
+    space: SpaceOption = None,
+    workspace: WorkspaceOption = None,
+    tenant: TenantOption = None,
+    words_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
-    as_json: options.Json = False,
-    timeout: Timeout = 60.0,
-    url: options.Url = None,
+    as_json: options.JsonOption = False,
+    timeout: DashboardsTimeoutOption = 60.0,
+    url: options.UrlOption = None,
 ) -> None:
     """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its address. Overwrites an earlier one of the index.
 
@@ -127,35 +131,35 @@ def publish(
     **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on wrong usage, 3 if some objects were
     rejected (each is named).
     """
-    from stair_es.dashboards.bundle import bundle, dashboard_id
-    from stair_es.dashboards.place import place_from_env
-    from stair_es.dashboards.publish import publish as put
-    from stair_es.dashboards.publish import recognise
-    from stair_es.dashboards.session import Session
+    from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
+    from stair_es.dashboards.place import build_dashboards_connection
+    from stair_es.dashboards.publish import detect_product
+    from stair_es.dashboards.publish import import_objects as put
+    from stair_es.dashboards.session import DashboardsSession
 
-    if dashboards_url and dashboards_url != os.environ.get(f"{_ENV}URL"):
-        connections.refuse_password(dashboards_url, f"{_ENV}URL")
-    named, environ = connections.belonging(_certified.given, dashboards_url, "dashboards_")
+    if dashboards_url and dashboards_url != os.environ.get(f"{_ENV_PREFIX}URL"):
+        connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
+    named, environ = connections.resolve_connection_settings(_tls_options.values, dashboards_url, "dashboards_")
     certificates = {name: named[f"dashboards_{name}"] for name in _CERTIFICATES}
-    place = place_from_env(
+    place = build_dashboards_connection(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
     )
-    corpus, _ = looked(index, url, words_index=words_index, time_field=time_field)
-    with closing(Session(place)) as session:
-        found = recognise(session, None if product == "auto" else product)
-        imported = put(session, bundle(corpus, found.product))
+    corpus, _ = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    with closing(DashboardsSession(place)) as session:
+        found = detect_product(session, None if product == "auto" else product)
+        imported = put(session, build_bundle(corpus, found.product))
     refused = [each for each in imported if each.error]
-    dashboard = next(each for each in imported if each.id == dashboard_id(corpus))
-    link = None if dashboard.error else place.link(dashboard.stored_as)
+    dashboard = next(each for each in imported if each.id == get_dashboard_id(corpus))
+    link = None if dashboard.error else place.build_link(dashboard.stored_as)
     if as_json:
-        emit_json(_as_json(found, link, imported))
+        emit_json(_build_json(found, link, imported))
     else:
-        _tell(place, found, link, imported)
+        _print_outcome(place, found, link, imported)
     if refused:
         raise typer.Exit(3 if len(refused) < len(imported) else 1)
 
 
-def _as_json(found: Found, link: str | None, imported: Sequence[Imported]) -> dict[str, Any]:
+def _build_json(found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
     objects = [{name: value for name, value in asdict(each).items() if value != ""} for each in imported]
     return {
         "product": found.product,
@@ -167,24 +171,28 @@ def _as_json(found: Found, link: str | None, imported: Sequence[Imported]) -> di
     }
 
 
-def _tell(place: Place, found: Found, link: str | None, imported: Sequence[Imported]) -> None:
+def _print_outcome(
+    place: DashboardsConnection, found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]
+) -> None:
     there = [each for each in imported if not each.error]
     over = sum(each.overwritten for each in there)
-    note(f"{found.label} at {place.safe_url}: {len(there)} of {len(imported)} objects imported, {over} of them overwritten")
+    print_notice(
+        f"{found.label} at {place.safe_url}: {len(there)} of {len(imported)} objects imported, {over} of them overwritten"
+    )
     for each in imported:
         if each.error:
-            note(f"{each.type} {each.title!r} ({each.id}): {each.error}")
+            print_notice(f"{each.type} {each.title!r} ({each.id}): {each.error}")
     if link:
         stdout.print(link, markup=False)
 
 
-def export(
-    output: Output,
-    index: options.Index = DEFAULT_INDEX,
-    product: ProductOption = "auto",
-    words_index: WordsIndex = None,
+def export_dashboards(
+    output: OutputFileOption,
+    index: options.IndexOption = DEFAULT_INDEX,
+    product: DashboardsProductOption = "auto",
+    words_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
-    url: options.Url = None,
+    url: options.UrlOption = None,
 ) -> None:
     """Export the dashboard as a file for import (Stack Management, Saved Objects, Import).
 
@@ -198,28 +206,28 @@ def export(
 
     **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on wrong usage.
     """
-    from stair_es.dashboards.bundle import bundle
-    from stair_es.dashboards.objects import ndjson
+    from stair_es.dashboards.bundle import build_bundle
+    from stair_es.dashboards.objects import to_ndjson
 
     if output != "-" and not output.lower().endswith(".ndjson"):
         raise UsageError(
             f"--output {output}: the products import only files with the extension .ndjson",
             f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
         )
-    corpus, distribution = looked(index, url, words_index=words_index, time_field=time_field)
-    wanted = product_of(product, distribution)
-    objects = bundle(corpus, wanted)
-    text = ndjson(objects)
+    corpus, distribution = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    wanted = select_product(product, distribution)
+    objects = build_bundle(corpus, wanted)
+    text = to_ndjson(objects)
     if output == "-":
-        plain(text.rstrip("\n"))
+        print_plain(text.rstrip("\n"))
         return
     Path(output).write_text(text, encoding="utf-8")
-    note(f"{len(objects)} objects for {wanted} written to {output}")
+    print_notice(f"{len(objects)} objects for {wanted} written to {output}")
 
 
-def looked(
+def resolve_dashboard_spec(
     index: str, url: str | None, *, words_index: bool | None, time_field: TimeField | None
-) -> tuple[Corpus, Distribution | None]:
+) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
     The cluster is not asked if the options suffice and no URL is given.
@@ -238,25 +246,25 @@ def looked(
         ClusterUnreachable: If the cluster doesn't answer and the options don't suffice.
         StairError: If there is no such index, or a request is rejected.
     """
-    from stair_es.dashboards.corpus import Corpus
+    from stair_es.dashboards.corpus import DashboardSpec
 
-    told = Corpus(name=index, companion=bool(words_index), time_field=time_field or "ingested_at")
+    told = DashboardSpec(name=index, has_token_index=bool(words_index), time_field=time_field or "ingested_at")
     given = url or os.environ.get(ENV_URL) or os.environ.get(f"{ENV_URL}_FILE")
     if words_index is not None and not given:
-        note(f"the cluster was not queried: no --url / {ENV_URL}")
+        print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
         return told, None
     try:
-        return _look(index, url, words_index, time_field)
+        return _inspect_in_cluster(index, url, words_index, time_field)
     except ClusterUnreachable as error:
         if words_index is None:
             raise ClusterUnreachable(
                 error.message, f"{error.remedy} Or give --words-index or --no-words-index, which need no cluster."
             ) from None
-        note(f"the cluster was not queried: {error.message}")
+        print_notice(f"the cluster was not queried: {error.message}")
         return told, None
 
 
-def product_of(asked: str, distribution: Distribution | None) -> Product:
+def select_product(asked: str, distribution: Distribution | None) -> Product:
     """Select the product: the requested one, otherwise the one for the distribution of the cluster.
 
     Args:
@@ -276,28 +284,28 @@ def product_of(asked: str, distribution: Distribution | None) -> Product:
     raise UsageError("the product is unknown", "Give --product opensearch-dashboards or kibana: no cluster was queried.")
 
 
-def _look(
+def _inspect_in_cluster(
     index: str, url: str | None, words_index: bool | None, time_field: TimeField | None
-) -> tuple[Corpus, Distribution | None]:
+) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
-    from stair_es.cluster.connect import probe
-    from stair_es.dashboards.corpus import look
+    from stair_es.cluster.connect import get_cluster_info
+    from stair_es.dashboards.corpus import inspect_index
 
-    connection = connections.connection(url)
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
-        distribution = probe(client, connection).distribution
-        found = look(client, connection, index, time_field)
-    corpus = found.corpus
-    if words_index is not None and words_index != corpus.companion:
+        distribution = get_cluster_info(client, connection).distribution
+        found = inspect_index(client, connection, index, time_field)
+    corpus = found.spec
+    if words_index is not None and words_index != corpus.has_token_index:
         if words_index:
-            note(f"{corpus.words_name} doesn't exist yet: until it does, the panels about weights show an error")
-        corpus = replace(corpus, companion=words_index)
+            print_notice(f"{corpus.token_index_name} doesn't exist yet: until it does, the panels about weights show an error")
+        corpus = replace(corpus, has_token_index=words_index)
     else:
         for remark in found.remarks:
-            note(remark)
+            print_notice(remark)
     return corpus, distribution
 
 
-app.command(name="publish")(connections.connected(certified(publish)))
-app.command(name="export")(connections.connected(export))
+app.command(name="publish")(connections.with_connection_options(with_dashboards_tls_options(publish_dashboards)))
+app.command(name="export")(connections.with_connection_options(export_dashboards))

@@ -14,24 +14,24 @@ from rich.text import Text
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL
 
 from . import connections, options, settings
-from .bars import visible
+from .bars import escape_control
 from .output import emit_json, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stair_es.doctor.finding import Finding
+    from stair_es.doctor.finding import CheckResult
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor(
     context: typer.Context,
-    index: options.Index = DEFAULT_INDEX,
-    model: options.NamedModel = None,
+    index: options.IndexOption = DEFAULT_INDEX,
+    model: options.OptionalModelOption = None,
     fit: options.FitOption = None,
-    as_json: options.Json = False,
-    url: options.Url = None,
+    as_json: options.JsonOption = False,
+    url: options.UrlOption = None,
 ) -> None:
     """Check Python, machine, model, cluster and index, and print how to fix what is wrong.
 
@@ -47,28 +47,28 @@ def doctor(
 
     **Exit code**: 0 if nothing keeps a command from working (there may be warnings), 1 otherwise.
     """
-    from stair_es.doctor.run import Patient, examine
+    from stair_es.doctor.run import CheckContext, run_checks
 
-    def findings() -> Iterator[Finding]:
-        yield _configuration(settings.of(context))
+    def run_all_checks() -> Iterator[CheckResult]:
+        yield _report_configuration(settings.get_config(context))
         of_ingest = (context.find_root().default_map or {}).get("ingest", {})
         ray_address = os.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
-        connect = partial(connections.named_connection, url)
-        patient = Patient(
+        connect = partial(connections.resolve_named_connection, url)
+        patient = CheckContext(
             connect=connect,
             index=index,
             model=model or DEFAULT_MODEL,
-            named=model is not None,
+            is_model_named=model is not None,
             fit=fit,
             ray_address=ray_address,
         )
-        yield from examine(patient)
+        yield from run_checks(patient)
 
     found = []
-    for each in findings():
+    for each in run_all_checks():
         found.append(each)
         if not as_json:
-            _print(each)
+            _print_result(each)
     counts = Counter(each.state for each in found)
     if as_json:
         emit_json({"ok": not counts["fail"], "findings": [asdict(each) for each in found]})
@@ -78,24 +78,24 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _configuration(found: settings.Settings) -> Finding:
-    from stair_es.doctor.finding import failed, ok
+def _report_configuration(found: settings.CliConfig) -> CheckResult:
+    from stair_es.doctor.finding import report_error, report_ok
 
     if found.error is not None:
-        return failed("configuration", found.error)
+        return report_error("configuration", found.error)
     if found.path is None:
-        return ok("configuration", "no file")
-    return ok("configuration", f"{found.path}, {f'profile {found.profile}' if found.profile else 'no profile'}")
+        return report_ok("configuration", "no file")
+    return report_ok("configuration", f"{found.path}, {f'profile {found.profile}' if found.profile else 'no profile'}")
 
 
-def _print(finding: Finding) -> None:
+def _print_result(finding: CheckResult) -> None:
     encoding = stdout.encoding
     stdout.print(
         Text.assemble(
             (f"{finding.state:<5}", _STYLES[finding.state]),
             (f"{finding.check:<14} ", "bold"),
-            visible(finding.message, encoding),
+            escape_control(finding.message, encoding),
         )
     )
     for line in finding.remedy.splitlines():
-        stdout.print(Text(f"     -> {visible(line, encoding)}", style="cyan"))
+        stdout.print(Text(f"     -> {escape_control(line, encoding)}", style="cyan"))

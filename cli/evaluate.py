@@ -11,8 +11,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Evaluate and compare models: retrieval, classification, meaning of the words, and cost.",
 )
-app.command(name="retrieval")(connections.connected(evaluate_retrieval.retrieval))
-app.command(name="zero-shot")(evaluate_zero_shot.zero_shot)
-app.command(name="probe")(evaluate_probe.probe)
-app.command(name="words")(evaluate_words.words)
-app.command(name="sparsity")(evaluate_sparsity.sparsity)
+app.command(name="retrieval")(connections.with_connection_options(evaluate_retrieval.evaluate_retrieval_command))
+app.command(name="zero-shot")(evaluate_zero_shot.evaluate_zero_shot_command)
+app.command(name="probe")(evaluate_probe.evaluate_probe_command)
+app.command(name="words")(evaluate_words.evaluate_words_command)
+app.command(name="sparsity")(evaluate_sparsity.evaluate_sparsity_command)

@@ -11,15 +11,15 @@ import typer
 
 from stair_es.errors import StairError, UsageError
 
-from .bars import visible
-from .output import emit_json, note, plain, stdout
+from .bars import escape_control
+from .output import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
-    from stair_es.eval.contenders import Contender
+    from stair_es.eval.contenders import EvaluatedModel
     from stair_es.model.encoder import Backend, TextTower
-    from stair_es.types import Fit
+    from stair_es.types import ResizeMode
 
-Against = Annotated[
+AgainstOption = Annotated[
     list[str] | None,
     typer.Option(
         "--against",
@@ -27,20 +27,20 @@ Against = Annotated[
         help="Another model to compare, with its default settings; may be given several times.",
     ),
 ]
-Out = Annotated[
+OutFolderOption = Annotated[
     Path | None,
     typer.Option("--out", file_okay=False, help="Also write evaluation.json and evaluation.md into this folder."),
 ]
-Images = Annotated[
+ImageFolderOption = Annotated[
     Path | None,
     typer.Option("--images", exists=True, file_okay=False, help="Folder of the images. [default: the folder of CAPTIONS]"),
 ]
-Split = Annotated[str | None, typer.Option("--split", help="Split of Karpathy's files: train, val, test. [default: test]")]
-Folder = Annotated[
+SplitOption = Annotated[str | None, typer.Option("--split", help="Split of Karpathy's files: train, val, test. [default: test]")]
+ClassFolderArgument = Annotated[
     Path,
     typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a folder of images for each class."),
 ]
-Classes = Annotated[
+ClassNamesOption = Annotated[
     Path | None,
     typer.Option(
         "--classes",
@@ -49,27 +49,27 @@ Classes = Annotated[
         help="Class names by folder: .json, or .txt with `folder name, other name` per line. [default: the folder names]",
     ),
 ]
-PerClass = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class.")]
+LimitPerClassOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class.")]
 
-_MOST_PROBLEMS = 5
+_MAX_PROBLEMS = 5
 
 
-class Report(Protocol):
+class PrintableReport(Protocol):
     """Result of a command."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values for JSON."""
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """Return the report for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class EvaluationArguments:
     """Options of every `evaluate` command."""
 
     model: str
-    fit: Fit | None
+    fit: ResizeMode | None
     """Applies to `model` only."""
     against: Sequence[str] | None
     backend: Backend
@@ -77,7 +77,7 @@ class Given:
     out: Path | None
     as_json: bool
 
-    def models(self) -> list[Contender]:
+    def load_models(self) -> list[EvaluatedModel]:
         """Load the models.
 
         Returns:
@@ -86,14 +86,14 @@ class Given:
         Raises:
             StairError: If a model is unknown, broken or given twice.
         """
-        from stair_es.eval.contenders import load
+        from stair_es.eval.contenders import load_models
         from stair_es.model.encoder import ModelSpec
 
         first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
-        return load([first, *(ModelSpec(name=name) for name in self.against or ())])
+        return load_models([first, *(ModelSpec(name=name) for name in self.against or ())])
 
 
-def reported(given: Given, work: Callable[[Callable[[str, int, int], None]], Report]) -> None:
+def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, int, int], None]], PrintableReport]) -> None:
     """Run the work with a progress callback, and print or write its report.
 
     Args:
@@ -106,31 +106,31 @@ def reported(given: Given, work: Callable[[Callable[[str, int, int], None]], Rep
     from .progress import show_evaluation_progress
 
     try:
-        _check_out(given.out)
+        _make_out_folder(given.out)
         with show_evaluation_progress() as progress:
             found = work(progress)
     except StairError as error:
         if given.as_json:
             emit_json({"error": error.message, "remedy": error.remedy})
         raise
-    text = found.markdown()
+    text = found.to_markdown()
     if given.out is not None:
-        _write(given.out, found, text)
+        _write_report(given.out, found, text)
     if given.as_json:
         emit_json(found.to_dict())
     else:
-        plain("\n".join(visible(line, stdout.encoding) for line in text.splitlines()))
+        print_plain("\n".join(escape_control(line, stdout.encoding) for line in text.splitlines()))
 
 
-def say_problems(problems: Sequence[str]) -> None:
+def print_skipped(problems: Sequence[str]) -> None:
     """Print the first entries that were skipped, and how many more there are."""
-    for problem in problems[:_MOST_PROBLEMS]:
-        note(f"skipped: {problem}")
-    if len(problems) > _MOST_PROBLEMS:
-        note(f"and {len(problems) - _MOST_PROBLEMS} more entries (all of them are in --json and --out)")
+    for problem in problems[:_MAX_PROBLEMS]:
+        print_notice(f"skipped: {problem}")
+    if len(problems) > _MAX_PROBLEMS:
+        print_notice(f"and {len(problems) - _MAX_PROBLEMS} more entries (all of them are in --json and --out)")
 
 
-def _check_out(folder: Path | None) -> None:
+def _make_out_folder(folder: Path | None) -> None:
     """Make the folder before the long work begins."""
     try:
         if folder is not None:
@@ -139,9 +139,9 @@ def _check_out(folder: Path | None) -> None:
         raise UsageError(f"can't make the folder {str(folder)!r}: {error.strerror}", "Name another one: --out DIR") from error
 
 
-def _write(folder: Path, found: Report, text: str) -> None:
+def _write_report(folder: Path, found: PrintableReport, text: str) -> None:
     import json
 
     (folder / "evaluation.md").write_text(text, encoding="utf-8")
     (folder / "evaluation.json").write_text(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    note(f"written: {folder / 'evaluation.md'}, {folder / 'evaluation.json'}")
+    print_notice(f"written: {folder / 'evaluation.md'}, {folder / 'evaluation.json'}")

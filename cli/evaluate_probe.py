@@ -12,16 +12,16 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
 from . import options
-from .evaluate_output import Against, Given, Out, PerClass, reported
-from .output import note
+from .evaluate_output import AgainstOption, EvaluationArguments, LimitPerClassOption, OutFolderOption, run_and_report
+from .output import print_notice
 
 if TYPE_CHECKING:
-    from stair_es.eval.tables import Report
+    from stair_es.eval.tables import TableReport
 
-_TESTS = ("test", "val", "validation")
+_TEST_FOLDERS = ("test", "val", "validation")
 
 
-def probe(
+def evaluate_probe_command(
     folder: Annotated[
         Path | None,
         typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with `train` and `test` (or `val`) in it."),
@@ -30,14 +30,14 @@ def probe(
         Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes to learn from.")
     ] = None,
     test: Annotated[Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes to test.")] = None,
-    limit: PerClass = None,
-    out: Out = None,
-    model: options.Model = DEFAULT_MODEL,
+    limit: LimitPerClassOption = None,
+    out: OutFolderOption = None,
+    model: options.ModelOption = DEFAULT_MODEL,
     fit: options.FitOption = None,
-    against: Against = None,
+    against: AgainstOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure the accuracy of a linear probe on image vectors. Needs no cluster.
 
@@ -50,24 +50,32 @@ def probe(
 
     `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --against google/siglip-base-patch16-224`
     """
-    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
 
-    def work(progress: Callable[[str, int, int], None]) -> Report:
-        from stair_es.eval.class_folders import read_folder
-        from stair_es.eval.probe import probe as run
-        from stair_es.extras import need
+    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+        from stair_es.eval.class_folders import read_image_folder
+        from stair_es.eval.probe import evaluate_linear_probe as run
+        from stair_es.extras import import_optional
 
-        need("sklearn", "eval")
-        learn, ask = _folders(folder, train, test)
-        return run(read_folder(learn, limit=limit), read_folder(ask, limit=limit), given.models(), say=note, progress=progress)
+        import_optional("sklearn", "eval")
+        learn, ask = _resolve_folders(folder, train, test)
+        return run(
+            read_image_folder(learn, limit=limit),
+            read_image_folder(ask, limit=limit),
+            given.load_models(),
+            say=print_notice,
+            progress=progress,
+        )
 
-    reported(given, work)
+    run_and_report(given, build_report)
 
 
-def _folders(folder: Path | None, train: Path | None, test: Path | None) -> tuple[Path, Path]:
+def _resolve_folders(folder: Path | None, train: Path | None, test: Path | None) -> tuple[Path, Path]:
     if folder is not None:
         train = train or folder / "train"
-        test = test or next((found for name in _TESTS if (found := folder / name).is_dir()), folder / "test")
+        test = test or next((found for name in _TEST_FOLDERS if (found := folder / name).is_dir()), folder / "test")
     if train is None or test is None:
         raise UsageError("both a training and a test folder are required", "Give FOLDER, or --train DIR and --test DIR.")
     for path in (train, test):

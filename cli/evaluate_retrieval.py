@@ -12,11 +12,19 @@ from stair_es.config import DEFAULT_MODEL, MAX_HITS
 from stair_es.errors import UsageError
 
 from . import connections, options
-from .evaluate_output import Against, Given, Images, Out, Split, reported, say_problems
-from .output import note
+from .evaluate_output import (
+    AgainstOption,
+    EvaluationArguments,
+    ImageFolderOption,
+    OutFolderOption,
+    SplitOption,
+    print_skipped,
+    run_and_report,
+)
+from .output import print_notice
 
 if TYPE_CHECKING:
-    from stair_es.eval.report import Evaluation
+    from stair_es.eval.report import RetrievalReport
 
 
 _Captions = Annotated[
@@ -47,24 +55,24 @@ _Depth = Annotated[
 _Keep = Annotated[bool, typer.Option("--keep", help="Keep the temporary indices (eval-...).")]
 
 
-def retrieval(
+def evaluate_retrieval_command(
     captions: _Captions,
-    images: Images = None,
-    split: Split = None,
+    images: ImageFolderOption = None,
+    split: SplitOption = None,
     limit: _Limit = None,
-    out: Out = None,
+    out: OutFolderOption = None,
     exact: _Exact = False,
-    url: options.Url = None,
-    model: options.Model = DEFAULT_MODEL,
+    url: options.UrlOption = None,
+    model: options.ModelOption = DEFAULT_MODEL,
     fit: options.FitOption = None,
-    against: Against = None,
+    against: AgainstOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
     vector: _FieldType = "rank_features",
     shape: _QueryType = None,
     depth: _Depth = 1000,
     keep: _Keep = False,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure text-image retrieval of models and of the cluster, in both directions, and compare methods.
 
@@ -79,19 +87,21 @@ def retrieval(
 
     `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --against openai/clip-vit-base-patch16`
     """
-    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
 
-    def work(progress: Callable[[str, int, int], None]) -> Evaluation:
+    def build_report(progress: Callable[[str, int, int], None]) -> RetrievalReport:
         from stair_es.eval.captions import read_captions
-        from stair_es.eval.run import EvalOptions, evaluate
+        from stair_es.eval.run import EvalOptions, evaluate_retrieval
 
         if exact and (keep or shape):
             raise UsageError("--keep and --shape don't apply to --exact, which uses no cluster", "Leave them out, or --exact.")
-        chosen = EvalOptions(vector=vector, shape=shape, depth=depth, keep=keep)
+        chosen = EvalOptions(vector=vector, query_type=shape, depth=depth, keep_index=keep)
         found = read_captions(captions, images=images, split=split, limit=limit)
-        models = given.models()
-        say_problems(found.problems)
-        connection = None if exact else connections.connection(url)
-        return evaluate(found, models, connection, chosen, say=note, progress=progress)
+        models = given.load_models()
+        print_skipped(found.problems)
+        connection = None if exact else connections.resolve_connection(url)
+        return evaluate_retrieval(found, models, connection, chosen, say=print_notice, progress=progress)
 
-    reported(given, work)
+    run_and_report(given, build_report)

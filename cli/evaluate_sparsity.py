@@ -11,26 +11,34 @@ import typer
 from stair_es.config import DEFAULT_MODEL
 
 from . import options
-from .evaluate_output import Against, Given, Images, Out, Split, reported, say_problems
-from .output import note
+from .evaluate_output import (
+    AgainstOption,
+    EvaluationArguments,
+    ImageFolderOption,
+    OutFolderOption,
+    SplitOption,
+    print_skipped,
+    run_and_report,
+)
+from .output import print_notice
 
 if TYPE_CHECKING:
-    from stair_es.eval.sparsity import Items
-    from stair_es.eval.tables import Report
+    from stair_es.eval.sparsity import SparsityDataset
+    from stair_es.eval.tables import TableReport
 
 
-def sparsity(
+def evaluate_sparsity_command(
     path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="A caption set, or a folder of images.")],
-    images: Images = None,
-    split: Split = None,
+    images: ImageFolderOption = None,
+    split: SplitOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
-    out: Out = None,
-    model: options.Model = DEFAULT_MODEL,
+    out: OutFolderOption = None,
+    model: options.ModelOption = DEFAULT_MODEL,
     fit: options.FitOption = None,
-    against: Against = None,
+    against: AgainstOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure the cost of token vectors: tokens per item, multiplications per comparison, balance of the posting lists.
 
@@ -42,24 +50,26 @@ def sparsity(
 
     `stair-es evaluate sparsity photos --limit 1000 --json`
     """
-    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
 
-    def work(progress: Callable[[str, int, int], None]) -> Report:
-        from stair_es.eval.sparsity import sparsity as run
+    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+        from stair_es.eval.sparsity import evaluate_sparsity as run
 
-        items = _items(path, images, split, limit)
-        say_problems(items.problems)
-        return run(items, given.models(), say=note, progress=progress)
+        items = _read_items(path, images, split, limit)
+        print_skipped(items.problems)
+        return run(items, given.load_models(), say=print_notice, progress=progress)
 
-    reported(given, work)
+    run_and_report(given, build_report)
 
 
-def _items(path: Path, images: Path | None, split: str | None, limit: int | None) -> Items:
+def _read_items(path: Path, images: Path | None, split: str | None, limit: int | None) -> SparsityDataset:
     """Return the items of a caption set, or the images of any other folder."""
     from stair_es.eval import sparsity
     from stair_es.eval.captions import read_captions
     from stair_es.eval.formats import is_caption_folder
 
     if path.is_dir() and images is None and split is None and not is_caption_folder(path):
-        return sparsity.of_folder(path, limit)
-    return sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))
+        return sparsity.read_sparsity_folder(path, limit)
+    return sparsity.build_sparsity_dataset(read_captions(path, images=images, split=split, limit=limit))

@@ -12,22 +12,31 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
 from . import options
-from .evaluate_output import Against, Classes, Given, Images, Out, Split, reported, say_problems
-from .output import note
+from .evaluate_output import (
+    AgainstOption,
+    ClassNamesOption,
+    EvaluationArguments,
+    ImageFolderOption,
+    OutFolderOption,
+    SplitOption,
+    print_skipped,
+    run_and_report,
+)
+from .output import print_notice
 
 if TYPE_CHECKING:
-    from stair_es.eval.interpret import Wanted
-    from stair_es.eval.tables import Report
+    from stair_es.eval.interpret import InterpretabilityTask
+    from stair_es.eval.tables import TableReport
 
 
-def words(
+def evaluate_words_command(
     path: Annotated[
         Path,
         typer.Argument(metavar="FOLDER|CAPTIONS", help="A folder with a folder of images for each class, or a caption set."),
     ],
-    classes: Classes = None,
-    images: Images = None,
-    split: Split = None,
+    classes: ClassNamesOption = None,
+    images: ImageFolderOption = None,
+    split: SplitOption = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class, or of the caption set.")
     ] = None,
@@ -38,13 +47,13 @@ def words(
             "--dense", help="Also score the dense vectors of models with token weights: one text per token, minutes on a CPU."
         ),
     ] = False,
-    out: Out = None,
-    model: options.Model = DEFAULT_MODEL,
+    out: OutFolderOption = None,
+    model: options.ModelOption = DEFAULT_MODEL,
     fit: options.FitOption = None,
-    against: Against = None,
+    against: AgainstOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure whether words mean what they say: how often the right one is an image's first of the whole vocabulary.
 
@@ -58,22 +67,28 @@ def words(
 
     `stair-es evaluate words examples/photos/captions.jsonl`
     """
-    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
 
-    def work(progress: Callable[[str, int, int], None]) -> Report:
-        from stair_es.eval.interpret import interpret
+    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+        from stair_es.eval.interpret import evaluate_interpretability
 
-        wanted = _wanted(path, classes, images, split, limit)
-        say_problems(wanted.problems)
-        return interpret(wanted, given.models(), prompt=prompt, dense=dense, say=note, progress=progress)
+        wanted = _read_expectations(path, classes, images, split, limit)
+        print_skipped(wanted.problems)
+        return evaluate_interpretability(
+            wanted, given.load_models(), prompt=prompt, dense=dense, say=print_notice, progress=progress
+        )
 
-    reported(given, work)
+    run_and_report(given, build_report)
 
 
-def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | None, limit: int | None) -> Wanted:
+def _read_expectations(
+    path: Path, classes: Path | None, images: Path | None, split: str | None, limit: int | None
+) -> InterpretabilityTask:
     from stair_es.eval import interpret
     from stair_es.eval.captions import read_captions
-    from stair_es.eval.class_folders import has_classes, read_folder
+    from stair_es.eval.class_folders import has_class_folders, read_image_folder
     from stair_es.eval.formats import is_caption_folder
 
     of_a_caption_set = images is not None or split is not None
@@ -82,11 +97,11 @@ def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | 
             "--classes is for a folder of classes, --images and --split are for a caption set",
             "Omit the options of the other kind.",
         )
-    if classes is not None or (not (of_a_caption_set or is_caption_folder(path)) and has_classes(path)):
-        return interpret.of_classes(read_folder(path, classes=classes, limit=limit))
+    if classes is not None or (not (of_a_caption_set or is_caption_folder(path)) and has_class_folders(path)):
+        return interpret.build_class_task(read_image_folder(path, classes=classes, limit=limit))
     if path.is_dir() and not of_a_caption_set and not is_caption_folder(path):
         raise UsageError(
             f"{path} has neither captions nor two folders with images in them",
             "Name a folder with a folder of images for each class, or a caption set (docs/evaluate.md).",
         )
-    return interpret.of_captions(read_captions(path, images=images, split=split, limit=limit))
+    return interpret.build_caption_task(read_captions(path, images=images, split=split, limit=limit))

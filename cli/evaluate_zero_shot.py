@@ -12,30 +12,38 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
 from . import options
-from .evaluate_output import Against, Classes, Folder, Given, Out, PerClass, reported
-from .output import note
+from .evaluate_output import (
+    AgainstOption,
+    ClassFolderArgument,
+    ClassNamesOption,
+    EvaluationArguments,
+    LimitPerClassOption,
+    OutFolderOption,
+    run_and_report,
+)
+from .output import print_notice
 
 if TYPE_CHECKING:
-    from stair_es.eval.tables import Report
+    from stair_es.eval.tables import TableReport
 
 
-def zero_shot(
-    folder: Folder,
-    classes: Classes = None,
+def evaluate_zero_shot_command(
+    folder: ClassFolderArgument,
+    classes: ClassNamesOption = None,
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", help="A prompt with {} for the class name; may be given several times.")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", exists=True, dir_okay=False, help="File of prompts, one per line.")
     ] = None,
-    limit: PerClass = None,
-    out: Out = None,
-    model: options.Model = DEFAULT_MODEL,
+    limit: LimitPerClassOption = None,
+    out: OutFolderOption = None,
+    model: options.ModelOption = DEFAULT_MODEL,
     fit: options.FitOption = None,
-    against: Against = None,
+    against: AgainstOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Classify images by class names alone, and measure the accuracy of token weights and dense vectors. Needs no cluster.
 
@@ -48,21 +56,23 @@ def zero_shot(
 
     `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --against openai/clip-vit-base-patch16`
     """
-    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
 
-    def work(progress: Callable[[str, int, int], None]) -> Report:
-        from stair_es.eval.class_folders import read_folder
-        from stair_es.eval.zero_shot import PROMPTS
-        from stair_es.eval.zero_shot import zero_shot as run
+    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+        from stair_es.eval.class_folders import read_image_folder
+        from stair_es.eval.zero_shot import DEFAULT_PROMPTS
+        from stair_es.eval.zero_shot import evaluate_zero_shot as run
 
-        chosen = [*(prompt or ()), *_lines(prompts)] or PROMPTS
-        labelled = read_folder(folder, classes=classes, limit=limit)
-        return run(labelled, given.models(), chosen, say=note, progress=progress)
+        chosen = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
+        labelled = read_image_folder(folder, classes=classes, limit=limit)
+        return run(labelled, given.load_models(), chosen, say=print_notice, progress=progress)
 
-    reported(given, work)
+    run_and_report(given, build_report)
 
 
-def _lines(path: Path | None) -> list[str]:
+def _read_prompts(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:

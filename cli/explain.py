@@ -9,23 +9,23 @@ import typer
 from stair_es.config import DEFAULT_INDEX, MAX_HITS
 
 from . import asking, connections, inputs, options
-from .bars import Canvas, near_miss_lines
+from .bars import TerminalInfo, format_rank_explanation
 from .output import emit_json, stdout
 
 if TYPE_CHECKING:
-    from stair_es.search.placing import NearMiss
+    from stair_es.search.placing import RankExplanation
 
 _EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE'
 
 
-def explain(
+def explain_command(
     document: Annotated[str, typer.Argument(help="URI, path or id of the image.")],
-    words: options.Words = None,
+    words: options.QueryWordsArgument = None,
     k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits that should have contained it.")] = 10,
-    as_json: options.Json = False,
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
-    model: options.IndexModel = None,
+    as_json: options.JsonOption = False,
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
+    model: options.IndexModelOption = None,
     fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -40,36 +40,36 @@ def explain(
 
     - `stair-es explain 3cb3f0d1 --image other.jpg`
     """
-    given = asking.inputs_given(words or [], _EXAMPLE)
-    how = asking.how_given()
-    connection = connections.connection(url)
-    encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
-    from stair_es.search.inputs import question_of
-    from stair_es.search.placing import near_miss
+    given = asking.parse_query_inputs(words or [], _EXAMPLE)
+    how = asking.parse_search_options()
+    connection = connections.resolve_connection(url)
+    encoder = inputs.resolve_encoder(model, fit, connection, index, backend, text_tower)
+    from stair_es.search.inputs import build_search_query
+    from stair_es.search.placing import explain_rank
     from stair_es.search.searcher import Searcher
 
-    question = question_of(encoder, given, asking.reading_given())
+    question = build_search_query(encoder, given, asking.get_reading_options())
     with Searcher(connection, index, encoder.model_id) as searcher:
-        found = near_miss(searcher, question, reference(document), k=k, how=how)
+        found = explain_rank(searcher, question, parse_document_reference(document), k=k, options=how)
     if as_json:
         emit_json(to_json(found))
         return
-    for line in near_miss_lines(found, k, Canvas.of(stdout)):
+    for line in format_rank_explanation(found, k, TerminalInfo.from_console(stdout)):
         stdout.print(line)
 
 
-def reference(document: str) -> str:
+def parse_document_reference(document: str) -> str:
     """Return the URI of a path as `search` prints it, with an optional line number; return URIs and ids unchanged."""
-    from stair_es.sources.paths import uri_of
+    from stair_es.sources.paths import to_file_uri
 
     path, mark, line = document, "", ""
     if not _is_file(document):
         path, mark, line = document.rpartition("#")
         if not _is_file(path):
             return (
-                uri_of(document) if document.startswith("/") else document
+                to_file_uri(document) if document.startswith("/") else document
             )  # the file may be gone while its document still exists
-    return uri_of(path) + mark + line
+    return to_file_uri(path) + mark + line
 
 
 def _is_file(path: str) -> bool:
@@ -81,7 +81,7 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def to_json(found: NearMiss) -> dict[str, object]:
+def to_json(found: RankExplanation) -> dict[str, object]:
     """Return the machine-readable form."""
     from dataclasses import asdict
 

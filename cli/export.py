@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 
 from . import options
-from .output import emit_json, note, plain, tell_failure_as_json
+from .output import emit_json, print_notice, print_plain, report_failure_as_json
 
 
-def export(
+def export_command(
     folder: Annotated[
         Path,
         typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder of a checkpoint written by stair-es train."),
     ],
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Export a checkpoint's towers as ONNX graphs, image.onnx and text.onnx, into its folder.
 
@@ -29,19 +29,19 @@ def export(
 
     - `stair-es ingest photos --model models/coco --backend onnx`
     """
-    from stair_es.model.stair_export import export
+    from stair_es.model.stair_export import export_onnx
 
     if not as_json:
-        note(f"exporting {folder} (a minute or two for a large model)")
-    with tell_failure_as_json(as_json):
-        made = export(folder)
+        print_notice(f"exporting {folder} (a minute or two for a large model)")
+    with report_failure_as_json(as_json):
+        made = export_onnx(folder)
     if as_json:
         files = {path.name: path.stat().st_size for path in made.files}
-        emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.difference})
+        emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.max_difference})
         return
     if not made.files:
-        plain(f"{folder} needs no graphs: its networks already run in onnxruntime and numpy")
+        print_plain(f"{folder} needs no graphs: its networks already run in onnxruntime and numpy")
         return
     for path in made.files:
-        plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")
-    plain(f"weights within {made.difference:.1e} of PyTorch's")
+        print_plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")
+    print_plain(f"weights within {made.max_difference:.1e} of PyTorch's")

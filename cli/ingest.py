@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, KEEP, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
-from stair_es.errors import SOME_DEAD, UsageError
+from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
+from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
 from . import connections, options, telemetry
-from .ingest_report import print_dry_run, print_report, say_default_model
-from .json_log import lines_are_json
-from .output import emit_json, note, tell_failure_as_json
-from .retry import build_retry_command, check_index
+from .ingest_report import note_default_model, print_dry_run, print_ingest_report
+from .json_log import is_json_logging
+from .output import emit_json, print_notice, report_failure_as_json
+from .retry import build_retry_command, check_retry_index
 
 if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
-    from stair_es.ingest.report import Report
-    from stair_es.ingest.run_accounting import Books
+    from stair_es.ingest.report import IngestReport
+    from stair_es.ingest.run_accounting import RunAccounting
     from stair_es.sources.item import Source, SourceOptions
-    from stair_es.telemetry.run import Observer
+    from stair_es.telemetry.run import IngestTelemetry
 
 _SOURCES, _DOCUMENTS, _INDEX, _RUN = "Sources", "Documents", "Index", "Execution"
 
 
-def ingest(
+def ingest_command(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -35,8 +35,8 @@ def ingest(
             " (shards-{000..099}.tar); .txt lists of URLs; hf-dataset://NAME; - for stdin.",
         ),
     ] = None,
-    index: options.WrittenIndex = DEFAULT_INDEX,
-    url: options.Url = None,
+    index: options.TargetIndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
     source_format: Annotated[
         str | None,
         typer.Option(
@@ -100,7 +100,7 @@ def ingest(
     max_bytes: Annotated[
         int, typer.Option("--max-bytes", min=1, help="Reject larger files.", rich_help_panel=_SOURCES)
     ] = MAX_BYTES,
-    model: options.NamedModel = None,
+    model: options.OptionalModelOption = None,
     fit: options.FitOption = None,
     enrich: Annotated[
         list[str] | None,
@@ -164,7 +164,7 @@ def ingest(
     ] = "auto",
     keep: Annotated[
         int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.", rich_help_panel=_INDEX)
-    ] = KEEP,
+    ] = DEFAULT_RETAINED_INDICES,
     relax_replicas: Annotated[
         bool,
         typer.Option(
@@ -239,7 +239,7 @@ def ingest(
             rich_help_panel=_RUN,
         ),
     ] = False,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Encode images and write them into the search cluster.
 
@@ -261,34 +261,34 @@ def ingest(
     could not be written, 1 if the run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
-    from stair_es.cluster.index import check_alias
+    from stair_es.cluster.index import check_alias_name
     from stair_es.ingest.enrich import EnricherSpec
     from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.run_ray import RayOptions
-    from stair_es.model.catalogue import check_extra
+    from stair_es.model.catalogue import check_hub_libraries
     from stair_es.model.encoder import ModelSpec
-    from stair_es.policy import read as read_policy
+    from stair_es.policy import load_policy as read_policy
     from stair_es.sources.decode import DecodeLimits
-    from stair_es.sources.item import Reading, SourceOptions, Walk
+    from stair_es.sources.item import ReadLimits, SourceOptions, WalkOptions
     from stair_es.sources.web.policy import UrlPolicy
-    from stair_es.telemetry.run import observing
+    from stair_es.telemetry.run import open_ingest_telemetry
 
-    def go(said: dict[str, Any]) -> bool:
-        check_alias(index)
+    def run_command(said: dict[str, Any]) -> bool:
+        check_alias_name(index)
         if retry is not None:
-            check_index(retry, index, connections.get_context())
+            check_retry_index(retry, index, connections.get_command_context())
         if (
             runner != "ray" and ray_address is None
         ):  # otherwise the workers run the model, and may have extras that this machine lacks
-            check_extra(model or DEFAULT_MODEL)
+            check_hub_libraries(model or DEFAULT_MODEL)
         place = SourceOptions(
             format=source_format,
-            columns=_columns(columns or []),
+            columns=_parse_columns(columns or []),
             image_column=image_column,
-            walk=Walk(hidden=hidden, follow_links=follow_links),
-            reading=Reading(
+            walk=WalkOptions(hidden=hidden, follow_links=follow_links),
+            read_limits=ReadLimits(
                 max_bytes=max_bytes,
-                urls=UrlPolicy(allow_private=allow_private_urls, timeout_s=url_timeout_s, patience_s=url_patience_s),
+                url_policy=UrlPolicy(allow_private=allow_private_urls, timeout_s=url_timeout_s, patience_s=url_patience_s),
             ),
         )
         chosen = IngestOptions(
@@ -301,29 +301,31 @@ def ingest(
             source=place,
             limits=DecodeLimits(max_pixels=max_pixels),
             enrichers=tuple(EnricherSpec.parse(text) for text in enrich or []),
-            **_sink(sink, keep=keep, swap=swap, relax_replicas=relax_replicas, mapping=mapping, words_index=words_index),
+            **_build_sink_options(
+                sink, keep=keep, swap=swap, relax_replicas=relax_replicas, mapping=mapping, words_index=words_index
+            ),
             policy=read_policy(policy) if policy else None,
             resync=resync,
             dead_letters=dead_letters,
         )
         if dry_run:
-            _dry(_open(sources or [], place, retry, dead_letters), url, chosen, as_json)
+            _run_dry(_open_sources(sources or [], place, retry, dead_letters), url, chosen, as_json)
             return True
-        with observing(index, telemetry.outlets(), note, allow_failed=allow_failed) as observer:
-            report = _run(_open(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
+        with open_ingest_telemetry(index, telemetry.get_metrics_targets(), print_notice, allow_failed=allow_failed) as observer:
+            report = _run_ingest(_open_sources(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
         if model is None and report.written and not as_json:
-            say_default_model(DEFAULT_MODEL)
+            note_default_model(DEFAULT_MODEL)
         return report.is_complete(allow_failed=allow_failed)
 
-    as_json = as_json or lines_are_json()  # a container's stdout and stderr are one stream
+    as_json = as_json or is_json_logging()  # a container's stdout and stderr are one stream
     said: dict[str, Any] = {}
-    with tell_failure_as_json(as_json, said):
-        complete = go(said)
+    with report_failure_as_json(as_json, said):
+        complete = run_command(said)
     if not complete:
-        raise typer.Exit(SOME_DEAD)
+        raise typer.Exit(EXIT_PARTIAL_FAILURE)
 
 
-def _open(arguments: list[str], place: SourceOptions, retry: Path | None, dead_letters: Path | None) -> list[Source]:
+def _open_sources(arguments: list[str], place: SourceOptions, retry: Path | None, dead_letters: Path | None) -> list[Source]:
     from dataclasses import replace
 
     from stair_es.sources.registry import open_source
@@ -332,11 +334,11 @@ def _open(arguments: list[str], place: SourceOptions, retry: Path | None, dead_l
         raise UsageError("neither SOURCE nor --retry given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures")
     if retry is not None and dead_letters is not None and retry.resolve() == dead_letters.resolve():
         raise UsageError("--retry and --dead-letters name the same file", "Use another file for --dead-letters.")
-    opened = [open_source(argument, place, note) for argument in arguments]
-    return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"), note)]
+    opened = [open_source(argument, place, print_notice) for argument in arguments]
+    return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"), print_notice)]
 
 
-def _columns(given: list[str]) -> dict[str, str]:
+def _parse_columns(given: list[str]) -> dict[str, str]:
     """Parse `--map a=b,c:float=d --map e=f` into field -> column; `*` is all columns.
 
     Args:
@@ -348,8 +350,8 @@ def _columns(given: list[str]) -> dict[str, str]:
     Raises:
         UsageError: If the form is wrong, a field is repeated, or has a reserved name.
     """
-    from stair_es.cluster.documents import check_fields
-    from stair_es.sources.values import NUMBERS, split_type
+    from stair_es.cluster.documents import check_field_names
+    from stair_es.sources.values import NUMBER_TYPES, split_field_type
 
     columns, names = dict[str, str](), set[str]()
     for part in (part.strip() for text in given for part in text.split(",")):
@@ -358,18 +360,18 @@ def _columns(given: list[str]) -> dict[str, str]:
             field = column = "*"
         elif not (field and equals and column):
             raise UsageError(f"not a column mapping: {part!r}", "Write --map caption=text,price:float=cost or --map '*'.")
-        name = split_type(field)[0]
+        name = split_field_type(field)[0]
         if ":" in name:
-            raise UsageError(f"no such type: {field!r}", f"Write NAME:TYPE=COLUMN with one of {', '.join(NUMBERS)}.")
+            raise UsageError(f"no such type: {field!r}", f"Write NAME:TYPE=COLUMN with one of {', '.join(NUMBER_TYPES)}.")
         if name in names:
             raise UsageError(f"--map names the field {name!r} twice", "Give each field one column.")
         columns[field] = column
         names.add(name)
-    check_fields(names - {"*"})
+    check_field_names(names - {"*"})
     return columns
 
 
-def _sink(
+def _build_sink_options(
     text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Path | None, words_index: bool | None
 ) -> dict[str, Any]:
     """Return name and options of the sink. The built-in sink also has options on the command line.
@@ -388,60 +390,72 @@ def _sink(
     Raises:
         UsageError: If a token index is requested from another sink.
     """
-    from stair_es.ingest.enrich import named_options
+    from stair_es.ingest.enrich import parse_named_options
 
-    name, given = named_options("a sink", text)
+    name, given = parse_named_options("a sink", text)
     if name == "cluster":
         own = {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
-        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **words_option(words_index), **given}
+        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **build_token_index_option(words_index), **given}
     elif words_index:
         raise UsageError(f"the sink {name!r} has no words index", "Leave --words-index out.")
     return {"sink": name, "sink_options": given}
 
 
-def words_option(words_index: bool | None) -> dict[str, str]:
+def build_token_index_option(words_index: bool | None) -> dict[str, str]:
     """Return `--words-index` as an option of the sink; empty if it isn't given."""
     return {} if words_index is None else {"words_index": "yes" if words_index else "no"}
 
 
-def _run(
-    opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any], observer: Observer
-) -> Report:
-    from stair_es.ingest.run import ingest as run
+def _run_ingest(
+    opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any], observer: IngestTelemetry
+) -> IngestReport:
+    from stair_es.ingest.run import run_ingest as run
 
     from .progress import show_ingest_progress
 
-    kept: list[Books] = []
+    kept: list[RunAccounting] = []
 
-    def keep(books: Books) -> None:
+    def keep_accounting(books: RunAccounting) -> None:
         kept.append(books)
-        observer.books(books)
+        observer.record_start(books)
 
     try:
         with show_ingest_progress() as progress:
-            connection = connections.connection(url) if chosen.sink == "cluster" or url else None
-            report = run(opened, connection, chosen, say=note, progress=progress, books=keep, through=observer.through)
-            observer.done(report)
+            connection = connections.resolve_connection(url) if chosen.sink == "cluster" or url else None
+            report = run(
+                opened,
+                connection,
+                chosen,
+                say=print_notice,
+                progress=progress,
+                on_start=keep_accounting,
+                on_batch=observer.record_batch,
+            )
+            observer.record_report(report)
     except Exception:
         if kept:
-            said.update(kept[0].counts())
+            said.update(kept[0].get_counts())
         raise
     except (KeyboardInterrupt, SystemExit):
         if kept and kept[0].listed:
-            note(f"stopped with {kept[0].done:,} of {kept[0].listed:,} images done; the next run resumes from there")
+            print_notice(
+                f"stopped with {kept[0].done_count:,} of {kept[0].listed:,} images done; the next run resumes from there"
+            )
         raise
     if as_json:
         emit_json(report.to_dict())
     else:
-        print_report(report, build_retry_command(report.dead_letters or "", report.alias, connections.get_context()))
+        print_ingest_report(
+            report, build_retry_command(report.dead_letters or "", report.alias, connections.get_command_context())
+        )
     return report
 
 
-def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> None:
-    from stair_es.ingest.dry_run import dry_run
+def _run_dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> None:
+    from stair_es.ingest.dry_run import simulate_ingest
 
-    connection = connections.connection(url) if chosen.sink == "cluster" or url else None
-    would = dry_run(opened, connection, chosen, say=note)
+    connection = connections.resolve_connection(url) if chosen.sink == "cluster" or url else None
+    would = simulate_ingest(opened, connection, chosen, say=print_notice)
     if as_json:
         emit_json(would.to_dict())
     else:

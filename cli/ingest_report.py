@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .bars import visible
-from .output import note, stdout
+from .bars import escape_control
+from .output import print_notice, stdout
 
 if TYPE_CHECKING:
-    from stair_es.ingest.dry_run import DryRun
-    from stair_es.ingest.report import Report
+    from stair_es.ingest.dry_run import DryRunReport
+    from stair_es.ingest.report import IngestReport
 
 
-_MOST_GONE = 20
+_MAX_GONE = 20
 
 
-def print_report(report: Report, retry: str) -> None:
+def print_ingest_report(report: IngestReport, retry: str) -> None:
     """Print the counts, the time of each stage, the index, and what to do next.
 
     Args:
@@ -43,12 +43,12 @@ def print_report(report: Report, retry: str) -> None:
         )
     if 0 < report.documents < report.seen - report.dead:
         stdout.print(f"documents: {report.documents:,} (identical content is one document)")
-    print_end(report)
+    print_outcome(report)
     if report.dead_letters:
-        stdout.print(f"retry them: {visible(retry)}", markup=False, emoji=False, style="yellow")
+        stdout.print(f"retry them: {escape_control(retry)}", markup=False, emoji=False, style="yellow")
 
 
-def print_dry_run(would: DryRun, alias: str) -> None:
+def print_dry_run(would: DryRunReport, alias: str) -> None:
     """Print what an ingest would do."""
     where = f"index {would.index}" if would.index else "a new index"
     stdout.print(f"dry run: {would.seen:,} images, for {where}, alias {alias}", style="bold", markup=False)
@@ -71,22 +71,22 @@ def print_dry_run(would: DryRun, alias: str) -> None:
         stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
 
 
-def _print_gone(would: DryRun) -> None:
-    for uri in would.gone_uris[:_MOST_GONE]:
-        stdout.print(f"    {visible(uri)}", markup=False, emoji=False)
-    if would.gone > _MOST_GONE:
-        stdout.print(f"    and {would.gone - _MOST_GONE:,} more (--json has all of them)")
+def _print_gone(would: DryRunReport) -> None:
+    for uri in would.gone_uris[:_MAX_GONE]:
+        stdout.print(f"    {escape_control(uri)}", markup=False, emoji=False)
+    if would.gone > _MAX_GONE:
+        stdout.print(f"    and {would.gone - _MAX_GONE:,} more (--json has all of them)")
 
 
-def say_default_model(name: str) -> None:
+def note_default_model(name: str) -> None:
     """Point to the models for real photographs if no model was named."""
-    note(
+    print_notice(
         f"{name} knows about 1,000 kinds of things. For real photographs: stair-es ingest ... --model photos "
         "(see stair-es models)"
     )
 
 
-def print_end(report: Report) -> None:
+def print_outcome(report: IngestReport) -> None:
     """Print the index, and the reasons of failed images."""
     stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
     if report.swapped:
@@ -95,12 +95,12 @@ def print_end(report: Report) -> None:
     if report.unfinished:
         stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
     for line in _describe_failures(report):
-        stdout.print(f"  {visible(line)}", markup=False, emoji=False, style="yellow")
+        stdout.print(f"  {escape_control(line)}", markup=False, emoji=False, style="yellow")
     if report.dead_letters:
         stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")
 
 
-def _describe_failures(report: Report) -> Iterator[str]:
+def _describe_failures(report: IngestReport) -> Iterator[str]:
     """Yield a line for each of the most frequent reasons, and the number of images with other ones."""
     for reason in report.dead_reasons:
         such_as = "such as " if reason.images > 1 else ""

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config import DEFAULT_MODEL, KEEP
-from stair_es.errors import SOME_DEAD
+from stair_es.config import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES
+from stair_es.errors import EXIT_PARTIAL_FAILURE
 
 from . import connections, options
-from .ingest import words_option
-from .ingest_report import print_end
-from .json_log import lines_are_json
-from .output import emit_json, note, stdout, tell_failure_as_json
+from .ingest import build_token_index_option
+from .ingest_report import print_outcome
+from .json_log import is_json_logging
+from .output import emit_json, print_notice, report_failure_as_json, stdout
 
 if TYPE_CHECKING:
-    from stair_es.ingest.report import Report
-    from stair_es.ingest.run_accounting import Books
-    from stair_es.ingest.texts import TextOptions
+    from stair_es.ingest.report import IngestReport
+    from stair_es.ingest.run_accounting import RunAccounting
+    from stair_es.ingest.texts import TextIngestOptions
     from stair_es.sources.item import Source
 
 
@@ -58,21 +58,21 @@ _DeadLetters = Annotated[
 ]
 
 
-def ingest_texts(
+def ingest_texts_command(
     files: _Files,
     index: _CaptionIndex = "captions",
-    url: options.Url = None,
+    url: options.UrlOption = None,
     text_format: _TextFormat = None,
     text_column: _TextColumn = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.ModelOption = DEFAULT_MODEL,
     fit: options.FitOption = None,
     text_tower: options.TextTowerOption = "full",
     vector: options.VectorOption = "rank_features",
     words_index: _TokenIndex = None,
     swap: _Swap = "auto",
-    keep: _Keep = KEEP,
+    keep: _Keep = DEFAULT_RETAINED_INDICES,
     dead_letters: _DeadLetters = None,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Encode texts and write them into a separate index, to search captions by image.
 
@@ -90,67 +90,69 @@ def ingest_texts(
     the run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
-    from stair_es.cluster.index import check_alias
-    from stair_es.ingest.texts import TextOptions
-    from stair_es.ingest.texts_read import text_source
-    from stair_es.model.catalogue import check_extra
+    from stair_es.cluster.index import check_alias_name
+    from stair_es.ingest.texts import TextIngestOptions
+    from stair_es.ingest.texts_read import open_text_source
+    from stair_es.model.catalogue import check_hub_libraries
     from stair_es.model.encoder import ModelSpec
 
-    as_json = as_json or lines_are_json()  # a container's stdout and stderr are one stream
+    as_json = as_json or is_json_logging()  # a container's stdout and stderr are one stream
     said: dict[str, Any] = {}
-    with tell_failure_as_json(as_json, said):
-        check_alias(index)
-        check_extra(model)
-        sources = [text_source(file, text_format, text_column) for file in files]
-        chosen = TextOptions(
+    with report_failure_as_json(as_json, said):
+        check_alias_name(index)
+        check_hub_libraries(model)
+        sources = [open_text_source(file, text_format, text_column) for file in files]
+        chosen = TextIngestOptions(
             alias=index,
             model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
             document=DocumentSettings(thumbnail_px=0, id="content", vector=vector),
-            sink_options={"swap": swap, "keep": str(keep), **words_option(words_index)},
+            sink_options={"swap": swap, "keep": str(keep), **build_token_index_option(words_index)},
             dead_letters=dead_letters,
         )
-        report = _run(sources, url, chosen, said)
+        report = _run_ingest(sources, url, chosen, said)
     if as_json:
         emit_json(to_json(report))
     else:
-        _print(report)
+        _print_report(report)
     if not report.is_complete():
-        raise typer.Exit(SOME_DEAD)
+        raise typer.Exit(EXIT_PARTIAL_FAILURE)
 
 
-def to_json(report: Report) -> dict[str, Any]:
+def to_json(report: IngestReport) -> dict[str, Any]:
     """Return the report for `--json`: the keys of `ingest` without those for images, and with the duplicates."""
     images = {"images_per_s", "stage_seconds", "stage_share", "encoder_idle", "removed", "runner", "dead_reasons"}
     values = {name: value for name, value in report.to_dict().items() if name not in images}
     reasons = [{"stage": why.stage, "reason": why.reason, "texts": why.images} for why in report.dead_reasons]
     rate = report.seen / report.seconds if report.seconds else 0.0
-    return {**values, "duplicates": _duplicates(report), "texts_per_s": round(rate, 2), "dead_reasons": reasons}
+    return {**values, "duplicates": _count_duplicates(report), "texts_per_s": round(rate, 2), "dead_reasons": reasons}
 
 
-def _duplicates(report: Report) -> int:
+def _count_duplicates(report: IngestReport) -> int:
     return report.seen - report.dead - report.documents
 
 
-def _run(sources: list[Source], url: str | None, chosen: TextOptions, said: dict[str, Any]) -> Report:
-    from stair_es.ingest.texts import ingest_texts as run
+def _run_ingest(sources: list[Source], url: str | None, chosen: TextIngestOptions, said: dict[str, Any]) -> IngestReport:
+    from stair_es.ingest.texts import run_text_ingest as run
 
     from .progress import show_ingest_progress
 
-    kept: list[Books] = []
+    kept: list[RunAccounting] = []
     try:
         with show_ingest_progress("texts") as progress:
-            return run(sources, connections.connection(url), chosen, say=note, progress=progress, books=kept.append)
+            return run(
+                sources, connections.resolve_connection(url), chosen, say=print_notice, progress=progress, on_start=kept.append
+            )
     except Exception:
         if kept:
-            said.update(kept[0].counts())
+            said.update(kept[0].get_counts())
         raise
 
 
-def _print(report: Report) -> None:
-    same = f" ({_duplicates(report):,} of them the same as an earlier one)" if _duplicates(report) else ""
+def _print_report(report: IngestReport) -> None:
+    same = f" ({_count_duplicates(report):,} of them the same as an earlier one)" if _count_duplicates(report) else ""
     stdout.print(
         f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{same}, {report.dead:,} dead"
         f" in {report.seconds:.1f} s",
         style="bold",
     )
-    print_end(report)
+    print_outcome(report)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 _R = TypeVar("_R")
 
 
-class Injected:
+class OptionGroup:
     """A group of options."""
 
     def __init__(self, options: Mapping[str, tuple[Any, Any]]) -> None:
@@ -21,25 +21,25 @@ class Injected:
             options: Parameter -> its Typer annotation and its default.
         """
         self._options = options
-        self._given: ContextVar[Mapping[str, Any]] = ContextVar("given")
+        self._values: ContextVar[Mapping[str, Any]] = ContextVar("given")
 
     @property
-    def given(self) -> Mapping[str, Any]:
+    def values(self) -> Mapping[str, Any]:
         """Values of the running command; the defaults outside of a command."""
-        return self._given.get({name: default for name, (_, default) in self._options.items()})
+        return self._values.get({name: default for name, (_, default) in self._options.items()})
 
-    def into(self, command: Callable[..., _R]) -> Callable[..., _R]:
+    def decorate(self, command: Callable[..., _R]) -> Callable[..., _R]:
         """Return the command with these options added; an option that the command declares itself is passed on to it, too."""
         own = inspect.signature(command, eval_str=True)
 
         @wraps(command)
-        def with_options(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
-            token = self._given.set({name: given.get(name, default) for name, (_, default) in self._options.items()})
+        def run_with_options(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
+            token = self._values.set({name: given.get(name, default) for name, (_, default) in self._options.items()})
             passed = {name: value for name, value in given.items() if name in own.parameters or name not in self._options}
             try:
                 return command(*args, **passed)
             finally:
-                self._given.reset(token)
+                self._values.reset(token)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
         added = [
@@ -48,7 +48,7 @@ class Injected:
             if name not in own.parameters
         ]
         parameters = [*own.parameters.values(), *added]
-        with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run_with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         # The command's own annotations are strings, and Typer would evaluate each twice.
-        with_options.__annotations__ = {each.name: each.annotation for each in parameters}
-        return with_options
+        run_with_options.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run_with_options

@@ -12,22 +12,22 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError, UsageError
 
 from . import connections
-from .output import note
+from .output import print_notice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.cluster.connect import Connection
     from stair_es.model.encoder import Backend, Encoder, TextTower
-    from stair_es.search.known import Known
-    from stair_es.sources.item import Reading
-    from stair_es.types import Fit
+    from stair_es.search.known import IndexInfo
+    from stair_es.sources.item import ReadLimits
+    from stair_es.types import ResizeMode
 
-_PATIENCE_S = 3.0
+_CLUSTER_TIMEOUT_S = 3.0
 """Timeout of commands that work without a cluster."""
 
 
-def load_encoder(model: str, fit: Fit | None, backend: Backend, text_tower: TextTower) -> Encoder:
+def load_named_encoder(model: str, fit: ResizeMode | None, backend: Backend, text_tower: TextTower) -> Encoder:
     """Load the encoder that the options describe.
 
     Args:
@@ -45,12 +45,12 @@ def load_encoder(model: str, fit: Fit | None, backend: Backend, text_tower: Text
     from stair_es.model import catalogue
     from stair_es.model.encoder import ModelSpec
 
-    return catalogue.load(ModelSpec(name=model, fit=fit, backend=backend, text_tower=text_tower))
+    return catalogue.load_encoder(ModelSpec(name=model, fit=fit, backend=backend, text_tower=text_tower))
 
 
-def encoder_for(
+def resolve_encoder(
     model: str | None,
-    fit: Fit | None,
+    fit: ResizeMode | None,
     connection: Connection,
     index: str,
     backend: Backend,
@@ -73,14 +73,14 @@ def encoder_for(
         StairError: If the index can't be read, or its model is not installed.
     """
     if model is not None:
-        return load_encoder(model, fit, backend, text_tower or "full")
-    from stair_es.search.index_model import load_model_of
+        return load_named_encoder(model, fit, backend, text_tower or "full")
+    from stair_es.search.index_model import load_index_encoder
 
-    return load_model_of(connection, index, fit=fit, backend=backend, text_tower=text_tower)
+    return load_index_encoder(connection, index, fit=fit, backend=backend, text_tower=text_tower)
 
 
-def encoder_without_cluster(
-    model: str | None, fit: Fit | None, url: str | None, index: str, backend: Backend, text_tower: TextTower
+def resolve_encoder_offline(
+    model: str | None, fit: ResizeMode | None, url: str | None, index: str, backend: Backend, text_tower: TextTower
 ) -> Encoder:
     """Load the encoder for queries to an index; if no cluster answers, the default model.
 
@@ -100,36 +100,36 @@ def encoder_without_cluster(
         QueryError: If the model has changed since the ingest, or `fit` differs from that of the index.
     """
     if model is not None:
-        return load_encoder(model, fit, backend, text_tower)
-    known = _seen(url, index)
+        return load_named_encoder(model, fit, backend, text_tower)
+    known = _read_index_info(url, index)
     if known is None:
-        return load_encoder(DEFAULT_MODEL, fit, backend, text_tower)
-    from stair_es.search.index_model import load_model
+        return load_named_encoder(DEFAULT_MODEL, fit, backend, text_tower)
+    from stair_es.search.index_model import load_query_encoder
 
-    encoder = load_model(known, index, fit=fit, backend=backend, text_tower=text_tower)
+    encoder = load_query_encoder(known, index, fit=fit, backend=backend, text_tower=text_tower)
     known.check_model(encoder.model_id)
     return encoder
 
 
-def _seen(url: str | None, index: str) -> Known | None:
+def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
     from contextlib import closing
     from dataclasses import replace
 
-    from stair_es.search.known import look
+    from stair_es.search.known import fetch_index_info
 
     try:
-        connection = connections.running_connection(url)
+        connection = connections.resolve_running_connection(url)
         if connection is None:
             return None
-        connection = replace(connection, timeout_s=_PATIENCE_S)
+        connection = replace(connection, timeout_s=_CLUSTER_TIMEOUT_S)
         with closing(connection.client()) as client:
-            return look(client, connection, index)
+            return fetch_index_info(client, connection, index)
     except StairError as error:
-        note(f"using {DEFAULT_MODEL}, since the model of the index can't be read: {error.message}")
+        print_notice(f"using {DEFAULT_MODEL}, since the model of the index can't be read: {error.message}")
         return None
 
 
-def check_images(name: str, given: Sequence[str]) -> list[str]:
+def check_image_arguments(name: str, given: Sequence[str]) -> list[str]:
     """Return the images if each is an existing file or a URL.
 
     Args:
@@ -144,27 +144,27 @@ def check_images(name: str, given: Sequence[str]) -> list[str]:
     """
     from pathlib import Path
 
-    from stair_es.search.inputs import is_url
-    from stair_es.sources.web.text import with_login
+    from stair_es.search.inputs import is_http_url
+    from stair_es.sources.web.text import find_credentials_error
 
-    for image in map(readable, given):
-        why = with_login(image) if is_url(image) else None
+    for image in map(check_text_encoding, given):
+        why = find_credentials_error(image) if is_http_url(image) else None
         if why is not None:
             raise UsageError(f"{name}: {why}")
-        if not is_url(image) and not Path(image).is_file():
+        if not is_http_url(image) and not Path(image).is_file():
             raise UsageError(f"{name} {image!r}: there is no such file", "Name an image file, or the http(s) URL of an image.")
     return list(given)
 
 
-def reading_of(*, allow_private: bool) -> Reading:
+def build_reading(*, allow_private: bool) -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    from stair_es.sources.item import Reading
+    from stair_es.sources.item import ReadLimits
     from stair_es.sources.web.policy import UrlPolicy
 
-    return Reading(urls=UrlPolicy(allow_private=allow_private))
+    return ReadLimits(url_policy=UrlPolicy(allow_private=allow_private))
 
 
-def readable(text: str) -> str:
+def check_text_encoding(text: str) -> str:
     """Return the text if its bytes are valid in the encoding of the terminal.
 
     Raises:

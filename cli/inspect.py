@@ -14,17 +14,17 @@ from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import DecodeError, QueryError, UsageError
 
 from . import connections, options
-from .csv_output import Csv, form_of
-from .explain import reference as uri_or_id
-from .output import fail, note
+from .csv_output import CsvOption, select_output_format
+from .explain import parse_document_reference as uri_or_id
+from .output import print_error, print_notice
 
 if TYPE_CHECKING:
-    from stair_es.inspection.inspector import Inspected, Inspector
+    from stair_es.inspection.inspector import InspectionResult, Inspector
     from stair_es.model.encoder import Encoder
 
-    from .inspect_output import Printer
+    from .inspect_output import InspectionPrinter
 
-SOME_MISSING = 3
+EXIT_SOME_MISSING = 3
 """Exit code if only some of several images were found."""
 
 
@@ -37,7 +37,7 @@ _Compare = Annotated[bool, typer.Option("--compare", help="Encode the file again
 _Thumbnail = Annotated[
     bool | None, typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail. [default: if the terminal can]")
 ]
-_Model = Annotated[str | None, options.index_model("Model for files. [default: the model of the index]")]
+_Model = Annotated[str | None, options.define_index_model_option("Model for files. [default: the model of the index]")]
 
 
 def inspect(
@@ -46,10 +46,10 @@ def inspect(
     every: _All = False,
     compare: _Compare = False,
     thumbnail: _Thumbnail = None,
-    as_json: options.Json = False,
-    as_csv: Csv = False,
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
+    as_json: options.JsonOption = False,
+    as_csv: CsvOption = False,
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
     model: _Model = None,
     backend: options.BackendOption = "auto",
 ) -> None:
@@ -71,64 +71,66 @@ def inspect(
 
     **Exit code**: 0, 3 if only some of several images were found, 1 if none was.
     """
-    form = form_of(as_json=as_json, as_csv=as_csv)
+    form = select_output_format(as_json=as_json, as_csv=as_csv)
     if every and k:
         raise UsageError("-k and --all exclude each other", "Leave one of them out.")
     from stair_es.inspection.inspector import Inspector
-    from stair_es.search.known import look
+    from stair_es.search.known import fetch_index_info
 
-    from .inspect_output import Printer
+    from .inspect_output import InspectionPrinter
 
-    connection = connections.connection(url)
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
-        known = look(client, connection, index)
+        known = fetch_index_info(client, connection, index)
 
         @cache
-        def encoder() -> Encoder:
-            from stair_es.search.index_model import load_model
+        def load_encoder_once() -> Encoder:
+            from stair_es.search.index_model import load_query_encoder
 
-            return load_model(known, index, named=model, backend=backend)
+            return load_query_encoder(known, index, model_name=model, backend=backend)
 
-        inspector = Inspector(client, connection, index, encoder, known.policy)
-        printer = Printer(index, k=k, every=every, form=form, thumbnail=thumbnail)
-        asked, found = _inspect(inspector, printer, references, compare=compare, index=index)
-    _end(asked, found, index)
+        inspector = Inspector(client, connection, index, load_encoder_once, known.policy)
+        printer = InspectionPrinter(index, k=k, every=every, form=form, thumbnail=thumbnail)
+        asked, found = _inspect_all(inspector, printer, references, compare=compare, index=index)
+    _check_found(asked, found, index)
 
 
-def _inspect(inspector: Inspector, printer: Printer, references: list[str], *, compare: bool, index: str) -> tuple[int, int]:
+def _inspect_all(
+    inspector: Inspector, printer: InspectionPrinter, references: list[str], *, compare: bool, index: str
+) -> tuple[int, int]:
     """Print each image, and return how many were requested and found. An image that can't be shown doesn't stop the others."""
-    from stair_es.sources.paths import file_at
+    from stair_es.sources.paths import find_file
 
     asked = found = 0
-    for reference in _all(references):
+    for reference in _read_references(references):
         asked += 1
         try:
-            inspected = inspector.inspect(_names(reference), file_at(reference), against_file=compare)
+            inspected = inspector.inspect(_list_names(reference), find_file(reference), against_file=compare)
         except DecodeError as error:
-            fail(error)
+            print_error(error)
             continue
         if inspected is None:
-            note(f"neither in {index!r} nor a file: {reference}")
+            print_notice(f"neither in {index!r} nor a file: {reference}")
             continue
         found += 1
-        printer.show(reference, inspected, inspector)
-        _say(reference, inspected, compare=compare)
+        printer.print_image(reference, inspected, inspector)
+        _print_remarks(reference, inspected, compare=compare)
     return asked, found
 
 
-def _say(reference: str, inspected: Inspected, *, compare: bool) -> None:
+def _print_remarks(reference: str, inspected: InspectionResult, *, compare: bool) -> None:
     image = inspected.image
     if image is None:
         return
-    if image.id not in (reference, uri_or_id(reference)) and image.uri not in _names(reference):
-        note(f"{reference} has the same bytes as {image.uri}, and is not in the index itself")
+    if image.id not in (reference, uri_or_id(reference)) and image.uri not in _list_names(reference):
+        print_notice(f"{reference} has the same bytes as {image.uri}, and is not in the index itself")
     if compare and inspected.comparison is None:
-        note(f"nothing to compare with: {reference} is not a local file")
-    if inspected.changed and not compare:
-        note(f"the file has changed since it was ingested (--compare encodes it): {reference}")
+        print_notice(f"nothing to compare with: {reference} is not a local file")
+    if inspected.file_changed and not compare:
+        print_notice(f"the file has changed since it was ingested (--compare encodes it): {reference}")
 
 
-def _end(asked: int, found: int, index: str) -> None:
+def _check_found(asked: int, found: int, index: str) -> None:
     if not asked:
         raise UsageError("no image given", "Give an id, a URI or a path: stair-es inspect photos/cat.jpg")
     if not found:
@@ -137,11 +139,11 @@ def _end(asked: int, found: int, index: str) -> None:
             "stair-es search --json prints ids and URIs; documents appear after a refresh of the index.",
         )
     if found < asked:
-        note(f"{asked - found} of {asked} images could not be shown")
-        raise typer.Exit(SOME_MISSING)
+        print_notice(f"{asked - found} of {asked} images could not be shown")
+        raise typer.Exit(EXIT_SOME_MISSING)
 
 
-def _all(references: list[str]) -> Iterator[str]:
+def _read_references(references: list[str]) -> Iterator[str]:
     for reference in references:
         if reference == "-":
             yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
@@ -149,11 +151,11 @@ def _all(references: list[str]) -> Iterator[str]:
             yield reference
 
 
-def _names(reference: str) -> list[str]:
+def _list_names(reference: str) -> list[str]:
     """Return the names that the document may have in the index."""
-    from stair_es.sources.paths import path_of, uri_of
+    from stair_es.sources.paths import from_file_uri, to_file_uri
 
     names = [uri_or_id(reference), reference]
     with suppress(ValueError):
-        names.append(uri_of(path_of(reference)) if reference.startswith("file:") else uri_of(reference))
+        names.append(to_file_uri(from_file_uri(reference)) if reference.startswith("file:") else to_file_uri(reference))
     return list(dict.fromkeys(names))

@@ -46,99 +46,101 @@ from . import (
     train,
     words,
 )
-from .json_log import lines_are_json
+from .json_log import is_json_logging
 from .minus import WordsCommand
-from .output import fail, log_as, note, of_file
+from .output import print_error, print_notice, set_log_format, translate_os_error
 
 
-class _Root(TyperGroup):
+class _RootGroup(TyperGroup):
     """Root group that reports wrong usage like other errors, if stderr is JSON."""
 
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:  # noqa: ANN401
         """Make the context; from here on stderr is JSON if options or environment say so."""
-        log_as("json" if _json_wanted(args) else "text")
-        _hide_types_of_switches(self, typer.Context(self, help_option_names=list(_HELP)))
-        helped = not _HELP.isdisjoint(takewhile(lambda each: each != "--", args))
-        with _usage(info_name, None):
+        set_log_format("json" if _is_json_requested(args) else "text")
+        _hide_flag_types(self, typer.Context(self, help_option_names=list(_HELP_FLAGS)))
+        helped = not _HELP_FLAGS.isdisjoint(takewhile(lambda each: each != "--", args))
+        with _report_usage_errors(info_name, None):
             context = super().make_context(info_name, args, *others, **extra)
-        context.meta[_HELPED] = helped
+        context.meta[_HELP_REQUESTED] = helped
         return context
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Invoke the subcommand."""
-        with _usage(ctx.info_name, ctx):
+        with _report_usage_errors(ctx.info_name, ctx):
             return super().invoke(ctx)
 
 
-def _hide_types_of_switches(command: Any, context: typer.Context) -> None:  # noqa: ANN401
+def _hide_flag_types(command: Any, context: typer.Context) -> None:  # noqa: ANN401
     """Hide the type of flags: in help, `--json <bool>` would read as if they took a value."""
     for option in command.get_params(context):
         if getattr(option, "is_flag", False):
             option.metavar = ""
     for child in getattr(command, "commands", {}).values():
-        _hide_types_of_switches(child, context)
+        _hide_flag_types(child, context)
 
 
 @contextmanager
-def _usage(program: str | None, context: Any) -> Iterator[None]:  # noqa: ANN401
+def _report_usage_errors(program: str | None, context: Any) -> Iterator[None]:  # noqa: ANN401
     try:
         yield
     except Exception as error:
-        if not hasattr(error, "format_message") or not lines_are_json():
+        if not hasattr(error, "format_message") or not is_json_logging():
             raise
         command = " ".join(filter(None, (program, context and context.invoked_subcommand)))
-        fail(UsageError(error.format_message() or "no command is named", f"See {command} --help."))
+        print_error(UsageError(error.format_message() or "no command is named", f"See {command} --help."))
         raise typer.Exit(2) from None
 
 
-def _json_wanted(args: list[str]) -> bool:
+def _is_json_requested(args: list[str]) -> bool:
     """Return whether `--log-format` will be json, before the command line is parsed."""
     given = [value for name, value in pairwise(args) if name == "--log-format"]
     given += [each.partition("=")[2] for each in args if each.startswith("--log-format=")]
     return (given or [os.environ.get(ENV_LOG_FORMAT, "")])[-1] == "json"
 
 
-_HELP, _HELPED = frozenset({"-h", "--help"}), "stair_es.helped"
+_HELP_FLAGS, _HELP_REQUESTED = frozenset({"-h", "--help"}), "stair_es.helped"
 app = typer.Typer(
     name="stair-es",
-    cls=_Root,
+    cls=_RootGroup,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="ingest")(connections.connected(telemetry.metered(ingest.ingest)))
-app.command(name="ingest-texts")(connections.connected(ingest_texts.ingest_texts))
-app.command(name="search", cls=WordsCommand)(connections.connected(asking.asking(search.search)))
-app.command(name="explain", cls=WordsCommand)(connections.connected(asking.asking(explain.explain)))
-app.command(name="inspect")(connections.connected(inspect.inspect))
-app.command(name="words")(connections.connected(words.words))
-app.command(name="serve")(connections.connected(serve.serve))
+app.command(name="ingest")(connections.with_connection_options(telemetry.with_metrics_options(ingest.ingest_command)))
+app.command(name="ingest-texts")(connections.with_connection_options(ingest_texts.ingest_texts_command))
+app.command(name="search", cls=WordsCommand)(connections.with_connection_options(asking.with_search_options(search.search)))
+app.command(name="explain", cls=WordsCommand)(
+    connections.with_connection_options(asking.with_search_options(explain.explain_command))
+)
+app.command(name="inspect")(connections.with_connection_options(inspect.inspect))
+app.command(name="words")(connections.with_connection_options(words.show_words))
+app.command(name="serve")(connections.with_connection_options(serve.serve))
 app.add_typer(dashboards.app, name="dashboards")
-app.command(name="encode")(connections.connected(encode.encode))
+app.command(name="encode")(connections.with_connection_options(encode.encode))
 app.add_typer(evaluate.app, name="evaluate")
-app.command(name="query", cls=WordsCommand)(connections.connected(asking.asking(query.query)))
+app.command(name="query", cls=WordsCommand)(connections.with_connection_options(asking.with_search_options(query.query)))
 app.add_typer(config.app, name="config")
-app.command(name="doctor")(connections.connected(doctor.doctor))
-app.command(name="models")(models.models)
-app.command(name="plan")(plan.plan)
-app.command(name="plugins")(plugins.plugins)
-app.command(name="train")(train.train)
-app.command(name="export")(export.export)
+app.command(name="doctor")(connections.with_connection_options(doctor.doctor))
+app.command(name="models")(models.list_models_command)
+app.command(name="plan")(plan.plan_command)
+app.command(name="plugins")(plugins.list_plugins_command)
+app.command(name="train")(train.train_command)
+app.command(name="export")(export.export_command)
 app.add_typer(template.app, name="template")
 app.add_typer(node.app, name="node")
 app.add_typer(policy.app, name="policy")
 
 
-def _version(asked: bool) -> None:
+def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"stair-es {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _root(
+def _configure_run(
     context: typer.Context,
     config_file: Annotated[
         Path | None,
@@ -168,41 +170,41 @@ def _root(
         ),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Image search on the search cluster that you already run: photos become `rank_features` documents, found by words."""
-    helped = context.meta[_HELPED]
-    taken = settings.take(context, config_file, profile, tolerant=helped or context.invoked_subcommand == "doctor")
-    log_as(log_format or taken.text("log_format") or "text")
+    helped = context.meta[_HELP_REQUESTED]
+    taken = settings.load_config(context, config_file, profile, tolerant=helped or context.invoked_subcommand == "doctor")
+    set_log_format(log_format or taken.get_text("log_format") or "text")
     if helped and taken.error is not None:
-        fail(taken.error)
+        print_error(taken.error)
 
 
-_ENDED = {129: "ended by SIGHUP", 130: "interrupted", 143: "ended by SIGTERM"}
+_EXIT_REASONS = {129: "ended by SIGHUP", 130: "interrupted", 143: "ended by SIGTERM"}
 """Exit code -> notice."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)  # as an exception, so that `finally` blocks clean up
 
 
-def _handle_signals() -> None:
+def _install_signal_handlers() -> None:
     """Clean up on SIGTERM and when the terminal is closed; not on the latter under nohup, which ignores SIGHUP."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         return  # Windows has no SIGHUP
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
-    def hang_up(number: int, frame: FrameType | None) -> None:
+    def exit_on_hangup(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # both the shell and the kernel may send it
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for terminal in terminals:  # writing to a closed terminal would fail in the middle of the cleanup
             os.dup2(nowhere, terminal)
         os.close(nowhere)
-        _terminate(number, frame)
+        _exit_on_signal(number, frame)
 
-    signal.signal(signal.SIGHUP, hang_up)
+    signal.signal(signal.SIGHUP, exit_on_hangup)
 
 
 def main() -> None:
@@ -211,19 +213,19 @@ def main() -> None:
     It exits with 0, 1 (failed), 2 (wrong usage), 3 (some images failed), 129 (the terminal was closed), 130 (interrupted) or
     143 (ended).
     """
-    _handle_signals()
+    _install_signal_handlers()
     try:
         app()
     except StairError as error:
-        fail(error)
+        print_error(error)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if isinstance(end.code, int) and end.code in _ENDED:  # Typer turns Ctrl-C into this, without a message
-            note(_ENDED[end.code])
+        if isinstance(end.code, int) and end.code in _EXIT_REASONS:  # Typer turns Ctrl-C into this, without a message
+            print_notice(_EXIT_REASONS[end.code])
         raise
     except KeyboardInterrupt:
-        note(_ENDED[130])
+        print_notice(_EXIT_REASONS[130])
         sys.exit(130)
     except OSError as error:
-        fail(of_file(error))
+        print_error(translate_os_error(error))
         sys.exit(1)

@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from stair_es.errors import UsageError
 
-_WORD = re.compile(r"-#*[^\W\d_].+", re.DOTALL)
+_LEADING_MINUS_WORD = re.compile(r"-#*[^\W\d_].+", re.DOTALL)
 """`-people`, as `parse_query` reads it; a single letter may be a mistyped option."""
 
 
@@ -24,7 +24,7 @@ class WordsCommand(TyperCommand):
             UsageError: If such a word is also the name of a long option.
         """
         if not ctx.resilient_parsing:
-            args = self._with_words_last(args)
+            args = self._move_words_last(args)
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -32,15 +32,15 @@ class WordsCommand(TyperCommand):
                 error.message += f". Put a word that begins with a minus behind `--`: {ctx.command_path} -- -WORD"  # type: ignore[attr-defined]
             raise
 
-    def _with_words_last(self, args: list[str]) -> list[str]:
+    def _move_words_last(self, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        places = list(self._places_of_words(args[:end]))
+        places = list(self._find_words(args[:end]))
         if not places:
             return args
         kept = [arg for i, arg in enumerate(args[:end]) if i not in places]
         return [*kept, "--", *(args[i] for i in places), *args[end + 1 :]]
 
-    def _places_of_words(self, args: list[str]) -> Iterator[int]:
+    def _find_words(self, args: list[str]) -> Iterator[int]:
         options = {name: param for param in self.params for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}
         value_follows = False
         for i, arg in enumerate(args):
@@ -48,12 +48,12 @@ class WordsCommand(TyperCommand):
                 value_follows = False
             elif arg in options:
                 value_follows = not getattr(options[arg], "is_flag", False)
-            elif _WORD.fullmatch(arg) and not (arg[:2] in options and arg[2:].isdecimal()):
-                _check_no_option(arg, options)
+            elif _LEADING_MINUS_WORD.fullmatch(arg) and not (arg[:2] in options and arg[2:].isdecimal()):
+                _check_not_option(arg, options)
                 yield i
 
 
-def _check_no_option(word: str, options: dict[str, Any]) -> None:
+def _check_not_option(word: str, options: dict[str, Any]) -> None:
     name = "-" + word.partition("=")[0]
     if name in options or name == "--help":
         raise UsageError(

@@ -10,19 +10,19 @@ from rich.text import Text
 from stair_es.config import DEFAULT_MODEL
 
 from . import options
-from .bars import visible
+from .bars import escape_control
 from .output import emit_json, stdout
 
 if TYPE_CHECKING:
-    from stair_es.model.listing import Entry
+    from stair_es.model.listing import ModelEntry
 
 
-def models(
+def list_models_command(
     name: Annotated[
         str | None,
         typer.Argument(metavar="[NAME]", help="Show one model in full.", autocompletion=options.complete_models),
     ] = None,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """List the models that are available by name: what they know, how large they are, what is installed.
 
@@ -41,56 +41,56 @@ def models(
     from stair_es.model import listing
 
     if name is not None:
-        entry = listing.find_model(name)
+        entry = listing.find_listed_model(name)
         if as_json:
             emit_json(entry.to_dict())
         else:
-            _print_full(entry)
+            _print_entry(entry)
         return
     entries = listing.list_models()
     if as_json:
         emit_json({"models": [entry.to_dict() for entry in entries]})
         return
     for entry in entries:
-        _print_rows(entry, _rows(entry))
+        _print_rows(entry, _build_rows(entry))
     stdout.print("Details: stair-es models NAME. To use one: stair-es ingest ... --model NAME", markup=False)
 
 
-def _rows(entry: Entry) -> list[tuple[str, str]]:
+def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
     facts = entry.facts
     return [
         ("from", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
         ("size", facts.size),
         ("licence", "; ".join(entry.licences) or "unknown"),
         ("languages", facts.languages),
-        ("vocabulary", f"{facts.vocabulary}; tokens: {_tokens(entry)}"),
+        ("vocabulary", f"{facts.vocabulary}; tokens: {_format_token_count(entry)}"),
         ("recall", f"{facts.recall} ({facts.source})"),
         ("verified", facts.verified),
         ("not verified", facts.unverified),
-        ("here", _state(entry)),
+        ("here", _describe_state(entry)),
     ]
 
 
-def _print_full(entry: Entry) -> None:
-    from stair_es.model.listing import missing_of
+def _print_entry(entry: ModelEntry) -> None:
+    from stair_es.model.listing import list_missing_steps
 
     extra = f"pip install 'stair-es[{entry.extra}]'" if entry.extra else "nothing else"
-    use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", each) for each in missing_of(entry))]
-    _print_rows(entry, [("what it is", entry.description), *_rows(entry), ("needs", extra), *use])
+    use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", each) for each in list_missing_steps(entry))]
+    _print_rows(entry, [("what it is", entry.description), *_build_rows(entry), ("needs", extra), *use])
 
 
-def _print_rows(entry: Entry, rows: list[tuple[str, str]]) -> None:
+def _print_rows(entry: ModelEntry, rows: list[tuple[str, str]]) -> None:
     default = " (the default)" if entry.name == DEFAULT_MODEL else ""
-    stdout.print(Text(f"{visible(entry.name, stdout.encoding)}{default}", style="bold"))
+    stdout.print(Text(f"{escape_control(entry.name, stdout.encoding)}{default}", style="bold"))
     for label, value in rows:
-        stdout.print(Text.assemble((f"  {label:<13}", "bold"), visible(value, stdout.encoding)))
+        stdout.print(Text.assemble((f"  {label:<13}", "bold"), escape_control(value, stdout.encoding)))
 
 
-def _tokens(entry: Entry) -> str:
+def _format_token_count(entry: ModelEntry) -> str:
     return "unknown" if entry.facts.tokens is None else f"{entry.facts.tokens:,}"
 
 
-def _state(entry: Entry) -> str:
+def _describe_state(entry: ModelEntry) -> str:
     if entry.problem:
         return "broken"
     if entry.extra is None:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
-from .output import emit_json, note, stdout
+from .options import JsonOption
+from .output import emit_json, print_notice, stdout
 
-NOT_RUNNING = 3
+EXIT_NOT_RUNNING = 3
 """Exit code of `node status` without a running node, as for init scripts."""
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ stops, and listens on 127.0.0.1 only.""",
 
 
 @app.command(name="up")
-def up(
+def start_node_command(
     port: Annotated[
         int | None,
         typer.Option(
@@ -37,7 +37,7 @@ def up(
     heap: Annotated[
         str | None, typer.Option("--heap", help="Java heap, like 512m or 2g. [env: STAIR_ES_NODE_HEAP; default: 512m]")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the node, unless it is running, and print its URL.
 
@@ -53,36 +53,38 @@ def up(
     - `curl "$(stair-es node up)/_cat/indices?v"`
     """
     from stair_es.errors import NodeError
-    from stair_es.node import NodeSpec, status
-    from stair_es.node import up as start
+    from stair_es.node import NodeSpec, get_node_status
+    from stair_es.node import start_node as start
 
     spec = NodeSpec.from_home(port=port, heap=heap)
-    url = start(spec, say=note)
+    url = start(spec, say=print_notice)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
             f"the embedded node is already running at {url}, not on port {port}",
             "Use that URL, or stop it first with: stair-es node down",
         )
     if as_json:
-        emit_json(asdict(status(spec)))
+        emit_json(asdict(get_node_status(spec)))
     else:
         stdout.print(url, markup=False)
 
 
 @app.command(name="down")
-def down() -> None:
+def stop_node_command() -> None:
     """Stop the node and wait until it has ended. Its data is kept for the next `up`.
 
     **Example**: `stair-es node down`
     """
     from stair_es.node import NodeSpec
-    from stair_es.node import down as stop
+    from stair_es.node import stop_node as stop
 
-    note("the embedded node is stopped" if stop(NodeSpec.from_home(), say=note) else "the embedded node was not running")
+    print_notice(
+        "the embedded node is stopped" if stop(NodeSpec.from_home(), say=print_notice) else "the embedded node was not running"
+    )
 
 
 @app.command(name="status")
-def status(as_json: Json = False) -> None:
+def show_node_status(as_json: JsonOption = False) -> None:
     """Print whether the node is running, and where. Exits with 0 if it runs and answers, with 3 if not.
 
     **Examples**
@@ -92,7 +94,7 @@ def status(as_json: Json = False) -> None:
     - `stair-es node status --json`
     """
     from stair_es.node import NodeSpec
-    from stair_es.node import status as look
+    from stair_es.node import get_node_status as look
 
     spec = NodeSpec.from_home()
     now = look(spec)
@@ -104,11 +106,11 @@ def status(as_json: Json = False) -> None:
             if value is not None:
                 stdout.print(f"{name:<11}{value}", markup=False)
     if now.state != "running":
-        raise typer.Exit(NOT_RUNNING)
+        raise typer.Exit(EXIT_NOT_RUNNING)
 
 
 @app.command(name="logs")
-def logs(
+def print_node_logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:
@@ -125,6 +127,6 @@ def logs(
 
     log_file = NodeSpec.from_home().log_file
     if not log_file.exists():
-        note(f"there is no log yet: {log_file}")
-    for line in reading.follow(log_file, lines) if follow else reading.tail(log_file, lines):
+        print_notice(f"there is no log yet: {log_file}")
+    for line in reading.follow_log(log_file, lines) if follow else reading.read_log_tail(log_file, lines):
         typer.echo(line)

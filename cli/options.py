@@ -8,8 +8,8 @@ import typer
 
 from stair_es.config import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL
 
-Words = Annotated[list[str] | None, typer.Argument(help="The query, in plain words.")]
-Url = Annotated[
+QueryWordsArgument = Annotated[list[str] | None, typer.Argument(help="The query, in plain words.")]
+UrlOption = Annotated[
     str | None,
     typer.Option(
         "--url",
@@ -22,19 +22,19 @@ Url = Annotated[
 
 def complete_models(incomplete: str) -> list[str]:
     """Return the names of installed models and the short names of hub models, for shell completion."""
-    from stair_es.model.catalogue import short_names
+    from stair_es.model.catalogue import list_short_names
 
-    return [name for name in short_names() if name.startswith(incomplete)]
+    return [name for name in list_short_names() if name.startswith(incomplete)]
 
 
-def _index(help_text: str) -> Any:  # noqa: ANN401  a type for Typer
+def _define_index_option(help_text: str) -> Any:  # noqa: ANN401  a type for Typer
     return Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help=help_text)]
 
 
-WrittenIndex = _index("Alias of the index to write.")
-Index = _index("Alias of the index.")
+TargetIndexOption = _define_index_option("Alias of the index to write.")
+IndexOption = _define_index_option("Alias of the index.")
 _MODEL_HELP = "Name of a model (see `stair-es models`), folder of a checkpoint, or id on the Hugging Face hub (org/name)."
-Model = Annotated[
+ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
@@ -45,7 +45,7 @@ Model = Annotated[
         autocompletion=complete_models,
     ),
 ]
-NamedModel = Annotated[
+OptionalModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
@@ -60,18 +60,20 @@ NamedModel = Annotated[
 """Option `--model` that is None unless given, for commands that need to know."""
 
 
-def index_model(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
+def define_index_model_option(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
     """Return the option `--model` of a command that uses the model of the index by default."""
     return typer.Option("--model", "-m", autocompletion=complete_models, help=help_text, **more)
 
 
-IndexModel = Annotated[
+IndexModelOption = Annotated[
     str | None,
-    index_model("Name, folder or hub id of a model. [default: the model of the index]", envvar=ENV_MODEL, show_envvar=True),
+    define_index_model_option(
+        "Name, folder or hub id of a model. [default: the model of the index]", envvar=ENV_MODEL, show_envvar=True
+    ),
 ]
 """Option `--model` of a command that uses the model of the index by default."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 FitOption = Annotated[
     Literal["pad", "crop", "stretch"] | None,
     typer.Option(
@@ -95,11 +97,11 @@ VectorOption = Annotated[
 ]
 _TEXT_TOWER_HELP = "full runs the text network; table looks tokens up in a static table (faster)."
 TextTowerOption = Annotated[Literal["full", "table"], typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
-IndexTextTower = Annotated[
+IndexTextTowerOption = Annotated[
     Literal["full", "table"] | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")
 ]
 """Option `--text-tower` of a command that uses the text tower of the index by default."""
 
-AllowPrivateUrls = Annotated[
+AllowPrivateUrlsOption = Annotated[
     bool, typer.Option("--allow-private-urls", help="Allow URLs at loopback, private and link-local addresses.")
 ]

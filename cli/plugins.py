@@ -31,7 +31,7 @@ class _Row:
         }
 
 
-def plugins(as_json: options.Json = False) -> None:
+def list_plugins_command(as_json: options.JsonOption = False) -> None:
     """List sources, encoders, enrichers and sinks: built-in ones, and those of other packages.
 
     A package adds one with an entry point in the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
@@ -45,9 +45,9 @@ def plugins(as_json: options.Json = False) -> None:
     """
     from rich.table import Table
 
-    from stair_es.plugins import API_VERSION, GROUPS, found
+    from stair_es.plugins import API_VERSION, PLUGIN_GROUPS, list_plugins
 
-    rows = [_row(plugin) for group in GROUPS for plugin in found(group)]
+    rows = [_load_row(plugin) for group in PLUGIN_GROUPS for plugin in list_plugins(group)]
     if as_json:
         emit_json({"api_version": API_VERSION, "plugins": [row.to_dict() for row in rows]})
         return
@@ -56,12 +56,12 @@ def plugins(as_json: options.Json = False) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         plugin = row.plugin
-        what = f"[red]{_plain(row.problem)}[/red]" if row.problem else _plain(row.description)
-        table.add_row(plugin.group, _plain(plugin.name), _plain(f"{plugin.distribution} {plugin.version}"), what)
+        what = f"[red]{_escape_markup(row.problem)}[/red]" if row.problem else _escape_markup(row.description)
+        table.add_row(plugin.group, _escape_markup(plugin.name), _escape_markup(f"{plugin.distribution} {plugin.version}"), what)
     stdout.print(table)
 
 
-def _row(plugin: Plugin) -> _Row:
+def _load_row(plugin: Plugin) -> _Row:
     from stair_es.errors import PluginError
 
     try:
@@ -72,7 +72,7 @@ def _row(plugin: Plugin) -> _Row:
     return _Row(plugin, str(getattr(described, "description", "")), "")
 
 
-def _plain(text: str) -> str:
+def _escape_markup(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)

@@ -12,15 +12,15 @@ import typer
 from stair_es.config import DEFAULT_INDEX
 
 from . import connections, options
-from .bars import visible
-from .output import emit_json, note, stdout
-from .policy_report import counts_json, print_counts, print_plan, print_policy
+from .bars import escape_control
+from .output import emit_json, print_notice, stdout
+from .policy_report import build_policy_counts_json, print_policy_counts, print_policy_plan, print_policy_rules
 
 if TYPE_CHECKING:
-    from stair_es.cluster.steer import Counts, Steering
-    from stair_es.cluster.steer_plan import Change
+    from stair_es.cluster.steer import PolicyManager, PolicyRunResult
+    from stair_es.cluster.steer_plan import DocumentChange
 
-SOME_FAILED = 3
+EXIT_SOME_FAILED = 3
 """Exit code of a run that completed, but failed for some documents."""
 
 app = typer.Typer(
@@ -31,31 +31,33 @@ app = typer.Typer(
 A policy is a JSON file: `{"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"dog": 0.5}, "rename": {"automobile": "car"},
 "merge": {"dog": ["dogs", "puppy"]}}`. Use `stair-es ingest --policy FILE` for a new index.""",
 )
-_File = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON.")
-_Rate = Annotated[
+_FileArgument = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON.")
+_RateOption = Annotated[
     float,
     typer.Option(
         "--requests-per-second", min=0.0, help="Maximum documents per second, to limit the load of the cluster; 0 for no limit."
     ),
 ]
-_Slices = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Number of parallel slices; 0 for one per shard.")]
+_SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Number of parallel slices; 0 for one per shard.")]
 
 
 @app.command(name="show")
-@connections.connected
-def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json: options.Json = False) -> None:
+@connections.with_connection_options
+def show_policy(
+    index: options.IndexOption = DEFAULT_INDEX, url: options.UrlOption = None, as_json: options.JsonOption = False
+) -> None:
     """Print the policy of an index, how many documents it changed, and whether it was applied to all of them.
 
     **Example**: `stair-es policy show --index photos`
     """
-    with _steering(index, url) as steering:
-        places = steering.places()
+    with _open_policy_run(index, url) as steering:
+        places = steering.list_targets()
         facts = [
             {
                 "index": place.name,
                 **(place.state.to_json() or {"digest": None}),
-                "documents": steering.carrying(place),
-                "emptied": steering.emptied(place),
+                "documents": steering.count_by_policy(place),
+                "emptied": steering.count_emptied(place),
             }
             for place in places
         ]
@@ -64,24 +66,24 @@ def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json:
         emit_json(facts)
         return
     for fact, state in zip(facts, states, strict=True):
-        has = f"policy {visible(state.policy.label)}" if state.policy else "no policy"
+        has = f"policy {escape_control(state.policy.label)}" if state.policy else "no policy"
         stdout.print(f"{fact['index']}: {has}", markup=False, emoji=False, style="bold")
         if state.policy:
-            print_policy(state.policy)
+            print_policy_rules(state.policy)
         for digest, count in fact["documents"].items():
-            stdout.print(f"{count:,} documents changed by {visible(digest)}", markup=False, emoji=False)
+            stdout.print(f"{count:,} documents changed by {escape_control(digest)}", markup=False, emoji=False)
         if fact["emptied"]:
             stdout.print(f"{fact['emptied']:,} documents have no word left", markup=False)
-        if state.under_way:
-            stdout.print(f"{state.under_way} did not complete: run it again", style="yellow", markup=False)
+        if state.pending_operation:
+            stdout.print(f"{state.pending_operation} did not complete: run it again", style="yellow", markup=False)
 
 
 @app.command(name="plan")
-@connections.connected
-def plan(
-    file: Annotated[Path, _File],
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
+@connections.with_connection_options
+def plan_policy_command(
+    file: Annotated[Path, _FileArgument],
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
     samples: Annotated[
         int, typer.Option("--samples", min=0, help="Number of documents to show before and after: those that change most.")
     ] = 3,
@@ -89,7 +91,7 @@ def plan(
         Path | None,
         typer.Option("--ids", dir_okay=False, help="JSONL file for id, URI and rules of each document that would change."),
     ] = None,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Plan a policy: count the documents that each rule would change, show those that change most, and change nothing.
 
@@ -101,19 +103,19 @@ def plan(
 
     `stair-es policy plan no-breeds.json --index photos --ids changing.jsonl --samples 10`
     """
-    from stair_es.cluster.steer_plan import Change, Plan, add_sample, changes
-    from stair_es.policy import read
+    from stair_es.cluster.steer_plan import DocumentChange, PolicyPreview, add_change_sample, preview_changes
+    from stair_es.policy import load_policy
 
     from .progress import show_document_progress
 
-    policy, counted, shown = read(file), Plan(), list[Change]()
+    policy, counted, shown = load_policy(file), PolicyPreview(), list[DocumentChange]()
     opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
-    with _steering(index, url) as steering, show_document_progress() as progress, opened as out:
-        place = steering.places()[0]
-        for change in changes(steering.client, steering.connection, place, policy, counted, progress):
-            add_sample(shown, change, samples)
+    with _open_policy_run(index, url) as steering, show_document_progress() as progress, opened as out:
+        place = steering.list_targets()[0]
+        for change in preview_changes(steering.client, steering.connection, place, policy, counted, progress):
+            add_change_sample(shown, change, samples)
             if out:
-                _write_id(out, change)
+                _write_change(out, change)
     if as_json:
         emit_json(
             {
@@ -122,29 +124,29 @@ def plan(
                 "examined": counted.examined,
                 "changed": counted.changed,
                 "emptied": counted.emptied,
-                "losing": counted.losing,
+                "losing": counted.only_reverted,
                 "rules": {rule: counted.rules[rule] for rule in policy.rules},
-                "samples": [{"id": c.id, "uri": c.uri, "words": c.words} for c in shown],
+                "samples": [{"id": c.id, "uri": c.uri, "words": c.token_changes} for c in shown],
             }
         )
     else:
-        print_plan(policy, counted, shown)
+        print_policy_plan(policy, counted, shown)
 
 
 @app.command(name="apply")
-@connections.connected
-def apply(
+@connections.with_connection_options
+def apply_policy_command(
     file: Annotated[
         Path | None,
         typer.Argument(
             metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON. [default: the policy of the index]"
         ),
     ] = None,
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
-    requests_per_second: _Rate = 0.0,
-    slices: _Slices = 0,
-    as_json: options.Json = False,
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
+    requests_per_second: _RateOption = 0.0,
+    slices: _SlicesOption = 0,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Apply a policy to the documents of an index, and to those that will be added.
 
@@ -159,21 +161,21 @@ def apply(
 
     **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
     """
-    from stair_es.policy import read
+    from stair_es.policy import load_policy
 
-    policy = read(file) if file else None
-    with _steering(index, url) as steering:
-        _run(lambda *how: steering.apply(policy, *how), "applied", (requests_per_second, slices), as_json)
+    policy = load_policy(file) if file else None
+    with _open_policy_run(index, url) as steering:
+        _run_update(lambda *how: steering.apply_policy(policy, *how), "applied", (requests_per_second, slices), as_json)
 
 
 @app.command(name="rollback")
-@connections.connected
-def rollback(
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
-    requests_per_second: _Rate = 0.0,
-    slices: _Slices = 0,
-    as_json: options.Json = False,
+@connections.with_connection_options
+def rollback_policy_command(
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
+    requests_per_second: _RateOption = 0.0,
+    slices: _SlicesOption = 0,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Remove the policy, and restore the exact original vector of every document.
 
@@ -181,36 +183,36 @@ def rollback(
 
     **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
     """
-    with _steering(index, url) as steering:
-        _run(steering.rollback, "rolled back", (requests_per_second, slices), as_json)
+    with _open_policy_run(index, url) as steering:
+        _run_update(steering.rollback_policy, "rolled back", (requests_per_second, slices), as_json)
 
 
 @contextmanager
-def _steering(index: str, url: str | None) -> Iterator[Steering]:
-    from stair_es.cluster.steer import Steering
+def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
+    from stair_es.cluster.steer import PolicyManager
 
-    connection = connections.connection(url)
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
-        yield Steering(client, connection, index)
+        yield PolicyManager(client, connection, index)
 
 
-def _run(call: Callable[..., dict[str, Counts]], said: str, how: tuple[float, int], as_json: bool) -> None:
-    from stair_es.cluster.steer_task import Speed
+def _run_update(call: Callable[..., dict[str, PolicyRunResult]], said: str, how: tuple[float, int], as_json: bool) -> None:
+    from stair_es.cluster.steer_task import UpdateLimits
 
     from .progress import show_document_progress
 
-    speed = Speed(requests_per_second=how[0] or -1.0, slices=how[1])
+    speed = UpdateLimits(requests_per_second=how[0] or -1.0, slices=how[1])
     with show_document_progress() as progress:
-        done = call(speed, note, lambda now: progress(now.done, now.total))
+        done = call(speed, print_notice, lambda now: progress(now.done, now.total))
     if as_json:
-        emit_json(counts_json(done))
+        emit_json(build_policy_counts_json(done))
     else:
-        print_counts(said, done)
-    if any(counts.failed or (counts.words and counts.words.failed) for counts in done.values()):
-        raise typer.Exit(SOME_FAILED)
+        print_policy_counts(said, done)
+    if any(counts.failed or (counts.token_index and counts.token_index.failed) for counts in done.values()):
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _write_id(out: IO[str], change: Change) -> None:
+def _write_change(out: IO[str], change: DocumentChange) -> None:
     import json
 
     out.write(json.dumps({"id": change.id, "uri": change.uri, "rules": change.rules}, ensure_ascii=False) + "\n")

@@ -20,12 +20,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from .bars import visible
-from .output import note, stderr
+from .bars import escape_control
+from .output import print_notice, stderr
 
 if TYPE_CHECKING:
-    from stair_es.ingest.run_accounting import Books
-    from stair_es.training.ears import Moment
+    from stair_es.ingest.run_accounting import RunAccounting
+    from stair_es.training.ears import StepMetrics
 
 _LINE_EVERY_S = 10.0
 _DESCRIPTION = TextColumn("{task.description}", markup=False)
@@ -98,41 +98,41 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
-def show_ingest_progress(noun: str = "images") -> Iterator[Callable[[Books], None]]:
+def show_ingest_progress(noun: str = "images") -> Iterator[Callable[[RunAccounting], None]]:
     """Yield a callback that shows how far an ingest is. The total grows until everything is listed."""
     columns = (BarColumn(), MofNCompleteColumn(), _RateColumn(noun), TextColumn("ETA"), TimeRemainingColumn(), _DESCRIPTION)
     with ProgressReporter(*columns) as reporter:
         start_s = time.monotonic()
 
-        def update(books: Books) -> None:
+        def update_progress(books: RunAccounting) -> None:
             if reporter.has_bars:
                 total = books.listed if books.listing_done else None
-                reporter.update_bar("", books.done, total, _describe_ingest(books))
+                reporter.update_bar("", books.done_count, total, _describe_ingest(books))
             elif reporter.is_line_due():
                 _print_ingest_line(books, noun, time.monotonic() - start_s)
 
-        yield update
+        yield update_progress
 
 
-def _describe_ingest(books: Books) -> str:
-    dead = f"{books.kinds['dead']} dead" if books.kinds["dead"] else ""
+def _describe_ingest(books: RunAccounting) -> str:
+    dead = f"{books.outcome_counts['dead']} dead" if books.outcome_counts["dead"] else ""
     listing = "" if books.listing_done else f"{books.listed:,} listed so far"
-    return " ".join(filter(None, (listing, dead, visible(books.waiting))))
+    return " ".join(filter(None, (listing, dead, escape_control(books.waiting_message))))
 
 
-def _print_ingest_line(books: Books, noun: str, seconds: float) -> None:
-    rate = books.done / seconds if seconds else 0.0
-    left = books.listed - books.done
+def _print_ingest_line(books: RunAccounting, noun: str, seconds: float) -> None:
+    rate = books.done_count / seconds if seconds else 0.0
+    left = books.listed - books.done_count
     eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
-    note(
-        f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead"
-        + (f", {visible(books.waiting)}" if books.waiting else ""),
-        done=books.done,
+    print_notice(
+        f"{books.done_count:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.outcome_counts['dead']} dead"
+        + (f", {escape_control(books.waiting_message)}" if books.waiting_message else ""),
+        done=books.done_count,
         listed=books.listed,
         listing_done=books.listing_done,
-        dead=books.kinds["dead"],
+        dead=books.outcome_counts["dead"],
         per_s=round(rate, 1),
-        waiting=books.waiting,
+        waiting=books.waiting_message,
     )
 
 
@@ -142,12 +142,12 @@ def show_document_progress() -> Iterator[Callable[[int, int], None]]:
     with ProgressReporter(BarColumn(), MofNCompleteColumn(), TextColumn("documents, ETA"), TimeRemainingColumn()) as reporter:
         reporter.update_bar("", 0, None)
 
-        def update(done: int, total: int) -> None:
+        def update_progress(done: int, total: int) -> None:
             reporter.update_bar("", done, total)
             if not reporter.has_bars and reporter.is_line_due():
-                note(f"{done:,}/{total:,} documents", done=done, total=total)
+                print_notice(f"{done:,}/{total:,} documents", done=done, total=total)
 
-        yield update
+        yield update_progress
 
 
 @contextmanager
@@ -158,26 +158,26 @@ def show_evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
     """
     with ProgressReporter(_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as reporter:
 
-        def update(part: str, done: int, total: int) -> None:
+        def update_progress(part: str, done: int, total: int) -> None:
             _update_part(reporter, part, done, total)
 
-        yield update
+        yield update_progress
 
 
 def _update_part(reporter: ProgressReporter, part: str, done: int, total: int) -> None:
     reporter.update_bar(part, done, total)
     if not reporter.has_bars and (reporter.is_line_due() or done == total):
-        note(f"{part}: {done:,} of {total:,}", part=part, done=done, total=total)
+        print_notice(f"{part}: {done:,} of {total:,}", part=part, done=done, total=total)
 
 
 @contextmanager
-def show_training_progress() -> Iterator[tuple[Callable[[Moment], None], Callable[[str, int, int], None]]]:
+def show_training_progress() -> Iterator[tuple[Callable[[StepMetrics], None], Callable[[str, int, int], None]]]:
     """Yield two callbacks: for what a training reports, and for a part of the work with its steps done and all its steps."""
     columns = (_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
     with ProgressReporter(*columns) as reporter:
         print_line = _make_training_printer(reporter)
 
-        def tell(moment: Moment) -> None:
+        def report_metrics(moment: StepMetrics) -> None:
             if not reporter.has_bars:
                 print_line(moment)
             elif "loss" in moment.values:
@@ -185,18 +185,18 @@ def show_training_progress() -> Iterator[tuple[Callable[[Moment], None], Callabl
             else:
                 reporter.print_above(_describe_training(moment))
 
-        def update(part: str, done: int, total: int) -> None:
+        def update_progress(part: str, done: int, total: int) -> None:
             _update_part(reporter, part, done, total)
 
-        yield tell, update
+        yield report_metrics, update_progress
 
 
-def _make_training_printer(reporter: ProgressReporter) -> Callable[[Moment], None]:
+def _make_training_printer(reporter: ProgressReporter) -> Callable[[StepMetrics], None]:
     """Return a function that prints a report of a training, losses only where a line is due."""
     first_step: int | None = None
     start_s = 0.0
 
-    def print_line(moment: Moment) -> None:
+    def print_line(moment: StepMetrics) -> None:
         nonlocal first_step, start_s
         if first_step is None:
             first_step, start_s = moment.step, time.monotonic()
@@ -204,12 +204,12 @@ def _make_training_printer(reporter: ProgressReporter) -> Callable[[Moment], Non
             rate = (moment.step - first_step) / max(time.monotonic() - start_s, 1e-9)
             eta = f", ETA {(moment.steps - moment.step) / rate:,.0f} s" if rate and moment.step < moment.steps else ""
             text = _describe_training(moment) + eta
-            note(text, step=moment.step, steps=moment.steps, stage=moment.stage, **moment.values)
+            print_notice(text, step=moment.step, steps=moment.steps, stage=moment.stage, **moment.values)
 
     return print_line
 
 
-def _describe_training(moment: Moment) -> str:
+def _describe_training(moment: StepMetrics) -> str:
     values = ", ".join(f"{name} {value:.4g}" for name, value in moment.values.items())
     speed = f", {moment.pairs_per_s:,.0f} pairs/s, {moment.memory_mb:,.0f} MB" if moment.pairs_per_s else ""
     return f"step {moment.step:,} of {moment.steps:,} ({moment.stage}): {values}{speed}"

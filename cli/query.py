@@ -14,16 +14,16 @@ from stair_es.config import DEFAULT_INDEX, MAX_CLAUSES, MAX_HITS
 from stair_es.errors import UsageError
 
 from . import asking, connections, inputs, options
-from .output import emit_json, note, plain
-from .remarks import say_left_out
+from .output import emit_json, print_notice, print_plain
+from .remarks import print_dropped_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stair_es.cluster.token_ids import TokenIds
-    from stair_es.search.question import Question
+    from stair_es.search.question import SearchQuery
 
-_SERVERS_PORT = 9200
+_DEFAULT_PORT = 9200
 _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 
@@ -35,14 +35,14 @@ _MaxClauses = Annotated[
 
 
 def query(
-    words: options.Words = None,
+    words: options.QueryWordsArgument = None,
     k: _Hits = 10,
     after: _After = "",
     max_clauses: _MaxClauses = MAX_CLAUSES,
-    as_json: options.Json = False,
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
-    model: options.IndexModel = None,
+    as_json: options.JsonOption = False,
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
+    model: options.IndexModelOption = None,
     fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -62,54 +62,54 @@ def query(
 
     - `stair-es query "red car" --shape sparse_vector --json > body.json`
     """
-    given = asking.inputs_given(words or [], _EXAMPLE)
-    how, cursor = asking.how_given(), asking.cursor(after)
+    given = asking.parse_query_inputs(words or [], _EXAMPLE)
+    how, cursor = asking.parse_search_options(), asking.parse_cursor(after)
     if how.fusion == "rrf":
         raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
-    encoder = inputs.encoder_without_cluster(model, fit, url, index, backend, text_tower)
+    encoder = inputs.resolve_encoder_offline(model, fit, url, index, backend, text_tower)
     from dataclasses import replace
 
-    from stair_es.search.body import request_body
-    from stair_es.search.inputs import question_of
-    from stair_es.search.prune import pruned
+    from stair_es.search.body import build_search_request
+    from stair_es.search.inputs import build_search_query
+    from stair_es.search.prune import prune_vector
 
-    question = question_of(encoder, given, asking.reading_given())
-    shape, parts = how.shape or "rank_features", pruned(question.vector, how.mass)
+    question = build_search_query(encoder, given, asking.get_reading_options())
+    shape, parts = how.query_type or "rank_features", prune_vector(question.vector, how.weight_mass)
     question = replace(question, vector=parts.kept)
-    question, token_ids = _number(question, url, index, encoder.model_id) if shape == "seismic" else (question, None)
-    asked = request_body(
+    question, token_ids = _resolve_token_ids(question, url, index, encoder.model_id) if shape == "seismic" else (question, None)
+    asked = build_search_request(
         question,
         shape,
         max_clauses=max_clauses,
         k=k,
         after=cursor,
         two_phase=how.two_phase,
-        ordered=not how.pipeline,
+        ordered=not how.search_pipeline,
         token_ids=token_ids,
     )
-    say_left_out(asked.cut, parts.dropped, shape, "--max-clauses")
+    print_dropped_tokens(asked.truncated, parts.dropped, shape, "--max-clauses")
     if as_json:
         emit_json(asked.body)
         return
-    plain(curl(asked.body, _safe(url), index, how.pipeline))
+    print_plain(format_curl_command(asked.body, _get_display_url(url), index, how.search_pipeline))
     if url and any(urlsplit(part).username is not None for part in url.split(",")):
-        note("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
+        print_notice("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
 
 
-def _number(question: Question, url: str | None, index: str, model_id: str) -> tuple[Question, TokenIds]:
+def _resolve_token_ids(question: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
     """Return the query with the tokens of the index, and its token ids."""
     from contextlib import closing
 
-    from stair_es.search.known import look
+    from stair_es.search.known import fetch_index_info
 
-    connection = connections.connection(url)
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
-        known = look(client, connection, index)
+        known = fetch_index_info(client, connection, index)
     known.check_model(model_id)
-    return known.asked_of(question), known.token_ids
+    return known.apply_policy(question), known.token_ids
 
 
-def curl(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:
+def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:
     """Format the request as a shell command, one `rank_feature` clause per line."""
     address = f"{url.rstrip('/')}/{quote(index, safe=',*')}/_search"
     if pipeline:
@@ -122,7 +122,7 @@ def curl(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = N
     return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(lines)}"
 
 
-def _safe(url: str | None) -> str:
+def _get_display_url(url: str | None) -> str:
     """Return the URL without credentials, or that of the embedded node; before its first start, the default port of servers."""
     if url:
         from stair_es.cluster.connect import Connection
@@ -133,5 +133,5 @@ def _safe(url: str | None) -> str:
     from stair_es.node.spec import NodeSpec
 
     spec = NodeSpec.from_home()
-    known = state.read(spec.state_file)
-    return (known and known.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _SERVERS_PORT}"
+    known = state.read_node_state(spec.state_file)
+    return (known and known.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _DEFAULT_PORT}"

@@ -13,7 +13,7 @@ from stair_es.errors import UsageError
 Context: TypeAlias = Any
 """Typer context of a command, or click context of its group; None outside of a command."""
 
-_OF_THE_FIRST_RUN = frozenset(
+_FIRST_RUN_OPTIONS = frozenset(
     {
         *("source_format", "columns", "image_column", "hidden", "follow_links", "retry", "index"),
         *("resync", "dry_run", "swap", "keep", "dead_letters", "as_json", "metrics_file", "metrics_port", "metrics_host"),
@@ -24,7 +24,7 @@ _OF_THE_FIRST_RUN = frozenset(
 _LOGIN, _VALUE = re.compile(r"//[^/@]*@"), re.compile(r"=[^,]*")
 
 
-def check_index(letters: Path, index: str, context: Context) -> None:
+def check_retry_index(letters: Path, index: str, context: Context) -> None:
     """Check that the dead letters belong to the index, or that the command line names another one explicitly.
 
     Args:
@@ -56,7 +56,7 @@ def _list_typed(context: Context) -> Iterator[str]:
     """Yield the options of the command line that a retry needs, quoted as typed."""
     for parameter in context.command.params if context is not None else ():
         name = parameter.name or ""
-        if parameter.param_type_name != "option" or name in _OF_THE_FIRST_RUN or not _is_typed(context, name):
+        if parameter.param_type_name != "option" or name in _FIRST_RUN_OPTIONS or not _is_typed(context, name):
             continue
         value = context.params.get(name)
         if isinstance(value, bool):
@@ -69,9 +69,9 @@ def _list_typed(context: Context) -> Iterator[str]:
 def _mask_secrets(name: str, value: str) -> str:
     """Mask logins in URLs, and the values of plugin options."""
     if name == "ray_address":
-        from stair_es.ray_session import mask_address
+        from stair_es.ray_session import mask_ray_address
 
-        return mask_address(value)
+        return mask_ray_address(value)
     return _VALUE.sub("=...", value) if name in ("sink", "enrich") else _LOGIN.sub("//...@", value)
 
 

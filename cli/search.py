@@ -12,20 +12,20 @@ from stair_es.config import DEFAULT_INDEX, MAX_HITS
 from stair_es.errors import UsageError
 
 from . import asking, connections, inputs, options
-from .bars import Canvas, hit_lines
-from .output import emit_json, note, stdout
-from .remarks import say_left_out
+from .bars import TerminalInfo, format_hit
+from .output import emit_json, print_notice, stdout
+from .remarks import print_dropped_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.cluster.connect import Connection
     from stair_es.model.encoder import Encoder
-    from stair_es.search.hits import Hit, Result
-    from stair_es.search.inputs import Inputs
-    from stair_es.search.prune import How
+    from stair_es.search.hits import Hit, SearchResult
+    from stair_es.search.inputs import QueryInputs
+    from stair_es.search.prune import SearchOptions
 
-EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
+SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 
 _Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")]
 _After = Annotated[
@@ -41,16 +41,16 @@ _Fields = Annotated[
 
 
 def search(
-    words: options.Words = None,
+    words: options.QueryWordsArgument = None,
     k: _Hits = 10,
     after: _After = "",
     explain: _Explain = False,
     engine_explain: _EngineExplain = False,
     fields: _Fields = "",
-    as_json: options.Json = False,
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
-    model: options.IndexModel = None,
+    as_json: options.JsonOption = False,
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
+    model: options.IndexModelOption = None,
     fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -78,78 +78,78 @@ def search(
 
     - `stair-es search "black cat" --hybrid rrf`
     """
-    given = asking.inputs_given(words or [], EXAMPLE)
-    how = asking.how_given(engine_explain=engine_explain)
-    cursor = asking.cursor(after)
+    given = asking.parse_query_inputs(words or [], SEARCH_EXAMPLE)
+    how = asking.parse_search_options(engine_explain=engine_explain)
+    cursor = asking.parse_cursor(after)
     if after:
         _check_pages(how)
-    connection = connections.connection(url)
-    encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
+    connection = connections.resolve_connection(url)
+    encoder = inputs.resolve_encoder(model, fit, connection, index, backend, text_tower)
     result, remarks = _run_search(encoder, given, how, connection, index, k, cursor)
-    say_left_out(result.cut, result.dropped, result.shape, "the cluster's clause limit")
+    print_dropped_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
     for remark in remarks:
-        note(remark)
+        print_notice(remark)
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
     else:
         _print_hits(result, explain=explain or engine_explain, paged=bool(after))
 
 
-def _check_pages(how: How) -> None:
-    if how.two_phase or how.fusion == "rrf" or how.shape == "seismic":
+def _check_pages(how: SearchOptions) -> None:
+    if how.two_phase or how.fusion == "rrf" or how.query_type == "seismic":
         raise UsageError(
             "--two-phase, --hybrid rrf and --shape seismic don't support pages", "Omit --after, and use a larger -k."
         )
 
 
 def _run_search(
-    encoder: Encoder, given: Inputs, how: How, connection: Connection, index: str, k: int, cursor: list[Any] | None
-) -> tuple[Result, list[str]]:
+    encoder: Encoder, given: QueryInputs, how: SearchOptions, connection: Connection, index: str, k: int, cursor: list[Any] | None
+) -> tuple[SearchResult, list[str]]:
     """Return the result, and the notices about it."""
-    from stair_es.search.inputs import question_of
-    from stair_es.search.placing import explain_required
+    from stair_es.search.inputs import build_search_query
+    from stair_es.search.placing import explain_no_hits
     from stair_es.search.searcher import Searcher
 
-    question = question_of(encoder, given, asking.reading_given())
+    question = build_search_query(encoder, given, asking.get_reading_options())
     remarks: list[str] = []
     with Searcher(connection, index, encoder.model_id) as searcher:
-        result = searcher.search(question, k, after=cursor, how=how)
+        result = searcher.search(question, k, after=cursor, options=how)
         if not result.hits and cursor:
             remarks.append("no further hits")
         elif not result.hits:
-            why = explain_required(searcher, question, how)
+            why = explain_no_hits(searcher, question, how)
             why = why or f"nothing in {index!r} has a word in common with the query and meets its conditions"
             remarks.append(f"nothing found: {why}")
         remarks += [*result.remarks, *searcher.list_remarks(question)]
     return result, remarks
 
 
-def _print_hits(result: Result, *, explain: bool, paged: bool) -> None:
-    canvas = Canvas.of(stdout)
+def _print_hits(result: SearchResult, *, explain: bool, paged: bool) -> None:
+    canvas = TerminalInfo.from_console(stdout)
     for rank, hit in enumerate(result.hits, start=1):
-        for line in hit_lines(rank, hit, canvas, explain=explain):
+        for line in format_hit(rank, hit, canvas, explain=explain):
             stdout.print(line)
     if paged and result.after:
-        note(f"next page: --after {shlex.quote(json.dumps(result.after))}")
+        print_notice(f"next page: --after {shlex.quote(json.dumps(result.after))}")
 
 
-def to_json(result: Result, fields: Sequence[str] = ()) -> dict[str, object]:
+def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, object]:
     """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms", "shape", "after", ...}`."""
     return {
-        "hits": [_hit(hit, fields) for hit in result.hits],
+        "hits": [_build_hit(hit, fields) for hit in result.hits],
         "took_ms": result.took_ms,
-        "shape": result.shape,
+        "shape": result.query_type,
         "after": result.after,
-        "cut": result.cut.to_dict(),
-        "dropped": result.dropped.to_dict(),
+        "cut": result.truncated.to_dict(),
+        "dropped": result.pruned.to_dict(),
     }
 
 
-def _hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
+def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
     from dataclasses import asdict
 
     shown = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
-    more = {"caption": hit.source.get("caption"), "engine": dict(hit.engine), "ranks": dict(hit.ranks)}
+    more = {"caption": hit.source.get("caption"), "engine": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
     named = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
-    why = [asdict(reason) for reason in hit.why]
+    why = [asdict(reason) for reason in hit.contributions]
     return {**shown, **{name: value for name, value in more.items() if value}, **named, "why": why}

@@ -11,13 +11,13 @@ from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
 from . import connections, options
-from .output import emit_json, note, stdout
+from .output import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
-    from stair_es.web.security import Guard
+    from stair_es.web.security import AccessPolicy
 
-ENV_TOKEN = "STAIR_ES_SERVE_TOKEN"
-_SHORTEST = 16
+ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
+_MIN_TOKEN_LENGTH = 16
 
 _Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all interfaces.")]
 _Port = Annotated[
@@ -28,7 +28,8 @@ _ImageRoots = Annotated[
     typer.Option("--images", help="Folder of images that may be shown in full size; may be given several times.", metavar="ROOT"),
 ]
 _TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", help=f"File with the access token. [env: {ENV_TOKEN}, or {ENV_TOKEN}_FILE]")
+    Path | None,
+    typer.Option("--token-file", help=f"File with the access token. [env: {ENV_SERVE_TOKEN}, or {ENV_SERVE_TOKEN}_FILE]"),
 ]
 _NoToken = Annotated[bool, typer.Option("--no-token", help="Allow access from other machines without a token.")]
 _AllowHosts = Annotated[
@@ -40,7 +41,7 @@ _Open = Annotated[bool, typer.Option("--open", help="Open the page in the browse
 
 
 def serve(
-    index: options.Index = DEFAULT_INDEX,
+    index: options.IndexOption = DEFAULT_INDEX,
     host: _Host = "127.0.0.1",
     port: _Port = None,
     images: _ImageRoots = None,
@@ -50,9 +51,9 @@ def serve(
     metrics: _Metrics = False,
     title: _Title = "",
     open_: _Open = False,
-    as_json: options.Json = False,
-    url: options.Url = None,
-    model: options.IndexModel = None,
+    as_json: options.JsonOption = False,
+    url: options.UrlOption = None,
+    model: options.IndexModelOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
@@ -72,32 +73,34 @@ def serve(
     from dataclasses import replace
     from functools import partial
 
-    from stair_es.extras import need
+    from stair_es.extras import import_optional
 
     for package in ("starlette", "uvicorn", "cachetools"):
-        need(package, "serve")
-    from stair_es.search.index_model import load_model
-    from stair_es.telemetry.page import observing
-    from stair_es.web.app import Site, application
-    from stair_es.web.originals import Roots
-    from stair_es.web.server import listening, server_of, url_of
+        import_optional(package, "serve")
+    from stair_es.search.index_model import load_query_encoder
+    from stair_es.telemetry.page import open_server_telemetry
+    from stair_es.web.app import ServerConfig, create_app
+    from stair_es.web.originals import AllowedRoots
+    from stair_es.web.server import bind_socket, build_page_url, create_server
 
-    guard = _guard(host, _token(token_file), no_token, allow_host or [])
-    roots = Roots.of(images or [])
-    with observing(metrics=metrics, say=note) as observer, listening(host, port) as (listener, actual):
-        connection = replace(connections.connection(url), timeout_s=10.0)
-        site = Site(
+    guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
+    roots = AllowedRoots.from_folders(images or [])
+    with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
+        connection = replace(connections.resolve_connection(url), timeout_s=10.0)
+        site = ServerConfig(
             connection=connection,
             index=index,
-            load=partial(load_model, index=index, named=model, backend=backend, text_tower=text_tower),
+            load_encoder=partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower),
             roots=roots,
             title=title,
-            watch=observer.watch,
-            further=observer.routes,
+            hooks=observer.watch,
+            extra_routes=observer.routes,
         )
-        ready = partial(_report_ready, url_of(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_)
+        ready = partial(
+            _report_ready, build_page_url(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_
+        )
         with closing(connection.client()) as client:
-            server_of(observer.around(application(site, client, guard, actual, note)), ready).run(sockets=[listener])
+            create_server(observer.wrap_app(create_app(site, client, guard, actual, print_notice)), ready).run(sockets=[listener])
 
 
 def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
@@ -107,13 +110,13 @@ def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: boo
     else:
         stdout.print(where, markup=False)
     if with_token:
-        note(f"visitors need the token once: {where}?token=...")
+        print_notice(f"visitors need the token once: {where}?token=...")
     if open_page:
         typer.launch(where)
 
 
-def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:
-    from stair_es.web.security import Guard, is_loopback
+def _build_guard(host: str, token: str, no_token: bool, allowed: list[str]) -> AccessPolicy:
+    from stair_es.web.security import AccessPolicy, is_loopback
 
     if token and no_token:
         raise UsageError("a token and --no-token exclude each other", "Keep one of the two.")
@@ -123,16 +126,16 @@ def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:
             f"{host} is reachable from other machines, which could see all images",
             "Give a token with --token-file, or use --no-token behind a proxy that authenticates users.",
         )
-    further = frozenset(_name(name) for name in allowed)
+    further = frozenset(_parse_host_name(name) for name in allowed)
     names = frozenset({"localhost", "127.0.0.1", "::1", host.lower()})
-    return Guard(hosts=names | further, origins=further, addresses=not local, token=token)
+    return AccessPolicy(hosts=names | further, origins=further, allow_addresses=not local, token=token)
 
 
-def _name(written: str) -> str:
-    from stair_es.web.security import host_of
+def _parse_host_name(written: str) -> str:
+    from stair_es.web.security import parse_host
 
     try:
-        name = host_of(written.encode("idna").decode("ascii"))  # as browsers send it
+        name = parse_host(written.encode("idna").decode("ascii"))  # as browsers send it
     except UnicodeError:
         name = None
     if name is None:
@@ -140,24 +143,25 @@ def _name(written: str) -> str:
     return name
 
 
-def _token(path: Path | None) -> str:
+def _read_token(path: Path | None) -> str:
     """Read the token. Errors show neither the token nor a missing file's name, which may be the token itself."""
-    from stair_es.cluster.security import explain_unread, is_utf8, secret
+    from stair_es.cluster.security import describe_read_error, is_utf8, read_secret
 
     if path is None:
-        token = secret(ENV_TOKEN) or ""
+        token = read_secret(ENV_SERVE_TOKEN) or ""
     else:
         try:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            why = explain_unread(error)
+            why = describe_read_error(error)
             raise UsageError(f"--token-file: can't read the token: {why}", "Name a text file with the token.") from None
         if not token:
             raise UsageError("--token-file: the file is empty", "Write the token into it.")
     if not is_utf8(token):
         raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24")
-    if token and len(token) < _SHORTEST:
+    if token and len(token) < _MIN_TOKEN_LENGTH:
         raise UsageError(
-            f"the token has {len(token)} characters; at least {_SHORTEST} are required", "Generate one: openssl rand -hex 24"
+            f"the token has {len(token)} characters; at least {_MIN_TOKEN_LENGTH} are required",
+            "Generate one: openssl rand -hex 24",
         )
     return token

@@ -9,14 +9,14 @@ import typer
 
 from stair_es.errors import UsageError
 
-from .injected import Injected
+from .injected import OptionGroup
 
 if TYPE_CHECKING:
-    from stair_es.telemetry.run import Outlets
+    from stair_es.telemetry.run import MetricsTargets
 
 _PANEL = "Metrics"
 _LOOPBACK = "127.0.0.1"
-_metered = Injected(
+_metrics_options = OptionGroup(
     {
         "metrics_file": (
             Annotated[
@@ -57,19 +57,19 @@ _metered = Injected(
         ),
     }
 )
-metered = _metered.into
+with_metrics_options = _metrics_options.decorate
 """Decorator that adds these options to a command; `get_metrics_targets` reads them."""
 
 
-def outlets() -> Outlets:
+def get_metrics_targets() -> MetricsTargets:
     """Return the metrics targets of the running command.
 
     Raises:
         UsageError: If a host is given without a port.
     """
-    from stair_es.telemetry.run import Outlets
+    from stair_es.telemetry.run import MetricsTargets
 
-    given = _metered.given
+    given = _metrics_options.values
     if given["metrics_host"] != _LOOPBACK and given["metrics_port"] is None:
         raise UsageError("--metrics-host without --metrics-port", "Add the port: --metrics-port 9464.")
-    return Outlets(file=given["metrics_file"], port=given["metrics_port"], host=given["metrics_host"])
+    return MetricsTargets(file=given["metrics_file"], port=given["metrics_port"], host=given["metrics_host"])

@@ -11,7 +11,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX
 
 from . import connections, options
-from .output import emit_json, note, plain, stdout
+from .output import emit_json, print_notice, print_plain, stdout
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,28 +22,28 @@ app = typer.Typer(
 docs/templates.md describes the parameters.""",
 )
 
-Name = Literal["words", "hybrid", "match"]
-Names = Annotated[
+TemplateName = Literal["words", "hybrid", "match"]
+TemplateNamesArgument = Annotated[
     list[str] | None,
     typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[words|hybrid|match]..."),
 ]
-Shape = Annotated[
+TemplateQueryTypeOption = Annotated[
     Literal["rank_features", "sparse_vector"] | None,
     typer.Option("--shape", help="Type of the field `tokens`. [default: read from the index]"),
 ]
-Prefix = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
+PrefixOption = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
 _PREFIX = "stair-es-"
 
 
 @app.command(name="publish")
-@connections.connected
-def publish(
-    names: Names = None,
-    shape: Shape = None,
-    prefix: Prefix = _PREFIX,
-    as_json: options.Json = False,
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
+@connections.with_connection_options
+def publish_templates_command(
+    names: TemplateNamesArgument = None,
+    shape: TemplateQueryTypeOption = None,
+    prefix: PrefixOption = _PREFIX,
+    as_json: options.JsonOption = False,
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
 ) -> None:
     """Put the templates into the cluster. Templates that are already there are not changed.
 
@@ -57,26 +57,26 @@ def publish(
 
     form, wanted = shape, tuple(names or ())
     for name in wanted:
-        templates.template(name, templates.FORMS[0], prefix=prefix)  # checks the names before any request
-    connection = connections.connection(url)
+        templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
         if form is None:
-            found = templates.look(client, connection, index)
-            form, wanted = found.form, wanted or found.names
-            _say_left_out(wanted, found.names, names is not None, index)
-        made = [templates.template(name, form, prefix=prefix) for name in dict.fromkeys(wanted or templates.NAMES)]
-        changes = {each.id: templates.publish(client, connection, each) for each in made}
-    _tell(changes, as_json)
+            found = templates.detect_templates(client, connection, index)
+            form, wanted = found.query_type, wanted or found.names
+            _print_left_out(wanted, found.names, names is not None, index)
+        made = [templates.build_template(name, form, prefix=prefix) for name in dict.fromkeys(wanted or templates.TEMPLATE_NAMES)]
+        changes = {each.id: templates.publish_template(client, connection, each) for each in made}
+    _print_states(changes, as_json)
 
 
 @app.command(name="show")
-def show(
-    name: Annotated[Name, typer.Argument(help="Template to print.")],
+def show_template(
+    name: Annotated[TemplateName, typer.Argument(help="Template to print.")],
     shape: Annotated[
         Literal["rank_features", "sparse_vector"], typer.Option("--shape", help="Type of the field `tokens`.")
     ] = "rank_features",
-    prefix: Prefix = _PREFIX,
-    as_json: options.Json = False,
+    prefix: PrefixOption = _PREFIX,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Print a template as `publish` puts it into the cluster; with `--json` the body of that request. Needs no cluster.
 
@@ -86,18 +86,20 @@ def show(
 
     - `stair-es template show words --json > words.json`
     """
-    from stair_es.search.templates import template
+    from stair_es.search.templates import build_template
 
-    made = template(name, shape, prefix=prefix)
+    made = build_template(name, shape, prefix=prefix)
     if as_json:
         emit_json(made.body)
     else:
-        plain(made.source.rstrip("\n"))
+        print_plain(made.source.rstrip("\n"))
 
 
 @app.command(name="list")
-@connections.connected
-def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.Url = None) -> None:
+@connections.with_connection_options
+def list_templates_command(
+    prefix: PrefixOption = _PREFIX, as_json: options.JsonOption = False, url: options.UrlOption = None
+) -> None:
     """List the templates: `published`, `different` (from another version, or edited) or `missing`.
 
     **Examples**
@@ -108,21 +110,24 @@ def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.
     """
     from stair_es.search import templates
 
-    connection = connections.connection(url)
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
-        states = {f"{prefix}{name}": templates.state(client, connection, name, prefix=prefix) for name in templates.NAMES}
-    _tell(states, as_json)
+        states = {
+            f"{prefix}{name}": templates.get_template_state(client, connection, name, prefix=prefix)
+            for name in templates.TEMPLATE_NAMES
+        }
+    _print_states(states, as_json)
 
 
 @app.command(name="delete")
-@connections.connected
-def delete(
+@connections.with_connection_options
+def delete_templates_command(
     names: Annotated[
         list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")
     ] = None,
-    prefix: Prefix = _PREFIX,
-    as_json: options.Json = False,
-    url: options.Url = None,
+    prefix: PrefixOption = _PREFIX,
+    as_json: options.JsonOption = False,
+    url: options.UrlOption = None,
 ) -> None:
     """Delete templates from the cluster, including edited ones.
 
@@ -134,24 +139,24 @@ def delete(
     """
     from stair_es.search import templates
 
-    connection = connections.connection(url)
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
-        chosen = dict.fromkeys(names or templates.NAMES)
-        ids = [templates.template(name, templates.FORMS[0], prefix=prefix).id for name in chosen]
-        gone = {id_: "deleted" if templates.delete(client, connection, id_) else "missing" for id_ in ids}
-    _tell(gone, as_json)
+        chosen = dict.fromkeys(names or templates.TEMPLATE_NAMES)
+        ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in chosen]
+        gone = {id_: "deleted" if templates.delete_template(client, connection, id_) else "missing" for id_ in ids}
+    _print_states(gone, as_json)
 
 
-def _say_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: bool, index: str) -> None:
+def _print_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: bool, index: str) -> None:
     if "match" in possible:
         return
     if "match" in wanted:
-        note(f"{index} has no field `impacts`: `match` will find nothing in it")
+        print_notice(f"{index} has no field `impacts`: `match` will find nothing in it")
     elif not named:
-        note(f"`match` is omitted: {index} has no field `impacts` (ingest with --impacts)")
+        print_notice(f"`match` is omitted: {index} has no field `impacts` (ingest with --impacts)")
 
 
-def _tell(states: Mapping[str, str], as_json: bool) -> None:
+def _print_states(states: Mapping[str, str], as_json: bool) -> None:
     if as_json:
         emit_json(states)
         return

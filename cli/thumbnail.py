@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stair_es.errors import DecodeError, MissingExtra
-from stair_es.extras import need
+from stair_es.extras import import_optional
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_FEWEST_CELLS, _MOST_CELLS = 4, 40
+_MIN_CELLS, _MAX_CELLS = 4, 40
 _MARGIN = 2
-_MOST_PIXELS = 4_000_000
+_MAX_THUMBNAIL_PIXELS = 4_000_000
 """Larger thumbnails are not decoded: the index is untrusted."""
 
 
-def shows_pictures(console: Console) -> bool:
+def can_show_thumbnails(console: Console) -> bool:
     """Return whether the console is a terminal with at least 256 colours and Unicode."""
     colours = console.color_system in ("256", "truecolor") and not console.no_color
     return console.is_terminal and colours and console.encoding.lower().startswith("utf")
 
 
-def picture(data: bytes, console: Console, *, asked: bool) -> RenderableType | None:
+def render_terminal_thumbnail(data: bytes, console: Console, *, asked: bool) -> RenderableType | None:
     """Render a thumbnail, at most as wide as the console.
 
     Args:
@@ -37,7 +37,7 @@ def picture(data: bytes, console: Console, *, asked: bool) -> RenderableType | N
         MissingExtra: If the user asked for it and rich-pixels isn't installed.
     """
     try:
-        pixels = need("rich_pixels", "terminal").Pixels
+        pixels = import_optional("rich_pixels", "terminal").Pixels
     except MissingExtra:
         if asked:
             raise
@@ -45,14 +45,14 @@ def picture(data: bytes, console: Console, *, asked: bool) -> RenderableType | N
     from PIL import Image
     from rich.padding import Padding
 
-    from stair_es.sources.decode import DecodeLimits, decode
+    from stair_es.sources.decode import DecodeLimits, decode_image
     from stair_es.types import ImageSpec
 
-    cells = min(_MOST_CELLS, console.width - 2 * _MARGIN)
-    if cells < _FEWEST_CELLS:
+    cells = min(_MAX_CELLS, console.width - 2 * _MARGIN)
+    if cells < _MIN_CELLS:
         return None
     try:
-        decoded = decode(data, ImageSpec(size_px=cells), DecodeLimits(max_pixels=_MOST_PIXELS))
+        decoded = decode_image(data, ImageSpec(size_px=cells), DecodeLimits(max_pixels=_MAX_THUMBNAIL_PIXELS))
     except DecodeError:
         return None
     left, upper, right, lower = decoded.box

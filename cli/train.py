@@ -10,19 +10,19 @@ import typer
 from stair_es.errors import UsageError
 
 from . import options
-from .output import emit_json, note, plain, tell_failure_as_json
+from .output import emit_json, print_notice, print_plain, report_failure_as_json
 
 if TYPE_CHECKING:
     from stair_es.training.config import TrainConfig
-    from stair_es.training.run import Trained
+    from stair_es.training.run import TrainingResult
 
 
-def _list_recipes(asked: bool) -> None:
+def _print_recipes(asked: bool) -> None:
     if asked:
-        from stair_es.training.stages import recipes
+        from stair_es.training.stages import list_recipes
 
-        for name, about in sorted(recipes().items()):
-            plain(f"{name}: {about}")
+        for name, about in sorted(list_recipes().items()):
+            print_plain(f"{name}: {about}")
         raise typer.Exit
 
 
@@ -57,11 +57,11 @@ _RayAddress = Annotated[
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")]
 _Recipes = Annotated[
     bool,
-    typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="Print the named recipes, one per line, and exit."),
+    typer.Option("--recipes", callback=_print_recipes, is_eager=True, help="Print the named recipes, one per line, and exit."),
 ]
 
 
-def train(
+def train_command(
     config: _Config,
     out: _Out = None,
     changes: _Changes = None,
@@ -70,7 +70,7 @@ def train(
     ray_address: _RayAddress = None,
     restart: _Restart = False,
     recipes: _Recipes = False,
-    as_json: options.Json = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Train a STAIR model on images with captions, as described by a configuration file.
 
@@ -91,53 +91,53 @@ def train(
 
     folder = out or Path(config.stem)
     try:
-        with tell_failure_as_json(as_json):
+        with report_failure_as_json(as_json):
             check_installed("torch", extra="train")
-            from stair_es.training.run import make_room
+            from stair_es.training.run import prepare_output_folder
 
-            read = read_train_config(config, dict(map(_change, changes or ())))
-            if make_room(folder, restart=restart):
-                note(f"resuming the training in {folder}")
-            trained = _run(read, folder, device, workers, ray_address)
+            read = read_train_config(config, dict(map(_parse_change, changes or ())))
+            if prepare_output_folder(folder, restart=restart):
+                print_notice(f"resuming the training in {folder}")
+            trained = _run_training(read, folder, device, workers, ray_address)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.state import STATE_FILE
 
         begins = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
-        note(f"the same command {begins}")
+        print_notice(f"the same command {begins}")
         raise
-    _show(trained, as_json)
+    _print_result(trained, as_json)
 
 
-def _change(given: str) -> tuple[str, Any]:
+def _parse_change(given: str) -> tuple[str, Any]:
     """Parse `KEY=VALUE`, the value as TOML or otherwise as text."""
-    from stair_es.training.toml import parse
+    from stair_es.training.toml import parse_training_toml
 
     name, is_one, value = given.partition("=")
     if not is_one or not name.strip():
         raise UsageError(f"--set {given!r} isn't KEY=VALUE", "For example: --set optim.lr=1e-3.")
     try:
-        return name.strip(), parse(f"value = {value}", "--set")["value"]
+        return name.strip(), parse_training_toml(f"value = {value}", "--set")["value"]
     except UsageError:
         return name.strip(), value
 
 
-def _run(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None) -> Trained:
-    from stair_es.training.ears import Ears
+def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None) -> TrainingResult:
+    from stair_es.training.ears import Callbacks
 
     from .progress import show_training_progress
 
     with show_training_progress() as (tell, progress):
-        ears = Ears(say=note, tell=tell, progress=progress)
+        ears = Callbacks(on_message=print_notice, on_metrics=tell, on_progress=progress)
         if workers > 1:
-            from stair_es.training.ray_train import train_together
+            from stair_es.training.ray_train import train_on_ray
 
-            return train_together(config, out, ears, workers=workers, device=device, address=ray_address)
-        from stair_es.training.run import train as train_alone
+            return train_on_ray(config, out, ears, workers=workers, device=device, address=ray_address)
+        from stair_es.training.run import train_model as train_alone
 
         return train_alone(config, out, ears, device=device)
 
 
-def _show(trained: Trained, as_json: bool) -> None:
+def _print_result(trained: TrainingResult, as_json: bool) -> None:
     if as_json:
         emit_json(
             {
@@ -153,4 +153,4 @@ def _show(trained: Trained, as_json: bool) -> None:
         return
     best = f", recall@1 {100 * trained.best:.1f} % at step {trained.best_step:,}" if trained.best_step >= 0 else ""
     early = ", stopped early" if trained.stopped_early else ""
-    plain(f"{trained.folder}: {trained.pairs:,} pairs, {trained.steps:,} steps{early}{best}")
+    print_plain(f"{trained.folder}: {trained.pairs:,} pairs, {trained.steps:,} steps{early}{best}")

@@ -11,24 +11,24 @@ import typer
 
 from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import IndexMismatch, UsageError
-from stair_es.inspection.figures import Order
-from stair_es.inspection.muting import FLAT
+from stair_es.inspection.figures import StatsOrder
+from stair_es.inspection.muting import UNIFORMITY_THRESHOLD
 
 from . import connections, options
-from .csv_output import Csv, form_of
-from .output import note
+from .csv_output import CsvOption, select_output_format
+from .output import print_notice
 
 if TYPE_CHECKING:
-    from stair_es.inspection.corpus import Corpus, Sample
-    from stair_es.policy import WordPolicy
-    from stair_es.search.known import Known
+    from stair_es.inspection.corpus import DocumentSample, VocabularyStats
+    from stair_es.policy import TokenPolicy
+    from stair_es.search.known import IndexInfo
 
-    from .words_output import View
+    from .words_output import VocabularyView
 
 
 _Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 30; all with --json or --csv]")]
 _Sort = Annotated[
-    Order,
+    StatsOrder,
     typer.Option(
         "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or flatness; descending."
     ),
@@ -44,11 +44,12 @@ _PolicyFile = Annotated[
     typer.Option("--policy", metavar="FILE", help="Write a token policy that mutes the candidates. Never overwrites a file."),
 ]
 _Model = Annotated[
-    str | None, options.index_model("Model whose vocabulary is checked for unused words. [default: the model of the index]")
+    str | None,
+    options.define_index_model_option("Model whose vocabulary is checked for unused words. [default: the model of the index]"),
 ]
 
 
-def words(
+def show_words(
     k: _Words = None,
     sort: _Sort = "df",
     min_df: _MinDf = 1,
@@ -56,12 +57,12 @@ def words(
     dead: _Unused = False,
     sample: _SampleSize = None,
     seed: _Seed = 0,
-    flat: _Flat = FLAT,
+    flat: _Flat = UNIFORMITY_THRESHOLD,
     policy: _PolicyFile = None,
-    as_json: options.Json = False,
-    as_csv: Csv = False,
-    index: options.Index = DEFAULT_INDEX,
-    url: options.Url = None,
+    as_json: options.JsonOption = False,
+    as_csv: CsvOption = False,
+    index: options.IndexOption = DEFAULT_INDEX,
+    url: options.UrlOption = None,
     model: _Model = None,
 ) -> None:
     """Show the vocabulary of an index: document frequency and weights of each word, unused words, stop-word candidates.
@@ -81,93 +82,93 @@ def words(
 
     - `stair-es words --policy stop-words.json`, then `stair-es policy plan stop-words.json`
     """
-    form = form_of(as_json=as_json, as_csv=as_csv)
+    form = select_output_format(as_json=as_json, as_csv=as_csv)
     if policy:
-        _check(policy)
+        _check_policy_path(policy)
     from stair_es.inspection import vocabulary
-    from stair_es.inspection.corpus import Sample
+    from stair_es.inspection.corpus import DocumentSample
     from stair_es.model.encoder import ModelSpec
     from stair_es.search.known import add_fit
 
     from . import words_output
 
-    known, found = _read(index, url, Sample(size=sample, seed=seed) if sample else None)
-    _say(found, index, known.holds)
+    known, found = _read_vocabulary(index, url, DocumentSample(size=sample, seed=seed) if sample else None)
+    _print_remarks(found, index, known.content_type)
     spec = add_fit(ModelSpec(name=model or known.model_name), known)
-    told = vocabulary.of_model(spec.name, asked=model is not None, fit=spec.fit)
-    view = words_output.view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
+    told = vocabulary.load_model_vocabulary(spec.name, required=model is not None, fit=spec.fit)
+    view = words_output.build_vocabulary_view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
     if policy:
-        _write(policy, view, known.policy)
-    words_output.emit(view, k, index=index, dead=dead, form=form)
+        _write_policy(policy, view, known.policy)
+    words_output.print_vocabulary(view, k, index=index, dead=dead, form=form)
 
 
-def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Corpus]:
-    from stair_es.inspection.corpus import corpus
-    from stair_es.search.known import look
+def _read_vocabulary(index: str, url: str | None, sample: DocumentSample | None) -> tuple[IndexInfo, VocabularyStats]:
+    from stair_es.inspection.corpus import collect_vocabulary_stats
+    from stair_es.search.known import fetch_index_info
 
     from .progress import show_document_progress
 
-    connection = connections.connection(url)
+    connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
-        known = look(client, connection, index)
-        if not known.ordered:
+        known = fetch_index_info(client, connection, index)
+        if not known.sortable:
             raise IndexMismatch(
                 f"the index {index!r} can't be paginated: `uri` and `sha256` are not keyword fields in its mapping",
                 "Ingest into an index with the packaged mapping, or one that maps these two fields the same way.",
             )
         with show_document_progress() as progress:
-            return known, corpus(client, connection, index, sample=sample, progress=progress)
+            return known, collect_vocabulary_stats(client, connection, index, sample=sample, progress=progress)
 
 
-def _say(found: Corpus, index: str, holds: str) -> None:
+def _print_remarks(found: VocabularyStats, index: str, holds: str) -> None:
     """Print notices about what the figures cover."""
     if not found.documents:
-        note(f"{index!r} is empty: nothing was ingested, or the index was not refreshed yet")
+        print_notice(f"{index!r} is empty: nothing was ingested, or the index was not refreshed yet")
     if found.without_uri:
-        note(f"{found.without_uri:,} documents have no URI, or one of 8 KiB or more, and are not counted")
-    if found.missed:
-        fewer = f"{found.missed:,} fewer" if found.missed > 0 else f"{-found.missed:,} more"
-        note(
+        print_notice(f"{found.without_uri:,} documents have no URI, or one of 8 KiB or more, and are not counted")
+    if found.missed_count:
+        fewer = f"{found.missed_count:,} fewer" if found.missed_count > 0 else f"{-found.missed_count:,} more"
+        print_notice(
             f"{fewer} documents were read than counted before: the index was changed concurrently, "
             "or documents have the same URI and content"
         )
     if found.sample and found.images < found.documents - found.without_uri:
-        note(
+        print_notice(
             f"a sample of {found.images:,} of {found.documents:,} {holds} (seed {found.sample.seed}): all figures are estimates, "
             f"a share of {holds} is off by {98 / found.images**0.5:.1f} points at most (95 %), and rare words are missing"
         )
 
 
-def _write(path: Path, view: View, had: WordPolicy | None) -> None:
+def _write_policy(path: Path, view: VocabularyView, had: TokenPolicy | None) -> None:
     import json
 
-    from stair_es.inspection.muting import muting
+    from stair_es.inspection.muting import build_stop_word_policy
 
     if not view.stop_words:
-        note(f"no stop-word candidates: {path} was not written")
+        print_notice(f"no stop-word candidates: {path} was not written")
         return
-    made, left = muting([row.word for row in view.stop_words], had, path.stem)
+    made, left = build_stop_word_policy([row.word for row in view.stop_words], had, path.stem)
     if left:
-        note(f"not muted, since the policy of the index renames or merges them: {', '.join(left)}")
+        print_notice(f"not muted, since the policy of the index renames or merges them: {', '.join(left)}")
     if len(made.mute) == len(had.mute if had else ()):
-        note(f"no other words to mute: {path} was not written")
+        print_notice(f"no other words to mute: {path} was not written")
         return
     try:
         with path.open("x", encoding="utf-8") as out:
             out.write(json.dumps(made.to_json(), ensure_ascii=False, indent=2) + "\n")
     except FileExistsError:
-        raise _exists(path) from None
+        raise _build_exists_error(path) from None
     kept = f", with the rules that the index has ({had.label})" if had else ""
-    note(f"{path}: mutes {len(made.mute):,} words{kept}. Preview it: stair-es policy plan {shlex.quote(str(path))}")
+    print_notice(f"{path}: mutes {len(made.mute):,} words{kept}. Preview it: stair-es policy plan {shlex.quote(str(path))}")
 
 
-def _check(path: Path) -> None:
+def _check_policy_path(path: Path) -> None:
     """Check that the file can be written, before a long scan."""
     if path.exists():
-        raise _exists(path)
+        raise _build_exists_error(path)
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} for {path.name} doesn't exist", "Create it, or use another one.")
 
 
-def _exists(path: Path) -> UsageError:
+def _build_exists_error(path: Path) -> UsageError:
     return UsageError(f"{path} already exists", "Use another name, or delete it first: existing files are not overwritten.")

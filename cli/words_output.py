@@ -8,84 +8,86 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from stair_es.inspection.figures import Order, WordFigures, matching, ordered
-from stair_es.inspection.muting import stop_words
-from stair_es.inspection.vocabulary import dead as dead_words
+from stair_es.inspection.figures import StatsOrder, TokenStats, match_tokens, sort_token_stats
+from stair_es.inspection.muting import find_stop_words
+from stair_es.inspection.vocabulary import find_unused_tokens as dead_words
 
-from .bars import Canvas, bar, number, plain_line, readable, shortened, visible
-from .csv_output import Form, emit_csv
-from .output import emit_json, plain, stdout
+from .bars import TerminalInfo, display_path, escape_control, format_line, format_weight, render_bar, truncate_text
+from .csv_output import OutputFormat, emit_csv
+from .output import emit_json, print_plain, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from stair_es.inspection.corpus import Corpus
-    from stair_es.inspection.vocabulary import ModelWords
-    from stair_es.search.known import Known
+    from stair_es.inspection.corpus import VocabularyStats
+    from stair_es.inspection.vocabulary import ModelVocabulary
+    from stair_es.search.known import IndexInfo
 
-_ROWS = 30
-_NAMED = 12
+_MAX_ROWS = 30
+_MAX_NAMED = 12
 _BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 75
 _COLUMNS = ("word", "images", "share", "mean", "max", "weight_share", "flatness", "stop_word", "example")
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class VocabularyView:
     """The selected part of a vocabulary."""
 
-    corpus: Corpus
-    known: Known
-    told: ModelWords
-    rows: tuple[WordFigures, ...]
+    corpus: VocabularyStats
+    index_info: IndexInfo
+    vocabulary: ModelVocabulary
+    rows: tuple[TokenStats, ...]
     """The selected tokens, in the requested order."""
-    stop_words: tuple[WordFigures, ...]
+    stop_words: tuple[TokenStats, ...]
     """Candidates among all tokens."""
     flat: float
-    dead: tuple[str, ...]
+    unused: tuple[str, ...]
     """The selected unused tokens."""
-    dead_count: int
+    unused_count: int
     """Number of all unused tokens."""
 
 
-def view(found: Corpus, known: Known, told: ModelWords, *, flat: float, order: Order, min_df: int, match: str) -> View:
+def build_vocabulary_view(
+    found: VocabularyStats, known: IndexInfo, told: ModelVocabulary, *, flat: float, order: StatsOrder, min_df: int, match: str
+) -> VocabularyView:
     """Select the rows to show. Pure."""
-    seen = [row.word for row in found.figures]
-    rows = [row for row in found.figures if row.images >= min_df]
+    seen = [row.word for row in found.token_stats]
+    rows = [row for row in found.token_stats if row.images >= min_df]
     dead = dead_words(told, seen, known.policy)
     if match:
-        wanted = matching(seen, match)
+        wanted = match_tokens(seen, match)
         rows = [row for row in rows if row.word in wanted]
-    return View(
+    return VocabularyView(
         corpus=found,
-        known=known,
-        told=told,
-        rows=ordered(rows, order),
-        stop_words=stop_words(found.figures, found.images, flat),
+        index_info=known,
+        vocabulary=told,
+        rows=sort_token_stats(rows, order),
+        stop_words=find_stop_words(found.token_stats, found.images, flat),
         flat=flat,
-        dead=tuple(sorted(matching(dead, match))) if match else dead,
-        dead_count=len(dead),
+        unused=tuple(sorted(match_tokens(dead, match))) if match else dead,
+        unused_count=len(dead),
     )
 
 
-def emit(shown: View, k: int | None, *, index: str, dead: bool, form: Form) -> None:
+def print_vocabulary(shown: VocabularyView, k: int | None, *, index: str, dead: bool, form: OutputFormat) -> None:
     """Print the tokens, or the unused ones, to stdout."""
     if form == "json":
         emit_json(to_json(shown, k, index))
     elif form == "csv" and dead:
-        emit_csv(["word"], [[word] for word in shown.dead[:k]])
+        emit_csv(["word"], [[word] for word in shown.unused[:k]])
     elif form == "csv":
-        emit_csv(_COLUMNS, to_rows(shown, k))
+        emit_csv(_COLUMNS, build_vocabulary_rows(shown, k))
     elif dead:
-        for word in shown.dead[:k]:
-            plain(visible(word, stdout.encoding))
+        for word in shown.unused[:k]:
+            print_plain(escape_control(word, stdout.encoding))
     else:
-        for line in lines(shown, k or _ROWS, index, Canvas.of(stdout)):
+        for line in format_vocabulary(shown, k or _MAX_ROWS, index, TerminalInfo.from_console(stdout)):
             stdout.print(line)
 
 
-def to_json(shown: View, k: int | None, index: str) -> dict[str, Any]:
+def to_json(shown: VocabularyView, k: int | None, index: str) -> dict[str, Any]:
     """Return the machine-readable form: `{"index", "images", "words": [...], "stop_words": {...}, "dead": {...}, ...}`."""
-    corpus, known = shown.corpus, shown.known
+    corpus, known = shown.corpus, shown.index_info
     return {
         "index": index,
         "model": known.model,
@@ -93,24 +95,24 @@ def to_json(shown: View, k: int | None, index: str) -> dict[str, Any]:
         "documents": corpus.documents,
         "without_uri": corpus.without_uri,
         "images": corpus.images,
-        "missed": corpus.missed,
+        "missed": corpus.missed_count,
         "empty": corpus.empty,
-        "words_an_image": corpus.words_an_image,
-        "distinct": len(corpus.figures),
+        "words_an_image": corpus.mean_tokens,
+        "distinct": len(corpus.token_stats),
         "sample": asdict(corpus.sample) if corpus.sample else None,
         "words": [asdict(row) for row in shown.rows[:k]],
         "stop_words": {"flat": shown.flat, "words": [row.word for row in shown.stop_words]},
         "dead": {
-            "vocabulary": shown.told.of,
-            "why": shown.told.why or None,
-            "words_in_it": len(shown.told.words),
-            "count": shown.dead_count,
-            "words": list(shown.dead),
+            "vocabulary": shown.vocabulary.source,
+            "why": shown.vocabulary.reason or None,
+            "words_in_it": len(shown.vocabulary.tokens),
+            "count": shown.unused_count,
+            "words": list(shown.unused),
         },
     }
 
 
-def to_rows(shown: View, k: int | None) -> Iterable[tuple[str | int | float | bool, ...]]:
+def build_vocabulary_rows(shown: VocabularyView, k: int | None) -> Iterable[tuple[str | int | float | bool, ...]]:
     """Yield one row per token, with the columns of the header."""
     stop = {row.word for row in shown.stop_words}
     for row in shown.rows[:k]:
@@ -127,29 +129,29 @@ def to_rows(shown: View, k: int | None) -> Iterable[tuple[str | int | float | bo
         )
 
 
-def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
+def format_vocabulary(shown: VocabularyView, k: int, index: str, canvas: TerminalInfo) -> list[Text]:
     """Format a table of the tokens, and remarks on the others. Pure."""
-    corpus, holds = shown.corpus, shown.known.holds
+    corpus, holds = shown.corpus, shown.index_info.content_type
     one = holds.removesuffix("s")
-    each = f"{corpus.words_an_image:.1f} words {'an' if holds == 'images' else 'a'} {one}"
-    head = f"{index}: {corpus.images:,} {holds}, {each}, {len(corpus.figures):,} different words"
-    made = [plain_line(f"{head} ({shown.known.model})", canvas, "bold")]
+    each = f"{corpus.mean_tokens:.1f} words {'an' if holds == 'images' else 'a'} {one}"
+    head = f"{index}: {corpus.images:,} {holds}, {each}, {len(corpus.token_stats):,} different words"
+    made = [format_line(f"{head} ({shown.index_info.model})", canvas, "bold")]
     if corpus.empty:
-        made.append(plain_line(f"{corpus.empty:,} {holds} have no word, so no query finds them", canvas, "yellow"))
+        made.append(format_line(f"{corpus.empty:,} {holds} have no word, so no query finds them", canvas, "yellow"))
     if shown.rows:
-        made += _table(shown.rows[:k], {row.word for row in shown.stop_words}, holds, canvas)
-    elif corpus.figures:
-        made.append(plain_line(f"no {one} has a matching word (--match, --min-df)", canvas, "yellow"))
+        made += _format_table(shown.rows[:k], {row.word for row in shown.stop_words}, holds, canvas)
+    elif corpus.token_stats:
+        made.append(format_line(f"no {one} has a matching word (--match, --min-df)", canvas, "yellow"))
     if len(shown.rows) > k:
         more = len(shown.rows) - k
-        made.append(plain_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))
-    return [*made, *_stop_lines(shown, canvas), *_dead_lines(shown, canvas)]
+        made.append(format_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))
+    return [*made, *_format_stop_words(shown, canvas), *_format_unused(shown, canvas)]
 
 
-def _table(rows: Sequence[WordFigures], stop: set[str], holds: str, canvas: Canvas) -> list[Text]:
-    words = [_cut(visible(row.word, canvas.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
+def _format_table(rows: Sequence[TokenStats], stop: set[str], holds: str, canvas: TerminalInfo) -> list[Text]:
+    words = [_truncate_cells(escape_control(row.word, canvas.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
     cells = max(4, *map(cell_len, words))
-    names = [_cut(visible(_name(row.example), canvas.encoding), _MOST_NAME_CELLS) for row in rows]
+    names = [_truncate_cells(escape_control(_get_file_name(row.example), canvas.encoding), _MOST_NAME_CELLS) for row in rows]
     counts = max(len(holds), *(len(f"{row.images:,}") for row in rows))
     with_bar = canvas.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
     titles = f"{holds:>{counts}}            mean     max   of all  flat  heaviest in"
@@ -157,45 +159,47 @@ def _table(rows: Sequence[WordFigures], stop: set[str], holds: str, canvas: Canv
     for row, word, name in zip(rows, words, names, strict=True):
         parts = [
             f"{row.images:>{counts},} {100 * row.share:>5.1f} %",
-            f"{number(row.mean):>6}",
-            f"{number(row.max):>6}",
+            f"{format_weight(row.mean):>6}",
+            f"{format_weight(row.max):>6}",
             f"{100 * row.weight_share:>5.2f} %",
         ]
-        drawn = (bar(row.share, _BAR_CELLS, canvas.encoding) + "  ", "green") if with_bar else ""
+        drawn = (render_bar(row.share, _BAR_CELLS, canvas.encoding) + "  ", "green") if with_bar else ""
         flat = (f"{row.flatness:>4.2f}", "yellow" if row.word in stop else "")
         padded = (word + " " * (cells - cell_len(word)), "cyan")
         made.append(Text.assemble("  ", padded, "  ", drawn, "  ".join(parts), "  ", flat, "  ", (name, "dim")))
     return made
 
 
-def _stop_lines(shown: View, canvas: Canvas) -> list[Text]:
+def _format_stop_words(shown: VocabularyView, canvas: TerminalInfo) -> list[Text]:
     stop = shown.stop_words
     if not stop:
         return []
-    named = ", ".join(visible(row.word) for row in stop[:_NAMED]) + (
-        f", {len(stop) - _NAMED:,} more" if len(stop) > _NAMED else ""
+    named = ", ".join(escape_control(row.word) for row in stop[:_MAX_NAMED]) + (
+        f", {len(stop) - _MAX_NAMED:,} more" if len(stop) > _MAX_NAMED else ""
     )
     share = 100 * sum(row.weight_share for row in stop)
     said = f"{len(stop):,} stop-word candidates (flatness {shown.flat:g} or more), {share:.1f} % of all weight: {named}"
-    return [plain_line(said, canvas, "yellow")]
+    return [format_line(said, canvas, "yellow")]
 
 
-def _dead_lines(shown: View, canvas: Canvas) -> list[Text]:
-    told = shown.told
-    whose = f"of {told.of}" if not told.why else f"of {told.of} ({told.why})"
-    said = "not seen in the sample" if shown.corpus.sample else f"in no {shown.known.holds.removesuffix('s')}"
+def _format_unused(shown: VocabularyView, canvas: TerminalInfo) -> list[Text]:
+    told = shown.vocabulary
+    whose = f"of {told.source}" if not told.reason else f"of {told.source} ({told.reason})"
+    said = "not seen in the sample" if shown.corpus.sample else f"in no {shown.index_info.content_type.removesuffix('s')}"
     return [
-        plain_line(f"{shown.dead_count:,} of the {len(told.words):,} words {whose} are {said} (--dead lists them)", canvas, "dim")
+        format_line(
+            f"{shown.unused_count:,} of the {len(told.tokens):,} words {whose} are {said} (--dead lists them)", canvas, "dim"
+        )
     ]
 
 
-def _name(uri: str) -> str:
+def _get_file_name(uri: str) -> str:
     """Return the last part of a path."""
-    return readable(uri).rstrip("/").rpartition("/")[2] or uri
+    return display_path(uri).rstrip("/").rpartition("/")[2] or uri
 
 
-def _cut(text: str, cells: int) -> str:
-    text = shortened(text, cells)
+def _truncate_cells(text: str, cells: int) -> str:
+    text = truncate_text(text, cells)
     while cell_len(text) > cells:
         text = text[:-1]
     return text

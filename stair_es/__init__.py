@@ -4,8 +4,8 @@ import os
 
 from stair_es._version import __version__
 from stair_es.types import SparseVector
-from stair_es.usage_reports import switch_off_usage_reports
+from stair_es.usage_reports import disable_usage_reports
 
-switch_off_usage_reports(os.environ)
+disable_usage_reports(os.environ)
 
 __all__ = ["SparseVector", "__version__"]

@@ -27,18 +27,18 @@ MAX_HITS = 10_000
 MAX_PIXELS = 128_000_000
 MAX_BYTES = 256 * 1024 * 1024
 THUMBNAIL_PX = 128
-KEEP = 1
+DEFAULT_RETAINED_INDICES = 1
 """Number of retired indices that an alias swap keeps."""
 
 
 @dataclass(frozen=True)
-class Home:
+class DataDir:
     """The data folder: jars, the data of the embedded node, fetched models."""
 
     path: Path
 
     @classmethod
-    def from_env(cls) -> Home:
+    def from_env(cls) -> DataDir:
         """Return the folder `$STAIR_ES_HOME`, or the platform's folder for user data."""
         given = os.environ.get(ENV_HOME)
         return cls(Path(given).expanduser().absolute() if given else user_data_path("stair-es"))

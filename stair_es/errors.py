@@ -30,7 +30,7 @@
 All of them take positional arguments only, so that they can be pickled on the way back from a Ray worker.
 """
 
-SOME_DEAD = 3
+EXIT_PARTIAL_FAILURE = 3
 """Exit code of a run that finished with failed images. Not an error: the run has a report."""
 
 
@@ -88,7 +88,7 @@ class ReadError(StairError):
     """An image whose bytes can't be read."""
 
 
-class TryLater(ReadError):
+class RetryLater(ReadError):
     """An image whose host asks to wait before the next request."""
 
     def __init__(self, message: str, remedy: str = "", host: str = "", wait_s: float = 0.0) -> None:
@@ -142,7 +142,7 @@ class MissingModule(ClusterError):
     """A cluster without the module that provides a field type or a query."""
 
 
-class IndexAway(ClusterError):
+class IndexNotFound(ClusterError):
     """An index that doesn't exist (any more)."""
 
 

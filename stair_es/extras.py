@@ -7,7 +7,7 @@ from types import ModuleType
 from stair_es.errors import MissingExtra
 
 
-def need(module: str, extra: str) -> ModuleType:
+def import_optional(module: str, extra: str) -> ModuleType:
     """Import an optional module.
 
     Args:
@@ -25,7 +25,7 @@ def need(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise _missing(error.name, extra) from None
+        raise _build_missing_error(error.name, extra) from None
 
 
 def is_installed(*modules: str) -> bool:
@@ -37,10 +37,10 @@ def check_installed(*modules: str, extra: str) -> None:
     """Raise MissingExtra if one of these modules isn't installed, naming the extra that provides it. None is imported."""
     for module in modules:
         if not is_installed(module):
-            raise _missing(module, extra)
+            raise _build_missing_error(module, extra)
 
 
-def _missing(module: str, extra: str) -> MissingExtra:
+def _build_missing_error(module: str, extra: str) -> MissingExtra:
     return MissingExtra(
         f"this needs the package {module!r}, which isn't installed", f"Install it with: pip install 'stair-es[{extra}]'"
     )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def make_folder(folder: Path) -> None:
+def make_owner_folder(folder: Path) -> None:
     """Make a folder and its missing parents, accessible to their owner only (0700). Existing folders stay unchanged.
 
     Raises:
@@ -17,7 +17,7 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def make_private(folder: Path) -> None:
+def make_private_folder(folder: Path) -> None:
     """Make a folder as `make_owner_folder` does, and restrict an existing one of this user to its owner.
 
     Only for folders that only stair-es uses: other folders may be shared on purpose, as may the target of a symbolic link, which
@@ -26,7 +26,7 @@ def make_private(folder: Path) -> None:
     Raises:
         OSError: If it can't be created.
     """
-    make_folder(folder)
+    make_owner_folder(folder)
     if hasattr(os, "geteuid") and not folder.is_symlink():
         seen = folder.stat()
         if seen.st_mode & 0o077 and seen.st_uid == os.geteuid():

@@ -5,7 +5,7 @@ A package adds a source, an encoder, an enricher or a sink by naming an object i
     [project.entry-points."stair_es.enrichers"]
     blur-faces = "my_package.blur:KIND"
 
-The objects implement the Protocols `SourceKind`, `EncoderKind`, `EnricherKind` and `SinkKind` of `stair_es.api`. `API_VERSION`
+The objects implement the Protocols `SourceKind`, `EncoderPlugin`, `EnricherKind` and `SinkKind` of `stair_es.api`. `API_VERSION`
 is raised when one of them changes incompatibly.
 """
 
@@ -19,17 +19,17 @@ from typing import Any, Literal, TypeAlias, get_args
 from stair_es.errors import PluginError
 
 API_VERSION = 1
-OURS = "stair-es"
+BUILTIN_DISTRIBUTION = "stair-es"
 
-Group: TypeAlias = Literal["sources", "encoders", "enrichers", "sinks"]
-GROUPS: tuple[Group, ...] = get_args(Group)
+PluginGroup: TypeAlias = Literal["sources", "encoders", "enrichers", "sinks"]
+PLUGIN_GROUPS: tuple[PluginGroup, ...] = get_args(PluginGroup)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
     """An entry point that is not loaded yet."""
 
-    group: Group
+    group: PluginGroup
     name: str
     distribution: str
     """The package that provides it; `stair-es` for built-in plugins."""
@@ -61,7 +61,7 @@ class Plugin:
 
 
 @lru_cache
-def found(group: Group) -> tuple[Plugin, ...]:
+def list_plugins(group: PluginGroup) -> tuple[Plugin, ...]:
     """List the plugins of a group, third-party ones first, each sorted by name, so that a plugin can replace a built-in."""
     plugins = {
         (point.name, point.value): Plugin(
@@ -73,14 +73,14 @@ def found(group: Group) -> tuple[Plugin, ...]:
         )
         for point in entry_points(group=f"stair_es.{group}")
     }
-    return tuple(sorted(plugins.values(), key=lambda plugin: (plugin.distribution == OURS, plugin.name)))
+    return tuple(sorted(plugins.values(), key=lambda plugin: (plugin.distribution == BUILTIN_DISTRIBUTION, plugin.name)))
 
 
-def names(group: Group) -> tuple[str, ...]:
+def list_plugin_names(group: PluginGroup) -> tuple[str, ...]:
     """List the names of a group's plugins in alphabetical order."""
-    return tuple(sorted({plugin.name for plugin in found(group)}))
+    return tuple(sorted({plugin.name for plugin in list_plugins(group)}))
 
 
-def named(group: Group, name: str) -> Plugin | None:
+def get_plugin(group: PluginGroup, name: str) -> Plugin | None:
     """Return the plugin of a group with this name, or None. A third-party plugin takes precedence over a built-in."""
-    return next((plugin for plugin in found(group) if plugin.name == name), None)
+    return next((plugin for plugin in list_plugins(group) if plugin.name == name), None)

@@ -25,44 +25,44 @@ if TYPE_CHECKING:
     from stair_es.types import Json
 
 POLICY_VERSION = 1
-LIGHTEST = 2.0**-126
+MIN_WEIGHT = 2.0**-126
 """Smallest weight: engines store float32 and reject subnormal numbers."""
 _KNOWN = ("stair_es_policy", "name", "mute", "cap", "rename", "merge")
 _FORM = 'Write it like {"stair_es_policy": 1, "mute": ["a"], "cap": {"b": 0.5}, "rename": {"c": "d"}, "merge": {"e": ["f"]}}.'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Undo:
+class PolicyUndo:
     """What restores the original vector exactly."""
 
-    words: Mapping[str, float] = field(default_factory=dict)
+    tokens: Mapping[str, float] = field(default_factory=dict)
     """Tokens that a policy removed or changed, with their original weights."""
-    added: tuple[str, ...] = ()
+    added_tokens: tuple[str, ...] = ()
     """Tokens that the original vector didn't have."""
 
     def __bool__(self) -> bool:
-        return bool(self.words or self.added)
+        return bool(self.tokens or self.added_tokens)
 
     def restore(self, vector: SparseVector) -> SparseVector:
         """Return the vector as it was before the policy."""
-        kept = {word: weight for word, weight in vector if word not in self.added}
-        return SparseVector.from_mapping({**kept, **self.words})
+        kept = {word: weight for word, weight in vector if word not in self.added_tokens}
+        return SparseVector.from_mapping({**kept, **self.tokens})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steered:
+class PolicyResult:
     """A vector after a policy."""
 
     vector: SparseVector
     """May be empty: the document stays in the index, but no token matches it."""
-    undo: Undo
+    undo: PolicyUndo
     """Empty if the policy changed nothing."""
     rules: tuple[str, ...]
     """Rules that changed the vector, as in `TokenPolicy.rules`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordPolicy:
+class TokenPolicy:
     """Rules over unescaped tokens. Build it from JSON with `load_policy` or `parse_policy`.
 
     Raises:
@@ -79,14 +79,14 @@ class WordPolicy:
     """Token -> other tokens that it replaces."""
 
     def __post_init__(self) -> None:
-        sources = self._check_moves()
+        sources = self._check_replacements()
         self._check_mute(sources)
         self._check_cap(sources)
 
-    def _check_moves(self) -> Mapping[str, str]:
+    def _check_replacements(self) -> Mapping[str, str]:
         """Check the replacements, and return the place of the rule of each replaced token."""
         sources: dict[str, str] = {}
-        for place, source, target in self._moves():
+        for place, source, target in self._list_replacements():
             if source == target:
                 raise ResourceError(f"{place}: {source!r} is replaced by itself", "Remove it.")
             if source in sources:
@@ -94,7 +94,7 @@ class WordPolicy:
                     f"{place}: {source!r} has a rule already, {sources[source]}", "A token can have only one replacement."
                 )
             sources[source] = place
-        for place, _, target in self._moves():
+        for place, _, target in self._list_replacements():
             if target in sources:
                 raise ResourceError(
                     f"{place}: {target!r} is itself replaced, by {sources[target]}",
@@ -103,10 +103,10 @@ class WordPolicy:
         return sources
 
     def _check_mute(self, sources: Mapping[str, str]) -> None:
-        targets = {target: place for place, _, target in self._moves()}
+        targets = {target: place for place, _, target in self._list_replacements()}
         muted: dict[str, str] = {}
         for i, word in enumerate(self.mute):
-            self._check_end(f"mute[{i}]", word, sources)
+            self._check_not_replaced(f"mute[{i}]", word, sources)
             if word in targets or word in muted:
                 by = targets.get(word) or muted[word]
                 raise ResourceError(
@@ -116,20 +116,20 @@ class WordPolicy:
 
     def _check_cap(self, sources: Mapping[str, str]) -> None:
         for word, most in self.cap.items():
-            self._check_end(f"cap.{word}", word, sources)
+            self._check_not_replaced(f"cap.{word}", word, sources)
             if word in self.mute:
                 raise ResourceError(f"cap.{word}: {word!r} is muted", "Keep one of the two.")
-            if not (math.isfinite(most) and most >= LIGHTEST):
+            if not (math.isfinite(most) and most >= MIN_WEIGHT):
                 raise ResourceError(
                     f"cap.{word}: no weight can be {most:g}", "Give a number above 0; to remove a token, mute it."
                 )
 
     @staticmethod
-    def _check_end(place: str, word: str, sources: Mapping[str, str]) -> None:
+    def _check_not_replaced(place: str, word: str, sources: Mapping[str, str]) -> None:
         if word in sources:
             raise ResourceError(f"{place}: {word!r} is replaced before that, by {sources[word]}", "Use its replacement.")
 
-    def _moves(self) -> Iterator[tuple[str, str, str]]:
+    def _list_replacements(self) -> Iterator[tuple[str, str, str]]:
         """Yield place in the file, token and replacement."""
         for source, target in self.rename.items():
             yield f"rename.{source}", source, target
@@ -138,19 +138,19 @@ class WordPolicy:
                 yield f"merge.{target}[{i}]", source, target
 
     @cached_property
-    def becomes(self) -> Mapping[str, str]:
+    def replacements(self) -> Mapping[str, str]:
         """Token -> its replacement, by `rename` and `merge` alike."""
-        return {source: target for _, source, target in self._moves()}
+        return {source: target for _, source, target in self._list_replacements()}
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def tokens(self) -> tuple[str, ...]:
         """Tokens that the policy affects, sorted: it leaves a vector without any of them unchanged."""
-        return tuple(sorted({*self.becomes, *self.mute, *self.cap}))
+        return tuple(sorted({*self.replacements, *self.mute, *self.cap}))
 
     @property
     def rules(self) -> tuple[str, ...]:
         """One phrase per rule: `mute egyptian`, `cap dog`, `dogs -> dog`."""
-        moves = (_move(*move) for move in self.becomes.items())
+        moves = (_format_replacement(*move) for move in self.replacements.items())
         return (*moves, *(f"mute {word}" for word in self.mute), *(f"cap {word}" for word in self.cap))
 
     @cached_property
@@ -158,7 +158,7 @@ class WordPolicy:
         """8 hex digits that identify the rules; the name and the order in the file don't count."""
         parts = [
             POLICY_VERSION,
-            sorted(self.becomes.items()),
+            sorted(self.replacements.items()),
             sorted(self.mute),
             sorted((word, float(most)) for word, most in self.cap.items()),
         ]
@@ -181,14 +181,14 @@ class WordPolicy:
             "merge": merge,
         }
 
-    def apply(self, vector: SparseVector) -> Steered:
+    def apply(self, vector: SparseVector) -> PolicyResult:
         """Return the vector to index under this policy, and what restores the original."""
         before, rules = vector.to_dict(), []
         after: dict[str, float] = {}
         for word, weight in before.items():
-            target = self.becomes.get(word, word)
+            target = self.replacements.get(word, word)
             if target != word:
-                rules.append(_move(word, target))
+                rules.append(_format_replacement(word, target))
             after[target] = max(weight, after.get(target, 0.0))
         for word in self.mute:
             if after.pop(word, None) is not None:
@@ -198,40 +198,40 @@ class WordPolicy:
                 after[word] = most
                 rules.append(f"cap {word}")
         changed = {word: weight for word, weight in before.items() if after.get(word) != weight}
-        undo = Undo(words=changed, added=tuple(sorted(after.keys() - before.keys())))
-        return Steered(vector=SparseVector.from_mapping(after), undo=undo, rules=tuple(rules))
+        undo = PolicyUndo(tokens=changed, added_tokens=tuple(sorted(after.keys() - before.keys())))
+        return PolicyResult(vector=SparseVector.from_mapping(after), undo=undo, rules=tuple(rules))
 
-    def asked(self, vector: SparseVector) -> SparseVector:
+    def rewrite_query(self, vector: SparseVector) -> SparseVector:
         """Rewrite a query vector for an index with this policy: its tokens are replaced as in the documents.
 
         Muting and capping are not applied: they concern documents, and a muted token matches nothing anyway.
         """
         moved: dict[str, float] = {}
         for word, weight in vector:
-            target = self.becomes.get(word, word)
+            target = self.replacements.get(word, word)
             moved[target] = max(weight, moved.get(target, 0.0))
         return SparseVector.from_mapping(moved)
 
 
-def _move(source: str, target: str) -> str:
+def _format_replacement(source: str, target: str) -> str:
     return f"{source} -> {target}"
 
 
-def read(path: Path) -> WordPolicy:
+def load_policy(path: Path) -> TokenPolicy:
     """Load a policy from a file; without a name in the file, it is named like the file.
 
     Raises:
         ResourceError: If the file can't be read or isn't a valid policy; names the place in the file.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicate_keys)
     except (OSError, ValueError, RecursionError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise ResourceError(f"can't read the policy {path}: {said}", _FORM) from error
-    return parsed(value, f"policy {path}", name=path.stem)
+    return parse_policy(value, f"policy {path}", name=path.stem)
 
 
-def parsed(value: object, where: str, *, name: str = "") -> WordPolicy:
+def parse_policy(value: object, where: str, *, name: str = "") -> TokenPolicy:
     """Parse a policy from a JSON value.
 
     Args:
@@ -243,13 +243,13 @@ def parsed(value: object, where: str, *, name: str = "") -> WordPolicy:
         ResourceError: If it isn't a valid policy.
     """
     try:
-        return _parsed(value, name)
+        return _parse_body(value, name)
     except ResourceError as error:
         raise ResourceError(f"{where}: {error.message}", error.remedy) from None
 
 
-def _parsed(value: object, name: str) -> WordPolicy:
-    body = _object(value, "the whole")
+def _parse_body(value: object, name: str) -> TokenPolicy:
+    body = _parse_object(value, "the whole")
     version = body.get("stair_es_policy")
     if version != POLICY_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > POLICY_VERSION
@@ -260,16 +260,20 @@ def _parsed(value: object, name: str) -> WordPolicy:
         raise ResourceError(f"{unknown[0]}: no such rule", f"Known are {', '.join(_KNOWN[1:])}.")
     if not isinstance(body.get("name", ""), str):
         raise ResourceError("name: not a text", _FORM)
-    policy = WordPolicy(
-        name=_word(body.get("name", ""), "name") or name,
-        mute=_words(body.get("mute", []), "mute"),
-        cap={_word(word, "cap"): _number(most, f"cap.{word}") for word, most in _object(body.get("cap", {}), "cap").items()},
+    policy = TokenPolicy(
+        name=_parse_token(body.get("name", ""), "name") or name,
+        mute=_parse_tokens(body.get("mute", []), "mute"),
+        cap={
+            _parse_token(word, "cap"): _parse_weight(most, f"cap.{word}")
+            for word, most in _parse_object(body.get("cap", {}), "cap").items()
+        },
         rename={
-            _word(old, "rename"): _word(new, f"rename.{old}") for old, new in _object(body.get("rename", {}), "rename").items()
+            _parse_token(old, "rename"): _parse_token(new, f"rename.{old}")
+            for old, new in _parse_object(body.get("rename", {}), "rename").items()
         },
         merge={
-            _word(word, "merge"): _words(others, f"merge.{word}")
-            for word, others in _object(body.get("merge", {}), "merge").items()
+            _parse_token(word, "merge"): _parse_tokens(others, f"merge.{word}")
+            for word, others in _parse_object(body.get("merge", {}), "merge").items()
         },
     )
     if not policy.rules:
@@ -277,7 +281,7 @@ def _parsed(value: object, name: str) -> WordPolicy:
     return policy
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object, and reject duplicate keys: `json` would silently keep the last one."""
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -286,19 +290,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _object(value: object, place: str) -> Mapping[str, Any]:
+def _parse_object(value: object, place: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ResourceError(f"{place}: not an object", _FORM)
     return value
 
 
-def _words(value: object, place: str) -> tuple[str, ...]:
+def _parse_tokens(value: object, place: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ResourceError(f"{place}: not a list of words", _FORM)
-    return tuple(_word(word, f"{place}[{i}]") for i, word in enumerate(value))
+    return tuple(_parse_token(word, f"{place}[{i}]") for i, word in enumerate(value))
 
 
-def _word(value: object, place: str) -> str:
+def _parse_token(value: object, place: str) -> str:
     if not isinstance(value, str):
         raise ResourceError(f"{place}: {json.dumps(value)} is not a word", _FORM)
     try:
@@ -308,7 +312,7 @@ def _word(value: object, place: str) -> str:
     return value
 
 
-def _number(value: object, place: str) -> float:
+def _parse_weight(value: object, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ResourceError(f"{place}: {json.dumps(value)} is not a number", _FORM)
     try:

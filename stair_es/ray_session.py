@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stair_es.errors import StairError, UsageError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.urls import MASK
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @contextmanager
-def session(extra: str, address: str | None, *, error: type[StairError], instead: str) -> Iterator[Any]:
+def open_ray_session(extra: str, address: str | None, *, error: type[StairError], instead: str) -> Iterator[Any]:
     """Open a Ray session for a run, or use the caller's open one. Ray's own logs are suppressed.
 
     A session that is started here listens on this machine only, requires a token that only this process and its children know,
@@ -56,17 +56,17 @@ def session(extra: str, address: str | None, *, error: type[StairError], instead
         yield running
         return
     cluster = None if address == "local" else address
-    what = f"join the Ray cluster at {mask_address(cluster)}" if cluster else "start Ray on this machine"
-    with nullcontext({"address": cluster}) if cluster else _private(error, instead) as options:
-        ray = need("ray", extra)
+    what = f"join the Ray cluster at {mask_ray_address(cluster)}" if cluster else "start Ray on this machine"
+    with nullcontext({"address": cluster}) if cluster else _prepare_local_options(error, instead) as options:
+        ray = import_optional("ray", extra)
         if cluster:
-            knock(cluster, error, instead)
-        with _quiet(ray), _connected(ray, options, what, error, instead):
+            check_ray_address(cluster, error, instead)
+        with _redirect_ray_output(ray), _connect_ray(ray, options, what, error, instead):
             yield ray
 
 
 @contextmanager
-def _connected(ray: Any, options: dict[str, Any], what: str, error: type[StairError], instead: str) -> Iterator[None]:  # noqa: ANN401
+def _connect_ray(ray: Any, options: dict[str, Any], what: str, error: type[StairError], instead: str) -> Iterator[None]:  # noqa: ANN401
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as failed:
@@ -79,7 +79,7 @@ def _connected(ray: Any, options: dict[str, Any], what: str, error: type[StairEr
 
 
 @contextmanager
-def _private(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
+def _prepare_local_options(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
     """Yield the options of a private session on this machine. Enter it before Ray is imported, which reads the variables."""
     asked = os.environ.get("RAY_TMPDIR")
     above = asked or tempfile.gettempdir()
@@ -94,13 +94,13 @@ def _private(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
         made = tempfile.TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True)
     except OSError as failed:
         raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or name another folder: RAY_TMPDIR.") from failed
-    os.environ.update(_closing(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
+    os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
     with made as folder:
         # Ray opens the innermost folder to all users, so it gets one of its own.
         yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}
 
 
-def _closing(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
+def _build_auth_variables(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
     """Return the variables that make a session private, without those that the user set.
 
     Args:
@@ -109,18 +109,18 @@ def _closing(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
     """
     made = {} if imported else {_LOOPBACK: "0", _AUTH_MODE: "token"}
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(environ):
-        made["RAY_AUTH_TOKEN"] = _token()
+        made["RAY_AUTH_TOKEN"] = _get_auth_token()
     return {name: value for name, value in made.items() if name not in environ}
 
 
 @cache
-def _token() -> str:
+def _get_auth_token() -> str:
     """Return the token of this process. Its variables stay set: Ray keeps the first token that it reads."""
     return secrets.token_hex(32)
 
 
 @contextmanager
-def _quiet(ray: Any) -> Iterator[None]:  # noqa: ANN401
+def _redirect_ray_output(ray: Any) -> Iterator[None]:  # noqa: ANN401
     """Log what Ray would print to stdout about retried tasks: stdout is for results only.
 
     Ray has no option for this: one of its threads prints what the nodes report, whatever `log_to_driver` says.
@@ -137,12 +137,12 @@ def _quiet(ray: Any) -> Iterator[None]:  # noqa: ANN401
         worker.print_to_stdstream = printing
 
 
-def mask_address(address: str) -> str:
+def mask_ray_address(address: str) -> str:
     """Return the address, or `***` if it is invalid: it may contain a login, or be a secret itself."""
     return address if _ADDRESS.fullmatch(address) else MASK
 
 
-def knock(address: str, error: type[StairError], instead: str) -> None:
+def check_ray_address(address: str, error: type[StairError], instead: str) -> None:
     """Check that something listens at `host:port` or `ray://host:port`: Ray itself would keep trying for minutes.
 
     Args:

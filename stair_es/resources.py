@@ -10,7 +10,7 @@ from typing import Any, Literal
 from stair_es.errors import ResourceError
 
 
-def load(kind: Literal["mappings", "pipelines"], name: str, override: Path | None = None) -> dict[str, Any]:
+def load_json_resource(kind: Literal["mappings", "pipelines"], name: str, override: Path | None = None) -> dict[str, Any]:
     """Load a packaged JSON body, or a custom file in its place.
 
     Args:

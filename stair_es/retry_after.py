@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 
-def seconds_of(retry_after: str) -> float | None:
+def parse_retry_after(retry_after: str) -> float | None:
     """Parse a `Retry-After` header (seconds or a date) into seconds from now; None if it is invalid."""
     value = retry_after.strip()
     if value.isascii() and value.isdigit():

@@ -16,8 +16,8 @@ QUERY_FLOOR_MS = 0.7
 HOT_BYTES = 205
 """Bytes per image that searches read: postings 98, terms 107."""
 THUMBNAIL_BYTES, BARE_BYTES = 3339, 861
-DISK_SHARE, CORE_SHARE, HEAP_SHARE, MOST_HEAP_GB = 0.85, 0.5, 0.5, 31.0
-MOST_SHARD_IMAGES, MOST_SHARDS = 2_147_483_519, 1024
+DISK_SHARE, CORE_SHARE, HEAP_SHARE, MAX_HEAP_GB = 0.85, 0.5, 0.5, 31.0
+MAX_SHARD_IMAGES, MAX_SHARDS = 2_147_483_519, 1024
 """Limits of Lucene per shard, and of the engines per index by default."""
 
 
@@ -56,10 +56,10 @@ class SizingInputs:
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
                 bound = "0 or more" if name in _MAY_BE_ZERO else "more than 0"
                 raise UsageError(f"--{name.replace('_', '-')} can't be {value:g}", f"Give a number that is {bound}.")
-        if self.shard_images > MOST_SHARD_IMAGES:
+        if self.shard_images > MAX_SHARD_IMAGES:
             raise UsageError(
                 f"--shard-images can't be {self.shard_images:,}",
-                f"A shard takes {MOST_SHARD_IMAGES:,} documents at most (Lucene).",
+                f"A shard takes {MAX_SHARD_IMAGES:,} documents at most (Lucene).",
             )
 
     @property
@@ -72,12 +72,12 @@ _MAY_BE_ZERO = frozenset({"images", "replicas", "rebuild", "queries_per_s", "nod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
+class SizingEstimate:
     """The numbers that a plan is made of."""
 
     primary_gb: float
     """One copy of all documents."""
-    by_size: int
+    shards_by_size: int
     """Number of shards within the size limit."""
     shards: int
     """At least `shards_by_size`, and enough for one copy of a shard on each node."""
@@ -91,17 +91,17 @@ class Needs:
     """CPU time of one query in one shard, in ms of one core."""
     cores: float
     """For all queries, at the utilization `CORE_SHARE`."""
-    by_disk: int
+    nodes_by_disk: int
     """Number of nodes that have enough disk."""
-    by_memory: int
-    by_cores: int
+    nodes_by_memory: int
+    nodes_by_cores: int
     nodes: int
     """The largest of these, and at least one node per copy."""
     encode_h: float
     write_h: float
 
 
-def compute_needs(given: SizingInputs) -> Needs:
+def estimate_resources(given: SizingInputs) -> SizingEstimate:
     """Estimate the resources for the images.
 
     A node is only used if it holds a shard, so there are at least as many shard copies as nodes. The disks, the memory and the
@@ -117,7 +117,7 @@ def compute_needs(given: SizingInputs) -> Needs:
     primary_gb = given.images * given.bytes_per_document / 1e9
     stored_gb = primary_gb * copies * (1 + given.rebuild)
     hot_gb = given.images * HOT_BYTES * copies / 1e9
-    heap_gb = min(given.node_memory_gb * HEAP_SHARE, MOST_HEAP_GB)
+    heap_gb = min(given.node_memory_gb * HEAP_SHARE, MAX_HEAP_GB)
     by_disk = math.ceil(stored_gb / (given.node_disk_gb * DISK_SHARE))
     by_memory = math.ceil(hot_gb / (given.node_memory_gb - heap_gb))
     work_ms = given.core_ms * given.images / 1e6
@@ -128,19 +128,19 @@ def compute_needs(given: SizingInputs) -> Needs:
     by_cores = math.ceil(cores / given.node_cores)
     nodes = max(copies, by_disk, by_memory, by_cores)
     if nodes > copies * shards:
-        raise _too_many_queries(given)
-    return Needs(
+        raise _build_query_load_error(given)
+    return SizingEstimate(
         primary_gb=primary_gb,
-        by_size=by_size,
+        shards_by_size=by_size,
         shards=shards,
         stored_gb=stored_gb,
         hot_gb=hot_gb,
         heap_gb=heap_gb,
         shard_ms=max(QUERY_FLOOR_MS, work_ms / shards),
         cores=cores,
-        by_disk=by_disk,
-        by_memory=by_memory,
-        by_cores=by_cores,
+        nodes_by_disk=by_disk,
+        nodes_by_memory=by_memory,
+        nodes_by_cores=by_cores,
         nodes=nodes,
         encode_h=given.images / given.encoder_images_per_s / given.encoders / 3600,
         write_h=given.images * copies / given.node_docs_per_s / nodes / 3600,
@@ -152,7 +152,7 @@ def _count_cores(given: SizingInputs, query_ms: float) -> float:
     return given.queries_per_s * query_ms / 1000 / CORE_SHARE
 
 
-def _too_many_queries(given: SizingInputs) -> UsageError:
+def _build_query_load_error(given: SizingInputs) -> UsageError:
     copies = math.ceil(_count_cores(given, QUERY_FLOOR_MS) / given.node_cores)
     return UsageError(
         f"--replicas {given.replicas} can't answer {given.queries_per_s:,.0f} queries a second: a query takes at least "

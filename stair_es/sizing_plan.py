@@ -12,19 +12,19 @@ from stair_es.sizing import (
     CORE_SHARE,
     DISK_SHARE,
     HOT_BYTES,
-    MOST_SHARDS,
+    MAX_SHARDS,
     QUERY_FLOOR_MS,
     THUMBNAIL_BYTES,
-    Needs,
+    SizingEstimate,
     SizingInputs,
-    compute_needs,
+    estimate_resources,
 )
 
-HOURS_A_MONTH = 730
+HOURS_PER_MONTH = 730
 GIVEN = "given"
 _LEAST = 0.001
 
-ORIGINS: Mapping[str, str] = {
+DEFAULT_ORIGINS: Mapping[str, str] = {
     "encoder_images_per_s": "measured: stair-mini on two CPU cores, benchmarks/ingest.py",
     "encoders": "assumed",
     "node_docs_per_s": "measured: one node and its client on two cores, benchmarks/sink.py",
@@ -44,7 +44,7 @@ ORIGINS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class SizingFigure:
     """A number and its origin."""
 
     name: str
@@ -56,31 +56,31 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SizingPlan:
     """Inputs, results and remarks."""
 
-    inputs: tuple[Figure, ...]
-    results: tuple[Figure, ...]
+    inputs: tuple[SizingFigure, ...]
+    results: tuple[SizingFigure, ...]
     remarks: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON."""
 
-        def told(figures: tuple[Figure, ...]) -> dict[str, Any]:
+        def serialize_figures(figures: tuple[SizingFigure, ...]) -> dict[str, Any]:
             return {each.name: {"value": each.value, "text": each.text, "from": each.origin} for each in figures}
 
-        return {"inputs": told(self.inputs), "plan": told(self.results), "remarks": list(self.remarks)}
+        return {"inputs": serialize_figures(self.inputs), "plan": serialize_figures(self.results), "remarks": list(self.remarks)}
 
 
-def make_plan(given: SizingInputs, named: Collection[str] = ()) -> Plan:
+def make_sizing_plan(given: SizingInputs, named: Collection[str] = ()) -> SizingPlan:
     """Make the plan for the images.
 
     Args:
         given: All inputs.
         named: Names of the inputs that the user gave; the others are defaults, shown with their origin.
     """
-    needs = compute_needs(given)
-    return Plan(inputs=_list_inputs(given, named), results=_list_results(given, needs), remarks=_list_remarks(given, needs))
+    needs = estimate_resources(given)
+    return SizingPlan(inputs=_list_inputs(given, named), results=_list_results(given, needs), remarks=_list_remarks(given, needs))
 
 
 _LABELS: Mapping[str, tuple[str, str]] = {
@@ -103,18 +103,18 @@ _LABELS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _list_inputs(given: SizingInputs, named: Collection[str]) -> tuple[Figure, ...]:
+def _list_inputs(given: SizingInputs, named: Collection[str]) -> tuple[SizingFigure, ...]:
     listed = []
     for each in fields(given):
         value = given.core_ms if each.name == "query_ms" else getattr(given, each.name)
         if value is None or each.name == "question":  # a price that isn't given; `question` only selects `query_ms`
             continue
         label, unit = _LABELS[each.name]
-        text = ("yes" if value else "no") if isinstance(value, bool) else f"{_number(value)} {unit}".rstrip()
-        origin = GIVEN if each.name in {"images", *named} else ORIGINS[each.name]
+        text = ("yes" if value else "no") if isinstance(value, bool) else f"{_format_number(value)} {unit}".rstrip()
+        origin = GIVEN if each.name in {"images", *named} else DEFAULT_ORIGINS[each.name]
         if each.name == "query_ms" and origin != GIVEN:
             origin = f"{origin} ({'a text of 10 tokens' if given.question == 'text' else 'an image'})"
-        listed.append(Figure(name=each.name, label=label, value=value, text=text, origin=origin))
+        listed.append(SizingFigure(name=each.name, label=label, value=value, text=text, origin=origin))
     return tuple(listed)
 
 
@@ -122,16 +122,16 @@ _Row: TypeAlias = tuple[str, str, float, str, str]
 """Arguments of a `SizingFigure`."""
 
 
-def _list_results(given: SizingInputs, needs: Needs) -> tuple[Figure, ...]:
+def _list_results(given: SizingInputs, needs: SizingEstimate) -> tuple[SizingFigure, ...]:
     rows = (*_list_cluster(given, needs), *_list_load(given, needs), *_list_prices(given, needs))
     return tuple(
-        Figure(name=name, label=label, value=value, text=text, origin=origin) for name, label, value, text, origin in rows
+        SizingFigure(name=name, label=label, value=value, text=text, origin=origin) for name, label, value, text, origin in rows
     )
 
 
-def _list_cluster(given: SizingInputs, needs: Needs) -> Iterator[_Row]:
-    def row(name: str, label: str, value: float, unit: str, origin: str) -> _Row:
-        return name, label, value, f"{_number(value)} {unit}".rstrip(), origin
+def _list_cluster(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
+    def make_row(name: str, label: str, value: float, unit: str, origin: str) -> _Row:
+        return name, label, value, f"{_format_number(value)} {unit}".rstrip(), origin
 
     copies, indices = 1 + given.replicas, 1 + given.rebuild
     gb_each, images_each = needs.primary_gb / needs.shards, math.ceil(given.images / needs.shards)
@@ -139,44 +139,46 @@ def _list_cluster(given: SizingInputs, needs: Needs) -> Iterator[_Row]:
     read = f"{HOT_BYTES} bytes of postings and terms a document and copy: measured, benchmarks/query_bytes.py"
     bound = f"grows with its images: an upper bound; at least {QUERY_FLOOR_MS} ms"
     busy = f"queries a second x shards x ms of a shard, cores {CORE_SHARE:.0%} busy"
-    decisive = {"disk": needs.by_disk, "memory": needs.by_memory, "cores": needs.by_cores, "copies": copies}
+    decisive = {"disk": needs.nodes_by_disk, "memory": needs.nodes_by_memory, "cores": needs.nodes_by_cores, "copies": copies}
     most = ", ".join(f"{name} {count:,}" for name, count in decisive.items())
-    yield row("primary_gb", "documents", needs.primary_gb, "GB", "images x bytes of a document")
-    spread = "; so many that each node has one" if needs.shards > needs.by_size else ""
-    yield row("shards", "primary shards", needs.shards, "", f"{_number(gb_each)} GB, {images_each:,} images each{spread}")
-    yield row("stored_gb", "disk in all", needs.stored_gb, "GB", f"documents x {stored_as}")
-    yield row("hot_gb", "page cache in all", needs.hot_gb, "GB", read)
-    yield row("heap_gb", "heap of a node", needs.heap_gb, "GB", "half of the memory, at most 31 GB: the engines' guides")
-    yield row("shard_ms", "a query in one shard", needs.shard_ms, "ms", bound)
-    yield row("cores", "cores for queries", needs.cores, "", busy)
-    yield row("nodes", "nodes", needs.nodes, "", f"the most of {most}; disks {DISK_SHARE:.0%} full")
+    yield make_row("primary_gb", "documents", needs.primary_gb, "GB", "images x bytes of a document")
+    spread = "; so many that each node has one" if needs.shards > needs.shards_by_size else ""
+    yield make_row(
+        "shards", "primary shards", needs.shards, "", f"{_format_number(gb_each)} GB, {images_each:,} images each{spread}"
+    )
+    yield make_row("stored_gb", "disk in all", needs.stored_gb, "GB", f"documents x {stored_as}")
+    yield make_row("hot_gb", "page cache in all", needs.hot_gb, "GB", read)
+    yield make_row("heap_gb", "heap of a node", needs.heap_gb, "GB", "half of the memory, at most 31 GB: the engines' guides")
+    yield make_row("shard_ms", "a query in one shard", needs.shard_ms, "ms", bound)
+    yield make_row("cores", "cores for queries", needs.cores, "", busy)
+    yield make_row("nodes", "nodes", needs.nodes, "", f"the most of {most}; disks {DISK_SHARE:.0%} full")
 
 
-def _list_load(given: SizingInputs, needs: Needs) -> Iterator[_Row]:
+def _list_load(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
     hours = max(needs.encode_h, needs.write_h)
     in_a_day = max(1, math.ceil(given.images / given.encoder_images_per_s / 86_400))
     per_day = "images / 86,400 s / images/s of an encoder"
     written = "images x copies / what all nodes write, if that adds up; runs beside the encoding"
-    yield "encode_hours", "encoding", needs.encode_h, _hours(needs.encode_h), "images / images/s of all encoders"
-    yield "encoders_a_day", "encoders, to do it in a day", in_a_day, _number(in_a_day), per_day
-    yield "write_hours", "writing", needs.write_h, _hours(needs.write_h), written
-    yield "load_hours", "the first load", hours, _hours(hours), "the longer of the two"
+    yield "encode_hours", "encoding", needs.encode_h, _format_hours(needs.encode_h), "images / images/s of all encoders"
+    yield "encoders_a_day", "encoders, to do it in a day", in_a_day, _format_number(in_a_day), per_day
+    yield "write_hours", "writing", needs.write_h, _format_hours(needs.write_h), written
+    yield "load_hours", "the first load", hours, _format_hours(hours), "the longer of the two"
 
 
-def _list_prices(given: SizingInputs, needs: Needs) -> Iterator[_Row]:
+def _list_prices(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
     if given.encoder_price_per_hour is not None:
         cost = needs.encode_h * given.encoders * given.encoder_price_per_hour
-        yield "encode_cost", "price of encoding", cost, _number(cost), "hours x encoders x the price given"
+        yield "encode_cost", "price of encoding", cost, _format_number(cost), "hours x encoders x the price given"
     if given.node_price_per_hour is not None:
-        cost = needs.nodes * given.node_price_per_hour * HOURS_A_MONTH
-        yield "month_cost", "price of a month", cost, _number(cost), f"nodes x {HOURS_A_MONTH} hours x the price given"
+        cost = needs.nodes * given.node_price_per_hour * HOURS_PER_MONTH
+        yield "month_cost", "price of a month", cost, _format_number(cost), f"nodes x {HOURS_PER_MONTH} hours x the price given"
 
 
-def _list_remarks(given: SizingInputs, needs: Needs) -> tuple[str, ...]:
+def _list_remarks(given: SizingInputs, needs: SizingEstimate) -> tuple[str, ...]:
     remarks = []
-    if needs.shards > MOST_SHARDS:
+    if needs.shards > MAX_SHARDS:
         remarks.append(
-            f"an index has {MOST_SHARDS:,} shards at most by default: divide the images among several, or take larger shards"
+            f"an index has {MAX_SHARDS:,} shards at most by default: divide the images among several, or take larger shards"
         )
     if given.replicas == 0:
         remarks.append("without replicas the loss of any one node loses images, however many nodes there are: set --replicas 1")
@@ -187,7 +189,7 @@ def _list_remarks(given: SizingInputs, needs: Needs) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     """Format a number with three significant digits, without needless decimals."""
     if value == round(value):
         return f"{round(value):,}"
@@ -196,7 +198,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _hours(hours: float) -> str:
+def _format_hours(hours: float) -> str:
     if hours < 1:
-        return f"{_number(60 * hours)} min"
-    return f"{_number(hours)} h" if hours < 100 else f"{_number(hours)} h ({_number(hours / 24)} days)"
+        return f"{_format_number(60 * hours)} min"
+    return f"{_format_number(hours)} h" if hours < 100 else f"{_format_number(hours)} h ({_format_number(hours / 24)} days)"

@@ -19,9 +19,9 @@ Pixels: TypeAlias = "NDArray[np.uint8]"
 
 Floats: TypeAlias = "NDArray[np.float32]"
 
-Fit: TypeAlias = Literal["pad", "squash", "crop", "stretch"]
+ResizeMode: TypeAlias = Literal["pad", "squash", "crop", "stretch"]
 
-FITS_ON_DEMAND: tuple[Fit, ...] = ("pad", "crop", "stretch")
+RESIZE_MODE_CHOICES: tuple[ResizeMode, ...] = ("pad", "crop", "stretch")
 """Choices of `--fit`; `squash` can only be a model's default."""
 
 Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -37,7 +37,7 @@ class ImageSpec:
     """Side of the square."""
     background: tuple[int, int, int] = (255, 255, 255)
     """Colour behind transparent pixels, and of the padding."""
-    fit: Fit = "pad"
+    fit: ResizeMode = "pad"
     """How an image is made square: `pad` shows the whole image and pads the rest, `squash` distorts it slightly before it is
     padded, `crop` shows the middle, `stretch` distorts it.
     """
@@ -54,7 +54,7 @@ class SparseVector:
     Build it with `from_mapping` or `from_pairs`, which sort and check.
     """
 
-    features: tuple[str, ...]
+    tokens: tuple[str, ...]
     weights: tuple[float, ...]
 
     @classmethod
@@ -83,14 +83,14 @@ class SparseVector:
         return cls(features, tuple(w for _, w in ordered))
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.tokens)
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
-        return iter(zip(self.features, self.weights, strict=True))
+        return iter(zip(self.tokens, self.weights, strict=True))
 
     def top(self, k: int) -> SparseVector:
         """Return the `k` heaviest tokens as a vector."""
-        return SparseVector(self.features[:k], self.weights[:k])
+        return SparseVector(self.tokens[:k], self.weights[:k])
 
     def dot(self, other: SparseVector) -> float:
         """Return the exact dot product (`math.fsum` over the common tokens)."""

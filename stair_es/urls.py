@@ -10,12 +10,12 @@ from stair_es.errors import UsageError
 MASK = "***"
 
 
-def split_nodes(urls: str) -> list[str]:
+def split_node_urls(urls: str) -> list[str]:
     """Split comma-separated URLs, one per node; a comma may also be part of a password."""
     return re.split(r"\s*,\s*(?=https?://)", urls.strip())
 
 
-def parse_url(url: str, what: str, remedy: str) -> SplitResult:
+def parse_node_url(url: str, what: str, remedy: str) -> SplitResult:
     """Parse `http[s]://[user:password@]host[:port][/prefix]`.
 
     Args:
@@ -32,7 +32,7 @@ def parse_url(url: str, what: str, remedy: str) -> SplitResult:
     return urlsplit(url)
 
 
-def without_login(url: str) -> str:
+def remove_login(url: str) -> str:
     """Remove user and password from a URL."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
@@ -40,10 +40,10 @@ def without_login(url: str) -> str:
 
 def mask_urls(urls: str) -> str:
     """Return the URLs with `***` in place of each login; only `***` if one of them is invalid and may be a secret itself."""
-    parts = split_nodes(urls)
+    parts = split_node_urls(urls)
     if any(_find_flaw(part) for part in parts):
         return MASK
-    return ",".join(without_login(part).replace("://", f"://{MASK}@" if urlsplit(part).username else "://", 1) for part in parts)
+    return ",".join(remove_login(part).replace("://", f"://{MASK}@" if urlsplit(part).username else "://", 1) for part in parts)
 
 
 def _find_flaw(url: str) -> str:

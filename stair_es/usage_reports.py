@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
-SWITCHES = {
+OPT_OUT_VARIABLES = {
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -17,11 +17,11 @@ SWITCHES = {
 """Environment variable -> value, for onnxruntime, Ray, Hugging Face's libraries, and the common convention."""
 
 
-def switch_off_usage_reports(environ: MutableMapping[str, str]) -> None:
+def disable_usage_reports(environ: MutableMapping[str, str]) -> None:
     """Disable each report that the user hasn't configured.
 
     Args:
         environ: The environment; child processes inherit it.
     """
-    for name, value in SWITCHES.items():
+    for name, value in OPT_OUT_VARIABLES.items():
         environ.setdefault(name, value)

@@ -6,14 +6,14 @@ dot), and newer versions reject it; some reject an empty name. So `.` is written
 """
 
 
-def escape(word: str) -> str:
+def escape_feature(word: str) -> str:
     """Escape a token as a `rank_features` key."""
     if not word:
         return "%"
     return word.replace("%", "%25").replace(".", "%2E")
 
 
-def unescape(feature: str) -> str:
+def unescape_feature(feature: str) -> str:
     """Unescape a `rank_features` key: the inverse of `escape_feature`."""
     if feature == "%":
         return ""

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Begin with the long files, and leave tests of a GPU out where there is none."""
     items.sort(key=get_layer_rank)
     marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked and not cuda.is_there():
+    if marked and not cuda.is_cuda_available():
         config.hook.pytest_deselected(items=marked)
         items[:] = [item for item in items if item not in marked]
 
@@ -85,7 +85,7 @@ def plugin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[Any]:
     """Ray on this machine for all tests of a file: runs in this process take the session that they find."""
-    with ray_session.session("ray", None, error=StairError, instead="") as ray:
+    with ray_session.open_ray_session("ray", None, error=StairError, instead="") as ray:
         yield ray
 
 

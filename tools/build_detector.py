@@ -85,7 +85,7 @@ def read_convolutions(graph: dict[str, Any], tensors: dict[str, NDArray[Any]]) -
     nodes = graph["modelTopology"]["node"]
     biases = {node["input"][0]: node["input"][1] for node in nodes if node["op"] == "Add" and node["input"][1] in tensors}
     convolutions = []
-    for index in range(nanodet.CONVOLUTIONS):
+    for index in range(nanodet.CONVOLUTION_COUNT):
         name = f"PartitionedCall/convolution{f'_{index}' if index else ''}"
         kernel_name = next(node["input"][1] for node in nodes if node["name"] == name)
         kernel = tensors[kernel_name].transpose(3, 2, 0, 1)
@@ -93,7 +93,7 @@ def read_convolutions(graph: dict[str, Any], tensors: dict[str, NDArray[Any]]) -
         if index == 0:
             kernel = kernel[:, ::-1]  # the original takes blue, green, red
         if len(bias) == HEAD_CHANNELS:
-            kernel, bias = kernel[: nanodet.CLASSES], bias[: nanodet.CLASSES]
+            kernel, bias = kernel[: nanodet.COCO_CLASS_COUNT], bias[: nanodet.COCO_CLASS_COUNT]
         convolutions.append(Convolution(np.ascontiguousarray(kernel), bias))
     return convolutions
 

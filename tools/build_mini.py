@@ -25,20 +25,20 @@ import numpy as np
 import torch
 from mini_words import NamedClass
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.model import minilm_files, stair_checkpoint, stair_mini_files
 from stair_es.model.drawing_gate import DrawingGate
-from stair_es.model.image_network import load_network
-from stair_es.model.minilm import MAX_TOKENS, MiniLM
-from stair_es.model.stair_config import CARD_FILE, read_config
-from stair_es.model.stair_mini_files import Blend, ClassWords, Mini, NearWords
+from stair_es.model.image_network import load_image_network
+from stair_es.model.minilm import MINILM_MAX_TOKENS, MiniLM
+from stair_es.model.stair_config import CARD_FILE, read_stair_config
+from stair_es.model.stair_mini_files import BlendWeights, ClassTokens, MiniArtifacts, NearTokens
 from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import WORDS_FILE, WholeWords
-from stair_es.model.wordpiece import Vocabulary, load_vocabulary
+from stair_es.model.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
+from stair_es.model.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
 from stair_es.training.config import TrainConfig, read_train_config
-from stair_es.training.ears import Ears, Moment
+from stair_es.training.ears import Callbacks, StepMetrics
 from stair_es.training.logs import CSV_FILE
-from stair_es.training.run import train
+from stair_es.training.run import train_model
 from stair_es.types import Floats
 
 CONFIG = mini_words.FOLDER / "mini.toml"
@@ -50,7 +50,7 @@ Source: Wortsman et al., "Model soups", ICML 2022.
 LEARNED = ("train", "train_more")
 LEFT_OUT = "tuxpaint"
 VALIDATION = ("val_style", "val_concepts")
-BLEND = Blend(
+BLEND = BlendWeights(
     lift=0.7,
     gain=30.0,
     trim=0.05,
@@ -90,7 +90,7 @@ class Told:
 
     classes: list[NamedClass]
     objects: list[NamedClass]
-    vocabulary: WholeWords
+    vocabulary: WholeWordVocabulary
 
 
 def tell_words(sets: Path, work: Path) -> Told:
@@ -103,9 +103,9 @@ def tell_words(sets: Path, work: Path) -> Told:
     kept = [line for name in LEARNED for line in read_learned(sets, name)]
     (work / "train.jsonl").write_text("".join(kept), encoding="utf-8")
     classes, objects = (mini_words.read_classes(mini_words.FOLDER / name) for name in ("classes.txt", "objects.txt"))
-    english = [word for word in load_vocabulary().words if re.fullmatch("[a-z]+", word)]
+    english = [word for word in load_wordpiece_vocabulary().tokens if re.fullmatch("[a-z]+", word)]
     vocabulary = mini_words.build_vocabulary([*classes, *objects], work / "train.jsonl", english)
-    (work / WORDS_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
+    (work / WHOLE_WORDS_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
     return Told(classes, objects, vocabulary)
 
 
@@ -121,52 +121,57 @@ def configure_training(sets: Path, work: Path, seed: int) -> TrainConfig:
         "seed": seed,
         "data.train": [{"captions": str(work / "train.jsonl"), "images": str(sets)}],
         "data.validation": [{"captions": str(sets / f"{name}.jsonl")} for name in VALIDATION],
-        "model.vocabulary": str(work / WORDS_FILE),
+        "model.vocabulary": str(work / WHOLE_WORDS_FILE),
     }
     return read_train_config(CONFIG, changes)
 
 
-def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWords) -> ClassWords:
+def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWordVocabulary) -> ClassTokens:
     """Return the words of classes as they are shipped."""
     table = [sorted(each.weights.items(), key=lambda pair: (-pair[1], pair[0])) for each in classes]
     most = max(map(len, table))
     word_ids, weights = np.zeros((len(table), most), np.uint16), np.zeros((len(table), most), np.uint8)
     for row, words in enumerate(table):
-        word_ids[row, : len(words)] = [vocabulary.place_of[word] for word, _ in words]
+        word_ids[row, : len(words)] = [vocabulary.index_of_word[word] for word, _ in words]
         weights[row, : len(words)] = [round(255 * weight) for _, weight in words]
-    return ClassWords(word_ids_KE=word_ids, weights_KE=weights, words=len(vocabulary))
+    return ClassTokens(word_ids_KE=word_ids, weights_KE=weights, words=len(vocabulary))
 
 
 class Embedder:
     """The text network as it is used here."""
 
-    def __init__(self, tokens: Vocabulary) -> None:
+    def __init__(self, tokens: WordPieceVocabulary) -> None:
         self._tokens = tokens
-        self._network = MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+        self._network = MiniLM(minilm_files.ensure_minilm(DataDir.from_env().models) / minilm_files.MINILM_WEIGHTS)
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Return unit vectors [B, D]."""
-        return np.stack([self._network.embed(self._tokens.with_ends(self._tokens.encode(text), MAX_TOKENS)) for text in texts])
+        return np.stack(
+            [
+                self._network.embed_ids(self._tokens.add_special_tokens(self._tokens.encode(text), MINILM_MAX_TOKENS))
+                for text in texts
+            ]
+        )
 
 
-def find_near(tokens: Vocabulary, vocabulary: WholeWords, words_VD: Floats, embedder: Embedder) -> NearWords:
+def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, words_VD: Floats, embedder: Embedder) -> NearTokens:
     """Return for each whole token that isn't a stop word the words near to it."""
     stop = load_stop_words()
     ids = [
         place
-        for place, word in enumerate(tokens.words)
+        for place, word in enumerate(tokens.tokens)
         if re.fullmatch("[a-z]+", word) and len(word) >= _NEAR_LEAST_LETTERS and word not in stop
     ]
-    tokens_TD = embedder.embed([tokens.words[place] for place in ids])
+    tokens_TD = embedder.embed([tokens.tokens[place] for place in ids])
     nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
     order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, :_NEAR_A_TOKEN]
     weights_TN = np.rint(255 * np.minimum(1, np.take_along_axis(nearness_TV, order_TN, axis=1))).astype(np.uint8)
-    return NearWords(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
+    return NearTokens(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
 
 
 def learn_gate(sets: Path, downloads: Path) -> DrawingGate:
     """Return the gate that tells drawings from photographs."""
-    network = load_network("onnx", _THREADS)
+    network = load_image_network("onnx", _THREADS)
     rows = [json.loads(line) for line in read_learned(sets, LEARNED[0])]
     chosen = np.random.default_rng(0).permutation(len(rows))[:_DRAWINGS]
     drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]
@@ -185,9 +190,9 @@ def average(trained: Sequence[Path]) -> dict[str, Floats]:
     return {name: np.mean([arrays[name] for arrays in all_arrays], axis=0, dtype=np.float32) for name in names}
 
 
-def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> Mini:
+def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> MiniArtifacts:
     """Return all that is shipped."""
-    tokens = load_vocabulary()
+    tokens = load_wordpiece_vocabulary()
     embedder = Embedder(tokens)
     words_VD = embedder.embed(told.vocabulary.words)
     classes_KD = embedder.embed([" ".join(_heaviest(each)) for each in told.classes])
@@ -198,8 +203,8 @@ def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> Mini:
         "embeddings.words_VD": words_VD,
         "embeddings.classes_KD": classes_KD,
     }
-    return Mini(
-        config=read_config(trained[0]),
+    return MiniArtifacts(
+        config=read_stair_config(trained[0]),
         blend=BLEND,
         vocabulary=told.vocabulary,
         same_things=tuple(each.same for each in told.objects),
@@ -215,7 +220,7 @@ def _heaviest(named: NamedClass) -> list[str]:
     return sorted(named.weights, key=lambda word: -named.weights[word])[:_CLASS_TEXT_WORDS]
 
 
-def write_card(sets: Path, mini: Mini) -> str:
+def write_card(sets: Path, mini: MiniArtifacts) -> str:
     """Return the model card, with the credit that each source asks for."""
     told = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
     counted = [each for file in LEARNED for each in told["files"][file]["sources"].items()]
@@ -278,22 +283,22 @@ def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[
     _say(f"{len(told.vocabulary):,} words, {len(told.vocabulary.spellings)} other spellings")
     heads = trained or train_heads(sets, work)
     for each in heads:
-        if WholeWords.read(each / WORDS_FILE).words != told.vocabulary.words:
+        if WholeWordVocabulary.from_file(each / WHOLE_WORDS_FILE).words != told.vocabulary.words:
             raise SystemExit(f"{each} was trained with other words: train anew, without --trained")
     downloads.mkdir(parents=True, exist_ok=True)
     mini = assemble(told, heads, learn_gate(sets, downloads.absolute()))
     out.mkdir(parents=True, exist_ok=True)
-    for name, data in {**stair_mini_files.write_files(mini), CARD_FILE: write_card(sets, mini).encode()}.items():
+    for name, data in {**stair_mini_files.serialize_mini_artifacts(mini), CARD_FILE: write_card(sets, mini).encode()}.items():
         (out / name).write_bytes(data)
         _say(f"{out / name}: {len(data):,} bytes")
 
 
 def train_heads(sets: Path, work: Path) -> list[Path]:
     """Train once for each seed; return the folders."""
-    ears = Ears(say=_say, tell=_tell, progress=lambda what, done, total: None)
+    ears = Callbacks(on_message=_say, on_metrics=_tell, on_progress=lambda what, done, total: None)
     heads = []
     for seed in SEEDS:
-        heads.append(train(configure_training(sets, work, seed), work / f"heads-{seed}", ears, device="cpu").folder)
+        heads.append(train_model(configure_training(sets, work, seed), work / f"heads-{seed}", ears, device="cpu").folder)
         (mini_words.FOLDER / f"log-{seed}.csv").write_bytes((heads[-1] / CSV_FILE).read_bytes())
     return heads
 
@@ -302,7 +307,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _tell(moment: Moment) -> None:
+def _tell(moment: StepMetrics) -> None:
     if not moment.step % 100:
         _say(f"{moment.step}/{moment.steps} " + " ".join(f"{name} {value:.4g}" for name, value in moment.values.items()))
 
@@ -314,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the training")
     parser.add_argument("--downloads", type=Path, help="where package files are looked for first and kept (default: in --work)")
     parser.add_argument("--trained", type=Path, nargs="+", default=[], help="heads that were trained before: don't train")
-    parser.add_argument("--out", type=Path, default=stair_mini_files.FOLDER)
+    parser.add_argument("--out", type=Path, default=stair_mini_files.MINI_FOLDER)
     given = parser.parse_args(arguments)
     work = given.work.absolute()
     build(given.sets.absolute(), work, given.out, given.downloads or work / "downloads", given.trained)

@@ -122,7 +122,7 @@ def run_checks(
 
 
 def attempt(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
-    """Run the check; return what went wrong: `Refused`, with what the user reads, or anything else."""
+    """Run the check; return what went wrong: `RequestRejected`, with what the user reads, or anything else."""
     try:
         check(bench)
     except Exception as error:  # noqa: BLE001  also what our reading of an answer stumbles over

@@ -36,19 +36,19 @@ def by_client(task: dict[str, Any]) -> Hits:
 def by_stair_es(task: dict[str, Any]) -> Hits:
     """As `stair-es` does it: its connection, its bulk path."""
     from stair_es.cluster.bulk import BulkPolicy, BulkWriter
-    from stair_es.cluster.connect import Connection, probe
-    from stair_es.cluster.identity import write_alias
-    from stair_es.cluster.retry import persistently
+    from stair_es.cluster.connect import Connection, get_cluster_info
+    from stair_es.cluster.identity import make_write_alias
+    from stair_es.cluster.retry import call_with_retry
 
     connection = Connection.from_env(task["url"])
     client = connection.client()
-    probe(client, connection)
-    client.indices.create(index=task["index"], body={**task["body"], "aliases": {write_alias(task["index"]): {}}})
+    get_cluster_info(client, connection)
+    client.indices.create(index=task["index"], body={**task["body"], "aliases": {make_write_alias(task["index"]): {}}})
     writer = BulkWriter(client=client, connection=connection, index=task["index"], policy=BulkPolicy())
     outcomes = writer.write([(id_, document) for id_, document in task["documents"]]).outcomes
     assert not any(outcomes.values()), outcomes
     client.indices.refresh(index=task["index"])
-    found = persistently(lambda: client.search(index=task["index"], body=task["query"]), connection)
+    found = call_with_retry(lambda: client.search(index=task["index"], body=task["query"]), connection)
     client.close()
     return _hits(found)
 

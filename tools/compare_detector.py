@@ -23,9 +23,9 @@ from build_detector import PACKAGE_FILE, fetch_package, read_convolutions, read_
 from photo_vectors import PHOTOS, stack_photos
 
 from stair_es.model import nanodet, nanodet_onnx
-from stair_es.model.detector import read_weights
+from stair_es.model.detector import read_detector_weights
 from stair_es.model.nanodet import Convolution
-from stair_es.model.onnx_graph import session as open_session
+from stair_es.model.onnx_graph import create_onnx_session as open_session
 from stair_es.types import Floats, Pixels
 
 TFJS = "@tensorflow/tfjs@4.22.0"
@@ -67,12 +67,12 @@ def compute_reference(graph: dict[str, Any], weights: bytes, pixels_BHWC: Pixels
         (folder / "model.bin").write_bytes(weights)
         (folder / "inputs.bin").write_bytes(inputs.transpose(0, 3, 1, 2).astype(np.float32).tobytes())
         subprocess.run(["node", str(SCRIPT), name, str(side_px), *OUTPUTS], cwd=modules, check=True)
-        return np.fromfile(folder / "scores.bin", np.float32).reshape(-1, nanodet.CLASSES)
+        return np.fromfile(folder / "scores.bin", np.float32).reshape(-1, nanodet.COCO_CLASS_COUNT)
 
 
 def compute_ours(convolutions: list[Convolution], pixels_BHWC: Pixels) -> Floats:
     """Return the scores [B, 80] by our graph."""
-    graph = nanodet_onnx.build_onnx(convolutions, pixels_BHWC.shape[1]).SerializeToString()
+    graph = nanodet_onnx.build_nanodet_onnx(convolutions, pixels_BHWC.shape[1]).SerializeToString()
     session = open_session(graph, threads=0)
     scores: Floats = session.run(["scores"], {"pixels": pixels_BHWC})[0]
     return scores
@@ -106,10 +106,10 @@ def main() -> int:
         if not args.modules:
             subprocess.run(["npm", "install", "--silent", "--prefix", name, TFJS], check=True)
         convolutions = read_convolutions(graph, read_tensors(graph, weights))
-        for side_px in (ORIGINAL_PX, nanodet.SIZE_PX):
+        for side_px in (ORIGINAL_PX, nanodet.NANODET_SIZE_PX):
             pixels = load_photos(args.photos, side_px)
             reference = compute_reference(graph, weights, pixels, args.modules or Path(name))
-            ours, shipped = compute_ours(convolutions, pixels), compute_ours(read_weights(), pixels)
+            ours, shipped = compute_ours(convolutions, pixels), compute_ours(read_detector_weights(), pixels)
             failed |= bool(np.abs(reference - ours).max() > TOLERANCE)
             print(f"{side_px} px, {len(pixels)} photographs, the same weights: {describe_difference(reference, ours)}")
             print(f"{side_px} px, {len(pixels)} photographs, as shipped: {describe_difference(reference, shipped)}")

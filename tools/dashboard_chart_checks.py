@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stair_es.dashboards.corpus import LABELS, Product
+from stair_es.dashboards.corpus import PRODUCT_LABELS, Product
 from stair_es.dashboards.objects import SavedObject
 
 _METRICS = {"count", "avg", "max", "min", "sum", "cardinality"}
@@ -39,7 +39,7 @@ def visualization_faults(made: SavedObject, product: Product) -> Iterator[str]:
         yield f"an unknown type of chart: {type_!r}"
         return
     if type_ in _OPENSEARCH_ONLY and product != "opensearch-dashboards":
-        yield f"{LABELS[product]} has no {type_} any more"
+        yield f"{PRODUCT_LABELS[product]} has no {type_} any more"
     if state.get("title") != made["attributes"]["title"]:
         yield "visState has another title than the object"
     if type_ in _WITHOUT_AGGS:

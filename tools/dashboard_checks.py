@@ -15,8 +15,8 @@ from typing import Any
 from dashboard_chart_checks import visualization_faults
 from dashboard_grid_checks import dashboard_faults
 
-from stair_es.dashboards.corpus import LABELS, Product
-from stair_es.dashboards.objects import SEARCH_SOURCE_INDEX, VERSIONS, SavedObject, ndjson
+from stair_es.dashboards.corpus import PRODUCT_LABELS, Product
+from stair_es.dashboards.objects import MIGRATION_VERSIONS, SEARCH_SOURCE_INDEX, SavedObject, to_ndjson
 
 MOST_OBJECTS = 10_000
 MOST_BYTES = 25 * 1024 * 1024
@@ -83,14 +83,14 @@ def _of_all(objects: Sequence[SavedObject]) -> Iterator[str]:
             yield f"{type_} {id_!r}: comes {times} times"
     if len(objects) > MOST_OBJECTS:
         yield f"{len(objects)} objects: more than {MOST_OBJECTS}"
-    size = len(ndjson(objects).encode())
+    size = len(to_ndjson(objects).encode())
     if size > MOST_BYTES:
         yield f"{size} bytes: more than {MOST_BYTES}"
 
 
 def _of_one(made: Mapping[str, Any], product: Product) -> Iterator[str]:
     type_ = made.get("type")
-    if type_ not in VERSIONS:
+    if type_ not in MIGRATION_VERSIONS:
         yield f"an unknown type: {type_!r}"
         return
     if set(made) != _KEYS:
@@ -98,8 +98,8 @@ def _of_one(made: Mapping[str, Any], product: Product) -> Iterator[str]:
         return
     if not isinstance(made["id"], str) or not _ID.fullmatch(made["id"]):
         yield "its id is not words of a-z and 0-9 with hyphens between"
-    if made["migrationVersion"] != {type_: VERSIONS[type_]}:
-        yield f"migrationVersion is {made['migrationVersion']}, not {{'{type_}': '{VERSIONS[type_]}'}}"
+    if made["migrationVersion"] != {type_: MIGRATION_VERSIONS[type_]}:
+        yield f"migrationVersion is {made['migrationVersion']}, not {{'{type_}': '{MIGRATION_VERSIONS[type_]}'}}"
     yield from _attributes(type_, made["attributes"], product)
 
 
@@ -107,7 +107,7 @@ def _attributes(type_: str, attributes: Mapping[str, Any], product: Product) -> 
     allowed = _ATTRIBUTES[type_] | (_KIBANA_ONLY.get(type_, set()) if product == "kibana" else set())
     strange = sorted(set(attributes) - allowed)
     if strange:
-        yield f"attributes that {LABELS[product]} refuses: {', '.join(strange)}"
+        yield f"attributes that {PRODUCT_LABELS[product]} refuses: {', '.join(strange)}"
     if not attributes.get("title"):
         yield "no title"
     for name in _STRINGS.get(type_, ()):

@@ -20,8 +20,8 @@ import vl_convert
 from dashboard_requests import Product, Search, asks, rows
 
 from stair_es.cluster.connect import Connection
-from stair_es.dashboards.bundle import bundle
-from stair_es.dashboards.corpus import look
+from stair_es.dashboards.bundle import build_bundle
+from stair_es.dashboards.corpus import inspect_index
 
 WIDTH_PX = 760
 HEIGHT_PX = 380
@@ -75,8 +75,8 @@ def main(url: str, index: str, folder: Path, version: str | None = None, theme: 
     """Draw all of them."""
     connection = Connection(url=url)
     with closing(connection.client()) as client:
-        corpus = look(client, connection, index).corpus
-        objects = bundle(corpus, "kibana")
+        corpus = inspect_index(client, connection, index).spec
+        objects = build_bundle(corpus, "kibana")
 
         def search(name: str, body: dict[str, Any]) -> dict[str, Any]:
             answer: dict[str, Any] = client.search(index=name, body=body)
@@ -84,7 +84,7 @@ def main(url: str, index: str, folder: Path, version: str | None = None, theme: 
 
         folder.mkdir(parents=True, exist_ok=True)
         for id_, spec in charts(objects, search):
-            path = folder / f"dashboards-{id_.removeprefix(corpus.id('')).strip('-')}.png"
+            path = folder / f"dashboards-{id_.removeprefix(corpus.build_id('')).strip('-')}.png"
             path.write_bytes(png(spec, version=version, theme=theme))
             print(path)
 

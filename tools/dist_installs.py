@@ -32,7 +32,7 @@ from dist_files import ROOT, the_two
 from packaging.requirements import Requirement
 from uv import find_uv_bin
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 
 EXTRAS = "node,ray,serve,sources,terminal,aws,metrics,traces"
 """What is tried unless asked otherwise: all that a user of the model that ships needs; without PyTorch (about 3 GB)."""
@@ -138,7 +138,7 @@ class Environment:
 
 def own_home(folder: Path) -> Path:
     """A home for the embedded node, so that no node of the user's is touched; what was fetched before is shared."""
-    home, users = folder / "stair-es-home", Home.from_env().path
+    home, users = folder / "stair-es-home", DataDir.from_env().path
     if not home.exists():
         home.mkdir()
         for name in ("dist", "models"):

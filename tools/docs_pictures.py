@@ -18,7 +18,7 @@ from docs_svg import arrow, box, photo, picture, rect, text
 
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import SparseVector
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ ACROSS = {
 
 def image_vector(encoder: Encoder, name: str) -> SparseVector:
     """The words of a bundled photo."""
-    decoded = decode((PHOTOS / f"{name}.jpg").read_bytes(), encoder.image_spec, DecodeLimits(), thumbnail_px=0)
+    decoded = decode_image((PHOTOS / f"{name}.jpg").read_bytes(), encoder.image_spec, DecodeLimits(), thumbnail_px=0)
     return encoder.encode_images(decoded.pixels_HWC[None])[0]
 
 
@@ -77,7 +77,7 @@ def postings(encoder: Encoder) -> str:
     left, width, top, height = 160, 100, 96, 44
     largest = max(vector.dot(query) for vector in images.values())
     first, _, second = QUERY.partition(" in ")
-    known = {word for vector in images.values() for word in vector.features}
+    known = {word for vector in images.values() for word in vector.tokens}
     drawn = [(word, weight) for word, weight in query if word in known][:ROWS]
     parts = [text(0, 24, f"“{first}", "strong"), text(0, 42, f"in {second}”", "strong"), text(0, 89, "word × weight", "soft")]
     for column, name in enumerate(COLUMNS):
@@ -104,7 +104,7 @@ def flow(encoder: Encoder) -> str:
     """What happens to an image and to a query."""
     [query] = encoder.encode_texts([QUERY])
     images = {name: image_vector(encoder, name) for name in COLUMNS}
-    lists = {word: [name for name in COLUMNS if word in images[name].features] for word in ("bear", "tree", "mammal")}
+    lists = {word: [name for name in COLUMNS if word in images[name].tokens] for word in ("bear", "tree", "mammal")}
     parts = [
         photo(0, 10, 120, 90, PHOTOS / "giant-panda.jpg"),
         text(60, 118, "an image", "soft", "middle"),
@@ -200,7 +200,7 @@ def main() -> None:
     asking.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     asking.add_argument("names", nargs="*", help=f"some of {', '.join(DRAWN)}; all without")
     given = asking.parse_args()
-    encoder = catalogue.load(ModelSpec(name=MODEL))
+    encoder = catalogue.load_encoder(ModelSpec(name=MODEL))
     for name in given.names or DRAWN:
         svg = DRAWN[name](encoder)
         (given.out / f"{name}.svg").write_text(svg)

@@ -16,7 +16,7 @@ from jgo.maven import Artifact, MavenContext
 from jgo.parse import Coordinate
 from lock_node import key, pin, write_locks
 
-from stair_es.node.lockfile import Jar, Lock, Module
+from stair_es.node.lockfile import Jar, NodeLock, NodeModule
 
 SEVEN, EIGHT, NINE = "7.17.29", "8.17.0", "9.5.3"
 _HERE = Path(__file__).parent
@@ -42,16 +42,16 @@ _NOT_SERVED = ((_PLUGINS, "x-pack-template-resources"),)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ElasticModule(Module):
+class ElasticModule(NodeModule):
     """A module of Elasticsearch 9."""
 
     def descriptor(self, opensearch: str) -> str:
         """The text of its `plugin-descriptor.properties`."""
-        return super().descriptor(opensearch).replace("opensearch.version=", "elasticsearch.version=")
+        return super().build_descriptor(opensearch).replace("opensearch.version=", "elasticsearch.version=")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ElasticLock(Lock):
+class ElasticLock(NodeLock):
     """The jars of one version of Elasticsearch."""
 
     @property
@@ -62,7 +62,7 @@ class ElasticLock(Lock):
 
 def read(version: str) -> ElasticLock:
     """The lock file of this version."""
-    lock = Lock.from_json(_path(version).read_text(encoding="utf-8"))
+    lock = NodeLock.from_json(_path(version).read_text(encoding="utf-8"))
     modules = tuple(ElasticModule(name=m.name, classname=m.classname, extends=m.extends) for m in lock.modules)
     return ElasticLock(opensearch=lock.opensearch, modules=modules, jars=lock.jars)
 

@@ -24,10 +24,10 @@ from plugin_metadata import announce_plugins
 from stair_es import plugins
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.item import Item
+from stair_es.sources.item import SourceItem
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ def two_models(folder: Path) -> Iterator[None]:
     announce_plugins(folder, "held-runs-models", "first = held_runs_models:FIRST", "second = held_runs_models:SECOND")
     paths = [str(folder), str(EXAMPLES / "plugin" / "src")]
     sys.path[:0] = paths
-    plugins.found.cache_clear()
+    plugins.list_plugins.cache_clear()
     try:
         yield
     finally:
         for path in paths:
             sys.path.remove(path)
         sys.modules.pop("held_runs_models", None)
-        plugins.found.cache_clear()
+        plugins.list_plugins.cache_clear()
 
 
 class Photos:
@@ -72,10 +72,10 @@ class Photos:
 
     def __init__(self, start: int = 0, stop: int = COUNT) -> None:
         self.uri, self.ignored = (EXAMPLES / "photos").as_uri(), dict[str, int]()
-        found = [item for item in open_source(str(EXAMPLES / "photos")).items() if isinstance(item, Item)]
+        found = [item for item in open_source(str(EXAMPLES / "photos")).list_items() if isinstance(item, SourceItem)]
         self._items = sorted(found, key=lambda item: item.uri)[start:stop]
 
-    def items(self) -> Iterator[Item]:
+    def list_items(self) -> Iterator[SourceItem]:
         """One after the other."""
         yield from self._items
 
@@ -120,16 +120,16 @@ class Runs:
         self.client, self.url, self.options, self.alias = client, url, options, options.alias
         self.said: list[str] = []
 
-    def run(self, model: str = "first", photos: Photos | None = None, url: str = "", **more: Any) -> Report:  # noqa: ANN401
+    def run(self, model: str = "first", photos: Photos | None = None, url: str = "", **more: Any) -> IngestReport:  # noqa: ANN401
         """One run, through a proxy at `url` or straight to the node."""
         letters = self.options.dead_letters
         assert letters
         own = letters.with_name(f"{model}-{bool(url)}.jsonl")
         options = replace(self.options, model=ModelSpec(name=model), dead_letters=own, **more)
         connection = Connection(url=url or self.url)
-        return ingest([photos or Photos()], connection, options, say=self.said.append, progress=lambda _: None)
+        return run_ingest([photos or Photos()], connection, options, say=self.said.append, progress=lambda _: None)
 
-    def run_behind(self, plan: Meanwhile, photos: Photos | None = None, **more: Any) -> Report:  # noqa: ANN401
+    def run_behind(self, plan: Meanwhile, photos: Photos | None = None, **more: Any) -> IngestReport:  # noqa: ANN401
         """A run of the first model that is held as `plan` says; what that does has to happen."""
         with FaultProxy(self.url, plan) as proxy:
             try:

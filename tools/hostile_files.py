@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from stair_es.sources.cells import CellOf
-from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
+from stair_es.sources.cells import ParquetCellLocator
+from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.registry import open_source
 
 MB = 1_000_000
@@ -151,13 +151,13 @@ def _read(path: Path) -> dict[str, Any]:
     before_mb, start = _status_mb("VmRSS"), time.process_time()
     found = Counter[str]()
     reasons, last = list[str](), ""
-    for each in open_source(str(path), SourceOptions(columns={"*": "*"})).items():
-        kind = "failed" if isinstance(each, Unlisted) else "images"
-        if isinstance(each, Item) and isinstance(each.place, CellOf):
-            each.place.read(Reading())
+    for each in open_source(str(path), SourceOptions(columns={"*": "*"})).list_items():
+        kind = "failed" if isinstance(each, ListingFailure) else "images"
+        if isinstance(each, SourceItem) and isinstance(each.locator, ParquetCellLocator):
+            each.locator.read(ReadLimits())
         last = each.uri.rpartition("/")[2]
         found[kind] += 1
-        reasons += [each.reason] if isinstance(each, Unlisted) and len(reasons) < 3 else []
+        reasons += [each.reason] if isinstance(each, ListingFailure) and len(reasons) < 3 else []
     took_s = time.process_time() - start
     return {**found, "last": last, "reasons": reasons, "mb": _status_mb("VmHWM") - before_mb, "s": round(took_s, 2)}
 

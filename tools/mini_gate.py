@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from stair_es.model.drawing_gate import STATISTICS, DrawingGate, measure_pixels
-from stair_es.model.efficientnet import SIZE_PX
+from stair_es.model.drawing_gate import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
+from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
 from stair_es.model.image_network import ImageNetwork
-from stair_es.model.stair_mini import shrink_pixels
+from stair_es.model.stair_mini import resize_square_pixels
 from stair_es.model.stair_mini_kind import KIND
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -156,7 +156,7 @@ def _prepare(image: Image.Image) -> Pixels:
     """Return the pixels that the encoder gets of an image."""
     data = io.BytesIO()
     image.save(data, "PNG")
-    return decode(data.getvalue(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
+    return decode_image(data.getvalue(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
 
 
 def _cut_part(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -186,16 +186,16 @@ def _cut_out(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def read_drawings(paths: Sequence[Path]) -> Iterator[Pixels]:
     """Yield the pixels that the encoder gets of each picture."""
     for path in paths:
-        yield decode(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
+        yield decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
 
 
 def describe_pictures(pixels_NHWC: Sequence[Pixels] | Pixels, counts_N: Floats, network: ImageNetwork) -> Examples:
     """Return what the gate sees of pictures."""
     statistics, features = [], []
     for pixels_HWC in pixels_NHWC:
-        small_BHWC = shrink_pixels(pixels_HWC[None], SIZE_PX)
-        statistics.append(measure_pixels(small_BHWC[0]))
-        features.append(network.see(small_BHWC).features_BD[0])
+        small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)
+        statistics.append(compute_pixel_statistics(small_BHWC[0]))
+        features.append(network.run_network(small_BHWC).features_BD[0])
     return Examples(np.stack(statistics), np.stack(features), counts_N)
 
 
@@ -211,9 +211,9 @@ def fit_gate(drawings: Examples, photos: Examples) -> DrawingGate:
     is_drawn_N = np.repeat([1.0, 0.0], [len(drawings.counts_N), len(photos.counts_N)])
     weights, bias = _regress((inputs_N - mean) / deviation, is_drawn_N, counts_N)
     scaled = weights / deviation
-    feature_weights_P = scaled[STATISTICS:] @ components_QP
+    feature_weights_P = scaled[STATISTIC_COUNT:] @ components_QP
     return DrawingGate(
-        statistic_weights_S=scaled[:STATISTICS].astype(np.float32),
+        statistic_weights_S=scaled[:STATISTIC_COUNT].astype(np.float32),
         feature_weights_P=feature_weights_P.astype(np.float32),
         bias=float(bias - scaled @ mean - feature_weights_P @ mean_P),
     )

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stair_es.model.stair_mini_files import ClassWords, Mini
+from stair_es.model.stair_mini_files import ClassTokens, MiniArtifacts
 from stair_es.model.stop_words import load_stop_words
-from stair_es.model.wordpiece import load_vocabulary
+from stair_es.model.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import Floats, SparseVector
 
 Words = dict[str, float]
@@ -35,13 +35,13 @@ class Answers:
 class Oracle:
     """The model as dictionaries."""
 
-    def __init__(self, mini: Mini) -> None:
+    def __init__(self, mini: MiniArtifacts) -> None:
         self._mini, self._blend = mini, mini.blend
         self._words = mini.vocabulary.words
         self.classes, self.objects = (self._read_rows(table) for table in (mini.classes, mini.objects))
         self._mean = mix([1 / len(self.classes)] * len(self.classes), self.classes)
         self._stop = load_stop_words()
-        self._tokens = load_vocabulary().ids
+        self._tokens = load_wordpiece_vocabulary().ids
 
     def see_image(self, answers: Answers) -> Words:
         """Return the words of an image."""
@@ -81,8 +81,8 @@ class Oracle:
             learned: What the heads say.
             embedding_D: By the text network, of length 1.
         """
-        spotted = self._mini.vocabulary.spot(text)
-        said = {self._words[each.place] for each in spotted}
+        spotted = self._mini.vocabulary.match_words(text)
+        said = {self._words[each.word_index] for each in spotted}
         unknown = [
             found[0].lower()
             for found in re.finditer(r"[^\W\d_]+", text)
@@ -126,7 +126,7 @@ class Oracle:
         count = max(1, sum(word in row for row in self.classes))
         return max(self._blend.text_rarest, math.log(len(self.classes) / count) / math.log(len(self.classes)))
 
-    def _read_rows(self, table: ClassWords) -> list[Words]:
+    def _read_rows(self, table: ClassTokens) -> list[Words]:
         rows = zip(table.word_ids_KE.tolist(), table.weights_KE.tolist(), strict=True)
         return [
             {self._words[place]: weight / 255 for place, weight in zip(ids, weights, strict=True) if weight}

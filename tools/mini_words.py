@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import WholeWords, list_singulars
+from stair_es.model.whole_words import WholeWordVocabulary, list_singulars
 from stair_es.types import Floats
 
 FOLDER = Path(__file__).parent / "mini"
@@ -77,7 +77,7 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
 
 
-def find_drawing_words(captions: Sequence[dict[str, object]], known: WholeWords, english: Iterable[str]) -> list[str]:
+def find_drawing_words(captions: Sequence[dict[str, object]], known: WholeWordVocabulary, english: Iterable[str]) -> list[str]:
     """Return the words of drawings that aren't known, in alphabetical order.
 
     Of the emoji each that two pictures have; of the clip art, whose keywords are anybody's, what is English and three have.
@@ -91,7 +91,9 @@ def find_drawing_words(captions: Sequence[dict[str, object]], known: WholeWords,
     left_out = load_stop_words() | set(" ".join(read_lines(FOLDER / "drop.txt")).split())
     for row in captions:
         words = {word for text in _texts(row) for word in _WORD.findall(text.lower()) if _ASCII.fullmatch(word)}
-        (clip_art if row["source"] == "openclipart" else emoji).update(word for word in words - left_out if known.find(word) < 0)
+        (clip_art if row["source"] == "openclipart" else emoji).update(
+            word for word in words - left_out if known.find_word(word) < 0
+        )
     whole = frozenset(english)
     kept = {word for word, count in emoji.items() if count >= _LEAST_EMOJI}
     kept |= {word for word, count in clip_art.items() if count >= _LEAST_CLIP_ART and word in whole}
@@ -112,7 +114,7 @@ def read_spellings(path: Path, words: Iterable[str]) -> dict[str, str]:
     return {spelling: word for spelling, word in pairs if word in there and spelling not in there}
 
 
-def build_vocabulary(classes: Sequence[NamedClass], drawn: Path, english: Iterable[str]) -> WholeWords:
+def build_vocabulary(classes: Sequence[NamedClass], drawn: Path, english: Iterable[str]) -> WholeWordVocabulary:
     """Return the words of all classes and of the drawings, in alphabetical order.
 
     Args:
@@ -121,16 +123,16 @@ def build_vocabulary(classes: Sequence[NamedClass], drawn: Path, english: Iterab
         english: See `find_drawing_words`.
     """
     seen = sorted({word for each in classes for word in each.weights})
-    known = WholeWords(seen, read_spellings(FOLDER / "spellings.txt", seen))
+    known = WholeWordVocabulary(seen, read_spellings(FOLDER / "spellings.txt", seen))
     rows = [json.loads(line) for line in drawn.read_text(encoding="utf-8").splitlines()]
     words = sorted({*seen, *find_drawing_words(rows, known, english)})
-    return WholeWords(words, read_spellings(FOLDER / "spellings.txt", words))
+    return WholeWordVocabulary(words, read_spellings(FOLDER / "spellings.txt", words))
 
 
-def build_table(classes: Sequence[NamedClass], vocabulary: WholeWords) -> Floats:
+def build_table(classes: Sequence[NamedClass], vocabulary: WholeWordVocabulary) -> Floats:
     """Return the words of classes as a matrix `weights_KV`."""
     weights_KV = np.zeros((len(classes), len(vocabulary)), np.float32)
     for row, each in enumerate(classes):
         for word, weight in each.weights.items():
-            weights_KV[row, vocabulary.place_of[word]] = weight
+            weights_KV[row, vocabulary.index_of_word[word]] = weight
     return weights_KV

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.node import tether
-from stair_es.node.state import answer
+from stair_es.node.state import fetch_node_json
 
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 30.0
@@ -73,7 +73,7 @@ class SearchNode:
 
     def ask_health(self) -> dict[str, Any] | None:
         """Return the answer of `/_cluster/health`, if there is one."""
-        return answer(self.url, "/_cluster/health")
+        return fetch_node_json(self.url, "/_cluster/health")
 
     def kill(self) -> None:
         """SIGKILL, as a crash has it."""

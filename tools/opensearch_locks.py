@@ -15,7 +15,7 @@ from pathlib import Path
 import lock_node
 from jgo.maven import MavenContext
 
-from stair_es.node.lockfile import Jar, Lock, Module
+from stair_es.node.lockfile import Jar, NodeLock, NodeModule
 
 _HERE = Path(__file__).parent
 
@@ -39,7 +39,7 @@ class Release:
 
     without: frozenset[str] = frozenset()
     """Modules that Maven doesn't serve in this version."""
-    extra: tuple[tuple[str, Module], ...] = ()
+    extra: tuple[tuple[str, NodeModule], ...] = ()
     """Artifact -> a module beside those of the embedded node."""
     plugins: tuple[Plugin, ...] = ()
     security_manager: bool = False
@@ -75,7 +75,7 @@ _NEURAL_SEARCH = Plugin(
     folder="opensearch-neural-search",
     archive=_zip("neural-search", "3.6.0.0", "6ef1b206e79391e2e36268e32dc34d27fd8b8a59a8eb0a7393c97d53b038e433", 12_095_213),
 )
-_GRPC = Module(name="transport-grpc", classname="org.opensearch.transport.grpc.GrpcPlugin")
+_GRPC = NodeModule(name="transport-grpc", classname="org.opensearch.transport.grpc.GrpcPlugin")
 
 OLDEST, SECURED, SPARSE, NEWEST = "2.19.1", "3.4.0", "3.6.0", "3.9.0"
 RELEASES = {
@@ -90,23 +90,23 @@ RELEASES = {
 }
 
 
-def read(version: str) -> Lock:
+def read(version: str) -> NodeLock:
     """Return the lock of this version."""
-    return Lock.from_json(_path(version).read_text(encoding="utf-8"))
+    return NodeLock.from_json(_path(version).read_text(encoding="utf-8"))
 
 
 def _path(version: str) -> Path:
     return _HERE / f"opensearch-{version}.lock.json"
 
 
-def _modules(release: Release) -> dict[str, Module]:
+def _modules(release: Release) -> dict[str, NodeModule]:
     found = {**{name: m for name, m in lock_node.MODULES.items() if name not in release.without}, **dict(release.extra)}
     if release.security_manager:
         return {name: replace(m, classname=m.classname.replace("ModulePlugin", "Plugin")) for name, m in found.items()}
     return found
 
 
-def pin(version: str, context: MavenContext) -> Lock:
+def pin(version: str, context: MavenContext) -> NodeLock:
     """Resolve and fetch all jars of a version.
 
     Raises:
@@ -118,7 +118,7 @@ def pin(version: str, context: MavenContext) -> Lock:
         list(pool.map(lambda artifact: artifact.resolve(), {str(a): a for _, a in entries}.values()))
         jars: list[Jar] = list(pool.map(lock_node.pin, entries))
     lock_node.check_classes(entries, modules)
-    return Lock(
+    return NodeLock(
         opensearch=version,
         modules=tuple(sorted(modules.values(), key=lambda module: module.name)),
         jars=tuple(sorted(jars, key=lambda jar: jar.path)),

@@ -39,11 +39,11 @@ from opensearch_locks import Plugin
 from search_nodes import build_command, free_port, get_cache, write_settings
 
 from stair_es.errors import NodeError
-from stair_es.node.exclusive import exclusive
-from stair_es.node.launch import prepare, settings
-from stair_es.node.layout import ensure_layout
-from stair_es.node.lockfile import Jar, Lock
-from stair_es.node.resolve import defect, fetch, maven
+from stair_es.node.exclusive import hold_lock
+from stair_es.node.launch import build_node_settings, prepare_folders
+from stair_es.node.layout import ensure_distribution
+from stair_es.node.lockfile import Jar, NodeLock
+from stair_es.node.resolve import build_maven_source, fetch_jars, find_jar_defect
 from stair_es.node.spec import NodeSpec
 
 __all__ = ["ADMIN", "SecuredNode", "plugin_node", "release_node", "secured_node"]
@@ -205,8 +205,8 @@ def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, hea
     """Write the configuration; return the command line."""
     dist = _lay_out(version)
     spec = _spec(base, port, heap=heap, full_jit=full_jit)
-    prepare(spec)
-    write_settings(spec, {**settings(spec), "node.name": "test", **own})
+    prepare_folders(spec)
+    write_settings(spec, {**build_node_settings(spec), "node.name": "test", **own})
     if not opensearch_locks.RELEASES[version].security_manager:
         return build_command(spec, dist, JRE)
     policy = spec.config / "java.policy"
@@ -218,9 +218,9 @@ def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, hea
 def _lay_out(version: str) -> Path:
     """Return the distribution of a version, with its plugins."""
     cache = get_cache()
-    dist = ensure_layout(opensearch_locks.read(version), cache, print)
+    dist = ensure_distribution(opensearch_locks.read(version), cache, print)
     release = opensearch_locks.RELEASES[version]
-    with exclusive(cache / ".lock", print, "unpacks plugins"):
+    with hold_lock(cache / ".lock", print, "unpacks plugins"):
         if release.security_manager:
             for module in (dist / "modules").iterdir():
                 _grant_all(module / "plugin-security.policy")
@@ -250,7 +250,9 @@ def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
             lines = descriptor.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if not line.startswith("extended.plugins=")]
             descriptor.write_text("\n".join(kept) + "\n", encoding="utf-8")
-        files = fetch(Lock(opensearch="", modules=(), jars=plugin.jars), maven(cache / ".jars"), lambda _count: None)
+        files = fetch_jars(
+            NodeLock(opensearch="", modules=(), jars=plugin.jars), build_maven_source(cache / ".jars"), lambda _count: None
+        )
         for jar in plugin.jars:
             shutil.copyfile(files[jar.coordinates], scratch / jar.name)
         scratch.rename(folder / plugin.folder)
@@ -261,7 +263,7 @@ def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
 def _fetch_zip(wanted: Jar, cache: Path) -> Path:
     context = MavenContext(repo_cache=cache / ".jars", timeout=60)
     path = Path(context.project(wanted.group, wanted.artifact).at_version(wanted.version).artifact(packaging="zip").resolve())
-    wrong = defect(path, wanted)
+    wrong = find_jar_defect(path, wanted)
     if wrong:
         path.unlink(missing_ok=True)
         raise NodeError(f"{wanted.coordinates}: {wrong}", "Try again; if it stays so, something on the way alters it.")

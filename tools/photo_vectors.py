@@ -20,7 +20,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import Pixels, SparseVector
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +65,7 @@ def encoded(encoder: Encoder, picture: Image.Image) -> SparseVector:
     """The vector of a picture, decoded as ingest does."""
     buffer = BytesIO()
     picture.save(buffer, "PNG", compress_level=0)
-    pixels_HWC = decode(buffer.getvalue(), encoder.image_spec, DecodeLimits()).pixels_HWC
+    pixels_HWC = decode_image(buffer.getvalue(), encoder.image_spec, DecodeLimits()).pixels_HWC
     return encoder.encode_images(pixels_HWC[None])[0]
 
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FILE)
     out: Path = parser.parse_args().out
-    encoder = catalogue.load(ModelSpec(name="stair-mini"))
+    encoder = catalogue.load_encoder(ModelSpec(name="stair-mini"))
     vectors = {}
     for path in sorted(PHOTOS.glob("*.jpg")):
         for number in range(VIEWS):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stair_es.eval.metrics import ndcg, recall, reciprocal_rank
+from stair_es.eval.metrics import compute_ndcg, compute_recall, compute_reciprocal_rank
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from stair_es.eval.methods import Clause
-    from stair_es.eval.trial import Hits, Trial
+    from stair_es.eval.trial import EngineHits, TemporaryIndex
 
 AT = 10
 """Hits that are looked at."""
@@ -22,7 +22,7 @@ _METRICS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def own_values(hits: Hits, right: Sequence[int]) -> dict[str, float]:
+def own_values(hits: EngineHits, right: Sequence[int]) -> dict[str, float]:
     """Return our metrics of one query as `_rank_eval` defines them: ties in the engine's order, nothing beyond the tenth hit.
 
     Its nDCG takes as ideal what the number of hits allows, so a short list is measured by a short ideal.
@@ -30,9 +30,9 @@ def own_values(hits: Hits, right: Sequence[int]) -> dict[str, float]:
     found = ranks_in_order(hits.items[:AT], right)
     hits_there = min(len(hits.items), AT)
     return {
-        "recall@10": recall(found, len(right), AT),
-        "MRR@10": reciprocal_rank(found),
-        "nDCG@10": ndcg(found, min(len(right), hits_there), AT),
+        "recall@10": compute_recall(found, len(right), AT),
+        "MRR@10": compute_reciprocal_rank(found),
+        "nDCG@10": compute_ndcg(found, min(len(right), hits_there), AT),
     }
 
 
@@ -42,7 +42,9 @@ def ranks_in_order(items: Sequence[int], right: Collection[int]) -> tuple[int, .
     return tuple(place for place, item in enumerate(items, 1) if item in wanted)
 
 
-def ask_rank_eval(trial: Trial, clauses: Mapping[int, Clause], right: Sequence[Sequence[int]]) -> dict[int, dict[str, float]]:
+def ask_rank_eval(
+    trial: TemporaryIndex, clauses: Mapping[int, Clause], right: Sequence[Sequence[int]]
+) -> dict[int, dict[str, float]]:
     """Return what the cluster says of each query: metric -> value.
 
     Args:

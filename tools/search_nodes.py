@@ -25,11 +25,11 @@ import elasticsearch_locks
 from java_tools import JRE, compiled, full_jdk
 from node_process import Cluster, SearchNode
 
-from stair_es.config import Home
-from stair_es.node import down, up
-from stair_es.node.launch import command, prepare, settings
-from stair_es.node.layout import ensure_layout
-from stair_es.node.lockfile import shipped
+from stair_es.config import DataDir
+from stair_es.node import start_node, stop_node
+from stair_es.node.launch import build_node_command, build_node_settings, prepare_folders
+from stair_es.node.layout import ensure_distribution
+from stair_es.node.lockfile import load_node_lock
 from stair_es.node.spec import NodeSpec
 
 __all__ = ["Cluster", "SearchNode", "elasticsearch7", "elasticsearch8", "elasticsearch9", "free_port", "opensearch_cluster"]
@@ -50,12 +50,12 @@ rootLogger.appenderRef.console.ref = console
 @contextmanager
 def embedded(base: Path) -> Iterator[str]:
     """An embedded node with data of its own; gives its URL. The jars are those of the default home: fetched once a machine."""
-    spec = NodeSpec(dist=Home.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
-    url = up(spec, say=print)
+    spec = NodeSpec(dist=DataDir.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
+    url = start_node(spec, say=print)
     try:
         yield url
     finally:
-        down(spec, say=print)
+        stop_node(spec, say=print)
 
 
 def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
@@ -130,15 +130,15 @@ def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_ji
         heap: Of each JVM.
         full_jit: Whether to compile as a server that runs for long does; otherwise they start quicker, as tests want it.
     """
-    dist = ensure_layout(shipped(), Home.from_env().dist, print)
+    dist = ensure_distribution(load_node_lock(), DataDir.from_env().dist, print)
     ports, transports = [free_port() for _ in range(size)], [free_port() for _ in range(size)]
     nodes = []
     for number, port in enumerate(ports):
         jit: Literal["quick", "full"] = "full" if full_jit else "quick"
         spec = NodeSpec(dist=dist.parent, base=base / f"node-{number}", port=port, heap=heap, jit=jit)
-        prepare(spec)
+        prepare_folders(spec)
         own = {
-            **settings(spec),
+            **build_node_settings(spec),
             "cluster.name": "test",
             "node.name": f"node-{number}",
             "transport.port": transports[number],
@@ -166,7 +166,7 @@ def free_port() -> int:
 
 def get_cache() -> Path:
     """Return the folder that keeps what nodes of the tests are made of."""
-    return Home.from_env().path / "test-nodes"
+    return DataDir.from_env().path / "test-nodes"
 
 
 def write_settings(spec: NodeSpec, values: Mapping[str, object]) -> None:
@@ -177,11 +177,11 @@ def write_settings(spec: NodeSpec, values: Mapping[str, object]) -> None:
 
 def build_command(spec: NodeSpec, dist: Path, java: Path) -> list[str]:
     """Return the command line of an OpenSearch node, which root may start too."""
-    return command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+    return build_node_command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
 
 
 def _elasticsearch(version: str) -> Path:
-    return ensure_layout(elasticsearch_locks.read(version), get_cache(), print)
+    return ensure_distribution(elasticsearch_locks.read(version), get_cache(), print)
 
 
 def _jvm(heap: str, base: Path) -> list[str]:

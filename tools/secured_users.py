@@ -18,9 +18,9 @@ from opensearch_nodes import SecuredNode
 from typer.testing import CliRunner, Result
 
 from stair_es.cli.main import app
-from stair_es.cluster.connect import Connection, Security
-from stair_es.doctor.finding import Finding
-from stair_es.doctor.run import Patient, cluster_here
+from stair_es.cluster.connect import Connection, SecuritySettings
+from stair_es.doctor.finding import CheckResult
+from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import StairError
 
 PASSWORD = "kA7#xQ/@9%:?& ü"
@@ -44,7 +44,9 @@ class Secured:
 
     def connection(self, user: str) -> Connection:
         """Return one with the login of a user."""
-        return Connection(url=self.node.url, security=Security(user=user, password=PASSWORD, ca_file=str(self.node.ca_file)))
+        return Connection(
+            url=self.node.url, security=SecuritySettings(user=user, password=PASSWORD, ca_file=str(self.node.ca_file))
+        )
 
     def run(self, user: str, *arguments: object, index: str = "photos") -> Result:
         """Run the command to its end."""
@@ -79,10 +81,10 @@ class Secured:
             raise AssertionError(done.exception, done.output)
         return done.exception
 
-    def findings(self, user: str) -> list[Finding]:
+    def findings(self, user: str) -> list[CheckResult]:
         """Return what the doctor says of the cluster and of the index `photos`."""
-        patient = Patient(connect=lambda: self.connection(user), index="photos", model="colours", named=False)
-        return list(cluster_here(patient))
+        patient = CheckContext(connect=lambda: self.connection(user), index="photos", model="colours", is_model_named=False)
+        return list(check_cluster(patient))
 
     @property
     def policy(self) -> Path:

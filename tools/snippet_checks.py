@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from stair_es.cli.main import app
 from stair_es.training.config import read_train_config
-from stair_es.training.toml import parse
+from stair_es.training.toml import parse_training_toml
 
 __all__ = ["FILES", "Wrong", "check", "programs", "stair_es"]
 
@@ -145,7 +145,7 @@ def _script(words: list[str]) -> None:
 
 
 def _toml(text: str) -> None:
-    values = parse(text, "snippet.toml")
+    values = parse_training_toml(text, "snippet.toml")
     if "recipe" in values or "stages" in values:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "snippet.toml")

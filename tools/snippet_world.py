@@ -24,7 +24,7 @@ from gate_proxy import Asked, GateProxy, Said
 from moto.server import ThreadedMotoServer
 from snippet_pages import blocks, commands
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.model import minilm_files, stair_checkpoint, stair_mini_files
 from stair_es.model.stair_config import TOKENIZER_FILE
 from stair_es.model.stair_tokens import load_tokenizer
@@ -154,7 +154,7 @@ def home(folder: Path, text: str) -> Path:
     Returns:
         The clone.
     """
-    data, own = folder / ".local" / "share" / "stair-es", Home.from_env()
+    data, own = folder / ".local" / "share" / "stair-es", DataDir.from_env()
     data.mkdir(parents=True)
     for name in ("models", "dist"):
         (data / name).symlink_to(own.path / name)
@@ -206,10 +206,10 @@ def _picture(clone: Path) -> None:
 
 def _model(clone: Path) -> None:
     """`models/ours`: a model of one's own as `stair-es train` leaves it; stair-mini's heads alone."""
-    mini = stair_mini_files.read()
+    mini = stair_mini_files.read_mini_artifacts()
     heads = {name: array for name, array in mini.arrays.items() if name.startswith(("image.", "text."))}
-    tokenizer = load_tokenizer(minilm_files.ensure(Home.from_env().models) / TOKENIZER_FILE)
-    stair_checkpoint.save(
+    tokenizer = load_tokenizer(minilm_files.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
+    stair_checkpoint.save_checkpoint(
         clone / "models" / "ours", replace(mini.config, name="ours"), tokenizer, heads, "# ours\n", mini.vocabulary
     )
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document
-from stair_es.cluster.mapping import index_body
-from stair_es.search.shapes import Fields
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document
+from stair_es.cluster.mapping import build_index_body
+from stair_es.search.shapes import IndexFields
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -58,17 +58,17 @@ def draw_queries() -> list[SparseVector]:
     return [*(draw(rng, int(size)) for size in rng.integers(1, 80, 30)), *rare, *extreme]
 
 
-def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, images: Mapping[str, SparseVector]) -> Fields:
+def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, images: Mapping[str, SparseVector]) -> IndexFields:
     """Make an index as ingest does; return what can be asked in it."""
-    client.indices.create(index=index, body=index_body(probe(client, Connection(url=url)), settings))
+    client.indices.create(index=index, body=build_index_body(get_cluster_info(client, Connection(url=url)), settings))
     lines: list[dict[str, Any]] = []
     for name, vector in images.items():
-        facts = ImageFacts(
+        facts = ImageMetadata(
             uri=name, source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
         )
         at = "2026-01-01T00:00:00Z"
-        body = document(vector, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
+        body = build_document(vector, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
         lines += [{"index": {"_id": name}}, body]
     answer = client.bulk(body=lines, index=index, params={"refresh": "true"})
     assert not answer["errors"], answer
-    return Fields.from_mapping(client.indices.get_mapping(index=index)[index]["mappings"]["properties"])
+    return IndexFields.from_mapping(client.indices.get_mapping(index=index)[index]["mappings"]["properties"])

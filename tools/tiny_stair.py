@@ -15,10 +15,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from stair_es.model import stair_checkpoint
-from stair_es.model.stair import Stair, TextBatch
-from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
-from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.stair import StairModel, TextBatch
+from stair_es.model.stair_config import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.model.stair_tokens import StairTokenizer, TokenizedTexts, list_candidate_tokens
+from stair_es.model.whole_words import WholeWordVocabulary
 
 SIZE_PX, WIDTH, TRANSFORM, MAX_TOKENS = 32, 32, 24, 12
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -45,24 +45,24 @@ _READ: Mapping[str, Any] = {
 }
 
 
-def _transformer(kind: str, **config: object) -> Backbone:
-    return Backbone(kind="transformers", name=f"tiny-{kind}", config={"model_type": kind, **config})
+def _transformer(kind: str, **config: object) -> BackboneConfig:
+    return BackboneConfig(kind="transformers", name=f"tiny-{kind}", config={"model_type": kind, **config})
 
 
-IMAGES: Mapping[str, Backbone] = {
+IMAGES: Mapping[str, BackboneConfig] = {
     "vit": _transformer("vit", **_SEEN),
     "clip": _transformer("clip_vision_model", **_SEEN),
     "siglip": _transformer("siglip_vision_model", **_SEEN),
     "dinov2": _transformer("dinov2", **_SEEN),
-    "timm-vit": Backbone(
+    "timm-vit": BackboneConfig(
         kind="timm",
         name="vit_tiny_patch16_224",
         config={"num_classes": 0, "img_size": SIZE_PX, "patch_size": 8, "depth": 2, "embed_dim": WIDTH, "num_heads": 2},
     ),
-    "timm-convnet": Backbone(kind="timm", name="test_convnext", config={"num_classes": 0}),
+    "timm-convnet": BackboneConfig(kind="timm", name="test_convnext", config={"num_classes": 0}),
 }
-TEXTS: Mapping[str, Backbone] = {
-    "bert": Backbone(kind="transformers", name="tiny-bert", config=_READ),
+TEXTS: Mapping[str, BackboneConfig] = {
+    "bert": BackboneConfig(kind="transformers", name="tiny-bert", config=_READ),
     "distilbert": _transformer(
         "distilbert",
         vocab_size=_READ["vocab_size"],
@@ -94,19 +94,19 @@ def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfi
         for side in ("image", "text")
     }
     thirds = (0.5, 0.4, 0.45)
-    seen = ImageTower(
+    seen = ImageTowerConfig(
         backbone=IMAGES[image], size_px=SIZE_PX, mean=thirds, std=(0.2, 0.25, 0.3), transform_dim=TRANSFORM, top_k=6
     )
-    read = TextTower(backbone=TEXTS[text], max_tokens=MAX_TOKENS, transform_dim=TRANSFORM, top_k=5)
+    read = TextTowerConfig(backbone=TEXTS[text], max_tokens=MAX_TOKENS, transform_dim=TRANSFORM, top_k=5)
     made = StairConfig(name="tiny", image=replace(seen, **towers["image"]), text=replace(read, **towers["text"]))
     return replace(made, **changes)
 
 
-def model(of: StairConfig, seed: int = 0) -> Stair:
+def model(of: StairConfig, seed: int = 0) -> StairModel:
     """With random weights that leave no bias and no norm as they start."""
     torch.manual_seed(seed)
-    features = WholeWords(WHOLE) if of.vocabulary == "words" else candidates(tokenizer())
-    made: Stair = Stair(of, Tokens(tokenizer(), features, of.text.max_tokens)).eval()
+    features = WholeWordVocabulary(WHOLE) if of.vocabulary == "words" else list_candidate_tokens(tokenizer())
+    made: StairModel = StairModel(of, StairTokenizer(tokenizer(), features, of.text.max_tokens)).eval()
     with torch.no_grad():
         for name, value in made.named_parameters():
             if value.ndim < 2 and name != "log_scale":
@@ -123,19 +123,21 @@ def checkpoint(folder: Path, of: StairConfig | None = None, seed: int = 0) -> Pa
     return folder
 
 
-def tensors(of: Stair) -> dict[str, torch.Tensor]:
+def tensors(of: StairModel) -> dict[str, torch.Tensor]:
     """What a checkpoint of the model holds."""
     found = {
-        name: value.clone().contiguous() for name, value in of.state_dict().items() if stair_checkpoint.stored(name, of.config)
+        name: value.clone().contiguous()
+        for name, value in of.state_dict().items()
+        if stair_checkpoint.is_stored_tensor(name, of.config)
     }
-    return found if of.tokens.whole else {**found, stair_checkpoint.FEATURE_IDS: torch.from_numpy(of.tokens.feature_ids_F)}
+    return found if of.tokens.whole else {**found, stair_checkpoint.FEATURE_IDS_TENSOR: torch.from_numpy(of.tokens.feature_ids_F)}
 
 
-def write(folder: Path, of: Stair, weights: Mapping[str, torch.Tensor]) -> None:
+def write(folder: Path, of: StairModel, weights: Mapping[str, torch.Tensor]) -> None:
     """A checkpoint of the model with these tensors instead of its own."""
-    stair_checkpoint.save(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n", of.tokens.whole)
+    stair_checkpoint.save_checkpoint(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n", of.tokens.whole)
 
 
-def batch(found: Tokenized) -> TextBatch:
+def batch(found: TokenizedTexts) -> TextBatch:
     """Tokens as the text tower takes them."""
     return TextBatch.from_tokenized(found)

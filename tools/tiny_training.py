@@ -11,7 +11,7 @@ import numpy as np
 import tiny_stair
 from PIL import Image
 
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.whole_words import WholeWordVocabulary
 from stair_es.training.config import TrainConfig, read_train_config
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "the": (30, 200, 30)}
@@ -41,7 +41,7 @@ def write_set(folder: Path) -> None:
 
 def write_words(folder: Path, words: Sequence[str] = WHOLE, **spellings: str) -> None:
     """Write a vocabulary of whole words, `words.json`."""
-    (folder / "words.json").write_text(WholeWords(words, spellings).to_json(), encoding="utf-8")
+    (folder / "words.json").write_text(WholeWordVocabulary(words, spellings).to_json(), encoding="utf-8")
 
 
 def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:

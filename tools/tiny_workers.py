@@ -10,14 +10,14 @@ import tiny_stair
 import torch
 from torch import distributed
 
-from stair_es.model.stair import Stair, TextBatch
-from stair_es.training.sampler import share
-from stair_es.training.stages import Loss, Stage
-from stair_es.training.step import Given, Update, enter, groups
-from stair_es.training.workers import Distributed, Workers
+from stair_es.model.stair import StairModel, TextBatch
+from stair_es.training.sampler import split_batch
+from stair_es.training.stages import LossName, TrainingStage
+from stair_es.training.step import DeviceBatch, GradCacheStep, build_param_groups, set_train_mode
+from stair_es.training.workers import DistributedWorkers, WorkerGroup
 
 TEXTS = [f"{first} {second}" for first in ("red", "blue", "the") for second in ("dog", "cat", "bird runs", "tree sea car")]
-ALL: dict[Loss, float] = {
+ALL: dict[LossName, float] = {
     "contrastive": 1.0,
     "ground_image": 0.5,
     "ground_text": 0.25,
@@ -27,17 +27,17 @@ ALL: dict[Loss, float] = {
 }
 
 
-def given(model: Stair, rows: slice = slice(None)) -> Given:
+def given(model: StairModel, rows: slice = slice(None)) -> DeviceBatch:
     """A batch of 12, or some rows of it."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (12, 32, 32, 3), generator=draw, dtype=torch.uint8)
     teacher = torch.randn(2, 12, 5, generator=draw)
     found = model.tokens.encode(TEXTS)
     texts = TextBatch.from_tokenized(found)
-    return Given(images=images[rows], texts=texts[rows], teacher=(teacher[0][rows], teacher[1][rows]))
+    return DeviceBatch(images=images[rows], texts=texts[rows], teacher=(teacher[0][rows], teacher[1][rows]))
 
 
-def still(**changes: Any) -> Stair:  # noqa: ANN401
+def still(**changes: Any) -> StairModel:  # noqa: ANN401
     """A model without dropout."""
     model = tiny_stair.model(tiny_stair.config(text_own_words=True, **changes))
     for module in model.modules():
@@ -46,17 +46,17 @@ def still(**changes: Any) -> Stair:  # noqa: ANN401
     return model
 
 
-def steps(model: Stair, workers: Workers, chunk: int) -> dict[str, torch.Tensor]:
+def steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, torch.Tensor]:
     """Three updates with the worker's share of the same batch."""
-    stage = Stage(name="s", steps=3, losses=ALL)
-    optimizer = torch.optim.SGD(groups(model, stage, {"head": 0.05, "backbone": 0.05, "scale": 0.05}, 0.01))
-    enter(model, stage)
-    rows = share(range(12), workers.rank, workers.count)
+    stage = TrainingStage(name="s", steps=3, losses=ALL)
+    optimizer = torch.optim.SGD(build_param_groups(model, stage, {"head": 0.05, "backbone": 0.05, "scale": 0.05}, 0.01))
+    set_train_mode(model, stage)
+    rows = split_batch(range(12), workers.rank, workers.count)
     batch = given(model, slice(rows[0], rows[-1] + 1))
-    update = Update(model=model, stage=stage, workers=workers, narrow=nullcontext, chunk=chunk)
+    update = GradCacheStep(model=model, stage=stage, workers=workers, make_autocast=nullcontext, chunk=chunk)
     for step in range(3):
         optimizer.zero_grad()
-        update.gradients(batch, step, step)
+        update.compute_gradients(batch, step, step)
         update.sum_gradients()
         optimizer.step()
     return {name: each.detach().clone() for name, each in model.named_parameters()}
@@ -66,13 +66,13 @@ def worker(rank: int, folder: str) -> None:
     """One of two processes; writes what it learned and what it was told, and ends."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    workers = Distributed()
+    workers = DistributedWorkers()
     torch.save(steps(still(), workers, chunk=4), f"{folder}/{rank}.pt")
     mine = torch.full((2,), float(rank + 1))
-    gathered = workers.gather(mine)
-    workers.sum(mine)
+    gathered = workers.gather_rows(mine)
+    workers.sum_in_place(mine)
     first = torch.tensor([rank + 7])
-    workers.take_first(first)
+    workers.broadcast_first(first)
     torch.save({"gathered": gathered, "sum": mine, "first": first}, f"{folder}/{rank}-told.pt")
     distributed.barrier()
     os._exit(0)  # at an ordinary end some of gloo's threads are still there now and then, and C++ aborts the process

@@ -10,10 +10,10 @@ from typing import get_args, get_type_hints
 from version_bench import BEST, MUTED, PHOTOS, QUESTION, Bench, Wrong, expect, expect_best
 from version_commands import Refused
 
-from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.connect import Connection, translate_errors
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import StairError
-from stair_es.search.shapes import SHAPES
+from stair_es.search.shapes import QUERY_TYPES
 
 __all__ = ["CHECKS", "NEEDS"]
 
@@ -127,7 +127,7 @@ def search_template(bench: Bench) -> None:
     body = {"id": "stair-es-words", "params": {"size": 1, "tokens": [{"word": "cat", "weight": 1}]}}
     connection = Connection.from_env(environ=bench.commands.environ)
     try:
-        with closing(connection.client()) as client, translated(connection):
+        with closing(connection.client()) as client, translate_errors(connection):
             hits = client.search_template(index=bench.alias(bench.main), body=body)["hits"]["hits"]
     except StairError as error:
         raise Refused(bench.commands.tell(f"{error.message}\n{error.remedy}")) from None
@@ -166,7 +166,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "swap to another model": swap_model,
     "words": list_words,
     "search": search_unasked,
-    **{f"search --shape {shape}": search_by(shape) for shape in SHAPES},
+    **{f"search --shape {shape}": search_by(shape) for shape in QUERY_TYPES},
     "search --hybrid sum": search_hybrid("sum"),
     "search --hybrid rrf": search_hybrid("rrf"),
     "policy plan": plan_policy,

@@ -15,7 +15,7 @@ import search_nodes
 from node_process import SearchNode
 from opensearch_nodes import ADMIN, SecuredNode, release_node, secured_node
 
-from stair_es.node.lockfile import shipped
+from stair_es.node.lockfile import load_node_lock
 
 _ORDINARY_OPENSEARCH = frozenset(module.name for module in lock_node.MODULES.values())
 _ORDINARY_ELASTICSEARCH = frozenset(
@@ -161,7 +161,7 @@ VERSIONS = (
     ),
     Version(
         engine="OpenSearch",
-        number=shipped().opensearch,
+        number=load_node_lock().opensearch,
         made="the embedded node of `stair-es node`: server and modules",
         run=_embedded,
         gaps=_OPENSEARCH,

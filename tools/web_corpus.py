@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import ingest
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.registry import open_source
 
@@ -66,7 +66,7 @@ def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None
     options = IngestOptions(
         alias=alias, model=ModelSpec(name=model), runner="local", dead_letters=folder / "letters.jsonl", **more
     )
-    ingest([open_source(str(table))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    run_ingest([open_source(str(table))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
 
 
 def index_of(client: OpenSearch, alias: str) -> str:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.cluster.connect import Connection
-from stair_es.search.index_model import load_model
-from stair_es.telemetry.page import Observer
-from stair_es.web.app import Site, application
-from stair_es.web.limits import Limits
-from stair_es.web.originals import Roots
-from stair_es.web.security import Guard
-from stair_es.web.server import listening, server_of
+from stair_es.search.index_model import load_query_encoder
+from stair_es.telemetry.page import ServerTelemetry
+from stair_es.web.app import ServerConfig, create_app
+from stair_es.web.limits import ServerLimits
+from stair_es.web.originals import AllowedRoots
+from stair_es.web.security import AccessPolicy
+from stair_es.web.server import bind_socket, create_server
 
 _TIMEOUT_S = 60.0
 
@@ -84,27 +84,27 @@ def serving(
     index: str,
     *,
     roots: tuple[Path, ...] = (),
-    guard: Guard | None = None,
-    limits: Limits | None = None,
+    guard: AccessPolicy | None = None,
+    limits: ServerLimits | None = None,
     model: str | None = None,
-    observer: Observer | None = None,
+    observer: ServerTelemetry | None = None,
 ) -> Iterator[Page]:
     """A page that is served until the end of the `with`."""
-    observer = observer or Observer()
-    site = Site(
+    observer = observer or ServerTelemetry()
+    site = ServerConfig(
         connection=connection,
         index=index,
-        load=partial(load_model, index=index, named=model),
-        roots=Roots.of(roots),
-        limits=limits or Limits(),
-        watch=observer.watch,
-        further=observer.routes,
+        load_encoder=partial(load_query_encoder, index=index, model_name=model),
+        roots=AllowedRoots.from_folders(roots),
+        limits=limits or ServerLimits(),
+        hooks=observer.watch,
+        extra_routes=observer.routes,
     )
     started = threading.Event()
-    with listening("127.0.0.1", 0) as (listener, port), closing(connection.client()) as client:
+    with bind_socket("127.0.0.1", 0) as (listener, port), closing(connection.client()) as client:
         page = Page(port=port)
-        app = observer.around(application(site, client, guard or Guard(), port, page.said.append))
-        server = server_of(app, started.set)
+        app = observer.wrap_app(create_app(site, client, guard or AccessPolicy(), port, page.said.append))
+        server = create_server(app, started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

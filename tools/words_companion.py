@@ -10,7 +10,7 @@ from typing import Any
 
 from opensearchpy import OpenSearch, helpers
 
-from stair_es.vocab import unescape
+from stair_es.vocab import unescape_feature
 
 TOP = 16
 MAPPING: dict[str, Any] = {
@@ -33,7 +33,7 @@ def scanned(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
 
 def entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The documents of one image, heaviest word first."""
-    weights = {unescape(word): weight for word, weight in source.get("tokens", {}).items()}
+    weights = {unescape_feature(word): weight for word, weight in source.get("tokens", {}).items()}
     heaviest = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
     carried = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
     kept = {name: source[name] for name in carried if name in source}

@@ -14,7 +14,7 @@ from fault_proxy import FaultProxy, Plan, Reply
 from node_process import SearchNode
 
 from stair_es.errors import StairError
-from stair_es.ingest.report import Report
+from stair_es.ingest.report import IngestReport
 
 from .command import Command, Ended, run_within
 from .corpus import MODEL_ID, Corpus
@@ -80,7 +80,7 @@ class Place:
         """The command, through a proxy."""
         return Command(self.corpus, url, index)
 
-    def rerun(self, index: str, *more: Path) -> Report:
+    def rerun(self, index: str, *more: Path) -> IngestReport:
         """The same run again, in this process and straight to the cluster.
 
         Raises:

@@ -14,8 +14,8 @@ from typing import Any
 
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.registry import open_source
 
@@ -101,7 +101,7 @@ class Command:
 
 def run_within(
     sources: Sequence[str | Path], url: str, index: str, dead_letters: Path, *, model: str = MODEL, **sink: str
-) -> Report:
+) -> IngestReport:
     """The same run in this process, without the second that a process takes to start.
 
     Raises:
@@ -116,4 +116,4 @@ def run_within(
         dead_letters=dead_letters,
     )
     opened = [open_source(str(source)) for source in sources]
-    return ingest(opened, Connection(url=url, timeout_s=60), options, say=lambda _: None, progress=lambda _: None)
+    return run_ingest(opened, Connection(url=url, timeout_s=60), options, say=lambda _: None, progress=lambda _: None)

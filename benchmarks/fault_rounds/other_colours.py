@@ -8,7 +8,7 @@ from stair_es_example.colours import Kind as Colours
 
 
 class Kind(Colours):
-    """See `EncoderKind`."""
+    """See `EncoderPlugin`."""
 
     card = replace(Colours.card, name="other-colours", model_id="other-colours-1")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from result import Ratio, Result, Table
+from result import Ratio, ReportTable, Result
 
 from .base import Round
 from .kinds import KINDS
@@ -49,7 +49,7 @@ def make_result(tallies: Mapping[str, Tally], about: str, remarks: Sequence[str]
     sums = {"lost": total.lost, "doubled": total.doubled, "foreign": total.foreign, "other failed checks": len(wrong)}
     return Result(
         about=f"{rounds} rounds: **{', '.join(f'{value} {what}' for what, value in sums.items())}**; {about}",
-        tables=(Table(head=HEAD, rows=tuple(tally.cells(name) for name, tally in tallies.items())),),
+        tables=(ReportTable(head=HEAD, rows=tuple(tally.cells(name) for name, tally in tallies.items())),),
         ratios=tuple(
             Ratio(what=f"{what}, in {rounds} rounds", against="", value=value, goal=0, at_most=True)
             for what, value in sums.items()

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stair_es.doctor.compute import gpus
-from stair_es.doctor.machine import memory_bytes
+from stair_es.doctor.compute import list_gpus
+from stair_es.doctor.machine import get_memory_bytes
 
 PACKAGES = ("stair-es", "numpy", "onnxruntime", "tokenizers", "pillow", "opensearch-py", "ray", "torch", "ray-elasticsearch")
 _LOCKS = {"OpenSearch": "stair_es/node/lock.json", "OpenSearch with k-NN and neural-search": "tools/opensearch-3.6.0.lock.json"}
@@ -25,7 +25,7 @@ def facts(root: Path) -> dict[str, Any]:
         "processor": _processor(Path("/proc/cpuinfo")),
         "cores": os.cpu_count() or 1,
         "memory": _memory(),
-        "accelerator": ", ".join(gpus()) or "none",
+        "accelerator": ", ".join(list_gpus()) or "none",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "versions": {"Python": platform.python_version(), **_engines(root), **_packages()},
         "commit": _commit(root),
@@ -44,7 +44,7 @@ def _processor(file: Path) -> str:
 
 
 def _memory() -> str:
-    found = memory_bytes()
+    found = get_memory_bytes()
     return "unknown" if found is None else f"{found / 2**30:.0f} GiB"
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from result import Ratio, ratio_table
 
-from stair_es.eval.tables import table
+from stair_es.eval.tables import render_table
 
 from .plan import Form, Run
 from .record import Record
@@ -61,7 +61,7 @@ def _machine(records: Sequence[Record]) -> str:
     ]
     busy = first.load[0] > facts["cores"] / 2
     note = "\n\n**Other programs ran beside it: the figures are worth little.**" if busy else ""
-    return f"## Machine\n\n{table(('', ''), rows)}{note}"
+    return f"## Machine\n\n{render_table(('', ''), rows)}{note}"
 
 
 def _glance(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stair_es.config import Home
-from stair_es.eval.metrics import CUTS, ranks
-from stair_es.model.stair import Stair
+from stair_es.config import DataDir
+from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
+from stair_es.model.stair import StairModel
 from stair_es.training import features, pairs
-from stair_es.training.augment import NONE
-from stair_es.training.losses import unit
-from stair_es.training.pairs import PairFile, Problems
+from stair_es.training.augment import NO_AUGMENTATION
+from stair_es.training.losses import normalize_rows
+from stair_es.training.pairs import PairFile, ProblemCounter
 from stair_es.types import ImageSpec
 
 SPLITS = ("test_style", "test_concepts", "test_clipart", "test_drawings", "test_photos")
@@ -61,7 +61,7 @@ class Split:
         """Each different caption, and its concept."""
         return {row["caption"]: row["concept"] for row in self.rows}
 
-    def score(self, model: Stair) -> Scored:
+    def score(self, model: StairModel) -> Scored:
         """The scores of a model."""
         model.eval()
         with torch.inference_mode():
@@ -69,43 +69,45 @@ class Split:
             read, text_words = self._texts(model)
         scores_MN = (read @ seen.T).numpy().astype(np.float64)
         concepts, asked = np.array([row["concept"] for row in self.rows]), np.array(list(self.texts.values()))
-        to_image = [ranks(scores_MN[row], np.flatnonzero(concepts == concept))[0] for row, concept in enumerate(asked)]
-        to_text = [ranks(scores_MN[:, image], np.flatnonzero(asked == concept))[0] for image, concept in enumerate(concepts)]
+        to_image = [compute_ranks(scores_MN[row], np.flatnonzero(concepts == concept))[0] for row, concept in enumerate(asked)]
+        to_text = [
+            compute_ranks(scores_MN[:, image], np.flatnonzero(asked == concept))[0] for image, concept in enumerate(concepts)
+        ]
         return Scored(
-            t2i={cut: np.array(to_image) <= cut for cut in CUTS},
-            i2t={cut: np.array(to_text) <= cut for cut in CUTS},
+            t2i={cut: np.array(to_image) <= cut for cut in RECALL_CUTS},
+            i2t={cut: np.array(to_text) <= cut for cut in RECALL_CUTS},
             words=(0.0 if weights_NF is None else float((weights_NF > 0).sum(dim=1).float().mean()), text_words),
             own={} if weights_NF is None else self._own(model, weights_NF),
         )
 
-    def _images(self, model: Stair) -> tuple[Tensor, Tensor | None]:
+    def _images(self, model: StairModel) -> tuple[Tensor, Tensor | None]:
         found = pairs.read_pairs([PairFile(path=self.path)])
         spec = ImageSpec(size_px=model.config.image.size_px)
-        reader = features.Reader(pairs=found, spec=spec, augment=NONE, seed=0, problems=Problems())
-        kept = features.cached_images(model, reader, 1, _home(), lambda what, done, total: None, 2)
-        images, bad = kept.batch(range(len(found)), [0] * len(found))
+        reader = features.PixelReader(pairs=found, spec=spec, augment=NO_AUGMENTATION, seed=0, problems=ProblemCounter())
+        kept = features.cache_image_features(model, reader, 1, _home(), lambda what, done, total: None, 2)
+        images, bad = kept.load_batch(range(len(found)), [0] * len(found))
         if bad or len(found) != len(self.rows):
             raise SystemExit(f"{self.path}: {len(bad)} images can't be read: build the sets again")
         out = model.encode_images(images)
-        if model.config.scores_words:
+        if model.config.is_scored_by_tokens:
             assert out.weights_BF is not None
             return _compared(model, out.weights_BF), out.weights_BF
         assert out.dense_BE is not None
         return out.dense_BE, None
 
-    def _texts(self, model: Stair) -> tuple[Tensor, float]:
+    def _texts(self, model: StairModel) -> tuple[Tensor, float]:
         asked = list(self.texts)
-        kept = features.CachedTexts(model, asked, _home(), lambda what, done, total: None)
+        kept = features.CachedTextFeatures(model, asked, _home(), lambda what, done, total: None)
         rows, words = [], 0
         for begin in range(0, len(asked), _AT_ONCE):
-            out = model.encode_texts(kept.batch(asked[begin : begin + _AT_ONCE]))
-            found = out.weights_BF if model.config.scores_words else out.dense_BE
+            out = model.encode_texts(kept.load_batch(asked[begin : begin + _AT_ONCE]))
+            found = out.weights_BF if model.config.is_scored_by_tokens else out.dense_BE
             assert found is not None
             rows.append(_compared(model, found))
-            words += int((found > 0).sum()) if model.config.scores_words else 0
+            words += int((found > 0).sum()) if model.config.is_scored_by_tokens else 0
         return torch.cat(rows), words / len(asked)
 
-    def _own(self, model: Stair, weights_NF: Tensor) -> dict[int, float]:
+    def _own(self, model: StairModel, weights_NF: Tensor) -> dict[int, float]:
         order = weights_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
         there = weights_NF.gather(1, order) > 0
         best = [row[on].tolist() for row, on in zip(order, there, strict=True)]
@@ -114,14 +116,14 @@ class Split:
         return {cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in asked])) for cut in WORD_CUTS}
 
 
-def _compared(model: Stair, rows_NE: Tensor) -> Tensor:
+def _compared(model: StairModel, rows_NE: Tensor) -> Tensor:
     """The rows as the model compares them: of length 1, but for words under a dot product."""
-    return rows_NE if model.config.scores_words and model.config.similarity == "dot" else unit(rows_NE)
+    return rows_NE if model.config.is_scored_by_tokens and model.config.similarity == "dot" else normalize_rows(rows_NE)
 
 
-def _own_words(model: Stair, caption: str) -> set[int]:
+def _own_words(model: StairModel, caption: str) -> set[int]:
     return {int(place) for place in model.tokens.encode([caption]).places_BL[0] if place >= 0}
 
 
 def _home() -> Path:
-    return Home.from_env().path / "training"
+    return DataDir.from_env().path / "training"

@@ -19,7 +19,7 @@ from small_sets.items import Item, picture
 from small_sets.likeness import copies, is_blank
 from small_sets.splits import FILES, TRAINING, split
 from small_sets.stamps import PHOTOS, photo_paths, stamps
-from stair_es.config import Home
+from stair_es.config import DataDir
 
 Pictures = dict[str, bytes]
 """By the path of the image."""
@@ -44,7 +44,7 @@ def build(out: Path | None, downloads: Path | None) -> dict[str, Any]:
     Raises:
         SystemExit: A package can't be had, or nothing can be written there.
     """
-    to = out or Home.from_env().path / "sets"
+    to = out or DataDir.from_env().path / "sets"
     with tempfile.TemporaryDirectory() as temporary:
         kept = downloads or Path(temporary) / "downloads"
         for folder in (to, kept):

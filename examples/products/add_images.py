@@ -14,11 +14,11 @@ from typing import Any
 from opensearchpy import OpenSearch, helpers
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, vector_fields
+from stair_es.cluster.documents import DocumentSettings, build_vector_fields
 from stair_es.errors import DecodeError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.inputs import image_vector
+from stair_es.search.inputs import encode_query_image
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
 FIELDS = {
@@ -48,11 +48,11 @@ def updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
     for hit in found:
         image = Path(hit["_source"]["image"])
         try:
-            vector = image_vector(encoder, image)
+            vector = encode_query_image(encoder, image)
         except DecodeError as error:
             print(f"{hit['_id']} stays without words: {error.message}", file=sys.stderr)
             continue
-        words = vector_fields(vector, DocumentSettings())
+        words = build_vector_fields(vector, DocumentSettings())
         params = {**words, "uri": image.as_uri(), "model": encoder.model_id}
         script = {"lang": "painless", "source": PUT, "params": params}
         yield {"_op_type": "update", "_index": INDEX, "_id": hit["_id"], "script": script, "retry_on_conflict": 3}
@@ -61,7 +61,7 @@ def updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Prepares the index and brings the words in."""
     model_name = os.environ.get("STAIR_ES_MODEL", "stair-mini")
-    encoder = catalogue.load(ModelSpec(name=model_name))
+    encoder = catalogue.load_encoder(ModelSpec(name=model_name))
     with Connection.from_env().client() as shop:
         prepare(shop, encoder, model_name)
         done, _ = helpers.bulk(shop, updates(shop, encoder), chunk_size=100, refresh=True)

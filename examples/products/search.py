@@ -13,8 +13,8 @@ from opensearchpy import OpenSearch
 
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search import Question, request_body
-from stair_es.search.inputs import text_vector
+from stair_es.search import SearchQuery, build_search_request
+from stair_es.search.inputs import encode_query_text
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
 TITLE_WEIGHT = 0.1
@@ -23,14 +23,14 @@ TITLE_WEIGHT = 0.1
 
 def body(encoder: Encoder, text: str, max_price: float | None = None) -> dict[str, Any]:
     """The request: any client in any language can send what comes out of here."""
-    question = Question(
-        vector=text_vector(encoder, text),
+    question = SearchQuery(
+        vector=encode_query_text(encoder, text),
         caption=text,
         caption_field="title",
         caption_weight=TITLE_WEIGHT,
         filters=[{"range": {"price": {"lte": max_price}}}] if max_price is not None else [],
     )
-    return request_body(question, "rank_features", max_clauses=1024).body
+    return build_search_request(question, "rank_features", max_clauses=1024).body
 
 
 def find(shop: OpenSearch, encoder: Encoder, text: str, max_price: float | None = None) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("text")
     parser.add_argument("--max-price", type=float)
     asked = parser.parse_args()
-    encoder = catalogue.load(ModelSpec(name=os.environ.get("STAIR_ES_MODEL", "stair-mini")))
+    encoder = catalogue.load_encoder(ModelSpec(name=os.environ.get("STAIR_ES_MODEL", "stair-mini")))
     with OpenSearch(os.environ["STAIR_ES_URL"]) as shop:
         for hit in find(shop, encoder, asked.text, asked.max_price)[:5]:
             product = hit["_source"]

@@ -14,9 +14,9 @@ import sys
 from stair_es.cluster.connect import Connection
 from stair_es.errors import StairError
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
-from stair_es.ingest.run_accounting import Books
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
+from stair_es.ingest.run_accounting import RunAccounting
 from stair_es.ingest.run_ray import RayOptions
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.registry import open_source
@@ -29,7 +29,7 @@ def address() -> str | None:
     return os.environ.get("RAY_ADDRESS")
 
 
-def run(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, encoders: int) -> Report:
+def run(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, encoders: int) -> IngestReport:
     """One ingest: the stages run as tasks and actors of the cluster, this process keeps the books.
 
     Documents whose image is gone from its source are removed (`resync`).
@@ -42,7 +42,7 @@ def run(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, 
         resync=True,
     )
     opened = [open_source(source, options.source) for source in sources]
-    return ingest(opened, Connection.from_env(), options, say=log, progress=Progress())
+    return run_ingest(opened, Connection.from_env(), options, say=log, progress=Progress())
 
 
 class Progress:
@@ -51,11 +51,11 @@ class Progress:
     def __init__(self) -> None:
         self._said = 0
 
-    def __call__(self, books: Books) -> None:
+    def __call__(self, books: RunAccounting) -> None:
         """Say how far it is, if that is worth a line."""
-        if books.done // _EVERY > self._said:
-            self._said = books.done // _EVERY
-            log(f"{books.done:,} of {books.listed:,} images done")
+        if books.done_count // _EVERY > self._said:
+            self._said = books.done_count // _EVERY
+            log(f"{books.done_count:,} of {books.listed:,} images done")
 
 
 def log(text: str) -> None:

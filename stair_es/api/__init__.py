@@ -14,64 +14,64 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.bulk_lines import Sent
+from stair_es.cluster.bulk_lines import BulkRequestStats
 from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, ReadError, SourceError, StairError, UsageError
-from stair_es.ingest.enrich import Candidate, Enricher, EnricherKind, Enrichment
-from stair_es.model.encoder import DenseEncoder, Encoder, EncoderKind, ModelCard, ModelSpec, Speller, Vocabulary
+from stair_es.ingest.enrich import Enricher, EnricherInput, EnricherKind, Enrichment
+from stair_es.model.encoder import DenseEncoder, Encoder, EncoderPlugin, ModelCard, ModelSpec, VocabularyProvider, WordTokenizer
 from stair_es.plugins import API_VERSION
-from stair_es.sources.item import Item, Place, Read, Reading, Source, SourceKind, SourceOptions, Unlisted
+from stair_es.sources.item import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceKind, SourceOptions
 from stair_es.types import ImageSpec, Json, Pixels, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.cluster.bulk import Written
-    from stair_es.cluster.ledger import Entry, Stored
-    from stair_es.ingest.sink import Completion, Coverage, Documents, Say, Session, SinkKind, SinkPlan, Writer
+    from stair_es.cluster.bulk import BulkResult
+    from stair_es.cluster.ledger import IndexedDocument, StoredVersion
+    from stair_es.ingest.sink import Documents, RunCoverage, Say, SinkKind, SinkPlan, SinkResult, SinkSession, SinkWriter
 
 __all__ = [
     "API_VERSION",
-    "Candidate",
-    "Completion",
-    "Coverage",
+    "BulkRequestStats",
+    "BulkResult",
     "DecodeError",
     "DenseEncoder",
     "Documents",
     "Encoder",
-    "EncoderKind",
+    "EncoderPlugin",
     "Enricher",
+    "EnricherInput",
     "EnricherKind",
     "Enrichment",
-    "Entry",
     "ImageSpec",
+    "IndexedDocument",
     "IngestError",
-    "Item",
     "Json",
+    "ListingFailure",
+    "Locator",
     "MissingExtra",
     "ModelCard",
     "ModelError",
     "ModelSpec",
     "Pixels",
-    "Place",
-    "Read",
     "ReadError",
-    "Reading",
+    "ReadLimits",
+    "ReadResult",
+    "RunCoverage",
     "Say",
-    "Sent",
-    "Session",
     "SinkKind",
     "SinkPlan",
+    "SinkResult",
+    "SinkSession",
+    "SinkWriter",
     "Source",
     "SourceError",
+    "SourceItem",
     "SourceKind",
     "SourceOptions",
     "SparseVector",
-    "Speller",
     "StairError",
-    "Stored",
-    "Unlisted",
+    "StoredVersion",
     "UsageError",
-    "Vocabulary",
-    "Writer",
-    "Written",
+    "VocabularyProvider",
+    "WordTokenizer",
 ]
 _HEAVY = {
     "cluster.bulk": ("Written",),

@@ -42,20 +42,37 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.bulk_answer import BLOCKED, UNMENTIONED, Failure, Verdict, described, failure, verdicts
-from stair_es.cluster.bulk_lines import Lines, Sent, chunks, deletion, operation, probe, size_of, update
-from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.failures import choose_grant
-from stair_es.cluster.identity import write_alias
-from stair_es.cluster.retry import RetryPolicy, tell, wait_s
-from stair_es.cluster.stop import pause
+from stair_es.cluster.bulk_answer import (
+    BLOCKED,
+    NOT_MENTIONED,
+    ItemResult,
+    RequestFailure,
+    classify_request_error,
+    format_cluster_error,
+    parse_bulk_response,
+)
+from stair_es.cluster.bulk_lines import (
+    BulkRequestStats,
+    SerializedAction,
+    build_delete_action,
+    build_index_action,
+    build_noop_action,
+    build_update_action,
+    chunk_actions,
+    count_action_bytes,
+)
+from stair_es.cluster.connect import Connection, translate_errors
+from stair_es.cluster.failures import choose_grant_remedy
+from stair_es.cluster.identity import make_write_alias
+from stair_es.cluster.retry import RetryPolicy, compute_retry_delay_s, log_retry
+from stair_es.cluster.stop import sleep_unless_cancelled
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 
-__all__ = ["BulkPolicy", "BulkWriter", "Sent", "Written"]
+__all__ = ["BulkPolicy", "BulkRequestStats", "BulkResult", "BulkWriter"]
 
 _ANSWER = "items.*._id,items.*._index,items.*.status,items.*.error"
 _SMALLEST_BYTES = 64 * 1024
@@ -73,7 +90,7 @@ class BulkPolicy(RetryPolicy):
     """Request sizes, concurrency and retries: by default up to five minutes without progress."""
 
     attempts: int = 40
-    patience_s: float = 300.0
+    give_up_after_s: float = 300.0
     """Seconds of consecutive failures after which the run stops, however few attempts these were."""
     min_chunk_bytes: int = 256 * 1024
     max_chunk_bytes: int = 8 * 1024 * 1024
@@ -83,12 +100,12 @@ class BulkPolicy(RetryPolicy):
 
 
 @dataclass
-class Written:
+class BulkResult:
     """Outcomes of the documents of one call."""
 
     outcomes: dict[str, str | None] = field(default_factory=dict)
     """`{_id: None}` for each stored document, `{_id: reason}` for each permanently rejected one."""
-    sent: list[Sent] = field(default_factory=list)
+    requests: list[BulkRequestStats] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +117,10 @@ class BulkWriter:
     index: str
     """Name of the index. It is written through `make_write_alias`, and each response must name it."""
     policy: BulkPolicy = BulkPolicy()
-    sleep: Callable[[float], None] = pause
+    sleep: Callable[[float], None] = sleep_unless_cancelled
     clock: Callable[[], float] = time.monotonic
 
-    def write(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> Written:
+    def write(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> BulkResult:
         """Store documents, in requests of about `chunk_bytes`. If an `_id` is duplicated, the last document is stored.
 
         Raises:
@@ -111,65 +128,65 @@ class BulkWriter:
                 alias missing). What was stored stays stored.
             IndexMismatch: If documents were stored in another index.
         """
-        return self._run(operation, documents, chunk_bytes)
+        return self._write_actions(build_index_action, documents, chunk_bytes)
 
-    def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> Written:
+    def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> BulkResult:
         """Update fields of existing documents; a missing document counts as done.
 
         Raises:
             ClusterError: As for `write`.
         """
-        return self._run(update, documents, chunk_bytes)
+        return self._write_actions(build_update_action, documents, chunk_bytes)
 
-    def delete(self, ids: Sequence[str]) -> Written:
+    def delete(self, ids: Sequence[str]) -> BulkResult:
         """Delete documents; a missing document counts as deleted.
 
         Raises:
             ClusterError: As for `write`.
         """
-        return self._run(deletion, [(id_, {}) for id_ in ids], None)
+        return self._write_actions(build_delete_action, [(id_, {}) for id_ in ids], None)
 
-    def _run(
+    def _write_actions(
         self,
-        serialised: Callable[[str, Mapping[str, Any]], Lines],
+        serialised: Callable[[str, Mapping[str, Any]], SerializedAction],
         documents: Iterable[tuple[str, Mapping[str, Any]]],
         chunk_bytes: int | None,
-    ) -> Written:
-        written, lines = Written(), []
+    ) -> BulkResult:
+        written, lines = BulkResult(), []
         for id_, source in dict(documents).items():
             try:
                 lines.append(serialised(id_, source))
             except TypeError as error:  # not JSON: a lone surrogate, a number of more than 64 bits, an unsupported type
                 written.outcomes[id_] = f"not JSON: {error}"
-        Load(self, written, lines, min(chunk_bytes or self.policy.max_chunk_bytes, self.policy.max_chunk_bytes)).run()
+        _BulkCall(self, written, lines, min(chunk_bytes or self.policy.max_chunk_bytes, self.policy.max_chunk_bytes)).run()
         return written
 
 
 @dataclass
-class _Answer:
+class _BulkResponse:
     """The response to one request."""
 
-    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    failure: Failure | None = None
+    results: Mapping[str, ItemResult] = field(default_factory=dict)
+    failure: RequestFailure | None = None
     """Failure of the whole request; then there are no results."""
     error: Exception | None = None
 
-    def of(self, lines: Lines) -> Verdict:
-        return Verdict("busy", str(self.error)) if self.failure else self.verdicts.get(lines[0], UNMENTIONED)
+    def get_result(self, lines: SerializedAction) -> ItemResult:
+        return ItemResult("busy", str(self.error)) if self.failure else self.results.get(lines[0], NOT_MENTIONED)
 
 
-class Load:
+class _BulkCall:
     """One call of the writer: pending actions, and how long there has been no progress."""
 
-    def __init__(self, writer: BulkWriter, written: Written, lines: Sequence[Lines], limit: int) -> None:
+    def __init__(self, writer: BulkWriter, written: BulkResult, lines: Sequence[SerializedAction], limit: int) -> None:
         self.writer, self.policy, self.written, self.limit = writer, writer.policy, written, limit
-        self.waiting: deque[list[Lines]] = deque()
+        self.pending: deque[list[SerializedAction]] = deque()
         self.attempt = 0
-        self.since_s: float | None = None
+        self.failing_since_s: float | None = None
         """Start of the first of the consecutive failures."""
-        self.sound = False
+        self.is_format_accepted = False
         """Whether the cluster has accepted a request of this format without documents."""
-        self._queue(lines)
+        self._queue_actions(lines)
 
     def run(self) -> None:
         """Send requests until every document has its outcome.
@@ -177,127 +194,129 @@ class Load:
         Raises:
             ClusterError: If retries are exhausted, or the error isn't retryable.
         """
-        while self.waiting:
-            piece = self.waiting.popleft()
+        while self.pending:
+            piece = self.pending.popleft()
             start_s = self.writer.clock()
-            answer = self._send(piece)
+            answer = self._send_chunk(piece)
             if answer.failure == "too large":
-                self._shrink(piece)
+                self._shrink_requests(piece)
             elif answer.failure == "malformed":
-                self._bisect(piece, answer)
-            elif busy := self._settle(piece, answer):
-                self.since_s = start_s if self.since_s is None else self.since_s
-                self._again(busy, answer)
+                self._bisect_chunk(piece, answer)
+            elif busy := self._record_outcomes(piece, answer):
+                self.failing_since_s = start_s if self.failing_since_s is None else self.failing_since_s
+                self._retry_actions(busy, answer)
 
-    def _queue(self, lines: Iterable[Lines]) -> None:
-        self.waiting.extend(chunks(lines, self.limit, self.policy.max_chunk_docs))
+    def _queue_actions(self, lines: Iterable[SerializedAction]) -> None:
+        self.pending.extend(chunk_actions(lines, self.limit, self.policy.max_chunk_docs))
 
-    def _send(self, piece: Sequence[Lines]) -> _Answer:
+    def _send_chunk(self, piece: Sequence[SerializedAction]) -> _BulkResponse:
         body = b"".join(line for _, line in piece)
         start_s = self.writer.clock()
-        answer = self._request(body)
-        busy = answer.failure == "busy" or any(answer.of(lines).fate == "busy" for lines in piece)
+        answer = self._send_request(body)
+        busy = answer.failure == "busy" or any(answer.get_result(lines).status == "busy" for lines in piece)
         if answer.failure != "malformed":
             seconds = self.writer.clock() - start_s
-            self.written.sent.append(Sent(len(body), len(piece), seconds, busy, answer.failure == "too large"))
+            self.written.requests.append(BulkRequestStats(len(body), len(piece), seconds, busy, answer.failure == "too large"))
         return answer
 
-    def _request(self, body: bytes) -> _Answer:
+    def _send_request(self, body: bytes) -> _BulkResponse:
         params, index = {"filter_path": _ANSWER, "require_alias": "true"}, self.writer.index
         try:
-            return _Answer(verdicts(self.writer.client.bulk(body=body, index=write_alias(index), params=params), index))
+            return _BulkResponse(
+                parse_bulk_response(self.writer.client.bulk(body=body, index=make_write_alias(index), params=params), index)
+            )
         except exceptions.TransportError as error:
-            what = failure(error)
+            what = classify_request_error(error)
             if what == "fatal":
-                with translated(self.writer.connection):
+                with translate_errors(self.writer.connection):
                     raise
-            return _Answer(failure=what, error=error)
+            return _BulkResponse(failure=what, error=error)
         except (exceptions.SerializationError, AttributeError) as error:
             # A proxy's page, or a truncated response: what was written is unknown. The client raises AttributeError
             # for an error whose JSON is not an object.
-            return _Answer(failure="busy", error=exceptions.SerializationError(f"the answer is not JSON: {error}"))
+            return _BulkResponse(failure="busy", error=exceptions.SerializationError(f"the answer is not JSON: {error}"))
 
-    def _settle(self, piece: Sequence[Lines], answer: _Answer) -> list[Lines]:
+    def _record_outcomes(self, piece: Sequence[SerializedAction], answer: _BulkResponse) -> list[SerializedAction]:
         """Record final outcomes, and return the actions to retry."""
         busy = []
         for lines in piece:
-            verdict = answer.of(lines)
-            if verdict.fate == "busy":
+            verdict = answer.get_result(lines)
+            if verdict.status == "busy":
                 busy.append(lines)
-            elif verdict.fate in ("done", "failed"):
-                self._decide(lines, None if verdict.fate == "done" else verdict.reason)
+            elif verdict.status in ("done", "failed"):
+                self._set_outcome(lines, None if verdict.status == "done" else verdict.reason)
             else:
-                raise self._stopped(verdict)
+                raise self._build_stop_error(verdict)
         return busy
 
-    def _decide(self, lines: Lines, reason: str | None) -> None:
+    def _set_outcome(self, lines: SerializedAction, reason: str | None) -> None:
         self.written.outcomes[lines[0]] = reason
-        self.attempt, self.since_s = 0, None
+        self.attempt, self.failing_since_s = 0, None
 
-    def _again(self, busy: list[Lines], answer: _Answer) -> None:
+    def _retry_actions(self, busy: list[SerializedAction], answer: _BulkResponse) -> None:
         self.attempt += 1
-        patience_s = (self.since_s or 0.0) + self.policy.patience_s - self.writer.clock()
+        patience_s = (self.failing_since_s or 0.0) + self.policy.give_up_after_s - self.writer.clock()
         if self.attempt >= self.policy.attempts or patience_s <= 0:
-            self._try(busy, answer)
+            self._isolate_bad_documents(busy, answer)
             return
         if isinstance(answer.error, exceptions.TransportError) and answer.error.status_code in (429, "TIMEOUT"):
             self.limit = max(self.limit // 2, _SMALLEST_BYTES)
-        self._queue(busy)
-        tell(self.writer.connection, f"{len(busy)} documents: {answer.of(busy[0]).reason}", self.attempt)
-        self.writer.sleep(min(wait_s(self.attempt, self.policy, answer.error), patience_s))
+        self._queue_actions(busy)
+        log_retry(self.writer.connection, f"{len(busy)} documents: {answer.get_result(busy[0]).reason}", self.attempt)
+        self.writer.sleep(min(compute_retry_delay_s(self.attempt, self.policy, answer.error), patience_s))
 
-    def _shrink(self, piece: list[Lines]) -> None:
+    def _shrink_requests(self, piece: list[SerializedAction]) -> None:
         if len(piece) == 1:
             size = len(piece[0][1])
-            self._decide(piece[0], f"HTTP 413: the document of {size} bytes is larger than the cluster accepts")
+            self._set_outcome(piece[0], f"HTTP 413: the document of {size} bytes is larger than the cluster accepts")
             return
-        self.limit = min(self.limit, size_of(piece) // 2)
-        rest = list(chain(piece, *self.waiting))
-        self.waiting.clear()
-        self._queue(rest)
+        self.limit = min(self.limit, count_action_bytes(piece) // 2)
+        rest = list(chain(piece, *self.pending))
+        self.pending.clear()
+        self._queue_actions(rest)
 
-    def _bisect(self, piece: list[Lines], answer: _Answer) -> None:
+    def _bisect_chunk(self, piece: list[SerializedAction], answer: _BulkResponse) -> None:
         """Find out whether one document or the format of the request is rejected as malformed, and halve the chunk."""
-        if not self.sound:
-            start_s, lines = self.writer.clock(), probe(piece[0][0])
-            control = self._request(lines[1])
+        if not self.is_format_accepted:
+            start_s, lines = self.writer.clock(), build_noop_action(piece[0][0])
+            control = self._send_request(lines[1])
             if control.failure == "busy":
-                self.since_s = start_s if self.since_s is None else self.since_s
-                self._again(piece, control)
+                self.failing_since_s = start_s if self.failing_since_s is None else self.failing_since_s
+                self._retry_actions(piece, control)
                 return
             if control.failure:
-                raise self._failed(answer)
-            if control.of(lines).fate in ("forbidden", "closed", "wrong_index"):
-                raise self._stopped(control.of(lines))
-            self.sound = True
+                raise self._build_request_error(answer)
+            if control.get_result(lines).status in ("forbidden", "closed", "wrong_index"):
+                raise self._build_stop_error(control.get_result(lines))
+            self.is_format_accepted = True
         if len(piece) == 1:
             info = getattr(answer.error, "info", None)
-            reason = described(info.get("error")) if isinstance(info, dict) else str(answer.error)
-            self._decide(piece[0], f"HTTP 400: the cluster can't read it: {reason}")
+            reason = format_cluster_error(info.get("error")) if isinstance(info, dict) else str(answer.error)
+            self._set_outcome(piece[0], f"HTTP 400: the cluster can't read it: {reason}")
         else:
             half = len(piece) // 2
-            self.waiting.extendleft([piece[half:], piece[:half]])
+            self.pending.extendleft([piece[half:], piece[:half]])
 
-    def _try(self, busy: list[Lines], answer: _Answer) -> None:
+    def _isolate_bad_documents(self, busy: list[SerializedAction], answer: _BulkResponse) -> None:
         """Record as failed the documents that are rejected for themselves when retries are exhausted, or stop the run."""
         if answer.failure:
-            raise self._failed(answer)
+            raise self._build_request_error(answer)
         if len(busy) > _MOST_ON_TRIAL:
-            raise self._too_long(busy, answer)
-        controls = [probe(id_) for id_, _ in busy]
-        trial = self._send([*busy, *controls])
+            raise self._build_timeout_error(busy, answer)
+        controls = [build_noop_action(id_) for id_, _ in busy]
+        trial = self._send_chunk([*busy, *controls])
         for lines, control in zip(busy, controls, strict=True):
-            if trial.of(lines).fate == "busy" and trial.of(control).fate != "done":
-                raise self._too_long(busy, answer)
-        for lines in self._settle(busy, trial):
-            self._decide(lines, f"{trial.of(lines).reason} (in all retries, while the cluster accepts others)")
+            if trial.get_result(lines).status == "busy" and trial.get_result(control).status != "done":
+                raise self._build_timeout_error(busy, answer)
+        for lines in self._record_outcomes(busy, trial):
+            self._set_outcome(lines, f"{trial.get_result(lines).reason} (in all retries, while the cluster accepts others)")
 
     # --- errors that stop a run ---
 
-    def _failed(self, answer: _Answer) -> ClusterError:
+    def _build_request_error(self, answer: _BulkResponse) -> ClusterError:
         """Return the error for a failed request."""
         try:
-            with translated(self.writer.connection):
+            with translate_errors(self.writer.connection):
                 raise answer.error or exceptions.SerializationError("no answer")
         except ClusterError as ours:
             tried = f" (tried {self.attempt} times)" if self.attempt else ""
@@ -305,25 +324,26 @@ class Load:
             remedy = _UNBLOCK if BLOCKED in str(answer.error) else _CONTINUE if busy else ours.remedy or _CONTINUE
             return type(ours)(f"{ours.message}{tried}", remedy)
 
-    def _too_long(self, busy: list[Lines], answer: _Answer) -> ClusterError:
-        reason = answer.of(busy[0]).reason
+    def _build_timeout_error(self, busy: list[SerializedAction], answer: _BulkResponse) -> ClusterError:
+        reason = answer.get_result(busy[0]).reason
         return ClusterError(
             f"{self.writer.connection.safe_url} does not accept {len(busy)} documents (tried {self.attempt} times): {reason}",
             _UNBLOCK if BLOCKED in reason else _CONTINUE,
         )
 
-    def _stopped(self, verdict: Verdict) -> ClusterError:
+    def _build_stop_error(self, verdict: ItemResult) -> ClusterError:
         url, index = self.writer.connection.safe_url, self.writer.index
-        if verdict.fate == "wrong_index":
+        if verdict.status == "wrong_index":
+            alias = make_write_alias(index)
             return IndexMismatch(
-                f"{url}: documents for {index!r} were stored in {verdict.reason!r}: the alias {write_alias(index)!r} was moved",
+                f"{url}: documents for {index!r} were stored in {verdict.reason!r}: the alias {alias!r} was moved",
                 f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",
             )
-        if verdict.fate == "forbidden":
-            grant = choose_grant(self.writer.connection)
+        if verdict.status == "forbidden":
+            grant = choose_grant_remedy(self.writer.connection)
             return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
         if "not_found" in verdict.reason:
             return ClusterError(
-                f"{url} has no alias {write_alias(index)!r} any more: the index was deleted, or the alias removed", _ANEW
+                f"{url} has no alias {make_write_alias(index)!r} any more: the index was deleted, or the alias removed", _ANEW
             )
         return ClusterError(f"{url} accepts no documents for {index!r}: {verdict.reason}", _CONTINUE)

@@ -9,14 +9,14 @@ from typing import Any, Literal, TypeAlias
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.failures import BUSY
-from stair_es.cluster.identity import write_alias
-from stair_es.cluster.retry import passes
+from stair_es.cluster.failures import BUSY_STATUSES
+from stair_es.cluster.identity import make_write_alias
+from stair_es.cluster.retry import is_retryable_error
 
-Fate: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]
+ItemStatus: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]
 """`forbidden`, `closed` and `wrong_index` are no fault of the document, and retrying doesn't help."""
 
-Failure: TypeAlias = Literal["busy", "too large", "malformed", "fatal"]
+RequestFailure: TypeAlias = Literal["busy", "too large", "malformed", "fatal"]
 """Failure of a whole request. `malformed`: the cluster can't parse it, perhaps because of one document."""
 
 TOO_LARGE = 413
@@ -26,19 +26,19 @@ _CLOSED_REASON = re.compile(r"no write index is defined for alias|pipeline with 
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ItemResult:
     """Outcome of one document, with the reason."""
 
-    fate: Fate
+    status: ItemStatus
     reason: str = ""
     """For `wrong_index`, the index where the document was stored."""
 
 
-UNMENTIONED = Verdict("busy", "the response doesn't mention it")
-UNPLACED = Verdict("busy", "the response doesn't name its index")
+NOT_MENTIONED = ItemResult("busy", "the response doesn't mention it")
+INDEX_NOT_MENTIONED = ItemResult("busy", "the response doesn't name its index")
 
 
-def verdicts(answer: object, index: str) -> dict[str, Verdict]:
+def parse_bulk_response(answer: object, index: str) -> dict[str, ItemResult]:
     """Parse a bulk response into `{_id: ItemResult}`.
 
     Args:
@@ -50,11 +50,11 @@ def verdicts(answer: object, index: str) -> dict[str, Verdict]:
     for item in items if isinstance(items, list) else ():
         for kind, outcome in item.items() if isinstance(item, dict) else ():
             if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) and "_id" in outcome:
-                result[str(outcome["_id"])] = judge(kind, outcome, index)
+                result[str(outcome["_id"])] = classify_item(kind, outcome, index)
     return result
 
 
-def judge(kind: str, outcome: Mapping[str, Any], index: str) -> Verdict:
+def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResult:
     """Classify one item of a bulk response.
 
     Args:
@@ -64,32 +64,32 @@ def judge(kind: str, outcome: Mapping[str, Any], index: str) -> Verdict:
     """
     status: int = outcome["status"]
     error, place = outcome.get("error"), outcome.get("_index")
-    if place not in (None, index, write_alias(index)):  # an action that fails early is reported with the name of the alias
-        return Verdict("wrong_index", str(place))
+    if place not in (None, index, make_write_alias(index)):  # an action that fails early is reported with the name of the alias
+        return ItemResult("wrong_index", str(place))
     type_ = str(error.get("type")) if isinstance(error, dict) else ""
     missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
     if status < 300 or (status == 404 and missing):
-        return Verdict("done") if place == index else UNPLACED
-    reason = f"HTTP {status}: {described(error)}"
-    if type_ == BLOCKED or status in BUSY or status >= 500 or status == 409:
-        return Verdict("busy", reason)
+        return ItemResult("done") if place == index else INDEX_NOT_MENTIONED
+    reason = f"HTTP {status}: {format_cluster_error(error)}"
+    if type_ == BLOCKED or status in BUSY_STATUSES or status >= 500 or status == 409:
+        return ItemResult("busy", reason)
     if status in (401, 403):
-        return Verdict("forbidden", reason)
+        return ItemResult("forbidden", reason)
     if status == 404 or type_ in _CLOSED_TYPES or _CLOSED_REASON.search(reason):
-        return Verdict("closed", reason)
-    return Verdict("failed", reason)
+        return ItemResult("closed", reason)
+    return ItemResult("failed", reason)
 
 
-def failure(error: exceptions.TransportError) -> Failure:
+def classify_request_error(error: exceptions.TransportError) -> RequestFailure:
     """Classify the failure of a whole request."""
     if error.status_code == TOO_LARGE:
         return "too large"
-    if passes(error) or error.status_code == 500 or BLOCKED in str(error.error):
+    if is_retryable_error(error) or error.status_code == 500 or BLOCKED in str(error.error):
         return "busy"
     return "malformed" if error.status_code == 400 else "fatal"
 
 
-def described(error: object) -> str:
+def format_cluster_error(error: object) -> str:
     """Format an error of the cluster for messages: its type, its reason and the cause."""
     if not isinstance(error, dict):
         return str(error or "")

@@ -8,14 +8,14 @@ from typing import Any, TypeAlias
 
 import orjson
 
-Lines: TypeAlias = tuple[str, bytes]
+SerializedAction: TypeAlias = tuple[str, bytes]
 """`_id`, and the serialized lines of one action."""
 
 _PROBE = "stair-es-probe-"
 
 
 @dataclass(frozen=True)
-class Sent:
+class BulkRequestStats:
     """Size, duration and result of one bulk request."""
 
     bytes: int
@@ -27,7 +27,7 @@ class Sent:
     """Whether the response was 413."""
 
 
-def operation(id_: str, source: Mapping[str, Any]) -> Lines:
+def build_index_action(id_: str, source: Mapping[str, Any]) -> SerializedAction:
     """Build an `index` action.
 
     Raises:
@@ -36,7 +36,7 @@ def operation(id_: str, source: Mapping[str, Any]) -> Lines:
     return id_, orjson.dumps({"index": {"_id": id_}}) + b"\n" + orjson.dumps(source) + b"\n"
 
 
-def update(id_: str, fields: Mapping[str, Any]) -> Lines:
+def build_update_action(id_: str, fields: Mapping[str, Any]) -> SerializedAction:
     """Build an `update` action that merges `fields`.
 
     Raises:
@@ -46,7 +46,7 @@ def update(id_: str, fields: Mapping[str, Any]) -> Lines:
     return id_, orjson.dumps(action) + b"\n" + orjson.dumps({"doc": fields}) + b"\n"
 
 
-def deletion(id_: str, _: Mapping[str, Any]) -> Lines:
+def build_delete_action(id_: str, _: Mapping[str, Any]) -> SerializedAction:
     """Build a `delete` action.
 
     Raises:
@@ -55,20 +55,20 @@ def deletion(id_: str, _: Mapping[str, Any]) -> Lines:
     return id_, orjson.dumps({"delete": {"_id": id_}}) + b"\n"
 
 
-def probe(id_: str) -> Lines:
+def build_noop_action(id_: str) -> SerializedAction:
     """Build a harmless action: delete a document that doesn't exist, on the shard of the document `id_`."""
     absent = _PROBE + id_[:200]
     return absent, orjson.dumps({"delete": {"_id": absent, "routing": id_[:512]}}) + b"\n"
 
 
-def size_of(lines: Iterable[Lines]) -> int:
+def count_action_bytes(lines: Iterable[SerializedAction]) -> int:
     """Count the bytes of a request with these actions."""
     return sum(len(line) for _, line in lines)
 
 
-def chunks(operations: Iterable[Lines], max_bytes: int, max_docs: int) -> Iterator[list[Lines]]:
+def chunk_actions(operations: Iterable[SerializedAction], max_bytes: int, max_docs: int) -> Iterator[list[SerializedAction]]:
     """Chunk actions in order, within the limits; a document above the limit is sent alone."""
-    chunk: list[Lines] = []
+    chunk: list[SerializedAction] = []
     size = 0
     for lines in operations:
         if chunk and (size + len(lines[1]) > max_bytes or len(chunk) >= max_docs):

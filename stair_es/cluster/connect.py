@@ -11,20 +11,20 @@ from urllib.parse import unquote, urlsplit
 from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth
 
 from stair_es.cluster import tls
-from stair_es.cluster.failures import translated
-from stair_es.cluster.security import Security, secret, security_from_env
-from stair_es.cluster.target import Target, probe
+from stair_es.cluster.failures import translate_errors
+from stair_es.cluster.security import SecuritySettings, read_secret, read_security_settings
+from stair_es.cluster.target import ClusterInfo, get_cluster_info
 from stair_es.cluster.transport import NodeConnection
 from stair_es.config import ENV_URL
 from stair_es.errors import AuthenticationFailed, UsageError
-from stair_es.extras import need
-from stair_es.urls import parse_url, split_nodes, without_login
+from stair_es.extras import import_optional
+from stair_es.urls import parse_node_url, remove_login, split_node_urls
 
-__all__ = ["Connection", "Security", "Target", "probe", "translated"]
+__all__ = ["ClusterInfo", "Connection", "SecuritySettings", "get_cluster_info", "translate_errors"]
 
 # Concurrent requests to one node without a new TCP and TLS handshake for each.
 _POOL = 32
-_NO_SECURITY = Security()
+_NO_SECURITY = SecuritySettings()
 _URL_REMEDY = (
     "Write it like http://localhost:9200 or https://user:password@host:9200 "
     "(in a password, write characters like / ? # @ as %2F %3F %23 %40)."
@@ -42,11 +42,11 @@ class Connection:
     url: str = field(repr=False)
     """`http[s]://[user:password@]host[:port][/prefix]`; several nodes of one cluster, separated by commas."""
     timeout_s: float = 30.0
-    security: Security = _NO_SECURITY
+    security: SecuritySettings = _NO_SECURITY
 
     def __post_init__(self) -> None:
         login = None
-        for part in (parse_url(each, "a cluster URL", _URL_REMEDY) for each in split_nodes(self.url)):
+        for part in (parse_node_url(each, "a cluster URL", _URL_REMEDY) for each in split_node_urls(self.url)):
             if part.username is None:
                 continue
             found = (unquote(part.username), unquote(part.password or ""))
@@ -55,7 +55,7 @@ class Connection:
             login = found
         if login is not None and self.security.method != "none" and login != (self.security.user, self.security.password):
             raise UsageError(f"a login in the URL, and another way to log in ({self.security.method})", "Keep one of the two.")
-        if self.security.wants_tls and any(part.scheme == "http" for part in map(urlsplit, self.nodes)):
+        if self.security.requires_tls and any(part.scheme == "http" for part in map(urlsplit, self.nodes)):
             raise UsageError(f"certificates require https, not {self.safe_url}", "Write https:// in the URL, or leave them out.")
         if login is not None and self.security.method == "none":
             object.__setattr__(self, "security", replace(self.security, user=login[0], password=login[1]))
@@ -77,15 +77,15 @@ class Connection:
         Raises:
             UsageError: If there is no URL, or settings conflict.
         """
-        url = url or secret(ENV_URL, environ)
+        url = url or read_secret(ENV_URL, environ)
         if not url:
             raise UsageError("no cluster given", f"Set {ENV_URL}.")
-        return cls(url=url, security=security_from_env(options or {}, environ))
+        return cls(url=url, security=read_security_settings(options or {}, environ))
 
     @property
     def nodes(self) -> list[str]:
         """The URL of each node, without credentials."""
-        return [without_login(part) for part in split_nodes(self.url)]
+        return [remove_login(part) for part in split_node_urls(self.url)]
 
     @property
     def safe_url(self) -> str:
@@ -112,12 +112,12 @@ class Connection:
         nodes = self.nodes
         options: dict[str, Any] = {}
         if any(node.startswith("https:") for node in nodes):
-            options["ssl_context"] = tls.context(self.security)
+            options["ssl_context"] = tls.create_ssl_context(self.security)
             options["ca_fingerprint"] = self.security.ca_fingerprint
         if self.security.authorization is not None:
             options["headers"] = {"authorization": self.security.authorization}
         if self.security.aws_service is not None:
-            options["http_auth"] = signer(self.security.aws_service, self.security.aws_region)
+            options["http_auth"] = create_aws_signer(self.security.aws_service, self.security.aws_region)
         return OpenSearch(
             hosts=nodes,
             connection_class=NodeConnection,
@@ -131,7 +131,7 @@ class Connection:
         )
 
 
-def signer(service: str, region: str | None) -> Any:  # noqa: ANN401  a callable of the client, without a type
+def create_aws_signer(service: str, region: str | None) -> Any:  # noqa: ANN401  a callable of the client, without a type
     """Create a signer of requests for AWS (SigV4), which uses the same credentials as the AWS tools.
 
     These are the environment, a profile, or the role of a container or instance. Only `es` and `aoss` have search clusters.
@@ -145,8 +145,8 @@ def signer(service: str, region: str | None) -> Any:  # noqa: ANN401  a callable
         UsageError: If no region is given or configured, or the named profile doesn't exist.
         AuthenticationFailed: If there are no credentials.
     """
-    session = need("botocore.session", "aws").get_session()
-    errors = need("botocore.exceptions", "aws")
+    session = import_optional("botocore.session", "aws").get_session()
+    errors = import_optional("botocore.exceptions", "aws")
     try:
         region = region or session.get_config_variable("region")
         credentials = session.get_credentials()

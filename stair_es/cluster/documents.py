@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stair_es import vocab
 from stair_es.config import THUMBNAIL_PX
 from stair_es.errors import UsageError
-from stair_es.policy import Undo, WordPolicy
+from stair_es.policy import PolicyUndo, TokenPolicy
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ DOCUMENT_VERSION = 3
 IMPACT_SCALE = 1000
 """Steps per unit of weight in `impacts`: a token's part of a score is off by at most half a thousandth."""
 
-RESERVED = frozenset(
+RESERVED_FIELDS = frozenset(
     {
         "tokens",
         "token_ids",
@@ -80,7 +80,7 @@ class DocumentSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFacts:
+class ImageMetadata:
     """Metadata of an image."""
 
     uri: str
@@ -97,17 +97,17 @@ class ImageFacts:
     """Names of its colours, heaviest first."""
 
 
-def document_id(uri: str) -> str:
+def make_document_id(uri: str) -> str:
     """Make the `_id` of the image at a URI: the first 128 bits of the URI's SHA-256, in hex."""
     return hashlib.sha256(uri.encode()).hexdigest()[:32]
 
 
-def content_id(sha256: str) -> str:
+def make_content_id(sha256: str) -> str:
     """Make the `_id` of an image from its content: the first 128 bits of its SHA-256, in hex."""
     return sha256[:32]
 
 
-def fingerprint(
+def compute_document_fingerprint(
     sha256: str, model_id: str, settings: DocumentSettings, fields: Mapping[str, Json], enrichers: Sequence[str] = ()
 ) -> str:
     """Compute the fingerprint of everything that a document is made from: a stored document with the same one is up to date.
@@ -123,29 +123,29 @@ def fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def check_fields(names: Iterable[str]) -> None:
+def check_field_names(names: Iterable[str]) -> None:
     """Check that the column names are usable as document fields.
 
     Raises:
         UsageError: If a name is a field of stair-es, or no engine accepts it.
     """
     for name in names:
-        if name.partition(".")[0] in RESERVED:  # the part before a dot names an object
+        if name.partition(".")[0] in RESERVED_FIELDS:  # the part before a dot names an object
             raise UsageError(f"column {name!r} has the name of a field of stair-es", f"Map it to another one: --map NAME={name}")
         if name.startswith("_") or not all(name.split(".")):
             raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --map NAME={name}")
 
 
-def document(
+def build_document(
     vector: SparseVector,
-    facts: ImageFacts,
+    facts: ImageMetadata,
     *,
     fields: Mapping[str, Json],
     model_id: str,
     fingerprint: str,
     ingested_at: str,
     settings: DocumentSettings,
-    policy: WordPolicy | None = None,
+    policy: TokenPolicy | None = None,
 ) -> dict[str, Any]:
     """Build the `_source` of one image; metadata and fields that are `None` are left out.
 
@@ -155,10 +155,10 @@ def document(
     Raises:
         UsageError: If a column has the name of a field of stair-es.
     """
-    check_fields(fields)
-    known = {name: value for name, value in {**fields, **_facts_fields(facts)}.items() if value is not None}
+    check_field_names(fields)
+    known = {name: value for name, value in {**fields, **_build_metadata_fields(facts)}.items() if value is not None}
     return {
-        **vector_fields(vector, settings, policy),
+        **build_vector_fields(vector, settings, policy),
         **known,
         "model": model_id,
         "fingerprint": fingerprint,
@@ -166,25 +166,25 @@ def document(
     }
 
 
-def _facts_fields(facts: ImageFacts) -> dict[str, Any]:
+def _build_metadata_fields(facts: ImageMetadata) -> dict[str, Any]:
     return {**asdict(facts), "colours": list(facts.colours) or None}
 
 
-def vector_fields(vector: SparseVector, settings: DocumentSettings, policy: WordPolicy | None = None) -> dict[str, Any]:
+def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy: TokenPolicy | None = None) -> dict[str, Any]:
     """Build the fields that come from the encoder's vector: the policy is applied here."""
-    undo = Undo()
+    undo = PolicyUndo()
     if policy is not None:
         steered = policy.apply(vector)
         vector, undo = steered.vector, steered.undo
     return {
-        "tokens": {vocab.escape(word): weight for word, weight in vector},
-        "top_tokens": list(vector.top(settings.top_words).features),
-        **({"impacts": impacts(vector)} if settings.impacts else {}),
-        **({"policy": policy.digest, "policy_undo": _undo_field(undo)} if policy and undo else {}),
+        "tokens": {vocab.escape_feature(word): weight for word, weight in vector},
+        "top_tokens": list(vector.top(settings.top_words).tokens),
+        **({"impacts": encode_impacts(vector)} if settings.impacts else {}),
+        **({"policy": policy.digest, "policy_undo": _build_undo_field(undo)} if policy and undo else {}),
     }
 
 
-def with_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> dict[str, Any]:
+def add_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> dict[str, Any]:
     """Add the field `token_ids` to a document, for an index that stores ids.
 
     Tokens without an id are left out. A document without any ids doesn't get the field: if it is empty, the plugin rejects all
@@ -194,45 +194,47 @@ def with_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> d
         document: The document without the field.
         token_ids: Ids under the policy of the document; None for an index without the field.
     """
-    ids = token_ids.convert(stored_words(document["tokens"]).items()) if token_ids else {}
+    ids = token_ids.convert_weights(parse_token_weights(document["tokens"]).items()) if token_ids else {}
     return {**document, **({"token_ids": ids} if ids else {})}
 
 
-def _undo_field(undo: Undo) -> dict[str, Any]:
+def _build_undo_field(undo: PolicyUndo) -> dict[str, Any]:
     return {
-        "tokens": {vocab.escape(word): weight for word, weight in undo.words.items()},
-        "added": [vocab.escape(word) for word in undo.added],
+        "tokens": {vocab.escape_feature(word): weight for word, weight in undo.tokens.items()},
+        "added": [vocab.escape_feature(word) for word in undo.added_tokens],
     }
 
 
-def undo_of(source: Mapping[str, Any]) -> Undo:
+def parse_policy_undo(source: Mapping[str, Any]) -> PolicyUndo:
     """Parse what restores the original vector of a stored document; empty if no policy changed it."""
     stored = source.get("policy_undo")
     if not isinstance(stored, Mapping):
-        return Undo()
+        return PolicyUndo()
     added = stored.get("added")
-    return Undo(
-        words=stored_words(stored.get("tokens")),
-        added=tuple(vocab.unescape(word) for word in added if isinstance(word, str)) if isinstance(added, list) else (),
+    return PolicyUndo(
+        tokens=parse_token_weights(stored.get("tokens")),
+        added_tokens=tuple(vocab.unescape_feature(word) for word in added if isinstance(word, str))
+        if isinstance(added, list)
+        else (),
     )
 
 
-def stored_words(value: object) -> dict[str, float]:
+def parse_token_weights(value: object) -> dict[str, float]:
     """Parse tokens and weights of a document that may not be ours: null values are skipped, other JSON gives no tokens."""
     if not isinstance(value, Mapping):
         return {}
-    return {vocab.unescape(word): float(weight) for word, weight in value.items() if weight is not None}
+    return {vocab.unescape_feature(word): float(weight) for word, weight in value.items() if weight is not None}
 
 
-def impacts(vector: SparseVector) -> str:
+def encode_impacts(vector: SparseVector) -> str:
     """Encode a vector for the field `impacts`: space-separated `token|impact`, impact = weight x `IMPACT_SCALE`, at least 1.
 
     Tokens that a `match` can't find are left out (see `is_single_term`).
     """
-    return " ".join(f"{word}|{max(1, round(weight * IMPACT_SCALE))}" for word, weight in vector if askable(word))
+    return " ".join(f"{word}|{max(1, round(weight * IMPACT_SCALE))}" for word, weight in vector if is_single_term(word))
 
 
-def askable(word: str) -> bool:
+def is_single_term(word: str) -> bool:
     """Return whether the `standard` tokenizer keeps this token unchanged, so that a `match` can find it.
 
     It turns `##ing` into `ing`, which is a different token, drops punctuation, and splits at spaces and `|`.

@@ -16,7 +16,7 @@ from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachab
 if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
-BUSY = frozenset({429, 502, 503, 504})
+BUSY_STATUSES = frozenset({429, 502, 503, 504})
 _LONGEST_REQUEST = 300
 _LOGIN = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
@@ -50,12 +50,14 @@ _MISSING = (
 
 
 @contextmanager
-def translated(connection: Connection, but: Callable[[exceptions.TransportError], bool] = lambda _: False) -> Iterator[None]:
+def translate_errors(
+    connection: Connection, passthrough: Callable[[exceptions.TransportError], bool] = lambda _: False
+) -> Iterator[None]:
     """Translate exceptions of the client into ours, with the URL, the cause and a remedy.
 
     Args:
         connection: Connection of the client.
-        but: Whether to re-raise an exception of the client unchanged.
+        passthrough: Whether to re-raise an exception of the client unchanged.
 
     Raises:
         ClusterError: Or one of its subclasses, for example if the cluster is unreachable or rejects the login.
@@ -63,9 +65,9 @@ def translated(connection: Connection, but: Callable[[exceptions.TransportError]
     try:
         yield
     except exceptions.TransportError as error:
-        if but(error):
+        if passthrough(error):
             raise
-        ours = _ours(error, connection)
+        ours = _translate_error(error, connection)
         ours.status = error.status_code if isinstance(error.status_code, int) else None
         raise ours from None  # the client's exception may contain our headers, repeated by the server
     except exceptions.SerializationError:
@@ -74,47 +76,49 @@ def translated(connection: Connection, but: Callable[[exceptions.TransportError]
         ) from None
 
 
-def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterError:
+def _translate_error(error: exceptions.TransportError, connection: Connection) -> ClusterError:
     where = getattr(error, "node", None) or connection.safe_url
     if isinstance(error, exceptions.ConnectionError):
-        return _unreachable(error, where, connection)
+        return _build_unreachable_error(error, where, connection)
     if error.status_code == 401:
         return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN[connection.security.method])
     if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
-        return ClusterError(f"{where}: {reason(error, connection)}", "`stair-es doctor --index NAME` says what lifts the block.")
+        return ClusterError(
+            f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` says what lifts the block."
+        )
     if error.status_code == 403:
-        return _forbidden(error, where, connection)
+        return _build_forbidden_error(error, where, connection)
     if isinstance(error.status_code, int) and 300 <= error.status_code < 400:
         return ClusterError(
-            f"{where} redirects elsewhere (HTTP {error.status_code}){_target(error)}",
+            f"{where} redirects elsewhere (HTTP {error.status_code}){_describe_redirect_target(error)}",
             "Redirects aren't followed, to protect the login: use the URL that it leads to.",
         )
-    if error.status_code == 400 and not isinstance(error.info, dict) and _tls_behind(where):
-        return _plain_to_tls(where)
-    return _translate_answer(error, f"{where} answered {error.status_code}: {reason(error, connection)}")
+    if error.status_code == 400 and not isinstance(error.info, dict) and _is_tls_expected(where):
+        return _build_plain_http_error(where)
+    return _translate_response(error, f"{where} answered {error.status_code}: {get_error_reason(error, connection)}")
 
 
-def _forbidden(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
+def _build_forbidden_error(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
     request = connection.redact(getattr(error, "request", "this"))[:_LONGEST_REQUEST]
-    why = _right_of_head(request) if request.startswith("HEAD ") else reason(error, connection)
-    return AuthenticationFailed(f"{where} forbids {request} (HTTP 403): {why}", choose_grant(connection))
+    why = _describe_head_right(request) if request.startswith("HEAD ") else get_error_reason(error, connection)
+    return AuthenticationFailed(f"{where} forbids {request} (HTTP 403): {why}", choose_grant_remedy(connection))
 
 
-def choose_grant(connection: Connection) -> str:
+def choose_grant_remedy(connection: Connection) -> str:
     """Choose the remedy for a missing permission."""
     return _GRANT_ON_AWS if connection.security.method == "aws" else _GRANT
 
 
-def _right_of_head(request: str) -> str:
+def _describe_head_right(request: str) -> str:
     """Return the permission that a HEAD request needs: its response has no body that could name it."""
     right = "indices:admin/aliases/get" if "/_alias/" in request else "indices:admin/get"
     return f"it requires {right} (Elasticsearch: view_index_metadata)"
 
 
-def _translate_answer(error: exceptions.TransportError, message: str) -> ClusterError:
+def _translate_response(error: exceptions.TransportError, message: str) -> ClusterError:
     if error.error == "index_closed_exception":
         return IndexClosed(message, "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed.")
-    if error.status_code in BUSY:
+    if error.status_code in BUSY_STATUSES:
         return ClusterError(
             message,
             "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong.",
@@ -126,16 +130,16 @@ def _translate_answer(error: exceptions.TransportError, message: str) -> Cluster
     return ClusterError(message)
 
 
-def _unreachable(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
-    failed = tls.cause(error)
+def _build_unreachable_error(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
+    failed = tls.find_ssl_error(error)
     parts = urlsplit(where)
     late = isinstance(error, exceptions.ConnectionTimeout)
-    if parts.scheme == "https" and parts.hostname and not late and (failed is None or not tls.lasting(failed)):
-        failed = tls.refusal(parts.hostname, parts.port or 443, connection.security) or failed
+    if parts.scheme == "https" and parts.hostname and not late and (failed is None or not tls.is_permanent_tls_error(failed)):
+        failed = tls.get_tls_alert(parts.hostname, parts.port or 443, connection.security) or failed
     if failed is not None:
-        return ClusterUnreachable(f"no TLS connection to {where}: {tls.reason_of(failed)}", tls.advice(failed))
-    if _tls_behind(where):
-        return _plain_to_tls(where)
+        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", tls.get_tls_remedy(failed))
+    if _is_tls_expected(where):
+        return _build_plain_http_error(where)
     said = connection.redact(f"{getattr(error, 'info', error)}")
     return ClusterUnreachable(
         f"no search cluster answers at {where}: {said}",
@@ -143,17 +147,17 @@ def _unreachable(error: exceptions.ConnectionError, where: str, connection: Conn
     )
 
 
-def _plain_to_tls(where: str) -> ClusterError:
+def _build_plain_http_error(where: str) -> ClusterError:
     secure = where.replace("http:", "https:", 1)
     return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Write {secure}")
 
 
-def _tls_behind(where: str) -> bool:
+def _is_tls_expected(where: str) -> bool:
     parts = urlsplit(where)
-    return parts.scheme == "http" and parts.hostname is not None and tls.speaks_tls(parts.hostname, parts.port or 80)
+    return parts.scheme == "http" and parts.hostname is not None and tls.is_tls_port(parts.hostname, parts.port or 80)
 
 
-def _target(error: exceptions.TransportError) -> str:
+def _describe_redirect_target(error: exceptions.TransportError) -> str:
     """Return the target of a redirect, without what may be secret in it."""
     try:
         parts = urlsplit(str(getattr(error, "location", None) or ""))
@@ -163,20 +167,20 @@ def _target(error: exceptions.TransportError) -> str:
     return f", to {parts.scheme or 'http'}://{host}{f':{port}' if port else ''}" if host else ""
 
 
-def reason(error: exceptions.TransportError, connection: Connection) -> str:
+def get_error_reason(error: exceptions.TransportError, connection: Connection) -> str:
     """Return the reason that the server gives."""
     info = error.info
     if isinstance(info, dict) and isinstance(info.get("error"), dict):
-        return connection.redact(_told(info["error"]))
+        return connection.redact(_join_error_reasons(info["error"]))
     return connection.redact(str(error.error)[:500])
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _join_error_reasons(error: Mapping[str, Any]) -> str:
     """Join the error's own reason and those of its first cause: "all shards failed" alone is no help."""
     causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
     shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
     failed = shards[0].get("reason") if shards else None
-    deeper = _deepest(failed if isinstance(failed, dict) else error)
+    deeper = _find_root_reason(failed if isinstance(failed, dict) else error)
     said: list[str] = []
     for part in (error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), deeper):
         if part and not any(str(part) in earlier for earlier in said):
@@ -194,7 +198,7 @@ def _list_reasons(error: object) -> Iterator[str]:
         error = error.get("caused_by")
 
 
-def _deepest(error: Mapping[str, Any]) -> object:
+def _find_root_reason(error: Mapping[str, Any]) -> object:
     """Return the last reason of the chain of causes, but for one that says less than its effect: "unknown field"."""
     reason = error.get("reason")
     cause = error.get("caused_by")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.pages import by_id as get_documents_by_id
-from stair_es.cluster.pages import pages, whole
+from stair_es.cluster.pages import get_documents_by_id as get_documents_by_id
+from stair_es.cluster.pages import paginate_hits, search_hits
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -20,7 +20,7 @@ _PAGE = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredVersion:
     """The stored state of an image."""
 
     id: str
@@ -31,7 +31,7 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class IndexedDocument:
     """A document in the index."""
 
     id: str
@@ -39,19 +39,19 @@ class Entry:
     source: str
 
 
-def by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, Stored]:
+def get_stored_by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:
     """Get `{_id: StoredVersion}` of the given ids that the index contains, in real time, including unrefreshed writes.
 
     Raises:
         ClusterError: If the request fails.
     """
     found = {}
-    for some in _portions(ids):
-        found.update({doc["_id"]: _stored(doc) for doc in get_documents_by_id(client, connection, index, some, _STORED)})
+    for some in _split_batches(ids):
+        found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(client, connection, index, some, _STORED)})
     return found
 
 
-def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequence[str]) -> dict[str, Stored]:
+def get_stored_by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequence[str]) -> dict[str, StoredVersion]:
     """Get `{uri: StoredVersion}` of the given URIs that the index contains; of several documents with one URI the newest.
 
     This is a search: it sees the state of the last refresh.
@@ -60,7 +60,7 @@ def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequenc
         ClusterError: If the request fails, or shards of the index are unavailable.
     """
     found = {}
-    for some in _portions(uris):
+    for some in _split_batches(uris):
         body = {
             "size": len(some),
             "query": {"terms": {"uri": some}},
@@ -69,16 +69,16 @@ def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequenc
             "_source": list(_STORED),
             "track_total_hits": False,
         }
-        for hit in whole(client, connection, index, body):
-            stored = _stored(hit)
+        for hit in search_hits(client, connection, index, body):
+            stored = _parse_stored(hit)
             found[stored.uri] = stored
     return found
 
 
-def entries(
-    client: OpenSearch, connection: Connection, index: str, *, sources: Sequence[str] | None = None, before: str = ""
-) -> Iterator[Entry]:
-    """Scan all documents, or those found under `sources` and ingested before `before`, in the order of their URIs, page by page.
+def scan_documents(
+    client: OpenSearch, connection: Connection, index: str, *, sources: Sequence[str] | None = None, ingested_before: str = ""
+) -> Iterator[IndexedDocument]:
+    """Scan all documents, or those found under `sources` and ingested before `ingested_before`, page by page in the order of URIs.
 
     Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
     engine supports it. Sees the state of the last refresh; omits documents without a URI, or with one of 8 KiB and more.
@@ -90,19 +90,24 @@ def entries(
     if sources is not None:
         scope.append({"terms": {"source": list(sources)}})
     body = {
-        "query": {"bool": {"filter": scope, "must_not": [{"range": {"ingested_at": {"gte": before}}}] if before else []}},
+        "query": {
+            "bool": {
+                "filter": scope,
+                "must_not": [{"range": {"ingested_at": {"gte": ingested_before}}}] if ingested_before else [],
+            }
+        },
         "_source": False,
         "docvalue_fields": ["uri", "source"],
     }
-    for hits in pages(client, connection, index, body, size=_PAGE):
+    for hits in paginate_hits(client, connection, index, body, size=_PAGE):
         for hit in hits:
             fields = hit["fields"]
-            yield Entry(id=hit["_id"], uri=fields["uri"][0], source=fields.get("source", [""])[0])
+            yield IndexedDocument(id=hit["_id"], uri=fields["uri"][0], source=fields.get("source", [""])[0])
 
 
-def _stored(doc: Mapping[str, Any]) -> Stored:
+def _parse_stored(doc: Mapping[str, Any]) -> StoredVersion:
     source = doc["_source"]
-    return Stored(
+    return StoredVersion(
         id=doc["_id"],
         uri=source.get("uri", ""),
         sha256=source.get("sha256", ""),
@@ -111,5 +116,5 @@ def _stored(doc: Mapping[str, Any]) -> Stored:
     )
 
 
-def _portions(names: Sequence[str]) -> Iterator[list[str]]:
+def _split_batches(names: Sequence[str]) -> Iterator[list[str]]:
     return (list(names[start : start + _AT_ONCE]) for start in range(0, len(names), _AT_ONCE))

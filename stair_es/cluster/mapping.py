@@ -12,7 +12,7 @@ from stair_es.errors import ResourceError, UnsupportedTarget
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stair_es.cluster.connect import Target
+    from stair_es.cluster.connect import ClusterInfo
     from stair_es.cluster.documents import DocumentSettings
 
 _PRUNE_KNOWN = (((8, 19), (9,)), ((9, 1), (10_000,)))
@@ -23,8 +23,8 @@ _LEDGER = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
 """Fields that ingest searches and sorts by."""
 
 
-def index_body(
-    target: Target, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
+def build_index_body(
+    target: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
 ) -> dict[str, Any]:
     """Build the index body for `settings` on `target`, or return the custom body unchanged.
 
@@ -38,21 +38,23 @@ def index_body(
         UnsupportedTarget: If the cluster lacks a field type that `settings` require.
         ResourceError: If the custom file can't be read, or lacks a field that ingest requires.
     """
-    check_target(target, settings)
-    body = resources.load("mappings", "image", override)
+    check_field_types(target, settings)
+    body = resources.load_json_resource("mappings", "image", override)
     if override:
-        _check_own(body, settings, override)
+        _check_custom_mapping(body, settings, override)
         return body
     if settings.vector == "sparse_vector":
-        body = merged(body, sparse_vector(resources.load("mappings", "sparse-vector"), target.version))
+        body = merge_bodies(
+            body, build_sparse_vector_layer(resources.load_json_resource("mappings", "sparse-vector"), target.version)
+        )
     if settings.vector == "seismic":
-        body = merged(body, seismic(resources.load("mappings", "seismic"), largest_weight))
+        body = merge_bodies(body, build_seismic_layer(resources.load_json_resource("mappings", "seismic"), largest_weight))
     if settings.impacts:
-        body = merged(body, resources.load("mappings", "impacts"))
+        body = merge_bodies(body, resources.load_json_resource("mappings", "impacts"))
     return body
 
 
-def check_target(target: Target, settings: DocumentSettings) -> None:
+def check_field_types(target: ClusterInfo, settings: DocumentSettings) -> None:
     """Check that `target` has the field types that `settings` require.
 
     Raises:
@@ -76,7 +78,7 @@ def check_target(target: Target, settings: DocumentSettings) -> None:
         )
 
 
-def sparse_vector(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
+def build_sparse_vector_layer(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
     """Build the layer for `sparse_vector`, without options that this version of Elasticsearch doesn't support. Pure."""
     tokens = dict(layer["mappings"]["properties"]["tokens"])
     if not any(first <= version < end for first, end in _PRUNE_KNOWN):
@@ -85,7 +87,7 @@ def sparse_vector(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[st
     return {**body, "settings": layer["settings"]} if version >= _VECTORS_HIDDEN else body
 
 
-def seismic(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str, Any]:
+def build_seismic_layer(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str, Any]:
     """Build the layer for SEISMIC. Pure.
 
     The plugin quantizes weights to 255 steps up to a ceiling, which is best the largest weight of all.
@@ -93,21 +95,21 @@ def seismic(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str,
     if largest_weight is None:
         return dict(layer)
     parameters = {"quantization_ceiling_ingest": largest_weight}
-    return merged(layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": parameters}}}}})
+    return merge_bodies(layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": parameters}}}}})
 
 
-def merged(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+def merge_bodies(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """Merge `layer` over `body`, object by object. Pure."""
     return {
         **body,
         **{
-            name: merged(body[name], value) if isinstance(value, dict) and isinstance(body.get(name), dict) else value
+            name: merge_bodies(body[name], value) if isinstance(value, dict) and isinstance(body.get(name), dict) else value
             for name, value in layer.items()
         },
     }
 
 
-def _check_own(body: Mapping[str, Any], settings: DocumentSettings, path: Path) -> None:
+def _check_custom_mapping(body: Mapping[str, Any], settings: DocumentSettings, path: Path) -> None:
     needed = {"tokens": settings.tokens_type, **_LEDGER, **({"impacts": "text"} if settings.impacts else {})}
     needed |= {IDS_FIELD: "sparse_vector"} if settings.vector == "seismic" else {}
     fields = body.get("mappings", {}).get("properties", {})

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.identity import write_alias
-from stair_es.cluster.retry import persistently
+from stair_es.cluster.identity import make_write_alias
+from stair_es.cluster.retry import call_with_retry
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.connect import Connection
 
-WRITTEN = {"is_write_index": True}
+WRITE_ALIAS_OPTIONS = {"is_write_index": True}
 """Options of the alias: writes go to this index, even if another index is given the alias, too."""
 
 
@@ -27,16 +27,16 @@ def ensure_write_alias(client: OpenSearch, connection: Connection, index: str) -
         IndexMismatch: If writes through the alias go to another index.
         ClusterError: If a request fails, or the index doesn't exist.
     """
-    persistently(partial(_ensure, client, index), connection)
+    call_with_retry(partial(_ensure_once, client, index), connection)
 
 
-def _ensure(client: OpenSearch, index: str) -> None:
-    alias = write_alias(index)
+def _ensure_once(client: OpenSearch, index: str) -> None:
+    alias = make_write_alias(index)
     there = client.indices.get_alias(index=index)[index]["aliases"].get(alias, {})
     if there.get("is_write_index"):
         return
     try:
-        client.indices.put_alias(index=index, name=alias, body=WRITTEN)
+        client.indices.put_alias(index=index, name=alias, body=WRITE_ALIAS_OPTIONS)
     except exceptions.TransportError as error:
         if "more than one write index" not in str(error):
             raise

@@ -22,9 +22,9 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
-from stair_es.cluster.bulk import BulkPolicy, Sent
+from stair_es.cluster.bulk import BulkPolicy, BulkRequestStats
 
-Setting: TypeAlias = tuple[int, int]
+ThrottleSetting: TypeAlias = tuple[int, int]
 """Chunk bytes, concurrency."""
 
 _FIRST_BYTES = 1024 * 1024
@@ -39,69 +39,69 @@ _FULL = 0.6
 """A chunk of at least this share of the requested size was not limited by the amount of data."""
 
 
-class Pace:
+class AdaptiveThrottle:
     """Chunk size and concurrency of one run; lives on the driver."""
 
     def __init__(self, policy: BulkPolicy) -> None:
         self._policy = policy
         self._ceiling = policy.max_chunk_bytes
-        self.chunk_bytes = self._within(_FIRST_BYTES)
+        self.chunk_bytes = self._clamp_bytes(_FIRST_BYTES)
         """Target size of each request."""
         self.concurrency = min(_FIRST_CONCURRENCY, policy.max_concurrency)
         """Maximum number of concurrent requests."""
         self._dimension: Literal["chunk", "concurrency"] = "chunk"
-        self._before: tuple[Setting, float] | None = None
+        self._before: tuple[ThrottleSetting, float] | None = None
         """The setting before the step under evaluation, and its throughput."""
         self._failed_steps = 0
         """Consecutive failed steps: after one of each kind nothing can be gained for now."""
         self._hold = 0
         self._skip = 0
-        self._window: list[Sent] = []
+        self._window: list[BulkRequestStats] = []
 
-    def observe(self, sent: Sent) -> None:
+    def record_request(self, sent: BulkRequestStats) -> None:
         """Record one request; updates `chunk_bytes` and `concurrency`."""
         if sent.too_large:
             self._ceiling = max(min(self._ceiling, sent.bytes // 2), 1)
-            self._go_to((self._within(self.chunk_bytes), self.concurrency))
+            self._apply_setting((self._clamp_bytes(self.chunk_bytes), self.concurrency))
         elif self._skip > 0:
             self._skip -= 1
         elif sent.busy:
-            self._retreat()
+            self._reduce_load()
         elif sent.seconds > 0:
             self._window.append(sent)
             if len(self._window) >= max(_WINDOW, self.concurrency):
-                self._decide()
+                self._evaluate_window()
 
-    def _within(self, chunk_bytes: float) -> int:
+    def _clamp_bytes(self, chunk_bytes: float) -> int:
         return int(min(max(chunk_bytes, self._policy.min_chunk_bytes), self._ceiling))
 
-    def _go_to(self, setting: Setting) -> None:
+    def _apply_setting(self, setting: ThrottleSetting) -> None:
         """Set a setting that is not under evaluation."""
         self.chunk_bytes, self.concurrency = setting
         self._before, self._window = None, []
 
-    def _retreat(self) -> None:
+    def _reduce_load(self) -> None:
         skipped = self.concurrency - 1  # requests still running with the old setting
         if self.concurrency > 1:
-            self._go_to((self.chunk_bytes, max(1, math.floor(self.concurrency * _RETREAT))))
+            self._apply_setting((self.chunk_bytes, max(1, math.floor(self.concurrency * _RETREAT))))
         else:
-            self._go_to((self._within(self.chunk_bytes / 2), 1))
+            self._apply_setting((self._clamp_bytes(self.chunk_bytes / 2), 1))
         self._skip, self._failed_steps, self._hold = skipped, 0, 2
 
-    def _decide(self) -> None:
+    def _evaluate_window(self) -> None:
         window, self._window = self._window, []
         throughput = self.concurrency * sum(sent.bytes for sent in window) / sum(sent.seconds for sent in window)
         full = sum(sent.bytes for sent in window) >= _FULL * self.chunk_bytes * len(window)
         if self._before is not None:
-            self._judge(throughput)
+            self._evaluate_step(throughput)
         if self._hold > 0:
             self._hold -= 1
         elif self._failed_steps >= 2:
             self._failed_steps, self._hold = 0, _HOLD_WINDOWS
         else:
-            self._step(throughput, full)
+            self._try_step(throughput, full)
 
-    def _judge(self, throughput: float) -> None:
+    def _evaluate_step(self, throughput: float) -> None:
         """Keep or revert the step under evaluation."""
         assert self._before is not None
         setting, before = self._before
@@ -109,24 +109,24 @@ class Pace:
             self._before, self._failed_steps = None, 0
             return
         skipped = self.concurrency - 1
-        self._go_to(setting)
+        self._apply_setting(setting)
         self._skip = skipped
-        self._step_failed()
+        self._record_failed_step()
         self._hold = max(self._hold, 1)  # measure the old setting again before the next step
 
-    def _step_failed(self) -> None:
+    def _record_failed_step(self) -> None:
         self._failed_steps += 1
         self._dimension = "concurrency" if self._dimension == "chunk" else "chunk"
 
-    def _step(self, throughput: float, full: bool) -> None:
-        larger = self._within(self.chunk_bytes * _GROWTH)
+    def _try_step(self, throughput: float, full: bool) -> None:
+        larger = self._clamp_bytes(self.chunk_bytes * _GROWTH)
         for _ in range(2):
             if self._dimension == "chunk" and full and larger > self.chunk_bytes:
                 wanted = (larger, self.concurrency)
             elif self._dimension == "concurrency" and self.concurrency < self._policy.max_concurrency:
                 wanted = (self.chunk_bytes, self.concurrency + 1)
             else:  # at its limit
-                self._step_failed()
+                self._record_failed_step()
                 continue
             self._before = ((self.chunk_bytes, self.concurrency), throughput)
             self._skip = self.concurrency  # sent before the step

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.retry import persistently
+from stair_es.cluster.retry import call_with_retry
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
+DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
 """The content, too: a URI may have a document for each content that it had."""
 _STATUS = {"not_found": 404, "index_closed_exception": 400, "security_exception": 403}
 """HTTP status by a part of the error's type. All other errors are retryable."""
 
 
-def pages(
+def paginate_hits(
     client: OpenSearch,
     connection: Connection,
     index: str,
     body: Mapping[str, Any],
     *,
     size: int,
-    sort: Sequence[Mapping[str, Any]] = ORDER,
+    sort: Sequence[Mapping[str, Any]] = DOCUMENT_ORDER,
 ) -> Iterator[list[dict[str, Any]]]:
     """Paginate the hits of a search in the order of their URIs, `size` per page; the last page may be empty or shorter.
 
@@ -47,45 +47,45 @@ def pages(
     """
     asked: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
     while True:
-        hits = whole(client, connection, index, asked)
+        hits = search_hits(client, connection, index, asked)
         yield hits
         if len(hits) < size:
             return
         asked = {**asked, "search_after": hits[-1]["sort"]}
 
 
-def count_of(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> int:
+def count_matches(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> int:
     """Count the documents that match a query, as of the last refresh.
 
     Raises:
         ClusterError: If the request fails.
     """
-    answer = persistently(partial(client.count, index=index, body={"query": dict(query)}), connection)
+    answer = call_with_retry(partial(client.count, index=index, body={"query": dict(query)}), connection)
     return int(answer["count"])
 
 
-def whole(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+def search_hits(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Search all shards, with retries, and return the hits.
 
     Raises:
         ClusterError: If the request fails, or shards of the index are unavailable.
     """
-    hits: list[dict[str, Any]] = answer_of(client, connection, index, body)["hits"]["hits"]
+    hits: list[dict[str, Any]] = search_all_shards(client, connection, index, body)["hits"]["hits"]
     return hits
 
 
-def answer_of(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def search_all_shards(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Search all shards, with retries, and return the response.
 
     Raises:
         ClusterError: As for `search_hits`.
     """
     params = {"allow_partial_search_results": "false"}
-    answer: dict[str, Any] = persistently(partial(client.search, index=index, body=dict(body), params=params), connection)
+    answer: dict[str, Any] = call_with_retry(partial(client.search, index=index, body=dict(body), params=params), connection)
     return answer
 
 
-def by_id(
+def get_documents_by_id(
     client: OpenSearch, connection: Connection, index: str, ids: Sequence[str], fields: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Get the documents that exist among `ids`, with some of their fields, in real time, including unrefreshed writes.
@@ -100,10 +100,10 @@ def by_id(
     Raises:
         ClusterError: If the request fails, or shards of the index are unavailable.
     """
-    return persistently(partial(_mget, client, index, list(ids), fields), connection)
+    return call_with_retry(partial(_send_mget, client, index, list(ids), fields), connection)
 
 
-def _mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str]) -> list[dict[str, Any]]:
+def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str]) -> list[dict[str, Any]]:
     params = {"_source_includes": ",".join(fields)} if fields else {"_source": "false"}
     docs = client.mget(body={"ids": ids}, index=index, params=params)["docs"]
     failed = next((doc["error"] for doc in docs if doc.get("error")), None)

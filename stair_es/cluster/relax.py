@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.retry import RetryPolicy, persistently
+from stair_es.cluster.retry import RetryPolicy, call_with_retry
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.connect import Connection
-    from stair_es.cluster.identity import OpenIndex
+    from stair_es.cluster.identity import WriteTarget
 
 _NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 _LIVE_REFRESH = "30s"
@@ -33,19 +33,19 @@ _AFTER_FAILURE = RetryPolicy(attempts=4)
 
 
 @dataclass(frozen=True)
-class _State:
+class _IndexState:
     settings: dict[str, Any]
     meta: dict[str, Any]
 
     @property
-    def remembered(self) -> dict[str, Any] | None:
+    def saved_settings(self) -> dict[str, Any] | None:
         remembered = self.meta.get("stair_es", {}).get("relaxed")
         return remembered if isinstance(remembered, dict) else None
 
 
 @contextmanager
-def relaxed(
-    client: OpenSearch, connection: Connection, opened: OpenIndex, *, replicas: bool, say: Callable[[str], None]
+def relax_index_settings(
+    client: OpenSearch, connection: Connection, opened: WriteTarget, *, replicas: bool, say: Callable[[str], None]
 ) -> Iterator[None]:
     """Relax the settings of an index within the context: it refreshes rarely, or not at all while it isn't searched yet.
 
@@ -61,28 +61,31 @@ def relaxed(
     Raises:
         ClusterError: If the settings can't be changed or restored; the next run then restores them.
     """
-    index = _Index(client, connection, opened.name)
-    before = index.state()
-    originals = before.remembered or before.settings
-    if before.remembered:
+    index = _SettingsClient(client, connection, opened.name)
+    before = index.read_state()
+    originals = before.saved_settings or before.settings
+    if before.saved_settings:
         say(f"{opened.name} still has the settings of a load that was killed, or that is still running")
-    changed = {**originals, **loading(originals, live=opened.live is None and not opened.created, replicas=replicas)}
+    changed = {
+        **originals,
+        **choose_load_settings(originals, live=opened.replaces is None and not opened.created, replicas=replicas),
+    }
     try:
-        index.relax(originals, changed)
+        index.relax_settings(originals, changed)
         said = ", ".join(f"{name} {changed[name]}" for name in _NAMES if changed[name] != originals[name])
         if said:
             say(f"while it loads: {said}")
         yield
     except BaseException:
         try:
-            index.restore(originals, _AFTER_FAILURE)
+            index.restore_settings(originals, _AFTER_FAILURE)
         except ClusterError as error:
             say(f"the settings of {opened.name} could not be restored ({error.message}): the next run does it")
         raise
-    index.restore(originals, RetryPolicy())
+    index.restore_settings(originals, RetryPolicy())
 
 
-def loading(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict[str, Any]:
+def choose_load_settings(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict[str, Any]:
     """Choose the settings to change while an index loads. Pure.
 
     Args:
@@ -93,11 +96,11 @@ def loading(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict
     if not live:
         none = {"number_of_replicas": "0", "auto_expand_replicas": "false"} if replicas else {}
         return {"refresh_interval": "-1", **none}
-    own = seconds(originals.get("refresh_interval"))
-    return {} if own < 0 or own >= seconds(_LIVE_REFRESH) else {"refresh_interval": _LIVE_REFRESH}
+    own = parse_interval_s(originals.get("refresh_interval"))
+    return {} if own < 0 or own >= parse_interval_s(_LIVE_REFRESH) else {"refresh_interval": _LIVE_REFRESH}
 
 
-def seconds(interval: str | None) -> float:
+def parse_interval_s(interval: str | None) -> float:
     """Parse a time interval of index settings into seconds; -1 for `-1`, 0 if it is unset or invalid."""
     match = re.fullmatch(r"(-?\d+)([a-z]*)", str(interval))
     if not match:
@@ -106,45 +109,45 @@ def seconds(interval: str | None) -> float:
 
 
 @dataclass(frozen=True)
-class _Index:
+class _SettingsClient:
     """Reads and writes the settings and `_meta` of an index."""
 
     client: OpenSearch
     connection: Connection
     name: str
 
-    def state(self, policy: RetryPolicy | None = None) -> _State:
+    def read_state(self, policy: RetryPolicy | None = None) -> _IndexState:
         """Read settings and `_meta` in one request."""
         params = {"flat_settings": "true"}
-        answer = persistently(partial(self.client.indices.get, index=self.name, params=params), self.connection, policy)
+        answer = call_with_retry(partial(self.client.indices.get, index=self.name, params=params), self.connection, policy)
         index = answer[self.name]
         settings = {name: index["settings"].get(f"index.{name}") for name in _NAMES}
-        return _State(settings, index["mappings"].get("_meta", {}))
+        return _IndexState(settings, index["mappings"].get("_meta", {}))
 
-    def relax(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    def relax_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
         """Save the originals, and apply the changed settings."""
-        self._remember(originals, None)
-        self._set(changed, None)
-        if self.state().remembered is None:  # cleared by a run that has just ended
-            self._remember(originals, None)
+        self._save_originals(originals, None)
+        self._put_settings(changed, None)
+        if self.read_state().saved_settings is None:  # cleared by a run that has just ended
+            self._save_originals(originals, None)
 
-    def restore(self, originals: Mapping[str, Any], policy: RetryPolicy) -> None:
+    def restore_settings(self, originals: Mapping[str, Any], policy: RetryPolicy) -> None:
         """Restore the settings, and remove the saved originals."""
-        self._set(originals, policy)
-        self._remember(None, policy)
-        after = self.state(policy)
-        if after.remembered is None and after.settings != dict(originals):  # relaxed by a run that has just started
-            self._remember(originals, policy)
+        self._put_settings(originals, policy)
+        self._save_originals(None, policy)
+        after = self.read_state(policy)
+        if after.saved_settings is None and after.settings != dict(originals):  # relaxed by a run that has just started
+            self._save_originals(originals, policy)
 
-    def _remember(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> None:
+    def _save_originals(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> None:
         """Save the originals in `_meta`, or remove them. A mapping update replaces all of `_meta`, so it is read first."""
-        meta = self.state(policy).meta
+        meta = self.read_state(policy).meta
         about = {name: value for name, value in meta.get("stair_es", {}).items() if name != "relaxed"}
         if originals is not None:
             about["relaxed"] = dict(originals)
         body = {"_meta": {**meta, "stair_es": about}}
-        persistently(partial(self.client.indices.put_mapping, index=self.name, body=body), self.connection, policy)
+        call_with_retry(partial(self.client.indices.put_mapping, index=self.name, body=body), self.connection, policy)
 
-    def _set(self, settings: Mapping[str, Any], policy: RetryPolicy | None) -> None:
+    def _put_settings(self, settings: Mapping[str, Any], policy: RetryPolicy | None) -> None:
         body = {"index": dict(settings)}
-        persistently(partial(self.client.indices.put_settings, index=self.name, body=body), self.connection, policy)
+        call_with_retry(partial(self.client.indices.put_settings, index=self.name, body=body), self.connection, policy)

@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 from stair_es.errors import UsageError
 
-SECRETS = {
+SECRET_VARIABLES = {
     "user": "STAIR_ES_USER",
     "password": "STAIR_ES_PASSWORD",
     "api_key": "STAIR_ES_API_KEY",
     "bearer_token": "STAIR_ES_BEARER_TOKEN",
 }
 """Field -> environment variable. Each value can also be read from the file named by `<VARIABLE>_FILE`."""
-OPTIONS = {
+OPTION_VARIABLES = {
     "ca_file": "STAIR_ES_CA_FILE",
     "ca_fingerprint": "STAIR_ES_CA_FINGERPRINT",
     "client_cert": "STAIR_ES_CLIENT_CERT",
@@ -30,7 +30,7 @@ OPTIONS = {
 }
 """Field -> environment variable of settings that aren't secret."""
 
-Method = Literal["none", "basic", "api_key", "bearer", "aws"]
+AuthMethod = Literal["none", "basic", "api_key", "bearer", "aws"]
 _WORTH = 4
 """Minimum length of a secret to redact: shorter ones occur in many words of any message."""
 _BARE_FILE = "Name a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
@@ -38,7 +38,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Security:
+class SecuritySettings:
     """Authentication and TLS settings of a connection. Picklable; no secret is in its `repr`.
 
     Raises:
@@ -67,13 +67,15 @@ class Security:
         given = [name for name, value in named.items() if value is not None]
         if len(given) > 1:
             raise UsageError(
-                f"more than one way to log in: {' and '.join({**SECRETS, **OPTIONS}[name] for name in given)}",
+                f"more than one way to log in: {' and '.join({**SECRET_VARIABLES, **OPTION_VARIABLES}[name] for name in given)}",
                 "Keep one of them. A user can also be part of the URL.",
             )
         if (self.user is None) != (self.password is None):
             missing = "password" if self.password is None else "user"
-            raise UsageError(f"the login has no {missing}", f"Set {SECRETS[missing]} (or {SECRETS[missing]}_FILE).")
-        self._check_texts()
+            raise UsageError(
+                f"the login has no {missing}", f"Set {SECRET_VARIABLES[missing]} (or {SECRET_VARIABLES[missing]}_FILE)."
+            )
+        self._check_header_values()
         if self.client_key is not None and self.client_cert is None:
             raise UsageError("a client key without its certificate", "Give --client-cert too.")
         if self.ca_file is not None and self.ca_fingerprint is not None:
@@ -83,19 +85,21 @@ class Security:
         if self.aws_region is not None and self.aws_service is None:
             raise UsageError("an AWS region without a service", "Give --aws-service es (or aoss) too, or leave both out.")
         if self.ca_fingerprint is not None:
-            object.__setattr__(self, "ca_fingerprint", fingerprint(self.ca_fingerprint))
+            object.__setattr__(self, "ca_fingerprint", normalize_fingerprint(self.ca_fingerprint))
 
-    def _check_texts(self) -> None:
+    def _check_header_values(self) -> None:
         """Reject values that can't be sent in a header: an error of the client would show them."""
         for name in ("api_key", "bearer_token"):
             value = getattr(self, name)
             if value is not None and not _TOKEN.fullmatch(value):
-                raise UsageError(f"{SECRETS[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value.")
+                raise UsageError(
+                    f"{SECRET_VARIABLES[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value."
+                )
         for name in ("user", "password"):
-            check_utf8(SECRETS[name], getattr(self, name) or "")
+            check_utf8(SECRET_VARIABLES[name], getattr(self, name) or "")
 
     @property
-    def method(self) -> Method:
+    def method(self) -> AuthMethod:
         """The authentication method."""
         if self.aws_service is not None:
             return "aws"
@@ -106,7 +110,7 @@ class Security:
         return "basic" if self.user is not None else "none"
 
     @property
-    def wants_tls(self) -> bool:
+    def requires_tls(self) -> bool:
         """Whether a setting requires https."""
         return any((self.ca_file, self.ca_fingerprint, self.client_cert))
 
@@ -114,33 +118,33 @@ class Security:
     def authorization(self) -> str | None:
         """Value of the `Authorization` header; None without one, or if each request is signed."""
         if self.api_key is not None:
-            return f"ApiKey {_base64(self.api_key) if ':' in self.api_key else self.api_key}"
+            return f"ApiKey {_encode_base64(self.api_key) if ':' in self.api_key else self.api_key}"
         if self.bearer_token is not None:
             return f"Bearer {self.bearer_token}"
-        return f"Basic {_base64(f'{self.user}:{self.password}')}" if self.user is not None else None
+        return f"Basic {_encode_base64(f'{self.user}:{self.password}')}" if self.user is not None else None
 
     def redact(self, text: str) -> str:
         """Redact all secrets in a text, for example in a response that repeats the request."""
         header = (self.authorization or "").partition(" ")[2]
-        secrets = [self.password, self.api_key, self.bearer_token, header, _key_alone(header) if self.api_key else None]
+        secrets = [self.password, self.api_key, self.bearer_token, header, _extract_key(header) if self.api_key else None]
         shapes = {shape for secret in secrets if secret for shape in (secret, quote(secret, safe="")) if len(shape) >= _WORTH}
         for shape in sorted(shapes, key=len, reverse=True):
             text = text.replace(shape, "***")
         return text
 
 
-def security_from_env(given: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> Security:
+def read_security_settings(given: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> SecuritySettings:
     """Read the settings from `given`, by field name, and otherwise from the environment.
 
     Raises:
         UsageError: If settings conflict, or a file of a secret can't be read.
     """
-    values: dict[str, str | None] = {name: secret(variable, environ) for name, variable in SECRETS.items()}
-    values |= {name: given.get(name) or environ.get(variable) or None for name, variable in OPTIONS.items()}
-    return Security(**cast("dict[str, Any]", values))
+    values: dict[str, str | None] = {name: read_secret(variable, environ) for name, variable in SECRET_VARIABLES.items()}
+    values |= {name: given.get(name) or environ.get(variable) or None for name, variable in OPTION_VARIABLES.items()}
+    return SecuritySettings(**cast("dict[str, Any]", values))
 
 
-def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
+def read_secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """Read the value of a variable, or of the file named by `<variable>_FILE`; None if neither is set.
 
     Raises:
@@ -154,10 +158,12 @@ def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{variable}_FILE: can't read the file that it names: {explain_unread(error)}", _BARE_FILE) from None
+        raise UsageError(
+            f"{variable}_FILE: can't read the file that it names: {describe_read_error(error)}", _BARE_FILE
+        ) from None
 
 
-def explain_unread(error: OSError | ValueError) -> str:
+def describe_read_error(error: OSError | ValueError) -> str:
     """Describe why a file of a secret can't be read, without its name, which may be the secret itself."""
     return error.strerror or "" if isinstance(error, OSError) else "not a path, or not UTF-8 in it"
 
@@ -181,7 +187,7 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def fingerprint(text: str) -> str:
+def normalize_fingerprint(text: str) -> str:
     """Normalize a SHA-256 fingerprint in any common notation to 64 hex digits.
 
     Raises:
@@ -196,7 +202,7 @@ def fingerprint(text: str) -> str:
     return digits
 
 
-def _key_alone(encoded: str) -> str:
+def _extract_key(encoded: str) -> str:
     """Extract the key from an encoded `id:key`."""
     try:
         return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
@@ -204,5 +210,5 @@ def _key_alone(encoded: str) -> str:
         return ""
 
 
-def _base64(text: str) -> str:
+def _encode_base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode("ascii")

@@ -11,23 +11,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.identity import build_prefix, check_alias, ours
-from stair_es.cluster.pages import count_of
-from stair_es.cluster.policy_state import PolicyState, foreign_field, missing_fields, state_of
-from stair_es.cluster.retry import persistently
-from stair_es.cluster.steer_body import affected, script
-from stair_es.cluster.steer_task import Pass, Speed, Task, check_scripts
-from stair_es.cluster.swap import stands_for
-from stair_es.cluster.token_ids import IDS_FIELD, Layout, no_table
-from stair_es.cluster.words_index import look
-from stair_es.cluster.words_sync import WordsReport, reconcile
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.identity import check_alias_name, get_index_meta, make_build_alias_prefix
+from stair_es.cluster.pages import count_matches
+from stair_es.cluster.policy_state import PolicyState, find_conflicting_field, list_missing_policy_fields, parse_policy_state
+from stair_es.cluster.retry import call_with_retry
+from stair_es.cluster.steer_body import build_affected_query, build_policy_script
+from stair_es.cluster.steer_task import UpdateByQueryTask, UpdateLimits, UpdateProgress, check_script_support
+from stair_es.cluster.swap import get_alias_targets
+from stair_es.cluster.token_ids import IDS_FIELD, TokenFieldLayout, build_no_table_error
+from stair_es.cluster.words_index import get_token_index_state
+from stair_es.cluster.words_sync import TokenIndexReport, reconcile_token_index
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.policy import WordPolicy
+    from stair_es.policy import TokenPolicy
 
 _IN_VAIN = 8
 """Consecutive passes that may change nothing because of concurrent writes to the same documents."""
@@ -36,14 +36,14 @@ _META_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class PolicyRunResult:
     """Result for the documents that a policy could have changed: examined = changed + unchanged + failed."""
 
     changed: int = 0
     unchanged: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
     """Id and reason."""
-    words: WordsReport | None = None
+    token_index: TokenIndexReport | None = None
     """The update of the token index, if there is one."""
 
     @property
@@ -53,16 +53,16 @@ class Counts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PolicyTarget:
     """State of an index when the operation started."""
 
     name: str
     state: PolicyState
-    layout: Layout
+    layout: TokenFieldLayout
     properties: Mapping[str, Any]
 
 
-class Steering:
+class PolicyManager:
     """Applies policies to the target of an alias, and to the builds that are to replace it."""
 
     def __init__(self, client: OpenSearch, connection: Connection, alias: str) -> None:
@@ -75,29 +75,33 @@ class Steering:
         """
         self.client, self.connection, self.alias = client, connection, alias
 
-    def places(self) -> list[Place]:
+    def list_targets(self) -> list[PolicyTarget]:
         """List the alias target first, then unfinished builds, which are to replace it with the same policy.
 
         Raises:
             IndexMismatch: If the alias doesn't exist, or points to an index that stair-es didn't make.
         """
-        check_alias(self.alias)
-        target = probe(self.client, self.connection)
-        live = stands_for(self.client, self.connection, self.alias)
+        check_alias_name(self.alias)
+        target = get_cluster_info(self.client, self.connection)
+        live = get_alias_targets(self.client, self.connection, self.alias)
         if len(live) != 1:
             what = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
             raise IndexMismatch(f"{self.alias!r} {what}", "Name what `stair-es ingest --index NAME` made.")
-        builds = stands_for(self.client, self.connection, build_prefix(self.alias) + "*")
-        found = persistently(partial(self.client.indices.get, index=",".join([*live, *builds])), self.connection)
-        if not ours(found[live[0]]):
+        builds = get_alias_targets(self.client, self.connection, make_build_alias_prefix(self.alias) + "*")
+        found = call_with_retry(partial(self.client.indices.get, index=",".join([*live, *builds])), self.connection)
+        if not get_index_meta(found[live[0]]):
             raise IndexMismatch(
                 f"index {live[0]!r} behind alias {self.alias!r} was not made by stair-es", "Name what `stair-es ingest` made."
             )
-        return [_place(name, found[name], target.max_clauses) for name in [*live, *builds] if ours(found[name])]
+        return [_build_target(name, found[name], target.max_clauses) for name in [*live, *builds] if get_index_meta(found[name])]
 
-    def apply(
-        self, policy: WordPolicy | None, speed: Speed, say: Callable[[str], None], progress: Callable[[Pass], None]
-    ) -> dict[str, Counts]:
+    def apply_policy(
+        self,
+        policy: TokenPolicy | None,
+        speed: UpdateLimits,
+        say: Callable[[str], None],
+        progress: Callable[[UpdateProgress], None],
+    ) -> dict[str, PolicyRunResult]:
         """Apply `policy` to every document, or the policy recorded in the index; returns the result of each index.
 
         Args:
@@ -112,13 +116,15 @@ class Steering:
             UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
             ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
         """
-        places = self.places()
+        places = self.list_targets()
         policy = policy or places[0].state.policy
         if policy is None:
             raise UsageError(f"{self.alias!r} has no policy", "Name one: stair-es policy apply FILE")
-        return self._steer_all(places, policy, speed, say, progress)
+        return self._update_targets(places, policy, speed, say, progress)
 
-    def rollback(self, speed: Speed, say: Callable[[str], None], progress: Callable[[Pass], None]) -> dict[str, Counts]:
+    def rollback_policy(
+        self, speed: UpdateLimits, say: Callable[[str], None], progress: Callable[[UpdateProgress], None]
+    ) -> dict[str, PolicyRunResult]:
         """Restore the original vector of every document exactly; returns the result of each index.
 
         Args:
@@ -131,83 +137,87 @@ class Steering:
             UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
             ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
         """
-        return self._steer_all(self.places(), None, speed, say, progress)
+        return self._update_targets(self.list_targets(), None, speed, say, progress)
 
-    def carrying(self, place: Place) -> dict[str, int]:
+    def count_by_policy(self, place: PolicyTarget) -> dict[str, int]:
         """Count documents by the digest of the policy that changed them."""
-        if foreign_field(place.properties):
+        if find_conflicting_field(place.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
-        answer = persistently(partial(self.client.search, index=place.name, body=body), self.connection)
+        answer = call_with_retry(partial(self.client.search, index=place.name, body=body), self.connection)
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["policies"]["buckets"]}
 
-    def emptied(self, place: Place) -> int:
+    def count_emptied(self, place: PolicyTarget) -> int:
         """Count documents that their policy left without a token."""
-        if foreign_field(place.properties):
+        if find_conflicting_field(place.properties):
             return 0
         query = {"bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"exists": {"field": "top_tokens"}}]}}
-        return count_of(self.client, self.connection, place.name, query)
+        return count_matches(self.client, self.connection, place.name, query)
 
-    def _steer_all(
+    def _update_targets(
         self,
-        places: list[Place],
-        policy: WordPolicy | None,
-        speed: Speed,
+        places: list[PolicyTarget],
+        policy: TokenPolicy | None,
+        speed: UpdateLimits,
         say: Callable[[str], None],
-        progress: Callable[[Pass], None],
-    ) -> dict[str, Counts]:
+        progress: Callable[[UpdateProgress], None],
+    ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
-        check_scripts(self.client, self.connection)
-        done: dict[str, Counts] = {}
+        check_script_support(self.client, self.connection)
+        done: dict[str, PolicyRunResult] = {}
         while places:
             for place in places:
-                missing_fields(place.properties, f"index {place.name!r}")
+                list_missing_policy_fields(place.properties, f"index {place.name!r}")
                 if IDS_FIELD in place.properties and place.layout.token_ids is None:
-                    raise no_table(place.name)  # the field would keep what `tokens` no longer contains
-            done |= {place.name: self._steer(place, policy, speed, say, progress) for place in places}
-            places = [place for place in self.places() if place.name not in done]
-        return self._followed(done, say)
+                    raise build_no_table_error(place.name)  # the field would keep what `tokens` no longer contains
+            done |= {place.name: self._update_target(place, policy, speed, say, progress) for place in places}
+            places = [place for place in self.list_targets() if place.name not in done]
+        return self._sync_token_indices(done, say)
 
-    def _followed(self, done: dict[str, Counts], say: Callable[[str], None]) -> dict[str, Counts]:
+    def _sync_token_indices(self, done: dict[str, PolicyRunResult], say: Callable[[str], None]) -> dict[str, PolicyRunResult]:
         """Update the token indices last: if a run ends before, the next run or an ingest finds and repairs the differences."""
-        if not look(self.client, self.connection, self.alias).on:
+        if not get_token_index_state(self.client, self.connection, self.alias).is_enabled:
             return done
         return {
-            name: replace(counts, words=reconcile(self.client, self.connection, self.alias, name, say))
+            name: replace(counts, token_index=reconcile_token_index(self.client, self.connection, self.alias, name, say))
             for name, counts in done.items()
         }
 
-    def _steer(
+    def _update_target(
         self,
-        place: Place,
-        policy: WordPolicy | None,
-        speed: Speed,
+        place: PolicyTarget,
+        policy: TokenPolicy | None,
+        speed: UpdateLimits,
         say: Callable[[str], None],
-        progress: Callable[[Pass], None],
-    ) -> Counts:
-        if place.state.under_way:
-            say(f"{place.name}: an earlier {place.state.under_way} has not finished; this run completes it")
-        fields = missing_fields(place.properties, f"index {place.name!r}") if policy else {}
-        task = Task(client=self.client, connection=self.connection, index=place.name, speed=speed, progress=progress, say=say)
-        task.call_off()
-        task.check(script(policy, place.layout))
-        self._note(place.name, PolicyState(policy=policy, under_way="apply" if policy else "rollback"), fields)
-        counts = self._passes(task, policy, place.layout)
-        persistently(partial(self.client.indices.refresh, index=place.name), self.connection)
+        progress: Callable[[UpdateProgress], None],
+    ) -> PolicyRunResult:
+        if place.state.pending_operation:
+            say(f"{place.name}: an earlier {place.state.pending_operation} has not finished; this run completes it")
+        fields = list_missing_policy_fields(place.properties, f"index {place.name!r}") if policy else {}
+        task = UpdateByQueryTask(
+            client=self.client, connection=self.connection, index=place.name, limits=speed, progress=progress, say=say
+        )
+        task.cancel_running()
+        task.check_supported(build_policy_script(policy, place.layout))
+        self._write_policy_state(
+            place.name, PolicyState(policy=policy, pending_operation="apply" if policy else "rollback"), fields
+        )
+        counts = self._repeat_passes(task, policy, place.layout)
+        call_with_retry(partial(self.client.indices.refresh, index=place.name), self.connection)
         if not counts.failed:
-            self._note(place.name, PolicyState(policy=policy), {})
+            self._write_policy_state(place.name, PolicyState(policy=policy), {})
         return counts
 
     @staticmethod
-    def _passes(task: Task, policy: WordPolicy | None, layout: Layout) -> Counts:
+    def _repeat_passes(task: UpdateByQueryTask, policy: TokenPolicy | None, layout: TokenFieldLayout) -> PolicyRunResult:
         """Repeat passes until one has no conflict: then every document has been updated in its latest version."""
-        changed, vain, failed, steers = 0, 0, dict[str, str](), script(policy, layout)
+        changed, vain, failed, steers = 0, 0, dict[str, str](), build_policy_script(policy, layout)
         while True:
-            done = task.run({"query": affected(policy, layout, failed), "script": steers})
+            done = task.run_pass({"query": build_affected_query(policy, layout, failed), "script": steers})
             changed += done.changed
             failed.update(done.failed)
             if done.complete and not done.conflicts:
-                return Counts(changed=changed, unchanged=done.unchanged, failed=failed)
+                return PolicyRunResult(changed=changed, unchanged=done.unchanged, failed=failed)
             vain = 0 if done.changed or done.failed else vain + 1
             if vain == _IN_VAIN:
                 why = f"{done.conflicts:,} documents of {task.index} are constantly written by something else"
@@ -223,28 +233,28 @@ class Steering:
             if vain:
                 task.sleep(0.1 * 2**vain)
 
-    def _note(self, name: str, state: PolicyState, fields: Mapping[str, Any]) -> None:
+    def _write_policy_state(self, name: str, state: PolicyState, fields: Mapping[str, Any]) -> None:
         """Write the state to `_meta`, and check it.
 
         Each update replaces all of `_meta`, so a concurrent one may have reverted it.
         """
         for _ in range(_META_ATTEMPTS):
-            found = persistently(partial(self.client.indices.get_mapping, index=name), self.connection)[name]
-            if not fields and state_of(found, name) == state:
+            found = call_with_retry(partial(self.client.indices.get_mapping, index=name), self.connection)[name]
+            if not fields and parse_policy_state(found, name) == state:
                 return
             meta = found["mappings"].get("_meta", {})
             about = {key: value for key, value in meta.get("stair_es", {}).items() if key != "policy"}
             about |= {"policy": state.to_json()} if state.to_json() else {}
             body = {"_meta": {**meta, "stair_es": about}, **({"properties": dict(fields)} if fields else {})}
-            persistently(partial(self.client.indices.put_mapping, index=name, body=body), self.connection)
+            call_with_retry(partial(self.client.indices.put_mapping, index=name, body=body), self.connection)
             fields = {}
         raise ClusterError(f"something else constantly changes the _meta of {name}", "Run it again.")
 
 
-def _place(name: str, index: Mapping[str, Any], max_clauses: int) -> Place:
-    return Place(
+def _build_target(name: str, index: Mapping[str, Any], max_clauses: int) -> PolicyTarget:
+    return PolicyTarget(
         name=name,
-        state=state_of(index, name),
-        layout=Layout.of(index, max_clauses),
+        state=parse_policy_state(index, name),
+        layout=TokenFieldLayout.from_index(index, max_clauses),
         properties=index["mappings"].get("properties", {}),
     )

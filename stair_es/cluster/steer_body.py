@@ -8,14 +8,14 @@ from importlib.resources import files
 from typing import Any
 
 from stair_es import vocab
-from stair_es.cluster.token_ids import Layout
-from stair_es.policy import WordPolicy
+from stair_es.cluster.token_ids import TokenFieldLayout
+from stair_es.policy import TokenPolicy
 
 _BESIDE = 8
 """Clauses of the query in addition to those for tokens."""
 
 
-def script(policy: WordPolicy | None, layout: Layout) -> dict[str, Any]:
+def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) -> dict[str, Any]:
     """Build the script that applies a policy to a document, or removes the applied one.
 
     It gets the ids of all tokens, if there are any: `tokens` and `policy_undo` have no ids, and a document may come from any
@@ -25,22 +25,22 @@ def script(policy: WordPolicy | None, layout: Layout) -> dict[str, Any]:
     if policy:
         policy_params = {
             "digest": policy.digest,
-            "becomes": {vocab.escape(word): vocab.escape(target) for word, target in policy.becomes.items()},
-            "mute": {vocab.escape(word): True for word in policy.mute},
-            "cap": {vocab.escape(word): most for word, most in policy.cap.items()},
+            "becomes": {vocab.escape_feature(word): vocab.escape_feature(target) for word, target in policy.replacements.items()},
+            "mute": {vocab.escape_feature(word): True for word in policy.mute},
+            "cap": {vocab.escape_feature(word): most for word, most in policy.cap.items()},
         }
-    ids = layout.token_ids.under(policy).ids if layout.token_ids else None
-    token_ids = None if ids is None else {vocab.escape(token): str(id_) for token, id_ in ids.items()}
-    params = {**policy_params, "top_words": layout.top_words, "token_ids": token_ids}
-    return {"lang": "painless", "source": _source(), "params": params}
+    ids = layout.token_ids.extend_for_policy(policy).ids if layout.token_ids else None
+    token_ids = None if ids is None else {vocab.escape_feature(token): str(id_) for token, id_ in ids.items()}
+    params = {**policy_params, "top_words": layout.top_token_count, "token_ids": token_ids}
+    return {"lang": "painless", "source": _load_script_source(), "params": params}
 
 
 @cache
-def _source() -> str:
+def _load_script_source() -> str:
     return (files("stair_es.cluster") / "steer.painless").read_text(encoding="utf-8")
 
 
-def affected(policy: WordPolicy | None, layout: Layout, without: Iterable[str] = ()) -> dict[str, Any]:
+def build_affected_query(policy: TokenPolicy | None, layout: TokenFieldLayout, without: Iterable[str] = ()) -> dict[str, Any]:
     """Build the query for all documents that a policy may change: those with one of its tokens, or with another policy.
 
     If a policy has more tokens than a query may have clauses, all documents are updated: nearly each has one of them.
@@ -55,14 +55,14 @@ def affected(policy: WordPolicy | None, layout: Layout, without: Iterable[str] =
     if policy is None:
         return {"bool": {"filter": [other], "must_not": settled}}
     settled.append({"term": {"policy": policy.digest}})
-    if len(policy.words) + _BESIDE > layout.max_clauses:
+    if len(policy.tokens) + _BESIDE > layout.max_clauses:
         return {"bool": {"filter": [{"match_all": {}}], "must_not": settled}}
-    either = {"bool": {"should": [other, *_words(policy.words, layout.vector)], "minimum_should_match": 1}}
+    either = {"bool": {"should": [other, *_build_token_clauses(policy.tokens, layout.vector)], "minimum_should_match": 1}}
     return {"bool": {"filter": [either], "must_not": settled}}
 
 
-def _words(words: Iterable[str], vector: str) -> list[dict[str, Any]]:
-    keys = [vocab.escape(word) for word in words]
+def _build_token_clauses(words: Iterable[str], vector: str) -> list[dict[str, Any]]:
+    keys = [vocab.escape_feature(word) for word in words]
     if vector == "sparse_vector":
         return [{"sparse_vector": {"field": "tokens", "query_vector": dict.fromkeys(keys, 1.0), "prune": False}}]
     return [{"rank_feature": {"field": f"tokens.{key}", "linear": {}}} for key in keys]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.documents import stored_words, undo_of
-from stair_es.cluster.pages import count_of
-from stair_es.cluster.policy_state import missing_fields
-from stair_es.cluster.retry import persistently
-from stair_es.cluster.steer import Place
-from stair_es.cluster.steer_body import affected
-from stair_es.policy import WordPolicy
+from stair_es.cluster.connect import Connection, translate_errors
+from stair_es.cluster.documents import parse_policy_undo, parse_token_weights
+from stair_es.cluster.pages import count_matches
+from stair_es.cluster.policy_state import list_missing_policy_fields
+from stair_es.cluster.retry import call_with_retry
+from stair_es.cluster.steer import PolicyTarget
+from stair_es.cluster.steer_body import build_affected_query
+from stair_es.policy import TokenPolicy
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _FIELDS = ["uri", "tokens", "policy", "policy_undo"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class DocumentChange:
     """A document that would change."""
 
     id: str
@@ -43,7 +43,7 @@ class Change:
     """Rules that would apply; none for a document that would only lose another policy."""
 
     @property
-    def words(self) -> dict[str, tuple[float | None, float | None]]:
+    def token_changes(self) -> dict[str, tuple[float | None, float | None]]:
         """Token -> weight before and after, for tokens that differ; None if the token is missing."""
         before, after = self.before.to_dict(), self.after.to_dict()
         names = [*before, *(word for word in after if word not in before)]
@@ -52,31 +52,31 @@ class Change:
     @cached_property
     def difference(self) -> float:
         """Sum of the weight differences of all tokens."""
-        return sum(abs((after or 0.0) - (before or 0.0)) for before, after in self.words.values())
+        return sum(abs((after or 0.0) - (before or 0.0)) for before, after in self.token_changes.values())
 
 
 @dataclass(kw_only=True)
-class Plan:
+class PolicyPreview:
     """Counts of the documents that a policy would change, complete after all of `preview_changes` has been read."""
 
     examined: int = 0
     changed: int = 0
     emptied: int = 0
     """Changed documents that would have no token left."""
-    losing: int = 0
+    only_reverted: int = 0
     """Changed documents without a matching rule: they would only lose another policy."""
     rules: Counter[str] = field(default_factory=Counter)
     """Documents per rule; a document may be counted for several rules."""
 
 
-def changes(
+def preview_changes(
     client: OpenSearch,
     connection: Connection,
-    place: Place,
-    policy: WordPolicy | None,
-    plan: Plan,
+    place: PolicyTarget,
+    policy: TokenPolicy | None,
+    plan: PolicyPreview,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Change]:
+) -> Iterator[DocumentChange]:
     """Compare each document with what `policy`, or its removal, would make of it, and yield those that would change.
 
     Args:
@@ -91,54 +91,58 @@ def changes(
         IndexMismatch: If documents have columns with the names of policy fields.
         ClusterError: If a request fails.
     """
-    missing_fields(place.properties, f"index {place.name!r}")
-    query = affected(policy, place.layout)
-    total = count_of(client, connection, place.name, query)
-    for hit in _documents(client, connection, place.name, query):
+    list_missing_policy_fields(place.properties, f"index {place.name!r}")
+    query = build_affected_query(policy, place.layout)
+    total = count_matches(client, connection, place.name, query)
+    for hit in _scroll_documents(client, connection, place.name, query):
         plan.examined += 1
-        change = _change(hit, policy)
+        change = _compute_change(hit, policy)
         if change is not None:
             plan.changed += 1
             plan.emptied += not change.after
-            plan.losing += not change.rules
+            plan.only_reverted += not change.rules
             plan.rules.update(change.rules)
             yield change
         progress(plan.examined, total)
 
 
-def add_sample(samples: list[Change], change: Change, most: int) -> None:
+def add_change_sample(samples: list[DocumentChange], change: DocumentChange, most: int) -> None:
     """Add a change to the samples, which keep the `most` changes with the largest difference (ties by id)."""
     insort(samples, change, key=lambda each: (-each.difference, each.id))
     del samples[most:]
 
 
-def _change(hit: Mapping[str, Any], policy: WordPolicy | None) -> Change | None:
+def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> DocumentChange | None:
     source = hit["_source"]
     tokens = source.get("tokens")
     if not isinstance(tokens, dict):
         return None
-    before = SparseVector.from_mapping(stored_words(tokens))
-    original = undo_of(source).restore(before)
+    before = SparseVector.from_mapping(parse_token_weights(tokens))
+    original = parse_policy_undo(source).restore(before)
     steered = policy.apply(original) if policy else None
     after = steered.vector if steered else original
     digest = policy.digest if policy and steered and steered.undo else None
     if after == before and source.get("policy") == digest:
         return None
-    return Change(id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=steered.rules if steered else ())
+    return DocumentChange(
+        id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=steered.rules if steered else ()
+    )
 
 
-def _documents(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _scroll_documents(
+    client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
     """Scroll over the documents: one snapshot of the index, unaffected by concurrent changes.
 
     A page whose response is lost can't be requested again.
     """
     body = {"size": _PAGE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
     params = {"scroll": _KEEP, "allow_partial_search_results": "false"}
-    answer = persistently(partial(client.search, index=index, body=body, params=params), connection)
+    answer = call_with_retry(partial(client.search, index=index, body=body, params=params), connection)
     try:
         while answer["hits"]["hits"]:
             yield from answer["hits"]["hits"]
-            with translated(connection):
+            with translate_errors(connection):
                 answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP})
     finally:
         with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more

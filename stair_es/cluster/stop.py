@@ -8,30 +8,30 @@ from contextvars import ContextVar
 
 from stair_es.errors import IngestError
 
-STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+CANCEL_EVENT: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 """Event that cancels the work of the current thread; set when the thread starts."""
 
 
-def pause(seconds: float) -> None:
+def sleep_unless_cancelled(seconds: float) -> None:
     """Sleep, unless the work of this thread is cancelled.
 
     Raises:
         IngestError: If it was cancelled before or during the sleep.
     """
-    stop = STOP.get()
+    stop = CANCEL_EVENT.get()
     if stop is None:
         time.sleep(seconds)
     else:
         stop.wait(seconds)
-        go_on()
+        raise_if_cancelled()
 
 
-def go_on() -> None:
+def raise_if_cancelled() -> None:
     """Raise IngestError if the work of this thread was cancelled.
 
     Raises:
         IngestError: If it was cancelled.
     """
-    stop = STOP.get()
+    stop = CANCEL_EVENT.get()
     if stop is not None and stop.is_set():
         raise IngestError("cancelled, since the run ends", "Run it again: it resumes from there.")

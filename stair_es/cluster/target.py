@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.failures import BUSY, reason, translated
-from stair_es.cluster.retry import FIRST_LOOK, RetryPolicy, is_busy, repeated
+from stair_es.cluster.failures import BUSY_STATUSES, get_error_reason, translate_errors
+from stair_es.cluster.retry import INTERACTIVE_RETRY, RetryPolicy, is_busy_error, repeat_call
 from stair_es.config import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
 
@@ -31,7 +31,7 @@ NEURAL_SEARCH = "opensearch-neural-search"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class ClusterInfo:
     """Distribution, version and features of a cluster."""
 
     distribution: Distribution
@@ -67,13 +67,13 @@ class Target:
         return self.distribution == "opensearch" and self.version >= (2, 10)
 
 
-def probe(client: OpenSearch, connection: Connection, patience: RetryPolicy = FIRST_LOOK) -> Target:
+def get_cluster_info(client: OpenSearch, connection: Connection, retry_policy: RetryPolicy = INTERACTIVE_RETRY) -> ClusterInfo:
     """Get distribution, version and limits of the cluster.
 
     Args:
         client: Client of the cluster.
         connection: Connection of that client.
-        patience: Retry policy while the cluster is busy or not ready.
+        retry_policy: Retry policy while the cluster is busy or not ready.
 
     Raises:
         ClusterUnreachable: If nothing answers.
@@ -81,15 +81,15 @@ def probe(client: OpenSearch, connection: Connection, patience: RetryPolicy = FI
         NotASearchCluster: If it is another server.
         UnsupportedTarget: If it is too old for `rank_feature` with `linear`.
     """
-    told = _root(client, connection, patience)
+    told = _read_root(client, connection, retry_policy)
     if told is None and connection.security.aws_service == "aoss":
-        return Target(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
+        return ClusterInfo(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
     if told is None or told == ("elasticsearch", _COMPATIBLE):
-        told = _nodes(client, connection) or told
+        told = _read_node_version(client, connection) or told
     if told is None:
         raise NotASearchCluster(f"{connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
     distribution, version = told
-    target = Target(distribution=distribution, version=version, max_clauses=_max_clauses(client, connection))
+    target = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(client, connection))
     if version < _OLDEST[distribution]:
         oldest = ".".join(map(str, _OLDEST[distribution]))
         raise UnsupportedTarget(
@@ -99,7 +99,7 @@ def probe(client: OpenSearch, connection: Connection, patience: RetryPolicy = FI
     return target
 
 
-def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
+def list_cluster_plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
     """List the plugins that every node has, by their own names.
 
     Raises:
@@ -107,7 +107,7 @@ def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
         ClusterError: If the request fails.
     """
     try:
-        found = [names for _, names in _plugins_by_node(client, connection)]
+        found = [names for _, names in _list_plugins_by_node(client, connection)]
     except AuthenticationFailed as error:
         raise QueryError(
             f"can't tell which plugins the cluster has: {error.message}",
@@ -116,7 +116,7 @@ def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
     return frozenset.intersection(*found) if found else frozenset()
 
 
-def check_neural_search(client: OpenSearch, connection: Connection, target: Target) -> None:
+def check_neural_plugin(client: OpenSearch, connection: Connection, target: ClusterInfo) -> None:
     """Check that every node has the plugin neural-search, if the user may list plugins.
 
     Raises:
@@ -126,7 +126,7 @@ def check_neural_search(client: OpenSearch, connection: Connection, target: Targ
     if not target.version:  # Serverless has it, and lists no plugins
         return
     try:
-        nodes = _plugins_by_node(client, connection)
+        nodes = _list_plugins_by_node(client, connection)
     except AuthenticationFailed:
         return  # creating the index will fail if it is missing
     lacking = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
@@ -139,45 +139,45 @@ def check_neural_search(client: OpenSearch, connection: Connection, target: Targ
         )
 
 
-def _plugins_by_node(client: OpenSearch, connection: Connection) -> list[tuple[str, frozenset[str]]]:
+def _list_plugins_by_node(client: OpenSearch, connection: Connection) -> list[tuple[str, frozenset[str]]]:
     """Return name and plugins of each node."""
     params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
-    with translated(connection):
+    with translate_errors(connection):
         answer = client.transport.perform_request("GET", "/_nodes/plugins", params=params)
     nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
     return [(str(node.get("name")), frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ()))) for node in nodes]
 
 
-def _root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
+def _read_root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
     """Read distribution and version from `GET /`; None if it is missing or forbidden."""
     try:
-        with translated(connection, but=lambda error: error.status_code in _SILENT or _no_cluster(error)):
-            answer = repeated(client.info, connection, patience, on=is_busy)
+        with translate_errors(connection, passthrough=lambda error: error.status_code in _SILENT or _is_not_cluster(error)):
+            answer = repeat_call(client.info, connection, patience, should_retry=is_busy_error)
     except NotASearchCluster:
         return None
     except exceptions.TransportError as error:
         if error.status_code in _SILENT:
             return None
-        said = f"{connection.safe_url} answered {error.status_code}: {reason(error, connection)}"
+        said = f"{connection.safe_url} answered {error.status_code}: {get_error_reason(error, connection)}"
         raise NotASearchCluster(f"{said}: is this OpenSearch or Elasticsearch?", _HINT) from None
     version = answer.get("version") if isinstance(answer, dict) else None
     if not isinstance(version, dict) or "number" not in version:
         return None
     if version.get("distribution") == "opensearch":
-        return "opensearch", numbers(version["number"])
-    return ("elasticsearch", numbers(version["number"])) if "lucene_version" in version else None
+        return "opensearch", parse_version_numbers(version["number"])
+    return ("elasticsearch", parse_version_numbers(version["number"])) if "lucene_version" in version else None
 
 
-def _no_cluster(error: exceptions.TransportError) -> bool:
+def _is_not_cluster(error: exceptions.TransportError) -> bool:
     """Return whether an error response can't come from a cluster; redirects are left out, they have a remedy of their own."""
     status = error.status_code
-    return isinstance(status, int) and status >= 400 and status not in {401, *BUSY} and not isinstance(error.info, dict)
+    return isinstance(status, int) and status >= 400 and status not in {401, *BUSY_STATUSES} and not isinstance(error.info, dict)
 
 
-def _nodes(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
+def _read_node_version(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
     """Read the version from a node. The response doesn't name the distribution, but the version numbers don't overlap."""
     try:
-        with translated(connection):
+        with translate_errors(connection):
             answer = client.transport.perform_request(
                 "GET", "/_nodes/_local", params={"filter_path": "nodes.*.version,nodes.*.build_hash"}
             )
@@ -192,20 +192,20 @@ def _nodes(client: OpenSearch, connection: Connection) -> tuple[Distribution, tu
     found = next((node for node in (nodes or {}).values() if isinstance(node, dict) and node.get("version")), None)
     if found is None:
         return None
-    version = numbers(found["version"])
+    version = parse_version_numbers(found["version"])
     return ("elasticsearch" if version >= (_FIRST_ELASTICSEARCH_ONLY,) else "opensearch"), version
 
 
-def numbers(text: object) -> tuple[int, ...]:
+def parse_version_numbers(text: object) -> tuple[int, ...]:
     """Parse a version: `3.8.0-SNAPSHOT` -> (3, 8, 0)."""
     return tuple(int(part) for part in str(text).partition("-")[0].split(".") if part.isdigit())
 
 
-def _max_clauses(client: OpenSearch, connection: Connection) -> int:
+def _read_max_clauses(client: OpenSearch, connection: Connection) -> int:
     """Read the limit set for the cluster or at a node's start; managed clusters may hide it, then the default applies."""
     name = "indices.query.bool.max_clause_count"
     try:
-        with translated(connection):
+        with translate_errors(connection):
             settings = client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
     except ClusterError:
         return MAX_CLAUSES

@@ -10,7 +10,7 @@ from typing import Any
 
 import certifi
 
-from stair_es.cluster.security import Security
+from stair_es.cluster.security import SecuritySettings
 from stair_es.errors import UsageError
 
 _LOOK_TIMEOUT_S = 3.0
@@ -19,7 +19,7 @@ _LISTEN_TIMEOUT_S = 1.0
 _PASSING = ("EOF occurred", "UNEXPECTED_EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "timed out")
 
 
-def context(security: Security) -> ssl.SSLContext:
+def create_ssl_context(security: SecuritySettings) -> ssl.SSLContext:
     """Create a context that verifies the server against `ca_file` or the system's authorities.
 
     With `ca_fingerprint` it trusts no certificate yet: see `trust_pinned_certificate`.
@@ -31,17 +31,17 @@ def context(security: Security) -> ssl.SSLContext:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nothing until the pinned certificate is found
         made.minimum_version = ssl.TLSVersion.TLSv1_2
     elif security.ca_file is not None:
-        made = _trusting(security.ca_file)
+        made = _create_context_for_ca(security.ca_file)
     else:
         made = ssl.create_default_context()
         if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
             made.load_verify_locations(certifi.where())  # some systems have no authorities in Python's default paths
     if security.client_cert is not None:
-        _show(made, security.client_cert, security.client_key)
+        _load_client_certificate(made, security.client_cert, security.client_key)
     return made
 
 
-def _trusting(ca_file: str) -> ssl.SSLContext:
+def _create_context_for_ca(ca_file: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
@@ -50,8 +50,8 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
         raise UsageError(f"--ca-file: can't read {ca_file}: {error.strerror}", "Every worker needs it at this path.") from None
 
 
-def _show(made: ssl.SSLContext, cert: str, key: str | None) -> None:
-    def ask() -> str:
+def _load_client_certificate(made: ssl.SSLContext, cert: str, key: str | None) -> None:
+    def reject_passphrase() -> str:
         raise UsageError("--client-key: the key has a passphrase", "Give it without one: openssl pkey -in KEY -out PLAIN")
 
     for option, path in (("--client-cert", cert), ("--client-key", key)):
@@ -60,13 +60,13 @@ def _show(made: ssl.SSLContext, cert: str, key: str | None) -> None:
             reason = f"{path} isn't readable" if there else "no such file"  # not named: it may be the key itself
             raise UsageError(f"{option}: {reason}", "Give the path of a PEM file. Every worker needs it at this path.")
     try:
-        made.load_cert_chain(cert, key, password=ask)
+        made.load_cert_chain(cert, key, password=reject_passphrase)
     except (ssl.SSLError, OSError) as error:
         hint = "Both are PEM files; without --client-key the certificate's file holds the key too."
-        raise UsageError(f"--client-cert: {cert} and its key can't be used: {reason_of(error)}", hint) from None
+        raise UsageError(f"--client-cert: {cert} and its key can't be used: {describe_ssl_error(error)}", hint) from None
 
 
-def pinned(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: float) -> bool:
+def trust_pinned_certificate(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: float) -> bool:
     """Trust the certificate with this fingerprint, if the server presents it; returns whether it is the server's own.
 
     Nothing is sent over this connection: the server proves on the next one that it has the key.
@@ -82,7 +82,7 @@ def pinned(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: f
         FingerprintMismatch: If no certificate matches.
         OSError: If the server is unreachable, or doesn't use TLS.
     """
-    chain = shown(host, port, timeout_s)
+    chain = get_peer_certificates(host, port, timeout_s)
     prints = [hashlib.sha256(der).hexdigest() for der in chain]
     if wanted not in prints:
         raise FingerprintMismatch(f"no certificate of the server matches; they have {', '.join(prints)}")
@@ -98,7 +98,7 @@ class FingerprintMismatch(ssl.SSLError):
         return str(self.args[0])
 
 
-def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[bytes]:
+def get_peer_certificates(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[bytes]:
     """Get the certificates that the server presents, its own first, in DER; unverified.
 
     Raises:
@@ -106,7 +106,7 @@ def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[byte
     """
     with (
         socket.create_connection((host, port), timeout=timeout_s) as plain,
-        _looking().wrap_socket(plain, server_hostname=host) as wrapped,
+        _create_unverified_context().wrap_socket(plain, server_hostname=host) as wrapped,
     ):
         # Public from Python 3.13 on, as bytes; before that as certificate objects of the private `_sslobj`.
         inner: Any = wrapped if hasattr(wrapped, "get_unverified_chain") else getattr(wrapped, "_sslobj", None)
@@ -116,15 +116,15 @@ def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[byte
         return der or ([own] if own else [])
 
 
-def refusal(host: str, port: int, security: Security) -> ssl.SSLError | None:
+def get_tls_alert(host: str, port: int, security: SecuritySettings) -> ssl.SSLError | None:
     """Get the server's TLS alert about our client certificate, or about its absence.
 
     The server sends it after the handshake, and a client that is writing by then only sees a dropped connection. So this one only
     listens. Nothing is sent.
     """
-    looking = _looking()
+    looking = _create_unverified_context()
     if security.client_cert is not None:
-        _show(looking, security.client_cert, security.client_key)
+        _load_client_certificate(looking, security.client_cert, security.client_key)
     try:
         with (
             socket.create_connection((host, port), timeout=_LOOK_TIMEOUT_S) as plain,
@@ -139,7 +139,7 @@ def refusal(host: str, port: int, security: Security) -> ssl.SSLError | None:
     return None
 
 
-def _looking() -> ssl.SSLContext:
+def _create_unverified_context() -> ssl.SSLContext:
     """Create a context that trusts any server, only to inspect it."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname = False
@@ -147,10 +147,10 @@ def _looking() -> ssl.SSLContext:
     return made
 
 
-def speaks_tls(host: str, port: int) -> bool:
+def is_tls_port(host: str, port: int) -> bool:
     """Return whether a TLS handshake is answered."""
     try:
-        shown(host, port)
+        get_peer_certificates(host, port)
     except ssl.SSLError as error:
         return "ALERT" in str(error).upper()  # rejected, but by TLS
     except OSError:
@@ -158,7 +158,7 @@ def speaks_tls(host: str, port: int) -> bool:
     return True
 
 
-def cause(error: BaseException | object) -> ssl.SSLError | None:
+def find_ssl_error(error: BaseException | object) -> ssl.SSLError | None:
     """Find the TLS error below the exceptions of the client and its HTTP library."""
     seen: set[int] = set()
     todo: list[object] = [error]
@@ -172,9 +172,9 @@ def cause(error: BaseException | object) -> ssl.SSLError | None:
     return None
 
 
-def lasting(error: BaseException) -> bool:
+def is_permanent_tls_error(error: BaseException) -> bool:
     """Return whether TLS failed permanently, so that a retry doesn't help."""
-    found = cause(error)
+    found = find_ssl_error(error)
     return (
         found is not None
         and not isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
@@ -182,14 +182,14 @@ def lasting(error: BaseException) -> bool:
     )
 
 
-def reason_of(error: Exception) -> str:
+def describe_ssl_error(error: Exception) -> str:
     """Describe an error briefly, without OpenSSL's source location."""
     if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
         return str(error.verify_message)
     return str(getattr(error, "reason", None) or error).replace("_", " ").lower()
 
 
-def advice(error: ssl.SSLError) -> str:
+def get_tls_remedy(error: ssl.SSLError) -> str:
     """Get the remedy for a TLS error."""
     text = str(error).upper()
     if isinstance(error, FingerprintMismatch):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import ours
-from stair_es.cluster.retry import persistently
+from stair_es.cluster.identity import get_index_meta
+from stair_es.cluster.retry import call_with_retry
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.connect import Connection
-    from stair_es.policy import WordPolicy
+    from stair_es.policy import TokenPolicy
 
 IDS_FIELD = "token_ids"
 """The field of the documents, and the key of the table in `_meta.stair_es`."""
@@ -39,19 +39,19 @@ class TokenIds:
         """Build the table in which the position of a token is its id."""
         return cls({token: position for position, token in enumerate(tokens)})
 
-    def under(self, policy: WordPolicy | None) -> TokenIds:
+    def extend_for_policy(self, policy: TokenPolicy | None) -> TokenIds:
         """Return the ids that documents under a policy have.
 
         A new name that the table lacks gets the lowest id of the tokens that it replaces, since no document under the policy has
         those any more. So a policy requires no change of the table.
         """
         added: dict[str, int] = {}
-        for token, target in (policy.becomes if policy else {}).items():
+        for token, target in (policy.replacements if policy else {}).items():
             if token in self.ids and target not in self.ids:
                 added[target] = min(self.ids[token], added.get(target, MAX_IDS))
         return TokenIds({**self.ids, **added}) if added else self
 
-    def convert(self, weights: Iterable[tuple[str, float]]) -> dict[str, float]:
+    def convert_weights(self, weights: Iterable[tuple[str, float]]) -> dict[str, float]:
         """Convert token weights to weights by id, as JSON keys; tokens without an id are left out."""
         return {str(self.ids[token]): weight for token, weight in weights if token in self.ids}
 
@@ -60,21 +60,21 @@ class TokenIds:
         return [token for token in tokens if token not in self.ids]
 
 
-def tokens_of(index: Mapping[str, Any]) -> tuple[str, ...] | None:
+def parse_token_table(index: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Parse the table from a GET mapping response; None without a valid one."""
-    tokens = ours(index).get(IDS_FIELD)
+    tokens = get_index_meta(index).get(IDS_FIELD)
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         return None
     return tuple(tokens) if len(set(tokens)) == len(tokens) <= MAX_IDS else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class TokenFieldLayout:
     """Layout of the token fields of an index."""
 
     vector: str
     """Field type of `tokens`."""
-    top_words: int
+    top_token_count: int
     """Length of `top_tokens`."""
     max_clauses: int
     """Maximum number of clauses per query."""
@@ -82,15 +82,15 @@ class Layout:
     """Ids of an index with the field `token_ids`, without a policy."""
 
     @classmethod
-    def of(cls, index: Mapping[str, Any], max_clauses: int) -> Layout:
+    def from_index(cls, index: Mapping[str, Any], max_clauses: int) -> TokenFieldLayout:
         """Build the layout from a GET index response."""
         tokens = index.get("mappings", {}).get("properties", {}).get("tokens", {})
-        settings = ours(index).get("settings", {})
+        settings = get_index_meta(index).get("settings", {})
         top_words = settings.get("top_words", DocumentSettings().top_words)
-        table = tokens_of(index)
+        table = parse_token_table(index)
         return cls(
             vector=tokens.get("type", "rank_features"),
-            top_words=int(top_words),
+            top_token_count=int(top_words),
             max_clauses=max_clauses,
             token_ids=None if table is None else TokenIds.from_tokens(table),
         )
@@ -103,14 +103,14 @@ def read_token_ids(client: OpenSearch, connection: Connection, name: str) -> Tok
         IndexMismatch: If it has none.
         ClusterError: If the request fails.
     """
-    found = persistently(lambda: client.indices.get_mapping(index=name), connection)
-    tokens = tokens_of(found[name])
+    found = call_with_retry(lambda: client.indices.get_mapping(index=name), connection)
+    tokens = parse_token_table(found[name])
     if tokens is None:
-        raise no_table(name)
+        raise build_no_table_error(name)
     return TokenIds.from_tokens(tokens)
 
 
-def no_table(name: str) -> IndexMismatch:
+def build_no_table_error(name: str) -> IndexMismatch:
     """Build the error for an index without a table of ids."""
     return IndexMismatch(
         f"index {name!r} has no table of token ids (`_meta.stair_es.{IDS_FIELD}`)",

@@ -16,7 +16,7 @@ _ANY_STATUS = range(100, 1000)
 
 
 @dataclass
-class Asked:
+class OutgoingRequest:
     """One request to one node, for hooks."""
 
     method: str
@@ -32,29 +32,29 @@ class Asked:
     """Whether the response identifies Elasticsearch, which versions before 7.14 don't do."""
 
 
-Watch: TypeAlias = Callable[[Asked], AbstractContextManager[object]]
-_watch: Watch = nullcontext
+RequestHook: TypeAlias = Callable[[OutgoingRequest], AbstractContextManager[object]]
+_request_hook: RequestHook = nullcontext
 
 
 @contextmanager
-def watched(watch: Watch) -> Iterator[None]:
+def watch_requests(watch: RequestHook) -> Iterator[None]:
     """Run every request of this process within `watch(request)`, in the requesting thread, until the context ends.
 
     Contexts can be nested: a request is then made within both hooks.
     """
-    global _watch  # clients are created in many places, so the hook is global
-    before = _watch
+    global _request_hook  # clients are created in many places, so the hook is global
+    before = _request_hook
 
     @contextmanager
-    def both(asked: Asked) -> Iterator[None]:
+    def enter_both(asked: OutgoingRequest) -> Iterator[None]:
         with before(asked), watch(asked):
             yield
 
-    _watch = both
+    _request_hook = enter_both
     try:
         yield
     finally:
-        _watch = before
+        _request_hook = before
 
 
 class NodeConnection(Urllib3HttpConnection):
@@ -93,37 +93,37 @@ class NodeConnection(Urllib3HttpConnection):
         Raises:
             TransportError: Or a subclass, with the attributes named above.
         """
-        asked = Asked(method, url, self.host + self.url_prefix)
+        asked = OutgoingRequest(method, url, self.host + self.url_prefix)
         try:
-            self._pin()
-            with _watch(asked):
+            self._pin_certificate()
+            with _request_hook(asked):
                 more = {**(headers or {}), **asked.headers}
-                kept = _keep_errors(params)
+                kept = _keep_error_field(params)
                 status, answered, raw = super().perform_request(method, url, kept, body, timeout, _ANY_STATUS, more)
                 asked.status, asked.elasticsearch = status, "x-elastic-product" in answered
         except exceptions.TransportError as error:
-            _note(error, self.host, asked, {})
+            _annotate_error(error, self.host, asked, {})
             raise
         if not 200 <= status < 300 and status not in ignore:
             lowered = {name.lower(): value for name, value in answered.items()}
             try:
                 self._raise_error(status, raw, lowered.get("content-type"))
             except exceptions.TransportError as error:
-                _note(error, self.host, asked, lowered)
+                _annotate_error(error, self.host, asked, lowered)
                 raise
         return status, answered, raw
 
     def log_request_fail(self, *args: object, **kwargs: object) -> None:
         """Log nothing: the caller gets the error and reports it, without a stack trace."""
 
-    def _pin(self) -> None:
+    def _pin_certificate(self) -> None:
         if self._wanted is None or not self.use_ssl or self._tls is None:
             return
         with self._pinning:
             if self._wanted is None:
                 return
             try:
-                own = tls.pinned(self._tls, self._wanted, self.hostname, self.port, float(self.timeout))
+                own = tls.trust_pinned_certificate(self._tls, self._wanted, self.hostname, self.port, float(self.timeout))
             except TimeoutError as error:
                 raise exceptions.ConnectionTimeout("TIMEOUT", str(error), error) from error
             except OSError as error:
@@ -133,7 +133,7 @@ class NodeConnection(Urllib3HttpConnection):
             self._wanted = None
 
 
-def _keep_errors(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _keep_error_field(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Return the parameters, with the top-level `error` added to a filter of the response.
 
     A filter with exclusions only (`-took`) includes it already.
@@ -147,7 +147,7 @@ def _keep_errors(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return {**params, "filter_path": f"{paths},error"}
 
 
-def _note(error: exceptions.TransportError, node: str, asked: Asked, headers: Mapping[str, str]) -> None:
+def _annotate_error(error: exceptions.TransportError, node: str, asked: OutgoingRequest, headers: Mapping[str, str]) -> None:
     error.node = node  # type: ignore[attr-defined]
     error.request = f"{asked.method} {asked.path}"  # type: ignore[attr-defined]
     error.retry_after = headers.get("retry-after")  # type: ignore[attr-defined]

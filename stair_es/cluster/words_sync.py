@@ -14,17 +14,23 @@ from typing import TYPE_CHECKING, Any
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.own_alias import ensure_write_alias
-from stair_es.cluster.retry import persistently
-from stair_es.cluster.token_ids import Layout
-from stair_es.cluster.words_documents import WordDocuments, word_documents
-from stair_es.cluster.words_index import delete_orphans, look, make, publish, words_name
-from stair_es.cluster.words_read import Asked, MainSide, WordsSide, outdated, superfluous
+from stair_es.cluster.retry import call_with_retry
+from stair_es.cluster.token_ids import TokenFieldLayout
+from stair_es.cluster.words_documents import TokenDocuments, build_token_documents
+from stair_es.cluster.words_index import (
+    create_token_index,
+    delete_orphan_token_indices,
+    get_token_index_state,
+    make_token_index_name,
+    switch_token_alias,
+)
+from stair_es.cluster.words_read import ImageIndexReader, IndexReader, TokenIndexReader, find_orphan_images, find_stale_images
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.words_read import Image
+    from stair_es.cluster.words_read import SourceDocument
 
 _LINE_EVERY_S = 10.0
 _DOCUMENTS_AT_ONCE = 5000
@@ -36,7 +42,7 @@ _WORDS_AT_ONCE = 3200
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordsReport:
+class TokenIndexReport:
     """What was changed in a token index."""
 
     index: str
@@ -55,14 +61,14 @@ class WordsReport:
         return {name: getattr(self, name) for name in ("index", "written", "deleted", "failed", "images")}
 
 
-def reconcile(
+def reconcile_token_index(
     client: OpenSearch,
     connection: Connection,
     alias: str,
     index: str,
     say: Callable[[str], None],
     policy: BulkPolicy | None = None,
-) -> WordsReport | None:
+) -> TokenIndexReport | None:
     """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
 
     Args:
@@ -80,117 +86,117 @@ def reconcile(
         IndexMismatch: If a name belongs to someone else, or the images can't be read page by page.
         ClusterError: If the cluster fails. What was written stays, and the next run does the rest.
     """
-    name = words_name(index)
-    state = look(client, connection, alias)
-    state.check()
-    if name not in state.of:
-        make(client, connection, alias, index)
+    name = make_token_index_name(index)
+    state = get_token_index_state(client, connection, alias)
+    state.check_alias_available()
+    if name not in state.indices:
+        create_token_index(client, connection, alias, index)
     try:
         ensure_write_alias(client, connection, name)
-        report = _synced(client, connection, index, say, policy or BulkPolicy())
-        publish(client, connection, alias, index)
+        report = _sync_indices(client, connection, index, say, policy or BulkPolicy())
+        switch_token_alias(client, connection, alias, index)
     except ClusterError:
-        if _exists(client, connection, name):
+        if _has_index(client, connection, name):
             say(f"words index {name}: not complete, the next run resumes it")
             raise
         say(f"words index {name}: it was deleted in the meantime")
         return None
-    gone = delete_orphans(client, connection, alias)
+    gone = delete_orphan_token_indices(client, connection, alias)
     if gone:
         say(f"deleted, since their indices are gone: {', '.join(gone)}")
-    _tell(report, say)
+    _report_result(report, say)
     return report
 
 
-def _exists(client: OpenSearch, connection: Connection, name: str) -> bool:
+def _has_index(client: OpenSearch, connection: Connection, name: str) -> bool:
     try:
-        there: bool = persistently(partial(client.indices.exists, index=name), connection)
+        there: bool = call_with_retry(partial(client.indices.exists, index=name), connection)
     except ClusterError:  # the first error is more helpful
         return True
     return there
 
 
-def _synced(
+def _sync_indices(
     client: OpenSearch, connection: Connection, index: str, say: Callable[[str], None], policy: BulkPolicy
-) -> WordsReport:
-    described = persistently(partial(client.indices.get, index=index), connection)[index]
-    name = words_name(index)
-    main = MainSide(
-        asked=Asked(client=client, connection=connection, index=index),
+) -> TokenIndexReport:
+    described = call_with_retry(partial(client.indices.get, index=index), connection)[index]
+    name = make_token_index_name(index)
+    main = ImageIndexReader(
+        reader=IndexReader(client=client, connection=connection, index=index),
         properties=described["mappings"].get("properties", {}),
     )
-    words = WordsSide(asked=Asked(client=client, connection=connection, index=name))
-    settler = Settler(
+    words = TokenIndexReader(reader=IndexReader(client=client, connection=connection, index=name))
+    settler = TokenIndexWriter(
         main=main,
-        words=words,
+        tokens=words,
         writer=BulkWriter(
             client=client,
             connection=connection,
             index=name,
             policy=replace(policy, max_chunk_docs=_DOCUMENTS_AT_ONCE),
         ),
-        top_words=Layout.of(described, 0).top_words,
+        top_token_count=TokenFieldLayout.from_index(described, 0).top_token_count,
     )
-    sync = _Sync(main, words, settler, say)
+    sync = _TokenIndexSync(main, words, settler, say)
     sync.run()
-    return WordsReport(
+    return TokenIndexReport(
         index=name,
         written=settler.written,
         deleted=settler.deleted,
         failed=settler.failed,
-        images=words.image_count(),
+        images=words.count_images(),
         reasons=settler.reasons,
     )
 
 
 @dataclass
-class _Sync:
-    main: MainSide
-    words: WordsSide
-    settler: Settler
+class _TokenIndexSync:
+    main: ImageIndexReader
+    tokens: TokenIndexReader
+    writer: TokenIndexWriter
     say: Callable[[str], None]
     expected: int = 0
     """Expected number of token documents, if the images don't change concurrently."""
     told_s: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
-        self._refresh()
-        self._forward()
-        self._refresh()
-        if self.words.document_count() != self.expected:
-            self._backward()
-            self._refresh()
+        self._refresh_tokens()
+        self._add_missing()
+        self._refresh_tokens()
+        if self.tokens.count_documents() != self.expected:
+            self._remove_orphans()
+            self._refresh_tokens()
 
-    def _refresh(self) -> None:
-        asked = self.words.asked
-        persistently(partial(asked.client.indices.refresh, index=asked.index), asked.connection)
+    def _refresh_tokens(self) -> None:
+        asked = self.tokens.reader
+        call_with_retry(partial(asked.client.indices.refresh, index=asked.index), asked.connection)
 
-    def _forward(self) -> None:
+    def _add_missing(self) -> None:
         """Write the token documents that are missing or stale."""
-        total, done = self.main.asked.count(self.main.with_words), 0
-        for wanted in self.main.pages():
-            found = self.words.found(list(wanted))
-            old = outdated(wanted, found, self.settler.top_words)
+        total, done = self.main.reader.count(self.main.token_query), 0
+        for wanted in self.main.iterate_source_versions():
+            found = self.tokens.summarize_images(list(wanted))
+            old = find_stale_images(wanted, found, self.writer.top_token_count)
             self.expected += sum(found[id_].documents for id_ in wanted.keys() - set(old))
-            before = self.settler.written
-            self.settler.settle(old, partial(self._tell, done, total))
-            self.expected += self.settler.written - before
+            before = self.writer.written
+            self.writer.update_images(old, partial(self._report_progress, done, total))
+            self.expected += self.writer.written - before
             done += len(wanted)
-            self._tell(0, total, done)
+            self._report_progress(0, total, done)
 
-    def _backward(self) -> None:
+    def _remove_orphans(self) -> None:
         """Delete the token documents of images that are gone."""
-        for found in self.words.images():
-            self.settler.settle(superfluous(found, self.main.having_words(found)))
+        for found in self.tokens.iterate_image_ids():
+            self.writer.update_images(find_orphan_images(found, self.main.filter_with_tokens(found)))
 
-    def _tell(self, before: int, total: int, done: int) -> None:
+    def _report_progress(self, before: int, total: int, done: int) -> None:
         if time.monotonic() - self.told_s >= _LINE_EVERY_S:
             self.told_s = time.monotonic()
             done = min(before + done, total)
-            self.say(f"words index: {done:,} of {total:,} images compared, {self.settler.written:,} words written")
+            self.say(f"words index: {done:,} of {total:,} images compared, {self.writer.written:,} words written")
 
 
-def _tell(report: WordsReport, say: Callable[[str], None]) -> None:
+def _report_result(report: TokenIndexReport, say: Callable[[str], None]) -> None:
     say(
         f"words index {report.index}: {report.written:,} words written, {report.deleted:,} deleted,"
         f" it has those of {report.images:,} images"
@@ -201,13 +207,13 @@ def _tell(report: WordsReport, say: Callable[[str], None]) -> None:
 
 
 @dataclass(kw_only=True)
-class Settler:
+class TokenIndexWriter:
     """Writes and deletes token documents, and counts them."""
 
-    main: MainSide
-    words: WordsSide
+    main: ImageIndexReader
+    tokens: TokenIndexReader
     writer: BulkWriter
-    top_words: int
+    top_token_count: int
     written: int = 0
     deleted: int = 0
     failed: int = 0
@@ -215,7 +221,7 @@ class Settler:
     reasons: dict[str, str] = field(default_factory=dict)
     """Reasons of some failures."""
 
-    def settle(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
+    def update_images(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
         """Update the token documents of these images to their current documents; those of deleted images are deleted.
 
         Args:
@@ -225,27 +231,27 @@ class Settler:
         Raises:
             ClusterError: If the cluster as a whole can't be read or written. What was written stays.
         """
-        size = max(1, _WORDS_AT_ONCE // self.top_words)
+        size = max(1, _WORDS_AT_ONCE // self.top_token_count)
         for start in range(0, len(ids), size):
-            self._some(list(ids[start : start + size]))
+            self._update_batch(list(ids[start : start + size]))
             progress(min(len(ids), start + size))
 
-    def _some(self, ids: list[str]) -> None:
+    def _update_batch(self, ids: list[str]) -> None:
         """Update one batch, and check the documents again afterwards: one may have changed while its tokens were written.
 
         So of two concurrent runs, the last one to write the tokens of an image writes those of its current document.
         """
-        there = self.words.documents(ids)
+        there = self.tokens.list_document_ids(ids)
         for _ in range(_ROUNDS):
-            images = self.main.images(ids)
-            self._bring(ids, images, there)
-            now = self.main.writes(ids)
-            ids = [id_ for id_ in ids if now.get(id_) != (images[id_].write if id_ in images else None)]
+            images = self.main.get_documents(ids)
+            self._write_differences(ids, images, there)
+            now = self.main.get_versions(ids)
+            ids = [id_ for id_ in ids if now.get(id_) != (images[id_].version if id_ in images else None)]
             if not ids:
                 return
 
-    def _bring(self, ids: list[str], images: Mapping[str, Image], there: dict[str, set[str]]) -> None:
-        wanted = {id_: self._wanted(id_, images[id_]) for id_ in ids if id_ in images}
+    def _write_differences(self, ids: list[str], images: Mapping[str, SourceDocument], there: dict[str, set[str]]) -> None:
+        wanted = {id_: self._build_documents(id_, images[id_]) for id_ in ids if id_ in images}
         old = [_id for id_ in ids for _id in sorted(there.get(id_, set()) - wanted.get(id_, {}).keys())]
         documents = [pair for words in wanted.values() for pair in words.items()]
         outcomes = self.writer.write(documents).outcomes if documents else {}
@@ -255,18 +261,18 @@ class Settler:
         kept = {_id: reason for _id, reason in gone.items() if reason is not None}
         self.deleted += len(gone) - len(kept)
         for what, reason in {**refused, **kept}.items():
-            self._fail(what, reason)
+            self._record_failure(what, reason)
         for id_ in ids:
             there[id_] = set(wanted.get(id_, ()))
 
-    def _wanted(self, id_: str, image: Image) -> WordDocuments:
+    def _build_documents(self, id_: str, image: SourceDocument) -> TokenDocuments:
         try:
-            return word_documents(id_, image.source, image.stamp, self.top_words)
+            return build_token_documents(id_, image.source, image.source_version, self.top_token_count)
         except ValueError as error:
-            self._fail(id_, str(error))
+            self._record_failure(id_, str(error))
             return {}
 
-    def _fail(self, what: str, reason: str) -> None:
+    def _record_failure(self, what: str, reason: str) -> None:
         self.failed += 1
         if len(self.reasons) < _MOST_REASONS:
             self.reasons[what] = reason

@@ -5,39 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-State: TypeAlias = dict[str, Any]
+VisState: TypeAlias = dict[str, Any]
 Agg: TypeAlias = dict[str, Any]
 
-_COUNT = "1"
+_COUNT_ID = "1"
 
 
-def count(label: str, id_: str = _COUNT) -> Agg:
+def build_count_agg(label: str, id_: str = _COUNT_ID) -> Agg:
     """Build a metric that counts documents."""
-    return _agg(id_, "count", "metric", {"customLabel": label})
+    return _build_agg(id_, "count", "metric", {"customLabel": label})
 
 
-def metric(type_: Literal["avg", "max", "min", "sum", "cardinality"], field: str, label: str, id_: str) -> Agg:
+def build_metric_agg(type_: Literal["avg", "max", "min", "sum", "cardinality"], field: str, label: str, id_: str) -> Agg:
     """Build a metric over a field."""
-    return _agg(id_, type_, "metric", {"field": field, "customLabel": label})
+    return _build_agg(id_, type_, "metric", {"field": field, "customLabel": label})
 
 
-def terms(field: str, size: int, label: str, schema: str) -> Agg:
+def build_terms_agg(field: str, size: int, label: str, schema: str) -> Agg:
     """Build buckets of the values of a field, most frequent first."""
     params = {
         "field": field,
         "size": size,
         "order": "desc",
-        "orderBy": _COUNT,
+        "orderBy": _COUNT_ID,
         "otherBucket": False,
         "otherBucketLabel": "Other",
         "missingBucket": False,
         "missingBucketLabel": "Missing",
         "customLabel": label,
     }
-    return _agg("2", "terms", schema, params)
+    return _build_agg("2", "terms", schema, params)
 
 
-def histogram(field: str, bars: int, label: str) -> Agg:
+def build_histogram_agg(field: str, bars: int, label: str) -> Agg:
     """Build numeric ranges, with a width that gives about `bars` of them."""
     params = {
         "field": field,
@@ -48,10 +48,10 @@ def histogram(field: str, bars: int, label: str) -> Agg:
         "extended_bounds": {"min": "", "max": ""},
         "customLabel": label,
     }
-    return _agg("2", "histogram", "segment", params)
+    return _build_agg("2", "histogram", "segment", params)
 
 
-def dates(field: str, interval: str, label: str, id_: str) -> Agg:
+def build_date_agg(field: str, interval: str, label: str, id_: str) -> Agg:
     """Build buckets of time."""
     params = {
         "field": field,
@@ -62,16 +62,16 @@ def dates(field: str, interval: str, label: str, id_: str) -> Agg:
         "extended_bounds": {},
         "customLabel": label,
     }
-    return _agg(id_, "date_histogram", "segment", params)
+    return _build_agg(id_, "date_histogram", "segment", params)
 
 
-def tag_cloud(aggs: Sequence[Agg]) -> State:
+def build_tag_cloud(aggs: Sequence[Agg]) -> VisState:
     """Build a tag cloud: the more frequent a token, the larger."""
     params = {"scale": "square root", "orientation": "single", "minFontSize": 14, "maxFontSize": 54, "showLabel": False}
     return {"type": "tagcloud", "params": params, "aggs": list(aggs)}
 
 
-def table(aggs: Sequence[Agg], rows: int) -> State:
+def build_data_table(aggs: Sequence[Agg], rows: int) -> VisState:
     """Build a table with `rows` rows per page."""
     params = {
         "perPage": rows,
@@ -85,7 +85,7 @@ def table(aggs: Sequence[Agg], rows: int) -> State:
     return {"type": "table", "params": params, "aggs": list(aggs)}
 
 
-def numbers(aggs: Sequence[Agg]) -> State:
+def build_metric_numbers(aggs: Sequence[Agg]) -> VisState:
     """Build large numbers, side by side."""
     shown = {
         "percentageMode": False,
@@ -104,12 +104,12 @@ def numbers(aggs: Sequence[Agg]) -> State:
     }
 
 
-def markdown(text: str) -> State:
+def build_markdown_text(text: str) -> VisState:
     """Build a Markdown text."""
     return {"type": "markdown", "params": {"fontSize": 12, "openLinksInNewTab": False, "markdown": text}, "aggs": []}
 
 
-def bars(aggs: Sequence[Agg], *, upright: bool = False, stacked: bool = False) -> State:
+def build_bar_chart(aggs: Sequence[Agg], *, upright: bool = False, stacked: bool = False) -> VisState:
     """Build a bar chart of the first metric: horizontal for tokens, `upright` for ranges."""
     first = aggs[0]
     title = first["params"]["customLabel"]
@@ -127,10 +127,10 @@ def bars(aggs: Sequence[Agg], *, upright: bool = False, stacked: bool = False) -
     params = {
         "type": "histogram",
         "grid": {"categoryLines": False},
-        "categoryAxes": [_axis("CategoryAxis-1", "category", category, {"rotate": 0, "filter": upright, "truncate": 200})],
+        "categoryAxes": [_build_axis("CategoryAxis-1", "category", category, {"rotate": 0, "filter": upright, "truncate": 200})],
         "valueAxes": [
             {
-                **_axis("ValueAxis-1", "value", value, {"rotate": 0, "filter": not upright, "truncate": 100}, title),
+                **_build_axis("ValueAxis-1", "value", value, {"rotate": 0, "filter": not upright, "truncate": 100}, title),
                 "name": f"{value.title()}Axis-1",
                 "scale": {"type": "linear", "mode": "normal"},
             }
@@ -147,7 +147,7 @@ def bars(aggs: Sequence[Agg], *, upright: bool = False, stacked: bool = False) -
     return {"type": "histogram" if upright else "horizontal_bar", "params": params, "aggs": list(aggs)}
 
 
-def _axis(id_: str, type_: str, position: str, labels: Mapping[str, Any], title: str | None = None) -> dict[str, Any]:
+def _build_axis(id_: str, type_: str, position: str, labels: Mapping[str, Any], title: str | None = None) -> dict[str, Any]:
     return {
         "id": id_,
         "type": type_,
@@ -160,5 +160,5 @@ def _axis(id_: str, type_: str, position: str, labels: Mapping[str, Any], title:
     }
 
 
-def _agg(id_: str, type_: str, schema: str, params: Mapping[str, Any]) -> Agg:
+def _build_agg(id_: str, type_: str, schema: str, params: Mapping[str, Any]) -> Agg:
     return {"id": id_, "enabled": True, "type": type_, "schema": schema, "params": dict(params)}

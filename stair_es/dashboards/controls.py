@@ -6,32 +6,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stair_es.dashboards.corpus import Corpus
-from stair_es.dashboards.objects import SavedObject, packed, reference, visualization
+from stair_es.dashboards.corpus import DashboardSpec
+from stair_es.dashboards.objects import SavedObject, build_reference, build_visualization, dump_compact_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Control:
+class FilterControl:
     """A list of the values of a field to choose from."""
 
     field: str
     label: str
 
 
-def controls(corpus: Corpus) -> tuple[Control, ...]:
+def list_controls(corpus: DashboardSpec) -> tuple[FilterControl, ...]:
     """Return the controls of a dashboard: fields that both indices have, since the products apply each filter to every panel."""
-    last = Control(field="model", label="Model") if corpus.companion else Control(field="format", label="Format")
-    colours = (Control(field="colours", label="Colour"),) if corpus.colours else ()
+    last = (
+        FilterControl(field="model", label="Model") if corpus.has_token_index else FilterControl(field="format", label="Format")
+    )
+    colours = (FilterControl(field="colours", label="Colour"),) if corpus.colours else ()
     return (
-        Control(field="top_tokens", label="Word"),
+        FilterControl(field="top_tokens", label="Word"),
         *colours,
-        Control(field="uri", label="Image"),
-        Control(field="source", label="Source"),
+        FilterControl(field="uri", label="Image"),
+        FilterControl(field="source", label="Source"),
         last,
     )
 
 
-def control_panel(id_: str, title: str, chosen: Sequence[Control], pattern: str) -> SavedObject:
+def build_control_panel(id_: str, title: str, chosen: Sequence[FilterControl], pattern: str) -> SavedObject:
     """Build the controls panel of OpenSearch Dashboards."""
     options = {"type": "terms", "multiselect": True, "dynamicOptions": True, "size": 20, "order": "desc"}
     fields = [
@@ -47,12 +49,14 @@ def control_panel(id_: str, title: str, chosen: Sequence[Control], pattern: str)
         for place, control in enumerate(chosen)
     ]
     params = {"controls": fields, "updateFiltersOnChange": True, "useTimeFilter": False, "pinFilters": False}
-    made = visualization(id_, title, {"type": "input_control_vis", "params": params, "aggs": []})
-    made["references"] = [reference(f"control_{place}_index_pattern", "index-pattern", pattern) for place in range(len(chosen))]
+    made = build_visualization(id_, title, {"type": "input_control_vis", "params": params, "aggs": []})
+    made["references"] = [
+        build_reference(f"control_{place}_index_pattern", "index-pattern", pattern) for place in range(len(chosen))
+    ]
     return made
 
 
-def control_group(chosen: Sequence[Control], pattern: str) -> tuple[Mapping[str, Any], list[dict[str, str]]]:
+def build_control_group(chosen: Sequence[FilterControl], pattern: str) -> tuple[Mapping[str, Any], list[dict[str, str]]]:
     """Build the attributes and references of a Kibana dashboard with these controls."""
     panels = {
         f"control-{place}": {
@@ -74,8 +78,8 @@ def control_group(chosen: Sequence[Control], pattern: str) -> tuple[Mapping[str,
     group = {
         "controlStyle": "oneLine",
         "chainingSystem": "HIERARCHICAL",
-        "ignoreParentSettingsJSON": packed(ignored),
-        "panelsJSON": packed(panels),
+        "ignoreParentSettingsJSON": dump_compact_json(ignored),
+        "panelsJSON": dump_compact_json(panels),
     }
-    references = [reference(f"controlGroup_{id_}:optionsListDataView", "index-pattern", pattern) for id_ in panels]
+    references = [build_reference(f"controlGroup_{id_}:optionsListDataView", "index-pattern", pattern) for id_ in panels]
     return {"controlGroupInput": group}, references

@@ -8,29 +8,29 @@ from typing import Any, TypeAlias
 
 SavedObject: TypeAlias = dict[str, Any]
 
-VERSIONS = {"index-pattern": "7.6.0", "search": "7.9.3", "visualization": "7.10.0", "dashboard": "7.9.3"}
+MIGRATION_VERSIONS = {"index-pattern": "7.6.0", "search": "7.9.3", "visualization": "7.10.0", "dashboard": "7.9.3"}
 """Type -> last version that changed its format before the products forked. One product rejects newer versions; without a
 version, both would migrate objects that don't need it."""
 
 SEARCH_SOURCE_INDEX = "kibanaSavedObjectMeta.searchSourceJSON.index"
 
 
-def packed(value: object) -> str:
+def dump_compact_json(value: object) -> str:
     """Dump JSON without spaces, as the products embed it in strings."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def ndjson(objects: Iterable[SavedObject]) -> str:
+def to_ndjson(objects: Iterable[SavedObject]) -> str:
     """Return the objects as NDJSON, the import format of both products."""
-    return "".join(packed(made) + "\n" for made in objects)
+    return "".join(dump_compact_json(made) + "\n" for made in objects)
 
 
-def reference(name: str, type_: str, id_: str) -> dict[str, str]:
+def build_reference(name: str, type_: str, id_: str) -> dict[str, str]:
     """Build a reference from an object to another one."""
     return {"name": name, "type": type_, "id": id_}
 
 
-def index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequence[str] = ()) -> SavedObject:
+def build_index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequence[str] = ()) -> SavedObject:
     """Build an index pattern; Kibana calls it a data view.
 
     It has no time field: the default range of the time picker, 15 minutes, would leave every panel empty.
@@ -41,22 +41,24 @@ def index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequ
         formats: Field -> field format.
         hidden: Fields (with `*`) that tables of documents don't load.
     """
-    return _object(
+    return _build_object(
         id_,
         "index-pattern",
         {
             "title": title,
             "fields": "[]",  # the products ask the cluster
-            "fieldFormatMap": packed(formats),
-            "sourceFilters": packed([{"value": field} for field in hidden]),
+            "fieldFormatMap": dump_compact_json(formats),
+            "sourceFilters": dump_compact_json([{"value": field} for field in hidden]),
         },
         [],
     )
 
 
-def search(id_: str, title: str, pattern: str, columns: Sequence[str], sort: tuple[str, str], *, query: str = "") -> SavedObject:
+def build_saved_search(
+    id_: str, title: str, pattern: str, columns: Sequence[str], sort: tuple[str, str], *, query: str = ""
+) -> SavedObject:
     """Build a saved search: documents as a table."""
-    return _object(
+    return _build_object(
         id_,
         "search",
         {
@@ -66,15 +68,17 @@ def search(id_: str, title: str, pattern: str, columns: Sequence[str], sort: tup
             "columns": list(columns),
             "sort": [list(sort)],
             "version": 1,
-            "kibanaSavedObjectMeta": {"searchSourceJSON": packed(_source(query, SEARCH_SOURCE_INDEX))},
+            "kibanaSavedObjectMeta": {"searchSourceJSON": dump_compact_json(_build_search_source(query, SEARCH_SOURCE_INDEX))},
         },
-        [reference(SEARCH_SOURCE_INDEX, "index-pattern", pattern)],
+        [build_reference(SEARCH_SOURCE_INDEX, "index-pattern", pattern)],
     )
 
 
-def visualization(id_: str, title: str, state: Mapping[str, Any], pattern: str | None = None, *, query: str = "") -> SavedObject:
+def build_visualization(
+    id_: str, title: str, state: Mapping[str, Any], pattern: str | None = None, *, query: str = ""
+) -> SavedObject:
     """Build a chart of aggregations over `pattern`; without a pattern, one that loads its own data or has none."""
-    return _object(
+    return _build_object(
         id_,
         "visualization",
         {
@@ -82,14 +86,16 @@ def visualization(id_: str, title: str, state: Mapping[str, Any], pattern: str |
             "description": "",
             "version": 1,
             "uiStateJSON": "{}",
-            "visState": packed({"title": title, **state}),
-            "kibanaSavedObjectMeta": {"searchSourceJSON": packed(_source(query, SEARCH_SOURCE_INDEX if pattern else None))},
+            "visState": dump_compact_json({"title": title, **state}),
+            "kibanaSavedObjectMeta": {
+                "searchSourceJSON": dump_compact_json(_build_search_source(query, SEARCH_SOURCE_INDEX if pattern else None))
+            },
         },
-        [reference(SEARCH_SOURCE_INDEX, "index-pattern", pattern)] if pattern else [],
+        [build_reference(SEARCH_SOURCE_INDEX, "index-pattern", pattern)] if pattern else [],
     )
 
 
-def dashboard(
+def build_dashboard_object(
     id_: str,
     title: str,
     panels: Sequence[Mapping[str, Any]],
@@ -99,7 +105,7 @@ def dashboard(
     more: Mapping[str, Any],
 ) -> SavedObject:
     """Build the dashboard; `more` are attributes that only one of the products accepts."""
-    return _object(
+    return _build_object(
         id_,
         "dashboard",
         {
@@ -108,25 +114,25 @@ def dashboard(
             "hits": 0,
             "version": 1,
             "timeRestore": False,
-            "optionsJSON": packed({"hidePanelTitles": False, "useMargins": True}),
-            "panelsJSON": packed(list(panels)),
-            "kibanaSavedObjectMeta": {"searchSourceJSON": packed(_source("", None))},
+            "optionsJSON": dump_compact_json({"hidePanelTitles": False, "useMargins": True}),
+            "panelsJSON": dump_compact_json(list(panels)),
+            "kibanaSavedObjectMeta": {"searchSourceJSON": dump_compact_json(_build_search_source("", None))},
             **more,
         },
         references,
     )
 
 
-def _object(id_: str, type_: str, attributes: Mapping[str, Any], references: Sequence[dict[str, str]]) -> SavedObject:
+def _build_object(id_: str, type_: str, attributes: Mapping[str, Any], references: Sequence[dict[str, str]]) -> SavedObject:
     return {
         "id": id_,
         "type": type_,
         "attributes": dict(attributes),
         "references": list(references),
-        "migrationVersion": {type_: VERSIONS[type_]},
+        "migrationVersion": {type_: MIGRATION_VERSIONS[type_]},
     }
 
 
-def _source(query: str, index_ref: str | None) -> dict[str, Any]:
+def _build_search_source(query: str, index_ref: str | None) -> dict[str, Any]:
     source: dict[str, Any] = {"query": {"query": query, "language": "kuery"}, "filter": []}
     return {**source, "indexRefName": index_ref} if index_ref else source

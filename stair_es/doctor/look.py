@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.connect import Connection, translate_errors
 from stair_es.errors import AuthenticationFailed, ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-HEALTH, SETTINGS = "cluster:monitor/health", "cluster:monitor/state"
+HEALTH_RIGHT, SETTINGS_RIGHT = "cluster:monitor/health", "cluster:monitor/state"
 """Rights required for health and settings of a cluster."""
 
 
@@ -49,29 +49,29 @@ class IndexFacts:
     """Rights that this user lacks for the rest."""
 
     @property
-    def live(self) -> list[str]:
+    def targets(self) -> list[str]:
         """Return the indices that the name points to."""
         return sorted(index for index, told in self.indices.items() if index == self.name or self.name in told.get("aliases", {}))
 
-    def alias_of(self, index: str, beginning: str) -> str | None:
+    def find_alias(self, index: str, beginning: str) -> str | None:
         """Return an alias of an index that starts with `beginning`, or None."""
         return next((alias for alias in self.indices[index].get("aliases", {}) if alias.startswith(beginning)), None)
 
 
-def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
+def fetch_cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
     """Fetch facts about the cluster. Denied requests are left out."""
     forbidden: list[str] = []
 
-    def get(right: str, path: str, **params: str) -> dict[str, Any] | None:
-        return _get(client, connection, path, params, right, forbidden)
+    def fetch(right: str, path: str, **params: str) -> dict[str, Any] | None:
+        return _fetch_json(client, connection, path, params, right, forbidden)
 
-    health = get(HEALTH, "/_cluster/health")
-    settings = get(SETTINGS, "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
-    stats = get("cluster:monitor/nodes/stats", "/_nodes/stats/fs", filter_path="nodes.*.name,nodes.*.fs.total") or {}
+    health = fetch(HEALTH_RIGHT, "/_cluster/health")
+    settings = fetch(SETTINGS_RIGHT, "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
+    stats = fetch("cluster:monitor/nodes/stats", "/_nodes/stats/fs", filter_path="nodes.*.name,nodes.*.fs.total") or {}
     nowhere = health is not None and health.get("unassigned_shards", 0) > 0
     return ClusterFacts(
         health=health,
-        unassigned=get("cluster:monitor/allocation/explain", "/_cluster/allocation/explain") if nowhere else None,
+        unassigned=fetch("cluster:monitor/allocation/explain", "/_cluster/allocation/explain") if nowhere else None,
         settings={**settings.get("defaults", {}), **settings.get("persistent", {}), **settings.get("transient", {})},
         transient=settings.get("transient", {}),
         disks={
@@ -83,7 +83,7 @@ def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
     )
 
 
-def index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexFacts:
+def fetch_index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexFacts:
     """Fetch facts about an index and related indices. Denied requests are left out.
 
     Args:
@@ -98,12 +98,12 @@ def index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexF
     found: dict[str, dict[str, Any]] = {}
     forbidden: list[str] = []
     try:
-        with translated(connection):
+        with translate_errors(connection):
             found = client.indices.get(index=f"{name},{name}-*", params=params)
     except AuthenticationFailed:
         forbidden.append("indices:admin/get")
     path = f"/{name}*/_stats/docs,store"
-    stats = _get(client, connection, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
+    stats = _fetch_json(client, connection, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
     sizes = {
         index: (told["primaries"]["docs"]["count"], told["total"]["store"]["size_in_bytes"])
         for index, told in stats.get("indices", {}).items()
@@ -111,11 +111,11 @@ def index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexF
     return IndexFacts(name=name, indices=found, sizes=sizes, forbidden=tuple(forbidden))
 
 
-def rights(client: OpenSearch, connection: Connection, name: str) -> Mapping[str, bool] | None:
+def fetch_privileges(client: OpenSearch, connection: Connection, name: str) -> Mapping[str, bool] | None:
     """Return which privileges on `name*` this user has (Elasticsearch); None if the cluster does not report them."""
     asked = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
     try:
-        with translated(connection):
+        with translate_errors(connection):
             answer = client.transport.perform_request("POST", "/_security/user/_has_privileges", body=asked)
     except ClusterError:
         return None
@@ -123,12 +123,12 @@ def rights(client: OpenSearch, connection: Connection, name: str) -> Mapping[str
     return told if isinstance(told, dict) else None
 
 
-def _get(
+def _fetch_json(
     client: OpenSearch, connection: Connection, path: str, params: Mapping[str, str], right: str, forbidden: list[str]
 ) -> dict[str, Any] | None:
     """Return a response, or None; add `right` to `forbidden` if the request is denied."""
     try:
-        with translated(connection, but=lambda error: error.status_code in (400, 404, 405, 410)):
+        with translate_errors(connection, passthrough=lambda error: error.status_code in (400, 404, 405, 410)):
             answer = client.transport.perform_request("GET", path, params=dict(params))
     except AuthenticationFailed:
         forbidden.append(right)

@@ -10,20 +10,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from stair_es.config import ENV_HOME, Home
-from stair_es.cores import ROOT, read_memory_limit_bytes, usable_cores
-from stair_es.doctor.finding import Finding, fail, ok, size, warn
+from stair_es.config import ENV_HOME, DataDir
+from stair_es.cores import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
+from stair_es.doctor.finding import CheckResult, format_size, report_failure, report_ok, report_warning
 
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 2e8
 _LETTERS = re.compile(r"(.+)-\d{8}-\d{6}-\d+\.jsonl")
 
 
-def machine_here() -> Iterator[Finding]:
+def check_machine() -> Iterator[CheckResult]:
     """Check cores and memory."""
-    yield machine(usable_cores(), memory_bytes())
+    yield evaluate_machine(count_usable_cores(), get_memory_bytes())
 
 
-def memory_bytes(cgroup: Path = ROOT) -> int | None:
+def get_memory_bytes(cgroup: Path = CGROUP_ROOT) -> int | None:
     """Return the memory of this machine, or the limit of its container; None if unknown."""
     granted = read_memory_limit_bytes(cgroup)
     with suppress(ValueError, OSError, AttributeError):
@@ -32,27 +32,31 @@ def memory_bytes(cgroup: Path = ROOT) -> int | None:
     return granted
 
 
-def machine(cores: int, memory: int | None) -> Finding:
+def evaluate_machine(cores: int, memory: int | None) -> CheckResult:
     """Evaluate whether cores and memory suffice for an ingest next to an embedded node.
 
     Args:
         cores: Usable cores.
         memory: In bytes; None if unknown.
     """
-    said = f"{cores} cores, {size(memory) if memory else 'unknown'} memory"
+    said = f"{cores} cores, {format_size(memory) if memory else 'unknown'} memory"
     if memory is not None and memory < _LITTLE_MEMORY:
-        return warn("machine", f"{said}: little for an ingest next to an embedded node", "Name a cluster elsewhere: --url URL")
-    return ok("machine", said)
+        return report_warning(
+            "machine", f"{said}: little for an ingest next to an embedded node", "Name a cluster elsewhere: --url URL"
+        )
+    return report_ok("machine", said)
 
 
-def home_here(home: Home) -> Iterator[Finding]:
+def check_data_dir(home: DataDir) -> Iterator[CheckResult]:
     """Check the data folder, which need not exist yet."""
     there = next(folder for folder in (home.path, *home.path.parents) if os.path.exists(folder))  # noqa: PTH110  Path.exists raises where a folder above may not be entered
     usage = shutil.disk_usage(there)
-    yield disk(home.path, writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK), free=usage.free, total=usage.total)
+    yield evaluate_disk(
+        home.path, writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK), free=usage.free, total=usage.total
+    )
 
 
-def disk(path: Path, *, writable: bool, free: int, total: int) -> Finding:
+def evaluate_disk(path: Path, *, writable: bool, free: int, total: int) -> CheckResult:
     """Evaluate whether models and the embedded node have enough space.
 
     Args:
@@ -63,18 +67,18 @@ def disk(path: Path, *, writable: bool, free: int, total: int) -> Finding:
     """
     elsewhere = f"export {ENV_HOME}=/a/folder/with/room"
     if not writable:
-        return fail("home", f"{path} can't be written", f"Become its owner, or: export {ENV_HOME}=/a/folder/of/yours")
-    said = f"{size(free)} of {size(total)} free for {path}"
+        return report_failure("home", f"{path} can't be written", f"Become its owner, or: export {ENV_HOME}=/a/folder/of/yours")
+    said = f"{format_size(free)} of {format_size(total)} free for {path}"
     if free < _NO_DISK:
-        return fail("home", said, f"Free some space, or: {elsewhere}")
+        return report_failure("home", said, f"Free some space, or: {elsewhere}")
     return (
-        warn("home", said, f"Models and jars take 0.5 GB, the index more: {elsewhere}")
+        report_warning("home", said, f"Models and jars take 0.5 GB, the index more: {elsewhere}")
         if free < _LITTLE_DISK
-        else ok("home", said)
+        else report_ok("home", said)
     )
 
 
-def letters_here(home: Home, index: str) -> Iterator[Finding]:
+def check_dead_letters(home: DataDir, index: str) -> Iterator[CheckResult]:
     """Check for dead letters of runs into an index."""
     files = sorted((home.path / "dead-letters").glob("*.jsonl"))
     counts = {}
@@ -83,10 +87,10 @@ def letters_here(home: Home, index: str) -> Iterator[Finding]:
         if named and named[1] == index:
             with suppress(OSError), path.open("rb") as lines:
                 counts[path] = sum(1 for _ in lines)
-    yield letters(counts, index)
+    yield evaluate_dead_letters(counts, index)
 
 
-def letters(counts: Mapping[Path, int], index: str) -> Finding:
+def evaluate_dead_letters(counts: Mapping[Path, int], index: str) -> CheckResult:
     """Report images that wait for a retry.
 
     Args:
@@ -95,11 +99,11 @@ def letters(counts: Mapping[Path, int], index: str) -> Finding:
     """
     waiting = {path: count for path, count in counts.items() if count}
     if not waiting:
-        return ok("dead letters", f"none for {index}")
+        return report_ok("dead letters", f"none for {index}")
     newest = list(waiting)[-1]
     file = shlex.quote(str(newest))
     files = f"{len(waiting)} files, the newest" if len(waiting) > 1 else "one file"
-    return warn(
+    return report_warning(
         "dead letters",
         f"waiting for a retry: {waiting[newest]:,} images of an ingest into {index} ({files} {newest})",
         f"stair-es ingest --retry {file} --index {shlex.quote(index)} && rm {file}",

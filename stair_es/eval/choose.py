@@ -8,40 +8,42 @@ from typing import TYPE_CHECKING
 from stair_es.eval import knn
 from stair_es.eval.methods import (
     NO_CLUSTER,
-    Engine,
-    Method,
+    EngineConfig,
     MethodName,
-    Missing,
-    bm25_method,
-    dense_method,
-    word_corpus,
-    word_method,
+    RetrievalMethod,
+    UnavailableMethod,
+    build_bm25_method,
+    build_dense_method,
+    build_token_corpus,
+    build_token_method,
 )
-from stair_es.eval.tasks import image_to_text, leave_one_out, text_to_image
-from stair_es.eval.words import own_words, weighted_by_rarity
+from stair_es.eval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
+from stair_es.eval.words import build_word_bags, weigh_by_idf
 
 if TYPE_CHECKING:
-    from stair_es.cluster.target import Target
-    from stair_es.eval.contenders import Contender
-    from stair_es.eval.encode import Encoded
-    from stair_es.model.encoder import Speller
+    from stair_es.cluster.target import ClusterInfo
+    from stair_es.eval.contenders import EvaluatedModel
+    from stair_es.eval.encode import EncodedDataset
+    from stair_es.model.encoder import WordTokenizer
     from stair_es.types import SparseVector
 
-Obstacle = Callable[[int], str]
+KnnCheck = Callable[[int], str]
 """Returns why the cluster has no kNN for vectors of this many dimensions; empty if it has."""
 
 
-def knn_obstacle(target: Target, plugins: Callable[[], frozenset[str]]) -> Obstacle:
+def make_knn_check(target: ClusterInfo, plugins: Callable[[], frozenset[str]]) -> KnnCheck:
     """Return a function that checks kNN support. The cluster's plugins are requested only if they matter.
 
     Args:
         target: The cluster.
         plugins: Returns the names of its plugins.
     """
-    return lambda dimensions: knn.obstacle(target, plugins, dimensions)
+    return lambda dimensions: knn.explain_missing_knn(target, plugins, dimensions)
 
 
-def chosen(encoded: Encoded, model: Contender, engine: Engine | None, obstacle: Obstacle) -> list[Method | Missing]:
+def select_methods(
+    encoded: EncodedDataset, model: EvaluatedModel, engine: EngineConfig | None, obstacle: KnnCheck
+) -> list[RetrievalMethod | UnavailableMethod]:
     """Select the methods for one model, in both directions.
 
     Args:
@@ -50,47 +52,47 @@ def chosen(encoded: Encoded, model: Contender, engine: Engine | None, obstacle: 
         engine: How token weights are stored and queried; None for exact scores only.
         obstacle: Checks kNN support.
     """
-    found: list[Method | Missing] = []
-    if encoded.images.words is not None and encoded.read.words is not None:
-        found += _words(encoded, encoded.images.words, encoded.read.words, model, engine)
-    return [*found, *_dense(encoded, model.label, engine, obstacle)]
+    found: list[RetrievalMethod | UnavailableMethod] = []
+    if encoded.image_vectors.sparse is not None and encoded.text_vectors.sparse is not None:
+        found += _build_token_methods(encoded, encoded.image_vectors.sparse, encoded.text_vectors.sparse, model, engine)
+    return [*found, *_build_dense_methods(encoded, model.label, engine, obstacle)]
 
 
-def _words(
-    encoded: Encoded,
+def _build_token_methods(
+    encoded: EncodedDataset,
     seen: tuple[SparseVector, ...],
     read: tuple[SparseVector, ...],
-    model: Contender,
-    engine: Engine | None,
-) -> list[Method]:
+    model: EvaluatedModel,
+    engine: EngineConfig | None,
+) -> list[RetrievalMethod]:
     """Build STAIR and the bag-of-words baseline: a text as the words in it, an image as the tokens of its vector."""
     texts, label = encoded.texts, model.label
-    to_image, to_text = text_to_image(encoded.captions.images, texts), image_to_text(encoded.captions.images, texts)
-    bags, rare = bags_of(texts, model.speller)
-    body = engine.word_body if engine else {}
-    pictures = word_corpus("images", body, seen, to_image.items, "uri")
-    captions = word_corpus("texts", body, read, texts, "caption")
-    written = word_corpus("bags", body, rare, texts, "caption")
+    to_image, to_text = build_text_to_image(encoded.captions.images, texts), build_image_to_text(encoded.captions.images, texts)
+    bags, rare = build_bag_pair(texts, model.speller)
+    body = engine.token_body if engine else {}
+    pictures = build_token_corpus("images", body, seen, to_image.items, "uri")
+    captions = build_token_corpus("texts", body, read, texts, "caption")
+    written = build_token_corpus("bags", body, rare, texts, "caption")
     return [
-        word_method("STAIR", label, to_image, pictures, seen, read, engine),
-        word_method("bag of words", label, to_image, pictures, seen, bags, engine),
-        word_method("STAIR", label, to_text, captions, read, seen, engine),
-        word_method("bag of words", label, to_text, written, rare, seen, engine),
+        build_token_method("STAIR", label, to_image, pictures, seen, read, engine),
+        build_token_method("bag of words", label, to_image, pictures, seen, bags, engine),
+        build_token_method("STAIR", label, to_text, captions, read, seen, engine),
+        build_token_method("bag of words", label, to_text, written, rare, seen, engine),
     ]
 
 
-def bags_of(texts: tuple[str, ...], speller: Speller | None) -> tuple[list[SparseVector], list[SparseVector]]:
+def build_bag_pair(texts: tuple[str, ...], speller: WordTokenizer | None) -> tuple[list[SparseVector], list[SparseVector]]:
     """Build the bags of words of texts: as queries, and as documents.
 
     Args:
         texts: The texts.
         speller: Tokenizer of the vocabulary.
     """
-    bags = own_words(texts, speller)
-    return bags, weighted_by_rarity(bags)
+    bags = build_word_bags(texts, speller)
+    return bags, weigh_by_idf(bags)
 
 
-def bm25(encoded: Encoded, engine: Engine | None) -> list[Method | Missing]:
+def build_bm25_methods(encoded: EncodedDataset, engine: EngineConfig | None) -> list[RetrievalMethod | UnavailableMethod]:
     """Build the BM25 methods on captions, which need no model.
 
     Args:
@@ -98,25 +100,30 @@ def bm25(encoded: Encoded, engine: Engine | None) -> list[Method | Missing]:
         engine: Engine configuration; None without a cluster.
     """
     name: MethodName = "BM25 on captions"
-    left = leave_one_out(encoded.captions.images, encoded.texts)
-    no_words = Missing(name=name, model="", direction="image -> text", reason="an image has no text to search with")
+    left = build_leave_one_out(encoded.captions.images, encoded.texts)
+    no_words = UnavailableMethod(name=name, model="", direction="image -> text", reason="an image has no text to search with")
     reason = "" if engine else f"only an engine defines its scores, and {NO_CLUSTER}"
     if left is None:
         reason = "no image has a second caption that could find it"
     if left is None or engine is None:
-        return [Missing(name=name, model="", direction="text -> image", reason=reason), no_words]
-    return [bm25_method(left, engine.analyzer), no_words]
+        return [UnavailableMethod(name=name, model="", direction="text -> image", reason=reason), no_words]
+    return [build_bm25_method(left, engine.analyzer), no_words]
 
 
-def _dense(encoded: Encoded, label: str, engine: Engine | None, obstacle: Obstacle) -> list[Method | Missing]:
-    pictures, texts = encoded.images.dense, encoded.read.dense
-    to_image = text_to_image(encoded.captions.images, encoded.texts)
-    to_text = image_to_text(encoded.captions.images, encoded.texts)
+def _build_dense_methods(
+    encoded: EncodedDataset, label: str, engine: EngineConfig | None, obstacle: KnnCheck
+) -> list[RetrievalMethod | UnavailableMethod]:
+    pictures, texts = encoded.image_vectors.dense, encoded.text_vectors.dense
+    to_image = build_text_to_image(encoded.captions.images, encoded.texts)
+    to_text = build_image_to_text(encoded.captions.images, encoded.texts)
     if pictures is None or texts is None:
         reason = "the model has no dense vectors, or none without its text network"
-        return [Missing(name="dense kNN", model=label, direction=task.direction, reason=reason) for task in (to_image, to_text)]
+        return [
+            UnavailableMethod(name="dense kNN", model=label, direction=task.direction, reason=reason)
+            for task in (to_image, to_text)
+        ]
     no_knn = obstacle(pictures.shape[1]) if engine else NO_CLUSTER
     return [
-        dense_method(label, to_image, pictures, texts, engine, no_knn),
-        dense_method(label, to_text, texts, pictures, engine, no_knn),
+        build_dense_method(label, to_image, pictures, texts, engine, no_knn),
+        build_dense_method(label, to_text, texts, pictures, engine, no_knn),
     ]

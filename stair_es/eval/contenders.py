@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from stair_es.errors import MissingExtra, ModelError, UsageError
-from stair_es.eval.dense import dense_of
+from stair_es.eval.dense import get_dense_encoder
 from stair_es.model import catalogue
-from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec, Speller, Vocabulary
-from stair_es.model.stair_mini import StairMini
-from stair_es.model.stop_words import is_meaningful, load_stop_words
-from stair_es.model.wordpiece import Vocabulary as WordPieces
-from stair_es.model.wordpiece import load_vocabulary
+from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec, VocabularyProvider, WordTokenizer
+from stair_es.model.stair_mini import StairMiniEncoder
+from stair_es.model.stop_words import is_content_token, load_stop_words
+from stair_es.model.wordpiece import WordPieceVocabulary as WordPieces
+from stair_es.model.wordpiece import load_wordpiece_vocabulary
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class EvaluatedModel:
     """A loaded model."""
 
     spec: ModelSpec
@@ -35,17 +35,17 @@ class Contender:
         return self.encoder.model_id
 
     @property
-    def features(self) -> tuple[str, ...] | None:
+    def tokens(self) -> tuple[str, ...] | None:
         """Tokens that its vectors can have; None if the encoder doesn't list them."""
-        return tuple(self.encoder.features) if isinstance(self.encoder, Vocabulary) else None
+        return tuple(self.encoder.tokens) if isinstance(self.encoder, VocabularyProvider) else None
 
     @property
-    def speller(self) -> Speller | None:
+    def speller(self) -> WordTokenizer | None:
         """Tokenizer of its vocabulary, if it has one."""
-        return self.encoder if isinstance(self.encoder, Speller) else None
+        return self.encoder if isinstance(self.encoder, WordTokenizer) else None
 
 
-def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
+def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
     """Wrap a loaded encoder. An encoder with the attribute `dense_only` has no token weights.
 
     Args:
@@ -56,31 +56,34 @@ def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
         ModelError: If it has neither token weights nor dense vectors.
     """
     has_words = not getattr(encoder, "dense_only", False)
-    light = isinstance(encoder, StairMini) and spec.text_tower == "table"  # doesn't load the text network
-    dense = None if light else dense_of(encoder)
+    light = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
+    dense = None if light else get_dense_encoder(encoder)
     if dense is None and not has_words:
         raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Compare with another one.")
-    return Contender(spec=spec, encoder=encoder, dense=dense, has_words=has_words)
+    return EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_words=has_words)
 
 
-def load(specs: Sequence[ModelSpec]) -> list[Contender]:
+def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
     """Load models in order. All names are resolved before the first model is loaded.
 
     Raises:
         UsageError: If a model is given twice.
         ModelError: If a model is unknown or broken.
     """
-    kinds = [(catalogue.kind(spec.name, spec.fit), spec) for spec in specs]
+    kinds = [(catalogue.get_encoder_plugin(spec.name, spec.fit), spec) for spec in specs]
     meant = [
-        (catalogue.absolute(spec.name), kind.card.model_id) for kind, spec in kinds
+        (catalogue.make_portable_name(spec.name), kind.card.model_id) for kind, spec in kinds
     ]  # the same model with another fit is allowed
     if twice := sorted({name for name, label in meant if meant.count((name, label)) > 1}):
         raise UsageError(f"the model {twice[0]!r} is given twice", "Name each model once, with --model or --against.")
-    return [contender(kind.load(spec), spec) for kind, spec in kinds]
+    return [build_evaluated_model(kind.load(spec), spec) for kind, spec in kinds]
 
 
-def in_turn(
-    models: Sequence[Contender], work: Callable[[Contender], Sequence[_T]], problems: list[str], say: Callable[[str], None]
+def run_for_each_model(
+    models: Sequence[EvaluatedModel],
+    work: Callable[[EvaluatedModel], Sequence[_T]],
+    problems: list[str],
+    say: Callable[[str], None],
 ) -> list[_T]:
     """Run a function for one model after another and concatenate the results. If a later model fails, a problem is added instead.
 
@@ -110,31 +113,31 @@ def in_turn(
 class LabelSpace:
     """Competing tokens, and the tokenizer that maps text to them."""
 
-    words: tuple[str, ...]
-    speller: Speller | None
+    tokens: tuple[str, ...]
+    speller: WordTokenizer | None
 
 
-def label_space(models: Sequence[Contender]) -> LabelSpace:
+def choose_label_space(models: Sequence[EvaluatedModel]) -> LabelSpace:
     """Return the vocabulary of the first model that lists its own; BERT's if none does."""
     for model in models:
-        if model.has_words and (words := model.features) is not None:
-            return LabelSpace(words=words, speller=model.speller)
-    return LabelSpace(words=reference_features(), speller=PieceSpeller(load_vocabulary()))
+        if model.has_words and (words := model.tokens) is not None:
+            return LabelSpace(tokens=words, speller=model.speller)
+    return LabelSpace(tokens=load_reference_tokens(), speller=WordPieceTokenizer(load_wordpiece_vocabulary()))
 
 
-def reference_features() -> tuple[str, ...]:
+def load_reference_tokens() -> tuple[str, ...]:
     """Return the meaningful tokens of the BERT vocabulary: the label space of models without a vocabulary."""
     stop = load_stop_words()
-    return tuple(word for word in load_vocabulary().words if is_meaningful(word, stop))
+    return tuple(word for word in load_wordpiece_vocabulary().tokens if is_content_token(word, stop))
 
 
-class PieceSpeller:
+class WordPieceTokenizer:
     """Tokenizer for the BERT vocabulary."""
 
     def __init__(self, tokens: WordPieces) -> None:
         self._tokens, self._stop = tokens, load_stop_words()
 
-    def spell(self, word: str) -> tuple[str, ...]:
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the token of a word, or its pieces; none for stop words and punctuation."""
-        found = (self._tokens.words[token] for token in dict.fromkeys(self._tokens.encode(word)))
-        return tuple(token for token in found if is_meaningful(token, self._stop))
+        found = (self._tokens.tokens[token] for token in dict.fromkeys(self._tokens.encode(word)))
+        return tuple(token for token in found if is_content_token(token, self._stop))

@@ -12,8 +12,8 @@ import numpy as np
 
 from stair_es.model import stair_mini_files
 from stair_es.model.encoder import DenseEncoder, Encoder
-from stair_es.model.minilm import softmax
-from stair_es.model.stair_mini import ImageOutputs, StairMini, TextOutputs
+from stair_es.model.minilm import compute_softmax
+from stair_es.model.stair_mini import ImageOutputs, StairMiniEncoder, TextOutputs
 from stair_es.types import Floats, Pixels, SparseVector
 
 CONSE_CLASSES = 10
@@ -22,37 +22,37 @@ CONSE_CLASSES = 10
 class ConseEncoder:
     """Dense baseline from the networks of stair-mini: ConSE (Norouzi et al., 2014) for images, text embeddings for texts."""
 
-    def __init__(self, encoder: StairMini) -> None:
+    def __init__(self, encoder: StairMiniEncoder) -> None:
         """Wrap an encoder; its networks are loaded lazily."""
         self._encoder = encoder
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """Return the mean embeddings of each image's 10 most likely classes, weighted by probability, of length 1."""
-        return self._dense_images(self._encoder.run_image_network(pixels_BHWC))
+        return self._compute_image_vectors(self._encoder.run_image_network(pixels_BHWC))
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
         """Return the text network's embeddings."""
-        return _dense_texts(self._encoder.run_text_network(texts))
+        return _stack_embeddings(self._encoder.run_text_network(texts))
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
         """Return token weights and dense vectors of images, from one run of the image network."""
         outputs = self._encoder.run_image_network(pixels_BHWC)
-        return self._encoder.encode_image_outputs(outputs), self._dense_images(outputs)
+        return self._encoder.encode_image_outputs(outputs), self._compute_image_vectors(outputs)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
         """Return token weights and dense vectors of texts, from one run of the text network."""
         outputs = self._encoder.run_text_network(texts)
-        return self._encoder.encode_text_outputs(texts, outputs), _dense_texts(outputs)
+        return self._encoder.encode_text_outputs(texts, outputs), _stack_embeddings(outputs)
 
-    def _dense_images(self, outputs: ImageOutputs) -> Floats:
-        return np.stack([_conse(logits_K, self._classes) for logits_K in outputs.seen.logits_BK])
+    def _compute_image_vectors(self, outputs: ImageOutputs) -> Floats:
+        return np.stack([_compute_conse(logits_K, self._class_embeddings) for logits_K in outputs.classifier_output.logits_BK])
 
     @cached_property
-    def _classes(self) -> Floats:
-        return stair_mini_files.read().arrays["embeddings.classes_KD"]
+    def _class_embeddings(self) -> Floats:
+        return stair_mini_files.read_mini_artifacts().arrays["embeddings.classes_KD"]
 
 
-def dense_of(encoder: Encoder) -> DenseEncoder | None:
+def get_dense_encoder(encoder: Encoder) -> DenseEncoder | None:
     """Return the dense encoder of a model: its own, or ConSE for stair-mini; None if there is none.
 
     An encoder that has the methods only for other checkpoints of its kind sets `words_only`.
@@ -61,15 +61,15 @@ def dense_of(encoder: Encoder) -> DenseEncoder | None:
         return None
     if isinstance(encoder, DenseEncoder):
         return encoder
-    return ConseEncoder(encoder) if isinstance(encoder, StairMini) else None
+    return ConseEncoder(encoder) if isinstance(encoder, StairMiniEncoder) else None
 
 
-def _dense_texts(outputs: Sequence[TextOutputs]) -> Floats:
+def _stack_embeddings(outputs: Sequence[TextOutputs]) -> Floats:
     return np.stack([each.embedding_D for each in outputs])
 
 
-def _conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:
+def _compute_conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:
     best = np.argsort(-logits_K, kind="stable")[:CONSE_CLASSES]
-    mean_D = softmax(logits_K)[best] @ embeddings_KD[best]
+    mean_D = compute_softmax(logits_K)[best] @ embeddings_KD[best]
     unit_D: Floats = mean_D / np.linalg.norm(mean_D)
     return unit_D

@@ -11,7 +11,7 @@ import numpy as np
 
 from stair_es.eval.metrics import Doubles
 
-AT = 10
+COMPARED_HITS = 10
 """Number of hits that are compared."""
 NINE_BITS = 2.0**-8
 """Lucene truncates a weight to 9 significant bits: a score is too low by less than this fraction."""
@@ -21,7 +21,7 @@ _MOST_EXAMPLES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swap:
+class RankSwap:
     """A rank at which the engine has another item."""
 
     query: int
@@ -34,7 +34,7 @@ class Swap:
 
 
 @dataclass(kw_only=True)
-class Differences:
+class RankingDiff:
     """Differences in the first ten hits of a method's queries."""
 
     queries: int = 0
@@ -50,11 +50,13 @@ class Differences:
     lowest: float = 0.0
     """Minimum and maximum of engine score / exact score - 1; 0 for methods whose engine scores are on another scale."""
     highest: float = 0.0
-    swaps: list[Swap] = field(default_factory=list)
+    swaps: list[RankSwap] = field(default_factory=list)
     """Some of the differences."""
 
 
-def compare(query: int, scores_N: Doubles, items: Sequence[int], scores: Sequence[float], *, nine_bits: bool) -> Differences:
+def compare_rankings(
+    query: int, scores_N: Doubles, items: Sequence[int], scores: Sequence[float], *, nine_bits: bool
+) -> RankingDiff:
     """Compare the first ten hits of one query.
 
     Args:
@@ -65,32 +67,39 @@ def compare(query: int, scores_N: Doubles, items: Sequence[int], scores: Sequenc
         nine_bits: Whether engine scores must equal the exact ones up to the precision. If not, only the order is compared, and no
             difference counts as explained.
     """
-    best = [int(item) for item in np.lexsort((np.arange(len(scores_N)), -scores_N))[:AT]]
+    best = [int(item) for item in np.lexsort((np.arange(len(scores_N)), -scores_N))[:COMPARED_HITS]]
     if nine_bits:
         best = [item for item in best if scores_N[item] > 0]  # an engine finds only items with a common token
     first = list(items[: len(best)])
     overlap = len(set(best) & set(first)) / len(best) if best else 1.0
-    shares = [_share(score, float(scores_N[item])) for item, score in zip(items[:AT], scores, strict=False)] if nine_bits else []
-    found = Differences(queries=1, overlap=overlap, lowest=min(shares, default=0.0), highest=max(shares, default=0.0))
+    shares = (
+        [
+            _compute_relative_error(score, float(scores_N[item]))
+            for item, score in zip(items[:COMPARED_HITS], scores, strict=False)
+        ]
+        if nine_bits
+        else []
+    )
+    found = RankingDiff(queries=1, overlap=overlap, lowest=min(shares, default=0.0), highest=max(shares, default=0.0))
     within = found.lowest >= -NINE_BITS - _ROUNDING and found.highest <= _ROUNDING
     if best == first and within:
         found.same = 1
         return found
-    found.swaps = [_swap(query, rank, mine, theirs, scores_N) for rank, (mine, theirs) in _other(first, best)]
+    found.swaps = [_build_swap(query, rank, mine, theirs, scores_N) for rank, (mine, theirs) in _list_mismatches(first, best)]
     near = all(swap.engine_item_score >= swap.exact_item_score * (1 - NINE_BITS - _ROUNDING) for swap in found.swaps)
     explained = nine_bits and within and near and len(first) == len(best)
     found.explained, found.unexplained = int(explained), int(not explained)
     return found
 
 
-def total(each: Sequence[Differences], cut: int) -> Differences:
+def sum_ranking_diffs(each: Sequence[RankingDiff], cut: int) -> RankingDiff:
     """Sum the differences of a method's queries.
 
     Args:
         each: Differences of each compared query.
         cut: Number of queries that weren't compared.
     """
-    return Differences(
+    return RankingDiff(
         queries=len(each),
         same=sum(one.same for one in each),
         explained=sum(one.explained for one in each),
@@ -103,18 +112,18 @@ def total(each: Sequence[Differences], cut: int) -> Differences:
     )
 
 
-def _share(engine: float, exact: float) -> float:
+def _compute_relative_error(engine: float, exact: float) -> float:
     """Return the relative error of an engine score; infinite for an item that shouldn't be found."""
     return engine / exact - 1 if exact > 0 else math.inf
 
 
-def _other(first: Sequence[int], best: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:
+def _list_mismatches(first: Sequence[int], best: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:
     pairs = enumerate(zip(first, best, strict=False), 1)
     return [(rank, (mine, theirs)) for rank, (mine, theirs) in pairs if mine != theirs]
 
 
-def _swap(query: int, rank: int, engine_item: int, exact_item: int, scores_N: Doubles) -> Swap:
-    return Swap(
+def _build_swap(query: int, rank: int, engine_item: int, exact_item: int, scores_N: Doubles) -> RankSwap:
+    return RankSwap(
         query=query,
         rank=rank,
         engine_item=engine_item,
@@ -124,7 +133,7 @@ def _swap(query: int, rank: int, engine_item: int, exact_item: int, scores_N: Do
     )
 
 
-def named(swap: Swap, queries: Sequence[str], items: Sequence[str]) -> dict[str, Any]:
+def describe_swap(swap: RankSwap, queries: Sequence[str], items: Sequence[str]) -> dict[str, Any]:
     """Return a difference with names instead of positions, for JSON.
 
     Args:

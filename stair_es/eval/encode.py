@@ -9,38 +9,38 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from stair_es.errors import DecodeError, ReadError, UsageError
-from stair_es.ingest.parts import in_parts
+from stair_es.ingest.parts import batched
 from stair_es.model.encoder import JointEncoder
-from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Reading
+from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.item import ReadLimits
 
 if TYPE_CHECKING:
-    from stair_es.eval.captions import CaptionSet
-    from stair_es.eval.contenders import Contender
-    from stair_es.sources.item import Place
+    from stair_es.eval.captions import CaptionDataset
+    from stair_es.eval.contenders import EvaluatedModel
+    from stair_es.sources.item import Locator
     from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
-_AT_ONCE = 16
+_BATCH_SIZE = 16
 _Batch = TypeVar("_Batch")
 
-Progress = Callable[[str, int, int], None]
+EvalProgress = Callable[[str, int, int], None]
 """What is encoded (`images`, `texts`), number done, total."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vectors:
+class EncodedVectors:
     """Vectors of images or of texts: token weights, dense vectors, or both, as far as requested and available."""
 
-    words: tuple[SparseVector, ...] | None = None
+    sparse: tuple[SparseVector, ...] | None = None
     dense: Floats | None = None
     """[items, D]."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class ReadableImages:
     """Vectors of the readable images."""
 
-    vectors: Vectors
+    vectors: EncodedVectors
     kept: tuple[int, ...]
     """Their positions among all images."""
     problems: dict[int, str]
@@ -48,19 +48,19 @@ class Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoded:
+class EncodedDataset:
     """A caption dataset with the vectors of images and texts."""
 
-    captions: CaptionSet
+    captions: CaptionDataset
     """Without unreadable images."""
     texts: tuple[str, ...]
     """Distinct captions, in the order of their first image."""
-    images: Vectors
-    read: Vectors
+    image_vectors: EncodedVectors
+    text_vectors: EncodedVectors
     """Vectors of the texts."""
 
 
-def encode_set(captions: CaptionSet, model: Contender, progress: Progress) -> Encoded:
+def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: EvalProgress) -> EncodedDataset:
     """Encode a caption dataset.
 
     Args:
@@ -71,14 +71,18 @@ def encode_set(captions: CaptionSet, model: Contender, progress: Progress) -> En
     Raises:
         UsageError: If no image is readable.
     """
-    pictures = encode_images([image.place for image in captions.images], model, progress)
+    pictures = encode_images([image.locator for image in captions.images], model, progress)
     wrong = {captions.images[position].name: reason for position, reason in pictures.problems.items()}
-    kept = captions.without(wrong, [f"{name}: {reason}" for name, reason in wrong.items()])
+    kept = captions.exclude_images(wrong, [f"{name}: {reason}" for name, reason in wrong.items()])
     texts = tuple(dict.fromkeys(text for image in kept.images for text in image.captions))
-    return Encoded(captions=kept, texts=texts, images=pictures.vectors, read=encode_texts(texts, model, progress))
+    return EncodedDataset(
+        captions=kept, texts=texts, image_vectors=pictures.vectors, text_vectors=encode_texts(texts, model, progress)
+    )
 
 
-def encode_images(places: Sequence[Place], model: Contender, progress: Progress, *, dense: bool = True) -> Pictures:
+def encode_images(
+    places: Sequence[Locator], model: EvaluatedModel, progress: EvalProgress, *, dense: bool = True
+) -> ReadableImages:
     """Encode the readable images.
 
     Args:
@@ -93,9 +97,9 @@ def encode_images(places: Sequence[Place], model: Contender, progress: Progress,
     words: list[SparseVector] = []
     rows: list[Floats] = []
     problems: dict[int, str] = {}
-    joint = _joint(model)
-    for part in in_parts(enumerate(places), _AT_ONCE):
-        read = [_pixels(position, place, model.encoder.image_spec, problems) for position, place in part]
+    joint = _get_joint_encoder(model)
+    for part in batched(enumerate(places), _BATCH_SIZE):
+        read = [_decode_image(position, place, model.encoder.image_spec, problems) for position, place in part]
         pixels = [each for each in read if each is not None]
         if pixels:
             found, found_dense = _encode_batch(
@@ -112,16 +116,16 @@ def encode_images(places: Sequence[Place], model: Contender, progress: Progress,
             f"none of {len(places)} images can be read: {next(iter(problems.values()), 'there are none')}",
             "Name their folder with --images DIR.",
         )
-    return Pictures(
-        vectors=_vectors(words if model.has_words else None, rows),
+    return ReadableImages(
+        vectors=_build_vectors(words if model.has_words else None, rows),
         kept=tuple(position for position in range(len(places)) if position not in problems),
         problems=problems,
     )
 
 
 def encode_texts(
-    texts: Sequence[str], model: Contender, progress: Progress, *, words: bool = True, dense: bool = True
-) -> Vectors:
+    texts: Sequence[str], model: EvaluatedModel, progress: EvalProgress, *, words: bool = True, dense: bool = True
+) -> EncodedVectors:
     """Encode texts into the requested kinds of vectors that the model has.
 
     Args:
@@ -132,11 +136,11 @@ def encode_texts(
         dense: Whether to compute dense vectors.
     """
     wanted = words and model.has_words
-    joint = _joint(model)
+    joint = _get_joint_encoder(model)
     vectors: list[SparseVector] = []
     rows: list[Floats] = []
     done = 0
-    for part in in_parts(texts, _AT_ONCE):
+    for part in batched(texts, _BATCH_SIZE):
         found, found_dense = _encode_batch(
             part,
             model.encoder.encode_texts if wanted else None,
@@ -147,7 +151,7 @@ def encode_texts(
         rows += found_dense
         done += len(part)
         progress("texts", done, len(texts))
-    return _vectors(vectors if wanted else None, rows)
+    return _build_vectors(vectors if wanted else None, rows)
 
 
 def _encode_batch(
@@ -163,18 +167,18 @@ def _encode_batch(
     return tokens(batch) if tokens else [], [dense(batch)] if dense else []
 
 
-def _joint(model: Contender) -> JointEncoder | None:
+def _get_joint_encoder(model: EvaluatedModel) -> JointEncoder | None:
     return model.dense if isinstance(model.dense, JointEncoder) else None
 
 
-def _vectors(words: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> Vectors:
-    return Vectors(words=None if words is None else tuple(words), dense=np.concatenate(rows) if rows else None)
+def _build_vectors(words: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> EncodedVectors:
+    return EncodedVectors(sparse=None if words is None else tuple(words), dense=np.concatenate(rows) if rows else None)
 
 
-def _pixels(position: int, place: Place, spec: ImageSpec, problems: dict[int, str]) -> Pixels | None:
+def _decode_image(position: int, place: Locator, spec: ImageSpec, problems: dict[int, str]) -> Pixels | None:
     try:
-        read = place.read(Reading())
-        return decode(read.data if read else b"", spec, DecodeLimits()).pixels_HWC
+        read = place.read(ReadLimits())
+        return decode_image(read.data if read else b"", spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
         problems[position] = error.message
         return None

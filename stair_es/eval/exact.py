@@ -13,7 +13,7 @@ from stair_es.eval.metrics import Doubles
 from stair_es.types import Floats, SparseVector
 
 
-class Postings:
+class InvertedIndex:
     """An inverted index in memory: the cost of a query is the number of postings of its tokens."""
 
     def __init__(self, vectors: Sequence[SparseVector]) -> None:
@@ -27,7 +27,7 @@ class Postings:
                 weights.append(weight)
         self._lists = {word: (np.array(items), np.array(weights)) for word, (items, weights) in lists.items()}
 
-    def scores(self, query: SparseVector) -> Doubles:
+    def compute_scores(self, query: SparseVector) -> Doubles:
         """Return the scores [N], summed in the order of the query's tokens, so that equal vectors get bitwise equal scores."""
         scores_N = np.zeros(self._count)
         for word, weight in query:
@@ -37,14 +37,14 @@ class Postings:
         return scores_N
 
 
-class DenseGallery:
+class DenseIndex:
     """Dense vectors of the gallery."""
 
     def __init__(self, vectors_ND: Floats) -> None:
         """Convert the vectors to float64."""
         self._vectors_ND = vectors_ND.astype(np.float64)
 
-    def scores(self, query_D: Floats) -> Doubles:
+    def compute_scores(self, query_D: Floats) -> Doubles:
         """Return the scores [N]."""
         scores_N: Doubles = self._vectors_ND @ query_D.astype(np.float64)
         return scores_N

@@ -18,30 +18,30 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.eval.contenders import Contender, LabelSpace, in_turn, label_space
-from stair_es.eval.encode import Progress, encode_images, encode_texts
+from stair_es.eval.contenders import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
+from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
 from stair_es.eval.metrics import Doubles
-from stair_es.eval.tables import Report, Table, percent
-from stair_es.eval.words import spelt
+from stair_es.eval.tables import ReportTable, TableReport, format_percent
+from stair_es.eval.words import tokenize_words
 from stair_es.types import Floats, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.eval.captions import CaptionSet
-    from stair_es.eval.class_folders import LabelledSet
-    from stair_es.sources.item import Place
+    from stair_es.eval.captions import CaptionDataset
+    from stair_es.eval.class_folders import LabeledDataset
+    from stair_es.sources.item import Locator
 
-CUTS = (1, 5, 20, 100)
+TOKEN_CUTS = (1, 5, 20, 100)
 _ROUNDS = 10
 
 
-class Ranking(Protocol):
+class TokenRanking(Protocol):
     """One image's ranking of all tokens of the vocabulary."""
 
-    def rank(self, own: Collection[str]) -> int | None:
+    def rank_best(self, own: Collection[str]) -> int | None:
         """Return the best rank of some tokens among all others, which win ties; None if none is in the vocabulary."""
 
 
-class ByWeight:
+class WeightRanking:
     """Ranking by token weights; tokens that are not in the vector have the score 0."""
 
     def __init__(self, vector: SparseVector, vocabulary: Collection[str]) -> None:
@@ -54,7 +54,7 @@ class ByWeight:
         self._weights, self._vocabulary = vector.to_dict(), vocabulary
         self._weights_N = np.array(vector.weights)
 
-    def rank(self, own: Collection[str]) -> int | None:
+    def rank_best(self, own: Collection[str]) -> int | None:
         """Return the best rank of some tokens by weight; None if none is in the vocabulary."""
         known = [word for word in own if word in self._vocabulary]
         if not known:
@@ -66,7 +66,7 @@ class ByWeight:
         return int(np.count_nonzero(self._weights_N >= best)) - sum(weight >= best for weight in weights) + 1
 
 
-class ByCosine:
+class CosineRanking:
     """Ranking by the cosine of each token's dense vector with that of the image."""
 
     def __init__(self, scores_V: Doubles, places: dict[str, int]) -> None:
@@ -78,7 +78,7 @@ class ByCosine:
         """
         self._scores_V, self._places = scores_V, places
 
-    def rank(self, own: Collection[str]) -> int | None:
+    def rank_best(self, own: Collection[str]) -> int | None:
         """Return the best rank of some tokens by cosine; None if none is in the vocabulary."""
         known = [self._places[word] for word in own if word in self._places]
         if not known:
@@ -88,7 +88,7 @@ class ByCosine:
         return int(np.count_nonzero(self._scores_V >= best) - np.count_nonzero(mine >= best)) + 1
 
 
-def by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iterator[ByCosine]:
+def rank_by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iterator[CosineRanking]:
     """Yield the rankings of images by dense vectors.
 
     Args:
@@ -99,11 +99,11 @@ def by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iter
     places = {word: place for place, word in enumerate(words)}
     wide_VD = words_VD.astype(np.float64)
     for image_D in images_ND.astype(np.float64):
-        yield ByCosine(wide_VD @ image_D, places)
+        yield CosineRanking(wide_VD @ image_D, places)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class HitRates:
     """Hit rates over images, 0..1."""
 
     images: int
@@ -115,23 +115,25 @@ class Found:
     """The same for sampled tokens of other images; None if all images have the same tokens."""
 
 
-def found(rankings: Iterator[Ranking], own: Sequence[Collection[str]]) -> Found:
+def compute_hit_rates(rankings: Iterator[TokenRanking], own: Sequence[Collection[str]]) -> HitRates:
     """Compute how often an image's own tokens are among its first, and those of other images for comparison.
 
     Args:
         rankings: One per image.
         own: Tokens that should be found for each image.
     """
-    others = strangers(own)
+    others = sample_negatives(own)
     hits: list[int | None] = []
     misses: list[int | None] = []
     for image, ranking in enumerate(rankings):
-        hits.append(ranking.rank(own[image]))
-        misses += [ranking.rank(own[other]) for other in others[image]]
-    return Found(images=len(hits), unknown=hits.count(None), at=_shares(hits), chance=_shares(misses) if misses else None)
+        hits.append(ranking.rank_best(own[image]))
+        misses += [ranking.rank_best(own[other]) for other in others[image]]
+    return HitRates(
+        images=len(hits), unknown=hits.count(None), at=_compute_shares(hits), chance=_compute_shares(misses) if misses else None
+    )
 
 
-def strangers(own: Sequence[Collection[str]]) -> list[list[int]]:
+def sample_negatives(own: Sequence[Collection[str]]) -> list[list[int]]:
     """Sample for each image others that have different tokens.
 
     Args:
@@ -143,16 +145,16 @@ def strangers(own: Sequence[Collection[str]]) -> list[list[int]]:
     return [[each[image] for each in rounds if sets[each[image]] != sets[image]] for image in range(len(own))]
 
 
-def _shares(ranks: Sequence[int | None]) -> dict[int, float]:
-    return {cut: fmean(rank is not None and rank <= cut for rank in ranks) for cut in CUTS}
+def _compute_shares(ranks: Sequence[int | None]) -> dict[int, float]:
+    return {cut: fmean(rank is not None and rank <= cut for rank in ranks) for cut in TOKEN_CUTS}
 
 
-_HEAD = ("vectors", "model", "vocabulary", *(f"top {cut}" for cut in CUTS), "chance at 20", "images")
+_HEAD = ("vectors", "model", "vocabulary", *(f"top {cut}" for cut in TOKEN_CUTS), "chance at 20", "images")
 _TIES = "In percent; other tokens win ties. Chance: the tokens of other images."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class InterpretabilityTask:
     """Images, and the texts that should be found for them."""
 
     name: str
@@ -161,32 +163,32 @@ class Wanted:
     """Description of the measurement for readers."""
     images: tuple[str, ...]
     """Names of the images."""
-    places: tuple[Place, ...]
+    locators: tuple[Locator, ...]
     texts: tuple[tuple[str, ...], ...]
     """Per image: the names of its class, or its captions."""
     problems: tuple[str, ...] = ()
 
 
-def of_classes(labelled: LabelledSet) -> Wanted:
+def build_class_task(labelled: LabeledDataset) -> InterpretabilityTask:
     """Build the task of finding the class of each image."""
-    return Wanted(
+    return InterpretabilityTask(
         name=labelled.name,
-        about=labelled.about(),
+        about=labelled.describe_size(),
         protocol=f"Rank of an image's class among all tokens of the vocabulary, by the best of its tokens. {_TIES}",
         images=tuple(map(str, labelled.files)),
-        places=tuple(labelled.places),
+        locators=tuple(labelled.locators),
         texts=tuple(labelled.names[label] for label in labelled.labels),
     )
 
 
-def of_captions(captions: CaptionSet) -> Wanted:
+def build_caption_task(captions: CaptionDataset) -> InterpretabilityTask:
     """Build the task of finding a word of its captions for each image."""
-    return Wanted(
+    return InterpretabilityTask(
         name=captions.name,
         about=f"{len(captions.images)} images",
         protocol=f"Whether a word of an image's captions (without stop words) is among its first tokens. {_TIES}",
         images=tuple(image.name for image in captions.images),
-        places=tuple(image.place for image in captions.images),
+        locators=tuple(image.locator for image in captions.images),
         texts=tuple(image.captions for image in captions.images),
         problems=captions.problems,
     )
@@ -197,26 +199,26 @@ class _Row:
     kind: str
     model: str
     vocabulary: int
-    found: Found
+    found: HitRates
 
-    def cells(self) -> tuple[str, ...]:
-        chance = percent(self.found.chance[20]) if self.found.chance else "n/a"
-        shares = map(percent, self.found.at.values())
+    def format_cells(self) -> tuple[str, ...]:
+        chance = format_percent(self.found.chance[20]) if self.found.chance else "n/a"
+        shares = map(format_percent, self.found.at.values())
         return (self.kind, self.model, f"{self.vocabulary:,}", *shares, chance, str(self.found.images))
 
     def to_dict(self) -> dict[str, Any]:
         return {"vectors": self.kind, "model": self.model, "vocabulary": self.vocabulary, **asdict(self.found)}
 
 
-def interpret(
-    wanted: Wanted,
-    models: Sequence[Contender],
+def evaluate_interpretability(
+    wanted: InterpretabilityTask,
+    models: Sequence[EvaluatedModel],
     *,
     prompt: str = "{}",
     dense: bool = False,
     say: Callable[[str], None],
-    progress: Progress,
-) -> Report:
+    progress: EvalProgress,
+) -> TableReport:
     """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
 
     Args:
@@ -236,30 +238,32 @@ def interpret(
             f"the prompt {prompt!r} has no placeholder for the word", "Write {} where the word goes: a photo of a {}."
         )
     start = time.perf_counter()
-    shared = label_space(models)
+    shared = choose_label_space(models)
     problems = list(wanted.problems)
 
-    def work(model: Contender) -> list[_Row]:
-        pictures = encode_images(wanted.places, model, progress, dense=dense or not model.has_words)
+    def measure_model(model: EvaluatedModel) -> list[_Row]:
+        pictures = encode_images(wanted.locators, model, progress, dense=dense or not model.has_words)
         problems.extend(f"{wanted.images[position]}: {reason}" for position, reason in pictures.problems.items())
         texts = [wanted.texts[position] for position in pictures.kept]
         rows = []
-        if pictures.vectors.words is not None:
-            space = _own_space(model, pictures.vectors.words, texts)
-            rankings: Iterator[Ranking] = _by_weight(pictures.vectors.words, space)
-            rows.append(_row("words", model, space, rankings, texts))
+        if pictures.vectors.sparse is not None:
+            space = _build_own_space(model, pictures.vectors.sparse, texts)
+            rankings: Iterator[TokenRanking] = _rank_by_weight(pictures.vectors.sparse, space)
+            rows.append(_build_row("words", model, space, rankings, texts))
         if pictures.vectors.dense is not None:
-            tokens = [prompt.replace("{}", written(word)) for word in shared.words]
-            read = encode_texts(tokens, model, _as_tokens(progress), words=False).dense
+            tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared.tokens]
+            read = encode_texts(tokens, model, _report_as_vocabulary(progress), words=False).dense
             if read is not None:
-                rows.append(_row("dense", model, shared, by_cosine(pictures.vectors.dense, shared.words, read), texts))
+                rows.append(
+                    _build_row("dense", model, shared, rank_by_cosine(pictures.vectors.dense, shared.tokens, read), texts)
+                )
         return rows
 
-    rows = in_turn(models, work, problems, say)
-    return Report(
+    rows = run_for_each_model(models, measure_model, problems, say)
+    return TableReport(
         title=f"{wanted.name}: {wanted.about}",
         about=wanted.protocol,
-        tables=(Table(head=_HEAD, rows=tuple(row.cells() for row in rows)),),
+        tables=(ReportTable(head=_HEAD, rows=tuple(row.format_cells() for row in rows)),),
         values={"set": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
         remarks=tuple(
             f"{row.kind} of {row.model}: {row.found.unknown} images have no token in the vocabulary, and are never found"
@@ -271,42 +275,46 @@ def interpret(
     )
 
 
-def written(feature: str) -> str:
+def strip_wordpiece_prefix(feature: str) -> str:
     """Return a token without the WordPiece prefix `##`, the only marker that adapters keep."""
     return feature.removeprefix("##") or feature
 
 
-def _row(kind: str, model: Contender, space: LabelSpace, rankings: Iterator[Ranking], texts: Sequence[Sequence[str]]) -> _Row:
+def _build_row(
+    kind: str, model: EvaluatedModel, space: LabelSpace, rankings: Iterator[TokenRanking], texts: Sequence[Sequence[str]]
+) -> _Row:
     known: dict[tuple[str, ...], tuple[str, ...]] = {}
     for own in map(tuple, texts):
         if own not in known:
-            known[own] = tuple(dict.fromkeys(feature for text in own for feature in _features(text, space)))
+            known[own] = tuple(dict.fromkeys(feature for text in own for feature in _tokenize_text(text, space)))
     return _Row(
         kind=kind,
         model=model.label,
-        vocabulary=len(space.words),
-        found=found(rankings, [known[tuple(own)] for own in texts]),
+        vocabulary=len(space.tokens),
+        found=compute_hit_rates(rankings, [known[tuple(own)] for own in texts]),
     )
 
 
-def _features(text: str, space: LabelSpace) -> Collection[str]:
+def _tokenize_text(text: str, space: LabelSpace) -> Collection[str]:
     """Return the tokens of a text without stop words, or with them if there are no others (a class called `can`)."""
-    return spelt(text, space.speller) or (space.speller.spell(text) if space.speller else (text.lower(),))
+    return tokenize_words(text, space.speller) or (space.speller.tokenize_word(text) if space.speller else (text.lower(),))
 
 
-def _own_space(model: Contender, vectors: Sequence[SparseVector], texts: Sequence[Sequence[str]]) -> LabelSpace:
+def _build_own_space(model: EvaluatedModel, vectors: Sequence[SparseVector], texts: Sequence[Sequence[str]]) -> LabelSpace:
     """Return the model's vocabulary, or the tokens that occur if the model doesn't list it."""
-    words = model.features
+    words = model.tokens
     if words is None:
-        seen = {word for vector in vectors for word in vector.features}
-        words = tuple(sorted(seen | {feature for own in texts for text in own for feature in spelt(text, model.speller)}))
-    return LabelSpace(words=words, speller=model.speller)
+        seen = {word for vector in vectors for word in vector.tokens}
+        words = tuple(
+            sorted(seen | {feature for own in texts for text in own for feature in tokenize_words(text, model.speller)})
+        )
+    return LabelSpace(tokens=words, speller=model.speller)
 
 
-def _by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Iterator[ByWeight]:
-    vocabulary = frozenset(space.words)
-    return (ByWeight(vector, vocabulary) for vector in vectors)
+def _rank_by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Iterator[WeightRanking]:
+    vocabulary = frozenset(space.tokens)
+    return (WeightRanking(vector, vocabulary) for vector in vectors)
 
 
-def _as_tokens(progress: Progress) -> Progress:
+def _report_as_vocabulary(progress: EvalProgress) -> EvalProgress:
     return lambda _, done, total: progress("vocabulary", done, total)

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stair_es.cluster.target import Distribution, Target
+    from stair_es.cluster.target import ClusterInfo, Distribution
 
-FIELD = "dense"
-_ELASTICSEARCH_FROM = (8, 12)
+DENSE_FIELD = "dense"
+_MIN_ELASTICSEARCH = (8, 12)
 """First version in which `knn` is an ordinary query, as `_msearch` needs it."""
 _PLUGIN = "opensearch-knn"
 _ELASTICSEARCH_MOST, _OPENSEARCH_MOST = 4096, 16_000
 _MOST_CANDIDATES = 10_000
 
 
-def obstacle(target: Target, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
+def explain_missing_knn(target: ClusterInfo, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
     """Return the reason why the cluster has no kNN for such vectors; empty if it has.
 
     Args:
@@ -25,7 +25,7 @@ def obstacle(target: Target, plugins: Callable[[], frozenset[str]], dimensions: 
         dimensions: Dimensions of the vectors.
     """
     if target.distribution == "elasticsearch":
-        if target.version < _ELASTICSEARCH_FROM:
+        if target.version < _MIN_ELASTICSEARCH:
             return f"{target.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
         most = _ELASTICSEARCH_MOST
     elif _PLUGIN not in plugins():
@@ -35,7 +35,7 @@ def obstacle(target: Target, plugins: Callable[[], frozenset[str]], dimensions: 
     return f"vectors of {dimensions} dimensions: {target.label} supports up to {most}" if dimensions > most else ""
 
 
-def knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
+def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
     """Build the body of an index of unit vectors: float32 in a Lucene HNSW graph with default parameters, not quantized.
 
     Args:
@@ -60,11 +60,11 @@ def knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
         index = {"knn": True}
     return {
         "settings": {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1", **index}},
-        "mappings": {"properties": {FIELD: field}},
+        "mappings": {"properties": {DENSE_FIELD: field}},
     }
 
 
-def knn_clause(distribution: Distribution, vector: Sequence[float], k: int) -> dict[str, Any]:
+def build_knn_clause(distribution: Distribution, vector: Sequence[float], k: int) -> dict[str, Any]:
     """Build the query for the `k` nearest neighbors.
 
     Args:
@@ -74,5 +74,5 @@ def knn_clause(distribution: Distribution, vector: Sequence[float], k: int) -> d
     """
     if distribution == "elasticsearch":
         candidates = min(_MOST_CANDIDATES, max(100, k))
-        return {"knn": {"field": FIELD, "query_vector": list(vector), "k": k, "num_candidates": candidates}}
-    return {"knn": {FIELD: {"vector": list(vector), "k": k}}}
+        return {"knn": {"field": DENSE_FIELD, "query_vector": list(vector), "k": k, "num_candidates": candidates}}
+    return {"knn": {DENSE_FIELD: {"vector": list(vector), "k": k}}}

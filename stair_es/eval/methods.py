@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from stair_es import vocab
 from stair_es.errors import QueryError
-from stair_es.eval.exact import DenseGallery, Postings
-from stair_es.eval.knn import FIELD, knn_body, knn_clause
-from stair_es.search.shapes import Shape, build
+from stair_es.eval.exact import DenseIndex, InvertedIndex
+from stair_es.eval.knn import DENSE_FIELD, build_knn_body, build_knn_clause
+from stair_es.search.shapes import QueryType, build_sparse_query
 
 if TYPE_CHECKING:
     from stair_es.cluster.target import Distribution
     from stair_es.eval.metrics import Doubles
-    from stair_es.eval.tasks import LeaveOneOut, Task
+    from stair_es.eval.tasks import LeaveOneOut, RetrievalTask
     from stair_es.types import Floats, SparseVector
 
 MethodName: TypeAlias = Literal["STAIR", "bag of words", "BM25 on captions", "dense kNN"]
@@ -25,7 +25,7 @@ NO_CLUSTER = "no cluster was used (--exact)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus:
+class EvalCorpus:
     """Documents of one temporary index. Compared by identity: methods with the same corpus share the index."""
 
     name: str
@@ -35,40 +35,40 @@ class Corpus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class EngineQuery:
     """A query as sent to the engine."""
 
     clause: Clause | None
     """None if the query is empty: all items are tied."""
-    cut: int = 0
+    truncated: int = 0
     """Number of tokens removed by the clause limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class RetrievalMethod:
     """A retrieval method in one direction."""
 
     name: MethodName
     model: str
     """Id of the model; empty for BM25."""
-    task: Task
-    corpus: Corpus | None
+    task: RetrievalTask
+    corpus: EvalCorpus | None
     """None if the cluster doesn't support the method: see `unavailable_reason`."""
-    asked: Callable[[int], Asked]
+    build_query: Callable[[int], EngineQuery]
     """Builds the query at a position."""
-    exact: Callable[[int], Doubles] | None
+    score_query: Callable[[int], Doubles] | None
     """Returns the [N] scores of a query without an engine; None if only the engine defines them."""
     tokens: tuple[float, float]
     """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
     unit: Literal["words", "dimensions"] = "words"
-    obstacle: str = ""
+    unavailable_reason: str = ""
     """Why there is no corpus."""
     nine_bits: bool = False
     """Whether the engine stores weights with 9 bits, so that scores are up to 0.39 % too low."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Missing:
+class UnavailableMethod:
     """A method that isn't available, and why."""
 
     name: MethodName
@@ -78,21 +78,23 @@ class Missing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
+class EngineConfig:
     """How token weights are stored and queried."""
 
     distribution: Distribution
-    shape: Shape
+    query_type: QueryType
     max_clauses: int
     depth: int
     """Number of hits per query."""
     analyzer: str
     """Analyzer of BM25 fields."""
-    word_body: Mapping[str, Any] = field(repr=False)
+    token_body: Mapping[str, Any] = field(repr=False)
     """Body of an index with `tokens`."""
 
 
-def word_corpus(name: str, body: Mapping[str, Any], vectors: Sequence[SparseVector], items: Sequence[str], key: str) -> Corpus:
+def build_token_corpus(
+    name: str, body: Mapping[str, Any], vectors: Sequence[SparseVector], items: Sequence[str], key: str
+) -> EvalCorpus:
     """Build the corpus of token weights.
 
     Args:
@@ -103,22 +105,25 @@ def word_corpus(name: str, body: Mapping[str, Any], vectors: Sequence[SparseVect
         key: Document field of `items`: `uri`, or `caption`.
     """
 
-    def documents() -> Iterator[Mapping[str, Any]]:
+    def iterate_documents() -> Iterator[Mapping[str, Any]]:
         for item, vector in zip(items, vectors, strict=True):
-            yield {key: item, **({"tokens": {vocab.escape(word): weight for word, weight in vector}} if len(vector) else {})}
+            yield {
+                key: item,
+                **({"tokens": {vocab.escape_feature(word): weight for word, weight in vector}} if len(vector) else {}),
+            }
 
-    return Corpus(name=name, body=body, documents=documents)
+    return EvalCorpus(name=name, body=body, documents=iterate_documents)
 
 
-def word_method(
+def build_token_method(
     name: MethodName,
     model: str,
-    task: Task,
-    corpus: Corpus | None,
+    task: RetrievalTask,
+    corpus: EvalCorpus | None,
     gallery: Sequence[SparseVector],
     queries: Sequence[SparseVector],
-    engine: Engine | None,
-) -> Method:
+    engine: EngineConfig | None,
+) -> RetrievalMethod:
     """Build a method whose score is the dot product of token weights.
 
     Args:
@@ -130,33 +135,35 @@ def word_method(
         queries: Vectors of the queries.
         engine: Engine configuration; None for exact scores only.
     """
-    postings = Postings(gallery)
+    postings = InvertedIndex(gallery)
 
-    def asked(query: int) -> Asked:
+    def build_token_query(query: int) -> EngineQuery:
         if engine is None:
-            return Asked(clause=None)
+            return EngineQuery(clause=None)
         try:
-            built = build(engine.shape, queries[query], max_clauses=engine.max_clauses)
+            built = build_sparse_query(engine.query_type, queries[query], max_clauses=engine.max_clauses)
         except QueryError:
             if len(queries[query]):
                 raise
-            return Asked(clause=None)
-        return Asked(clause=built.clause, cut=len(built.cut))
+            return EngineQuery(clause=None)
+        return EngineQuery(clause=built.clause, truncated=len(built.truncated))
 
-    return Method(
+    return RetrievalMethod(
         name=name,
         model=model,
         task=task,
         corpus=corpus if engine else None,
-        obstacle="" if engine else NO_CLUSTER,
-        asked=asked,
-        exact=lambda query: postings.scores(queries[query]),
+        unavailable_reason="" if engine else NO_CLUSTER,
+        build_query=build_token_query,
+        score_query=lambda query: postings.compute_scores(queries[query]),
         tokens=(fmean(map(len, gallery)), fmean(map(len, queries))),
         nine_bits=True,
     )
 
 
-def dense_method(model: str, task: Task, gallery_ND: Floats, queries_ND: Floats, engine: Engine | None, obstacle: str) -> Method:
+def build_dense_method(
+    model: str, task: RetrievalTask, gallery_ND: Floats, queries_ND: Floats, engine: EngineConfig | None, obstacle: str
+) -> RetrievalMethod:
     """Build the method of dense vectors: exact, and approximate kNN in the engine if it is available.
 
     Args:
@@ -167,33 +174,33 @@ def dense_method(model: str, task: Task, gallery_ND: Floats, queries_ND: Floats,
         engine: Engine configuration; None for exact scores only.
         obstacle: Why the engine has no kNN; empty if it has.
     """
-    exact = DenseGallery(gallery_ND)
+    exact = DenseIndex(gallery_ND)
     items, dimensions = gallery_ND.shape
-    corpus = Corpus(
+    corpus = EvalCorpus(
         name=f"dense-{task.direction.rpartition(' ')[2]}s",
-        body=knn_body(engine.distribution, dimensions) if engine else {},
-        documents=lambda: ({FIELD: vector_D.tolist()} for vector_D in gallery_ND),
+        body=build_knn_body(engine.distribution, dimensions) if engine else {},
+        documents=lambda: ({DENSE_FIELD: vector_D.tolist()} for vector_D in gallery_ND),
     )
 
-    def asked(query: int) -> Asked:
+    def build_dense_query(query: int) -> EngineQuery:
         if engine is None:
-            return Asked(clause=None)
-        return Asked(clause=knn_clause(engine.distribution, queries_ND[query].tolist(), min(engine.depth, items)))
+            return EngineQuery(clause=None)
+        return EngineQuery(clause=build_knn_clause(engine.distribution, queries_ND[query].tolist(), min(engine.depth, items)))
 
-    return Method(
+    return RetrievalMethod(
         name="dense kNN",
         model=model,
         task=task,
         corpus=corpus if engine and not obstacle else None,
-        obstacle=obstacle if engine else NO_CLUSTER,
-        asked=asked,
-        exact=lambda query: exact.scores(queries_ND[query]),
+        unavailable_reason=obstacle if engine else NO_CLUSTER,
+        build_query=build_dense_query,
+        score_query=lambda query: exact.compute_scores(queries_ND[query]),
         tokens=(float(dimensions), float(dimensions)),
         unit="dimensions",
     )
 
 
-def bm25_method(left: LeaveOneOut, analyzer: str) -> Method:
+def build_bm25_method(left: LeaveOneOut, analyzer: str) -> RetrievalMethod:
     """Build the method that searches a caption by BM25 in the other captions of the images.
 
     Args:
@@ -201,18 +208,18 @@ def bm25_method(left: LeaveOneOut, analyzer: str) -> Method:
         analyzer: Analyzer of the fields.
     """
     properties = {field_: {"type": "text", "analyzer": analyzer} for field_ in left.documents[0]}
-    corpus = Corpus(
+    corpus = EvalCorpus(
         name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=lambda: iter(left.documents)
     )
     fields, queries = left.fields, left.task.queries
     documents = [next(iter(document.values())) for document in left.documents]
-    return Method(
+    return RetrievalMethod(
         name="BM25 on captions",
         model="",
         task=left.task,
         corpus=corpus,
-        asked=lambda query: Asked(clause={"match": {fields[query]: queries[query]}}),
-        exact=None,
+        build_query=lambda query: EngineQuery(clause={"match": {fields[query]: queries[query]}}),
+        score_query=None,
         tokens=(fmean(len(text.split()) for text in documents), fmean(len(text.split()) for text in queries)),
     )
 

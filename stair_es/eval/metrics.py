@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CUTS = (1, 5, 10)
+RECALL_CUTS = (1, 5, 10)
 NDCG_AT = 10
 
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metrics:
+class RetrievalMetrics:
     """Means over queries, 0..1, and ranks from 1."""
 
     queries: int
@@ -40,7 +40,7 @@ class Metrics:
     """Median rank of the first relevant item."""
 
 
-def ranks(scores_N: Doubles, right: Collection[int]) -> tuple[int, ...]:
+def compute_ranks(scores_N: Doubles, right: Collection[int]) -> tuple[int, ...]:
     """Compute the ranks of the relevant items, ascending.
 
     Args:
@@ -55,7 +55,7 @@ def ranks(scores_N: Doubles, right: Collection[int]) -> tuple[int, ...]:
     return tuple(int(count) + place for place, count in enumerate(before, 1))
 
 
-def ranks_of_hits(items: Sequence[int], scores: Sequence[float], right: Collection[int], gallery: int) -> tuple[int, ...]:
+def compute_hit_ranks(items: Sequence[int], scores: Sequence[float], right: Collection[int], gallery: int) -> tuple[int, ...]:
     """Compute the ranks of the relevant items in hits that may leave items out, as an engine does without a common token.
 
     Args:
@@ -66,10 +66,10 @@ def ranks_of_hits(items: Sequence[int], scores: Sequence[float], right: Collecti
     """
     scores_N = np.full(gallery, -np.inf)
     scores_N[list(items)] = scores
-    return ranks(scores_N, right)
+    return compute_ranks(scores_N, right)
 
 
-def recall(found: Sequence[int], right: int, cut: int) -> float:
+def compute_recall(found: Sequence[int], right: int, cut: int) -> float:
     """Compute the fraction of relevant items ranked within the cut.
 
     Args:
@@ -80,12 +80,12 @@ def recall(found: Sequence[int], right: int, cut: int) -> float:
     return sum(rank <= cut for rank in found) / right
 
 
-def reciprocal_rank(found: Sequence[int]) -> float:
+def compute_reciprocal_rank(found: Sequence[int]) -> float:
     """Compute 1 over the first rank; 0 if there is none."""
     return 1 / found[0] if found else 0.0
 
 
-def ndcg(found: Sequence[int], right: int, cut: int) -> float:
+def compute_ndcg(found: Sequence[int], right: int, cut: int) -> float:
     """Compute the discounted gain within the cut, relative to that of an ideal ranking.
 
     Args:
@@ -98,17 +98,17 @@ def ndcg(found: Sequence[int], right: int, cut: int) -> float:
     return gain / ideal if ideal else 0.0
 
 
-def summary(found: Sequence[Sequence[int]]) -> Metrics:
+def summarize_ranks(found: Sequence[Sequence[int]]) -> RetrievalMetrics:
     """Compute the metrics over queries.
 
     Args:
         found: Per query the ranks of all its relevant items, ascending; at least one query, and one item each.
     """
-    return Metrics(
+    return RetrievalMetrics(
         queries=len(found),
-        hit={cut: statistics.fmean(each[0] <= cut for each in found) for cut in CUTS},
-        recall={cut: statistics.fmean(recall(each, len(each), cut) for each in found) for cut in CUTS},
-        ndcg=statistics.fmean(ndcg(each, len(each), NDCG_AT) for each in found),
-        mrr=statistics.fmean(reciprocal_rank(each) for each in found),
+        hit={cut: statistics.fmean(each[0] <= cut for each in found) for cut in RECALL_CUTS},
+        recall={cut: statistics.fmean(compute_recall(each, len(each), cut) for each in found) for cut in RECALL_CUTS},
+        ndcg=statistics.fmean(compute_ndcg(each, len(each), NDCG_AT) for each in found),
+        mrr=statistics.fmean(compute_reciprocal_rank(each) for each in found),
         median_rank=float(statistics.median(each[0] for each in found)),
     )

@@ -6,34 +6,34 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.eval.differences import Differences, named
-from stair_es.eval.tables import problem_list, table
+from stair_es.eval.differences import RankingDiff, describe_swap
+from stair_es.eval.tables import render_problems, render_table
 
 if TYPE_CHECKING:
-    from stair_es.eval.metrics import Metrics
-    from stair_es.eval.tasks import Task
+    from stair_es.eval.metrics import RetrievalMetrics
+    from stair_es.eval.tasks import RetrievalTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class MethodRow:
     """A method in one direction."""
 
     method: str
     direction: str
     model: str = ""
     """Id of the model; empty for BM25."""
-    exact: Metrics | None = None
+    exact: RetrievalMetrics | None = None
     exact_reason: str = ""
     """Why there are no exact scores."""
-    engine: Metrics | None = None
+    engine: RetrievalMetrics | None = None
     engine_reason: str = ""
     tokens: tuple[float, float] | None = None
     """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
     unit: str = "words"
     unasked: int = 0
     """Queries without a known token; their relevant items are ranked last."""
-    task: Task | None = None
-    differences: Differences | None = None
+    task: RetrievalTask | None = None
+    differences: RankingDiff | None = None
     """Differences between engine and exact ranking."""
     nine_bits: bool = False
     index: str = ""
@@ -47,13 +47,13 @@ class Row:
             "direction": self.direction,
             "tokens": {"document": self.tokens[0], "query": self.tokens[1], "unit": self.unit} if self.tokens else None,
             "unasked": self.unasked,
-            "exact": _metrics(self.exact, self.exact_reason),
-            "engine": _metrics(self.engine, self.engine_reason),
-            "differences": self._differences(),
+            "exact": _export_metrics(self.exact, self.exact_reason),
+            "engine": _export_metrics(self.engine, self.engine_reason),
+            "differences": self._export_differences(),
             "index": self.index or None,
         }
 
-    def _differences(self) -> dict[str, Any] | None:
+    def _export_differences(self) -> dict[str, Any] | None:
         if self.differences is None or self.task is None:
             return None
         values = {name: value for name, value in asdict(self.differences).items() if name not in ("swaps", "lowest", "highest")}
@@ -61,12 +61,12 @@ class Row:
         return {
             **values,
             "score_error": scores,
-            "examples": [named(swap, self.task.queries, self.task.items) for swap in self.differences.swaps],
+            "examples": [describe_swap(swap, self.task.queries, self.task.items) for swap in self.differences.swaps],
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class RetrievalReport:
     """All rows, and how they were measured."""
 
     captions: str
@@ -85,15 +85,15 @@ class Evaluation:
     depth: int = 0
     analyzer: str = ""
     """Analyzer of BM25 fields."""
-    rows: tuple[Row, ...]
+    rows: tuple[MethodRow, ...]
     versions: dict[str, str]
     seconds: float
     kept: tuple[str, ...] = ()
     """Indices that were kept (`--keep`)."""
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """Return the report as Markdown tables."""
-        return markdown(self)
+        return render_retrieval_report(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON."""
@@ -120,7 +120,7 @@ class Evaluation:
         }
 
 
-def _metrics(metrics: Metrics | None, reason: str) -> dict[str, Any]:
+def _export_metrics(metrics: RetrievalMetrics | None, reason: str) -> dict[str, Any]:
     if metrics is None:
         return {"missing": reason}
     values = asdict(metrics)
@@ -136,30 +136,35 @@ _MOST_EXAMPLES = 5
 _WHY_FEWER = " (texts of one image that has another text)"
 
 
-def markdown(found: Evaluation) -> str:
+def render_retrieval_report(found: RetrievalReport) -> str:
     """Render the report as Markdown."""
     parts = [
         f"# {found.captions}: {found.images} images, {found.texts} texts",
-        f"{found.form}; {_models(found)}; {_where(found)}. R@k, nDCG and MRR in percent; equal scores count against the method.",
+        f"{found.form}; {_describe_models(found)}; {_describe_cluster(found)}. "
+        "R@k, nDCG and MRR in percent; equal scores count against the method.",
     ]
-    parts += problem_list(found.problems)
+    parts += render_problems(found.problems)
     for direction in dict.fromkeys(row.direction for row in found.rows):
         rows = [row for row in found.rows if row.direction == direction]
-        parts += [f"## {direction}", table(_HEAD, _lines(rows, exactly=not found.cluster)), *_reasons(rows, found)]
+        parts += [
+            f"## {direction}",
+            render_table(_HEAD, _format_rows(rows, exactly=not found.cluster)),
+            *_list_reasons(rows, found),
+        ]
     if found.cluster:
-        parts += ["## Engine against exact", _differences(found.rows), *_examples(found.rows)]
+        parts += ["## Engine against exact", _render_differences(found.rows), *_render_examples(found.rows)]
     parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
     if found.kept:
         parts.append("Indices kept: " + ", ".join(found.kept))
     return "\n\n".join(parts) + "\n"
 
 
-def _models(found: Evaluation) -> str:
+def _describe_models(found: RetrievalReport) -> str:
     others = f"s {found.model}, {', '.join(found.against)}" if found.against else f" {found.model}"
     return f"model{others} (text tower {found.text_tower})"
 
 
-def _where(found: Evaluation) -> str:
+def _describe_cluster(found: RetrievalReport) -> str:
     if not found.cluster:
         return "exact dot products, no cluster"
     return (
@@ -168,17 +173,17 @@ def _where(found: Evaluation) -> str:
     )
 
 
-def _lines(rows: Sequence[Row], *, exactly: bool) -> Iterable[Sequence[str]]:
+def _format_rows(rows: Sequence[MethodRow], *, exactly: bool) -> Iterable[Sequence[str]]:
     for row in rows:
-        words = _size(row)
+        words = _format_size(row)
         if row.exact is None and row.engine is None:
             yield [row.method, row.model, "both", *["n/a"] * 6, words]
             continue
         for kind, metrics in (("exact", row.exact), ("engine", row.engine))[: 1 if exactly else 2]:
-            yield [row.method, row.model, kind, *(_numbers(metrics) if metrics else ["n/a"] * 6), words]
+            yield [row.method, row.model, kind, *(_format_metrics(metrics) if metrics else ["n/a"] * 6), words]
 
 
-def _size(row: Row) -> str:
+def _format_size(row: MethodRow) -> str:
     if row.tokens is None:
         return ""
     if row.unit == "dimensions":
@@ -186,17 +191,17 @@ def _size(row: Row) -> str:
     return f"{row.tokens[0]:.1f} / {row.tokens[1]:.1f}"
 
 
-def _numbers(metrics: Metrics) -> list[str]:
+def _format_metrics(metrics: RetrievalMetrics) -> list[str]:
     shares = [*metrics.hit.values(), metrics.ndcg, metrics.mrr]
     return [*(f"{100 * share:.1f}" for share in shares), f"{metrics.median_rank:g}"]
 
 
-def _reasons(rows: Sequence[Row], found: Evaluation) -> list[str]:
+def _list_reasons(rows: Sequence[MethodRow], found: RetrievalReport) -> list[str]:
     """List what a reader must know about the numbers above."""
     said = []
     whole = max((metrics.queries for row in rows if (metrics := row.engine or row.exact)), default=0)
     for row in rows:
-        name = _name(row, found)
+        name = _name_method(row, found)
         if row.exact_reason and row.exact_reason == row.engine_reason:
             said.append(f"- {name} n/a: {row.exact_reason}")
         else:
@@ -210,12 +215,12 @@ def _reasons(rows: Sequence[Row], found: Evaluation) -> list[str]:
     return ["\n".join(said)] if said else []
 
 
-def _name(row: Row, found: Evaluation) -> str:
+def _name_method(row: MethodRow, found: RetrievalReport) -> str:
     """Return the method, and its model if there are several."""
     return f"{row.method} of {row.model}" if row.model and found.against else row.method
 
 
-def _differences(rows: Sequence[Row]) -> str:
+def _render_differences(rows: Sequence[MethodRow]) -> str:
     head = (
         "direction",
         "method",
@@ -236,10 +241,10 @@ def _differences(rows: Sequence[Row]) -> str:
             explained = str(found.explained) if row.nine_bits else "n/a"
             counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.cut)]
             lines.append([row.direction, row.method, row.model, *counts, f"{100 * found.overlap:.1f} %", error])
-    return table(head, lines) if lines else "Nothing to compare."
+    return render_table(head, lines) if lines else "Nothing to compare."
 
 
-def _examples(rows: Sequence[Row]) -> list[str]:
+def _render_examples(rows: Sequence[MethodRow]) -> list[str]:
     lines = []
     for row in rows:
         if row.differences is None or row.task is None:
@@ -255,16 +260,16 @@ def _examples(rows: Sequence[Row]) -> list[str]:
             lines.append(
                 [
                     f"{row.direction}, {row.method}",
-                    _short(query),
+                    _truncate_text(query),
                     str(swap.rank),
-                    f"{_short(mine)} ({swap.engine_item_score:.5f})",
-                    f"{_short(theirs)} ({swap.exact_item_score:.5f})",
+                    f"{_truncate_text(mine)} ({swap.engine_item_score:.5f})",
+                    f"{_truncate_text(theirs)} ({swap.exact_item_score:.5f})",
                     f"{nearness:+.3f} %",
                 ]
             )
     head = ("of", "query", "rank", "engine has (exact score)", "exact has (exact score)", "apart")
-    return [table(head, lines)] if lines else []
+    return [render_table(head, lines)] if lines else []
 
 
-def _short(text: str) -> str:
+def _truncate_text(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."

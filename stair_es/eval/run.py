@@ -12,30 +12,30 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
-from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.connect import Connection, get_cluster_info
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import Identity
-from stair_es.cluster.mapping import index_body
-from stair_es.cluster.target import plugins
+from stair_es.cluster.identity import IndexSpec
+from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.target import list_cluster_plugins
 from stair_es.config import MAX_HITS
 from stair_es.errors import UsageError
-from stair_es.eval.bench import Bench, exact_rows
-from stair_es.eval.choose import Obstacle, bm25, chosen, knn_obstacle
-from stair_es.eval.contenders import Contender, in_turn
-from stair_es.eval.encode import Encoded, Progress, encode_set
-from stair_es.eval.methods import NO_CLUSTER, Engine, Method, Missing
-from stair_es.eval.report import Evaluation, Row
-from stair_es.eval.trial import analyzer
+from stair_es.eval.bench import RetrievalRunner, build_exact_rows
+from stair_es.eval.choose import KnnCheck, build_bm25_methods, make_knn_check, select_methods
+from stair_es.eval.contenders import EvaluatedModel, run_for_each_model
+from stair_es.eval.encode import EncodedDataset, EvalProgress, encode_dataset
+from stair_es.eval.methods import NO_CLUSTER, EngineConfig, RetrievalMethod, UnavailableMethod
+from stair_es.eval.report import MethodRow, RetrievalReport
+from stair_es.eval.trial import detect_analyzer
 from stair_es.model import catalogue
-from stair_es.search.shapes import Fields, Shape, choose
+from stair_es.search.shapes import IndexFields, QueryType, select_query_type
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.target import Target
-    from stair_es.eval.captions import CaptionSet
+    from stair_es.cluster.target import ClusterInfo
+    from stair_es.eval.captions import CaptionDataset
 
-DEPTH = 1000
+DEFAULT_EVAL_DEPTH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,11 @@ class EvalOptions:
     """Options of a retrieval evaluation."""
 
     vector: Literal["rank_features", "sparse_vector"] = "rank_features"
-    shape: Shape | None = None
+    query_type: QueryType | None = None
     """Query type; None for the default of the cluster."""
-    depth: int = DEPTH
+    depth: int = DEFAULT_EVAL_DEPTH
     """Maximum number of hits per query; items beyond it are ranked last."""
-    keep: bool = False
+    keep_index: bool = False
     """Whether to keep the temporary indices."""
 
     def __post_init__(self) -> None:
@@ -61,26 +61,26 @@ class EvalOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
+class _EvalCluster:
     """A cluster to evaluate on."""
 
     client: OpenSearch
     connection: Connection
-    target: Target
-    engine: Engine
-    obstacle: Obstacle
+    target: ClusterInfo
+    engine: EngineConfig
+    check_knn: KnnCheck
     """Checks kNN support."""
 
 
-def evaluate(
-    captions: CaptionSet,
-    models: Sequence[Contender],
+def evaluate_retrieval(
+    captions: CaptionDataset,
+    models: Sequence[EvaluatedModel],
     connection: Connection | None,
     options: EvalOptions,
     *,
     say: Callable[[str], None],
-    progress: Progress,
-) -> Evaluation:
+    progress: EvalProgress,
+) -> RetrievalReport:
     """Evaluate all methods of all models, in both directions.
 
     Args:
@@ -96,23 +96,23 @@ def evaluate(
         StairError: If nothing in the dataset is usable, or the cluster fails.
     """
     start = time.perf_counter()
-    firsts: list[Encoded] = []
+    firsts: list[EncodedDataset] = []
     problems: list[str] = []
-    with _place(connection, options) as place:
+    with _open_cluster(connection, options) as place:
         engine = place.engine if place else None
 
-        def work(model: Contender) -> list[Row]:
-            encoded = encode_set(captions, model, progress)
+        def measure_model(model: EvaluatedModel) -> list[MethodRow]:
+            encoded = encode_dataset(captions, model, progress)
             problems.extend(encoded.captions.problems)
-            methods = chosen(encoded, model, engine, place.obstacle if place else _no_cluster)
+            methods = select_methods(encoded, model, engine, place.check_knn if place else _explain_no_cluster)
             if not firsts:
-                methods += bm25(encoded, engine)
+                methods += build_bm25_methods(encoded, engine)
                 firsts.append(encoded)
-            return _rows(methods, model, place, options, say, progress)
+            return _measure_methods(methods, model, place, options, say, progress)
 
-        rows = in_turn(models, work, problems, say)
+        rows = run_for_each_model(models, measure_model, problems, say)
     [first] = firsts
-    return Evaluation(
+    return RetrievalReport(
         captions=captions.name,
         form=captions.form,
         images=len(first.captions.images),
@@ -122,10 +122,10 @@ def evaluate(
         against=tuple(model.label for model in models[1:]),
         text_tower=models[0].spec.text_tower,
         cluster=place.target.label if place else "",
-        shape=engine.shape if engine else "",
+        shape=engine.query_type if engine else "",
         depth=options.depth if engine else 0,
         analyzer=engine.analyzer if engine else "",
-        rows=_in_order(rows),
+        rows=_sort_rows(rows),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
         seconds=time.perf_counter() - start,
         kept=tuple(dict.fromkeys(row.index for row in rows if row.index)),
@@ -133,69 +133,73 @@ def evaluate(
 
 
 @contextmanager
-def _place(connection: Connection | None, options: EvalOptions) -> Iterator[_Place | None]:
+def _open_cluster(connection: Connection | None, options: EvalOptions) -> Iterator[_EvalCluster | None]:
     if connection is None:
         yield None
         return
     client = connection.client()
     try:
-        target = probe(client, connection)
-        body = index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
-        ask_plugins = partial(plugins, client, connection)
-        engine = Engine(
+        target = get_cluster_info(client, connection)
+        body = build_index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
+        ask_plugins = partial(list_cluster_plugins, client, connection)
+        engine = EngineConfig(
             distribution=target.distribution,
-            shape=choose(target, Fields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.shape),
+            query_type=select_query_type(
+                target, IndexFields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.query_type
+            ),
             max_clauses=target.max_clauses,
             depth=options.depth,
-            analyzer=analyzer(client, connection),
-            word_body=body,
+            analyzer=detect_analyzer(client, connection),
+            token_body=body,
         )
-        obstacle = knn_obstacle(target, ask_plugins)
-        yield _Place(client=client, connection=connection, target=target, engine=engine, obstacle=obstacle)
+        obstacle = make_knn_check(target, ask_plugins)
+        yield _EvalCluster(client=client, connection=connection, target=target, engine=engine, check_knn=obstacle)
     finally:
         client.close()
 
 
-def _no_cluster(dimensions: int) -> str:
+def _explain_no_cluster(dimensions: int) -> str:
     return NO_CLUSTER
 
 
-def _rows(
-    methods: Sequence[Method | Missing],
-    model: Contender,
-    place: _Place | None,
+def _measure_methods(
+    methods: Sequence[RetrievalMethod | UnavailableMethod],
+    model: EvaluatedModel,
+    place: _EvalCluster | None,
     options: EvalOptions,
     say: Callable[[str], None],
-    progress: Progress,
-) -> list[Row]:
-    there = [method for method in methods if isinstance(method, Method)]
-    missing = [_missing(method) for method in methods if isinstance(method, Missing)]
+    progress: EvalProgress,
+) -> list[MethodRow]:
+    there = [method for method in methods if isinstance(method, RetrievalMethod)]
+    missing = [_build_missing_row(method) for method in methods if isinstance(method, UnavailableMethod)]
     if place is None:
-        return exact_rows(there) + missing
+        return build_exact_rows(there) + missing
     name = f"eval-{secrets.token_hex(4)}"
-    bench = Bench(
+    bench = RetrievalRunner(
         client=place.client,
         connection=place.connection,
-        run=name,
-        identity=Identity(
-            model_name=catalogue.absolute(model.spec.name),
+        index_prefix=name,
+        identity=IndexSpec(
+            model_name=catalogue.make_portable_name(model.spec.name),
             model_id=model.label,
             fit=model.encoder.image_spec.fit,
             settings={"evaluation": name},
         ),
         depth=options.depth,
-        keep=options.keep,
+        keep_index=options.keep_index,
         say=say,
         progress=progress,
     )
-    return bench.rows(there) + missing
+    return bench.run_methods(there) + missing
 
 
-def _missing(method: Missing) -> Row:
+def _build_missing_row(method: UnavailableMethod) -> MethodRow:
     reason = method.reason
-    return Row(method=method.name, model=method.model, direction=method.direction, exact_reason=reason, engine_reason=reason)
+    return MethodRow(
+        method=method.name, model=method.model, direction=method.direction, exact_reason=reason, engine_reason=reason
+    )
 
 
-def _in_order(rows: list[Row]) -> tuple[Row, ...]:
+def _sort_rows(rows: list[MethodRow]) -> tuple[MethodRow, ...]:
     methods = ("STAIR", "bag of words", "BM25 on captions", "dense kNN")
     return tuple(sorted(rows, key=lambda row: (row.direction != "text -> image", methods.index(row.method))))

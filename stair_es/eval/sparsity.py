@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.eval.contenders import Contender, in_turn
-from stair_es.eval.encode import Progress, encode_images, encode_texts
-from stair_es.eval.tables import Report, Table, percent
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
+from stair_es.eval.contenders import EvaluatedModel, run_for_each_model
+from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.tables import ReportTable, TableReport, format_percent
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.paths import IMAGE_SUFFIXES, to_file_uri
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.eval.captions import CaptionSet
-    from stair_es.sources.item import Place
+    from stair_es.eval.captions import CaptionDataset
+    from stair_es.sources.item import Locator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class VectorSizes:
     """Number of tokens per item."""
 
     items: int
@@ -43,7 +43,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lists:
+class PostingStats:
     """Posting lists of an inverted index."""
 
     words: int
@@ -58,19 +58,21 @@ class Lists:
     """0 for lists of equal length, near 1 if few hold everything; tokens of the vocabulary without a list count."""
 
     @property
-    def dead(self) -> int | None:
+    def unused(self) -> int | None:
         """Tokens that no item has."""
         return None if self.vocabulary is None else self.vocabulary - self.words
 
 
-def sizes(vectors: Sequence[SparseVector]) -> Sizes:
+def measure_sizes(vectors: Sequence[SparseVector]) -> VectorSizes:
     """Compute the statistics of at least one vector."""
     counts = [len(vector) for vector in vectors]
     p50, p95 = np.percentile(counts, [50, 95])
-    return Sizes(items=len(counts), mean=fmean(counts), p50=float(p50), p95=float(p95), most=max(counts), empty=counts.count(0))
+    return VectorSizes(
+        items=len(counts), mean=fmean(counts), p50=float(p50), p95=float(p95), most=max(counts), empty=counts.count(0)
+    )
 
 
-def flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
+def compute_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
     """Return the mean number of multiplications of a query with an item: `sum_v p_v q_v`, from the probabilities of each token.
 
     Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", 2020.
@@ -79,44 +81,44 @@ def flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> flo
         items: Vectors of the items.
         queries: Vectors of the queries.
     """
-    ours, theirs = _shares(items), _shares(queries)
+    ours, theirs = _compute_shares(items), _compute_shares(queries)
     return math.fsum(share * theirs.get(word, 0.0) for word, share in ours.items())
 
 
-def weighted_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
+def compute_weighted_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
     """Return `sum_v mean|w_v| mean|w_v|`, which training minimizes instead of the FLOPs, which have no gradient (same source).
 
     Args:
         items: Vectors of the items.
         queries: Vectors of the queries.
     """
-    ours, theirs = _means(items), _means(queries)
+    ours, theirs = _compute_means(items), _compute_means(queries)
     return math.fsum(mean * theirs.get(word, 0.0) for word, mean in ours.items())
 
 
-def lists(vectors: Sequence[SparseVector], features: Sequence[str] | None) -> Lists:
+def measure_postings(vectors: Sequence[SparseVector], features: Sequence[str] | None) -> PostingStats:
     """Compute the statistics of the posting lists.
 
     Args:
         vectors: Vectors of the items.
         features: Tokens of the vocabulary, if it is known.
     """
-    count = Counter(word for vector in vectors for word in vector.features)
+    count = Counter(word for vector in vectors for word in vector.tokens)
     silent = len(set(features) - set(count)) if features is not None else 0
     lengths = sorted([*count.values(), *[0] * silent], reverse=True)
     longest_word, longest = min(count.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
     top = lengths[: math.ceil(len(lengths) / 100)]
-    return Lists(
+    return PostingStats(
         words=len(count),
         vocabulary=None if features is None else len(count) + silent,
         longest=longest,
         longest_word=longest_word,
         top_share=sum(top) / max(sum(lengths), 1),
-        gini=gini(lengths),
+        gini=compute_gini(lengths),
     )
 
 
-def gini(lengths: Sequence[int]) -> float:
+def compute_gini(lengths: Sequence[int]) -> float:
     """Compute the Gini coefficient: mean absolute difference over twice the mean; 0 if there are no postings."""
     ascending = sorted(lengths)
     total = sum(ascending)
@@ -126,12 +128,12 @@ def gini(lengths: Sequence[int]) -> float:
     return sum((2 * place - count - 1) * length for place, length in enumerate(ascending, 1)) / (count * total)
 
 
-def _shares(vectors: Sequence[SparseVector]) -> dict[str, float]:
-    count = Counter(word for vector in vectors for word in vector.features)
+def _compute_shares(vectors: Sequence[SparseVector]) -> dict[str, float]:
+    count = Counter(word for vector in vectors for word in vector.tokens)
     return {word: items / len(vectors) for word, items in count.items()}
 
 
-def _means(vectors: Sequence[SparseVector]) -> dict[str, float]:
+def _compute_means(vectors: Sequence[SparseVector]) -> dict[str, float]:
     weights = defaultdict[str, list[float]](list)
     for vector in vectors:
         for word, weight in vector:
@@ -145,29 +147,29 @@ _LISTS = ("side", "model", "tokens", "unused", "longest list", "in the longest 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Items:
+class SparsityDataset:
     """Images and texts to encode."""
 
     name: str
     images: tuple[str, ...]
     """Names of the images."""
-    places: tuple[Place, ...]
+    locators: tuple[Locator, ...]
     texts: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
 
-def of_captions(captions: CaptionSet) -> Items:
+def build_sparsity_dataset(captions: CaptionDataset) -> SparsityDataset:
     """Build the dataset of the images and distinct captions of a caption dataset."""
-    return Items(
+    return SparsityDataset(
         name=captions.name,
         images=tuple(image.name for image in captions.images),
-        places=tuple(image.place for image in captions.images),
+        locators=tuple(image.locator for image in captions.images),
         texts=tuple(dict.fromkeys(text for image in captions.images for text in image.captions)),
         problems=captions.problems,
     )
 
 
-def of_folder(folder: Path, limit: int | None = None) -> Items:
+def read_sparsity_folder(folder: Path, limit: int | None = None) -> SparsityDataset:
     """List the images below a folder.
 
     Args:
@@ -180,16 +182,18 @@ def of_folder(folder: Path, limit: int | None = None) -> Items:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())[:limit]
     if not files:
         raise UsageError(f"no images below {folder}", "Name a folder with images in it, or a caption set.")
-    return Items(
-        name=folder.name or str(folder), images=tuple(map(str, files)), places=tuple(FileAt(uri_of(path)) for path in files)
+    return SparsityDataset(
+        name=folder.name or str(folder),
+        images=tuple(map(str, files)),
+        locators=tuple(FileLocator(to_file_uri(path)) for path in files),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Model:
+class _ModelCost:
     label: str
-    sizes: dict[str, Sizes]
-    lists: dict[str, Lists]
+    sizes: dict[str, VectorSizes]
+    lists: dict[str, PostingStats]
     flops: dict[str, tuple[float, float]]
     """Pair of sides -> multiplications, and the weighted form."""
     dimensions: int | None
@@ -199,13 +203,15 @@ class _Model:
         return {
             "model": self.label,
             "items": {side: asdict(each) for side, each in self.sizes.items()},
-            "lists": {side: {**asdict(each), "dead": each.dead} for side, each in self.lists.items()},
+            "lists": {side: {**asdict(each), "dead": each.unused} for side, each in self.lists.items()},
             "flops": {pair: {"multiplications": plain, "weighted": weighted} for pair, (plain, weighted) in self.flops.items()},
             "dense_dimensions": self.dimensions,
         }
 
 
-def sparsity(items: Items, models: Sequence[Contender], *, say: Callable[[str], None], progress: Progress) -> Report:
+def evaluate_sparsity(
+    items: SparsityDataset, models: Sequence[EvaluatedModel], *, say: Callable[[str], None], progress: EvalProgress
+) -> TableReport:
     """Measure tokens per item, multiplications per pair, and balance of the posting lists for each model.
 
     Args:
@@ -221,44 +227,47 @@ def sparsity(items: Items, models: Sequence[Contender], *, say: Callable[[str], 
     start = time.perf_counter()
     problems = list(items.problems)
 
-    def work(model: Contender) -> list[_Model]:
+    def measure_model(model: EvaluatedModel) -> list[_ModelCost]:
         if not model.has_words:
-            return [_measured(model, {}, _dimensions(model))]
-        pictures = encode_images(items.places, model, progress, dense=False)
+            return [_build_cost(model, {}, _count_dimensions(model))]
+        pictures = encode_images(items.locators, model, progress, dense=False)
         problems.extend(f"{items.images[position]}: {reason}" for position, reason in pictures.problems.items())
-        sides = {"images": pictures.vectors.words or ()}
+        sides = {"images": pictures.vectors.sparse or ()}
         if items.texts:
-            sides["texts"] = encode_texts(items.texts, model, progress, dense=False).words or ()
-        return [_measured(model, sides, None)]
+            sides["texts"] = encode_texts(items.texts, model, progress, dense=False).sparse or ()
+        return [_build_cost(model, sides, None)]
 
-    found = in_turn(models, work, problems, say)
-    return Report(
+    found = run_for_each_model(models, measure_model, problems, say)
+    return TableReport(
         title=f"{items.name}: {len(items.images)} images, {len(items.texts)} texts",
         about=(
             "Tokens per item; mean multiplications of a query with an item (sum of p q over the tokens), and the"
             " same with mean weights, as in training; balance of the posting lists."
         ),
-        tables=_tables(found),
+        tables=_build_tables(found),
         values={"set": items.name, "rows": [each.to_dict() for each in found]},
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
     )
 
 
-def _dimensions(model: Contender) -> int | None:
+def _count_dimensions(model: EvaluatedModel) -> int | None:
     """Return the dimensions of dense vectors, from a text: images have as many."""
     return model.dense.encode_texts_dense(["a"]).shape[1] if model.dense is not None else None
 
 
-def _measured(model: Contender, sides: dict[str, tuple[SparseVector, ...]], dimensions: int | None) -> _Model:
+def _build_cost(model: EvaluatedModel, sides: dict[str, tuple[SparseVector, ...]], dimensions: int | None) -> _ModelCost:
     there = {side: vectors for side, vectors in sides.items() if vectors}
     pairs = [("texts", "images"), ("images", "images")]
-    return _Model(
+    return _ModelCost(
         label=model.label,
-        sizes={side: sizes(vectors) for side, vectors in there.items()},
-        lists={side: lists(vectors, model.features) for side, vectors in there.items()},
+        sizes={side: measure_sizes(vectors) for side, vectors in there.items()},
+        lists={side: measure_postings(vectors, model.tokens) for side, vectors in there.items()},
         flops={
-            f"{asking} -> {asked}": (flops(there[asked], there[asking]), weighted_flops(there[asked], there[asking]))
+            f"{asking} -> {asked}": (
+                compute_flops(there[asked], there[asking]),
+                compute_weighted_flops(there[asked], there[asking]),
+            )
             for asking, asked in pairs
             if asking in there and asked in there
         },
@@ -266,24 +275,24 @@ def _measured(model: Contender, sides: dict[str, tuple[SparseVector, ...]], dime
     )
 
 
-def _tables(found: Sequence[_Model]) -> tuple[Table, ...]:
-    items = [(side, model.label, *_sizes(each)) for model in found for side, each in model.sizes.items()]
+def _build_tables(found: Sequence[_ModelCost]) -> tuple[ReportTable, ...]:
+    items = [(side, model.label, *_format_sizes(each)) for model in found for side, each in model.sizes.items()]
     cost = [
         ("words", model.label, pair, f"{plain:.2f}", f"{weighted:.4g}")
         for model in found
         for pair, (plain, weighted) in model.flops.items()
     ]
     cost += [("dense", model.label, "any", str(model.dimensions), "") for model in found if model.dimensions]
-    balance = [(side, model.label, *_lists(each)) for model in found for side, each in model.lists.items()]
+    balance = [(side, model.label, *_format_postings(each)) for model in found for side, each in model.lists.items()]
     tables = (("Tokens per item", _SIZES, items), ("Multiplications", _COST, cost), ("Lists", _LISTS, balance))
-    return tuple(Table(heading=heading, head=head, rows=tuple(rows)) for heading, head, rows in tables if rows)
+    return tuple(ReportTable(heading=heading, head=head, rows=tuple(rows)) for heading, head, rows in tables if rows)
 
 
-def _sizes(each: Sizes) -> tuple[str, ...]:
+def _format_sizes(each: VectorSizes) -> tuple[str, ...]:
     return (str(each.items), f"{each.mean:.1f}", f"{each.p50:g}", f"{each.p95:g}", str(each.most), str(each.empty))
 
 
-def _lists(each: Lists) -> tuple[str, ...]:
-    known = f"{each.dead:,} of {each.vocabulary:,}" if each.vocabulary is not None else "n/a"
+def _format_postings(each: PostingStats) -> tuple[str, ...]:
+    known = f"{each.unused:,} of {each.vocabulary:,}" if each.vocabulary is not None else "n/a"
     longest = f"{each.longest} ({each.longest_word})"
-    return (f"{each.words:,}", known, longest, f"{percent(each.top_share)} %", f"{each.gini:.3f}")
+    return (f"{each.words:,}", known, longest, f"{format_percent(each.top_share)} %", f"{each.gini:.3f}")

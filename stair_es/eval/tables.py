@@ -12,7 +12,7 @@ _MOST_PROBLEMS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ReportTable:
     """A table of formatted cells."""
 
     head: tuple[str, ...]
@@ -21,12 +21,12 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class TableReport:
     """Tables, the values behind them, and remarks."""
 
     title: str
     about: str
-    tables: tuple[Table, ...]
+    tables: tuple[ReportTable, ...]
     values: Mapping[str, Any] = field(repr=False)
     """Values for JSON."""
     remarks: tuple[str, ...] = ()
@@ -36,14 +36,14 @@ class Report:
     """Packages whose versions are listed."""
     seconds: float
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         """Return the report as Markdown."""
-        parts = [f"# {self.title}", self.about, *problem_list(self.problems)]
+        parts = [f"# {self.title}", self.about, *render_problems(self.problems)]
         for each in self.tables:
-            parts += [*([f"## {each.heading}"] if each.heading else []), table(each.head, each.rows)]
+            parts += [*([f"## {each.heading}"] if each.heading else []), render_table(each.head, each.rows)]
         if self.remarks:
             parts.append("\n".join(f"- {remark}" for remark in self.remarks))
-        parts.append(", ".join(f"{name} {number}" for name, number in self._versions().items()) + f"; {self.seconds:.1f} s")
+        parts.append(", ".join(f"{name} {number}" for name, number in self._list_versions().items()) + f"; {self.seconds:.1f} s")
         return "\n\n".join(parts) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,20 +52,20 @@ class Report:
             **self.values,
             "remarks": list(self.remarks),
             "problems": list(self.problems),
-            "versions": self._versions(),
+            "versions": self._list_versions(),
             "seconds": round(self.seconds, 2),
         }
 
-    def _versions(self) -> dict[str, str]:
+    def _list_versions(self) -> dict[str, str]:
         return {"python": platform.python_version(), **{name: version(name) for name in self.packages}}
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """Format a fraction as percent with one decimal."""
     return f"{100 * share:.1f}"
 
 
-def problem_list(problems: Sequence[str]) -> list[str]:
+def render_problems(problems: Sequence[str]) -> list[str]:
     """Return the first few problems as one paragraph, or none."""
     if not problems:
         return []
@@ -75,14 +75,14 @@ def problem_list(problems: Sequence[str]) -> list[str]:
     return ["\n".join([f"{head} left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def render_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Render a pipe table with aligned columns; `|` and line breaks in cells are escaped.
 
     Args:
         head: Column headers.
         rows: Cells of each row.
     """
-    cells = [[_cell(cell) for cell in row] for row in rows]
+    cells = [[_escape_cell(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     lines = [head, ["-" * width for width in widths], *cells]
     return "\n".join(
@@ -90,5 +90,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from stair_es.eval.captions import Captioned
+from stair_es.eval.captions import CaptionedImage
 
 Direction: TypeAlias = Literal["text -> image", "image -> text"]
 _MOST_ASKING = 32
@@ -15,18 +15,18 @@ _MOST_ASKING = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class RetrievalTask:
     """One direction. Queries and items are identified by position."""
 
     direction: Direction
     queries: tuple[str, ...]
     """Readable names: the text, or the name of the image."""
     items: tuple[str, ...]
-    right: tuple[tuple[int, ...], ...]
+    relevant: tuple[tuple[int, ...], ...]
     """Per query the positions of the relevant items, at least one."""
 
 
-def text_to_image(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
+def build_text_to_image(images: Sequence[CaptionedImage], texts: Sequence[str]) -> RetrievalTask:
     """Build the task in which each distinct text searches for its image; a text of several images is relevant for each.
 
     Args:
@@ -37,15 +37,15 @@ def text_to_image(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
     for position, image in enumerate(images):
         for text in image.captions:
             owners[text].append(position)
-    return Task(
+    return RetrievalTask(
         direction="text -> image",
         queries=tuple(texts),
         items=tuple(image.name for image in images),
-        right=tuple(tuple(owners[text]) for text in texts),
+        relevant=tuple(tuple(owners[text]) for text in texts),
     )
 
 
-def image_to_text(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
+def build_image_to_text(images: Sequence[CaptionedImage], texts: Sequence[str]) -> RetrievalTask:
     """Build the task in which each image searches for its texts.
 
     Args:
@@ -53,11 +53,11 @@ def image_to_text(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
         texts: The distinct texts.
     """
     positions = {text: position for position, text in enumerate(texts)}
-    return Task(
+    return RetrievalTask(
         direction="image -> text",
         queries=tuple(image.name for image in images),
         items=tuple(texts),
-        right=tuple(tuple(positions[text] for text in image.captions) for image in images),
+        relevant=tuple(tuple(positions[text] for text in image.captions) for image in images),
     )
 
 
@@ -65,19 +65,19 @@ def image_to_text(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
 class LeaveOneOut:
     """Task for BM25 on captions: an image is represented by its texts without the query."""
 
-    task: Task
+    task: RetrievalTask
     fields: tuple[str, ...]
     """Per query the field without it in its own image; in the others that field lacks the text of the same position."""
     documents: tuple[dict[str, str], ...]
     """Field -> text, per image."""
 
 
-def field_without(place: int) -> str:
+def name_field_without(place: int) -> str:
     """Return the name of the field with all captions of an image except the one at `place`."""
     return f"without_{place}"
 
 
-def leave_one_out(images: Sequence[Captioned], texts: Sequence[str]) -> LeaveOneOut | None:
+def build_leave_one_out(images: Sequence[CaptionedImage], texts: Sequence[str]) -> LeaveOneOut | None:
     """Build the task for BM25; None if no image has a second caption.
 
     Queries are the texts that belong to exactly one image which has another text: if several images share a text, leaving it out
@@ -103,13 +103,16 @@ def leave_one_out(images: Sequence[Captioned], texts: Sequence[str]) -> LeaveOne
     places = range(max(place for _, place in asking.values()) + 1)
     queries = [text for text in texts if text in asking]
     documents = tuple(
-        {field_without(place): " ".join(text for other, text in enumerate(image.captions) if other != place) for place in places}
+        {
+            name_field_without(place): " ".join(text for other, text in enumerate(image.captions) if other != place)
+            for place in places
+        }
         for image in images
     )
-    task = Task(
+    task = RetrievalTask(
         direction="text -> image",
         queries=tuple(queries),
         items=tuple(image.name for image in images),
-        right=tuple((asking[text][0],) for text in queries),
+        relevant=tuple((asking[text][0],) for text in queries),
     )
-    return LeaveOneOut(task=task, fields=tuple(field_without(asking[text][1]) for text in queries), documents=documents)
+    return LeaveOneOut(task=task, fields=tuple(name_field_without(asking[text][1]) for text in queries), documents=documents)

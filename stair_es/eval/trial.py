@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.bulk import BulkWriter
-from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.index import Identity, open_index, refresh
-from stair_es.cluster.retry import RetryPolicy, persistently
+from stair_es.cluster.connect import Connection, translate_errors
+from stair_es.cluster.index import IndexSpec, open_index, refresh_index
+from stair_es.cluster.retry import RetryPolicy, call_with_retry
 from stair_es.errors import ClusterError, QueryError
-from stair_es.ingest.parts import in_parts
+from stair_es.ingest.parts import batched
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.eval.methods import Clause, Corpus
+    from stair_es.eval.methods import Clause, EvalCorpus
 
-_QUERIES_AT_ONCE = 50
-_DOCUMENTS_AT_ONCE = 1000
-_ANSWER = "responses.hits.hits._id,responses.hits.hits._score,responses.error,responses._shards.failed"
+_QUERIES_PER_REQUEST = 50
+_DOCUMENTS_PER_REQUEST = 1000
+_RESPONSE_FILTER = "responses.hits.hits._id,responses.hits.hits._score,responses.error,responses._shards.failed"
 _AFTER_FAILURE = RetryPolicy(attempts=4)
 
 
 @dataclass(frozen=True)
-class Hits:
+class EngineHits:
     """Hits of one query."""
 
     items: tuple[int, ...]
@@ -37,18 +37,18 @@ class Hits:
     scores: tuple[float, ...]
 
 
-NOTHING = Hits((), ())
+NO_ENGINE_HITS = EngineHits((), ())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TemporaryIndex:
     """An index with the documents of a corpus."""
 
     client: OpenSearch
     connection: Connection
     index: str
 
-    def search(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[Hits]:
+    def search_queries(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[EngineHits]:
         """Yield the best `depth` hits of each query; none for None.
 
         Args:
@@ -59,32 +59,32 @@ class Trial:
             QueryError: If the cluster rejected a query, for example a text with more words than the clause limit.
             ClusterError: If the cluster failed, or searched only a part of the index.
         """
-        for part in in_parts(clauses, _QUERIES_AT_ONCE):
+        for part in batched(clauses, _QUERIES_PER_REQUEST):
             lines: list[dict[str, Any]] = []
             for clause in part:
                 if clause is not None:
                     lines += [{}, {"size": depth, "track_total_hits": False, "_source": False, "query": clause}]
-            answers = iter(self._msearch(lines) if lines else ())
+            answers = iter(self._send_msearch(lines) if lines else ())
             for clause in part:
-                yield _hits(next(answers)) if clause is not None else NOTHING
+                yield _parse_hits(next(answers)) if clause is not None else NO_ENGINE_HITS
 
-    def _msearch(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        call = partial(self.client.msearch, body=lines, index=self.index, params={"filter_path": _ANSWER})
-        answers: list[dict[str, Any]] = persistently(call, self.connection)["responses"]
+    def _send_msearch(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        call = partial(self.client.msearch, body=lines, index=self.index, params={"filter_path": _RESPONSE_FILTER})
+        answers: list[dict[str, Any]] = call_with_retry(call, self.connection)["responses"]
         return answers
 
 
 @contextmanager
-def trial(
+def create_temporary_index(
     client: OpenSearch,
     connection: Connection,
-    corpus: Corpus,
+    corpus: EvalCorpus,
     *,
     run: str,
-    identity: Identity,
+    identity: IndexSpec,
     keep: bool,
     say: Callable[[str], None],
-) -> Iterator[Trial]:
+) -> Iterator[TemporaryIndex]:
     """Create the index of a corpus within the context.
 
     Args:
@@ -103,44 +103,44 @@ def trial(
     try:
         opened = open_index(client, connection, alias, corpus.body, identity, say)
         writer = BulkWriter(client=client, connection=connection, index=opened.name)
-        for part in in_parts(enumerate(corpus.documents()), _DOCUMENTS_AT_ONCE):
+        for part in batched(enumerate(corpus.documents()), _DOCUMENTS_PER_REQUEST):
             written = writer.write([(str(position), document) for position, document in part])
             refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}
             if refused:
                 id_, reason = next(iter(refused.items()))
                 raise ClusterError(f"the cluster rejected {len(refused)} of {len(part)} documents, number {id_}: {reason}")
-        refresh(client, connection, opened.name)
-        yield Trial(client=client, connection=connection, index=opened.name)
+        refresh_index(client, connection, opened.name)
+        yield TemporaryIndex(client=client, connection=connection, index=opened.name)
     finally:
         if not keep:
-            _delete(client, connection, alias, say)
+            _delete_indices(client, connection, alias, say)
 
 
-def analyzer(client: OpenSearch, connection: Connection) -> str:
+def detect_analyzer(client: OpenSearch, connection: Connection) -> str:
     """Return `english` if the cluster has it, as usual; else `standard`, which has no stemming."""
     try:
-        with translated(connection, but=lambda error: error.status_code == 400):
+        with translate_errors(connection, passthrough=lambda error: error.status_code == 400):
             client.indices.analyze(body={"analyzer": "english", "text": "dogs"})
     except exceptions.RequestError:
         return "standard"
     return "english"
 
 
-def _delete(client: OpenSearch, connection: Connection, alias: str, say: Callable[[str], None]) -> None:
+def _delete_indices(client: OpenSearch, connection: Connection, alias: str, say: Callable[[str], None]) -> None:
     """Delete all indices with the name of the run, also one whose creation was interrupted."""
     try:
-        found = persistently(partial(client.indices.get, index=f"{alias}-*"), connection, _AFTER_FAILURE)
+        found = call_with_retry(partial(client.indices.get, index=f"{alias}-*"), connection, _AFTER_FAILURE)
         for name in found:
-            persistently(partial(client.indices.delete, index=name, ignore=[404]), connection, _AFTER_FAILURE)
+            call_with_retry(partial(client.indices.delete, index=name, ignore=[404]), connection, _AFTER_FAILURE)
     except ClusterError as error:
         say(f"temporary indices {alias}-* could not be deleted: {error.message}")
 
 
-def _hits(answer: dict[str, Any]) -> Hits:
+def _parse_hits(answer: dict[str, Any]) -> EngineHits:
     if answer.get("error"):
         causes = answer["error"].get("root_cause") or [answer["error"]]
         raise QueryError(f"the cluster rejected a query: {str(causes[0].get('reason', causes[0]))[:300]}")
     if answer.get("_shards", {}).get("failed"):
         raise ClusterError("a part of the index couldn't be searched")
     hits = answer.get("hits", {}).get("hits", [])
-    return Hits(tuple(int(hit["_id"]) for hit in hits), tuple(float(hit["_score"]) for hit in hits))
+    return EngineHits(tuple(int(hit["_id"]) for hit in hits), tuple(float(hit["_score"]) for hit in hits))

@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.eval.contenders import Contender, in_turn
-from stair_es.eval.encode import Pictures, Progress, Vectors, encode_images, encode_texts
-from stair_es.eval.exact import DenseGallery, Postings
-from stair_es.eval.metrics import Doubles, ranks
-from stair_es.eval.tables import Report, Table, percent
-from stair_es.eval.words import unit
+from stair_es.eval.contenders import EvaluatedModel, run_for_each_model
+from stair_es.eval.encode import EncodedVectors, EvalProgress, ReadableImages, encode_images, encode_texts
+from stair_es.eval.exact import DenseIndex, InvertedIndex
+from stair_es.eval.metrics import Doubles, compute_ranks
+from stair_es.eval.tables import ReportTable, TableReport, format_percent
+from stair_es.eval.words import normalize_vector
 from stair_es.types import Floats, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.eval.class_folders import LabelledSet
+    from stair_es.eval.class_folders import LabeledDataset
 
 _T = TypeVar("_T")
 
-PROMPTS = (
+DEFAULT_PROMPTS = (
     "a photo of a {}.",
     "a photo of the {}.",
     "a close-up photo of a {}.",
@@ -44,7 +44,7 @@ PROMPTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
+class ClassAccuracy:
     """Classification accuracy, 0..1."""
 
     images: int
@@ -55,7 +55,7 @@ class Accuracy:
     """Mean of the per-class top-1 accuracies, so that large classes don't dominate."""
 
 
-def texts_of(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[list[str]]:
+def fill_prompts(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[list[str]]:
     """Return the texts of each class: every name in every prompt.
 
     Args:
@@ -73,7 +73,7 @@ def texts_of(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[lis
     return [[prompt.replace("{}", name) for name in own for prompt in prompts] for own in names]
 
 
-def word_classes(vectors: Sequence[SparseVector], sizes: Sequence[int]) -> list[SparseVector]:
+def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int]) -> list[SparseVector]:
     """Return a vector per class: the mean of its texts' unit vectors, scaled to length 1.
 
     Args:
@@ -81,16 +81,16 @@ def word_classes(vectors: Sequence[SparseVector], sizes: Sequence[int]) -> list[
         sizes: Number of texts of each class.
     """
     classes = []
-    for part in _parts(vectors, sizes):
+    for part in _split_by_sizes(vectors, sizes):
         total = defaultdict[str, list[float]](list)
         for vector in part:
-            for word, weight in unit(vector):
+            for word, weight in normalize_vector(vector):
                 total[word].append(weight)
         classes.append(SparseVector.from_pairs((word, math.fsum(weights) / len(part)) for word, weights in total.items()))
-    return [unit(each) for each in classes]
+    return [normalize_vector(each) for each in classes]
 
 
-def dense_classes(vectors_ND: Floats, sizes: Sequence[int]) -> Floats:
+def average_dense_vectors(vectors_ND: Floats, sizes: Sequence[int]) -> Floats:
     """Return dense vectors of classes [K, D]: the mean of their texts' unit vectors, scaled to length 1.
 
     Args:
@@ -98,7 +98,7 @@ def dense_classes(vectors_ND: Floats, sizes: Sequence[int]) -> Floats:
         sizes: Number of texts of each class.
     """
     rows = []
-    for part in _parts(list(vectors_ND.astype(np.float64)), sizes):
+    for part in _split_by_sizes(list(vectors_ND.astype(np.float64)), sizes):
         rows.append(_scale_row(np.mean([_scale_row(row_D) for row_D in part], axis=0)))
     classes_KD: Floats = np.stack(rows).astype(np.float32)
     return classes_KD
@@ -108,39 +108,39 @@ def _scale_row(row_D: Doubles) -> Doubles:
     return row_D / max(float(np.linalg.norm(row_D)), 1e-12)
 
 
-def word_scores(images: Sequence[SparseVector], classes: Sequence[SparseVector]) -> Iterable[Doubles]:
+def score_by_tokens(images: Sequence[SparseVector], classes: Sequence[SparseVector]) -> Iterable[Doubles]:
     """Return the dot products [K] of each image, lazily.
 
     Args:
         images: Vectors of the images.
         classes: Vectors of the classes.
     """
-    postings = Postings(classes)
-    return map(postings.scores, images)
+    postings = InvertedIndex(classes)
+    return map(postings.compute_scores, images)
 
 
-def dense_scores(images_ND: Floats, classes_KD: Floats) -> Iterable[Doubles]:
+def score_by_vectors(images_ND: Floats, classes_KD: Floats) -> Iterable[Doubles]:
     """Return the dot products [K] of each image, lazily.
 
     Args:
         images_ND: Vectors of the images.
         classes_KD: Vectors of the classes.
     """
-    return map(DenseGallery(classes_KD).scores, images_ND)
+    return map(DenseIndex(classes_KD).compute_scores, images_ND)
 
 
-def accuracy(scores_NK: Iterable[Doubles], labels: Sequence[int]) -> Accuracy:
+def compute_accuracy(scores_NK: Iterable[Doubles], labels: Sequence[int]) -> ClassAccuracy:
     """Compute the accuracy; a class with the same score as a wrong one is ranked after it.
 
     Args:
         scores_NK: Scores of the classes, image by image; at least one image.
         labels: Right class of each image.
     """
-    found = [ranks(scores_K, [label])[0] for scores_K, label in zip(scores_NK, labels, strict=True)]
+    found = [compute_ranks(scores_K, [label])[0] for scores_K, label in zip(scores_NK, labels, strict=True)]
     own = defaultdict[int, list[bool]](list)
     for rank, label in zip(found, labels, strict=True):
         own[label].append(rank <= 1)
-    return Accuracy(
+    return ClassAccuracy(
         images=len(found),
         top1=fmean(rank <= 1 for rank in found),
         top5=fmean(rank <= 5 for rank in found),
@@ -148,7 +148,7 @@ def accuracy(scores_NK: Iterable[Doubles], labels: Sequence[int]) -> Accuracy:
     )
 
 
-def _parts(vectors: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
+def _split_by_sizes(vectors: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
     start = 0
     for size in sizes:
         yield vectors[start : start + size]
@@ -158,14 +158,14 @@ def _parts(vectors: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]
 _HEAD = ("vectors", "model", "top-1", "top-5", "mean per class", "images")
 
 
-def zero_shot(
-    labelled: LabelledSet,
-    models: Sequence[Contender],
+def evaluate_zero_shot(
+    labelled: LabeledDataset,
+    models: Sequence[EvaluatedModel],
     prompts: Sequence[str],
     *,
     say: Callable[[str], None],
-    progress: Progress,
-) -> Report:
+    progress: EvalProgress,
+) -> TableReport:
     """Measure the accuracy of each model, by token weights and by dense vectors.
 
     Args:
@@ -180,36 +180,36 @@ def zero_shot(
         ModelError: If the first model fails.
     """
     start = time.perf_counter()
-    texts = texts_of(labelled.names, prompts)
+    texts = fill_prompts(labelled.names, prompts)
     problems: list[str] = []
     remarks: list[str] = []
     flat, sizes = [text for own in texts for text in own], [len(own) for own in texts]
 
-    def work(model: Contender) -> list[tuple[str, str, Accuracy]]:
-        pictures = encode_images(labelled.places, model, progress)
+    def measure_model(model: EvaluatedModel) -> list[tuple[str, str, ClassAccuracy]]:
+        pictures = encode_images(labelled.locators, model, progress)
         read = encode_texts(flat, model, progress)
-        problems.extend(unread(labelled, pictures))
+        problems.extend(list_skipped_images(labelled, pictures))
         labels = [labelled.labels[position] for position in pictures.kept]
         rows = []
-        for kind, scores_NK, silent in _scores(pictures.vectors, read, sizes):
-            rows.append((kind, model.label, accuracy(scores_NK, labels)))
+        for kind, scores_NK, silent in _score_kinds(pictures.vectors, read, sizes):
+            rows.append((kind, model.label, compute_accuracy(scores_NK, labels)))
             if silent:
                 remarks.append(f"{kind} of {model.label}: {silent} classes have no known token, and are never found")
         return rows
 
-    rows = in_turn(models, work, problems, say)
-    return Report(
-        title=f"{labelled.name}: {labelled.about()}",
+    rows = run_for_each_model(models, measure_model, problems, say)
+    return TableReport(
+        title=f"{labelled.name}: {labelled.describe_size()}",
         about=f"Zero-shot, {len(prompts)} prompts, ensembled; in percent. Equal scores count against the model.",
-        tables=(Table(head=_HEAD, rows=tuple(_cells(*row) for row in rows)),),
-        values=_values(labelled, prompts, rows),
+        tables=(ReportTable(head=_HEAD, rows=tuple(_format_cells(*row) for row in rows)),),
+        values=_build_values(labelled, prompts, rows),
         remarks=tuple(remarks),
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
     )
 
 
-def unread(labelled: LabelledSet, pictures: Pictures) -> list[str]:
+def list_skipped_images(labelled: LabeledDataset, pictures: ReadableImages) -> list[str]:
     """List the skipped images of a dataset, and why.
 
     Args:
@@ -219,21 +219,25 @@ def unread(labelled: LabelledSet, pictures: Pictures) -> list[str]:
     return [f"{labelled.files[position]}: {reason}" for position, reason in pictures.problems.items()]
 
 
-def _scores(images: Vectors, texts: Vectors, sizes: Sequence[int]) -> Iterable[tuple[str, Iterable[Doubles], int]]:
+def _score_kinds(
+    images: EncodedVectors, texts: EncodedVectors, sizes: Sequence[int]
+) -> Iterable[tuple[str, Iterable[Doubles], int]]:
     """Yield the kind of the vectors, the scores [K] of each image, and the number of classes without a vector."""
-    if images.words is not None and texts.words is not None:
-        classes = word_classes(texts.words, sizes)
-        yield "words", word_scores(images.words, classes), sum(not len(each) for each in classes)
+    if images.sparse is not None and texts.sparse is not None:
+        classes = average_token_vectors(texts.sparse, sizes)
+        yield "words", score_by_tokens(images.sparse, classes), sum(not len(each) for each in classes)
     if images.dense is not None and texts.dense is not None:
-        yield "dense", dense_scores(images.dense, dense_classes(texts.dense, sizes)), 0
+        yield "dense", score_by_vectors(images.dense, average_dense_vectors(texts.dense, sizes)), 0
 
 
-def _cells(kind: str, model: str, found: Accuracy) -> tuple[str, ...]:
+def _format_cells(kind: str, model: str, found: ClassAccuracy) -> tuple[str, ...]:
     shares = (found.top1, found.top5, found.mean_class)
-    return (kind, model, *map(percent, shares), str(found.images))
+    return (kind, model, *map(format_percent, shares), str(found.images))
 
 
-def _values(labelled: LabelledSet, prompts: Sequence[str], rows: Sequence[tuple[str, str, Accuracy]]) -> dict[str, Any]:
+def _build_values(
+    labelled: LabeledDataset, prompts: Sequence[str], rows: Sequence[tuple[str, str, ClassAccuracy]]
+) -> dict[str, Any]:
     return {
         "set": labelled.name,
         "images": len(labelled.files),

@@ -10,42 +10,42 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Ahead(Generic[_T]):
+class PrefetchQueue(Generic[_T]):
     """A bounded queue of the items of an iterable, filled by a thread. Close it, or use it in a `with` statement."""
 
     def __init__(
-        self, items: Iterable[_T], room: int, weigh: Callable[[_T], int] = lambda _: 0, most_weight: int = 1 << 28
+        self, items: Iterable[_T], max_items: int, size_of: Callable[[_T], int] = lambda _: 0, max_size: int = 1 << 28
     ) -> None:
         """Start the thread.
 
         Args:
             items: Iterated in the thread.
-            room: Maximum number of items in the queue.
-            weigh: Returns the size of an item.
-            most_weight: Maximum total size of the items in the queue. A larger item is queued alone.
+            max_items: Maximum number of items in the queue.
+            size_of: Returns the size of an item.
+            max_size: Maximum total size of the items in the queue. A larger item is queued alone.
         """
-        self._room, self._weigh, self._most_weight = room, weigh, most_weight
+        self._room, self._weigh, self._most_weight = max_items, size_of, max_size
         self._ahead: deque[tuple[_T, int]] = deque()
         self._weight = 0
         self._over = self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, args=(iter(items),), name="listing", daemon=True)
+        self._thread = threading.Thread(target=self._fill_queue, args=(iter(items),), name="listing", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Ahead[_T]:
+    def __enter__(self) -> PrefetchQueue[_T]:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether the queue is empty and the iterable has ended."""
         with self._changed:
             return self._over and not self._ahead
 
-    def check(self) -> None:
+    def raise_error(self) -> None:
         """Raise the exception that ended the iterable, if one did.
 
         Everything listed before it can be taken first.
@@ -57,7 +57,7 @@ class Ahead(Generic[_T]):
             raise self._error
 
     def take(self, most: int, wait_s: float = 0.0) -> list[_T]:
-        """Take up to `most` items from the queue, waiting up to `wait_s` seconds for the first one."""
+        """Take up to `most` items from the queue, waiting up to `compute_retry_delay_s` seconds for the first one."""
         with self._changed:
             if wait_s:
                 self._changed.wait_for(lambda: self._ahead or self._over, wait_s)
@@ -66,7 +66,7 @@ class Ahead(Generic[_T]):
             self._changed.notify_all()
         return [item for item, _ in taken]
 
-    def wait_for(self, count: int, timeout_s: float) -> tuple[int, bool]:
+    def wait_for_items(self, count: int, timeout_s: float) -> tuple[int, bool]:
         """Wait for items and return how many are in the queue and whether the iterable has ended.
 
         Returns when `count` items are in the queue, when the queue is full, when the iterable has ended, or when `timeout_s`
@@ -86,7 +86,7 @@ class Ahead(Generic[_T]):
     def _is_full(self) -> bool:
         return bool(self._ahead) and (len(self._ahead) >= self._room or self._weight >= self._most_weight)
 
-    def _run(self, items: Iterator[_T]) -> None:
+    def _fill_queue(self, items: Iterator[_T]) -> None:
         try:
             for item in items:
                 weight = self._weigh(item)

@@ -13,32 +13,32 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-from stair_es.cluster.documents import ImageFacts
-from stair_es.cluster.ledger import Stored
-from stair_es.sources.decode import Decoded
-from stair_es.sources.item import Item, Unlisted
-from stair_es.sources.values import weigh
-from stair_es.sources.web.fetch import UrlAt
+from stair_es.cluster.documents import ImageMetadata
+from stair_es.cluster.ledger import StoredVersion
+from stair_es.sources.decode import DecodedImage
+from stair_es.sources.item import ListingFailure, SourceItem
+from stair_es.sources.values import estimate_json_bytes
+from stair_es.sources.web.fetch import UrlLocator
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from stair_es.types import Json
 
-Kind: TypeAlias = Literal["written", "unchanged", "dead"]
-Stage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "encode", "write"]
-STAGES: tuple[Stage, ...] = ("check", "read", "decode", "enrich", "encode", "write")
+OutcomeKind: TypeAlias = Literal["written", "unchanged", "dead"]
+IngestStage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "encode", "write"]
+STAGES: tuple[IngestStage, ...] = ("check", "read", "decode", "enrich", "encode", "write")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Pending:
     """An image after `check`: new, changed, or undecidable without its bytes."""
 
-    item: Item
-    stored: Stored | None = None
+    item: SourceItem
+    stored: StoredVersion | None = None
     """Its document in the sink, if there is one."""
-    waited_for: str = ""
+    deferral_key: str = ""
     """The key under which it was deferred, if it was: its host, or its own URI."""
-    refused_after: int | None = None
+    answers_when_refused: int | None = None
     """How many images its host had served when this one was last refused; None if it never was."""
 
 
@@ -46,28 +46,28 @@ class Wanted:
 class Deferred:
     """An image after `read` whose host asks to wait: it is fetched later."""
 
-    item: Item
+    item: SourceItem
     host: str
     wait_s: float
     reason: str
-    asked: bool = True
+    was_requested: bool = True
     """Whether this image was requested itself; otherwise another image of its host was refused."""
 
 
 @dataclass(frozen=True)
-class Touched:
+class VersionChanged:
     """An image after `read` with unchanged bytes, although the store reports another version."""
 
-    item: Item
+    item: SourceItem
     id: str
     version: str
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Fetched:
     """An image after `read`: new or changed bytes."""
 
-    item: Item
+    item: SourceItem
     id: str
     """`_id` of its document."""
     data: bytes
@@ -77,11 +77,11 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Ready:
+class Prepared:
     """An image after `decode` and `enrich`: pixels."""
 
-    loaded: Loaded
-    decoded: Decoded
+    fetched: Fetched
+    decoded: DecodedImage
     fields: Mapping[str, Json]
 
 
@@ -89,10 +89,10 @@ class Ready:
 class Encoded:
     """An image after `encode`: token weights."""
 
-    item: Item
+    item: SourceItem
     id: str
     vector: SparseVector
-    facts: ImageFacts
+    facts: ImageMetadata
     fields: Mapping[str, Json]
     fingerprint: str
 
@@ -101,15 +101,15 @@ class Encoded:
 class Outcome:
     """The final outcome of one image."""
 
-    item: Item
-    kind: Kind
-    stage: Stage
+    item: SourceItem
+    kind: OutcomeKind
+    stage: IngestStage
     reason: str = ""
     id: str = ""
     """`_id` of its document, if it has one."""
 
 
-State: TypeAlias = "Item | Wanted | Deferred | Touched | Loaded | Ready | Encoded | Outcome"
+ImageState: TypeAlias = "SourceItem | Pending | Deferred | VersionChanged | Fetched | Prepared | Encoded | Outcome"
 _S = TypeVar("_S")
 
 
@@ -117,25 +117,25 @@ _S = TypeVar("_S")
 class Batch:
     """A group of images on its way through the stages, with the time that each stage spent on it."""
 
-    images: list[State]
-    seconds: dict[Stage, float] = field(default_factory=dict)
-    began_ns: dict[Stage, int] = field(default_factory=dict)
+    images: list[ImageState]
+    seconds: dict[IngestStage, float] = field(default_factory=dict)
+    began_ns: dict[IngestStage, int] = field(default_factory=dict)
     """Start of each stage in nanoseconds since 1970, by the clock of the worker."""
 
-    def outcomes(self) -> list[Outcome]:
+    def get_outcomes(self) -> list[Outcome]:
         """Return the outcomes of the images: one each, after the last stage."""
-        return self.only(Outcome)
+        return self.select_state(Outcome)
 
-    def only(self, kind: type[_S]) -> list[_S]:
+    def select_state(self, kind: type[_S]) -> list[_S]:
         """Return the images in one state."""
         return [image for image in self.images if isinstance(image, kind)]
 
-    def of(self, kind: type[_S]) -> list[tuple[int, _S]]:
+    def enumerate_state(self, kind: type[_S]) -> list[tuple[int, _S]]:
         """Return the images in one state, with their positions in the batch."""
         return [(i, image) for i, image in enumerate(self.images) if isinstance(image, kind)]
 
     @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
+    def time_stage(self, stage: IngestStage) -> Iterator[None]:
         """Add the time spent in the `with` block to the stage's seconds."""
         self.began_ns.setdefault(stage, time.time_ns())
         start = time.perf_counter()
@@ -145,26 +145,30 @@ class Batch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def bytes_of(listed: Item | Unlisted) -> int:
+def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
     """Return the approximate size of a listed image before it is fetched: fields, names, and bytes that were listed."""
-    if isinstance(listed, Unlisted):
+    if isinstance(listed, ListingFailure):
         return len(listed.uri) + len(listed.reason)
-    place = getattr(listed.place, "__dict__", {}).values()
-    return weigh(listed.fields) + len(listed.uri) + sum(len(value) for value in place if isinstance(value, (str, bytes)))
+    place = getattr(listed.locator, "__dict__", {}).values()
+    return (
+        estimate_json_bytes(listed.fields)
+        + len(listed.uri)
+        + sum(len(value) for value in place if isinstance(value, (str, bytes)))
+    )
 
 
-def host_of(item: Item) -> str:
+def get_item_host(item: SourceItem) -> str:
     """Return the host that an image is fetched from; "" for an image without a URL."""
-    return item.place.host if isinstance(item.place, UrlAt) else ""
+    return item.locator.host if isinstance(item.locator, UrlLocator) else ""
 
 
-def now() -> str:
+def get_timestamp() -> str:
     """Return the current time in the format of the field `ingested_at`; a resync compares these strings."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def item_of(state: State) -> Item:
+def get_image_item(state: ImageState) -> SourceItem:
     """Return the item of an image in any state."""
-    if isinstance(state, Item):
+    if isinstance(state, SourceItem):
         return state
-    return state.loaded.item if isinstance(state, Ready) else state.item
+    return state.fetched.item if isinstance(state, Prepared) else state.item

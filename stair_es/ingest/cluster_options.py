@@ -8,32 +8,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.words_index import WordsState, delete_all, look, make, words_name
-from stair_es.cluster.words_read import check_mapping
-from stair_es.config import KEEP
+from stair_es.cluster.words_index import (
+    TokenIndexState,
+    create_token_index,
+    delete_token_indices,
+    get_token_index_state,
+    make_token_index_name,
+)
+from stair_es.cluster.words_read import check_pageable_mapping
+from stair_es.config import DEFAULT_RETAINED_INDICES
 from stair_es.errors import UsageError
-from stair_es.ingest.sink import Say, WordsPlan
+from stair_es.ingest.sink import Say, TokenIndexPlan
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-Swap = Literal["auto", "always", "never"]
+SwapMode = Literal["auto", "always", "never"]
 _YES_NO = ("yes", "no")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
+class ClusterSinkOptions:
     """Options of the built-in sink; see `cluster_sink`."""
 
-    keep: int = KEEP
-    swap: Swap = "auto"
+    keep: int = DEFAULT_RETAINED_INDICES
+    swap: SwapMode = "auto"
     relax_replicas: bool = False
     mapping: Path | None = None
     words_index: bool | None = None
     """None to keep what the index has."""
 
     @classmethod
-    def of(cls, given: Mapping[str, str]) -> ClusterOptions:
+    def from_mapping(cls, given: Mapping[str, str]) -> ClusterSinkOptions:
         """Parse the options of a plan.
 
         Raises:
@@ -42,17 +48,21 @@ class ClusterOptions:
         unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping", "words_index"}
         if unknown:
             raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
-        keep, swap, relax = given.get("keep", str(KEEP)), given.get("swap", "auto"), given.get("relax_replicas", "no")
+        keep, swap, relax = (
+            given.get("keep", str(DEFAULT_RETAINED_INDICES)),
+            given.get("swap", "auto"),
+            given.get("relax_replicas", "no"),
+        )
         words = given.get("words_index")
-        if not keep.isdecimal() or swap not in get_args(Swap) or relax not in _YES_NO or words not in (None, *_YES_NO):
+        if not keep.isdecimal() or swap not in get_args(SwapMode) or relax not in _YES_NO or words not in (None, *_YES_NO):
             has = f"keep={keep}, swap={swap}, relax_replicas={relax}" + (f", words_index={words}" if words else "")
             raise UsageError(
                 f"invalid options of the sink 'cluster': {has}",
-                f"keep is a number, swap one of {', '.join(get_args(Swap))}, relax_replicas and words_index yes or no.",
+                f"keep is a number, swap one of {', '.join(get_args(SwapMode))}, relax_replicas and words_index yes or no.",
             )
         return cls(
             keep=int(keep),
-            swap=cast(Swap, swap),
+            swap=cast(SwapMode, swap),
             relax_replicas=relax == "yes",
             mapping=Path(given["mapping"]) if given.get("mapping") else None,
             words_index=None if words is None else words == "yes",
@@ -60,56 +70,58 @@ class ClusterOptions:
 
 
 @dataclass(frozen=True)
-class Wish:
+class TokenIndexRequest:
     """The requested and the present state of the token index."""
 
-    asked: bool | None
+    requested: bool | None
     """None to keep what the index has."""
-    state: WordsState
+    state: TokenIndexState
 
     @property
-    def on(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether there is a token index after the run."""
-        return self.state.on if self.asked is None else self.asked
+        return self.state.is_enabled if self.requested is None else self.requested
 
-    def plan(self, index: str | None) -> WordsPlan | None:
+    def plan_changes(self, index: str | None) -> TokenIndexPlan | None:
         """Return the change to the token index of `index`, which is None if the index doesn't exist yet."""
-        name = words_name(index) if index else None
-        there = name in self.state.of
-        if self.on:
-            return WordsPlan(index=name, would="update" if there else "create")
-        return WordsPlan(index=name if there else None, would="delete") if self.state.on else None
+        name = make_token_index_name(index) if index else None
+        there = name in self.state.indices
+        if self.is_enabled:
+            return TokenIndexPlan(index=name, would="update" if there else "create")
+        return TokenIndexPlan(index=name if there else None, would="delete") if self.state.is_enabled else None
 
 
-def wish(client: OpenSearch, connection: Connection, alias: str, asked: bool | None, properties: Mapping[str, Any]) -> Wish:
+def resolve_token_index(
+    client: OpenSearch, connection: Connection, alias: str, requested: bool | None, properties: Mapping[str, Any]
+) -> TokenIndexRequest:
     """Compare the requested with the present state of the token index, without changing anything.
 
     Args:
         client: Client of the cluster.
         connection: Connection of the client.
         alias: Alias of the index.
-        asked: Whether to have a token index; None to keep what the index has.
+        requested: Whether to have a token index; None to keep what the index has.
         properties: Mapping of the image fields.
 
     Raises:
         IndexMismatch: If the name of the token index is taken, or the fields conflict with its mapping.
     """
-    made = Wish(asked, look(client, connection, alias))
-    if made.on:
-        made.state.check()
-        check_mapping(properties, "the mapping")
+    made = TokenIndexRequest(requested, get_token_index_state(client, connection, alias))
+    if made.is_enabled:
+        made.state.check_alias_available()
+        check_pageable_mapping(properties, "the mapping")
     return made
 
 
-def begin(client: OpenSearch, connection: Connection, index: str, wished: Wish, say: Say) -> None:
+def prepare_token_index(client: OpenSearch, connection: Connection, index: str, request: TokenIndexRequest, say: Say) -> None:
     """Create the missing token index, or delete all token indices of the alias if none is requested.
 
     Raises:
         IndexMismatch: If the name is taken by another index.
     """
-    alias = wished.state.alias
-    if wished.on:
-        if words_name(index) not in wished.state.of and make(client, connection, alias, index):
-            say(f"new token index: {words_name(index)}")
-    elif wished.state.on:
-        say(f"token index deleted: {', '.join(delete_all(client, connection, alias))}")
+    alias = request.state.alias
+    if request.is_enabled:
+        if make_token_index_name(index) not in request.state.indices and create_token_index(client, connection, alias, index):
+            say(f"new token index: {make_token_index_name(index)}")
+    elif request.state.is_enabled:
+        say(f"token index deleted: {', '.join(delete_token_indices(client, connection, alias))}")

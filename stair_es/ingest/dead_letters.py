@@ -15,22 +15,22 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.errors import IngestError, SourceError, StairError, UsageError
-from stair_es.folders import make_private
-from stair_es.ingest.batch import Outcome, now
+from stair_es.folders import make_private_folder
+from stair_es.ingest.batch import Outcome, get_timestamp
 from stair_es.sources import places
-from stair_es.sources.item import Item, SourceOptions, Unlisted
+from stair_es.sources.item import ListingFailure, SourceItem, SourceOptions
 
 _SIGNS = frozenset({"uri", "source", "stage", "reason", "place"})
 _FOLDER = "dead-letters"
 _LONGEST_LINE = 16 * 1024 * 1024
 
 
-def default_path(alias: str) -> Path:
+def default_dead_letters_path(alias: str) -> Path:
     """Return the default path of the dead letters of a run into `alias` that starts now."""
     at = datetime.now(timezone.utc)
-    return Home.from_env().path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
+    return DataDir.from_env().path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
 
 
 class DeadLetters:
@@ -51,35 +51,35 @@ class DeadLetters:
         self.count = 0
         self._file: IO[str] | None = None
 
-    def check(self) -> None:
+    def check_writable(self) -> None:
         """Create the folder and check that the file is writable. The letters of an earlier run stay.
 
         Raises:
             IngestError: If it is not writable, or holds something other than dead letters.
         """
-        self._check_place(remove=False)
+        self._check_path(remove=False)
 
-    def prepare(self) -> None:
+    def prepare_file(self) -> None:
         """Remove the letters of an earlier run, after the checks of `check_writable`.
 
         Raises:
             IngestError: If the file is not writable, holds something else, or is being written by another run.
         """
-        self._check_place(remove=True)
+        self._check_path(remove=True)
 
-    def _check_place(self, *, remove: bool) -> None:
+    def _check_path(self, *, remove: bool) -> None:
         try:
-            if self._is_special():
+            if self._is_device():
                 return
-            if self.path.is_file() and not _is_letters(self.path):
+            if self.path.is_file() and not _is_dead_letter_file(self.path):
                 raise IngestError(f"{self.path} contains something other than dead letters", "Name another --dead-letters FILE.")
-            if self.path.parent == Home.from_env().path / _FOLDER:
-                make_private(self.path.parent)  # it contains captions and file names
+            if self.path.parent == DataDir.from_env().path / _FOLDER:
+                make_private_folder(self.path.parent)  # it contains captions and file names
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = not os.path.lexists(self.path)
             if not (new or self.path.exists()):  # a dangling link: writing through it would create a file elsewhere
                 return self.path.unlink() if remove else None
-            with self._open_held() as file:
+            with self._open_locked() as file:
                 alone = _lock_file(file, alone=True)
                 if remove and not alone:
                     raise IngestError(
@@ -89,9 +89,9 @@ class DeadLetters:
                 if alone and (new or remove):
                     self.path.unlink(missing_ok=True)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._build_write_error(error) from error
 
-    def _is_special(self) -> bool:
+    def _is_device(self) -> bool:
         """Return whether the path is a device or a pipe: then there is nothing to check or remove."""
         return self.path.exists() and not self.path.is_file() and not self.path.is_dir()
 
@@ -107,24 +107,24 @@ class DeadLetters:
             "source": item.source,
             "stage": outcome.stage,
             "reason": outcome.reason,
-            "at": now(),
+            "at": get_timestamp(),
             "index": self.alias,
-            "place": item.place.to_json(),
+            "place": item.locator.to_json(),
             "version": item.version,
             "fields": dict(item.fields),
         }
         try:
             if self._file is None:
-                self._file = self._open_held()
+                self._file = self._open_locked()
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
             with suppress(IngestError):  # closing tries to write the same line
                 self.close()
-            raise self._unwritable(error) from error
+            raise self._build_write_error(error) from error
         self.count += 1
 
-    def _open_held(self) -> IO[str]:
+    def _open_locked(self) -> IO[str]:
         """Open the file for appending with a shared lock, so that no other run removes it."""
         while True:
             file = _open_to_append(self.path)
@@ -132,7 +132,7 @@ class DeadLetters:
                 return file
             file.close()  # removed between opening and locking: letters in it would be lost
 
-    def _unwritable(self, error: OSError) -> IngestError:
+    def _build_write_error(self, error: OSError) -> IngestError:
         return IngestError(
             f"can't write dead letters to {self.path}: {error.strerror or error}",
             "Free some space or fix the folder's permissions there, or name another file: --dead-letters FILE",
@@ -149,7 +149,7 @@ class DeadLetters:
             try:
                 file.close()
             except OSError as error:
-                raise self._unwritable(error) from error
+                raise self._build_write_error(error) from error
 
 
 def read_alias(path: Path) -> str | None:
@@ -182,15 +182,15 @@ def _lock_file(file: IO[str], *, alone: bool) -> bool:
 
 
 def _open_to_append(path: Path) -> IO[str]:
-    return open(path, "a", encoding="utf-8", opener=_private)
+    return open(path, "a", encoding="utf-8", opener=_open_private)
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     """Open a file readable by the user only: locators may be signed URLs."""
     return os.open(path, flags, 0o600)
 
 
-def _is_letters(path: Path) -> bool:
+def _is_dead_letter_file(path: Path) -> bool:
     """Return whether the file is empty or begins with a dead letter; any other file must not be overwritten."""
     with path.open("rb") as file:
         line = file.readline(_LONGEST_LINE).strip()
@@ -201,7 +201,7 @@ def _is_letters(path: Path) -> bool:
     return isinstance(letter, dict) and letter.keys() >= _SIGNS
 
 
-class _Letters:
+class _DeadLetterSource:
     """The images of a dead-letter file, to be retried under their original source."""
 
     def __init__(self, path: Path) -> None:
@@ -209,39 +209,39 @@ class _Letters:
         self.uri = path.absolute().as_uri()
         self.ignored: Mapping[str, int] = {}
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         try:
             with self._path.open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
-                        yield self._item(number, line)
+                        yield self._parse_line(number, line)
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(
                 f"can't read dead letters from {self._path}: {error}", "Name a dead-letter file as written by an ingest."
             ) from error
 
-    def _item(self, number: int, line: str) -> Item | Unlisted:
+    def _parse_line(self, number: int, line: str) -> SourceItem | ListingFailure:
         try:
             letter = json.loads(line)
             uri, source, place = letter["uri"], letter["source"], letter["place"]
             if place is None:
-                return Unlisted(uri, source, "its bytes can only be read from its source: ingest that source again")
-            return Item(uri, source, places.from_json(place), letter.get("version"), letter.get("fields") or {})
+                return ListingFailure(uri, source, "its bytes can only be read from its source: ingest that source again")
+            return SourceItem(uri, source, places.restore_locator(place), letter.get("version"), letter.get("fields") or {})
         except (ValueError, KeyError, TypeError, AttributeError, StairError) as error:
-            return Unlisted(f"{self.uri}#{number}", self.uri, f"not a dead letter: {type(error).__name__}: {error}")
+            return ListingFailure(f"{self.uri}#{number}", self.uri, f"not a dead letter: {type(error).__name__}: {error}")
 
 
-class Kind:
+class DeadLettersKind:
     """The source kind `dead-letters`. It is requested by name (`ingest --retry`), never detected."""
 
     name = "dead-letters"
     description = "the failed images of an earlier run (`ingest --retry FILE`)"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return False: the kind is never detected from an argument."""
         return False
 
-    def open(self, argument: str, options: SourceOptions) -> _Letters:
+    def open(self, argument: str, options: SourceOptions) -> _DeadLetterSource:
         """Open a dead-letter file as a source.
 
         Raises:
@@ -250,9 +250,9 @@ class Kind:
         path = Path(argument)
         if not path.is_file():
             raise UsageError(f"no dead-letter file {argument!r}", "The run that wrote it printed its name.")
-        if not _is_letters(path):
+        if not _is_dead_letter_file(path):
             raise UsageError(f"{argument!r} contains no dead letters", "The run that wrote them printed the name of the file.")
-        return _Letters(path)
+        return _DeadLetterSource(path)
 
 
-KIND = Kind()
+KIND = DeadLettersKind()

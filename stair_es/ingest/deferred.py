@@ -14,15 +14,15 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
-from stair_es.ingest.batch import Deferred, Outcome, State, Wanted, bytes_of, host_of
+from stair_es.ingest.batch import Deferred, ImageState, Outcome, Pending, estimate_listed_bytes, get_item_host
 
-MAX_IMAGES = 20_000
+MAX_DEFERRED_IMAGES = 20_000
 """Maximum number of deferred images; above it no further images are taken from the sources."""
-MAX_BYTES = 128 * 1024 * 1024
+MAX_DEFERRED_BYTES = 128 * 1024 * 1024
 """Maximum total size of deferred images: an image can have long URLs, and a megabyte of fields."""
 MAX_REFUSALS = 20
 """Number of refusals in a row after which a host without patience left is given up."""
-RESTORED_S = 10.0
+RESTORED_PATIENCE_S = 10.0
 """Patience that each answer restores, in seconds: a rate-limited host is waited for as long as it keeps serving images."""
 _LEAST_REST_S = 1.0
 _PORTION = 16
@@ -34,7 +34,7 @@ class _Host:
     """A host, or one image of it that waits alone."""
 
     name: str
-    images: deque[Wanted] = field(default_factory=deque)
+    images: deque[Pending] = field(default_factory=deque)
     rests_until: float = 0.0
     rests: int = 0
     """Consecutive rests without an answer."""
@@ -68,65 +68,65 @@ class DeferredImages:
     @property
     def is_full(self) -> bool:
         """Whether no more images should be taken from the sources."""
-        return self._images >= MAX_IMAGES or self._bytes >= MAX_BYTES
+        return self._images >= MAX_DEFERRED_IMAGES or self._bytes >= MAX_DEFERRED_BYTES
 
-    def admit(self, image: Wanted) -> Wanted | Outcome | None:
+    def route_image(self, image: Pending) -> Pending | Outcome | None:
         """Return the image if it can be fetched now, None if it was deferred, or its outcome if its host is given up."""
-        name = host_of(image.item) if self._hosts else ""
+        name = get_item_host(image.item) if self._hosts else ""
         host = self._hosts.get(name) if name else None
         if host is None or host.rests_until <= self._clock():
             return image
         if host.given_up:
             return Outcome(image.item, "dead", "read", host.given_up)
-        self._keep(host, image)
+        self._keep_image(host, image)
         return None
 
-    def defer(self, image: Wanted, state: Deferred) -> list[Outcome]:
+    def add_deferred(self, image: Pending, state: Deferred) -> list[Outcome]:
         """Defer a refused image; return the outcomes, of this and other images of its host, if it isn't waited for."""
-        name = self._name_of(image, state)
+        name = self._get_key(image, state)
         host = self._hosts.get(name)
         if host is None:
-            self._forget()
+            self._forget_hosts()
             host = self._hosts[name] = _Host(state.host)
-        if state.asked:
-            image = replace(image, refused_after=host.answers)
+        if state.was_requested:
+            image = replace(image, answers_when_refused=host.answers)
         now = self._clock()
         if host.given_up and host.rests_until > now:
             return [Outcome(image.item, "dead", "read", host.given_up)]
         left_s = self._patience_s - host.waited_s
-        if host.rests_until > now or not state.asked:  # the rest was already started by another worker or image
-            self._keep(host, image)
+        if host.rests_until > now or not state.was_requested:  # the rest was already started by another worker or image
+            self._keep_image(host, image)
             return []
         if left_s < _LEAST_REST_S:
-            return self._refuse(host, image, state, now)
+            return self._fail_refused(host, image, state, now)
         rest_s = min(max(state.wait_s, 2.0**host.rests), left_s)
         host.rests_until, host.rests = now + rest_s, host.rests + 1
         host.waited_s, host.refusals, host.given_up = host.waited_s + rest_s, 0, ""
-        self._keep(host, image)
+        self._keep_image(host, image)
         return []
 
-    def observe(self, image: Wanted, state: State) -> None:
+    def observe_result(self, image: Pending, state: ImageState) -> None:
         """Record that an image was fetched: its host answers, unless the fetch failed."""
         if not self._hosts or (isinstance(state, Outcome) and state.kind == "dead" and state.stage == "read"):
             return
-        for name in {image.waited_for, host_of(image.item)} - {""}:
+        for name in {image.deferral_key, get_item_host(image.item)} - {""}:
             host = self._hosts.get(name)
             if host is not None:
                 host.rests = host.refusals = 0
                 host.answers += 1
-                host.waited_s = max(0.0, host.waited_s - RESTORED_S)
+                host.waited_s = max(0.0, host.waited_s - RESTORED_PATIENCE_S)
         self._hosts.pop(image.item.uri, None)
 
-    def take_due(self, most: int) -> list[Wanted]:
+    def take_due(self, most: int) -> list[Pending]:
         """Take up to `most` images whose host has rested."""
         now = self._clock()
         if now < self._next_due:
             return []
-        due: list[Wanted] = []
+        due: list[Pending] = []
         for name, host in self._hosts.items():
             if host.rests_until <= now:
                 count = min(len(host.images), _PORTION, most - len(due))
-                due += [replace(host.images.popleft(), waited_for=name) for _ in range(count)]
+                due += [replace(host.images.popleft(), deferral_key=name) for _ in range(count)]
         self._release_images(due)
         self._next_due = min((host.rests_until for host in self._hosts.values() if host.images), default=math.inf)
         return due
@@ -136,7 +136,7 @@ class DeferredImages:
         """Seconds until images are due; None if none is deferred."""
         return max(0.0, self._next_due - self._clock()) if self._images else None
 
-    def describe(self) -> str:
+    def describe_waiting(self) -> str:
         """Return a message about the hosts that are waited for; "" if there are none."""
         now = self._clock()
         resting = [host for host in self._hosts.values() if host.images and host.rests_until > now]
@@ -148,38 +148,42 @@ class DeferredImages:
         urls = f"{len(most.images):,} URL{'s' if len(most.images) > 1 else ''}"
         return f"waiting {math.ceil(most.rests_until - now)} s for {most.name} ({urls}){more}"
 
-    def _name_of(self, image: Wanted, state: Deferred) -> str:
+    def _get_key(self, image: Pending, state: Deferred) -> str:
         """Return the key that an image is deferred under: its host, or its own URI if it waits alone."""
         host = self._hosts.get(state.host)
-        given_meanwhile = host is not None and image.refused_after is not None and host.answers > image.refused_after
-        alone = state.asked and (image.waited_for == image.item.uri or given_meanwhile)
+        given_meanwhile = (
+            host is not None and image.answers_when_refused is not None and host.answers > image.answers_when_refused
+        )
+        alone = state.was_requested and (image.deferral_key == image.item.uri or given_meanwhile)
         return image.item.uri if alone else state.host
 
-    def _keep(self, host: _Host, image: Wanted) -> None:
+    def _keep_image(self, host: _Host, image: Pending) -> None:
         host.images.append(image)
         self._images += 1
-        self._bytes += bytes_of(image.item)
+        self._bytes += estimate_listed_bytes(image.item)
         self._next_due = min(self._next_due, host.rests_until)
 
-    def _release_images(self, images: Collection[Wanted]) -> None:
+    def _release_images(self, images: Collection[Pending]) -> None:
         """Subtract images that are no longer deferred from the totals."""
         self._images -= len(images)
-        self._bytes -= sum(bytes_of(image.item) for image in images)
+        self._bytes -= sum(estimate_listed_bytes(image.item) for image in images)
 
-    def _refuse(self, host: _Host, image: Wanted, state: Deferred, now: float) -> list[Outcome]:
+    def _fail_refused(self, host: _Host, image: Pending, state: Deferred, now: float) -> list[Outcome]:
         waited = f"after {host.waited_s:.0f} s of waiting for the host"
         host.refusals += 1
         self._hosts.pop(image.item.uri, None)
         failed = [Outcome(image.item, "dead", "read", f"{state.reason}, {waited}")]
         if host.refusals >= MAX_REFUSALS:
-            host.given_up = f"{host.name}: not requested, since {host.refusals} others got {_status_of(state.reason)} {waited}"
+            host.given_up = (
+                f"{host.name}: not requested, since {host.refusals} others got {_extract_status(state.reason)} {waited}"
+            )
             failed += [Outcome(left.item, "dead", "read", host.given_up) for left in host.images]
             self._release_images(host.images)
             host.images.clear()
             host.rests_until, host.waited_s, host.refusals, host.rests = now + self._patience_s, 0.0, 0, 0
         return failed
 
-    def _forget(self) -> None:
+    def _forget_hosts(self) -> None:
         """Drop hosts that have no images and haven't rested lately: lists can name millions of hosts."""
         if len(self._hosts) < _MANY_HOSTS:
             return
@@ -187,5 +191,5 @@ class DeferredImages:
         self._hosts = {name: host for name, host in self._hosts.items() if host.images or host.rests_until > since}
 
 
-def _status_of(reason: str) -> str:
+def _extract_status(reason: str) -> str:
     return reason.partition(": ")[2].partition(",")[0] or reason

@@ -8,22 +8,22 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from stair_es.cluster.connect import Connection
-from stair_es.ingest.batch import Batch, Outcome, Wanted, now
+from stair_es.ingest.batch import Batch, Outcome, Pending, get_timestamp
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.options import IngestOptions, job_of, plan, sink_kind
-from stair_es.ingest.parts import in_parts
-from stair_es.ingest.resync import gone
-from stair_es.ingest.sink import HasWords, Say, WordsPlan
-from stair_es.ingest.stages import Job, check_batch
-from stair_es.ingest.streams import Streams
-from stair_es.sources.item import Item, Source
+from stair_es.ingest.options import IngestOptions, build_sink_plan, build_worker_config, load_sink_kind
+from stair_es.ingest.parts import batched
+from stair_es.ingest.resync import find_stale_documents
+from stair_es.ingest.sink import HasTokenIndex, Say, TokenIndexPlan
+from stair_es.ingest.stages import WorkerConfig, check_batch
+from stair_es.ingest.streams import SourceStream
+from stair_es.sources.item import Source, SourceItem
 
 _PART = 256
 Verdict: TypeAlias = Literal["new", "changed", "unchanged", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DryRun:
+class DryRunReport:
     """The images of the sources, by what a run would do with them."""
 
     seen: int
@@ -41,7 +41,7 @@ class DryRun:
     """The images of those documents."""
     index: str | None
     """The index to write into; None for a new one."""
-    words_index: WordsPlan | None = None
+    words_index: TokenIndexPlan | None = None
     """Changes to the token index, if there are any."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -49,27 +49,29 @@ class DryRun:
         return {"dry_run": True, **asdict(self)}
 
 
-def dry_run(sources: Sequence[Source], connection: Connection | None, options: IngestOptions, *, say: Say) -> DryRun:
+def simulate_ingest(
+    sources: Sequence[Source], connection: Connection | None, options: IngestOptions, *, say: Say
+) -> DryRunReport:
     """Simulate an ingest with the same arguments.
 
     Raises:
         StairError: If a source or the sink can't be used.
     """
-    kind, asked = sink_kind(options), plan(options, connection, now())
-    session = kind.peek(asked)
-    job = job_of(options, session) if session else None
-    counts, streams = Counter[str](), Streams(sources)
+    kind, asked = load_sink_kind(options), build_sink_plan(options, connection, get_timestamp())
+    session = kind.open_readonly(asked)
+    job = build_worker_config(options, session) if session else None
+    counts, streams = Counter[str](), SourceStream(sources)
     with Manifest() as manifest:
-        for part in in_parts(streams, _PART):
-            fresh = [found for found in part if manifest.add(found.uri, found.source)]
-            items = [found for found in fresh if isinstance(found, Item)]
+        for part in batched(streams, _PART):
+            fresh = [found for found in part if manifest.add_image(found.uri, found.source)]
+            items = [found for found in fresh if isinstance(found, SourceItem)]
             counts["unlisted"] += len(fresh) - len(items)
-            counts.update(_verdicts(items, job))
-        found = gone(session, manifest, streams, say, by_content=False) if session and options.resync else ()
+            counts.update(_classify_images(items, job))
+        found = find_stale_documents(session, manifest, streams, say, by_content=False) if session and options.resync else ()
         removed = tuple(one.uri for one in found if one.found_at is None)
         if left_out := streams.describe_left_out():
             say(left_out)
-        return DryRun(
+        return DryRunReport(
             seen=len(manifest),
             new=counts["new"],
             changed=counts["changed"],
@@ -79,17 +81,21 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
             gone=len(removed),
             gone_uris=removed,
             index=session.index if session else None,
-            words_index=kind.words(asked) if isinstance(kind, HasWords) else None,
+            words_index=kind.plan_token_index(asked) if isinstance(kind, HasTokenIndex) else None,
         )
 
 
-def _verdicts(items: list[Item], job: Job | None) -> list[Verdict]:
+def _classify_images(items: list[SourceItem], job: WorkerConfig | None) -> list[Verdict]:
     if job is None or job.fresh:
         return ["new"] * len(items)
-    return [_verdict(state, job) for state in check_batch(Batch(list(items)), job).images if isinstance(state, (Outcome, Wanted))]
+    return [
+        _classify_image(state, job)
+        for state in check_batch(Batch(list(items)), job).images
+        if isinstance(state, (Outcome, Pending))
+    ]
 
 
-def _verdict(state: Outcome | Wanted, job: Job) -> Verdict:
+def _classify_image(state: Outcome | Pending, job: WorkerConfig) -> Verdict:
     if isinstance(state, Outcome):
         return "unchanged"
     if state.stored is None:

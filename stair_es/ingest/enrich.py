@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class EnricherInput:
     """One image as passed to an enricher."""
 
     uri: str
@@ -50,7 +50,7 @@ class Enricher(Protocol):
     def version(self) -> str:
         """Part of each fingerprint: documents are rebuilt when it changes."""
 
-    def enrich(self, images: Sequence[Candidate]) -> Sequence[Enrichment]:
+    def enrich(self, images: Sequence[EnricherInput]) -> Sequence[Enrichment]:
         """Return one enrichment per image, in order. An exception for a single image marks that image as failed."""
 
 
@@ -83,25 +83,25 @@ class EnricherSpec:
         Raises:
             UsageError: If the text has another form.
         """
-        name, options = named_options("an enricher", text)
+        name, options = parse_named_options("an enricher", text)
         return cls(name, tuple(options.items()))
 
-    def kind(self) -> EnricherKind:
+    def load_kind(self) -> EnricherKind:
         """Load the enricher kind of this name.
 
         Raises:
             UsageError: If there is none.
             PluginError: If it can't be loaded.
         """
-        plugin = plugins.named("enrichers", self.name)
+        plugin = plugins.get_plugin("enrichers", self.name)
         if plugin is None:
-            known = ", ".join(plugins.names("enrichers")) or "none"
+            known = ", ".join(plugins.list_plugin_names("enrichers")) or "none"
             raise UsageError(f"unknown enricher {self.name!r}", f"Known enrichers: {known} (see stair-es plugins).")
         kind: EnricherKind = plugin.load()
         return kind
 
 
-def named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
+def parse_named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
     """Parse `NAME` or `NAME:key=value,key=value` into name and options.
 
     Args:
@@ -119,25 +119,25 @@ def named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
 
 
 @lru_cache
-def build(spec: EnricherSpec) -> Enricher:
+def get_enricher(spec: EnricherSpec) -> Enricher:
     """Return the enricher of a spec; one instance per process."""
-    return spec.kind().build(dict(spec.options))
+    return spec.load_kind().build(dict(spec.options))
 
 
-def enriched(enricher: Enricher, name: str, images: Sequence[Candidate]) -> list[Enrichment | str]:
+def run_enricher(enricher: Enricher, name: str, images: Sequence[EnricherInput]) -> list[Enrichment | str]:
     """Return one enrichment per image, or the reason of its failure.
 
     If the enricher fails for several images, each is tried alone, so that only the failing ones are lost.
     """
     try:
-        return list(_checked(enricher, name, images))
+        return list(_run_checked(enricher, name, images))
     except Exception as error:  # noqa: BLE001  third-party code: one image of a batch must not take the others with it
         if len(images) == 1:
             return [f"{name}: {type(error).__name__}: {error}"]
-    return [result for image in images for result in enriched(enricher, name, [image])]
+    return [result for image in images for result in run_enricher(enricher, name, [image])]
 
 
-def _checked(enricher: Enricher, name: str, images: Sequence[Candidate]) -> Sequence[Enrichment]:
+def _run_checked(enricher: Enricher, name: str, images: Sequence[EnricherInput]) -> Sequence[Enrichment]:
     results = enricher.enrich(images)
     if len(results) != len(images):
         raise PluginError(f"enricher {name!r} returned {len(results)} enrichments for {len(images)} images")

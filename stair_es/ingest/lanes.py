@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from typing import Protocol, TypeAlias
 
-from stair_es.cluster.bulk import Sent
+from stair_es.cluster.bulk import BulkRequestStats
 from stair_es.ingest.batch import Batch
 
-Task: TypeAlias = Hashable
+StageTask: TypeAlias = Hashable
 """A submitted task: a future, or a reference to a remote object."""
 
 
@@ -16,7 +16,7 @@ class WorkerDied(Exception):
     """The worker process of a task is gone: killed by its input, by the kernel, or with its machine."""
 
 
-class Lanes(Protocol):
+class StageExecutor(Protocol):
     """Runs the stages as tasks.
 
     A failure propagates to the tasks that depend on it, so that only the last results need to be checked.
@@ -29,22 +29,22 @@ class Lanes(Protocol):
     batch_images: int
     """Number of images per encoder batch."""
 
-    def check(self, batch: Batch) -> Task:
+    def submit_check(self, batch: Batch) -> StageTask:
         """Submit a check; its result is a `Batch`."""
 
-    def prepare(self, batch: Batch) -> Task:
+    def submit_prepare(self, batch: Batch) -> StageTask:
         """Submit a prepare; its result can only be passed to `submit_encode`."""
 
-    def encode(self, prepared: Task, encoder: int) -> Task:
+    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
         """Submit an encode of a prepare's result on encoder number `encoder` (0..encoders-1); for `submit_write` only."""
 
-    def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
+    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
         """Submit a write of the results of encodes; its result is `(batches, sent)`."""
 
-    def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+    def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
         """Wait until at least one task is done or `timeout_s` has passed; return the tasks that are done."""
 
-    def checked(self, task: Task) -> Batch:
+    def get_checked(self, task: StageTask) -> Batch:
         """Return the result of a check.
 
         Raises:
@@ -52,7 +52,7 @@ class Lanes(Protocol):
             WorkerDied: If the worker process died.
         """
 
-    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
+    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
         """Return the result of a write.
 
         Raises:

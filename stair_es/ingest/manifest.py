@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from stair_es.errors import IngestError
-from stair_es.ingest.sink import Fate
+from stair_es.ingest.sink import ImageStatus
 
 _SCHEMA = (
     "create table image (key blob primary key, id text, uri text, source text) without rowid",
@@ -43,17 +43,17 @@ class Manifest:
         try:
             file, path = tempfile.mkstemp(prefix="stair-es-manifest-", dir=folder)
         except OSError as error:
-            raise self._unwritable(error.strerror or str(error)) from error
+            raise self._build_write_error(error.strerror or str(error)) from error
         os.close(file)
         self._path = Path(path)
         try:
             with self._translate_errors():
                 self._db = sqlite3.connect(path, isolation_level=None)
-            self._set_up()
+            self._create_tables()
         finally:
-            self._unlink()  # SQLite keeps it open, and opens no other file
+            self._remove_file()  # SQLite keeps it open, and opens no other file
 
-    def _set_up(self) -> None:
+    def _create_tables(self) -> None:
         try:
             for pragma in ("journal_mode=off", "synchronous=off", f"cache_size=-{_CACHE_KIB}", "locking_mode=exclusive"):
                 self._execute(f"pragma {pragma}")
@@ -68,9 +68,9 @@ class Manifest:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._db.close()
-        self._unlink()
+        self._remove_file()
 
-    def _unlink(self) -> None:
+    def _remove_file(self) -> None:
         """Remove the file's name, if it still exists. Windows allows that only after the file was closed."""
         with suppress(FileNotFoundError, PermissionError):
             self._path.unlink()
@@ -79,7 +79,7 @@ class Manifest:
         with self._translate_errors():
             return self._db.execute(statement, values)
 
-    def _first(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401  a row
+    def _fetch_one(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401  a row
         with self._translate_errors():
             return self._db.execute(statement, values).fetchone()
 
@@ -88,30 +88,30 @@ class Manifest:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._unwritable(str(error)) from error
+            raise self._build_write_error(str(error)) from error
 
-    def _unwritable(self, why: str) -> IngestError:
+    def _build_write_error(self, why: str) -> IngestError:
         folder = self._folder or tempfile.gettempdir()
         return IngestError(
             f"can't keep the list of this run's images in a temporary file in {folder}: {why}",
             "Free some space there, or name another folder: TMPDIR=/a/folder/with/room",
         )
 
-    def add(self, uri: str, source: str) -> bool:
+    def add_image(self, uri: str, source: str) -> bool:
         """Record an image; return whether it is new to the run."""
         kept = (uri, source) if self._keep_uris else (None, None)
-        done = self._execute("insert or ignore into image values (?, null, ?, ?)", (_key(uri), *kept))
+        done = self._execute("insert or ignore into image values (?, null, ?, ?)", (_hash_uri(uri), *kept))
         return done.rowcount == 1
 
-    def fate(self, uri: str) -> Fate:
+    def get_status(self, uri: str) -> ImageStatus:
         """Return the status of an image; one without an outcome counts as taken."""
-        row = self._first("select id from image where key = ?", (_key(uri),))
+        row = self._fetch_one("select id from image where key = ?", (_hash_uri(uri),))
         return "unseen" if row is None else "dead" if row[0] == "" else "taken"
 
     def __len__(self) -> int:
-        return int(self._first("select count(*) from image")[0])
+        return int(self._fetch_one("select count(*) from image")[0])
 
-    def settle(self, outcomes: Iterable[tuple[str, str]]) -> None:
+    def record_outcomes(self, outcomes: Iterable[tuple[str, str]]) -> None:
         """Record the outcomes `(uri, _id)` of some images; `_id` is "" for an image without a document.
 
         Raises:
@@ -119,28 +119,28 @@ class Manifest:
         """
         self._execute("begin")
         for uri, id_ in outcomes:
-            done = self._execute("update image set id = ? where key = ? and id is null", (id_, _key(uri)))
+            done = self._execute("update image set id = ? where key = ? and id is null", (id_, _hash_uri(uri)))
             if done.rowcount != 1:
                 raise IngestError(f"an unexpected outcome for {uri}")
         self._execute("commit")
 
-    def unsettled(self) -> int:
+    def count_pending(self) -> int:
         """Return the number of images without an outcome."""
-        return int(self._first("select count(*) from image where id is null")[0])
+        return int(self._fetch_one("select count(*) from image where id is null")[0])
 
-    def documents(self) -> int:
+    def count_documents(self) -> int:
         """Return the number of distinct documents."""
-        return int(self._first("select count(distinct id) from image where id != ''")[0])
+        return int(self._fetch_one("select count(distinct id) from image where id != ''")[0])
 
-    def image_of(self, id_: str) -> tuple[str, str] | None:
+    def find_image(self, id_: str) -> tuple[str, str] | None:
         """Return URI and source of an image with the document `id_`; None if there is none, or URIs aren't kept."""
-        row = self._first("select uri, source from image where id = ? order by key limit 1", (id_,))
+        row = self._fetch_one("select uri, source from image where id = ? order by key limit 1", (id_,))
         return (row[0], row[1]) if row and row[0] is not None else None
 
     def has_document(self, id_: str) -> bool:
         """Return whether an image of this run has this document."""
-        return self._first("select 1 from image where id = ? limit 1", (id_,)) is not None
+        return self._fetch_one("select 1 from image where id = ? limit 1", (id_,)) is not None
 
 
-def _key(uri: str) -> bytes:
+def _hash_uri(uri: str) -> bytes:
     return hashlib.blake2b(uri.encode(errors="surrogatepass"), digest_size=16).digest()

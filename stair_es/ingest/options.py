@@ -12,25 +12,25 @@ from stair_es import plugins
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import Identity
+from stair_es.cluster.index import IndexSpec
 from stair_es.cluster.token_ids import MAX_IDS
 from stair_es.errors import ModelError, ResourceError, UsageError
-from stair_es.ingest.enrich import EnricherSpec, build
+from stair_es.ingest.enrich import EnricherSpec, get_enricher
 from stair_es.ingest.run_ray import RayOptions
-from stair_es.ingest.sink import HasPolicy, HasTokenIds, Session, SinkKind, SinkPlan
-from stair_es.ingest.stages import Job
+from stair_es.ingest.sink import HasPolicy, HasTokenIds, SinkKind, SinkPlan, SinkSession
+from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec, Vocabulary
-from stair_es.policy import WordPolicy
+from stair_es.model.encoder import ModelSpec, VocabularyProvider
+from stair_es.policy import TokenPolicy
 from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import SourceOptions
 from stair_es.types import Json
 
 Runner: TypeAlias = Literal["auto", "local", "ray"]
 
-RAY_FROM_IMAGES = 5_000
+RAY_MIN_IMAGES = 5_000
 """Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""
-PEEK_S = 5.0
+LISTING_WAIT_S = 5.0
 """How long to wait for the listing before the runner is chosen."""
 _REMEDY = "Leave --vector seismic out: `rank_features` accept any token."
 
@@ -52,7 +52,7 @@ class IngestOptions:
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     sink: str = "cluster"
     sink_options: dict[str, str] = field(default_factory=dict)
-    policy: WordPolicy | None = None
+    policy: TokenPolicy | None = None
     """Token policy of a new index; an existing index has its own."""
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
@@ -67,15 +67,15 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
         return "ray", "--ray-address is given"
     if find_spec("ray") is None:
         return "local", "Ray isn't installed"
-    if images >= RAY_FROM_IMAGES:
-        return "ray", f"{RAY_FROM_IMAGES:,} images or more"
+    if images >= RAY_MIN_IMAGES:
+        return "ray", f"{RAY_MIN_IMAGES:,} images or more"
     if not all_listed:
-        return "local", f"fewer than {RAY_FROM_IMAGES:,} images listed in the first {PEEK_S:.0f} s"
-    return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would take longer than it saves"
+        return "local", f"fewer than {RAY_MIN_IMAGES:,} images listed in the first {LISTING_WAIT_S:.0f} s"
+    return "local", f"fewer than {RAY_MIN_IMAGES:,} images: starting Ray would take longer than it saves"
 
 
 @dataclass(frozen=True)
-class KnownTokens:
+class ModelTokens:
     """The tokens of a model, known before an image is encoded."""
 
     tokens: tuple[str, ...] = ()
@@ -84,28 +84,28 @@ class KnownTokens:
     """Largest possible weight of a token; None if unknown."""
 
 
-def find_tokens(spec: ModelSpec, settings: DocumentSettings) -> KnownTokens:
+def find_model_tokens(spec: ModelSpec, settings: DocumentSettings) -> ModelTokens:
     """Return the tokens of a model, if documents need token ids. Reads the vocabulary, but loads no network.
 
     Raises:
         ModelError: If the model doesn't expose its tokens, or has more than the plugin can number.
     """
     if settings.vector != "seismic":
-        return KnownTokens()
-    encoder = catalogue.load(spec)
-    if not isinstance(encoder, Vocabulary):
+        return ModelTokens()
+    encoder = catalogue.load_encoder(spec)
+    if not isinstance(encoder, VocabularyProvider):
         raise ModelError(f"the model {spec.name!r} doesn't expose its tokens, so they can't be numbered", _REMEDY)
-    tokens = tuple(encoder.features)
+    tokens = tuple(encoder.tokens)
     if len(tokens) > MAX_IDS:
         raise ModelError(
             f"the model {spec.name!r} has {len(tokens):,} tokens, and OpenSearch's SEISMIC supports only {MAX_IDS:,}",
             _REMEDY,
         )
-    return KnownTokens(tokens, 1.0 if getattr(encoder, "unit_length", False) else None)
+    return ModelTokens(tokens, 1.0 if getattr(encoder, "unit_length", False) else None)
 
 
-def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:
-    """Build the plan for the sink of a run that began at `began` (see `get_timestamp`).
+def build_sink_plan(options: IngestOptions, connection: Connection | None, started_at: str) -> SinkPlan:
+    """Build the plan for the sink of a run that began at `started_at` (see `get_timestamp`).
 
     Raises:
         UsageError: If token ids are requested for a sink other than the built-in one.
@@ -113,17 +113,17 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
     """
     if options.document.vector == "seismic" and options.sink != "cluster":
         raise UsageError(f"the sink {options.sink!r} keeps no token ids", "Leave --vector seismic out.")
-    card = catalogue.indexable(options.model.name, options.model.fit)
-    known = find_tokens(options.model, options.document)
+    card = catalogue.get_indexable_card(options.model.name, options.model.fit)
+    known = find_model_tokens(options.model, options.document)
     settings: dict[str, Json] = {
         **asdict(options.document),
-        "enrichers": [*_enricher_versions(options)],
-        "mapping": _digest_of(options.sink_options.get("mapping")),
+        "enrichers": [*_get_enricher_versions(options)],
+        "mapping": _hash_mapping(options.sink_options.get("mapping")),
     }
     return SinkPlan(
         alias=options.alias,
-        identity=Identity(
-            model_name=catalogue.absolute(options.model.name),
+        identity=IndexSpec(
+            model_name=catalogue.make_portable_name(options.model.name),
             model_id=card.model_id,
             fit=card.image_spec.fit,
             settings=settings,
@@ -135,11 +135,11 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
         options=options.sink_options,
         policy=options.policy,
         largest_weight=known.largest_weight,
-        began=began,
+        started_at=started_at,
     )
 
 
-def _digest_of(mapping: str | None) -> str | None:
+def _hash_mapping(mapping: str | None) -> str | None:
     """Return the digest of a custom mapping, so that changing the mapping builds a new index."""
     try:
         return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()[:16] if mapping else None
@@ -147,39 +147,41 @@ def _digest_of(mapping: str | None) -> str | None:
         raise ResourceError(f"can't read the mapping {mapping}: {error.strerror}", "Name a readable file.") from error
 
 
-def job_of(options: IngestOptions, session: Session) -> Job:
+def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerConfig:
     """Build the configuration of the workers."""
-    card = catalogue.indexable(options.model.name, options.model.fit)
-    return Job(
+    card = catalogue.get_indexable_card(options.model.name, options.model.fit)
+    return WorkerConfig(
         writer=session.writer,
         fresh=session.fresh,
-        model=replace(options.model, name=catalogue.absolute(options.model.name)),  # workers may have another working directory
+        model=replace(
+            options.model, name=catalogue.make_portable_name(options.model.name)
+        ),  # workers may have another working directory
         model_id=card.model_id,
         image_spec=card.image_spec,
         document=options.document,
-        reading=replace(options.source.reading, defer=options.source.reading.urls.patience_s > 0),
+        reading=replace(options.source.read_limits, defer=options.source.read_limits.url_policy.patience_s > 0),
         limits=options.limits,
         enrichers=options.enrichers,
-        enricher_versions=_enricher_versions(options),
+        enricher_versions=_get_enricher_versions(options),
         policy=session.policy if isinstance(session, HasPolicy) else options.policy,
         token_ids=session.token_ids if isinstance(session, HasTokenIds) else None,
     )
 
 
-def _enricher_versions(options: IngestOptions) -> tuple[str, ...]:
-    return tuple(f"{spec.name}={build(spec).version}" for spec in options.enrichers)
+def _get_enricher_versions(options: IngestOptions) -> tuple[str, ...]:
+    return tuple(f"{spec.name}={get_enricher(spec).version}" for spec in options.enrichers)
 
 
-def sink_kind(options: IngestOptions) -> SinkKind:
+def load_sink_kind(options: IngestOptions) -> SinkKind:
     """Load the sink kind named in the options.
 
     Raises:
         UsageError: If there is none of this name.
         PluginError: If it can't be loaded.
     """
-    plugin = plugins.named("sinks", options.sink)
+    plugin = plugins.get_plugin("sinks", options.sink)
     if plugin is None:
-        known = ", ".join(plugins.names("sinks"))
+        known = ", ".join(plugins.list_plugin_names("sinks"))
         raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {known or 'none: reinstall stair-es'}.")
     kind: SinkKind = plugin.load()
     return kind

@@ -8,7 +8,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-def in_parts(rows: Iterable[_T], size: int) -> Iterator[list[_T]]:
+def batched(rows: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Yield the rows in lists of `size`; the last one may be shorter."""
     part: list[_T] = []
     for row in rows:

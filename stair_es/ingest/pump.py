@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from stair_es.cluster.bulk import Sent
-from stair_es.cluster.pace import Pace
+from stair_es.cluster.bulk import BulkRequestStats
+from stair_es.cluster.pace import AdaptiveThrottle
 from stair_es.errors import IngestError
-from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Batch, Deferred, Outcome, State, Wanted, bytes_of
+from stair_es.ingest.ahead import PrefetchQueue
+from stair_es.ingest.batch import Batch, Deferred, ImageState, Outcome, Pending, estimate_listed_bytes
 from stair_es.ingest.deferred import DeferredImages
-from stair_es.ingest.lanes import Lanes, Task, WorkerDied
-from stair_es.ingest.run_accounting import Traffic
-from stair_es.ingest.stages import dead
-from stair_es.sources.item import Item, Unlisted
+from stair_es.ingest.lanes import StageExecutor, StageTask, WorkerDied
+from stair_es.ingest.run_accounting import BulkStats
+from stair_es.ingest.stages import mark_failed
+from stair_es.sources.item import ListingFailure, SourceItem
 
 CHECK_IMAGES = 256
-TAKES = 4
+MAX_TAKES = 4
 """How many portions of listed images are taken before the running tasks are checked."""
 _CHECKS = 2
 _PER_ENCODER = 2
@@ -51,7 +51,7 @@ class EncoderClock:
     _first: float | None = None
     _last: float = 0.0
 
-    def finished(self, seconds: float) -> None:
+    def record_finished(self, seconds: float) -> None:
         """Record an encode that took `seconds` and was seen to finish now."""
         self._last = time.perf_counter()
         if self._first is None:
@@ -67,48 +67,48 @@ class EncoderClock:
 
 
 @dataclass
-class _Unit:
+class _WorkUnit:
     """The images of a batch in flight. If its worker dies, each image is sent again alone."""
 
-    images: list[Wanted]
+    images: list[Pending]
     alone: bool = False
     bytes: int = field(init=False)
     """Memory held for it."""
 
     def __post_init__(self) -> None:
-        self.bytes = sum(bytes_of(image.item) for image in self.images)
+        self.bytes = sum(estimate_listed_bytes(image.item) for image in self.images)
 
 
 @dataclass
-class Pump:
+class StageScheduler:
     """Schedules the stages of one run. `run` may be called once."""
 
-    lanes: Lanes
-    pace: Pace
+    executor: StageExecutor
+    throttle: AdaptiveThrottle
     fresh: bool
     """Whether the sink is empty, so that there is nothing to check."""
-    admit: Callable[[Item | Unlisted], Item | None]
+    accept_listed: Callable[[SourceItem | ListingFailure], SourceItem | None]
     """Records each listed image; returns None for one that already has its outcome."""
-    traffic: Traffic = field(default_factory=Traffic)
+    bulk_stats: BulkStats = field(default_factory=BulkStats)
     deferred: DeferredImages = field(default_factory=DeferredImages)
-    clock: EncoderClock = field(init=False)
-    _checking: dict[Task, Batch] = field(default_factory=dict)
-    _todo: deque[Wanted] = field(default_factory=deque)
+    encoder_clock: EncoderClock = field(init=False)
+    _checking: dict[StageTask, Batch] = field(default_factory=dict)
+    _todo: deque[Pending] = field(default_factory=deque)
     _todo_bytes: int = 0
     _settled: list[Outcome] = field(default_factory=list)
     """Outcomes of images that skip the stages."""
-    _suspects: deque[Wanted] = field(default_factory=deque)
-    _preparing: dict[Task, _Unit] = field(default_factory=dict)
-    _prepared: deque[tuple[Task, _Unit]] = field(default_factory=deque)
-    _encoding: dict[Task, tuple[int, _Unit]] = field(default_factory=dict)
-    _encoded: deque[tuple[Task, _Unit]] = field(default_factory=deque)
-    _writing: dict[Task, list[_Unit]] = field(default_factory=dict)
+    _suspects: deque[Pending] = field(default_factory=deque)
+    _preparing: dict[StageTask, _WorkUnit] = field(default_factory=dict)
+    _prepared: deque[tuple[StageTask, _WorkUnit]] = field(default_factory=deque)
+    _encoding: dict[StageTask, tuple[int, _WorkUnit]] = field(default_factory=dict)
+    _encoded: deque[tuple[StageTask, _WorkUnit]] = field(default_factory=deque)
+    _writing: dict[StageTask, list[_WorkUnit]] = field(default_factory=dict)
     _document_bytes: float = _GUESSED_DOCUMENT_BYTES
 
     def __post_init__(self) -> None:
-        self.clock = EncoderClock(self.lanes.encoders)
+        self.encoder_clock = EncoderClock(self.executor.encoders)
 
-    def run(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
+    def run(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> Iterator[Batch]:
         """Yield batches of outcomes as they become available, and empty batches while only hosts are waited for.
 
         Raises:
@@ -116,44 +116,44 @@ class Pump:
         """
         while True:
             more = self._take_listed(items)
-            self._start(last=items.exhausted and not self._checking)
+            self._start_tasks(last=items.is_exhausted and not self._checking)
             if self._settled:
                 yield Batch(list(self._settled))
                 self._settled.clear()
             tasks = [*self._checking, *self._preparing, *self._encoding, *self._writing]
             if not tasks:
-                if items.exhausted and not (self._todo or self.deferred):
-                    items.check()
+                if items.is_exhausted and not (self._todo or self.deferred):
+                    items.raise_error()
                     return
-                yield from self._idle(items)
+                yield from self._wait_idle(items)
                 continue
-            for task in self.lanes.wait(tasks, 0.0 if more else self._look_again_s(items)):
-                yield from self._finish(task)
+            for task in self.executor.wait_any(tasks, 0.0 if more else self._compute_wait_s(items)):
+                yield from self._handle_finished(task)
 
-    def _idle(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
+    def _wait_idle(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> Iterator[Batch]:
         """Wait for listed images or for hosts, while no task is running."""
         due_s = self.deferred.due_in_s
         if due_s is not None:
             yield Batch([])
-        if due_s is not None and (items.exhausted or self._is_full()):
+        if due_s is not None and (items.is_exhausted or self._is_full()):
             time.sleep(min(_TELL_S, due_s))
         else:
-            self._admit(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
+            self._accept_listed(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
 
-    def _look_again_s(self, items: Ahead[Item | Unlisted]) -> float | None:
+    def _compute_wait_s(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> float | None:
         """Return how long to wait for tasks before there may be new ones to start."""
         due_s = self.deferred.due_in_s
-        if not (self._is_full() or items.exhausted):
+        if not (self._is_full() or items.is_exhausted):
             return _LOOK_S
         return None if due_s is None else max(_LOOK_S, due_s)
 
-    def _take_listed(self, items: Ahead[Item | Unlisted]) -> bool:
+    def _take_listed(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> bool:
         """Take listed images; return whether there may be more to take immediately.
 
         Images without work (duplicates, images of a host that was given up) fill no queue: they are taken in small portions, so
         that the others continue.
         """
-        for _ in range(TAKES):
+        for _ in range(MAX_TAKES):
             if len(self._settled) >= CHECK_IMAGES:
                 break
             if self._is_full() or len(self._checking) >= _CHECKS:
@@ -161,150 +161,150 @@ class Pump:
             taken = items.take(CHECK_IMAGES)
             if not taken:
                 return False
-            self._admit(taken)
+            self._accept_listed(taken)
         return True
 
-    def _start(self, *, last: bool) -> None:
-        if not self._todo_is_full():
-            self._line_up(self.deferred.take_due(self.lanes.batch_images))
+    def _start_tasks(self, *, last: bool) -> None:
+        if not self._is_queue_full():
+            self._queue_images(self.deferred.take_due(self.executor.batch_images))
         self._start_preparing(last=last)
         self._start_encoding()
         self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
 
     def _is_full(self) -> bool:
-        return self.deferred.is_full or self._todo_is_full()
+        return self.deferred.is_full or self._is_queue_full()
 
-    def _todo_is_full(self) -> bool:
-        return len(self._todo) >= CHECK_IMAGES + self.lanes.batch_images or self._todo_bytes >= _BACKLOG_BYTES
+    def _is_queue_full(self) -> bool:
+        return len(self._todo) >= CHECK_IMAGES + self.executor.batch_images or self._todo_bytes >= _BACKLOG_BYTES
 
-    def _want(self, images: Iterable[Wanted]) -> None:
+    def _route_pending(self, images: Iterable[Pending]) -> None:
         for image in images:
-            admitted = self.deferred.admit(image)
+            admitted = self.deferred.route_image(image)
             if isinstance(admitted, Outcome):
                 self._settled.append(admitted)
             elif admitted is not None:
-                self._line_up([admitted])
+                self._queue_images([admitted])
 
-    def _line_up(self, images: Iterable[Wanted]) -> None:
+    def _queue_images(self, images: Iterable[Pending]) -> None:
         """Queue images for `prepare`."""
         for image in images:
             self._todo.append(image)
-            self._todo_bytes += bytes_of(image.item)
+            self._todo_bytes += estimate_listed_bytes(image.item)
 
-    def _admit(self, listed: list[Item | Unlisted]) -> None:
-        items = [item for found in listed if (item := self.admit(found)) is not None]
+    def _accept_listed(self, listed: list[SourceItem | ListingFailure]) -> None:
+        items = [item for found in listed if (item := self.accept_listed(found)) is not None]
         if self.fresh:
-            self._want([Wanted(item) for item in items])
+            self._route_pending([Pending(item) for item in items])
         elif items:
             batch = Batch(list(items))
-            self._checking[self.lanes.check(batch)] = batch
+            self._checking[self.executor.submit_check(batch)] = batch
 
     def _start_preparing(self, *, last: bool) -> None:
-        room = self.lanes.workers + _PER_ENCODER * self.lanes.encoders - len(self._preparing) - len(self._prepared)
+        room = self.executor.workers + _PER_ENCODER * self.executor.encoders - len(self._preparing) - len(self._prepared)
         idle = not (self._preparing or self._prepared or self._encoding)
         for _ in range(room):
             if self._suspects:
-                unit = _Unit([self._suspects.popleft()], alone=True)
-            elif self._todo and (last or idle or self._is_full() or len(self._todo) >= self.lanes.batch_images):
-                size = min(self.lanes.batch_images, len(self._todo))
-                unit = _Unit([self._todo.popleft() for _ in range(size)])
+                unit = _WorkUnit([self._suspects.popleft()], alone=True)
+            elif self._todo and (last or idle or self._is_full() or len(self._todo) >= self.executor.batch_images):
+                size = min(self.executor.batch_images, len(self._todo))
+                unit = _WorkUnit([self._todo.popleft() for _ in range(size)])
                 self._todo_bytes -= unit.bytes
             else:
                 return
-            self._preparing[self.lanes.prepare(Batch(list(unit.images)))] = unit
+            self._preparing[self.executor.submit_prepare(Batch(list(unit.images)))] = unit
 
     def _start_encoding(self) -> None:
-        load = [0] * self.lanes.encoders
+        load = [0] * self.executor.encoders
         for encoder, _ in self._encoding.values():
             load[encoder] += 1
-        while self._prepared and min(load) < _PER_ENCODER and not self._backlog_is_full():
+        while self._prepared and min(load) < _PER_ENCODER and not self._is_backlog_full():
             encoder = load.index(min(load))
             load[encoder] += 1
             task, unit = self._prepared.popleft()
-            self._encoding[self.lanes.encode(task, encoder)] = (encoder, unit)
+            self._encoding[self.executor.submit_encode(task, encoder)] = (encoder, unit)
 
-    def _backlog_is_full(self) -> bool:
+    def _is_backlog_full(self) -> bool:
         bytes_ = sum(unit.bytes for _, unit in self._encoded)
-        return bytes_ >= _BACKLOG_BYTES or self._images(self._encoded) >= _BACKLOG_IMAGES
+        return bytes_ >= _BACKLOG_BYTES or self._count_images(self._encoded) >= _BACKLOG_IMAGES
 
     def _start_writing(self, *, last: bool) -> None:
         """Start a request as soon as none is running; more in parallel only if they have full size."""
-        while self._encoded and len(self._writing) < self.pace.concurrency:
-            wanted = max(1, int(self.pace.chunk_bytes / self._document_bytes))
-            if self._writing and not last and self._images(self._encoded) < wanted:
+        while self._encoded and len(self._writing) < self.throttle.concurrency:
+            wanted = max(1, int(self.throttle.chunk_bytes / self._document_bytes))
+            if self._writing and not last and self._count_images(self._encoded) < wanted:
                 return
-            tasks, units, images = list[Task](), list[_Unit](), 0
+            tasks, units, images = list[StageTask](), list[_WorkUnit](), 0
             while self._encoded and images < wanted and not (units and (units[0].alone or self._encoded[0][1].alone)):
                 task, unit = self._encoded.popleft()
                 tasks.append(task)
                 units.append(unit)
                 images += len(unit.images)
-            self._writing[self.lanes.write(tasks, self.pace.chunk_bytes)] = units
+            self._writing[self.executor.submit_write(tasks, self.throttle.chunk_bytes)] = units
 
     @staticmethod
-    def _images(waiting: deque[tuple[Task, _Unit]]) -> int:
+    def _count_images(waiting: deque[tuple[StageTask, _WorkUnit]]) -> int:
         return sum(len(unit.images) for _, unit in waiting)
 
-    def _finish(self, task: Task) -> Iterator[Batch]:
+    def _handle_finished(self, task: StageTask) -> Iterator[Batch]:
         if task in self._checking:
-            yield from self._checked(task)
+            yield from self._handle_checked(task)
         elif task in self._preparing:
             self._prepared.append((task, self._preparing.pop(task)))
         elif task in self._encoding:
             self._encoded.append((task, self._encoding.pop(task)[1]))
         else:
-            yield from self._written(task)
+            yield from self._handle_written(task)
 
-    def _checked(self, task: Task) -> Iterator[Batch]:
+    def _handle_checked(self, task: StageTask) -> Iterator[Batch]:
         del self._checking[task]
         try:
-            batch = self.lanes.checked(task)
+            batch = self.executor.get_checked(task)
         except WorkerDied as error:
             raise IngestError(
                 f"a worker died while it checked which images are stored: {error}", "Run it again: it resumes from there."
             ) from error
-        self._want(batch.only(Wanted))
-        yield replace(batch, images=list(batch.outcomes()))
+        self._route_pending(batch.select_state(Pending))
+        yield replace(batch, images=list(batch.get_outcomes()))
 
-    def _written(self, task: Task) -> Iterator[Batch]:
+    def _handle_written(self, task: StageTask) -> Iterator[Batch]:
         units = self._writing.pop(task)
         try:
-            batches, sent = self.lanes.written(task)
+            batches, sent = self.executor.get_written(task)
         except WorkerDied as error:
-            yield from self._died(units, error)
+            yield from self._handle_worker_death(units, error)
             return
-        self._observe(sent)
+        self._record_requests(sent)
         for unit, batch in zip(units, batches, strict=True):
             if "encode" in batch.seconds:
-                self.clock.finished(batch.seconds["encode"])
-            yield self._without_deferred(unit, batch)
+                self.encoder_clock.record_finished(batch.seconds["encode"])
+            yield self._remove_deferred(unit, batch)
 
-    def _without_deferred(self, unit: _Unit, batch: Batch) -> Batch:
+    def _remove_deferred(self, unit: _WorkUnit, batch: Batch) -> Batch:
         """Return the batch without the images that are deferred."""
-        through, put_back = list[State](), False
+        through, put_back = list[ImageState](), False
         for image, state in zip(unit.images, batch.images, strict=True):
             if isinstance(state, Deferred):
-                through += self.deferred.defer(image, state)
+                through += self.deferred.add_deferred(image, state)
                 put_back = True
             else:
-                self.deferred.observe(image, state)
+                self.deferred.observe_result(image, state)
                 through.append(state)
         if put_back:  # queued images of the same host have to wait, too
             todo, self._todo, self._todo_bytes = self._todo, deque(), 0
-            self._want(todo)
+            self._route_pending(todo)
         return replace(batch, images=through)
 
-    def _died(self, units: list[_Unit], error: WorkerDied) -> Iterator[Batch]:
+    def _handle_worker_death(self, units: list[_WorkUnit], error: WorkerDied) -> Iterator[Batch]:
         """Retry each image alone, since the cause is unknown. An image that kills its worker again has failed."""
         if len(units) == 1 and units[0].alone:
-            yield dead(Batch(list(units[0].images)), "decode", f"the worker that processed only this image died: {error}")
+            yield mark_failed(Batch(list(units[0].images)), "decode", f"the worker that processed only this image died: {error}")
         else:
             self._suspects.extend(chain.from_iterable(unit.images for unit in units))
 
-    def _observe(self, sent: list[Sent]) -> None:
+    def _record_requests(self, sent: list[BulkRequestStats]) -> None:
         for request in sent:
-            self.traffic.observe(request)
-            self.pace.observe(request)
+            self.bulk_stats.record_request(request)
+            self.throttle.record_request(request)
         documents = sum(request.documents for request in sent)
         if documents:
             self._document_bytes = max(1.0, sum(request.bytes for request in sent) / documents)

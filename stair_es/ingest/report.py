@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stair_es.cluster.words_sync import WordsReport
-from stair_es.ingest.batch import STAGES, Stage
+from stair_es.cluster.words_sync import TokenIndexReport
+from stair_es.ingest.batch import STAGES, IngestStage
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeadReason:
+class FailureReason:
     """A reason for failed images."""
 
-    stage: Stage
+    stage: IngestStage
     reason: str
     """Reason of the first such image; the others may contain other numbers."""
     images: int
@@ -22,7 +22,7 @@ class DeadReason:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class IngestReport:
     """The report of a run."""
 
     seen: int
@@ -35,7 +35,7 @@ class Report:
     """Distinct documents of the images: fewer than images if ids go by content and contents repeat."""
     seconds: float
     """From the first image to the last refresh."""
-    stage_seconds: dict[Stage, float]
+    stage_seconds: dict[IngestStage, float]
     """Summed over all workers, so possibly more than `seconds`."""
     encoder_idle: float | None
     """Share of time in which the encoders were idle, 0..1, from their first batch to their last."""
@@ -55,9 +55,9 @@ class Report:
     runner: str
     dead_letters: str | None
     """Path of the dead-letter file, if images failed."""
-    dead_reasons: tuple[DeadReason, ...] = ()
+    dead_reasons: tuple[FailureReason, ...] = ()
     """The most frequent reasons of failures, most images first."""
-    words_index: WordsReport | None = None
+    words_index: TokenIndexReport | None = None
     """Changes to the token index, if there is one."""
 
     def is_complete(self, *, allow_failed: bool = False) -> bool:

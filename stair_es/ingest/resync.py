@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.parts import in_parts
-from stair_es.ingest.sink import Say, Session
-from stair_es.ingest.streams import Streams
-from stair_es.sources.paths import STDIN
+from stair_es.ingest.parts import batched
+from stair_es.ingest.sink import Say, SinkSession
+from stair_es.ingest.streams import SourceStream
+from stair_es.sources.paths import STDIN_URI
 
 _PART = 500
 
 
 @dataclass(frozen=True)
-class Gone:
+class StaleDocument:
     """A document whose image is no longer at its URI."""
 
     id: str
@@ -25,7 +25,9 @@ class Gone:
     """URI and source of another image with the same bytes, which keeps the document."""
 
 
-def gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> Iterator[Gone]:
+def find_stale_documents(
+    session: SinkSession, manifest: Manifest, streams: SourceStream, say: Say, *, by_content: bool
+) -> Iterator[StaleDocument]:
     """Yield the documents to remove, or to update with a new URI.
 
     Only sources that were listed completely are considered, and no empty ones: an unmounted disk looks the same. Stdin is
@@ -38,23 +40,23 @@ def gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by
         say: Receives what is skipped, and why.
         by_content: Whether ids go by content: then a document whose image has other bytes now is stale, too.
     """
-    _tell_spared(streams, say)
-    sources = sorted(streams.whole)
+    _report_spared(streams, say)
+    sources = sorted(streams.fully_listed)
     if by_content and sources:
         say("--resync with --id content: an image that is only in another source now counts as gone; name all sources in one run")
-    for entry in session.entries(sources) if sources else ():
-        fate = manifest.fate(entry.uri)
+    for entry in session.iterate_documents(sources) if sources else ():
+        fate = manifest.get_status(entry.uri)
         if manifest.has_document(entry.id):
-            if fate == "unseen" and (image := manifest.image_of(entry.id)):
-                yield Gone(entry.id, entry.uri, image)
+            if fate == "unseen" and (image := manifest.find_image(entry.id)):
+                yield StaleDocument(entry.id, entry.uri, image)
         elif fate == "unseen" or (by_content and fate == "taken"):
-            yield Gone(entry.id, entry.uri)
+            yield StaleDocument(entry.id, entry.uri)
 
 
-def _tell_spared(streams: Streams, say: Say) -> None:
+def _report_spared(streams: SourceStream, say: Say) -> None:
     complete, empty = set(streams.complete), set(streams.empty)
-    for uri in streams.names:
-        if uri == STDIN:
+    for uri in streams.source_uris:
+        if uri == STDIN_URI:
             say("--resync: stdin is a different stream each time, so no document of it is removed")
         elif uri not in complete:
             say(f"--resync: {uri} couldn't be listed completely, so no document of it is removed")
@@ -62,7 +64,7 @@ def _tell_spared(streams: Streams, say: Say) -> None:
             say(f"--resync: {uri} contains no images any more (is it mounted?), so no document of it is removed")
 
 
-def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> int:
+def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: SourceStream, say: Say, *, by_content: bool) -> int:
     """Remove the stale documents and update the moved ones; return how many were removed.
 
     Documents that the sink refuses to change are reported.
@@ -71,7 +73,7 @@ def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say
         StairError: If the sink can't be written to.
     """
     removed = 0
-    for part in in_parts(gone(session, manifest, streams, say, by_content=by_content), _PART):
+    for part in batched(find_stale_documents(session, manifest, streams, say, by_content=by_content), _PART):
         remove = [one.id for one in part if one.found_at is None]
         moved = [(one.id, {"uri": one.found_at[0], "source": one.found_at[1]}) for one in part if one.found_at]
         outcomes = session.writer.delete(remove).outcomes if remove else {}

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
-from stair_es.cluster.bulk import Sent
-from stair_es.cluster.stop import STOP
-from stair_es.cores import usable_cores
+from stair_es.cluster.bulk import BulkRequestStats
+from stair_es.cluster.stop import CANCEL_EVENT
+from stair_es.cores import count_usable_cores
 from stair_es.ingest.batch import Batch
-from stair_es.ingest.lanes import Lanes, Task
-from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch, write_batches
+from stair_es.ingest.lanes import StageExecutor, StageTask
+from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder
 
@@ -28,7 +28,7 @@ _READERS_PER_CORE = 2
 
 
 @contextmanager
-def local_lanes(job: Job, batch_images: int = 0, writers: int = 8) -> Iterator[Lanes]:
+def open_thread_executor(job: WorkerConfig, batch_images: int = 0, writers: int = 8) -> Iterator[StageExecutor]:
     """Open an executor of thread pools.
 
     On exit running tasks are waited for, their back-off waits end, and pending tasks are cancelled.
@@ -41,29 +41,29 @@ def local_lanes(job: Job, batch_images: int = 0, writers: int = 8) -> Iterator[L
     Raises:
         ModelError: If the model can't be loaded.
     """
-    lanes = _LocalLanes(job, batch_images, writers)
+    lanes = _ThreadExecutor(job, batch_images, writers)
     try:
         yield lanes
     finally:
         lanes.close()
 
 
-class _LocalLanes:
-    def __init__(self, job: Job, batch_images: int, writers: int) -> None:
-        cores = usable_cores()
-        on_gpu = catalogue.uses_gpu(job.model)
+class _ThreadExecutor:
+    def __init__(self, job: WorkerConfig, batch_images: int, writers: int) -> None:
+        cores = count_usable_cores()
+        on_gpu = catalogue.can_model_use_gpu(job.model)
         self.encoders = 1 if on_gpu else cores
         self.workers = cores * _READERS_PER_CORE
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
         self._job = job
-        self._encoder = catalogue.load(replace(job.model, threads=1))
+        self._encoder = catalogue.load_encoder(replace(job.model, threads=1))
         self._stop = threading.Event()
-        self._waiting = self._pool("write", writers + 2)
-        self._preparing = self._pool("prepare", self.workers)
-        self._encoding = self._pool("encode", self.encoders)
+        self._waiting = self._create_pool("write", writers + 2)
+        self._preparing = self._create_pool("prepare", self.workers)
+        self._encoding = self._create_pool("encode", self.encoders)
 
-    def _pool(self, name: str, threads: int) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=STOP.set, initargs=(self._stop,))
+    def _create_pool(self, name: str, threads: int) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=CANCEL_EVENT.set, initargs=(self._stop,))
 
     def close(self) -> None:
         self._stop.set()
@@ -72,32 +72,34 @@ class _LocalLanes:
         for pool in (self._preparing, self._encoding, self._waiting):
             pool.shutdown(wait=True)
 
-    def check(self, batch: Batch) -> Task:
+    def submit_check(self, batch: Batch) -> StageTask:
         return self._waiting.submit(check_batch, batch, self._job)
 
-    def prepare(self, batch: Batch) -> Task:
+    def submit_prepare(self, batch: Batch) -> StageTask:
         return self._preparing.submit(prepare_batch, batch, self._job)
 
-    def encode(self, prepared: Task, encoder: int) -> Task:
-        return self._encoding.submit(_encode, cast("Future[Batch]", prepared), self._encoder)
+    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
+        return self._encoding.submit(_encode_prepared, cast("Future[Batch]", prepared), self._encoder)
 
-    def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
-        return self._waiting.submit(_write, cast("Sequence[Future[Batch]]", encoded), self._job, chunk_bytes)
+    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
+        return self._waiting.submit(_write_encoded, cast("Sequence[Future[Batch]]", encoded), self._job, chunk_bytes)
 
-    def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+    def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
         done, _ = wait(cast("Collection[Future[Batch]]", tasks), timeout_s, FIRST_COMPLETED)
         return list(done)
 
-    def checked(self, task: Task) -> Batch:
+    def get_checked(self, task: StageTask) -> Batch:
         return cast("Future[Batch]", task).result()
 
-    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
-        return cast("Future[tuple[list[Batch], list[Sent]]]", task).result()
+    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
+        return cast("Future[tuple[list[Batch], list[BulkRequestStats]]]", task).result()
 
 
-def _encode(prepared: Future[Batch], encoder: Encoder) -> Batch:
+def _encode_prepared(prepared: Future[Batch], encoder: Encoder) -> Batch:
     return encode_batch(prepared.result(), encoder)
 
 
-def _write(encoded: Sequence[Future[Batch]], job: Job, chunk_bytes: int) -> tuple[list[Batch], list[Sent]]:
+def _write_encoded(
+    encoded: Sequence[Future[Batch]], job: WorkerConfig, chunk_bytes: int
+) -> tuple[list[Batch], list[BulkRequestStats]]:
     return write_batches([future.result() for future in encoded], job, chunk_bytes)

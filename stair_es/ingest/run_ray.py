@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es import ray_session
-from stair_es.cluster.bulk import Sent
+from stair_es.cluster.bulk import BulkRequestStats
 from stair_es.errors import IngestError, StairError, UsageError
 from stair_es.ingest.batch import Batch
-from stair_es.ingest.lanes import Lanes, Task, WorkerDied
+from stair_es.ingest.lanes import StageExecutor, StageTask, WorkerDied
 from stair_es.ingest.run_local import CPU_BATCH, GPU_BATCH
-from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch, write_batches
+from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model import catalogue
 
 _LOG = logging.getLogger(__name__)
@@ -51,12 +51,12 @@ def start_ray(options: RayOptions) -> Iterator[Any]:
         MissingExtra: If Ray isn't installed.
         IngestError: If Ray can't be started, or reached at the address.
     """
-    with ray_session.session("ray", options.address, error=IngestError, instead="Use --runner local") as ray:
+    with ray_session.open_ray_session("ray", options.address, error=IngestError, instead="Use --runner local") as ray:
         yield ray
 
 
 @contextmanager
-def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[Lanes]:
+def open_ray_executor(job: WorkerConfig, options: RayOptions, batch_images: int = 0) -> Iterator[StageExecutor]:
     """Open an executor of Ray tasks and actors, in a session that ends with it unless the caller already had one.
 
     Raises:
@@ -65,19 +65,19 @@ def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[
         IngestError: If Ray can't be started, or reached at the address.
     """
     with start_ray(options) as ray:
-        lanes = _RayLanes(ray, job, options, batch_images)
+        lanes = _RayExecutor(ray, job, options, batch_images)
         try:
             yield lanes
         finally:
             lanes.close()
 
 
-class _RayLanes:
-    def __init__(self, ray: Any, job: Job, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
+class _RayExecutor:
+    def __init__(self, ray: Any, job: WorkerConfig, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
         self._ray = ray
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
-        room = gpu_encoders(gpus, options.gpus_per_encoder)
+        room = count_gpu_encoders(gpus, options.gpus_per_encoder)
         on_gpu = room > 0
         self.encoders = options.encoders or room or cpus
         if on_gpu and self.encoders > room:
@@ -96,14 +96,14 @@ class _RayLanes:
         self._job = ray.put(job)
         self._actors = [actor.remote(self._job) for _ in range(self.encoders)]
         if options.address:  # on a shared cluster an encoder may wait for resources, and its batches with it
-            self._actors = self._started()
+            self._actors = self._wait_for_encoders()
             self.encoders = len(self._actors)
         waits, works = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
         self._check = ray.remote(max_retries=_RETRIES, **waits)(check_batch)
         self._prepare = ray.remote(max_retries=_RETRIES, **works)(prepare_batch)
-        self._write = ray.remote(max_retries=_RETRIES, **waits)(_write)
+        self._write = ray.remote(max_retries=_RETRIES, **waits)(_write_encoded)
 
-    def _started(self) -> list[Any]:
+    def _wait_for_encoders(self) -> list[Any]:
         """Return the encoders that could start; the others are killed."""
         starting = {actor.ready.remote(): actor for actor in self._actors}
         ready, late = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_S)
@@ -121,36 +121,36 @@ class _RayLanes:
         for actor in self._actors:
             self._ray.kill(actor)
 
-    def check(self, batch: Batch) -> Task:
-        task: Task = self._check.remote(batch, self._job)
+    def submit_check(self, batch: Batch) -> StageTask:
+        task: StageTask = self._check.remote(batch, self._job)
         return task
 
-    def prepare(self, batch: Batch) -> Task:
-        task: Task = self._prepare.remote(batch, self._job)
+    def submit_prepare(self, batch: Batch) -> StageTask:
+        task: StageTask = self._prepare.remote(batch, self._job)
         return task
 
-    def encode(self, prepared: Task, encoder: int) -> Task:
-        task: Task = self._actors[encoder].encode.remote(prepared)
+    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
+        task: StageTask = self._actors[encoder].encode.remote(prepared)
         return task
 
-    def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
-        task: Task = self._write.remote(self._job, chunk_bytes, *encoded)
+    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
+        task: StageTask = self._write.remote(self._job, chunk_bytes, *encoded)
         return task
 
-    def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+    def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
         # waking now and then lets a Ctrl-C through
         done, _ = self._ray.wait(list(tasks), num_returns=1, timeout=1.0 if timeout_s is None else timeout_s, fetch_local=False)
         return list(done)
 
-    def checked(self, task: Task) -> Batch:
-        batch: Batch = self._get(task)
+    def get_checked(self, task: StageTask) -> Batch:
+        batch: Batch = self._get_result(task)
         return batch
 
-    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
-        result: tuple[list[Batch], list[Sent]] = self._get(task)
+    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
+        result: tuple[list[Batch], list[BulkRequestStats]] = self._get_result(task)
         return result
 
-    def _get(self, task: Task) -> Any:  # noqa: ANN401
+    def _get_result(self, task: StageTask) -> Any:  # noqa: ANN401
         exceptions = self._ray.exceptions
         died = (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)
         try:
@@ -163,7 +163,7 @@ class _RayLanes:
                 raise cause from None
             if getattr(cause, "actor_init_failed", False):  # not caused by an image: otherwise each one would be marked as failed
                 raise IngestError(
-                    f"an encoder can't start on Ray: {_last_words(str(cause))}",
+                    f"an encoder can't start on Ray: {_get_traceback_tail(str(cause))}",
                     "The model must load on each node that gets an encoder: the same stair-es, extras and model files as here.",
                 ) from error
             if isinstance(cause, died):
@@ -171,14 +171,14 @@ class _RayLanes:
             raise IngestError(f"Ray failed: {cause or error}", "Run it again: it resumes from there.") from error
 
 
-def _last_words(trace: str) -> str:
+def _get_traceback_tail(trace: str) -> str:
     """Return the text below the last frame of a traceback, in one line."""
     lines = trace.strip().splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
     return " ".join(lines[max(frames, default=-1) + 1 :])
 
 
-def gpu_encoders(gpus: Sequence[float], share: float) -> int:
+def count_gpu_encoders(gpus: Sequence[float], share: float) -> int:
     """Return how many encoders with `share` GPUs each (a fraction or a whole number) fit on nodes with these numbers of GPUs.
 
     Ray places a fraction on one GPU, so fractions are counted per GPU and node. 0 for a share of 0: the encoders run on CPUs.
@@ -198,8 +198,8 @@ def gpu_encoders(gpus: Sequence[float], share: float) -> int:
 class _RayEncoder:
     """An actor that loads the model once."""
 
-    def __init__(self, job: Job) -> None:
-        self._encoder = catalogue.load(replace(job.model, threads=1))
+    def __init__(self, job: WorkerConfig) -> None:
+        self._encoder = catalogue.load_encoder(replace(job.model, threads=1))
 
     def ready(self) -> None:
         """Return once the model is loaded."""
@@ -208,5 +208,5 @@ class _RayEncoder:
         return encode_batch(batch, self._encoder)
 
 
-def _write(job: Job, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[Sent]]:
+def _write_encoded(job: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:
     return write_batches(batches, job, chunk_bytes)

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from stair_es.cluster.bulk import BulkPolicy, Written
+from stair_es.cluster.bulk import BulkPolicy, BulkResult
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import Identity
-from stair_es.cluster.ledger import Entry, Stored
+from stair_es.cluster.index import IndexSpec
+from stair_es.cluster.ledger import IndexedDocument, StoredVersion
 from stair_es.cluster.token_ids import TokenIds
-from stair_es.cluster.words_sync import WordsReport
-from stair_es.policy import WordPolicy
+from stair_es.cluster.words_sync import TokenIndexReport
+from stair_es.policy import TokenPolicy
 
 Say: TypeAlias = Callable[[str], None]
 Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
@@ -26,7 +26,7 @@ class SinkPlan:
 
     alias: str
     """Name under which the documents will be found."""
-    identity: Identity
+    identity: IndexSpec
     """Model and settings: documents of another identity don't go into the same index."""
     document: DocumentSettings
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
@@ -34,67 +34,67 @@ class SinkPlan:
     """The search cluster, for sinks that write into one."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of the sink; for the built-in one see `cluster_sink`."""
-    policy: WordPolicy | None = None
+    policy: TokenPolicy | None = None
     """Token policy to apply to documents; None for the sink's own (see `HasPolicy`)."""
     largest_weight: float | None = None
     """Largest possible weight of a token; None if unknown or irrelevant."""
-    began: str = ""
+    started_at: str = ""
     """Start of the listing, in the format of `ingested_at`. Documents stored later, by a concurrent run, are never stale."""
 
 
-class Writer(Protocol):
+class SinkWriter(Protocol):
     """The sink on a worker. Picklable: it holds how to build a client, never a client."""
 
-    def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
+    def find_by_id(self, ids: Sequence[str]) -> dict[str, StoredVersion]:
         """Return the stored ones of these documents."""
 
-    def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
+    def find_by_uri(self, uris: Sequence[str]) -> dict[str, StoredVersion]:
         """Return the stored documents of these images, regardless of their ids."""
 
-    def write(self, documents: Documents, chunk_bytes: int) -> Written:
+    def write(self, documents: Documents, chunk_bytes: int) -> BulkResult:
         """Store documents, replacing those with the same id.
 
         Raises:
             StairError: If the sink as a whole can't be written to. Documents already stored stay.
         """
 
-    def update(self, documents: Documents) -> Written:
+    def update(self, documents: Documents) -> BulkResult:
         """Update fields of existing documents; a missing document counts as updated."""
 
-    def delete(self, ids: Sequence[str]) -> Written:
+    def delete(self, ids: Sequence[str]) -> BulkResult:
         """Delete documents; a missing document counts as deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Completion:
+class SinkResult:
     """Result of completing a run in the sink."""
 
     swapped: bool = False
     """Whether the alias points to the newly built index from now on."""
-    unfinished: str = ""
+    not_swapped_reason: str = ""
     """Why the alias doesn't point to a newly built index yet; "" otherwise."""
-    pruned: tuple[str, ...] = ()
-    words_index: WordsReport | None = None
+    deleted_indices: tuple[str, ...] = ()
+    token_index: TokenIndexReport | None = None
     """Changes to the token index; None if there is none."""
 
 
-Fate: TypeAlias = Literal["taken", "dead", "unseen"]
+ImageStatus: TypeAlias = Literal["taken", "dead", "unseen"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coverage:
+class RunCoverage:
     """What a run saw, for comparison with the documents of the index that a new one replaces."""
 
     sources: frozenset[str]
     """Sources that were listed completely and aren't empty: images that they don't list are gone."""
-    fate: Callable[[str], Fate]
+    get_status: Callable[[str], ImageStatus]
     """Returns the status of a URI in this run."""
 
 
-class Session(Protocol):
+class SinkSession(Protocol):
     """One run's access to the sink, on the driver."""
 
-    writer: Writer
+    writer: SinkWriter
     index: str
     """Name of the target in reports: the concrete index, for a cluster."""
     fresh: bool
@@ -105,10 +105,10 @@ class Session(Protocol):
     def load(self) -> AbstractContextManager[None]:
         """Return a context for all writes. Settings relaxed for the load are restored on any exit."""
 
-    def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
+    def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """Iterate over the documents of these sources that were stored before the run began."""
 
-    def complete(self, coverage: Coverage) -> Completion:
+    def complete(self, coverage: RunCoverage) -> SinkResult:
         """Make everything that was written searchable; called after a complete run."""
 
 
@@ -116,7 +116,7 @@ class Session(Protocol):
 class HasPolicy(Protocol):
     """A session whose sink has a token policy, which is applied to the documents."""
 
-    policy: WordPolicy | None
+    policy: TokenPolicy | None
 
 
 @runtime_checkable
@@ -128,7 +128,7 @@ class HasTokenIds(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordsPlan:
+class TokenIndexPlan:
     """What a run would do to a token index."""
 
     index: str | None
@@ -143,20 +143,20 @@ class SinkKind(Protocol):
     description: str
     """One line for `stair-es plugins`."""
 
-    def open(self, plan: SinkPlan, say: Say) -> Session:
+    def open(self, plan: SinkPlan, say: Say) -> SinkSession:
         """Prepare the sink for a run.
 
         Raises:
             StairError: If the sink can't be used.
         """
 
-    def peek(self, plan: SinkPlan) -> Session | None:
+    def open_readonly(self, plan: SinkPlan) -> SinkSession | None:
         """Open the sink for a dry run, without changes; None if the run would begin with an empty index."""
 
 
 @runtime_checkable
-class HasWords(Protocol):
+class HasTokenIndex(Protocol):
     """A sink kind whose sinks may keep a token index next to the images."""
 
-    def words(self, plan: SinkPlan) -> WordsPlan | None:
+    def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index, without changes; None if there is none before and after."""

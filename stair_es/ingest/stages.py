@@ -9,115 +9,133 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stair_es.cluster.bulk import Sent
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint, with_token_ids
+from stair_es.cluster.bulk import BulkRequestStats
+from stair_es.cluster.documents import (
+    DocumentSettings,
+    ImageMetadata,
+    add_token_ids,
+    build_document,
+    compute_document_fingerprint,
+    make_document_id,
+)
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.errors import DecodeError
-from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of, now
-from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
-from stair_es.ingest.read import read_parts
-from stair_es.ingest.sink import Writer
+from stair_es.ingest.batch import (
+    Batch,
+    Encoded,
+    Fetched,
+    IngestStage,
+    Outcome,
+    Pending,
+    Prepared,
+    VersionChanged,
+    get_image_item,
+    get_timestamp,
+)
+from stair_es.ingest.enrich import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
+from stair_es.ingest.read import fetch_parts
+from stair_es.ingest.sink import SinkWriter
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.policy import WordPolicy
-from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Item, Reading
+from stair_es.policy import TokenPolicy
+from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.item import ReadLimits, SourceItem
 from stair_es.types import ImageSpec, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.cluster.ledger import Stored
+    from stair_es.cluster.ledger import StoredVersion
 
-EMPTIED = "the token policy leaves it no token"
-NO_ID = "the index has no id for some of its tokens"
+EMPTIED_BY_POLICY = "the token policy leaves it no token"
+NO_TOKEN_ID = "the index has no id for some of its tokens"
 _SAID = {
-    EMPTIED: "the token policy leaves {count} without tokens: {they_are} stored, but no query finds {them}",
-    NO_ID: "the index has no id for tokens of {count}: SEISMIC doesn't find {them} by those, an exact search does",
+    EMPTIED_BY_POLICY: "the token policy leaves {count} without tokens: {they_are} stored, but no query finds {them}",
+    NO_TOKEN_ID: "the index has no id for tokens of {count}: SEISMIC doesn't find {them} by those, an exact search does",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class WorkerConfig:
     """Everything that a worker needs to build its objects. Picklable: builders, never clients or models."""
 
-    writer: Writer
+    writer: SinkWriter
     fresh: bool
     """Whether the sink is empty: then no document can be up to date."""
     model: ModelSpec
     model_id: str
     image_spec: ImageSpec
     document: DocumentSettings
-    reading: Reading
+    reading: ReadLimits
     limits: DecodeLimits
     enrichers: tuple[EnricherSpec, ...] = ()
     enricher_versions: tuple[str, ...] = ()
     """Determined once on the driver; part of each fingerprint."""
-    policy: WordPolicy | None = None
+    policy: TokenPolicy | None = None
     """Token policy applied to the vectors; not part of the fingerprint."""
     token_ids: TokenIds | None = None
     """Token ids of the index under its policy, if it has any."""
 
-    def fingerprint(self, sha256: str, item: Item) -> str:
+    def compute_fingerprint(self, sha256: str, item: SourceItem) -> str:
         """Compute the fingerprint of the document for these bytes and this item."""
-        return fingerprint(sha256, self.model_id, self.document, item.fields, self.enricher_versions)
+        return compute_document_fingerprint(sha256, self.model_id, self.document, item.fields, self.enricher_versions)
 
-    def is_up_to_date(self, stored: Stored, item: Item) -> bool:
+    def is_up_to_date(self, stored: StoredVersion, item: SourceItem) -> bool:
         """Return whether the stored document equals what its bytes would give today."""
-        return stored.fingerprint == self.fingerprint(stored.sha256, item)
+        return stored.fingerprint == self.compute_fingerprint(stored.sha256, item)
 
 
-def check_batch(batch: Batch, job: Job) -> Batch:
+def check_batch(batch: Batch, job: WorkerConfig) -> Batch:
     """Look up the stored documents of a batch.
 
     An image is `unchanged`, without reading its bytes, if the store reports the same version and the document is up to date.
     """
-    with batch.timed("check"):
-        items = batch.of(Item)
-        stored: dict[str, Stored] = {}
+    with batch.time_stage("check"):
+        items = batch.enumerate_state(SourceItem)
+        stored: dict[str, StoredVersion] = {}
         if job.document.id == "content":
-            stored = job.writer.stored_by_uri([item.uri for _, item in items])
+            stored = job.writer.find_by_uri([item.uri for _, item in items])
         else:
-            by_id = job.writer.stored_by_id([document_id(item.uri) for _, item in items])
-            stored = {item.uri: by_id[id_] for _, item in items if (id_ := document_id(item.uri)) in by_id}
+            by_id = job.writer.find_by_id([make_document_id(item.uri) for _, item in items])
+            stored = {item.uri: by_id[id_] for _, item in items if (id_ := make_document_id(item.uri)) in by_id}
         for i, item in items:
             known = stored.get(item.uri)
             if known and known.version is not None and known.version == item.version and job.is_up_to_date(known, item):
                 batch.images[i] = Outcome(item, "unchanged", "check", id=known.id)
             else:
-                batch.images[i] = Wanted(item, known)
+                batch.images[i] = Pending(item, known)
     return batch
 
 
-def prepare_batch(batch: Batch, job: Job) -> Batch:
+def prepare_batch(batch: Batch, job: WorkerConfig) -> Batch:
     """Fetch, decode and enrich the images of a batch; large images in parts, to limit memory."""
-    for places, part in read_parts(batch, job):
-        _prepare(part, job)
+    for places, part in fetch_parts(batch, job):
+        _prepare_part(part, job)
         for place, state in zip(places, part.images, strict=True):
             batch.images[place] = state
     return batch
 
 
-def _prepare(part: Batch, job: Job) -> None:
-    with part.timed("decode"):
-        for i, loaded in part.of(Loaded):
+def _prepare_part(part: Batch, job: WorkerConfig) -> None:
+    with part.time_stage("decode"):
+        for i, loaded in part.enumerate_state(Fetched):
             try:
-                decoded = decode(loaded.data, job.image_spec, job.limits, job.document.thumbnail_px)
+                decoded = decode_image(loaded.data, job.image_spec, job.limits, job.document.thumbnail_px)
             except DecodeError as error:
                 part.images[i] = Outcome(loaded.item, "dead", "decode", error.message)
                 continue
-            part.images[i] = Ready(loaded, decoded, loaded.item.fields)
+            part.images[i] = Prepared(loaded, decoded, loaded.item.fields)
     if job.enrichers:
-        with part.timed("enrich"):
+        with part.time_stage("enrich"):
             for spec in job.enrichers:
-                _enrich(part, spec)
-    for i, ready in part.of(Ready):  # drop raw bytes before sending the batch to the encoder
-        part.images[i] = replace(ready, loaded=replace(ready.loaded, data=b""))
+                _enrich_batch(part, spec)
+    for i, ready in part.enumerate_state(Prepared):  # drop raw bytes before sending the batch to the encoder
+        part.images[i] = replace(ready, fetched=replace(ready.fetched, data=b""))
 
 
-def _enrich(batch: Batch, spec: EnricherSpec) -> None:
-    images = batch.of(Ready)
+def _enrich_batch(batch: Batch, spec: EnricherSpec) -> None:
+    images = batch.enumerate_state(Prepared)
     candidates = [
-        Candidate(
-            uri=ready.loaded.item.uri,
-            data=ready.loaded.data,
+        EnricherInput(
+            uri=ready.fetched.item.uri,
+            data=ready.fetched.data,
             pixels_HWC=ready.decoded.pixels_HWC,
             box=ready.decoded.box,
             thumbnail=ready.decoded.thumbnail,
@@ -127,14 +145,14 @@ def _enrich(batch: Batch, spec: EnricherSpec) -> None:
     ]
     if not candidates:
         return
-    for (i, ready), result in zip(images, enriched(build(spec), spec.name, candidates), strict=True):
+    for (i, ready), result in zip(images, run_enricher(get_enricher(spec), spec.name, candidates), strict=True):
         if isinstance(result, str):
-            batch.images[i] = Outcome(ready.loaded.item, "dead", "enrich", result)
+            batch.images[i] = Outcome(ready.fetched.item, "dead", "enrich", result)
         else:
-            batch.images[i] = _with(ready, result)
+            batch.images[i] = _apply_enrichment(ready, result)
 
 
-def _with(ready: Ready, enrichment: Enrichment) -> Ready:
+def _apply_enrichment(ready: Prepared, enrichment: Enrichment) -> Prepared:
     decoded = ready.decoded
     if enrichment.pixels_HWC is not None:
         decoded = replace(decoded, pixels_HWC=enrichment.pixels_HWC)
@@ -145,19 +163,19 @@ def _with(ready: Ready, enrichment: Enrichment) -> Ready:
 
 def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
     """Encode all images of the batch with one call of the encoder."""
-    with batch.timed("encode"):
-        ready = batch.of(Ready)
+    with batch.time_stage("encode"):
+        ready = batch.enumerate_state(Prepared)
         if ready:
             vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in ready]))
             for (i, image), vector in zip(ready, vectors, strict=True):
-                loaded = image.loaded
-                batch.images[i] = Encoded(loaded.item, loaded.id, vector, _facts(image), image.fields, loaded.fingerprint)
+                loaded = image.fetched
+                batch.images[i] = Encoded(loaded.item, loaded.id, vector, _build_facts(image), image.fields, loaded.fingerprint)
     return batch
 
 
-def _facts(image: Ready) -> ImageFacts:
-    loaded, decoded = image.loaded, image.decoded
-    return ImageFacts(
+def _build_facts(image: Prepared) -> ImageMetadata:
+    loaded, decoded = image.fetched, image.decoded
+    return ImageMetadata(
         uri=loaded.item.uri,
         source=loaded.item.source,
         version=loaded.version,
@@ -171,33 +189,33 @@ def _facts(image: Ready) -> ImageFacts:
     )
 
 
-def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple[list[Batch], list[Sent]]:
+def write_batches(batches: Sequence[Batch], job: WorkerConfig, chunk_bytes: int) -> tuple[list[Batch], list[BulkRequestStats]]:
     """Write the documents of several batches to the sink. Documents that the sink rejects permanently have failed."""
-    written_at = now()
-    encoded = [image for batch in batches for image in batch.only(Encoded)]
-    touched = [image for batch in batches for image in batch.only(Touched)]
-    sent: list[Sent] = []
-    with batches[0].timed("write"):
+    written_at = get_timestamp()
+    encoded = [image for batch in batches for image in batch.select_state(Encoded)]
+    touched = [image for batch in batches for image in batch.select_state(VersionChanged)]
+    sent: list[BulkRequestStats] = []
+    with batches[0].time_stage("write"):
         if encoded:
             # the same content twice is one document
-            documents = {image.id: _document(image, job, written_at) for image in encoded}
+            documents = {image.id: _build_document(image, job, written_at) for image in encoded}
             losses = {image.id: describe_loss(image.vector, documents[image.id], job.token_ids) for image in encoded}
             written = job.writer.write(list(documents.items()), chunk_bytes)
-            sent = written.sent
+            sent = written.requests
             for batch in batches:
-                _settle(batch, written.outcomes, losses)
+                _record_outcomes(batch, written.outcomes, losses)
         if touched:
             updated = job.writer.update([(image.id, {"version": image.version}) for image in touched])
             for batch in batches:
-                for i, image in batch.of(Touched):
+                for i, image in batch.enumerate_state(VersionChanged):
                     reason = updated.outcomes.get(image.id)
                     kept = Outcome(image.item, "unchanged", "read", id=image.id)
                     batch.images[i] = kept if reason is None else Outcome(image.item, "dead", "write", reason)
     return list(batches), sent
 
 
-def _document(image: Encoded, job: Job, written_at: str) -> dict[str, object]:
-    made = document(
+def _build_document(image: Encoded, job: WorkerConfig, written_at: str) -> dict[str, object]:
+    made = build_document(
         image.vector,
         image.facts,
         fields=image.fields,
@@ -207,11 +225,11 @@ def _document(image: Encoded, job: Job, written_at: str) -> dict[str, object]:
         settings=job.document,
         policy=job.policy,
     )
-    return with_token_ids(made, job.token_ids)
+    return add_token_ids(made, job.token_ids)
 
 
-def _settle(batch: Batch, refused: dict[str, str | None], losses: Mapping[str, str]) -> None:
-    for i, image in batch.of(Encoded):
+def _record_outcomes(batch: Batch, refused: dict[str, str | None], losses: Mapping[str, str]) -> None:
+    for i, image in batch.enumerate_state(Encoded):
         reason = refused[image.id]
         if reason is None:
             batch.images[i] = Outcome(image.item, "written", "write", losses[image.id], id=image.id)
@@ -229,8 +247,8 @@ def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: 
     """
     tokens = document["tokens"]
     if len(vector) and not tokens:
-        return EMPTIED
-    return NO_ID if token_ids and len(tokens) > len(document.get(IDS_FIELD, ())) else ""
+        return EMPTIED_BY_POLICY
+    return NO_TOKEN_ID if token_ids and len(tokens) > len(document.get(IDS_FIELD, ())) else ""
 
 
 def describe_losses(losses: Counter[str], what: str) -> Iterator[str]:
@@ -241,9 +259,9 @@ def describe_losses(losses: Counter[str], what: str) -> Iterator[str]:
             yield sentence.format(count=f"{losses[loss]:,} {what}{ending}", they_are=they_are, them=them)
 
 
-def dead(batch: Batch, stage: Stage, reason: str) -> Batch:
+def mark_failed(batch: Batch, stage: IngestStage, reason: str) -> Batch:
     """Mark each image of the batch that has no outcome yet as failed, and return the batch."""
     for i, state in enumerate(batch.images):
         if not isinstance(state, Outcome):
-            batch.images[i] = Outcome(item_of(state), "dead", stage, reason)
+            batch.images[i] = Outcome(get_image_item(state), "dead", stage, reason)
     return batch

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from stair_es.cluster.documents import check_fields
+from stair_es.cluster.documents import check_field_names
 from stair_es.errors import UsageError
-from stair_es.sources.item import Item, Source, Unlisted
-from stair_es.sources.paths import STDIN
+from stair_es.sources.item import ListingFailure, Source, SourceItem
+from stair_es.sources.paths import STDIN_URI
 
 _LEFT_OUT = (
     ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
@@ -19,7 +19,7 @@ _LEFT_OUT = (
 """Reason, noun in the singular and the plural, and the option that includes them."""
 
 
-class Streams:
+class SourceStream:
     """Iterates over the items of all sources. Iterate in one thread; the other members may be read from another."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -28,16 +28,16 @@ class Streams:
         """URIs of the sources that were listed completely."""
         self.empty: list[str] = []
         """URIs of the complete sources without images."""
-        self.dropped: set[str] = set()
+        self.dropped_columns: set[str] = set()
         """Names of columns that can't be document fields: they are reserved, or invalid in every engine."""
 
-    def __iter__(self) -> Iterator[Item | Unlisted]:
+    def __iter__(self) -> Iterator[SourceItem | ListingFailure]:
         for source in self._sources:
             holes = images = 0
-            for found in map(_named, source.items()):
-                if isinstance(found, Item):
+            for found in map(_replace_invalid_uri, source.list_items()):
+                if isinstance(found, SourceItem):
                     images += 1
-                    found = self._carried(found)
+                    found = self._drop_columns(found)
                 else:
                     holes += 1
                 yield found
@@ -46,25 +46,25 @@ class Streams:
                 if not images:
                     self.empty.append(source.uri)
 
-    def _carried(self, item: Item) -> Item:
-        if all(map(_is_field, item.fields)):
+    def _drop_columns(self, item: SourceItem) -> SourceItem:
+        if all(map(_is_document_field, item.fields)):
             return item
-        self.dropped.update(name for name in item.fields if not _is_field(name))
-        return replace(item, fields={name: value for name, value in item.fields.items() if _is_field(name)})
+        self.dropped_columns.update(name for name in item.fields if not _is_document_field(name))
+        return replace(item, fields={name: value for name, value in item.fields.items() if _is_document_field(name)})
 
     @property
-    def names(self) -> list[str]:
+    def source_uris(self) -> list[str]:
         """URIs of the sources, in the order of the arguments."""
         return [source.uri for source in self._sources]
 
     @property
-    def whole(self) -> frozenset[str]:
+    def fully_listed(self) -> frozenset[str]:
         """URIs of the sources for which an image that isn't listed is gone.
 
         Sources that were listed completely; but not an empty one, which may be an unmounted disk, and not stdin, which is a
         different stream each time.
         """
-        return frozenset(self.complete) - {*self.empty, STDIN}
+        return frozenset(self.complete) - {*self.empty, STDIN_URI}
 
     @property
     def ignored(self) -> Mapping[str, int]:
@@ -87,19 +87,19 @@ class Streams:
         return ", ".join(said)
 
 
-def _named(found: Item | Unlisted) -> Item | Unlisted:
+def _replace_invalid_uri(found: SourceItem | ListingFailure) -> SourceItem | ListingFailure:
     """Return the item, or an unlisted one if its URI is not valid Unicode (from a damaged table): no document can have it."""
     try:
         found.uri.encode()
     except UnicodeEncodeError:
-        return Unlisted(found.uri.encode(errors="backslashreplace").decode(), found.source, "its URI is not valid Unicode")
+        return ListingFailure(found.uri.encode(errors="backslashreplace").decode(), found.source, "its URI is not valid Unicode")
     return found
 
 
 @lru_cache(maxsize=1024)
-def _is_field(name: str) -> bool:
+def _is_document_field(name: str) -> bool:
     try:
-        check_fields([name])
+        check_field_names([name])
     except UsageError:
         return False
     return True

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import Identity, check_alias
+from stair_es.cluster.identity import IndexSpec, check_alias_name
 from stair_es.errors import IngestError
 from stair_es.ingest import cluster_sink
-from stair_es.ingest.batch import now
-from stair_es.ingest.dead_letters import DeadLetters, default_path
+from stair_es.ingest.batch import get_timestamp
+from stair_es.ingest.dead_letters import DeadLetters, default_dead_letters_path
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.options import find_tokens
-from stair_es.ingest.report import Report
-from stair_es.ingest.run_accounting import Books
+from stair_es.ingest.options import find_model_tokens
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run_accounting import RunAccounting
 from stair_es.ingest.sink import Say, SinkPlan
-from stair_es.ingest.streams import Streams
-from stair_es.ingest.texts_run import TextRun
+from stair_es.ingest.streams import SourceStream
+from stair_es.ingest.texts_run import TextIngestRun
 from stair_es.model import catalogue
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions:
+class TextIngestOptions:
     """Options of an ingest of texts."""
 
     alias: str
@@ -55,15 +55,15 @@ class TextOptions:
         return {**asdict(self.document), "texts": {"text_tower": self.model.text_tower}}
 
 
-def ingest_texts(
+def run_text_ingest(
     sources: Sequence[Source],
     connection: Connection,
-    options: TextOptions,
+    options: TextIngestOptions,
     *,
     say: Say,
-    progress: Callable[[Books], None],
-    books: Callable[[Books], None] = lambda _: None,
-) -> Report:
+    progress: Callable[[RunAccounting], None],
+    on_start: Callable[[RunAccounting], None] = lambda _: None,
+) -> IngestReport:
     """Ingest the texts of `sources` (see `open_text_source`) into the index behind `options.alias`.
 
     Args:
@@ -72,29 +72,29 @@ def ingest_texts(
         options: Options of the ingest.
         say: Receives messages for the user.
         progress: Called with the accounting after each batch.
-        books: Called once with the accounting at the start, so that the caller has the counts of a failed run.
+        on_start: Called once with the accounting at the start, so that the caller has the counts of a failed run.
 
     Raises:
         IndexMismatch: If the alias points to an index of images.
         StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
-    check_alias(options.alias)
+    check_alias_name(options.alias)
     with ExitStack() as stack:
-        letters = DeadLetters(options.dead_letters or default_path(options.alias), options.alias)
-        kept = Books(stack.enter_context(Manifest()), letters)
-        books(kept)
-        letters.check()
-        streams = Streams(sources)
+        letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
+        kept = RunAccounting(stack.enter_context(Manifest()), letters)
+        on_start(kept)
+        letters.check_writable()
+        streams = SourceStream(sources)
         found = iter(streams)
         first = next(found, None)  # before an index is created: a wrong column is found here
         if first is None:
-            raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with one text per line, or a table.")
-        card = catalogue.indexable(options.model.name, options.model.fit)
-        known = find_tokens(options.model, options.document)
+            raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Name a file with one text per line, or a table.")
+        card = catalogue.get_indexable_card(options.model.name, options.model.fit)
+        known = find_model_tokens(options.model, options.document)
         plan = SinkPlan(
             alias=options.alias,
-            identity=Identity(
-                model_name=catalogue.absolute(options.model.name),
+            identity=IndexSpec(
+                model_name=catalogue.make_portable_name(options.model.name),
                 model_id=card.model_id,
                 fit=card.image_spec.fit,
                 settings=options.settings,
@@ -105,18 +105,18 @@ def ingest_texts(
             connection=connection,
             options=options.sink_options,
             largest_weight=known.largest_weight,
-            began=now(),
+            started_at=get_timestamp(),
         )
         session = cluster_sink.KIND.open(plan, say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
-        letters.prepare()
-        run = TextRun(
+        letters.prepare_file()
+        run = TextIngestRun(
             streams=streams,
-            found=chain([first], found),
+            listed=chain([first], found),
             document=options.document,
             text_tower=options.model.text_tower,
             session=session,
-            books=kept,
-            encoder=catalogue.load(options.model),
+            accounting=kept,
+            encoder=catalogue.load_encoder(options.model),
         )
-        return run.through(say, progress)
+        return run.run(say, progress)

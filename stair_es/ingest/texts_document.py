@@ -6,21 +6,21 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.documents import check_fields, content_id, fingerprint, vector_fields
-from stair_es.sources.item import Reading
+from stair_es.cluster.documents import build_vector_fields, check_field_names, compute_document_fingerprint, make_content_id
+from stair_es.sources.item import ReadLimits
 
 if TYPE_CHECKING:
     from stair_es.cluster.documents import DocumentSettings
-    from stair_es.policy import WordPolicy
-    from stair_es.sources.item import Item
+    from stair_es.policy import TokenPolicy
+    from stair_es.sources.item import SourceItem
     from stair_es.types import SparseVector
 
 
 @dataclass(frozen=True)
-class Text:
+class TextItem:
     """A text of a source."""
 
-    item: Item
+    item: SourceItem
     text: str
     sha256: str
     fingerprint: str
@@ -28,35 +28,35 @@ class Text:
     @property
     def id(self) -> str:
         """`_id` of its document."""
-        return content_id(self.sha256)
+        return make_content_id(self.sha256)
 
 
-def text_of(item: Item, model_id: str, settings: DocumentSettings, text_tower: str) -> Text:
+def read_text_item(item: SourceItem, model_id: str, settings: DocumentSettings, text_tower: str) -> TextItem:
     """Read the text of an item. `text_tower` is part of the fingerprint, since another one gives other token weights."""
-    read = item.place.read(Reading())
+    read = item.locator.read(ReadLimits())
     data = read.data if read else b""
     sha256 = hashlib.sha256(data).hexdigest()
     tower = [f"text_tower={text_tower}"]
-    return Text(item, data.decode(), sha256, fingerprint(sha256, model_id, settings, item.fields, tower))
+    return TextItem(item, data.decode(), sha256, compute_document_fingerprint(sha256, model_id, settings, item.fields, tower))
 
 
-def text_document(
-    text: Text,
+def build_text_document(
+    text: TextItem,
     vector: SparseVector,
     *,
     model_id: str,
     ingested_at: str,
     settings: DocumentSettings,
-    policy: WordPolicy | None = None,
+    policy: TokenPolicy | None = None,
 ) -> dict[str, Any]:
     """Build the `_source` of one text: as for an image, with the text itself in `caption`.
 
     Raises:
         UsageError: If a column has a reserved name.
     """
-    check_fields(text.item.fields)
+    check_field_names(text.item.fields)
     return {
-        **vector_fields(vector, settings, policy),
+        **build_vector_fields(vector, settings, policy),
         **text.item.fields,
         "caption": text.text,
         "uri": text.item.uri,

@@ -9,108 +9,110 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import orjson
 
 from stair_es.errors import SourceError, UsageError
-from stair_es.sources.delimited import Delimited
-from stair_es.sources.files import OfFiles
-from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
-from stair_es.sources.jsonl import JsonLines
-from stair_es.sources.lines import numbered
-from stair_es.sources.local_file import Inline
-from stair_es.sources.opened import files_at, opened
-from stair_es.sources.paths import CSV, JSONL, LIST, STDIN, ends_with
-from stair_es.sources.tables import OPTIONS, Table
-from stair_es.sources.values import check_fields_size, json_safe
+from stair_es.sources.delimited import CsvSource
+from stair_es.sources.files import FileSource
+from stair_es.sources.item import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
+from stair_es.sources.jsonl import JsonLinesSource
+from stair_es.sources.lines import read_numbered_lines
+from stair_es.sources.local_file import InlineBytes
+from stair_es.sources.opened import create_file_lister, open_unpacked
+from stair_es.sources.paths import CSV_SUFFIXES, JSONL_SUFFIXES, LIST_SUFFIXES, STDIN_URI, has_source_suffix
+from stair_es.sources.tables import COLUMN_REMEDY, TableSource
+from stair_es.sources.values import check_fields_size, make_json_safe
 
 if TYPE_CHECKING:
-    from stair_es.sources.files import Found
+    from stair_es.sources.files import ListedFile
     from stair_es.types import Json
 
 TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
 
 TEXT_COLUMNS = ("text", "caption", "captions")
 """Default names of the text column; the first one that exists is used."""
-LONGEST_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 """Maximum length of a line of a `.txt` file; encoders use only a few hundred words of a text."""
 _SCALARS = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
-class _Several:
+class _TextsLocator:
     """The locator of all texts of a row, until they are split."""
 
     texts: tuple[str, ...] = field(repr=False)
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        return Read("\n".join(self.texts).encode())
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        return ReadResult("\n".join(self.texts).encode())
 
     def to_json(self) -> None:
         return None
 
 
-class _TextTable(Table):
+class _TextTable(TableSource):
     """Rows with texts instead of images; subclasses parse the rows."""
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield the texts; a row with several texts gives one item each."""
         try:
-            for each in super().items():
-                if isinstance(each, Item) and isinstance(each.place, _Several):
-                    yield from _apart(each, each.place.texts)
+            for each in super().list_items():
+                if isinstance(each, SourceItem) and isinstance(each.locator, _TextsLocator):
+                    yield from _split_texts(each, each.locator.texts)
                 else:
                     yield each
         except UsageError as error:  # a missing column: tables name the options for images only
-            raise UsageError(error.message, error.remedy.replace(OPTIONS, "Choose with --text-column.")) from None
+            raise UsageError(error.message, error.remedy.replace(COLUMN_REMEDY, "Choose with --text-column.")) from None
 
-    def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
+    def _build_item(
+        self, row: Mapping[str, Any], column: str | None, table: ListedFile, position: str
+    ) -> SourceItem | ListingFailure:
         where = f"{table.uri}#{position}"
         column = self._options.image_column or next((name for name in TEXT_COLUMNS if name in row), None)
         if column is None:
-            return Unlisted(
+            return ListingFailure(
                 where, self.uri, f"no column with a text (--text-column); there are: {', '.join(map(str, row))[:300]}"
             )
-        texts = _texts(row.get(column))
+        texts = _extract_texts(row.get(column))
         if not texts:
-            return Unlisted(where, self.uri, f"no text in column {column!r}")
-        fields = _others(row, column)
+            return ListingFailure(where, self.uri, f"no text in column {column!r}")
+        fields = _extract_fields(row, column)
         check_fields_size({**fields, "caption": max(texts, key=len)})
-        return Item(where, self.uri, _Several(texts), None, fields)
+        return SourceItem(where, self.uri, _TextsLocator(texts), None, fields)
 
 
-class _JsonTexts(_TextTable, JsonLines):
+class _JsonTexts(_TextTable, JsonLinesSource):
     """Texts in JSON Lines."""
 
 
-class _DelimitedTexts(_TextTable, Delimited):
+class _DelimitedTexts(_TextTable, CsvSource):
     """Texts in CSV or TSV."""
 
 
-class _Lines(OfFiles):
+class _TextLines(FileSource):
     """One text per line; empty lines are skipped."""
 
-    def items(self) -> Iterator[Item | Unlisted]:
-        for each in self._files.found():
-            if isinstance(each, Unlisted):
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
+        for each in self._files.list_files():
+            if isinstance(each, ListingFailure):
                 yield each
                 continue
             try:
-                with opened(each) as file:
-                    for number, line in numbered(file, LONGEST_BYTES):
-                        if number == 1 and each.uri == STDIN and _is_object(line):
+                with open_unpacked(each) as file:
+                    for number, line in read_numbered_lines(file, MAX_LINE_BYTES):
+                        if number == 1 and each.uri == STDIN_URI and _is_json_object(line):
                             raise UsageError("the texts on standard input look like JSON Lines", "Add --format jsonl.")
                         if line is None or line.strip():
-                            yield self._text(line, f"{each.uri}#line={number}")
+                            yield self._parse_line(line, f"{each.uri}#line={number}")
             except SourceError as error:
-                yield Unlisted(each.uri, self.uri, error.message)
+                yield ListingFailure(each.uri, self.uri, error.message)
 
-    def _text(self, line: bytes | None, where: str) -> Item | Unlisted:
+    def _parse_line(self, line: bytes | None, where: str) -> SourceItem | ListingFailure:
         if line is None:
-            return Unlisted(where, self.uri, "the line is too long")
+            return ListingFailure(where, self.uri, "the line is too long")
         try:
-            return _item(where, self.uri, line.decode().strip(), {})
+            return _build_text_item(where, self.uri, line.decode().strip(), {})
         except UnicodeDecodeError:
-            return Unlisted(where, self.uri, "not UTF-8")
+            return ListingFailure(where, self.uri, "not UTF-8")
 
 
-def text_source(argument: str, format_: TextFormat | None = None, column: str | None = None) -> Source:
+def open_text_source(argument: str, format_: TextFormat | None = None, column: str | None = None) -> Source:
     """Open the source of a FILE argument: a path, a glob, a URL supported by fsspec, or `-` for standard input.
 
     Args:
@@ -121,23 +123,23 @@ def text_source(argument: str, format_: TextFormat | None = None, column: str | 
     Raises:
         UsageError: If there is no such file, its format can't be detected, or a column is given for a format without columns.
     """
-    format_ = format_ or _format_of(argument)
+    format_ = format_ or _detect_format(argument)
     if format_ == "txt":
         if column is not None:
             raise UsageError(f"{argument!r} has one text per line, and no column {column!r}", "Name the format: --format jsonl")
-        return _Lines(files_at(argument, LIST))
+        return _TextLines(create_file_lister(argument, LIST_SUFFIXES))
     options = SourceOptions(image_column=column)
     if format_ == "jsonl":
-        return _JsonTexts(files_at(argument, JSONL), options)
-    return _DelimitedTexts(files_at(argument, CSV), options)
+        return _JsonTexts(create_file_lister(argument, JSONL_SUFFIXES), options)
+    return _DelimitedTexts(create_file_lister(argument, CSV_SUFFIXES), options)
 
 
-def _format_of(argument: str) -> TextFormat:
-    if argument == "-" or ends_with(argument, LIST):
+def _detect_format(argument: str) -> TextFormat:
+    if argument == "-" or has_source_suffix(argument, LIST_SUFFIXES):
         return "txt"
-    if ends_with(argument, JSONL):
+    if has_source_suffix(argument, JSONL_SUFFIXES):
         return "jsonl"
-    if ends_with(argument, CSV):
+    if has_source_suffix(argument, CSV_SUFFIXES):
         return "csv"
     raise UsageError(
         f"can't detect the format of {argument!r} from its name",
@@ -145,34 +147,34 @@ def _format_of(argument: str) -> TextFormat:
     )
 
 
-def _item(uri: str, source: str, text: str, fields: Mapping[str, Json]) -> Item:
-    return Item(uri, source, Inline(text.encode()), None, {**fields, "caption": text})
+def _build_text_item(uri: str, source: str, text: str, fields: Mapping[str, Json]) -> SourceItem:
+    return SourceItem(uri, source, InlineBytes(text.encode()), None, {**fields, "caption": text})
 
 
-def _apart(row: Item, texts: tuple[str, ...]) -> Iterator[Item]:
+def _split_texts(row: SourceItem, texts: tuple[str, ...]) -> Iterator[SourceItem]:
     if len(texts) == 1:
-        yield _item(row.uri, row.source, texts[0], row.fields)
+        yield _build_text_item(row.uri, row.source, texts[0], row.fields)
         return
     for number, text in enumerate(texts, 1):
-        yield _item(f"{row.uri}&text={number}", row.source, text, row.fields)
+        yield _build_text_item(f"{row.uri}&text={number}", row.source, text, row.fields)
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def _extract_texts(value: object) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
     return tuple(text for each in values if isinstance(each, str) and (text := each.strip()))
 
 
-def _others(row: Mapping[str, Any], column: str) -> dict[str, Json]:
+def _extract_fields(row: Mapping[str, Any], column: str) -> dict[str, Json]:
     """Return the other columns with scalar values; lists and objects can't be fields of a text."""
     fields = {
-        name: json_safe(value)
+        name: make_json_safe(value)
         for name, value in row.items()
         if name not in (column, "caption") and isinstance(value, _SCALARS) and value != ""
     }
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _is_object(line: bytes | None) -> bool:
+def _is_json_object(line: bytes | None) -> bool:
     try:
         return isinstance(orjson.loads(line or b""), dict)
     except orjson.JSONDecodeError:

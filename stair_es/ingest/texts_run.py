@@ -9,59 +9,59 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.documents import with_token_ids
+from stair_es.cluster.documents import add_token_ids
 from stair_es.errors import StairError
-from stair_es.ingest.batch import Kind, Outcome, Stage, now
-from stair_es.ingest.parts import in_parts
-from stair_es.ingest.report import Report
-from stair_es.ingest.run_accounting import Books
-from stair_es.ingest.sink import Coverage, Say
+from stair_es.ingest.batch import IngestStage, Outcome, OutcomeKind, get_timestamp
+from stair_es.ingest.parts import batched
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run_accounting import RunAccounting
+from stair_es.ingest.sink import RunCoverage, Say
 from stair_es.ingest.stages import describe_loss, describe_losses
-from stair_es.ingest.texts_document import Text, text_document, text_of
-from stair_es.sources.item import Unlisted
+from stair_es.ingest.texts_document import TextItem, build_text_document, read_text_item
+from stair_es.sources.item import ListingFailure
 
 if TYPE_CHECKING:
     from stair_es.cluster.documents import DocumentSettings
-    from stair_es.ingest.cluster_sink import ClusterSession
-    from stair_es.ingest.streams import Streams
+    from stair_es.ingest.cluster_sink import ClusterSinkSession
+    from stair_es.ingest.streams import SourceStream
     from stair_es.model.encoder import Encoder
-    from stair_es.sources.item import Item
+    from stair_es.sources.item import SourceItem
     from stair_es.types import SparseVector
 
 BATCH_TEXTS = 256
-NO_WORDS = "no token that the model knows"
+NO_KNOWN_TOKENS = "no token that the model knows"
 
 
 @dataclass(frozen=True)
-class _Fate:
+class _TextOutcome:
     """Outcome of all items with the same text."""
 
-    kind: Kind
-    stage: Stage
+    kind: OutcomeKind
+    stage: IngestStage
     reason: str = ""
 
 
-_KNOWN = _Fate("unchanged", "check")
+_KNOWN = _TextOutcome("unchanged", "check")
 
 
 @dataclass
-class TextRun:
+class TextIngestRun:
     """One run. Outcomes are data; a failure of the whole run is an exception."""
 
-    streams: Streams
-    found: Iterator[Item | Unlisted]
+    streams: SourceStream
+    listed: Iterator[SourceItem | ListingFailure]
     """Items of the streams."""
     document: DocumentSettings
     text_tower: str
-    session: ClusterSession
-    books: Books
+    session: ClusterSinkSession
+    accounting: RunAccounting
     encoder: Encoder
-    requests: int = 0
-    busy: int = 0
+    bulk_requests: int = 0
+    bulk_retries: int = 0
     losses: Counter[str] = field(default_factory=Counter)
     """Number of texts by kind of loss; see `describe_loss`."""
 
-    def through(self, say: Say, progress: Callable[[Books], None]) -> Report:
+    def run(self, say: Say, progress: Callable[[RunAccounting], None]) -> IngestReport:
         """Ingest all texts.
 
         Raises:
@@ -72,40 +72,42 @@ class TextRun:
             say(f"token policy: {self.session.policy.label}")
         try:
             with self.session.load():
-                for part in in_parts(self._admitted(), BATCH_TEXTS):
-                    self.books.enter_outcomes(
-                        self._outcomes([text_of(item, self.encoder.model_id, self.document, self.text_tower) for item in part])
+                for part in batched(self._accept_listed(), BATCH_TEXTS):
+                    self.accounting.record_outcomes(
+                        self._process_batch(
+                            [read_text_item(item, self.encoder.model_id, self.document, self.text_tower) for item in part]
+                        )
                     )
-                    progress(self.books)
-            self.books.listing_done = True
-            progress(self.books)
+                    progress(self.accounting)
+            self.accounting.listing_done = True
+            progress(self.accounting)
         except StairError:
-            say(self.books.describe_stop("texts"))
+            say(self.accounting.describe_stop("texts"))
             raise
         finally:
-            self.books.dead_letters.close()
-        self.books.close()
+            self.accounting.dead_letters.close()
+        self.accounting.close()
         for sentence in describe_losses(self.losses, "text"):
             say(sentence)
-        if self.streams.dropped:
-            say(f"columns left out, since their names can't be field names: {', '.join(sorted(self.streams.dropped))}")
-        return self._report(start)
+        if self.streams.dropped_columns:
+            say(f"columns left out, since their names can't be field names: {', '.join(sorted(self.streams.dropped_columns))}")
+        return self._build_report(start)
 
-    def _admitted(self) -> Iterator[Item]:
-        for found in self.found:
-            if not self.books.list(found.uri, found.source):
+    def _accept_listed(self) -> Iterator[SourceItem]:
+        for found in self.listed:
+            if not self.accounting.record_listed(found.uri, found.source):
                 continue
-            if isinstance(found, Unlisted):
-                self.books.enter_outcomes([Outcome(found.as_item(), "dead", "list", found.reason)])
+            if isinstance(found, ListingFailure):
+                self.accounting.record_outcomes([Outcome(found.to_item(), "dead", "list", found.reason)])
             else:
                 yield found
 
-    def _outcomes(self, texts: list[Text]) -> list[Outcome]:
+    def _process_batch(self, texts: list[TextItem]) -> list[Outcome]:
         """Return one outcome per text. Of equal texts the first one is written; the others are `unchanged`, or failed like it."""
-        first: dict[str, Text] = {}
+        first: dict[str, TextItem] = {}
         for text in texts:
             first.setdefault(text.id, text)
-        fates = self._fates([text for text in first.values() if not self.books.manifest.has_document(text.id)])
+        fates = self._process_texts([text for text in first.values() if not self.accounting.manifest.has_document(text.id)])
         outcomes = []
         for text in texts:
             fate = fates.get(text.id, _KNOWN)
@@ -114,72 +116,74 @@ class TextRun:
             outcomes.append(Outcome(text.item, fate.kind, fate.stage, fate.reason, "" if fate.kind == "dead" else text.id))
         return outcomes
 
-    def _fates(self, texts: list[Text]) -> dict[str, _Fate]:
+    def _process_texts(self, texts: list[TextItem]) -> dict[str, _TextOutcome]:
         writer = self.session.writer
-        with self._timed("check"):
-            stored = {} if self.session.fresh else writer.stored_by_id([text.id for text in texts])
+        with self._time_stage("check"):
+            stored = {} if self.session.fresh else writer.find_by_id([text.id for text in texts])
         up_to_date = {text.id for text in texts if text.id in stored and stored[text.id].fingerprint == text.fingerprint}
         fates = dict.fromkeys(up_to_date, _KNOWN)
         wanted = [text for text in texts if text.id not in up_to_date]
-        with self._timed("encode"):
+        with self._time_stage("encode"):
             vectors = self.encoder.encode_texts([text.text for text in wanted]) if wanted else []
         documents, losses = {}, {}
         for text, vector in zip(wanted, vectors, strict=True):
             if len(vector):
-                documents[text.id] = document = self._document(text, vector)
+                documents[text.id] = document = self._build_document(text, vector)
                 losses[text.id] = describe_loss(vector, document, self.session.token_ids)
             else:
-                fates[text.id] = _Fate("dead", "encode", NO_WORDS)
+                fates[text.id] = _TextOutcome("dead", "encode", NO_KNOWN_TOKENS)
         if documents:
-            with self._timed("write"):
+            with self._time_stage("write"):
                 written = writer.write(list(documents.items()), self.session.writer.policy.max_chunk_bytes)
-            self.requests += len(written.sent)
-            self.busy += sum(sent.busy for sent in written.sent)
+            self.bulk_requests += len(written.requests)
+            self.bulk_retries += sum(sent.busy for sent in written.requests)
             for id_, reason in written.outcomes.items():
-                fates[id_] = _Fate("written", "write") if reason is None else _Fate("dead", "write", reason)
+                fates[id_] = _TextOutcome("written", "write") if reason is None else _TextOutcome("dead", "write", reason)
                 if reason is None and losses[id_]:
                     self.losses[losses[id_]] += 1
         return fates
 
-    def _document(self, text: Text, vector: SparseVector) -> dict[str, Any]:
-        made = text_document(
+    def _build_document(self, text: TextItem, vector: SparseVector) -> dict[str, Any]:
+        made = build_text_document(
             text,
             vector,
             model_id=self.encoder.model_id,
-            ingested_at=now(),
+            ingested_at=get_timestamp(),
             settings=self.document,
             policy=self.session.policy,
         )
-        return with_token_ids(made, self.session.token_ids)
+        return add_token_ids(made, self.session.token_ids)
 
     @contextmanager
-    def _timed(self, stage: Stage) -> Iterator[None]:
+    def _time_stage(self, stage: IngestStage) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.books.stage_seconds[stage] += time.perf_counter() - start
+            self.accounting.stage_seconds[stage] += time.perf_counter() - start
 
-    def _report(self, start: float) -> Report:
-        completion = self.session.complete(Coverage(sources=self.streams.whole, fate=self.books.manifest.fate))
-        counts = self.books.counts()
-        return Report(
+    def _build_report(self, start: float) -> IngestReport:
+        completion = self.session.complete(
+            RunCoverage(sources=self.streams.fully_listed, get_status=self.accounting.manifest.get_status)
+        )
+        counts = self.accounting.get_counts()
+        return IngestReport(
             **counts,
             removed=0,
-            documents=self.books.manifest.documents(),
+            documents=self.accounting.manifest.count_documents(),
             seconds=time.perf_counter() - start,
-            stage_seconds=dict(self.books.stage_seconds),
+            stage_seconds=dict(self.accounting.stage_seconds),
             encoder_idle=None,
-            bulk_requests=self.requests,
-            bulk_busy=self.busy,
+            bulk_requests=self.bulk_requests,
+            bulk_busy=self.bulk_retries,
             index=self.session.index,
             alias=self.session.alias,
             swapped=completion.swapped,
-            unfinished=completion.unfinished,
-            pruned=completion.pruned,
+            unfinished=completion.not_swapped_reason,
+            pruned=completion.deleted_indices,
             model=self.encoder.model_id,
             runner="local",
-            dead_letters=str(self.books.dead_letters.path) if self.books.dead_letters.count else None,
-            dead_reasons=self.books.dead_reasons(),
-            words_index=completion.words_index,
+            dead_letters=str(self.accounting.dead_letters.path) if self.accounting.dead_letters.count else None,
+            dead_reasons=self.accounting.get_failure_reasons(),
+            words_index=completion.token_index,
         )

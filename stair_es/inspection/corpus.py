@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.pages import count_of, pages
-from stair_es.inspection.figures import Tally, WordFigures
-from stair_es.search.cursor import ORDER
+from stair_es.cluster.pages import count_matches, paginate_hits
+from stair_es.inspection.figures import StatsAccumulator, TokenStats
+from stair_es.search.cursor import SORT_ORDER
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -24,7 +24,7 @@ _URI = -3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class DocumentSample:
     """A random sample of the documents; the same seed gives the same one as long as the index doesn't change."""
 
     size: int
@@ -32,7 +32,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Corpus:
+class VocabularyStats:
     """Token statistics of an index."""
 
     documents: int
@@ -43,26 +43,26 @@ class Corpus:
     """Documents that were read."""
     empty: int
     """Documents without tokens among those that were read."""
-    words_an_image: float
-    figures: tuple[WordFigures, ...]
+    mean_tokens: float
+    token_stats: tuple[TokenStats, ...]
     """Statistics per token, the most frequent token first."""
-    sample: Sample | None
+    sample: DocumentSample | None
 
     @property
-    def missed(self) -> int:
+    def missed_count(self) -> int:
         """How many fewer documents were read than have a URI; negative if more. 0 if the index didn't change during the scan."""
         wanted = self.documents - self.without_uri
         return (min(wanted, self.sample.size) if self.sample else wanted) - self.images
 
 
-def corpus(
+def collect_vocabulary_stats(
     client: OpenSearch,
     connection: Connection,
     index: str,
     *,
-    sample: Sample | None = None,
+    sample: DocumentSample | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Corpus:
+) -> VocabularyStats:
     """Collect the statistics of all tokens, over the documents that have a URI.
 
     Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count` requests.
@@ -77,41 +77,43 @@ def corpus(
     Raises:
         ClusterError: If a request failed, or returned partial results.
     """
-    documents = count_of(client, connection, index, {"match_all": {}})
-    with_uri = count_of(client, connection, index, _WITH_URI)
+    documents = count_matches(client, connection, index, {"match_all": {}})
+    with_uri = count_matches(client, connection, index, _WITH_URI)
     wanted = min(with_uri, sample.size) if sample else with_uri
-    found = _sampled(client, connection, index, sample) if sample else _all(client, connection, index)
-    tally = Tally()
+    found = _scan_sample(client, connection, index, sample) if sample else _scan_all(client, connection, index)
+    tally = StatsAccumulator()
     for hits in found:
         for hit in hits:
-            tally.add((hit.get("_source") or {}).get("tokens"), hit["sort"][_URI])
+            tally.add_image((hit.get("_source") or {}).get("tokens"), hit["sort"][_URI])
         progress(tally.images, wanted)
-    return Corpus(
+    return VocabularyStats(
         documents=documents,
         without_uri=documents - with_uri,
         images=tally.images,
         empty=tally.empty,
-        words_an_image=tally.occurrences / tally.images if tally.images else 0.0,
-        figures=tally.figures(),
+        mean_tokens=tally.occurrences / tally.images if tally.images else 0.0,
+        token_stats=tally.compute_stats(),
         sample=sample,
     )
 
 
-def body(query: Mapping[str, Any]) -> dict[str, Any]:
+def build_tokens_query(query: Mapping[str, Any]) -> dict[str, Any]:
     """Build the search request for a page: only the tokens of a document; its URI comes with the sort values."""
     return {"query": dict(query), "_source": ["tokens"]}
 
 
-def _all(client: OpenSearch, connection: Connection, index: str) -> Iterator[list[dict[str, Any]]]:
-    return pages(client, connection, index, body(_WITH_URI), size=PAGE, sort=ORDER[1:])
+def _scan_all(client: OpenSearch, connection: Connection, index: str) -> Iterator[list[dict[str, Any]]]:
+    return paginate_hits(client, connection, index, build_tokens_query(_WITH_URI), size=PAGE, sort=SORT_ORDER[1:])
 
 
-def _sampled(client: OpenSearch, connection: Connection, index: str, sample: Sample) -> Iterator[list[dict[str, Any]]]:
+def _scan_sample(
+    client: OpenSearch, connection: Connection, index: str, sample: DocumentSample
+) -> Iterator[list[dict[str, Any]]]:
     """Iterate in random order: a prefix of it is a sample without replacement."""
     drawn = {"seed": sample.seed, "field": "_seq_no"}
     query = {"function_score": {"query": {"bool": {"filter": [_WITH_URI]}}, "random_score": drawn, "boost_mode": "replace"}}
     left = sample.size
-    for hits in pages(client, connection, index, body(query), size=min(PAGE, sample.size), sort=ORDER):
+    for hits in paginate_hits(client, connection, index, build_tokens_query(query), size=min(PAGE, sample.size), sort=SORT_ORDER):
         yield list(islice(hits, left))
         left -= len(hits)
         if left <= 0:

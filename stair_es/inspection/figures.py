@@ -20,13 +20,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from stair_es.vocab import unescape
+from stair_es.vocab import unescape_feature
 
-Order = Literal["df", "mean", "max", "share", "flat"]
+StatsOrder = Literal["df", "mean", "max", "share", "flat"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WordFigures:
+class TokenStats:
     """Statistics of one token."""
 
     word: str
@@ -45,7 +45,7 @@ class WordFigures:
     """URI of the image with its largest weight."""
 
 
-class Tally:
+class StatsAccumulator:
     """Accumulates token statistics over images. Memory grows with the vocabulary, not with the number of images."""
 
     def __init__(self) -> None:
@@ -54,27 +54,27 @@ class Tally:
         """Images without tokens."""
         self.occurrences = 0
         """Number of tokens of all images together."""
-        self._words: dict[str, _Sums] = {}
+        self._words: dict[str, _TokenSums] = {}
         self._names: dict[str, str] = {}
 
-    def add(self, tokens: object, uri: str) -> None:
+    def add_image(self, tokens: object, uri: str) -> None:
         """Add one image with its stored tokens; values that aren't positive numbers are ignored."""
         self.images += 1
         before = self.occurrences
         if isinstance(tokens, Mapping):
-            self._add(tokens, uri)
+            self._add_tokens(tokens, uri)
         self.empty += before == self.occurrences
 
-    def _add(self, tokens: Mapping[str, object], uri: str) -> None:
+    def _add_tokens(self, tokens: Mapping[str, object], uri: str) -> None:
         names, words = self._names, self._words
         for key, given in tokens.items():
-            weight = given if type(given) is float else _number(given)
+            weight = given if type(given) is float else _parse_number(given)
             if not 0.0 < weight < math.inf:
                 continue
             self.occurrences += 1
             if key not in names:
-                names[key] = unescape(key)
-                words.setdefault(names[key], _Sums())
+                names[key] = unescape_feature(key)
+                words.setdefault(names[key], _TokenSums())
             sums = words[names[key]]
             sums.images += 1
             sums.weight += weight
@@ -82,11 +82,11 @@ class Tally:
             if weight > sums.max:
                 sums.max, sums.example = weight, uri
 
-    def figures(self) -> tuple[WordFigures, ...]:
+    def compute_stats(self) -> tuple[TokenStats, ...]:
         """Compute the statistics of each token, the most frequent token first."""
         total = math.fsum(sums.weight for sums in self._words.values())
         found = (
-            WordFigures(
+            TokenStats(
                 word=word,
                 images=sums.images,
                 share=sums.images / self.images,
@@ -98,30 +98,30 @@ class Tally:
             )
             for word, sums in self._words.items()
         )
-        return ordered(found, "df")
+        return sort_token_stats(found, "df")
 
 
-class _Sums:
+class _TokenSums:
     __slots__ = ("example", "images", "max", "square", "weight")
 
     def __init__(self) -> None:
         self.images, self.weight, self.square, self.max, self.example = 0, 0.0, 0.0, 0.0, ""
 
 
-def ordered(figures: Iterable[WordFigures], order: Order) -> tuple[WordFigures, ...]:
+def sort_token_stats(figures: Iterable[TokenStats], order: StatsOrder) -> tuple[TokenStats, ...]:
     """Sort statistics in descending order; ties by frequency, then by name."""
     name = {"df": "images", "mean": "mean", "max": "max", "share": "weight_share", "flat": "flatness"}[order]
     return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.word)))
 
 
-def matching(words: Iterable[str], pattern: str) -> set[str]:
+def match_tokens(words: Iterable[str], pattern: str) -> set[str]:
     """Return the words that match a pattern with `*`, `?` or `[...]`, or that begin with a text without them."""
     if any(sign in pattern for sign in "*?["):
         return {word for word in words if fnmatch.fnmatchcase(word, pattern)}
     return {word for word in words if word.startswith(pattern)}
 
 
-def _number(given: object) -> float:
+def _parse_number(given: object) -> float:
     """Return the value as a number, or 0 if it isn't one."""
     if isinstance(given, (int, str)):
         try:

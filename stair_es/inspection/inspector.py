@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 
 from stair_es.config import THUMBNAIL_PX
 from stair_es.errors import DecodeError, ReadError
-from stair_es.inspection.compare import Comparison, Now, Steered, compare, steered
-from stair_es.inspection.stored import StoredImage, Thumbnail, stored, stored_by_content, thumbnail, thumbnail_of
-from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Reading
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.paths import file_at, uri_of
+from stair_es.inspection.compare import CurrentVector, PolicyEffect, VectorComparison, compare_vectors, find_policy_effect
+from stair_es.inspection.stored import (
+    StoredImage,
+    Thumbnail,
+    find_stored_by_content,
+    find_stored_image,
+    get_stored_thumbnail,
+    parse_thumbnail,
+)
+from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.item import ReadLimits
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.paths import find_file, to_file_uri
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -23,44 +30,46 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.connect import Connection
     from stair_es.model.encoder import Encoder
-    from stair_es.policy import WordPolicy
+    from stair_es.policy import TokenPolicy
     from stair_es.types import Json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class EncodedFile:
     """A file as a model encodes it now."""
 
     uri: str
-    now: Now
+    current: CurrentVector
     facts: dict[str, Json]
     thumbnail: Thumbnail | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspected:
+class InspectionResult:
     """The result for one image: at least one of `image` and `seen` is set."""
 
     image: StoredImage | None
     """The stored document."""
-    seen: Seen | None
+    encoded_file: EncodedFile | None
     """The encoded file, if requested or if there is no document."""
-    comparison: Comparison | None
+    comparison: VectorComparison | None
     """Comparison of the two."""
-    steered: Steered | None
+    policy_effect: PolicyEffect | None
     """Effect of the token policy on the document."""
-    changed: bool
+    file_changed: bool
     """Whether the file is known to differ from the ingested one."""
 
     @property
     def uri(self) -> str:
         """URI of the document, or of the file."""
-        return self.image.uri if self.image else self.seen.uri if self.seen else ""
+        return self.image.uri if self.image else self.encoded_file.uri if self.encoded_file else ""
 
     @property
     def vector(self) -> SparseVector:
         """The stored vector if there is one, else the current one."""
-        return self.image.vector if self.image else self.seen.now.vector if self.seen else SparseVector((), ())
+        return (
+            self.image.vector if self.image else self.encoded_file.current.vector if self.encoded_file else SparseVector((), ())
+        )
 
 
 class Inspector:
@@ -72,7 +81,7 @@ class Inspector:
         connection: Connection,
         index: str,
         encoder: Callable[[], Encoder],
-        policy: WordPolicy | None = None,
+        policy: TokenPolicy | None = None,
     ) -> None:
         """Set the index and the model.
 
@@ -86,7 +95,7 @@ class Inspector:
         self._client, self._connection, self._index = client, connection, index
         self._encoder, self._policy = encoder, policy
 
-    def inspect(self, names: Iterable[str], file: Path | None, *, against_file: bool = False) -> Inspected | None:
+    def inspect(self, names: Iterable[str], file: Path | None, *, against_file: bool = False) -> InspectionResult | None:
         """Look up the image with one of `names` or in `file`; None if it is neither in the index nor a file.
 
         Args:
@@ -99,31 +108,31 @@ class Inspector:
             ModelError: If the model can't be loaded.
             ClusterError: If a request failed.
         """
-        image = next(filter(None, (stored(self._client, self._connection, self._index, name) for name in names)), None)
+        image = next(filter(None, (find_stored_image(self._client, self._connection, self._index, name) for name in names)), None)
         try:
-            data = _bytes(file) if file else None
+            data = _read_file(file) if file else None
         except DecodeError:
             if image is None or against_file:
                 raise
             data = None  # the document exists, even if the file is unreadable
         sha256 = hashlib.sha256(data).hexdigest() if data is not None else None
         if image is None and sha256:
-            image = stored_by_content(self._client, self._connection, self._index, sha256)
+            image = find_stored_by_content(self._client, self._connection, self._index, sha256)
         if image is None and file is None:
             return None
         if against_file and file is None and image and image.uri.startswith("file:"):
-            file = file_at(image.uri)
-            data = _bytes(file) if file else None
-        seen = self.see(file, data) if file and data is not None and (image is None or against_file) else None
-        return Inspected(
+            file = find_file(image.uri)
+            data = _read_file(file) if file else None
+        seen = self.encode_file(file, data) if file and data is not None and (image is None or against_file) else None
+        return InspectionResult(
             image=image,
-            seen=seen,
-            comparison=compare(image, seen.now, self._policy) if image and seen else None,
-            steered=steered(image, self._policy) if image else None,
-            changed=bool(image and sha256 and image.source.get("sha256") not in (None, sha256)),
+            encoded_file=seen,
+            comparison=compare_vectors(image, seen.current, self._policy) if image and seen else None,
+            policy_effect=find_policy_effect(image, self._policy) if image else None,
+            file_changed=bool(image and sha256 and image.source.get("sha256") not in (None, sha256)),
         )
 
-    def see(self, file: Path, data: bytes) -> Seen:
+    def encode_file(self, file: Path, data: bytes) -> EncodedFile:
         """Encode a file with the model.
 
         Raises:
@@ -132,7 +141,7 @@ class Inspector:
         """
         encoder = self._encoder()
         try:
-            decoded = decode(data, encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
+            decoded = decode_image(data, encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
         except DecodeError as error:
             raise DecodeError(f"{str(file)!r}: {error.message}") from error
         sha256 = hashlib.sha256(data).hexdigest()
@@ -144,27 +153,29 @@ class Inspector:
             "colours": list(decoded.colours) or None,
             "sha256": sha256,
         }
-        return Seen(
-            uri=uri_of(file),
-            now=Now(sha256=sha256, model=encoder.model_id, vector=encoder.encode_images(decoded.pixels_HWC[None])[0]),
+        return EncodedFile(
+            uri=to_file_uri(file),
+            current=CurrentVector(
+                sha256=sha256, model=encoder.model_id, vector=encoder.encode_images(decoded.pixels_HWC[None])[0]
+            ),
             facts={name: value for name, value in facts.items() if value is not None},
-            thumbnail=thumbnail_of(decoded.thumbnail),
+            thumbnail=parse_thumbnail(decoded.thumbnail),
         )
 
-    def thumbnail(self, found: Inspected) -> Thumbnail | None:
+    def get_thumbnail(self, found: InspectionResult) -> Thumbnail | None:
         """Get the thumbnail of the document, or of the file.
 
         Raises:
             ClusterError: If the request failed.
         """
         if found.image is None:
-            return found.seen.thumbnail if found.seen else None
-        return thumbnail(self._client, self._connection, found.image.index, found.image.id)
+            return found.encoded_file.thumbnail if found.encoded_file else None
+        return get_stored_thumbnail(self._client, self._connection, found.image.index, found.image.id)
 
 
-def _bytes(file: Path) -> bytes:
+def _read_file(file: Path) -> bytes:
     try:
-        read = FileAt(uri_of(file)).read(Reading())
+        read = FileLocator(to_file_uri(file)).read(ReadLimits())
     except ReadError as error:
         raise DecodeError(f"{str(file)!r}: {error.message}") from error
     return read.data if read else b""

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.documents import stored_words, undo_of
-from stair_es.cluster.failures import translated
-from stair_es.policy import Undo
-from stair_es.search.clauses import sendable
+from stair_es.cluster.documents import parse_policy_undo, parse_token_weights
+from stair_es.cluster.failures import translate_errors
+from stair_es.policy import PolicyUndo
+from stair_es.search.clauses import is_valid_unicode
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class StoredImage:
     """All tokens with their original spelling, heaviest first, without those that no query can find."""
     source: Mapping[str, Any]
     """The document without tokens, thumbnail and internal fields."""
-    undo: Undo = field(default_factory=Undo)
+    undo: PolicyUndo = field(default_factory=PolicyUndo)
     """What a token policy changed."""
 
 
@@ -60,7 +60,7 @@ class Thumbnail:
     data: bytes
 
 
-def stored(client: OpenSearch, connection: Connection, index: str, reference: str) -> StoredImage | None:
+def find_stored_image(client: OpenSearch, connection: Connection, index: str, reference: str) -> StoredImage | None:
     """Find the document with this id, else the newest with this URI; None if there is none.
 
     It searches: it sees what was written before the last refresh. The name may refer to several indices.
@@ -68,16 +68,16 @@ def stored(client: OpenSearch, connection: Connection, index: str, reference: st
     Raises:
         ClusterError: If the request failed, or returned partial results.
     """
-    if not _may_be(reference):
+    if not _is_searchable_reference(reference):
         return None
     by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2.0}}
     by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": 1.0}}
     body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": _READ}
     hits = _search(client, connection, index, body)
-    return image_of(hits[0]) if hits else None
+    return parse_stored_image(hits[0]) if hits else None
 
 
-def stored_by_content(client: OpenSearch, connection: Connection, index: str, sha256: str) -> StoredImage | None:
+def find_stored_by_content(client: OpenSearch, connection: Connection, index: str, sha256: str) -> StoredImage | None:
     """Find the newest document of an image with these bytes, regardless of its URI; None if there is none.
 
     Raises:
@@ -85,46 +85,48 @@ def stored_by_content(client: OpenSearch, connection: Connection, index: str, sh
     """
     same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
     hits = _search(client, connection, index, {"size": 1, "query": same, "_source": _READ})
-    return image_of(hits[0]) if hits else None
+    return parse_stored_image(hits[0]) if hits else None
 
 
-def stored_many(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
+def get_stored_images(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
     """Get `{id: document}` for those of `ids` that exist, in their order; the newest of several with the same id.
 
     Raises:
         ClusterError: If a request failed, or returned partial results.
     """
-    wanted = [id_ for id_ in dict.fromkeys(ids) if _may_be(id_)]
+    wanted = [id_ for id_ in dict.fromkeys(ids) if _is_searchable_reference(id_)]
     found: dict[str, StoredImage] = {}
     for start in range(0, len(wanted), _AT_ONCE):
-        for hit in _by_ids(client, connection, index, wanted[start : start + _AT_ONCE]):
-            found.setdefault(hit["_id"], image_of(hit))
+        for hit in _search_by_ids(client, connection, index, wanted[start : start + _AT_ONCE]):
+            found.setdefault(hit["_id"], parse_stored_image(hit))
     return {id_: found[id_] for id_ in wanted if id_ in found}
 
 
-def fields_of(client: OpenSearch, connection: Connection, index: str, id_: str, fields: Sequence[str]) -> dict[str, Any] | None:
+def get_stored_fields(
+    client: OpenSearch, connection: Connection, index: str, id_: str, fields: Sequence[str]
+) -> dict[str, Any] | None:
     """Get some fields of the newest document with this id; None if there is none.
 
     Raises:
         ClusterError: If the request failed, or returned partial results.
     """
-    if not _may_be(id_):
+    if not _is_searchable_reference(id_):
         return None
     body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": list(fields)}
     hits = _search(client, connection, index, body)
     return (hits[0].get("_source") or {}) if hits else None
 
 
-def thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) -> Thumbnail | None:
+def get_stored_thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) -> Thumbnail | None:
     """Get the thumbnail of the document with this id; None if there is no such document, or no thumbnail in it.
 
     Raises:
         ClusterError: If the request failed, or returned partial results.
     """
-    return thumbnail_of((fields_of(client, connection, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
+    return parse_thumbnail((get_stored_fields(client, connection, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
 
 
-def thumbnail_of(value: object) -> Thumbnail | None:
+def parse_thumbnail(value: object) -> Thumbnail | None:
     """Parse a data URI; None unless it is WebP, JPEG or PNG and its content has that format. Pure function."""
     about = _DATA_URI.fullmatch(value) if isinstance(value, str) else None
     if about is None:
@@ -138,10 +140,10 @@ def thumbnail_of(value: object) -> Thumbnail | None:
     return Thumbnail(content_type=about["type"], data=data) if right else None
 
 
-def image_of(hit: Mapping[str, Any]) -> StoredImage:
+def parse_stored_image(hit: Mapping[str, Any]) -> StoredImage:
     """Parse an element of `hits.hits`. Pure function."""
     source = dict(hit.get("_source") or {})
-    undo = undo_of(source)
+    undo = parse_policy_undo(source)
     tokens = source.pop("tokens", None)
     for name in (*_UNREAD, "policy_undo"):
         source.pop(name, None)
@@ -150,26 +152,26 @@ def image_of(hit: Mapping[str, Any]) -> StoredImage:
         id=hit["_id"],
         index=str(hit.get("_index", "")),
         uri=uri if isinstance(uri, str) else "",
-        vector=vector_of(tokens),
+        vector=parse_token_vector(tokens),
         source=source,
         undo=undo,
     )
 
 
-def vector_of(tokens: object) -> SparseVector:
+def parse_token_vector(tokens: object) -> SparseVector:
     """Parse the field `tokens` of a document from any program; invalid weights are dropped. Pure function."""
     try:
-        words = stored_words(tokens)
+        words = parse_token_weights(tokens)
     except (TypeError, ValueError):  # a field with another mapping may contain anything
         return SparseVector((), ())
     return SparseVector.from_mapping({word: weight for word, weight in words.items() if math.isfinite(weight) and weight > 0})
 
 
-def _may_be(reference: str) -> bool:
-    return 0 < len(reference) <= _LONGEST and sendable(reference)
+def _is_searchable_reference(reference: str) -> bool:
+    return 0 < len(reference) <= _LONGEST and is_valid_unicode(reference)
 
 
-def _by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _search_by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the documents of some ids, the newest first for each id. Requests are split if many indices have the same ids."""
     body = {"size": _MOST_HITS, "query": {"ids": {"values": list(ids)}}, "_source": _READ}
     hits = _search(client, connection, index, body)
@@ -177,15 +179,15 @@ def _by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequenc
         yield from hits
         return
     middle = len(ids) // 2
-    yield from _by_ids(client, connection, index, ids[:middle])
-    yield from _by_ids(client, connection, index, ids[middle:])
+    yield from _search_by_ids(client, connection, index, ids[:middle])
+    yield from _search_by_ids(client, connection, index, ids[middle:])
 
 
 def _search(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Search, best first, then newest. An unavailable shard fails the request: its documents must not count as missing."""
     newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
     whole = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
-    with translated(connection):
+    with translate_errors(connection):
         answer = client.search(index=index, body=whole, params={"allow_partial_search_results": "false"})
     hits: list[dict[str, Any]] = answer["hits"]["hits"]
     return hits

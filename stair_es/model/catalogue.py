@@ -11,27 +11,27 @@ from pathlib import Path
 from stair_es import extras, plugins
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import hub_models
-from stair_es.model.checkpoint_kind import no_words
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_own_fit
-from stair_es.model.used_folders import is_used_folder
-from stair_es.types import Fit
+from stair_es.model.checkpoint_kind import build_dense_only_error
+from stair_es.model.encoder import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged
+from stair_es.model.used_folders import is_used_model_folder
+from stair_es.types import ResizeMode
 
-LIBRARIES = ("huggingface_hub", "torch", "transformers")
+HUB_LIBRARIES = ("huggingface_hub", "torch", "transformers")
 """Libraries that download and run a model of the hub."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def names() -> tuple[str, ...]:
+def list_plugin_models() -> tuple[str, ...]:
     """Return the names of the entry point group `stair_es.encoders`."""
-    return plugins.names("encoders")
+    return plugins.list_plugin_names("encoders")
 
 
-def short_names() -> tuple[str, ...]:
+def list_short_names() -> tuple[str, ...]:
     """Return all names without a slash: those of entry points, then those of public checkpoints."""
-    return tuple(dict.fromkeys((*names(), *hub_models.names())))
+    return tuple(dict.fromkeys((*list_plugin_models(), *hub_models.list_hub_model_names())))
 
 
-def kind(name: str, fit: Fit | None = None) -> EncoderKind:
+def get_encoder_plugin(name: str, fit: ResizeMode | None = None) -> EncoderPlugin:
     """Return the plugin of a model: an entry point, else a public checkpoint, a checkpoint folder, or a repository on the hub.
 
     Args:
@@ -44,15 +44,15 @@ def kind(name: str, fit: Fit | None = None) -> EncoderKind:
         PluginError: If the package of the model is broken.
         MissingExtra: If `huggingface_hub` is needed and isn't installed.
     """
-    plugin = plugins.named("encoders", name)
+    plugin = plugins.get_plugin("encoders", name)
     if plugin is not None:
-        loaded: EncoderKind = plugin.load()
-        check_own_fit(loaded.card, fit)
+        loaded: EncoderPlugin = plugin.load()
+        check_fit_unchanged(loaded.card, fit)
         return loaded
-    wanted = absolute(name)
-    folder = _folder(wanted)
+    wanted = make_portable_name(name)
+    folder = _find_folder(wanted)
     if folder is None and not _HUB_ID.fullmatch(wanted):
-        known = ", ".join(short_names())
+        known = ", ".join(list_short_names())
         raise UnknownModel(
             f"unknown model {name!r}: neither a name nor a folder",
             f"Known models: {known} (see stair-es models). The folder of a checkpoint, or its id on the Hugging Face hub "
@@ -60,43 +60,43 @@ def kind(name: str, fit: Fit | None = None) -> EncoderKind:
         )
     from stair_es.model.adapters import formats, hub
 
-    return formats.kind(folder or hub.fetched(wanted, formats.format_of), wanted, fit)
+    return formats.open_checkpoint(folder or hub.download_snapshot(wanted, formats.detect_checkpoint_format), wanted, fit)
 
 
-def absolute(name: str) -> str:
+def make_portable_name(name: str) -> str:
     """Return a name that other processes can resolve, too, elsewhere and later.
 
     A folder becomes its absolute path, the short name of a public checkpoint its id on the hub.
     """
-    if plugins.named("encoders", name) is not None:
+    if plugins.get_plugin("encoders", name) is not None:
         return name
-    public = hub_models.find(name)
+    public = hub_models.find_hub_model(name)
     if public is not None and name == public.name:
         return public.hub_id
-    folder = _folder(name)
+    folder = _find_folder(name)
     return str(folder) if folder else name
 
 
-def is_hub_id(name: str) -> bool:
+def is_hub_model(name: str) -> bool:
     """Return whether a name is a short name or id of a hub repository, and neither an entry point nor a local folder."""
-    wanted = absolute(name)
-    return plugins.named("encoders", name) is None and _folder(wanted) is None and bool(_HUB_ID.fullmatch(wanted))
+    wanted = make_portable_name(name)
+    return plugins.get_plugin("encoders", name) is None and _find_folder(wanted) is None and bool(_HUB_ID.fullmatch(wanted))
 
 
-def hub_id(name: str) -> str | None:
+def resolve_hub_id(name: str) -> str | None:
     """Return the hub repository of a name, assuming that no local folder has that name. Doesn't access the disk."""
-    public = hub_models.find(name)
+    public = hub_models.find_hub_model(name)
     wanted = public.hub_id if public is not None else name
     return wanted if _HUB_ID.fullmatch(wanted) else None
 
 
-def check_extra(name: str) -> None:
+def check_hub_libraries(name: str) -> None:
     """Raise MissingExtra if the name is a hub model whose libraries aren't installed: before a gigabyte is downloaded."""
-    if is_hub_id(name):
-        extras.check_installed(*LIBRARIES, extra=hub_models.EXTRA)
+    if is_hub_model(name):
+        extras.check_installed(*HUB_LIBRARIES, extra=hub_models.HUB_EXTRA)
 
 
-def resolve(name: str, fit: Fit | None = None) -> ModelCard:
+def get_model_card(name: str, fit: ResizeMode | None = None) -> ModelCard:
     """Return the card of a model.
 
     Args:
@@ -108,10 +108,10 @@ def resolve(name: str, fit: Fit | None = None) -> ModelCard:
         ModelError: As for `get_encoder_plugin`.
         PluginError: If the package of the model is broken.
     """
-    return kind(name, fit).card
+    return get_encoder_plugin(name, fit).card
 
 
-def indexable(name: str, fit: Fit | None = None) -> ModelCard:
+def get_indexable_card(name: str, fit: ResizeMode | None = None) -> ModelCard:
     """Return the card of a model that produces tokens. Called before an index is created for it.
 
     Args:
@@ -122,13 +122,13 @@ def indexable(name: str, fit: Fit | None = None) -> ModelCard:
         ModelError: If the model has dense vectors only, or as for `get_encoder_plugin`.
         PluginError: If the package of the model is broken.
     """
-    found = kind(name, fit)
+    found = get_encoder_plugin(name, fit)
     if getattr(found, "dense_only", False):
-        raise no_words(name)
+        raise build_dense_only_error(name)
     return found.card
 
 
-def load(spec: ModelSpec) -> Encoder:
+def load_encoder(spec: ModelSpec) -> Encoder:
     """Load the encoder of a spec. Its networks are loaded when a tower is first used.
 
     Args:
@@ -138,11 +138,11 @@ def load(spec: ModelSpec) -> Encoder:
         ModelError: If the name, the backend or the text tower is unknown.
         MissingExtra: If a required library isn't installed.
     """
-    check_extra(spec.name)
-    return kind(spec.name, spec.fit).load(spec)
+    check_hub_libraries(spec.name)
+    return get_encoder_plugin(spec.name, spec.fit).load(spec)
 
 
-def load_local(spec: ModelSpec) -> Encoder:
+def load_local_encoder(spec: ModelSpec) -> Encoder:
     """Load an encoder that only an index names: an entry point, a folder that an ingest here has used, or a cached repository.
 
     Nothing is downloaded, and no other folder is opened.
@@ -157,24 +157,26 @@ def load_local(spec: ModelSpec) -> Encoder:
     """
     from stair_es.model.adapters import formats, hub
 
-    with hub.nothing_fetched():
-        if plugins.named("encoders", spec.name) is not None or is_used_folder(spec.name):
-            return load(spec)
-        wanted = hub_id(spec.name)
+    with hub.disable_downloads():
+        if plugins.get_plugin("encoders", spec.name) is not None or is_used_model_folder(spec.name):
+            return load_encoder(spec)
+        wanted = resolve_hub_id(spec.name)
         if wanted is None:
             raise ModelNotFetched(
                 "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder"
             )
-        extras.check_installed(*LIBRARIES, extra=hub_models.EXTRA)
-        return formats.kind(hub.fetched(wanted, formats.format_of), wanted, spec.fit).load(spec)
+        extras.check_installed(*HUB_LIBRARIES, extra=hub_models.HUB_EXTRA)
+        return formats.open_checkpoint(hub.download_snapshot(wanted, formats.detect_checkpoint_format), wanted, spec.fit).load(
+            spec
+        )
 
 
-def uses_gpu(spec: ModelSpec) -> bool:
+def can_model_use_gpu(spec: ModelSpec) -> bool:
     """Return whether the image tower would run on a GPU of this machine."""
-    return kind(spec.name, spec.fit).uses_gpu(spec)
+    return get_encoder_plugin(spec.name, spec.fit).can_use_gpu(spec)
 
 
-def _folder(name: str) -> Path | None:
+def _find_folder(name: str) -> Path | None:
     try:
         folder = Path(name).expanduser()
         return folder.resolve() if name.strip() and folder.is_dir() else None

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stair_es.errors import ModelError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.model import cuda
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_known, choose_image_spec
-from stair_es.types import Fit, ImageSpec
+from stair_es.model.encoder import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_model_spec, choose_image_spec
+from stair_es.types import ImageSpec, ResizeMode
 
-CONFIG = "config.json"
-MODULES = "modules.json"
+CONFIG_JSON = "config.json"
+MODULES_JSON = "modules.json"
 """Present in every folder of sentence-transformers, with or without a `config.json`."""
-SENTENCEPIECE = "spiece.model"
+SENTENCEPIECE_FILE = "spiece.model"
 """Tokenizer file of SigLIP 1."""
 
-_COUNTED = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
+_HASHED_SUFFIXES = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
 
 
-class Format(Protocol):
+class CheckpointFormat(Protocol):
     """A checkpoint format. Must not import a network library before `EncoderPlugin.load`."""
 
     @property
@@ -34,13 +34,13 @@ class Format(Protocol):
         """Return the display name."""
 
     @property
-    def pickled(self) -> bool:
+    def allows_pickle(self) -> bool:
         """Return whether weights may be a `pytorch_model.bin` if there is no safetensors file."""
 
-    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether a folder with this configuration has this format."""
 
-    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
         """Return the plugin of the model in a folder.
 
         Args:
@@ -53,7 +53,7 @@ class Format(Protocol):
         """
 
 
-class CheckpointKind:
+class CheckpointPlugin:
     """An `EncoderPlugin` of a checkpoint folder that PyTorch runs."""
 
     def __init__(self, card: ModelCard, build: Callable[[ModelSpec], Encoder], *, dense_only: bool = False) -> None:
@@ -66,17 +66,17 @@ class CheckpointKind:
         """
         self.card, self._build, self.dense_only = card, build, dense_only
 
-    def uses_gpu(self, spec: ModelSpec) -> bool:
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether PyTorch would run on a GPU of this machine."""
-        return spec.backend in ("auto", "torch") and cuda.is_there()
+        return spec.backend in ("auto", "torch") and cuda.is_cuda_available()
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Check the spec and build the encoder."""
-        check_spec(spec)
+        check_torch_spec(spec)
         return self._build(spec)
 
 
-def check_spec(spec: ModelSpec) -> None:
+def check_torch_spec(spec: ModelSpec) -> None:
     """Check that a checkpoint can be run with these options.
 
     Args:
@@ -90,12 +90,12 @@ def check_spec(spec: ModelSpec) -> None:
         raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Use --backend torch or auto.")
     if spec.text_tower != "full":
         raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.")
-    check_known(spec)
+    check_model_spec(spec)
     for module in ("torch", "transformers"):
-        need(module, "models")
+        import_optional(module, "models")
 
 
-def no_words(name: str) -> ModelError:
+def build_dense_only_error(name: str) -> ModelError:
     """Return the error for a dense-only model that is asked for tokens."""
     return ModelError(
         f"the model {name!r} has dense vectors only, no tokens: it can't be indexed",
@@ -103,7 +103,7 @@ def no_words(name: str) -> ModelError:
     )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_checkpoint_config(folder: Path) -> dict[str, Any]:
     """Return the contents of `config.json`; empty for a folder of sentence-transformers without one.
 
     Args:
@@ -112,12 +112,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: If the folder isn't a checkpoint, or the file isn't a JSON object.
     """
-    if not (folder / CONFIG).is_file() and (folder / MODULES).is_file():
+    if not (folder / CONFIG_JSON).is_file() and (folder / MODULES_JSON).is_file():
         return {}
-    return read_json(folder / CONFIG)
+    return read_json_object(folder / CONFIG_JSON)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a checkpoint.
 
     Args:
@@ -137,7 +137,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+def get_config_section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
     """Return a section of the configuration.
 
     Args:
@@ -154,7 +154,7 @@ def section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, 
     return found
 
 
-def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
+def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
     """Return a positive integer from the configuration.
 
     Args:
@@ -172,8 +172,8 @@ def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> 
     return found
 
 
-def build_card(
-    name: str, folders: Sequence[Path], own: ImageSpec, fit: Fit | None, *, description: str, licences: tuple[str, ...]
+def build_checkpoint_card(
+    name: str, folders: Sequence[Path], own: ImageSpec, fit: ResizeMode | None, *, description: str, licences: tuple[str, ...]
 ) -> ModelCard:
     """Return the card of a checkpoint that supports other fits than its own.
 
@@ -192,14 +192,14 @@ def build_card(
     called = name if spec == own else f"{name}-{spec.fit}"
     return ModelCard(
         name=name,
-        model_id=model_id(called, folders, spec),
+        model_id=compute_model_id(called, folders, spec),
         image_spec=spec,
         description=description,
         licences=licences,
     )
 
 
-def model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
+def compute_model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
     """Return `<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over image spec and files.
 
     Args:
@@ -213,7 +213,7 @@ def model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
     label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
     total = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
     for folder in folders:
-        for path in counted(folder):
+        for path in list_hashed_files(folder):
             try:
                 digest = hash_file(path)
             except OSError as error:
@@ -222,15 +222,15 @@ def model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
     return f"{label or 'model'}-{total.hexdigest()[:12]}"
 
 
-def counted(folder: Path) -> list[Path]:
+def list_hashed_files(folder: Path) -> list[Path]:
     """Return the files of a folder that vectors may depend on: configuration, tokenizer, weights and code."""
-    found = [path for path in folder.iterdir() if path.suffix in _COUNTED and path.is_file()]
+    found = [path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file()]
     if not any(path.suffix == ".safetensors" for path in found):
         found += folder.glob("pytorch_model*.bin")
     return sorted(found)
 
 
-def licence_of(folder: Path) -> tuple[str, ...]:
+def read_license(folder: Path) -> tuple[str, ...]:
     """Return the license named in the head of the model card (`license:`), if there is a card."""
     try:
         head = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4096]

@@ -7,13 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stair_es.errors import ModelError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.model.encoder import Backend, Precision
 
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
 
-def is_there(*packages: str) -> bool:
+def is_cuda_available(*packages: str) -> bool:
     """Return whether PyTorch could use a CUDA device and the required packages are installed.
 
     PyTorch is imported (which takes seconds) only if an NVIDIA driver is present.
@@ -23,23 +23,23 @@ def is_there(*packages: str) -> bool:
     """
     if any(find_spec(package) is None for package in ("torch", *packages)):
         return False
-    return any(Path(device).exists() for device in _DEVICES) and bool(need("torch", "torch").cuda.is_available())
+    return any(Path(device).exists() for device in _DEVICES) and bool(import_optional("torch", "torch").cuda.is_available())
 
 
-def choose_torch(backend: Backend, precision: Precision, cuda_is_there: Callable[[], bool]) -> bool:
+def is_torch_chosen(backend: Backend, precision: Precision, has_cuda: Callable[[], bool]) -> bool:
     """Return whether a packaged network runs in PyTorch rather than in onnxruntime. `auto` is PyTorch if CUDA is available.
 
     Args:
         backend: Requested backend.
         precision: Requested precision.
-        cuda_is_there: Called for `auto` only.
+        has_cuda: Called for `auto` only.
 
     Raises:
         ModelError: If the backend is unknown or doesn't support this precision.
     """
     if backend not in ("auto", "onnx", "torch"):
         raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")
-    if backend == "torch" or (backend == "auto" and cuda_is_there()):
+    if backend == "torch" or (backend == "auto" and has_cuda()):
         return True
     if precision != "fp32":
         raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.")

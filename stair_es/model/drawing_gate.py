@@ -14,12 +14,12 @@ from stair_es.types import Floats, Pixels
 
 Plane = NDArray[np.uint8]
 
-STATISTICS = 11
-_WHITE = 250
-_FEWEST = 50
+STATISTIC_COUNT = 11
+_MIN_WHITE = 250
+_MIN_PIXELS = 50
 """Minimum number of non-white pixels that shares are computed with."""
 _TOP_COLOURS = 8
-_EVERY_ROW = 2
+_ROW_STEP = 2
 """Every second row gives the same result in half the time."""
 
 
@@ -31,23 +31,25 @@ class DrawingGate:
     feature_weights_P: Floats
     bias: float
 
-    def measure(self, pixels_HWC: Pixels, features_P: Floats) -> float:
+    def predict_probability(self, pixels_HWC: Pixels, features_P: Floats) -> float:
         """Predict the probability that an image is a drawing.
 
         Args:
             pixels_HWC: Pixels on a white background, of the size that the classifier takes.
             features_P: Features of the classifier.
         """
-        logit = float(self.statistic_weights_S @ measure_pixels(pixels_HWC)) + float(self.feature_weights_P @ features_P)
+        logit = float(self.statistic_weights_S @ compute_pixel_statistics(pixels_HWC)) + float(
+            self.feature_weights_P @ features_P
+        )
         return float(1 / (1 + np.exp(-(logit + self.bias))))
 
 
-def measure_pixels(pixels_HWC: Pixels) -> Floats:
+def compute_pixel_statistics(pixels_HWC: Pixels) -> Floats:
     """Compute the statistics [S] of an image: colors, differences of neighbors in a row, fine structure and saturation."""
-    red, green, blue = (np.ascontiguousarray(pixels_HWC[::_EVERY_ROW, :, channel]) for channel in range(3))
+    red, green, blue = (np.ascontiguousarray(pixels_HWC[::_ROW_STEP, :, channel]) for channel in range(3))
     darkest, brightest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
-    is_drawn = darkest < _WHITE
-    drawn = max(_FEWEST, int(np.count_nonzero(is_drawn)))
+    is_drawn = darkest < _MIN_WHITE
+    drawn = max(_MIN_PIXELS, int(np.count_nonzero(is_drawn)))
     colours = np.sort(_count_colours(red, green, blue, is_drawn))
     steps = np.zeros((red.shape[0], red.shape[1] - 1), np.uint8)
     for plane in (red, green, blue):
@@ -61,14 +63,14 @@ def measure_pixels(pixels_HWC: Pixels) -> Floats:
         [
             np.log(len(colours) / np.sqrt(drawn) + 0.05),
             colours[-_TOP_COLOURS:].sum() / drawn,
-            _share(steps <= 1, beside_drawn),
-            _share((steps > 1) & (steps <= 12), beside_drawn),
-            _share(steps > 60, beside_drawn),
-            _share(structure <= 3, inner_drawn),
-            _share(structure <= 12, inner_drawn),
-            _share(structure > 60, inner_drawn),
+            _compute_share(steps <= 1, beside_drawn),
+            _compute_share((steps > 1) & (steps <= 12), beside_drawn),
+            _compute_share(steps > 60, beside_drawn),
+            _compute_share(structure <= 3, inner_drawn),
+            _compute_share(structure <= 12, inner_drawn),
+            _compute_share(structure > 60, inner_drawn),
             float(np.multiply(saturation, is_drawn).sum(dtype=np.int64)) / (255 * drawn),
-            _share(saturation > 200, is_drawn),
+            _compute_share(saturation > 200, is_drawn),
             (np.maximum(red, blue) - np.minimum(red, blue)).mean() < 6,
         ],
         np.float32,
@@ -82,6 +84,6 @@ def _count_colours(red: Plane, green: Plane, blue: Plane, is_drawn: NDArray[np.b
     return counts[counts > 0]
 
 
-def _share(is_so: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+def _compute_share(is_so: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
     """Return the share of pixels in `among` for which `is_so` holds, 0 to 1."""
     return float(np.count_nonzero(is_so & among)) / max(1, int(np.count_nonzero(among)))

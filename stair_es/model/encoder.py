@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from stair_es.errors import ModelError
-from stair_es.types import Fit, Floats, ImageSpec, Pixels, SparseVector
+from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode, SparseVector
 
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
@@ -33,19 +33,19 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
-class Speller(Protocol):
+class WordTokenizer(Protocol):
     """An encoder that splits a word into tokens of its vocabulary. Without it, a word is used as the token of that name."""
 
-    def spell(self, word: str) -> tuple[str, ...]:
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word as users write it: the word itself, or its pieces; empty if no vector can contain it."""
 
 
 @runtime_checkable
-class Vocabulary(Protocol):
+class VocabularyProvider(Protocol):
     """An encoder that lists the tokens that its vectors can contain. One whose vectors have length 1 sets `unit_length`."""
 
     @property
-    def features(self) -> Sequence[str]:
+    def tokens(self) -> Sequence[str]:
         """Return all tokens, each once."""
 
 
@@ -85,7 +85,7 @@ class ModelCard:
     """Further facts for `stair-es models`."""
 
 
-class OfCard:
+class CardMixin:
     """The part of `Encoder` that the model card answers, for encoders that keep it as `_card`."""
 
     _card: ModelCard
@@ -115,11 +115,11 @@ class ModelSpec:
     """Precision of the torch backend's image network. bf16 and fp16 are for GPUs: faster, slightly less exact."""
     threads: int = 0
     """CPU threads of one `encode_images` call; 0 for one per core."""
-    fit: Fit | None = None
+    fit: ResizeMode | None = None
     """How an image becomes a square (see `ImageSpec.fit`), instead of the model's default; part of the model id."""
 
 
-def check_known(spec: ModelSpec) -> None:
+def check_model_spec(spec: ModelSpec) -> None:
     """Check that the values of a spec exist. Whether a model supports them is checked by the model.
 
     Args:
@@ -136,7 +136,7 @@ def check_known(spec: ModelSpec) -> None:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means one per core.")
 
 
-def choose_image_spec(own: ImageSpec, fit: Fit | None) -> ImageSpec:
+def choose_image_spec(own: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
     """Return the image spec of a model, with another fit if one is given.
 
     Args:
@@ -148,12 +148,12 @@ def choose_image_spec(own: ImageSpec, fit: Fit | None) -> ImageSpec:
     """
     if fit is None or fit == own.fit:
         return own
-    if fit not in get_args(Fit):
-        raise ModelError(f"unknown fit {fit!r}", f"Choose one of: {', '.join(get_args(Fit))}.")
+    if fit not in get_args(ResizeMode):
+        raise ModelError(f"unknown fit {fit!r}", f"Choose one of: {', '.join(get_args(ResizeMode))}.")
     return replace(own, fit=fit, resized_px=None if fit == "pad" else own.resized_px)
 
 
-def check_own_fit(card: ModelCard, fit: Fit | None) -> None:
+def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
     """Raise ModelError if another fit than the model's own is requested. For models that support one fit only.
 
     Args:
@@ -170,12 +170,12 @@ def check_own_fit(card: ModelCard, fit: Fit | None) -> None:
         )
 
 
-class EncoderKind(Protocol):
+class EncoderPlugin(Protocol):
     """A model registered in the entry point group `stair_es.encoders`. Its card is known without loading the model."""
 
     card: ModelCard
 
-    def uses_gpu(self, spec: ModelSpec) -> bool:
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether `load` would put the image tower on a GPU of this machine."""
 
     def load(self, spec: ModelSpec) -> Encoder:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stair_es.model.encoder import ModelFacts
 
-EXTRA = "models"
+HUB_EXTRA = "models"
 """Extra of stair-es that is needed to run them."""
 _RANDOM_WEIGHTS = (
     "format and arithmetic, on small checkpoints with random weights: the same vectors as an independent computation (in the "
@@ -74,11 +74,11 @@ HUB_MODELS = (
 )
 
 
-def names() -> tuple[str, ...]:
+def list_hub_model_names() -> tuple[str, ...]:
     """Return the short names."""
     return tuple(model.name for model in HUB_MODELS)
 
 
-def find(name: str) -> HubModel | None:
+def find_hub_model(name: str) -> HubModel | None:
     """Return the checkpoint with this short name or hub id; None if there is none."""
     return next((model for model in HUB_MODELS if name in (model.name, model.hub_id)), None)

@@ -10,11 +10,11 @@ from stair_es import extras, plugins
 from stair_es.errors import StairError, UnknownModel
 from stair_es.model import catalogue, hub_models
 from stair_es.model.adapters import formats, hub
-from stair_es.model.encoder import EncoderKind, ModelFacts
+from stair_es.model.encoder import EncoderPlugin, ModelFacts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ModelEntry:
     """A model in the list."""
 
     name: str
@@ -41,15 +41,15 @@ class Entry:
         return {**own, "problem": self.problem or None, **facts}
 
 
-def list_models() -> tuple[Entry, ...]:
+def list_models() -> tuple[ModelEntry, ...]:
     """Return the models of the entry points, then the public checkpoints that have a short name."""
-    taken = plugins.names("encoders")
-    ours = sorted(taken, key=lambda name: (_origin(name) != plugins.OURS, name))
+    taken = plugins.list_plugin_names("encoders")
+    ours = sorted(taken, key=lambda name: (_get_origin(name) != plugins.BUILTIN_DISTRIBUTION, name))
     public = (model for model in hub_models.HUB_MODELS if model.name not in taken)
-    return (*map(_of_entry_point, ours), *map(_of_hub, public))
+    return (*map(_build_plugin_entry, ours), *map(_build_hub_entry, public))
 
 
-def find_model(name: str) -> Entry:
+def find_listed_model(name: str) -> ModelEntry:
     """Return the listed model with this name or hub id.
 
     Args:
@@ -63,41 +63,46 @@ def find_model(name: str) -> Entry:
             return entry
     raise UnknownModel(
         f"no listed model has the name {name!r}",
-        f"Listed: {', '.join(catalogue.short_names())}. --model also takes the folder of a checkpoint and any id on the hub.",
+        f"Listed: {', '.join(catalogue.list_short_names())}. "
+        "--model also takes the folder of a checkpoint and any id on the hub.",
     )
 
 
-def _origin(name: str) -> str:
-    plugin = plugins.named("encoders", name)
+def _get_origin(name: str) -> str:
+    plugin = plugins.get_plugin("encoders", name)
     return plugin.distribution if plugin else "?"
 
 
-def _of_entry_point(name: str) -> Entry:
+def _build_plugin_entry(name: str) -> ModelEntry:
     try:
-        kind: EncoderKind = catalogue.kind(name)
+        kind: EncoderPlugin = catalogue.get_encoder_plugin(name)
     except StairError as error:
-        return Entry(name=name, origin=_origin(name), description="", licences=(), facts=ModelFacts(), problem=error.message)
+        return ModelEntry(
+            name=name, origin=_get_origin(name), description="", licences=(), facts=ModelFacts(), problem=error.message
+        )
     card = kind.card
     facts = getattr(card, "facts", None) or ModelFacts()
-    return Entry(name=name, origin=_origin(name), description=card.description, licences=tuple(card.licences), facts=facts)
+    return ModelEntry(
+        name=name, origin=_get_origin(name), description=card.description, licences=tuple(card.licences), facts=facts
+    )
 
 
-def _of_hub(model: hub_models.HubModel) -> Entry:
-    return Entry(
+def _build_hub_entry(model: hub_models.HubModel) -> ModelEntry:
+    return ModelEntry(
         name=model.name,
         origin="hub",
         description=model.description,
         licences=model.licences,
         facts=model.facts,
         repositories=model.repositories,
-        extra=hub_models.EXTRA,
-        extra_installed=extras.is_installed(*catalogue.LIBRARIES),
+        extra=hub_models.HUB_EXTRA,
+        extra_installed=extras.is_installed(*catalogue.HUB_LIBRARIES),
         cached=extras.is_installed("huggingface_hub")
-        and all(hub.is_cached(each, formats.format_of) for each in model.repositories),
+        and all(hub.is_repository_cached(each, formats.detect_checkpoint_format) for each in model.repositories),
     )
 
 
-def missing_of(entry: Entry) -> Iterator[str]:
+def list_missing_steps(entry: ModelEntry) -> Iterator[str]:
     """Yield what has to be done, or will happen, before a model can be used: one phrase each."""
     if entry.problem:
         yield entry.problem

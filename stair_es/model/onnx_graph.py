@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
+ONNX_FLOAT, ONNX_UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 _OPSET, _IR_VERSION = 13, 8
 
 
@@ -53,14 +53,14 @@ class GraphBuilder:
             pixels_shape: Shape of `pixels`.
             outputs: Shape of each output, by name.
         """
-        pixels = helper.make_tensor_value_info("pixels", UINT8, list(pixels_shape))
-        made = [helper.make_tensor_value_info(output, FLOAT, list(shape)) for output, shape in outputs.items()]
+        pixels = helper.make_tensor_value_info("pixels", ONNX_UINT8, list(pixels_shape))
+        made = [helper.make_tensor_value_info(output, ONNX_FLOAT, list(shape)) for output, shape in outputs.items()]
         graph = helper.make_graph(self.nodes, name, [pixels], made, self.tensors)
         opset = [helper.make_opsetid("", _OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="stair-es")
 
 
-def session(graph: str | bytes, threads: int) -> Any:  # noqa: ANN401
+def create_onnx_session(graph: str | bytes, threads: int) -> Any:  # noqa: ANN401
     """Create an onnxruntime session on the CPU.
 
     Args:

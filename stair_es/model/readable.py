@@ -13,26 +13,26 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
-Style: TypeAlias = Literal["plain", "byte-level", "metaspace"]
+TokenizerStyle: TypeAlias = Literal["plain", "byte-level", "metaspace"]
 
-_GOES_ON = "##"
-_STARTS: Mapping[Style, str] = {"byte-level": "Ġ", "metaspace": "▁"}
+_CONTINUATION_PREFIX = "##"
+_WORD_START_MARKS: Mapping[TokenizerStyle, str] = {"byte-level": "Ġ", "metaspace": "▁"}
 
 
-def style_of(tokenizer_json: str) -> Style:
+def detect_tokenizer_style(tokenizer_json: str) -> TokenizerStyle:
     """Detect how a tokenizer marks the beginning of words.
 
     Args:
         tokenizer_json: Contents of its `tokenizer.json`.
     """
     said: Any = json.loads(tokenizer_json)
-    kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _parts(said.get(key))}
+    kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _list_components(said.get(key))}
     if "ByteLevel" in kinds:
         return "byte-level"
     return "metaspace" if "Metaspace" in kinds else "plain"
 
 
-def words_of(tokens: Sequence[str], style: Style, special: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def make_readable_tokens(tokens: Sequence[str], style: TokenizerStyle, special: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """Make tokens readable. The results are all different if the tokens are: of equal results, the shortest token keeps it.
 
     Args:
@@ -40,19 +40,19 @@ def words_of(tokens: Sequence[str], style: Style, special: frozenset[str] = froz
         style: How the tokenizer marks the beginning of words.
         special: Tokens to leave unchanged.
     """
-    readable = [token if token in special else _word(token, style) for token in tokens]
+    readable = [token if token in special else _make_readable(token, style) for token in tokens]
     kept = {place for place, token in enumerate(tokens) if readable[place] == token}
     while True:
         places: dict[str, list[int]] = {}
         for place, token in enumerate(tokens):
             places.setdefault(token if place in kept else readable[place], []).append(place)
-        lose = {place for rivals in places.values() for place in _losers(rivals, kept, tokens)}
+        lose = {place for rivals in places.values() for place in _find_ambiguous(rivals, kept, tokens)}
         if not lose:
             return tuple(token if place in kept else readable[place] for place, token in enumerate(tokens))
         kept |= lose
 
 
-def _losers(rivals: Sequence[int], kept: Collection[int], tokens: Sequence[str]) -> set[int]:
+def _find_ambiguous(rivals: Sequence[int], kept: Collection[int], tokens: Sequence[str]) -> set[int]:
     """Return which of several tokens with one result stay unchanged: all but the shortest, or all if it is a token itself."""
     others = {place for place in rivals if place not in kept}
     if len(others) == len(rivals):
@@ -60,21 +60,21 @@ def _losers(rivals: Sequence[int], kept: Collection[int], tokens: Sequence[str])
     return others
 
 
-def _word(token: str, style: Style) -> str:
+def _make_readable(token: str, style: TokenizerStyle) -> str:
     if style == "plain":
         return token
-    mark = _STARTS[style]
+    mark = _WORD_START_MARKS[style]
     text = token.removeprefix(mark)
     if style == "byte-level":
-        text = _text_of_bytes(text)
+        text = _decode_byte_letters(text)
     if not text or not text.isprintable() or any(map(str.isspace, text)) or mark in text:
         return token
-    return text if token.startswith(mark) else _GOES_ON + text
+    return text if token.startswith(mark) else _CONTINUATION_PREFIX + text
 
 
-def _text_of_bytes(letters: str) -> str:
+def _decode_byte_letters(letters: str) -> str:
     """Return the text of byte-level letters; empty if they are no complete text."""
-    bytes_of = _bytes()
+    bytes_of = _build_byte_alphabet()
     if any(letter not in bytes_of for letter in letters):
         return ""
     try:
@@ -84,15 +84,15 @@ def _text_of_bytes(letters: str) -> str:
 
 
 @lru_cache
-def _bytes() -> dict[str, int]:
+def _build_byte_alphabet() -> dict[str, int]:
     """Return the letter of each byte in byte-level BPE (Radford et al., 2019): itself if visible in Latin-1, else from U+0100."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
 
 
-def _parts(said: Any) -> list[dict[str, Any]]:  # noqa: ANN401  JSON
+def _list_components(said: Any) -> list[dict[str, Any]]:  # noqa: ANN401  JSON
     if not isinstance(said, dict):
         return []
     inner = said.get("decoders") or said.get("pretokenizers") or []
-    return [said, *(part for one in inner for part in _parts(one))]
+    return [said, *(part for one in inner for part in _list_components(one))]

@@ -14,7 +14,9 @@ from stair_es.types import SparseVector
 _DECIMALS = 5
 
 
-def sparse(weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: NDArray[np.int64], *, unit: bool) -> SparseVector:
+def build_sparse_vector(
+    weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: NDArray[np.int64], *, unit: bool
+) -> SparseVector:
     """Return the tokens of one row with a positive weight, rounded to 5 decimals; weights that round to 0 are dropped.
 
     A GPU computes thousands of rows per second, so this sorts in numpy and skips `SparseVector.from_pairs`.

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from stair_es.errors import ModelError
 from stair_es.model import stair_heads
-from stair_es.model.stair_backbones import ImageBackbone, TextBackbone, build_image, build_text
-from stair_es.model.stair_config import ImageTower, Mask, StairConfig, TextTower
-from stair_es.model.stair_heads import Head, Out, OwnWords
-from stair_es.model.stair_tokens import Tokenized, Tokens
+from stair_es.model.stair_backbones import ImageBackbone, TextBackbone, build_image_backbone, build_text_backbone
+from stair_es.model.stair_config import ImageTowerConfig, StairConfig, TextMask, TextTowerConfig
+from stair_es.model.stair_heads import LexicalHead, ProjectionHead, TowerOutput
+from stair_es.model.stair_tokens import StairTokenizer, TokenizedTexts
 
-SCALE_AT_START, LARGEST_SCALE = 20.0, 100.0
+INITIAL_SCALE, MAX_SCALE = 20.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TextBatch:
     """States of the backbone, if already computed; else the backbone is run."""
 
     @classmethod
-    def from_tokenized(cls, found: Tokenized) -> TextBatch:
+    def from_tokenized(cls, found: TokenizedTexts) -> TextBatch:
         """Return the batch of tokenized texts."""
         return cls(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL), torch.from_numpy(found.places_BL))
 
@@ -51,12 +51,12 @@ class TextBatch:
         return TextBatch(self.ids_BL[rows], self.mask_BL[rows], self.places_BL[rows], states)
 
 
-class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
+class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Images and texts to token weights, dense vectors, or both."""
 
     feature_ids_F: Tensor
 
-    def __init__(self, config: StairConfig, tokens: Tokens, *, pretrained: bool = False) -> None:
+    def __init__(self, config: StairConfig, tokens: StairTokenizer, *, pretrained: bool = False) -> None:
         """Create a model whose heads have random weights.
 
         Args:
@@ -70,18 +70,18 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         """
         super().__init__()
         self.config, self.tokens = config, tokens
-        features = len(tokens.words) if "words" in config.heads else 0
+        features = len(tokens.tokens) if "words" in config.heads else 0
         dense = config.dense_dim if "dense" in config.heads else 0
-        self.image = _Image(config.image, features, dense, pretrained=pretrained)
-        self.text = _Text(config.text, features, dense, pretrained=pretrained)
-        self.log_scale = nn.Parameter(torch.tensor(SCALE_AT_START).log())
+        self.image = _ImageTower(config.image, features, dense, pretrained=pretrained)
+        self.text = _TextTower(config.text, features, dense, pretrained=pretrained)
+        self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
         self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)
         if tokens.whole is None:
             self.register_buffer("feature_of_V", torch.from_numpy(tokens.feature_of_V), persistent=False)
         if features:
-            self._tie(config)
+            self._share_embeddings(config)
 
-    def _tie(self, config: StairConfig) -> None:
+    def _share_embeddings(self, config: StairConfig) -> None:
         """Share token embeddings as configured."""
         if config.text.tie:
             width = self.text.backbone.word_embeddings_VD.shape[1]
@@ -98,9 +98,9 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
     @property
     def scale(self) -> Tensor:
         """Return the factor for similarities before the softmax of the contrastive loss."""
-        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
 
-    def text_embeddings(self) -> Tensor | None:
+    def get_text_embeddings(self) -> Tensor | None:
         """Return the token embeddings [F, T] of the text head, its own or the backbone's; None without a token head."""
         if "words" not in self.config.heads:
             return None
@@ -108,20 +108,20 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
             return self.text.backbone.word_embeddings_VD[self.feature_ids_F]
         return self.text.head.embedding_FT
 
-    def encode_images(self, images: Tensor, *, top_k: int | None = None) -> Out:
+    def encode_images(self, images: Tensor, *, top_k: int | None = None) -> TowerOutput:
         """Encode images.
 
         Args:
             images: Pixels [B, H, W, C] of 0..255 (uint8), or precomputed states [B, L, D] of the backbone.
             top_k: Number of weights to keep; None for that of the configuration.
         """
-        states_BLD = self.image.states(images) if images.dtype == torch.uint8 else images
-        tied_FT = self.text_embeddings() if self.config.image.tie else None
+        states_BLD = self.image.compute_states(images) if images.dtype == torch.uint8 else images
+        tied_FT = self.get_text_embeddings() if self.config.image.tie else None
         logits_BF, dense_BE = self.image.head(states_BLD, None, tied_FT)
         keep = self.config.image.top_k if top_k is None else top_k
-        return Out(None if logits_BF is None else stair_heads.activated(logits_BF, keep), logits_BF, dense_BE)
+        return TowerOutput(None if logits_BF is None else stair_heads.apply_log1p_relu(logits_BF, keep), logits_BF, dense_BE)
 
-    def encode_texts(self, texts: TextBatch, *, mask: Mask = "none", top_k: int | None = None) -> Out:
+    def encode_texts(self, texts: TextBatch, *, mask: TextMask = "none", top_k: int | None = None) -> TowerOutput:
         """Encode texts.
 
         Args:
@@ -132,21 +132,21 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         states_BLD = texts.states_BLD
         if states_BLD is None:
             states_BLD = self.text.backbone(texts.ids_BL, texts.mask_BL)
-        tied_FT = self.text_embeddings() if self.config.text.tie else None
+        tied_FT = self.get_text_embeddings() if self.config.text.tie else None
         logits_BF, dense_BE = self.text.head(states_BLD, texts.mask_BL, tied_FT)
         if logits_BF is None:
-            return Out(None, None, dense_BE)
+            return TowerOutput(None, None, dense_BE)
         places_BL = texts.places_BL
         strength_BF = logits_BF
         if self.text.own_words is not None:
             strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, places_BL)
         if self.config.text.always_masked or mask == "own" or (mask == "tokens" and self.tokens.whole is not None):
-            strength_BF = strength_BF * stair_heads.present(places_BL, strength_BF.shape[1])
+            strength_BF = strength_BF * stair_heads.mark_present_tokens(places_BL, strength_BF.shape[1])
         elif mask == "tokens":
             all_BL = torch.where(texts.mask_BL, self.feature_of_V[texts.ids_BL], -1)
-            strength_BF = strength_BF * stair_heads.present(all_BL, strength_BF.shape[1])
+            strength_BF = strength_BF * stair_heads.mark_present_tokens(all_BL, strength_BF.shape[1])
         keep = self.config.text.top_k if top_k is None else top_k
-        return Out(stair_heads.activated(strength_BF, keep), logits_BF, dense_BE)
+        return TowerOutput(stair_heads.apply_log1p_relu(strength_BF, keep), logits_BF, dense_BE)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def set_bias(self, value: float) -> None:
@@ -156,7 +156,7 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
                 head.bias_F.fill_(value)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def start_from_text_embeddings(self) -> None:
+    def initialize_from_text_embeddings(self) -> None:
         """Initialize the embeddings of both heads from those of the text backbone, centered, each of length 1.
 
         A whole word gets the mean of the embeddings of its tokens.
@@ -165,7 +165,7 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
             ModelError: If their width differs from the transform_dim of the heads.
         """
         table_VD = self.text.backbone.word_embeddings_VD.float()
-        pieces = [torch.tensor(row) for row in self.tokens.pieces()]
+        pieces = [torch.tensor(row) for row in self.tokens.list_token_ids()]
         ends_F = torch.tensor([len(row) for row in pieces]).cumsum(0)
         begins_F = nn.functional.pad(ends_F[:-1], (1, 0)).to(table_VD.device)
         rows_FD = nn.functional.embedding_bag(torch.cat(pieces).to(table_VD.device), table_VD, begins_F, mode="mean")
@@ -182,34 +182,34 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
             head.embedding_FT.copy_(unit_FD)
 
 
-class _Image(nn.Module):  # type: ignore[misc]  # mypy skips torch
+class _ImageTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
     mean_C: Tensor
     std_C: Tensor
 
-    def __init__(self, tower: ImageTower, features: int, dense_dim: int, *, pretrained: bool) -> None:
+    def __init__(self, tower: ImageTowerConfig, features: int, dense_dim: int, *, pretrained: bool) -> None:
         super().__init__()
-        self.backbone: ImageBackbone = build_image(tower.backbone, pretrained=pretrained)
-        self.head = _head(tower, self.backbone.width, features, dense_dim)
+        self.backbone: ImageBackbone = build_image_backbone(tower.backbone, pretrained=pretrained)
+        self.head = _build_head(tower, self.backbone.width, features, dense_dim)
         self.register_buffer("mean_C", torch.tensor(tower.mean), persistent=False)
         self.register_buffer("std_C", torch.tensor(tower.std), persistent=False)
 
-    def states(self, pixels_BHWC: Tensor) -> Tensor:
+    def compute_states(self, pixels_BHWC: Tensor) -> Tensor:
         """Return the states [B, L, D] of the backbone."""
         scaled_BHWC = (pixels_BHWC.float() / 255 - self.mean_C) / self.std_C
         states_BLD: Tensor = self.backbone(scaled_BHWC.permute(0, 3, 1, 2).contiguous())
         return states_BLD
 
 
-class _Text(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    def __init__(self, tower: TextTower, features: int, dense_dim: int, *, pretrained: bool) -> None:
+class _TextTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
+    def __init__(self, tower: TextTowerConfig, features: int, dense_dim: int, *, pretrained: bool) -> None:
         super().__init__()
-        self.backbone: TextBackbone = build_text(tower.backbone, pretrained=pretrained)
-        self.head = _head(tower, self.backbone.width, features, dense_dim)
-        self.own_words = OwnWords(self.backbone.width, features) if tower.own_words and features else None
+        self.backbone: TextBackbone = build_text_backbone(tower.backbone, pretrained=pretrained)
+        self.head = _build_head(tower, self.backbone.width, features, dense_dim)
+        self.own_words = LexicalHead(self.backbone.width, features) if tower.own_words and features else None
 
 
-def _head(tower: Any, width: int, features: int, dense_dim: int) -> Head:  # noqa: ANN401  either tower
-    return Head(
+def _build_head(tower: Any, width: int, features: int, dense_dim: int) -> ProjectionHead:  # noqa: ANN401  either tower
+    return ProjectionHead(
         width=width,
         transform_dim=tower.transform_dim,
         pool=tower.pool,
@@ -219,6 +219,6 @@ def _head(tower: Any, width: int, features: int, dense_dim: int) -> Head:  # noq
     )
 
 
-def without_training_traits(config: StairConfig) -> StairConfig:
+def remove_dropout(config: StairConfig) -> StairConfig:
     """Remove dropout from the configuration, for a finished model."""
     return replace(config, image=replace(config.image, dropout=0.0), text=replace(config.text, dropout=0.0))

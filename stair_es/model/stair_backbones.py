@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.errors import ModelError, StairError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.model import minilm_files
-from stair_es.model.efficientnet import load_weights
-from stair_es.model.stair_config import Backbone
+from stair_es.model.efficientnet import load_classifier_weights
+from stair_es.model.stair_config import BackboneConfig
 
 _MINILM = {
     "model_type": "bert",
@@ -28,7 +28,7 @@ _MINILM = {
     "intermediate_size": 1536,
     "max_position_embeddings": 512,
 }
-_LITE_WIDTH = 1280
+_EFFICIENTNET_WIDTH = 1280
 
 
 class ImageBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
@@ -69,7 +69,7 @@ class TextBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
         return table
 
 
-def described(backbone: Backbone, size_px: int | None = None) -> Backbone:
+def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -> BackboneConfig:
     """Fill in the configuration that builds the backbone without access to a hub.
 
     Args:
@@ -85,15 +85,15 @@ def described(backbone: Backbone, size_px: int | None = None) -> Backbone:
     if backbone.kind == "timm":
         sized = {"img_size": size_px} if size_px and "vit" in backbone.name else {}
         return replace(backbone, config={"num_classes": 0, **sized})
-    transformers = need("transformers", "train")
+    transformers = import_optional("transformers", "train")
     try:
         found = transformers.AutoConfig.from_pretrained(backbone.name)
     except (OSError, ValueError) as error:
-        raise ModelError(f"no configuration for {backbone.name!r}: {_first_line(error)}", _HUB) from error
+        raise ModelError(f"no configuration for {backbone.name!r}: {_get_first_line(error)}", _HUB_REMEDY) from error
     return replace(backbone, config=found.to_dict())
 
 
-def build_image(backbone: Backbone, *, pretrained: bool) -> ImageBackbone:
+def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> ImageBackbone:
     """Build an image backbone.
 
     Args:
@@ -105,16 +105,18 @@ def build_image(backbone: Backbone, *, pretrained: bool) -> ImageBackbone:
         MissingExtra: If the library isn't installed.
     """
     if backbone.kind == "package":
-        return _efficientnet()
+        return _build_efficientnet()
     if backbone.kind == "timm":
-        timm = need("timm", "train")
-        made = _built(lambda: timm.create_model(backbone.name, pretrained=pretrained, **backbone.config), backbone.name)
+        timm = import_optional("timm", "train")
+        made = _build_or_raise(lambda: timm.create_model(backbone.name, pretrained=pretrained, **backbone.config), backbone.name)
         return ImageBackbone(made, int(made.num_features), lambda network, pixels: network.forward_features(pixels))
-    network = _transformer(backbone, pretrained, "vision_config")
-    return ImageBackbone(network, _width(network), lambda network, pixels: network(pixel_values=pixels).last_hidden_state)
+    network = _build_transformer(backbone, pretrained, "vision_config")
+    return ImageBackbone(
+        network, _get_hidden_size(network), lambda network, pixels: network(pixel_values=pixels).last_hidden_state
+    )
 
 
-def build_text(backbone: Backbone, *, pretrained: bool) -> TextBackbone:
+def build_text_backbone(backbone: BackboneConfig, *, pretrained: bool) -> TextBackbone:
     """Build a text backbone.
 
     Args:
@@ -126,60 +128,62 @@ def build_text(backbone: Backbone, *, pretrained: bool) -> TextBackbone:
         MissingExtra: If the library isn't installed.
     """
     if backbone.kind == "package":
-        return _minilm()
-    network = _transformer(backbone, pretrained, "text_config")
-    return TextBackbone(network, _width(network))
+        return _build_minilm()
+    network = _build_transformer(backbone, pretrained, "text_config")
+    return TextBackbone(network, _get_hidden_size(network))
 
 
-def _transformer(backbone: Backbone, pretrained: bool, inner: str) -> Any:  # noqa: ANN401  a PreTrainedModel
-    transformers = need("transformers", "train")
+def _build_transformer(backbone: BackboneConfig, pretrained: bool, inner: str) -> Any:  # noqa: ANN401  a PreTrainedModel
+    transformers = import_optional("transformers", "train")
     values = dict(backbone.config)
     kind = values.pop("model_type", None)
     if kind is None:
         raise ModelError(f"the configuration of {backbone.name!r} has no model_type", "Give that of the network, such as 'bert'.")
 
-    def make() -> Any:  # noqa: ANN401
+    def make_model() -> Any:  # noqa: ANN401
         config = transformers.AutoConfig.for_model(kind, **values)
         config = getattr(config, inner, config)  # the matching tower of a dual encoder such as CLIP
         if pretrained and backbone.name:
             return transformers.AutoModel.from_pretrained(backbone.name, config=config, use_safetensors=True)
         return transformers.AutoModel.from_config(config)
 
-    return _built(make, backbone.name or kind)
+    return _build_or_raise(make_model, backbone.name or kind)
 
 
-def _built(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401
+def _build_or_raise(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401
     try:
         return make()
     except StairError:
         raise
     except Exception as error:  # each library raises its own errors for unknown names and values
-        raise ModelError(f"the backbone {name!r} can't be built: {_first_line(error)}", _HUB) from error
+        raise ModelError(f"the backbone {name!r} can't be built: {_get_first_line(error)}", _HUB_REMEDY) from error
 
 
-def _efficientnet() -> ImageBackbone:
-    network = need("efficientnet_lite_pytorch", "torch").EfficientNet.from_name("efficientnet-lite2")
-    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in load_weights().items()})
-    return ImageBackbone(network, _LITE_WIDTH, lambda network, pixels: network.extract_features(pixels))
+def _build_efficientnet() -> ImageBackbone:
+    network = import_optional("efficientnet_lite_pytorch", "torch").EfficientNet.from_name("efficientnet-lite2")
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in load_classifier_weights().items()})
+    return ImageBackbone(network, _EFFICIENTNET_WIDTH, lambda network, pixels: network.extract_features(pixels))
 
 
-def _minilm() -> TextBackbone:
-    safetensors = need("safetensors.torch", "torch")
-    network = _transformer(Backbone(kind="transformers", name="", config=_MINILM), pretrained=False, inner="text_config")
-    found = safetensors.load_file(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+def _build_minilm() -> TextBackbone:
+    safetensors = import_optional("safetensors.torch", "torch")
+    network = _build_transformer(
+        BackboneConfig(kind="transformers", name="", config=_MINILM), pretrained=False, inner="text_config"
+    )
+    found = safetensors.load_file(minilm_files.ensure_minilm(DataDir.from_env().models) / minilm_files.MINILM_WEIGHTS)
     missing = network.load_state_dict(found, strict=False).missing_keys
     if any(not name.startswith("pooler.") for name in missing):
         raise ModelError(f"the text network lacks {missing[0]}", "Delete its folder; it is fetched again on the next use.")
-    return TextBackbone(network, _width(network))
+    return TextBackbone(network, _get_hidden_size(network))
 
 
-def _width(network: Any) -> int:  # noqa: ANN401
+def _get_hidden_size(network: Any) -> int:  # noqa: ANN401
     config = network.config
     return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
 
 
-def _first_line(error: Exception) -> str:
+def _get_first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-_HUB = "Name a model of the hub or of timm, and see that it can be reached (or HF_HOME holds it)."
+_HUB_REMEDY = "Name a model of the hub or of timm, and see that it can be reached (or HF_HOME holds it)."

@@ -9,29 +9,29 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from stair_es.errors import ModelError
-from stair_es.types import Fit, ImageSpec
+from stair_es.types import ImageSpec, ResizeMode
 
-FORMAT = "stair-es"
-VERSION = 1
+STAIR_FORMAT = "stair-es"
+STAIR_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 
 BackboneKind: TypeAlias = Literal["transformers", "timm", "package"]
-Pool: TypeAlias = Literal["max", "mean"]
-Head: TypeAlias = Literal["words", "dense"]
+Pooling: TypeAlias = Literal["max", "mean"]
+HeadName: TypeAlias = Literal["words", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
-FITS: tuple[Fit, ...] = ("pad", "squash")
+TRAINING_FITS: tuple[ResizeMode, ...] = ("pad", "squash")
 """Fits that training views support."""
-Vocabulary: TypeAlias = Literal["tokens", "words"]
-Mask: TypeAlias = Literal["own", "tokens", "none"]
+VocabularyKind: TypeAlias = Literal["tokens", "words"]
+TextMask: TypeAlias = Literal["own", "tokens", "none"]
 """Where a text may have weights: at its own tokens without stop words and punctuation, at all of its tokens, or anywhere."""
-BIAS_AT_START = -1.0
+INITIAL_BIAS = -1.0
 """Initial bias of the heads, so that few features are active before training; BERT's is 0."""
 IMAGE_PACKAGES, TEXT_PACKAGES = ("efficientnet-lite2",), ("all-minilm-l6-v2",)
 """Backbones from Python packages: their weights are pinned there and not stored in checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
+class BackboneConfig:
     """The network below a head."""
 
     kind: BackboneKind
@@ -46,22 +46,22 @@ class Backbone:
         Raises:
             ModelError: If it is unknown.
         """
-        _one_of("backbone kind", self.kind, get_args(BackboneKind))
+        _check_choice("backbone kind", self.kind, get_args(BackboneKind))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTower:
+class ImageTowerConfig:
     """The image tower: pixels to weights."""
 
-    backbone: Backbone
+    backbone: BackboneConfig
     size_px: int
     mean: tuple[float, float, float]
     """Subtracted from pixels of 0..1."""
     std: tuple[float, float, float]
     """Then divided by."""
-    fit: Fit = "pad"
+    fit: ResizeMode = "pad"
     """How an image becomes a square: `pad` or `squash`, see `ImageSpec`."""
-    pool: Pool = "max"
+    pool: Pooling = "max"
     """`max` over the logits of all positions, as in STAIR; `mean` of the states below the head."""
     transform_dim: int = 768
     """Width of the head between states and token embeddings."""
@@ -78,13 +78,13 @@ class ImageTower:
         Raises:
             ModelError: If a value is out of range.
         """
-        _one_of("image fit", self.fit, FITS)
-        _one_of("image pool", self.pool, get_args(Pool))
-        _tower("image", self.transform_dim, self.dropout, self.top_k)
+        _check_choice("image fit", self.fit, TRAINING_FITS)
+        _check_choice("image pool", self.pool, get_args(Pooling))
+        _check_tower("image", self.transform_dim, self.dropout, self.top_k)
         if self.size_px < 8:
             raise ModelError(f"image size_px must be 8 or more, got {self.size_px}")
         if self.backbone.kind == "package":
-            _one_of("image package", self.backbone.name, IMAGE_PACKAGES)
+            _check_choice("image package", self.backbone.name, IMAGE_PACKAGES)
 
     @property
     def image_spec(self) -> ImageSpec:
@@ -93,13 +93,13 @@ class ImageTower:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTower:
+class TextTowerConfig:
     """The text tower: tokens to weights."""
 
-    backbone: Backbone
+    backbone: BackboneConfig
     max_tokens: int = 76
     """Maximum length with special tokens; longer texts are truncated."""
-    pool: Pool = "max"
+    pool: Pooling = "max"
     transform_dim: int = 768
     dropout: float = 0.0
     top_k: int = 32
@@ -117,14 +117,14 @@ class TextTower:
         Raises:
             ModelError: If a value is out of range.
         """
-        _one_of("text pool", self.pool, get_args(Pool))
-        _tower("text", self.transform_dim, self.dropout, self.top_k)
+        _check_choice("text pool", self.pool, get_args(Pooling))
+        _check_tower("text", self.transform_dim, self.dropout, self.top_k)
         if self.max_tokens < 3:
             raise ModelError(f"text max_tokens must be 3 or more, got {self.max_tokens}")
         if self.backbone.kind == "timm":
             raise ModelError("a text tower can't be built on timm", "Choose the kind transformers or package.")
         if self.backbone.kind == "package":
-            _one_of("text package", self.backbone.name, TEXT_PACKAGES)
+            _check_choice("text package", self.backbone.name, TEXT_PACKAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +132,14 @@ class StairConfig:
     """The configuration of the whole model."""
 
     name: str
-    image: ImageTower
-    text: TextTower
-    heads: tuple[Head, ...] = ("words",)
+    image: ImageTowerConfig
+    text: TextTowerConfig
+    heads: tuple[HeadName, ...] = ("words",)
     dense_dim: int = 256
     """Dimensions of the dense head, if there is one."""
     similarity: Similarity = "cosine"
     """Similarity of sparse vectors: `cosine` scales them to length 1, so that a dot product is a cosine; `dot` doesn't."""
-    vocabulary: Vocabulary = "tokens"
+    vocabulary: VocabularyKind = "tokens"
     """Kind of features: tokens of the tokenizer (`feature_ids` in the weights), or the whole words of `words.json`."""
 
     def __post_init__(self) -> None:
@@ -151,28 +151,28 @@ class StairConfig:
         if not self.heads:
             raise ModelError("a model needs a head", "Give heads = ['words'], ['dense'] or both.")
         for head in self.heads:
-            _one_of("head", head, get_args(Head))
-        _one_of("similarity", self.similarity, get_args(Similarity))
-        _one_of("vocabulary", self.vocabulary, get_args(Vocabulary))
+            _check_choice("head", head, get_args(HeadName))
+        _check_choice("similarity", self.similarity, get_args(Similarity))
+        _check_choice("vocabulary", self.vocabulary, get_args(VocabularyKind))
         if self.vocabulary == "words" and self.text.tie:
             raise ModelError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
         if self.dense_dim < 1:
             raise ModelError(f"dense_dim must be above 0, got {self.dense_dim}")
 
     @property
-    def scores_words(self) -> bool:
+    def is_scored_by_tokens(self) -> bool:
         """Return whether sparse vectors give the score. With both heads, dense vectors do, and token weights are grounded."""
         return "dense" not in self.heads
 
     @property
-    def packaged(self) -> bool:
+    def is_packaged(self) -> bool:
         """Return whether both towers are packaged networks with a head over their mean state: these run without PyTorch."""
         towers = (self.image, self.text)
         return all(tower.backbone.kind == "package" and tower.pool == "mean" for tower in towers)
 
     def to_json(self) -> str:
         """Return the text of `config.json`."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, default=dict) + "\n"
+        return json.dumps({"format": STAIR_FORMAT, "version": STAIR_VERSION, **asdict(self)}, indent=2, default=dict) + "\n"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StairConfig:
@@ -184,19 +184,19 @@ class StairConfig:
         Raises:
             ModelError: If it has another version, or a field is missing, unknown or out of range.
         """
-        if values.get("version") != VERSION:
+        if (version := values.get("version")) != STAIR_VERSION:
             raise ModelError(
-                f"config.json has version {values.get('version')!r} of the format {FORMAT!r}, this stair-es reads {VERSION}",
+                f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, this stair-es reads {STAIR_VERSION}",
                 "Update stair-es, or train the model again.",
             )
         inner = {name: value for name, value in values.items() if name not in ("format", "version")}
-        for tower, kind in (("image", ImageTower), ("text", TextTower)):
-            inner[tower] = _tower_from(kind, inner.get(tower), tower)
-        config: StairConfig = _build(cls, {**inner, "heads": tuple(inner.get("heads", ()))}, "model")
+        for tower, kind in (("image", ImageTowerConfig), ("text", TextTowerConfig)):
+            inner[tower] = _build_tower_config(kind, inner.get(tower), tower)
+        config: StairConfig = _build_config(cls, {**inner, "heads": tuple(inner.get("heads", ()))}, "model")
         return config
 
 
-def read_config(folder: Path) -> StairConfig:
+def read_stair_config(folder: Path) -> StairConfig:
     """Read the configuration of a checkpoint folder.
 
     Args:
@@ -212,19 +212,21 @@ def read_config(folder: Path) -> StairConfig:
         raise ModelError(f"can't read {path}: {error.strerror}", "Name a folder that `stair-es train` wrote.") from error
     except ValueError as error:
         raise ModelError(f"{path} isn't JSON: {error}", "Get the checkpoint again.") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if not isinstance(values, dict) or values.get("format") != STAIR_FORMAT:
         raise ModelError(f"{path} isn't the configuration of a stair-es checkpoint", "Name a folder that `stair-es train` wrote.")
     return StairConfig.from_dict(values)
 
 
-def _tower_from(kind: type[Any], values: object, name: str) -> Any:  # noqa: ANN401  one of the towers
+def _build_tower_config(kind: type[Any], values: object, name: str) -> Any:  # noqa: ANN401  one of the towers
     if not isinstance(values, Mapping) or not isinstance(values.get("backbone"), Mapping):
         raise ModelError(f"config: {name} must be an object with a backbone", "Get the checkpoint again.")
     triples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return _build(kind, {**values, **triples, "backbone": _build(Backbone, values["backbone"], f"{name}.backbone")}, name)
+    return _build_config(
+        kind, {**values, **triples, "backbone": _build_config(BackboneConfig, values["backbone"], f"{name}.backbone")}, name
+    )
 
 
-def _build(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  an instance of `kind`
+def _build_config(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  an instance of `kind`
     unknown = set(values) - {each.name for each in fields(kind)}
     if unknown:
         raise ModelError(f"config: {name} has unknown fields: {', '.join(sorted(unknown))}", "Update stair-es, or correct them.")
@@ -234,12 +236,12 @@ def _build(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:  # noq
         raise ModelError(f"config: {name}: {error}", "Get the checkpoint again.") from None
 
 
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(known)}.")
 
 
-def _tower(side: str, transform_dim: int, dropout: float, top_k: int) -> None:
+def _check_tower(side: str, transform_dim: int, dropout: float, top_k: int) -> None:
     if transform_dim < 1:
         raise ModelError(f"{side} transform_dim must be above 0, got {transform_dim}")
     if not 0 <= dropout < 1:

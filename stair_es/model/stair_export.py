@@ -20,36 +20,36 @@ import numpy as np
 from onnx import ModelProto
 
 from stair_es.errors import ModelError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.model import stair_checkpoint
-from stair_es.model.onnx_graph import session
-from stair_es.model.stair_config import read_config
-from stair_es.model.stair_onnx import DENSE, GRAPHS, WORDS, ending, fed
+from stair_es.model.onnx_graph import create_onnx_session
+from stair_es.model.stair_config import read_stair_config
+from stair_es.model.stair_onnx import DENSE_OUTPUT, ONNX_FILES, WEIGHTS_OUTPUT, build_onnx_metadata, select_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stair_es.model.stair import Stair
+    from stair_es.model.stair import StairModel
 
-LARGEST_DIFFERENCE = 1e-4
-_LARGEST_BYTES = 2_000_000_000
+MAX_DIFFERENCE = 1e-4
+_MAX_FILE_BYTES = 2_000_000_000
 """Maximum size of one file: protobuf is limited to 2 GiB."""
-_SMALL = ("a red dog", "a text of some more words than the other, so that that one is padded")
-_LARGER = (*_SMALL, "", "the sea at night")
+_EXPORT_TEXTS = ("a red dog", "a text of some more words than the other, so that that one is padded")
+_CHECK_TEXTS = (*_EXPORT_TEXTS, "", "the sea at night")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class ExportResult:
     """Result of an export."""
 
     model_id: str
     files: tuple[Path, ...]
     """Empty for a checkpoint that needs no graphs: its networks run in onnxruntime and numpy directly."""
-    difference: float
+    max_difference: float
     """Largest difference between the weights of onnxruntime and PyTorch, over some noise images and texts."""
 
 
-def export(folder: Path) -> Exported:
+def export_onnx(folder: Path) -> ExportResult:
     """Export the graphs of a checkpoint, after checking that onnxruntime computes the same as PyTorch.
 
     Args:
@@ -60,43 +60,43 @@ def export(folder: Path) -> Exported:
         MissingExtra: If PyTorch or onnxscript isn't installed.
         OSError: If the folder can't be written.
     """
-    config = read_config(folder)
-    if config.packaged:
-        return Exported(model_id=stair_checkpoint.model_id(folder, config), files=(), difference=0.0)
+    config = read_stair_config(folder)
+    if config.is_packaged:
+        return ExportResult(model_id=stair_checkpoint.compute_stair_id(folder, config), files=(), max_difference=0.0)
     for module in ("torch", "onnxscript"):
-        need(module, "models")
+        import_optional(module, "models")
     if not os.access(folder, os.W_OK):
         raise ModelError(f"{folder} can't be written", "Copy the checkpoint to a folder of your own, and export that one.")
-    model_id = stair_checkpoint.model_id(folder, config)
-    model = stair_checkpoint.load(folder)
+    model_id = stair_checkpoint.compute_stair_id(folder, config)
+    model = stair_checkpoint.load_stair_model(folder)
     graphs, differences = {}, []
-    for side, file in GRAPHS.items():
-        data = _graph(model, side) + ending(model_id)
-        if len(data) > _LARGEST_BYTES:
+    for side, file in ONNX_FILES.items():
+        data = _export_tower(model, side) + build_onnx_metadata(model_id)
+        if len(data) > _MAX_FILE_BYTES:
             raise ModelError(f"{file} would have {len(data):,} bytes, more than an ONNX file can", "Use --backend torch.")
-        differences.append(_difference(model, side, data))
+        differences.append(_measure_difference(model, side, data))
         graphs[folder / file] = data
-    if not max(differences) <= LARGEST_DIFFERENCE:
+    if not max(differences) <= MAX_DIFFERENCE:
         raise ModelError(
             f"onnxruntime computes weights that are {max(differences):.2g} away from PyTorch's", "Use --backend torch."
         )
     for path, data in graphs.items():
-        stair_checkpoint.write(path, data)
-    return Exported(model_id=model_id, files=tuple(graphs), difference=max(differences))
+        stair_checkpoint.write_checkpoint_file(path, data)
+    return ExportResult(model_id=model_id, files=tuple(graphs), max_difference=max(differences))
 
 
-def _graph(model: Stair, side: str) -> bytes:
+def _export_tower(model: StairModel, side: str) -> bytes:
     """Return the ONNX file of one tower, without the final metadata."""
     import torch
 
-    inputs = _inputs(model, side, 2, _SMALL)
-    names = [name for name, head in ((WORDS, "words"), (DENSE, "dense")) if head in model.config.heads]
+    inputs = _build_inputs(model, side, 2, _EXPORT_TEXTS)
+    names = [name for name, head in ((WEIGHTS_OUTPUT, "words"), (DENSE_OUTPUT, "dense")) if head in model.config.heads]
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free},) if side == "image" else ({0: free, 1: free},) * 3
-    with _quiet(), torch.no_grad():
+    with _mute_exporter(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                _tower(model, side),
+                _build_tower(model, side),
                 tuple(inputs.values()),
                 dynamo=True,
                 dynamic_shapes=shapes,
@@ -104,14 +104,14 @@ def _graph(model: Stair, side: str) -> bytes:
                 output_names=names,
                 verbose=False,
             )
-            data: bytes = _bare(program.model_proto).SerializeToString()
+            data: bytes = _strip_metadata(program.model_proto).SerializeToString()
         except Exception as error:  # exporter, network and protobuf raise any type
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(f"the {side} tower can't be exported: {first}", "Use --backend torch.") from error
     return data
 
 
-def _bare(proto: ModelProto) -> ModelProto:
+def _strip_metadata(proto: ModelProto) -> ModelProto:
     """Remove notes on the origin of a graph: they name files of the exporting machine."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
@@ -121,7 +121,7 @@ def _bare(proto: ModelProto) -> ModelProto:
     return proto
 
 
-def _tower(model: Stair, side: str) -> Any:  # noqa: ANN401  a module
+def _build_tower(model: StairModel, side: str) -> Any:  # noqa: ANN401  a module
     from torch import nn
 
     from stair_es.model.stair import TextBatch
@@ -141,7 +141,7 @@ def _tower(model: Stair, side: str) -> Any:  # noqa: ANN401  a module
     return Tower().eval()
 
 
-def _inputs(model: Stair, side: str, images: int, texts: Sequence[str]) -> dict[str, Tensor]:
+def _build_inputs(model: StairModel, side: str, images: int, texts: Sequence[str]) -> dict[str, Tensor]:
     """Return noise images, or texts, under the input names of the graphs."""
     import torch
 
@@ -156,23 +156,23 @@ def _inputs(model: Stair, side: str, images: int, texts: Sequence[str]) -> dict[
     return {"ids": batch.ids_BL, "mask": batch.mask_BL, "places": batch.places_BL}
 
 
-def _difference(model: Stair, side: str, graph: bytes) -> float:
+def _measure_difference(model: StairModel, side: str, graph: bytes) -> float:
     """Return the largest difference between both runtimes, on other shapes than those of the export."""
     import torch
 
-    loaded, tower = session(graph, threads=0), _tower(model, side)
+    loaded, tower = create_onnx_session(graph, threads=0), _build_tower(model, side)
     largest = 0.0
-    for count, texts in ((3, _LARGER), (1, _LARGER[-1:])):
-        inputs = _inputs(model, side, count, texts)
+    for count, texts in ((3, _CHECK_TEXTS), (1, _CHECK_TEXTS[-1:])):
+        inputs = _build_inputs(model, side, count, texts)
         with torch.inference_mode():
             wanted = tower(*inputs.values())
-        found = loaded.run(None, fed(loaded, {name: value.numpy() for name, value in inputs.items()}))
+        found = loaded.run(None, select_inputs(loaded, {name: value.numpy() for name, value in inputs.items()}))
         largest = max(largest, *(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, wanted, strict=True)))
     return largest
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _mute_exporter() -> Iterator[None]:
     """Mute the exporter's messages to developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

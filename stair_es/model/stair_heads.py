@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stair_es.model.stair_config import BIAS_AT_START, Pool
+from stair_es.model.stair_config import INITIAL_BIAS, Pooling
 
-_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+_MAX_LOGITS = {"cpu": 1 << 19, "cuda": 1 << 26}
 """Maximum number of logits in memory without gradients, by device."""
-_NARROWEST = 512
+_MIN_SLICE = 512
 
 
 @dataclass(frozen=True)
-class Out:
+class TowerOutput:
     """Output of a tower."""
 
     weights_BF: Tensor | None
@@ -32,10 +32,10 @@ class Out:
     """Dense unit vectors; None without that head."""
 
 
-class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
+class ProjectionHead(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """States to token logits, a dense vector, or both over one transform."""
 
-    def __init__(self, *, width: int, transform_dim: int, pool: Pool, dropout: float, features: int, dense_dim: int) -> None:
+    def __init__(self, *, width: int, transform_dim: int, pool: Pooling, dropout: float, features: int, dense_dim: int) -> None:
         """Create a head with random weights.
 
         Args:
@@ -51,7 +51,7 @@ class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.dropout = nn.Dropout(dropout)
         self.transform = nn.Sequential(nn.Linear(width, transform_dim), nn.GELU(), nn.LayerNorm(transform_dim))
         self.embedding_FT = nn.Parameter(torch.randn(features, transform_dim) * transform_dim**-0.5) if features else None
-        self.bias_F = nn.Parameter(torch.full((features,), BIAS_AT_START)) if features else None
+        self.bias_F = nn.Parameter(torch.full((features,), INITIAL_BIAS)) if features else None
         self.dense = nn.Linear(transform_dim, dense_dim, bias=False) if dense_dim else None
 
     def forward(
@@ -65,19 +65,19 @@ class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
             tied_FT: Token embeddings to use instead of the head's own.
         """
         if self.pool == "mean":
-            states_BLD = masked_mean(states_BLD, mask_BL)[:, None]
+            states_BLD = average_masked(states_BLD, mask_BL)[:, None]
             mask_BL = None
         hidden_BLT = self.transform(self.dropout(states_BLD))
         dense_BE = None
         if self.dense is not None:
-            dense_BE = nn.functional.normalize(self.dense(masked_mean(hidden_BLT, mask_BL)).float(), dim=-1)
+            dense_BE = nn.functional.normalize(self.dense(average_masked(hidden_BLT, mask_BL)).float(), dim=-1)
         if self.bias_F is None:
             return None, dense_BE
         embedding_FT = self.embedding_FT if tied_FT is None else tied_FT
-        return largest_logits(hidden_BLT, mask_BL, embedding_FT, self.bias_F.to(hidden_BLT.dtype)).float(), dense_BE
+        return compute_max_logits(hidden_BLT, mask_BL, embedding_FT, self.bias_F.to(hidden_BLT.dtype)).float(), dense_BE
 
 
-class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
+class LexicalHead(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Lexical weights of a text's own tokens: `relu(o[token] + u . state)`, the largest if a token occurs twice."""
 
     def __init__(self, width: int, features: int) -> None:
@@ -99,7 +99,7 @@ class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
         return own_BF.scatter_reduce(1, safe_BL, weights_BL, reduce="amax", include_self=True)
 
 
-def largest_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Tensor, bias_F: Tensor) -> Tensor:
+def compute_max_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Tensor, bias_F: Tensor) -> Tensor:
     """Compute the maximum logit [B, F] of each feature over the unmasked positions.
 
     Without gradients, features are processed in slices: [B, L, F] is too large for a cache, and writing it takes as long as
@@ -113,18 +113,18 @@ def largest_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Ten
     """
     masked_BL1 = None if mask_BL is None else ~mask_BL[..., None]
 
-    def largest(words: slice) -> Tensor:
+    def compute_largest(words: slice) -> Tensor:
         logits_BLS = nn.functional.linear(hidden_BLT, embedding_FT[words], bias_F[words])
         return (logits_BLS if masked_BL1 is None else logits_BLS.masked_fill(masked_BL1, -torch.inf)).amax(dim=1)
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return largest(slice(None))
+        return compute_largest(slice(None))
     positions = max(1, hidden_BLT.shape[0] * hidden_BLT.shape[1])
-    width = max(_NARROWEST, _AT_ONCE.get(hidden_BLT.device.type, _AT_ONCE["cpu"]) // positions)
-    return torch.cat([largest(slice(i, i + width)) for i in range(0, len(bias_F), width)], dim=1)
+    width = max(_MIN_SLICE, _MAX_LOGITS.get(hidden_BLT.device.type, _MAX_LOGITS["cpu"]) // positions)
+    return torch.cat([compute_largest(slice(i, i + width)) for i in range(0, len(bias_F), width)], dim=1)
 
 
-def masked_mean(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
+def average_masked(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
     """Average the unmasked positions, [B, D].
 
     Args:
@@ -137,7 +137,7 @@ def masked_mean(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
     return (x_BLD * share_BL[..., None]).sum(dim=1) / share_BL.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def activated(logits_BF: Tensor, top_k: int) -> Tensor:
+def apply_log1p_relu(logits_BF: Tensor, top_k: int) -> Tensor:
     """Apply `log(1 + relu(logits))` and keep the `top_k` largest of each row; the others are 0, without gradient.
 
     Args:
@@ -151,7 +151,7 @@ def activated(logits_BF: Tensor, top_k: int) -> Tensor:
     return torch.zeros_like(weights_BF).scatter(1, places_BK, values_BK)
 
 
-def present(places_BL: Tensor, features: int) -> Tensor:
+def mark_present_tokens(places_BL: Tensor, features: int) -> Tensor:
     """Mark the features that occur in a text, [B, F], bool.
 
     Args:

@@ -21,13 +21,13 @@ from safetensors.numpy import load_file, save
 from stair_es.errors import ModelError
 from stair_es.model.encoder import ModelCard, ModelFacts
 from stair_es.model.stair_config import CONFIG_FILE, WEIGHTS_FILE, StairConfig
-from stair_es.model.stop_words import DATA
-from stair_es.model.whole_words import WORDS_FILE, WholeWords
+from stair_es.model.stop_words import MODEL_DATA
+from stair_es.model.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
 from stair_es.types import Floats, ImageSpec
 
-FOLDER = DATA / "stair-mini"
-FORMAT, VERSION = "stair-mini", 2
-CARD = ModelCard(
+MINI_FOLDER = MODEL_DATA / "stair-mini"
+MINI_FORMAT, MINI_VERSION = "stair-mini", 2
+MINI_CARD = ModelCard(
     name="stair-mini",
     model_id="stair-mini-2",
     image_spec=ImageSpec(size_px=288, fit="squash"),
@@ -56,12 +56,12 @@ CARD = ModelCard(
 _SCALES = ".scales"
 _REMEDY = "Install stair-es again."
 
-Arrays = dict[str, NDArray[Any]]
-Doubles = NDArray[np.float64]
+ArraysByName = dict[str, NDArray[Any]]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blend:
+class BlendWeights:
     """The parameters of the formulas in `docs/stair-mini.md`."""
 
     lift: float
@@ -109,7 +109,7 @@ class Blend:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassWords:
+class ClassTokens:
     """Token weights of the classes of a network."""
 
     word_ids_KE: NDArray[np.uint16]
@@ -118,32 +118,32 @@ class ClassWords:
     words: int
     """Size of the vocabulary."""
 
-    def mix(self, classes_K: Doubles) -> Doubles:
+    def combine_classes(self, classes_K: Float64Array) -> Float64Array:
         """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same.
 
         Args:
             classes_K: Weight of each class.
         """
         values_KE = classes_K[:, None] * self.weights_KE * (1 / 255)
-        words_V: Doubles = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
+        words_V: Float64Array = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
         return words_V
 
     @cached_property
-    def mean(self) -> Doubles:
+    def mean(self) -> Float64Array:
         """Return the mean class [V], the result for uniform probabilities."""
-        return self.mix(np.full(len(self.word_ids_KE), 1 / len(self.word_ids_KE)))
+        return self.combine_classes(np.full(len(self.word_ids_KE), 1 / len(self.word_ids_KE)))
 
     @cached_property
-    def rarity(self) -> Doubles:
+    def rarity(self) -> Float64Array:
         """Return the inverse document frequencies [V]: `log(K / df) / log(K)`, df the classes with the token (at least 1)."""
         counts_V = np.bincount(self.word_ids_KE[self.weights_KE > 0], minlength=self.words)
         classes = len(self.word_ids_KE)
-        rarity_V: Doubles = np.log(classes / np.maximum(counts_V, 1)) / np.log(classes)
+        rarity_V: Float64Array = np.log(classes / np.maximum(counts_V, 1)) / np.log(classes)
         return rarity_V
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearWords:
+class NearTokens:
     """For each whole token of BERT's vocabulary, the tokens nearest to it in the text network."""
 
     token_ids_T: NDArray[np.uint16]
@@ -152,7 +152,7 @@ class NearWords:
     weights_TN: NDArray[np.uint8]
     """In 1/255."""
 
-    def near(self, token: int, words: int) -> Doubles:
+    def find_near_tokens(self, token: int, words: int) -> Float64Array:
         """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it.
 
         Args:
@@ -167,24 +167,24 @@ class NearWords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mini:
+class MiniArtifacts:
     """The contents of all shipped files."""
 
     config: StairConfig
     """Training configuration of the heads."""
-    blend: Blend
-    vocabulary: WholeWords
+    blend: BlendWeights
+    vocabulary: WholeWordVocabulary
     same_things: tuple[tuple[int, ...], ...]
     """For each class of COCO, the equivalent classes of ImageNet."""
-    classes: ClassWords
-    objects: ClassWords
-    table: NearWords
+    classes: ClassTokens
+    objects: ClassTokens
+    table: NearTokens
     arrays: Mapping[str, Floats]
     """Tensors of the heads by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
     `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
 
 
-def read(folder: Path = FOLDER) -> Mini:
+def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
     """Read the artifacts in a folder.
 
     Args:
@@ -195,38 +195,38 @@ def read(folder: Path = FOLDER) -> Mini:
     """
     try:
         told = json.loads((folder / CONFIG_FILE).read_bytes())
-        if (told["format"], told["version"]) != (FORMAT, VERSION):
-            raise ModelError(f"{folder} is not {FORMAT} {VERSION}", _REMEDY)
-        vocabulary = WholeWords.read(folder / WORDS_FILE)
+        if (told["format"], told["version"]) != (MINI_FORMAT, MINI_VERSION):
+            raise ModelError(f"{folder} is not {MINI_FORMAT} {MINI_VERSION}", _REMEDY)
+        vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
         arrays = load_file(folder / WEIGHTS_FILE)
-        return Mini(
+        return MiniArtifacts(
             config=StairConfig.from_dict(told["heads"]),
-            blend=Blend(**told["blend"]),
+            blend=BlendWeights(**told["blend"]),
             vocabulary=vocabulary,
             same_things=tuple(map(tuple, told["same_things"])),
-            classes=_class_words(arrays, "classes", vocabulary),
-            objects=_class_words(arrays, "objects", vocabulary),
-            table=NearWords(
+            classes=_build_class_tokens(arrays, "classes", vocabulary),
+            objects=_build_class_tokens(arrays, "objects", vocabulary),
+            table=NearTokens(
                 token_ids_T=arrays.pop("table.tokens"),
                 word_ids_TN=arrays.pop("table.words"),
                 weights_TN=arrays.pop("table.weights"),
             ),
-            arrays=unpack(arrays),
+            arrays=dequantize_arrays(arrays),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the packaged files in {folder} can't be read: {error}", _REMEDY) from error
 
 
-def write_files(mini: Mini) -> dict[str, bytes]:
+def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
     """Serialize the artifacts, by file name. `read_mini_artifacts` reads them."""
     told = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": MINI_FORMAT,
+        "version": MINI_VERSION,
         "blend": asdict(mini.blend),
         "same_things": mini.same_things,
         "heads": json.loads(mini.config.to_json()),
     }
-    arrays: Arrays = pack(mini.arrays)
+    arrays: ArraysByName = quantize_arrays(mini.arrays)
     for name, words in (("classes", mini.classes), ("objects", mini.objects)):
         arrays |= {f"{name}.words": words.word_ids_KE, f"{name}.weights": words.weights_KE}
     arrays |= {
@@ -236,18 +236,18 @@ def write_files(mini: Mini) -> dict[str, bytes]:
     }
     return {
         CONFIG_FILE: (json.dumps(told, indent=2) + "\n").encode(),
-        WORDS_FILE: mini.vocabulary.to_json().encode(),
+        WHOLE_WORDS_FILE: mini.vocabulary.to_json().encode(),
         WEIGHTS_FILE: save(dict(sorted(arrays.items()))),
     }
 
 
-def _class_words(arrays: Arrays, name: str, vocabulary: WholeWords) -> ClassWords:
-    return ClassWords(word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary))
+def _build_class_tokens(arrays: ArraysByName, name: str, vocabulary: WholeWordVocabulary) -> ClassTokens:
+    return ClassTokens(word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary))
 
 
-def pack(arrays: Mapping[str, Floats]) -> Arrays:
+def quantize_arrays(arrays: Mapping[str, Floats]) -> ArraysByName:
     """Quantize arrays: matrices as int8 with one scale per row, others in half precision."""
-    found: Arrays = {}
+    found: ArraysByName = {}
     for name, array in arrays.items():
         if array.ndim < 2:
             found[name] = array.astype(np.float16)
@@ -258,7 +258,7 @@ def pack(arrays: Mapping[str, Floats]) -> Arrays:
     return found
 
 
-def unpack(arrays: Arrays) -> dict[str, Floats]:
+def dequantize_arrays(arrays: ArraysByName) -> dict[str, Floats]:
     """Return the arrays as float32, the inverse of `quantize_arrays`."""
     found: dict[str, Floats] = {}
     for name, array in arrays.items():

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from stair_es.model import image_network
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.model.stair_mini_files import CARD
+from stair_es.model.stair_mini_files import MINI_CARD
 
 
-class Kind:
+class StairMiniPlugin:
     """The `EncoderPlugin` of stair-mini."""
 
-    card = CARD
+    card = MINI_CARD
 
-    def uses_gpu(self, spec: ModelSpec) -> bool:
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether the classifier would run on a GPU of this machine."""
-        return spec.backend in ("auto", "torch") and image_network.cuda_is_there()
+        return spec.backend in ("auto", "torch") and image_network.is_classifier_cuda_available()
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder."""
-        from stair_es.model.stair_mini import StairMini  # imports onnx and tokenizers: not for resolving a name
+        from stair_es.model.stair_mini import StairMiniEncoder  # imports onnx and tokenizers: not for resolving a name
 
-        return StairMini(spec)
+        return StairMiniEncoder(spec)
 
 
-KIND = Kind()
+KIND = StairMiniPlugin()

@@ -16,29 +16,29 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from stair_es.errors import ModelError
-from stair_es.model.readable import style_of, words_of
-from stair_es.model.stop_words import is_meaningful, load_stop_words
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.readable import detect_tokenizer_style, make_readable_tokens
+from stair_es.model.stop_words import is_content_token, load_stop_words
+from stair_es.model.whole_words import WholeWordVocabulary
 
-Ids = NDArray[np.int64]
-_UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|<extra_id_\d+>|<\|reserved_special_token_\d+\|>")
+IdArray = NDArray[np.int64]
+_UNUSED_TOKEN = re.compile(r"\[unused\d+\]|<unused\d+>|<extra_id_\d+>|<\|reserved_special_token_\d+\|>")
 
 
 @dataclass(frozen=True)
-class Tokenized:
+class TokenizedTexts:
     """Input of the text tower."""
 
-    ids_BL: Ids
+    ids_BL: IdArray
     mask_BL: NDArray[np.bool_]
     """False at padding."""
-    places_BL: Ids
+    places_BL: IdArray
     """Feature of each token that can represent the text, else -1."""
 
 
-class Tokens:
+class StairTokenizer:
     """A tokenizer with the features of a model."""
 
-    def __init__(self, tokenizer: Tokenizer, features: Ids | WholeWords, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, features: IdArray | WholeWordVocabulary, max_tokens: int) -> None:
         """Check the features and configure the tokenizer.
 
         Args:
@@ -49,11 +49,11 @@ class Tokens:
         Raises:
             ModelError: If a feature isn't a token of the vocabulary, or is a special or unused one.
         """
-        self.whole = features if isinstance(features, WholeWords) else None
+        self.whole = features if isinstance(features, WholeWordVocabulary) else None
         """The vocabulary, if features are whole words."""
-        self.feature_ids_F: Ids = np.empty(0, np.int64) if isinstance(features, WholeWords) else features
+        self.feature_ids_F: IdArray = np.empty(0, np.int64) if isinstance(features, WholeWordVocabulary) else features
         """Ids of the tokens that are features; empty with whole words."""
-        if len(wrong := np.setdiff1d(self.feature_ids_F, candidates(tokenizer))):
+        if len(wrong := np.setdiff1d(self.feature_ids_F, list_candidate_tokens(tokenizer))):
             raise ModelError(
                 f"the tokenizer has no token for {len(wrong)} of the model's features, such as token {wrong[0]}",
                 "Get the checkpoint again: its files don't belong together.",
@@ -63,52 +63,52 @@ class Tokens:
         tokenizer.enable_truncation(max_tokens)
 
     @cached_property
-    def words(self) -> tuple[str, ...]:
+    def tokens(self) -> tuple[str, ...]:
         """Return the features as readable tokens, in their order, all different."""
         if self.whole is not None:
             return self.whole.words
         found = [self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F]
-        return words_of(
-            [word for word in found if word is not None], style_of(self.tokenizer.to_str())
+        return make_readable_tokens(
+            [word for word in found if word is not None], detect_tokenizer_style(self.tokenizer.to_str())
         )  # all exist, as checked in `__init__`
 
     @cached_property
-    def place_of(self) -> dict[str, int]:
+    def index_of_token(self) -> dict[str, int]:
         """Return the index of each feature."""
         if self.whole is not None:
-            return self.whole.place_of
-        return {word: place for place, word in enumerate(self.words)}
+            return self.whole.index_of_word
+        return {word: place for place, word in enumerate(self.tokens)}
 
     @cached_property
-    def ranks_F(self) -> Ids:  # noqa: N802  the suffix is its shape
+    def ranks_F(self) -> IdArray:  # noqa: N802  the suffix is its shape
         """Return the alphabetical rank of each feature."""
         if self.whole is not None:
             return np.array(self.whole.ranks, np.int64)
-        ranks_F = np.empty(len(self.words), np.int64)
-        ranks_F[sorted(range(len(self.words)), key=self.words.__getitem__)] = np.arange(len(self.words))
+        ranks_F = np.empty(len(self.tokens), np.int64)
+        ranks_F[sorted(range(len(self.tokens)), key=self.tokens.__getitem__)] = np.arange(len(self.tokens))
         return ranks_F
 
     @cached_property
-    def feature_of_V(self) -> Ids:  # noqa: N802  the suffix is its shape
+    def feature_of_V(self) -> IdArray:  # noqa: N802  the suffix is its shape
         """Return the feature of each token, or -1."""
         places_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)
         places_V[self.feature_ids_F] = np.arange(len(self.feature_ids_F))
         return places_V
 
     @cached_property
-    def own_feature_of_V(self) -> Ids:  # noqa: N802
+    def own_feature_of_V(self) -> IdArray:  # noqa: N802
         """Return the feature of each token that can represent a text it occurs in, or -1: no stop words, no punctuation."""
         stop = load_stop_words()
-        keeps_F = np.array([is_meaningful(word, stop) for word in self.words], bool)
+        keeps_F = np.array([is_content_token(word, stop) for word in self.tokens], bool)
         places_V = self.feature_of_V.copy()
         places_V[self.feature_ids_F[~keeps_F]] = -1
         return places_V
 
-    def encode(self, texts: Sequence[str]) -> Tokenized:
+    def encode(self, texts: Sequence[str]) -> TokenizedTexts:
         """Encode texts with special tokens, padded to the longest."""
-        return self._padded(self.tokenizer.encode_batch(list(texts)), texts)
+        return self._pad_rows(self.tokenizer.encode_batch(list(texts)), texts)
 
-    def batches(self, texts: Sequence[str], size: int) -> Iterator[tuple[Ids, Tokenized]]:
+    def encode_batches(self, texts: Sequence[str], size: int) -> Iterator[tuple[IdArray, TokenizedTexts]]:
         """Encode texts in batches of similar length, to reduce padding; yields the indices of the texts with each batch.
 
         Args:
@@ -119,27 +119,30 @@ class Tokens:
         order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
         for begin in range(0, len(order), size):
             places = order[begin : begin + size]
-            yield np.array(places, np.int64), self._padded([rows[place] for place in places], [texts[place] for place in places])
+            yield (
+                np.array(places, np.int64),
+                self._pad_rows([rows[place] for place in places], [texts[place] for place in places]),
+            )
 
-    def spell(self, word: str) -> tuple[str, ...]:
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word as users write it; a token of the vocabulary is returned unchanged."""
         if self.whole is not None:
-            place = self.whole.find(word)
-            places = [place] if place >= 0 else [spotted.place for spotted in self.whole.spot(word)]
-            return tuple(dict.fromkeys(self.words[place] for place in places))
-        known = self.place_of.get(word)
+            place = self.whole.find_word(word)
+            places = [place] if place >= 0 else [spotted.word_index for spotted in self.whole.match_words(word)]
+            return tuple(dict.fromkeys(self.tokens[place] for place in places))
+        known = self.index_of_token.get(word)
         if known is not None and self.own_feature_of_V[self.feature_ids_F[known]] >= 0:
             return (word,)
         own = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
-        return tuple(dict.fromkeys(self.words[place] for place in own if place >= 0))
+        return tuple(dict.fromkeys(self.tokens[place] for place in own if place >= 0))
 
-    def pieces(self) -> list[list[int]]:
+    def list_token_ids(self) -> list[list[int]]:
         """List the token ids of each feature: of a token, its own id."""
         if self.whole is None:
             return [[int(token)] for token in self.feature_ids_F]
         return [row.ids for row in self.tokenizer.encode_batch(list(self.whole.words), add_special_tokens=False)]
 
-    def _padded(self, rows: Sequence[Encoding], texts: Sequence[str]) -> Tokenized:
+    def _pad_rows(self, rows: Sequence[Encoding], texts: Sequence[str]) -> TokenizedTexts:
         length = max((len(row.ids) for row in rows), default=0)
         ids_BL = np.zeros((len(rows), length), np.int64)
         mask_BL = np.zeros((len(rows), length), bool)
@@ -148,10 +151,10 @@ class Tokens:
             count = len(row.ids)
             ids_BL[number, :count], mask_BL[number, :count] = row.ids, True
             if self.whole is not None:
-                places_BL[number, :count] = self.whole.places(text, row.offsets)
+                places_BL[number, :count] = self.whole.match_tokens(text, row.offsets)
         if self.whole is None:
             places_BL = np.where(mask_BL, self.own_feature_of_V[ids_BL], -1)
-        return Tokenized(ids_BL, mask_BL, places_BL)
+        return TokenizedTexts(ids_BL, mask_BL, places_BL)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -169,15 +172,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise ModelError(f"can't read the tokenizer {path}: {error}", "Get the checkpoint again.") from error
 
 
-def candidates(tokenizer: Tokenizer) -> Ids:
+def list_candidate_tokens(tokenizer: Tokenizer) -> IdArray:
     """List the ids of all tokens that may be features: neither special nor unused, ascending."""
     special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    kept = sorted(token for word, token in vocabulary.items() if token not in special and not _UNUSED.fullmatch(word))
+    kept = sorted(token for word, token in vocabulary.items() if token not in special and not _UNUSED_TOKEN.fullmatch(word))
     return np.array(kept, np.int64)
 
 
-def of_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Ids:
+def list_tokens_in_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> IdArray:
     """List the ids of the candidate tokens that occur in texts, ascending.
 
     Args:
@@ -185,4 +188,4 @@ def of_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Ids:
         texts: Texts to tokenize.
     """
     seen = {token for row in tokenizer.encode_batch(list(texts), add_special_tokens=False) for token in row.ids}
-    return np.array([token for token in candidates(tokenizer) if int(token) in seen], np.int64)
+    return np.array([token for token in list_candidate_tokens(tokenizer) if int(token) in seen], np.int64)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stair_es.errors import ModelError
 
-DATA = Path(str(files("stair_es.model"))) / "data"
-STOP_FILE = "stop_words.txt"
+MODEL_DATA = Path(str(files("stair_es.model"))) / "data"
+STOP_WORDS_FILE = "stop_words.txt"
 
 
 def load_stop_words() -> frozenset[str]:
@@ -20,10 +20,10 @@ def load_stop_words() -> frozenset[str]:
     Raises:
         ModelError: If the packaged file is missing.
     """
-    return frozenset(read_packaged_lines(DATA / STOP_FILE))
+    return frozenset(read_packaged_lines(MODEL_DATA / STOP_WORDS_FILE))
 
 
-def is_meaningful(word: str, stop_words: frozenset[str]) -> bool:
+def is_content_token(word: str, stop_words: frozenset[str]) -> bool:
     """Return whether a token can represent a text: not a stop word, punctuation, `[UNK]` or the like."""
     special = word.startswith("[") and word.endswith("]") and len(word) > 2
     return not special and word not in stop_words and any(map(str.isalnum, word))

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-_PROTOCOL = 1001
+_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+_PROTOCOL_VERSION = 1001
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 _REMEDY = "Install the package that holds the weights again, in the version that stair-es asks for."
 
-Array = NDArray[Any]
+NumpyArray = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class _Storage:
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class _TensorView:
     """A pickled tensor: a strided view of a storage. Offset and strides count elements."""
 
     storage: _Storage
@@ -42,7 +42,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
-def read_state_dict(path: Path) -> dict[str, Array]:
+def read_state_dict(path: Path) -> dict[str, NumpyArray]:
     """Return the named arrays of a state dict in the legacy format.
 
     Args:
@@ -53,27 +53,27 @@ def read_state_dict(path: Path) -> dict[str, Array]:
     """
     try:
         with path.open("rb") as file:
-            return _read(file)
+            return _read_tensors(file)
     except FileNotFoundError:
         raise ModelError(f"no weights at {path}", _REMEDY) from None
     except (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, pickle.UnpicklingError) as error:
         raise ModelError(f"{path.name} can't be read as weights: {error}", _REMEDY) from error
 
 
-def _read(file: BinaryIO) -> dict[str, Array]:
-    if _load(file) != _MAGIC or _load(file) != _PROTOCOL:
+def _read_tensors(file: BinaryIO) -> dict[str, NumpyArray]:
+    if _load_pickle(file) != _MAGIC_NUMBER or _load_pickle(file) != _PROTOCOL_VERSION:
         raise ValueError("not a PyTorch file in the legacy format")
-    if not _load(file).get("little_endian"):
+    if not _load_pickle(file).get("little_endian"):
         raise ValueError("not little-endian")
-    tensors = _load(file)
-    if not isinstance(tensors, dict) or not all(isinstance(t, _Tensor) for t in tensors.values()):
+    tensors = _load_pickle(file)
+    if not isinstance(tensors, dict) or not all(isinstance(t, _TensorView) for t in tensors.values()):
         raise ValueError("not a dictionary of tensors")
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-    data = {key: _read_storage(file, storages[key]) for key in _load(file)}
-    return {name: _view(data[tensor.storage.key], tensor) for name, tensor in tensors.items()}
+    data = {key: _read_storage(file, storages[key]) for key in _load_pickle(file)}
+    return {name: _view_tensor(data[tensor.storage.key], tensor) for name, tensor in tensors.items()}
 
 
-def _read_storage(file: BinaryIO, storage: _Storage) -> Array:
+def _read_storage(file: BinaryIO, storage: _Storage) -> NumpyArray:
     count = int.from_bytes(file.read(8), "little")
     raw = file.read(storage.size * storage.dtype.itemsize)
     if count != storage.size or len(raw) != count * storage.dtype.itemsize:
@@ -81,7 +81,7 @@ def _read_storage(file: BinaryIO, storage: _Storage) -> Array:
     return np.frombuffer(raw, storage.dtype)
 
 
-def _view(data: Array, tensor: _Tensor) -> Array:
+def _view_tensor(data: NumpyArray, tensor: _TensorView) -> NumpyArray:
     reach = tensor.offset + sum((length - 1) * step for length, step in zip(tensor.shape, tensor.strides, strict=True))
     if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or reach >= len(data):
         raise ValueError(f"a tensor that reaches outside its storage {tensor.storage.key}")
@@ -90,7 +90,7 @@ def _view(data: Array, tensor: _Tensor) -> Array:
     return np.ascontiguousarray(view).reshape(tensor.shape)
 
 
-def _load(file: BinaryIO) -> Any:  # noqa: ANN401  a pickle holds anything
+def _load_pickle(file: BinaryIO) -> Any:  # noqa: ANN401  a pickle holds anything
     return _RestrictedUnpickler(file).load()
 
 
@@ -101,7 +101,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _tensor
+            return _rebuild_tensor
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         raise pickle.UnpicklingError(f"rejected: the pickle requires {module}.{name}")
@@ -113,5 +113,5 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return _Storage(str(key), dtype, int(size))
 
 
-def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _Tensor:
-    return _Tensor(storage, int(offset), tuple(int(length) for length in shape), tuple(int(step) for step in strides))
+def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _TensorView:
+    return _TensorView(storage, int(offset), tuple(int(length) for length in shape), tuple(int(step) for step in strides))

@@ -13,36 +13,36 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from stair_es.config import Home
-from stair_es.folders import make_folder
+from stair_es.config import DataDir
+from stair_es.folders import make_owner_folder
 
 _FILE = "model-folders.json"
-_MOST = 200
+_MAX_FOLDERS = 200
 """The oldest entries are dropped; their folders still work with `--model`."""
 
 
-def remember_folder(name: str) -> None:
+def record_model_folder(name: str) -> None:
     """Record that an ingest used a model, if its name is the absolute path of a folder. Ignores a list that can't be written."""
     if not Path(name).is_absolute() or not Path(name).is_dir():
         return
-    home = Home.from_env().path
-    if _read(home)[-1:] == [name]:
+    home = DataDir.from_env().path
+    if _read_folders(home)[-1:] == [name]:
         return
     scratch = home / f"{_FILE}.{os.getpid()}"
     with suppress(OSError):
-        make_folder(home)
+        make_owner_folder(home)
         with FileLock(home / f"{_FILE}.lock"):
-            names = [*(other for other in _read(home) if other != name), name]
-            scratch.write_text(json.dumps(names[-_MOST:], indent=1), encoding="utf-8")
+            names = [*(other for other in _read_folders(home) if other != name), name]
+            scratch.write_text(json.dumps(names[-_MAX_FOLDERS:], indent=1), encoding="utf-8")
             scratch.replace(home / _FILE)
 
 
-def is_used_folder(name: str) -> bool:
+def is_used_model_folder(name: str) -> bool:
     """Return whether an ingest on this machine has used the model with this absolute path."""
-    return name in _read(Home.from_env().path)
+    return name in _read_folders(DataDir.from_env().path)
 
 
-def _read(home: Path) -> list[str]:
+def _read_folders(home: Path) -> list[str]:
     try:
         value = json.loads((home / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from stair_es.errors import ModelError
 
-WORDS_FILE = "words.json"
-_MARKS = "\u0300-\u036f"
+WHOLE_WORDS_FILE = "words.json"
+_COMBINING_MARKS = "\u0300-\u036f"
 """Combining accents, in texts with decomposed letters."""
-_LETTERS = rf"(?:[^\W\d_][{_MARKS}]*)+"
+_LETTERS = rf"(?:[^\W\d_][{_COMBINING_MARKS}]*)+"
 _WORD = re.compile(rf"{_LETTERS}(?:['’-]{_LETTERS})*")
 _PART = re.compile(_LETTERS)
 _BREAK = re.compile("['’-]")
@@ -39,13 +39,13 @@ _PLURALS = (
 """Regular plural endings and their singular endings, tried in this order. Irregular plurals are spellings."""
 _NO_PLURALS = frozenset(("does", "news"))
 """Words that look like a plural of another word: `does` aren't deer."""
-_SHORTEST = 3
+_MIN_SINGULAR_LENGTH = 3
 
 
-class Spotted(NamedTuple):
+class WordMatch(NamedTuple):
     """An occurrence of a vocabulary word in a text."""
 
-    place: int
+    word_index: int
     """Index of the word in the vocabulary."""
     begin: int
     """Offset of its first character."""
@@ -53,7 +53,7 @@ class Spotted(NamedTuple):
     """Offset after its last character."""
 
 
-class WholeWords:
+class WholeWordVocabulary:
     """The words that may have a weight, with their spellings."""
 
     def __init__(self, words: Sequence[str], spellings: Mapping[str, str] | None = None) -> None:
@@ -67,44 +67,44 @@ class WholeWords:
             ModelError: If there are no words, one is empty, has capitals or occurs twice, or a spelling belongs to none of them.
         """
         self.words, self.spellings = tuple(words), dict(spellings or {})
-        self.place_of = {word: place for place, word in enumerate(self.words)}
+        self.index_of_word = {word: place for place, word in enumerate(self.words)}
         if not self.words:
             raise ModelError("the vocabulary has no words", "Get the model again.")
         if odd := [word for word in self.words if not word.strip() or word != word.lower()]:
             raise ModelError(
                 f"the vocabulary has the word {odd[0]!r}, which is empty or not in lower case", "Get the model again."
             )
-        if len(self.place_of) != len(self.words):
+        if len(self.index_of_word) != len(self.words):
             raise ModelError("a word comes twice in the vocabulary", "Get the model again.")
         for spelling, word in self.spellings.items():
-            if word not in self.place_of:
+            if word not in self.index_of_word:
                 raise ModelError(f"the vocabulary spells {spelling!r} as {word!r}, which it doesn't have", "Get the model again.")
 
     def __len__(self) -> int:
         return len(self.words)
 
-    def find(self, word: str) -> int:
+    def find_word(self, word: str) -> int:
         """Return the index of a word as users write it: itself, another spelling or its plural; -1 if there is none."""
         if word.isascii():
-            return self._find(word.lower())
-        place = self._find(unicodedata.normalize("NFC", word.lower()))
-        return place if place >= 0 else self._find(_without_accents(word))
+            return self._find_spelling(word.lower())
+        place = self._find_spelling(unicodedata.normalize("NFC", word.lower()))
+        return place if place >= 0 else self._find_spelling(_strip_accents(word))
 
-    def _find(self, word: str) -> int:
+    def _find_spelling(self, word: str) -> int:
         for each in (word, *list_singulars(word)):
-            if (place := self.place_of.get(self.spellings.get(each, each), -1)) >= 0:
+            if (place := self.index_of_word.get(self.spellings.get(each, each), -1)) >= 0:
                 return place
         return -1
 
-    def spot(self, text: str) -> list[Spotted]:
+    def match_words(self, text: str) -> list[WordMatch]:
         """Match the words of a text, in its order; a joined pair (`clown fish`) comes before its parts.
 
         Args:
             text: Text in any case.
         """
-        return list(self._spot(text, [found.span() for found in _WORD.finditer(text)]))
+        return list(self._match_spans(text, [found.span() for found in _WORD.finditer(text)]))
 
-    def places(self, text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    def match_tokens(self, text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
         """Match tokens to words: for each token the index of the word that begins there, or -1.
 
         If two words begin at the same token, the first one that `match_words` returns is used.
@@ -113,40 +113,40 @@ class WholeWords:
             text: The text.
             offsets: Begin and end of each token's characters, ascending; the same number twice for special tokens.
         """
-        return place_words(self.spot(text), offsets)
+        return assign_words_to_tokens(self.match_words(text), offsets)
 
-    def _spot(self, text: str, spans: Sequence[tuple[int, int]]) -> Iterator[Spotted]:
+    def _match_spans(self, text: str, spans: Sequence[tuple[int, int]]) -> Iterator[WordMatch]:
         for number, (begin, end) in enumerate(spans):
             if number + 1 < len(spans) and _GAP.fullmatch(text, end, spans[number + 1][0]):
-                yield from self._pair(text, (begin, end), spans[number + 1])
-            yield from self._parts(text, begin, end)
+                yield from self._match_pair(text, (begin, end), spans[number + 1])
+            yield from self._match_parts(text, begin, end)
 
-    def _pair(self, text: str, first: tuple[int, int], second: tuple[int, int]) -> Iterator[Spotted]:
+    def _match_pair(self, text: str, first: tuple[int, int], second: tuple[int, int]) -> Iterator[WordMatch]:
         """Yield two neighbors if they form one word of the vocabulary."""
         word, after = text[slice(*first)], text[slice(*second)]
         joined = () if word.lower() in _NEVER_JOINED else (word + after,)
         for pair in (f"{word} {after}", *joined):
-            if (place := self.find(pair)) >= 0:
-                yield Spotted(place, first[0], second[1])
+            if (place := self.find_word(pair)) >= 0:
+                yield WordMatch(place, first[0], second[1])
                 return
 
-    def _parts(self, text: str, begin: int, end: int) -> Iterator[Spotted]:
+    def _match_parts(self, text: str, begin: int, end: int) -> Iterator[WordMatch]:
         """Yield a word, or the parts of a hyphenated word that are in the vocabulary."""
         word = text[begin:end]
         broken = _BREAK.search(word) is not None
         for each in (word, _BREAK.sub("", word)) if broken else (word,):
-            if (place := self.find(each)) >= 0:
-                yield Spotted(place, begin, end)
+            if (place := self.find_word(each)) >= 0:
+                yield WordMatch(place, begin, end)
                 return
         if broken:
-            yield from self._spot(text, [part.span() for part in _PART.finditer(text, begin, end)])
+            yield from self._match_spans(text, [part.span() for part in _PART.finditer(text, begin, end)])
 
     def to_json(self) -> str:
         """Return the JSON that `from_file` reads."""
         return json.dumps({"words": self.words, "spellings": self.spellings}, ensure_ascii=False, indent=0) + "\n"
 
     @classmethod
-    def read(cls, path: Path) -> WholeWords:
+    def from_file(cls, path: Path) -> WholeWordVocabulary:
         """Return the vocabulary in a file.
 
         Args:
@@ -173,7 +173,7 @@ class WholeWords:
         return ranks
 
 
-def place_words(spotted: Sequence[Spotted], offsets: Sequence[tuple[int, int]]) -> list[int]:
+def assign_words_to_tokens(spotted: Sequence[WordMatch], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Assign words to tokens: for each token the index of the word that begins there, or -1.
 
     Args:
@@ -185,11 +185,11 @@ def place_words(spotted: Sequence[Spotted], offsets: Sequence[tuple[int, int]]) 
         while token < len(offsets) and (offsets[token][1] <= word.begin or offsets[token][0] == offsets[token][1]):
             token += 1
         if token < len(offsets) and offsets[token][0] < word.end and places[token] < 0:
-            places[token] = word.place
+            places[token] = word.word_index
     return places
 
 
-def _without_accents(word: str) -> str:
+def _strip_accents(word: str) -> str:
     """Return a word in lower case without accents."""
     letters = unicodedata.normalize("NFD", word.lower())
     return unicodedata.normalize("NFC", "".join(letter for letter in letters if not unicodedata.combining(letter)))
@@ -200,5 +200,5 @@ def list_singulars(word: str) -> Iterator[str]:
     if word.endswith(("ss", "us", "is")) or word in _NO_PLURALS:
         return
     for ending, singular in _PLURALS:
-        if word.endswith(ending) and len(word) - len(ending) + len(singular) >= _SHORTEST:
+        if word.endswith(ending) and len(word) - len(ending) + len(singular) >= _MIN_SINGULAR_LENGTH:
             yield word[: len(word) - len(ending)] + singular

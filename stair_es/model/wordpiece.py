@@ -11,13 +11,13 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from stair_es.model.stop_words import DATA, read_packaged_lines
+from stair_es.model.stop_words import MODEL_DATA, read_packaged_lines
 
-UNKNOWN = "[UNK]"
-VOCABULARY_FILE = "vocab.txt"
+UNKNOWN_TOKEN = "[UNK]"
+WORDPIECE_FILE = "vocab.txt"
 
 
-class Written(NamedTuple):
+class EncodedText(NamedTuple):
     """A tokenized text with `[CLS]` and `[SEP]`."""
 
     ids: list[int]
@@ -25,23 +25,23 @@ class Written(NamedTuple):
     """Begin and end of each token's characters; the same number twice for the two special tokens."""
 
 
-class Vocabulary:
+class WordPieceVocabulary:
     """A WordPiece vocabulary, in the order of its ids, with its tokenizer."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.words = tuple(words)
+        self.tokens = tuple(words)
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.tokens)
 
     @cached_property
     def ids(self) -> dict[str, int]:
         """Return `{token: id}`."""
-        return {word: index for index, word in enumerate(self.words)}
+        return {word: index for index, word in enumerate(self.tokens)}
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer(WordPiece(self.ids, unk_token=UNKNOWN, max_input_chars_per_word=100))
+        tokenizer = Tokenizer(WordPiece(self.ids, unk_token=UNKNOWN_TOKEN, max_input_chars_per_word=100))
         tokenizer.normalizer = BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=True)
         tokenizer.pre_tokenizer = BertPreTokenizer()
         return tokenizer
@@ -51,7 +51,7 @@ class Vocabulary:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def with_ends(self, ids: Sequence[int], max_tokens: int) -> list[int]:
+    def add_special_tokens(self, ids: Sequence[int], max_tokens: int) -> list[int]:
         """Add special tokens: `[CLS] ids [SEP]`, truncated to `max_tokens` in total.
 
         Args:
@@ -60,7 +60,7 @@ class Vocabulary:
         """
         return [self.ids["[CLS]"], *ids[: max_tokens - 2], self.ids["[SEP]"]]
 
-    def encode_with_offsets(self, text: str, max_tokens: int) -> Written:
+    def encode_with_offsets(self, text: str, max_tokens: int) -> EncodedText:
         """Encode a text for the text network.
 
         Args:
@@ -69,13 +69,13 @@ class Vocabulary:
         """
         found = self._tokenizer.encode(text, add_special_tokens=False)
         offsets = found.offsets[: max_tokens - 2]
-        return Written(self.with_ends(found.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
+        return EncodedText(self.add_special_tokens(found.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
 
 
-def load_vocabulary() -> Vocabulary:
+def load_wordpiece_vocabulary() -> WordPieceVocabulary:
     """Load BERT's vocabulary.
 
     Raises:
         ModelError: If the packaged file is missing.
     """
-    return Vocabulary(read_packaged_lines(DATA / VOCABULARY_FILE))
+    return WordPieceVocabulary(read_packaged_lines(MODEL_DATA / WORDPIECE_FILE))

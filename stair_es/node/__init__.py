@@ -7,7 +7,7 @@
     url = ensure_running(say=print)
 """
 
-from .lifecycle import Status, down, ensure_running, status, up
+from .lifecycle import NodeStatus, ensure_running, get_node_status, start_node, stop_node
 from .spec import NodeSpec
 
-__all__ = ["NodeSpec", "Status", "down", "ensure_running", "status", "up"]
+__all__ = ["NodeSpec", "NodeStatus", "ensure_running", "get_node_status", "start_node", "stop_node"]

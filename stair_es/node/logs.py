@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from stair_es.errors import NodeError
 
-from .ports import port_taken
+from .ports import build_port_error
 from .spec import NodeSpec
 
 START_MARK = "=== stair-es starts the node: "
@@ -20,50 +20,50 @@ START_MARK = "=== stair-es starts the node: "
 _POLL_S = 0.3
 
 
-def tail(path: Path, count: int) -> list[str]:
+def read_log_tail(path: Path, count: int) -> list[str]:
     """Return the last `count` lines; empty if there is no log."""
     try:
         with path.open("rb") as file:
-            return [_text(line) for line in deque(file, maxlen=count)]
+            return [_decode_line(line) for line in deque(file, maxlen=count)]
     except FileNotFoundError:
         return []
 
 
-def follow(path: Path, count: int) -> Iterator[str]:
+def follow_log(path: Path, count: int) -> Iterator[str]:
     """Yield the last `count` lines and then each new line, endlessly; a log that is replaced is read from its start."""
     wanted: int | None = count
     while True:
         if path.exists():
             with path.open("rb") as file:
-                yield from (_text(line) for line in deque(file, maxlen=wanted))
-                yield from _added(path, file)
+                yield from (_decode_line(line) for line in deque(file, maxlen=wanted))
+                yield from _read_added_lines(path, file)
         else:
             time.sleep(_POLL_S)
         wanted = None
 
 
-def _added(path: Path, file: BinaryIO) -> Iterator[str]:
+def _read_added_lines(path: Path, file: BinaryIO) -> Iterator[str]:
     """Yield new lines until the log is replaced by another file."""
     half = b""
     while True:
         half += file.readline()
         if half.endswith(b"\n"):
-            yield _text(half)
+            yield _decode_line(half)
             half = b""
-        elif _replaced(path, file):
+        elif _is_replaced(path, file):
             return
         else:
             time.sleep(_POLL_S)
 
 
-def _replaced(path: Path, file: BinaryIO) -> bool:
+def _is_replaced(path: Path, file: BinaryIO) -> bool:
     if not path.exists():
         return False
     now = path.stat()
     return now.st_ino != os.fstat(file.fileno()).st_ino or now.st_size < file.tell()
 
 
-def _text(line: bytes) -> str:
+def _decode_line(line: bytes) -> str:
     return line.decode(errors="replace").rstrip("\r\n")
 
 
@@ -72,12 +72,12 @@ _READ_LINES = 200
 _SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could not")
 
 
-def explain(spec: NodeSpec) -> NodeError:
+def explain_startup_failure(spec: NodeSpec) -> NodeError:
     """Return the error for a server that ended while it started, based on its last log lines."""
-    lines = _last_run(tail(spec.log_file, _READ_LINES))
+    lines = _select_last_run(read_log_tail(spec.log_file, _READ_LINES))
     text = "\n".join(lines)
     if "BindHttpException" in text or "Address already in use" in text:
-        return port_taken(spec.port)
+        return build_port_error(spec.port)
     if "failed to obtain node locks" in text:
         return NodeError(
             f"another process uses the data in {spec.data}",
@@ -90,6 +90,6 @@ def explain(spec: NodeSpec) -> NodeError:
     return NodeError(f"the embedded node ended while it started:\n{shown}", f"Complete log: {spec.log_file}")
 
 
-def _last_run(lines: list[str]) -> list[str]:
+def _select_last_run(lines: list[str]) -> list[str]:
     starts = [number for number, line in enumerate(lines) if line.startswith(START_MARK)]
     return lines[starts[-1] + 1 :] if starts else lines

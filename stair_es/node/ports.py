@@ -17,7 +17,7 @@ _REFUSED_BY_BROWSERS = 10_080
 _DRAWS = 100
 
 
-def own_port(path: Path, say: Callable[[str], None]) -> int:
+def ensure_port(path: Path, say: Callable[[str], None]) -> int:
     """Return the port in the file. Draw and write one if there is none or it is in use.
 
     Args:
@@ -29,9 +29,9 @@ def own_port(path: Path, say: Callable[[str], None]) -> int:
         OSError: If the file cannot be written.
     """
     before = read_port(path)
-    if before is not None and is_free(before):
+    if before is not None and is_port_free(before):
         return before
-    port = _draw()
+    port = _draw_free_port()
     path.write_text(f"{port}\n", encoding="ascii")
     if before is not None:
         say(f"port {before} is used by another program: the embedded node uses port {port} from now on")
@@ -47,7 +47,7 @@ def read_port(path: Path) -> int | None:
     return port if _FIRST <= port <= _LAST else None
 
 
-def is_free(port: int) -> bool:
+def is_port_free(port: int) -> bool:
     """Return whether a server could listen on this port of the loopback interface.
 
     Raises:
@@ -64,13 +64,13 @@ def is_free(port: int) -> bool:
     return True
 
 
-def check_free(port: int | None) -> None:
+def check_port_free(port: int | None) -> None:
     """Raise NodeError if a requested port is in use: the server would need seconds to find out."""
-    if port and not is_free(port):
-        raise port_taken(port)
+    if port and not is_port_free(port):
+        raise build_port_error(port)
 
 
-def port_taken(port: int | None) -> NodeError:
+def build_port_error(port: int | None) -> NodeError:
     """Return the error for a port in use; None for the node's own port."""
     named = "the port of the embedded node" if port is None else f"port {port} of 127.0.0.1"
     return NodeError(
@@ -79,9 +79,9 @@ def port_taken(port: int | None) -> NodeError:
     )
 
 
-def _draw() -> int:
+def _draw_free_port() -> int:
     for _ in range(_DRAWS):
         port = _FIRST + secrets.randbelow(_LAST - _FIRST + 1)
-        if port != _REFUSED_BY_BROWSERS and is_free(port):
+        if port != _REFUSED_BY_BROWSERS and is_port_free(port):
             return port
-    raise port_taken(None)
+    raise build_port_error(None)

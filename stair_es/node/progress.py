@@ -12,16 +12,16 @@ _LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def shown(total_bytes: int, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+def track_download(total_bytes: int, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
     """Yield a thread-safe function that takes the number of bytes received."""
     if sys.stderr.isatty():
-        with _bar(total_bytes) as advance:
+        with _show_bar(total_bytes) as advance:
             yield advance
     else:
-        yield Lines(total_bytes, say).advance
+        yield DownloadLog(total_bytes, say).add_bytes
 
 
-class Lines:
+class DownloadLog:
     """Progress for a log: at most one line per five seconds."""
 
     def __init__(self, total_bytes: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class Lines:
         self._done = 0
         self._guard = threading.Lock()
 
-    def advance(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         """Add `count` received bytes."""
         with self._guard:
             self._done = min(self._done + count, self._total)
@@ -45,7 +45,7 @@ class Lines:
 
 
 @contextmanager
-def _bar(total_bytes: int) -> Iterator[Callable[[int], None]]:
+def _show_bar(total_bytes: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -13,19 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stair_es.errors import NodeError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 
-from .lockfile import Jar, Lock
+from .lockfile import Jar, NodeLock
 
-Advance = Callable[[int], None]
-Source = Callable[[Jar, Advance], Path]
+BytesCallback = Callable[[int], None]
+JarSource = Callable[[Jar, BytesCallback], Path]
 """Returns the path of one jar, cached or downloaded; reports the bytes received."""
 
 _WORKERS = 8
 _REQUEST_TIMEOUT_S = 60
 
 
-def fetch(lock: Lock, source: Source, advance: Advance) -> dict[str, Path]:
+def fetch_jars(lock: NodeLock, source: JarSource, advance: BytesCallback) -> dict[str, Path]:
     """Download all jars.
 
     Args:
@@ -41,16 +41,16 @@ def fetch(lock: Lock, source: Source, advance: Advance) -> dict[str, Path]:
     """
     jars = {jar.coordinates: jar for jar in lock.jars}
     with ThreadPoolExecutor(_WORKERS) as pool:
-        pending = {pool.submit(_obtain, jar, source, advance): jar for jar in jars.values()}
+        pending = {pool.submit(_fetch_verified, jar, source, advance): jar for jar in jars.values()}
         try:
             return {pending[done].coordinates: done.result() for done in as_completed(pending)}
         finally:  # after an error or Ctrl-C, cancel downloads that have not started
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def defect(path: Path, jar: Jar) -> str | None:
+def find_jar_defect(path: Path, jar: Jar) -> str | None:
     """Return how the file differs from the locked jar, or None."""
-    wrong_size = size_defect(path, jar)
+    wrong_size = find_size_defect(path, jar)
     if wrong_size:
         return wrong_size
     with path.open("rb") as file:
@@ -61,7 +61,7 @@ def defect(path: Path, jar: Jar) -> str | None:
     return None if actual == jar.sha256 else f"SHA-256 {actual} instead of {jar.sha256}"
 
 
-def size_defect(path: Path, jar: Jar) -> str | None:
+def find_size_defect(path: Path, jar: Jar) -> str | None:
     """Return how the file's size differs from the locked jar, or None, without reading it."""
     try:
         actual = path.stat().st_size
@@ -70,37 +70,37 @@ def size_defect(path: Path, jar: Jar) -> str | None:
     return None if actual == jar.size_bytes else f"{actual} bytes instead of {jar.size_bytes}"
 
 
-def maven(cache: Path) -> Source:
+def build_maven_source(cache: Path) -> JarSource:
     """Return a source that downloads from Maven Central into `cache`.
 
     Raises:
         MissingExtra: If the extra `node` is not installed.
     """
-    jgo = need("jgo.maven", "node")
+    jgo = import_optional("jgo.maven", "node")
 
-    def bring(jar: Jar, advance: Advance) -> Path:
+    def fetch_jar(jar: Jar, advance: BytesCallback) -> Path:
         seen = 0
 
         @contextmanager
-        def report(_name: str, _size: int) -> Iterator[Advance]:
-            def count(received: int) -> None:
+        def report_progress(_name: str, _size: int) -> Iterator[BytesCallback]:
+            def count_bytes(received: int) -> None:
                 nonlocal seen
                 seen += received
                 advance(received)
 
-            yield count
+            yield count_bytes
 
         context = jgo.MavenContext(
-            repo_cache=cache, timeout=_REQUEST_TIMEOUT_S, resolver=jgo.PythonResolver(progress_callback=report)
+            repo_cache=cache, timeout=_REQUEST_TIMEOUT_S, resolver=jgo.PythonResolver(progress_callback=report_progress)
         )
         path = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve())
         advance(max(0, jar.size_bytes - seen))  # from the cache, or from a server that does not send the size
         return path
 
-    return bring
+    return fetch_jar
 
 
-def _obtain(jar: Jar, source: Source, advance: Advance) -> Path:
+def _fetch_verified(jar: Jar, source: JarSource, advance: BytesCallback) -> Path:
     wrong: str | None = None
     for _attempt in range(2):
         try:
@@ -111,7 +111,7 @@ def _obtain(jar: Jar, source: Source, advance: Advance) -> Path:
                 "The first start requires internet access (later ones do not). Behind a proxy, set HTTPS_PROXY and try again: "
                 "completed downloads are kept.",
             ) from error
-        wrong = defect(path, jar)
+        wrong = find_jar_defect(path, jar)
         if wrong is None:
             return path
         path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.errors import UsageError
 
 ENV_PORT = "STAIR_ES_NODE_PORT"
@@ -47,7 +47,7 @@ class NodeSpec:
         _check_heap(self.heap)
 
     @classmethod
-    def from_home(cls, home: Home | None = None, *, port: int | None = None, heap: str | None = None) -> NodeSpec:
+    def from_home(cls, home: DataDir | None = None, *, port: int | None = None, heap: str | None = None) -> NodeSpec:
         """Return the node of a data folder. Values not given come from the environment, then from the defaults.
 
         Args:
@@ -58,11 +58,11 @@ class NodeSpec:
         Raises:
             UsageError: If the port or the heap size is invalid.
         """
-        home = home or Home.from_env()
+        home = home or DataDir.from_env()
         return cls(
             dist=home.dist,
             base=home.node,
-            port=_port_from_env() if port is None else port,
+            port=_read_port_from_env() if port is None else port,
             heap=heap or os.environ.get(ENV_HEAP) or DEFAULT_HEAP,
         )
 
@@ -112,7 +112,7 @@ class NodeSpec:
         return self.base / "node.lock"
 
 
-def _port_from_env() -> int | None:
+def _read_port_from_env() -> int | None:
     given = os.environ.get(ENV_PORT)
     if not given:
         return None

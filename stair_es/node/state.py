@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stair_es.errors import NodeError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 
 _HEALTH_TIMEOUT_S = 5.0
 
 
-def answer(url: str, path: str) -> dict[str, Any] | None:
+def fetch_node_json(url: str, path: str) -> dict[str, Any] | None:
     """Return the JSON object that the node sends with status 200, or None. Ignores proxies of the environment.
 
     Does not use the search client, which takes half a second to import.
@@ -54,7 +54,7 @@ class NodeState:
     heap: str
 
 
-def read(path: Path) -> NodeState | None:
+def read_node_state(path: Path) -> NodeState | None:
     """Return the written state, or None if the file does not exist or is not a state file.
 
     Raises:
@@ -77,20 +77,20 @@ def read(path: Path) -> NodeState | None:
         ) from error
 
 
-def write(path: Path, state: NodeState) -> None:
+def write_node_state(path: Path, state: NodeState) -> None:
     """Replace the file atomically: a reader sees the old or the new one."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(asdict(state)), encoding="utf-8")
     scratch.replace(path)
 
 
-def process(state: NodeState) -> Any | None:  # noqa: ANN401  psutil ships no types
+def find_node_process(state: NodeState) -> Any | None:  # noqa: ANN401  psutil ships no types
     """Return the live process (`psutil.Process`), or None if it ended, even if its id has been reused since.
 
     Raises:
         MissingExtra: If the extra `node` is not installed.
     """
-    psutil = need("psutil", "node")
+    psutil = import_optional("psutil", "node")
     try:
         found = psutil.Process(state.pid)
         if abs(found.create_time() - state.created_s) > _SAME_START_S or found.status() == psutil.STATUS_ZOMBIE:

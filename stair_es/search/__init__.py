@@ -15,31 +15,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stair_es.search.body import Asked, TwoPhase, request_body
-    from stair_es.search.hits import Hit, Reason, Result
+    from stair_es.search.body import SearchRequest, TwoPhase, build_search_request
+    from stair_es.search.hits import Hit, SearchResult, TokenContribution
     from stair_es.search.image_search import ImageSearch
-    from stair_es.search.inputs import Inputs
-    from stair_es.search.placing import NearMiss
-    from stair_es.search.prune import How
-    from stair_es.search.question import Question
+    from stair_es.search.inputs import QueryInputs
+    from stair_es.search.placing import RankExplanation
+    from stair_es.search.prune import SearchOptions
+    from stair_es.search.question import SearchQuery
     from stair_es.search.searcher import Searcher
-    from stair_es.search.shapes import Shape, build
+    from stair_es.search.shapes import QueryType, build_sparse_query
 
 __all__ = [
-    "Asked",
     "Hit",
-    "How",
     "ImageSearch",
-    "Inputs",
-    "NearMiss",
-    "Question",
-    "Reason",
-    "Result",
+    "QueryInputs",
+    "QueryType",
+    "RankExplanation",
+    "SearchOptions",
+    "SearchQuery",
+    "SearchRequest",
+    "SearchResult",
     "Searcher",
-    "Shape",
+    "TokenContribution",
     "TwoPhase",
-    "build",
-    "request_body",
+    "build_search_request",
+    "build_sparse_query",
 ]
 _HOMES = {
     "body": ("Asked", "TwoPhase", "request_body"),

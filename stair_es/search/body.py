@@ -12,15 +12,15 @@ from stair_es.cluster.documents import IMPACT_SCALE
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.config import MAX_HITS
 from stair_es.errors import QueryError
-from stair_es.search.cursor import ORDER, After, checked
-from stair_es.search.neural import CANDIDATES_PER_HIT, count_candidates
-from stair_es.search.question import NOTHING, Question, Spelling
-from stair_es.search.shapes import Shape, build
+from stair_es.search.cursor import SORT_ORDER, Cursor, validate_cursor
+from stair_es.search.neural import SEISMIC_CANDIDATES_PER_HIT, count_candidates
+from stair_es.search.question import EMPTY_VECTOR, SearchQuery, TokenGroup
+from stair_es.search.shapes import QueryType, build_sparse_query
 from stair_es.types import SparseVector
 
 Clause = dict[str, Any]
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-UNREAD = ["thumbnail", "policy_undo", IDS_FIELD]
+EXCLUDED_FIELDS = ["thumbnail", "policy_undo", IDS_FIELD]
 """Large or internal fields that are left out of hits."""
 
 
@@ -28,9 +28,9 @@ UNREAD = ["thumbnail", "policy_undo", IDS_FIELD]
 class TwoPhase:
     """Two-phase search: find with the heaviest tokens, rescore the best with all. Uses the portable `rescore`."""
 
-    heavy: int = 32
+    top_k: int = 32
     """Number of the heaviest tokens that find documents."""
-    window: int = 200
+    window_size: int = 200
     """Number of documents per shard that are rescored with all tokens."""
 
     def __post_init__(self) -> None:
@@ -39,44 +39,44 @@ class TwoPhase:
         Raises:
             QueryError: If one is below 1, or if the window is larger than an engine rescores.
         """
-        if self.window > MAX_HITS:
-            raise QueryError(f"the window of two-phase must be at most {MAX_HITS:,}, got {self.window:,}")
-        if self.heavy < 1 or self.window < 1:
+        if self.window_size > MAX_HITS:
+            raise QueryError(f"the window of two-phase must be at most {MAX_HITS:,}, got {self.window_size:,}")
+        if self.top_k < 1 or self.window_size < 1:
             raise QueryError(
-                f"two-phase needs at least 1 heavy token and a window of at least 1, got {self.heavy} and {self.window}"
+                f"two-phase needs at least 1 heavy token and a window of at least 1, got {self.top_k} and {self.window_size}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SearchRequest:
     """The body of a `_search` request, and the tokens that are in it."""
 
     body: dict[str, Any]
-    sent: SparseVector
+    vector: SparseVector
     """The tokens that are sent, with the weights as the engine reads them (float32)."""
-    cut: SparseVector
+    truncated: SparseVector
     """The tokens that exceed the clause limit."""
 
 
-def request_body(
-    question: Question,
-    shape: Shape,
+def build_search_request(
+    query: SearchQuery,
+    query_type: QueryType,
     *,
     max_clauses: int,
     k: int = 10,
-    after: After | None = None,
+    after: Cursor | None = None,
     two_phase: TwoPhase | None = None,
     ordered: bool = True,
     token_ids: TokenIds | None = None,
-) -> Asked:
+) -> SearchRequest:
     """Build the body of a `_search` request for the `k` best documents.
 
     The total isn't counted, so that the engine can skip documents that can't be among the best `k`. With `seismic`, SEISMIC finds
     candidates and `rank_features` rescores them: scores are exact, but a document can be missed.
 
     Args:
-        question: The search query.
-        shape: The query type.
+        query: The search query.
+        query_type: The query type.
         max_clauses: The clause limit of the cluster; the lightest tokens above it are truncated.
         k: Number of hits.
         after: The cursor of the previous page.
@@ -92,35 +92,35 @@ def request_body(
         QueryError: If the builder of the query type fails, options exclude each other, SEISMIC can't answer the query, or
             `after` is not a cursor.
     """
-    approximate = shape == "seismic" and bool(len(question.vector))
+    approximate = query_type == "seismic" and bool(len(query.vector))
     if approximate:
-        _check_approximate(question, k, after, two_phase)
-    other_clauses = _count_clauses_beside(question, max_clauses)
+        _check_seismic(query, k, after, two_phase)
+    other_clauses = _count_other_clauses(query, max_clauses)
     scoring: list[Clause] = []
-    sent = cut = NOTHING
-    if len(question.vector):
+    sent = cut = EMPTY_VECTOR
+    if len(query.vector):
         # SEISMIC needs the number of hits, and token ids instead of tokens
         more: dict[str, Any] = {"k": k, "token_ids": token_ids} if approximate else {}
-        scored = build(shape, question.vector, max_clauses=max_clauses - other_clauses, **more)
-        scoring, sent, cut = [scored.clause], scored.sent, scored.cut
+        scored = build_sparse_query(query_type, query.vector, max_clauses=max_clauses - other_clauses, **more)
+        scoring, sent, cut = [scored.clause], scored.vector, scored.truncated
     rescore: Clause | None = None
     if approximate:
         rescore = _rescore_candidates(sent, k, max_clauses)
-    elif two_phase and len(sent) > two_phase.heavy:
-        _check_two_phase(question, after)
-        scoring = [build(shape, sent.top(two_phase.heavy), max_clauses=max_clauses).clause]
-        rescore = _rescore_light(sent, two_phase, shape, k, max_clauses)
-    if question.caption.strip() and question.caption_weight > 0:
-        scoring.append({"match": {question.caption_field: {"query": question.caption, "boost": question.caption_weight}}})
-    body: dict[str, Any] = {"size": k, "track_total_hits": False, "_source": {"excludes": UNREAD}}
-    body["query"] = _restricted(scoring, question, shape)
-    body |= _pages(after, ordered=ordered) if rescore is None else {"rescore": rescore}
-    if question.min_score is not None:
-        body["min_score"] = question.min_score
-    return Asked(body=body, sent=sent, cut=cut)
+    elif two_phase and len(sent) > two_phase.top_k:
+        _check_two_phase(query, after)
+        scoring = [build_sparse_query(query_type, sent.top(two_phase.top_k), max_clauses=max_clauses).clause]
+        rescore = _rescore_light_tokens(sent, two_phase, query_type, k, max_clauses)
+    if query.caption.strip() and query.caption_weight > 0:
+        scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
+    body: dict[str, Any] = {"size": k, "track_total_hits": False, "_source": {"excludes": EXCLUDED_FIELDS}}
+    body["query"] = _build_query(scoring, query, query_type)
+    body |= _build_pagination(after, ordered=ordered) if rescore is None else {"rescore": rescore}
+    if query.min_score is not None:
+        body["min_score"] = query.min_score
+    return SearchRequest(body=body, vector=sent, truncated=cut)
 
 
-def find_obstacle(question: Question, k: int, *, after: After | None = None, two_phase: bool = False) -> str | None:
+def find_seismic_obstacle(query: SearchQuery, k: int, *, after: Cursor | None = None, two_phase: bool = False) -> str | None:
     """Return the reason why SEISMIC can't answer a query, or None.
 
     SEISMIC finds a few candidates; anything that selects among them afterwards leaves too few hits, or none. Measured on 50,000
@@ -128,18 +128,18 @@ def find_obstacle(question: Question, k: int, *, after: After | None = None, two
     one that matches a twentieth, all.
 
     Args:
-        question: The search query.
+        query: The search query.
         k: Number of hits.
         after: The cursor of the previous page.
         two_phase: Whether two-phase search is requested.
     """
-    if k > MAX_HITS // CANDIDATES_PER_HIT:
-        return f"it finds {CANDIDATES_PER_HIT} candidates for each hit and {MAX_HITS:,} at most, too few for {k:,} hits"
-    if question.filters or question.required or question.excluded:
+    if k > MAX_HITS // SEISMIC_CANDIDATES_PER_HIT:
+        return f"it finds {SEISMIC_CANDIDATES_PER_HIT} candidates for each hit and {MAX_HITS:,} at most, too few for {k:,} hits"
+    if query.filters or query.required or query.excluded:
         return "filters, required and excluded tokens would only remove hits from the few documents that it finds"
-    if question.caption.strip() and question.caption_weight > 0:
+    if query.caption.strip() and query.caption_weight > 0:
         return "a caption score would favor documents that it didn't find"
-    if question.min_score is not None:
+    if query.min_score is not None:
         return "the engine would compare its approximate scores with `min_score`"
     if after is not None:
         return "it has no further pages, only the few documents that it finds"
@@ -148,10 +148,10 @@ def find_obstacle(question: Question, k: int, *, after: After | None = None, two
     return None
 
 
-def _count_clauses_beside(question: Question, max_clauses: int) -> int:
+def _count_other_clauses(query: SearchQuery, max_clauses: int) -> int:
     """Count the clauses other than those of the vector; raise QueryError if they leave no room for the vector."""
-    other_clauses = question.clauses_beside_the_vector
-    if other_clauses > max_clauses - bool(len(question.vector)):
+    other_clauses = query.other_clause_count
+    if other_clauses > max_clauses - bool(len(query.vector)):
         raise QueryError(
             f"the caption, the filters and the single tokens alone take about {other_clauses:,} clauses, "
             f"more than the {max_clauses:,} that the cluster allows",
@@ -162,66 +162,66 @@ def _count_clauses_beside(question: Question, max_clauses: int) -> int:
 
 def _rescore_candidates(sent: SparseVector, k: int, max_clauses: int) -> Clause:
     """Rescore the candidates of SEISMIC with the exact dot product alone."""
-    exact = build("rank_features", sent, max_clauses=max_clauses).clause
+    exact = build_sparse_query("rank_features", sent, max_clauses=max_clauses).clause
     query = {"rescore_query": exact, "query_weight": 0.0}
     return {"window_size": count_candidates(k), "query": query}
 
 
-def _rescore_light(sent: SparseVector, two_phase: TwoPhase, shape: Shape, k: int, max_clauses: int) -> Clause:
+def _rescore_light_tokens(sent: SparseVector, two_phase: TwoPhase, query_type: QueryType, k: int, max_clauses: int) -> Clause:
     """Add the light tokens to the scores of the documents that the heavy tokens found."""
-    light = SparseVector(sent.features[two_phase.heavy :], sent.weights[two_phase.heavy :])
-    query = {"rescore_query": build(shape, light, max_clauses=max_clauses).clause}
-    return {"window_size": max(two_phase.window, k), "query": query}
+    light = SparseVector(sent.tokens[two_phase.top_k :], sent.weights[two_phase.top_k :])
+    query = {"rescore_query": build_sparse_query(query_type, light, max_clauses=max_clauses).clause}
+    return {"window_size": max(two_phase.window_size, k), "query": query}
 
 
-def _pages(after: After | None, *, ordered: bool) -> dict[str, Any]:
+def _build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
     if after is not None and not ordered:
         raise QueryError(
             "pagination requires a total order: a search pipeline may rescore, or `uri` and `sha256` are not keyword fields",
             "Use a larger k instead.",
         )
-    order = {"sort": ORDER} if ordered else {}
-    return order if after is None else {**order, "search_after": checked(after)}
+    order = {"sort": SORT_ORDER} if ordered else {}
+    return order if after is None else {**order, "search_after": validate_cursor(after)}
 
 
-def has_word(spelling: Spelling, shape: Shape, *, least: float = 0.0) -> Clause:
-    """Build a clause that matches documents with all tokens of a group, each with a weight of at least `least`.
+def build_token_clause(spelling: TokenGroup, query_type: QueryType, *, min_weight: float = 0.0) -> Clause:
+    """Build a clause that matches documents with all tokens of a group, each with a weight of at least `min_weight`.
 
-    The engine compares quantized weights, so `least` is quantized in the same way: no weight >= `least` is missed, and one that
-    is less than 0.39 % below may pass (with `impacts`: one that rounds to the same thousandth).
+    The engine compares quantized weights, so `min_weight` is quantized in the same way: no weight >= `min_weight` is missed, and one
+    that is less than 0.39 % below may pass (with `impacts`: one that rounds to the same thousandth).
 
     Args:
         spelling: The tokens of a word.
-        shape: The query type.
-        least: The minimum weight; 0 for any.
+        query_type: The query type.
+        min_weight: The minimum weight; 0 for any.
     """
-    if shape == "seismic":  # an approximate search is not a condition; `tokens` is in the index as well
-        shape = "rank_features"
-    found = [build(shape, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
-    if least > 0:  # a function score without functions keeps the clause's own score, which is the weight
-        bound = rounded(least) if shape == "impacts" else kept(least)
+    if query_type == "seismic":  # an approximate search is not a condition; `tokens` is in the index as well
+        query_type = "rank_features"
+    found = [build_sparse_query(query_type, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
+    if min_weight > 0:  # a function score without functions keeps the clause's own score, which is the weight
+        bound = get_impact_bound(min_weight) if query_type == "impacts" else quantize_weight(min_weight)
         found = [{"function_score": {"query": clause, "min_score": bound}} for clause in found]
     return found[0] if len(found) == 1 else {"bool": {"filter": found}}
 
 
-def kept(weight: float) -> float:
+def quantize_weight(weight: float) -> float:
     """Return the weight as an engine stores it: float32 truncated to its upper half, 9 significant bits."""
     bits = np.float32(min(weight, _MAX_FLOAT32)).view(np.uint32) & np.uint32(0xFFFF_8000)
     return float(bits.view(np.float32))
 
 
-def rounded(weight: float) -> float:
+def get_impact_bound(weight: float) -> float:
     """Return the lower bound of a token's score by `impacts` for `weight`: half a thousandth below its quantized weight."""
     return (max(1, round(weight * IMPACT_SCALE)) - 0.5) / IMPACT_SCALE
 
 
-def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clause:
+def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryType) -> Clause:
     """Combine the scoring clauses with the conditions, which don't change scores."""
     if not scoring:
         raise QueryError("the query is empty: no part of it has a weight", "Try other words, or a caption weight above 0.")
-    must = [has_word(word, shape, least=question.least) for word in question.required]
-    must_not = [has_word(word, shape, least=question.least) for word in question.excluded]
-    filters: list[Mapping[str, Any]] = [*question.filters, *must]
+    must = [build_token_clause(word, query_type, min_weight=query.min_weight) for word in query.required]
+    must_not = [build_token_clause(word, query_type, min_weight=query.min_weight) for word in query.excluded]
+    filters: list[Mapping[str, Any]] = [*query.filters, *must]
     if not filters and not must_not:
         return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
     # The two-phase processor of neural-search only looks into `should`. With a filter, `should` would be optional, and documents
@@ -231,18 +231,18 @@ def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clau
     return {"bool": {"should": scoring, "minimum_should_match": 1, **conditions}}
 
 
-def _check_approximate(question: Question, k: int, after: After | None, two_phase: TwoPhase | None) -> None:
-    obstacle = find_obstacle(question, k, after=after, two_phase=two_phase is not None)
+def _check_seismic(query: SearchQuery, k: int, after: Cursor | None, two_phase: TwoPhase | None) -> None:
+    obstacle = find_seismic_obstacle(query, k, after=after, two_phase=two_phase is not None)
     if obstacle:
         raise QueryError(
             f"the query type seismic can't answer this: {obstacle}", "Omit --shape seismic: an exact query type can answer it."
         )
 
 
-def _check_two_phase(question: Question, after: After | None) -> None:
+def _check_two_phase(query: SearchQuery, after: Cursor | None) -> None:
     if after is not None:
         raise QueryError("two-phase has no further pages: its order holds only within the window", "Omit two-phase to paginate.")
-    if question.min_score is not None:
+    if query.min_score is not None:
         raise QueryError(
             "two-phase and min_score can't be combined: the engine would compare scores of the first phase",
             "Omit one of them.",

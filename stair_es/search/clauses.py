@@ -22,18 +22,18 @@ _SET_CLAUSES = 16
 """Larger sets become one clause; for smaller ones the engine may create one per value."""
 
 
-def terms_in(text: str) -> int:
+def count_terms(text: str) -> int:
     """Estimate the number of terms that a standard analyzer finds in a text; at most slightly too high."""
     return len(_TERM.findall(text))
 
 
-def clauses_in(clause: Json | Mapping[str, Json]) -> int:
+def count_clauses(clause: Json | Mapping[str, Json]) -> int:
     """Estimate the number of clauses of a filter: one per object, and one per term of each text."""
     count, left = 0, [clause]
     while left:
         part = left.pop()
         if isinstance(part, str):
-            count += terms_in(part)
+            count += count_terms(part)
         elif isinstance(part, list):
             left += part
         elif isinstance(part, Mapping):
@@ -42,7 +42,7 @@ def clauses_in(clause: Json | Mapping[str, Json]) -> int:
     return count
 
 
-def sendable(text: str) -> bool:
+def is_valid_unicode(text: str) -> bool:
     """Check whether a text is valid Unicode: with an unpaired surrogate some engines reject it, others search for `?`."""
     try:
         text.encode()
@@ -51,13 +51,13 @@ def sendable(text: str) -> bool:
     return True
 
 
-def check_characters(text: str) -> None:
+def check_unicode(text: str) -> None:
     """Check that a text is valid Unicode.
 
     Raises:
         QueryError: If it contains an unpaired surrogate.
     """
-    if not sendable(text):
+    if not is_valid_unicode(text):
         raise QueryError(f"{text[:80]!r} contains an unpaired surrogate and is not valid Unicode", "Re-enter the text.")
 
 
@@ -68,7 +68,7 @@ def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
         QueryError: If one is nested too deeply, or can't be written as JSON.
     """
     for clause in filters:
-        if _depth(clause) > MAX_DEPTH:
+        if _measure_depth(clause) > MAX_DEPTH:
             raise QueryError(f"the filter is nested more than {MAX_DEPTH} levels deep, which no engine accepts", "Flatten it.")
         try:
             json.dumps(clause, allow_nan=False, ensure_ascii=False).encode()
@@ -78,17 +78,17 @@ def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
             ) from None
 
 
-def _depth(clause: object) -> int:
+def _measure_depth(clause: object) -> int:
     """Return the nesting depth, at most `MAX_DEPTH + 1`, so that a value that contains itself terminates."""
     level: list[object] = [clause]
     for depth in range(MAX_DEPTH + 1):
-        level = [inner for part in level for inner in _within(part)]
+        level = [inner for part in level for inner in _list_children(part)]
         if not level:
             return depth
     return MAX_DEPTH + 1
 
 
-def _within(part: object) -> Sequence[object]:
+def _list_children(part: object) -> Sequence[object]:
     if isinstance(part, Mapping):
         return list(part.values())
     return part if isinstance(part, list) else ()

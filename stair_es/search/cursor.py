@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from stair_es.errors import QueryError
-from stair_es.search.clauses import sendable
+from stair_es.search.clauses import is_valid_unicode
 
-After: TypeAlias = "Sequence[str | float | None]"
+Cursor: TypeAlias = "Sequence[str | float | None]"
 """The cursor of a page: the sort values of its last hit (`search_after`)."""
 
-ORDER: list[dict[str, Any]] = [
+SORT_ORDER: list[dict[str, Any]] = [
     {"_score": {"order": "desc"}},
     {"uri": {"order": "asc", "unmapped_type": "keyword"}},
     {"sha256": {"order": "asc", "unmapped_type": "keyword"}},
@@ -25,14 +25,14 @@ writes, have no defined order: see `validate_cursor`.
 """
 
 
-def checked(after: After) -> list[str | float | None]:
+def validate_cursor(after: Cursor) -> list[str | float | None]:
     """Return the values of a cursor: a score, then strings.
 
     Raises:
         QueryError: If it is not a cursor, or its document can't be distinguished from others with the same score.
     """
     values = list(after)
-    if len(values) != len(ORDER) or not _is_number(values[0]) or not all(map(_is_name, values[1:])):
+    if len(values) != len(SORT_ORDER) or not _is_number(values[0]) or not all(map(_is_name, values[1:])):
         raise QueryError(f"not a cursor: {str(values)[:80]}", "Use `after` of the previous page.")
     if values[1] is None and values[2] is None:
         raise QueryError(
@@ -45,11 +45,11 @@ def checked(after: After) -> list[str | float | None]:
 def sort_hits(hits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Sort hits in `SORT_ORDER`, where the engine didn't."""
 
-    def key(hit: Mapping[str, Any]) -> tuple[Any, ...]:
+    def get_sort_key(hit: Mapping[str, Any]) -> tuple[Any, ...]:
         values = [hit["_source"].get(name) for name in ("uri", "sha256")]
         return (-hit["_score"], *((value is None, value or "") for value in values), hit["_index"])
 
-    return sorted(hits, key=key)
+    return sorted(hits, key=get_sort_key)
 
 
 def _is_number(value: object) -> bool:
@@ -57,4 +57,4 @@ def _is_number(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return value is None or (isinstance(value, str) and sendable(value))
+    return value is None or (isinstance(value, str) and is_valid_unicode(value))

@@ -31,7 +31,7 @@ _CLAUSE = '{"term": {"format": "png"}}, {"range": {"width": {"gte": 800}}}, or s
 
 
 @dataclass(frozen=True)
-class FieldUse:
+class FilterField:
     """A field that a filter refers to."""
 
     name: str
@@ -61,27 +61,31 @@ def parse_filter(text: str) -> dict[str, Any]:
     return clause
 
 
-def list_fields(clause: Mapping[str, Any]) -> Iterator[FieldUse]:
+def list_filter_fields(clause: Mapping[str, Any]) -> Iterator[FilterField]:
     """Yield the fields that a query clause refers to, as far as its form shows them."""
     for kind, body in clause.items():
         if not isinstance(body, Mapping):
             continue
         if kind in _BY_FIELD:
-            yield from (FieldUse(str(name), kind == "range") for name in body if name not in _BESIDE_A_FIELD)
+            yield from (FilterField(str(name), kind == "range") for name in body if name not in _BESIDE_A_FIELD)
         elif kind == "exists" and isinstance(body.get("field"), str):
-            yield FieldUse(body["field"])
+            yield FilterField(body["field"])
         elif kind == "query_string" and isinstance(body.get("query"), str):
-            yield from _list_in_query_string(body["query"])
+            yield from _list_query_string_fields(body["query"])
         elif kind in _COMPOUND:
             for part in body.values():
                 for inner in part if isinstance(part, list) else [part]:
                     if isinstance(inner, Mapping):
-                        yield from list_fields(inner)
+                        yield from list_filter_fields(inner)
 
 
-def _list_in_query_string(text: str) -> Iterator[FieldUse]:
+def _list_query_string_fields(text: str) -> Iterator[FilterField]:
     for match in _NAMED.finditer(_QUOTED.sub('""', text)):
         name, value = _ESCAPED.sub(r"\1", match["field"]), match["value"]
-        use = FieldUse(_ESCAPED.sub(r"\1", value.rstrip(")"))) if name == "_exists_" else FieldUse(name, value[:1] in _COMPARING)
+        use = (
+            FilterField(_ESCAPED.sub(r"\1", value.rstrip(")")))
+            if name == "_exists_"
+            else FilterField(name, value[:1] in _COMPARING)
+        )
         if use.name and "*" not in use.name:
             yield use

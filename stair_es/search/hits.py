@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stair_es.search.shapes import Shape
-from stair_es.vocab import escape, unescape
+from stair_es.search.shapes import QueryType
+from stair_es.vocab import escape_feature, unescape_feature
 
 if TYPE_CHECKING:
-    from stair_es.search.cursor import After
+    from stair_es.search.cursor import Cursor
     from stair_es.types import SparseVector
 
 _LINEAR = re.compile(r"Linear function on the tokens field for the (?P<feature>.*) feature, computed as w \* S", re.DOTALL)
@@ -19,7 +19,7 @@ _TERM = re.compile(r"weight\(impacts:(?P<feature>.*) in \d+\)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reason:
+class TokenContribution:
     """The contribution of one matching token to a score."""
 
     feature: str
@@ -39,49 +39,49 @@ class Hit:
     uri: str
     score: float
     """The score of the engine; without a caption at most 0.39 % below the sum of the contributions."""
-    why: tuple[Reason, ...]
+    contributions: tuple[TokenContribution, ...]
     """The matching tokens, by the stored weights."""
     source: Mapping[str, Any]
     """The `_source` of the document, without its thumbnail."""
     index: str = ""
     """The concrete index, where an alias points to several."""
-    engine: Mapping[str, float] = field(default_factory=dict)
+    engine_scores: Mapping[str, float] = field(default_factory=dict)
     """Token -> its contribution by the explanation of the engine, if that was requested."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """`words` and `caption` -> the rank in that ranking, where two were fused."""
 
     @property
-    def beside(self) -> float:
+    def text_score(self) -> float:
         """The part of the score that is not from matching tokens: that of the caption."""
-        return self.score - sum(reason.contribution for reason in self.why)
+        return self.score - sum(reason.contribution for reason in self.contributions)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class SearchResult:
     """The result of a search."""
 
     hits: tuple[Hit, ...]
     """Best first. Empty if no document has a token of the query."""
     took_ms: int
     """Time in the engine, in milliseconds."""
-    cut: SparseVector
+    truncated: SparseVector
     """The tokens of the query that exceed the clause limit of the cluster."""
-    dropped: SparseVector
+    pruned: SparseVector
     """The tokens that pruning left out."""
-    shape: Shape
+    query_type: QueryType
     """The query type that was used."""
-    after: After | None = None
+    after: Cursor | None = None
     """The cursor of the next page; None if there is none."""
     remarks: tuple[str, ...] = ()
     """Notes for the user on how the query was sent."""
 
 
-def hit_of(found: Mapping[str, Any], asked: SparseVector) -> Hit:
+def parse_hit(found: Mapping[str, Any], query_vector: SparseVector) -> Hit:
     """Parse one element of `hits.hits`.
 
     Args:
         found: The element.
-        asked: The query vector that was sent.
+        query_vector: The query vector that was sent.
     """
     source = found.get("_source") or {}
     return Hit(
@@ -89,13 +89,13 @@ def hit_of(found: Mapping[str, Any], asked: SparseVector) -> Hit:
         index=str(found.get("_index", "")),
         uri=str(source.get("uri", "")),
         score=float(found["_score"]),
-        why=why(asked, source.get("tokens") or {}),
+        contributions=explain_score(query_vector, source.get("tokens") or {}),
         source=source,
-        engine=engine_parts(found["_explanation"]) if "_explanation" in found else {},
+        engine_scores=parse_explanation(found["_explanation"]) if "_explanation" in found else {},
     )
 
 
-def why(query: SparseVector, document_tokens: Mapping[str, float]) -> tuple[Reason, ...]:
+def explain_score(query: SparseVector, document_tokens: Mapping[str, float]) -> tuple[TokenContribution, ...]:
     """Return the matching tokens, largest contribution first (ties by token); their sum is the exact dot product.
 
     Args:
@@ -104,10 +104,10 @@ def why(query: SparseVector, document_tokens: Mapping[str, float]) -> tuple[Reas
     """
     reasons = []
     for token, query_weight in query:
-        image_weight = document_tokens.get(escape(token))
+        image_weight = document_tokens.get(escape_feature(token))
         if image_weight is not None:
             reasons.append(
-                Reason(
+                TokenContribution(
                     feature=token,
                     query_weight=query_weight,
                     image_weight=float(image_weight),
@@ -117,12 +117,12 @@ def why(query: SparseVector, document_tokens: Mapping[str, float]) -> tuple[Reas
     return tuple(sorted(reasons, key=lambda reason: (-reason.contribution, reason.feature)))
 
 
-def only(hit: Hit) -> dict[str, Any]:
+def build_document_filter(hit: Hit) -> dict[str, Any]:
     """Build a clause that matches only this document: an alias can point to several indices with the same ids."""
     return {"bool": {"filter": [{"ids": {"values": [hit.id]}}, {"term": {"_index": hit.index}}]}}
 
 
-def engine_parts(explanation: Mapping[str, Any]) -> dict[str, float]:
+def parse_explanation(explanation: Mapping[str, Any]) -> dict[str, float]:
     """Parse an explanation of the engine to token -> contribution; parts that are not about a token are left out."""
     scores: dict[str, float] = {}
     pending = [explanation]
@@ -131,7 +131,7 @@ def engine_parts(explanation: Mapping[str, Any]) -> dict[str, float]:
         description = str(part.get("description", ""))
         match = _LINEAR.search(description) or _TERM.search(description)
         if match:
-            token = unescape(match["feature"])
+            token = unescape_feature(match["feature"])
             scores[token] = scores.get(token, 0.0) + float(part["value"])
         else:
             pending += part.get("details", [])

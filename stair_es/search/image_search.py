@@ -11,23 +11,23 @@ from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.index_model import load_model_of
-from stair_es.search.inputs import Inputs, question_of
-from stair_es.search.placing import near_miss
-from stair_es.search.prune import How
-from stair_es.search.question import Question
+from stair_es.search.index_model import load_index_encoder
+from stair_es.search.inputs import QueryInputs, build_search_query
+from stair_es.search.placing import explain_rank
+from stair_es.search.prune import SearchOptions
+from stair_es.search.question import SearchQuery
 from stair_es.search.searcher import Searcher
-from stair_es.sources.item import Reading
+from stair_es.sources.item import ReadLimits
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from stair_es.search.cursor import After
-    from stair_es.search.hits import Result
-    from stair_es.search.placing import NearMiss
+    from stair_es.search.cursor import Cursor
+    from stair_es.search.hits import SearchResult
+    from stair_es.search.placing import RankExplanation
 
-Asking: TypeAlias = "str | Path | Inputs | Question | SparseVector"
+QueryLike: TypeAlias = "str | Path | QueryInputs | SearchQuery | SparseVector"
 """A query string, an image file, a combination as `QueryInputs` (image URLs as well), a built query, or a vector."""
 
 
@@ -44,7 +44,7 @@ class ImageSearch:
         url: str | None = None,
         connection: Connection | None = None,
         model: ModelSpec | None = None,
-        reading: Reading | None = None,
+        reading: ReadLimits | None = None,
     ) -> None:
         """Configure the client.
 
@@ -86,61 +86,63 @@ class ImageSearch:
             ModelError: If its model can't be loaded.
         """
         if self._model is not None:
-            return catalogue.load(self._model)
-        return load_model_of(self._connection, self._index)
+            return catalogue.load_encoder(self._model)
+        return load_index_encoder(self._connection, self._index)
 
     @cached_property
     def searcher(self) -> Searcher:
         """The searcher of the index."""
         return Searcher(self._connection, self._index, self.encoder.model_id)
 
-    def question(self, asking: Asking) -> Question:
+    def build_query(self, query: QueryLike) -> SearchQuery:
         """Build the query, to inspect it, change it with `dataclasses.replace`, or send it.
 
         Raises:
-            QueryError: If the query is empty, the model knows none of its tokens, or `asking` has an unsupported type.
+            QueryError: If the query is empty, the model knows none of its tokens, or `query` has an unsupported type.
             DecodeError: If an image can't be read.
         """
-        if isinstance(asking, Question):
-            return asking
-        if isinstance(asking, SparseVector):
-            return Question(vector=asking)
-        if isinstance(asking, Path):
-            asking = Inputs(images=[asking])
-        if isinstance(asking, str):
-            asking = Inputs(words=asking)
-        if not isinstance(asking, Inputs):
+        if isinstance(query, SearchQuery):
+            return query
+        if isinstance(query, SparseVector):
+            return SearchQuery(vector=query)
+        if isinstance(query, Path):
+            query = QueryInputs(images=[query])
+        if isinstance(query, str):
+            query = QueryInputs(words=query)
+        if not isinstance(query, QueryInputs):
             raise QueryError(
-                f"can't search for a {type(asking).__name__}", "Pass words, a Path, Inputs, a Question or a SparseVector."
+                f"can't search for a {type(query).__name__}", "Pass words, a Path, Inputs, a Question or a SparseVector."
             )
-        return question_of(self.encoder, asking, self._reading)
+        return build_search_query(self.encoder, query, self._reading)
 
-    def search(self, asking: Asking, k: int = 10, *, after: After | None = None, how: How | None = None) -> Result:
+    def search(
+        self, query: QueryLike, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None
+    ) -> SearchResult:
         """Search for the `k` best documents.
 
         Args:
-            asking: The query.
+            query: The query.
             k: Number of hits.
             after: `SearchResult.after` of the previous page.
-            how: The search options.
+            options: The search options.
 
         Raises:
             QueryError: As for `build_query` and `Searcher.search`.
             ClusterError: As for `Searcher.search`.
         """
-        return self.searcher.search(self.question(asking), k, after=after, how=how)
+        return self.searcher.search(self.build_query(query), k, after=after, options=options)
 
-    def explain(self, document: str, asking: Asking, k: int = 10, *, how: How | None = None) -> NearMiss:
+    def explain(self, document: str, query: QueryLike, k: int = 10, *, options: SearchOptions | None = None) -> RankExplanation:
         """Explain why a document is found or not.
 
         Args:
             document: The id or URI of the document.
-            asking: The query.
+            query: The query.
             k: Number of hits among which the document is expected.
-            how: The search options.
+            options: The search options.
 
         Raises:
             QueryError: If there is no such document, or as for `search`.
             ClusterError: As for `search`.
         """
-        return near_miss(self.searcher, self.question(asking), document, k=k, how=how)
+        return explain_rank(self.searcher, self.build_query(query), document, k=k, options=options)

@@ -16,28 +16,28 @@ from typing import TYPE_CHECKING
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import catalogue
 from stair_es.model.encoder import Backend, Encoder, ModelSpec, TextTower
-from stair_es.search.known import Known, add_fit, look
+from stair_es.search.known import IndexInfo, add_fit, fetch_index_info
 
 if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
-    from stair_es.types import Fit
+    from stair_es.types import ResizeMode
 
 
-def load_model(
-    known: Known,
+def load_query_encoder(
+    info: IndexInfo,
     index: str,
     *,
-    named: str | None = None,
-    fit: Fit | None = None,
+    model_name: str | None = None,
+    fit: ResizeMode | None = None,
     backend: Backend = "auto",
     text_tower: TextTower | None = None,
 ) -> Encoder:
     """Load the encoder for queries: the model that the user named, otherwise the one that the index names.
 
     Args:
-        known: The index info.
+        info: The index info.
         index: The name of the index, for messages.
-        named: The model that the user named, if any. It is fetched if it is not on this machine.
+        model_name: The model that the user named, if any. It is fetched if it is not on this machine.
         fit: How images are resized to squares; by default as in the index, if the model is that of the index. Vectors of another
             fit have another model id, which `IndexInfo.check_model` rejects.
         backend: The backend of the network.
@@ -49,23 +49,23 @@ def load_model(
         MissingExtra: If a library that it requires is not installed.
     """
     requested = ModelSpec(
-        name=named or known.model_name, fit=fit, backend=backend, text_tower=text_tower or known.text_tower or "full"
+        name=model_name or info.model_name, fit=fit, backend=backend, text_tower=text_tower or info.text_tower or "full"
     )
-    spec = add_fit(requested, known)
-    if named:
-        return catalogue.load(spec)
+    spec = add_fit(requested, info)
+    if model_name:
+        return catalogue.load_encoder(spec)
     try:
-        return catalogue.load_local(spec)
+        return catalogue.load_local_encoder(spec)
     except (ModelNotFetched, UnknownModel) as error:
-        what = f"the index {index!r} was written with {known.model_name}, which isn't installed here"
-        raise ModelNotFetched(f"{what}: {error.message}", _remedy(known.model_name)) from error
+        what = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
+        raise ModelNotFetched(f"{what}: {error.message}", _suggest_model(info.model_name)) from error
 
 
-def load_model_of(
+def load_index_encoder(
     connection: Connection,
     index: str,
     *,
-    fit: Fit | None = None,
+    fit: ResizeMode | None = None,
     backend: Backend = "auto",
     text_tower: TextTower | None = None,
 ) -> Encoder:
@@ -85,12 +85,12 @@ def load_model_of(
         StairError: As for `load_query_encoder`.
     """
     with closing(connection.client()) as client:
-        info = look(client, connection, index)
-    return load_model(info, index, fit=fit, backend=backend, text_tower=text_tower)
+        info = fetch_index_info(client, connection, index)
+    return load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower)
 
 
-def _remedy(name: str) -> str:
-    if catalogue.hub_id(name):
+def _suggest_model(name: str) -> str:
+    if catalogue.resolve_hub_id(name):
         return (
             f"To fetch it, name it with --model {shlex.quote(name)} (in Python: model=ModelSpec(name={name!r})). An index alone "
             "never causes a download."

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import DecodeError, QueryError, ReadError
-from stair_es.model.encoder import Speller
-from stair_es.search.clauses import check_characters
+from stair_es.model.encoder import WordTokenizer
+from stair_es.search.clauses import check_unicode
 from stair_es.search.filter_fields import parse_filter
-from stair_es.search.question import NOTHING, Question, Spelling
-from stair_es.search.wish import Wish, parse
-from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Reading
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.paths import scheme_of, uri_of
-from stair_es.sources.web.fetch import UrlAt
-from stair_es.sources.web.text import shown
+from stair_es.search.question import EMPTY_VECTOR, SearchQuery, TokenGroup
+from stair_es.search.wish import ParsedQuery, parse_query
+from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.item import ReadLimits
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.paths import get_scheme, to_file_uri
+from stair_es.sources.web.fetch import UrlLocator
+from stair_es.sources.web.text import redact_web_url
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
+class QueryInputs:
     """Everything that can be part of a query."""
 
     words: str = ""
@@ -37,7 +37,7 @@ class Inputs:
     texts: Sequence[str] = ()
     """Further texts, without operators."""
     images: Sequence[Path | str] = ()
-    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `Reading.urls`."""
+    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.urls`."""
     weights: Sequence[float] = ()
     """One weight per input: `words` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
     literal: bool = False
@@ -47,7 +47,7 @@ class Inputs:
     boosts: Mapping[str, float] = field(default_factory=dict)
     muted: AbstractSet[str] = frozenset()
     """Words whose tokens are removed from the query."""
-    least: float = 0.0
+    min_weight: float = 0.0
     """Minimum weight for a token to count as present, for `required` and `excluded`."""
     filters: Sequence[str | Mapping[str, Any]] = ()
     """Query strings, or clauses."""
@@ -68,7 +68,7 @@ class Inputs:
                 raise QueryError(f"`{name}` must be a list, got the string {getattr(self, name)!r}", "Put it into a list.")
 
 
-def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None) -> Question:
+def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimits | None = None) -> SearchQuery:
     """Build the search query of query inputs.
 
     Args:
@@ -81,28 +81,30 @@ def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None
         DecodeError: If an image can't be read; the message names it.
         MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
-    parsed = Wish(text=inputs.words.strip()) if inputs.literal else parse(inputs.words)
-    vectors = [text_vector(encoder, text) for text in (parsed.text, *inputs.texts) if text.strip()]
-    vectors += [_seen(encoder, image, reading) for image in inputs.images]
+    parsed = ParsedQuery(text=inputs.words.strip()) if inputs.literal else parse_query(inputs.words)
+    vectors = [encode_query_text(encoder, text) for text in (parsed.text, *inputs.texts) if text.strip()]
+    vectors += [_encode_known_image(encoder, image, reading) for image in inputs.images]
     required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
     if not vectors and not inputs.caption.strip():
         what = "only excludes words" if excluded else "is empty"
         raise QueryError(f"the query {what}", 'Add what to search for: "beach -people".')
-    if inputs.least and not (required or excluded):
+    if inputs.min_weight and not (required or excluded):
         raise QueryError(
             "`least` applies to required and excluded words, and there are none", "Add +word or -word, or use min_score."
         )
-    vector = NOTHING
+    vector = EMPTY_VECTOR
     if vectors:
-        vector = combined(zip(vectors, _weights(inputs.weights, len(vectors)), strict=True))
+        vector = combine_vectors(zip(vectors, _resolve_weights(inputs.weights, len(vectors)), strict=True))
         factors = {**parsed.boosts, **inputs.boosts}
-        vector = boosted(vector, {piece: factor for word, factor in factors.items() for piece in spelled(encoder, word)})
-        vector = muted(vector, {piece for word in inputs.muted for piece in spelled(encoder, word)})
-    return Question(
+        vector = boost_tokens(
+            vector, {piece: factor for word, factor in factors.items() for piece in resolve_tokens(encoder, word)}
+        )
+        vector = mute_tokens(vector, {piece for word in inputs.muted for piece in resolve_tokens(encoder, word)})
+    return SearchQuery(
         vector=vector,
-        required=[spelled(encoder, word) for word in required],
-        excluded=[spelled(encoder, word) for word in excluded],
-        least=inputs.least,
+        required=[resolve_tokens(encoder, word) for word in required],
+        excluded=[resolve_tokens(encoder, word) for word in excluded],
+        min_weight=inputs.min_weight,
         filters=[parse_filter(each) if isinstance(each, str) else each for each in inputs.filters],
         caption=inputs.caption,
         caption_weight=inputs.caption_weight,
@@ -111,16 +113,16 @@ def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None
     )
 
 
-def spelled(encoder: Encoder, word: str) -> Spelling:
+def resolve_tokens(encoder: Encoder, word: str) -> TokenGroup:
     """Return the tokens of a word in the vocabulary of the model; the word itself if the model doesn't provide them.
 
     Raises:
         QueryError: If the word has no token.
     """
-    check_characters(word)
-    if not isinstance(encoder, Speller):
+    check_unicode(word)
+    if not isinstance(encoder, WordTokenizer):
         return (word,)
-    features = encoder.spell(word)
+    features = encoder.tokenize_word(word)
     if not features:
         raise QueryError(
             f"{word!r} is not in the vocabulary of the model {encoder.model_id}",
@@ -129,13 +131,13 @@ def spelled(encoder: Encoder, word: str) -> Spelling:
     return features
 
 
-def text_vector(encoder: Encoder, text: str) -> SparseVector:
+def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
     """Encode a text.
 
     Raises:
         QueryError: If the model gives no token a weight.
     """
-    check_characters(text)
+    check_unicode(text)
     vector = encoder.encode_texts([text])[0]
     if not len(vector):
         raise QueryError(
@@ -145,7 +147,7 @@ def text_vector(encoder: Encoder, text: str) -> SparseVector:
     return vector
 
 
-def image_vector(encoder: Encoder, image: Path | str, reading: Reading | None = None) -> SparseVector:
+def encode_query_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None = None) -> SparseVector:
     """Encode an image; the vector is empty if the model finds no token for it.
 
     Args:
@@ -157,16 +159,16 @@ def image_vector(encoder: Encoder, image: Path | str, reading: Reading | None = 
         DecodeError: If it can't be read, is too large or is not an image; the message names it.
         MissingExtra: If it is a URL and the HTTP library is not installed.
     """
-    place = UrlAt(image) if isinstance(image, str) and is_url(image) else FileAt(uri_of(image))
+    place = UrlLocator(image) if isinstance(image, str) and is_http_url(image) else FileLocator(to_file_uri(image))
     try:
-        read = place.read(reading or Reading())
-        pixels_HWC = decode(read.data if read else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
+        read = place.read(reading or ReadLimits())
+        pixels_HWC = decode_image(read.data if read else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
-        raise DecodeError(f"{_shown(image)!r}: {error.message}", error.remedy) from error
+        raise DecodeError(f"{_redact_image(image)!r}: {error.message}", error.remedy) from error
     return encoder.encode_images(pixels_HWC[None])[0]
 
 
-def combined(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
+def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
     """Return the weighted sum of vectors. Tokens whose sum is 0 or negative are dropped.
 
     Args:
@@ -189,7 +191,7 @@ def combined(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
     return left
 
 
-def boosted(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
+def boost_tokens(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
     """Boost tokens by a factor each; a factor of 0 removes a token.
 
     Args:
@@ -199,50 +201,50 @@ def boosted(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
     Raises:
         QueryError: If the vector lacks one of the tokens, a weight becomes too large, or no token is left.
     """
-    missing = [word for word in factors if word not in vector.features]
+    missing = [word for word in factors if word not in vector.tokens]
     if missing:
         raise QueryError(
-            f"the query has no token {', '.join(map(repr, missing))} to boost", f"Its tokens are: {', '.join(vector.features)}."
+            f"the query has no token {', '.join(map(repr, missing))} to boost", f"Its tokens are: {', '.join(vector.tokens)}."
         )
     left = [(word, weight * factors.get(word, 1.0)) for word, weight in vector]
     if not all(math.isfinite(weight) for _, weight in left):
         raise QueryError("a boost makes a weight too large", "Use a smaller boost.")
-    return _some((pair for pair in left if pair[1] > 0), "a boost of 0 removes all tokens of the query")
+    return _require_tokens((pair for pair in left if pair[1] > 0), "a boost of 0 removes all tokens of the query")
 
 
-def muted(vector: SparseVector, words: AbstractSet[str]) -> SparseVector:
+def mute_tokens(vector: SparseVector, words: AbstractSet[str]) -> SparseVector:
     """Remove tokens from a vector; tokens that it lacks are ignored.
 
     Raises:
         QueryError: If no token is left.
     """
-    return _some((pair for pair in vector if pair[0] not in words), "all tokens of the query are muted")
+    return _require_tokens((pair for pair in vector if pair[0] not in words), "all tokens of the query are muted")
 
 
-def _some(pairs: Iterable[tuple[str, float]], otherwise: str) -> SparseVector:
+def _require_tokens(pairs: Iterable[tuple[str, float]], otherwise: str) -> SparseVector:
     left = SparseVector.from_pairs(pairs)
     if not len(left):
         raise QueryError(otherwise, "Keep at least one of them.")
     return left
 
 
-def is_url(text: str) -> bool:
+def is_http_url(text: str) -> bool:
     """Check whether a string is an http(s) URL, not a path."""
-    return scheme_of(text) in ("http", "https")
+    return get_scheme(text) in ("http", "https")
 
 
-def _shown(image: Path | str) -> str:
-    return shown(image) if isinstance(image, str) and is_url(image) else str(image)
+def _redact_image(image: Path | str) -> str:
+    return redact_web_url(image) if isinstance(image, str) and is_http_url(image) else str(image)
 
 
-def _seen(encoder: Encoder, image: Path | str, reading: Reading | None) -> SparseVector:
-    vector = image_vector(encoder, image, reading)
+def _encode_known_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None) -> SparseVector:
+    vector = encode_query_image(encoder, image, reading)
     if not len(vector):
-        raise QueryError(f"the model {encoder.model_id} finds no token for {_shown(image)!r}", "Try another image.")
+        raise QueryError(f"the model {encoder.model_id} finds no token for {_redact_image(image)!r}", "Try another image.")
     return vector
 
 
-def _weights(given: Sequence[float], inputs: int) -> Sequence[float]:
+def _resolve_weights(given: Sequence[float], inputs: int) -> Sequence[float]:
     if given and len(given) != inputs:
         raise QueryError(
             f"{len(given)} weights for {inputs} inputs", "Pass one for the words, then one per text, then one per image."

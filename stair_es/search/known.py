@@ -12,23 +12,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.identity import holds_of, refuse_words
-from stair_es.cluster.policy_state import state_of
-from stair_es.cluster.swap import mappings_of
-from stair_es.cluster.token_ids import TokenIds, no_table, tokens_of
+from stair_es.cluster.identity import check_not_token_index, get_content_type
+from stair_es.cluster.policy_state import parse_policy_state
+from stair_es.cluster.swap import get_mappings_by_index
+from stair_es.cluster.token_ids import TokenIds, build_no_table_error, parse_token_table
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec, TextTower
-from stair_es.policy import WordPolicy
-from stair_es.search.filter_fields import FieldUse, list_fields
-from stair_es.search.question import Question, Spelling
-from stair_es.search.shapes import Fields
-from stair_es.types import FITS_ON_DEMAND, Fit
+from stair_es.policy import TokenPolicy
+from stair_es.search.filter_fields import FilterField, list_filter_fields
+from stair_es.search.question import SearchQuery, TokenGroup
+from stair_es.search.shapes import IndexFields
+from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-_FITS: tuple[Fit, ...] = get_args(Fit)
+_FITS: tuple[ResizeMode, ...] = get_args(ResizeMode)
 _VECTORS = ("rank_features", "sparse_vector")
 _PARTS = ("properties", "runtime")
 """The parts of a mapping that contain fields."""
@@ -37,33 +37,33 @@ _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class IndexInfo:
     """The metadata of the indices that a name resolves to."""
 
-    fields: Mapping[str, Fields]
+    fields: Mapping[str, IndexFields]
     """Index -> its searchable fields."""
     model: str
     model_name: str
     """The name for `--model`."""
-    fit: Fit | None = None
+    fit: ResizeMode | None = None
     """How its images were resized to squares; None if unknown."""
     text_tower: TextTower | None = None
     """The text tower of an index of texts, if it is the same in all indices."""
-    holds: str = "images"
+    content_type: str = "images"
     """What its documents are: `images`, `texts`, or `documents` if the name resolves to indices of both."""
-    names: frozenset[str] = frozenset()
+    field_names: frozenset[str] = frozenset()
     """The top-level fields of all indices together."""
-    types: Mapping[str, str] = field(default_factory=dict)
+    field_types: Mapping[str, str] = field(default_factory=dict)
     """Field -> type, for fields with the same type in all indices."""
-    ordered: bool = True
+    sortable: bool = True
     """Whether hits have a total order: `uri` and `sha256` are keyword fields, as ingest creates them."""
-    policy: WordPolicy | None = None
+    policy: TokenPolicy | None = None
     """The token policy, if it is the same in all indices."""
     tokens: tuple[str, ...] | None = None
     """The table of token ids, if it and the token policy are the same in all indices."""
 
     @cached_property
-    def one(self) -> Fields:
+    def common_fields(self) -> IndexFields:
         """The searchable fields, which must be the same in all indices.
 
         Raises:
@@ -90,66 +90,68 @@ class Known:
                 "Name one of the indices.",
             )
         if self.tokens is None:
-            raise no_table(", ".join(sorted(self.fields)))
-        return TokenIds.from_tokens(self.tokens).under(self.policy)
+            raise build_no_table_error(", ".join(sorted(self.fields)))
+        return TokenIds.from_tokens(self.tokens).extend_for_policy(self.policy)
 
-    def has_ids_of(self, question: Question) -> bool:
+    def has_token_ids(self, query: SearchQuery) -> bool:
         """Check whether the index has an id for each token of the query, as SEISMIC requires."""
-        return self.tokens is not None and not self.token_ids.list_unknown(self.asked_of(question).vector.features)
+        return self.tokens is not None and not self.token_ids.list_unknown(self.apply_policy(query).vector.tokens)
 
-    def asked_of(self, question: Question) -> Question:
+    def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy, as the policy rewrote the tokens of the documents."""
         if self.policy is None:
-            return question
-        becomes = self.policy.becomes
+            return query
+        becomes = self.policy.replacements
         return replace(
-            question,
-            vector=self.policy.asked(question.vector),
-            required=[_in_words_of(becomes, word) for word in question.required],
-            excluded=[_in_words_of(becomes, word) for word in question.excluded],
+            query,
+            vector=self.policy.rewrite_query(query.vector),
+            required=[_replace_tokens(becomes, word) for word in query.required],
+            excluded=[_replace_tokens(becomes, word) for word in query.excluded],
         )
 
-    def check_caption(self, question: Question) -> None:
+    def check_caption_field(self, query: SearchQuery) -> None:
         """Check that the caption field exists; the engine would silently find nothing.
 
         Raises:
             QueryError: If it doesn't exist.
         """
-        if question.caption.strip() and question.caption_field.partition(".")[0] not in self.names:
+        if query.caption.strip() and query.caption_field.partition(".")[0] not in self.field_names:
             raise QueryError(
-                f"no index that the name resolves to has the field {question.caption_field!r}",
-                f"Fields: {', '.join(sorted(self.names))}.",
+                f"no index that the name resolves to has the field {query.caption_field!r}",
+                f"Fields: {', '.join(sorted(self.field_names))}.",
             )
 
-    def check_filters(self, question: Question) -> None:
+    def check_filter_fields(self, query: SearchQuery) -> None:
         """Check that the fields of the filters exist; the engine would silently find nothing.
 
         Raises:
             QueryError: If one doesn't exist.
         """
-        for reference in self._uses(question):
+        for reference in self._list_filter_fields(query):
             root = reference.name.partition(".")[0]
-            if self.names and root not in self.names and not root.startswith("_"):
-                similar = get_close_matches(root, self.names, n=3)
+            if self.field_names and root not in self.field_names and not root.startswith("_"):
+                similar = get_close_matches(root, self.field_names, n=3)
                 suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
                 raise QueryError(
                     f"the filter refers to the field {reference.name!r}, which no index that the name resolves to has",
-                    f"{suggestion}Fields: {', '.join(sorted(self.names))}.",
+                    f"{suggestion}Fields: {', '.join(sorted(self.field_names))}.",
                 )
 
-    def list_remarks(self, question: Question) -> list[str]:
+    def list_remarks(self, query: SearchQuery) -> list[str]:
         """List effects of the filters that may be unintended."""
-        texts = dict.fromkeys(use.name for use in self._uses(question) if use.is_range and self.types.get(use.name) in _TEXTUAL)
+        texts = dict.fromkeys(
+            use.name for use in self._list_filter_fields(query) if use.is_range and self.field_types.get(use.name) in _TEXTUAL
+        )
         return [
-            f"the filter compares {name!r} letter by letter, since it is a {self.types[name]} field: '3' is greater than '20'; "
-            f"an ingest into a new index with --map {name}:float=COLUMN makes it a number"
+            f"the filter compares {name!r} letter by letter, since it is a {self.field_types[name]} field: "
+            f"'3' is greater than '20'; an ingest into a new index with --map {name}:float=COLUMN makes it a number"
             for name in texts
         ]
 
     @staticmethod
-    def _uses(question: Question) -> Iterator[FieldUse]:
-        for clause in question.filters:
-            yield from list_fields(clause)
+    def _list_filter_fields(query: SearchQuery) -> Iterator[FilterField]:
+        for clause in query.filters:
+            yield from list_filter_fields(clause)
 
     def check_model(self, model_id: str) -> None:
         """Check that vectors of a model can be compared with those in the index.
@@ -160,8 +162,8 @@ class Known:
         if self.model == model_id:
             return
         name = shlex.quote(self.model_name)  # the name of a folder can contain spaces
-        fit = f" --fit {self.fit}" if self.fit in FITS_ON_DEMAND else ""
-        if _without_revision(self.model) == _without_revision(model_id):
+        fit = f" --fit {self.fit}" if self.fit in RESIZE_MODE_CHOICES else ""
+        if _strip_revision(self.model) == _strip_revision(model_id):
             remedy = (
                 "The model or its fit has changed since the index was written, or two models have the same name: ingest "
                 f"again, or search with --model {name}{fit} as it was then."
@@ -176,15 +178,15 @@ class Known:
         )
 
 
-def add_fit(spec: ModelSpec, known: Known) -> ModelSpec:
+def add_fit(spec: ModelSpec, info: IndexInfo) -> ModelSpec:
     """Add the fit of the index to a spec that names the model of the index without a fit."""
     if spec.fit is not None:
         return spec
-    own = spec.name == known.model_name  # compared first: no access to a path that only an index names
-    return replace(spec, fit=known.fit) if own or catalogue.absolute(spec.name) == known.model_name else spec
+    own = spec.name == info.model_name  # compared first: no access to a path that only an index names
+    return replace(spec, fit=info.fit) if own or catalogue.make_portable_name(spec.name) == info.model_name else spec
 
 
-def look(client: OpenSearch, connection: Connection, index: str) -> Known:
+def fetch_index_info(client: OpenSearch, connection: Connection, index: str) -> IndexInfo:
     """Fetch the metadata of an alias, an index, or a pattern.
 
     Args:
@@ -202,11 +204,13 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         f"there is no index or alias {index!r} at {connection.safe_url}",
         f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must be there.",
     )
-    answer = mappings_of(client, connection, index)
+    answer = get_mappings_by_index(client, connection, index)
     if not answer:
         raise missing
-    tables = {name: tokens_of(found) for name, found in answer.items()}
-    about = {name: _about(name, found["mappings"], has_ids=tables[name] is not None) for name, found in answer.items()}
+    tables = {name: parse_token_table(found) for name, found in answer.items()}
+    about = {
+        name: _read_index_metadata(name, found["mappings"], has_ids=tables[name] is not None) for name, found in answer.items()
+    }
     models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in about.values()}
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
@@ -214,20 +218,20 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
             "Name one of the indices: dot products of different models can't be compared.",
         )
     model, name = min(models)
-    holds = {holds_of(meta) for meta, _ in about.values()}
+    holds = {get_content_type(meta) for meta, _ in about.values()}
     types = _collect_types(answer)
-    policies = [state_of(found, name).policy for name, found in answer.items()]
+    policies = [parse_policy_state(found, name).policy for name, found in answer.items()]
     alike = len({policy and policy.digest for policy in policies}) == 1
-    return Known(
+    return IndexInfo(
         fields={index: fields for index, (_, fields) in about.items()},
         model=model,
         model_name=name,
-        fit=_fit([meta for meta, _ in about.values()]),
-        text_tower=_text_tower([meta for meta, _ in about.values()]),
-        holds=holds.pop() if len(holds) == 1 else "documents",
-        names=frozenset(types),
-        types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
-        ordered=all(_sortable(found["mappings"]) for found in answer.values()),
+        fit=_find_common_fit([meta for meta, _ in about.values()]),
+        text_tower=_find_common_text_tower([meta for meta, _ in about.values()]),
+        content_type=holds.pop() if len(holds) == 1 else "documents",
+        field_names=frozenset(types),
+        field_types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
+        sortable=all(_is_sortable(found["mappings"]) for found in answer.values()),
         policy=policies[0] if alike else None,  # if they differ, tokens are searched for unchanged
         tokens=next(iter(tables.values()))
         if alike and len(set(tables.values())) == 1
@@ -235,10 +239,10 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
     )
 
 
-def _about(name: str, mapping: Mapping[str, Any], *, has_ids: bool) -> tuple[Mapping[str, Any], Fields]:
-    refuse_words(name, {"mappings": mapping})
+def _read_index_metadata(name: str, mapping: Mapping[str, Any], *, has_ids: bool) -> tuple[Mapping[str, Any], IndexFields]:
+    check_not_token_index(name, {"mappings": mapping})
     meta = mapping.get("_meta", {}).get("stair_es")
-    fields = Fields.from_mapping(mapping.get("properties", {}))
+    fields = IndexFields.from_mapping(mapping.get("properties", {}))
     if fields.seismic and not has_ids:
         fields = replace(fields, seismic=None)  # its token ids are unknown
     if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):
@@ -259,12 +263,12 @@ def _collect_types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str
     return found
 
 
-def _fit(abouts: Sequence[Mapping[str, Any]]) -> Fit | None:
+def _find_common_fit(abouts: Sequence[Mapping[str, Any]]) -> ResizeMode | None:
     """Return the fit that all indices have; None if they differ, or were written before fits were recorded."""
     return next((fit for fit in _FITS if all(about.get("fit") == fit for about in abouts)), None)
 
 
-def _text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
+def _find_common_text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
     """Return the text tower of all indices; None for images, or if they differ."""
     towers = set()
     for about in abouts:
@@ -275,7 +279,7 @@ def _text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
     return found if found in get_args(TextTower) else None
 
 
-def _without_revision(model_id: str) -> str:
+def _strip_revision(model_id: str) -> str:
     """Strip the revision from a model id.
 
     `stair-mini-2` becomes `stair-mini`, `run-0c61e1f0a2b3` and `run-pad-0c61e1f0a2b3` become `run`, `mine@2` becomes `mine`.
@@ -283,10 +287,10 @@ def _without_revision(model_id: str) -> str:
     return _REVISION.sub("", model_id)
 
 
-def _sortable(mapping: Mapping[str, Any]) -> bool:
+def _is_sortable(mapping: Mapping[str, Any]) -> bool:
     fields = mapping.get("properties", {})
     return all(fields.get(name, {}).get("type", "keyword") == "keyword" for name in ("uri", "sha256"))
 
 
-def _in_words_of(becomes: Mapping[str, str], spelling: Spelling) -> Spelling:
+def _replace_tokens(becomes: Mapping[str, str], spelling: TokenGroup) -> TokenGroup:
     return tuple(dict.fromkeys(becomes.get(feature, feature) for feature in spelling))

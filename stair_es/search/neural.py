@@ -12,31 +12,31 @@ from typing import Any
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.config import MAX_CLAUSES, MAX_HITS
 from stair_es.errors import QueryError
-from stair_es.search.fit import SparseQuery, fit, made
+from stair_es.search.fit import SparseQuery, finish_sparse_query, fit_to_limits
 from stair_es.search.queries import TOKENS_FIELD
 from stair_es.types import SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
-MAX_TOKEN_WEIGHT = 64.0
+MAX_QUERY_TOKEN_WEIGHT = 64.0
 """Lucene's limit for the weight of a linear feature query, which the plugin passes on unchanged."""
-SEARCH_CEILING = 16.0
+QUANTIZATION_CEILING = 16.0
 """`quantization_ceiling_search` of the mapping, and its default: the plugin clamps heavier query weights to it."""
-CANDIDATES_PER_HIT = 4
+SEISMIC_CANDIDATES_PER_HIT = 4
 """Number of candidates of SEISMIC per requested hit; exact scores select among them."""
-MIN_CANDIDATES = 50
+MIN_SEISMIC_CANDIDATES = 50
 """Minimum number of candidates."""
-FINDING_TOKENS = 16
+SEISMIC_TOP_N = 16
 """Number of the heaviest query tokens whose postings SEISMIC opens; all tokens count in its scores."""
-HEAP_FACTOR = 1.2
+SEISMIC_HEAP_FACTOR = 1.2
 """SEISMIC skips a cluster of documents whose summary scores below the tenth best so far, divided by this.
 
 The plugin compares with the tenth, whatever `k`; a larger number skips less.
 """
-_LEAST = 2.0**-120
+_MIN_SCALED_WEIGHT = 2.0**-120
 """Below this, float32 loses digits; tokens that scaling brings below it are reported as truncated."""
 
 
-def neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
     """Build the dot product as `neural_sparse` on a `rank_features` field (OpenSearch 2.14 with the plugin neural-search).
 
     The engine rejects weights above 64: all weights are then divided by a power of two, which `boost` multiplies back.
@@ -49,14 +49,16 @@ def neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_
     Raises:
         QueryError: As for `build_rank_features_query`.
     """
-    kept = fit(vector, max_clauses)
-    scale = max(1.0, _power(kept[0][1] / MAX_TOKEN_WEIGHT))
-    kept = _scalable(kept, scale)
-    tokens = {escape(word): boost / scale for word, boost in kept}
-    return made({"neural_sparse": {field: {"query_tokens": tokens, **_boost(scale)}}}, kept, vector, scale=scale)
+    kept = fit_to_limits(vector, max_clauses)
+    scale = max(1.0, _round_to_power_of_two(kept[0][1] / MAX_QUERY_TOKEN_WEIGHT))
+    kept = _drop_vanishing(kept, scale)
+    tokens = {escape_feature(word): boost / scale for word, boost in kept}
+    return finish_sparse_query(
+        {"neural_sparse": {field: {"query_tokens": tokens, **_build_boost(scale)}}}, kept, vector, scale=scale
+    )
 
 
-def seismic_query(
+def build_seismic_query(
     vector: SparseVector,
     *,
     field: str = IDS_FIELD,
@@ -83,21 +85,21 @@ def seismic_query(
     """
     if k < 1:
         raise QueryError(f"k must be at least 1, got {k}")
-    kept = fit(vector, max_clauses)
-    scale = _power(kept[0][1] / SEARCH_CEILING)
-    kept = _scalable(kept, scale)
-    tokens = {str(number): boost / scale for number, (_, boost) in zip(_ids_of(kept, token_ids), kept, strict=True)}
-    parameters = {"k": count_candidates(k), "top_n": min(FINDING_TOKENS, len(tokens)), "heap_factor": HEAP_FACTOR}
-    inner = {"query_tokens": tokens, "method_parameters": parameters, **_boost(scale)}
-    return made({"neural_sparse": {field: inner}}, kept, vector, scale=scale)
+    kept = fit_to_limits(vector, max_clauses)
+    scale = _round_to_power_of_two(kept[0][1] / QUANTIZATION_CEILING)
+    kept = _drop_vanishing(kept, scale)
+    tokens = {str(number): boost / scale for number, (_, boost) in zip(_resolve_ids(kept, token_ids), kept, strict=True)}
+    parameters = {"k": count_candidates(k), "top_n": min(SEISMIC_TOP_N, len(tokens)), "heap_factor": SEISMIC_HEAP_FACTOR}
+    inner = {"query_tokens": tokens, "method_parameters": parameters, **_build_boost(scale)}
+    return finish_sparse_query({"neural_sparse": {field: inner}}, kept, vector, scale=scale)
 
 
 def count_candidates(k: int) -> int:
     """Return the number of candidates for `k` hits, at most as many as an engine rescores."""
-    return min(max(CANDIDATES_PER_HIT * k, MIN_CANDIDATES), MAX_HITS)
+    return min(max(SEISMIC_CANDIDATES_PER_HIT * k, MIN_SEISMIC_CANDIDATES), MAX_HITS)
 
 
-def _ids_of(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> list[int]:
+def _resolve_ids(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> list[int]:
     if token_ids is None:
         raise QueryError(
             "the query type seismic requires the token ids of the index", "Pass token_ids, or search with a `Searcher`."
@@ -112,15 +114,15 @@ def _ids_of(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> list[i
     return [token_ids.ids[token] for token, _ in kept]
 
 
-def _power(ratio: float) -> float:
+def _round_to_power_of_two(ratio: float) -> float:
     """Return the least power of two >= `ratio`: dividing by it changes no digit of a weight."""
     mantissa, exponent = math.frexp(ratio)
     return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
 
 
-def _scalable(kept: list[tuple[str, float]], scale: float) -> list[tuple[str, float]]:
-    return [(word, boost) for word, boost in kept if boost / scale >= _LEAST]
+def _drop_vanishing(kept: list[tuple[str, float]], scale: float) -> list[tuple[str, float]]:
+    return [(word, boost) for word, boost in kept if boost / scale >= _MIN_SCALED_WEIGHT]
 
 
-def _boost(scale: float) -> dict[str, Any]:
+def _build_boost(scale: float) -> dict[str, Any]:
     return {} if scale == 1 else {"boost": scale}

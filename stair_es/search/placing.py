@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stair_es.errors import QueryError
-from stair_es.search.body import kept
-from stair_es.search.hits import Reason, only, why
-from stair_es.search.prune import How, pruned
-from stair_es.search.question import Question
+from stair_es.search.body import quantize_weight
+from stair_es.search.hits import TokenContribution, build_document_filter, explain_score
+from stair_es.search.prune import SearchOptions, prune_vector
+from stair_es.search.question import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.vocab import unescape
+from stair_es.vocab import unescape_feature
 
 if TYPE_CHECKING:
     from stair_es.search.hits import Hit
-    from stair_es.search.question import Spelling
+    from stair_es.search.question import TokenGroup
     from stair_es.search.searcher import Searcher
 
-_NAMED = 8
+_MAX_LISTED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearMiss:
+class RankExplanation:
     """The explanation of the rank of one document for one query."""
 
     id: str
@@ -37,7 +37,7 @@ class NearMiss:
     """1 + the number of documents with a higher score."""
     wanted: float | None
     """The score of the last requested hit; None if there are fewer hits."""
-    why: tuple[Reason, ...]
+    why: tuple[TokenContribution, ...]
     """The matching tokens."""
     lacking: SparseVector
     """The tokens of the query that the document lacks."""
@@ -47,49 +47,53 @@ class NearMiss:
     """The conditions that the document fails, as text."""
 
 
-def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int = 10, how: How | None = None) -> NearMiss:
+def explain_rank(
+    searcher: Searcher, query: SearchQuery, reference: str, *, k: int = 10, options: SearchOptions | None = None
+) -> RankExplanation:
     """Explain the rank of a document, or why it is not found.
 
     Args:
         searcher: The searcher of the index.
-        question: The search query.
+        query: The search query.
         reference: The `_id` or URI of the document.
         k: Number of hits among which the document is expected.
-        how: The search options.
+        options: The search options.
 
     Raises:
         QueryError: If there is no such document, if ranks are fused, or as for `Searcher.search`.
         ClusterError: As for `Searcher.search`.
     """
-    how = how or How()
-    if how.fusion == "rrf":
+    options = options or SearchOptions()
+    if options.fusion == "rrf":
         raise QueryError("explain does not support --hybrid rrf", "Use --hybrid sum, or omit the caption.")
-    pruned_vector = pruned(question.vector, how.mass)
-    how = replace(how, mass=None)
-    exact = replace(how, approximate=False, shape=None if how.shape == "seismic" else how.shape)
-    question = searcher.asked_of(replace(question, vector=pruned_vector.kept))
-    found = searcher.document(reference)
+    pruned_vector = prune_vector(query.vector, options.weight_mass)
+    options = replace(options, weight_mass=None)
+    exact = replace(options, approximate=False, query_type=None if options.query_type == "seismic" else options.query_type)
+    query = searcher.apply_policy(replace(query, vector=pruned_vector.kept))
+    found = searcher.find_document(reference)
     if found is None:
         raise QueryError(f"the index has no document with the id or URI {reference!r}", "`stair-es search --json` prints both.")
     tokens = found.source.get("tokens") or {}
-    hits = searcher.search(replace(question, filters=[*question.filters, only(found)], min_score=None), 1, how=exact).hits
-    result = searcher.search(question, k, how=how)
+    hits = searcher.search(
+        replace(query, filters=[*query.filters, build_document_filter(found)], min_score=None), 1, options=exact
+    ).hits
+    result = searcher.search(query, k, options=options)
     best = result.hits
     score = hits[0].score if hits else None
-    failing = failing_words(question, tokens)
-    for clause in question.filters:
-        if not searcher.matches(found, clause):
+    failing = list_failed_tokens(query, tokens)
+    for clause in query.filters:
+        if not searcher.is_match(found, clause):
             failing.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
-    if score is not None and question.min_score is not None and score < np.float32(question.min_score):
-        failing.append(f"its score {score:.5g} is below the minimum score {question.min_score:g}")
+    if score is not None and query.min_score is not None and score < np.float32(query.min_score):
+        failing.append(f"its score {score:.5g} is below the minimum score {query.min_score:g}")
         score = None
-    common, lacking, beside = parts(question, tokens)
+    common, lacking, beside = compare_tokens(query, tokens)
     if score is None and not failing:
-        failing.append(_unfound(bool(common), why(pruned_vector.dropped, tokens)))
-    rank = None if score is None else 1 + searcher.count(replace(question, min_score=_above(score)), how=exact)
-    if result.shape == "seismic" and score is not None and _is_missed(found, score, best, k):
+        failing.append(_explain_no_match(bool(common), explain_score(pruned_vector.dropped, tokens)))
+    rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=exact)
+    if result.query_type == "seismic" and score is not None and _is_missed(found, score, best, k):
         failing.append("SEISMIC, which is approximate, doesn't find it; --shape rank_features does")
-    return NearMiss(
+    return RankExplanation(
         id=found.id,
         uri=found.uri,
         score=score,
@@ -102,25 +106,25 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
     )
 
 
-def explain_required(searcher: Searcher, question: Question, how: How) -> str:
+def explain_no_hits(searcher: Searcher, query: SearchQuery, options: SearchOptions) -> str:
     """Explain an empty result by the required words; empty if they are not the reason.
 
     Args:
         searcher: The searcher of the index.
-        question: The search query.
-        how: The search options.
+        query: The search query.
+        options: The search options.
 
     Raises:
         ClusterError: As for `Searcher.search`.
     """
-    bare = replace(question, excluded=(), filters=(), min_score=None)
-    if not question.required or searcher.count(bare, how=how):
+    bare = replace(query, excluded=(), filters=(), min_score=None)
+    if not query.required or searcher.count(bare, options=options):
         return ""
-    counts = {spelling: searcher.count(replace(bare, required=[spelling]), how=how) for spelling in question.required}
-    missing = [_typed(spelling) for spelling, count in counts.items() if not count]
+    counts = {spelling: searcher.count(replace(bare, required=[spelling]), options=options) for spelling in query.required}
+    missing = [_format_required(spelling) for spelling, count in counts.items() if not count]
     if missing:
         return f"no image has {' or '.join(missing)}"
-    return "no image has all of " + ", ".join(f"{_typed(spelling)} ({count:,})" for spelling, count in counts.items())
+    return "no image has all of " + ", ".join(f"{_format_required(spelling)} ({count:,})" for spelling, count in counts.items())
 
 
 def _is_missed(found: Hit, score: float, best: Sequence[Hit], k: int) -> bool:
@@ -128,58 +132,63 @@ def _is_missed(found: Hit, score: float, best: Sequence[Hit], k: int) -> bool:
     return (len(best) < k or score > best[-1].score) and found.id not in {hit.id for hit in best}
 
 
-def _unfound(common: bool, dropped: Sequence[Reason]) -> str:
+def _explain_no_match(common: bool, dropped: Sequence[TokenContribution]) -> str:
     """Explain why a document that fails no condition is not found."""
     if common:
         return "its matching tokens were not used to find documents: two-phase, `impacts` or the clause limit leave some out"
     if dropped:
-        words = ", ".join(reason.feature for reason in dropped[:_NAMED])
+        words = ", ".join(reason.feature for reason in dropped[:_MAX_LISTED])
         return f"it has none of the tokens that were sent, only tokens that pruning left out: {words}"
     return "it has no token of the query"
 
 
-def _above(score: float) -> float:
+def _get_next_float32(score: float) -> float:
     """Return the next float32, the type that the engine compares."""
     return float(np.nextafter(np.float32(score), np.float32(np.inf)))
 
 
-def parts(question: Question, tokens: Mapping[str, float]) -> tuple[tuple[Reason, ...], SparseVector, SparseVector]:
+def compare_tokens(
+    query: SearchQuery, tokens: Mapping[str, float]
+) -> tuple[tuple[TokenContribution, ...], SparseVector, SparseVector]:
     """Compare a query with the stored `tokens` of a document.
 
     Returns:
         The matching tokens, the tokens that the document lacks, and the tokens that the query lacks.
     """
-    has = SparseVector.from_pairs((unescape(feature), float(weight)) for feature, weight in tokens.items())
-    wanted = question.vector
-    lacking = SparseVector.from_pairs(pair for pair in wanted if pair[0] not in set(has.features))
-    beside = SparseVector.from_pairs(pair for pair in has if pair[0] not in set(wanted.features))
-    return why(wanted, tokens), lacking, beside
+    has = SparseVector.from_pairs((unescape_feature(feature), float(weight)) for feature, weight in tokens.items())
+    wanted = query.vector
+    lacking = SparseVector.from_pairs(pair for pair in wanted if pair[0] not in set(has.tokens))
+    beside = SparseVector.from_pairs(pair for pair in has if pair[0] not in set(wanted.tokens))
+    return explain_score(wanted, tokens), lacking, beside
 
 
-def failing_words(question: Question, tokens: Mapping[str, float]) -> list[str]:
+def list_failed_tokens(query: SearchQuery, tokens: Mapping[str, float]) -> list[str]:
     """List the required tokens that a document lacks, and the excluded tokens that it has."""
-    weights = {unescape(feature): float(weight) for feature, weight in tokens.items()}
-    threshold = question.least
+    weights = {unescape_feature(feature): float(weight) for feature, weight in tokens.items()}
+    threshold = query.min_weight
     at_least = f" of {threshold:g} or more" if threshold else ""
 
-    def has(spelling: Sequence[str]) -> bool:
-        return all(feature in weights and kept(weights[feature]) >= kept(threshold) for feature in spelling)
+    def has_tokens(spelling: Sequence[str]) -> bool:
+        return all(feature in weights and quantize_weight(weights[feature]) >= quantize_weight(threshold) for feature in spelling)
 
-    missing = [word for word in question.required if not has(word)]
-    present = [word for word in question.excluded if has(word)]
+    missing = [word for word in query.required if not has_tokens(word)]
+    present = [word for word in query.excluded if has_tokens(word)]
     return [
-        *(f"it lacks the required word {_name(word)}{at_least} (weight {_weight(word, weights):g})" for word in missing),
-        *(f"it has the excluded word {_name(word)} (weight {_weight(word, weights):g})" for word in present),
+        *(
+            f"it lacks the required word {_join_pieces(word)}{at_least} (weight {_get_lowest_weight(word, weights):g})"
+            for word in missing
+        ),
+        *(f"it has the excluded word {_join_pieces(word)} (weight {_get_lowest_weight(word, weights):g})" for word in present),
     ]
 
 
-def _name(spelling: Sequence[str]) -> str:
+def _join_pieces(spelling: Sequence[str]) -> str:
     return "".join(piece.removeprefix("##") for piece in spelling)
 
 
-def _weight(spelling: Sequence[str], weights: Mapping[str, Any]) -> float:
+def _get_lowest_weight(spelling: Sequence[str], weights: Mapping[str, Any]) -> float:
     return min((float(weights.get(feature, 0.0)) for feature in spelling), default=0.0)
 
 
-def _typed(spelling: Spelling) -> str:
+def _format_required(spelling: TokenGroup) -> str:
     return "+" + "".join(feature.removeprefix("##") for feature in spelling)

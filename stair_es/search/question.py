@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_es.errors import QueryError
-from stair_es.search.clauses import check_characters, check_filters, clauses_in, terms_in
+from stair_es.search.clauses import check_filters, check_unicode, count_clauses, count_terms
 from stair_es.search.fit import MAX_WEIGHT
 from stair_es.types import SparseVector
 
-NOTHING = SparseVector((), ())
+EMPTY_VECTOR = SparseVector((), ())
 
-Spelling = tuple[str, ...]
+TokenGroup = tuple[str, ...]
 """The tokens of one word: several if the vocabulary only has pieces of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class SearchQuery:
     """A search query, independent of the cluster.
 
     The score of a document is the dot product with `vector`, plus its BM25 score times `caption_weight` if there is a `caption`.
     Everything else only restricts which documents match.
     """
 
-    vector: SparseVector = NOTHING
-    required: Sequence[Spelling] = ()
+    vector: SparseVector = EMPTY_VECTOR
+    required: Sequence[TokenGroup] = ()
     """Words that a document must have: all tokens of each."""
-    excluded: Sequence[Spelling] = ()
+    excluded: Sequence[TokenGroup] = ()
     """Words that a document must not have: a document with all tokens of one is excluded."""
-    least: float = 0.0
+    min_weight: float = 0.0
     """Minimum weight for a token to count as present, for `required` and `excluded`; 0 for any weight."""
     filters: Sequence[Mapping[str, Any]] = ()
     """Query clauses that a document must match, without effect on its score."""
@@ -50,7 +50,7 @@ class Question:
         """
         if not len(self.vector) and not self.caption.strip():
             raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
-        for name, value in (("least", self.least), ("caption_weight", self.caption_weight), ("min_score", self.min_score)):
+        for name, value in (("least", self.min_weight), ("caption_weight", self.caption_weight), ("min_score", self.min_score)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise QueryError(f"{name} must be a finite number >= 0, got {value:g}")
         for spelling in (*self.required, *self.excluded):
@@ -64,15 +64,15 @@ class Question:
         check_filters(self.filters)
 
     @property
-    def clauses_beside_the_vector(self) -> int:
+    def other_clause_count(self) -> int:
         """Estimated number of clauses for everything except the vector."""
         words = sum(len(spelling) for spelling in (*self.required, *self.excluded))
-        return words + terms_in(self.caption) + sum(clauses_in(clause) for clause in self.filters)
+        return words + count_terms(self.caption) + sum(count_clauses(clause) for clause in self.filters)
 
     def _check_caption(self) -> None:
         if self.caption_weight > MAX_WEIGHT:
             raise QueryError(f"the caption weight {self.caption_weight:g} is too large for an engine", "Use a smaller one.")
         if not self.caption_field.strip():
             raise QueryError("the name of the caption field is empty")
-        check_characters(self.caption)
-        check_characters(self.caption_field)
+        check_unicode(self.caption)
+        check_unicode(self.caption_field)

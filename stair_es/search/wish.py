@@ -17,7 +17,7 @@ _BOOSTED = re.compile(r"(?P<word>.*[^\W_].*)\^(?P<boost>[^^]*)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ParsedQuery:
     """A parsed query string."""
 
     text: str
@@ -28,7 +28,7 @@ class Wish:
     """Word -> factor of its weight in the query; 0 removes it."""
 
 
-def parse(typed: str) -> Wish:
+def parse_query(typed: str) -> ParsedQuery:
     """Parse a query string.
 
     `+word` is required, `-word` is excluded, `word^2` doubles the weight, `word^0` removes the word; everything else is text.
@@ -45,17 +45,17 @@ def parse(typed: str) -> Wish:
             word = boosted["word"]
             if sign == "-":
                 raise QueryError(f"{part!r} both excludes and boosts a word", f"Write -{word} or {word}^{boosted['boost']}.")
-            boosts[word] = _boost(boosted["boost"], part)
+            boosts[word] = _parse_boost(boosted["boost"], part)
         if sign == "-":
             excluded.append(word)
             continue
         if sign == "+":
             required.append(word)
         text.append(word)
-    return Wish(text=" ".join(text), required=tuple(required), excluded=tuple(excluded), boosts=boosts)
+    return ParsedQuery(text=" ".join(text), required=tuple(required), excluded=tuple(excluded), boosts=boosts)
 
 
-def factor_of(text: str) -> float | None:
+def parse_factor(text: str) -> float | None:
     """Parse a boost: a finite number >= 0; None for anything else."""
     try:
         value = float(text)
@@ -64,8 +64,8 @@ def factor_of(text: str) -> float | None:
     return value if math.isfinite(value) and value >= 0 else None
 
 
-def _boost(text: str, part: str) -> float:
-    value = factor_of(text)
+def _parse_boost(text: str, part: str) -> float:
+    value = parse_factor(text)
     if value is None:
         raise QueryError(f"{part!r}: {text!r} is not a boost", "Write a number >= 0: dog^2, dog^0.5; 0 removes the word.")
     return value

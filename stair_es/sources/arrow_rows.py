@@ -7,24 +7,24 @@ from itertools import accumulate
 from typing import Any, BinaryIO, TypeAlias
 
 from stair_es.errors import ReadError
-from stair_es.extras import need
-from stair_es.sources.limits import DICTIONARY_BYTES, PARQUET_BATCH_BYTES, PARQUET_BATCH_ROWS
+from stair_es.extras import import_optional
+from stair_es.sources.limits import MAX_DICTIONARY_BYTES, PARQUET_BATCH_BYTES, PARQUET_BATCH_ROWS
 
-Row: TypeAlias = "dict[str, Any] | str"
+ParquetRow: TypeAlias = "dict[str, Any] | str"
 """Column -> value, or the reason why the row is rejected."""
 _VALUE_BYTES = 64
 _DICTIONARY_PAGE = 2
 
 
-def reopened(whole: Any, file: BinaryIO) -> Any:  # noqa: ANN401
+def reopen_with_dictionaries(whole: Any, file: BinaryIO) -> Any:  # noqa: ANN401
     """Reopen the `ParquetFile` with nested texts as dictionaries: a row may hold a long text a million times."""
     leaves = (whole.schema.column(number) for number in range(whole.metadata.num_columns))
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and _is_nested(leaf)]
-    parquet = need("pyarrow.parquet", "tables")
+    parquet = import_optional("pyarrow.parquet", "tables")
     return parquet.ParquetFile(file, metadata=whole.metadata, read_dictionary=texts, pre_buffer=False)
 
 
-def rows_of(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -> Iterator[Row]:  # noqa: ANN401  has no types
+def read_row_group(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -> Iterator[ParquetRow]:  # noqa: ANN401  has no types
     """Yield the rows of a row group, with some of its columns.
 
     Args:
@@ -39,17 +39,17 @@ def rows_of(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -
     if not limits:
         yield from ({} for _ in range(whole.metadata.row_group(group).num_rows))
         return
-    size = _rows_at_a_time(whole, check_dictionaries(whole, file, group, limits), group)
+    size = _choose_batch_rows(whole, check_dictionary_sizes(whole, file, group, limits), group)
     for batch in whole.iter_batches(batch_size=size, row_groups=[group], columns=list(limits), use_threads=False):
-        columns = {name: batch.column(place) for name, place in find_places(batch.schema.names).items()}
-        for values in zip(*(_values(column, limits[name]) for name, column in columns.items()), strict=True):
+        columns = {name: batch.column(place) for name, place in find_column_positions(batch.schema.names).items()}
+        for values in zip(*(_read_values(column, limits[name]) for name, column in columns.items()), strict=True):
             row = dict(zip(columns, values, strict=True))
             wrong = next((f"column {name!r}: {value}" for name, value in row.items() if isinstance(value, ReadError)), None)
             yield wrong or row
         del batch, columns  # before the next one is made
 
 
-def find_places(names: list[str]) -> dict[str, int]:
+def find_column_positions(names: list[str]) -> dict[str, int]:
     """Return the position of each column name; for duplicate names that of the first."""
     places: dict[str, int] = {}
     for place, name in enumerate(names):
@@ -57,7 +57,7 @@ def find_places(names: list[str]) -> dict[str, int]:
     return places
 
 
-def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401
+def check_dictionary_sizes(whole: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401
     """Check the dictionary sizes of some columns of a row group.
 
     Args:
@@ -77,15 +77,15 @@ def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[s
         column = meta.column(number)
         path = column.path_in_schema
         if not wanted.isdisjoint(accumulate(path.split("."), "{}.{}".format)):
-            found[number] = _dictionary_bytes(file, column)
-            if found[number] > DICTIONARY_BYTES:
+            found[number] = _read_dictionary_size(file, column)
+            if found[number] > MAX_DICTIONARY_BYTES:
                 raise ReadError(
-                    f"the dictionary of column {path!r} has {found[number]:,} bytes, the limit is {DICTIONARY_BYTES:,}"
+                    f"the dictionary of column {path!r} has {found[number]:,} bytes, the limit is {MAX_DICTIONARY_BYTES:,}"
                 )
     return found
 
 
-def _rows_at_a_time(whole: Any, dictionaries: Mapping[int, int], group: int) -> int:  # noqa: ANN401
+def _choose_batch_rows(whole: Any, dictionaries: Mapping[int, int], group: int) -> int:  # noqa: ANN401
     """Return how many rows may be unpacked at once if each value is as long as its column's dictionary."""
     meta, row_bytes = whole.metadata.row_group(group), 0.0
     for number, dictionary_bytes in dictionaries.items():
@@ -99,19 +99,19 @@ def _is_nested(leaf: Any) -> bool:  # noqa: ANN401
     return bool(leaf.path != leaf.name)
 
 
-def _dictionary_bytes(file: BinaryIO, column: Any) -> int:  # noqa: ANN401
+def _read_dictionary_size(file: BinaryIO, column: Any) -> int:  # noqa: ANN401
     """Return the unpacked size of a column chunk's dictionary. Only its page header has it, not the file's footer."""
     start = min(column.dictionary_page_offset or column.data_page_offset, column.data_page_offset)
     file.seek(start)
     head = iter(file.read(16))
     try:
-        kind, size = _int(head), _int(head)
+        kind, size = _read_varint(head), _read_varint(head)
     except StopIteration:
         return 0
     return size if kind == _DICTIONARY_PAGE else 0
 
 
-def _int(head: Iterator[int]) -> int:
+def _read_varint(head: Iterator[int]) -> int:
     """Return the next field of a struct of integers in Thrift's compact protocol: a byte for the field, then a zigzag varint."""
     next(head)
     number = shift = 0
@@ -123,45 +123,49 @@ def _int(head: Iterator[int]) -> int:
             return number >> 1
 
 
-def _values(column: Any, most_bytes: int) -> Iterator[Any]:  # noqa: ANN401
+def _read_values(column: Any, most_bytes: int) -> Iterator[Any]:  # noqa: ANN401
     """Yield the values of a column, with a `ReadError` in place of each that takes more than `most_bytes`."""
-    if _weigh(column) <= most_bytes:
+    if _estimate_bytes(column) <= most_bytes:
         yield from column.to_pylist()
         return
     for number, scalar in enumerate(column):
-        weight = _weigh_entry(scalar) if isinstance(scalar, _arrow().DictionaryScalar) else _weigh(column.slice(number, 1))
+        weight = (
+            _estimate_entry_bytes(scalar)
+            if isinstance(scalar, _import_arrow().DictionaryScalar)
+            else _estimate_bytes(column.slice(number, 1))
+        )
         yield scalar.as_py() if weight <= most_bytes else ReadError(f"{weight:,} bytes, the limit is {most_bytes:,}")
 
 
-def _weigh(array: Any) -> int:  # noqa: ANN401
+def _estimate_bytes(array: Any) -> int:  # noqa: ANN401
     """Return an upper estimate of the bytes that the values of an Arrow array take as Python objects."""
-    kind, types = array.type, _arrow().types
+    kind, types = array.type, _import_arrow().types
     weight = len(array) * _VALUE_BYTES
     if types.is_dictionary(kind):
-        compute = need("pyarrow.compute", "tables")
+        compute = import_optional("pyarrow.compute", "tables")
         lengths = compute.binary_length(array.dictionary) if _is_text(array.dictionary) else None
         return weight + (compute.sum(lengths.take(array.indices)).as_py() or 0) if lengths else weight
     if types.is_struct(kind):
-        return weight + sum(map(_weigh, array.flatten()))
+        return weight + sum(map(_estimate_bytes, array.flatten()))
     if types.is_fixed_size_list(kind):
-        return weight + _weigh(array.flatten())
+        return weight + _estimate_bytes(array.flatten())
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
         first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
         children = [array.keys, array.items] if types.is_map(kind) else [array.values]
-        return weight + sum(_weigh(child.slice(first, last - first)) for child in children)
+        return weight + sum(_estimate_bytes(child.slice(first, last - first)) for child in children)
     return weight + int(array.nbytes)
 
 
 def _is_text(array: Any) -> bool:  # noqa: ANN401
-    types, kind = _arrow().types, array.type
+    types, kind = _import_arrow().types, array.type
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _weigh_entry(scalar: Any) -> int:  # noqa: ANN401
+def _estimate_entry_bytes(scalar: Any) -> int:  # noqa: ANN401
     entry = scalar.value
-    buffer = entry.as_buffer() if isinstance(entry, _arrow().BinaryScalar) else None
+    buffer = entry.as_buffer() if isinstance(entry, _import_arrow().BinaryScalar) else None
     return _VALUE_BYTES + (buffer.size if buffer else 0)
 
 
-def _arrow() -> Any:  # noqa: ANN401
-    return need("pyarrow", "tables")
+def _import_arrow() -> Any:  # noqa: ANN401
+    return import_optional("pyarrow", "tables")

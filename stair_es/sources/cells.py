@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ReadError
-from stair_es.extras import need
-from stair_es.sources.arrow_rows import check_dictionaries
-from stair_es.sources.files import Found
-from stair_es.sources.item import Read, Reading
-from stair_es.sources.limits import CELL_BYTES, within
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.opened import raw
-from stair_es.sources.paths import base_of
-from stair_es.sources.references import refer
-from stair_es.sources.remote import reading as plainly
+from stair_es.extras import import_optional
+from stair_es.sources.arrow_rows import check_dictionary_sizes
+from stair_es.sources.files import ListedFile
+from stair_es.sources.item import ReadLimits, ReadResult
+from stair_es.sources.limits import CELL_CACHE_BYTES, check_size
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.object_places import ObjectLocator
+from stair_es.sources.opened import open_raw
+from stair_es.sources.paths import get_base_uri
+from stair_es.sources.references import resolve_image_reference
+from stair_es.sources.remote import translate_store_errors as plainly
 
 if TYPE_CHECKING:
     from stair_es.types import Json
@@ -32,7 +32,7 @@ _CURSORS = 2
 
 
 @dataclass(frozen=True)
-class CellOf:
+class ParquetCellLocator:
     """A cell with bytes, or with the struct `{"bytes", "path"}` of Hugging Face datasets."""
 
     uri: str
@@ -45,16 +45,16 @@ class CellOf:
     """Version of the table when it was listed."""
     secret_url: str | None = field(default=None, repr=False)
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         """Return the cell's bytes, or those of the file that it names."""
         with plainly():
-            value = _value_of(self)
+            value = _read_cell(self)
         if isinstance(value, bytes):
-            within(len(value), reading.max_bytes)
-        referred = refer(value, base_of(self.uri))
+            check_size(len(value), reading.max_bytes)
+        referred = resolve_image_reference(value, get_base_uri(self.uri))
         if isinstance(referred, str):
             raise ReadError(referred)
-        return referred.place.read(reading, known if referred.uri else None)
+        return referred.locator.read(reading, known if referred.uri else None)
 
     def to_json(self) -> dict[str, Json] | None:
         """Return JSON for `restore_locator`."""
@@ -62,14 +62,14 @@ class CellOf:
         return {**whole, "column": self.column, "version": self.version}
 
 
-class _GoneBy(Exception):
+class _RowPassedError(Exception):
     """The cursor is past the row and no longer has its value."""
 
 
-class _Cursor:
+class _ColumnCursor:
     """Reads a column of a row group forward, row by row: a whole column, or even a few rows, may be gigabytes."""
 
-    def __init__(self, cell: CellOf) -> None:
+    def __init__(self, cell: ParquetCellLocator) -> None:
         self._cell = cell
         self._lock = threading.Lock()
         self._values = OrderedDict[int, Any]()
@@ -78,7 +78,7 @@ class _Cursor:
         self._batches: Iterator[Any] | None = None
         self._next = self._rows = 0
 
-    def at(self, row: int, *, rewind: bool) -> Any:  # noqa: ANN401  bytes or a struct
+    def read_row(self, row: int, *, rewind: bool) -> Any:  # noqa: ANN401  bytes or a struct
         """Return the value of a row.
 
         Raises:
@@ -89,9 +89,9 @@ class _Cursor:
             if row in self._values:
                 return self._values[row]
             if row < self._next and not rewind:
-                raise _GoneBy
+                raise _RowPassedError
             if self._batches is None or row < self._next:
-                self._batches = self._rewound()
+                self._batches = self._rewind()
             value = None
             while self._next <= row:
                 batch = next(self._batches, None)
@@ -99,27 +99,27 @@ class _Cursor:
                     raise ReadError("the table has fewer rows than when it was listed")
                 if self._next + _ROWS > row:
                     value = batch.column(0)[0].as_py()
-                    self._keep(self._next, value)
+                    self._cache_value(self._next, value)
                 self._next += 1
             if self._next == self._rows:
                 self._close_file()  # the cached values serve threads that are slightly behind
             return value
 
-    def _keep(self, row: int, value: Any) -> None:  # noqa: ANN401
+    def _cache_value(self, row: int, value: Any) -> None:  # noqa: ANN401
         self._values[row] = value
-        self._bytes += _size(value)
-        while self._bytes > CELL_BYTES or len(self._values) > _ROWS:
-            self._bytes -= _size(self._values.popitem(last=False)[1])
+        self._bytes += _count_bytes(value)
+        while self._bytes > CELL_CACHE_BYTES or len(self._values) > _ROWS:
+            self._bytes -= _count_bytes(self._values.popitem(last=False)[1])
 
-    def _rewound(self) -> Iterator[Any]:
+    def _rewind(self) -> Iterator[Any]:
         self.close()
         cell = self._cell
         local = cell.uri.startswith("file://")
-        place = FileAt(cell.uri) if local else ObjectAt(cell.uri, None, cell.secret_url)
-        file = self._open.enter_context(raw(Found(cell.uri, place)))
-        whole = need("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
+        place = FileLocator(cell.uri) if local else ObjectLocator(cell.uri, None, cell.secret_url)
+        file = self._open.enter_context(open_raw(ListedFile(cell.uri, place)))
+        whole = import_optional("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
         self._rows = whole.metadata.row_group(cell.group).num_rows
-        check_dictionaries(whole, file, cell.group, [cell.column])
+        check_dictionary_sizes(whole, file, cell.group, [cell.column])
         return iter(whole.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))
 
     def close(self) -> None:
@@ -133,27 +133,27 @@ class _Cursor:
         self._open.close()
 
 
-def _size(value: Any) -> int:  # noqa: ANN401
+def _count_bytes(value: Any) -> int:  # noqa: ANN401
     return len((value.get("bytes") if isinstance(value, dict) else value) or b"")
 
 
-_cursors: OrderedDict[tuple[object, ...], _Cursor] = OrderedDict()
+_cursors: OrderedDict[tuple[object, ...], _ColumnCursor] = OrderedDict()
 _guard = threading.Lock()
 
 
-def _value_of(cell: CellOf) -> Any:  # noqa: ANN401
+def _read_cell(cell: ParquetCellLocator) -> Any:  # noqa: ANN401
     """Read a cell with the cursor shared by all threads, or with the thread's own cursor if that one is past the row."""
     try:
-        return _cursor(cell, None).at(cell.row, rewind=False)
-    except _GoneBy:
-        return _cursor(cell, threading.get_ident()).at(cell.row, rewind=True)
+        return _get_cursor(cell, None).read_row(cell.row, rewind=False)
+    except _RowPassedError:
+        return _get_cursor(cell, threading.get_ident()).read_row(cell.row, rewind=True)
 
 
-def _cursor(cell: CellOf, thread: int | None) -> _Cursor:
+def _get_cursor(cell: ParquetCellLocator, thread: int | None) -> _ColumnCursor:
     """Return the process's cursor for the cell's column; only the most recent ones are kept."""
     key = (cell.uri, cell.group, cell.column, cell.version, thread)
     with _guard:
-        found = _cursors.pop(key, None) or _Cursor(cell)
+        found = _cursors.pop(key, None) or _ColumnCursor(cell)
         _cursors[key] = found
         while len(_cursors) > _CURSORS:
             _cursors.popitem(last=False)  # closed when the last thread that uses it drops it

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = NDArray[np.float32]
 
-COLOURS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "beige")
+COLOUR_NAMES = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "beige")
 """All names."""
 
 MIN_SHARE = 0.1
@@ -119,23 +119,23 @@ def measure_colours(picture: PilImage) -> dict[str, float]:
     Args:
         picture: RGB or RGBA, as for `name_colours`.
     """
-    levels_NC = _shrink(picture)
+    levels_NC = _resize_pixels(picture)
     seen_N: Numbers = np.ones(len(levels_NC), np.float32)
     if levels_NC.shape[1] == 4:
         seen_N = levels_NC[:, 3].astype(np.float32) / np.float32(255)
     red, green, blue = (levels_NC[:, :3].astype(np.intp) // (256 // _LEVELS)).T
     cells_N = (red * _LEVELS + green) * _LEVELS + blue
-    names_P, oklab_P3 = _tables()
+    names_P, oklab_P3 = _build_tables()
     names_N, oklab_N3 = names_P[cells_N], oklab_P3[cells_N]
     differs_N = _measure_differences(oklab_N3, seen_N)
     vivid_N = np.minimum(np.hypot(oklab_N3[:, 1], oklab_N3[:, 2]) / np.float32(_VIVID), 1)
     weights_N = _MIDDLE_N * seen_N * (differs_N * (1 + vivid_N / 2) + (1 - differs_N) * _BACKGROUNDS[names_N])
-    sums = np.bincount(names_N, weights_N, len(COLOURS))
+    sums = np.bincount(names_N, weights_N, len(COLOUR_NAMES))
     total = float(sums.sum())
-    return {name: float(weight) / total if total else 0.0 for name, weight in zip(COLOURS, sums, strict=True)}
+    return {name: float(weight) / total if total else 0.0 for name, weight in zip(COLOUR_NAMES, sums, strict=True)}
 
 
-def _shrink(picture: PilImage) -> NDArray[np.uint8]:
+def _resize_pixels(picture: PilImage) -> NDArray[np.uint8]:
     """Return the pixels of the small copy (`levels_NC`), with three or four channels."""
     if picture.width * picture.height > 2 * _SAMPLED_PX**2:
         picture = picture.resize((_SAMPLED_PX, _SAMPLED_PX), Image.Resampling.NEAREST)
@@ -159,10 +159,10 @@ def _measure_differences(oklab_N3: Numbers, seen_N: Numbers) -> Numbers:
 
 
 @functools.cache
-def _tables() -> tuple[NDArray[np.uint8], Numbers]:
+def _build_tables() -> tuple[NDArray[np.uint8], Numbers]:
     """Return the name (as index) and the OKLab x 100 of each cell of the RGB cube; computed once, in about 20 ms."""
     cells_P3 = np.indices((_LEVELS,) * 3).reshape(3, -1).T.astype(np.float64)
-    oklab_P3 = _oklab((cells_P3 + 0.5) * (256 / _LEVELS) - 0.5)
+    oklab_P3 = _convert_to_oklab((cells_P3 + 0.5) * (256 / _LEVELS) - 0.5)
     lightness_P, a_P, b_P = oklab_P3.T
     chroma_P, hue_P = np.hypot(a_P, b_P), np.degrees(np.arctan2(b_P, a_P)) % 360
     measured = (hue_P, lightness_P, chroma_P)
@@ -170,11 +170,11 @@ def _tables() -> tuple[NDArray[np.uint8], Numbers]:
         np.all([(low <= values) & (values < high) for values, (low, high) in zip(measured, rule[1:], strict=True)], axis=0)
         for rule in _RULES
     ]
-    names_P = np.select(holds, [COLOURS.index(rule.name) for rule in _RULES])
+    names_P = np.select(holds, [COLOUR_NAMES.index(rule.name) for rule in _RULES])
     return names_P.astype(np.uint8), oklab_P3.astype(np.float32)
 
 
-def _oklab(rgb_P3: NDArray[np.float64]) -> NDArray[np.float64]:
+def _convert_to_oklab(rgb_P3: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return OKLab x 100 of sRGB from 0 to 255, by the definition of the space (Björn Ottosson, 2020)."""
     levels = rgb_P3 / 255
     linear = np.where(levels > 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92)
@@ -192,17 +192,17 @@ def _oklab(rgb_P3: NDArray[np.float64]) -> NDArray[np.float64]:
     return made
 
 
-def _middle() -> Numbers:
+def _build_center_weights() -> Numbers:
     across = (np.arange(_SIDE_PX) + 0.5) / _SIDE_PX * 2 - 1
     bell = np.exp(-(across[:, None] ** 2 + across[None] ** 2) / (2 * _WIDTH**2))
     return bell.ravel().astype(np.float32)
 
 
-def _rim() -> NDArray[np.intp]:
+def _find_rim() -> NDArray[np.intp]:
     rim = np.ones((_SIDE_PX, _SIDE_PX), bool)
     rim[_RIM_PX:-_RIM_PX, _RIM_PX:-_RIM_PX] = False
     return np.flatnonzero(rim)[::_RIM_STEP]
 
 
-_MIDDLE_N, _RIM = _middle(), _rim()
-_BACKGROUNDS = np.array([_PLAIN_BACKGROUND if name in _PLAIN else _BACKGROUND for name in COLOURS], np.float32)
+_MIDDLE_N, _RIM = _build_center_weights(), _find_rim()
+_BACKGROUNDS = np.array([_PLAIN_BACKGROUND if name in _PLAIN else _BACKGROUND for name in COLOUR_NAMES], np.float32)

@@ -10,8 +10,8 @@ from itertools import islice
 
 from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
-from stair_es.sources.exif import HEAD, MAX_HEADS, skip_heads
-from stair_es.sources.tiff import MAX_ENTRIES, Tiff
+from stair_es.sources.exif import EXIF_HEADER, MAX_EXIF_HEADERS, skip_exif_headers
+from stair_es.sources.tiff import MAX_ENTRIES, TiffDirectories
 
 APP1, APP2 = 0xE1, 0xE2
 """Markers of the segments with EXIF and with the index of further images (MPF)."""
@@ -22,7 +22,7 @@ _FIRST = 0xC0
 """Values below are not markers: Pillow stops there."""
 
 
-def read_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def read_jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the segments before the first scan of a JPEG: marker, start of the payload after the length, and end."""
     at = 2
     while (found := _MARKER.search(data, at)) and (marker := found[1][0]) >= _FIRST and marker != _START_OF_SCAN:
@@ -31,27 +31,27 @@ def read_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield marker, begins, min(at, len(data))
 
 
-MAX_SCANS = 64
+MAX_JPEG_SCANS = 64
 """In all images of a JPEG. A progressive JPEG has about 10. Each scan visits all pixels and may be 60 bytes long."""
-MAX_PIECES = 32_768
+MAX_TIFF_TILES = 32_768
 """Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte, however small it is."""
 MAX_TILE_PIXELS = 1 << 24
 """Of a tile of a TIFF: libtiff decodes whole tiles, however small the image is."""
-MAX_TIMES = 4
+MAX_TILE_OVERHEAD = 4
 """All tiles of a TIFF may have up to this many times the pixels allowed for an image, since they extend over its edges."""
-MAX_NUMBERS = 1_000_000
+MAX_TAG_NUMBERS = 1_000_000
 """In the directories of a TIFF or an EXIF block. Pillow makes an object of each, about 33 bytes for one of 2."""
-MAX_BLOCK_BYTES = 64_000_000
+MAX_EXIF_BYTES = 64_000_000
 """Total bytes referenced by the entries of an EXIF block: several may reference the same bytes, and each gets a copy."""
-MAX_BLOCKS = 64
+MAX_EXIF_SEGMENTS = 64
 """EXIF segments of a JPEG, 65,533 bytes each: Pillow copies the previous ones for each."""
-MAX_READS = 1_000_000
+MAX_DECODER_READS = 1_000_000
 """Read calls of a decoder. Decoders read large chunks, except for headers, and except decoders written in Python that read one
 byte or pixel at a time: BMP with run lengths, PPM with other than 255 levels.
 """
 MAX_SLOW_BYTES = MAX_SLOW_PIXELS = 4_000_000
 """Of the other formats decoded in Python, 0.2 to 1 microsecond each: plain PNM, BMP with run lengths."""
-MAX_COMMENTS = 1_000
+MAX_PNM_COMMENTS = 1_000
 """In a plain PNM: removing each one copies the rest of the file."""
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """Start of a scan. In compressed data a byte 255 is always followed by 0."""
@@ -68,7 +68,7 @@ _RUN_LENGTHS = (1, 2)
 """Values of a BMP's compression field."""
 
 
-class RationedBytes(io.BytesIO):
+class ReadBudgetBytesIO(io.BytesIO):
     """An in-memory file that allows `MAX_DECODER_READS` reads, which bounds the time of decoders written in Python."""
 
     _reads = 0
@@ -80,12 +80,12 @@ class RationedBytes(io.BytesIO):
             DecodeError: If it is called too often.
         """
         self._reads += 1
-        if self._reads > MAX_READS:
-            raise DecodeError(f"would take too long: decoding it takes more than {MAX_READS:,} reads")
+        if self._reads > MAX_DECODER_READS:
+            raise DecodeError(f"would take too long: decoding it takes more than {MAX_DECODER_READS:,} reads")
         return super().read(size)
 
 
-def check_cost(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
+def check_decompression_bomb(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     """Check that the time and memory to decode a file are in proportion to its pixels.
 
     Args:
@@ -102,8 +102,8 @@ def check_cost(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     elif data.startswith((b"P1", b"P2", b"P3")):
         if len(data) > MAX_SLOW_BYTES:
             raise DecodeError(f"would take too long: {len(data):,} bytes of plain PNM exceed the limit of {MAX_SLOW_BYTES:,}")
-        if (comments := data.count(b"#")) > MAX_COMMENTS:
-            raise DecodeError(f"would take too long: {comments:,} comments exceed the limit of {MAX_COMMENTS:,}")
+        if (comments := data.count(b"#")) > MAX_PNM_COMMENTS:
+            raise DecodeError(f"would take too long: {comments:,} comments exceed the limit of {MAX_PNM_COMMENTS:,}")
     elif data.startswith(b"BM") and len(data) >= 34 and data[14:18] != _OS2_HEADER:
         width, height = struct.unpack_from("<ll", data, 18)
         if data[30] in _RUN_LENGTHS and abs(width * height) > MAX_SLOW_PIXELS:
@@ -115,47 +115,47 @@ def check_cost(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
 
 def _check_jpeg(data: bytes) -> None:
     scans = sum(1 for _ in _SCAN.finditer(data))
-    if scans > MAX_SCANS:
-        raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_SCANS}")
+    if scans > MAX_JPEG_SCANS:
+        raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_JPEG_SCANS}")
     exif, mpf = [], b""
-    for marker, begins, ends in islice(read_segments(data), MAX_READS):
-        if marker == APP1 and data.startswith(HEAD, begins, ends):
-            exif.append(data[begins + len(HEAD) : ends])
-            if len(exif) > MAX_BLOCKS:
-                raise DecodeError(f"decompression bomb? more than {MAX_BLOCKS} EXIF segments")
+    for marker, begins, ends in islice(read_jpeg_segments(data), MAX_DECODER_READS):
+        if marker == APP1 and data.startswith(EXIF_HEADER, begins, ends):
+            exif.append(data[begins + len(EXIF_HEADER) : ends])
+            if len(exif) > MAX_EXIF_SEGMENTS:
+                raise DecodeError(f"decompression bomb? more than {MAX_EXIF_SEGMENTS} EXIF segments")
         elif marker == APP2 and data.startswith(_MPF, begins, ends):
             mpf = data[begins + len(_MPF) : ends]
-    block = skip_heads(b"".join(exif))  # Pillow joins them
-    if block.startswith(HEAD):
-        raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_HEADS} times")
-    _check_directories(Tiff(block), MAX_BLOCK_BYTES)
-    _check_directories(Tiff(mpf), MAX_BLOCK_BYTES)  # Pillow takes the last of these
+    block = skip_exif_headers(b"".join(exif))  # Pillow joins them
+    if block.startswith(EXIF_HEADER):
+        raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_EXIF_HEADERS} times")
+    _check_directories(TiffDirectories(block), MAX_EXIF_BYTES)
+    _check_directories(TiffDirectories(mpf), MAX_EXIF_BYTES)  # Pillow takes the last of these
 
 
 def _check_tiff(data: bytes, max_pixels: int) -> None:
     for big in (False, True) if 43 in data[2:4] else (False,):  # decoders disagree about a BigTIFF in the other byte order
-        tiff = Tiff(data, big=big)
-        root = [*tiff.read_entries(tiff.first)]
-        pieces = sum(entry.values for entry in root if entry.tag in _PLACES)
-        if pieces > MAX_PIECES:
-            raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_PIECES:,}")
+        tiff = TiffDirectories(data, big=big)
+        root = [*tiff.read_entries(tiff.first_offset)]
+        pieces = sum(entry.value_count for entry in root if entry.tag in _PLACES)
+        if pieces > MAX_TIFF_TILES:
+            raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_TIFF_TILES:,}")
         width, length = (max((tiff.read_number(each) or 0 for each in root if each.tag == tag), default=0) for tag in _SIDES)
         if width * length > MAX_TILE_PIXELS:
             raise DecodeError(f"decompression bomb? tiles of {width} x {length} pixels exceed the limit of {MAX_TILE_PIXELS:,}")
-        if (all_pixels := pieces * width * length) > (most := max(MAX_TILE_PIXELS, MAX_TIMES * max_pixels)):
+        if (all_pixels := pieces * width * length) > (most := max(MAX_TILE_PIXELS, MAX_TILE_OVERHEAD * max_pixels)):
             raise DecodeError(f"decompression bomb? {all_pixels:,} pixels of tiles exceed the limit of {most:,}")
-        _check_directories(tiff, max(MAX_BLOCK_BYTES, len(data)))
+        _check_directories(tiff, max(MAX_EXIF_BYTES, len(data)))
 
 
-def _check_directories(tiff: Tiff, max_bytes: int) -> None:
+def _check_directories(tiff: TiffDirectories, max_bytes: int) -> None:
     """Check what Pillow reads of the first directory and those that it points to, as far as they are readable."""
-    root = [*tiff.read_entries(tiff.first)]
+    root = [*tiff.read_entries(tiff.first_offset)]
     below = [at for entry in root if entry.tag in _BELOW and (at := tiff.read_number(entry)) is not None]
-    directories = {tiff.first: root, **{at: [*tiff.read_entries(at)] for at in below}}
+    directories = {tiff.first_offset: root, **{at: [*tiff.read_entries(at)] for at in below}}
     entries = [*root, *(entry for at in below for entry in directories[at])]
-    numbers = sum(entry.numbers for entry in entries)
-    held = sum(entry.held for entry in entries)
-    if numbers > MAX_NUMBERS or held > max_bytes:
+    numbers = sum(entry.number_count for entry in entries)
+    held = sum(entry.available_bytes for entry in entries)
+    if numbers > MAX_TAG_NUMBERS or held > max_bytes:
         raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {held:,} bytes")
     for at, listed in directories.items():
         if (length := tiff.count_entries(at)) > MAX_ENTRIES and len(listed) == MAX_ENTRIES:

@@ -17,23 +17,23 @@ from PIL import Image, UnidentifiedImageError
 from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.colours import name_colours
-from stair_es.sources.costs import check_cost
+from stair_es.sources.costs import check_decompression_bomb
 from stair_es.sources.decoders import open_image
-from stair_es.sources.exif import find_exif, read_exif, read_xmp_orientation
-from stair_es.sources.layers import flatten, replace_image, to_layer
-from stair_es.types import Fit, ImageSpec, Pixels, Resample
+from stair_es.sources.exif import find_exif_block, read_exif, read_xmp_orientation
+from stair_es.sources.layers import convert_to_layer, flatten_layer, replace_image
+from stair_es.types import ImageSpec, Pixels, Resample, ResizeMode
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 MAX_SIDE_PX = 1_000_000
 """Each row takes some bytes however short it is, and resizing takes some for each pixel of a side."""
-DOUBLE = ("WEBP", "AVIF")
+DOUBLE_MEMORY_FORMATS = ("WEBP", "AVIF")
 """Formats limited to half the pixels: their decoders hold an image two or three times in addition to the result."""
 _SIDEWAYS = (5, 6, 7, 8)
 _LONGEST = 100
 """Maximum ratio of the sides of an image to be center-cropped: it is resized as a whole first."""
-MOST_SQUASHED = 1.35
+MAX_SQUASH = 1.35
 """Maximum change of the aspect ratio by `squash`: 4:3 becomes a square, longer images keep some background."""
 _FILTERS: dict[Resample, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -64,7 +64,7 @@ class DecodeLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
+class DecodedImage:
     """One decoded image, ready for the encoder."""
 
     pixels_HWC: Pixels
@@ -82,7 +82,7 @@ class Decoded:
     """A WebP data URI."""
 
 
-def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> Decoded:
+def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> DecodedImage:
     """Decode `data` to upright RGB pixels on a square of `spec.size_px`, with metadata and thumbnail.
 
     Args:
@@ -96,9 +96,9 @@ def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int
     """
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
-    check_cost(data, limits.max_pixels)
+    check_decompression_bomb(data, limits.max_pixels)
     try:
-        return _decode(data, spec, limits, thumbnail_px)
+        return _decode_image(data, spec, limits, thumbnail_px)
     except DecodeError:
         raise
     except UnidentifiedImageError:
@@ -107,31 +107,31 @@ def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int
         raise DecodeError(f"can't be decoded: {type(error).__name__}: {error}") from error
 
 
-def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> Decoded:
+def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> DecodedImage:
     with open_image(data) as image:
         _check_size(image, limits)
         width, height = image.size
         # The same with and without a thumbnail, so that the pixels are too. 1 where they must equal those of other preprocessing.
-        shrink = _shrink(width, height, spec)
+        shrink = _choose_shrink(width, height, spec)
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
         orientation, taken_at = _read_exif(image, data)
         upright = replace_image(image, image.transpose(_TURNS[orientation]) if orientation in _TURNS else image)
-        layer = to_layer(upright, factor=max(1, int(1 / shrink)))
+        layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)))
         colours = name_colours(layer)
-        rgb = flatten(layer, spec.background)
-        small = _fitted(rgb, spec)
+        rgb = flatten_layer(layer, spec.background)
+        small = _fit_image(rgb, spec)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
-        return Decoded(
-            pixels_HWC=_on_square(small, spec, left, upper),
+        return DecodedImage(
+            pixels_HWC=_pad_to_square(small, spec, left, upper),
             box=(left, upper, left + small.width, upper + small.height),
             width=height if orientation in _SIDEWAYS else width,
             height=width if orientation in _SIDEWAYS else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
             taken_at=taken_at,
             colours=colours,
-            thumbnail=_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
+            thumbnail=_encode_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
             if thumbnail_px
             else None,
         )
@@ -139,7 +139,7 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
 
 def _check_size(image: PilImage, limits: DecodeLimits) -> None:
     width, height = image.size
-    double = image.format in DOUBLE
+    double = image.format in DOUBLE_MEMORY_FORMATS
     max_pixels = limits.max_pixels // 2 if double else limits.max_pixels
     if width * height > max_pixels:
         raise DecodeError(
@@ -150,32 +150,34 @@ def _check_size(image: PilImage, limits: DecodeLimits) -> None:
         raise DecodeError(f"decompression bomb? a side of {max(width, height)} pixels exceeds the limit of {MAX_SIDE_PX}")
 
 
-def _shrink(width: int, height: int, spec: ImageSpec) -> float:
+def _choose_shrink(width: int, height: int, spec: ImageSpec) -> float:
     """Return by what an image may be scaled before it is resized; 1 and more for not at all."""
     if spec.fit == "pad":
         return 2 * spec.size_px / max(width, height)
     return 2 * spec.size_px / min(width, height) if spec.fit == "squash" else 1
 
 
-def _fitted(rgb: PilImage, spec: ImageSpec) -> PilImage:
+def _fit_image(rgb: PilImage, spec: ImageSpec) -> PilImage:
     if spec.fit in ("pad", "squash"):
-        return _contain(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit)
-    return _filled(rgb, spec)
+        return _resize_to_fit(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit)
+    return _fill_square(rgb, spec)
 
 
-def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
+def _pad_to_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
     """Return the image centered on a square of `spec.size_px` (`pixels_HWC`)."""
     square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
     square.paste(small, (left, upper))
     return np.asarray(square)
 
 
-def _contain(rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: Fit = "pad") -> PilImage:
-    size = contain_size(rgb.width, rgb.height, side_px, fit)
+def _resize_to_fit(
+    rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: ResizeMode = "pad"
+) -> PilImage:
+    size = compute_contained_size(rgb.width, rgb.height, side_px, fit)
     return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
 
 
-def contain_size(width: float, height: float, side_px: int, fit: Fit) -> tuple[int, int]:
+def compute_contained_size(width: float, height: float, side_px: int, fit: ResizeMode) -> tuple[int, int]:
     """Compute the size at which a whole image fits into a square.
 
     Args:
@@ -186,13 +188,13 @@ def contain_size(width: float, height: float, side_px: int, fit: Fit) -> tuple[i
     """
     longer, shorter = max(width, height), min(width, height)
     if fit == "squash":
-        shorter_px = max(1, round(side_px * min(1.0, MOST_SQUASHED / (longer / shorter))))
+        shorter_px = max(1, round(side_px * min(1.0, MAX_SQUASH / (longer / shorter))))
         return (side_px, shorter_px) if width >= height else (shorter_px, side_px)
     scale = side_px / longer
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
+def _fill_square(rgb: PilImage, spec: ImageSpec) -> PilImage:
     """Fill the square as CLIP and others do: resize by the shorter side, or without keeping the ratio, then center-crop."""
     side_px = spec.resized_px or spec.size_px
     width, height = side_px, side_px
@@ -210,12 +212,12 @@ def _read_exif(image: PilImage, data: bytes) -> tuple[int, str | None]:
     """Return the orientation of a loaded image, and when it was taken."""
     if image.format == "TIFF":
         return 1, read_exif(data)[1]  # Pillow has turned it
-    orientation, taken_at = read_exif(find_exif(image.info))
+    orientation, taken_at = read_exif(find_exif_block(image.info))
     return orientation or read_xmp_orientation(image.info) or 1, taken_at
 
 
-def _thumbnail(rgb: PilImage, side_px: int) -> str:
-    small = _contain(rgb, side_px) if max(rgb.size) > side_px else rgb
+def _encode_thumbnail(rgb: PilImage, side_px: int) -> str:
+    small = _resize_to_fit(rgb, side_px) if max(rgb.size) > side_px else rgb
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=60, method=0)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, _imaging
 
-from stair_es.sources.costs import RationedBytes
+from stair_es.sources.costs import ReadBudgetBytesIO
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 
 
-def _silence_decoders() -> None:
+def _disable_decoder_logs() -> None:
     """Disable the warnings of Pillow and libtiff about damaged files, thousands of lines: a `DecodeError` is enough."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
@@ -29,7 +29,7 @@ def _silence_decoders() -> None:
         pass  # built without libtiff, or with its symbols hidden
 
 
-_silence_decoders()
+_disable_decoder_logs()
 
 
 def open_image(data: bytes) -> PilImage:
@@ -39,4 +39,4 @@ def open_image(data: bytes) -> PilImage:
         Exception: If the decoder fails; hostile bytes may raise anything.
     """
     Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit, checked before decoding
-    return Image.open(RationedBytes(data), formats=FORMATS)
+    return Image.open(ReadBudgetBytesIO(data), formats=IMAGE_FORMATS)

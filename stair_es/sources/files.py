@@ -6,25 +6,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from stair_es.sources.item import Place, Unlisted
+from stair_es.sources.item import ListingFailure, Locator
 
-LeftOut: TypeAlias = Literal["hidden", "links"]
+LeftOutReason: TypeAlias = Literal["hidden", "links"]
 """Why a file or folder is left out: its name is hidden, or it is a link out of the source."""
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedFile:
     """One file."""
 
     uri: str
-    place: Place
+    locator: Locator
     size: int | None = None
     version: str | None = None
-    named: bool = False
+    is_named: bool = False
     """The SOURCE argument names this local file itself: it may be a pipe."""
 
 
-class Files(Protocol):
+class FileLister(Protocol):
     """Lists the files below a SOURCE argument."""
 
     @property
@@ -36,10 +36,10 @@ class Files(Protocol):
         """Return suffix -> number of files skipped; grows while `list_files` runs."""
 
     @property
-    def left_out(self) -> Mapping[LeftOut, int]:
+    def left_out(self) -> Mapping[LeftOutReason, int]:
         """Return reason -> number of files and folders left out on purpose; grows while `list_files` runs."""
 
-    def found(self) -> Iterator[Found | Unlisted]:
+    def list_files(self) -> Iterator[ListedFile | ListingFailure]:
         """Yield the files one by one.
 
         Raises:
@@ -48,10 +48,10 @@ class Files(Protocol):
         """
 
 
-class OfFiles:
+class FileSource:
     """Base of sources that consist of files."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: FileLister) -> None:
         self._files = files
 
     @property
@@ -65,6 +65,6 @@ class OfFiles:
         return self._files.ignored
 
     @property
-    def left_out(self) -> Mapping[LeftOut, int]:
+    def left_out(self) -> Mapping[LeftOutReason, int]:
         """Return reason -> number of files and folders left out."""
         return self._files.left_out

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stair_es.sources.files import OfFiles
-from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
-from stair_es.sources.local_files import LocalFiles
-from stair_es.sources.paths import IMAGE_SUFFIXES, names_container, scheme_of
-from stair_es.sources.remote_files import RemoteFiles
+from stair_es.sources.files import FileSource
+from stair_es.sources.item import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.local_files import LocalFileLister
+from stair_es.sources.paths import IMAGE_SUFFIXES, get_scheme, is_container
+from stair_es.sources.remote_files import RemoteFileLister
 
 
-class ImageFiles(OfFiles):
+class ImageFileSource(FileSource):
     """A source whose images are individual files."""
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per file."""
-        for each in self._files.found():
-            yield each if isinstance(each, Unlisted) else Item(each.uri, self.uri, each.place, each.version)
+        for each in self._files.list_files():
+            yield each if isinstance(each, ListingFailure) else SourceItem(each.uri, self.uri, each.locator, each.version)
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class FolderKind:
     name: str = "folder"
     description: str = "files, folders and globs on this machine, file:// URIs"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument is a local path that does not look like a table, a tar or a list."""
-        return argument != "-" and scheme_of(argument) in ("", "file") and not names_container(argument)
+        return argument != "-" and get_scheme(argument) in ("", "file") and not is_container(argument)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without listing it.
@@ -38,15 +38,15 @@ class FolderKind:
         Raises:
             UsageError: If the path does not exist.
         """
-        files = LocalFiles(argument, IMAGE_SUFFIXES, options.walk)
-        files.check()
-        return ImageFiles(files)
+        files = LocalFileLister(argument, IMAGE_SUFFIXES, options.walk)
+        files.check_exists()
+        return ImageFileSource(files)
 
 
 FOLDER_KIND = FolderKind()
 
 
-NOT_STORES = ("", "file", "http", "https", "hf-dataset")
+NON_STORE_SCHEMES = ("", "file", "http", "https", "hf-dataset")
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class ObjectsKind:
     name: str = "objects"
     description: str = "objects, folders and globs of s3://, gs://, az://, hf:// and other fsspec URLs"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument is a URL of a store and does not look like a table, a tar or a list."""
-        return scheme_of(argument) not in NOT_STORES and not names_container(argument)
+        return get_scheme(argument) not in NON_STORE_SCHEMES and not is_container(argument)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without listing it."""
-        return ImageFiles(RemoteFiles(argument, IMAGE_SUFFIXES, options.walk))
+        return ImageFileSource(RemoteFileLister(argument, IMAGE_SUFFIXES, options.walk))
 
 
 OBJECTS_KIND = ObjectsKind()

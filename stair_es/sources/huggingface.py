@@ -11,20 +11,20 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from stair_es.errors import SourceError, StairError, UsageError
-from stair_es.extras import need
-from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
-from stair_es.sources.paths import scheme_of
-from stair_es.sources.references import refer
-from stair_es.sources.remote import AGAIN, reason_of
-from stair_es.sources.tables import image_column, no_column
-from stair_es.sources.values import chosen, explain
+from stair_es.extras import import_optional
+from stair_es.sources.item import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.paths import get_scheme
+from stair_es.sources.references import resolve_image_reference
+from stair_es.sources.remote import RERUN_REMEDY, describe_store_error
+from stair_es.sources.tables import build_missing_column_error, find_image_column
+from stair_es.sources.values import describe_row_error, select_fields
 
 _SCHEME = "hf-dataset"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
+class HfDatasetAddress:
     """A parsed `hf-dataset://` argument."""
 
     name: str
@@ -34,7 +34,7 @@ class Address:
     revision: str | None = None
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """Return whether it is a local folder."""
         return self.name.startswith("/")
 
@@ -45,13 +45,13 @@ class Address:
         return f"{_SCHEME}://{path}?split={self.split}"
 
     @classmethod
-    def parse(cls, argument: str) -> Address:
+    def parse_argument(cls, argument: str) -> HfDatasetAddress:
         """Parse `hf-dataset://NAME[/CONFIG]?split=...&revision=...`, `hf-dataset:///folder?split=...` or a local path.
 
         Raises:
             UsageError: If the argument has another form.
         """
-        if scheme_of(argument) != _SCHEME:
+        if get_scheme(argument) != _SCHEME:
             return cls(name=os.path.abspath(os.path.expanduser(argument)))  # noqa: PTH100, PTH111
         parts = urlsplit(argument)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
@@ -67,10 +67,10 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Rows:
+class HfDatasetSource:
     """The rows of one split."""
 
-    address: Address
+    address: HfDatasetAddress
     options: SourceOptions
     ignored: Mapping[str, int] = field(default_factory=dict)
 
@@ -79,47 +79,53 @@ class Rows:
         """Return the `source` of its items."""
         return self.address.uri
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per row."""
-        rows, version = self._opened()
-        base = Path(self.address.name).as_uri() if self.address.local else f"hf://datasets/{self.address.name}"
+        rows, version = self._open_rows()
+        base = Path(self.address.name).as_uri() if self.address.is_local else f"hf://datasets/{self.address.name}"
         names = rows.column_names or []
         named = [name for name in (*self.options.columns.values(), self.options.image_column) if name and name != "*"]
         if names and (missing := [name for name in named if name not in names]):
-            raise no_column(self.uri, missing[0], names)
-        column = image_column(names, self.options.image_column)
-        for number, row in self._iterated(rows):
+            raise build_missing_column_error(self.uri, missing[0], names)
+        column = find_image_column(names, self.options.image_column)
+        for number, row in self._iterate_rows(rows):
             where = f"{self.uri}#row={number}"
             own = f"{version}#{number}" if version else None
             try:
-                yield self._item(row, column or image_column(row, self.options.image_column), base, where, own)
+                yield self._build_item(row, column or find_image_column(row, self.options.image_column), base, where, own)
             except Exception as error:  # noqa: BLE001  the following rows must be read
-                yield Unlisted(where, self.uri, explain(error))
+                yield ListingFailure(where, self.uri, describe_row_error(error))
 
-    def _item(self, row: Mapping[str, Any], column: str | None, base: str, where: str, version: str | None) -> Item | Unlisted:
-        referred = refer(row.get(column), base) if column else f"no column with an image; there are: {', '.join(row)[:300]}"
+    def _build_item(
+        self, row: Mapping[str, Any], column: str | None, base: str, where: str, version: str | None
+    ) -> SourceItem | ListingFailure:
+        referred = (
+            resolve_image_reference(row.get(column), base)
+            if column
+            else f"no column with an image; there are: {', '.join(row)[:300]}"
+        )
         if isinstance(referred, str):
-            return Unlisted(where, self.uri, referred)
-        fields = chosen(row, self.options.columns, column)
+            return ListingFailure(where, self.uri, referred)
+        fields = select_fields(row, self.options.columns, column)
         if referred.uri is None:
-            return Item(where, self.uri, referred.place, version, fields)
-        return Item(referred.uri, self.uri, referred.place, referred.version, fields)
+            return SourceItem(where, self.uri, referred.locator, version, fields)
+        return SourceItem(referred.uri, self.uri, referred.locator, referred.version, fields)
 
-    def _iterated(self, rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ANN401
+    def _iterate_rows(self, rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ANN401
         try:
             yield from enumerate(rows)
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{self.uri} can't be read to its end: {reason_of(error)}", AGAIN) from error
+            raise SourceError(f"{self.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY) from error
 
-    def _opened(self) -> tuple[Any, str | None]:
+    def _open_rows(self) -> tuple[Any, str | None]:
         """Open the rows with their images undecoded; return them with the version of the dataset."""
-        datasets = need("datasets", "datasets")
+        datasets = import_optional("datasets", "datasets")
         address = self.address
         version: str | None
         try:
-            if address.local and any((Path(address.name) / name).exists() for name in ("state.json", "dataset_dict.json")):
+            if address.is_local and any((Path(address.name) / name).exists() for name in ("state.json", "dataset_dict.json")):
                 loaded = datasets.load_from_disk(address.name)
                 if isinstance(loaded, dict) and address.split not in loaded:
                     raise UsageError(f"{address.name} has no split {address.split!r}", f"It has: {', '.join(loaded)}.")
@@ -133,7 +139,9 @@ class Rows:
         except UsageError:
             raise
         except Exception as error:
-            raise UsageError(f"{self.uri} can't be opened: {reason_of(error)}", "Check name, config and split.") from error
+            raise UsageError(
+                f"{self.uri} can't be opened: {describe_store_error(error)}", "Check name, config and split."
+            ) from error
         for name, feature in (rows.features or {}).items():
             if isinstance(feature, datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
@@ -147,9 +155,9 @@ class HuggingFaceKind:
     name: str = "huggingface"
     description: str = "hf-dataset://NAME[/CONFIG]?split=train&revision=..., hf-dataset:///FOLDER for a local dataset"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument has the scheme `hf-dataset`."""
-        return scheme_of(argument) == _SCHEME
+        return get_scheme(argument) == _SCHEME
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it.
@@ -158,13 +166,13 @@ class HuggingFaceKind:
             MissingExtra: If the `datasets` library is not installed.
             UsageError: If the address is malformed or the folder does not exist.
         """
-        need("datasets", "datasets")
-        address = Address.parse(argument)
-        if address.local and not Path(address.name).is_dir():
+        import_optional("datasets", "datasets")
+        address = HfDatasetAddress.parse_argument(argument)
+        if address.is_local and not Path(address.name).is_dir():
             raise UsageError(
                 f"no such folder: {address.name!r}", "SOURCE is a folder that `save_to_disk` wrote, or one with images."
             )
-        return Rows(address, options)
+        return HfDatasetSource(address, options)
 
 
 KIND = HuggingFaceKind()

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadLimits:
     """Limits on reading the bytes of one image. Picklable: it travels to the workers."""
 
     max_bytes: int = MAX_BYTES
     """Larger objects are rejected, before reading where the store reports their size."""
-    urls: UrlPolicy = field(default_factory=UrlPolicy)
+    url_policy: UrlPolicy = field(default_factory=UrlPolicy)
     defer: bool = False
-    """Raise `TryLater` when a host asks to wait, instead of waiting; the caller reads other images in between."""
+    """Raise `RetryLater` when a host asks to wait, instead of waiting; the caller reads other images in between."""
 
 
 @dataclass(frozen=True)
-class Read:
+class ReadResult:
     """The bytes of an image."""
 
     data: bytes
@@ -34,10 +34,10 @@ class Read:
     """Version of these bytes as reported when reading them (an HTTP ETag); None if the store reports none."""
 
 
-class Place(Protocol):
+class Locator(Protocol):
     """Locates the bytes of an image, or holds them. Small and picklable: workers read, the driver lists."""
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         """Return the bytes, or None if the store reports that version `known` is still current.
 
         Args:
@@ -54,14 +54,14 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class Item:
+class SourceItem:
     """One image to ingest."""
 
     uri: str
     """Its identity: the same across runs and machines."""
     source: str
     """URI of the source that yielded it."""
-    place: Place
+    locator: Locator
     version: str | None = None
     """Changes with the bytes and is known without reading them (ETag, size and mtime). None if the store reports nothing."""
     fields: Mapping[str, Json] = field(default_factory=dict)
@@ -69,23 +69,23 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Unlisted:
+class ListingFailure:
     """A location that could not be listed. Its contents are unknown, so the failure must be reported."""
 
     uri: str
     source: str
     reason: str
 
-    def as_item(self) -> Item:
+    def to_item(self) -> SourceItem:
         """Convert it to an item without bytes, for run accounting."""
-        return Item(self.uri, self.source, _Nowhere())
+        return SourceItem(self.uri, self.source, _MissingLocator())
 
 
 @dataclass(frozen=True)
-class _Nowhere:
+class _MissingLocator:
     """The locator of an entry that could not be listed."""
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         raise ReadError("it was not listed")
 
     def to_json(self) -> None:
@@ -93,7 +93,7 @@ class _Nowhere:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk:
+class WalkOptions:
     """Which files below a folder are included, in addition to visible regular files."""
 
     hidden: bool = False
@@ -116,8 +116,8 @@ class SourceOptions:
     """
     image_column: str | None = None
     """Column with the image's bytes, path or URL; None to detect it by name and content."""
-    walk: Walk = field(default_factory=Walk)
-    reading: Reading = field(default_factory=Reading)
+    walk: WalkOptions = field(default_factory=WalkOptions)
+    read_limits: ReadLimits = field(default_factory=ReadLimits)
 
 
 class Source(Protocol):
@@ -131,7 +131,7 @@ class Source(Protocol):
     def ignored(self) -> Mapping[str, int]:
         """Return suffix -> number of files skipped because they are not images; grows while `list_items` runs."""
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield the images one by one, in memory that does not grow with their number.
 
         Raises:
@@ -147,7 +147,7 @@ class SourceKind(Protocol):
     description: str
     """One line for `stair-es plugins`."""
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether this kind accepts a SOURCE argument, judged by its text only."""
 
     def open(self, argument: str, options: SourceOptions) -> Source:

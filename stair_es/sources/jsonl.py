@@ -7,53 +7,55 @@ from dataclasses import dataclass
 
 import orjson
 
-from stair_es.sources.files import Files, Found
-from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
-from stair_es.sources.limits import LINE_BYTES, LINE_MARKS
-from stair_es.sources.lines import numbered
-from stair_es.sources.opened import files_at, opened
-from stair_es.sources.paths import JSONL, ends_with
-from stair_es.sources.tables import Expected, Table, image_column
+from stair_es.sources.files import FileLister, ListedFile
+from stair_es.sources.item import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.limits import MAX_JSON_LINE_BYTES, MAX_JSON_LINE_MARKS
+from stair_es.sources.lines import read_numbered_lines
+from stair_es.sources.opened import create_file_lister, open_unpacked
+from stair_es.sources.paths import JSONL_SUFFIXES, has_source_suffix
+from stair_es.sources.tables import ColumnTracker, TableSource, find_image_column
 
 _MARKS = (b",", b":", b"[", b"{")
 
 
-class JsonLines(Table):
+class JsonLinesSource(TableSource):
     """Rows of JSON Lines."""
 
-    def __init__(self, files: Files, options: SourceOptions) -> None:
+    def __init__(self, files: FileLister, options: SourceOptions) -> None:
         super().__init__(files, options)
-        self._expected = Expected(self._named)
+        self._expected = ColumnTracker(self._named_columns)
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per row. Each named column must occur in some row, not in every row or file."""
-        for each in super().items():
+        for each in super().list_items():
             yield each
-            self._expected.check(self.uri)
-        self._expected.check(self.uri, at_end=True)
+            self._expected.check_missing(self.uri)
+        self._expected.check_missing(self.uri, at_end=True)
 
-    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
-        in_base64 = self._options.reading.max_bytes * 4 // 3
-        longest = min(LINE_BYTES, in_base64 + (1 << 20))  # an image, and its fields
-        with opened(table) as file:
-            for number, line in numbered(file, longest):
-                yield self._row(line, number, table)
+    def _read_rows(self, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:
+        in_base64 = self._options.read_limits.max_bytes * 4 // 3
+        longest = min(MAX_JSON_LINE_BYTES, in_base64 + (1 << 20))  # an image, and its fields
+        with open_unpacked(table) as file:
+            for number, line in read_numbered_lines(file, longest):
+                yield self._convert_row(line, number, table)
 
-    def _row(self, line: bytes | None, number: int, table: Found) -> Item | Unlisted:
+    def _convert_row(self, line: bytes | None, number: int, table: ListedFile) -> SourceItem | ListingFailure:
         where = f"{table.uri}#line={number}"
         if line is None:
-            return Unlisted(where, self.uri, "the line is too long")
-        if len(line) > LINE_MARKS and sum(map(line.count, _MARKS)) > LINE_MARKS:  # before the parser creates objects for them
-            return Unlisted(where, self.uri, f"more than {LINE_MARKS:,} commas, colons and brackets in one line")
+            return ListingFailure(where, self.uri, "the line is too long")
+        if (
+            len(line) > MAX_JSON_LINE_MARKS and sum(map(line.count, _MARKS)) > MAX_JSON_LINE_MARKS
+        ):  # before the parser creates objects for them
+            return ListingFailure(where, self.uri, f"more than {MAX_JSON_LINE_MARKS:,} commas, colons and brackets in one line")
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            return Unlisted(where, self.uri, f"not JSON: {error}")
+            return ListingFailure(where, self.uri, f"not JSON: {error}")
         if not isinstance(row, dict):
-            return Unlisted(where, self.uri, f"not a JSON object but a {type(row).__name__}")
-        self._expected.saw(row)
-        column = image_column(row, self._options.image_column)
-        return self._take(row, column or self._options.image_column, table, f"line={number}")
+            return ListingFailure(where, self.uri, f"not a JSON object but a {type(row).__name__}")
+        self._expected.observe_row(row)
+        column = find_image_column(row, self._options.image_column)
+        return self._try_item(row, column or self._options.image_column, table, f"line={number}")
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,13 @@ class JsonLinesKind:
     name: str = "jsonl"
     description: str = "JSON Lines (.jsonl, .ndjson, .gz) with image paths, URLs or base64 bytes; local or remote, globs"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument has a JSON Lines suffix."""
-        return ends_with(argument, JSONL)
+        return has_source_suffix(argument, JSONL_SUFFIXES)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it."""
-        return JsonLines(files_at(argument, JSONL, options.walk), options)
+        return JsonLinesSource(create_file_lister(argument, JSONL_SUFFIXES, options.walk), options)
 
 
 KIND = JsonLinesKind()

@@ -4,46 +4,46 @@ from __future__ import annotations
 
 from stair_es.errors import ReadError
 
-FIELDS_BYTES = 1 << 20
+MAX_FIELDS_BYTES = 1 << 20
 """Fields of one document, as counted by `fields.estimate_json_bytes`."""
-LINE_BYTES = 64 << 20
+MAX_JSON_LINE_BYTES = 64 << 20
 """A line of JSON, including an image in it."""
-LINE_MARKS = 1 << 18
+MAX_JSON_LINE_MARKS = 1 << 18
 """Characters of a JSON line that start or separate values; each may become an object of 64 bytes or more."""
-LIST_LINE_BYTES = 1 << 16
+MAX_LIST_LINE_BYTES = 1 << 16
 """A line of a list of paths and URLs."""
-REFERENCE_CHARS = 1 << 16
+MAX_REFERENCE_CHARS = 1 << 16
 """A path or a URL in a table."""
-CSV_ROW_CHARS = 1 << 20
+MAX_CSV_ROW_CHARS = 1 << 20
 """A row of CSV, including quoted line ends; a single cell may have 128 Ki, the limit of Python's module `csv`."""
-BLANK_BYTES = 4 << 20
+MAX_BLANK_BYTES = 4 << 20
 """Consecutive empty lines and comments; beyond this the rest of the file is not read."""
-ENDLESS_BYTES = 1 << 30
+MAX_SKIPPED_BYTES = 1 << 30
 """Bytes skipped of a line that is too long; without a line end by then, the rest of the file is not read."""
-TEXT_BYTES = 1 << 20
+MAX_TEXT_BYTES = 1 << 20
 """A text member of a tar."""
-SAMPLE_TEXT_BYTES = 4 << 20
+MAX_SAMPLE_TEXT_BYTES = 4 << 20
 """All texts of a sample, plus `MEMBER_COST` bytes for each."""
 MEMBER_COST = 512
-SAMPLE_IMAGES, SAMPLE_BYTES = 1000, 64 << 20
+MAX_SAMPLE_IMAGES, MAX_SAMPLE_BYTES = 1000, 64 << 20
 """Images of a sample, and their bytes in a compressed tar, that wait for the sample's texts; beyond that, they go without."""
-TAR_HEADER_BYTES = 1 << 18
+MAX_TAR_HEADER_BYTES = 1 << 18
 """All headers of one tar member: long names, pax records, maps of sparse files."""
-TAR_GLOBAL_RECORDS = 100
+MAX_TAR_GLOBAL_RECORDS = 100
 """Pax records that apply to all members of a tar."""
-TAR_PADDING_BYTES = 1 << 20
+MAX_TAR_PADDING_BYTES = 1 << 20
 """Bytes read after the end mark of a tar to detect further data. GNU tar pads up to 10 KiB."""
 PARQUET_BATCH_ROWS, PARQUET_BATCH_BYTES = 1000, 64 << 20
 """Rows and bytes of a Parquet table unpacked per batch, at least one row. A value counts as much as its column's dictionary."""
-DICTIONARY_BYTES = 128 << 20
+MAX_DICTIONARY_BYTES = 128 << 20
 """A dictionary of a Parquet column, unpacked."""
-CELL_BYTES = 64 << 20
+CELL_CACHE_BYTES = 64 << 20
 """Cells with images that are cached for other threads."""
 PREPARED_BYTES = 64 << 20
 """Image bytes of a batch that are read before decoding; at least one image."""
 
 
-def within(size: int, max_bytes: int) -> None:
+def check_size(size: int, max_bytes: int) -> None:
     """Check that `size` may be read.
 
     Raises:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import BinaryIO, TextIO
 
 from stair_es.errors import SourceError
-from stair_es.sources.limits import BLANK_BYTES, ENDLESS_BYTES
+from stair_es.sources.limits import MAX_BLANK_BYTES, MAX_SKIPPED_BYTES
 
 _REMEDY = "Check that the file has the format that its name suggests."
 
 
-def numbered(file: BinaryIO, longest: int, comment: bytes | None = None) -> Iterator[tuple[int, bytes | None]]:
+def read_numbered_lines(file: BinaryIO, longest: int, comment: bytes | None = None) -> Iterator[tuple[int, bytes | None]]:
     """Yield (number, line without its end) of the non-empty lines; None instead of a line longer than `longest` bytes.
 
     Args:
@@ -39,23 +39,23 @@ def numbered(file: BinaryIO, longest: int, comment: bytes | None = None) -> Iter
             lines, bytes_ = (0, 0) if text else _skip_blank(file)
             number += lines
             blank_bytes += len(line) + bytes_
-            if blank_bytes > BLANK_BYTES:
-                check_blank(blank_bytes, number)
+            if blank_bytes > MAX_BLANK_BYTES:
+                check_blank_bytes(blank_bytes, number)
             continue
         else:
             yield number, whole
         blank_bytes = 0
 
 
-def check_blank(bytes_: int, number: int) -> None:
+def check_blank_bytes(bytes_: int, number: int) -> None:
     """Check the number of bytes without a value before the end of line `number`.
 
     Raises:
         SourceError: If they are too many.
     """
-    if bytes_ > BLANK_BYTES:
+    if bytes_ > MAX_BLANK_BYTES:
         raise SourceError(
-            f"more than {BLANK_BYTES:,} bytes of empty lines and comments up to line {number}: the rest is not read", _REMEDY
+            f"more than {MAX_BLANK_BYTES:,} bytes of empty lines and comments up to line {number}: the rest is not read", _REMEDY
         )
 
 
@@ -65,11 +65,11 @@ def skip_line(file: BinaryIO | TextIO, number: int) -> None:
     Raises:
         SourceError: If it has no end within `MAX_SKIPPED_BYTES`.
     """
-    for _ in range(ENDLESS_BYTES >> 20):
+    for _ in range(MAX_SKIPPED_BYTES >> 20):
         line = file.readline(1 << 20)
         if not line or line[-1:] in (b"\n", "\n", "\r"):
             return
-    raise SourceError(f"line {number} has no end within {ENDLESS_BYTES:,} bytes: the rest isn't read", _REMEDY)
+    raise SourceError(f"line {number} has no end within {MAX_SKIPPED_BYTES:,} bytes: the rest isn't read", _REMEDY)
 
 
 def _skip_blank(file: BinaryIO) -> tuple[int, int]:

@@ -6,27 +6,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from stair_es.errors import UsageError
-from stair_es.sources.files import Found
-from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
-from stair_es.sources.limits import LIST_LINE_BYTES
-from stair_es.sources.lines import numbered
-from stair_es.sources.opened import StdinFiles, files_at, opened
-from stair_es.sources.paths import LIST, ends_with, names_container, scheme_of
-from stair_es.sources.remote import clean
-from stair_es.sources.tables import Table
-from stair_es.sources.web.fetch import UrlAt
-from stair_es.sources.web.text import with_login
+from stair_es.sources.files import ListedFile
+from stair_es.sources.item import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.limits import MAX_LIST_LINE_BYTES
+from stair_es.sources.lines import read_numbered_lines
+from stair_es.sources.opened import StdinFileLister, create_file_lister, open_unpacked
+from stair_es.sources.paths import LIST_SUFFIXES, get_scheme, has_source_suffix, is_container
+from stair_es.sources.remote import strip_credentials
+from stair_es.sources.tables import TableSource
+from stair_es.sources.web.fetch import UrlLocator
+from stair_es.sources.web.text import find_credentials_error
 
 
-class Lines(Table):
+class UrlListSource(TableSource):
     """URLs and paths, one per line; empty lines and lines that start with `#` are skipped."""
 
-    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
-        with opened(table) as file:
-            for number, line in numbered(file, LIST_LINE_BYTES, comment=b"#"):
+    def _read_rows(self, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:
+        with open_unpacked(table) as file:
+            for number, line in read_numbered_lines(file, MAX_LIST_LINE_BYTES, comment=b"#"):
                 where = f"{table.uri}#line={number}"
                 if line is None:
-                    yield Unlisted(where, self.uri, "the line is too long")
+                    yield ListingFailure(where, self.uri, "the line is too long")
                     continue
                 try:
                     text = line.decode().strip()
@@ -36,14 +36,14 @@ class Lines(Table):
                             f"{table.uri} is not a list in UTF-8",
                             "A list has one URL or path per line. Use --format if it is something else.",
                         ) from None
-                    yield Unlisted(where, self.uri, "not UTF-8")
+                    yield ListingFailure(where, self.uri, "not UTF-8")
                     continue
                 if text:
-                    yield self._take({"image": text}, "image", table, f"line={number}")
+                    yield self._try_item({"image": text}, "image", table, f"line={number}")
 
 
 @dataclass(frozen=True)
-class OneUrl:
+class SingleUrlSource:
     """An image at a URL."""
 
     url: str = field(repr=False)
@@ -52,11 +52,11 @@ class OneUrl:
     @property
     def uri(self) -> str:
         """Return the URL without credentials and signature."""
-        return clean(self.url)
+        return strip_credentials(self.url)
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield the one item."""
-        yield Item(self.uri, self.uri, UrlAt(self.url))
+        yield SourceItem(self.uri, self.uri, UrlLocator(self.url))
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ class UrlsKind:
     name: str = "urls"
     description: str = "lists of URLs and paths (.txt, one per line), and single http(s):// images"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument is a `.txt`, or a web URL that does not look like a table or a tar."""
-        return ends_with(argument, LIST) or (scheme_of(argument) in ("http", "https") and not names_container(argument))
+        return has_source_suffix(argument, LIST_SUFFIXES) or (
+            get_scheme(argument) in ("http", "https") and not is_container(argument)
+        )
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it.
@@ -76,11 +78,11 @@ class UrlsKind:
         Raises:
             UsageError: If a local list does not exist, or the URL of an image contains credentials.
         """
-        if scheme_of(argument) in ("http", "https") and not ends_with(argument, LIST):
-            if reason := with_login(argument):
+        if get_scheme(argument) in ("http", "https") and not has_source_suffix(argument, LIST_SUFFIXES):
+            if reason := find_credentials_error(argument):
                 raise UsageError(reason, "A password in a URL would end up in shell histories, reports and documents.")
-            return OneUrl(argument)
-        return Lines(files_at(argument, LIST, options.walk), options)
+            return SingleUrlSource(argument)
+        return UrlListSource(create_file_lister(argument, LIST_SUFFIXES, options.walk), options)
 
 
 URLS_KIND = UrlsKind()
@@ -93,7 +95,7 @@ class StdinKind:
     name: str = "stdin"
     description: str = "- : URLs and paths on standard input, one per line (or --format jsonl, csv)"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument is `-`."""
         return argument == "-"
 
@@ -105,7 +107,7 @@ class StdinKind:
         """
         if argument != "-":
             raise UsageError(f"standard input is -, not {argument!r}", "Write - as SOURCE, or leave --format out.")
-        return Lines(StdinFiles(), options)
+        return UrlListSource(StdinFileLister(), options)
 
 
 STDIN_KIND = StdinKind()

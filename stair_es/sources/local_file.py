@@ -7,34 +7,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stair_es.errors import ReadError
-from stair_es.sources.item import Read, Reading
-from stair_es.sources.limits import within
-from stair_es.sources.paths import file_version, open_regular
+from stair_es.sources.item import ReadLimits, ReadResult
+from stair_es.sources.limits import check_size
+from stair_es.sources.paths import get_file_version, open_regular
 
 if TYPE_CHECKING:
     from stair_es.types import Json
 
 
 @dataclass(frozen=True)
-class FileAt:
+class FileLocator:
     """A local file."""
 
     uri: str
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         """Return the file's bytes, or None if its version is still `known`."""
         try:
             with open_regular(self.uri) as file:
                 status = os.fstat(file.fileno())
-                version = file_version(status)
+                version = get_file_version(status)
                 if known is not None and version == known:
                     return None
-                within(status.st_size, reading.max_bytes)
+                check_size(status.st_size, reading.max_bytes)
                 data = file.read(reading.max_bytes + 1)
         except OSError as error:
             raise ReadError(f"can't be read: {error.strerror or error}") from error
-        within(len(data), reading.max_bytes)
-        return Read(data, version)
+        check_size(len(data), reading.max_bytes)
+        return ReadResult(data, version)
 
     def to_json(self) -> dict[str, Json] | None:
         """Return JSON for `restore_locator`."""
@@ -42,15 +42,15 @@ class FileAt:
 
 
 @dataclass(frozen=True)
-class Inline:
+class InlineBytes:
     """Bytes already in memory, because their source cannot be read again."""
 
     data: bytes = field(repr=False)
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         """Return the bytes."""
-        within(len(self.data), reading.max_bytes)
-        return Read(self.data)
+        check_size(len(self.data), reading.max_bytes)
+        return ReadResult(self.data)
 
     def to_json(self) -> dict[str, Json] | None:
         """Return None: the bytes exist only in memory."""

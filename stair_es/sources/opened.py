@@ -10,33 +10,33 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from stair_es.errors import ReadError, SourceError, StairError, UsageError
-from stair_es.sources.files import Files, Found, LeftOut
-from stair_es.sources.item import Unlisted, Walk
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.local_files import LocalFiles
-from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.paths import STDIN, open_regular, path_of, scheme_of
-from stair_es.sources.remote import AGAIN, file_system, reason_of
-from stair_es.sources.remote_files import RemoteFiles
+from stair_es.sources.files import FileLister, LeftOutReason, ListedFile
+from stair_es.sources.item import ListingFailure, WalkOptions
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.local_files import LocalFileLister
+from stair_es.sources.object_places import ObjectLocator
+from stair_es.sources.paths import STDIN_URI, from_file_uri, get_scheme, open_regular
+from stair_es.sources.remote import RERUN_REMEDY, describe_store_error, open_file_system
+from stair_es.sources.remote_files import RemoteFileLister
 
 _BLOCK = 1 << 20
 
 
-class StdinFiles:
+class StdinFileLister:
     """Standard input as the only file of a source."""
 
-    uri = STDIN
+    uri = STDIN_URI
 
     def __init__(self) -> None:
         self.ignored: dict[str, int] = {}
-        self.left_out: dict[LeftOut, int] = {}
+        self.left_out: dict[LeftOutReason, int] = {}
 
-    def found(self) -> Iterator[Found | Unlisted]:
+    def list_files(self) -> Iterator[ListedFile | ListingFailure]:
         """Yield standard input."""
-        yield Found(STDIN, FileAt(STDIN))
+        yield ListedFile(STDIN_URI, FileLocator(STDIN_URI))
 
 
-def not_stdin(argument: str, what: str) -> None:
+def check_not_stdin(argument: str, what: str) -> None:
     """Raise UsageError if a source that needs random access is read from standard input.
 
     Args:
@@ -50,7 +50,9 @@ def not_stdin(argument: str, what: str) -> None:
         raise UsageError(f"{what} can't be read from standard input", "Write it into a file, and name that as SOURCE.")
 
 
-def files_at(argument: str, suffixes: frozenset[str], walk: Walk | None = None, *, check: bool = True) -> Files:
+def create_file_lister(
+    argument: str, suffixes: frozenset[str], walk: WalkOptions | None = None, *, check: bool = True
+) -> FileLister:
     """Return the lister for a SOURCE argument: local, remote, or standard input for `-`.
 
     Args:
@@ -63,24 +65,24 @@ def files_at(argument: str, suffixes: frozenset[str], walk: Walk | None = None, 
         UsageError: If a local path does not exist.
     """
     if argument == "-":
-        return StdinFiles()
-    if scheme_of(argument) not in ("", "file"):
-        return RemoteFiles(argument, suffixes, walk)
-    files = LocalFiles(argument, suffixes, walk)
+        return StdinFileLister()
+    if get_scheme(argument) not in ("", "file"):
+        return RemoteFileLister(argument, suffixes, walk)
+    files = LocalFileLister(argument, suffixes, walk)
     if check:
-        files.check()
+        files.check_exists()
     return files
 
 
 @contextmanager
-def opened(found: Found) -> Iterator[BinaryIO]:
+def open_unpacked(found: ListedFile) -> Iterator[BinaryIO]:
     """Open the file as a seekable stream (standard input is not seekable), decompressed if its name ends with `.gz`.
 
     Raises:
         SourceError: If it cannot be opened or read.
     """
     try:
-        with raw(found) as file:
+        with open_raw(found) as file:
             if found.uri.endswith((".gz", ".tgz")):
                 with gzip.GzipFile(fileobj=file) as unpacked:
                     yield cast("BinaryIO", unpacked)
@@ -93,24 +95,24 @@ def opened(found: Found) -> Iterator[BinaryIO]:
             f"{found.uri} is cut off: {error}", "Replace it by the complete file and run again: the run resumes."
         ) from error
     except Exception as error:  # each store has its own errors
-        raise SourceError(f"{found.uri} can't be read: {reason_of(error)}", AGAIN) from error
+        raise SourceError(f"{found.uri} can't be read: {describe_store_error(error)}", RERUN_REMEDY) from error
 
 
 @contextmanager
-def raw(found: Found) -> Iterator[BinaryIO]:
+def open_raw(found: ListedFile) -> Iterator[BinaryIO]:
     """Open the file like `open_unpacked`, without decompressing it."""
-    if found.uri == STDIN:
+    if found.uri == STDIN_URI:
         yield sys.stdin.buffer
-    elif isinstance(found.place, ObjectAt):
+    elif isinstance(found.locator, ObjectLocator):
         try:
-            fs, path = file_system(found.place.secret_url or found.place.uri)
+            fs, path = open_file_system(found.locator.secret_url or found.locator.uri)
             file = fs.open(path, "rb", block_size=_BLOCK)
         except OSError as error:
-            raise SourceError(f"{found.uri} can't be opened: {reason_of(error)}", AGAIN) from error
+            raise SourceError(f"{found.uri} can't be opened: {describe_store_error(error)}", RERUN_REMEDY) from error
         with file, io.BufferedReader(file, 1 << 16) as buffered:  # readline of fsspec files takes no length
             yield buffered
     else:
-        with path_of(found.uri).open("rb") if found.named else _open_listed(found.uri) as local:
+        with from_file_uri(found.uri).open("rb") if found.is_named else _open_listed(found.uri) as local:
             yield local
 
 

@@ -7,96 +7,100 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from stair_es.errors import SourceError, StairError, UsageError
-from stair_es.extras import need
-from stair_es.sources.arrow_rows import Row, find_places, reopened, rows_of
-from stair_es.sources.cells import CellOf
-from stair_es.sources.files import Found
-from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
-from stair_es.sources.limits import FIELDS_BYTES, LINE_BYTES
-from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.opened import files_at, not_stdin, raw
-from stair_es.sources.paths import PARQUET, ends_with
-from stair_es.sources.references import Referred
-from stair_es.sources.remote import AGAIN, reason_of
-from stair_es.sources.tables import Table, image_column
-from stair_es.sources.values import chosen, explain
+from stair_es.extras import import_optional
+from stair_es.sources.arrow_rows import ParquetRow, find_column_positions, read_row_group, reopen_with_dictionaries
+from stair_es.sources.cells import ParquetCellLocator
+from stair_es.sources.files import ListedFile
+from stair_es.sources.item import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.limits import MAX_FIELDS_BYTES, MAX_JSON_LINE_BYTES
+from stair_es.sources.object_places import ObjectLocator
+from stair_es.sources.opened import check_not_stdin, create_file_lister, open_raw
+from stair_es.sources.paths import PARQUET_SUFFIXES, has_source_suffix
+from stair_es.sources.references import ResolvedImage
+from stair_es.sources.remote import RERUN_REMEDY, describe_store_error
+from stair_es.sources.tables import TableSource, find_image_column
+from stair_es.sources.values import describe_row_error, select_fields
 
 
-class Parquet(Table):
+class ParquetSource(TableSource):
     """Rows of Parquet. Unrequested columns and image bytes are not read while listing."""
 
-    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
-        parquet = need("pyarrow.parquet", "tables")
+    def _read_rows(self, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:
+        parquet = import_optional("pyarrow.parquet", "tables")
         try:
-            with raw(table) as file:
-                yield from self._of(parquet.ParquetFile(file, pre_buffer=False), file, table)
+            with open_raw(table) as file:
+                yield from self._read_table(parquet.ParquetFile(file, pre_buffer=False), file, table)
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{table.uri} can't be read to its end: {reason_of(error)}", AGAIN) from error
+            raise SourceError(f"{table.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY) from error
 
-    def _of(self, whole: Any, file: BinaryIO, table: Found) -> Iterator[Item | Unlisted]:  # noqa: ANN401  pyarrow has no types
+    def _read_table(self, whole: Any, file: BinaryIO, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:  # noqa: ANN401  pyarrow has no types
         schema = whole.schema_arrow
-        self._checked(schema.names, table)
-        column = _image_column(schema, self._options.image_column)
+        self._check_columns(schema.names, table)
+        column = _choose_image_column(schema, self._options.image_column)
         if column is None:
             raise UsageError(
                 f"{table.uri} has no column with an image", f"Name one of these with --image-column: {', '.join(schema.names)}."
             )
         types = schema.types
-        binary = {name for name, place in find_places(schema.names).items() if _holds_bytes(types[place])}
+        binary = {name for name, place in find_column_positions(schema.names).items() if _has_bytes(types[place])}
         in_cell = column in binary
-        names = [name for name in self._wanted(schema.names) if name != column and name not in binary]
-        whole = reopened(whole, file)
-        limits = dict.fromkeys(names, FIELDS_BYTES) | ({} if in_cell else {column: LINE_BYTES})  # it may hold a data: URI
+        names = [name for name in self._select_columns(schema.names) if name != column and name not in binary]
+        whole = reopen_with_dictionaries(whole, file)
+        limits = dict.fromkeys(names, MAX_FIELDS_BYTES) | (
+            {} if in_cell else {column: MAX_JSON_LINE_BYTES}
+        )  # it may hold a data: URI
         first = 0
         for group in range(whole.num_row_groups):
             rows, taken = whole.metadata.row_group(group).num_rows, 0
             try:
-                for values in rows_of(whole, file, group, limits):
-                    cell = self._cell_of(table, group, taken, column) if in_cell else None
-                    yield self._row(values, column, cell, table, f"row={first + taken}")
+                for values in read_row_group(whole, file, group, limits):
+                    cell = self._build_cell_locator(table, group, taken, column) if in_cell else None
+                    yield self._convert_row(values, column, cell, table, f"row={first + taken}")
                     taken += 1
             except Exception as error:  # noqa: BLE001  the following row groups must be read
                 lost = f"{table.uri}#rows={first + taken}-{first + rows - 1}"
-                yield Unlisted(lost, self.uri, f"these rows can't be read: {explain(error)}")
+                yield ListingFailure(lost, self.uri, f"these rows can't be read: {describe_row_error(error)}")
             first += rows
 
-    def _wanted(self, names: list[str]) -> list[str]:
+    def _select_columns(self, names: list[str]) -> list[str]:
         columns = set(self._options.columns.values() or ("caption", "text", "txt"))
         return [name for name in names if name in columns or "*" in columns]
 
-    def _row(self, values: Row, column: str, cell: CellOf | None, table: Found, position: str) -> Item | Unlisted:
+    def _convert_row(
+        self, values: ParquetRow, column: str, cell: ParquetCellLocator | None, table: ListedFile, position: str
+    ) -> SourceItem | ListingFailure:
         if isinstance(values, str):
-            return Unlisted(f"{table.uri}#{position}", self.uri, values)
+            return ListingFailure(f"{table.uri}#{position}", self.uri, values)
         if cell is None:
-            return self._take(values, column, table, position)
+            return self._try_item(values, column, table, position)
         try:
-            fields = chosen(values, self._options.columns, column)
+            fields = select_fields(values, self._options.columns, column)
         except Exception as error:  # noqa: BLE001  the following rows must be read
-            return Unlisted(f"{table.uri}#{position}", self.uri, explain(error))
-        return self._made(Referred(None, cell), fields, f"{table.uri}#{position}", table)
+            return ListingFailure(f"{table.uri}#{position}", self.uri, describe_row_error(error))
+        return self._build_resolved_item(ResolvedImage(None, cell), fields, f"{table.uri}#{position}", table)
 
     @staticmethod
-    def _cell_of(table: Found, group: int, row: int, column: str) -> CellOf:
-        secret = table.place.secret_url if isinstance(table.place, ObjectAt) else None
-        return CellOf(table.uri, group, row, column, table.version, secret)
+    def _build_cell_locator(table: ListedFile, group: int, row: int, column: str) -> ParquetCellLocator:
+        secret = table.locator.secret_url if isinstance(table.locator, ObjectLocator) else None
+        return ParquetCellLocator(table.uri, group, row, column, table.version, secret)
 
 
-def _image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401
+def _choose_image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401
     """Return `named`, else a column chosen by name, else the only column that holds bytes."""
-    by_name = image_column(schema.names, named)
+    by_name = find_image_column(schema.names, named)
     if by_name is not None:
         return by_name
-    binary = [field.name for field in schema if _holds_bytes(field.type)]
+    binary = [field.name for field in schema if _has_bytes(field.type)]
     return str(binary[0]) if len(binary) == 1 else None
 
 
-def _holds_bytes(kind: Any) -> bool:  # noqa: ANN401
+def _has_bytes(kind: Any) -> bool:  # noqa: ANN401
     """Return whether cells are bytes, or the struct `{"bytes", "path"}` of Hugging Face."""
-    types = need("pyarrow", "tables").types
+    types = import_optional("pyarrow", "tables").types
     if types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type))
+        return bool(kind.get_field_index("bytes") >= 0 and _has_bytes(kind.field("bytes").type))
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
 
 
@@ -107,9 +111,9 @@ class ParquetKind:
     name: str = "parquet"
     description: str = "Parquet (.parquet) with image bytes, paths or URLs in a column; local or remote, globs"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument has a Parquet suffix."""
-        return ends_with(argument, PARQUET)
+        return has_source_suffix(argument, PARQUET_SUFFIXES)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it.
@@ -118,9 +122,9 @@ class ParquetKind:
             MissingExtra: If pyarrow is not installed.
             UsageError: If the argument is standard input, or a path that does not exist.
         """
-        not_stdin(argument, "Parquet")
-        need("pyarrow", "tables")
-        return Parquet(files_at(argument, PARQUET, options.walk), options)
+        check_not_stdin(argument, "Parquet")
+        import_optional("pyarrow", "tables")
+        return ParquetSource(create_file_lister(argument, PARQUET_SUFFIXES, options.walk), options)
 
 
 KIND = ParquetKind()

@@ -17,13 +17,13 @@ IMAGE_SUFFIXES = frozenset(
     | {".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 _PACKED = ("", ".gz")
-PARQUET = frozenset({".parquet", ".pq"})
-CSV = frozenset(suffix + packed for suffix in (".csv", ".tsv") for packed in _PACKED)
-JSONL = frozenset(suffix + packed for suffix in (".jsonl", ".ndjson") for packed in _PACKED)
-TAR = frozenset({".tar", ".tar.gz", ".tgz"})
-LIST = frozenset({".txt", ".txt.gz"})
-CONTAINERS = PARQUET | CSV | JSONL | TAR | LIST
-STDIN = "stdin:"
+PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
+CSV_SUFFIXES = frozenset(suffix + packed for suffix in (".csv", ".tsv") for packed in _PACKED)
+JSONL_SUFFIXES = frozenset(suffix + packed for suffix in (".jsonl", ".ndjson") for packed in _PACKED)
+TAR_SUFFIXES = frozenset({".tar", ".tar.gz", ".tgz"})
+LIST_SUFFIXES = frozenset({".txt", ".txt.gz"})
+CONTAINER_SUFFIXES = PARQUET_SUFFIXES | CSV_SUFFIXES | JSONL_SUFFIXES | TAR_SUFFIXES | LIST_SUFFIXES
+STDIN_URI = "stdin:"
 """URI of standard input."""
 _HIDDEN = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
 """Folders of macOS, Synology and Windows for thumbnails, attributes and deleted files."""
@@ -35,12 +35,12 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK: opening a named pipe must not wait for a writer."""
 
 
-def uri_of(path: str | Path) -> str:
+def to_file_uri(path: str | Path) -> str:
     """Return the `file://` URI of a local path, without resolving links."""
     return Path(os.path.abspath(path)).as_uri()  # noqa: PTH100  resolves `..` without following links
 
 
-def path_of(uri: str) -> Path:
+def from_file_uri(uri: str) -> Path:
     """Return the local path of a `file://` URI, whatever bytes its name has."""
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
 
@@ -52,33 +52,33 @@ def open_regular(uri: str) -> BinaryIO:
         ReadError: If it is not a regular file.
         OSError: If it cannot be opened.
     """
-    file = os.fdopen(os.open(path_of(uri), _FLAGS), "rb")
+    file = os.fdopen(os.open(from_file_uri(uri), _FLAGS), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise ReadError("not a regular file")
     return file
 
 
-def file_at(named: str) -> Path | None:
+def find_file(named: str) -> Path | None:
     """Return the file that a path or a `file:` URI names; None if there is none."""
     try:
-        path = path_of(named) if named.startswith("file:") else Path(named)
+        path = from_file_uri(named) if named.startswith("file:") else Path(named)
         return path if path.is_file() else None
     except (OSError, ValueError):  # too long for a path, or with a NUL: perhaps an id
         return None
 
 
-def child_uri(folder_uri: str, name: str) -> str:
+def join_uri(folder_uri: str, name: str) -> str:
     """Return the URI of `name` in a folder. Equals converting the whole path, in a tenth of the time."""
     return f"{folder_uri.rstrip('/')}/{quote_from_bytes(os.fsencode(name))}"
 
 
-def file_version(status: os.stat_result) -> str | None:
+def get_file_version(status: os.stat_result) -> str | None:
     """Return size and modification time; None while another change could get the same time."""
-    return stamp(status.st_size, status.st_mtime_ns)
+    return build_version_stamp(status.st_size, status.st_mtime_ns)
 
 
-def stamp(size: int, mtime_ns: int) -> str | None:
+def build_version_stamp(size: int, mtime_ns: int) -> str | None:
     """Return a version from size and modification time; None while another change could get the same time."""
     return f"{size}-{mtime_ns}" if mtime_ns < time.time_ns() - SETTLED_NS else None
 
@@ -94,28 +94,28 @@ def is_hidden(name: str) -> bool:
     return (name.startswith(".") and name not in (".", "..")) or name in _HIDDEN  # dots alone are parts of keys in object stores
 
 
-def suffix_of(name: str) -> str:
+def get_suffix(name: str) -> str:
     """Return the last suffix in lower case, for counts of skipped files."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  object names aren't paths of this machine
 
 
-def scheme_of(argument: str) -> str:
+def get_scheme(argument: str) -> str:
     """Return the scheme in lower case; empty for a local path."""
     match = _SCHEME.match(argument)
     return match[1].lower() if match else ""
 
 
-def ends_with(argument: str, suffixes: frozenset[str]) -> bool:
+def has_source_suffix(argument: str, suffixes: frozenset[str]) -> bool:
     """Return whether the argument names a file with such a suffix; `?query` of a web URL is ignored."""
-    text = urlsplit(argument).path if scheme_of(argument) in ("http", "https") else argument
+    text = urlsplit(argument).path if get_scheme(argument) in ("http", "https") else argument
     return text.lower().endswith(tuple(suffixes))
 
 
-def names_container(argument: str) -> bool:
+def is_container(argument: str) -> bool:
     """Return whether it looks like a table, a tar or a list."""
-    return ends_with(argument, CONTAINERS)
+    return has_source_suffix(argument, CONTAINER_SUFFIXES)
 
 
-def base_of(uri: str) -> str:
+def get_base_uri(uri: str) -> str:
     """Return the folder of a table, the base of its relative paths; for standard input, the working directory."""
-    return uri_of(os.curdir) if uri == STDIN else uri.rpartition("/")[0]
+    return to_file_uri(os.curdir) if uri == STDIN_URI else uri.rpartition("/")[0]

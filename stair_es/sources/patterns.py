@@ -9,13 +9,13 @@ from typing import TypeAlias
 
 from stair_es.sources.paths import is_hidden
 
-MAGIC = re.compile(r"[*?\[]")
+GLOB_MAGIC = re.compile(r"[*?\[]")
 
-States: TypeAlias = frozenset[int]
+GlobStates: TypeAlias = frozenset[int]
 """How many parts of a pattern may have been matched: several at once, as `**` matches any number of folders."""
 
 
-class Pattern:
+class GlobPattern:
     """A glob below a folder: `*`, `?`, `[...]` within a name, `**` for any folders.
 
     As in a shell, hidden names match only patterns that start with the same character, unless `hidden` is set.
@@ -27,15 +27,15 @@ class Pattern:
         self._matchers = [re.compile(fnmatch.translate(part)) for part in self._parts]
 
     @property
-    def start(self) -> States:
+    def start_states(self) -> GlobStates:
         """Return the states of the folder that the pattern is relative to."""
-        return self._closed({0})
+        return self._close_states({0})
 
-    def matched(self, states: States) -> bool:
+    def is_complete(self, states: GlobStates) -> bool:
         """Return whether the whole pattern is matched."""
         return len(self._parts) in states
 
-    def step(self, states: States, name: str) -> States:
+    def match_name(self, states: GlobStates, name: str) -> GlobStates:
         """Return the states after entering `name`; empty if nothing can match there."""
         after = set[int]()
         for i in states:
@@ -46,9 +46,9 @@ class Pattern:
                 after |= set() if hidden else {i}
             elif self._matchers[i].match(name) and (not hidden or part[0] == name[0]):
                 after.add(i + 1)
-        return self._closed(after)
+        return self._close_states(after)
 
-    def _closed(self, states: set[int]) -> States:
+    def _close_states(self, states: set[int]) -> GlobStates:
         """Add the states after a `**`, which may match no folder at all."""
         for i, part in enumerate(self._parts):
             if i in states and part == "**":
@@ -59,5 +59,5 @@ class Pattern:
 def split_glob(pattern: str) -> tuple[str, list[str]]:
     """Return the folder before the first part with a wildcard, and the remaining parts."""
     parts = pattern.split("/")
-    first = next((i for i, part in enumerate(parts) if MAGIC.search(part)), len(parts))
+    first = next((i for i, part in enumerate(parts) if GLOB_MAGIC.search(part)), len(parts))
     return "/".join(parts[:first]) or "/", parts[first:]

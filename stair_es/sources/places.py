@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from stair_es.errors import UsageError
-from stair_es.sources.cells import CellOf
-from stair_es.sources.item import Place
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.object_places import MemberOf, ObjectAt
-from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.cells import ParquetCellLocator
+from stair_es.sources.item import Locator
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.object_places import ObjectLocator, TarMemberLocator
+from stair_es.sources.web.fetch import UrlLocator
 
 if TYPE_CHECKING:
     from stair_es.types import Json
 
 
-def from_json(value: Mapping[str, Json]) -> Place:
+def restore_locator(value: Mapping[str, Json]) -> Locator:
     """Return the locator that `to_json` of another run wrote.
 
     Raises:
@@ -24,11 +24,11 @@ def from_json(value: Mapping[str, Json]) -> Place:
     """
     match value:
         case {"kind": "file", "uri": str(uri)}:
-            return FileAt(uri)
+            return FileLocator(uri)
         case {"kind": "url", "url": str(url)}:
-            return UrlAt(url)
+            return UrlLocator(url)
         case {"kind": "object", "uri": str(uri), "size": int() | None as size}:
-            return ObjectAt(uri, size)
+            return ObjectLocator(uri, size)
         case {
             "kind": "member",
             "uri": str(uri),
@@ -36,8 +36,8 @@ def from_json(value: Mapping[str, Json]) -> Place:
             "size": int(size),
             "version": str() | None as version,
         } if offset >= 0 and size >= 0:
-            return MemberOf(uri, offset, size, version)
+            return TarMemberLocator(uri, offset, size, version)
         case {"kind": "cell", "uri": str(uri), "group": int(group), "row": int(row), "column": str(column)}:
-            return CellOf(uri, group, row, column)
+            return ParquetCellLocator(uri, group, row, column)
         case _:
             raise UsageError("not the locator of an image", "Give a file that stair-es ingest --dead-letters wrote.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stair_es.errors import PluginError, UsageError
-from stair_es.plugins import Plugin, found, named
+from stair_es.plugins import Plugin, get_plugin, list_plugins
 from stair_es.sources.item import SourceOptions
 
 if TYPE_CHECKING:
@@ -32,31 +32,33 @@ def open_source(argument: str, options: SourceOptions | None = None, say: Callab
     """
     options = options or SourceOptions()
     if options.format is not None:
-        plugin = named("sources", options.format)
+        plugin = get_plugin("sources", options.format)
         if plugin is None:
-            raise UsageError(f"no source kind {options.format!r}", f"Available: {_names()}.")
+            raise UsageError(f"no source kind {options.format!r}", f"Available: {_list_kind_names()}.")
         kind: SourceKind = plugin.load()
         return kind.open(argument, options)
     problems = list[str]()
-    for plugin in found("sources"):
+    for plugin in list_plugins("sources"):
         try:
             kind = plugin.load()
-            claimed = kind.claims(argument)
+            claimed = kind.can_open(argument)
         except Exception as error:  # noqa: BLE001  third-party code must not affect the other kinds
-            problems.append(_problem(plugin, error))
+            problems.append(_describe_problem(plugin, error))
             if say:
                 say(problems[-1])
             continue
         if claimed:
             return kind.open(argument, options)
-    raise UsageError("; ".join([f"no source kind accepts {argument!r}", *problems]), f"Name its kind with --format: {_names()}.")
+    raise UsageError(
+        "; ".join([f"no source kind accepts {argument!r}", *problems]), f"Name its kind with --format: {_list_kind_names()}."
+    )
 
 
-def _problem(plugin: Plugin, error: Exception) -> str:
+def _describe_problem(plugin: Plugin, error: Exception) -> str:
     if isinstance(error, PluginError):
         return error.message
     return f"source plugin {plugin.name!r} of {plugin.distribution} fails: {type(error).__name__}: {error}"
 
 
-def _names() -> str:
-    return ", ".join(dict.fromkeys(plugin.name for plugin in found("sources"))) or "none; reinstall stair-es"
+def _list_kind_names() -> str:
+    return ", ".join(dict.fromkeys(plugin.name for plugin in list_plugins("sources"))) or "none; reinstall stair-es"

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from stair_es.errors import MissingExtra, ReadError, UsageError
-from stair_es.extras import need
-from stair_es.sources.paths import scheme_of, stamp
-from stair_es.sources.web.text import public_uri, shown
+from stair_es.extras import import_optional
+from stair_es.sources.paths import build_version_stamp, get_scheme
+from stair_es.sources.web.text import normalize_url, redact_web_url
 
 _EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
@@ -29,45 +29,47 @@ _VERSIONS = ("ETag", "etag", "e_tag", "md5", "md5Hash", "generation", "blob_id",
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
 
 
-def clean(url: str) -> str:
+def strip_credentials(url: str) -> str:
     """Return the URL for documents and messages: without the password, or for web URLs without user and signature."""
-    scheme = scheme_of(url)
+    scheme = get_scheme(url)
     if scheme in ("http", "https"):
-        return public_uri(url)
+        return normalize_url(url)
     if "@" not in urlsplit(url.replace("#", "%23").replace("?", "%3F")).netloc:
         return url  # urlsplit is only used to check: object names stay unchanged
     return f"{scheme}://" + _PASSWORD.sub(r"\1@", url[len(scheme) + 3 :])
 
 
-def file_system(url: str) -> tuple[Any, str]:
+def open_file_system(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL and its path there. fsspec caches file systems per process.
 
     Raises:
         MissingExtra: If the library for the scheme is not installed.
         UsageError: If no library supports the scheme.
     """
-    scheme = scheme_of(url)
-    fsspec = need("fsspec", _EXTRAS.get(scheme, "s3"))
+    scheme = get_scheme(url)
+    fsspec = import_optional("fsspec", _EXTRAS.get(scheme, "s3"))
     try:
         kind = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         remedy = f"Install it with: pip install 'stair-es[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
         raise MissingExtra(f"the library for {scheme}:// isn't installed", remedy) from None
     except ValueError:
-        raise UsageError(f"no library knows the scheme {scheme}:// of {clean(url)!r}", "docs/sources.md has the list.") from None
+        raise UsageError(
+            f"no library knows the scheme {scheme}:// of {strip_credentials(url)!r}", "docs/sources.md has the list."
+        ) from None
     options = {**kind._get_kwargs_from_urls(url), "use_listings_cache": False}  # a cache would grow with the number of objects
     return fsspec.filesystem(scheme, **options), kind._strip_protocol(url)
 
 
-def names_nothing(url: str) -> bool:
+def has_no_bucket(url: str) -> bool:
     """Return whether it is a store URL without a bucket or container."""
-    return scheme_of(url) in _EXTRAS and not url.partition("://")[2].strip("/")
+    return get_scheme(url) in _EXTRAS and not url.partition("://")[2].strip("/")
 
 
-def url_in(base: str, path: str) -> str:
+def build_object_url(base: str, path: str) -> str:
     """Return the URL of `path` in the file system of `base`."""
-    scheme = scheme_of(base)
-    if scheme_of(path):
+    scheme = get_scheme(base)
+    if get_scheme(path):
         return path
     head = urlsplit(base)
     if scheme in _SERVERS:
@@ -77,7 +79,7 @@ def url_in(base: str, path: str) -> str:
     return f"{scheme}://{path.lstrip('/')}"
 
 
-def version_of(info: Mapping[str, Any]) -> str | None:
+def get_object_version(info: Mapping[str, Any]) -> str | None:
     """Return the version that the store reports: an ETag or checksum, else size and modification time."""
     for key in _VERSIONS:
         if info.get(key):
@@ -88,17 +90,17 @@ def version_of(info: Mapping[str, Any]) -> str | None:
         return None
     if isinstance(when, datetime):
         when = (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
-    return stamp(int(size), int(float(when) * 1e9)) if isinstance(when, (int, float)) else f"{size}-{when}"
+    return build_version_stamp(int(size), int(float(when) * 1e9)) if isinstance(when, (int, float)) else f"{size}-{when}"
 
 
-AGAIN = "Run again once it can be read: images already ingested are not read again."
+RERUN_REMEDY = "Run again once it can be read: images already ingested are not read again."
 """Remedy for a source that fails while it is listed."""
 
 
-def reason_of(error: BaseException) -> str:
+def describe_store_error(error: BaseException) -> str:
     """Return why a store failed, in one line, without credentials."""
     name = type(error).__name__
-    text = _URL.sub(lambda url: shown(url[0]), str(error).strip().partition("\n")[0])[:300]
+    text = _URL.sub(lambda url: redact_web_url(url[0]), str(error).strip().partition("\n")[0])[:300]
     if isinstance(error, FileNotFoundError):
         return "not found"
     if isinstance(error, PermissionError):
@@ -109,11 +111,11 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def translate_store_errors() -> Iterator[None]:
     """Translate any error of a file system to a `ReadError` with its reason."""
     try:
         yield
     except (ReadError, MissingExtra, UsageError):
         raise
     except Exception as error:
-        raise ReadError(f"can't be read: {reason_of(error)}") from error
+        raise ReadError(f"can't be read: {describe_store_error(error)}") from error

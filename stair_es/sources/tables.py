@@ -7,20 +7,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stair_es.errors import SourceError, UsageError
-from stair_es.sources.files import Files, Found, OfFiles
-from stair_es.sources.item import Item, SourceOptions, Unlisted
-from stair_es.sources.paths import IMAGE_SUFFIXES, base_of
-from stair_es.sources.references import Referred, refer
-from stair_es.sources.values import chosen, explain
+from stair_es.sources.files import FileLister, FileSource, ListedFile
+from stair_es.sources.item import ListingFailure, SourceItem, SourceOptions
+from stair_es.sources.paths import IMAGE_SUFFIXES, get_base_uri
+from stair_es.sources.references import ResolvedImage, resolve_image_reference
+from stair_es.sources.values import describe_row_error, select_fields
 
 _ROWS = 1000
 """A column missing in this many rows is reported as a typing error: a corpus without its captions is worse than an abort."""
 _SHOWN = 500
-OPTIONS = "Name columns with --map FIELD=COLUMN and --image-column COLUMN."
+COLUMN_REMEDY = "Name columns with --map FIELD=COLUMN and --image-column COLUMN."
 """Remedy for missing columns in an ingest of images; other commands replace it by their own options."""
 
 
-class Expected:
+class ColumnTracker:
     """Tracks which requested columns no row has had yet. For one listing."""
 
     def __init__(self, columns: Iterable[str]) -> None:
@@ -28,7 +28,7 @@ class Expected:
         self._names = dict[str, None]()
         self._rows = 0
 
-    def saw(self, names: Collection[str]) -> None:
+    def observe_row(self, names: Collection[str]) -> None:
         """Record the columns of a row."""
         self._rows += 1
         if not self._missing:
@@ -37,7 +37,7 @@ class Expected:
         if len(self._names) < _SHOWN:
             self._names |= dict.fromkeys(map(str, names))
 
-    def check(self, uri: str, *, at_end: bool = False) -> None:
+    def check_missing(self, uri: str, *, at_end: bool = False) -> None:
         """Check that no requested column is missing.
 
         Args:
@@ -49,12 +49,12 @@ class Expected:
         """
         if self._missing and self._rows and (at_end or self._rows >= _ROWS):
             where = uri if at_end else f"{uri}, in its first {self._rows} rows,"
-            raise no_column(where, self._missing[0], self._names)
+            raise build_missing_column_error(where, self._missing[0], self._names)
 
 
-def no_column(where: str, name: str, names: Iterable[str]) -> UsageError:
+def build_missing_column_error(where: str, name: str, names: Iterable[str]) -> UsageError:
     """Return the error for a missing column."""
-    return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN]}. {OPTIONS}")
+    return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN]}. {COLUMN_REMEDY}")
 
 
 IMAGE_COLUMNS = (
@@ -65,77 +65,83 @@ IMAGE_COLUMNS = (
 """Names of image columns, in order of preference, case-insensitive."""
 
 
-class Table(OfFiles, ABC):
+class TableSource(FileSource, ABC):
     """A source of rows in one or more files. Subclasses convert a file to items."""
 
-    def __init__(self, files: Files, options: SourceOptions) -> None:
+    def __init__(self, files: FileLister, options: SourceOptions) -> None:
         super().__init__(files)
         self._options = options
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per row. A file that cannot be read to its end yields a `ListingFailure`; the others are read."""
         first = True
-        for each in self._files.found():
-            if isinstance(each, Unlisted):
+        for each in self._files.list_files():
+            if isinstance(each, ListingFailure):
                 yield each
                 continue
             try:
-                yield from self._rows(each)
+                yield from self._read_rows(each)
             except (SourceError, UsageError) as error:
                 if first and isinstance(error, UsageError):
                     raise  # a missing column: reported once, not for each file
-                yield Unlisted(each.uri, self.uri, error.message)
+                yield ListingFailure(each.uri, self.uri, error.message)
             first = False
 
     @property
-    def _named(self) -> list[str]:
+    def _named_columns(self) -> list[str]:
         """Return the columns that the user named."""
         return [*self._options.columns.values(), *([self._options.image_column] if self._options.image_column else [])]
 
     @abstractmethod
-    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
+    def _read_rows(self, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:
         """Yield the images of one file."""
 
-    def _take(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
+    def _try_item(
+        self, row: Mapping[str, Any], column: str | None, table: ListedFile, position: str
+    ) -> SourceItem | ListingFailure:
         """Convert a row like `_build_item`; any error becomes one `ListingFailure`."""
         try:
-            return self._item(row, column, table, position)
+            return self._build_item(row, column, table, position)
         except Exception as error:  # noqa: BLE001  the rows behind it must be taken
-            return Unlisted(f"{table.uri}#{position}", self.uri, explain(error))
+            return ListingFailure(f"{table.uri}#{position}", self.uri, describe_row_error(error))
 
-    def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
+    def _build_item(
+        self, row: Mapping[str, Any], column: str | None, table: ListedFile, position: str
+    ) -> SourceItem | ListingFailure:
         """Convert a row.
 
         `position`: such as `line=7`, the row's name in the file, for images that have no URI of their own.
         """
         where = f"{table.uri}#{position}"
         if column is None:
-            return Unlisted(
+            return ListingFailure(
                 where, self.uri, f"no column with an image (--image-column); there are: {', '.join(map(str, row))[:300]}"
             )
-        referred = refer(row.get(column), base_of(table.uri))
+        referred = resolve_image_reference(row.get(column), get_base_uri(table.uri))
         if isinstance(referred, str):
-            return Unlisted(where, self.uri, referred)
-        return self._made(referred, chosen(row, self._options.columns, column), where, table)
+            return ListingFailure(where, self.uri, referred)
+        return self._build_resolved_item(referred, select_fields(row, self._options.columns, column), where, table)
 
-    def _made(self, referred: Referred, fields: Mapping[str, Any], where: str, table: Found) -> Item:
+    def _build_resolved_item(
+        self, referred: ResolvedImage, fields: Mapping[str, Any], where: str, table: ListedFile
+    ) -> SourceItem:
         if referred.uri is None:
             version = f"{table.version}#{where.rpartition('#')[2]}" if table.version else None
-            return Item(where, self.uri, referred.place, version, fields)
-        return Item(referred.uri, self.uri, referred.place, referred.version, fields)
+            return SourceItem(where, self.uri, referred.locator, version, fields)
+        return SourceItem(referred.uri, self.uri, referred.locator, referred.version, fields)
 
-    def _checked(self, names: Sequence[str], table: Found) -> None:
+    def _check_columns(self, names: Sequence[str], table: ListedFile) -> None:
         """Check that the columns that the user named exist.
 
         Raises:
             UsageError: If one does not exist.
         """
-        missing = [name for name in self._named if name != "*" and name not in names]
+        missing = [name for name in self._named_columns if name != "*" and name not in names]
         if missing:
-            raise no_column(table.uri, missing[0], names)
+            raise build_missing_column_error(table.uri, missing[0], names)
 
 
-def image_column(row: Mapping[str, Any] | Sequence[str], named: str | None = None) -> str | None:
+def find_image_column(row: Mapping[str, Any] | Sequence[str], named: str | None = None) -> str | None:
     """Return the image column: `named`, else by its name, else the first value that looks like an image's path or URL."""
     if named is not None:
         return named if named in row else None

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, cast
 
 from stair_es.errors import ReadError, StairError
-from stair_es.sources.files import Found
-from stair_es.sources.item import Place
-from stair_es.sources.limits import TAR_GLOBAL_RECORDS, TAR_HEADER_BYTES, TAR_PADDING_BYTES, TEXT_BYTES
-from stair_es.sources.local_file import Inline
-from stair_es.sources.object_places import MemberOf, ObjectAt
-from stair_es.sources.opened import raw
-from stair_es.sources.remote import reason_of
+from stair_es.sources.files import ListedFile
+from stair_es.sources.item import Locator
+from stair_es.sources.limits import MAX_TAR_GLOBAL_RECORDS, MAX_TAR_HEADER_BYTES, MAX_TAR_PADDING_BYTES, MAX_TEXT_BYTES
+from stair_es.sources.local_file import InlineBytes
+from stair_es.sources.object_places import ObjectLocator, TarMemberLocator
+from stair_es.sources.opened import open_raw
+from stair_es.sources.remote import describe_store_error
 
 MemberKind: TypeAlias = Literal["image", "text"]
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
@@ -26,24 +26,26 @@ _PADDING_READ = 1 << 16
 
 
 @dataclass(frozen=True)
-class Member:
+class TarMember:
     """A file in a tar."""
 
     name: str
-    place: Place
+    locator: Locator
     data: bytes | None
     """Bytes of a text member."""
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenMember:
     """A member that cannot be read, or (without a name) the unreadable rest of a tar."""
 
     name: str
     reason: str
 
 
-def members(tar: Found, max_bytes: int, kind_of: Callable[[str], MemberKind | None]) -> Iterator[Member | Broken]:
+def read_tar_members(
+    tar: ListedFile, max_bytes: int, kind_of: Callable[[str], MemberKind | None]
+) -> Iterator[TarMember | BrokenMember]:
     """Yield the files of a tar. A compressed tar is decompressed as a stream, with one member in memory at a time.
 
     Args:
@@ -53,34 +55,34 @@ def members(tar: Found, max_bytes: int, kind_of: Callable[[str], MemberKind | No
     """
     packed = tar.uri.endswith((".gz", ".tgz"))
     try:
-        with raw(tar) as file:
-            guarded = _Guarded(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file)
+        with open_raw(tar) as file:
+            guarded = _HeaderLimitedFile(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file)
             with tarfile.open(fileobj=cast("BinaryIO", guarded), mode="r:") as archive:
                 while (info := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     guarded.begin_member(archive, info)
-                    if each := _member(archive, info, tar, max_bytes, kind_of, packed=packed):
+                    if each := _build_member(archive, info, tar, max_bytes, kind_of, packed=packed):
                         yield each
                     guarded.begin_header()
                 if reason := guarded.explain_end(archive.offset):
-                    yield Broken("", reason)
+                    yield BrokenMember("", reason)
     except Exception as error:  # noqa: BLE001  tarfile, zlib and each store have their own errors
-        reason = error.message if isinstance(error, StairError) else reason_of(error)
-        yield Broken("", f"the rest of the tar can't be read: {reason}")
+        reason = error.message if isinstance(error, StairError) else describe_store_error(error)
+        yield BrokenMember("", f"the rest of the tar can't be read: {reason}")
 
 
-class _Guarded:
+class _HeaderLimitedFile:
     """The file of a tar with a limit on headers: tarfile reads extended headers whole, whatever length they claim."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._left = TAR_HEADER_BYTES
+        self._left = MAX_TAR_HEADER_BYTES
         self._last = b""
         self.seek, self.tell = file.seek, file.tell
 
     def begin_header(self) -> None:
         """Expect headers."""
-        self._left = TAR_HEADER_BYTES
+        self._left = MAX_TAR_HEADER_BYTES
 
     def begin_member(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         """Expect the bytes of a member.
@@ -90,17 +92,17 @@ class _Guarded:
         """
         if archive.offset <= info.offset:
             raise ReadError(f"a member of {info.size} bytes at byte {info.offset}")
-        if len(archive.pax_headers) > TAR_GLOBAL_RECORDS:
-            raise ReadError(f"more than {TAR_GLOBAL_RECORDS} global pax records")
+        if len(archive.pax_headers) > MAX_TAR_GLOBAL_RECORDS:
+            raise ReadError(f"more than {MAX_TAR_GLOBAL_RECORDS} global pax records")
         self._left = sys.maxsize
 
     def read(self, size: int) -> bytes:
         """Read for tarfile, within the limit on headers."""
         if size > self._left:
-            raise ReadError(f"the headers of one member have more than {TAR_HEADER_BYTES:,} bytes")
+            raise ReadError(f"the headers of one member have more than {MAX_TAR_HEADER_BYTES:,} bytes")
         self._left -= size
         self._last = self._file.read(size)
-        if size > tarfile.BLOCKSIZE and self._left <= TAR_HEADER_BYTES and _NO_NUMBER in self._last.translate(_DIGITS):
+        if size > tarfile.BLOCKSIZE and self._left <= MAX_TAR_HEADER_BYTES and _NO_NUMBER in self._last.translate(_DIGITS):
             raise ReadError(f"a number of {len(_NO_NUMBER)} digits in the headers of a member")
         return self._last
 
@@ -117,7 +119,7 @@ class _Guarded:
             return "the tar has no end mark: the rest may be cut off"
         if any(self._last):
             return f"the rest of the tar can't be read: bad header at byte {offset}"
-        left = TAR_PADDING_BYTES
+        left = MAX_TAR_PADDING_BYTES
         while left > 0 and (block := self._file.read(min(left, _PADDING_READ))):
             if more := block.lstrip(b"\0"):
                 at = self._file.tell() - len(more)
@@ -126,38 +128,38 @@ class _Guarded:
         return None
 
 
-def _member(
+def _build_member(
     archive: tarfile.TarFile,
     info: tarfile.TarInfo,
-    tar: Found,
+    tar: ListedFile,
     max_bytes: int,
     kind_of: Callable[[str], MemberKind | None],
     *,
     packed: bool,
-) -> Member | Broken | None:
+) -> TarMember | BrokenMember | None:
     if info.isdir():
         return None
     name = info.name.removeprefix("./")
     if info.size < 0:
-        return Broken(name, "its size is negative")
+        return BrokenMember(name, "its size is negative")
     if not info.isreg() or info.issparse():
-        return Broken(name, "a link or a special file, not a regular file")
+        return BrokenMember(name, "a link or a special file, not a regular file")
     kind = kind_of(name)
     if kind is None:
-        return Member(name, Inline(b""), None)
+        return TarMember(name, InlineBytes(b""), None)
     text = kind == "text"
-    limit = TEXT_BYTES if text else max_bytes
+    limit = MAX_TEXT_BYTES if text else max_bytes
     if (text or packed) and info.size > limit:
-        return Broken(name, f"{info.size} bytes exceed the limit of {limit}")
-    data = _bytes(archive, info) if packed or text else None
+        return BrokenMember(name, f"{info.size} bytes exceed the limit of {limit}")
+    data = _read_member(archive, info) if packed or text else None
     if data is not None and len(data) < info.size:
         raise tarfile.ReadError("unexpected end of data")
     if packed and data is not None:
-        return Member(name, Inline(data), data if text else None)
-    secret = tar.place.secret_url if isinstance(tar.place, ObjectAt) else None
-    return Member(name, MemberOf(tar.uri, info.offset_data, info.size, tar.version, secret), data)
+        return TarMember(name, InlineBytes(data), data if text else None)
+    secret = tar.locator.secret_url if isinstance(tar.locator, ObjectLocator) else None
+    return TarMember(name, TarMemberLocator(tar.uri, info.offset_data, info.size, tar.version, secret), data)
 
 
-def _bytes(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+def _read_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(info)
     return file.read() if file else b""

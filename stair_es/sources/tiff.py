@@ -17,25 +17,25 @@ _LONGEST = 64
 """Maximum characters read of a text."""
 
 
-class Entry(NamedTuple):
+class TiffEntry(NamedTuple):
     """The entry of one tag in a directory."""
 
     tag: int
     type: int
-    values: int
+    value_count: int
     """Declared number of values."""
-    at: int
+    offset: int
     """Offset of the values."""
-    held: int
+    available_bytes: int
     """Bytes of the values that are in the file."""
 
     @property
-    def numbers(self) -> int:
+    def number_count(self) -> int:
         """Return how many numbers a reader makes of it."""
-        return 0 if self.type in _TEXTS else self.held // _SIZES.get(self.type, 1)
+        return 0 if self.type in _TEXTS else self.available_bytes // _SIZES.get(self.type, 1)
 
 
-class Tiff:
+class TiffDirectories:
     """The directories of a TIFF or an EXIF block."""
 
     def __init__(self, data: bytes, *, big: bool = False) -> None:
@@ -50,15 +50,15 @@ class Tiff:
         self._entry = struct.Struct(self._order + ("HHQ8s" if big else "HHL4s"))
 
     @property
-    def first(self) -> int:
+    def first_offset(self) -> int:
         """Return the offset of the first directory; -1 if it is missing."""
-        return self._take("Q", 8) if self._big else self._take("L", 4)
+        return self._unpack("Q", 8) if self._big else self._unpack("L", 4)
 
     def count_entries(self, at: int) -> int:
         """Return the declared number of entries of the directory at `at`."""
-        return max(0, self._take("Q" if self._big else "H", at))
+        return max(0, self._unpack("Q" if self._big else "H", at))
 
-    def read_entries(self, at: int) -> Iterator[Entry]:
+    def read_entries(self, at: int) -> Iterator[TiffEntry]:
         """Yield the entries of the directory at `at` that are in the file, at most `MAX_ENTRIES`."""
         start, inline = at + (8 if self._big else 2), 8 if self._big else 4
         for i in range(min(self.count_entries(at), MAX_ENTRIES)):
@@ -72,20 +72,20 @@ class Tiff:
                 begins = place + self._entry.size - inline
             else:
                 (begins,) = struct.unpack(self._order + ("Q" if self._big else "L"), value)
-            yield Entry(tag, type_, count, begins, min(size, max(0, len(self._data) - begins)))
+            yield TiffEntry(tag, type_, count, begins, min(size, max(0, len(self._data) - begins)))
 
-    def read_number(self, entry: Entry) -> int | None:
+    def read_number(self, entry: TiffEntry) -> int | None:
         """Return an entry's first value if it is a whole number."""
-        value = self._take(_NUMBERS[entry.type], entry.at) if entry.type in _NUMBERS and entry.values else -1
+        value = self._unpack(_NUMBERS[entry.type], entry.offset) if entry.type in _NUMBERS and entry.value_count else -1
         return value if value >= 0 else None
 
-    def read_text(self, entry: Entry) -> str | None:
+    def read_text(self, entry: TiffEntry) -> str | None:
         """Return an entry's text, at most 64 characters."""
         if entry.type not in _TEXTS:
             return None
-        return self._data[entry.at : entry.at + min(entry.held, _LONGEST)].decode("latin-1").strip("\0 ")
+        return self._data[entry.offset : entry.offset + min(entry.available_bytes, _LONGEST)].decode("latin-1").strip("\0 ")
 
-    def _take(self, form: str, at: int) -> int:
+    def _unpack(self, form: str, at: int) -> int:
         try:
             return int(struct.unpack_from(self._order + form, self._data, at)[0]) if at >= 0 else -1
         except (struct.error, OverflowError):

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stair_es.errors import ReadError, StairError
-from stair_es.sources.limits import FIELDS_BYTES
+from stair_es.sources.limits import MAX_FIELDS_BYTES
 
 if TYPE_CHECKING:
     from stair_es.types import Json
 
-NUMBERS: Mapping[str, Callable[[Any], int | float]] = {"int": int, "float": float}
+NUMBER_TYPES: Mapping[str, Callable[[Any], int | float]] = {"int": int, "float": float}
 """Types that fields of a table can have, because all CSV values are text."""
-DEEPEST = 8
+MAX_JSON_DEPTH = 8
 _LONG = 2**63
 _VALUE_BYTES = 64
 
 
-def json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  one line a type
+def make_json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  one line a type
     """Convert `value` to JSON: dates to ISO form, numbers of other libraries to plain ones, unsupported types to text.
 
     NaN, infinity and bytes, which a document cannot hold, become None.
@@ -44,17 +44,17 @@ def json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  one li
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return json_safe(int(value) if value.is_finite() and value == value.to_integral_value() else float(value))
+        return make_json_safe(int(value) if value.is_finite() and value == value.to_integral_value() else float(value))
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if hasattr(value, "tolist"):  # numpy, without importing it
-        return json_safe(value.tolist(), depth)
-    if depth >= DEEPEST:
+        return make_json_safe(value.tolist(), depth)
+    if depth >= MAX_JSON_DEPTH:
         return _as_text(value)
     if isinstance(value, Mapping):
-        return {str(key): safe for key, each in value.items() if (safe := json_safe(each, depth + 1)) is not None}
+        return {str(key): safe for key, each in value.items() if (safe := make_json_safe(each, depth + 1)) is not None}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [safe for each in value if (safe := json_safe(each, depth + 1)) is not None]
+        return [safe for each in value if (safe := make_json_safe(each, depth + 1)) is not None]
     return str(value)
 
 
@@ -66,7 +66,7 @@ def _as_text(value: object) -> str:
         raise ReadError(f"a field is nested too deeply: {error}") from None
 
 
-def chosen(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str | None) -> dict[str, Json]:
+def select_fields(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str | None) -> dict[str, Json]:
     """Return document field -> value, as selected by `SourceOptions.columns`, without empty values.
 
     Args:
@@ -82,26 +82,26 @@ def chosen(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str
         columns = {"caption": caption} if caption else {}
     wanted = {field: column for field, column in columns.items() if column != "*"}
     if "*" in columns.values():
-        taken = {image_column, *wanted.values(), *(split_type(field)[0] for field in wanted)}
+        taken = {image_column, *wanted.values(), *(split_field_type(field)[0] for field in wanted)}
         wanted |= {name: name for name in row if name not in taken}
-    made = (_made(field, column, row.get(column)) for field, column in wanted.items())
+    made = (_convert_field(field, column, row.get(column)) for field, column in wanted.items())
     fields: dict[str, Json] = {field: value for field, value in made if value is not None and value != ""}
     check_fields_size(fields)
     return fields
 
 
-def split_type(field: str) -> tuple[str, str]:
+def split_field_type(field: str) -> tuple[str, str]:
     """Split a field of `SourceOptions.columns`, such as `price:float`, into name and type; the type is empty if none is given."""
     name, _, kind = field.partition(":")
-    return (name, kind) if kind in NUMBERS else (field, "")
+    return (name, kind) if kind in NUMBER_TYPES else (field, "")
 
 
-def _made(field: str, column: str, value: Any) -> tuple[str, Json]:  # noqa: ANN401
-    name, kind = split_type(field)
+def _convert_field(field: str, column: str, value: Any) -> tuple[str, Json]:  # noqa: ANN401
+    name, kind = split_field_type(field)
     if not kind or value is None or value == "":
-        return name, json_safe(value)
+        return name, make_json_safe(value)
     try:
-        return name, json_safe(NUMBERS[kind](value))
+        return name, make_json_safe(NUMBER_TYPES[kind](value))
     except (TypeError, ValueError, OverflowError):
         raise ReadError(f"column {column!r} isn't of type {kind}: {str(value)[:80]!r}") from None
 
@@ -112,12 +112,12 @@ def check_fields_size(fields: Mapping[str, Json]) -> None:
     Raises:
         ReadError: If they exceed `MAX_FIELDS_BYTES`.
     """
-    if (weight := weigh(fields)) > FIELDS_BYTES:
-        heaviest = max(fields, key=lambda name: weigh(fields[name]))
-        raise ReadError(f"its fields take {weight:,} bytes, the limit is {FIELDS_BYTES:,}; the largest is {heaviest[:100]!r}")
+    if (weight := estimate_json_bytes(fields)) > MAX_FIELDS_BYTES:
+        heaviest = max(fields, key=lambda name: estimate_json_bytes(fields[name]))
+        raise ReadError(f"its fields take {weight:,} bytes, the limit is {MAX_FIELDS_BYTES:,}; the largest is {heaviest[:100]!r}")
 
 
-def weigh(value: Json | Mapping[str, Json]) -> int:
+def estimate_json_bytes(value: Json | Mapping[str, Json]) -> int:
     """Estimate the bytes of memory that JSON takes: the characters of its texts, plus 64 for each value."""
     weight, waiting = 0, [value]
     while waiting:
@@ -133,6 +133,6 @@ def weigh(value: Json | Mapping[str, Json]) -> int:
     return weight
 
 
-def explain(error: Exception) -> str:
+def describe_row_error(error: Exception) -> str:
     """Return why a row or a sample was rejected, for the report."""
     return error.message if isinstance(error, StairError) else f"can't be used: {type(error).__name__}: {error}"[:300]

@@ -11,18 +11,18 @@ from urllib.parse import quote
 import orjson
 
 from stair_es.errors import ReadError, SourceError, UsageError
-from stair_es.extras import need
-from stair_es.sources.files import Found, LeftOut
-from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
-from stair_es.sources.limits import MEMBER_COST, SAMPLE_BYTES, SAMPLE_IMAGES, SAMPLE_TEXT_BYTES, within
-from stair_es.sources.local_file import Inline
-from stair_es.sources.local_files import LocalFiles
-from stair_es.sources.opened import files_at, not_stdin
-from stair_es.sources.paths import IMAGE_SUFFIXES, TAR, ends_with, is_hidden, scheme_of
-from stair_es.sources.remote import clean
-from stair_es.sources.tables import Expected
-from stair_es.sources.tar import Broken, Member, MemberKind, members
-from stair_es.sources.values import chosen, explain
+from stair_es.extras import import_optional
+from stair_es.sources.files import LeftOutReason, ListedFile
+from stair_es.sources.item import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.limits import MAX_SAMPLE_BYTES, MAX_SAMPLE_IMAGES, MAX_SAMPLE_TEXT_BYTES, MEMBER_COST, check_size
+from stair_es.sources.local_file import InlineBytes
+from stair_es.sources.local_files import LocalFileLister
+from stair_es.sources.opened import check_not_stdin, create_file_lister
+from stair_es.sources.paths import IMAGE_SUFFIXES, TAR_SUFFIXES, get_scheme, has_source_suffix, is_hidden
+from stair_es.sources.remote import strip_credentials
+from stair_es.sources.tables import ColumnTracker
+from stair_es.sources.tar import BrokenMember, MemberKind, TarMember, read_tar_members
+from stair_es.sources.values import describe_row_error, select_fields
 
 _TEXTS = ("txt", "text", "caption", "json", "cls")
 
@@ -32,7 +32,7 @@ class _Sample:
     """Consecutive members with the same key."""
 
     key: str
-    images: dict[str, Member] = field(default_factory=dict)
+    images: dict[str, TarMember] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
     image_bytes: int = 0
     """In memory."""
@@ -41,19 +41,21 @@ class _Sample:
     @property
     def is_full(self) -> bool:
         """Return whether no more images should wait for the texts of the sample."""
-        return len(self.images) >= SAMPLE_IMAGES or self.image_bytes >= SAMPLE_BYTES
+        return len(self.images) >= MAX_SAMPLE_IMAGES or self.image_bytes >= MAX_SAMPLE_BYTES
 
 
-class Tars:
+class WebdatasetSource:
     """The samples of tars. `argument` is the argument with its braces, `arguments` its expansion."""
 
     def __init__(self, arguments: list[str], argument: str, options: SourceOptions) -> None:
-        self._files = [files_at(argument, TAR, options.walk, check=len(arguments) == 1) for argument in arguments]
+        self._files = [
+            create_file_lister(argument, TAR_SUFFIXES, options.walk, check=len(arguments) == 1) for argument in arguments
+        ]
         self._options = options
         self._ignored: dict[str, int] = {}
         self._hidden = 0
-        self._expected = Expected(options.columns.values())
-        self.uri = _uri_of(argument) if len(arguments) > 1 else self._files[0].uri
+        self._expected = ColumnTracker(options.columns.values())
+        self.uri = _build_source_uri(argument) if len(arguments) > 1 else self._files[0].uri
 
     @property
     def ignored(self) -> Mapping[str, int]:
@@ -65,72 +67,72 @@ class Tars:
         return total
 
     @property
-    def left_out(self) -> Mapping[LeftOut, int]:
+    def left_out(self) -> Mapping[LeftOutReason, int]:
         """Return reason -> number of files, folders and members left out."""
-        total = Counter[LeftOut]({"hidden": self._hidden})
+        total = Counter[LeftOutReason]({"hidden": self._hidden})
         for files in self._files:
             total.update(files.left_out)
         return total
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """Yield one item per image. A tar that cannot be read to its end yields a `ListingFailure`; the others are read."""
-        for each in self._all():
+        for each in self._list_all():
             yield each
-            self._expected.check(self.uri)
-        self._expected.check(self.uri, at_end=True)
+            self._expected.check_missing(self.uri)
+        self._expected.check_missing(self.uri, at_end=True)
 
-    def _all(self) -> Iterator[Item | Unlisted]:
+    def _list_all(self) -> Iterator[SourceItem | ListingFailure]:
         for files in self._files:
             try:
-                for each in files.found():
-                    yield from [each] if isinstance(each, Unlisted) else self._samples(each)
+                for each in files.list_files():
+                    yield from [each] if isinstance(each, ListingFailure) else self._read_samples(each)
             except (UsageError, SourceError) as error:
                 if len(self._files) == 1:
                     raise
-                yield Unlisted(files.uri, self.uri, error.message)  # one of many shards is missing
+                yield ListingFailure(files.uri, self.uri, error.message)  # one of many shards is missing
 
-    def _samples(self, tar: Found) -> Iterator[Item | Unlisted]:
+    def _read_samples(self, tar: ListedFile) -> Iterator[SourceItem | ListingFailure]:
         sample = _Sample(key="")
-        for each in members(tar, self._options.reading.max_bytes, self._find_kind):
+        for each in read_tar_members(tar, self._options.read_limits.max_bytes, self._find_kind):
             if self._is_left_out(each.name):
                 continue
-            if isinstance(each, Broken):
+            if isinstance(each, BrokenMember):
                 if not each.name:
-                    yield from self._taken(sample, tar)
+                    yield from self._build_items(sample, tar)
                     sample = _Sample(key="")
-                yield Unlisted(f"{tar.uri}#{quote(each.name)}" if each.name else tar.uri, self.uri, each.reason)
+                yield ListingFailure(f"{tar.uri}#{quote(each.name)}" if each.name else tar.uri, self.uri, each.reason)
                 continue
-            key, suffix = split_key(each.name)
+            key, suffix = split_sample_key(each.name)
             if key != sample.key:
-                yield from self._taken(sample, tar)
+                yield from self._build_items(sample, tar)
                 sample = _Sample(key=key)
             elif sample.is_full:
-                yield from self._taken(sample, tar)
+                yield from self._build_items(sample, tar)
                 sample.images, sample.image_bytes = {}, 0
-            reason = self._add(sample, suffix, each)
+            reason = self._add_member(sample, suffix, each)
             if reason:
-                yield Unlisted(f"{tar.uri}#{quote(each.name)}", self.uri, reason)
-        yield from self._taken(sample, tar)
+                yield ListingFailure(f"{tar.uri}#{quote(each.name)}", self.uri, reason)
+        yield from self._build_items(sample, tar)
 
-    def _add(self, sample: _Sample, suffix: str, member: Member) -> str | None:
+    def _add_member(self, sample: _Sample, suffix: str, member: TarMember) -> str | None:
         """Add a member to the sample, or return why it cannot be added."""
         if self._is_image(suffix):
             if suffix in sample.images:
                 return "duplicate name in its sample"
             sample.images[suffix] = member
-            sample.image_bytes += len(member.place.data) if isinstance(member.place, Inline) else 0
+            sample.image_bytes += len(member.locator.data) if isinstance(member.locator, InlineBytes) else 0
         elif member.data is not None:
             sample.text_bytes += len(member.data) + MEMBER_COST
             try:
-                within(sample.text_bytes, SAMPLE_TEXT_BYTES)
-                self._text(sample, suffix, member.data)
+                check_size(sample.text_bytes, MAX_SAMPLE_TEXT_BYTES)
+                self._add_text(sample, suffix, member.data)
             except (ValueError, ReadError) as error:
                 return f"not included in its sample's fields: {error}"
         else:
             self._count_ignored(suffix)
         return None
 
-    def _text(self, sample: _Sample, suffix: str, data: bytes) -> None:
+    def _add_text(self, sample: _Sample, suffix: str, data: bytes) -> None:
         if suffix.rpartition(".")[2] != "json":
             sample.columns[suffix] = data.decode().strip()
             return
@@ -140,26 +142,26 @@ class Tars:
         else:
             sample.columns[suffix] = value
 
-    def _taken(self, sample: _Sample, tar: Found) -> Iterator[Item | Unlisted]:
+    def _build_items(self, sample: _Sample, tar: ListedFile) -> Iterator[SourceItem | ListingFailure]:
         if not sample.images:
             return
         columns = {"__key__": sample.key, **sample.columns} if self._options.columns else sample.columns
-        self._expected.saw(columns)
+        self._expected.observe_row(columns)
         try:
-            fields = chosen(columns, self._options.columns, None)
+            fields = select_fields(columns, self._options.columns, None)
         except Exception as error:  # noqa: BLE001  the following samples must be read
             for member in sample.images.values():
-                yield Unlisted(f"{tar.uri}#{quote(member.name)}", self.uri, explain(error))
+                yield ListingFailure(f"{tar.uri}#{quote(member.name)}", self.uri, describe_row_error(error))
             return
         for member in sample.images.values():
             version = f"{tar.version}#{member.name}" if tar.version else None
-            yield Item(f"{tar.uri}#{quote(member.name)}", self.uri, member.place, version, fields)
+            yield SourceItem(f"{tar.uri}#{quote(member.name)}", self.uri, member.locator, version, fields)
 
     def _is_left_out(self, name: str) -> bool:
         """Return whether a member is hidden; count it if it would be used otherwise."""
         if self._options.walk.hidden or not any(map(is_hidden, name.split("/"))):
             return False
-        suffix = split_key(name)[1]
+        suffix = split_sample_key(name)[1]
         if self._find_kind(name):
             self._hidden += 1
         else:
@@ -176,21 +178,21 @@ class Tars:
         return "." + suffix.rpartition(".")[2] in IMAGE_SUFFIXES
 
     def _find_kind(self, name: str) -> MemberKind | None:
-        suffix = split_key(name)[1]
+        suffix = split_sample_key(name)[1]
         if self._is_image(suffix):
             return "image"
         return "text" if suffix.rpartition(".")[2] in _TEXTS else None
 
 
-def _uri_of(argument: str) -> str:
+def _build_source_uri(argument: str) -> str:
     """Return the URI of tars in braces, unexpanded, so that another folder has another URI, and without credentials."""
-    if scheme_of(argument) not in ("", "file"):
-        return clean(argument)
-    uri = LocalFiles(argument, TAR).uri
+    if get_scheme(argument) not in ("", "file"):
+        return strip_credentials(argument)
+    uri = LocalFileLister(argument, TAR_SUFFIXES).uri
     return uri.replace("%7B", "{").replace("%7D", "}").replace("%2C", ",")
 
 
-def split_key(name: str) -> tuple[str, str]:
+def split_sample_key(name: str) -> tuple[str, str]:
     """Split a member's name into key and suffix, at the first dot of its last part."""
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
@@ -204,9 +206,9 @@ class WebdatasetKind:
     name: str = "webdataset"
     description: str = "webdataset tars (.tar, .tar.gz), {0000..0127} for many; local or remote, globs"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """Return whether the argument has a tar suffix."""
-        return ends_with(argument, TAR)
+        return has_source_suffix(argument, TAR_SUFFIXES)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """Return the source, without reading from it.
@@ -215,15 +217,17 @@ class WebdatasetKind:
             MissingExtra: If the argument has braces and braceexpand is not installed.
             UsageError: If braces are unbalanced, or the argument is standard input or a path that does not exist.
         """
-        not_stdin(argument, "a tar")
+        check_not_stdin(argument, "a tar")
         arguments = [argument]
         if "{" in argument:
-            braceexpand = need("braceexpand", "webdataset")
+            braceexpand = import_optional("braceexpand", "webdataset")
             try:
                 arguments = list(braceexpand.braceexpand(argument))
             except ValueError as error:
-                raise UsageError(f"can't expand {clean(argument)!r}: {error}", "Write {0000..0127} or {a,b}.") from None
-        return Tars(arguments, argument, options)
+                raise UsageError(
+                    f"can't expand {strip_credentials(argument)!r}: {error}", "Write {0000..0127} or {a,b}."
+                ) from None
+        return WebdatasetSource(arguments, argument, options)
 
 
 KIND = WebdatasetKind()

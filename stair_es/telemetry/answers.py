@@ -8,32 +8,32 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from stair_es.web.watch import PATTERN
+from stair_es.web.watch import ROUTE_PATTERN_KEY
 
 if TYPE_CHECKING:
     from starlette.types import Message, Scope, Send
 
-    from stair_es.cluster.transport import Asked, Watch
+    from stair_es.cluster.transport import OutgoingRequest, RequestHook
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
-Timed = Callable[["Asked", str, float], None]
+RequestObserver = Callable[["OutgoingRequest", str, float], None]
 """Called with a finished request, its operation, and its duration in seconds."""
 
 
-def method_of(scope: Scope) -> str:
+def get_method_label(scope: Scope) -> str:
     """Return the method of a request; `_OTHER` for a non-standard one, since each value of a label uses memory permanently."""
     method = str(scope["method"])
     return method if method in _METHODS else "_OTHER"
 
 
-def pattern_of(scope: Scope) -> str | None:
+def get_route_pattern(scope: Scope) -> str | None:
     """Return the path of the matched route, as `/api/image/{id}`; None before the response, and if no route matched."""
-    found = scope.get(PATTERN)
+    found = scope.get(ROUTE_PATTERN_KEY)
     return str(found) if found else None
 
 
-class Answer:
+class StatusRecorder:
     """An ASGI `send` that records the status."""
 
     def __init__(self, send: Send) -> None:
@@ -49,26 +49,26 @@ class Answer:
         await self._send(message)
 
 
-def timed(watch: Timed) -> Watch:
+def time_requests(observe: RequestObserver) -> RequestHook:
     """Build a request hook that times each request to the cluster."""
 
     @contextmanager
-    def around(asked: Asked) -> Iterator[None]:
+    def time_request(asked: OutgoingRequest) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            watch(asked, operation_of(asked)[0], time.perf_counter() - start)
+            observe(asked, parse_operation(asked)[0], time.perf_counter() - start)
 
-    return around
+    return time_request
 
 
-def failed(asked: Asked) -> bool:
+def is_failed_request(asked: OutgoingRequest) -> bool:
     """Return whether a finished request failed. 404 is a valid response: no such index or document."""
     return asked.status is None or (asked.status >= 400 and asked.status != 404)
 
 
-def operation_of(asked: Asked) -> tuple[str, str]:
+def parse_operation(asked: OutgoingRequest) -> tuple[str, str]:
     """Return the operation of a request, as `search`, and the index, alias or list of them in its path, or "".
 
     The operation is the first path segment that begins with an underscore: later ones may be ids of documents and tasks.

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.transport import watched
-from stair_es.extras import need
-from stair_es.telemetry.tracing import tracing
-from stair_es.web.watch import Unwatched, Watch
+from stair_es.cluster.transport import watch_requests
+from stair_es.extras import import_optional
+from stair_es.telemetry.tracing import open_tracer
+from stair_es.web.watch import NoopHooks, ServerHooks
 
 if TYPE_CHECKING:
     from starlette.routing import Route
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Observer:
+class ServerTelemetry:
     """What an application is built with, and wrapped in."""
 
-    watch: Watch = field(default_factory=Unwatched)
+    watch: ServerHooks = field(default_factory=NoopHooks)
     routes: tuple[Route, ...] = ()
     _around: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
 
-    def around(self, app: ASGIApp) -> ASGIApp:
+    def wrap_app(self, app: ASGIApp) -> ASGIApp:
         """Wrap the application outside of its access control, so that rejected requests are observed, too."""
         for wrap in self._around:
             app = wrap(app)
@@ -33,7 +33,7 @@ class Observer:
 
 
 @contextmanager
-def observing(*, metrics: bool, say: Callable[[str], None]) -> Iterator[Observer]:
+def open_server_telemetry(*, metrics: bool, say: Callable[[str], None]) -> Iterator[ServerTelemetry]:
     """Open the telemetry of one server; libraries are imported only for what is requested.
 
     Args:
@@ -44,27 +44,27 @@ def observing(*, metrics: bool, say: Callable[[str], None]) -> Iterator[Observer
         MissingExtra: If metrics are requested and the library isn't installed.
     """
     with ExitStack() as stack:
-        observer = Observer()
+        observer = ServerTelemetry()
         if metrics:
-            need("prometheus_client", "metrics")
+            import_optional("prometheus_client", "metrics")
             from prometheus_client import disable_created_metrics
 
-            from stair_es.telemetry.answers import timed
-            from stair_es.telemetry.page_metrics import PageMetrics
+            from stair_es.telemetry.answers import time_requests
+            from stair_es.telemetry.page_metrics import ServerMetrics
 
             # avoids a useless second series per metric: process_start_time_seconds is when all of them began
             disable_created_metrics()  # type: ignore[no-untyped-call]
-            counts = PageMetrics()
-            stack.enter_context(watched(timed(counts.answered)))
-            observer.watch, observer.routes = counts, (counts.route(),)
-            observer._around.append(counts.around)
-        tracer = stack.enter_context(tracing(say))
+            counts = ServerMetrics()
+            stack.enter_context(watch_requests(time_requests(counts.record_cluster_request)))
+            observer.watch, observer.routes = counts, (counts.build_route(),)
+            observer._around.append(counts.wrap_app)
+        tracer = stack.enter_context(open_tracer(say))
         if tracer is not None:
             from functools import partial
 
-            from stair_es.telemetry.spans import Encodings, cluster_spans, page_spans
+            from stair_es.telemetry.spans import EncodingSpans, trace_cluster_requests, trace_server_requests
 
-            stack.enter_context(watched(cluster_spans(tracer)))
-            observer.watch = Encodings(tracer, observer.watch)
-            observer._around.append(partial(page_spans, tracer))
+            stack.enter_context(watch_requests(trace_cluster_requests(tracer)))
+            observer.watch = EncodingSpans(tracer, observer.watch)
+            observer._around.append(partial(trace_server_requests, tracer))
         yield observer

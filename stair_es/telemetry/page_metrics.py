@@ -11,21 +11,21 @@ from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from stair_es.telemetry.answers import Answer, failed, method_of, pattern_of
-from stair_es.web.routes import Told
+from stair_es.telemetry.answers import StatusRecorder, get_method_label, get_route_pattern, is_failed_request
+from stair_es.web.routes import PatternRoute
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from stair_es.cluster.transport import Asked
-    from stair_es.web.watch import What
+    from stair_es.cluster.transport import OutgoingRequest
+    from stair_es.web.watch import EncodedKind
 
 _PREFIX = "stair_es_page_"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class PageMetrics:
+class ServerMetrics:
     """Prometheus metrics of the server: its hooks, and an observer of the requests to the cluster."""
 
     def __init__(self) -> None:
@@ -71,52 +71,52 @@ class PageMetrics:
 
     # --- hooks of the server ---
 
-    def encoding(self, what: What) -> AbstractContextManager[object]:
+    def track_encoding(self, what: EncodedKind) -> AbstractContextManager[object]:
         """Time the encoding of a text or an image."""
         return self._encode.labels(what).time()
 
-    def took(self, seconds: float) -> None:
+    def record_search_time(self, seconds: float) -> None:
         """Record the time that the cluster reports for a search."""
         self._took.observe(seconds)
 
-    def uploading(self) -> AbstractContextManager[object]:
+    def track_upload(self) -> AbstractContextManager[object]:
         """Track an upload in progress."""
         return self._uploads.track_inprogress()
 
-    def thumbnail(self, *, ready: bool) -> None:
+    def count_thumbnail(self, *, ready: bool) -> None:
         """Count a thumbnail; `ready` if it was cached."""
         self._thumbnails.labels("yes" if ready else "no").inc()
 
-    def answered(self, asked: Asked, operation: str, seconds: float) -> None:
+    def record_cluster_request(self, asked: OutgoingRequest, operation: str, seconds: float) -> None:
         """Record a finished request to the cluster; without a status it failed."""
         self._asked.labels(operation).observe(seconds)
-        if failed(asked):
+        if is_failed_request(asked):
             self._failed.labels(operation, str(asked.status or "none")).inc()
 
     # --- requests to the server ---
 
-    def around(self, app: ASGIApp) -> ASGIApp:
+    def wrap_app(self, app: ASGIApp) -> ASGIApp:
         """Wrap the application to count its requests, including rejected ones."""
 
-        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        async def count_request(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            start, answer = time.perf_counter(), Answer(send)
+            start, answer = time.perf_counter(), StatusRecorder(send)
             try:
                 with self._under_way.track_inprogress():
                     await app(scope, receive, answer)
             finally:
-                route = pattern_of(scope) or "none"
-                self._requests.labels(method_of(scope), route, str(answer.status)).inc()
+                route = get_route_pattern(scope) or "none"
+                self._requests.labels(get_method_label(scope), route, str(answer.status)).inc()
                 self._seconds.labels(route).observe(time.perf_counter() - start)
 
-        return counted
+        return count_request
 
-    def route(self) -> Told:
+    def build_route(self) -> PatternRoute:
         """Build the route `GET /metrics`."""
-        return Told("/metrics", self._metrics)
+        return PatternRoute("/metrics", self._serve_metrics)
 
-    async def _metrics(self, request: Request) -> Response:
+    async def _serve_metrics(self, request: Request) -> Response:
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(await run_in_threadpool(encoder, self.registry), headers={"content-type": content_type})

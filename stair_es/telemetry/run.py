@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stair_es.errors import SOME_DEAD, StairError, UsageError
-from stair_es.extras import need
-from stair_es.telemetry.tracing import tracing
+from stair_es.errors import EXIT_PARTIAL_FAILURE, StairError, UsageError
+from stair_es.extras import import_optional
+from stair_es.telemetry.tracing import open_tracer
 
 if TYPE_CHECKING:
     from stair_es.ingest.batch import Batch
-    from stair_es.ingest.report import Report
-    from stair_es.ingest.run_accounting import Books
-    from stair_es.telemetry.run_metrics import Run, Textfile
-    from stair_es.telemetry.run_spans import RunSpans
+    from stair_es.ingest.report import IngestReport
+    from stair_es.ingest.run_accounting import RunAccounting
+    from stair_es.telemetry.run_metrics import IngestMetrics, MetricsTextfile
+    from stair_es.telemetry.run_spans import IngestTrace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlets:
+class MetricsTargets:
     """Where the metrics of a run go."""
 
     file: Path | None = None
@@ -36,40 +36,42 @@ class Outlets:
 
 
 @dataclass
-class Observer:
+class IngestTelemetry:
     """Receives the events of an ingest."""
 
-    metrics: Run | None = None
-    file: Textfile | None = None
-    spans: RunSpans | None = None
-    report: Report | None = field(default=None, init=False)
+    metrics: IngestMetrics | None = None
+    file: MetricsTextfile | None = None
+    spans: IngestTrace | None = None
+    report: IngestReport | None = field(default=None, init=False)
 
-    def books(self, books: Books) -> None:
+    def record_start(self, books: RunAccounting) -> None:
         """Record the start of the run."""
         if self.metrics:
-            self.metrics.books = books
+            self.metrics.accounting = books
 
-    def through(self, batch: Batch) -> None:
+    def record_batch(self, batch: Batch) -> None:
         """Record a finished batch that is already in the accounting."""
         if self.spans:
-            self.spans.through(batch)
+            self.spans.record_batch(batch)
         if self.file:
-            self.file.now_and_then()
+            self.file.write_if_due()
 
-    def done(self, report: Report) -> None:
+    def record_report(self, report: IngestReport) -> None:
         """Record the report of a complete run."""
         self.report = report
         if self.spans:
-            self.spans.done(report)
+            self.spans.record_report(report)
 
 
 @contextmanager
-def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, allow_failed: bool = False) -> Iterator[Observer]:
+def open_ingest_telemetry(
+    index: str, targets: MetricsTargets, say: Callable[[str], None], *, allow_failed: bool = False
+) -> Iterator[IngestTelemetry]:
     """Open the telemetry of one ingest into `index`; libraries are imported only for what is requested.
 
     Args:
         index: The alias.
-        outlets: Where the metrics go.
+        targets: Where the metrics go.
         say: Receives messages for the user.
         allow_failed: Whether the command exits with 0 although images failed.
 
@@ -78,48 +80,50 @@ def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, allow
         UsageError: If the file can't be written, or the port is not available.
     """
     with ExitStack() as stack:
-        tracer = stack.enter_context(tracing(say))
-        observer = stack.enter_context(_metered(index, outlets, say, allow_failed)) if outlets else Observer()
+        tracer = stack.enter_context(open_tracer(say))
+        observer = stack.enter_context(_open_metrics(index, targets, say, allow_failed)) if targets else IngestTelemetry()
         if tracer is not None:
-            from stair_es.telemetry.run_spans import run_spans
+            from stair_es.telemetry.run_spans import trace_ingest
 
-            observer.spans = stack.enter_context(run_spans(tracer, index))
+            observer.spans = stack.enter_context(trace_ingest(tracer, index))
         yield observer
 
 
 @contextmanager
-def _metered(index: str, outlets: Outlets, say: Callable[[str], None], allow_failed: bool) -> Iterator[Observer]:
-    need("prometheus_client", "metrics")
-    from stair_es.telemetry.run_metrics import Run, Textfile, served
+def _open_metrics(
+    index: str, outlets: MetricsTargets, say: Callable[[str], None], allow_failed: bool
+) -> Iterator[IngestTelemetry]:
+    import_optional("prometheus_client", "metrics")
+    from stair_es.telemetry.run_metrics import IngestMetrics, MetricsTextfile, serve_metrics
 
     if outlets.file and outlets.file.suffix != ".prom":
         raise UsageError(
             f"the metrics file {str(outlets.file)!r} doesn't end in .prom",
             "node_exporter reads no other files: --metrics-file photos.prom",
         )
-    run = Run(index=index, start_s=time.time())
+    run = IngestMetrics(index=index, start_s=time.time())
     with ExitStack() as stack:
         if outlets.port is not None:
-            say(f"metrics: {stack.enter_context(served(run, outlets.host, outlets.port))}")
-        observer = Observer(metrics=run, file=Textfile(outlets.file, run, say) if outlets.file else None)
+            say(f"metrics: {stack.enter_context(serve_metrics(run, outlets.host, outlets.port))}")
+        observer = IngestTelemetry(metrics=run, file=MetricsTextfile(outlets.file, run, say) if outlets.file else None)
         try:
             yield observer
-            _close(run, observer.report, allow_failed)
+            _record_success(run, observer.report, allow_failed)
         except BaseException as error:
-            run.end_s, run.exit_code = time.time(), _code_of(error)
+            run.end_s, run.exit_code = time.time(), _get_exit_code(error)
             raise
         finally:
             if observer.file:
                 observer.file.write()
 
 
-def _close(run: Run, report: Report | None, allow_failed: bool) -> None:
+def _record_success(run: IngestMetrics, report: IngestReport | None, allow_failed: bool) -> None:
     run.end_s = run.success_s = time.time()
-    run.exit_code = 0 if report is None or report.is_complete(allow_failed=allow_failed) else SOME_DEAD
+    run.exit_code = 0 if report is None or report.is_complete(allow_failed=allow_failed) else EXIT_PARTIAL_FAILURE
     run.swap_pending = bool(report and report.unfinished)
 
 
-def _code_of(error: BaseException) -> int:
+def _get_exit_code(error: BaseException) -> int:
     """Return the exit code of the command for this error."""
     if isinstance(error, StairError):
         return error.exit_code

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
-from stair_es.cluster.transport import watched
-from stair_es.telemetry.spans import CARRIED, cluster_spans
+from stair_es.cluster.transport import watch_requests
+from stair_es.telemetry.spans import PROPAGATOR, trace_cluster_requests
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from stair_es.ingest.batch import Batch
-    from stair_es.ingest.report import Report
+    from stair_es.ingest.report import IngestReport
 
 _AS_MANY = 200
 _NS = 1_000_000_000
 
 
-class Thinned:
+class DecayingSampler:
     """A sampler that keeps the first 200, then every second for 200 more, then every fourth: traces of long runs stay small."""
 
     def __init__(self) -> None:
@@ -47,20 +47,20 @@ class Thinned:
         return True
 
 
-class RunSpans:
+class IngestTrace:
     """The span of a run and its children."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
         """Start below the span of the run."""
         self._tracer, self._span = tracer, span
-        self._keeps = Thinned()
+        self._keeps = DecayingSampler()
 
-    def through(self, batch: Batch) -> None:
+    def record_batch(self, batch: Batch) -> None:
         """Record a finished batch: its span, and one for each of its stages."""
         if not batch.began_ns or not self._keeps():
             return
         ends = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS) for stage in batch.began_ns}
-        kinds = Counter(outcome.kind for outcome in batch.outcomes())
+        kinds = Counter(outcome.kind for outcome in batch.get_outcomes())
         of_batch = self._tracer.start_span(
             "batch",
             trace.set_span_in_context(self._span),
@@ -72,7 +72,7 @@ class RunSpans:
             self._tracer.start_span(stage, below, start_time=began_ns).end(ends[stage])
         of_batch.end(max(ends.values()))
 
-    def done(self, report: Report) -> None:
+    def record_report(self, report: IngestReport) -> None:
         """Record the report of a complete run."""
         counts = {name: getattr(report, name) for name in ("seen", "written", "unchanged", "dead", "removed")}
         self._span.set_attributes({f"stair_es.{name}": count for name, count in counts.items()})
@@ -80,14 +80,14 @@ class RunSpans:
 
 
 @contextmanager
-def run_spans(tracer: Tracer, index: str) -> Iterator[RunSpans]:
+def trace_ingest(tracer: Tracer, index: str) -> Iterator[IngestTrace]:
     """Trace a run. `TRACEPARENT` in the environment, as set by job schedulers, becomes its parent."""
-    parent = CARRIED.extract({"traceparent": os.environ.get("TRACEPARENT", "")})
+    parent = PROPAGATOR.extract({"traceparent": os.environ.get("TRACEPARENT", "")})
     with tracer.start_as_current_span("ingest", parent, attributes={"stair_es.index": index}, record_exception=False) as span:
         below = trace.set_span_in_context(span)
         try:
-            with watched(cluster_spans(tracer, below, Thinned())):
-                yield RunSpans(tracer, span)
+            with watch_requests(trace_cluster_requests(tracer, below, DecayingSampler())):
+                yield IngestTrace(tracer, span)
         except (KeyboardInterrupt, SystemExit) as error:  # the library records other exceptions
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise

@@ -11,55 +11,57 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from stair_es.telemetry.answers import Answer, failed, method_of, operation_of, pattern_of
-from stair_es.web.security import ALIVE
+from stair_es.telemetry.answers import StatusRecorder, get_method_label, get_route_pattern, is_failed_request, parse_operation
+from stair_es.web.security import HEALTH_PATH
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from stair_es.cluster.transport import Asked, Watch
-    from stair_es.web.watch import Watch as PageWatch
-    from stair_es.web.watch import What
+    from stair_es.cluster.transport import OutgoingRequest, RequestHook
+    from stair_es.web.watch import EncodedKind
+    from stair_es.web.watch import ServerHooks as PageWatch
 
-CARRIED = TraceContextTextMapPropagator()
+PROPAGATOR = TraceContextTextMapPropagator()
 """W3C Trace Context only: other headers of a client, such as baggage, are not propagated to the cluster."""
-_QUIET = frozenset({ALIVE, "/metrics"})
+_QUIET = frozenset({HEALTH_PATH, "/metrics"})
 """Polled by machines every few seconds."""
 
 
-def always() -> bool:
+def keep_all() -> bool:
     """Return True: every request has a span."""
     return True
 
 
-def cluster_spans(tracer: Tracer, parent: Context | None = None, keeps: Callable[[], bool] = always) -> Watch:
+def trace_cluster_requests(
+    tracer: Tracer, parent: Context | None = None, should_keep: Callable[[], bool] = keep_all
+) -> RequestHook:
     """Trace each request to the cluster with a client span, and propagate its id.
 
     Args:
         tracer: Creates the spans.
         parent: Parent of requests in threads without a current span.
-        keeps: Called before each request: if it returns False, the parent's id is propagated instead.
+        should_keep: Called before each request: if it returns False, the parent's id is propagated instead.
     """
 
     @contextmanager
-    def around(asked: Asked) -> Iterator[None]:
+    def trace_request(asked: OutgoingRequest) -> Iterator[None]:
         context = None if trace.get_current_span().get_span_context().is_valid else parent
-        if not keeps():
-            CARRIED.inject(asked.headers, context)
+        if not should_keep():
+            PROPAGATOR.inject(asked.headers, context)
             yield
             return
-        operation, target = operation_of(asked)
+        operation, target = parse_operation(asked)
         with tracer.start_as_current_span(
             f"{operation} {target}".rstrip(),
             context,
             kind=SpanKind.CLIENT,
-            attributes=_of_request(asked, operation, target),
+            attributes=_build_attributes(asked, operation, target),
             record_exception=False,  # messages of the cluster may repeat the query or the document
             set_status_on_exception=False,
         ) as span:
-            CARRIED.inject(asked.headers)
+            PROPAGATOR.inject(asked.headers)
             try:
                 yield
             except Exception as error:
@@ -68,12 +70,12 @@ def cluster_spans(tracer: Tracer, parent: Context | None = None, keeps: Callable
                 raise
             span.set_attribute("db.system.name", "elasticsearch" if asked.elasticsearch else "opensearch")
             if asked.status is not None:
-                set_status(span, asked.status, failed=failed(asked))
+                set_span_status(span, asked.status, failed=is_failed_request(asked))
 
-    return around
+    return trace_request
 
 
-def _of_request(asked: Asked, operation: str, target: str) -> dict[str, str | int]:
+def _build_attributes(asked: OutgoingRequest, operation: str, target: str) -> dict[str, str | int]:
     where = urlsplit(asked.node)
     named = {"db.collection.name": target} if target else {}
     return {
@@ -86,32 +88,32 @@ def _of_request(asked: Asked, operation: str, target: str) -> dict[str, str | in
     }
 
 
-def page_spans(tracer: Tracer, app: ASGIApp) -> ASGIApp:
+def trace_server_requests(tracer: Tracer, app: ASGIApp) -> ASGIApp:
     """Trace each request to the application with a server span. The client's `traceparent` becomes its parent."""
 
-    async def spanned(scope: Scope, receive: Receive, send: Send) -> None:
+    async def trace_request(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _QUIET:
             await app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        method, answer = method_of(scope), Answer(send)
+        method, answer = get_method_label(scope), StatusRecorder(send)
         attributes = {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]}
         with tracer.start_as_current_span(
-            method, CARRIED.extract(headers), kind=SpanKind.SERVER, attributes=attributes, record_exception=False
+            method, PROPAGATOR.extract(headers), kind=SpanKind.SERVER, attributes=attributes, record_exception=False
         ) as span:
             try:
                 await app(scope, receive, answer)
             finally:
-                pattern = pattern_of(scope)
+                pattern = get_route_pattern(scope)
                 if pattern:
                     span.update_name(f"{method} {pattern}")
                     span.set_attribute("http.route", pattern)
-                set_status(span, answer.status, failed=answer.status >= 500)
+                set_span_status(span, answer.status, failed=answer.status >= 500)
 
-    return spanned
+    return trace_request
 
 
-def set_status(span: Span, status: int, *, failed: bool) -> None:
+def set_span_status(span: Span, status: int, *, failed: bool) -> None:
     """Set the HTTP status of a span, and whether it failed."""
     span.set_attribute("http.response.status_code", status)
     if failed:
@@ -119,16 +121,20 @@ def set_status(span: Span, status: int, *, failed: bool) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-class Encodings:
+class EncodingSpans:
     """Server hooks that add a span for each encoding to other hooks."""
 
     def __init__(self, tracer: Tracer, watch: PageWatch) -> None:
         """Wrap the other hooks."""
         self._tracer, self._watch = tracer, watch
-        self.took, self.uploading, self.thumbnail = watch.took, watch.uploading, watch.thumbnail
+        self.record_search_time, self.track_upload, self.count_thumbnail = (
+            watch.record_search_time,
+            watch.track_upload,
+            watch.count_thumbnail,
+        )
 
     @contextmanager
-    def encoding(self, what: What) -> Iterator[None]:
+    def track_encoding(self, what: EncodedKind) -> Iterator[None]:
         """Trace the encoding of a text or an image."""
-        with self._tracer.start_as_current_span(f"encode {what}"), self._watch.encoding(what):
+        with self._tracer.start_as_current_span(f"encode {what}"), self._watch.track_encoding(what):
             yield

@@ -20,7 +20,7 @@ _PROTOCOL = "http/protobuf"
 
 
 @contextmanager
-def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | None]:
+def open_tracer(say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | None]:
     """Open a tracer that exports to the collector named in the environment; spans are flushed at the end of the `with` block.
 
     Yields None, and imports nothing, if no collector is named or tracing is disabled. A problem with tracing is reported once and
@@ -35,12 +35,12 @@ def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ)
     if endpoint is None or environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporters == "none":
         yield None
         return
-    hindered = _hindered(environ, exporters)
+    hindered = _explain_disabled(environ, exporters)
     if hindered:
         say(f"no traces, though {endpoint} is set: {hindered}")
         yield None
         return
-    with _told(say):
+    with _forward_logs(say):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -61,7 +61,7 @@ def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ)
             provider.shutdown()
 
 
-def _hindered(environ: Mapping[str, str], exporters: str) -> str:
+def _explain_disabled(environ: Mapping[str, str], exporters: str) -> str:
     if exporters != "otlp":
         return f"OTEL_TRACES_EXPORTER is {exporters!r}, and only 'otlp' and 'none' are supported."
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
@@ -75,7 +75,7 @@ def _hindered(environ: Mapping[str, str], exporters: str) -> str:
     return ""
 
 
-class _Said(logging.Handler):
+class _OnceHandler(logging.Handler):
     """Reports each message once: an unreachable collector would fill the terminal."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -89,9 +89,9 @@ class _Said(logging.Handler):
 
 
 @contextmanager
-def _told(say: Callable[[str], None]) -> Iterator[None]:
+def _forward_logs(say: Callable[[str], None]) -> Iterator[None]:
     """Forward the log messages of OpenTelemetry to `say`."""
-    logger, handler = logging.getLogger("opentelemetry"), _Said(say)
+    logger, handler = logging.getLogger("opentelemetry"), _OnceHandler(say)
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:

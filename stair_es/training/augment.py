@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from stair_es.errors import DecodeError, UsageError
-from stair_es.sources.decode import DecodeLimits, contain_size, decode
+from stair_es.sources.decode import DecodeLimits, compute_contained_size, decode_image
 from stair_es.types import ImageSpec, Pixels
 
 _DRAWS = 14
@@ -42,7 +42,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            low, high = _range(field.name)
+            low, high = _get_range(field.name)
             if not isinstance(value, (int, float)) or not low <= value <= high:
                 raise UsageError(
                     f"augmentation: {field.name} is {value!r}",
@@ -50,7 +50,7 @@ class Augmentation:
                 )
 
 
-def _range(name: str) -> tuple[float, float]:
+def _get_range(name: str) -> tuple[float, float]:
     if name in _SHARES:
         return 0.0, 1.0
     if name in _STRENGTHS:
@@ -58,9 +58,9 @@ def _range(name: str) -> tuple[float, float]:
     return {"crop_area": (0.05, 1.0), "crop_ratio": (1.0, 4.0), "rotation_deg": (0.0, 45.0)}[name]
 
 
-NONE = Augmentation()
-PRESETS = {
-    "none": NONE,
+NO_AUGMENTATION = Augmentation()
+AUGMENTATION_PRESETS = {
+    "none": NO_AUGMENTATION,
     "light": Augmentation(crop_area=0.7, crop_ratio=1.15, flip=0.5, brightness=0.1, contrast=0.1, saturation=0.1),
     "strong": Augmentation(
         **{"crop_area": 0.35, "crop_ratio": 1.33, "flip": 0.5, "rotation_deg": 10.0, "background": 0.5},
@@ -70,18 +70,18 @@ PRESETS = {
 """Presets by the name used in a configuration. There is no hue change because captions name colors."""
 
 
-def preset(name: str) -> Augmentation:
+def get_augmentation(name: str) -> Augmentation:
     """Return the augmentation preset of a name.
 
     Raises:
         UsageError: If there is no such preset.
     """
-    if name not in PRESETS:
-        raise UsageError(f"no augmentation is called {name!r}", f"There are: {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    if name not in AUGMENTATION_PRESETS:
+        raise UsageError(f"no augmentation is called {name!r}", f"There are: {', '.join(AUGMENTATION_PRESETS)}.")
+    return AUGMENTATION_PRESETS[name]
 
 
-def augmented(
+def augment_image(
     data: bytes, spec: ImageSpec, how: Augmentation, rng: np.random.Generator, limits: DecodeLimits | None = None
 ) -> Pixels:
     """Return one augmented view on a square, as `decode` returns it (`pixels_HWC`); for the preset `none` exactly that.
@@ -99,28 +99,30 @@ def augmented(
     Raises:
         DecodeError: If the image can't be decoded or augmented; the message says why.
     """
-    draws = _Draws(rng.random(_DRAWS), how)
+    draws = _RandomDraws(rng.random(_DRAWS), how)
     background = draws.background if draws.background is not None else spec.background
-    if how == NONE:
-        return decode(data, spec, limits or DecodeLimits()).pixels_HWC
+    if how == NO_AUGMENTATION:
+        return decode_image(data, spec, limits or DecodeLimits()).pixels_HWC
     enlarged = min(_LARGEST, 1 / math.sqrt(how.crop_area))
-    found = decode(data, ImageSpec(size_px=math.ceil(spec.size_px * enlarged), background=background), limits or DecodeLimits())
+    found = decode_image(
+        data, ImageSpec(size_px=math.ceil(spec.size_px * enlarged), background=background), limits or DecodeLimits()
+    )
     try:
         picture = Image.fromarray(found.pixels_HWC).crop(found.box)
         if how.rotation_deg:
             picture = picture.rotate(draws.angle_deg, Image.Resampling.BICUBIC, expand=True, fillcolor=background)
-        part = draws.crop(*picture.size)
-        size = contain_size(part[2] - part[0], part[3] - part[1], spec.size_px, spec.fit)
+        part = draws.compute_crop(*picture.size)
+        size = compute_contained_size(part[2] - part[0], part[3] - part[1], spec.size_px, spec.fit)
         view = picture.resize(size, Image.Resampling.BICUBIC, part, reducing_gap=3.0)
         if draws.mirrored:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        square = _on_square(view, spec.size_px, background)
-        return np.asarray(draws.coloured(square))  # including the padding: a visible edge would be a cue
+        square = _pad_to_square(view, spec.size_px, background)
+        return np.asarray(draws.adjust_colors(square))  # including the padding: a visible edge would be a cue
     except (ValueError, OSError, MemoryError) as error:
         raise DecodeError(f"can't be augmented: {type(error).__name__}: {error}") from error
 
 
-class _Draws:
+class _RandomDraws:
     """Random values of one view. `values` are uniform in 0..1."""
 
     def __init__(self, values: NDArray[np.float64], how: Augmentation) -> None:
@@ -131,7 +133,7 @@ class _Draws:
         colour = (int(256 * at[3]), int(256 * at[4]), int(256 * at[5]))
         self.background = colour if at[2] < how.background else None
 
-    def crop(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def compute_crop(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return the part of an image that is shown: left, upper, right, lower."""
         at, how = self._values, self._how
         area = how.crop_area + (1 - how.crop_area) * at[6]
@@ -141,7 +143,7 @@ class _Draws:
         left, upper = at[8] * (width - shown_w), at[9] * (height - shown_h)
         return left, upper, left + shown_w, upper + shown_h
 
-    def coloured(self, view: Image.Image) -> Image.Image:
+    def adjust_colors(self, view: Image.Image) -> Image.Image:
         """Return the view with its brightness, contrast and saturation changed."""
         how = self._how
         changes = (
@@ -155,7 +157,7 @@ class _Draws:
         return view
 
 
-def _on_square(view: Image.Image, side_px: int, background: tuple[int, int, int]) -> Image.Image:
+def _pad_to_square(view: Image.Image, side_px: int, background: tuple[int, int, int]) -> Image.Image:
     square = Image.new("RGB", (side_px, side_px), background)
     square.paste(view, ((side_px - view.width) // 2, (side_px - view.height) // 2))
     return square

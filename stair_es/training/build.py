@@ -7,23 +7,23 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.errors import ModelError, UsageError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.model import minilm_files, stair_checkpoint, stair_tokens
-from stair_es.model.stair import Stair
-from stair_es.model.stair_backbones import described
-from stair_es.model.stair_config import TOKENIZER_FILE, Backbone, read_config
-from stair_es.model.stair_tokens import Ids, Tokens
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.stair import StairModel
+from stair_es.model.stair_backbones import fill_backbone_config
+from stair_es.model.stair_config import TOKENIZER_FILE, BackboneConfig, read_stair_config
+from stair_es.model.stair_tokens import IdArray, StairTokenizer
+from stair_es.model.whole_words import WholeWordVocabulary
 from stair_es.training import dedupe, pairs
-from stair_es.training.config import TrainConfig, stair_config
-from stair_es.training.config_tables import SetOf
-from stair_es.training.ears import Ears
+from stair_es.training.config import TrainConfig, build_stair_config
+from stair_es.training.config_tables import DatasetConfig
+from stair_es.training.ears import Callbacks
 from stair_es.training.pairs import PairFile, TrainingSet
 
 
-def training_set(config: TrainConfig, ears: Ears, threads: int) -> TrainingSet:
+def build_training_set(config: TrainConfig, ears: Callbacks, threads: int) -> TrainingSet:
     """Return the training pairs, without the images of the held-out sets.
 
     Args:
@@ -36,25 +36,25 @@ def training_set(config: TrainConfig, ears: Ears, threads: int) -> TrainingSet:
         MissingExtra: If a required library isn't installed.
     """
     data = config.data
-    found = pairs.read_pairs([file_of(config, each) for each in data.train])
-    held_out = {Path(each.captions).stem: pairs.read_pairs([file_of(config, each)]) for each in data.held_out}
+    found = pairs.read_pairs([resolve_pair_file(config, each) for each in data.train])
+    held_out = {Path(each.captions).stem: pairs.read_pairs([resolve_pair_file(config, each)]) for each in data.held_out}
     if held_out:
-        found = dedupe.dedupe(found, held_out, told=ears.progress, workers=threads).kept
+        found = dedupe.remove_duplicates(found, held_out, told=ears.on_progress, workers=threads).kept
     if not len(found):
         raise UsageError("no pair is left to train on", "Every image is among those of data.held_out, or can't be read.")
     found.tag_share = data.tag_share
-    for line in found.problems.lines():
-        ears.say(line)
+    for line in found.problems.format_lines():
+        ears.on_message(line)
     return found
 
 
-def file_of(config: TrainConfig, given: SetOf) -> PairFile:
+def resolve_pair_file(config: TrainConfig, given: DatasetConfig) -> PairFile:
     """Resolve the paths of a caption set relative to the configuration file."""
     images = None if given.images is None else config.folder / Path(given.images).expanduser()
     return PairFile(path=config.folder / Path(given.captions).expanduser(), images=images, split=given.split)
 
 
-def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
+def build_model(config: TrainConfig, learned: TrainingSet, ears: Callbacks) -> StairModel:
     """Build the model with its initial parameters: from a checkpoint, from pretrained backbones, or random.
 
     Args:
@@ -68,45 +68,47 @@ def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
     """
     plan = config.model
     start = None if plan.start is None else config.folder / Path(plan.start).expanduser()
-    image, text = _local(config, plan.image.backbone), _local(config, plan.text.backbone)
-    tokenizer = _tokenizer(text) if start is None else stair_tokens.load_tokenizer(start / TOKENIZER_FILE)
-    features = _features(config, tokenizer, learned) if start is None else _features_of(config, start)
-    made = stair_config(config, described(image, plan.image.size_px), described(text))
-    made = replace(made, vocabulary="words" if isinstance(features, WholeWords) else "tokens")
-    found = Stair(made, Tokens(tokenizer, features, plan.text.max_tokens), pretrained=plan.pretrained and start is None)
+    image, text = _resolve_local_backbone(config, plan.image.backbone), _resolve_local_backbone(config, plan.text.backbone)
+    tokenizer = _load_backbone_tokenizer(text) if start is None else stair_tokens.load_tokenizer(start / TOKENIZER_FILE)
+    features = _choose_features(config, tokenizer, learned) if start is None else _load_features(config, start)
+    made = build_stair_config(config, fill_backbone_config(image, plan.image.size_px), fill_backbone_config(text))
+    made = replace(made, vocabulary="words" if isinstance(features, WholeWordVocabulary) else "tokens")
+    found = StairModel(
+        made, StairTokenizer(tokenizer, features, plan.text.max_tokens), pretrained=plan.pretrained and start is None
+    )
     if start is not None:
-        stair_checkpoint.load_into(found, start)
+        stair_checkpoint.load_tensors_into(found, start)
     else:
         found.set_bias(plan.start_bias)
         if plan.start_embeddings and "words" in plan.heads:
-            found.start_from_text_embeddings()
-    ears.say(f"model: {len(features):,} tokens, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
+            found.initialize_from_text_embeddings()
+    ears.on_message(f"model: {len(features):,} tokens, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
     found.eval()  # cached states are computed before training, without dropout
     return found
 
 
-def _local(config: TrainConfig, backbone: Backbone) -> Backbone:
+def _resolve_local_backbone(config: TrainConfig, backbone: BackboneConfig) -> BackboneConfig:
     """Return the backbone with an absolute path if it is a folder next to the configuration file."""
     folder = config.folder / Path(backbone.name).expanduser()
     there = backbone.kind == "transformers" and bool(backbone.name) and folder.is_dir()
     return replace(backbone, name=str(folder)) if there else backbone
 
 
-def _features(config: TrainConfig, tokenizer: Tokenizer, learned: TrainingSet) -> Ids | WholeWords:
+def _choose_features(config: TrainConfig, tokenizer: Tokenizer, learned: TrainingSet) -> IdArray | WholeWordVocabulary:
     if config.model.has_whole_words:
-        return WholeWords.read(config.folder / Path(config.model.vocabulary).expanduser())
+        return WholeWordVocabulary.from_file(config.folder / Path(config.model.vocabulary).expanduser())
     if config.model.vocabulary == "all":
-        return stair_tokens.candidates(tokenizer)
-    return stair_tokens.of_texts(tokenizer, (text for pair in learned for text in (*pair.captions, *pair.tags)))
+        return stair_tokens.list_candidate_tokens(tokenizer)
+    return stair_tokens.list_tokens_in_texts(tokenizer, (text for pair in learned for text in (*pair.captions, *pair.tags)))
 
 
-def _features_of(config: TrainConfig, start: Path) -> Ids | WholeWords:
+def _load_features(config: TrainConfig, start: Path) -> IdArray | WholeWordVocabulary:
     """Return the tokens of the checkpoint that training starts from, with the spellings of the configured word list."""
-    there = stair_checkpoint.features(start, read_config(start))
+    there = stair_checkpoint.read_features(start, read_stair_config(start))
     if not config.model.has_whole_words:
         return there
-    asked = WholeWords.read(config.folder / Path(config.model.vocabulary).expanduser())
-    if not isinstance(there, WholeWords) or there.words != asked.words:
+    asked = WholeWordVocabulary.from_file(config.folder / Path(config.model.vocabulary).expanduser())
+    if not isinstance(there, WholeWordVocabulary) or there.words != asked.words:
         raise ModelError(
             f"the checkpoint {start} has other tokens than the words of {config.model.vocabulary}",
             "Leave model.vocabulary out to keep the checkpoint's, or model.start to train from scratch.",
@@ -114,13 +116,13 @@ def _features_of(config: TrainConfig, start: Path) -> Ids | WholeWords:
     return asked
 
 
-def _tokenizer(text: Backbone) -> Tokenizer:
+def _load_backbone_tokenizer(text: BackboneConfig) -> Tokenizer:
     if text.kind == "package" or not text.name:  # from scratch: BERT's vocabulary
-        return stair_tokens.load_tokenizer(minilm_files.ensure(Home.from_env().models) / TOKENIZER_FILE)
+        return stair_tokens.load_tokenizer(minilm_files.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
     local = Path(text.name) / TOKENIZER_FILE
     if Path(text.name).is_dir():
         return stair_tokens.load_tokenizer(local)
-    hub = need("huggingface_hub", "hf")
+    hub = import_optional("huggingface_hub", "hf")
     try:
         return stair_tokens.load_tokenizer(Path(hub.hf_hub_download(text.name, TOKENIZER_FILE)))
     except (OSError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:

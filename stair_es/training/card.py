@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from stair_es.model.stair_config import StairConfig
 from stair_es.training.config import TrainConfig
-from stair_es.training.state import Progress
+from stair_es.training.state import TrainingProgress
 
 
-def card(config: TrainConfig, model: StairConfig, progress: Progress, pairs: int, features: int) -> str:
+def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, pairs: int, features: int) -> str:
     """Return the model card as Markdown, with the front matter that model hubs read.
 
     Args:
@@ -23,7 +23,7 @@ def card(config: TrainConfig, model: StairConfig, progress: Progress, pairs: int
         for stage in config.stages
     )
     best = f"{100 * progress.best:.1f} at step {progress.best_step}" if progress.best_step >= 0 else "not validated"
-    cap = f"{_most(model.image.top_k)} of an image, {_most(model.text.top_k)} of a text"
+    cap = f"{_format_limit(model.image.top_k)} of an image, {_format_limit(model.text.top_k)} of a text"
     image, seen = model.image.backbone, f"{model.image.size_px} px, {model.image.pool} over positions"
     text, read = model.text.backbone, f"{model.text.max_tokens} tokens, {model.text.pool} over positions"
     return f"""---
@@ -39,7 +39,7 @@ For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
 
 - Image tower: {image.kind} `{image.name or "from scratch"}`, {seen}
 - Text tower: {text.kind} `{text.name or "from scratch"}`, {read}
-- Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.scores_words else "cosine of dense vectors"}
+- Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.is_scored_by_tokens else "cosine of dense vectors"}
 - Trained on {pairs:,} images for {progress.done:,} steps of {config.batch.size} pairs, seed {config.seed}
 - Recall@1 on the validation sets, mean of both directions, in percent: {best}
 
@@ -51,5 +51,5 @@ The full configuration is `train.toml` in this folder. License and limitations a
 """
 
 
-def _most(top_k: int) -> str:
+def _format_limit(top_k: int) -> str:
     return f"at most {top_k}" if top_k else "any number"

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import UsageError
-from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
-from stair_es.training.config_tables import Batch, Data, ModelPlan, Optim, Recipe, SetOf, Watch, check_seed
-from stair_es.training.stages import Stage, model_defaults, read_stages, recipe
-from stair_es.training.toml import Reader, dump, parse
+from stair_es.model.stair_config import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.training.config_tables import (
+    BatchConfig,
+    DataConfig,
+    DatasetConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RecipeConfig,
+    ValidationConfig,
+    check_seed,
+)
+from stair_es.training.stages import TrainingStage, get_model_defaults, load_recipe, read_stages
+from stair_es.training.toml import TableReader, dump_toml, parse_training_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +28,12 @@ class TrainConfig:
     """Configuration of a training run."""
 
     name: str
-    model: ModelPlan
-    data: Data
-    stages: tuple[Stage, ...]
-    batch: Batch = field(default_factory=Batch)
-    optim: Optim = field(default_factory=Optim)
-    watch: Watch = field(default_factory=Watch)
+    model: ModelConfig
+    data: DataConfig
+    stages: tuple[TrainingStage, ...]
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimizerConfig = field(default_factory=OptimizerConfig)
+    watch: ValidationConfig = field(default_factory=ValidationConfig)
     seed: int = 0
     """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
     folder: Path = Path()
@@ -78,77 +87,80 @@ def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> T
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"can't read the configuration {path}: {error}", "Name a TOML file; see docs/training.md.") from error
-    values = parse(text, path.name)
+    values = parse_training_toml(text, path.name)
     for name, value in (changes or {}).items():
-        _set(values, name, value)
-    return _read(Reader(values, path.name), path.parent.absolute(), dump(values) if changes else text)
+        _set_value(values, name, value)
+    return _build_config(TableReader(values, path.name), path.parent.absolute(), dump_toml(values) if changes else text)
 
 
-def _read(top: Reader, folder: Path, text: str) -> TrainConfig:
-    return top.build(
+def _build_config(top: TableReader, folder: Path, text: str) -> TrainConfig:
+    return top.build_dataclass(
         TrainConfig,
         skip=("recipe",),
-        model=_model(_completed(top.table("model"), model_defaults(top.table("recipe").values.get("name")))),
-        data=_data(top.table("data")),
-        stages=_stages(top),
-        batch=top.table("batch").build(Batch),
-        optim=top.table("optim").build(Optim),
-        watch=top.table("watch").build(Watch),
+        model=_build_model_config(
+            _apply_defaults(top.get_table("model"), get_model_defaults(top.get_table("recipe").values.get("name")))
+        ),
+        data=_build_data_config(top.get_table("data")),
+        stages=_build_stages(top),
+        batch=top.get_table("batch").build_dataclass(BatchConfig),
+        optim=top.get_table("optim").build_dataclass(OptimizerConfig),
+        watch=top.get_table("watch").build_dataclass(ValidationConfig),
         folder=folder,
         text=text,
     )
 
 
-def _model(table: Reader) -> ModelPlan:
-    image, text = table.table("image"), table.table("text")
-    return table.build(
-        ModelPlan,
-        image=image.build(ImageTower, backbone=image.table("backbone").build(Backbone)),
-        text=text.build(TextTower, backbone=text.table("backbone").build(Backbone)),
+def _build_model_config(table: TableReader) -> ModelConfig:
+    image, text = table.get_table("image"), table.get_table("text")
+    return table.build_dataclass(
+        ModelConfig,
+        image=image.build_dataclass(ImageTowerConfig, backbone=image.get_table("backbone").build_dataclass(BackboneConfig)),
+        text=text.build_dataclass(TextTowerConfig, backbone=text.get_table("backbone").build_dataclass(BackboneConfig)),
     )
 
 
-def _completed(table: Reader, defaults: Mapping[str, Any]) -> Reader:
+def _apply_defaults(table: TableReader, defaults: Mapping[str, Any]) -> TableReader:
     """Return the table with defaults for missing keys, also in nested tables."""
     values = {**defaults, **table.values}
     for name, inner in defaults.items():
         if isinstance(inner, dict) and name in table.values:
-            values[name] = _completed(table.table(name), inner).values
-    return Reader(values, table.where)
+            values[name] = _apply_defaults(table.get_table(name), inner).values
+    return TableReader(values, table.where)
 
 
-def _data(table: Reader) -> Data:
+def _build_data_config(table: TableReader) -> DataConfig:
     train, validation, held_out = (
-        tuple(each.build(SetOf) for each in table.tables(name)) for name in ("train", "validation", "held_out")
+        tuple(each.build_dataclass(DatasetConfig) for each in table.get_tables(name))
+        for name in ("train", "validation", "held_out")
     )
-    return table.build(Data, train=train, validation=validation, held_out=held_out)
+    return table.build_dataclass(DataConfig, train=train, validation=validation, held_out=held_out)
 
 
-def _stages(top: Reader) -> tuple[Stage, ...]:
-    given = read_stages(top.tables("stages"))
-    named = top.table("recipe")
+def _build_stages(top: TableReader) -> tuple[TrainingStage, ...]:
+    given = read_stages(top.get_tables("stages"))
+    named = top.get_table("recipe")
     if bool(given) == bool(named.values):
         raise UsageError(
             f"{top.where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
         )
     if given:
         return given
-    asked = named.build(Recipe)
-    stages = recipe(asked.name, asked.steps)
+    asked = named.build_dataclass(RecipeConfig)
+    stages = load_recipe(asked.name, asked.steps)
     if asked.flops is not None:
-        stages = tuple(_regularised(stage, asked.flops) for stage in stages)
-    return tuple(_frozen(stage) for stage in stages) if asked.frozen_backbones else stages
+        stages = tuple(_set_flops_weight(stage, asked.flops) for stage in stages)
+    return tuple(_freeze_backbones(stage) for stage in stages) if asked.frozen_backbones else stages
 
 
-def _regularised(stage: Stage, weight: float) -> Stage:
+def _set_flops_weight(stage: TrainingStage, weight: float) -> TrainingStage:
     return replace(stage, losses={name: weight if name.startswith("flops") else old for name, old in stage.losses.items()})
 
 
-def _frozen(stage: Stage) -> Stage:
+def _freeze_backbones(stage: TrainingStage) -> TrainingStage:
     return replace(stage, train=tuple(part for part in stage.train if part not in _BACKBONES))
 
 
-def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
+def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
     *path, last = name.split(".")
     for key in path:
         values = values.setdefault(key, {})
@@ -157,7 +169,7 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
     values[last] = value
 
 
-def stair_config(config: TrainConfig, image: Backbone, text: Backbone) -> StairConfig:
+def build_stair_config(config: TrainConfig, image: BackboneConfig, text: BackboneConfig) -> StairConfig:
     """Return the model configuration, with backbones that can be built without access to a model hub.
 
     Args:

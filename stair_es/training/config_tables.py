@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stair_es.errors import UsageError
-from stair_es.model.stair_config import BIAS_AT_START, Head, ImageTower, Similarity, TextTower
+from stair_es.model.stair_config import INITIAL_BIAS, HeadName, ImageTowerConfig, Similarity, TextTowerConfig
 from stair_es.training import augment
-from stair_es.training.stages import recipes
+from stair_es.training.stages import list_recipes
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetOf:
+class DatasetConfig:
     """A caption set."""
 
     captions: str
@@ -24,12 +24,12 @@ class SetOf:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class DataConfig:
     """Training, validation and held-out data."""
 
-    train: tuple[SetOf, ...]
-    validation: tuple[SetOf, ...] = ()
-    held_out: tuple[SetOf, ...] = ()
+    train: tuple[DatasetConfig, ...]
+    validation: tuple[DatasetConfig, ...] = ()
+    held_out: tuple[DatasetConfig, ...] = ()
     """Sets whose images must not be in the training data: identical and near-duplicate images are removed from it."""
     tag_share: float = 0.5
     """Fraction of captions of tagged images to which tags are appended."""
@@ -51,12 +51,12 @@ class Data:
             raise UsageError("no training set", 'Write [[data.train]] and captions = "train.jsonl" below it.')
         if not 0 <= self.tag_share <= 1:
             raise UsageError(f"tag_share must be in 0..1, got {self.tag_share}", "0 for captions without tags.")
-        _least(self, texts_per_image=1, views=1)
-        augment.preset(self.augment)
+        _check_minimums(self, texts_per_image=1, views=1)
+        augment.get_augmentation(self.augment)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class BatchConfig:
     """Composition of a batch."""
 
     size: int = 256
@@ -74,11 +74,11 @@ class Batch:
         """
         if self.size < 2:
             raise UsageError(f"size must be 2 or more, got {self.size}", "A pair needs others as negatives.")
-        _least(self, chunk=0, accumulate=1)
+        _check_minimums(self, chunk=0, accumulate=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optim:
+class OptimizerConfig:
     """Optimizer settings (AdamW)."""
 
     lr: float = 1e-3
@@ -103,7 +103,7 @@ class Optim:
         Raises:
             UsageError: If a value is out of range.
         """
-        _least(
+        _check_minimums(
             self, **dict.fromkeys(("lr", "backbone_lr", "scale_lr", "weight_decay", "warmup_steps", "clip", "teacher_scale"), 0)
         )
         if not 0 <= self.ema < 1:
@@ -111,7 +111,7 @@ class Optim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
+class ValidationConfig:
     """Validation, checkpointing and logging."""
 
     every: int = 200
@@ -128,16 +128,16 @@ class Watch:
         Raises:
             UsageError: If a value is out of range.
         """
-        _least(self, every=1, log_every=1, patience=0)
+        _check_minimums(self, every=1, log_every=1, patience=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelPlan:
+class ModelConfig:
     """The model to train."""
 
-    image: ImageTower
-    text: TextTower
-    heads: tuple[Head, ...] = ("words",)
+    image: ImageTowerConfig
+    text: TextTowerConfig
+    heads: tuple[HeadName, ...] = ("words",)
     dense_dim: int = 256
     similarity: Similarity = "cosine"
     vocabulary: str = "all"
@@ -146,7 +146,7 @@ class ModelPlan:
     """Checkpoint whose parameters training starts from; it must have the same towers and tokens."""
     start_embeddings: bool = True
     """Whether the heads' token embeddings are initialized from the text network."""
-    start_bias: float = BIAS_AT_START
+    start_bias: float = INITIAL_BIAS
     """Initial bias of each token, in both heads."""
     start_seed: int | None = None
     """Seed of random parameters; None for the configuration's `seed`. Models with the same initialization can be averaged."""
@@ -177,7 +177,7 @@ class ModelPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class RecipeConfig:
     """A named recipe instead of explicit stages."""
 
     name: str
@@ -194,10 +194,10 @@ class Recipe:
         Raises:
             UsageError: If a value is out of range, or there is no such recipe.
         """
-        _least(self, steps=1)
-        if self.name not in recipes():
+        _check_minimums(self, steps=1)
+        if self.name not in list_recipes():
             raise UsageError(
-                f"unknown recipe {self.name!r}", f"Choose one of: {', '.join(sorted(recipes()))}; or write [[stages]]."
+                f"unknown recipe {self.name!r}", f"Choose one of: {', '.join(sorted(list_recipes()))}; or write [[stages]]."
             )
 
 
@@ -215,7 +215,7 @@ def check_seed(name: str, seed: int) -> None:
         raise UsageError(f"{name} must be in 0..2^32, got {seed}", "Give a whole number that isn't negative.")
 
 
-def _least(values: object, **least: float) -> None:
+def _check_minimums(values: object, **least: float) -> None:
     """Raise UsageError if a field is below its minimum."""
     for name, value in least.items():
         if getattr(values, name) < value:

@@ -15,37 +15,37 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.training.fingerprints import BITS, Fingerprints, Pictured, fingerprints
+from stair_es.training.fingerprints import HASH_BITS, FingerprintTable, LocatedImage, compute_fingerprints
 from stair_es.training.pairs import TrainingSet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_AT_ONCE = 1 << 20
-_MOST_ALIKE = 500
+_PAIRS_PER_BATCH = 1 << 20
+_MAX_ALIKE = 500
 _ONES = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
 
-Told: TypeAlias = Callable[[str, int, int], None]
+DedupProgress: TypeAlias = Callable[[str, int, int], None]
 """Name of the set being read, images done, total."""
 
 
-class Pictures(Protocol):
+class ImageCollection(Protocol):
     """A sized iterable of images."""
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Pictured]: ...
+    def __iter__(self) -> Iterator[LocatedImage]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likeness:
+class SimilarityThresholds:
     """Thresholds below which two images count as duplicates."""
 
     bits: int = 8
     """Maximum number of differing bits, of 64, of the perceptual hashes. For 40 photos, resizing or recompression changed 0 to 2
     bits, a crop of 2 % at each side 4 on average and at most 8; the two most similar different photos differ in 18.
     """
-    colour: float = 16.0
+    color: float = 16.0
     """Maximum mean difference, of 255, of the 4 x 4 mean colors."""
 
     def __post_init__(self) -> None:
@@ -53,12 +53,12 @@ class Likeness:
             raise UsageError(
                 f"duplicates: bits is {self.bits}", "Give a whole number from 0 to 16: higher values match unrelated images."
             )
-        if not 0 <= self.colour <= 255:
-            raise UsageError(f"duplicates: colour is {self.colour}", "Give a number from 0 to 255.")
+        if not 0 <= self.color <= 255:
+            raise UsageError(f"duplicates: colour is {self.color}", "Give a number from 0 to 255.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Match:
+class DuplicateMatch:
     """An image of one set that is also in another."""
 
     row: int
@@ -70,7 +70,7 @@ class Match:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Removed:
+class RemovedPair:
     """A training pair that was removed."""
 
     name: str
@@ -87,23 +87,23 @@ class Removed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deduped:
+class DedupResult:
     """The training set without duplicates of other sets."""
 
     kept: TrainingSet
-    removed: tuple[Removed, ...]
+    removed: tuple[RemovedPair, ...]
     unreadable: Mapping[str, int]
     """Set name -> number of unreadable images. Those of the training set are removed; the others couldn't be compared."""
 
 
-def dedupe(
+def remove_duplicates(
     training: TrainingSet,
-    against: Mapping[str, Pictures],
-    likeness: Likeness | None = None,
+    against: Mapping[str, ImageCollection],
+    likeness: SimilarityThresholds | None = None,
     *,
-    told: Told | None = None,
+    told: DedupProgress | None = None,
     workers: int = 1,
-) -> Deduped:
+) -> DedupResult:
     """Return the training set without images of other sets, and without unreadable images.
 
     Args:
@@ -117,19 +117,19 @@ def dedupe(
         MissingExtra: If ImageHash isn't installed.
     """
 
-    def progress(name: str, size: int) -> Callable[[int], None]:
+    def report_progress(name: str, size: int) -> Callable[[int], None]:
         return lambda done: told(name, done, size) if told is not None else None
 
-    mine = fingerprints(training, progress("training", len(training)), workers)
+    mine = compute_fingerprints(training, report_progress("training", len(training)), workers)
     unreadable = {"training": len(mine.unreadable)} if mine.unreadable else {}
-    reasons, removed = dict(mine.unreadable), dict[int, Removed]()
+    reasons, removed = dict(mine.unreadable), dict[int, RemovedPair]()
     for name, pictures in against.items():
         names = [picture.name for picture in pictures]
-        theirs = fingerprints(pictures, progress(name, len(names)), workers)
+        theirs = compute_fingerprints(pictures, report_progress(name, len(names)), workers)
         if theirs.unreadable:
             unreadable[name] = len(theirs.unreadable)
-        for match in matches(mine, theirs, likeness):
-            each = Removed(
+        for match in find_duplicates(mine, theirs, likeness):
+            each = RemovedPair(
                 name=training[match.row].name,
                 found_in=name,
                 other=names[match.other],
@@ -139,10 +139,12 @@ def dedupe(
             removed.setdefault(match.row, each)
             reasons.setdefault(match.row, f"in {name} too: {each}")
     rows = sorted(removed)
-    return Deduped(kept=training.without(reasons), removed=tuple(removed[row] for row in rows), unreadable=unreadable)
+    return DedupResult(kept=training.exclude_pairs(reasons), removed=tuple(removed[row] for row in rows), unreadable=unreadable)
 
 
-def matches(one: Fingerprints, other: Fingerprints, likeness: Likeness | None = None) -> list[Match]:
+def find_duplicates(
+    one: FingerprintTable, other: FingerprintTable, likeness: SimilarityThresholds | None = None
+) -> list[DuplicateMatch]:
     """Return the images of one table that are also in another, each with its nearest match, in order.
 
     Args:
@@ -150,28 +152,28 @@ def matches(one: Fingerprints, other: Fingerprints, likeness: Likeness | None = 
         other: Fingerprints to search.
         likeness: What counts as a duplicate.
     """
-    limits = likeness or Likeness()
+    limits = likeness or SimilarityThresholds()
     best: dict[int, tuple[int, int]] = {}
-    for mine, theirs in _same_bytes(one, other):
+    for mine, theirs in _match_bytes(one, other):
         best.setdefault(mine, (-1, theirs))
     hashes, of_mine = np.unique(one.perceptual, return_inverse=True)
     other_hashes, of_theirs = np.unique(other.perceptual, return_inverse=True)
-    mine_by_hash, theirs_by_hash = _members(of_mine, len(hashes)), _members(of_theirs, len(other_hashes))
-    for left, right, bits in _near(hashes, other_hashes, limits.bits):
-        theirs_alike = _of_different_colours(theirs_by_hash(right), other.colours)
+    mine_by_hash, theirs_by_hash = _group_members(of_mine, len(hashes)), _group_members(of_theirs, len(other_hashes))
+    for left, right, bits in _find_near_hashes(hashes, other_hashes, limits.bits):
+        theirs_alike = _drop_same_colors(theirs_by_hash(right), other.colors)
         for mine in mine_by_hash(left):
-            if best.get(int(mine), (BITS + 1, 0))[0] <= bits:
+            if best.get(int(mine), (HASH_BITS + 1, 0))[0] <= bits:
                 continue
-            theirs_near = theirs_alike[_colours_near(one.colours[mine], other.colours[theirs_alike], limits.colour)]
+            theirs_near = theirs_alike[_compare_colors(one.colors[mine], other.colors[theirs_alike], limits.color)]
             if len(theirs_near):
                 best[int(mine)] = (bits, int(theirs_near[0]))
     return [
-        Match(row=int(one.rows[mine]), other=int(other.rows[theirs]), bits=max(bits, 0), same_bytes=bits < 0)
+        DuplicateMatch(row=int(one.rows[mine]), other=int(other.rows[theirs]), bits=max(bits, 0), same_bytes=bits < 0)
         for mine, (bits, theirs) in sorted(best.items())
     ]
 
 
-def _same_bytes(one: Fingerprints, other: Fingerprints) -> Iterator[tuple[int, int]]:
+def _match_bytes(one: FingerprintTable, other: FingerprintTable) -> Iterator[tuple[int, int]]:
     known = dict[bytes, int]()
     for number, value in enumerate(other.sha256):
         known.setdefault(value.tobytes(), number)
@@ -180,32 +182,32 @@ def _same_bytes(one: Fingerprints, other: Fingerprints) -> Iterator[tuple[int, i
             yield number, there
 
 
-def _members(of: NDArray[np.intp], count: int) -> Callable[[int], NDArray[np.intp]]:
+def _group_members(of: NDArray[np.intp], count: int) -> Callable[[int], NDArray[np.intp]]:
     """Return a function from a group to the indices of its members, given the group of each index."""
     order = np.argsort(of, kind="stable")
     ends = np.cumsum(np.bincount(of, minlength=count))
     return lambda group: order[ends[group - 1] if group else 0 : ends[group]]
 
 
-def _near(one: NDArray[np.uint64], other: NDArray[np.uint64], most: int) -> Iterator[tuple[int, int, int]]:
+def _find_near_hashes(one: NDArray[np.uint64], other: NDArray[np.uint64], most: int) -> Iterator[tuple[int, int, int]]:
     """Yield the values that differ in at most `most` bits: (index in `one`, index in `other`, bits); some more than once."""
-    edges = [round(BITS * number / (most + 1)) for number in range(most + 2)]
+    edges = [round(HASH_BITS * number / (most + 1)) for number in range(most + 2)]
     for start, end in pairwise(edges):
         low, mask = np.uint64(start), np.uint64((1 << (end - start)) - 1)
         theirs = (other >> low) & mask
         order = np.argsort(theirs, kind="stable")
         mine, theirs = (one >> low) & mask, theirs[order]
         first, last = np.searchsorted(theirs, mine, "left"), np.searchsorted(theirs, mine, "right")
-        for left, right in _spread(first, last):
-            bits = _differing(one[left], other[order[right]])
+        for left, right in _expand_ranges(first, last):
+            bits = _count_differing_bits(one[left], other[order[right]])
             near = np.flatnonzero(bits <= most)
             yield from zip(left[near].tolist(), order[right[near]].tolist(), bits[near].tolist(), strict=True)
 
 
-def _spread(first: NDArray[np.intp], last: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def _expand_ranges(first: NDArray[np.intp], last: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Yield all pairs (index, element of its range from `first` to `last`), about `_PAIRS_PER_BATCH` per batch."""
     counts = last - first
-    parts = np.cumsum(counts) // _AT_ONCE
+    parts = np.cumsum(counts) // _PAIRS_PER_BATCH
     for part in np.unique(parts):
         numbers = np.flatnonzero((parts == part) & (counts > 0))
         many = counts[numbers]
@@ -213,23 +215,23 @@ def _spread(first: NDArray[np.intp], last: NDArray[np.intp]) -> Iterator[tuple[N
         yield np.repeat(numbers, many), np.repeat(first[numbers], many) + within
 
 
-def _differing(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _count_differing_bits(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int64]:
     octets = np.bitwise_xor(one, other).view(np.uint8).reshape(-1, 8)
     total: NDArray[np.int64] = _ONES[octets].sum(axis=1, dtype=np.int64)
     return total
 
 
-def _of_different_colours(numbers: NDArray[np.intp], colours: NDArray[np.uint8]) -> NDArray[np.intp]:
+def _drop_same_colors(numbers: NDArray[np.intp], colours: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Return images with the same perceptual hash, without those whose colors equal those of an earlier one.
 
     Blank images can occur by the ten thousand. Beyond `_MAX_ALIKE` images of different colors the rest is ignored.
     """
-    if len(numbers) <= _MOST_ALIKE:
+    if len(numbers) <= _MAX_ALIKE:
         return numbers
     first = np.unique(colours[numbers], axis=0, return_index=True)[1]
-    return numbers[np.sort(first)[:_MOST_ALIKE]]
+    return numbers[np.sort(first)[:_MAX_ALIKE]]
 
 
-def _colours_near(one: NDArray[np.uint8], others: NDArray[np.uint8], most: float) -> NDArray[np.bool_]:
+def _compare_colors(one: NDArray[np.uint8], others: NDArray[np.uint8], most: float) -> NDArray[np.bool_]:
     apart: NDArray[np.float64] = np.abs(others.astype(np.int16) - one.astype(np.int16)).mean(axis=1)
     return apart <= most

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-Heard: TypeAlias = Literal["message", "metrics", "progress"]
-Said: TypeAlias = tuple[Heard, tuple[Any, ...]]
+CallbackName: TypeAlias = Literal["message", "metrics", "progress"]
+CallbackEvent: TypeAlias = tuple[CallbackName, tuple[Any, ...]]
 """Which callback of `Callbacks` is called, and its arguments."""
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepMetrics:
     """Metrics at one step."""
 
     stage: str
@@ -28,40 +28,40 @@ class Moment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ears:
+class Callbacks:
     """Callbacks for messages, metrics and progress."""
 
-    say: Callable[[str], None]
+    on_message: Callable[[str], None]
     """Called with messages for the user."""
-    tell: Callable[[Moment], None]
+    on_metrics: Callable[[StepMetrics], None]
     """Called with metrics."""
-    progress: Callable[[str, int, int], None]
+    on_progress: Callable[[str, int, int], None]
     """Called with the progress of a preparation: what, done, total."""
 
 
-DEAF = Ears(say=lambda line: None, tell=lambda moment: None, progress=lambda what, done, total: None)
+NO_CALLBACKS = Callbacks(on_message=lambda line: None, on_metrics=lambda moment: None, on_progress=lambda what, done, total: None)
 """Callbacks that ignore every event."""
 
 
-class Relay:
+class CallbackQueue:
     """Queue of callback events, for a lightweight process that keeps them until they are drained."""
 
     def __init__(self) -> None:
-        self._said: queue.SimpleQueue[Said] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[CallbackEvent] = queue.SimpleQueue()
         self._result = b""
 
-    def put(self, what: Heard, *values: Any) -> None:  # noqa: ANN401
+    def put(self, what: CallbackName, *values: Any) -> None:  # noqa: ANN401
         """Add a call of one of the callbacks.
 
         Args:
             what: The callback.
             values: Its arguments.
         """
-        self._said.put((what, values))
+        self._events.put((what, values))
 
-    def drain(self) -> list[Said]:
+    def drain(self) -> list[CallbackEvent]:
         """Return the events since the last call."""
-        return [self._said.get() for _ in range(self._said.qsize())]
+        return [self._events.get() for _ in range(self._events.qsize())]
 
     def finish(self, result: bytes) -> None:
         """Store the pickled result of the training."""

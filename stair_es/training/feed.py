@@ -9,33 +9,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.errors import UsageError
-from stair_es.eval.dense import dense_of
+from stair_es.eval.dense import get_dense_encoder
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair import Stair
+from stair_es.model.stair import StairModel
 from stair_es.training import augment, features, pairs
-from stair_es.training.build import file_of
+from stair_es.training.build import resolve_pair_file
 from stair_es.training.config import TrainConfig
-from stair_es.training.ears import Ears
-from stair_es.training.examples import Examples, Images, LiveTexts, Texts, Wording
+from stair_es.training.ears import Callbacks
+from stair_es.training.examples import CaptionSampler, Collator, ImageLoader, OnlineTexts, TextLoader
 from stair_es.training.loop import Teacher
 from stair_es.training.pairs import TrainingSet
-from stair_es.training.sampler import Draw
-from stair_es.training.validate import Validation
+from stair_es.training.sampler import SampleIndex
+from stair_es.training.validate import ValidationSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feed:
+class DataModule:
     """All data of a training."""
 
-    examples: Examples
-    validations: tuple[Validation, ...]
+    collator: Collator
+    validations: tuple[ValidationSet, ...]
     teacher: Teacher | None
 
 
-def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, threads: int) -> Feed:
+def build_data_module(config: TrainConfig, model: StairModel, learned: TrainingSet, ears: Callbacks, threads: int) -> DataModule:
     """Build the data module of a configuration.
 
     Args:
@@ -53,67 +53,73 @@ def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, th
     """
     data = config.data
     spec = config.model.image.image_spec
-    preset = augment.preset(data.augment)
-    reader = features.Reader(pairs=learned, spec=spec, augment=preset, seed=_view_seed(config), problems=learned.problems)
-    sets = [pairs.read_pairs([file_of(config, each)]) for each in data.validation]
-    readers = [replace(reader, pairs=each, problems=each.problems, augment=augment.NONE) for each in sets]
+    preset = augment.get_augmentation(data.augment)
+    reader = features.PixelReader(
+        pairs=learned, spec=spec, augment=preset, seed=_get_view_seed(config), problems=learned.problems
+    )
+    sets = [pairs.read_pairs([resolve_pair_file(config, each)]) for each in data.validation]
+    readers = [replace(reader, pairs=each, problems=each.problems, augment=augment.NO_AUGMENTATION) for each in sets]
     firsts = [tuple(pair.captions[0] for pair in each) for each in sets]
-    wording = Wording(captions=learned, seed=config.seed, texts_per_image=data.texts_per_image)
-    texts: Texts = LiveTexts(model.tokens)
+    wording = CaptionSampler(captions=learned, seed=config.seed, texts_per_image=data.texts_per_image)
+    texts: TextLoader = OnlineTexts(model.tokens)
     if data.cache:
-        written = [*wording.all(), *(text for first in firsts for text in first)]
-        texts = features.CachedTexts(model, written, _kept(), ears.progress)
-    images = _images(config, model, ears, threads)
-    names = _names([Path(each.captions).stem for each in data.validation])
+        written = [*wording.collect_captions(), *(text for first in firsts for text in first)]
+        texts = features.CachedTextFeatures(model, written, _get_cache_folder(), ears.on_progress)
+    images = _choose_image_loader(config, model, ears, threads)
+    names = _make_unique_names([Path(each.captions).stem for each in data.validation])
     validations = [
-        Validation(name=name, captions=first, images=images(each, 1), texts=texts, mask=config.stages[-1].text_mask)
+        ValidationSet(name=name, captions=first, images=images(each, 1), texts=texts, mask=config.stages[-1].text_mask)
         for name, first, each in zip(names, firsts, readers, strict=True)
     ]
-    return Feed(
-        examples=Examples(images=images(reader, data.views), texts=texts, wording=wording),
+    return DataModule(
+        collator=Collator(images=images(reader, data.views), texts=texts, caption_sampler=wording),
         validations=tuple(validations),
-        teacher=_teacher(config, reader, threads),
+        teacher=_build_teacher(config, reader, threads),
     )
 
 
-def _images(config: TrainConfig, model: Stair, ears: Ears, threads: int) -> Callable[[features.Reader, int], Images]:
+def _choose_image_loader(
+    config: TrainConfig, model: StairModel, ears: Callbacks, threads: int
+) -> Callable[[features.PixelReader, int], ImageLoader]:
     """Return a function that makes an image loader from a reader and the number of views."""
     if not config.data.cache:
-        return lambda reader, views: features.LiveImages(reader, threads)
-    return lambda reader, views: features.cached_images(model, reader, views, _kept(), ears.progress, threads)
+        return lambda reader, views: features.OnlineImages(reader, threads)
+    return lambda reader, views: features.cache_image_features(
+        model, reader, views, _get_cache_folder(), ears.on_progress, threads
+    )
 
 
-def _kept() -> Path:
+def _get_cache_folder() -> Path:
     """Return the folder of the feature cache."""
-    return Home.from_env().path / "training"
+    return DataDir.from_env().path / "training"
 
 
-def _view_seed(config: TrainConfig) -> int:
+def _get_view_seed(config: TrainConfig) -> int:
     """Return the seed for augmented views; a constant with a cache, so that cached states serve runs of any seed."""
     return 0 if config.data.cache else config.seed
 
 
-def _names(stems: Sequence[str]) -> list[str]:
+def _make_unique_names(stems: Sequence[str]) -> list[str]:
     """Return unique names of sets."""
     return [f"{stem}-{place}" if stems.count(stem) > 1 else stem for place, stem in enumerate(stems, 1)]
 
 
-def _teacher(config: TrainConfig, reader: features.Reader, threads: int) -> Teacher | None:
+def _build_teacher(config: TrainConfig, reader: features.PixelReader, threads: int) -> Teacher | None:
     """Return a function from a batch to the teacher's dense vectors; None if no stage needs it."""
     if not any(stage.losses.get("distil") for stage in config.stages):
         return None
     asked = str(config.model.teacher)
     beside = config.folder / Path(asked).expanduser()
-    encoder = catalogue.load(ModelSpec(name=str(beside) if beside.is_dir() else asked))
-    dense = dense_of(encoder)
+    encoder = catalogue.load_encoder(ModelSpec(name=str(beside) if beside.is_dir() else asked))
+    dense = get_dense_encoder(encoder)
     if dense is None:
         raise UsageError(
             f"the teacher {asked!r} has no dense vectors", "Use a model with dense vectors: a dense checkpoint, CLIP, SigLIP."
         )
-    own = features.LiveImages(replace(reader, spec=encoder.image_spec), threads)
+    own = features.OnlineImages(replace(reader, spec=encoder.image_spec), threads)
 
-    def answers(draws: Sequence[Draw], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        pixels, _ = own.batch([draw.item for draw in draws], [draw.turn for draw in draws])
+    def encode_batch(draws: Sequence[SampleIndex], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        pixels, _ = own.load_batch([draw.item for draw in draws], [draw.epoch for draw in draws])
         return torch.from_numpy(dense.encode_images_dense(pixels.numpy())), torch.from_numpy(dense.encode_texts_dense(texts))
 
-    return answers
+    return encode_batch

@@ -13,7 +13,7 @@ CSV_FILE, SPEED_FILE = "log.csv", "speed.csv"
 _COLUMNS = ("step", "stage", "kind", "name", "value")
 
 
-class Logs:
+class MetricLogger:
     """Logger with one row per value: step, stage, kind (`train`, or the name of a validation set), name, value.
 
     Speed and memory go to a separate file, so that `log.csv` is reproducible for the same configuration.
@@ -27,11 +27,11 @@ class Logs:
             step: Step that the training resumes from; rows of later steps belong to an interrupted run and are removed.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._files = [_continued(folder / name, step) for name in (CSV_FILE, SPEED_FILE)]
+        self._files = [_resume_file(folder / name, step) for name in (CSV_FILE, SPEED_FILE)]
         self._writers = [csv.DictWriter(file, _COLUMNS) for file in self._files]
-        self._board = _board(folder / "tensorboard", step + 1)
+        self._board = _open_tensorboard(folder / "tensorboard", step + 1)
 
-    def add(self, step: int, stage: str, kind: str, values: Mapping[str, float]) -> None:
+    def log_metrics(self, step: int, stage: str, kind: str, values: Mapping[str, float]) -> None:
         """Log values at a step; the kind `speed` has its own file.
 
         Args:
@@ -55,9 +55,9 @@ class Logs:
             self._board.close()
 
 
-def _continued(path: Path, step: int) -> TextIO:
+def _resume_file(path: Path, step: int) -> TextIO:
     """Reopen a log file without the rows after a step. The old file is kept until the new one is complete."""
-    kept = [row for row in _rows(path) if int(row["step"]) <= step]
+    kept = [row for row in _read_rows(path) if int(row["step"]) <= step]
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     with temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
@@ -67,14 +67,14 @@ def _continued(path: Path, step: int) -> TextIO:
     return path.open("a", newline="", encoding="utf-8")
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if None not in row.values() and (row.get("step") or "").isdigit()]
 
 
-def _board(folder: Path, step: int) -> Any:  # noqa: ANN401  a SummaryWriter, or None
+def _open_tensorboard(folder: Path, step: int) -> Any:  # noqa: ANN401  a SummaryWriter, or None
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, softmax
 
 
-def similarities(images_BE: Tensor, texts_BE: Tensor, scale: Tensor, *, cosine: bool) -> Tensor:
+def compute_similarities(images_BE: Tensor, texts_BE: Tensor, scale: Tensor, *, cosine: bool) -> Tensor:
     """Return [B, B]: `scale` times the dot product of each image with each text, of unit vectors if `cosine`.
 
     Args:
@@ -20,11 +20,11 @@ def similarities(images_BE: Tensor, texts_BE: Tensor, scale: Tensor, *, cosine: 
         cosine: Whether to normalize the vectors.
     """
     if cosine:
-        images_BE, texts_BE = unit(images_BE), unit(texts_BE)
+        images_BE, texts_BE = normalize_rows(images_BE), normalize_rows(texts_BE)
     return scale * images_BE @ texts_BE.T
 
 
-def contrastive(scores_BB: Tensor) -> Tensor:
+def contrastive_loss(scores_BB: Tensor) -> Tensor:
     """Return the symmetric InfoNCE loss of a batch whose i-th image belongs to its i-th text.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
@@ -33,7 +33,7 @@ def contrastive(scores_BB: Tensor) -> Tensor:
     return (cross_entropy(scores_BB, own_B) + cross_entropy(scores_BB.T, own_B)) / 2
 
 
-def flops(weights_BF: Tensor) -> Tensor:
+def flops_loss(weights_BF: Tensor) -> Tensor:
     """Return `sum_v (mean_b w_bv)^2`: a smooth estimate of the multiplications per query.
 
     Source: Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", ICLR 2020.
@@ -41,7 +41,7 @@ def flops(weights_BF: Tensor) -> Tensor:
     return weights_BF.mean(dim=0).square().sum()
 
 
-def grounding(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
+def grounding_loss(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
     """Return the mean of `-log_softmax(logits)[token]` over the caption's own tokens.
 
     The softmax is over the whole vocabulary, before activation and cap, so that a token with weight 0 gets a gradient as well.
@@ -57,18 +57,18 @@ def grounding(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
     return surprise_B.sum() / (counts_B > 0).sum().clamp(min=1)
 
 
-def distillation(scores_BB: Tensor, teacher_BB: Tensor) -> Tensor:
+def distillation_loss(scores_BB: Tensor, teacher_BB: Tensor) -> Tensor:
     """Return the symmetric Kullback-Leibler divergence between the softmax of scores and of a teacher's (mean over the batch).
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
     """
 
-    def one_way(student: Tensor, teacher: Tensor) -> Tensor:
+    def compute_divergence(student: Tensor, teacher: Tensor) -> Tensor:
         return kl_div(log_softmax(student, dim=1), softmax(teacher, dim=1), reduction="batchmean")
 
-    return (one_way(scores_BB, teacher_BB) + one_way(scores_BB.T, teacher_BB.T)) / 2
+    return (compute_divergence(scores_BB, teacher_BB) + compute_divergence(scores_BB.T, teacher_BB.T)) / 2
 
 
-def unit(vectors_BE: Tensor) -> Tensor:
+def normalize_rows(vectors_BE: Tensor) -> Tensor:
     """Return the rows scaled to length 1; zero rows stay zero."""
     return normalize(vectors_BE, dim=1, eps=1e-6)

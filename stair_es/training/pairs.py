@@ -17,18 +17,18 @@ import numpy as np
 import orjson
 
 from stair_es.errors import UsageError
-from stair_es.eval.formats import entries, folder_of
-from stair_es.eval.formats_entry import Bad, Entry
-from stair_es.sources.item import Place, Reading
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.places import from_json
+from stair_es.eval.formats import get_image_folder, read_entries
+from stair_es.eval.formats_entry import CaptionEntry, InvalidEntry
+from stair_es.sources.item import Locator, ReadLimits
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.places import restore_locator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SHOWN = 5
-_MOST_TAGS = 4
-TAG_SHARE = 0.5
+_MAX_EXAMPLES = 5
+_MAX_TAGS = 4
+DEFAULT_TAG_SHARE = 0.5
 """Fraction of captions followed by tags, for images with tags."""
 
 
@@ -44,25 +44,25 @@ class PairFile:
     """Split, for Karpathy's format: `train+restval`. None for `test`, so that the training split must be given."""
 
 
-class Pair(NamedTuple):
+class TrainingPair(NamedTuple):
     """One image with its captions."""
 
     name: str
     """Name in its set, prefixed with the number of the set if there are several."""
-    place: Place
+    locator: Locator
     captions: tuple[str, ...]
     """Distinct captions, at least one."""
     tags: tuple[str, ...] = ()
 
 
-class Problems:
+class ProblemCounter:
     """Counts of skipped entries by reason, with the first examples."""
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
         self.examples = defaultdict[str, list[str]](list)
 
-    def add(self, where: str, reason: str, count: int = 1) -> None:
+    def add_problem(self, where: str, reason: str, count: int = 1) -> None:
         """Count a skipped entry. Reasons that differ only in numbers, or after the colon, are counted together.
 
         Args:
@@ -72,10 +72,10 @@ class Problems:
         """
         kind = re.sub(r"\d+", "N", reason.partition(": ")[0])
         self.counts[kind] += count
-        if len(self.examples[kind]) < _SHOWN:
+        if len(self.examples[kind]) < _MAX_EXAMPLES:
             self.examples[kind].append(f"{where[:200]}: {reason[:300]}" if where else f"{count} {reason[:300]}")
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """Return one line per reason, the most frequent first."""
         return [f"{count:,} left out: {kind} (first: {self.examples[kind][0]})" for kind, count in self.counts.most_common()]
 
@@ -83,13 +83,15 @@ class Problems:
 class TrainingSet:
     """Pairs by number. Picklable and without a Python object per pair, so that forked workers share the memory."""
 
-    def __init__(self, blob: NDArray[np.uint8], ends: NDArray[np.int64], rows: NDArray[np.int64], problems: Problems) -> None:
+    def __init__(
+        self, blob: NDArray[np.uint8], ends: NDArray[np.int64], rows: NDArray[np.int64], problems: ProblemCounter
+    ) -> None:
         self._blob, self._ends, self._rows = blob, ends, rows
         self.problems = problems
-        self.tag_share = TAG_SHARE
+        self.tag_share = DEFAULT_TAG_SHARE
 
     @classmethod
-    def of(cls, pairs: Iterable[Pair], problems: Problems | None = None) -> TrainingSet:
+    def from_pairs(cls, pairs: Iterable[TrainingPair], problems: ProblemCounter | None = None) -> TrainingSet:
         """Build the set from pairs.
 
         Pairs with the same name are merged: in a batch, each would be a false negative of the other. Pairs whose image is only
@@ -99,24 +101,24 @@ class TrainingSet:
             pairs: Pairs in order.
             problems: Counter to add problems to.
         """
-        told = problems if problems is not None else Problems()
-        found, again = cls._of(pairs, told)
+        told = problems if problems is not None else ProblemCounter()
+        found, again = cls._pack_pairs(pairs, told)
         if not again:
             return found
-        return cls._of((_again(pair, again.pop(pair.name, pair)) for pair in found), told)[0]
+        return cls._pack_pairs((_merge_pairs(pair, again.pop(pair.name, pair)) for pair in found), told)[0]
 
     @classmethod
-    def _of(cls, pairs: Iterable[Pair], problems: Problems) -> tuple[TrainingSet, dict[str, Pair]]:
+    def _pack_pairs(cls, pairs: Iterable[TrainingPair], problems: ProblemCounter) -> tuple[TrainingSet, dict[str, TrainingPair]]:
         """Return the set of the first pair of each name, and what later pairs of a name add."""
-        blob, ends, seen, again = bytearray(), array("q"), set[str](), dict[str, Pair]()
+        blob, ends, seen, again = bytearray(), array("q"), set[str](), dict[str, TrainingPair]()
         for each in pairs:
             pair = each._replace(name=each.name.encode("utf-8", "backslashreplace").decode())
             if pair.name in seen:
-                again[pair.name] = _again(again.get(pair.name), pair)
+                again[pair.name] = _merge_pairs(again.get(pair.name), pair)
                 continue
-            packed = _packed(pair)
+            packed = _serialize_pair(pair)
             if isinstance(packed, str):
-                problems.add(pair.name, packed)
+                problems.add_problem(pair.name, packed)
                 continue
             seen.add(pair.name)
             blob += packed
@@ -127,42 +129,44 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, number: int) -> Pair:
+    def __getitem__(self, number: int) -> TrainingPair:
         row = int(self._rows[number])
         start = int(self._ends[row - 1]) if row else 0
         name, place, captions, tags = orjson.loads(self._blob[start : int(self._ends[row])].tobytes())
-        return Pair(name, FileAt(place) if isinstance(place, str) else from_json(place), tuple(captions), tuple(tags))
+        return TrainingPair(
+            name, FileLocator(place) if isinstance(place, str) else restore_locator(place), tuple(captions), tuple(tags)
+        )
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[TrainingPair]:
         return (self[number] for number in range(len(self)))
 
-    def caption(self, number: int, rng: np.random.Generator) -> str:
+    def sample_caption(self, number: int, rng: np.random.Generator) -> str:
         """Return a random caption of a pair, with tags for a fraction of `tag_share`.
 
         Args:
             number: Number of the pair.
             rng: Random generator.
         """
-        return caption(self[number], rng, self.tag_share)
+        return sample_caption(self[number], rng, self.tag_share)
 
     @property
     def nbytes(self) -> int:
         """Memory used by the set, in bytes."""
         return int(self._blob.nbytes + self._ends.nbytes + self._rows.nbytes)
 
-    def only(self, numbers: Sequence[int] | NDArray[np.int64]) -> TrainingSet:
+    def select_pairs(self, numbers: Sequence[int] | NDArray[np.int64]) -> TrainingSet:
         """Return the set of the given pairs, in this order; the bytes are shared."""
         some = TrainingSet(self._blob, self._ends, self._rows[np.asarray(numbers, dtype=np.int64)], self.problems)
         some.tag_share = self.tag_share
         return some
 
-    def without(self, reasons: Mapping[int, str]) -> TrainingSet:
+    def exclude_pairs(self, reasons: Mapping[int, str]) -> TrainingSet:
         """Return the set without some pairs (number -> reason), which are added to the problems."""
         kept = np.ones(len(self), dtype=bool)
         for number, reason in reasons.items():
             kept[number] = False
-            self.problems.add(self[number].name, reason)
-        return self.only(np.flatnonzero(kept))
+            self.problems.add_problem(self[number].name, reason)
+        return self.select_pairs(np.flatnonzero(kept))
 
 
 def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
@@ -175,11 +179,11 @@ def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
         UsageError: If a set is missing, isn't a caption set, or has no pair.
         MissingExtra: If a library for its format isn't installed.
     """
-    problems = Problems()
-    return TrainingSet.of(_all(files, problems), problems)
+    problems = ProblemCounter()
+    return TrainingSet.from_pairs(_iterate_pairs(files, problems), problems)
 
 
-def caption(pair: Pair, rng: np.random.Generator, tag_share: float = TAG_SHARE) -> str:
+def sample_caption(pair: TrainingPair, rng: np.random.Generator, tag_share: float = DEFAULT_TAG_SHARE) -> str:
     """Return a random caption, a fraction of `tag_share` followed by one to four tags: `caption, tag, tag`.
 
     The number of random draws depends only on the number of captions and tags, so a run can be repeated.
@@ -192,12 +196,12 @@ def caption(pair: Pair, rng: np.random.Generator, tag_share: float = TAG_SHARE) 
     text = pair.captions[int(rng.integers(len(pair.captions)))]
     if not pair.tags:
         return text
-    with_tags, count = rng.random() < tag_share, int(rng.integers(1, _MOST_TAGS + 1))
+    with_tags, count = rng.random() < tag_share, int(rng.integers(1, _MAX_TAGS + 1))
     order = rng.permutation(len(pair.tags))
     return ", ".join((text, *(pair.tags[int(each)] for each in order[:count]))) if with_tags else text
 
 
-def bytes_of(place: Place) -> bytes:
+def read_image_bytes(place: Locator) -> bytes:
     """Read the bytes of an image.
 
     Args:
@@ -206,15 +210,15 @@ def bytes_of(place: Place) -> bytes:
     Raises:
         ReadError: If the image can't be read.
     """
-    read = place.read(Reading())
+    read = place.read(ReadLimits())
     return read.data if read else b""
 
 
-def _all(files: Sequence[PairFile], problems: Problems) -> Iterator[Pair]:
+def _iterate_pairs(files: Sequence[PairFile], problems: ProblemCounter) -> Iterator[TrainingPair]:
     for number, file in enumerate(files, 1):
         empty = True
         prefix = f"{number}/" if len(files) > 1 else ""
-        for pair in _of_file(file, problems):
+        for pair in _read_pair_file(file, problems):
             empty = False
             yield pair._replace(name=prefix + pair.name)
         if empty:
@@ -223,27 +227,27 @@ def _all(files: Sequence[PairFile], problems: Problems) -> Iterator[Pair]:
             raise UsageError(f"no image with a caption in {file.path}{': ' if first else ''}{first}", remedy)
 
 
-def _of_file(file: PairFile, problems: Problems) -> Iterator[Pair]:
-    _, found = entries(file.path, file.split)
-    folder = str(file.images or folder_of(file.path))
-    for entry in _runs(found, problems):
-        place = entry.found(folder)
+def _read_pair_file(file: PairFile, problems: ProblemCounter) -> Iterator[TrainingPair]:
+    _, found = read_entries(file.path, file.split)
+    folder = str(file.images or get_image_folder(file.path))
+    for entry in _merge_runs(found, problems):
+        place = entry.find_image(folder)
         if place is None:
-            problems.add(entry.name, f"no such file in {folder}")
+            problems.add_problem(entry.name, f"no such file in {folder}")
         elif not entry.captions:
-            problems.add(entry.name, "no caption")
+            problems.add_problem(entry.name, "no caption")
         else:
-            yield Pair(entry.name, place, tuple(dict.fromkeys(entry.captions)), entry.tags)
+            yield TrainingPair(entry.name, place, tuple(dict.fromkeys(entry.captions)), entry.tags)
 
 
-def _runs(found: Iterable[Entry | Bad], problems: Problems) -> Iterator[Entry]:
+def _merge_runs(found: Iterable[CaptionEntry | InvalidEntry], problems: ProblemCounter) -> Iterator[CaptionEntry]:
     """Yield the entries; consecutive entries of the same image are merged."""
-    last: Entry | None = None
+    last: CaptionEntry | None = None
     for entry in found:
-        if isinstance(entry, Bad):
-            problems.add(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
+        if isinstance(entry, InvalidEntry):
+            problems.add_problem(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
         elif last is not None and last.name == entry.name:
-            last = last.plus(entry)
+            last = last.merge_with(entry)
         else:
             if last is not None:
                 yield last
@@ -252,17 +256,17 @@ def _runs(found: Iterable[Entry | Bad], problems: Problems) -> Iterator[Entry]:
         yield last
 
 
-def _again(known: Pair | None, pair: Pair) -> Pair:
+def _merge_pairs(known: TrainingPair | None, pair: TrainingPair) -> TrainingPair:
     """Merge two pairs of the same image."""
     if known is None:
         return pair
     captions, tags = dict.fromkeys((*known.captions, *pair.captions)), dict.fromkeys((*known.tags, *pair.tags))
-    return pair._replace(place=known.place, captions=tuple(captions), tags=tuple(tags))
+    return pair._replace(locator=known.locator, captions=tuple(captions), tags=tuple(tags))
 
 
-def _packed(pair: Pair) -> bytes | str:
+def _serialize_pair(pair: TrainingPair) -> bytes | str:
     """Return a pair as JSON, or the reason why it can't be serialized."""
-    place = pair.place.uri if isinstance(pair.place, FileAt) else pair.place.to_json()
+    place = pair.locator.uri if isinstance(pair.locator, FileLocator) else pair.locator.to_json()
     if place is None:
         return "its bytes are only in memory, and can't be read again"
     try:

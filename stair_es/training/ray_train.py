@@ -18,22 +18,22 @@ import torch
 
 from stair_es import ray_session
 from stair_es.errors import StairError, UsageError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.training.config import TrainConfig
-from stair_es.training.ears import DEAF, Ears, Relay, Said
-from stair_es.training.run import Trained, train
-from stair_es.training.sampler import share
-from stair_es.training.workers import Distributed
+from stair_es.training.ears import NO_CALLBACKS, CallbackEvent, CallbackQueue, Callbacks
+from stair_es.training.run import TrainingResult, train_model
+from stair_es.training.sampler import split_batch
+from stair_es.training.workers import DistributedWorkers
 
 _POLL_S = 0.5
-_SLOWEST_S = 24 * 3600
+_WORKER_TIMEOUT_S = 24 * 3600
 """Timeout for collective operations. Ray detects dead workers, so a slow worker is only slow."""
 _QUIET = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
-def train_together(
-    config: TrainConfig, out: Path, ears: Ears, *, workers: int, device: str = "auto", address: str | None = None
-) -> Trained:
+def train_on_ray(
+    config: TrainConfig, out: Path, ears: Callbacks, *, workers: int, device: str = "auto", address: str | None = None
+) -> TrainingResult:
     """Train with several workers, or resume the training in `out`; see `train_model`.
 
     Batches, and so parameters, are the same as with one worker, up to rounding and dropout.
@@ -51,31 +51,31 @@ def train_together(
         UsageError: If the batch can't be divided among the workers, or the cluster has too few GPUs or cores.
         StairError: If Ray can't be reached, or the training failed.
     """
-    share(range(config.batch.size), 0, workers)
+    split_batch(range(config.batch.size), 0, workers)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with (
-        ray_session.session("train", address, error=StairError, instead="Train with one worker") as ray,
+        ray_session.open_ray_session("train", address, error=StairError, instead="Train with one worker") as ray,
         TemporaryDirectory() as kept,
     ):
-        on_gpu = _on_gpu(ray, device, workers)
-        events = ray.remote(num_cpus=0)(Relay).remote()
+        on_gpu = _should_use_gpus(ray, device, workers)
+        events = ray.remote(num_cpus=0)(CallbackQueue).remote()
         told = {"config": config, "out": out.absolute(), "events": events, "on_gpu": on_gpu}
-        fit = _Fit(_trainer(told, workers, on_gpu, kept))
+        fit = _FitThread(_build_trainer(told, workers, on_gpu, kept))
         try:
             while fit.is_alive():
                 fit.join(_POLL_S)  # wakes regularly to handle Ctrl-C
-                _pass_on(ray.get(events.drain.remote()), ears)
-            _pass_on(ray.get(events.drain.remote()), ears)
+                _forward_events(ray.get(events.drain.remote()), ears)
+            _forward_events(ray.get(events.drain.remote()), ears)
             if fit.failed is not None:
-                raise _translated(ray, fit.failed) from fit.failed
-            found: Trained = pickle.loads(ray.get(events.get_result.remote()))
+                raise _translate_error(ray, fit.failed) from fit.failed
+            found: TrainingResult = pickle.loads(ray.get(events.get_result.remote()))
         finally:
             ray.kill(events)
     return found
 
 
-def _on_gpu(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN401
+def _should_use_gpus(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN401
     """Return whether each worker gets a GPU.
 
     Raises:
@@ -91,18 +91,18 @@ def _on_gpu(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN401
     return on_gpu
 
 
-def _trainer(told: Mapping[str, Any], workers: int, on_gpu: bool, kept: str) -> Any:  # noqa: ANN401
-    ray_train, ray_torch = need("ray.train", "train"), need("ray.train.torch", "train")
+def _build_trainer(told: Mapping[str, Any], workers: int, on_gpu: bool, kept: str) -> Any:  # noqa: ANN401
+    ray_train, ray_torch = import_optional("ray.train", "train"), import_optional("ray.train.torch", "train")
     return ray_torch.TorchTrainer(
-        _work,
+        _run_worker,
         train_loop_config=dict(told),
         scaling_config=ray_train.ScalingConfig(num_workers=workers, use_gpu=on_gpu),
         run_config=ray_train.RunConfig(name="stair-es", storage_path=kept),
-        torch_config=ray_torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=_SLOWEST_S),
+        torch_config=ray_torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=_WORKER_TIMEOUT_S),
     )
 
 
-class _Fit(threading.Thread):
+class _FitThread(threading.Thread):
     """Thread that runs `trainer.fit()` while the main thread forwards events. Ray takes over Ctrl-C only in a main thread."""
 
     def __init__(self, trainer: Any) -> None:  # noqa: ANN401
@@ -118,29 +118,37 @@ class _Fit(threading.Thread):
             self.failed = error
 
 
-def _pass_on(said: list[Said], ears: Ears) -> None:
-    callbacks: dict[str, Callable[..., None]] = {"message": ears.say, "metrics": ears.tell, "progress": ears.progress}
+def _forward_events(said: list[CallbackEvent], ears: Callbacks) -> None:
+    callbacks: dict[str, Callable[..., None]] = {
+        "message": ears.on_message,
+        "metrics": ears.on_metrics,
+        "progress": ears.on_progress,
+    }
     for what, values in said:
         callbacks[what](*values)
 
 
-def _work(told: Mapping[str, Any]) -> None:
+def _run_worker(told: Mapping[str, Any]) -> None:
     """Run the training in a worker."""
-    ray, ray_train, ray_torch = need("ray", "train"), need("ray.train", "train"), need("ray.train.torch", "train")
+    ray, ray_train, ray_torch = (
+        import_optional("ray", "train"),
+        import_optional("ray.train", "train"),
+        import_optional("ray.train.torch", "train"),
+    )
     context, events = ray_train.get_context(), told["events"]
     device = ray_torch.get_device() if told["on_gpu"] else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    heard = Ears(
-        say=lambda line: events.put.remote("message", line),
-        tell=lambda moment: events.put.remote("metrics", moment),
-        progress=lambda what, done, total: events.put.remote("progress", what, done, total),
+    heard = Callbacks(
+        on_message=lambda line: events.put.remote("message", line),
+        on_metrics=lambda moment: events.put.remote("metrics", moment),
+        on_progress=lambda what, done, total: events.put.remote("progress", what, done, total),
     )
-    trained = train(
+    trained = train_model(
         told["config"],
         told["out"],
-        DEAF if context.get_world_rank() else heard,
-        workers=Distributed(),
+        NO_CALLBACKS if context.get_world_rank() else heard,
+        workers=DistributedWorkers(),
         device=str(device),
         threads=max(1, (os.cpu_count() or 1) // context.get_local_world_size()),
     )
@@ -148,24 +156,24 @@ def _work(told: Mapping[str, Any]) -> None:
         ray.get(events.finish.remote(pickle.dumps(trained)))
 
 
-def _translated(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
+def _translate_error(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
     """Return the first worker's StairError if there is one, else Ray's message in one line."""
     failures = dict(sorted(getattr(error, "worker_failures", {}).items()))
-    causes = [_cause(each) for each in failures.values()]
+    causes = [_find_cause(each) for each in failures.values()]
     ours = [each for each in causes if isinstance(each, StairError)]
     if ours:
         return ours[0]
     said = str(causes[0] if causes else error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, ray.exceptions.RayError) or not causes:
-        return StairError(f"Ray failed: {said[-1]}", _ON)
-    return StairError(f"a worker failed: {type(causes[0]).__name__}: {said[0]}", _ON)
+        return StairError(f"Ray failed: {said[-1]}", _RESUME_REMEDY)
+    return StairError(f"a worker failed: {type(causes[0]).__name__}: {said[0]}", _RESUME_REMEDY)
 
 
-def _cause(error: BaseException) -> BaseException:
+def _find_cause(error: BaseException) -> BaseException:
     """Return the exception that Ray's exceptions wrap."""
     while (inner := getattr(error, "cause", None) or error.__cause__) is not None and not isinstance(error, StairError):
         error = inner
     return error
 
 
-_ON = "Run it again: it resumes from the last saved state."
+_RESUME_REMEDY = "Run it again: it resumes from the last saved state."

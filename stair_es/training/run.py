@@ -13,25 +13,25 @@ import torch
 
 from stair_es.errors import StairError, UsageError
 from stair_es.model import stair_checkpoint
-from stair_es.model.stair import Stair, without_training_traits
+from stair_es.model.stair import StairModel, remove_dropout
 from stair_es.model.stair_config import CONFIG_FILE
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.whole_words import WholeWordVocabulary
 from stair_es.training import build
-from stair_es.training.card import card
+from stair_es.training.card import render_model_card
 from stair_es.training.config import TrainConfig
-from stair_es.training.ears import DEAF, Ears
-from stair_es.training.feed import feed
-from stair_es.training.loop import Loop
+from stair_es.training.ears import NO_CALLBACKS, Callbacks
+from stair_es.training.feed import build_data_module
+from stair_es.training.loop import Trainer
 from stair_es.training.pairs import TrainingSet
-from stair_es.training.sampler import Sampler, share
-from stair_es.training.state import STATE_FILE, Progress
-from stair_es.training.workers import Alone, Workers
+from stair_es.training.sampler import BatchSampler, split_batch
+from stair_es.training.state import STATE_FILE, TrainingProgress
+from stair_es.training.workers import SingleProcess, WorkerGroup
 
 CONFIG_COPY = "train.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainingResult:
     """Result of a training."""
 
     folder: Path
@@ -45,15 +45,15 @@ class Trained:
     stopped_early: bool
 
 
-def train(
+def train_model(
     config: TrainConfig,
     out: Path,
-    ears: Ears = DEAF,
+    ears: Callbacks = NO_CALLBACKS,
     *,
-    workers: Workers | None = None,
+    workers: WorkerGroup | None = None,
     device: str = "auto",
     threads: int = 0,
-) -> Trained:
+) -> TrainingResult:
     """Train, or resume the training in `out`, and write the checkpoint to `out`.
 
     Args:
@@ -67,47 +67,47 @@ def train(
     Raises:
         StairError: If something in the configuration isn't available, or the training failed.
     """
-    workers = workers or Alone()
+    workers = workers or SingleProcess()
     threads = threads or os.cpu_count() or 1
-    share(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
-    where = _device(device)
+    split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
+    where = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
-    learned = build.training_set(config, ears, threads)
-    model = build.model(config, learned, ears).to(where)
-    sampler = Sampler([pair.captions[0] for pair in learned], config.batch.size, config.seed)
+    learned = build.build_training_set(config, ears, threads)
+    model = build.build_model(config, learned, ears).to(where)
+    sampler = BatchSampler([pair.captions[0] for pair in learned], config.batch.size, config.seed)
     first_alone = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if first_alone and workers.rank:
-        workers.take_first(torch.zeros(1))
-    fed = feed(config, model, learned, ears, threads)
+        workers.broadcast_first(torch.zeros(1))
+    fed = build_data_module(config, model, learned, ears, threads)
     if first_alone and not workers.rank:
-        workers.take_first(torch.zeros(1))
-    loop = Loop(
+        workers.broadcast_first(torch.zeros(1))
+    loop = Trainer(
         config=config,
         model=model,
-        examples=fed.examples,
+        collator=fed.collator,
         sampler=sampler,
         validations=fed.validations,
         workers=workers,
         out=out,
-        key=_key(config, learned, model.tokens.whole),
-        tell=ears.tell,
+        key=_compute_key(config, learned, model.tokens.whole),
+        on_metrics=ears.on_metrics,
         teacher=fed.teacher,
     )
-    progress = _run(loop)
+    progress = _run_trainer(loop)
     if workers.rank == 0:
-        _write(config, model, out, progress, learned)
-    return Trained(
+        _write_checkpoint(config, model, out, progress, learned)
+    return TrainingResult(
         folder=out,
         steps=progress.done,
         best=progress.best,
         best_step=progress.best_step,
         pairs=len(learned),
-        problems=learned.problems.lines(),
+        problems=learned.problems.format_lines(),
         stopped_early=progress.ended,
     )
 
 
-def _run(loop: Loop) -> Progress:
+def _run_trainer(loop: Trainer) -> TrainingProgress:
     batch = loop.config.batch
     try:
         return loop.run()
@@ -118,7 +118,7 @@ def _run(loop: Loop) -> Progress:
         ) from error
 
 
-def make_room(out: Path, *, restart: bool) -> bool:
+def prepare_output_folder(out: Path, *, restart: bool) -> bool:
     """Check that a training may write to a folder; return True if it resumes an existing training.
 
     Args:
@@ -139,7 +139,7 @@ def make_room(out: Path, *, restart: bool) -> bool:
     return state.is_file()
 
 
-def _device(name: str) -> torch.device:
+def _choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -147,7 +147,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _key(config: TrainConfig, learned: TrainingSet, whole: WholeWords | None) -> str:
+def _compute_key(config: TrainConfig, learned: TrainingSet, whole: WholeWordVocabulary | None) -> str:
     """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory."""
     told = replace(
         config,
@@ -164,15 +164,19 @@ def _key(config: TrainConfig, learned: TrainingSet, whole: WholeWords | None) ->
     return digest.hexdigest()[:16]
 
 
-def _write(config: TrainConfig, model: Stair, out: Path, progress: Progress, learned: TrainingSet) -> None:
-    finished = without_training_traits(model.config)
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if stair_checkpoint.stored(name, model.config)}
+def _write_checkpoint(
+    config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, learned: TrainingSet
+) -> None:
+    finished = remove_dropout(model.config)
+    tensors = {
+        name: tensor for name, tensor in model.state_dict().items() if stair_checkpoint.is_stored_tensor(name, model.config)
+    }
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     if model.tokens.whole is None:
-        tensors[stair_checkpoint.FEATURE_IDS] = torch.from_numpy(model.tokens.feature_ids_F)
-    text = card(config, finished, progress, len(learned), len(model.tokens.words))
-    stair_checkpoint.save(out, finished, model.tokens.tokenizer, tensors, text, model.tokens.whole)
+        tensors[stair_checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(model.tokens.feature_ids_F)
+    text = render_model_card(config, finished, progress, len(learned), len(model.tokens.tokens))
+    stair_checkpoint.save_checkpoint(out, finished, model.tokens.tokenizer, tensors, text, model.tokens.whole)
     (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")
 
 
-__all__ = ["Ears", "Trained", "make_room", "train"]
+__all__ = ["Callbacks", "TrainingResult", "prepare_output_folder", "train_model"]

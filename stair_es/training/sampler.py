@@ -15,15 +15,15 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleIndex:
     """A pair in a batch."""
 
     item: int
-    turn: int
+    epoch: int
     """Epoch, which seeds augmentation and captions."""
 
 
-class Sampler:
+class BatchSampler:
     """Endless batches, epoch after epoch; no two pairs of the same group are in one batch."""
 
     def __init__(self, groups: Sequence[object], size: int, seed: int) -> None:
@@ -45,17 +45,17 @@ class Sampler:
             )
         self._groups, self._size, self._seed = groups, size, seed
 
-    def batches(self, begin: int = 0) -> Iterator[tuple[Draw, ...]]:
+    def iterate_batches(self, begin: int = 0) -> Iterator[tuple[SampleIndex, ...]]:
         """Yield the batches from step `begin` on."""
         step, epoch = 0, 0
         while True:
-            for batch in self._epoch(epoch):
+            for batch in self._iterate_epoch(epoch):
                 if step >= begin:
-                    yield tuple(Draw(int(item), epoch) for item in batch)
+                    yield tuple(SampleIndex(int(item), epoch) for item in batch)
                 step += 1
             epoch += 1
 
-    def _epoch(self, epoch: int) -> Iterator[list[int]]:
+    def _iterate_epoch(self, epoch: int) -> Iterator[list[int]]:
         """Yield the full batches of one epoch; the rest waits for the next epoch."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._groups))
         waiting = deque(order.tolist())
@@ -76,7 +76,7 @@ class Sampler:
             yield batch
 
 
-def share(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
+def split_batch(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
     """Return the part of a batch for one worker: parts have the same size, in order.
 
     Args:

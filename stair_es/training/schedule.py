@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-def rate(step: int, *, steps: int, warmup: int, decay: str = "cosine") -> float:
+def compute_lr_factor(step: int, *, steps: int, warmup: int, decay: str = "cosine") -> float:
     """Return the factor for the learning rate at a step, 0..1.
 
     Args:
@@ -26,12 +26,12 @@ def rate(step: int, *, steps: int, warmup: int, decay: str = "cosine") -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def regulariser(step: int, *, warmup: int) -> float:
+def compute_flops_factor(step: int, *, warmup: int) -> float:
     """Return the factor for the FLOPs regularizer at a step: it rises with the square of the step (Formal et al., 2021)."""
     return min(1.0, ((step + 1) / warmup) ** 2) if warmup else 1.0
 
 
-class Average:
+class EMA:
     """Exponential moving average of trained parameters (Polyak and Juditsky, 1992); with `decay` 0 there is none."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -47,20 +47,20 @@ class Average:
                 self.shadow[name].lerp_(value.detach(), 1 - self._decay)
 
     @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
+    def apply_to(self, model: nn.Module) -> Iterator[None]:
         """Use the averages as the model's parameters within the context."""
         if not self.shadow:
             yield
             return
         kept = {name: value.detach().clone() for name, value in model.named_parameters()}
         try:
-            _copy(self.shadow, model)
+            _copy_values(self.shadow, model)
             yield
         finally:
-            _copy(kept, model)
+            _copy_values(kept, model)
 
 
-def _copy(values: dict[str, Tensor], model: nn.Module) -> None:
+def _copy_values(values: dict[str, Tensor], model: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(values[name])

@@ -8,26 +8,26 @@ from importlib.resources import files
 from typing import Any, Literal, TypeAlias, get_args
 
 from stair_es.errors import UsageError
-from stair_es.model.stair_config import Mask
-from stair_es.training.toml import Reader, parse
+from stair_es.model.stair_config import TextMask
+from stair_es.training.toml import TableReader, parse_training_toml
 
-Loss: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
-Part: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
-LOSSES: tuple[Loss, ...] = get_args(Loss)
-PARTS: tuple[Part, ...] = get_args(Part)
+LossName: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
+ModelPart: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
+LOSSES: tuple[LossName, ...] = get_args(LossName)
+PARTS: tuple[ModelPart, ...] = get_args(ModelPart)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class TrainingStage:
     """A training stage."""
 
     name: str
     steps: int
-    losses: Mapping[Loss, float] = field(default_factory=lambda: {"contrastive": 1.0})
+    losses: Mapping[LossName, float] = field(default_factory=lambda: {"contrastive": 1.0})
     """Loss -> weight."""
-    train: tuple[Part, ...] = PARTS
+    train: tuple[ModelPart, ...] = PARTS
     """Trained parts; the rest is frozen. The temperature is always trained."""
-    text_mask: Mask = "none"
+    text_mask: TextMask = "none"
     """`own`: a text may only have weights for its own tokens, without stop words; `tokens`: for all of its tokens."""
     flops_warmup: int = 0
     """Steps until the FLOPs regularizer reaches its weight."""
@@ -53,7 +53,7 @@ class Stage:
         if not self.train:
             raise UsageError(f"stage {self.name!r} trains nothing", f"Give train = [...] of: {', '.join(PARTS)}.")
 
-    def frozen(self, name: str) -> bool:
+    def is_frozen(self, name: str) -> bool:
         """Return whether a model parameter is frozen in this stage."""
         if name == "log_scale":
             return False
@@ -62,7 +62,7 @@ class Stage:
         return part not in self.train
 
 
-def recipe(name: str, steps: int) -> tuple[Stage, ...]:
+def load_recipe(name: str, steps: int) -> tuple[TrainingStage, ...]:
     """Load the stages of a named recipe.
 
     Args:
@@ -72,53 +72,53 @@ def recipe(name: str, steps: int) -> tuple[Stage, ...]:
     Raises:
         UsageError: If there is no such recipe.
     """
-    known = recipes()
+    known = list_recipes()
     if name not in known:
         raise UsageError(f"unknown recipe {name!r}", f"Choose one of: {', '.join(sorted(known))}; or write [[stages]].")
-    values = _values(name)
-    reader = Reader(values, f"recipe {name}")
+    values = _read_recipe(name)
+    reader = TableReader(values, f"recipe {name}")
     shares = [stage.pop("share") for stage in values["stages"]]
     ends = [round(steps * sum(shares[: place + 1])) for place in range(len(shares))]
     for stage, begin, end in zip(values["stages"], [0, *ends], ends, strict=False):
         stage["steps"] = max(1, end - begin)
         if "flops_warmup_share" in stage:
             stage["flops_warmup"] = round(stage.pop("flops_warmup_share") * stage["steps"])
-    return read_stages(reader.tables("stages"))
+    return read_stages(reader.get_tables("stages"))
 
 
-def model_defaults(name: object) -> dict[str, Any]:
+def get_model_defaults(name: object) -> dict[str, Any]:
     """Return the recipe's defaults for the table `[model]`; empty for an unknown recipe."""
-    if name not in recipes():
+    if name not in list_recipes():
         return {}
-    found: dict[str, Any] = _values(str(name)).get("model", {})
+    found: dict[str, Any] = _read_recipe(str(name)).get("model", {})
     return found
 
 
-def recipes() -> dict[str, str]:
+def list_recipes() -> dict[str, str]:
     """List the recipes: name -> one line of description."""
     found = {}
     for file in (files(__package__) / "recipes").iterdir():
         if file.name.endswith(".toml"):
-            values = parse(file.read_text(encoding="utf-8"), file.name)
+            values = parse_training_toml(file.read_text(encoding="utf-8"), file.name)
             found[file.name.removesuffix(".toml")] = str(values["about"])
     return found
 
 
-def _values(name: str) -> dict[str, Any]:
-    return parse((files(__package__) / "recipes" / f"{name}.toml").read_text(encoding="utf-8"), name)
+def _read_recipe(name: str) -> dict[str, Any]:
+    return parse_training_toml((files(__package__) / "recipes" / f"{name}.toml").read_text(encoding="utf-8"), name)
 
 
-def read_stages(tables: Sequence[Reader]) -> tuple[Stage, ...]:
+def read_stages(tables: Sequence[TableReader]) -> tuple[TrainingStage, ...]:
     """Read stages from tables of a file.
 
     Raises:
         UsageError: If a value is unknown, missing or of the wrong type.
     """
-    return tuple(_stage(table) for table in tables)
+    return tuple(_read_stage(table) for table in tables)
 
 
-def _stage(table: Reader) -> Stage:
-    losses = table.table("losses")
-    found = {name: losses.number(losses.one_of("loss", name, LOSSES)) for name in losses.values}
+def _read_stage(table: TableReader) -> TrainingStage:
+    losses = table.get_table("losses")
+    found = {name: losses.get_number(losses.check_choice("loss", name, LOSSES)) for name in losses.values}
     given: dict[str, Any] = {"losses": found} if found else {}
-    return table.build(Stage, skip=("losses",), **given)
+    return table.build_dataclass(TrainingStage, skip=("losses",), **given)

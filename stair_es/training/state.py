@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from stair_es.errors import UsageError
-from stair_es.model.stair import Stair
-from stair_es.model.stair_checkpoint import stored
-from stair_es.training.schedule import Average
+from stair_es.model.stair import StairModel
+from stair_es.model.stair_checkpoint import is_stored_tensor
+from stair_es.training.schedule import EMA
 
 STATE_FILE = "state.pt"
 
 
 @dataclass(kw_only=True)
-class Progress:
+class TrainingProgress:
     """Progress of a training."""
 
     stage: int = 0
@@ -39,12 +39,12 @@ class Progress:
     """Includes buffers, such as the means of batch norms."""
 
 
-def save(
+def save_training_state(
     folder: Path,
     key: str,
-    progress: Progress,
-    model: Stair,
-    average: Average,
+    progress: TrainingProgress,
+    model: StairModel,
+    average: EMA,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
@@ -67,7 +67,7 @@ def save(
         "key": key,
         "progress": {name: value for name, value in vars(progress).items() if name != "best_parameters"},
         "best": progress.best_parameters,
-        "model": learned(model),
+        "model": get_trained_tensors(model),
         "average": average.shadow,
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
@@ -80,12 +80,12 @@ def save(
     temporary.replace(folder / STATE_FILE)
 
 
-def learned(model: Stair) -> dict[str, Tensor]:
+def get_trained_tensors(model: StairModel) -> dict[str, Tensor]:
     """Return the current tensors that training may change, without those of backbones from a package."""
-    return {name: value.detach() for name, value in model.state_dict().items() if stored(name, model.config)}
+    return {name: value.detach() for name, value in model.state_dict().items() if is_stored_tensor(name, model.config)}
 
 
-def load(folder: Path, key: str) -> dict[str, Any] | None:
+def load_training_state(folder: Path, key: str) -> dict[str, Any] | None:
     """Load the state of a folder; None if there is none.
 
     Args:
@@ -110,7 +110,7 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
     return values
 
 
-def restore(values: dict[str, Any], model: Stair, average: Average) -> Progress:
+def restore_training_state(values: dict[str, Any], model: StairModel, average: EMA) -> TrainingProgress:
     """Load a state into a model and its average, and return the progress. The optimizer state is restored by the stage.
 
     Args:
@@ -122,4 +122,4 @@ def restore(values: dict[str, Any], model: Stair, average: Average) -> Progress:
     with torch.no_grad():
         for name, shadow in average.shadow.items():
             shadow.copy_(values["average"][name])
-    return Progress(**values["progress"], best_parameters=values["best"])
+    return TrainingProgress(**values["progress"], best_parameters=values["best"])

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from stair_es.model import stair_heads
-from stair_es.model.stair import Stair, TextBatch
+from stair_es.model.stair import StairModel, TextBatch
 from stair_es.training import losses
-from stair_es.training.schedule import regulariser
-from stair_es.training.stages import Loss, Part, Stage
-from stair_es.training.workers import Workers
+from stair_es.training.schedule import compute_flops_factor
+from stair_es.training.stages import LossName, ModelPart, TrainingStage
+from stair_es.training.workers import WorkerGroup
 
 
-class Answers(NamedTuple):
+class TowerOutputs(NamedTuple):
     """Outputs of the towers for a batch; None for those that no loss uses."""
 
     image: Tensor
@@ -39,12 +39,12 @@ class Answers(NamedTuple):
     text_logits: Tensor | None = None
 
 
-def _as_it_is(loss: Tensor) -> Tensor:
+def _keep_loss(loss: Tensor) -> Tensor:
     return loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class DeviceBatch:
     """A batch of one worker, on its device."""
 
     images: Tensor
@@ -57,18 +57,20 @@ class Given:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update:
+class GradCacheStep:
     """Computes the gradients of a batch."""
 
-    model: Stair
-    stage: Stage
-    workers: Workers
-    narrow: Callable[[], AbstractContextManager[object]]
+    model: StairModel
+    stage: TrainingStage
+    workers: WorkerGroup
+    make_autocast: Callable[[], AbstractContextManager[object]]
     """Returns an autocast context for the precision of the run."""
     chunk: int = 0
     teacher_scale: float = 20.0
 
-    def gradients(self, given: Given, step: int, seed: int, boost: Callable[[Tensor], Tensor] = _as_it_is) -> dict[str, float]:
+    def compute_gradients(
+        self, given: DeviceBatch, step: int, seed: int, boost: Callable[[Tensor], Tensor] = _keep_loss
+    ) -> dict[str, float]:
         """Add the gradients of a batch to the parameters.
 
         Args:
@@ -84,18 +86,18 @@ class Update:
         cuts = [slice(begin, begin + size) for begin in range(0, len(given), size)]
         whole = len(cuts) == 1
         with torch.set_grad_enabled(whole):
-            parts = [self._answers(given, cut, seed + place) for place, cut in enumerate(cuts)]
-        own = Answers(*(None if columns[0] is None else torch.cat(columns) for columns in zip(*parts, strict=True)))
-        leaves = Answers(*(None if each is None else self._leaf(each) for each in own))
-        told = self._loss(leaves, given, step)
+            parts = [self._run_towers(given, cut, seed + place) for place, cut in enumerate(cuts)]
+        own = TowerOutputs(*(None if columns[0] is None else torch.cat(columns) for columns in zip(*parts, strict=True)))
+        leaves = TowerOutputs(*(None if each is None else self._gather_leaf(each) for each in own))
+        told = self._compute_loss(leaves, given, step)
         boost(told["loss"]).backward()
         if self.model.log_scale.grad is not None and self.workers.count > 1:
-            self._share_scale()
+            self._average_scale_gradient()
         rows = slice(self.workers.rank * len(given), (self.workers.rank + 1) * len(given))
         grads = [None if leaf is None or leaf.grad is None else leaf.grad[rows] for leaf in leaves]
         for place, cut in enumerate(cuts):
-            answers = parts[place] if whole else self._answers(given, cut, seed + place)
-            self._back(answers, [None if grad is None else grad[cut] for grad in grads])
+            answers = parts[place] if whole else self._run_towers(given, cut, seed + place)
+            self._run_backward(answers, [None if grad is None else grad[cut] for grad in grads])
         return {name: float(value.detach()) for name, value in told.items()}
 
     def sum_gradients(self) -> None:
@@ -107,27 +109,27 @@ class Update:
             return
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None and name != "log_scale":
-                self.workers.sum(parameter.grad)
+                self.workers.sum_in_place(parameter.grad)
 
-    def _share_scale(self) -> None:
+    def _average_scale_gradient(self) -> None:
         """Average the gradient of the temperature: each worker has the full one, but rounding differences must not accumulate."""
         grad = self.model.log_scale.grad
         assert grad is not None
-        self.workers.sum(grad)
+        self.workers.sum_in_place(grad)
         grad /= self.workers.count
 
-    def _answers(self, given: Given, cut: slice, seed: int) -> Answers:
+    def _run_towers(self, given: DeviceBatch, cut: slice, seed: int) -> TowerOutputs:
         torch.manual_seed((seed * self.workers.count + self.workers.rank) % 2**63)
         stage, model = self.stage, self.model
         cap = None if stage.cap else 0
-        with self.narrow():
+        with self.make_autocast():
             image = model.encode_images(given.images[cut], top_k=cap)
             text = model.encode_texts(given.texts[cut], mask=stage.text_mask, top_k=cap)
-        seen, read = (image.weights_BF, text.weights_BF) if model.config.scores_words else (image.dense_BE, text.dense_BE)
+        seen, read = (image.weights_BF, text.weights_BF) if model.config.is_scored_by_tokens else (image.dense_BE, text.dense_BE)
         assert seen is not None
         assert read is not None
         weigh = stage.losses.get
-        return Answers(
+        return TowerOutputs(
             image=seen.float(),
             text=read.float(),
             image_weights=image.weights_BF if weigh("flops_image", 0) else None,
@@ -136,47 +138,53 @@ class Update:
             text_logits=text.logits_BF if weigh("ground_text", 0) else None,
         )
 
-    def _leaf(self, rows: Tensor) -> Tensor:
-        return self.workers.gather(rows.detach().float()).requires_grad_()
+    def _gather_leaf(self, rows: Tensor) -> Tensor:
+        return self.workers.gather_rows(rows.detach().float()).requires_grad_()
 
-    def _loss(self, found: Answers, given: Given, step: int) -> dict[str, Tensor]:
+    def _compute_loss(self, found: TowerOutputs, given: DeviceBatch, step: int) -> dict[str, Tensor]:
         stage, model = self.stage, self.model
-        cosine = not model.config.scores_words or model.config.similarity == "cosine"
-        terms: dict[Loss, Callable[[], Tensor]] = {
-            "contrastive": lambda: losses.contrastive(scores),
-            "distil": lambda: losses.distillation(scores, self._teacher(given)),
-            "flops_image": lambda: losses.flops(_there(found.image_weights)) * regulariser(step, warmup=stage.flops_warmup),
-            "flops_text": lambda: losses.flops(_there(found.text_weights)) * regulariser(step, warmup=stage.flops_warmup),
-            "ground_image": lambda: losses.grounding(_there(found.image_logits), own_GF),
-            "ground_text": lambda: losses.grounding(_there(found.text_logits), own_GF),
+        cosine = not model.config.is_scored_by_tokens or model.config.similarity == "cosine"
+        terms: dict[LossName, Callable[[], Tensor]] = {
+            "contrastive": lambda: losses.contrastive_loss(scores),
+            "distil": lambda: losses.distillation_loss(scores, self._compute_teacher_scores(given)),
+            "flops_image": lambda: (
+                losses.flops_loss(_require_tensor(found.image_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
+            ),
+            "flops_text": lambda: (
+                losses.flops_loss(_require_tensor(found.text_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
+            ),
+            "ground_image": lambda: losses.grounding_loss(_require_tensor(found.image_logits), own_GF),
+            "ground_text": lambda: losses.grounding_loss(_require_tensor(found.text_logits), own_GF),
         }
-        scores = losses.similarities(found.image, found.text, model.scale, cosine=cosine)
+        scores = losses.compute_similarities(found.image, found.text, model.scale, cosine=cosine)
         wanted = {name: weight for name, weight in stage.losses.items() if weight}
         if wanted.keys() & {"ground_image", "ground_text"}:
-            own_GF = self._own(given.texts)
+            own_GF = self._gather_own_tokens(given.texts)
         told = {str(name): terms[name]() for name in wanted}
         total = torch.stack([weight * told[name] for name, weight in wanted.items()]).sum()
         return {"loss": total, **told}
 
-    def _own(self, texts: TextBatch) -> Tensor:
+    def _gather_own_tokens(self, texts: TextBatch) -> Tensor:
         """Return which tokens occur in the captions of all workers."""
-        return self.workers.gather(stair_heads.present(texts.places_BL, len(self.model.tokens.words)).float())
+        return self.workers.gather_rows(stair_heads.mark_present_tokens(texts.places_BL, len(self.model.tokens.tokens)).float())
 
-    def _teacher(self, given: Given) -> Tensor:
+    def _compute_teacher_scores(self, given: DeviceBatch) -> Tensor:
         if given.teacher is None:
             raise AssertionError("a configuration with the loss distil has a teacher")
-        images_GE, texts_GE = (self.workers.gather(each) for each in given.teacher)
+        images_GE, texts_GE = (self.workers.gather_rows(each) for each in given.teacher)
         return self.teacher_scale * images_GE @ texts_GE.T
 
     @staticmethod
-    def _back(answers: Answers, grads: Sequence[Tensor | None]) -> None:
+    def _run_backward(answers: TowerOutputs, grads: Sequence[Tensor | None]) -> None:
         pairs = [(answer, grad) for answer, grad in zip(answers, grads, strict=True) if answer is not None and grad is not None]
         pairs = [(answer, grad.to(answer.dtype)) for answer, grad in pairs if answer.requires_grad]
         if pairs:
             torch.autograd.backward([answer for answer, _ in pairs], [grad for _, grad in pairs])
 
 
-def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, object]]:
+def build_param_groups(
+    model: StairModel, stage: TrainingStage, rates: Mapping[str, float], weight_decay: float
+) -> list[dict[str, object]]:
     """Build the parameter groups of a stage for AdamW: heads, backbones and temperature have separate learning rates.
 
     One-dimensional parameters (biases, norms) and the temperature aren't decayed. All other parameters of the model are frozen.
@@ -189,7 +197,7 @@ def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay:
     """
     kinds: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not stage.frozen(name))
+        parameter.requires_grad_(not stage.is_frozen(name))
         parameter.grad = None  # from the previous stage; the gradient norm is over all gradients
         if parameter.requires_grad:
             kind = "scale" if name == "log_scale" else "backbone" if ".backbone." in name else "head"
@@ -200,7 +208,7 @@ def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay:
     ]
 
 
-def enter(model: Stair, stage: Stage) -> None:
+def set_train_mode(model: StairModel, stage: TrainingStage) -> None:
     """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics.
 
     Args:
@@ -208,7 +216,7 @@ def enter(model: Stair, stage: Stage) -> None:
         stage: The stage.
     """
     model.train()
-    parts: dict[Part, nn.Module] = {
+    parts: dict[ModelPart, nn.Module] = {
         "image.backbone": model.image.backbone,
         "text.backbone": model.text.backbone,
         "image.head": model.image.head,
@@ -218,6 +226,6 @@ def enter(model: Stair, stage: Stage) -> None:
         module.train(name in stage.train)
 
 
-def _there(tensor: Tensor | None) -> Tensor:
+def _require_tensor(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     return tensor

@@ -15,26 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stair_es.eval.metrics import CUTS, ranks
-from stair_es.model.stair import Stair
-from stair_es.model.stair_config import Mask
-from stair_es.training.examples import Images, Texts
-from stair_es.training.losses import unit
+from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
+from stair_es.model.stair import StairModel
+from stair_es.model.stair_config import TextMask
+from stair_es.training.examples import ImageLoader, TextLoader
+from stair_es.training.losses import normalize_rows
 
-_AT_ONCE = 64
+_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validation:
+class ValidationSet:
     """A validation set: images, each with its first caption."""
 
     name: str
     captions: tuple[str, ...]
-    images: Images
-    texts: Texts
-    mask: Mask = "none"
+    images: ImageLoader
+    texts: TextLoader
+    mask: TextMask = "none"
 
-    def recalls(self, model: Stair, narrow: AbstractContextManager[Any]) -> dict[str, float]:
+    def compute_recalls(self, model: StairModel, narrow: AbstractContextManager[Any]) -> dict[str, float]:
         """Compute `t2i@k` and `i2t@k` in 0..1, the mean number of tokens per image, and how often an own token is in the top 20.
 
         Args:
@@ -42,29 +42,29 @@ class Validation:
             narrow: Autocast context.
         """
         asked = tuple(dict.fromkeys(self.captions))
-        with _evaluating(model), torch.inference_mode(), narrow:
-            seen, read = self._images(model), self._texts(model, asked)
-        return {**_recalls(seen, read, self.captions, asked), **self._words(model, seen)}
+        with _set_eval_mode(model), torch.inference_mode(), narrow:
+            seen, read = self._encode_images(model), self._encode_texts(model, asked)
+        return {**_compute_recalls(seen, read, self.captions, asked), **self._measure_tokens(model, seen)}
 
-    def _images(self, model: Stair) -> Tensor:
+    def _encode_images(self, model: StairModel) -> Tensor:
         rows = []
-        for begin in range(0, len(self.captions), _AT_ONCE):
-            items = range(begin, min(begin + _AT_ONCE, len(self.captions)))
-            images, bad = self.images.batch(items, [0] * len(items))
-            found = _compared(model, model.encode_images(images.to(model.log_scale.device)))
+        for begin in range(0, len(self.captions), _BATCH_SIZE):
+            items = range(begin, min(begin + _BATCH_SIZE, len(self.captions)))
+            images, bad = self.images.load_batch(items, [0] * len(items))
+            found = _select_vectors(model, model.encode_images(images.to(model.log_scale.device)))
             found[bad] = 0.0  # counted as never found
             rows.append(found)
         return torch.cat(rows)
 
-    def _texts(self, model: Stair, asked: Sequence[str]) -> Tensor:
+    def _encode_texts(self, model: StairModel, asked: Sequence[str]) -> Tensor:
         rows = []
-        for begin in range(0, len(asked), _AT_ONCE):
-            texts = self.texts.batch(asked[begin : begin + _AT_ONCE]).to(model.log_scale.device)
-            rows.append(_compared(model, model.encode_texts(texts, mask=self.mask)))
+        for begin in range(0, len(asked), _BATCH_SIZE):
+            texts = self.texts.load_batch(asked[begin : begin + _BATCH_SIZE]).to(model.log_scale.device)
+            rows.append(_select_vectors(model, model.encode_texts(texts, mask=self.mask)))
         return torch.cat(rows)
 
-    def _words(self, model: Stair, seen_NF: Tensor) -> dict[str, float]:
-        if not model.config.scores_words:
+    def _measure_tokens(self, model: StairModel, seen_NF: Tensor) -> dict[str, float]:
+        if not model.config.is_scored_by_tokens:
             return {}
         best_NK = seen_NF.topk(min(20, seen_NF.shape[1])).indices.numpy()
         weights_NK = seen_NF.gather(1, torch.from_numpy(best_NK)).numpy()
@@ -77,7 +77,7 @@ class Validation:
 
 
 @contextmanager
-def _evaluating(model: Stair) -> Iterator[None]:
+def _set_eval_mode(model: StairModel) -> Iterator[None]:
     """Disable dropout within the context. Afterwards restore the mode of each part: frozen parts stay in evaluation mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -88,26 +88,26 @@ def _evaluating(model: Stair) -> Iterator[None]:
             module.training = training
 
 
-def _compared(model: Stair, out: Any) -> Tensor:  # noqa: ANN401  an Out
-    found: Tensor = out.weights_BF if model.config.scores_words else out.dense_BE
-    cosine = not model.config.scores_words or model.config.similarity == "cosine"
-    return (unit(found.float()) if cosine else found.float()).cpu()
+def _select_vectors(model: StairModel, out: Any) -> Tensor:  # noqa: ANN401  an Out
+    found: Tensor = out.weights_BF if model.config.is_scored_by_tokens else out.dense_BE
+    cosine = not model.config.is_scored_by_tokens or model.config.similarity == "cosine"
+    return (normalize_rows(found.float()) if cosine else found.float()).cpu()
 
 
-def _recalls(seen_NE: Tensor, read_ME: Tensor, captions: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
+def _compute_recalls(seen_NE: Tensor, read_ME: Tensor, captions: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
     scores_MN = (read_ME @ seen_NE.T).numpy().astype(np.float64)
     place = {text: row for row, text in enumerate(asked)}
     owners: dict[int, list[int]] = {}
     for image, caption in enumerate(captions):
         owners.setdefault(place[caption], []).append(image)
-    to_image = [ranks(scores_MN[row], right)[0] for row, right in owners.items()]
-    to_text = [ranks(scores_MN[:, image], [place[caption]])[0] for image, caption in enumerate(captions)]
+    to_image = [compute_ranks(scores_MN[row], right)[0] for row, right in owners.items()]
+    to_text = [compute_ranks(scores_MN[:, image], [place[caption]])[0] for image, caption in enumerate(captions)]
     return {
-        **{f"t2i@{cut}": fmean(rank <= cut for rank in to_image) for cut in CUTS},
-        **{f"i2t@{cut}": fmean(rank <= cut for rank in to_text) for cut in CUTS},
+        **{f"t2i@{cut}": fmean(rank <= cut for rank in to_image) for cut in RECALL_CUTS},
+        **{f"i2t@{cut}": fmean(rank <= cut for rank in to_text) for cut in RECALL_CUTS},
     }
 
 
-def overall(found: Mapping[str, Mapping[str, float]]) -> float:
+def compute_mean_recall(found: Mapping[str, Mapping[str, float]]) -> float:
     """Return the metric for early stopping: the mean over the sets of recall at 1 in both directions."""
     return fmean((each["t2i@1"] + each["i2t@1"]) / 2 for each in found.values())

@@ -9,39 +9,39 @@ import torch
 from torch import Tensor, distributed
 
 
-class Workers(Protocol):
+class WorkerGroup(Protocol):
     """Worker group of a training: gathers rows and sums gradients."""
 
     rank: int
     count: int
 
-    def gather(self, rows_B: Tensor) -> Tensor:
+    def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows of all workers, ordered by rank, without gradient."""
 
-    def sum(self, tensor: Tensor) -> None:
+    def sum_in_place(self, tensor: Tensor) -> None:
         """Sum a tensor over all workers in place."""
 
-    def take_first(self, tensor: Tensor) -> None:
+    def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place."""
 
 
-class Alone:
+class SingleProcess:
     """A worker group of one process."""
 
     rank, count = 0, 1
 
-    def gather(self, rows_B: Tensor) -> Tensor:
+    def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows unchanged."""
         return rows_B
 
-    def sum(self, tensor: Tensor) -> None:
+    def sum_in_place(self, tensor: Tensor) -> None:
         """Keep the tensor unchanged."""
 
-    def take_first(self, tensor: Tensor) -> None:
+    def broadcast_first(self, tensor: Tensor) -> None:
         """Keep the tensor unchanged."""
 
 
-class Distributed:
+class DistributedWorkers:
     """Worker group on torch.distributed. Tensors on other devices are copied to the group's device and back."""
 
     def __init__(self) -> None:
@@ -49,22 +49,22 @@ class Distributed:
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
         self._device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
 
-    def gather(self, rows_B: Tensor) -> Tensor:
+    def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows of all workers, ordered by rank, by `all_gather`."""
         own = rows_B.detach().to(self._device).contiguous()
         found = [torch.empty_like(own) for _ in range(self.count)]
         distributed.all_gather(found, own)
         return torch.cat(found).to(rows_B.device)
 
-    def sum(self, tensor: Tensor) -> None:
+    def sum_in_place(self, tensor: Tensor) -> None:
         """Sum a tensor over all workers in place, by `all_reduce`."""
-        self._in_place(tensor, distributed.all_reduce)
+        self._apply_in_place(tensor, distributed.all_reduce)
 
-    def take_first(self, tensor: Tensor) -> None:
+    def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place, by `broadcast`."""
-        self._in_place(tensor, lambda there: distributed.broadcast(there, src=0))
+        self._apply_in_place(tensor, lambda there: distributed.broadcast(there, src=0))
 
-    def _in_place(self, tensor: Tensor, call: Callable[[Tensor], object]) -> None:
+    def _apply_in_place(self, tensor: Tensor, call: Callable[[Tensor], object]) -> None:
         there = tensor.detach().to(self._device).contiguous()
         call(there)
         tensor.detach().copy_(there)

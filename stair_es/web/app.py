@@ -12,16 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from stair_es.errors import StairError
-from stair_es.web.answers import encoded
-from stair_es.web.engine import Engine
-from stair_es.web.faults import AGAIN_S, Fault, Refused, fault_of
-from stair_es.web.limits import Busy, Gate, Limits
-from stair_es.web.originals import Roots
-from stair_es.web.routes import Routes
-from stair_es.web.security import Guard, Guarded
-from stair_es.web.thumbs import Thumbs
-from stair_es.web.view import Views
-from stair_es.web.watch import Unwatched, Watch
+from stair_es.web.answers import encode_json
+from stair_es.web.engine import SearchService
+from stair_es.web.faults import RETRY_AFTER_S, ErrorResponse, RequestRejected, build_error_response
+from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, TooManyRequests
+from stair_es.web.originals import AllowedRoots
+from stair_es.web.routes import PageRoutes
+from stair_es.web.security import AccessMiddleware, AccessPolicy
+from stair_es.web.thumbs import ThumbnailService
+from stair_es.web.view import IndexStateCache
+from stair_es.web.watch import NoopHooks, ServerHooks
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -31,69 +31,84 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.connect import Connection
     from stair_es.model.encoder import Encoder
-    from stair_es.search.known import Known
+    from stair_es.search.known import IndexInfo
 
 _QUIET_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
+class ServerConfig:
     """The configuration of the server."""
 
     connection: Connection
     index: str
-    load: Callable[[Known], Encoder]
+    load_encoder: Callable[[IndexInfo], Encoder]
     """Loads the encoder for an index, given its info: see `search.index_encoder`."""
-    roots: Roots = field(default_factory=Roots)
-    limits: Limits = field(default_factory=Limits)
+    roots: AllowedRoots = field(default_factory=AllowedRoots)
+    limits: ServerLimits = field(default_factory=ServerLimits)
     title: str = ""
-    watch: Watch = field(default_factory=Unwatched)
-    further: tuple[Route, ...] = ()
+    hooks: ServerHooks = field(default_factory=NoopHooks)
+    extra_routes: tuple[Route, ...] = ()
     """Additional routes, under the same access policy."""
 
 
-def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Callable[[str], None]) -> ASGIApp:
+def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, port: int, say: Callable[[str], None]) -> ASGIApp:
     """Create the application for an index.
 
     Args:
-        site: The configuration.
+        config: The configuration.
         client: The client of its connection.
-        guard: The access policy.
+        policy: The access policy.
         port: The port, for the name of the cookie.
         say: Receives messages for the operator.
 
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
     """
-    limits, log = site.limits, Log(say, site.connection.redact)
-    limiter = Gate(limits.at_once, limits.waiting, limits.wait_s)
-    states = Views(client, site.connection, site.index, site.load)
-    states.now()
-    service = Engine(
-        client, site.connection, site.index, views=states, gate=limiter, limits=limits, roots=site.roots, watch=site.watch
+    limits, log = config.limits, ThrottledLog(say, config.connection.redact)
+    limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
+    states = IndexStateCache(client, config.connection, config.index, config.load_encoder)
+    states.get()
+    service = SearchService(
+        client,
+        config.connection,
+        config.index,
+        states=states,
+        limiter=limiter,
+        limits=limits,
+        roots=config.roots,
+        hooks=config.hooks,
     )
-    thumbnails = Thumbs(client, site.connection, site.index, roots=site.roots, gate=limiter, limits=limits, watch=site.watch)
+    thumbnails = ThumbnailService(
+        client, config.connection, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks
+    )
 
-    def ours(request: Request, error: Exception) -> Response:
+    def handle_stair_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, StairError):
             raise error
-        fault = fault_of(error, site.connection)
+        fault = build_error_response(error, config.connection)
         if fault.status >= 500:
             log(f"{error.message} {error.remedy}")
-        return _answer(fault)
+        return _build_response(fault)
 
-    def unexpected(request: Request, error: Exception) -> Response:
+    def handle_unexpected_error(request: Request, error: Exception) -> Response:
         log(f"{request.url.path!r}: {type(error).__name__}: {error}")
-        return _answer(Fault(status=500, error="internal server error", remedy="See the log of the server."))
+        return _build_response(ErrorResponse(status=500, error="internal server error", remedy="See the log of the server."))
 
     app = Starlette(
-        routes=[*Routes(service, thumbnails, limits, site.title, site.watch).all(), *site.further],
-        exception_handlers={StairError: ours, Refused: _refused, Busy: _busy, HTTPException: _http, Exception: unexpected},
+        routes=[*PageRoutes(service, thumbnails, limits, config.title, config.hooks).list_routes(), *config.extra_routes],
+        exception_handlers={
+            StairError: handle_stair_error,
+            RequestRejected: _handle_rejection,
+            TooManyRequests: _handle_too_many_requests,
+            HTTPException: _handle_http_exception,
+            Exception: handle_unexpected_error,
+        },
     )
-    return Guarded(app, guard, port)
+    return AccessMiddleware(app, policy, port)
 
 
-class Log:
+class ThrottledLog:
     """Log that repeats the same message at most every 10 s, so that an unreachable cluster doesn't flood the terminal."""
 
     def __init__(self, say: Callable[[str], None], redact: Callable[[str], str]) -> None:
@@ -114,25 +129,25 @@ class Log:
             self._say(self._redact(text))
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    if not isinstance(error, Refused):
+def _handle_rejection(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestRejected):
         raise error
-    return _answer(error.response)
+    return _build_response(error.response)
 
 
-def _busy(request: Request, error: Exception) -> Response:
-    headers = {"retry-after": str(AGAIN_S)}
-    return _answer(Fault(status=429, error="too many requests", remedy="Try again in a moment.", headers=headers))
+def _handle_too_many_requests(request: Request, error: Exception) -> Response:
+    headers = {"retry-after": str(RETRY_AFTER_S)}
+    return _build_response(ErrorResponse(status=429, error="too many requests", remedy="Try again in a moment.", headers=headers))
 
 
-def _http(request: Request, error: Exception) -> Response:
+def _handle_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     message = {404: "page not found", 405: "method not allowed"}.get(error.status_code, error.detail)
-    return _answer(Fault(status=error.status_code, error=message, headers=dict(error.headers or {})))
+    return _build_response(ErrorResponse(status=error.status_code, error=message, headers=dict(error.headers or {})))
 
 
-def _answer(fault: Fault) -> Response:
+def _build_response(fault: ErrorResponse) -> Response:
     return Response(
-        encoded(fault.to_json()), status_code=fault.status, media_type="application/json", headers=dict(fault.headers)
+        encode_json(fault.to_json()), status_code=fault.status, media_type="application/json", headers=dict(fault.headers)
     )

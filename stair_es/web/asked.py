@@ -11,21 +11,21 @@ import orjson
 
 from stair_es.errors import QueryError
 
-Method: TypeAlias = Literal["stair", "bag", "bm25"]
-METHODS: tuple[Method, ...] = get_args(Method)
+SearchMethod: TypeAlias = Literal["stair", "bag", "bm25"]
+SEARCH_METHODS: tuple[SearchMethod, ...] = get_args(SearchMethod)
 
-MAX_TEXT = 2000
-MAX_WORD = 512
-MAX_ID = 2048
-MAX_LISTED = 64
-MAX_WORDS = 4096
+MAX_TEXT_CHARS = 2000
+MAX_TOKEN_CHARS = 512
+MAX_ID_CHARS = 2048
+MAX_LIST_ITEMS = 64
+MAX_VECTOR_TOKENS = 4096
 MAX_K = 200
 MAX_FACTOR = 1e6
 DEFAULT_K = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SearchParams:
     """The parameters of a search on the page."""
 
     text: str = ""
@@ -46,10 +46,10 @@ class Asked:
     """A query string."""
     k: int = DEFAULT_K
     after: tuple[Any, ...] | None = None
-    method: Method = "stair"
+    method: SearchMethod = "stair"
 
 
-def asked_of(body: bytes) -> Asked:
+def parse_search_params(body: bytes) -> SearchParams:
     """Parse the body of a search request.
 
     Raises:
@@ -61,13 +61,13 @@ def asked_of(body: bytes) -> Asked:
         raise QueryError(f"the body is not JSON: {error}", 'Send an object, such as {"text": "red car"}.') from None
     if not isinstance(fields, dict):
         raise QueryError("the body is not an object", 'Send an object, such as {"text": "red car"}.')
-    unknown = sorted(fields.keys() - _READERS.keys())
+    unknown = sorted(fields.keys() - _PARSERS.keys())
     if unknown:
-        raise QueryError(f"unknown field {unknown[0][:80]!r}", f"Available: {', '.join(_READERS)}.")
-    return Asked(**{name: _READERS[name](name, value) for name, value in fields.items() if value is not None})
+        raise QueryError(f"unknown field {unknown[0][:80]!r}", f"Available: {', '.join(_PARSERS)}.")
+    return SearchParams(**{name: _PARSERS[name](name, value) for name, value in fields.items() if value is not None})
 
 
-def _text(name: str, value: object, longest: int = MAX_TEXT) -> str:
+def _parse_text(name: str, value: object, longest: int = MAX_TEXT_CHARS) -> str:
     if not isinstance(value, str):
         raise QueryError(f"`{name}` is not a string")
     if len(value) > longest:
@@ -75,72 +75,72 @@ def _text(name: str, value: object, longest: int = MAX_TEXT) -> str:
     return value
 
 
-def _id(name: str, value: object) -> str:
-    return _text(name, value, MAX_ID)
+def _parse_id(name: str, value: object) -> str:
+    return _parse_text(name, value, MAX_ID_CHARS)
 
 
-def _words(name: str, value: object) -> tuple[str, ...]:
+def _parse_tokens(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise QueryError(f"`{name}` is not a list of words")
-    if len(value) > MAX_LISTED:
-        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_LISTED} are allowed", "Use fewer.")
-    return tuple(dict.fromkeys(_text(name, word, MAX_WORD) for word in value))
+    if len(value) > MAX_LIST_ITEMS:
+        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_LIST_ITEMS} are allowed", "Use fewer.")
+    return tuple(dict.fromkeys(_parse_text(name, word, MAX_TOKEN_CHARS) for word in value))
 
 
-def _weights(name: str, value: object) -> Mapping[str, float]:
-    weights = _numbers(name, value)
+def _parse_weights(name: str, value: object) -> Mapping[str, float]:
+    weights = _parse_numbers(name, value)
     return {word: weight for word, weight in weights.items() if weight > 0}
 
 
-def _factors(name: str, value: object) -> Mapping[str, float]:
-    factors = _numbers(name, value)
+def _parse_factors(name: str, value: object) -> Mapping[str, float]:
+    factors = _parse_numbers(name, value)
     if any(factor > MAX_FACTOR for factor in factors.values()):
         raise QueryError(f"factors must be at most {MAX_FACTOR:g}", "Use a smaller one.")
     return factors
 
 
-def _numbers(name: str, value: object) -> dict[str, float]:
+def _parse_numbers(name: str, value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         raise QueryError(f"`{name}` is not an object that maps words to numbers")
-    if len(value) > MAX_WORDS:
-        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_WORDS:,} are allowed", "Omit the lightest.")
+    if len(value) > MAX_VECTOR_TOKENS:
+        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_VECTOR_TOKENS:,} are allowed", "Omit the lightest.")
     for word, number in value.items():
-        _text(name, word, MAX_WORD)
+        _parse_text(name, word, MAX_TOKEN_CHARS)
         if isinstance(number, bool) or not isinstance(number, int | float) or not (math.isfinite(number) and number >= 0):
             raise QueryError(f"`{name}`: the value of {word[:80]!r} is not a number >= 0")
     return {word: float(number) for word, number in value.items()}
 
 
-def _k(name: str, value: object) -> int:
+def _parse_k(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_K:
         raise QueryError(f"`{name}` is not an integer from 1 to {MAX_K}", "Use `after` for further pages.")
     return value
 
 
-def _after(name: str, value: object) -> tuple[Any, ...]:
+def _parse_cursor(name: str, value: object) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise QueryError(f"`{name}` is not a cursor", "Use `after` of the previous page.")
     return tuple(value)  # its values are checked where they are used
 
 
-def _method(name: str, value: object) -> Method:
-    for method in METHODS:
+def _parse_method(name: str, value: object) -> SearchMethod:
+    for method in SEARCH_METHODS:
         if value == method:
             return method
-    raise QueryError(f"`{name}` is unknown", f"Available: {', '.join(METHODS)}.")
+    raise QueryError(f"`{name}` is unknown", f"Available: {', '.join(SEARCH_METHODS)}.")
 
 
-_READERS: Mapping[str, Callable[[str, object], Any]] = {
-    "text": _text,
-    "like": _id,
-    "vector": _weights,
-    "factors": _factors,
-    "require": _words,
-    "exclude": _words,
-    "words": _words,
-    "colours": _words,
-    "filter": _text,
-    "k": _k,
-    "after": _after,
-    "method": _method,
+_PARSERS: Mapping[str, Callable[[str, object], Any]] = {
+    "text": _parse_text,
+    "like": _parse_id,
+    "vector": _parse_weights,
+    "factors": _parse_factors,
+    "require": _parse_tokens,
+    "exclude": _parse_tokens,
+    "words": _parse_tokens,
+    "colours": _parse_tokens,
+    "filter": _parse_text,
+    "k": _parse_k,
+    "after": _parse_cursor,
+    "method": _parse_method,
 }

@@ -11,9 +11,9 @@ from stair_es.errors import (
     ClusterError,
     ClusterUnreachable,
     DecodeError,
-    IndexAway,
     IndexClosed,
     IndexMismatch,
+    IndexNotFound,
     MissingExtra,
     MissingModule,
     ModelError,
@@ -25,12 +25,12 @@ from stair_es.errors import (
 if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
-AGAIN_S = 2
+RETRY_AFTER_S = 2
 """Value of `Retry-After`, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class ErrorResponse:
     """An HTTP error response."""
 
     status: int
@@ -43,40 +43,42 @@ class Fault:
         return {"error": self.error, "remedy": self.remedy}
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """Ends a request with an error response."""
 
     def __init__(self, status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, error, remedy)
-        self.response = Fault(status=status, error=error, remedy=remedy, headers=headers or {})
+        self.response = ErrorResponse(status=status, error=error, remedy=remedy, headers=headers or {})
 
 
-def not_found(id_: str) -> Refused:
+def build_not_found(id_: str) -> RequestRejected:
     """Build the rejection for an unknown image."""
-    return Refused(404, f"there is no image {id_[:200]!r} in this index", "It may have been removed.")
+    return RequestRejected(404, f"there is no image {id_[:200]!r} in this index", "It may have been removed.")
 
 
-def fault_of(error: StairError, connection: Connection) -> Fault:
+def build_error_response(error: StairError, connection: Connection) -> ErrorResponse:
     """Build the response for an error, without the cluster's address, credentials or paths.
 
     Args:
         error: The error.
         connection: The connection whose nodes and credentials are redacted.
     """
-    status = _status(error)
-    headers = {"retry-after": str(AGAIN_S)} if status == 503 else {}
-    message, remedy = _told(error, status)
+    status = _get_status(error)
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
+    message, remedy = _describe_error(error, status)
     for node in connection.nodes:
         message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
-    return Fault(status=status, error=connection.redact(message)[:1000], remedy=connection.redact(remedy)[:1000], headers=headers)
+    return ErrorResponse(
+        status=status, error=connection.redact(message)[:1000], remedy=connection.redact(remedy)[:1000], headers=headers
+    )
 
 
-def _status(error: StairError) -> int:
+def _get_status(error: StairError) -> int:
     if isinstance(error, QueryError):
         return 400
     if isinstance(error, DecodeError):
         return 422
-    if isinstance(error, ClusterUnreachable | IndexAway | IndexMismatch | ModelError | MissingExtra | PluginError):
+    if isinstance(error, ClusterUnreachable | IndexNotFound | IndexMismatch | ModelError | MissingExtra | PluginError):
         return 503
     if isinstance(error, MissingModule | IndexClosed):
         return 502
@@ -85,22 +87,22 @@ def _status(error: StairError) -> int:
     return 500
 
 
-def _told(error: StairError, status: int) -> tuple[str, str]:
+def _describe_error(error: StairError, status: int) -> tuple[str, str]:
     """Return message and remedy for the client."""
     if isinstance(error, ClusterUnreachable):
         return "the search cluster doesn't answer", "Try again in a moment."
     if isinstance(error, AuthenticationFailed):
         return "the search cluster rejects the credentials of this server", "Contact the administrator."
-    if isinstance(error, IndexAway):
+    if isinstance(error, IndexNotFound):
         return "the index doesn't exist", "Contact the administrator."
     if isinstance(error, ModelError | MissingExtra | PluginError):
         return "the model of the index can't be loaded here", "Contact the administrator: the log has details."
     if isinstance(error, ClusterError) and not isinstance(error, IndexMismatch):
-        return _of_cluster(error, status)
+        return _describe_cluster_error(error, status)
     return error.message, error.remedy
 
 
-def _of_cluster(error: ClusterError, status: int) -> tuple[str, str]:
+def _describe_cluster_error(error: ClusterError, status: int) -> tuple[str, str]:
     if status == 400 and "maxClauseCount" in error.message:
         return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
     reason = error.message.partition(" answered 400: ")[2]

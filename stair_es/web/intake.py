@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
-from stair_es.web.faults import Refused
-from stair_es.web.limits import Busy
+from stair_es.web.faults import RequestRejected
+from stair_es.web.limits import TooManyRequests
 
 if TYPE_CHECKING:
-    from stair_es.web.limits import Limits
+    from stair_es.web.limits import ServerLimits
 
-_PATIENCE = 4
+_DISCARD_FACTOR = 4
 """Up to this multiple of the limit is read and discarded: a client that is still sending doesn't read the response."""
 _CLOSE = {"connection": "close"}
 
 
-class Intake:
+class BodyReader:
     """Reader for request bodies that limits their total memory. For one event loop."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ServerLimits) -> None:
         """Create a reader with the limits of the server."""
         self._limits, self._held_bytes = limits, 0
 
@@ -41,35 +41,35 @@ class Intake:
         """
         parts: list[bytes] = []
         try:
-            await self._fill(parts, request, most)
+            await self._read_parts(parts, request, most)
             yield b"".join(parts)
         finally:
             self._held_bytes -= sum(map(len, parts))
 
-    async def _fill(self, parts: list[bytes], request: Request, most: int) -> None:
-        too_large = Refused(413, f"the body is larger than {most:,} bytes", "Send less.", _CLOSE)
-        if _said(request) > _PATIENCE * most:
+    async def _read_parts(self, parts: list[bytes], request: Request, most: int) -> None:
+        too_large = RequestRejected(413, f"the body is larger than {most:,} bytes", "Send less.", _CLOSE)
+        if _get_content_length(request) > _DISCARD_FACTOR * most:
             raise too_large
         size = 0
         try:
             with anyio.fail_after(self._limits.upload_s):
                 async for part in request.stream():
                     size += len(part)
-                    if size > _PATIENCE * most:
+                    if size > _DISCARD_FACTOR * most:
                         raise too_large
                     if size <= most:
                         parts.append(part)
                         self._held_bytes += len(part)
-                    if self._held_bytes > self._limits.held_bytes:
-                        raise Busy
+                    if self._held_bytes > self._limits.max_held_bytes:
+                        raise TooManyRequests
         except TimeoutError:
-            raise Refused(408, "the body takes too long to arrive", "Try again.", _CLOSE) from None
+            raise RequestRejected(408, "the body takes too long to arrive", "Try again.", _CLOSE) from None
         except ClientDisconnect:
-            raise Refused(400, "the body is incomplete") from None
+            raise RequestRejected(400, "the body is incomplete") from None
         if size > most:
             raise too_large
 
 
-def _said(request: Request) -> int:
+def _get_content_length(request: Request) -> int:
     header = request.headers.get("content-length", "")
     return int(header) if header.isdecimal() and len(header) < 20 else 0

@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ServerLimits:
     """The limits above which requests are rejected."""
 
     upload_bytes: int = 20 * MIB
@@ -22,7 +22,7 @@ class Limits:
     """Maximum size of a JSON body."""
     upload_s: float = 60.0
     """Timeout for reading a body, in seconds."""
-    held_bytes: int = 160 * MIB
+    max_held_bytes: int = 160 * MIB
     """Maximum total size of all bodies that are being processed."""
     decode: DecodeLimits = field(default_factory=lambda: DecodeLimits(max_pixels=64_000_000))
     """Limits for decoding uploaded images and originals."""
@@ -30,31 +30,31 @@ class Limits:
     """Maximum size of a file below an allowed root."""
     cache_bytes: int = 64 * MIB
     """Maximum size of the image cache."""
-    at_once: int = 2
+    max_concurrent: int = 2
     """Number of images and texts that are encoded, or originals that are rendered, concurrently."""
-    waiting: int = 12
+    max_waiting: int = 12
     """Number of further requests that may wait; others are rejected with 429."""
     wait_s: float = 20.0
     """Maximum waiting time, in seconds."""
 
 
-class Busy(Exception):
+class TooManyRequests(Exception):
     """Too many requests are waiting already."""
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Limiter for CPU-bound work."""
 
-    def __init__(self, at_once: int, waiting: int, wait_s: float) -> None:
+    def __init__(self, max_concurrent: int, max_waiting: int, wait_s: float) -> None:
         """Create a limiter.
 
         Args:
-            at_once: Number of concurrent calls.
-            waiting: Number of further calls that may wait.
+            max_concurrent: Number of concurrent calls.
+            max_waiting: Number of further calls that may wait.
             wait_s: Maximum waiting time, in seconds.
         """
-        self._running = threading.BoundedSemaphore(at_once)
-        self._admitted = threading.BoundedSemaphore(at_once + waiting)
+        self._running = threading.BoundedSemaphore(max_concurrent)
+        self._admitted = threading.BoundedSemaphore(max_concurrent + max_waiting)
         self._wait_s = wait_s
 
     @contextmanager
@@ -65,10 +65,10 @@ class Gate:
             TooManyRequests: If too many calls wait, or the waiting time is over.
         """
         if not self._admitted.acquire(blocking=False):
-            raise Busy
+            raise TooManyRequests
         try:
             if not self._running.acquire(timeout=self._wait_s):
-                raise Busy
+                raise TooManyRequests
             try:
                 yield
             finally:

@@ -10,13 +10,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from stair_es.errors import UsageError
-from stair_es.sources.paths import path_of
+from stair_es.sources.paths import from_file_uri
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Original:
+class OriginalFile:
     """The content of a file."""
 
     key: tuple[str, int, int]
@@ -25,13 +25,13 @@ class Original:
 
 
 @dataclass(frozen=True)
-class Roots:
+class AllowedRoots:
     """Folders whose files may be shown, with links resolved. Create it with `from_folders`."""
 
     folders: tuple[Path, ...] = ()
 
     @classmethod
-    def of(cls, folders: Sequence[Path]) -> Roots:
+    def from_folders(cls, folders: Sequence[Path]) -> AllowedRoots:
         """Create from folders as named by the user.
 
         Raises:
@@ -51,33 +51,33 @@ class Roots:
     def __bool__(self) -> bool:
         return bool(self.folders)
 
-    def hold(self, uri: str) -> bool:
+    def contains(self, uri: str) -> bool:
         """Check whether a URI leads to an existing path below an allowed folder."""
-        return self._allowed(uri) is not None
+        return self._resolve_allowed(uri) is not None
 
-    def read(self, uri: str, most: int) -> Original | None:
+    def read(self, uri: str, max_bytes: int) -> OriginalFile | None:
         """Read the file at a URI; None if it doesn't exist or may not be shown.
 
         Args:
             uri: The URI of a document (untrusted).
-            most: The maximum size, in bytes.
+            max_bytes: The maximum size, in bytes.
         """
-        found = self._allowed(uri)
+        found = self._resolve_allowed(uri)
         if found is None:
             return None
         folder, path = found
         try:
-            handle = opened(folder, path)
+            handle = open_beneath(folder, path)
             with os.fdopen(handle, "rb") as file:
                 status = os.fstat(handle)
-                if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+                if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
                     return None
-                data = file.read(most + 1)
+                data = file.read(max_bytes + 1)
         except OSError:
             return None
-        return Original(key=(str(path), status.st_mtime_ns, status.st_size), data=data) if len(data) <= most else None
+        return OriginalFile(key=(str(path), status.st_mtime_ns, status.st_size), data=data) if len(data) <= max_bytes else None
 
-    def _allowed(self, uri: str) -> tuple[Path, Path] | None:
+    def _resolve_allowed(self, uri: str) -> tuple[Path, Path] | None:
         """Return the allowed folder that contains a file, and the file's path without links."""
         if not self.folders:
             return None
@@ -85,13 +85,13 @@ class Roots:
             parts = urlsplit(uri)
             if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
                 return None
-            path = path_of(uri).resolve(strict=True)
+            path = from_file_uri(uri).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):  # missing, a loop of links, a NUL character
             return None
         return next(((folder, path) for folder in self.folders if path.is_relative_to(folder)), None)
 
 
-def opened(folder: Path, path: Path) -> int:
+def open_beneath(folder: Path, path: Path) -> int:
     """Open a file component by component without following links, so that a link created concurrently can't escape.
 
     Args:

@@ -12,18 +12,18 @@ from typing import Literal
 from cachetools import TTLCache
 from PIL import Image
 
-from stair_es.sources.costs import check_cost
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.costs import check_decompression_bomb
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.sources.decoders import open_image
 from stair_es.types import ImageSpec
 
-Kind = Literal["WEBP", "JPEG"]
+ImageFormat = Literal["WEBP", "JPEG"]
 _OVERHEAD = 200
 """Approximate size of a cache entry in addition to its data, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class RenderedImage:
     """An encoded image, ready to be served."""
 
     content_type: str
@@ -31,33 +31,35 @@ class Picture:
     etag: str
 
 
-def drawn(data: bytes, side_px: int, kind: Kind, limits: DecodeLimits) -> Picture:
+def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: DecodeLimits) -> RenderedImage:
     """Render the upright image in `data`, without metadata.
 
     Args:
         data: An image file.
         side_px: The maximum length of the longer side, in pixels.
-        kind: The output format.
+        image_format: The output format.
         limits: The limits for decoding.
 
     Raises:
         DecodeError: If it is not an image, or too large.
     """
-    check_cost(data, limits.max_pixels)
-    side_px = min(side_px, _longer_side(data) or side_px)
-    decoded = decode(data, ImageSpec(size_px=side_px), limits)
+    check_decompression_bomb(data, limits.max_pixels)
+    side_px = min(side_px, _read_longer_side(data) or side_px)
+    decoded = decode_image(data, ImageSpec(size_px=side_px), limits)
     left, upper, right, lower = decoded.box
     buffer = io.BytesIO()
     image = Image.fromarray(decoded.pixels_HWC[upper:lower, left:right])
-    if kind == "JPEG":
+    if image_format == "JPEG":
         image.save(buffer, "JPEG", quality=85, optimize=False, progressive=True)
     else:
         image.save(buffer, "WEBP", quality=80, method=0)
     encoded = buffer.getvalue()
-    return Picture(content_type=f"image/{kind.lower()}", data=encoded, etag=f'"{hashlib.sha256(encoded).hexdigest()[:32]}"')
+    return RenderedImage(
+        content_type=f"image/{image_format.lower()}", data=encoded, etag=f'"{hashlib.sha256(encoded).hexdigest()[:32]}"'
+    )
 
 
-def _longer_side(data: bytes) -> int:
+def _read_longer_side(data: bytes) -> int:
     """Read the longer side from the file header; 0 if that fails, which `decode` reports better."""
     try:
         with open_image(data) as image:
@@ -66,27 +68,27 @@ def _longer_side(data: bytes) -> int:
         return 0
 
 
-class Album:
+class ImageCache:
     """LRU cache of rendered images with a limit in bytes. Thread safe."""
 
-    def __init__(self, max_bytes: int, lasting_s: float = 600.0) -> None:
+    def __init__(self, max_bytes: int, ttl_s: float = 600.0) -> None:
         """Create an empty cache.
 
         Args:
             max_bytes: The maximum size, in bytes.
-            lasting_s: The time to live, in seconds: an image that was removed from the index is shown that long.
+            ttl_s: The time to live, in seconds: an image that was removed from the index is shown that long.
         """
-        self._pictures: TTLCache[Hashable, Picture] = TTLCache(
-            max_bytes, ttl=lasting_s, getsizeof=lambda picture: len(picture.data) + _OVERHEAD
+        self._pictures: TTLCache[Hashable, RenderedImage] = TTLCache(
+            max_bytes, ttl=ttl_s, getsizeof=lambda picture: len(picture.data) + _OVERHEAD
         )
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> Picture | None:
+    def get(self, key: Hashable) -> RenderedImage | None:
         """Get an image; None if it is not cached."""
         with self._lock:
             return self._pictures.get(key)
 
-    def put(self, key: Hashable, picture: Picture) -> Picture:
+    def put(self, key: Hashable, picture: RenderedImage) -> RenderedImage:
         """Put an image into the cache, unless it is larger than the cache; return it."""
         with self._lock:
             if len(picture.data) + _OVERHEAD <= self._pictures.maxsize:
@@ -94,6 +96,6 @@ class Album:
         return picture
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Size of the cached images, in bytes."""
         return int(self._pictures.currsize)

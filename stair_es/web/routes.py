@@ -13,44 +13,46 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from stair_es.web.answers import encoded
-from stair_es.web.asked import Asked, asked_of
-from stair_es.web.faults import Refused
-from stair_es.web.intake import Intake
-from stair_es.web.security import ALIVE
-from stair_es.web.watch import PATTERN
+from stair_es.web.answers import encode_json
+from stair_es.web.asked import SearchParams, parse_search_params
+from stair_es.web.faults import RequestRejected
+from stair_es.web.intake import BodyReader
+from stair_es.web.security import HEALTH_PATH
+from stair_es.web.watch import ROUTE_PATTERN_KEY
 
 if TYPE_CHECKING:
     from starlette.routing import Match
     from starlette.types import Scope
 
-    from stair_es.web.engine import Engine
-    from stair_es.web.limits import Limits
-    from stair_es.web.pictures import Picture
-    from stair_es.web.thumbs import Thumbs
-    from stair_es.web.watch import Watch
+    from stair_es.web.engine import SearchService
+    from stair_es.web.limits import ServerLimits
+    from stair_es.web.pictures import RenderedImage
+    from stair_es.web.thumbs import ThumbnailService
+    from stair_es.web.watch import ServerHooks
 
-STATIC = Path(__file__).parent / "static"
+STATIC_DIR = Path(__file__).parent / "static"
 _NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)
 _TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "webmanifest": "application/manifest+json"}
 _NEVER_CHANGES = "private, max-age=31536000, immutable"
-_ASK_AGAIN = "private, no-cache"
+_REVALIDATE = "private, no-cache"
 _MAX_NEIGHBOURS = 100
 
 
-class Told(Route):
+class PatternRoute(Route):
     """A route that stores its path pattern in the scope, for telemetry."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match a scope, and add the path pattern to it."""
         match, more = super().matches(scope)
-        return match, {**more, PATTERN: self.path.replace(":path", "")}
+        return match, {**more, ROUTE_PATTERN_KEY: self.path.replace(":path", "")}
 
 
-class Routes:
+class PageRoutes:
     """The routes of the page and its API."""
 
-    def __init__(self, engine: Engine, thumbs: Thumbs, limits: Limits, title: str, watch: Watch) -> None:
+    def __init__(
+        self, engine: SearchService, thumbs: ThumbnailService, limits: ServerLimits, title: str, hooks: ServerHooks
+    ) -> None:
         """Create the routes.
 
         Args:
@@ -58,124 +60,124 @@ class Routes:
             thumbs: The thumbnail service.
             limits: The limits of the server.
             title: The title of the page.
-            watch: The telemetry hooks.
+            hooks: The telemetry hooks.
         """
         self._service, self._thumbnails, self._limits, self._title = engine, thumbs, limits, title
-        self._body_reader, self._hooks = Intake(limits), watch
+        self._body_reader, self._hooks = BodyReader(limits), hooks
 
-    def all(self) -> list[Route]:
+    def list_routes(self) -> list[Route]:
         """List the routes for the application."""
         return [
-            Told(ALIVE, self._alive),
-            Told("/", self._page),
-            Told("/compare", self._page),
-            Told("/image/{id:path}", self._page),
-            Told("/static/{name:path}", self._static),
-            Told("/api/about", self._about),
-            Told("/api/search", self._search, methods=["POST"]),
-            Told("/api/facets", self._facets, methods=["POST"]),
-            Told("/api/image", self._seen, methods=["POST"]),
-            Told("/api/image/{id:path}", self._image),
-            Told("/thumb/{id:path}", self._thumb),
-            Told("/original/{id:path}", self._original),
+            PatternRoute(HEALTH_PATH, self._get_health),
+            PatternRoute("/", self._get_page),
+            PatternRoute("/compare", self._get_page),
+            PatternRoute("/image/{id:path}", self._get_page),
+            PatternRoute("/static/{name:path}", self._get_static_file),
+            PatternRoute("/api/about", self._describe_index),
+            PatternRoute("/api/search", self._handle_search, methods=["POST"]),
+            PatternRoute("/api/facets", self._handle_facets, methods=["POST"]),
+            PatternRoute("/api/image", self._handle_upload, methods=["POST"]),
+            PatternRoute("/api/image/{id:path}", self._get_image),
+            PatternRoute("/thumb/{id:path}", self._get_thumbnail),
+            PatternRoute("/original/{id:path}", self._get_original),
         ]
 
-    async def _alive(self, request: Request) -> Response:
+    async def _get_health(self, request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
 
-    async def _page(self, request: Request) -> Response:
-        return _file(request, STATIC / "index.html", "text/html")
+    async def _get_page(self, request: Request) -> Response:
+        return _respond_with_file(request, STATIC_DIR / "index.html", "text/html")
 
-    async def _static(self, request: Request) -> Response:
+    async def _get_static_file(self, request: Request) -> Response:
         name = request.path_params["name"]
-        path = STATIC / name
+        path = STATIC_DIR / name
         if not _NAME.fullmatch(name) or not path.is_file():
-            raise Refused(404, "file not found")
-        return _file(request, path, _TYPES.get(name.rpartition(".")[2]))
+            raise RequestRejected(404, "file not found")
+        return _respond_with_file(request, path, _TYPES.get(name.rpartition(".")[2]))
 
-    async def _about(self, request: Request) -> Response:
-        return await _json(self._service.about, self._title)
+    async def _describe_index(self, request: Request) -> Response:
+        return await _respond_with_json(self._service.describe_index, self._title)
 
-    async def _search(self, request: Request) -> Response:
-        return await self._answered(request, self._service.search)
+    async def _handle_search(self, request: Request) -> Response:
+        return await self._respond_to_params(request, self._service.search)
 
-    async def _facets(self, request: Request) -> Response:
-        return await self._answered(request, self._service.facets)
+    async def _handle_facets(self, request: Request) -> Response:
+        return await self._respond_to_params(request, self._service.count_facets)
 
-    async def _seen(self, request: Request) -> Response:
-        kind = _media_type(request)
+    async def _handle_upload(self, request: Request) -> Response:
+        kind = _get_media_type(request)
         if not kind.startswith("image/") or kind.startswith("image/svg"):
-            raise Refused(
+            raise RequestRejected(
                 415, f"the body is {kind[:80] or 'untyped'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
             )
-        with self._hooks.uploading():
+        with self._hooks.track_upload():
             async with self._body_reader(request, self._limits.upload_bytes) as body:
-                return await _json(self._service.seen, body)
+                return await _respond_with_json(self._service.encode_upload, body)
 
-    async def _image(self, request: Request) -> Response:
-        id_, rest = _id(request, "/api/image/")
+    async def _get_image(self, request: Request) -> Response:
+        id_, rest = _parse_id(request, "/api/image/")
         if rest == "neighbours":
-            return await _json(self._service.neighbours, id_, _k(request.query_params))
+            return await _respond_with_json(self._service.find_neighbors, id_, _parse_k(request.query_params))
         if rest:
-            raise Refused(404, "page not found")
-        return await _json(self._service.image, id_)
+            raise RequestRejected(404, "page not found")
+        return await _respond_with_json(self._service.get_image, id_)
 
-    async def _thumb(self, request: Request) -> Response:
-        id_, _ = _id(request, "/thumb/")
+    async def _get_thumbnail(self, request: Request) -> Response:
+        id_, _ = _parse_id(request, "/thumb/")
         version = request.query_params.get("v", "")
-        picture, lasting = await run_in_threadpool(self._thumbnails.thumb, id_, version)
-        return _picture(request, picture, _NEVER_CHANGES if lasting else _ASK_AGAIN)
+        picture, lasting = await run_in_threadpool(self._thumbnails.get_thumbnail, id_, version)
+        return _respond_with_image(request, picture, _NEVER_CHANGES if lasting else _REVALIDATE)
 
-    async def _original(self, request: Request) -> Response:
-        id_, _ = _id(request, "/original/")
-        return _picture(request, await run_in_threadpool(self._thumbnails.original, id_), _ASK_AGAIN)
+    async def _get_original(self, request: Request) -> Response:
+        id_, _ = _parse_id(request, "/original/")
+        return _respond_with_image(request, await run_in_threadpool(self._thumbnails.get_original, id_), _REVALIDATE)
 
-    async def _answered(self, request: Request, answer: Callable[[Asked], dict[str, Any]]) -> Response:
-        if _media_type(request) != "application/json":  # another site can't send this type without a CORS preflight
-            raise Refused(415, "the body is not JSON", "Send it as Content-Type: application/json.")
+    async def _respond_to_params(self, request: Request, answer: Callable[[SearchParams], dict[str, Any]]) -> Response:
+        if _get_media_type(request) != "application/json":  # another site can't send this type without a CORS preflight
+            raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.")
         async with self._body_reader(request, self._limits.body_bytes) as body:
-            return await _json(answer, asked_of(body))
+            return await _respond_with_json(answer, parse_search_params(body))
 
 
-async def _json(work: Callable[..., dict[str, Any]], *arguments: object) -> Response:
-    body = await run_in_threadpool(lambda: encoded(work(*arguments)))
+async def _respond_with_json(work: Callable[..., dict[str, Any]], *arguments: object) -> Response:
+    body = await run_in_threadpool(lambda: encode_json(work(*arguments)))
     return Response(body, media_type="application/json")
 
 
-def _file(request: Request, path: Path, kind: str | None) -> Response:
+def _respond_with_file(request: Request, path: Path, kind: str | None) -> Response:
     """Respond with a static file, which the browser revalidates each time."""
     response = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
     headers = {name: response.headers[name] for name in ("etag", "cache-control")}
-    return Response(status_code=304, headers=headers) if _has(request, headers["etag"]) else response
+    return Response(status_code=304, headers=headers) if _has_etag(request, headers["etag"]) else response
 
 
-def _picture(request: Request, picture: Picture, caching: str) -> Response:
+def _respond_with_image(request: Request, picture: RenderedImage, caching: str) -> Response:
     headers = {"etag": picture.etag, "cache-control": caching, "content-disposition": "inline"}
-    if _has(request, picture.etag):
+    if _has_etag(request, picture.etag):
         return Response(status_code=304, headers=headers)
     return Response(picture.data, media_type=picture.content_type, headers=headers)
 
 
-def _has(request: Request, etag: str) -> bool:
+def _has_etag(request: Request, etag: str) -> bool:
     return etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
 
 
-def _id(request: Request, before: str) -> tuple[str, str]:
+def _parse_id(request: Request, prefix: str) -> tuple[str, str]:
     """Return the id in the path, and the rest of the path. Reads the raw path, where a slash in an id is %2F."""
     raw = request.scope.get("raw_path") or request.scope["path"].encode()
-    id_, _, rest = raw.decode("latin-1").removeprefix(before).partition("/")
+    id_, _, rest = raw.decode("latin-1").removeprefix(prefix).partition("/")
     try:
         return unquote_to_bytes(id_).decode(), rest
     except UnicodeDecodeError:
-        raise Refused(404, "image not found") from None
+        raise RequestRejected(404, "image not found") from None
 
 
-def _media_type(request: Request) -> str:
+def _get_media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _k(query: Mapping[str, str]) -> int:
+def _parse_k(query: Mapping[str, str]) -> int:
     k = query.get("k", "12")
     if not k.isascii() or not k.isdecimal() or len(k) > 4 or not 1 <= int(k) <= _MAX_NEIGHBOURS:
-        raise Refused(400, f"`k` is not an integer from 1 to {_MAX_NEIGHBOURS}")
+        raise RequestRejected(400, f"`k` is not an integer from 1 to {_MAX_NEIGHBOURS}")
     return int(k)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
     from uvicorn import Server
 
-PORT = 8077
-_TRIED = 20
+DEFAULT_PORT = 8077
+_MAX_PORTS_TRIED = 20
 _CONNECTIONS = 256
 _GRACE_S = 3
 _HEAD_TIMEOUT_S = 10.0
@@ -24,7 +24,7 @@ _HEAD_TIMEOUT_S = 10.0
 
 
 @contextmanager
-def listening(host: str, port: int | None) -> Iterator[tuple[socket.socket, int]]:
+def bind_socket(host: str, port: int | None) -> Iterator[tuple[socket.socket, int]]:
     """Bind a listening socket; yield it and its port.
 
     Args:
@@ -34,19 +34,19 @@ def listening(host: str, port: int | None) -> Iterator[tuple[socket.socket, int]
     Raises:
         UsageError: If the port is in use, or the host is not an address of this machine.
     """
-    ports = [port] if port is not None else list(range(PORT, PORT + _TRIED))
+    ports = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + _MAX_PORTS_TRIED))
     for tried in ports:
         try:
-            bound = _bound(host, tried)
+            bound = _bind(host, tried)
             break
         except OSError as error:
             if error.errno != errno.EADDRINUSE or tried == ports[-1]:
-                raise _refused(host, tried, error) from None
+                raise _build_bind_error(host, tried, error) from None
     with bound:
         yield bound, int(bound.getsockname()[1])
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     sock = socket.socket(family, kind, protocol)
     try:
@@ -59,7 +59,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _refused(host: str, port: int, error: OSError) -> UsageError:
+def _build_bind_error(host: str, port: int, error: OSError) -> UsageError:
     if error.errno == errno.EADDRINUSE:
         return UsageError(f"port {port} of {host} is in use", "Choose another one with --port, or any free one with --port 0.")
     if error.errno == errno.EACCES:
@@ -67,7 +67,7 @@ def _refused(host: str, port: int, error: OSError) -> UsageError:
     return UsageError(f"can't listen on {host} port {port}: {error.strerror or error}", "Use an address of this machine.")
 
 
-def url_of(host: str, port: int) -> str:
+def build_page_url(host: str, port: int) -> str:
     """Build the URL of the page for a browser on this machine."""
     named = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{named}:{port}/"
@@ -78,37 +78,37 @@ def _make_protocol() -> type[asyncio.Protocol]:
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Impatient(H11Protocol):
+    class HeadTimeoutProtocol(H11Protocol):
         head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # signature of uvicorn
             super().connection_made(transport)
-            self.time_head()
+            self.start_head_timer()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             if self.conn.their_state is h11.IDLE:
-                self.time_head()
+                self.start_head_timer()
             else:
-                self.stop_timer()
+                self.stop_head_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self.stop_timer()
+            self.stop_head_timer()
             super().connection_lost(exc)
 
-        def time_head(self) -> None:
+        def start_head_timer(self) -> None:
             if self.head_timer is None:
                 self.head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self.transport.close)
 
-        def stop_timer(self) -> None:
+        def stop_head_timer(self) -> None:
             if self.head_timer is not None:
                 self.head_timer.cancel()
                 self.head_timer = None
 
-    return Impatient
+    return HeadTimeoutProtocol
 
 
-def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
+def create_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
     """Create a server; `run(sockets=[...])` serves until a signal or `should_exit`.
 
     Args:
@@ -117,12 +117,12 @@ def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
     """
     import uvicorn
 
-    class Ready(uvicorn.Server):
+    class ReadyServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             ready()
 
-    return Ready(
+    return ReadyServer(
         uvicorn.Config(
             app,
             http=_make_protocol(),

@@ -5,31 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import DecodeError
-from stair_es.inspection.stored import fields_of, thumbnail_of
+from stair_es.inspection.stored import get_stored_fields, parse_thumbnail
 from stair_es.sources.decode import DecodeLimits
-from stair_es.web.faults import not_found
-from stair_es.web.pictures import Album, Picture, drawn
+from stair_es.web.faults import build_not_found
+from stair_es.web.pictures import ImageCache, RenderedImage, render_image
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.connect import Connection
-    from stair_es.web.limits import Gate, Limits
-    from stair_es.web.originals import Roots
-    from stair_es.web.watch import Watch
+    from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
+    from stair_es.web.originals import AllowedRoots
+    from stair_es.web.watch import ServerHooks
 
-THUMB_PX = 256
+DRAWN_THUMBNAIL_PX = 256
 """Longer side of a thumbnail that is rendered from an original, in pixels."""
 ORIGINAL_PX = 1600
 _STORED = DecodeLimits(max_pixels=1_000_000)
 """Limits for the thumbnail in a document; ingest writes 128 pixels."""
 
 
-class Thumbs:
+class ThumbnailService:
     """Service for thumbnails and originals, with a cache."""
 
     def __init__(
-        self, client: OpenSearch, connection: Connection, index: str, *, roots: Roots, gate: Gate, limits: Limits, watch: Watch
+        self,
+        client: OpenSearch,
+        connection: Connection,
+        index: str,
+        *,
+        roots: AllowedRoots,
+        limiter: ConcurrencyLimiter,
+        limits: ServerLimits,
+        hooks: ServerHooks,
     ) -> None:
         """Create the service.
 
@@ -38,16 +46,16 @@ class Thumbs:
             connection: The connection of the client.
             index: An alias or index.
             roots: Folders whose files may be shown.
-            gate: The limiter for rendering.
+            limiter: The limiter for rendering.
             limits: The limits of the server.
-            watch: The telemetry hooks.
+            hooks: The telemetry hooks.
         """
         self._client, self._connection, self._index = client, connection, index
-        self._roots, self._limiter, self._limits = roots, gate, limits
-        self._hooks = watch
-        self.cache = Album(limits.cache_bytes)
+        self._roots, self._limiter, self._limits = roots, limiter, limits
+        self._hooks = hooks
+        self.cache = ImageCache(limits.cache_bytes)
 
-    def thumb(self, id_: str, version: str) -> tuple[Picture, bool]:
+    def get_thumbnail(self, id_: str, version: str) -> tuple[RenderedImage, bool]:
         """Get the thumbnail of an image.
 
         Args:
@@ -62,20 +70,20 @@ class Thumbs:
             ClusterError: If the request to the cluster fails.
         """
         cached = self.cache.get((id_, version)) if version else None
-        self._hooks.thumbnail(ready=cached is not None)
+        self._hooks.count_thumbnail(ready=cached is not None)
         if cached is not None:
             return cached, True
-        source = self._source(id_)
+        source = self._fetch_fields(id_)
         stored = source.get("fingerprint")
         fingerprint = stored if isinstance(stored, str) else ""
-        picture = self._of_document(source.get("thumbnail"))
+        picture = self._render_stored(source.get("thumbnail"))
         if picture is None:
-            picture = self._of_original(id_, source.get("uri"), THUMB_PX)
+            picture = self._render_original(id_, source.get("uri"), DRAWN_THUMBNAIL_PX)
         if fingerprint:
             self.cache.put((id_, fingerprint), picture)
         return picture, bool(version) and version == fingerprint
 
-    def original(self, id_: str) -> Picture:
+    def get_original(self, id_: str) -> RenderedImage:
         """Get the original of an image, rendered for the page.
 
         Raises:
@@ -83,34 +91,36 @@ class Thumbs:
             ClusterError: If the request to the cluster fails.
         """
         if not self._roots:
-            raise not_found(id_)
-        return self._of_original(id_, self._source(id_).get("uri"), ORIGINAL_PX)
+            raise build_not_found(id_)
+        return self._render_original(id_, self._fetch_fields(id_).get("uri"), ORIGINAL_PX)
 
-    def _of_document(self, value: object) -> Picture | None:
-        found = thumbnail_of(value)
+    def _render_stored(self, value: object) -> RenderedImage | None:
+        found = parse_thumbnail(value)
         try:
-            return drawn(found.data, THUMB_PX, "WEBP", _STORED) if found else None
+            return render_image(found.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED) if found else None
         except DecodeError:
             return None
 
-    def _of_original(self, id_: str, uri: object, side_px: int) -> Picture:
+    def _render_original(self, id_: str, uri: object, side_px: int) -> RenderedImage:
         if not self._roots or not isinstance(uri, str):
-            raise not_found(id_)
+            raise build_not_found(id_)
         with self._limiter():
             original = self._roots.read(uri, self._limits.original_bytes)
             if original is None:
-                raise not_found(id_)
+                raise build_not_found(id_)
             cached = self.cache.get((side_px, original.key))
             if cached is not None:
                 return cached
             try:
-                rendered = drawn(original.data, side_px, "WEBP" if side_px == THUMB_PX else "JPEG", self._limits.decode)
+                rendered = render_image(
+                    original.data, side_px, "WEBP" if side_px == DRAWN_THUMBNAIL_PX else "JPEG", self._limits.decode
+                )
             except DecodeError:
-                raise not_found(id_) from None
+                raise build_not_found(id_) from None
         return self.cache.put((side_px, original.key), rendered)
 
-    def _source(self, id_: str) -> dict[str, Any]:
-        source = fields_of(self._client, self._connection, self._index, id_, ["thumbnail", "fingerprint", "uri"])
+    def _fetch_fields(self, id_: str) -> dict[str, Any]:
+        source = get_stored_fields(self._client, self._connection, self._index, id_, ["thumbnail", "fingerprint", "uri"])
         if source is None:
-            raise not_found(id_)
+            raise build_not_found(id_)
         return source

@@ -8,63 +8,65 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.connect import probe
+from stair_es.cluster.connect import get_cluster_info
 from stair_es.cluster.identity import has_colours, has_thumbnails
-from stair_es.cluster.swap import mappings_of
-from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
-from stair_es.search.known import look
-from stair_es.search.shapes import choose
-from stair_es.web.weighed import Way, Wording
+from stair_es.cluster.swap import get_mappings_by_index
+from stair_es.errors import IndexMismatch, IndexNotFound, QueryError, StairError
+from stair_es.search.known import fetch_index_info
+from stair_es.search.shapes import select_query_type
+from stair_es.web.weighed import QueryPlan, TokenNormalizer
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.connect import Connection, Target
+    from stair_es.cluster.connect import ClusterInfo, Connection
     from stair_es.model.encoder import Encoder
-    from stair_es.search.known import Known
+    from stair_es.search.known import IndexInfo
 
-FRESH_S = 5.0
+STATE_MAX_AGE_S = 5.0
 """Maximum age of the state, in seconds; a response from an unknown index refreshes it immediately."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class IndexState:
     """The state of an index."""
 
-    known: Known
-    way: Way
+    info: IndexInfo
+    plan: QueryPlan
     encoder: Encoder
-    thumbnails: bool
+    has_thumbnails: bool
     """Whether its documents contain thumbnails."""
-    colours: bool
+    has_colours: bool
     """Whether its documents have the field `colours` for facets."""
 
     @property
-    def wording(self) -> Wording:
+    def normalizer(self) -> TokenNormalizer:
         """The token normalizer of the index."""
-        return Wording(encoder=self.encoder, policy=self.known.policy)
+        return TokenNormalizer(encoder=self.encoder, policy=self.info.policy)
 
 
-class Views:
+class IndexStateCache:
     """Cache of the state of an index. Refreshed by one thread at a time; others use the last state, or wait for the new one."""
 
-    def __init__(self, client: OpenSearch, connection: Connection, index: str, load: Callable[[Known], Encoder]) -> None:
+    def __init__(
+        self, client: OpenSearch, connection: Connection, index: str, load_encoder: Callable[[IndexInfo], Encoder]
+    ) -> None:
         """Create an empty cache.
 
         Args:
             client: The client of the cluster.
             connection: The connection of the client.
             index: An alias or index.
-            load: Loads the encoder for an index, given its info.
+            load_encoder: Loads the encoder for an index, given its info.
         """
-        self._client, self._connection, self._index, self._load = client, connection, index, load
+        self._client, self._connection, self._index, self._load = client, connection, index, load_encoder
         self._lock = threading.Lock()
-        self._target: Target | None = None
-        self._state: View | None = None
+        self._target: ClusterInfo | None = None
+        self._state: IndexState | None = None
         self._checked_s = 0.0
         self._failed: tuple[float, StairError] | None = None
 
-    def now(self) -> View:
+    def get(self) -> IndexState:
         """Get the state, at most about `STATE_MAX_AGE_S` old.
 
         Raises:
@@ -74,61 +76,65 @@ class Views:
             ClusterError: If the request fails.
         """
         view = self._state
-        if view is not None and time.monotonic() - self._checked_s <= FRESH_S:
+        if view is not None and time.monotonic() - self._checked_s <= STATE_MAX_AGE_S:
             return view
-        return self._looked(view, wait=view is None)
+        return self._refresh_locked(view, wait=view is None)
 
-    def after(self, seen: View) -> View:
-        """Refresh the state; return `seen` if nothing has changed.
+    def refresh(self, stale: IndexState) -> IndexState:
+        """Refresh the state; return `stale` if nothing has changed.
 
         Args:
-            seen: The state that may be stale.
+            stale: The state that may be stale.
 
         Raises:
             StairError: As for `get`.
         """
-        return self._looked(seen, wait=True)
+        return self._refresh_locked(stale, wait=True)
 
-    def _looked(self, seen: View | None, *, wait: bool) -> View:
+    def _refresh_locked(self, stale: IndexState | None, *, wait: bool) -> IndexState:
         came_s = time.monotonic()
-        if not self._lock.acquire(blocking=wait) and seen is not None:
-            return seen
+        if not self._lock.acquire(blocking=wait) and stale is not None:
+            return stale
         try:
-            if self._state is not None and (self._state is not seen or self._checked_s > came_s):
+            if self._state is not None and (self._state is not stale or self._checked_s > came_s):
                 return self._state  # refreshed by another thread
             if self._failed is not None and self._failed[0] > came_s:
                 raise self._failed[1]
-            return self._look()
+            return self._fetch_state()
         except StairError as error:
             self._failed = (time.monotonic(), error)
             raise
         finally:
             self._lock.release()
 
-    def _look(self) -> View:
+    def _fetch_state(self) -> IndexState:
         if self._target is None:
-            self._target = probe(self._client, self._connection)
+            self._target = get_cluster_info(self._client, self._connection)
         try:
-            info = look(self._client, self._connection, self._index)
+            info = fetch_index_info(self._client, self._connection, self._index)
         except QueryError as error:
-            raise IndexAway(error.message, error.remedy) from None
-        if self._state is None or self._state.known != info:
-            self._state = self._made(info, self._target, self._state)
+            raise IndexNotFound(error.message, error.remedy) from None
+        if self._state is None or self._state.info != info:
+            self._state = self._build_state(info, self._target, self._state)
         self._checked_s = time.monotonic()
         return self._state
 
-    def _made(self, known: Known, target: Target, before: View | None) -> View:
-        same = before is not None and before.known.model == known.model
-        encoder = before.encoder if before is not None and same else self._load(known)
+    def _build_state(self, info: IndexInfo, target: ClusterInfo, previous: IndexState | None) -> IndexState:
+        same = previous is not None and previous.info.model == info.model
+        encoder = previous.encoder if previous is not None and same else self._load(info)
         try:
-            known.check_model(encoder.model_id)
+            info.check_model(encoder.model_id)
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
-        mappings = mappings_of(self._client, self._connection, self._index)
-        return View(
-            known=known,
-            way=Way(shape=choose(target, known.one, frozenset), max_clauses=target.max_clauses, ordered=known.ordered),
+        mappings = get_mappings_by_index(self._client, self._connection, self._index)
+        return IndexState(
+            info=info,
+            plan=QueryPlan(
+                query_type=select_query_type(target, info.common_fields, frozenset),
+                max_clauses=target.max_clauses,
+                sortable=info.sortable,
+            ),
             encoder=encoder,
-            thumbnails=any(map(has_thumbnails, mappings.values())),
-            colours=all(map(has_colours, mappings.values())),
+            has_thumbnails=any(map(has_thumbnails, mappings.values())),
+            has_colours=all(map(has_colours, mappings.values())),
         )

@@ -5,40 +5,40 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Protocol, TypeAlias
 
-What: TypeAlias = Literal["text", "image"]
-PATTERN = "stair_es.pattern"
+EncodedKind: TypeAlias = Literal["text", "image"]
+ROUTE_PATTERN_KEY = "stair_es.pattern"
 """Key in the ASGI scope: the path pattern of the matched route, such as `/image/{id}`. Absent if no route matched."""
 
 
-class Watch(Protocol):
+class ServerHooks(Protocol):
     """Hooks for metrics and traces. Called from many threads concurrently."""
 
-    def encoding(self, what: What) -> AbstractContextManager[object]:
+    def track_encoding(self, what: EncodedKind) -> AbstractContextManager[object]:
         """Track the encoding of a text or an image, without the time waiting for a slot."""
 
-    def took(self, seconds: float) -> None:
+    def record_search_time(self, seconds: float) -> None:
         """Record the time of a search in the cluster, in seconds (`took`)."""
 
-    def uploading(self) -> AbstractContextManager[object]:
+    def track_upload(self) -> AbstractContextManager[object]:
         """Track the processing of an uploaded image, from its first byte to its tokens."""
 
-    def thumbnail(self, *, ready: bool) -> None:
+    def count_thumbnail(self, *, ready: bool) -> None:
         """Count a request for a thumbnail; `ready` tells whether it was cached."""
 
 
-class Unwatched:
+class NoopHooks:
     """Hooks that do nothing."""
 
-    def encoding(self, what: What) -> AbstractContextManager[object]:
+    def track_encoding(self, what: EncodedKind) -> AbstractContextManager[object]:
         """Ignore an encoding."""
         return nullcontext()
 
-    def took(self, seconds: float) -> None:
+    def record_search_time(self, seconds: float) -> None:
         """Ignore the time of a search."""
 
-    def uploading(self) -> AbstractContextManager[object]:
+    def track_upload(self) -> AbstractContextManager[object]:
         """Ignore an upload."""
         return nullcontext()
 
-    def thumbnail(self, *, ready: bool) -> None:
+    def count_thumbnail(self, *, ready: bool) -> None:
         """Ignore a request for a thumbnail."""

@@ -21,7 +21,7 @@ import typer
 
 from stair_es import resources
 from stair_es.cli.main import app
-from stair_es.cluster.documents import RESERVED
+from stair_es.cluster.documents import RESERVED_FIELDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -174,11 +174,13 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def test_the_document_has_the_fields_and_types_of_the_mapping() -> None:
-    layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts", "seismic")]
+    layers = [
+        resources.load_json_resource("mappings", name)["mappings"]["properties"] for name in ("image", "impacts", "seismic")
+    ]
     body = {name: field for layer in layers for name, field in layer.items()}
     table = {name.strip("`"): kind.strip("`") for name, kind, _ in rows("reference/document.md", "| field | type | for |")}
     assert table == {name: field["type"] for name, field in body.items()}
-    assert table.keys() - {"caption"} == RESERVED
+    assert table.keys() - {"caption"} == RESERVED_FIELDS
 
 
 def test_the_messages_are_those_of_the_code() -> None:

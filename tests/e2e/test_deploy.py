@@ -40,7 +40,7 @@ from deploy_files import (
 from gate_proxy import Asked, GateProxy, Said
 from opensearchpy import OpenSearch
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:6]
 API_KEY, TOKEN = "an-id:and-a-key-that-nobody-knows", "a-token-that-visitors-know"
@@ -64,8 +64,8 @@ def home(tmp_path: Path) -> Path:
     """A data folder of its own. The text network, which the image brings along, is that of this machine."""
     folder = tmp_path / "home"
     folder.mkdir()
-    Home.from_env().models.mkdir(parents=True, exist_ok=True)
-    (folder / "models").symlink_to(Home.from_env().models)
+    DataDir.from_env().models.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(DataDir.from_env().models)
     return folder
 
 

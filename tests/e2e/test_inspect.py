@@ -19,7 +19,7 @@ import pytest
 from plugin_metadata import announce_plugins
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import document_id
+from stair_es.cluster.documents import make_document_id
 from stair_es.model import catalogue
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ CAT = PHOTOS / "tabby-cat.jpg"
 INDEX = "test-inspect"
 FLAT = ("--flat", "0.3")
 """So that a word which half of the photos have is a candidate for a stop word."""
-MODEL = catalogue.resolve("stair-mini").model_id
+MODEL = catalogue.get_model_card("stair-mini").model_id
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -77,7 +77,7 @@ def answer(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noq
 
 
 def test_an_id_a_uri_and_a_path_are_one_image(run: Run) -> None:
-    asked = [document_id(CAT.as_uri()), CAT.as_uri(), str(CAT), f"file://localhost{CAT}"]
+    asked = [make_document_id(CAT.as_uri()), CAT.as_uri(), str(CAT), f"file://localhost{CAT}"]
     done = run("inspect", *asked, "--json")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one.pop("reference") for one in found] == asked
@@ -122,7 +122,7 @@ def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_pa
     assert found["compare"] == {"same": True, "differences": [], "reasons": []}
     announce_plugins(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
     path = os.pathsep.join(map(str, (site, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
-    asked = ("inspect", document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
+    asked = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
     other = answer(run(*asked, PYTHONPATH=path))
     assert other["compare"]["same"] is False
     assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
@@ -148,7 +148,7 @@ def test_what_is_missing_is_said_and_the_others_are_shown(run: Run, tmp_path: Pa
 
 
 def test_references_come_from_stdin(run: Run) -> None:
-    ids = "".join(f"{document_id((PHOTOS / name).as_uri())}\r\n" for name in ("koala.jpg", "bison.jpg")) + "\n"
+    ids = "".join(f"{make_document_id((PHOTOS / name).as_uri())}\r\n" for name in ("koala.jpg", "bison.jpg")) + "\n"
     done = run("inspect", "-", "--csv", "-k", "2", stdin=ids)
     assert done.returncode == 0, done.stderr
     header, *rows = csv.reader(io.StringIO(done.stdout))

@@ -9,7 +9,7 @@ import pytest
 
 from stair_es.model import catalogue, hub_models
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.inputs import image_vector, text_vector
+from stair_es.search.inputs import encode_query_image, encode_query_text
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 HEAVIEST = 20
@@ -26,28 +26,28 @@ SEEN = {
 
 @cache
 def _load(name: str) -> Encoder:
-    return catalogue.load(ModelSpec(name=name))
+    return catalogue.load_encoder(ModelSpec(name=name))
 
 
 @pytest.mark.parametrize("photo", SEEN)
-@pytest.mark.parametrize("name", hub_models.names())
+@pytest.mark.parametrize("name", hub_models.list_hub_model_names())
 def test_a_photograph_says_what_is_on_it(name: str, photo: str) -> None:
-    heaviest = image_vector(_load(name), PHOTOS / photo).top(HEAVIEST).features
+    heaviest = encode_query_image(_load(name), PHOTOS / photo).top(HEAVIEST).tokens
     assert {SEEN[photo], f"{SEEN[photo]}s"} & set(heaviest), heaviest
 
 
-@pytest.mark.parametrize("name", hub_models.names())
+@pytest.mark.parametrize("name", hub_models.list_hub_model_names())
 def test_a_text_finds_its_photograph_among_them(name: str) -> None:
     encoder = _load(name)
-    images = {photo: image_vector(encoder, PHOTOS / photo) for photo in SEEN}
+    images = {photo: encode_query_image(encoder, PHOTOS / photo) for photo in SEEN}
     for photo, word in SEEN.items():
-        asked = text_vector(encoder, f"a photo of a {word}")
+        asked = encode_query_text(encoder, f"a photo of a {word}")
         assert max(images, key=lambda other: images[other].dot(asked)) == photo
 
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
 def test_a_short_name_and_its_id_are_the_same_model(model: hub_models.HubModel) -> None:
-    assert catalogue.resolve(model.name) == catalogue.resolve(model.hub_id)
+    assert catalogue.get_model_card(model.name) == catalogue.get_model_card(model.hub_id)
 
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)

@@ -10,10 +10,10 @@ import pytest
 from huggingface_hub import hf_hub_download
 
 from stair_es.model import catalogue
-from stair_es.model.adapters.d2s_encoder import D2s
-from stair_es.model.adapters.hub import TRUST
+from stair_es.model.adapters.d2s_encoder import D2sEncoder
+from stair_es.model.adapters.hub import TRUST_REMOTE_CODE_ENV
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 
 VDR_PICTURE = (
     "https://raw.githubusercontent.com/jzhoubu/vsearch/b42da0dea669a8a4423f3eac70b1bb21096285ab/examples/images/mars.png"
@@ -35,18 +35,18 @@ def _fetched(url: str) -> bytes:
 
 
 def test_vdr_says_what_its_readme_says() -> None:
-    encoder = catalogue.load(ModelSpec(name="photos-small"))
-    image = encoder.encode_images(decode(_fetched(VDR_PICTURE), encoder.image_spec, DecodeLimits()).pixels_HWC[None])[0]
+    encoder = catalogue.load_encoder(ModelSpec(name="photos-small"))
+    image = encoder.encode_images(decode_image(_fetched(VDR_PICTURE), encoder.image_spec, DecodeLimits()).pixels_HWC[None])[0]
     scores = [image.dot(text) for text in encoder.encode_texts(VDR_TEXTS)]
     assert scores == pytest.approx([0.3209, 0.0984], abs=5e-4)
 
 
 def test_d2s_says_what_its_readme_says() -> None:
-    encoder = catalogue.load(ModelSpec(name="photos"))
-    assert isinstance(encoder, D2s)
+    encoder = catalogue.load_encoder(ModelSpec(name="photos"))
+    assert isinstance(encoder, D2sEncoder)
     table = pq.read_table(hf_hub_download("lsr42/mscoco-blip-dense", "img_embs.parquet", repo_type="dataset"))
     dense_BD = np.array([table.column("emb")[2].as_py()], np.float32)
-    weights = dict(zip(encoder.features, encoder.weights(dense_BD)[0].tolist(), strict=True))
+    weights = dict(zip(encoder.tokens, encoder.compute_weights(dense_BD)[0].tolist(), strict=True))
     wanted = {"animals": 1.6846, "boy": 1.6151, "buffalo": 1.5110, "animal": 1.3621, "people": 1.3547}
     assert dict(sorted(weights.items(), key=lambda item: -item[1])[:5]) == pytest.approx(wanted, abs=5e-4)
 
@@ -54,10 +54,10 @@ def test_d2s_says_what_its_readme_says() -> None:
 def test_v_splade_sees_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its order, not its numbers: it gets our images on a padded square."""
     name = "naver/v-splade-quality"
-    monkeypatch.setenv(TRUST, name)
-    encoder = catalogue.load(ModelSpec(name=name))
-    pixels_HWC = decode(_fetched(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
+    monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, name)
+    encoder = catalogue.load_encoder(ModelSpec(name=name))
+    pixels_HWC = decode_image(_fetched(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
     page = encoder.encode_images(pixels_HWC[None])[0]
-    assert "dog" in page.top(10).features
+    assert "dog" in page.top(10).tokens
     forms, office = (page.dot(query) for query in encoder.encode_texts(["send signed forms", "records office"]))
     assert forms > office > 0

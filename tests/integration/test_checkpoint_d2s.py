@@ -13,10 +13,10 @@ from tiny_checkpoints import WORDS, d2s_config, d2s_weights, write
 from tiny_dense import blip
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import dense_of
+from stair_es.eval.dense import get_dense_encoder
 from stair_es.model import catalogue
-from stair_es.model.adapters.d2s import DENSE
-from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec, Speller
+from stair_es.model.adapters.d2s import DENSE_MODEL_ENV
+from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec, WordTokenizer
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def pixels() -> NDArray[np.uint8]:
 
 
 def _load(folder: Path) -> Encoder:
-    return catalogue.load(ModelSpec(name=str(folder)))
+    return catalogue.load_encoder(ModelSpec(name=str(folder)))
 
 
 def _head(dense_BD: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -47,7 +47,7 @@ def _head(dense_BD: NDArray[np.float32]) -> NDArray[np.float64]:
 def test_images_and_texts_are_what_numpy_says(folder: Path, pixels: NDArray[np.uint8]) -> None:
     encoder = _load(folder)
     assert isinstance(encoder, DenseEncoder)
-    assert dense_of(encoder) is encoder
+    assert get_dense_encoder(encoder) is encoder
     texts = ["a red dog", "cat"]
     pairs = [
         (encoder.encode_images(pixels), encoder.encode_images_dense(pixels)),
@@ -72,27 +72,27 @@ def test_alone_and_in_a_batch_are_the_same(folder: Path, pixels: NDArray[np.uint
 
 def test_words(folder: Path) -> None:
     encoder = _load(folder)
-    assert isinstance(encoder, Speller)
-    assert encoder.spell("dogs") == ("dog", "##s")
+    assert isinstance(encoder, WordTokenizer)
+    assert encoder.tokenize_word("dogs") == ("dog", "##s")
     assert not len(encoder.encode_texts(["xyz"])[0])
 
 
 def test_the_dense_model_is_part_of_the_id(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = catalogue.resolve(str(folder))
+    first = catalogue.get_model_card(str(folder))
     assert first.image_spec.size_px == 16
     blip(tmp_path / "other", seed=9)
-    monkeypatch.setenv(DENSE, str(tmp_path / "other"))
-    assert catalogue.resolve(str(folder)).model_id != first.model_id
+    monkeypatch.setenv(DENSE_MODEL_ENV, str(tmp_path / "other"))
+    assert catalogue.get_model_card(str(folder)).model_id != first.model_id
 
 
 def test_without_a_dense_model_it_says_how_to_name_one(tmp_path: Path) -> None:
     folder = write(tmp_path / "d2s", d2s_config(None), d2s_weights())
     with pytest.raises(ModelError, match="without its dense model") as wrong:
-        catalogue.resolve(str(folder))
-    assert DENSE in wrong.value.remedy
+        catalogue.get_model_card(str(folder))
+    assert DENSE_MODEL_ENV in wrong.value.remedy
     (folder / "config.json").write_text(json.dumps(d2s_config(".")))
     with pytest.raises(ModelError, match="not a BLIP"):
-        catalogue.resolve(str(folder))
+        catalogue.get_model_card(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -23,17 +23,17 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from stair_es.cluster.connect import Connection
 from stair_es.errors import ModelError, QueryError
-from stair_es.eval.contenders import load
+from stair_es.eval.contenders import load_models
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.model import catalogue
-from stair_es.model.adapters.hub import TRUST
+from stair_es.model.adapters.hub import TRUST_REMOTE_CODE_ENV
 from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec
 from stair_es.search import ImageSearch
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
-from stair_es.types import Fit, Floats, ImageSpec, Pixels
+from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -56,7 +56,7 @@ def picture(size: tuple[int, int], seed: int = 1) -> Image.Image:
 def decoded(image: Image.Image, spec: ImageSpec) -> Pixels:
     file = io.BytesIO()
     image.save(file, "PNG")
-    return decode(file.getvalue(), spec, DecodeLimits()).pixels_HWC
+    return decode_image(file.getvalue(), spec, DecodeLimits()).pixels_HWC
 
 
 def vdr(folder: Path) -> Path:
@@ -73,7 +73,7 @@ def sparse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A SparseEncoder that sees the mean colour of the pixels it is handed."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_sparse.with_images(tmp_path / "splade")
-    monkeypatch.setenv(TRUST, str(tmp_path / "splade"))
+    monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, str(tmp_path / "splade"))
     return tmp_path / "splade"
 
 
@@ -104,7 +104,7 @@ def test_dense_vectors_are_those_of_the_models_own_processor(tmp_path: Path, for
     folder = DENSE[form](tmp_path / form)
     if resample is not None:
         say(folder, resample=resample)
-    encoder = catalogue.load(ModelSpec(name=str(folder)))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
     assert isinstance(encoder, DenseEncoder)
     for size in SHAPES:
         found = encoder.encode_images_dense(decoded(picture(size), encoder.image_spec)[None])
@@ -116,13 +116,13 @@ def test_filters_that_nothing_knows_are_refused(tmp_path: Path) -> None:
     for wrong in (9, "sharp", True):
         say(folder, resample=wrong)
         with pytest.raises(ModelError, match="says resample = ") as error:
-            catalogue.resolve(str(folder))
+            catalogue.get_model_card(str(folder))
         assert "0 to 5" in error.value.remedy
 
 
 @pytest.mark.parametrize("size", [*SHAPES, (101, 40)])
 def test_vdr_sees_the_middle(tmp_path: Path, size: tuple[int, int]) -> None:
-    encoder = catalogue.load(ModelSpec(name=str(vdr(tmp_path / "vdr"))))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(vdr(tmp_path / "vdr"))))
     reference = Compose([Resize(12, interpolation=InterpolationMode.BICUBIC), CenterCrop(12)])
     pixels = np.asarray(reference(picture(size)))
     assert (decoded(picture(size), encoder.image_spec) == pixels).all()
@@ -130,7 +130,7 @@ def test_vdr_sees_the_middle(tmp_path: Path, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", SHAPES)
 def test_d2s_sees_the_distorted_image(tmp_path: Path, size: tuple[int, int]) -> None:
-    encoder = catalogue.load(ModelSpec(name=str(d2s(tmp_path / "d2s"))))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(d2s(tmp_path / "d2s"))))
     pixels = np.asarray(Resize((16, 16), interpolation=InterpolationMode.BICUBIC)(picture(size)))
     assert (decoded(picture(size), encoder.image_spec) == pixels).all()
 
@@ -145,7 +145,7 @@ def test_a_sparse_encoder_is_handed_what_its_processor_would_make(sparse: Path, 
     own = kind(size={"height": 16, "width": 16}, resample=resample, do_rescale=False, do_normalize=False)
     mean_C = own(images=[picture(size)], return_tensors="np")["pixel_values"][0].reshape(3, -1).mean(1) / 255
     wanted_V = np.log1p(np.maximum(load_file(sparse / "model.safetensors")["colours"] @ (mean_C - 0.5), 0))
-    encoder = catalogue.load(ModelSpec(name=str(sparse)))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(sparse)))
     row = encoder.encode_images(decoded(picture(size), encoder.image_spec)[None])[0].to_dict()
     words: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
     assert [row.get(word, 0.0) for word in words] == pytest.approx(wanted_V, abs=1e-4)
@@ -176,48 +176,48 @@ def test_other_preprocessing_of_sparse_encoders_gets_all_of_the_image(
     sparse: Path, said: dict[str, Any], spec: ImageSpec
 ) -> None:
     say(sparse, **said)
-    assert catalogue.resolve(str(sparse)).image_spec == spec
+    assert catalogue.get_model_card(str(sparse)).image_spec == spec
 
 
 @pytest.mark.parametrize("make", [vdr, d2s, tiny_dense.clip, tiny_dense.align])
 def test_another_fit_is_another_model(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     name = str(make(tmp_path / "model"))
-    own = catalogue.resolve(name)
-    assert catalogue.resolve(name, own.image_spec.fit) == own
+    own = catalogue.get_model_card(name)
+    assert catalogue.get_model_card(name, own.image_spec.fit) == own
     ids = {own.model_id}
-    others: set[Fit] = {"pad", "crop", "stretch"}
+    others: set[ResizeMode] = {"pad", "crop", "stretch"}
     for fit in others - {own.image_spec.fit}:
-        card = catalogue.resolve(name, fit)
+        card = catalogue.get_model_card(name, fit)
         assert card.model_id.startswith(f"model-{fit}-")
         assert (card.image_spec.fit, card.image_spec.size_px) == (fit, own.image_spec.size_px)
-        encoder = catalogue.load(ModelSpec(name=name, fit=fit))
+        encoder = catalogue.load_encoder(ModelSpec(name=name, fit=fit))
         assert (encoder.model_id, encoder.image_spec) == (card.model_id, card.image_spec)
         ids.add(card.model_id)
     assert len(ids) == 3
     with pytest.raises(ModelError, match="unknown fit 'zoom'"):
-        catalogue.resolve(name, "zoom")  # type: ignore[arg-type]
+        catalogue.get_model_card(name, "zoom")  # type: ignore[arg-type]
 
 
 def test_models_of_ours_take_no_other_fit(tmp_path: Path) -> None:
     trained = tiny_stair.checkpoint(tmp_path / "trained")
-    for name in (*catalogue.names(), str(trained)):
-        assert catalogue.resolve(name, catalogue.resolve(name).image_spec.fit) == catalogue.resolve(name)
+    for name in (*catalogue.list_plugin_models(), str(trained)):
+        assert catalogue.get_model_card(name, catalogue.get_model_card(name).image_spec.fit) == catalogue.get_model_card(name)
         with pytest.raises(ModelError, match=r"its own fit only, '(squash|pad)', not 'crop'") as wrong:
-            catalogue.load(ModelSpec(name=name, fit="crop"))
+            catalogue.load_encoder(ModelSpec(name=name, fit="crop"))
         assert "STAIR_ES_FIT" in wrong.value.remedy
 
 
 def test_two_fits_of_a_model_can_be_compared(tmp_path: Path) -> None:
     name = str(vdr(tmp_path / "vdr"))
-    own, padded = load([ModelSpec(name=name), ModelSpec(name=name, fit="pad")])
+    own, padded = load_models([ModelSpec(name=name), ModelSpec(name=name, fit="pad")])
     assert (own.encoder.image_spec.fit, padded.encoder.image_spec.fit) == ("crop", "pad")
     with pytest.raises(Exception, match="is given twice"):
-        load([ModelSpec(name=name), ModelSpec(name=name, fit="crop")])
+        load_models([ModelSpec(name=name), ModelSpec(name=name, fit="crop")])
 
 
-def _ingest(url: str, index: str, spec: ModelSpec, pictures: Path) -> Report:
+def _ingest(url: str, index: str, spec: ModelSpec, pictures: Path) -> IngestReport:
     options = IngestOptions(alias=index, model=spec, runner="local", dead_letters=pictures.parent / "letters.jsonl")
-    return ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    return run_ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
 
 
 def _image_vector(encoder: Encoder, image: Image.Image) -> NDArray[np.float64]:

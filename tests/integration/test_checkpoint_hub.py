@@ -47,7 +47,7 @@ def test_a_repository_is_the_same_model_as_its_folder(hub: Hub, tmp_path: Path) 
     assert found["name"] == "org/Tiny_VDR"
     assert set(hub.fetched) == {"config.json", "vocab.txt", "README.md", "pytorch_model.bin"}
     (folder / "run.py").unlink()  # a folder's code counts: a hub's wasn't fetched
-    assert found["id"] == catalogue.resolve(str(folder)).model_id
+    assert found["id"] == catalogue.get_model_card(str(folder)).model_id
     assert found["id"].startswith("tiny-vdr-")
 
     hub.fetched.clear()

@@ -17,14 +17,14 @@ from PIL import Image
 from stair_es.cluster.connect import Connection
 from stair_es.errors import ModelError
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import ingest
+from stair_es.ingest.run import run_ingest
 from stair_es.ingest.run_ray import RayOptions
 from stair_es.model import catalogue
-from stair_es.model.adapters.hub import TRUST
-from stair_es.model.encoder import Encoder, ModelSpec, Speller
-from stair_es.search import ImageSearch, Inputs
+from stair_es.model.adapters.hub import TRUST_REMOTE_CODE_ENV
+from stair_es.model.encoder import Encoder, ModelSpec, WordTokenizer
+from stair_es.search import ImageSearch, QueryInputs
 from stair_es.sources.registry import open_source
-from stair_es.vocab import unescape
+from stair_es.vocab import unescape_feature
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model with code of its own, which is trusted."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_sparse.with_images(tmp_path / "splade")
-    monkeypatch.setenv(TRUST, f"org/other, {tmp_path / 'splade'}")
+    monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, f"org/other, {tmp_path / 'splade'}")
     return tmp_path / "splade"
 
 
@@ -47,7 +47,7 @@ def pixels() -> NDArray[np.uint8]:
 
 
 def _load(folder: Path) -> Encoder:
-    return catalogue.load(ModelSpec(name=str(folder)))
+    return catalogue.load_encoder(ModelSpec(name=str(folder)))
 
 
 def _weights(encoder: Encoder, row: dict[str, float]) -> NDArray[np.float64]:
@@ -90,10 +90,10 @@ def test_alone_and_in_a_batch_are_the_same(folder: Path, pixels: NDArray[np.uint
 
 def test_words_are_readable_and_spelled(folder: Path) -> None:
     encoder = _load(folder)
-    assert isinstance(encoder, Speller)
+    assert isinstance(encoder, WordTokenizer)
     for word in ("red", "v2.0", "café", "new york", "##d", "<mask>"):
-        assert encoder.spell(word) == (word,)
-    assert encoder.spell("reds") == ("red", "##s")
+        assert encoder.tokenize_word(word) == (word,)
+    assert encoder.tokenize_word("reds") == ("red", "##s")
     features: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
     assert len(set(features)) == len(features)
     assert features[-1] == f"[id {len(features) - 1}]"
@@ -104,10 +104,10 @@ def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypa
     with (folder / "tiny_splade.py").open("a") as file:
         file.write(f"\nopen({str(ran)!r}, 'w').close()\n")
     for said in ("", "1", str(tmp_path), "splade"):
-        monkeypatch.setenv(TRUST, said)
+        monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, said)
         with pytest.raises(ModelError, match=r"its own Python code \(tiny_splade\.TinySplade\)") as wrong:
-            catalogue.kind(str(folder))
-        assert f"{TRUST}={folder}" in wrong.value.remedy
+            catalogue.get_encoder_plugin(str(folder))
+        assert f"{TRUST_REMOTE_CODE_ENV}={folder}" in wrong.value.remedy
     assert not ran.exists()
 
 
@@ -120,11 +120,11 @@ def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypa
 )
 def test_code_that_is_named_deeper_counts_too(tmp_path: Path, file: str, said: dict[str, Any]) -> None:
     tiny_sparse.texts_only(tmp_path / "m")
-    assert catalogue.resolve(str(tmp_path / "m"))
+    assert catalogue.get_model_card(str(tmp_path / "m"))
     (tmp_path / "m" / file).parent.mkdir(exist_ok=True)
     (tmp_path / "m" / file).write_text(json.dumps(said))
     with pytest.raises(ModelError, match="modeling"):
-        catalogue.kind(str(tmp_path / "m"))
+        catalogue.get_encoder_plugin(str(tmp_path / "m"))
 
 
 def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
     route = tmp_path / "m" / "0_Router" / "query_0"
     route.mkdir(parents=True)
     (route / "model.safetensors").write_bytes(b"one")
-    first = catalogue.resolve(str(tmp_path / "m")).model_id
+    first = catalogue.get_model_card(str(tmp_path / "m")).model_id
     (route / "model.safetensors").write_bytes(b"another")
-    second = catalogue.resolve(str(tmp_path / "m")).model_id
+    second = catalogue.get_model_card(str(tmp_path / "m")).model_id
     assert first != second
     (tmp_path / "m" / ".cache").mkdir()
     (tmp_path / "m" / ".cache" / "of_the_hub.json").write_text("{}")
-    assert catalogue.resolve(str(tmp_path / "m")).model_id == second
+    assert catalogue.get_model_card(str(tmp_path / "m")).model_id == second
 
 
 def test_a_model_of_texts_sees_no_images(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def _ingest(url: str, index: str, model: str, pictures: Path, tmp_path: Path, ru
         ray=RayOptions(encoders=1),
         dead_letters=tmp_path / "letters.jsonl",
     )
-    report = ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
     assert (report.written, report.dead) == (2, 0)
 
 
@@ -208,16 +208,16 @@ def test_other_words_than_berts_go_into_an_index_and_are_found(
         for name, colour in (("red", RED), ("blue", BLUE)):
             pixels = np.full((1, 16, 16, 3), colour, np.uint8)
             vector = encoder.encode_images(pixels)[0]
-            kept = {unescape(feature): weight for feature, weight in stored[name].items()}
+            kept = {unescape_feature(feature): weight for feature, weight in stored[name].items()}
             assert kept == pytest.approx(vector.to_dict(), rel=1e-5)
             assert any("." in word for word in kept) or name == "blue"
         for word, name in ((" red", "red"), (" v2.0", "red"), (" blue", "blue"), ("new york", "blue")):
-            hits = search.search(Inputs(texts=[word])).hits
+            hits = search.search(QueryInputs(texts=[word])).hits
             assert Path(hits[0].uri).stem == name, word
-            assert word.strip() in {reason.feature for reason in hits[0].why}
-        only = search.search(Inputs(texts=[" red blue"], required=["v2.0"])).hits
+            assert word.strip() in {reason.feature for reason in hits[0].contributions}
+        only = search.search(QueryInputs(texts=[" red blue"], required=["v2.0"])).hits
         assert [Path(hit.uri).stem for hit in only] == ["red"]
-        only = search.search(Inputs(texts=[" red blue"], excluded=["v2.0"])).hits
+        only = search.search(QueryInputs(texts=[" red blue"], excluded=["v2.0"])).hits
         assert [Path(hit.uri).stem for hit in only] == ["blue"]
 
 

@@ -25,7 +25,7 @@ _PIECES = 17
 
 
 def _load(folder: Path) -> DenseEncoder:
-    encoder = catalogue.load(ModelSpec(name=str(folder)))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
     assert isinstance(encoder, DenseEncoder)
     return encoder
 
@@ -113,7 +113,7 @@ def test_blip_and_d2s_read_clean_captions(tmp_path: Path) -> None:
     for folder in (tmp_path / "blip", head):
         found = _load(folder).encode_texts_dense(["a red dog.", "(A red dog!)\n", "a red dog"])
         assert found[:2] == pytest.approx(found[[2, 2]], abs=1e-6)
-    encoder = catalogue.load(ModelSpec(name=str(head)))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(head)))
     dotted, plain = encoder.encode_texts(["a red dog.", "a red dog"])
     assert dotted.to_dict() == pytest.approx(plain.to_dict(), abs=1e-5)
     assert not len(encoder.encode_texts([" .!"])[0])  # nothing is left of it

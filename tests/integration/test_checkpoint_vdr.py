@@ -15,9 +15,9 @@ from tiny_checkpoints import WORDS, vdr_config, vdr_weights, write
 
 from stair_es.errors import ModelError
 from stair_es.model import catalogue
-from stair_es.model.adapters.vdr import valid_ids
-from stair_es.model.encoder import Encoder, ModelSpec, Speller
-from stair_es.model.wordpiece import load_vocabulary
+from stair_es.model.adapters.vdr import list_valid_ids
+from stair_es.model.encoder import Encoder, ModelSpec, WordTokenizer
+from stair_es.model.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import SparseVector
 
 Array = NDArray[np.float64]
@@ -37,7 +37,7 @@ def pixels() -> NDArray[np.uint8]:
 
 
 def _load(folder: Path) -> Encoder:
-    return catalogue.load(ModelSpec(name=str(folder)))
+    return catalogue.load_encoder(ModelSpec(name=str(folder)))
 
 
 def _norm(x: Array, weights: Mapping[str, Array], name: str, eps: float) -> Array:
@@ -167,7 +167,7 @@ def test_alone_and_in_a_batch_are_the_same(folder: Path, pixels: NDArray[np.uint
 
 def test_half_precision_is_near(folder: Path, pixels: NDArray[np.uint8]) -> None:
     exact = _load(folder).encode_images(pixels)
-    rough = catalogue.load(ModelSpec(name=str(folder), precision="bf16", backend="torch")).encode_images(pixels)
+    rough = catalogue.load_encoder(ModelSpec(name=str(folder), precision="bf16", backend="torch")).encode_images(pixels)
     for one, other in zip(exact, rough, strict=True):
         assert one.dot(other) > 0.98 * one.dot(one)
         assert one != other
@@ -180,16 +180,16 @@ def test_safetensors_and_pickle_are_the_same_vectors(folder: Path, tmp_path: Pat
 
 def test_spelling(folder: Path) -> None:
     encoder = _load(folder)
-    assert isinstance(encoder, Speller)
-    assert encoder.spell("dog") == ("dog",)
-    assert encoder.spell("Dogs") == ("dog", "##s")
-    assert encoder.spell("##s") == ("##s",)
-    assert encoder.spell("é") == encoder.spell("giraffe") == ()
+    assert isinstance(encoder, WordTokenizer)
+    assert encoder.tokenize_word("dog") == ("dog",)
+    assert encoder.tokenize_word("Dogs") == ("dog", "##s")
+    assert encoder.tokenize_word("##s") == ("##s",)
+    assert encoder.tokenize_word("é") == encoder.tokenize_word("giraffe") == ()
 
 
 def test_the_dimensions_are_those_of_the_published_code() -> None:
     """27,623 of the 30,522 tokens; the ids at its ends and of a few words were read off the published list."""
-    ids = valid_ids(load_vocabulary())
+    ids = list_valid_ids(load_wordpiece_vocabulary())
     assert len(ids) == 30_522 - 2_899
     without = set(range(30_522)) - set(ids)
     assert {0, 998, 1067, 1995, 3186, 6362, 19109, 19110, 29436, 29644, 30521} <= without
@@ -197,7 +197,7 @@ def test_the_dimensions_are_those_of_the_published_code() -> None:
 
 
 def test_the_card(folder: Path) -> None:
-    card = catalogue.resolve(str(folder))
+    card = catalogue.get_model_card(str(folder))
     assert card.name == str(folder)
     assert card.model_id.startswith("vdr-tiny-")
     assert len(card.model_id) == len("vdr-tiny-") + 12
@@ -277,7 +277,7 @@ def test_what_a_spec_may_ask_for(folder: Path) -> None:
         ModelSpec(name=str(folder), precision="int8"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ModelError):
-            catalogue.load(wrong)
+            catalogue.load_encoder(wrong)
 
 
 def test_pixels_of_another_size_are_refused(folder: Path) -> None:

@@ -19,12 +19,12 @@ from filelock import FileLock
 from gate_proxy import Asked, GateProxy, Said
 from opensearchpy import OpenSearch
 
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document
-from stair_es.cluster.mapping import index_body
-from stair_es.config import Home
-from stair_es.search.body import request_body
-from stair_es.search.question import Question
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document
+from stair_es.cluster.mapping import build_index_body
+from stair_es.config import DataDir
+from stair_es.search.body import build_search_request
+from stair_es.search.question import SearchQuery
 from stair_es.types import SparseVector
 
 _SCRIPT = Path(__file__).parents[2] / "tools" / "client_round_trip.py"
@@ -67,10 +67,10 @@ def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
     asked = _drawn(rng, 30)
     connection = Connection(url=url)
     client = connection.client()
-    body = index_body(probe(client, connection), settings)
+    body = build_index_body(get_cluster_info(client, connection), settings)
     client.close()
     facts = {
-        name: ImageFacts(
+        name: ImageMetadata(
             uri=f"file:///{name}.jpg",
             source="/photos",
             version=None,
@@ -86,7 +86,7 @@ def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
     documents = [
         (
             name,
-            document(
+            build_document(
                 vectors[name],
                 facts[name],
                 fields={"caption": "ein Bild"},
@@ -103,7 +103,7 @@ def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
         "index": f"test-{uuid.uuid4().hex[:12]}",
         "body": body,
         "documents": documents,
-        "query": request_body(Question(vector=asked), vector, max_clauses=1024).body,
+        "query": build_search_request(SearchQuery(vector=asked), vector, max_clauses=1024).body,
     }
     exact = {name: asked.dot(stored) for name, stored in vectors.items()}
     return Task(values, dict(sorted(exact.items(), key=lambda pair: -pair[1])))
@@ -114,7 +114,7 @@ def _installed(requirement: str) -> Path | None:
     if "==" not in requirement:
         return None
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    folder = Home.from_env().path / "test-clients" / python / requirement.replace("==", "-")
+    folder = DataDir.from_env().path / "test-clients" / python / requirement.replace("==", "-")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from gate_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, Security, translated
+from stair_es.cluster.connect import Connection, SecuritySettings, translate_errors
 from stair_es.errors import AuthenticationFailed, UsageError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 
-_CREDENTIALS = need("botocore.credentials", "aws").Credentials("AKIDEXAMPLE", "hunter2", "session-token")
+_CREDENTIALS = import_optional("botocore.credentials", "aws").Credentials("AKIDEXAMPLE", "hunter2", "session-token")
 _REGION = "eu-central-1"
 
 
@@ -43,11 +43,11 @@ def _verified(asked: Asked, service: str, origin: str) -> bool:
     if found is None or asked.headers["x-amz-content-sha256"] != hashlib.sha256(asked.body).hexdigest():
         return False
     signed = {name: asked.headers[name] for name in found[1].split(";")}
-    request = need("botocore.awsrequest", "aws").AWSRequest(
+    request = import_optional("botocore.awsrequest", "aws").AWSRequest(
         method=asked.method, url=origin + asked.target, data=asked.body, headers=signed
     )
     request.context["timestamp"] = asked.headers["x-amz-date"]
-    auth = need("botocore.auth", "aws").SigV4Auth(_CREDENTIALS, service, _REGION)
+    auth = import_optional("botocore.auth", "aws").SigV4Auth(_CREDENTIALS, service, _REGION)
     again = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
     return "host" in signed and "x-amz-date" in signed and bool(again == found[2])
 
@@ -72,16 +72,16 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
 
 def test_a_signature_for_another_service_is_refused(node_url: str) -> None:
     with GateProxy(node_url, gate=lambda asked: None if _verified(asked, "es", proxy.url) else Said(status=403)) as proxy:
-        connection = Connection(url=proxy.url, security=Security(aws_service="aoss", aws_region=_REGION))
+        connection = Connection(url=proxy.url, security=SecuritySettings(aws_service="aoss", aws_region=_REGION))
         client = connection.client()
-        with pytest.raises(AuthenticationFailed) as caught, translated(connection):
+        with pytest.raises(AuthenticationFailed) as caught, translate_errors(connection):
             client.info()
         client.close()
     assert "access policy" in caught.value.remedy
 
 
 def test_what_aws_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = Connection(url="https://localhost", security=Security(aws_service="es"))
+    wanted = Connection(url="https://localhost", security=SecuritySettings(aws_service="es"))
     with pytest.raises(UsageError, match="no AWS region"):
         wanted.client()
     monkeypatch.setenv("AWS_DEFAULT_REGION", _REGION)

@@ -18,12 +18,12 @@ _PRINT = "a" * 64
 def _app(seen: list[Connection]) -> typer.Typer:
     app = typer.Typer()
 
-    def look(what: str, url: options.Url = None, k: int = 3) -> None:
+    def look(what: str, url: options.UrlOption = None, k: int = 3) -> None:
         """Look."""
         assert (what, k) == ("dog", 5)
-        seen.append(connections.connection(url))
+        seen.append(connections.resolve_connection(url))
 
-    app.command()(connections.connected(look))
+    app.command()(connections.with_connection_options(look))
     return app
 
 

@@ -10,8 +10,8 @@ from email.utils import format_datetime
 import pytest
 from gate_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.retry import RetryPolicy, backoff_s, persistently, retry_after_s, wait_s
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.retry import RetryPolicy, call_with_retry, compute_backoff_s, compute_retry_delay_s, get_retry_after_s
 from stair_es.errors import ClusterError, ClusterUnreachable
 
 _POLICY = RetryPolicy(attempts=4, backoff_s=0.001)
@@ -42,7 +42,7 @@ def test_a_dead_node_is_left_and_the_other_asked(node_url: str, died: str) -> No
         for _ in range(6):
             client.cluster.health()  # none of them fails
         assert len(alive.seen) == before + 6
-        assert probe(client, connection).label == "OpenSearch 3.8.0"
+        assert get_cluster_info(client, connection).label == "OpenSearch 3.8.0"
         client.close()
 
 
@@ -68,7 +68,7 @@ def test_all_nodes_dead_is_an_error_that_names_the_last() -> None:
     connection = Connection(url=f"{first.url},{second.url}")
     client = connection.client()
     with pytest.raises(ClusterUnreachable, match=r"localhost:\d+"):
-        persistently(lambda: client.info(), connection, _POLICY, lambda _: None)
+        call_with_retry(lambda: client.info(), connection, _POLICY, lambda _: None)
     client.close()
 
 
@@ -77,7 +77,7 @@ def test_a_server_that_names_its_time_is_not_asked_earlier(node_url: str) -> Non
     with GateProxy(node_url, gate=_busy("7", times=2)) as proxy:
         connection = Connection(url=proxy.url)
         client = connection.client()
-        assert persistently(lambda: client.info(), connection, _POLICY, waits.append)["version"]["number"] == "3.8.0"
+        assert call_with_retry(lambda: client.info(), connection, _POLICY, waits.append)["version"]["number"] == "3.8.0"
         client.close()
     assert len(waits) == 2
     assert all(7 <= wait <= 7 + _POLICY.backoff_s for wait in waits)
@@ -92,7 +92,7 @@ def test_a_date_is_understood_and_a_year_is_not_waited_for() -> None:
             client = connection.client()
             waits.clear()
             with pytest.raises(ClusterError, match="429"):
-                persistently(lambda: client.info(), connection, _POLICY, waits.append)  # noqa: B023  called at once
+                call_with_retry(lambda: client.info(), connection, _POLICY, waits.append)  # noqa: B023  called at once
             client.close()
         assert len(waits) == 3
         assert all(most - 10 < wait <= most + _POLICY.backoff_s for wait in waits)
@@ -118,16 +118,20 @@ class _Failed(Exception):
     ],
 )
 def test_what_retry_after_asks_for(value: str | None, seconds: float | None) -> None:
-    assert retry_after_s(_Failed(value)) == seconds
+    assert get_retry_after_s(_Failed(value)) == seconds
 
 
 def test_without_the_header_the_wait_doubles_up_to_its_bound() -> None:
     policy = RetryPolicy(backoff_s=1, max_backoff_s=4)
     for attempt, full in ((1, 1), (2, 2), (3, 4), (9, 4)):
-        for wait in (wait_s(attempt, policy), wait_s(attempt, policy, _Failed(None)), backoff_s(attempt, policy)):
+        for wait in (
+            compute_retry_delay_s(attempt, policy),
+            compute_retry_delay_s(attempt, policy, _Failed(None)),
+            compute_backoff_s(attempt, policy),
+        ):
             assert full / 2 <= wait <= full
 
 
 def test_clients_that_were_sent_away_together_do_not_come_back_together() -> None:
     policy = RetryPolicy(backoff_s=1)
-    assert len({wait_s(1, policy, _Failed("5")) for _ in range(20)}) > 10
+    assert len({compute_retry_delay_s(1, policy, _Failed("5")) for _ in range(20)}) > 10

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from gate_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, Security, probe, translated
-from stair_es.cluster.retry import RetryPolicy, persistently
-from stair_es.cluster.swap import stands_for
+from stair_es.cluster.connect import Connection, SecuritySettings, get_cluster_info, translate_errors
+from stair_es.cluster.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.swap import get_alias_targets
 from stair_es.errors import AuthenticationFailed, ClusterError, UsageError
 
 # Each secret is one word that can be looked for.
@@ -47,7 +47,7 @@ def test_what_the_environment_says_arrives(node_url: str, tmp_path: Path, enviro
     with GateProxy(node_url) as proxy:
         connection = pickle.loads(pickle.dumps(Connection.from_env(environ={**environ, "STAIR_ES_URL": proxy.url})))
         client = connection.client()
-        assert probe(client, connection).label == "OpenSearch 3.8.0"
+        assert get_cluster_info(client, connection).label == "OpenSearch 3.8.0"
         client.close()
         assert {asked.headers.get("authorization") for asked in proxy.seen} == {header}
     assert "hunter2" not in repr(connection) + repr(connection.security) + f"{client!r}{vars(client)!r}"
@@ -92,15 +92,15 @@ def test_what_does_not_go_together_is_wrong_usage(environ: dict[str, str], expec
 @pytest.mark.parametrize(
     ("security", "remedy"),
     [
-        (Security(), "STAIR_ES_API_KEY"),
-        (Security(user="anna", password="hunter2"), "STAIR_ES_PASSWORD"),
-        (Security(api_key="id:hunter2"), "STAIR_ES_API_KEY"),
-        (Security(bearer_token="hunter2"), "STAIR_ES_BEARER_TOKEN"),
+        (SecuritySettings(), "STAIR_ES_API_KEY"),
+        (SecuritySettings(user="anna", password="hunter2"), "STAIR_ES_PASSWORD"),
+        (SecuritySettings(api_key="id:hunter2"), "STAIR_ES_API_KEY"),
+        (SecuritySettings(bearer_token="hunter2"), "STAIR_ES_BEARER_TOKEN"),
     ],
 )
 @pytest.mark.parametrize("status", [401, 403, 400, 500, 302])
 def test_a_server_that_repeats_what_it_was_sent_gives_nothing_away(
-    security: Security, remedy: str, status: int, caplog: pytest.LogCaptureFixture
+    security: SecuritySettings, remedy: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     def echo(asked: Asked) -> Said:
         sent = asked.headers.get("authorization", "")
@@ -112,7 +112,7 @@ def test_a_server_that_repeats_what_it_was_sent_gives_nothing_away(
         connection = Connection(url=proxy.url, security=security)
         client = connection.client()
         with pytest.raises(ClusterError) as caught:
-            persistently(lambda: client.get(index="i", id="1"), connection, RetryPolicy(attempts=3), lambda _: None)
+            call_with_retry(lambda: client.get(index="i", id="1"), connection, RetryPolicy(attempts=3), lambda _: None)
         client.close()
     shown = f"{caught.value} {caught.value!r} {caplog.text}"
     if security.method != "none":
@@ -131,7 +131,7 @@ def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
         connection = Connection(url=proxy.url)
         client = connection.client()
         with pytest.raises(AuthenticationFailed) as caught:
-            probe(client, connection)
+            get_cluster_info(client, connection)
         client.close()
     assert "monitor" in caught.value.remedy
 
@@ -139,14 +139,14 @@ def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
 def test_a_refused_request_is_named_with_the_right_that_it_takes_and_where_it_is_described() -> None:
     """Also where the answer has no body, as that to HEAD."""
     with GateProxy(None, gate=lambda _: Said(status=403)) as proxy:
-        connection = Connection(url=proxy.url, security=Security(user="anna", password="hunter2"))
+        connection = Connection(url=proxy.url, security=SecuritySettings(user="anna", password="hunter2"))
         with closing(connection.client()) as client:
             for ask, request, right in (
                 (partial(client.indices.exists, index="photos"), "HEAD /photos ", "indices:admin/get"),
                 (partial(client.indices.exists_alias, index="a", name="b"), "HEAD /a/_alias/b ", "indices:admin/aliases/get"),
                 (partial(client.search, index="hunter2"), "POST /***/_search ", ""),
             ):
-                with pytest.raises(AuthenticationFailed) as caught, translated(connection):
+                with pytest.raises(AuthenticationFailed) as caught, translate_errors(connection):
                     ask()
                 assert f"forbids {request}" in caught.value.message
                 assert right in caught.value.message
@@ -158,7 +158,7 @@ def test_a_request_about_all_indices_is_refused_by_the_proxy_and_an_alias_is_ask
         proxy.gate = lambda _: Said(status=200)
         connection = Connection(url=proxy.url)
         with closing(connection.client()) as client:
-            assert stands_for(client, connection, "photos") == []
+            assert get_alias_targets(client, connection, "photos") == []
             assert proxy.seen[-1].target == "/photos/_alias/photos"
-            with pytest.raises(AuthenticationFailed, match="names no index"), translated(connection):
+            with pytest.raises(AuthenticationFailed, match="names no index"), translate_errors(connection):
                 client.indices.get_alias(name="photos")

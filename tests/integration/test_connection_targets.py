@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from gate_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, Security, Target, probe
-from stair_es.cluster.target import NEURAL_SEARCH, check_neural_search
+from stair_es.cluster.connect import ClusterInfo, Connection, SecuritySettings, get_cluster_info
+from stair_es.cluster.target import NEURAL_SEARCH, check_neural_plugin
 from stair_es.errors import NotASearchCluster, UnsupportedTarget
 
 
-def _probe(url: str, security: Security | None = None) -> Target:
-    connection = Connection(url=url, security=security or Security())
+def _probe(url: str, security: SecuritySettings | None = None) -> ClusterInfo:
+    connection = Connection(url=url, security=security or SecuritySettings())
     client = connection.client()
     try:
-        return probe(client, connection)
+        return get_cluster_info(client, connection)
     finally:
         client.close()
 
 
-def _capabilities(target: Target) -> tuple[bool, bool]:
+def _capabilities(target: ClusterInfo) -> tuple[bool, bool]:
     return target.supports_sparse_vector, target.supports_impacts
 
 
@@ -86,7 +86,7 @@ def test_what_others_answer(root: dict[str, Any] | None, node_version: str | Non
     ],
 )
 def test_capabilities_by_version(version: tuple[Any, tuple[int, ...]], capabilities: tuple[bool, bool]) -> None:
-    assert _capabilities(Target(distribution=version[0], version=version[1], max_clauses=1024)) == capabilities
+    assert _capabilities(ClusterInfo(distribution=version[0], version=version[1], max_clauses=1024)) == capabilities
 
 
 def test_too_old() -> None:
@@ -102,10 +102,10 @@ def test_serverless_has_neither_root_nor_nodes(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     with GateProxy(None, gate=lambda _: Said(status=404)) as proxy:
-        target = _probe(proxy.url, Security(aws_service="aoss", aws_region="eu-central-1"))
+        target = _probe(proxy.url, SecuritySettings(aws_service="aoss", aws_region="eu-central-1"))
         assert (target.label, target.distribution) == ("OpenSearch Serverless", "opensearch")
         with pytest.raises(NotASearchCluster):
-            _probe(proxy.url, Security(aws_service="es", aws_region="eu-central-1"))
+            _probe(proxy.url, SecuritySettings(aws_service="es", aws_region="eu-central-1"))
 
 
 def _check_neural_search(said: Said | None, version: tuple[int, ...] = (3, 8, 0)) -> None:
@@ -113,7 +113,7 @@ def _check_neural_search(said: Said | None, version: tuple[int, ...] = (3, 8, 0)
         connection = Connection(url=proxy.url)
         client = connection.client()
         try:
-            check_neural_search(client, connection, Target(distribution="opensearch", version=version, max_clauses=1024))
+            check_neural_plugin(client, connection, ClusterInfo(distribution="opensearch", version=version, max_clauses=1024))
         finally:
             client.close()
 

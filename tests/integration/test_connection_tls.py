@@ -15,8 +15,8 @@ import trustme
 from gate_proxy import GateProxy
 
 from stair_es.cluster import tls
-from stair_es.cluster.connect import Connection, Security, probe
-from stair_es.cluster.retry import RetryPolicy, persistently
+from stair_es.cluster.connect import Connection, SecuritySettings, get_cluster_info
+from stair_es.cluster.retry import RetryPolicy, call_with_retry
 from stair_es.errors import ClusterUnreachable, StairError, UsageError
 
 
@@ -64,10 +64,10 @@ def endpoint(node_url: str) -> Iterator[Endpoint]:
 
 
 def _label(url: str, **security: str) -> str:
-    connection = pickle.loads(pickle.dumps(Connection(url=url, timeout_s=5, security=Security(**security))))  # type: ignore[arg-type]
+    connection = pickle.loads(pickle.dumps(Connection(url=url, timeout_s=5, security=SecuritySettings(**security))))  # type: ignore[arg-type]
     client = connection.client()
     try:
-        return probe(client, connection).label
+        return get_cluster_info(client, connection).label
     finally:
         client.close()
 
@@ -118,11 +118,11 @@ def test_a_wrong_fingerprint_is_refused_before_anything_is_sent(
     node_url: str, authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
     with GateProxy(node_url, tls=_server(authority.issue_cert("localhost"), root=authority)) as proxy:
-        connection = Connection(url=proxy.url, security=Security(ca_fingerprint="0" * 64, api_key="secret-key"))
+        connection = Connection(url=proxy.url, security=SecuritySettings(ca_fingerprint="0" * 64, api_key="secret-key"))
         client = connection.client()
         waits = list[float]()
         with pytest.raises(ClusterUnreachable, match=_sha256(authority.cert_pem.bytes())):
-            persistently(lambda: client.info(), connection, RetryPolicy(), waits.append)
+            call_with_retry(lambda: client.info(), connection, RetryPolicy(), waits.append)
         client.close()
         assert (proxy.seen, waits, caplog.records) == ([], [], [])
 
@@ -193,13 +193,17 @@ def test_unusable_files_are_wrong_usage(tmp_path: Path, authority: trustme.CA) -
         ({"client_cert": cert["client_cert"], "client_key": str(key)}, "mismatch"),
     ):
         with pytest.raises(UsageError, match=expected):
-            Connection(url="https://localhost:1", security=Security(**wrong)).client()  # type: ignore[arg-type]
+            Connection(url="https://localhost:1", security=SecuritySettings(**wrong)).client()  # type: ignore[arg-type]
 
 
 def test_cut_tls_connections_are_tried_again_and_refusals_are_not() -> None:
     cut = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    assert (tls.lasting(cut), tls.lasting(refused), tls.lasting(OSError("reset"))) == (False, True, False)
+    assert (
+        tls.is_permanent_tls_error(cut),
+        tls.is_permanent_tls_error(refused),
+        tls.is_permanent_tls_error(OSError("reset")),
+    ) == (False, True, False)
 
 
 def test_no_stack_trace_on_the_log(endpoint: Endpoint, authority: trustme.CA, caplog: pytest.LogCaptureFixture) -> None:

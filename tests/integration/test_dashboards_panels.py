@@ -20,8 +20,8 @@ from dashboard_requests import Ask, asks, phrase
 from words_companion import entries, make, scanned
 
 from stair_es.cluster.connect import Connection
-from stair_es.dashboards.bundle import bundle
-from stair_es.dashboards.corpus import Corpus, Product, look
+from stair_es.dashboards.bundle import build_bundle
+from stair_es.dashboards.corpus import DashboardSpec, Product, inspect_index
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -36,7 +36,7 @@ class Album:
     """A corpus on a node, and what is in it."""
 
     client: OpenSearch
-    corpus: Corpus
+    corpus: DashboardSpec
     docs: Mapping[str, Document]
     rows: Sequence[Document]
     """What the companion holds, made from `docs`, not from it."""
@@ -47,9 +47,9 @@ class Album:
 
     def answers(self, product: Product, *filters: Mapping[str, Any]) -> dict[str, tuple[Ask, dict[str, Any]]]:
         """Kind of panel -> its request and the node's answer."""
-        made = bundle(self.corpus, product)
+        made = build_bundle(self.corpus, product)
         assert faults(made, product) == []
-        prefix = self.corpus.id("")
+        prefix = self.corpus.build_id("")
         asked = asks(made, product, self.search, filters)
         return {ask.panel.removeprefix(prefix).lstrip("-"): (ask, self.search(ask.index, ask.body)) for ask in asked}
 
@@ -78,7 +78,7 @@ def node(request: pytest.FixtureRequest) -> Node:
 def _album(client: OpenSearch, connection: Connection, alias: str) -> Album:
     docs = scanned(client, alias)
     rows = [entry for id_, source in docs.items() for entry in entries(id_, source)]
-    return Album(client, look(client, connection, alias).corpus, docs, rows)
+    return Album(client, inspect_index(client, connection, alias).spec, docs, rows)
 
 
 @pytest.fixture(scope="module")
@@ -313,8 +313,8 @@ def test_every_panel_shows_what_is_in_the_documents(album: Album, product: Produ
 
 
 def test_what_was_looked_at_is_whole(album: Album) -> None:
-    assert faults(bundle(album.corpus, "kibana"), "kibana") == []
-    assert album.corpus == replace(album.corpus, companion=True, thumbnails=True, interval="M", captions=False)
+    assert faults(build_bundle(album.corpus, "kibana"), "kibana") == []
+    assert album.corpus == replace(album.corpus, has_token_index=True, thumbnails=True, interval="M", captions=False)
 
 
 # --- filters ---
@@ -343,7 +343,7 @@ def test_a_chosen_colour_reaches_every_panel(album: Album) -> None:
 
 
 def test_without_the_common_name_a_chosen_word_empties_the_panels_about_weights(by_hand: Album) -> None:
-    apart = replace(by_hand, corpus=replace(by_hand.corpus, companion_word="token"))
+    apart = replace(by_hand, corpus=replace(by_hand.corpus, token_field="token"))
     assert apart.answers("kibana", phrase("token", ["animal"]))["average-weight"][1]["hits"]["total"]["value"] > 0
     assert apart.answers("kibana", phrase("token", ["animal"]))["cloud"][1]["hits"]["total"]["value"] == 0
 
@@ -366,7 +366,7 @@ def test_several_words_are_either_of_them(by_hand: Album) -> None:
 
 
 def kind_of(album: Album, id_: str) -> str:
-    return id_.removeprefix(album.corpus.id("")).lstrip("-")
+    return id_.removeprefix(album.corpus.build_id("")).lstrip("-")
 
 
 ON_ONE_NODE = pytest.mark.parametrize("node", ["node_url"], indirect=True, ids=["opensearch"])
@@ -376,7 +376,7 @@ ON_ONE_NODE = pytest.mark.parametrize("node", ["node_url"], indirect=True, ids=[
 @ON_ONE_NODE
 @pytest.mark.parametrize("version", VEGA_LITE)
 def test_vega_draws_the_figures(album: Album, version: str) -> None:
-    specs = {kind_of(album, id_): spec for id_, spec in charts(bundle(album.corpus, "kibana"), album.search)}
+    specs = {kind_of(album, id_): spec for id_, spec in charts(build_bundle(album.corpus, "kibana"), album.search)}
     assert set(specs) == set(DRAWN)
     for kind, check in DRAWN.items():
         check(album, drawn(specs[kind], version=version))
@@ -440,7 +440,7 @@ DRAWN: dict[str, Callable[[Album, Marks], None]] = {
 def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> None:
     nothing = phrase("top_tokens", ["no such word"])
     empty = {kind: answer for kind, (_, answer) in by_hand.answers("kibana", nothing).items()}
-    for id_, spec in charts(bundle(by_hand.corpus, "kibana"), by_hand.search):
+    for id_, spec in charts(build_bundle(by_hand.corpus, "kibana"), by_hand.search):
         assert len(png(spec, version=version)) > 10_000
         none = {**spec, "data": {**spec["data"], "values": empty[kind_of(by_hand, id_)]}}
         assert png(none, version=version).startswith(b"\x89PNG")
@@ -451,8 +451,8 @@ def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_pat
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with closing(connection.client()) as client, gone_afterwards(client, alias):
         fill(node.url, alias, tmp_path, words_index=False, vector=node.vector, every=3)
-        looked = look(client, connection, alias)
-        assert not looked.corpus.companion
+        looked = inspect_index(client, connection, alias)
+        assert not looked.spec.has_token_index
         assert f"stair-es ingest ... --index {alias} --words-index" in looked.remarks[0]
         album = _album(client, connection, alias)
         answers = album.answers("kibana")

@@ -19,16 +19,16 @@ from gate_proxy import GateProxy
 from typer.testing import CliRunner, Result
 
 from stair_es.cli.main import app
-from stair_es.cluster.connect import Security
-from stair_es.dashboards.bundle import bundle, dashboard_id
-from stair_es.dashboards.corpus import Corpus, Product
-from stair_es.dashboards.objects import ndjson
-from stair_es.dashboards.place import Place
-from stair_es.dashboards.publish import Found, Imported, publish, recognise
-from stair_es.dashboards.session import Session
+from stair_es.cluster.connect import SecuritySettings
+from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
+from stair_es.dashboards.corpus import DashboardSpec, Product
+from stair_es.dashboards.objects import to_ndjson
+from stair_es.dashboards.place import DashboardsConnection
+from stair_es.dashboards.publish import DetectedProduct, ImportResult, detect_product, import_objects
+from stair_es.dashboards.session import DashboardsSession
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, StairError, UnsupportedTarget, UsageError
 
-PHOTOS = Corpus(name="photos")
+PHOTOS = DashboardSpec(name="photos")
 PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
 VERSIONS = {"opensearch-dashboards": "3.6.0", "kibana": "9.1.2"}
 Pauses = list[float]
@@ -45,21 +45,23 @@ def server(product: Product) -> Iterator[DashboardsServer]:
         yield made
 
 
-def sent(place: Place, product: Product | None = None, pauses: Pauses | None = None, corpus: Corpus = PHOTOS) -> list[Imported]:
+def sent(
+    place: DashboardsConnection, product: Product | None = None, pauses: Pauses | None = None, corpus: DashboardSpec = PHOTOS
+) -> list[ImportResult]:
     waited: Pauses = pauses if pauses is not None else []
-    with closing(Session(place, sleep=waited.append)) as session:
-        found = recognise(session, product)
-        objects = bundle(corpus, found.product)
+    with closing(DashboardsSession(place, sleep=waited.append)) as session:
+        found = detect_product(session, product)
+        objects = build_bundle(corpus, found.product)
         assert faults(objects, found.product) == []
-        return publish(session, objects)
+        return import_objects(session, objects)
 
 
-def found(place: Place, product: Product | None = None) -> Found:
-    with closing(Session(place, sleep=lambda _: None)) as session:
-        return recognise(session, product)
+def found(place: DashboardsConnection, product: Product | None = None) -> DetectedProduct:
+    with closing(DashboardsSession(place, sleep=lambda _: None)) as session:
+        return detect_product(session, product)
 
 
-def failed(imported: list[Imported]) -> dict[str, str]:
+def failed(imported: list[ImportResult]) -> dict[str, str]:
     return {each.id: each.error for each in imported if each.error}
 
 
@@ -67,8 +69,8 @@ def failed(imported: list[Imported]) -> dict[str, str]:
 
 
 def test_everything_is_imported(server: DashboardsServer, product: Product) -> None:
-    imported = sent(Place(url=server.url))
-    objects = bundle(PHOTOS, product)
+    imported = sent(DashboardsConnection(url=server.url))
+    objects = build_bundle(PHOTOS, product)
     assert failed(imported) == {}
     assert [each.id for each in imported] == [made["id"] for made in objects]
     held = server.held()
@@ -78,25 +80,25 @@ def test_everything_is_imported(server: DashboardsServer, product: Product) -> N
 
 
 def test_a_second_time_nothing_is_added(server: DashboardsServer) -> None:
-    first = sent(Place(url=server.url))
+    first = sent(DashboardsConnection(url=server.url))
     before = json.dumps(sorted(server.held().items(), key=str), sort_keys=True)
-    second = sent(Place(url=server.url))
+    second = sent(DashboardsConnection(url=server.url))
     assert json.dumps(sorted(server.held().items(), key=str), sort_keys=True) == before
     assert {each.overwritten for each in first} == {False}
     assert {each.overwritten for each in second} == {True}
 
 
 def test_two_indices_live_side_by_side(server: DashboardsServer, product: Product) -> None:
-    sent(Place(url=server.url))
-    sent(Place(url=server.url), corpus=Corpus(name="photos-2"))
-    assert len(server.held()) == 2 * len(bundle(PHOTOS, product))
+    sent(DashboardsConnection(url=server.url))
+    sent(DashboardsConnection(url=server.url), corpus=DashboardSpec(name="photos-2"))
+    assert len(server.held()) == 2 * len(build_bundle(PHOTOS, product))
 
 
 def test_the_base_path_belongs_to_the_url(product: Product) -> None:
     with DashboardsServer(product, VERSIONS[product], base_path="/_dashboards") as server:
-        assert failed(sent(Place(url=f"{server.url}/"))) == {}
+        assert failed(sent(DashboardsConnection(url=f"{server.url}/"))) == {}
         with pytest.raises(ClusterError, match=r"HTTP 404") as caught:
-            sent(Place(url=server.url.removesuffix("/_dashboards")))
+            sent(DashboardsConnection(url=server.url.removesuffix("/_dashboards")))
         assert "base path" in caught.value.remedy
 
 
@@ -104,22 +106,22 @@ def test_the_base_path_belongs_to_the_url(product: Product) -> None:
 
 
 def test_the_product_says_which_it_is(server: DashboardsServer, product: Product) -> None:
-    assert found(Place(url=server.url)) == Found(product=product, version=VERSIONS[product])
+    assert found(DashboardsConnection(url=server.url)) == DetectedProduct(product=product, version=VERSIONS[product])
 
 
 def test_without_its_header_the_version_tells(server: DashboardsServer, product: Product) -> None:
     server.says_name = False
-    assert found(Place(url=server.url)).product == product
+    assert found(DashboardsConnection(url=server.url)).product == product
 
 
 def test_another_product_than_asked_for_is_refused(server: DashboardsServer, product: Product) -> None:
     other: Product = "kibana" if product == "opensearch-dashboards" else "opensearch-dashboards"
     with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not"):
-        found(Place(url=server.url), other)
+        found(DashboardsConnection(url=server.url), other)
     part = {"space": "team"} if product == "opensearch-dashboards" else {"tenant": "team"}
     server.spaces = server.workspaces = frozenset({"team"})
     with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not") as caught:
-        found(Place(url=server.url, **part))  # type: ignore[arg-type]
+        found(DashboardsConnection(url=server.url, **part))  # type: ignore[arg-type]
     assert server.held() == {}
     assert caught.value.exit_code == 2
 
@@ -127,20 +129,20 @@ def test_another_product_than_asked_for_is_refused(server: DashboardsServer, pro
 @pytest.mark.parametrize(("product", "version"), [("opensearch-dashboards", "1.3.2"), ("kibana", "7.17.0")])
 def test_too_old_a_product_is_refused(product: Product, version: str) -> None:
     with DashboardsServer(product, version) as server, pytest.raises(UnsupportedTarget, match=version):
-        sent(Place(url=server.url))
+        sent(DashboardsConnection(url=server.url))
 
 
 def test_a_product_that_hides_its_version_is_taken_as_told() -> None:
     status = Reply.json({"status": {"overall": {"level": "available"}}})
     with serve(lambda _: status) as url:
         with pytest.raises(UsageError, match="doesn't report which product"):
-            found(Place(url=url))
-        assert found(Place(url=url), "kibana") == Found(product="kibana", version="")
+            found(DashboardsConnection(url=url))
+        assert found(DashboardsConnection(url=url), "kibana") == DetectedProduct(product="kibana", version="")
 
 
 def test_the_cluster_itself_is_no_dashboard(node_url: str) -> None:
     with pytest.raises(ClusterError, match="not as OpenSearch Dashboards or Kibana"):
-        found(Place(url=node_url))
+        found(DashboardsConnection(url=node_url))
 
 
 # --- spaces, workspaces, tenants ---
@@ -148,13 +150,13 @@ def test_the_cluster_itself_is_no_dashboard(node_url: str) -> None:
 
 def test_a_space_gets_its_own_and_the_link_goes_to_what_was_stored() -> None:
     with DashboardsServer("kibana", "8.15.0", spaces=frozenset({"team"})) as server:
-        sent(Place(url=server.url))
-        place = Place(url=server.url, space="team")
+        sent(DashboardsConnection(url=server.url))
+        place = DashboardsConnection(url=server.url, space="team")
         imported = sent(place)
-        [dashboard] = [each for each in imported if each.id == dashboard_id(PHOTOS)]
+        [dashboard] = [each for each in imported if each.id == get_dashboard_id(PHOTOS)]
         assert dashboard.stored_as != dashboard.id  # that id is taken in the default space
         assert ("dashboard", dashboard.stored_as) in server.held("team")
-        assert place.link(dashboard.stored_as).endswith(f"/s/team/app/dashboards#/view/{dashboard.stored_as}")
+        assert place.build_link(dashboard.stored_as).endswith(f"/s/team/app/dashboards#/view/{dashboard.stored_as}")
         again = sent(place)
         assert [each.stored_as for each in again] == [each.stored_as for each in imported]
         assert len(server.held("team")) == len(server.held()) == len(imported)
@@ -162,7 +164,7 @@ def test_a_space_gets_its_own_and_the_link_goes_to_what_was_stored() -> None:
 
 def test_a_workspace_gets_its_own() -> None:
     with DashboardsServer("opensearch-dashboards", workspaces=frozenset({"w1"})) as server:
-        imported = sent(Place(url=server.url, workspace="w1"))
+        imported = sent(DashboardsConnection(url=server.url, workspace="w1"))
         assert len(server.held("w1")) == len(imported)
         assert server.held() == {}
 
@@ -170,16 +172,16 @@ def test_a_workspace_gets_its_own() -> None:
 def test_a_tenant_is_named_in_the_header() -> None:
     with DashboardsServer("opensearch-dashboards", tenants=frozenset({"team"})) as server:
         for tenant, held in (("team", "team"), ("private", "__user__"), ("global", "global")):
-            sent(Place(url=server.url, tenant=tenant))
+            sent(DashboardsConnection(url=server.url, tenant=tenant))
             assert server.held(held)
         with pytest.raises(AuthenticationFailed, match="No tenant strangers"):
-            sent(Place(url=server.url, tenant="strangers"))
+            sent(DashboardsConnection(url=server.url, tenant="strangers"))
 
 
 @pytest.mark.parametrize("product", ["kibana"])
 def test_a_space_that_is_not_there_is_said(server: DashboardsServer) -> None:
     with pytest.raises(ClusterError, match=r"/s/nowhere has no import \(HTTP 404\)"):
-        sent(Place(url=server.url, space="nowhere"))
+        sent(DashboardsConnection(url=server.url, space="nowhere"))
 
 
 # --- logins ---
@@ -187,29 +189,33 @@ def test_a_space_that_is_not_there_is_said(server: DashboardsServer) -> None:
 
 def test_a_login_is_sent_and_a_wrong_one_refused_without_being_shown(server: DashboardsServer) -> None:
     server.authorization = "Basic bWU6c2VjcmV0LXdvcmQ="
-    good = Security(user="me", password="secret-word")
-    assert failed(sent(Place(url=server.url, security=good))) == {}
-    for security in (Security(), Security(user="me", password="wrong-word"), Security(api_key="wrong-key")):
+    good = SecuritySettings(user="me", password="secret-word")
+    assert failed(sent(DashboardsConnection(url=server.url, security=good))) == {}
+    for security in (
+        SecuritySettings(),
+        SecuritySettings(user="me", password="wrong-word"),
+        SecuritySettings(api_key="wrong-key"),
+    ):
         with pytest.raises(AuthenticationFailed, match="401") as caught:
-            sent(Place(url=server.url, security=security))
+            sent(DashboardsConnection(url=server.url, security=security))
         assert "STAIR_ES_DASHBOARDS_" in caught.value.remedy
         assert "wrong" not in str(caught.value)
 
 
 def test_other_logins_have_their_headers(server: DashboardsServer) -> None:
     for security, header in (
-        (Security(api_key="id:key"), "ApiKey aWQ6a2V5"),
-        (Security(bearer_token="a.b.c"), "Bearer a.b.c"),
+        (SecuritySettings(api_key="id:key"), "ApiKey aWQ6a2V5"),
+        (SecuritySettings(bearer_token="a.b.c"), "Bearer a.b.c"),
     ):
         server.authorization = header
-        assert failed(sent(Place(url=server.url, security=security))) == {}
+        assert failed(sent(DashboardsConnection(url=server.url, security=security))) == {}
 
 
 @pytest.mark.parametrize("page", ["/login?next=%2F", "https://sso.example.org/oauth2/authorize?state=secret-state"])
 def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, page: str) -> None:
     server.authorization, server.login_page = "Basic x", page
     with pytest.raises(AuthenticationFailed, match="redirects to a login page") as caught:
-        sent(Place(url=server.url))
+        sent(DashboardsConnection(url=server.url))
     assert "secret-state" not in str(caught.value)
     assert len(server.requests) == 1
 
@@ -217,21 +223,21 @@ def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, p
 def test_a_redirect_elsewhere_says_where_to(server: DashboardsServer) -> None:
     server.planned = [Reply(status=302, headers={"location": "/base/api/status"})]
     with pytest.raises(ClusterError, match=r"redirects elsewhere \(HTTP 302\), to /base/api/status") as caught:
-        sent(Place(url=server.url))
+        sent(DashboardsConnection(url=server.url))
     assert "base path" in caught.value.remedy
 
 
 def test_a_page_instead_of_an_answer_is_recognised(server: DashboardsServer) -> None:
     server.planned = [Reply(kind="text/html", body=b"<html><title>Please log in</title></html>")]
     with pytest.raises(ClusterError, match=r"a page \(text/html\), not with JSON") as caught:
-        sent(Place(url=server.url))
+        sent(DashboardsConnection(url=server.url))
     assert "Please log in" in caught.value.message
 
 
 def test_an_answer_that_repeats_the_secret_is_shown_without_it(server: DashboardsServer) -> None:
     server.planned = [Reply.json({"message": "no rights for secret-word"}, status=403)]
     with pytest.raises(AuthenticationFailed, match="no rights for") as caught:
-        sent(Place(url=server.url, security=Security(user="me", password="secret-word")))
+        sent(DashboardsConnection(url=server.url, security=SecuritySettings(user="me", password="secret-word")))
     assert "secret-word" not in str(caught.value)
 
 
@@ -240,15 +246,15 @@ def test_an_answer_that_repeats_the_secret_is_shown_without_it(server: Dashboard
 
 def test_refused_objects_are_named_one_by_one(server: DashboardsServer) -> None:
     server.refuse = lambda made: "the index is read-only" if made["id"].endswith("-bars") else None
-    imported = sent(Place(url=server.url))
-    assert failed(imported) == {PHOTOS.id("bars"): "the index is read-only"}
+    imported = sent(DashboardsConnection(url=server.url))
+    assert failed(imported) == {PHOTOS.build_id("bars"): "the index is read-only"}
     assert len(server.held()) == len(imported) - 1
 
 
 def test_a_file_that_is_too_large_is_refused_with_the_setting_to_raise(server: DashboardsServer) -> None:
     server.max_bytes = 1000
     with pytest.raises(ClusterError, match=r"rejects a file of this size \(HTTP 413\)") as caught:
-        sent(Place(url=server.url))
+        sent(DashboardsConnection(url=server.url))
     assert "savedObjects.maxImportPayloadBytes" in caught.value.remedy
 
 
@@ -260,14 +266,14 @@ def test_what_an_object_lacks_and_what_holds_its_id_are_named(server: Dashboards
         ({"type": "unsupported_type"}, "doesn't know objects of this type"),
         ({"type": "unknown", "message": "strict_dynamic_mapping_exception"}, "strict_dynamic_mapping_exception"),
     ]
-    first = bundle(PHOTOS, product)[0]
+    first = build_bundle(PHOTOS, product)[0]
     for error, said in answers:
         told = {"id": first["id"], "type": first["type"], "error": error}
         status = Reply.json({"version": {"number": server.version}})
         server.planned = [status, Reply.json({"success": False, "successCount": 0, "errors": [told]})]
-        errors = failed(sent(Place(url=server.url), product))
+        errors = failed(sent(DashboardsConnection(url=server.url), product))
         assert said in errors[first["id"]]
-        assert errors[dashboard_id(PHOTOS)] == "not imported, since others failed"
+        assert errors[get_dashboard_id(PHOTOS)] == "not imported, since others failed"
 
 
 def test_a_version_that_is_too_new_is_said(server: DashboardsServer) -> None:
@@ -277,7 +283,7 @@ def test_a_version_that_is_too_new_is_said(server: DashboardsServer) -> None:
     )
     server.planned = [status, Reply.json({"statusCode": 422, "message": message}, status=422)]
     with pytest.raises(ClusterError, match="more recent version") as caught:
-        sent(Place(url=server.url))
+        sent(DashboardsConnection(url=server.url))
     assert "docs/dashboards.md" in caught.value.remedy
 
 
@@ -290,7 +296,7 @@ def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
     makes_no_sense = Reply(status=429, headers={"retry-after": "\u00b2"})
     server.planned = [not_ready, busy, makes_no_sense]
     pauses: Pauses = []
-    assert failed(sent(Place(url=server.url), pauses=pauses)) == {}
+    assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
     assert pauses == [1.0, 7.0, 4.0]
 
 
@@ -298,7 +304,7 @@ def test_one_that_stays_away_is_an_error_in_the_end(server: DashboardsServer) ->
     server.planned = [Reply(status=503, kind="text/plain", body=b"server is not ready yet")] * 9
     pauses: Pauses = []
     with pytest.raises(ClusterError, match=r"busy or not ready \(HTTP 503\): server is not ready yet"):
-        sent(Place(url=server.url), pauses=pauses)
+        sent(DashboardsConnection(url=server.url), pauses=pauses)
     assert pauses == [1.0, 2.0, 4.0, 8.0]
 
 
@@ -306,13 +312,13 @@ def test_a_lost_answer_is_asked_for_again(server: DashboardsServer) -> None:
     pauses: Pauses = []
     status = Reply.json({"version": {"number": server.version}})
     server.planned = [status, None]  # the import's answer never comes
-    assert failed(sent(Place(url=server.url), pauses=pauses)) == {}
+    assert failed(sent(DashboardsConnection(url=server.url), pauses=pauses)) == {}
     assert pauses == [1.0]
 
 
 def test_nobody_there(server: DashboardsServer) -> None:
     with pytest.raises(ClusterUnreachable, match="neither OpenSearch Dashboards nor Kibana answers") as caught:
-        sent(Place(url="http://127.0.0.1:9", timeout_s=2))
+        sent(DashboardsConnection(url="http://127.0.0.1:9", timeout_s=2))
     assert "5601" in caught.value.remedy
 
 
@@ -336,12 +342,12 @@ def test_tls_is_verified(server: DashboardsServer, authority: trustme.CA, tmp_pa
     authority.cert_pem.write_to_path(ca_file)
     proxy = GateProxy(server.url, tls=_tls(authority))
     try:
-        assert failed(sent(Place(url=proxy.url, security=Security(ca_file=str(ca_file))))) == {}
+        assert failed(sent(DashboardsConnection(url=proxy.url, security=SecuritySettings(ca_file=str(ca_file))))) == {}
         with pytest.raises(ClusterUnreachable, match="no TLS connection") as caught:
-            sent(Place(url=proxy.url))
+            sent(DashboardsConnection(url=proxy.url))
         assert "--dashboards-ca-file / STAIR_ES_DASHBOARDS_CA_FILE" in caught.value.remedy
         with pytest.raises(ClusterUnreachable, match="no certificate of the server matches"):
-            sent(Place(url=proxy.url, security=Security(ca_fingerprint="0" * 64)))
+            sent(DashboardsConnection(url=proxy.url, security=SecuritySettings(ca_fingerprint="0" * 64)))
     finally:
         proxy.kill()
 
@@ -364,7 +370,7 @@ def raw(
 
 
 def test_the_server_refuses_what_the_products_refuse(server: DashboardsServer, product: Product) -> None:
-    good = ndjson(bundle(PHOTOS, product))
+    good = to_ndjson(build_bundle(PHOTOS, product))
     other = {"opensearch-dashboards": "kbn-xsrf", "kibana": "osd-xsrf"}[product]
     assert raw(server, good, headers={other: "true"})[0] == 400
     assert "Invalid file extension" in raw(server, good, name="a.json")[1]["message"]
@@ -373,8 +379,8 @@ def test_the_server_refuses_what_the_products_refuse(server: DashboardsServer, p
     assert "Non-unique" in raw(server, good + good)[1]["message"]
     assert server.held() == {}
 
-    alone = [made for made in bundle(PHOTOS, product) if made["type"] != "index-pattern"]
-    status, answer = raw(server, ndjson(alone))
+    alone = [made for made in build_bundle(PHOTOS, product) if made["type"] != "index-pattern"]
+    status, answer = raw(server, to_ndjson(alone))
     assert (status, answer["success"], answer["successCount"]) == (200, False, 0)
     assert {each["error"]["type"] for each in answer["errors"]} == {"missing_references"}
 
@@ -386,25 +392,27 @@ def test_the_server_refuses_what_the_products_refuse(server: DashboardsServer, p
 
 def change(objects: list[dict[str, Any]], by: Callable[[dict[str, Any]], None]) -> str:
     by(objects[-1])
-    return ndjson(objects)
+    return to_ndjson(objects)
 
 
 def test_the_server_knows_versions_types_and_attributes(server: DashboardsServer, product: Product) -> None:
-    newer = change(bundle(PHOTOS, product), lambda made: made.update(migrationVersion={"dashboard": "9.9.9"}))
+    newer = change(build_bundle(PHOTOS, product), lambda made: made.update(migrationVersion={"dashboard": "9.9.9"}))
     status, answer = raw(server, newer)
     assert status == 422
     assert "more recent version" in answer["message"]
-    lens = raw(server, change(bundle(PHOTOS, product), lambda made: made.update(type="canvas")))[1]
+    lens = raw(server, change(build_bundle(PHOTOS, product), lambda made: made.update(type="canvas")))[1]
     assert lens["errors"][0]["error"]["type"] == "unsupported_type"
     strange = raw(
-        server, change(bundle(PHOTOS, product), lambda made: made["attributes"].update(sections=[])), query="?overwrite=true"
+        server,
+        change(build_bundle(PHOTOS, product), lambda made: made["attributes"].update(sections=[])),
+        query="?overwrite=true",
     )[1]
     assert "sections" in strange["errors"][0]["error"]["message"]
 
 
 def test_each_products_dashboard_is_refused_by_the_other() -> None:
     with DashboardsServer("opensearch-dashboards") as server:
-        answer = raw(server, ndjson(bundle(PHOTOS, "kibana")))[1]
+        answer = raw(server, to_ndjson(build_bundle(PHOTOS, "kibana")))[1]
         assert "controlGroupInput" in answer["errors"][0]["error"]["message"]
 
 
@@ -424,7 +432,7 @@ def told(result: Result) -> StairError:
 def test_the_command_prints_the_link(server: DashboardsServer) -> None:
     done = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url)
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"{server.url}/app/dashboards#/view/{dashboard_id(PHOTOS)}\n"
+    assert done.stdout == f"{server.url}/app/dashboards#/view/{get_dashboard_id(PHOTOS)}\n"
     assert "objects imported" in done.stderr
 
 
@@ -438,7 +446,7 @@ def test_the_command_tells_programs_object_by_object(server: DashboardsServer, p
     assert [each["error"] for each in answer["objects"] if "error" in each] == ["no"]
     plain = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url)
     assert plain.exit_code == 3
-    assert f"({PHOTOS.id('bars')}): no" in plain.stderr
+    assert f"({PHOTOS.build_id('bars')}): no" in plain.stderr
 
 
 def test_the_command_fails_as_a_whole_when_nothing_came_through(server: DashboardsServer) -> None:
@@ -463,7 +471,7 @@ def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
     file = tmp_path / "photos.ndjson"
     done = command("export", "--index", "photos", "--words-index", "--product", "kibana", "-o", str(file))
     assert done.exit_code == 0, done.output
-    assert file.read_text() == ndjson(bundle(PHOTOS, "kibana"))
+    assert file.read_text() == to_ndjson(build_bundle(PHOTOS, "kibana"))
     out = command("export", "--index", "photos", "--words-index", "--product", "kibana", "-o", "-")
     assert out.stdout == file.read_text()
     with DashboardsServer("kibana", "8.15.0") as server:

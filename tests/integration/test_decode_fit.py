@@ -15,7 +15,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from stair_es.errors import DecodeError
 from stair_es.model import catalogue
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec, Pixels
 
 SIZES = [(64, 64), (100, 37), (37, 100), (225, 224), (31, 30), (16, 16), (301, 17)]
@@ -46,14 +46,14 @@ def of_torchvision(data: bytes, spec: ImageSpec) -> Pixels:
 @pytest.mark.parametrize("form", [*SPECS])
 def test_squares_are_those_of_torchvision(form: str, size: tuple[int, int]) -> None:
     data, spec = png(size), SPECS[form]
-    found = decode(data, spec, DecodeLimits(), thumbnail_px=8)
+    found = decode_image(data, spec, DecodeLimits(), thumbnail_px=8)
     assert (found.pixels_HWC == of_torchvision(data, spec)).all()
     assert found.box == (0, 0, 16, 16)
 
 
 def test_what_is_too_long_is_refused() -> None:
     with pytest.raises(DecodeError, match="too long"):
-        decode(png((2000, 3)), SPECS["crop"], DecodeLimits())
+        decode_image(png((2000, 3)), SPECS["crop"], DecodeLimits())
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_what_is_too_long_is_refused() -> None:
 )
 def test_checkpoints_say_how(tmp_path: Path, make: Callable[[Path], Path], spec: ImageSpec) -> None:
     folder = make(tmp_path / "model")
-    assert catalogue.resolve(str(folder)).image_spec == spec
+    assert catalogue.get_model_card(str(folder)).image_spec == spec
     said = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": said}))
-    assert catalogue.resolve(str(folder)).image_spec == spec
+    assert catalogue.get_model_card(str(folder)).image_spec == spec

@@ -11,56 +11,56 @@ import pytest
 from gate_proxy import GateProxy, Said
 
 from stair_es import resources
-from stair_es.cluster.connect import Connection, Security, translated
-from stair_es.cluster.index import Identity, OpenIndex, open_index, relaxed
-from stair_es.doctor.finding import Finding
-from stair_es.doctor.look import rights
-from stair_es.doctor.run import Patient, cluster_here
+from stair_es.cluster.connect import Connection, SecuritySettings, translate_errors
+from stair_es.cluster.index import IndexSpec, WriteTarget, open_index, relax_index_settings
+from stair_es.doctor.finding import CheckResult
+from stair_es.doctor.look import fetch_privileges
+from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-Examine = Callable[..., list[Finding]]
+Examine = Callable[..., list[CheckResult]]
 
 
 @pytest.fixture
 def examine(node_url: str, index_name: str) -> Examine:
     """The findings about cluster and index that aren't ok."""
 
-    def look(connection: Connection | None = None, index: str = index_name, model: str = "stair-mini") -> list[Finding]:
-        patient = Patient(connect=lambda: connection or Connection(url=node_url), index=index, model=model)
-        return [each for each in cluster_here(patient) if each.state != "ok"]
+    def look(connection: Connection | None = None, index: str = index_name, model: str = "stair-mini") -> list[CheckResult]:
+        patient = CheckContext(connect=lambda: connection or Connection(url=node_url), index=index, model=model)
+        return [each for each in check_cluster(patient) if each.state != "ok"]
 
     return look
 
 
 @pytest.fixture
-def opened(client: OpenSearch, node_url: str, index_name: str) -> OpenIndex:
+def opened(client: OpenSearch, node_url: str, index_name: str) -> WriteTarget:
     """An index of ours."""
     return _open(client, node_url, index_name)
 
 
-def _open(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-2", **settings: Any) -> OpenIndex:  # noqa: ANN401
-    body = resources.load("mappings", "image")
+def _open(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-2", **settings: Any) -> WriteTarget:  # noqa: ANN401
+    body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"] |= settings
-    identity = Identity(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
+    identity = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
     return open_index(client, Connection(url=url), alias, body, identity, lambda _: None)
 
 
-def _only(found: list[Finding], check: str) -> Finding:
+def _only(found: list[CheckResult], check: str) -> CheckResult:
     [finding] = [each for each in found if each.check == check]
     return finding
 
 
-def _run(finding: Finding) -> None:
+def _run(finding: CheckResult) -> None:
     """The command of a remedy."""
     command = finding.remedy[finding.remedy.index("curl ") :].partition(" (OpenSearch)")[0]
     done = subprocess.run([*shlex.split(command), "--fail-with-body", "-sS"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_healthy_index_has_no_finding(examine: Examine, opened: OpenIndex) -> None:
+def test_a_healthy_index_has_no_finding(examine: Examine, opened: WriteTarget) -> None:
     assert [each for each in examine() if each.check != "health"] == []
 
 
@@ -73,9 +73,9 @@ def test_no_index_and_no_cluster_are_said(examine: Examine) -> None:
 
 
 def test_a_load_that_was_killed_is_found_and_restored(
-    examine: Examine, client: OpenSearch, node_url: str, opened: OpenIndex
+    examine: Examine, client: OpenSearch, node_url: str, opened: WriteTarget
 ) -> None:
-    load = relaxed(client, Connection(url=node_url), opened, replicas=False, say=lambda _: None)
+    load = relax_index_settings(client, Connection(url=node_url), opened, replicas=False, say=lambda _: None)
     load.__enter__()  # and never left: as after kill -9
     finding = _only(examine(), "index")
     assert "refresh_interval -1" in finding.message
@@ -84,7 +84,7 @@ def test_a_load_that_was_killed_is_found_and_restored(
     assert [each for each in examine() if each.check == "index"] == []
 
 
-def test_refresh_switched_off_by_hand_is_found(examine: Examine, client: OpenSearch, opened: OpenIndex) -> None:
+def test_refresh_switched_off_by_hand_is_found(examine: Examine, client: OpenSearch, opened: WriteTarget) -> None:
     client.indices.put_settings(index=opened.name, body={"index.refresh_interval": "-1"})
     finding = _only(examine(), "index")
     assert "new documents are not searchable" in finding.message
@@ -93,7 +93,7 @@ def test_refresh_switched_off_by_hand_is_found(examine: Examine, client: OpenSea
 
 
 @pytest.mark.parametrize("block", ["read_only_allow_delete", "write", "read"])
-def test_a_block_is_found_and_lifted(examine: Examine, client: OpenSearch, opened: OpenIndex, block: str) -> None:
+def test_a_block_is_found_and_lifted(examine: Examine, client: OpenSearch, opened: WriteTarget, block: str) -> None:
     client.indices.put_settings(index=opened.name, body={f"index.blocks.{block}": True})
     finding = _only(examine(), "index")
     assert (finding.state, block in finding.message) == ("fail", True)
@@ -101,14 +101,14 @@ def test_a_block_is_found_and_lifted(examine: Examine, client: OpenSearch, opene
     assert [each for each in examine() if each.check == "index"] == []
 
 
-def test_a_request_that_a_block_stops_names_the_doctor(client: OpenSearch, node_url: str, opened: OpenIndex) -> None:
+def test_a_request_that_a_block_stops_names_the_doctor(client: OpenSearch, node_url: str, opened: WriteTarget) -> None:
     client.indices.put_settings(index=opened.name, body={"index.blocks.read": True})
-    with pytest.raises(ClusterError, match="blocked by") as stopped, translated(Connection(url=node_url)):
+    with pytest.raises(ClusterError, match="blocked by") as stopped, translate_errors(Connection(url=node_url)):
         client.search(index=opened.name)
     assert "stair-es doctor" in stopped.value.remedy
 
 
-def test_a_closed_index_is_found_and_opened(examine: Examine, client: OpenSearch, opened: OpenIndex) -> None:
+def test_a_closed_index_is_found_and_opened(examine: Examine, client: OpenSearch, opened: WriteTarget) -> None:
     client.indices.close(index=opened.name)
     finding = _only(examine(), "index")
     assert (finding.state, "closed" in finding.message) == ("fail", True)
@@ -142,10 +142,10 @@ def test_an_index_of_someone_else_and_one_of_another_model_fail(
 
 
 def test_an_unfinished_build_is_named_with_what_deletes_it(
-    examine: Examine, client: OpenSearch, node_url: str, opened: OpenIndex, index_name: str
+    examine: Examine, client: OpenSearch, node_url: str, opened: WriteTarget, index_name: str
 ) -> None:
     build = _open(client, node_url, index_name, model_id="other-1")
-    assert build.live == opened.name
+    assert build.replaces == opened.name
     finding = _only(examine(), "builds")
     assert build.name in finding.message
     _run(finding)
@@ -154,7 +154,7 @@ def test_an_unfinished_build_is_named_with_what_deletes_it(
 
 
 def test_retired_indices_beyond_those_kept_are_named(
-    examine: Examine, client: OpenSearch, opened: OpenIndex, index_name: str
+    examine: Examine, client: OpenSearch, opened: WriteTarget, index_name: str
 ) -> None:
     for number in (1, 2, 3):
         body = {"mappings": client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]}
@@ -196,7 +196,7 @@ def few_clauses(client: OpenSearch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("few_clauses")
-def test_a_low_limit_of_clauses_is_found_and_raised(examine: Examine, opened: OpenIndex) -> None:
+def test_a_low_limit_of_clauses_is_found_and_raised(examine: Examine, opened: WriteTarget) -> None:
     finding = _only(examine(), "limits")
     assert "100 clauses" in finding.message
     _run(finding)
@@ -204,7 +204,7 @@ def test_a_low_limit_of_clauses_is_found_and_raised(examine: Examine, opened: Op
 
 
 def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
-    examine: Examine, node_url: str, opened: OpenIndex, index_name: str
+    examine: Examine, node_url: str, opened: WriteTarget, index_name: str
 ) -> None:
     with (
         GateProxy(node_url, gate=lambda _: Said(status=401)) as proxy,
@@ -213,16 +213,16 @@ def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
         examine(Connection(url=proxy.url))
     forbidden = ("/_cluster", "/_nodes", "/_security")
     with GateProxy(node_url, gate=lambda asked: Said(status=403) if asked.target.startswith(forbidden) else None) as proxy:
-        connection = Connection(url=proxy.url, security=Security(user="anna", password="hunter2"))
+        connection = Connection(url=proxy.url, security=SecuritySettings(user="anna", password="hunter2"))
         [finding] = examine(connection)
         assert (finding.check, finding.state) == ("checks", "warn")
         assert "cluster:monitor/health, cluster:monitor/state, cluster:monitor/nodes/stats" in finding.message
         client = connection.client()
-        assert rights(client, connection, index_name) is None
+        assert fetch_privileges(client, connection, index_name) is None
         client.close()
 
 
-def test_nothing_is_changed(examine: Examine, node_url: str, opened: OpenIndex) -> None:
+def test_nothing_is_changed(examine: Examine, node_url: str, opened: WriteTarget) -> None:
     with GateProxy(node_url) as proxy:
         examine(Connection(url=proxy.url))
         assert {asked.method for asked in proxy.seen} == {"GET"}

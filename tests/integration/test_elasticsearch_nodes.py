@@ -12,7 +12,7 @@ from opensearchpy import OpenSearch
 from search_nodes import elasticsearch7, opensearch_cluster
 
 from stair_es.cluster.connect import Connection
-from stair_es.extras import need
+from stair_es.extras import import_optional
 
 _TOOLS = Path(__file__).parents[2] / "tools"
 _PARENT = """
@@ -44,7 +44,7 @@ def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
         [sys.executable, "-c", _PARENT, str(_TOOLS), str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert parent.stdout is not None
-    node = need("psutil", "node").Process(int(parent.stdout.readline()))
+    node = import_optional("psutil", "node").Process(int(parent.stdout.readline()))
     time.sleep(0.5)
     parent.kill()
     parent.communicate()

@@ -16,23 +16,23 @@ from PIL import Image
 from rank_eval import AT, ask_rank_eval, own_values
 
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.connect import Connection, get_cluster_info
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import Identity
-from stair_es.cluster.mapping import index_body
-from stair_es.eval.captions import Captioned, CaptionSet
-from stair_es.eval.choose import bm25, chosen
-from stair_es.eval.contenders import contender
-from stair_es.eval.encode import encode_set
-from stair_es.eval.methods import Engine, Method
-from stair_es.eval.report import Evaluation, Row, markdown
-from stair_es.eval.run import EvalOptions, evaluate
-from stair_es.eval.trial import analyzer, trial
+from stair_es.cluster.identity import IndexSpec
+from stair_es.cluster.mapping import build_index_body
+from stair_es.eval.captions import CaptionDataset, CaptionedImage
+from stair_es.eval.choose import build_bm25_methods, select_methods
+from stair_es.eval.contenders import build_evaluated_model
+from stair_es.eval.encode import encode_dataset
+from stair_es.eval.methods import EngineConfig, RetrievalMethod
+from stair_es.eval.report import MethodRow, RetrievalReport, render_retrieval_report
+from stair_es.eval.run import EvalOptions, evaluate_retrieval
+from stair_es.eval.trial import create_temporary_index, detect_analyzer
 from stair_es.model.encoder import ModelSpec
-from stair_es.search.question import Question
+from stair_es.search.question import SearchQuery
 from stair_es.search.searcher import Searcher
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.paths import uri_of
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.paths import to_file_uri
 from stair_es.types import Floats, ImageSpec, Pixels
 
 IMAGES, WORDS, DIMENSIONS = 40, 150, 16
@@ -60,7 +60,7 @@ class Drawn:
         return np.stack([row / np.linalg.norm(row) for row in noisy])
 
 
-MODELS = [contender(Drawn(), ModelSpec(name="drawn"))]
+MODELS = [build_evaluated_model(Drawn(), ModelSpec(name="drawn"))]
 
 
 def _words(rng: np.random.Generator, count: int) -> SparseVector:
@@ -88,7 +88,7 @@ def _noise(text: str) -> np.random.Generator:
 
 
 @pytest.fixture(scope="module")
-def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionSet:
+def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
     """Two captions an image; one image has a third that no encoder understands, one file is no image."""
     folder = tmp_path_factory.mktemp("set")
     images = []
@@ -97,19 +97,23 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionSet:
         Image.new("RGB", (8, 8), (number, number, number)).save(path)
         noun, colour = NOUNS[number % 10], COLOURS[number // 10]
         texts = (f"a {colour} {noun} number {number}", f"the {noun} that is {colour}, {number}")
-        images.append(Captioned(name=path.name, place=FileAt(uri_of(path)), captions=(*texts, "???") if number == 3 else texts))
+        images.append(
+            CaptionedImage(
+                name=path.name, locator=FileLocator(to_file_uri(path)), captions=(*texts, "???") if number == 3 else texts
+            )
+        )
     broken = folder / "broken.png"
     broken.write_bytes(b"no image")
-    images.append(Captioned(name=broken.name, place=FileAt(uri_of(broken)), captions=("nothing",)))
-    return CaptionSet(name="drawn", form="drawn", images=tuple(images))
+    images.append(CaptionedImage(name=broken.name, locator=FileLocator(to_file_uri(broken)), captions=("nothing",)))
+    return CaptionDataset(name="drawn", form="drawn", images=tuple(images))
 
 
-def run(url: str, captions: CaptionSet, options: EvalOptions | None = None) -> Evaluation:
+def run(url: str, captions: CaptionDataset, options: EvalOptions | None = None) -> RetrievalReport:
     options = options or EvalOptions()
-    return evaluate(captions, MODELS, Connection(url=url), options, say=print, progress=lambda *_: None)
+    return evaluate_retrieval(captions, MODELS, Connection(url=url), options, say=print, progress=lambda *_: None)
 
 
-def of(found: Evaluation, method: str, direction: str) -> Row:
+def of(found: RetrievalReport, method: str, direction: str) -> MethodRow:
     [row] = [row for row in found.rows if (row.method, row.direction) == (method, direction)]
     return row
 
@@ -122,7 +126,7 @@ def left_behind(url: str) -> list[str]:
         client.close()
 
 
-def check_words(found: Evaluation) -> None:
+def check_words(found: RetrievalReport) -> None:
     """The engine's rankings of words are the exact ones, but for what 9 bits can swap."""
     for direction in ("text -> image", "image -> text"):
         row = of(found, "STAIR", direction)
@@ -142,7 +146,7 @@ def check_words(found: Evaluation) -> None:
     assert row.tokens == pytest.approx((40.0, sum(read) / len(read)))
 
 
-def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str, captions: CaptionSet) -> None:
+def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str, captions: CaptionDataset) -> None:
     found = run(rank_features_url, captions)
     assert (found.images, found.texts) == (IMAGES, 2 * IMAGES + 1)
     assert [problem.partition(":")[0] for problem in found.problems] == ["broken.png"]
@@ -160,7 +164,7 @@ def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str
     assert left_behind(rank_features_url) == []
 
 
-def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: str, captions: CaptionSet) -> None:
+def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: str, captions: CaptionDataset) -> None:
     connection = Connection(url=rank_features_url)
     with closing(connection.client()) as client:
         methods = methods_on(client, connection, captions)
@@ -169,41 +173,41 @@ def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: 
             check_rank_eval(client, connection, method)
 
 
-def methods_on(client: OpenSearch, connection: Connection, captions: CaptionSet) -> list[Method]:
+def methods_on(client: OpenSearch, connection: Connection, captions: CaptionDataset) -> list[RetrievalMethod]:
     """Return what can be asked there without kNN, which the nodes with the module rank-eval don't have."""
-    target = probe(client, connection)
-    engine = Engine(
+    target = get_cluster_info(client, connection)
+    engine = EngineConfig(
         distribution=target.distribution,
-        shape="rank_features",
+        query_type="rank_features",
         max_clauses=target.max_clauses,
         depth=AT,
-        analyzer=analyzer(client, connection),
-        word_body=index_body(target, DocumentSettings(thumbnail_px=0)),
+        analyzer=detect_analyzer(client, connection),
+        token_body=build_index_body(target, DocumentSettings(thumbnail_px=0)),
     )
-    encoded = encode_set(captions, MODELS[0], lambda *_: None)
-    found = [*chosen(encoded, MODELS[0], engine, lambda _: "no kNN"), *bm25(encoded, engine)]
-    return [method for method in found if isinstance(method, Method) and method.corpus is not None]
+    encoded = encode_dataset(captions, MODELS[0], lambda *_: None)
+    found = [*select_methods(encoded, MODELS[0], engine, lambda _: "no kNN"), *build_bm25_methods(encoded, engine)]
+    return [method for method in found if isinstance(method, RetrievalMethod) and method.corpus is not None]
 
 
-def check_rank_eval(client: OpenSearch, connection: Connection, method: Method) -> None:
+def check_rank_eval(client: OpenSearch, connection: Connection, method: RetrievalMethod) -> None:
     """Check that `_rank_eval` of the cluster has our metrics."""
     assert method.corpus is not None
-    identity = Identity(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
+    identity = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
-    with trial(client, connection, method.corpus, run=run, identity=identity, keep=False, say=print) as there:
-        asked = [method.asked(query).clause for query in range(len(method.task.queries))]
+    with create_temporary_index(client, connection, method.corpus, run=run, identity=identity, keep=False, say=print) as there:
+        asked = [method.build_query(query).clause for query in range(len(method.task.queries))]
         clauses = {query: clause for query, clause in enumerate(asked) if clause is not None}
         assert len(clauses) >= len(asked) - 1
-        hits = list(there.search(asked, AT))
-        theirs = ask_rank_eval(there, clauses, method.task.right)
-        own = {query: own_values(hits[query], method.task.right[query]) for query in clauses}
+        hits = list(there.search_queries(asked, AT))
+        theirs = ask_rank_eval(there, clauses, method.task.relevant)
+        own = {query: own_values(hits[query], method.task.relevant[query]) for query in clauses}
     assert theirs == {query: pytest.approx(values, abs=1e-6) for query, values in own.items()}, method.name
     for metric in ("recall@10", "MRR@10", "nDCG@10"):
         mean = fmean(values[metric] for values in theirs.values())
         assert 0.05 < mean <= 1.0 or method.name == "bag of words"
 
 
-def check_dense(found: Evaluation) -> None:
+def check_dense(found: RetrievalReport) -> None:
     for direction in ("text -> image", "image -> text"):
         row = of(found, "dense kNN", direction)
         assert row.exact is not None
@@ -214,7 +218,7 @@ def check_dense(found: Evaluation) -> None:
         assert 0.5 < row.exact.hit[10] <= 1.0
 
 
-def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: str, captions: CaptionSet) -> None:
+def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: str, captions: CaptionDataset) -> None:
     found = run(elasticsearch9_url, captions, EvalOptions(vector="sparse_vector"))
     assert found.shape == "sparse_vector"
     check_words(found)
@@ -222,43 +226,43 @@ def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: st
     assert left_behind(elasticsearch9_url) == []
 
 
-def test_dense_vectors_with_the_knn_plugin(plugin_url: str, captions: CaptionSet) -> None:
+def test_dense_vectors_with_the_knn_plugin(plugin_url: str, captions: CaptionDataset) -> None:
     found = run(plugin_url, captions)
     check_words(found)
     check_dense(found)
     assert left_behind(plugin_url) == []
 
 
-def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, captions: CaptionSet) -> None:
-    found = run(node_url, captions, EvalOptions(keep=True))
+def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
+    found = run(node_url, captions, EvalOptions(keep_index=True))
     try:
         assert len(found.kept) == 4
         [texts] = [name for name in found.kept if "-texts-" in name]
         vector = Drawn().encode_images(np.full((1, 8, 8, 3), 5, np.uint8))[0]
         with Searcher(Connection(url=node_url), texts, Drawn.model_id) as searcher:
-            hits = searcher.search(Question(vector=vector), k=2).hits
+            hits = searcher.search(SearchQuery(vector=vector), k=2).hits
         assert {hit.source["caption"] for hit in hits} <= {text for image in captions.images for text in image.captions}
         assert any(" 5" in hit.source["caption"] for hit in hits)
     finally:
         client.indices.delete(index=",".join(found.kept))
 
 
-def test_several_models_share_a_run(node_url: str, captions: CaptionSet) -> None:
+def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> None:
     class Other(Drawn):
         model_id = "other@1"
 
-    models = [*MODELS, contender(Other(), ModelSpec(name="other"))]
-    found = evaluate(captions, models, Connection(url=node_url), EvalOptions(), say=print, progress=lambda *_: None)
+    models = [*MODELS, build_evaluated_model(Other(), ModelSpec(name="other"))]
+    found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), say=print, progress=lambda *_: None)
     assert (found.model, found.against) == ("drawn@1", ("other@1",))
     by_model = {row.model: row for row in found.rows if (row.method, row.direction) == ("STAIR", "text -> image")}
     assert by_model["drawn@1"].engine == by_model["other@1"].engine
     assert by_model["drawn@1"].engine is not None
     assert [row.model for row in found.rows if row.method == "BM25 on captions"] == ["", ""]
-    assert "dense kNN of other@1, engine n/a" in markdown(found)
+    assert "dense kNN of other@1, engine n/a" in render_retrieval_report(found)
     assert left_behind(node_url) == []
 
 
-def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionSet) -> None:
+def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionDataset) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if what == "queries" and done == 7:
             seen.extend(left_behind(node_url))
@@ -266,12 +270,12 @@ def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionSe
 
     seen: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate(captions, MODELS, Connection(url=node_url), EvalOptions(), say=print, progress=stop)
+        evaluate_retrieval(captions, MODELS, Connection(url=node_url), EvalOptions(), say=print, progress=stop)
     assert len(seen) == 1
     assert left_behind(node_url) == []
 
 
-def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str, captions: CaptionSet) -> None:
+def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str, captions: CaptionDataset) -> None:
     first, *others = captions.images
     essay = " ".join(f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcdef")  # 1,200 different words
     longer = replace(first, captions=(*first.captions, essay))
@@ -281,11 +285,11 @@ def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str
     assert "1024" in bm25.engine_reason
     assert of(found, "STAIR", "text -> image").engine is not None
     assert of(found, "bag of words", "image -> text").engine is not None
-    assert "BM25 on captions, engine n/a: the cluster rejected a query" in markdown(found)
+    assert "BM25 on captions, engine n/a: the cluster rejected a query" in render_retrieval_report(found)
     assert left_behind(node_url) == []
 
 
-def test_what_is_cut_is_not_called_a_difference(node_url: str, client: OpenSearch, captions: CaptionSet) -> None:
+def test_what_is_cut_is_not_called_a_difference(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
     client.cluster.put_settings(body={"transient": {"indices.query.bool.max_clause_count": 30}})
     try:
         found = run(node_url, captions)

@@ -10,40 +10,40 @@ import pytest
 import tiny_checkpoints
 import tiny_dense
 
-from stair_es.eval.captions import CaptionSet, read_captions
-from stair_es.eval.class_folders import LabelledSet, read_folder
-from stair_es.eval.contenders import Contender, load
-from stair_es.eval.interpret import interpret, of_captions
-from stair_es.eval.probe import probe
-from stair_es.eval.run import EvalOptions, evaluate
-from stair_es.eval.sparsity import of_captions as items_of
-from stair_es.eval.sparsity import sparsity
-from stair_es.eval.zero_shot import zero_shot
+from stair_es.eval.captions import CaptionDataset, read_captions
+from stair_es.eval.class_folders import LabeledDataset, read_image_folder
+from stair_es.eval.contenders import EvaluatedModel, load_models
+from stair_es.eval.interpret import build_caption_task, evaluate_interpretability
+from stair_es.eval.probe import evaluate_linear_probe
+from stair_es.eval.run import EvalOptions, evaluate_retrieval
+from stair_es.eval.sparsity import build_sparsity_dataset as items_of
+from stair_es.eval.sparsity import evaluate_sparsity
+from stair_es.eval.zero_shot import evaluate_zero_shot
 from stair_es.model.encoder import ModelSpec
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[Contender]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[EvaluatedModel]:
     root = tmp_path_factory.mktemp("models")
     folders = [vdr(root / "vdr"), tiny_dense.clip(root / "clip"), tiny_dense.siglip(root / "siglip")]
-    return load([ModelSpec(name="stair-mini", text_tower="table"), *(ModelSpec(name=str(folder)) for folder in folders)])
+    return load_models([ModelSpec(name="stair-mini", text_tower="table"), *(ModelSpec(name=str(folder)) for folder in folders)])
 
 
 @pytest.fixture(scope="module")
-def captions() -> CaptionSet:
+def captions() -> CaptionDataset:
     return read_captions(PHOTOS / "captions.jsonl", limit=4)
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabelledSet:
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabeledDataset:
     root = tmp_path_factory.mktemp("classes")
     for name, photos in {"dog": ["two-spaniels"], "cat": ["tabby-cat", "kitten-with-yarn"]}.items():
         (root / name).mkdir()
         for photo in photos:
             shutil.copy(PHOTOS / f"{photo}.jpg", root / name)
-    return read_folder(root)
+    return read_image_folder(root)
 
 
 def vdr(folder: Path) -> Path:
@@ -54,7 +54,7 @@ def nothing(what: str, done: int, total: int) -> None:
     """No progress is shown."""
 
 
-def kinds(rows: list[dict[str, str]], models: list[Contender]) -> list[tuple[str, str]]:
+def kinds(rows: list[dict[str, str]], models: list[EvaluatedModel]) -> list[tuple[str, str]]:
     """Vectors and kind of model of each row."""
     names = {model.label: Path(model.spec.name).name for model in models}
     return [(row["vectors"], names[row["model"]]) for row in rows]
@@ -64,8 +64,8 @@ WORDS = [("words", "stair-mini"), ("words", "vdr")]
 DENSE = [("dense", "clip"), ("dense", "siglip")]
 
 
-def test_retrieval(models: list[Contender], captions: CaptionSet) -> None:
-    found = evaluate(captions, models, None, EvalOptions(), say=print, progress=nothing)
+def test_retrieval(models: list[EvaluatedModel], captions: CaptionDataset) -> None:
+    found = evaluate_retrieval(captions, models, None, EvalOptions(), say=print, progress=nothing)
     assert found.problems == ()
     measured = {(row.method, row.model) for row in found.rows if row.exact is not None}
     labels = [model.label for model in models]
@@ -77,14 +77,14 @@ def test_retrieval(models: list[Contender], captions: CaptionSet) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_classes_and_words(models: list[Contender], captions: CaptionSet, labelled: LabelledSet) -> None:
-    found = zero_shot(labelled, models, ["a {}"], say=print, progress=nothing)
+def test_classes_and_words(models: list[EvaluatedModel], captions: CaptionDataset, labelled: LabeledDataset) -> None:
+    found = evaluate_zero_shot(labelled, models, ["a {}"], say=print, progress=nothing)
     assert kinds(found.to_dict()["rows"], models) == [*WORDS, *DENSE]
-    found = probe(labelled, labelled, models, say=print, progress=nothing)
+    found = evaluate_linear_probe(labelled, labelled, models, say=print, progress=nothing)
     assert kinds(found.to_dict()["rows"], models) == [*WORDS, *DENSE]
-    found = interpret(of_captions(captions), models[1:], say=print, progress=nothing)
+    found = evaluate_interpretability(build_caption_task(captions), models[1:], say=print, progress=nothing)
     rows = found.to_dict()["rows"]
     assert kinds(rows, models) == [WORDS[1], *DENSE]
     assert len({row["vocabulary"] for row in rows}) == 1  # dense models take the one of the model with words
-    found = sparsity(items_of(captions), models, say=print, progress=nothing)
+    found = evaluate_sparsity(items_of(captions), models, say=print, progress=nothing)
     assert [row["dense_dimensions"] for row in found.to_dict()["rows"]] == [None, None, 6, 8]

@@ -29,9 +29,9 @@ from opensearchpy import OpenSearch
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.identity import write_alias
-from stair_es.cluster.retry import RetryPolicy, persistently
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.identity import make_write_alias
+from stair_es.cluster.retry import RetryPolicy, call_with_retry
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,
@@ -46,7 +46,7 @@ def _probe(url: str) -> str:
     connection = Connection(url=url, timeout_s=5)
     client = connection.client()
     try:
-        return probe(client, connection).label
+        return get_cluster_info(client, connection).label
     finally:
         client.close()
 
@@ -54,7 +54,7 @@ def _probe(url: str) -> str:
 def test_the_real_node_is_recognised(node_url: str) -> None:
     connection = Connection(url=node_url)
     client = connection.client()
-    target = probe(client, connection)
+    target = get_cluster_info(client, connection)
     client.close()
     assert (target.label, target.max_clauses) == ("OpenSearch 3.8.0", 1024)
 
@@ -117,7 +117,9 @@ def test_a_login_is_taken_from_the_url_and_never_shown(node_url: str) -> None:
 
 
 def _create(client: OpenSearch, index: str) -> None:
-    client.indices.create(index=index, body={**resources.load("mappings", "image"), "aliases": {write_alias(index): {}}})
+    client.indices.create(
+        index=index, body={**resources.load_json_resource("mappings", "image"), "aliases": {make_write_alias(index): {}}}
+    )
 
 
 def _documents(count: int) -> list[tuple[str, dict[str, Any]]]:
@@ -175,8 +177,8 @@ def test_faults_that_pass_lose_nothing_and_double_nothing(
         written = writer.write(documents)
     assert written.outcomes == _names(documents)
     assert _stored(client, index_name) == _uris(documents)
-    assert len(waits) == times == met[fault.name] == sum(sent.busy for sent in written.sent)
-    assert len(written.sent) == met.total()
+    assert len(waits) == times == met[fault.name] == sum(sent.busy for sent in written.requests)
+    assert len(written.requests) == met.total()
 
 
 @pytest.mark.parametrize("fault", harmless_faults(), ids=lambda fault: fault.name)
@@ -246,15 +248,15 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
     assert set(written.outcomes.values()) == {None}
     assert len(_stored(client, index_name)) == 39
     assert waits == []
-    assert {sent.bytes > 1000 for sent in written.sent if sent.too_large} == {True}
-    assert len(written.sent) < 30  # what was learnt from the first refusal holds for the rest of the call
+    assert {sent.bytes > 1000 for sent in written.requests if sent.too_large} == {True}
+    assert len(written.requests) < 30  # what was learnt from the first refusal holds for the rest of the call
 
 
 def test_the_caller_says_how_large_requests_are(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     with _writer(node_url, index_name, _pass) as (writer, _, met):
-        small = writer.write(_documents(50), chunk_bytes=1000).sent
-        large = writer.write(_documents(50)).sent
+        small = writer.write(_documents(50), chunk_bytes=1000).requests
+        large = writer.write(_documents(50)).requests
     assert len(small) > 3
     assert all(0 < sent.bytes <= 1000 and sent.seconds > 0 for sent in small)
     assert [sent.documents for sent in large] == [50]
@@ -358,7 +360,7 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
             client=connection.client(),
             connection=connection,
             index=index_name,
-            policy=BulkPolicy(attempts=10**6, patience_s=60),
+            policy=BulkPolicy(attempts=10**6, give_up_after_s=60),
             sleep=sleep,
             clock=lambda: now_s,
         )
@@ -463,7 +465,7 @@ def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSear
         written = writer.write(documents, chunk_bytes=2000)
     assert written.outcomes == _names(documents)
     assert _stored(client, index_name) == _uris(documents)
-    assert any(not sent.busy for sent in written.sent)
+    assert any(not sent.busy for sent in written.requests)
 
 
 def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: OpenSearch, index_name: str) -> None:
@@ -496,7 +498,7 @@ def test_reading_the_ledger_and_refreshing_are_repeated_too(failures: int, passe
     with serve(answer) as url:
         connection = Connection(url=url, timeout_s=5)
         client = connection.client()
-        call = partial(persistently, lambda: client.mget(body={}), connection, RetryPolicy(attempts=3), waits.append)
+        call = partial(call_with_retry, lambda: client.mget(body={}), connection, RetryPolicy(attempts=3), waits.append)
         if passes:
             assert call() == {"docs": []}
         else:

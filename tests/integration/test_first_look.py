@@ -13,13 +13,13 @@ from opensearchpy import OpenSearch
 
 from stair_es import SparseVector, resources
 from stair_es.cluster import ledger
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.identity import Identity
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.identity import IndexSpec
 from stair_es.cluster.index import open_index
 from stair_es.cluster.retry import RetryPolicy
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import ingest
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
@@ -51,7 +51,7 @@ def _options(alias: str, tmp_path: Path) -> IngestOptions:
 
 
 def _ingest(url: str, options: IngestOptions) -> None:
-    ingest([open_source(str(PHOTOS / "*.jpg"))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    run_ingest([open_source(str(PHOTOS / "*.jpg"))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
 
 
 def _search(url: str, index: str) -> None:
@@ -60,8 +60,8 @@ def _search(url: str, index: str) -> None:
 
 
 def _make(client: OpenSearch, connection: Connection, alias: str) -> str:
-    identity = Identity(model_name="m", model_id="m-1", settings={})
-    return open_index(client, connection, alias, resources.load("mappings", "image"), identity, lambda _: None).name
+    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
+    return open_index(client, connection, alias, resources.load_json_resource("mappings", "image"), identity, lambda _: None).name
 
 
 def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
@@ -106,7 +106,7 @@ def test_nobody_is_waited_for_where_nothing_ever_answered(waits: list[float]) ->
     with serve(lambda _: None) as url:
         pass
     with _connected(url) as (client, connection), pytest.raises(ClusterUnreachable, match="no search cluster answers"):
-        probe(client, connection, RetryPolicy())
+        get_cluster_info(client, connection, RetryPolicy())
     assert waits == []
 
 
@@ -121,7 +121,7 @@ def test_a_closed_index_is_named_at_once_with_what_opens_it(
     assert f"POST /{name}/_open" in mismatch.value.remedy
     calls: list[Callable[[], object]] = [
         lambda: _search(node_url, index_name),
-        lambda: ledger.by_id(client, connection, name, ["1"]),
+        lambda: ledger.get_stored_by_id(client, connection, name, ["1"]),
     ]
     for call in calls:
         with pytest.raises(ClusterError, match="closed") as caught:

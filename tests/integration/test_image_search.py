@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.steer import Steering
-from stair_es.cluster.steer_task import Speed
+from stair_es.cluster.steer import PolicyManager
+from stair_es.cluster.steer_task import UpdateLimits
 from stair_es.errors import ClusterError, QueryError
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import ingest
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import parsed
-from stair_es.search import How, ImageSearch, Inputs, TwoPhase
+from stair_es.policy import parse_policy
+from stair_es.search import ImageSearch, QueryInputs, SearchOptions, TwoPhase
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
-    from stair_es.search import Hit, Result
+    from stair_es.search import Hit, SearchResult
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "two-spaniels.jpg", "dairy-cow.jpg", "red-panda.jpg", "giant-panda.jpg")
@@ -42,7 +42,7 @@ def photos(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     options = IngestOptions(
         alias="test-image-search", model=ModelSpec(name="stair-mini"), runner="local", dead_letters=folder / "letters.jsonl"
     )
-    report = ingest([open_source(str(table))], connection, options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest([open_source(str(table))], connection, options, say=lambda _: None, progress=lambda _: None)
     assert report.written == len(NAMES)
     with ImageSearch(options.alias, url=node_url) as search:
         yield search
@@ -50,7 +50,7 @@ def photos(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         client.indices.delete(index=f"{options.alias}-*")
 
 
-def names(result: Result) -> list[str]:
+def names(result: SearchResult) -> list[str]:
     return [Path(hit.uri).name for hit in result.hits]
 
 
@@ -71,20 +71,20 @@ def test_words_that_must_or_mustn_t_be_there(photos: ImageSearch) -> None:
     least = (weights[0] + weights[-1]) / 2
     strongly = {Path(uri).name for uri, tokens in everything.items() if tokens.get("animal", 0) >= least}
     assert 0 < len(strongly) < len(weights)
-    assert set(names(photos.search(Inputs(words="animal", required=["animal"], least=least), k=100))) == strongly
+    assert set(names(photos.search(QueryInputs(words="animal", required=["animal"], min_weight=least), k=100))) == strongly
 
 
 def test_several_inputs_and_boosts_make_one_vector(photos: ImageSearch) -> None:
-    cat, dog = (photos.question(text).vector.to_dict() for text in ("cat", "dog"))
-    both = photos.question(Inputs(words="cat", texts=["dog"], weights=[1, 0.25])).vector.to_dict()
+    cat, dog = (photos.build_query(text).vector.to_dict() for text in ("cat", "dog"))
+    both = photos.build_query(QueryInputs(words="cat", texts=["dog"], weights=[1, 0.25])).vector.to_dict()
     assert both == pytest.approx({word: cat.get(word, 0) + 0.25 * dog.get(word, 0) for word in (*cat, *dog)})
-    boosted = photos.question("cat^3").vector.to_dict()
+    boosted = photos.build_query("cat^3").vector.to_dict()
     assert boosted == {word: weight * (3 if word == "cat" else 1) for word, weight in cat.items()}
-    assert "cat" not in photos.question(Inputs(words="cat", muted=frozenset({"cat"}))).vector.features
+    assert "cat" not in photos.build_query(QueryInputs(words="cat", muted=frozenset({"cat"}))).vector.tokens
 
 
 def test_what_is_written_as_one_word_is_required_and_excluded_as_a_whole(photos: ImageSearch) -> None:
-    assert photos.question("animal -sheepdog-puppy").excluded == [("sheepdog", "puppy")]
+    assert photos.build_query("animal -sheepdog-puppy").excluded == [("sheepdog", "puppy")]
     found = names(photos.search("animal cat -tabby", k=100))
     assert "tabby-cat.jpg" not in found
     assert found
@@ -94,21 +94,21 @@ def test_what_is_written_as_one_word_is_required_and_excluded_as_a_whole(photos:
 
 def test_filters_are_clauses_or_query_strings(photos: ImageSearch) -> None:
     wide = {hit.uri for hit in photos.search("animal", k=100).hits if hit.source["width"] > 300}
-    assert {hit.uri for hit in photos.search(Inputs(words="animal", filters=["width:>300"]), k=100).hits} == wide
+    assert {hit.uri for hit in photos.search(QueryInputs(words="animal", filters=["width:>300"]), k=100).hits} == wide
     clause = {"range": {"width": {"gt": 300}}}
-    assert {hit.uri for hit in photos.search(Inputs(words="animal", filters=[clause]), k=100).hits} == wide
-    assert not photos.search(Inputs(words="animal", filters=["format:png"])).hits
+    assert {hit.uri for hit in photos.search(QueryInputs(words="animal", filters=[clause]), k=100).hits} == wide
+    assert not photos.search(QueryInputs(words="animal", filters=["format:png"])).hits
 
 
 def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
     plain = photos.search("animal", k=100)
-    added = photos.search(Inputs(words="animal", caption="spaniels"), k=100)
+    added = photos.search(QueryInputs(words="animal", caption="spaniels"), k=100)
     assert names(added)[0] == "two-spaniels.jpg"
     before = next(hit for hit in plain.hits if hit.uri.endswith("two-spaniels.jpg"))
-    assert added.hits[0].why == before.why
-    assert added.hits[0].beside > 0.5
-    assert added.hits[1].beside == pytest.approx(0, abs=0.004)
-    fused = photos.search(Inputs(words="a kitten", caption="spaniels"), k=100, how=How(fusion="rrf"))
+    assert added.hits[0].contributions == before.contributions
+    assert added.hits[0].text_score > 0.5
+    assert added.hits[1].text_score == pytest.approx(0, abs=0.004)
+    fused = photos.search(QueryInputs(words="a kitten", caption="spaniels"), k=100, options=SearchOptions(fusion="rrf"))
     assert names(fused)[0] == "two-spaniels.jpg"  # in both rankings, and first by its caption
     assert fused.hits[0].score == pytest.approx(1 / 61 + 1 / (60 + fused.hits[0].ranks["words"]))
     assert fused.hits[1].ranks == {"words": 1}
@@ -117,15 +117,15 @@ def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
 
 def test_a_caption_field_that_is_not_there_is_no_empty_answer(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="'titel'"):
-        photos.search(Inputs(words="animal", caption="spaniels", caption_field="titel"))
+        photos.search(QueryInputs(words="animal", caption="spaniels", caption_field="titel"))
 
 
 def test_what_the_cluster_can_t_read_is_told_in_one_line(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match=r"can't read the filter: Failed to parse query \[width:\(\]") as caught:
-        photos.search(Inputs(words="animal", filters=["width:("]))
+        photos.search(QueryInputs(words="animal", filters=["width:("]))
     assert "\n" not in caught.value.message
     with pytest.raises(ClusterError, match="nowhere"):
-        photos.search("animal", how=How(pipeline="nowhere"))
+        photos.search("animal", options=SearchOptions(search_pipeline="nowhere"))
 
 
 def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:
@@ -142,20 +142,23 @@ def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:
 
 
 def test_the_engine_explains_the_same_words(photos: ImageSearch) -> None:
-    for how in (How(engine_explain=True), How(engine_explain=True, two_phase=TwoPhase(heavy=2, window=100))):
-        for hit in photos.search("a kitten", how=how).hits:
-            assert set(hit.engine) == {reason.feature for reason in hit.why}
-            for reason in hit.why:
-                assert reason.contribution * (1 - 2**-8) <= hit.engine[reason.feature] <= reason.contribution * (1 + 1e-6)
-            assert sum(hit.engine.values()) == pytest.approx(hit.score, rel=1e-5)
+    for how in (
+        SearchOptions(explain_engine=True),
+        SearchOptions(explain_engine=True, two_phase=TwoPhase(top_k=2, window_size=100)),
+    ):
+        for hit in photos.search("a kitten", options=how).hits:
+            assert set(hit.engine_scores) == {reason.feature for reason in hit.contributions}
+            for reason in hit.contributions:
+                assert reason.contribution * (1 - 2**-8) <= hit.engine_scores[reason.feature] <= reason.contribution * (1 + 1e-6)
+            assert sum(hit.engine_scores.values()) == pytest.approx(hit.score, rel=1e-5)
 
 
 def test_pruning_is_told(photos: ImageSearch) -> None:
-    whole = photos.question("a kitten").vector
+    whole = photos.build_query("a kitten").vector
     kept = 3
-    result = photos.search("a kitten", how=How(mass=sum(whole.weights[:kept]) / sum(whole.weights) - 1e-6))
-    assert result.dropped.features == whole.features[kept:]
-    assert all(len(hit.why) <= kept for hit in result.hits)
+    result = photos.search("a kitten", options=SearchOptions(weight_mass=sum(whole.weights[:kept]) / sum(whole.weights) - 1e-6))
+    assert result.pruned.tokens == whole.tokens[kept:]
+    assert all(len(hit.contributions) <= kept for hit in result.hits)
 
 
 def test_near_misses(photos: ImageSearch) -> None:
@@ -166,12 +169,12 @@ def test_near_misses(photos: ImageSearch) -> None:
     assert found.rank is not None
     assert found.rank > 1
     assert found.wanted == photos.search("a kitten", k=1).hits[0].score
-    assert found.lacking.features[0] == "kitten"
-    asked = photos.question("a kitten").vector.features
-    assert found.beside.features[0] == next(word for word in photos.question(spaniels).vector.features if word not in asked)
+    assert found.lacking.tokens[0] == "kitten"
+    asked = photos.build_query("a kitten").vector.tokens
+    assert found.beside.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in asked)
     best = photos.explain(photos.search(kitten, k=1).hits[0].id, "a kitten")
     assert (best.rank, best.wanted) == (1, None)
-    refused = photos.explain(uri, Inputs(words="a kitten -dog", required=["kitten"], filters=["format:png"]))
+    refused = photos.explain(uri, QueryInputs(words="a kitten -dog", required=["kitten"], filters=["format:png"]))
     assert refused.score is None
     assert [reason.split(" ", 2)[1] for reason in refused.failing] == ["lacks", "has", "doesn't"]
     with pytest.raises(QueryError, match="no document"):
@@ -180,18 +183,18 @@ def test_near_misses(photos: ImageSearch) -> None:
 
 def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) -> None:
     yarn, cow = (photos.search(PHOTOS / name, k=1).hits[0].id for name in ("kitten-with-yarn.jpg", "dairy-cow.jpg"))
-    one = How(mass=0.01)
-    ranked = [hit.id for hit in photos.search("a kitten", k=100, how=one).hits]
-    found = photos.explain(yarn, "a kitten", how=one)
+    one = SearchOptions(weight_mass=0.01)
+    ranked = [hit.id for hit in photos.search("a kitten", k=100, options=one).hits]
+    found = photos.explain(yarn, "a kitten", options=one)
     assert (found.rank, [reason.feature for reason in found.why]) == (ranked.index(yarn) + 1, ["kitten"])
     assert cow not in ranked
-    assert "pruning left out: animal" in photos.explain(cow, "a kitten", how=one).failing[0]
-    assert "two-phase" in photos.explain(cow, "a kitten", how=How(two_phase=TwoPhase(heavy=1))).failing[0]
-    missed = photos.explain(cow, Inputs(words="a kitten", min_score=5))
+    assert "pruning left out: animal" in photos.explain(cow, "a kitten", options=one).failing[0]
+    assert "two-phase" in photos.explain(cow, "a kitten", options=SearchOptions(two_phase=TwoPhase(top_k=1))).failing[0]
+    missed = photos.explain(cow, QueryInputs(words="a kitten", min_score=5))
     assert missed.score is None
     assert "below the minimum score 5" in missed.failing[0]
     with pytest.raises(QueryError, match="does not support --hybrid rrf"):
-        photos.explain(cow, Inputs(words="a kitten", caption="a kitten"), how=How(fusion="rrf"))
+        photos.explain(cow, QueryInputs(words="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
 
 
 def test_what_is_no_question_is_refused(photos: ImageSearch) -> None:
@@ -208,24 +211,26 @@ def test_it_needs_a_cluster_or_says_so(photos: ImageSearch, monkeypatch: pytest.
 
 
 def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str) -> None:
-    policy = parsed({"stair_es_policy": 1, "rename": {"puppy": "houndstooth", "espresso": "houndstooth"}}, "here")
+    policy = parse_policy({"stair_es_policy": 1, "rename": {"puppy": "houndstooth", "espresso": "houndstooth"}}, "here")
     before = photos.search("puppy", k=100)
     with closing(Connection(url=node_url).client()) as client:
-        steering = Steering(client, Connection(url=node_url), "test-image-search")
-        steering.apply(policy, Speed(), print, lambda _: None)
+        steering = PolicyManager(client, Connection(url=node_url), "test-image-search")
+        steering.apply_policy(policy, UpdateLimits(), print, lambda _: None)
         try:
             with ImageSearch("test-image-search", url=node_url) as steered:
-                after = steered.search(Inputs(words="puppy", required=["puppy"]), k=100)
+                after = steered.search(QueryInputs(words="puppy", required=["puppy"]), k=100)
                 missed = steered.explain(names_and_ids(after)["two-spaniels.jpg"], "puppy -espresso")
         finally:
-            steering.rollback(Speed(), print, lambda _: None)
+            steering.rollback_policy(UpdateLimits(), print, lambda _: None)
     hit = next(hit for hit in after.hits if hit.uri.endswith("two-spaniels.jpg"))
     was = next(hit for hit in before.hits if hit.uri.endswith("two-spaniels.jpg"))
     moved = {"puppy": "houndstooth"}
-    assert {reason.feature for reason in hit.why} == {moved.get(reason.feature, reason.feature) for reason in was.why}
+    assert {reason.feature for reason in hit.contributions} == {
+        moved.get(reason.feature, reason.feature) for reason in was.contributions
+    }
     assert hit.score == pytest.approx(was.score, rel=0.004)
     assert missed.failing == (f"it has the excluded word houndstooth (weight {hit.source['tokens']['houndstooth']:g})",)
 
 
-def names_and_ids(result: Result) -> dict[str, str]:
+def names_and_ids(result: SearchResult) -> dict[str, str]:
     return {Path(hit.uri).name: hit.id for hit in result.hits}

@@ -14,8 +14,8 @@ from stair_es.cli.main import app
 from stair_es.errors import DecodeError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.inputs import Inputs, image_vector, question_of
-from stair_es.sources.item import Reading
+from stair_es.search.inputs import QueryInputs, build_search_query, encode_query_image
+from stair_es.sources.item import ReadLimits
 from stair_es.sources.web.policy import UrlPolicy
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
@@ -24,7 +24,7 @@ LOCAL = UrlPolicy(allow_private=True, attempts=1, timeout_s=10.0)
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return catalogue.load(ModelSpec(name="stair-mini", backend="onnx"))
+    return catalogue.load_encoder(ModelSpec(name="stair-mini", backend="onnx"))
 
 
 @pytest.fixture
@@ -43,27 +43,27 @@ def url() -> Iterator[str]:
 
 
 def test_a_url_is_looked_for_as_the_file_is(encoder: Encoder, url: str) -> None:
-    reading = Reading(urls=LOCAL)
-    file = question_of(encoder, Inputs(images=[PHOTO]))
-    assert question_of(encoder, Inputs(images=[f"{url}/cat.jpg"]), reading) == file
-    assert question_of(encoder, Inputs(images=[str(PHOTO)])) == file
+    reading = ReadLimits(url_policy=LOCAL)
+    file = build_search_query(encoder, QueryInputs(images=[PHOTO]))
+    assert build_search_query(encoder, QueryInputs(images=[f"{url}/cat.jpg"]), reading) == file
+    assert build_search_query(encoder, QueryInputs(images=[str(PHOTO)])) == file
 
 
 @pytest.mark.parametrize(
     ("path", "reading", "reason"),
     [
-        ("/cat.jpg?sig=hunter2", Reading(), "refused: the address is loopback"),
-        ("/cat.jpg", Reading(urls=LOCAL, max_bytes=1000), "exceed the limit of 1000"),
-        ("/gone.jpg", Reading(urls=LOCAL), "404 Not Found"),
-        ("/page", Reading(urls=LOCAL), "not an image"),
-        ("/moved", Reading(urls=LOCAL), "metadata service"),
+        ("/cat.jpg?sig=hunter2", ReadLimits(), "refused: the address is loopback"),
+        ("/cat.jpg", ReadLimits(url_policy=LOCAL, max_bytes=1000), "exceed the limit of 1000"),
+        ("/gone.jpg", ReadLimits(url_policy=LOCAL), "404 Not Found"),
+        ("/page", ReadLimits(url_policy=LOCAL), "not an image"),
+        ("/moved", ReadLimits(url_policy=LOCAL), "metadata service"),
     ],
 )
 def test_what_a_url_must_not_or_does_not_give_is_told(
-    encoder: Encoder, url: str, path: str, reading: Reading, reason: str
+    encoder: Encoder, url: str, path: str, reading: ReadLimits, reason: str
 ) -> None:
     with pytest.raises(DecodeError) as failed:
-        image_vector(encoder, url + path, reading)
+        encode_query_image(encoder, url + path, reading)
     assert reason in failed.value.message
     assert failed.value.message.startswith(f"'{url}{path.partition('?')[0]}")
     assert "hunter2" not in str(failed.value)

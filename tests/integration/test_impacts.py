@@ -12,7 +12,7 @@ from strange_vectors import fill
 
 import stair_es
 from stair_es import SparseVector
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, askable
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, is_single_term
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ def index(client: OpenSearch, node_url: str, index_name: str, images: Mapping[st
 
 def queries(images: Mapping[str, SparseVector]) -> Iterator[list[str]]:
     rng = np.random.default_rng(3)
-    words = sorted({word for vector in images.values() for word, _ in vector if askable(word)})
+    words = sorted({word for vector in images.values() for word, _ in vector if is_single_term(word)})
     for size in range(1, 30):
         yield [str(word) for word in rng.choice(words, size, replace=False)]
 
@@ -70,7 +70,7 @@ def test_scores_are_the_exact_sums_of_the_quantised_weights_and_rank_so(
     compared = 0
     for words in queries(images):
         exact = {
-            name: sum(max(1, round(dict(vector)[word] * IMPACT_SCALE)) for word in words if word in vector.features)
+            name: sum(max(1, round(dict(vector)[word] * IMPACT_SCALE)) for word in words if word in vector.tokens)
             for name, vector in images.items()
         }
         found = match(client, index, " ".join(words))
@@ -108,10 +108,10 @@ def test_words_that_a_match_can_t_ask_for_are_left_out_and_no_other(
     client: OpenSearch, index: str, images: Mapping[str, SparseVector]
 ) -> None:
     for word in STRANGE:
-        assert any(word in vector.features for vector in images.values())
+        assert any(word in vector.tokens for vector in images.values())
         assert match(client, index, word) == {}
     for word in ALIKE:
-        holders = {name for name, vector in images.items() if word in vector.features}
+        holders = {name for name, vector in images.items() if word in vector.tokens}
         assert holders
         assert match(client, index, word).keys() == holders
 
@@ -128,6 +128,6 @@ def test_the_words_of_the_vocabulary_that_come_back_whole_are_askable_and_no_oth
             tokens.setdefault(place, []).append(token["token"])
         whole |= {texts[place] for place, found in tokens.items() if found == [texts[place]]}
     assert len(whole) > 20_000
-    ours = {word for word in VOCABULARY if askable(word)}
+    ours = {word for word in VOCABULARY if is_single_term(word)}
     assert ours - STOP - whole == set()
     assert all(len(word) == 1 and not word.isalnum() for word in whole - ours)  # © and the like: nobody types them

@@ -14,14 +14,22 @@ from fault_proxy import FaultProxy
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.index import Identity, OpenIndex, find_index, open_index, prune, refresh, swap
+from stair_es.cluster.index import (
+    IndexSpec,
+    WriteTarget,
+    delete_retired_indices,
+    find_index,
+    open_index,
+    refresh_index,
+    swap_alias,
+)
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-OLD = Identity(model_name="model", model_id="model-1", settings={"top_words": 16})
-NEW = Identity(model_name="model", model_id="model-2", settings={"top_words": 16})
+OLD = IndexSpec(model_name="model", model_id="model-1", settings={"top_words": 16})
+NEW = IndexSpec(model_name="model", model_id="model-2", settings={"top_words": 16})
 
 
 class Cluster:
@@ -31,22 +39,22 @@ class Cluster:
         self.client, self.connection, self.alias = client, Connection(url=url), alias
         self.said: list[str] = []
 
-    def open(self, identity: Identity, body: dict[str, Any] | None = None) -> OpenIndex:
-        body = body or resources.load("mappings", "image")
+    def open(self, identity: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
+        body = body or resources.load_json_resource("mappings", "image")
         return open_index(self.client, self.connection, self.alias, body, identity, self.said.append)
 
-    def find(self, identity: Identity) -> OpenIndex | None:
-        return find_index(self.client, self.connection, self.alias, resources.load("mappings", "image"), identity)
+    def find(self, identity: IndexSpec) -> WriteTarget | None:
+        return find_index(self.client, self.connection, self.alias, resources.load_json_resource("mappings", "image"), identity)
 
-    def write(self, opened: OpenIndex, id_: str) -> None:
+    def write(self, opened: WriteTarget, id_: str) -> None:
         params = {"require_alias": "true", "refresh": "true"}
         self.client.index(index=opened.write_alias, id=id_, body={"uri": id_}, params=params)
 
-    def swap(self, opened: OpenIndex) -> None:
-        swap(self.client, self.connection, self.alias, opened)
+    def swap(self, opened: WriteTarget) -> None:
+        swap_alias(self.client, self.connection, self.alias, opened)
 
     def prune(self, keep: int) -> list[str]:
-        return prune(self.client, self.connection, self.alias, keep)
+        return delete_retired_indices(self.client, self.connection, self.alias, keep)
 
     def indices(self) -> set[str]:
         return set(self.client.indices.get(index=f"{self.alias}*"))
@@ -63,7 +71,7 @@ def cluster(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Cl
 def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: Cluster) -> None:
     assert cluster.find(OLD) is None
     opened = cluster.open(OLD)
-    assert opened == OpenIndex(name=opened.name, created=True, live=None)
+    assert opened == WriteTarget(name=opened.name, created=True, replaces=None)
     assert cluster.behind(cluster.alias) == cluster.behind(opened.write_alias) == [opened.name]
     about = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]["stair_es"]
     assert about == {
@@ -78,7 +86,7 @@ def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: Cluster)
 
 
 def test_what_lies_in_the_body_beside_our_meta_stays(cluster: Cluster) -> None:
-    body = resources.load("mappings", "image")
+    body = resources.load_json_resource("mappings", "image")
     body["mappings"]["_meta"] = {"mine": 1}
     opened = cluster.open(OLD, body)
     meta = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]
@@ -91,13 +99,13 @@ def test_what_lies_in_the_body_beside_our_meta_stays(cluster: Cluster) -> None:
     [NEW, replace(OLD, settings={"top_words": 8})],
     ids=["model", "settings"],
 )
-def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step(cluster: Cluster, other: Identity) -> None:
+def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step(cluster: Cluster, other: IndexSpec) -> None:
     live = cluster.open(OLD)
     cluster.write(live, "old")
     assert cluster.find(other) is None
     build = cluster.open(other)
     assert build.created
-    assert build.live == live.name
+    assert build.replaces == live.name
     assert cluster.behind(f"{cluster.alias}.building-{other.digest}") == [build.name]
     assert cluster.behind(cluster.alias) == [live.name]
     cluster.write(build, "new")
@@ -109,17 +117,17 @@ def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step
     assert [cluster.behind(index.write_alias) for index in (live, build)] == [[live.name], [build.name]]
     alias = cluster.client.indices.get_alias(name=cluster.alias)[build.name]["aliases"][cluster.alias]
     assert alias["is_write_index"] is True
-    assert cluster.open(other) == OpenIndex(name=build.name, created=False, live=None)
+    assert cluster.open(other) == WriteTarget(name=build.name, created=False, replaces=None)
     assert len(cluster.said) == 2
     assert build.name in cluster.said[0]
 
 
 def test_another_mapping_of_the_same_identity_is_built_too(cluster: Cluster) -> None:
     live = cluster.open(OLD)
-    body = resources.load("mappings", "image")
+    body = resources.load_json_resource("mappings", "image")
     body["mappings"]["properties"]["caption"] = {"type": "keyword"}
     build = cluster.open(OLD, body)
-    assert build.live == live.name
+    assert build.replaces == live.name
     assert "caption is text instead of keyword" in cluster.said[0]
     body["mappings"]["properties"]["caption"] = {"type": "date"}
     with pytest.raises(IndexMismatch, match=f"{build.name}.*caption is keyword instead of date"):
@@ -190,7 +198,7 @@ def test_runs_that_open_at_once_share_one_index(cluster: Cluster, live: bool) ->
         cluster.open(OLD)
     gate = threading.Barrier(6)
 
-    def run() -> OpenIndex:
+    def run() -> WriteTarget:
         own = Cluster(cluster.connection.client(), cluster.connection.url, cluster.alias)
         gate.wait()
         try:
@@ -257,7 +265,7 @@ def test_refresh_makes_documents_searchable(cluster: Cluster) -> None:
     cluster.client.indices.put_settings(index=opened.name, body={"index": {"refresh_interval": "-1"}})
     cluster.client.index(index=opened.write_alias, id="1", body={"uri": "u"})
     assert cluster.client.count(index=cluster.alias)["count"] == 0
-    refresh(cluster.client, cluster.connection, opened.name)
+    refresh_index(cluster.client, cluster.connection, opened.name)
     assert cluster.client.count(index=cluster.alias)["count"] == 1
 
 

@@ -18,7 +18,7 @@ from warm_commands import run_warm
 
 from stair_es.config import DEFAULT_MODEL
 from stair_es.model import catalogue
-from stair_es.model.used_folders import remember_folder
+from stair_es.model.used_folders import record_model_folder
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -167,7 +167,7 @@ def test_what_is_in_the_cache_already_is_taken(run: Run, hub: Hub, client: OpenS
     cache = environment(hub.url, tmp_path / "hf")
     fetched = run("encode", "--text", "dog", "--model", "org/tiny", "--json", **cache)
     words = answer(fetched)["tokens"]
-    make_index(client, index_name, "org/tiny", catalogue.resolve(str(hub.root / "org" / "tiny")).model_id)
+    make_index(client, index_name, "org/tiny", catalogue.get_model_card(str(hub.root / "org" / "tiny")).model_id)
     hub.asked.clear()
     assert answer(run("encode", "--text", "dog", "--index", index_name, "--json", **cache))["tokens"] == words
     assert hub.asked == []
@@ -178,7 +178,7 @@ def test_the_dense_model_of_a_folder_is_not_fetched_either(
     run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
     head = write(tmp_path / "head", d2s_config("org/tiny"), d2s_weights())
-    remember_folder(str(head))
+    record_model_folder(str(head))
     make_index(client, index_name, str(head))
     done = run("search", "dog", **environment(hub.url, tmp_path / "hf"))
     assert done.returncode == 1
@@ -191,7 +191,7 @@ def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
 ) -> None:
     tiny_sparse.with_images(tmp_path / "own code")
     (tmp_path / "own code" / "tiny_splade.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    remember_folder(str(tmp_path / "own code"))
+    record_model_folder(str(tmp_path / "own code"))
     make_index(client, index_name, str(tmp_path / "own code"))
     done = run("search", "dog")
     assert done.returncode == 1

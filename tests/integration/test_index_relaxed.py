@@ -10,13 +10,13 @@ import pytest
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.index import Identity, OpenIndex, open_index, relaxed
+from stair_es.cluster.index import IndexSpec, WriteTarget, open_index, relax_index_settings
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-IDENTITY = Identity(model_name="m", model_id="m-1", settings={})
+IDENTITY = IndexSpec(model_name="m", model_id="m-1", settings={})
 NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 
 
@@ -25,15 +25,15 @@ class Loads:
 
     def __init__(self, client: OpenSearch, url: str, alias: str, settings: dict[str, Any]) -> None:
         self.client, self.connection, self.said = client, Connection(url=url), list[str]()
-        body = resources.load("mappings", "image")
+        body = resources.load_json_resource("mappings", "image")
         body["settings"]["index"] = {"number_of_shards": 1, **settings}
         body["mappings"]["_meta"] = {"mine": 1}
         self.opened = open_index(client, self.connection, alias, body, IDENTITY, self.said.append)
         self.original = self.settings()
 
     def start(self, *, live: bool = False, replicas: bool = False) -> AbstractContextManager[None]:
-        opened: OpenIndex = replace(self.opened, created=not live)
-        return relaxed(self.client, self.connection, opened, replicas=replicas, say=self.said.append)
+        opened: WriteTarget = replace(self.opened, created=not live)
+        return relax_index_settings(self.client, self.connection, opened, replicas=replicas, say=self.said.append)
 
     def settings(self) -> dict[str, Any]:
         name = self.opened.name

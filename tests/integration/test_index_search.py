@@ -9,22 +9,22 @@ import pytest
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.index import Identity, OpenIndex, open_index, swap
+from stair_es.cluster.index import IndexSpec, WriteTarget, open_index, swap_alias
 from stair_es.errors import QueryError
 from stair_es.search.searcher import Searcher
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-FIRST = Identity(model_name="m", model_id="m@1", settings={})
+FIRST = IndexSpec(model_name="m", model_id="m@1", settings={})
 CAR = SparseVector.from_mapping({"car": 1.0})
 
 
-def built(client: OpenSearch, connection: Connection, alias: str, identity: Identity, uri: str) -> OpenIndex:
-    opened = open_index(client, connection, alias, resources.load("mappings", "image"), identity, print)
+def built(client: OpenSearch, connection: Connection, alias: str, identity: IndexSpec, uri: str) -> WriteTarget:
+    opened = open_index(client, connection, alias, resources.load_json_resource("mappings", "image"), identity, print)
     body = {"uri": uri, "tokens": {"car": 2.0}}
     client.index(index=opened.write_alias, id="1", body=body, params={"refresh": "true", "require_alias": "true"})
-    swap(client, connection, alias, opened)
+    swap_alias(client, connection, alias, opened)
     return opened
 
 

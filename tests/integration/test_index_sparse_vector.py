@@ -10,11 +10,11 @@ import pytest
 from opensearchpy import OpenSearch
 
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
-from stair_es.cluster.index import Identity, open_index, prune, refresh, relaxed, swap
-from stair_es.cluster.ledger import by_id, by_uri, entries
-from stair_es.cluster.mapping import index_body
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.index import IndexSpec, delete_retired_indices, open_index, refresh_index, relax_index_settings, swap_alias
+from stair_es.cluster.ledger import get_stored_by_id, get_stored_by_uri, scan_documents
+from stair_es.cluster.mapping import build_index_body
 from stair_es.errors import IndexMismatch, UnsupportedTarget
 from stair_es.search.searcher import Searcher
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ALIAS = "test-sparse"
 SETTINGS = DocumentSettings(vector="sparse_vector")
-IDENTITY = Identity(model_name="drawn", model_id="drawn@1", settings={"vector": "sparse_vector"})
+IDENTITY = IndexSpec(model_name="drawn", model_id="drawn@1", settings={"vector": "sparse_vector"})
 TRUNCATION = 2**-8
 STRANGE = ("a.b", ".", "##ing", "100%", "%", "", "café", "犬", "a b")
 
@@ -56,61 +56,63 @@ def drawn(count: int, seed: int) -> list[SparseVector]:
 def put(client: OpenSearch, alias: str, vectors: Mapping[str, SparseVector]) -> None:
     lines: list[dict[str, Any]] = []
     for uri, vector in vectors.items():
-        facts = ImageFacts(
+        facts = ImageMetadata(
             uri=uri, source="s", version="v", sha256="00", width=1, height=1, format="PNG", taken_at=None, thumbnail="data:,"
         )
         at = "2026-01-01T00:00:00Z"
-        body = document(vector, facts, fields={}, model_id="drawn@1", fingerprint="f", ingested_at=at, settings=SETTINGS)
-        lines += [{"index": {"_id": document_id(uri)}}, body]
+        body = build_document(vector, facts, fields={}, model_id="drawn@1", fingerprint="f", ingested_at=at, settings=SETTINGS)
+        lines += [{"index": {"_id": make_document_id(uri)}}, body]
     answer = client.bulk(body=lines, index=alias, params={"require_alias": "true"})
     assert not answer["errors"], answer
 
 
 def test_the_whole_life_of_an_index(client: OpenSearch, connection: Connection) -> None:
     said: list[str] = []
-    body = index_body(probe(client, connection), SETTINGS)
+    body = build_index_body(get_cluster_info(client, connection), SETTINGS)
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(100, 1))}
     live = open_index(client, connection, ALIAS, body, IDENTITY, said.append)
     build = open_index(client, connection, ALIAS, body, replace(IDENTITY, settings={"new": True}), said.append)
-    assert build.live == live.name
-    with relaxed(client, connection, build, replicas=True, say=said.append):
+    assert build.replaces == live.name
+    with relax_index_settings(client, connection, build, replicas=True, say=said.append):
         put(client, build.write_alias, images)
-    refresh(client, connection, build.name)
-    swap(client, connection, ALIAS, build)
+    refresh_index(client, connection, build.name)
+    swap_alias(client, connection, ALIAS, build)
     assert list(client.indices.get_alias(name=ALIAS)) == [build.name]
-    assert {entry.uri for entry in entries(client, connection, ALIAS, sources=["s"])} == set(images)
-    assert set(by_uri(client, connection, ALIAS, list(images))) == set(images)
-    assert len(by_id(client, connection, ALIAS, [document_id(uri) for uri in images])) == 100
-    assert prune(client, connection, ALIAS, 0) == [live.name]
+    assert {entry.uri for entry in scan_documents(client, connection, ALIAS, sources=["s"])} == set(images)
+    assert set(get_stored_by_uri(client, connection, ALIAS, list(images))) == set(images)
+    assert len(get_stored_by_id(client, connection, ALIAS, [make_document_id(uri) for uri in images])) == 100
+    assert delete_retired_indices(client, connection, ALIAS, 0) == [live.name]
     assert len(client.indices.get(index=f"{ALIAS}*")) == 1
 
 
 def test_scores_and_reasons_are_those_of_the_exact_product(client: OpenSearch, connection: Connection) -> None:
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(150, 2))}
-    opened = open_index(client, connection, ALIAS, index_body(probe(client, connection), SETTINGS), IDENTITY, print)
+    opened = open_index(
+        client, connection, ALIAS, build_index_body(get_cluster_info(client, connection), SETTINGS), IDENTITY, print
+    )
     put(client, opened.write_alias, images)
-    refresh(client, connection, opened.name)
+    refresh_index(client, connection, opened.name)
     queries = [*drawn(10, 3), *(SparseVector.from_mapping({word: 1.5}) for word in STRANGE)]
     with Searcher(connection, ALIAS, "drawn@1") as searcher:
         for query in queries:
             hits = searcher.search(query, k=1000).hits
-            assert {hit.uri for hit in hits} == {
-                uri for uri, image in images.items() if set(image.features) & set(query.features)
-            }
+            assert {hit.uri for hit in hits} == {uri for uri, image in images.items() if set(image.tokens) & set(query.tokens)}
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
             for hit in hits:
                 exact = query.dot(images[hit.uri])
                 assert exact * (1 - TRUNCATION) <= hit.score <= exact * (1 + 1e-6)
-                assert sum(reason.contribution for reason in hit.why) == pytest.approx(exact, rel=1e-6)
+                assert sum(reason.contribution for reason in hit.contributions) == pytest.approx(exact, rel=1e-6)
                 assert "thumbnail" not in hit.source
 
 
 def test_pruning_is_off_a_word_in_every_image_counts(client: OpenSearch, connection: Connection) -> None:
     """With its default, Elasticsearch drops query words that are frequent and light."""
     everywhere = {f"u/{number:03}": SparseVector.from_mapping({"all": 0.01, f"w{number}": 1.0}) for number in range(100)}
-    opened = open_index(client, connection, ALIAS, index_body(probe(client, connection), SETTINGS), IDENTITY, print)
+    opened = open_index(
+        client, connection, ALIAS, build_index_body(get_cluster_info(client, connection), SETTINGS), IDENTITY, print
+    )
     put(client, opened.write_alias, everywhere)
-    refresh(client, connection, opened.name)
+    refresh_index(client, connection, opened.name)
     mapping = client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["properties"]["tokens"]
     assert mapping["index_options"]["prune"] is False
     with Searcher(connection, ALIAS, "drawn@1") as searcher:
@@ -128,4 +130,4 @@ def test_indices_of_both_field_types_can_t_be_searched_in_one(client: OpenSearch
 
 def test_impacts_are_refused(client: OpenSearch, connection: Connection) -> None:
     with pytest.raises(UnsupportedTarget, match="impacts"):
-        index_body(probe(client, connection), DocumentSettings(impacts=True))
+        build_index_body(get_cluster_info(client, connection), DocumentSettings(impacts=True))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from opensearchpy import RequestError
 
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document
-from stair_es.cluster.mapping import index_body
-from stair_es.search.queries import rank_features_query
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document
+from stair_es.cluster.mapping import build_index_body
+from stair_es.search.queries import build_rank_features_query
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -31,23 +31,23 @@ def test_a_document_holds_the_whole_vocabulary_and_a_query_its_heaviest_tokens(
     client: OpenSearch, node_url: str, index_name: str
 ) -> None:
     settings = DocumentSettings()
-    client.indices.create(index=index_name, body=index_body(probe(client, Connection(url=node_url)), settings))
-    facts = ImageFacts(
+    client.indices.create(index=index_name, body=build_index_body(get_cluster_info(client, Connection(url=node_url)), settings))
+    facts = ImageMetadata(
         uri="a", source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
     )
     image, query = _drawn(ALL, 1), _drawn(ASKED, 2)
     at = "2026-01-01T00:00:00Z"
-    body = document(image, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
+    body = build_document(image, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
     client.index(index=index_name, id="a", body=body, params={"refresh": "true"})
 
-    made = rank_features_query(query, max_clauses=CLAUSES)
-    assert (len(made.sent), len(made.cut)) == (CLAUSES, ASKED - CLAUSES)
-    assert min(weight for _, weight in made.sent) >= max(weight for _, weight in made.cut)
+    made = build_rank_features_query(query, max_clauses=CLAUSES)
+    assert (len(made.vector), len(made.truncated)) == (CLAUSES, ASKED - CLAUSES)
+    assert min(weight for _, weight in made.vector) >= max(weight for _, weight in made.truncated)
     (hit,) = client.search(index=index_name, body={"query": made.clause})["hits"]["hits"]
-    exact = made.sent.dot(image)
+    exact = made.vector.dot(image)
     assert exact * (1 - TRUNCATION) <= hit["_score"] <= exact * (1 + 1e-5)
     assert exact < query.dot(image)
 
-    longer = rank_features_query(query, max_clauses=ASKED).clause
+    longer = build_rank_features_query(query, max_clauses=ASKED).clause
     with pytest.raises(RequestError, match=r"maxClauseCount|too_many"):
         client.search(index=index_name, body={"query": longer})

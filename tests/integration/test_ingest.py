@@ -18,24 +18,24 @@ from PIL import Image
 
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, document_id
-from stair_es.cluster.pace import Pace
+from stair_es.cluster.documents import DocumentSettings, make_document_id
+from stair_es.cluster.pace import AdaptiveThrottle
 from stair_es.errors import ClusterError, IndexMismatch, IngestError, UnsupportedTarget
-from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Batch, Wanted
-from stair_es.ingest.cluster_writer import ClusterWriter
-from stair_es.ingest.dry_run import DryRun, dry_run
+from stair_es.ingest.ahead import PrefetchQueue
+from stair_es.ingest.batch import Batch, Pending
+from stair_es.ingest.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.pump import Pump
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
-from stair_es.ingest.run_local import local_lanes
-from stair_es.ingest.run_ray import RayOptions, ray_lanes
-from stair_es.ingest.stages import Job
+from stair_es.ingest.pump import StageScheduler
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
+from stair_es.ingest.run_local import open_thread_executor
+from stair_es.ingest.run_ray import RayOptions, open_ray_executor
+from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Item, Reading, Source, Unlisted
+from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.item import ListingFailure, ReadLimits, Source, SourceItem
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 LONG_AGO = 1_700_000_000
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-Run = Callable[..., Report]
+Run = Callable[..., IngestReport]
 
 
 @pytest.fixture
@@ -59,16 +59,16 @@ def _opened(sources: tuple[Path | str | Source, ...]) -> list[Source]:
 
 @pytest.fixture
 def run(node_url: str) -> Run:
-    def run_(options: IngestOptions, *sources: Path | str | Source, say: Callable[[str], None] = lambda _: None) -> Report:
-        return ingest(_opened(sources), Connection(url=node_url), options, say=say, progress=lambda _: None)
+    def run_(options: IngestOptions, *sources: Path | str | Source, say: Callable[[str], None] = lambda _: None) -> IngestReport:
+        return run_ingest(_opened(sources), Connection(url=node_url), options, say=say, progress=lambda _: None)
 
     return run_
 
 
 @pytest.fixture
-def would(node_url: str) -> Callable[..., DryRun]:
-    def would_(options: IngestOptions, *sources: Path | str | Source) -> DryRun:
-        return dry_run(_opened(sources), Connection(url=node_url), options, say=lambda _: None)
+def would(node_url: str) -> Callable[..., DryRunReport]:
+    def would_(options: IngestOptions, *sources: Path | str | Source) -> DryRunReport:
+        return simulate_ingest(_opened(sources), Connection(url=node_url), options, say=lambda _: None)
 
     return would_
 
@@ -76,11 +76,11 @@ def would(node_url: str) -> Callable[..., DryRun]:
 class Given:
     """A source that names what it was given, and breaks off if it is told to."""
 
-    def __init__(self, items: list[Item | Unlisted], uri: str = "given:", error: Exception | None = None) -> None:
+    def __init__(self, items: list[SourceItem | ListingFailure], uri: str = "given:", error: Exception | None = None) -> None:
         self._items, self.uri, self._error = items, uri, error
         self.ignored: dict[str, int] = {}
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         yield from self._items
         if self._error:
             raise self._error
@@ -98,7 +98,7 @@ def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
     return {hit["_id"]: hit["_source"] for hit in hits}
 
 
-def _counts(report: Report) -> tuple[int, int, int, int]:
+def _counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.dead
 
 
@@ -114,7 +114,7 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, optio
     stored = _sources(client, options.alias)
     assert len(stored) == count
     path = PHOTOS / "tabby-cat.jpg"
-    source = stored[document_id(path.as_uri())]
+    source = stored[make_document_id(path.as_uri())]
     with Image.open(path) as image:
         assert (source["width"], source["height"], source["format"]) == (*image.size, "JPEG")
     assert (source["uri"], source["source"], source["model"]) == (path.as_uri(), PHOTOS.as_uri(), report.model)
@@ -122,9 +122,9 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, optio
     assert "cat" in source["top_tokens"]
     assert len(source["top_tokens"]) == min(16, len(source["tokens"]))
 
-    card = catalogue.resolve("stair-mini")
-    pixels = decode(path.read_bytes(), card.image_spec, DecodeLimits()).pixels_HWC
-    [vector] = catalogue.load(options.model).encode_images(pixels[None])
+    card = catalogue.get_model_card("stair-mini")
+    pixels = decode_image(path.read_bytes(), card.image_spec, DecodeLimits()).pixels_HWC
+    [vector] = catalogue.load_encoder(options.model).encode_images(pixels[None])
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
 
 
@@ -138,10 +138,10 @@ def test_a_rerun_does_only_what_is_new_or_changed(run: Run, options: IngestOptio
     shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg")
     assert _counts(run(options, folder)) == (7, 2, 5, 0)
     after = _sources(client, options.alias)
-    changed = document_id(first.as_uri())
+    changed = make_document_id(first.as_uri())
     assert after[changed]["sha256"] != before[changed]["sha256"]
     assert after[changed]["tokens"] != before[changed]["tokens"]
-    assert after[document_id(second.as_uri())] == before[document_id(second.as_uri())]
+    assert after[make_document_id(second.as_uri())] == before[make_document_id(second.as_uri())]
     assert len(after) == 7
 
 
@@ -168,7 +168,7 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:])
     vanishing = folder / "vanishing.jpg"
     vanishing.write_bytes(photo)
-    listed = list(open_source(str(folder)).items())
+    listed = list(open_source(str(folder)).list_items())
     vanishing.unlink()
 
     report = run(options, Given(listed))
@@ -258,15 +258,15 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
     assert _counts(run(ray_options, folder)) == (21, 0, 20, 1)
 
 
-def _job(connection: Connection, policy: BulkPolicy | None = None) -> Job:
-    return Job(
-        writer=ClusterWriter(connection=connection, index="no", policy=policy or BulkPolicy()),
+def _job(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
+    return WorkerConfig(
+        writer=ClusterSinkWriter(connection=connection, index="no", policy=policy or BulkPolicy()),
         fresh=True,
         model=ModelSpec(name="stair-mini", backend="onnx"),
         model_id="stair-mini-2",
-        image_spec=catalogue.resolve("stair-mini").image_spec,
+        image_spec=catalogue.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
-        reading=Reading(),
+        reading=ReadLimits(),
         limits=DecodeLimits(),
     )
 
@@ -276,9 +276,13 @@ def _job(connection: Connection, policy: BulkPolicy | None = None) -> Job:
 def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
     job = _job(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(_some_photos(tmp_path / "photos", 3)))
-    lanes_of = local_lanes(job, 2) if runner == "local" else ray_lanes(job, RayOptions(), 2)
-    with pytest.raises(ClusterError, match="answered 4"), lanes_of as lanes, Ahead(source.items(), 10) as ahead:
-        list(Pump(lanes, Pace(BulkPolicy()), job.fresh, lambda found: found if isinstance(found, Item) else None).run(ahead))
+    lanes_of = open_thread_executor(job, 2) if runner == "local" else open_ray_executor(job, RayOptions(), 2)
+    with pytest.raises(ClusterError, match="answered 4"), lanes_of as lanes, PrefetchQueue(source.list_items(), 10) as ahead:
+        list(
+            StageScheduler(
+                lanes, AdaptiveThrottle(BulkPolicy()), job.fresh, lambda found: found if isinstance(found, SourceItem) else None
+            ).run(ahead)
+        )
 
 
 def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Path) -> None:
@@ -288,16 +292,16 @@ def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Pa
         asked.set()
         return Reply(status=503)
 
-    [found] = open_source(str(_some_photos(tmp_path / "photos", 1))).items()
-    assert isinstance(found, Item)
+    [found] = open_source(str(_some_photos(tmp_path / "photos", 1))).list_items()
+    assert isinstance(found, SourceItem)
     with serve(busy) as url:
-        job = _job(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, patience_s=20))
-        with suppress(KeyboardInterrupt), local_lanes(job) as lanes:
-            task = lanes.write([lanes.encode(lanes.prepare(Batch([Wanted(found)])), 0)], 1 << 20)
+        job = _job(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
+        with suppress(KeyboardInterrupt), open_thread_executor(job) as lanes:
+            task = lanes.submit_write([lanes.submit_encode(lanes.submit_prepare(Batch([Pending(found)])), 0)], 1 << 20)
             assert asked.wait(60)
             raise KeyboardInterrupt
         with pytest.raises(IngestError, match="cancelled"):
-            lanes.written(task)
+            lanes.get_written(task)
 
 
 def test_seismic_is_refused_without_its_plugin_before_an_index_is_made(

@@ -15,8 +15,8 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import UnsupportedTarget
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.searcher import Searcher
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def _counts(report: Report) -> tuple[int, int, int, int]:
+def _counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.removed
 
 
@@ -56,7 +56,7 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
 ) -> None:
     connection, vector = target
 
-    def run(**more: object) -> Report:
+    def run(**more: object) -> IngestReport:
         options = IngestOptions(
             alias=alias,
             model=ModelSpec(name="stair-mini", backend="onnx"),
@@ -64,7 +64,7 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
             dead_letters=tmp_path / "letters.jsonl",
             **{"document": DocumentSettings(vector=vector), **more},  # type: ignore[arg-type]
         )
-        return ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
+        return run_ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
 
     assert _counts(run()) == (12, 12, 0, 0)
     assert _counts(run()) == (12, 0, 12, 0)
@@ -75,13 +75,13 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
     report = run(document=DocumentSettings(vector=vector, thumbnail_px=0))
     assert (_counts(report), report.swapped) == ((11, 11, 0, 0), True)
 
-    encoder = catalogue.load(ModelSpec(name="stair-mini", backend="onnx"))
+    encoder = catalogue.load_encoder(ModelSpec(name="stair-mini", backend="onnx"))
     [query] = encoder.encode_texts(["bear"])
     with Searcher(connection, alias, encoder.model_id) as searcher:
         hits = searcher.search(query, k=3).hits
     assert hits
-    assert hits[0].why
-    assert hits[0].score == pytest.approx(sum(reason.contribution for reason in hits[0].why), rel=0.004)
+    assert hits[0].contributions
+    assert hits[0].score == pytest.approx(sum(reason.contribution for reason in hits[0].contributions), rel=0.004)
 
 
 def test_fields_that_elasticsearch_7_has_not_are_refused_before_anything_is_made(
@@ -91,6 +91,6 @@ def test_fields_that_elasticsearch_7_has_not_are_refused_before_anything_is_made
     for document in (DocumentSettings(vector="sparse_vector"), DocumentSettings(impacts=True)):
         options = IngestOptions(alias=name, model=ModelSpec(name="stair-mini"), runner="local", document=document)
         with pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.17\.29"):
-            ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
+            run_ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
     with closing(connection.client()) as client:
         assert not client.indices.get(index=f"{name}*")

@@ -16,16 +16,16 @@ from fault_proxy import Reply, Request, serve
 
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
-from stair_es.ingest.run_accounting import Books
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
+from stair_es.ingest.run_accounting import RunAccounting
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
-from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.web.fetch import UrlLocator
 from stair_es.sources.web.policy import UrlPolicy
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
-Run = Callable[..., Report]
+Run = Callable[..., IngestReport]
 
 
 @dataclass
@@ -47,11 +47,11 @@ class Site:
             return Reply(status=429, headers={"retry-after": f"{wait_s:.0f}"})
         return Reply(kind="image/jpeg", body=PHOTOS[int(path[2:-4])].read_bytes())
 
-    def items(self, host: Literal["a", "b"], count: int) -> list[Item | Unlisted]:
+    def items(self, host: Literal["a", "b"], count: int) -> list[SourceItem | ListingFailure]:
         """The images of one host."""
         base = self.url if host == "a" else self.url.replace("127.0.0.1", "127.1")
         urls = [f"{base}/{host}{number}.jpg" for number in range(count)]
-        return [Item(url, "given:", UrlAt(url)) for url in urls]
+        return [SourceItem(url, "given:", UrlLocator(url)) for url in urls]
 
 
 class Given:
@@ -59,11 +59,11 @@ class Given:
 
     uri = "given:"
 
-    def __init__(self, items: list[Item | Unlisted]) -> None:
+    def __init__(self, items: list[SourceItem | ListingFailure]) -> None:
         self._items = items
         self.ignored: dict[str, int] = {}
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         yield from self._items
 
 
@@ -88,11 +88,14 @@ def options(index_name: str, tmp_path: Path) -> IngestOptions:
 @pytest.fixture
 def run(node_url: str, options: IngestOptions) -> Run:
     def run_(
-        items: list[Item | Unlisted], patience_s: float, progress: Callable[[Books], None] = lambda _: None, **more: object
-    ) -> Report:
-        reading = Reading(urls=UrlPolicy(allow_private=True, patience_s=patience_s))
-        chosen = replace(options, source=SourceOptions(reading=reading), **more)  # type: ignore[arg-type]
-        return ingest([Given(items)], Connection(url=node_url), chosen, say=lambda _: None, progress=progress)
+        items: list[SourceItem | ListingFailure],
+        patience_s: float,
+        progress: Callable[[RunAccounting], None] = lambda _: None,
+        **more: object,
+    ) -> IngestReport:
+        reading = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
+        chosen = replace(options, source=SourceOptions(read_limits=reading), **more)  # type: ignore[arg-type]
+        return run_ingest([Given(items)], Connection(url=node_url), chosen, say=lambda _: None, progress=progress)
 
     return run_
 
@@ -146,8 +149,8 @@ def test_a_run_that_waits_for_a_host_can_be_interrupted(site: Site, run: Run) ->
     site.asks_to_wait = lambda path, _: 600.0
     timers: list[threading.Timer] = []
 
-    def interrupt_soon(books: Books) -> None:
-        if books.waiting and not timers:
+    def interrupt_soon(books: RunAccounting) -> None:
+        if books.waiting_message and not timers:
             timers.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)))
             timers[0].start()
 

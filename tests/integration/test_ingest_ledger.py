@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, content_id
+from stair_es.cluster.documents import DocumentSettings, make_content_id
 from stair_es.errors import IngestError, ReadError, SourceError
-from stair_es.ingest.dry_run import DryRun, dry_run
+from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
 from stair_es.ingest.enrich import EnricherSpec
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
-from stair_es.sources.local_file import FileAt
+from stair_es.sources.item import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
+from stair_es.sources.local_file import FileLocator
 from stair_es.sources.registry import open_source
 from stair_es.types import Json
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 LONG_AGO = 1_700_000_000
-Run = Callable[..., Report]
+Run = Callable[..., IngestReport]
 
 
 @dataclass(frozen=True)
 class Unreadable:
     """A place that must not be asked."""
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         raise ReadError("it was read")
 
     def to_json(self) -> dict[str, Json] | None:
@@ -53,8 +53,8 @@ class Conditional:
     path: str
     version: str
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        return None if known == self.version else Read(Path(self.path).read_bytes(), self.version)
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        return None if known == self.version else ReadResult(Path(self.path).read_bytes(), self.version)
 
     def to_json(self) -> dict[str, Json] | None:
         return None
@@ -64,18 +64,18 @@ class Conditional:
 class Odd(Unreadable):
     """A plugin's place that raises what comes."""
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         raise KeyError("no such member")
 
 
 class Given:
     """A source that names what it was given, and breaks off if it is told to."""
 
-    def __init__(self, items: list[Item | Unlisted], uri: str, error: Exception | None = None) -> None:
+    def __init__(self, items: list[SourceItem | ListingFailure], uri: str, error: Exception | None = None) -> None:
         self._items, self.uri, self._error = items, uri, error
         self.ignored: dict[str, int] = {}
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         yield from self._items
         if self._error:
             raise self._error
@@ -98,16 +98,16 @@ def said() -> list[str]:
 
 @pytest.fixture
 def run(node_url: str, said: list[str]) -> Run:
-    def run_(options: IngestOptions, *sources: Source) -> Report:
-        return ingest(sources, Connection(url=node_url), options, say=said.append, progress=lambda _: None)
+    def run_(options: IngestOptions, *sources: Source) -> IngestReport:
+        return run_ingest(sources, Connection(url=node_url), options, say=said.append, progress=lambda _: None)
 
     return run_
 
 
 @pytest.fixture
-def would(node_url: str) -> Callable[..., DryRun]:
-    def would_(options: IngestOptions, *sources: Source) -> DryRun:
-        return dry_run(sources, Connection(url=node_url), options, say=lambda _: None)
+def would(node_url: str) -> Callable[..., DryRunReport]:
+    def would_(options: IngestOptions, *sources: Source) -> DryRunReport:
+        return simulate_ingest(sources, Connection(url=node_url), options, say=lambda _: None)
 
     return would_
 
@@ -127,11 +127,11 @@ def _source(folder: Path) -> Source:
 
 
 def _without_bytes(folder: Path) -> Given:
-    items = [replace(found, place=Unreadable()) for found in _source(folder).items() if isinstance(found, Item)]
+    items = [replace(found, locator=Unreadable()) for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     return Given(list(items), folder.as_uri())
 
 
-def _counts(report: Report) -> tuple[int, int, int, int]:
+def _counts(report: IngestReport) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.dead
 
 
@@ -170,7 +170,7 @@ def test_a_store_that_says_not_modified_is_believed(run: Run, options: IngestOpt
     path = sorted(folder.iterdir())[0]
 
     def source(version: str) -> Given:
-        return Given([Item("https://a.example/1.jpg", "list:", Conditional(str(path), version))], "list:")
+        return Given([SourceItem("https://a.example/1.jpg", "list:", Conditional(str(path), version))], "list:")
 
     assert _counts(run(options, source('"etag-1"'))) == (1, 1, 0, 0)
     assert _counts(run(options, source('"etag-1"'))) == (1, 0, 1, 0)
@@ -181,7 +181,7 @@ def test_a_store_that_says_not_modified_is_believed(run: Run, options: IngestOpt
 def test_other_fields_or_enrichers_make_other_documents(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
-    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
 
     def with_caption(caption: str) -> Given:
         return Given([replace(item, fields={"caption": caption, "stars": 3}) for item in items], folder.as_uri())
@@ -223,7 +223,7 @@ def test_an_interrupted_build_is_continued_and_searched_only_when_complete(
 ) -> None:
     live = run(options, _source(folder)).index
     smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
-    items = list(_source(folder).items())
+    items = list(_source(folder).list_items())
     with pytest.raises(SourceError, match="went away"):
         run(smaller, Given(items[:4], folder.as_uri(), SourceError("the store went away")))
     assert list(client.indices.get_alias(name=options.alias)) == [live]
@@ -258,7 +258,7 @@ def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
     class Overtaken(Given):
         """Another run of the same command is through before this one has named its last image."""
 
-        def items(self) -> Iterator[Item | Unlisted]:
+        def list_items(self) -> Iterator[SourceItem | ListingFailure]:
             yield from self._items[:3]
             while not self._build_is_open():
                 time.sleep(0.05)
@@ -270,8 +270,8 @@ def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
 
     more = folder.parent / "more.jpg"
     more.write_bytes(sorted(PHOTOS.glob("*.jpg"))[7].read_bytes())
-    items = [found for found in _source(folder).items() if isinstance(found, Item)]
-    late = Item(more.as_uri(), folder.as_uri(), FileAt(str(more)))
+    items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
+    late = SourceItem(more.as_uri(), folder.as_uri(), FileLocator(str(more)))
     report = run(smaller, Overtaken([*items, late], folder.as_uri()))
     assert (report.seen, report.dead) == (7, 0)
     assert list(client.indices.get_alias(name=options.alias)) == [report.index]
@@ -314,7 +314,7 @@ def test_a_build_in_which_live_images_died_waits_for_them_and_can_be_forced(
 
 
 def test_resync_removes_what_is_gone_from_these_sources_alone(
-    run: Run, would: Callable[..., DryRun], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+    run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -335,9 +335,9 @@ def test_resync_spares_a_source_that_is_empty_or_could_not_be_listed(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch, said: list[str]
 ) -> None:
     run(options, _source(folder))
-    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     resync = replace(options, resync=True)
-    hole = Unlisted(f"{folder.as_uri()}/sub", folder.as_uri(), "forbidden")
+    hole = ListingFailure(f"{folder.as_uri()}/sub", folder.as_uri(), "forbidden")
     assert run(resync, Given([*items[:3], hole], folder.as_uri())).removed == 0
     assert "couldn't be listed" in " ".join(said)
     elsewhere = Given([replace(items[0], source="elsewhere:")], "elsewhere:")
@@ -358,7 +358,7 @@ def test_ids_by_content_store_the_same_picture_once_and_follow_it(
     report = run(options, _source(folder))
     assert (_counts(report), report.documents) == ((7, 0, 7, 0), 6)
     documents = _stored(client, options.alias)
-    assert documents[original.as_uri()]["_id"] == content_id(documents[original.as_uri()]["sha256"])
+    assert documents[original.as_uri()]["_id"] == make_content_id(documents[original.as_uri()]["sha256"])
     original.unlink()
     report = run(options, _source(folder))
     assert (_counts(report), report.removed) == ((6, 0, 6, 0), 0)
@@ -368,7 +368,7 @@ def test_ids_by_content_store_the_same_picture_once_and_follow_it(
 
 
 def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_moved_changes_its_source(
-    run: Run, would: Callable[..., DryRun], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+    run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     """A dry run counts what isn't where it was: only reading tells that it is elsewhere now, or what came in its place."""
     options = replace(options, document=DocumentSettings(id="content"))
@@ -397,19 +397,19 @@ def test_resync_spares_what_a_run_beside_it_has_stored_meanwhile(
     class Slow(Given):
         """While it is listed, a photo comes in that another run finds and this listing has missed."""
 
-        def items(self) -> Iterator[Item | Unlisted]:
+        def list_items(self) -> Iterator[SourceItem | ListingFailure]:
             yield from self._items
             shutil.copy(sorted(PHOTOS.glob("*.jpg"))[8], folder / "new.jpg")
             assert run(replace(options, dead_letters=folder.parent / "beside.jsonl"), _source(folder)).written == 1
 
-    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     report = run(replace(options, resync=True), Slow(list(items[1:]), folder.as_uri()))
     assert report.removed == 1
     assert (folder / "new.jpg").as_uri() in _stored(client, options.alias)
 
 
 def test_a_dry_run_says_what_a_run_does_and_changes_nothing(
-    run: Run, would: Callable[..., DryRun], options: IngestOptions, folder: Path, client: OpenSearch
+    run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
     first = would(options, _without_bytes(folder))
     assert (first.seen, first.new, first.index) == (6, 6, None)
@@ -418,9 +418,9 @@ def test_a_dry_run_says_what_a_run_does_and_changes_nothing(
     paths = sorted(folder.iterdir())
     os.utime(paths[0], (LONG_AGO, LONG_AGO + 5))
     os.utime(shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg"), (LONG_AGO, LONG_AGO))
-    items = [found for found in _without_bytes(folder).items() if isinstance(found, Item)]
+    items = [found for found in _without_bytes(folder).list_items() if isinstance(found, SourceItem)]
     items[1] = replace(items[1], version=None)
-    second = would(options, Given([*items, Unlisted("x:", folder.as_uri(), "forbidden")], folder.as_uri()))
+    second = would(options, Given([*items, ListingFailure("x:", folder.as_uri(), "forbidden")], folder.as_uri()))
     assert (second.new, second.changed, second.unknown, second.unchanged, second.unlisted) == (1, 1, 1, 4, 1)
     assert second.index == index
     other = would(replace(options, document=DocumentSettings(thumbnail_px=0)), _without_bytes(folder))
@@ -446,9 +446,9 @@ def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folde
 def test_a_uri_that_is_no_text_and_a_place_that_fails_in_its_own_way_are_dead(
     run: Run, options: IngestOptions, folder: Path, id_by: Literal["uri", "content"]
 ) -> None:
-    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     half = replace(items[0], uri="file:///\ud800.jpg")
-    odd = replace(items[1], uri="odd:1", place=Odd())
+    odd = replace(items[1], uri="odd:1", locator=Odd())
     options = replace(options, document=DocumentSettings(id=id_by))
     for _ in range(2):
         report = run(options, Given([half, odd, *items[2:]], "given:"))
@@ -465,7 +465,7 @@ def test_the_same_image_named_twice_is_one_image(run: Run, options: IngestOption
 def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch, said: list[str]
 ) -> None:
-    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     given = Given([replace(item, fields={"width": "wide", "_id": "x", "artist": "me"}) for item in items], folder.as_uri())
     assert _counts(run(options, given)) == (6, 6, 0, 0)
     assert "_id, width" in " ".join(said)
@@ -475,7 +475,7 @@ def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
 
 
 def test_what_is_not_on_stdin_this_time_is_not_gone(run: Run, options: IngestOptions, folder: Path, said: list[str]) -> None:
-    items = [replace(found, source="stdin:") for found in _source(folder).items() if isinstance(found, Item)]
+    items = [replace(found, source="stdin:") for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     run(options, Given(list(items), "stdin:"))
     assert run(replace(options, resync=True), Given(list(items[:2]), "stdin:")).removed == 0
     assert "on stdin" in " ".join(said)

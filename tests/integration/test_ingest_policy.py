@@ -16,23 +16,23 @@ from typer.testing import CliRunner
 from stair_es import SparseVector
 from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, document_id, vector_fields
-from stair_es.cluster.steer import Steering
-from stair_es.cluster.steer_task import Pass, Speed
+from stair_es.cluster.documents import DocumentSettings, build_vector_fields, make_document_id
+from stair_es.cluster.steer import PolicyManager
+from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
 from stair_es.errors import IndexMismatch, IngestError
-from stair_es.ingest.dry_run import dry_run
+from stair_es.ingest.dry_run import simulate_ingest
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-POLICY = WordPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
+POLICY = TokenPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
 LONG_AGO = 1_700_000_000
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
 
@@ -53,12 +53,14 @@ class Runs:
         report = self.report(**changed)
         return report.written, report.unchanged
 
-    def report(self, **changed: object) -> Report:
+    def report(self, **changed: object) -> IngestReport:
         options = replace(self.options, **changed)  # type: ignore[arg-type]
-        return ingest([open_source(str(self.folder))], self.connection, options, say=self.said.append, progress=lambda _: None)
+        return run_ingest(
+            [open_source(str(self.folder))], self.connection, options, say=self.said.append, progress=lambda _: None
+        )
 
     def id(self, name: str) -> str:
-        return document_id((self.folder / name).as_uri())
+        return make_document_id((self.folder / name).as_uri())
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_an_index_keeps_its_policy_whatever_else_changes(
         found = stored()
         assert found.keys() == originals.keys()
         for id_, source in found.items():
-            wanted = vector_fields(originals[id_], DocumentSettings(), POLICY)
+            wanted = build_vector_fields(originals[id_], DocumentSettings(), POLICY)
             assert {name: source[name] for name in source if name in {*wanted, "policy", "policy_undo"}} == wanted
         assert found[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest
         assert "policy" not in found[runs.id("dairy-cow.jpg")]
@@ -118,10 +120,10 @@ def test_an_index_keeps_its_policy_whatever_else_changes(
 
 def test_another_policy_is_refused_with_the_way_to_apply_it(runs: Runs) -> None:
     runs.run(policy=POLICY)
-    other = replace(runs.options, policy=WordPolicy(mute=("dog",)))
+    other = replace(runs.options, policy=TokenPolicy(mute=("dog",)))
     for go in (
         lambda: runs.report(policy=other.policy),
-        lambda: dry_run([open_source(str(runs.folder))], runs.connection, other, say=runs.said.append),
+        lambda: simulate_ingest([open_source(str(runs.folder))], runs.connection, other, say=runs.said.append),
     ):
         with pytest.raises(IndexMismatch, match=r"has the policy quiet .*") as caught:
             go()
@@ -133,11 +135,11 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
 ) -> None:
     runs.run()
     before = stored()
-    steering, say, see = Steering(client, runs.connection, runs.options.alias), runs.said.append, lambda _: None
-    steering.apply(POLICY, Speed(), say, see)
+    steering, say, see = PolicyManager(client, runs.connection, runs.options.alias), runs.said.append, lambda _: None
+    steering.apply_policy(POLICY, UpdateLimits(), say, see)
     steered = stored()
     for id_, source in before.items():
-        wanted = {**source, **vector_fields(_vector(source), DocumentSettings(), POLICY)}
+        wanted = {**source, **build_vector_fields(_vector(source), DocumentSettings(), POLICY)}
         assert steered[id_] == wanted
     assert runs.run() == (0, 3)
     assert stored() == steered
@@ -146,7 +148,7 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
     assert stored()[runs.id("new.jpg")]["policy"] == POLICY.digest
     (runs.folder / "new.jpg").unlink()
     runs.report(resync=True)
-    steering.rollback(Speed(), say, see)
+    steering.rollback_policy(UpdateLimits(), say, see)
     assert stored() == before
     assert runs.run() == (0, 3)
 
@@ -154,22 +156,22 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
 def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Callable[[], dict[str, Any]]) -> None:
     runs.run()
     words = {word for source in stored().values() for word in source["tokens"]}
-    assert runs.run(alias=f"{runs.options.alias}-e", policy=WordPolicy(mute=tuple(sorted(words)))) == (3, 0)
+    assert runs.run(alias=f"{runs.options.alias}-e", policy=TokenPolicy(mute=tuple(sorted(words)))) == (3, 0)
     assert any("leaves 3 images no word" in line for line in runs.said)
     assert runs.run(alias=f"{runs.options.alias}-e") == (0, 3)
 
 
 def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, client: OpenSearch) -> None:
     runs.run()
-    steering = Steering(client, runs.connection, runs.options.alias)
+    steering = PolicyManager(client, runs.connection, runs.options.alias)
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
         runs.said.append(line)
         if "images found" in line:  # while the run is under way
-            steering.apply(POLICY, Speed(), runs.said.append, _ignore)
+            steering.apply_policy(POLICY, UpdateLimits(), runs.said.append, _ignore)
 
-    ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
+    run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
     assert any("the token policy of the index changed during this run" in line for line in runs.said)
 
 
@@ -180,11 +182,13 @@ def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client:
     def say(line: str) -> None:
         runs.said.append(line)
         if "images found" in line:
-            Steering(client, runs.connection, runs.options.alias).apply(POLICY, Speed(), runs.said.append, _ignore)
+            PolicyManager(client, runs.connection, runs.options.alias).apply_policy(
+                POLICY, UpdateLimits(), runs.said.append, _ignore
+            )
             raise IngestError("stopped on the way")
 
     with pytest.raises(IngestError, match="stopped on the way"):
-        ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
+        run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
     assert any("the token policy of the index changed during this run" in line for line in runs.said)
 
 
@@ -213,12 +217,12 @@ def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
     report = runs.report(document=other, sink_options=options)
     assert not report.swapped
     assert f"it has the token policy {POLICY.label}, this build none" in str(report.unfinished)
-    Steering(client, runs.connection, runs.options.alias).apply(None, Speed(), runs.said.append, _ignore)
+    PolicyManager(client, runs.connection, runs.options.alias).apply_policy(None, UpdateLimits(), runs.said.append, _ignore)
     assert runs.report(document=other, sink_options=options).swapped
     assert stored()[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest
 
 
-def _ignore(_: Pass) -> None:
+def _ignore(_: UpdateProgress) -> None:
     pass
 
 

@@ -19,19 +19,19 @@ from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import IngestError, UsageError
-from stair_es.ingest.batch import Batch, Wanted
-from stair_es.ingest.cluster_writer import ClusterWriter
+from stair_es.ingest.batch import Batch, Pending
+from stair_es.ingest.cluster_writer import ClusterSinkWriter
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
-from stair_es.ingest.run_ray import RayOptions, gpu_encoders, ray_lanes
-from stair_es.ingest.stages import Job
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
+from stair_es.ingest.run_ray import RayOptions, count_gpu_encoders, open_ray_executor
+from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search import ImageSearch
 from stair_es.sources.decode import DecodeLimits
-from stair_es.sources.item import Item, Place, Read, Reading, Source, Unlisted
-from stair_es.sources.local_file import FileAt
+from stair_es.sources.item import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem
+from stair_es.sources.local_file import FileLocator
 from stair_es.sources.registry import open_source
 from stair_es.types import Json
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-Run = Callable[..., Report]
+Run = Callable[..., IngestReport]
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Deadly:
     photo: str
     once: str | None = None
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         if self.once is None or not Path(self.once).exists():
             if self.once:
                 Path(self.once).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return Read(Path(self.photo).read_bytes())
+        return ReadResult(Path(self.photo).read_bytes())
 
     def to_json(self) -> dict[str, Json] | None:
         return None
@@ -65,11 +65,11 @@ class Given:
 
     uri = "given:"
 
-    def __init__(self, items: list[Item]) -> None:
+    def __init__(self, items: list[SourceItem]) -> None:
         self._items = items
         self.ignored: dict[str, int] = {}
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         yield from self._items
 
 
@@ -90,16 +90,18 @@ def run(node_url: str) -> Run:
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
 
-    def run_(options: IngestOptions, source: Source) -> Report:
-        return ingest([source], Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+    def run_(options: IngestOptions, source: Source) -> IngestReport:
+        return run_ingest([source], Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
 
     return run_
 
 
-def _items(count: int, deadly: dict[int, str | None]) -> list[Item]:
+def _items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
     photos = sorted(PHOTOS.glob("*.jpg"))
-    places: list[Place] = [Deadly(str(photos[i]), deadly[i]) if i in deadly else FileAt(photos[i].as_uri()) for i in range(count)]
-    return [Item(f"given:{i}", "given:", place) for i, place in enumerate(places)]
+    places: list[Locator] = [
+        Deadly(str(photos[i]), deadly[i]) if i in deadly else FileLocator(photos[i].as_uri()) for i in range(count)
+    ]
+    return [SourceItem(f"given:{i}", "given:", place) for i, place in enumerate(places)]
 
 
 @pytest.mark.parametrize(
@@ -135,16 +137,16 @@ def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options:
     assert "died" in letter
 
 
-def _job(node_url: str, model: str) -> Job:
-    writer = ClusterWriter(connection=Connection(url=node_url), index="none", policy=BulkPolicy())
-    return Job(
+def _job(node_url: str, model: str) -> WorkerConfig:
+    writer = ClusterSinkWriter(connection=Connection(url=node_url), index="none", policy=BulkPolicy())
+    return WorkerConfig(
         writer=writer,
         fresh=True,
         model=ModelSpec(name=model, backend="onnx"),
         model_id="none",
-        image_spec=catalogue.resolve("stair-mini").image_spec,
+        image_spec=catalogue.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
-        reading=Reading(),
+        reading=ReadLimits(),
         limits=DecodeLimits(),
     )
 
@@ -158,7 +160,7 @@ def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, m
     other = ray_here.remote(num_cpus=0.7 * ray_here.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
     ray_here.get(other.ready.remote())
     try:
-        with ray_lanes(_job(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as lanes:
+        with open_ray_executor(_job(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as lanes:
             assert lanes.encoders == 1
     finally:
         ray_here.kill(other)
@@ -168,10 +170,10 @@ def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, m
 def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
     job = _job(node_url, "there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
-    with ray_lanes(job, RayOptions(encoders=1)) as lanes:
-        prepared = lanes.prepare(Batch([Wanted(Item(photo.as_uri(), "given:", FileAt(str(photo))))]))
+    with open_ray_executor(job, RayOptions(encoders=1)) as lanes:
+        prepared = lanes.submit_prepare(Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
         with pytest.raises(IngestError, match=r"an encoder can't start on Ray: .*there-is-no-such-model"):
-            lanes.written(lanes.write([lanes.encode(prepared, 0)], 1 << 20))
+            lanes.get_written(lanes.submit_write([lanes.submit_encode(prepared, 0)], 1 << 20))
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -195,7 +197,7 @@ def test_a_relative_folder_reaches_the_workers_of_ray(
         for place in range(2):
             hit = search.search(tmp_path / "pictures" / f"{place}.png").hits[0]
             assert hit.uri.endswith(f"{place}.png")
-            assert hit.score == pytest.approx(sum(reason.contribution for reason in hit.why), rel=0.01)
+            assert hit.score == pytest.approx(sum(reason.contribution for reason in hit.contributions), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +205,9 @@ def test_a_relative_folder_reaches_the_workers_of_ray(
     [([], 1, 0), ([0, 2], 0, 0), ([1, 1], 0.4, 4), ([2.0], 0.5, 4), ([4], 1 / 3, 12), ([4, 1, 0], 2, 2), ([1], 0.6, 1)],
 )
 def test_encoders_are_counted_gpu_by_gpu(gpus: list[float], share: float, fit: int) -> None:
-    assert gpu_encoders(gpus, share) == fit
+    assert count_gpu_encoders(gpus, share) == fit
 
 
 def test_one_and_a_half_gpus_are_refused() -> None:
     with pytest.raises(UsageError, match=r"1\.5 GPUs"):
-        gpu_encoders([4], 1.5)
+        count_gpu_encoders([4], 1.5)

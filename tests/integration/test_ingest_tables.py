@@ -10,11 +10,11 @@ from opensearchpy import OpenSearch
 
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import ingest
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.filter_fields import parse_filter
-from stair_es.search.known import look
-from stair_es.search.question import Question
+from stair_es.search.known import fetch_index_info
+from stair_es.search.question import SearchQuery
 from stair_es.sources.item import SourceOptions
 from stair_es.sources.registry import open_source
 from stair_es.types import SparseVector
@@ -35,14 +35,14 @@ def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
     of_csv = SourceOptions(columns={"price:float": "cost", "code": "code"})
     sources = [open_source(str(tmp_path / "x.tar"), of_tar), open_source(str(tmp_path / "x.csv"), of_csv)]
     options = IngestOptions(alias=index_name, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "dead.jsonl")
-    report = ingest(sources, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest(sources, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
     assert (report.seen, report.written, report.dead) == (6, 5, 1)
     assert '"list"' in (tmp_path / "dead.jsonl").read_text()
 
-    def asked(text: str) -> Question:
-        return Question(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
+    def asked(text: str) -> SearchQuery:
+        return SearchQuery(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
 
-    known = look(client, Connection(url=node_url), index_name)
+    known = fetch_index_info(client, Connection(url=node_url), index_name)
     assert known.list_remarks(asked("price:>20")) == []
     found = client.search(index=index_name, body={"query": parse_filter("price:>20"), "sort": ["price"]})["hits"]["hits"]
     assert [hit["_source"]["price"] for hit in found] == [20.5, 100.0]

@@ -13,21 +13,21 @@ from opensearchpy import OpenSearch
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.steer import Steering
-from stair_es.cluster.steer_task import Speed
+from stair_es.cluster.steer import PolicyManager
+from stair_es.cluster.steer_task import UpdateLimits
 from stair_es.errors import IndexMismatch, IngestError
 from stair_es.ingest import texts_run
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.ingest.sink import Say
-from stair_es.ingest.texts import TextOptions, ingest_texts
-from stair_es.ingest.texts_read import text_source
+from stair_es.ingest.texts import TextIngestOptions, run_text_ingest
+from stair_es.ingest.texts_read import open_text_source
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy
-from stair_es.search.inputs import image_vector
-from stair_es.search.known import look
+from stair_es.policy import TokenPolicy
+from stair_es.search.inputs import encode_query_image
+from stair_es.search.known import fetch_index_info
 from stair_es.search.searcher import Searcher
 from stair_es.sources.item import SourceOptions
 from stair_es.sources.registry import open_source
@@ -36,17 +36,19 @@ from stair_es.types import Json
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 TABLE = ModelSpec(name="stair-mini", text_tower="table")
 
-Take = Callable[..., Report]
+Take = Callable[..., IngestReport]
 
 
 @pytest.fixture
 def take(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path: Path) -> Take:
     """Ingests the texts of some files into the index of the test."""
 
-    def run(*files: Path, say: Say = print, **more: Any) -> Report:  # noqa: ANN401
+    def run(*files: Path, say: Say = print, **more: Any) -> IngestReport:  # noqa: ANN401
         given = {"alias": engine_index, "model": TABLE, "dead_letters": tmp_path / "dead.jsonl", **more}
-        sources = [text_source(str(file)) for file in files]
-        return ingest_texts(sources, Connection(url=rank_features_url), TextOptions(**given), say=say, progress=lambda _: None)
+        sources = [open_text_source(str(file)) for file in files]
+        return run_text_ingest(
+            sources, Connection(url=rank_features_url), TextIngestOptions(**given), say=say, progress=lambda _: None
+        )
 
     return run
 
@@ -71,7 +73,7 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
     path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
     first = take(path)
     assert (first.seen, first.written, first.unchanged, first.dead, first.documents) == (5, 2, 1, 2, 2)
-    assert [(why.stage, why.reason, why.images) for why in first.dead_reasons] == [("encode", texts_run.NO_WORDS, 2)]
+    assert [(why.stage, why.reason, why.images) for why in first.dead_reasons] == [("encode", texts_run.NO_KNOWN_TOKENS, 2)]
     [letter, _] = map(json.loads, (tmp_path / "dead.jsonl").read_text().splitlines())
     assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
     found = documents(engine, engine_index)
@@ -116,46 +118,46 @@ def test_another_text_tower_is_another_index(take: Take, engine: OpenSearch, eng
 def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_features_url: str) -> None:
     report = take(PHOTOS / "captions.jsonl")
     assert report.written == 40
-    encoder = catalogue.load(TABLE)
+    encoder = catalogue.load_encoder(TABLE)
     with Searcher(Connection(url=rank_features_url), engine_index, encoder.model_id) as searcher:
         for name in ("two-spaniels.jpg", "espresso.jpg", "koala.jpg"):
-            hits = searcher.search(image_vector(encoder, PHOTOS / name), k=3).hits
+            hits = searcher.search(encode_query_image(encoder, PHOTOS / name), k=3).hits
             assert hits[0].source["file"] == name, [hit.source["caption"] for hit in hits]
-            assert hits[0].why[0].contribution > 0
+            assert hits[0].contributions[0].contribution > 0
 
 
 def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
     connection = Connection(url=rank_features_url)
     image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions(), print)
     options = IngestOptions(alias=engine_index, model=TABLE)
-    ingest([image], connection, options, say=print, progress=lambda _: None)
+    run_ingest([image], connection, options, say=print, progress=lambda _: None)
     with pytest.raises(IndexMismatch, match="an index of images"):
         take(PHOTOS / "captions.jsonl")
     assert engine.count(index=engine_index)["count"] == 1
     texts = f"{engine_index}-texts"
     take(PHOTOS / "captions.jsonl", alias=texts)
     with pytest.raises(IndexMismatch, match="an index of texts"):
-        ingest([image], connection, replace(options, alias=texts), say=print, progress=lambda _: None)
+        run_ingest([image], connection, replace(options, alias=texts), say=print, progress=lambda _: None)
     assert len(engine.indices.get(index=f"{texts}*")) == 1
     names = (engine_index, texts, f"{engine_index},{texts}")
-    assert [look(engine, connection, name).holds for name in names] == ["images", "texts", "documents"]
+    assert [fetch_index_info(engine, connection, name).content_type for name in names] == ["images", "texts", "documents"]
 
 
 def test_texts_go_through_the_word_policy_of_their_index(
     client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
 ) -> None:
     connection, said = Connection(url=node_url), list[str]()
-    options = TextOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "dead.jsonl")
+    options = TextIngestOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "dead.jsonl")
 
-    def bring(*texts: str) -> Report:
-        source = text_source(str(lines(tmp_path / "a.txt", *texts)))
-        return ingest_texts([source], connection, options, say=said.append, progress=lambda _: None)
+    def bring(*texts: str) -> IngestReport:
+        source = open_text_source(str(lines(tmp_path / "a.txt", *texts)))
+        return run_text_ingest([source], connection, options, say=said.append, progress=lambda _: None)
 
     bring("a brown dog")
     words = documents(client, index_name)["a brown dog"]["tokens"]
     assert isinstance(words, dict)
-    policy = WordPolicy(name="quiet", mute=tuple(words))
-    Steering(client, connection, index_name).apply(policy, Speed(), said.append, lambda _: None)
+    policy = TokenPolicy(name="quiet", mute=tuple(words))
+    PolicyManager(client, connection, index_name).apply_policy(policy, UpdateLimits(), said.append, lambda _: None)
     assert bring("a brown dog", "brown dog").written == 1
     assert f"token policy: {policy.label}" in said
     assert any("leaves 1 text no word" in line for line in said)
@@ -171,11 +173,11 @@ def test_nothing_to_take_makes_no_index(take: Take, engine: OpenSearch, engine_i
 def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str], tmp_path: Path) -> None:
     alias, connection = index_on(elasticsearch9_url), Connection(url=elasticsearch9_url)
     document = DocumentSettings(thumbnail_px=0, id="content", vector="sparse_vector")
-    options = TextOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "dead.jsonl")
-    source = text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
+    options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "dead.jsonl")
+    source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
     for written in (2, 0):
-        report = ingest_texts([source], connection, options, say=print, progress=lambda _: None)
+        report = run_text_ingest([source], connection, options, say=print, progress=lambda _: None)
         assert (report.written, report.unchanged, report.dead) == (written, 2 - written, 0)
     with Searcher(connection, alias, "stair-mini-2") as searcher:
-        [hit] = searcher.search(image_vector(catalogue.load(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
+        [hit] = searcher.search(encode_query_image(catalogue.load_encoder(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
     assert hit.source["caption"] == "a brown dog"

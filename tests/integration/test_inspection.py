@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
-from stair_es.cluster.identity import with_meta
-from stair_es.cluster.mapping import index_body
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.identity import add_index_meta
+from stair_es.cluster.mapping import build_index_body
 from stair_es.errors import ClusterError, DecodeError
 from stair_es.inspection import corpus as reading
 from stair_es.inspection import stored as storing
-from stair_es.inspection.corpus import Corpus, Sample, corpus
-from stair_es.inspection.inspector import Inspected, Inspector
-from stair_es.inspection.stored import stored, stored_by_content, stored_many, thumbnail
+from stair_es.inspection.corpus import DocumentSample, VocabularyStats, collect_vocabulary_stats
+from stair_es.inspection.inspector import InspectionResult, Inspector
+from stair_es.inspection.stored import find_stored_by_content, find_stored_image, get_stored_images, get_stored_thumbnail
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.policy import WordPolicy
-from stair_es.search.inputs import image_vector
-from stair_es.search.known import look
+from stair_es.policy import TokenPolicy
+from stair_es.search.inputs import encode_query_image
+from stair_es.search.known import fetch_index_info
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 STRANGE = ("a.b", ".", "##ing", "100%", "%2E", "", "café", "犬", "a b", "=1+1")
 PNG = "data:image/png;base64,iVBORw0KGgo="
-POLICY = WordPolicy(mute=("muted",), cap={"capped": 0.5}, rename={"old": "new.er"})
+POLICY = TokenPolicy(mute=("muted",), cap={"capped": 0.5}, rename={"old": "new.er"})
 ENGINES = {"opensearch": "node_url", "elasticsearch7": "elasticsearch7_url", "elasticsearch9": "elasticsearch9_url"}
 
 
@@ -44,13 +44,13 @@ class Cluster:
         self.connection, self.alias = Connection(url=url), alias
         self.client: OpenSearch = self.connection.client()
         # the tests' Elasticsearch 9 has `sparse_vector` in place of `rank_features`
-        self.nine = probe(self.client, self.connection).supports_sparse_vector
+        self.nine = get_cluster_info(self.client, self.connection).supports_sparse_vector
         self.settings = DocumentSettings(vector="sparse_vector" if self.nine else "rank_features")
 
     def make(self, name: str = "", shards: int = 2) -> str:
         """An index behind the alias."""
-        body = index_body(probe(self.client, self.connection), self.settings)
-        body = with_meta(body, {"model": "m-1", "model_name": "m"})
+        body = build_index_body(get_cluster_info(self.client, self.connection), self.settings)
+        body = add_index_meta(body, {"model": "m-1", "model_name": "m"})
         own = {"number_of_shards": shards, "number_of_replicas": 0}
         inner = body["settings"].get("index", {})
         body["settings"] = {"index": {**{k: v for k, v in inner.items() if k != "auto_expand_replicas"}, **own}}
@@ -60,7 +60,7 @@ class Cluster:
     def put(self, index: str, images: Mapping[str, SparseVector], *, ids: Sequence[str] = (), **more: Any) -> None:  # noqa: ANN401
         lines: list[dict[str, Any]] = []
         for number, (uri, vector) in enumerate(images.items()):
-            id_ = ids[number] if ids else document_id(uri)
+            id_ = ids[number] if ids else make_document_id(uri)
             lines += [{"index": {"_id": id_}}, self.document(uri, vector, **more)]
         self.bulk(index, lines)
 
@@ -74,13 +74,13 @@ class Cluster:
         vector: SparseVector,
         *,
         at: str = "2026-01-01T00:00:00Z",
-        policy: WordPolicy | None = None,
+        policy: TokenPolicy | None = None,
         model: str = "m-1",
         **facts: Any,  # noqa: ANN401
     ) -> dict[str, Any]:
-        known = {"source": "s", "version": "v", "sha256": f"{document_id(uri)}00", "width": 1, "height": 1, "format": "PNG"}
-        about = ImageFacts(**{"uri": uri, "taken_at": None, "thumbnail": PNG, **known, **facts})
-        return document(
+        known = {"source": "s", "version": "v", "sha256": f"{make_document_id(uri)}00", "width": 1, "height": 1, "format": "PNG"}
+        about = ImageMetadata(**{"uri": uri, "taken_at": None, "thumbnail": PNG, **known, **facts})
+        return build_document(
             vector,
             about,
             fields={"caption": "c"},
@@ -91,8 +91,8 @@ class Cluster:
             policy=policy,
         )
 
-    def corpus(self, sample: Sample | None = None) -> Corpus:
-        return corpus(self.client, self.connection, self.alias, sample=sample)
+    def corpus(self, sample: DocumentSample | None = None) -> VocabularyStats:
+        return collect_vocabulary_stats(self.client, self.connection, self.alias, sample=sample)
 
 
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
@@ -118,11 +118,11 @@ def drawn(count: int, seed: int, *, prefix: str = "u") -> dict[str, SparseVector
     }
 
 
-def check(found: Corpus, images: Sequence[Mapping[str, float]]) -> None:
+def check(found: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None:
     """The figures are those of the vectors, computed column by column."""
     total = sum(weight for image in images for weight in image.values())
-    assert {row.word for row in found.figures} == {word for image in images for word in image}
-    for row in found.figures:
+    assert {row.word for row in found.token_stats} == {word for image in images for word in image}
+    for row in found.token_stats:
         has = [image[row.word] for image in images if row.word in image]
         assert row.images == len(has)
         assert row.share == len(has) / len(images)
@@ -141,12 +141,14 @@ def test_the_figures_are_those_of_all_words_of_all_images(cluster: Cluster, monk
     cluster.put(cluster.make("2", shards=1), second)
     cluster.put(f"{cluster.alias}-2", {"empty": SparseVector((), ())})
     seen: list[tuple[int, int]] = []
-    found = corpus(cluster.client, cluster.connection, cluster.alias, progress=lambda *so_far: seen.append(so_far))
+    found = collect_vocabulary_stats(
+        cluster.client, cluster.connection, cluster.alias, progress=lambda *so_far: seen.append(so_far)
+    )
     check(found, [image.to_dict() for image in (*first.values(), *second.values(), SparseVector((), ()))])
-    assert (found.documents, found.without_uri, found.images, found.missed, found.empty) == (55, 0, 55, 0, 1)
-    assert found.words_an_image == pytest.approx(sum(map(len, (*first.values(), *second.values()))) / 55)
+    assert (found.documents, found.without_uri, found.images, found.missed_count, found.empty) == (55, 0, 55, 0, 1)
+    assert found.mean_tokens == pytest.approx(sum(map(len, (*first.values(), *second.values()))) / 55)
     assert seen[-1] == (55, 55)
-    for row in found.figures:
+    for row in found.token_stats:
         assert {**first, **second}[row.example].to_dict()[row.word] == row.max
 
 
@@ -156,8 +158,8 @@ def test_what_can_not_be_read_is_counted(cluster: Cluster) -> None:
     bare = {"tokens": {"bird": 1.0}}
     cluster.bulk(index, [{"index": {}}, bare, {"index": {}}, {**bare, "uri": None}, {"index": {}}, {"uri": "u/2"}])
     found = cluster.corpus()
-    assert (found.documents, found.without_uri, found.images, found.empty, found.missed) == (5, 3, 2, 1, 0)
-    assert [row.word for row in found.figures] == ["dog"]
+    assert (found.documents, found.without_uri, found.images, found.empty, found.missed_count) == (5, 3, 2, 1, 0)
+    assert [row.word for row in found.token_stats] == ["dog"]
 
 
 def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +169,7 @@ def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: 
     cluster.bulk(index, [line for number in range(5) for line in ({"index": {"_id": str(number)}}, same)])
     found = cluster.corpus()
     assert found.images < 5
-    assert found.images + found.missed == 5
+    assert found.images + found.missed_count == 5
 
 
 def test_an_empty_index_and_an_absent_one(cluster: Cluster) -> None:
@@ -175,7 +177,7 @@ def test_an_empty_index_and_an_absent_one(cluster: Cluster) -> None:
         cluster.corpus()
     cluster.make("1")
     found = cluster.corpus()
-    assert (found.documents, found.images, found.missed, found.figures, found.words_an_image) == (0, 0, 0, (), 0.0)
+    assert (found.documents, found.images, found.missed_count, found.token_stats, found.mean_tokens) == (0, 0, 0, (), 0.0)
 
 
 @pytest.mark.parametrize("page", [3, 1000])
@@ -183,19 +185,19 @@ def test_a_sample_is_without_replacement_and_the_same_again(cluster: Cluster, mo
     monkeypatch.setattr(reading, "PAGE", page)
     images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
     cluster.put(cluster.make("1"), images)
-    drawn_words = [{row.word for row in cluster.corpus(Sample(size=10, seed=seed)).figures} for seed in (1, 1, 2, 3)]
+    drawn_words = [{row.word for row in cluster.corpus(DocumentSample(size=10, seed=seed)).token_stats} for seed in (1, 1, 2, 3)]
     assert [len(words) for words in drawn_words] == [10] * 4  # ten images, each with a word of its own
     assert drawn_words[0] == drawn_words[1]
     assert len({frozenset(words) for words in drawn_words}) == 3
-    whole = cluster.corpus(Sample(size=1000))
-    assert (whole.images, whole.missed, len(whole.figures)) == (60, 0, 60)
+    whole = cluster.corpus(DocumentSample(size=1000))
+    assert (whole.images, whole.missed_count, len(whole.token_stats)) == (60, 0, 60)
 
 
 def test_each_image_is_as_likely_in_a_sample(cluster: Cluster) -> None:
     cluster.put(cluster.make("1"), {f"u/{number}": vector(**{f"w{number}": 1.0}) for number in range(8)})
     counts = dict.fromkeys((f"w{number}" for number in range(8)), 0)
     for seed in range(60):
-        for row in cluster.corpus(Sample(size=4, seed=seed)).figures:
+        for row in cluster.corpus(DocumentSample(size=4, seed=seed)).token_stats:
             counts[row.word] += 1
     assert all(15 <= count <= 45 for count in counts.values()), counts  # 30 each: four deviations
 
@@ -206,14 +208,14 @@ def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: Cluster) -> Non
     uri = 'file:///a "b"/%C3%A9 #1.jpg?x=\\'
     index = cluster.make("1")
     cluster.put(index, {uri: image, "other": vector(dog=1.0)})
-    found = stored(cluster.client, cluster.connection, cluster.alias, uri)
+    found = find_stored_image(cluster.client, cluster.connection, cluster.alias, uri)
     assert found is not None
-    assert found == stored(cluster.client, cluster.connection, cluster.alias, document_id(uri))
-    assert (found.id, found.index, found.uri, found.vector) == (document_id(uri), index, uri, image)
+    assert found == find_stored_image(cluster.client, cluster.connection, cluster.alias, make_document_id(uri))
+    assert (found.id, found.index, found.uri, found.vector) == (make_document_id(uri), index, uri, image)
     assert found.source["caption"] == "c"
     assert not {"tokens", "thumbnail"} & set(found.source)
     for absent in ("", "nope", "x" * 600, "x" * 40_000, "\ud800", "*", "file:///a*"):
-        assert stored(cluster.client, cluster.connection, cluster.alias, absent) is None
+        assert find_stored_image(cluster.client, cluster.connection, cluster.alias, absent) is None
 
 
 def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Cluster) -> None:
@@ -222,15 +224,18 @@ def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Cluster
     cluster.put(new, {"u": vector(new=1.0)}, at="2026-01-02T00:00:00Z")
     cluster.put(new, {"w": vector(named=1.0)}, ids=["v"], at="2026-01-01T00:00:00Z")
     words = {
-        name: found.vector.features
-        for name in ("u", "v", document_id("u"))
-        if (found := stored(cluster.client, cluster.connection, cluster.alias, name))
+        name: found.vector.tokens
+        for name in ("u", "v", make_document_id("u"))
+        if (found := find_stored_image(cluster.client, cluster.connection, cluster.alias, name))
     }
-    assert words == {"u": ("new",), "v": ("named",), document_id("u"): ("new",)}
-    many = stored_many(cluster.client, cluster.connection, cluster.alias, [document_id("u")])
-    assert many[document_id("u")].vector.features == ("new",)
-    assert stored_by_content(cluster.client, cluster.connection, cluster.alias, f"{document_id('u')}00") == many[document_id("u")]
-    assert stored_by_content(cluster.client, cluster.connection, cluster.alias, "00") is None
+    assert words == {"u": ("new",), "v": ("named",), make_document_id("u"): ("new",)}
+    many = get_stored_images(cluster.client, cluster.connection, cluster.alias, [make_document_id("u")])
+    assert many[make_document_id("u")].vector.tokens == ("new",)
+    assert (
+        find_stored_by_content(cluster.client, cluster.connection, cluster.alias, f"{make_document_id('u')}00")
+        == many[make_document_id("u")]
+    )
+    assert find_stored_by_content(cluster.client, cluster.connection, cluster.alias, "00") is None
 
 
 @pytest.mark.parametrize("most", [2, 1000])
@@ -240,11 +245,11 @@ def test_many_at_once_in_their_order(cluster: Cluster, monkeypatch: pytest.Monke
     images = drawn(12, 4)
     for name in ("1", "2"):
         cluster.put(cluster.make(name), images)
-    ids = [document_id(uri) for uri in reversed(images)]
-    found = stored_many(cluster.client, cluster.connection, cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
+    ids = [make_document_id(uri) for uri in reversed(images)]
+    found = get_stored_images(cluster.client, cluster.connection, cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
     assert list(found) == ids
     assert {each.uri: each.vector for each in found.values()} == images
-    assert stored_many(cluster.client, cluster.connection, cluster.alias, []) == {}
+    assert get_stored_images(cluster.client, cluster.connection, cluster.alias, []) == {}
 
 
 def test_the_thumbnail_of_a_document(cluster: Cluster) -> None:
@@ -252,17 +257,20 @@ def test_the_thumbnail_of_a_document(cluster: Cluster) -> None:
     cluster.put(index, {"u": vector(dog=1.0)})
     cluster.put(index, {"svg": vector(dog=1.0)}, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
     cluster.put(index, {"none": vector(dog=1.0)}, thumbnail=None)
-    found = {uri: thumbnail(cluster.client, cluster.connection, cluster.alias, document_id(uri)) for uri in ("u", "svg", "none")}
+    found = {
+        uri: get_stored_thumbnail(cluster.client, cluster.connection, cluster.alias, make_document_id(uri))
+        for uri in ("u", "svg", "none")
+    }
     assert found["u"] is not None
     assert (found["u"].content_type, found["u"].data) == ("image/png", b"\x89PNG\r\n\x1a\n")
     assert (found["svg"], found["none"]) == (None, None)
-    assert thumbnail(cluster.client, cluster.connection, cluster.alias, "nope") is None
+    assert get_stored_thumbnail(cluster.client, cluster.connection, cluster.alias, "nope") is None
 
 
 def test_what_a_policy_changed_is_told(cluster: Cluster) -> None:
     original = SparseVector.from_mapping({"muted": 0.5, "capped": 1.0, "old": 0.25, "dog": 0.125})
     cluster.put(cluster.make("1"), {"u": original}, policy=POLICY)
-    found = stored(cluster.client, cluster.connection, cluster.alias, "u")
+    found = find_stored_image(cluster.client, cluster.connection, cluster.alias, "u")
     assert found is not None
     assert found.vector.to_dict() == {"capped": 0.5, "new.er": 0.25, "dog": 0.125}
     assert found.undo.restore(found.vector) == original
@@ -278,24 +286,27 @@ def test_only_reading_requests_are_sent(cluster: Cluster, monkeypatch: pytest.Mo
         return perform(method, url, *given, **more)
 
     monkeypatch.setattr(cluster.client.transport, "perform_request", noted)
-    look(cluster.client, cluster.connection, cluster.alias)
+    fetch_index_info(cluster.client, cluster.connection, cluster.alias)
     cluster.corpus()
-    cluster.corpus(Sample(size=2))
-    stored(cluster.client, cluster.connection, cluster.alias, "u/0001")
-    stored_many(cluster.client, cluster.connection, cluster.alias, [document_id("u/0001")])
-    thumbnail(cluster.client, cluster.connection, cluster.alias, document_id("u/0001"))
+    cluster.corpus(DocumentSample(size=2))
+    find_stored_image(cluster.client, cluster.connection, cluster.alias, "u/0001")
+    get_stored_images(cluster.client, cluster.connection, cluster.alias, [make_document_id("u/0001")])
+    get_stored_thumbnail(cluster.client, cluster.connection, cluster.alias, make_document_id("u/0001"))
     assert sent == {"GET /_mapping", "POST /_count", "POST /_search"}
 
 
 def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_url: str, index_on: Callable[[str], str]) -> None:
     cluster = Cluster(elasticsearch9_url, index_on(elasticsearch9_url))
-    body = with_meta(index_body(probe(cluster.client, cluster.connection), cluster.settings), {"model": "m-1", "model_name": "m"})
+    body = add_index_meta(
+        build_index_body(get_cluster_info(cluster.client, cluster.connection), cluster.settings),
+        {"model": "m-1", "model_name": "m"},
+    )
     del body["settings"]["index"]["mapping"]
     cluster.client.indices.create(index=f"{cluster.alias}-1", body={**body, "aliases": {cluster.alias: {}}})
     cluster.put(f"{cluster.alias}-1", {"u": vector(dog=1.0)})
     assert "tokens" not in cluster.client.search(index=cluster.alias)["hits"]["hits"][0]["_source"]
-    assert [row.word for row in cluster.corpus().figures] == ["dog"]
-    image = stored(cluster.client, cluster.connection, cluster.alias, "u")
+    assert [row.word for row in cluster.corpus().token_stats] == ["dog"]
+    image = find_stored_image(cluster.client, cluster.connection, cluster.alias, "u")
     assert image
     assert image.vector == vector(dog=1.0)
     assert {"tokens", "thumbnail"} & set(image.source) == set()
@@ -305,7 +316,7 @@ def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_u
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return catalogue.load(ModelSpec(name="stair-mini", threads=1))
+    return catalogue.load_encoder(ModelSpec(name="stair-mini", threads=1))
 
 
 class Desk:
@@ -315,7 +326,7 @@ class Desk:
         self.photo, self.copied, self.changed = PHOTOS / "koala.jpg", folder / "copied.jpg", folder / "changed.jpg"
         self.copied.write_bytes(self.photo.read_bytes())
         self.changed.write_bytes((PHOTOS / "bison.jpg").read_bytes())
-        self.words = image_vector(encoder, self.photo)
+        self.words = encode_query_image(encoder, self.photo)
         self.loads: list[str] = []
         sha256 = hashlib.sha256(self.photo.read_bytes()).hexdigest()
         images = {self.photo.as_uri(): self.words, self.changed.as_uri(): self.words}
@@ -327,7 +338,7 @@ class Desk:
 
         self.inspector = Inspector(cluster.client, cluster.connection, cluster.alias, load)
 
-    def inspect(self, names: Sequence[str], file: Path | None, *, against_file: bool = False) -> Inspected:
+    def inspect(self, names: Sequence[str], file: Path | None, *, against_file: bool = False) -> InspectionResult:
         found = self.inspector.inspect(names, file, against_file=against_file)
         assert found is not None
         return found
@@ -343,14 +354,20 @@ def desk(node_url: str, index_on: Callable[[str], str], encoder: Encoder, tmp_pa
 def test_an_image_of_the_index_takes_no_model(desk: Desk) -> None:
     found = desk.inspect([desk.photo.as_uri()], desk.photo)
     assert found.image
-    assert (found.vector, found.seen, found.comparison, found.changed, desk.loads) == (desk.words, None, None, False, [])
+    assert (found.vector, found.encoded_file, found.comparison, found.file_changed, desk.loads) == (
+        desk.words,
+        None,
+        None,
+        False,
+        [],
+    )
 
 
 @pytest.mark.parametrize("with_file", [True, False])
 def test_the_stored_words_are_those_of_the_file(desk: Desk, with_file: bool) -> None:
     found = desk.inspect([desk.photo.as_uri()], desk.photo if with_file else None, against_file=True)
     assert found.comparison
-    assert (found.comparison.same, found.comparison.reasons) == (True, ())
+    assert (found.comparison.is_same, found.comparison.reasons) == (True, ())
 
 
 def test_the_same_bytes_elsewhere_are_found(desk: Desk) -> None:
@@ -360,10 +377,10 @@ def test_the_same_bytes_elsewhere_are_found(desk: Desk) -> None:
 
 
 def test_a_file_that_changed_is_told(desk: Desk) -> None:
-    assert desk.inspect([desk.changed.as_uri()], desk.changed).changed
+    assert desk.inspect([desk.changed.as_uri()], desk.changed).file_changed
     found = desk.inspect([desk.changed.as_uri()], desk.changed, against_file=True)
     assert found.comparison
-    assert not found.comparison.same
+    assert not found.comparison.is_same
     assert ["changed" in reason for reason in found.comparison.reasons] == [True]
 
 
@@ -380,8 +397,8 @@ def test_a_file_that_can_not_be_read_hides_no_document(desk: Desk, tmp_path: Pat
 def test_a_file_that_is_not_in_the_index_is_encoded(desk: Desk, encoder: Encoder, tmp_path: Path) -> None:
     found = desk.inspect([], PHOTOS / "bison.jpg")
     assert found.image is None
-    assert found.vector == image_vector(encoder, PHOTOS / "bison.jpg")
-    small = desk.inspector.thumbnail(found)
+    assert found.vector == encode_query_image(encoder, PHOTOS / "bison.jpg")
+    small = desk.inspector.get_thumbnail(found)
     assert small
     assert small.content_type == "image/webp"
     assert desk.inspector.inspect(["nope"], None) is None

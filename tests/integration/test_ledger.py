@@ -10,8 +10,8 @@ import pytest
 from stair_es import SparseVector, resources
 from stair_es.cluster import ledger
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
-from stair_es.cluster.ledger import Entry, Stored, by_id, by_uri, entries
+from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.ledger import IndexedDocument, StoredVersion, get_stored_by_id, get_stored_by_uri, scan_documents
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SOURCES = ("s3://a/", "s3://b/")
 
 
-def facts(uri: str, source: str = "s3://a/", sha256: str = "00", version: str | None = "etag-1") -> ImageFacts:
-    return ImageFacts(
+def facts(uri: str, source: str = "s3://a/", sha256: str = "00", version: str | None = "etag-1") -> ImageMetadata:
+    return ImageMetadata(
         uri=uri,
         source=source,
         version=version,
@@ -34,22 +34,24 @@ def facts(uri: str, source: str = "s3://a/", sha256: str = "00", version: str | 
     )
 
 
-def put(client: OpenSearch, index: str, images: list[ImageFacts], *, refresh: bool = True, ids: list[str] | None = None) -> None:
+def put(
+    client: OpenSearch, index: str, images: list[ImageMetadata], *, refresh: bool = True, ids: list[str] | None = None
+) -> None:
     lines: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         vector = SparseVector.from_mapping({"dog": 1.0})
         at = f"2026-01-01T00:00:{number % 60:02}Z"
-        body = document(
+        body = build_document(
             vector, image, fields={}, model_id="m", fingerprint=f"f-{image.uri}", ingested_at=at, settings=DocumentSettings()
         )
-        lines += [{"index": {"_id": ids[number] if ids else document_id(image.uri)}}, body]
+        lines += [{"index": {"_id": ids[number] if ids else make_document_id(image.uri)}}, body]
     answer = client.bulk(body=lines, index=index, params={"refresh": "true" if refresh else "false"})
     assert not answer["errors"], answer
 
 
 @pytest.fixture
 def index(engine: OpenSearch, engine_index: str) -> str:
-    body = resources.load("mappings", "image")
+    body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"] = {"number_of_shards": 2, "number_of_replicas": 0, "refresh_interval": "-1"}
     engine.indices.create(index=engine_index, body=body)
     return engine_index
@@ -60,23 +62,23 @@ def connection(rank_features_url: str) -> Connection:
     return Connection(url=rank_features_url)
 
 
-def stored(uri: str, version: str | None = "etag-1") -> Stored:
-    return Stored(id=document_id(uri), uri=uri, sha256="00", fingerprint=f"f-{uri}", version=version)
+def stored(uri: str, version: str | None = "etag-1") -> StoredVersion:
+    return StoredVersion(id=make_document_id(uri), uri=uri, sha256="00", fingerprint=f"f-{uri}", version=version)
 
 
 def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
     engine: OpenSearch, connection: Connection, index: str
 ) -> None:
     put(engine, index, [facts("u/1"), facts("u/2", version=None)], refresh=False)
-    wanted = {document_id("u/1"): stored("u/1"), document_id("u/2"): stored("u/2", version=None)}
-    assert by_id(engine, connection, index, [*wanted, "absent"]) == wanted
-    assert by_uri(engine, connection, index, ["u/1", "u/2"]) == {}
+    wanted = {make_document_id("u/1"): stored("u/1"), make_document_id("u/2"): stored("u/2", version=None)}
+    assert get_stored_by_id(engine, connection, index, [*wanted, "absent"]) == wanted
+    assert get_stored_by_uri(engine, connection, index, ["u/1", "u/2"]) == {}
     engine.indices.refresh(index=index)
-    assert by_uri(engine, connection, index, ["u/1", "u/2", "absent"]) == {
+    assert get_stored_by_uri(engine, connection, index, ["u/1", "u/2", "absent"]) == {
         "u/1": stored("u/1"),
         "u/2": stored("u/2", version=None),
     }
-    assert by_id(engine, connection, index, []) == by_uri(engine, connection, index, []) == {}
+    assert get_stored_by_id(engine, connection, index, []) == get_stored_by_uri(engine, connection, index, []) == {}
 
 
 def test_more_than_one_request_takes_are_asked_for_in_portions(
@@ -85,13 +87,15 @@ def test_more_than_one_request_takes_are_asked_for_in_portions(
     monkeypatch.setattr(ledger, "_AT_ONCE", 7)
     uris = [f"u/{i}" for i in range(40)]
     put(engine, index, [facts(uri) for uri in uris])
-    assert by_uri(engine, connection, index, uris) == {uri: stored(uri) for uri in uris}
-    assert by_id(engine, connection, index, [document_id(uri) for uri in uris]) == {document_id(u): stored(u) for u in uris}
+    assert get_stored_by_uri(engine, connection, index, uris) == {uri: stored(uri) for uri in uris}
+    assert get_stored_by_id(engine, connection, index, [make_document_id(uri) for uri in uris]) == {
+        make_document_id(u): stored(u) for u in uris
+    }
 
 
 def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSearch, connection: Connection, index: str) -> None:
     put(engine, index, [facts("u", sha256="aa"), facts("u", sha256="bb"), facts("v")], ids=["1", "2", "3"])
-    found = by_uri(engine, connection, index, ["u", "v"])
+    found = get_stored_by_uri(engine, connection, index, ["u", "v"])
     assert {uri: entry.id for uri, entry in found.items()} == {"u": "2", "v": "3"}
 
 
@@ -107,13 +111,16 @@ def test_entries_are_every_document_once_whatever_the_page(
     put(engine, index, [facts("x" * 9000)])
     engine.index(index=index, id="foreign", body={"caption": "no URI"}, params={"refresh": "true"})
     engine.index(index=index, id="bare", body={"uri": "u/999"}, params={"refresh": "true"})
-    wanted = [Entry(id=document_id(image.uri), uri=image.uri, source=image.source) for image in images]
-    wanted += [Entry(id="second content", uri="u/007", source="s3://a/"), Entry(id="bare", uri="u/999", source="")]
-    found = list(entries(engine, connection, index))
+    wanted = [IndexedDocument(id=make_document_id(image.uri), uri=image.uri, source=image.source) for image in images]
+    wanted += [
+        IndexedDocument(id="second content", uri="u/007", source="s3://a/"),
+        IndexedDocument(id="bare", uri="u/999", source=""),
+    ]
+    found = list(scan_documents(engine, connection, index))
     assert sorted(found, key=repr) == sorted(wanted, key=repr)
     assert [entry.uri for entry in found] == sorted(entry.uri for entry in found)
     for some in ([SOURCES[1]], list(SOURCES), ["s3://none/"], []):
-        found = list(entries(engine, connection, index, sources=some))
+        found = list(scan_documents(engine, connection, index, sources=some))
         assert sorted(found, key=repr) == sorted((entry for entry in wanted if entry.source in some), key=repr)
 
 
@@ -124,7 +131,7 @@ def test_entries_go_on_while_others_write(
     images = [facts(f"u/{i:03}") for i in range(12)]
     put(engine, index, images)
     found = []
-    for number, entry in enumerate(entries(engine, connection, index)):
+    for number, entry in enumerate(scan_documents(engine, connection, index)):
         found.append(entry.uri)
         put(engine, index, [facts(entry.uri, version="etag-2")], refresh=number % 3 == 0)
     assert found == [image.uri for image in images]
@@ -134,8 +141,8 @@ def test_an_absent_index_is_an_error_and_not_an_empty_ledger(
     engine: OpenSearch, connection: Connection, engine_index: str
 ) -> None:
     for call in (
-        lambda: by_uri(engine, connection, engine_index, ["u"]),
-        lambda: list(entries(engine, connection, engine_index)),
+        lambda: get_stored_by_uri(engine, connection, engine_index, ["u"]),
+        lambda: list(scan_documents(engine, connection, engine_index)),
     ):
         with pytest.raises(ClusterError, match=engine_index):
             call()
@@ -149,5 +156,5 @@ def test_a_shard_that_is_away_is_not_an_empty_one(
     waits: list[float] = []
     monkeypatch.setattr("stair_es.cluster.stop.time.sleep", waits.append)
     with pytest.raises(ClusterError, match="503"):
-        by_id(engine, connection, engine_index, ["a"])
+        get_stored_by_id(engine, connection, engine_index, ["a"])
     assert len(waits) == 7

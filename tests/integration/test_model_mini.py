@@ -13,19 +13,19 @@ from mini_oracle import Oracle
 from PIL import Image
 from tokenizers import Tokenizer
 
-from stair_es.config import Home
-from stair_es.eval.dense import ConseEncoder, dense_of
+from stair_es.config import DataDir
+from stair_es.eval.dense import ConseEncoder, get_dense_encoder
 from stair_es.model import minilm_files, stair_mini_files
-from stair_es.model.efficientnet import SIZE_PX
+from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.minilm import MAX_TOKENS, MiniLM
-from stair_es.model.stair import Stair, TextBatch
-from stair_es.model.stair_mini import StairMini, shrink_pixels
-from stair_es.model.stair_mini_files import Mini
+from stair_es.model.minilm import MINILM_MAX_TOKENS, MiniLM
+from stair_es.model.stair import StairModel, TextBatch
+from stair_es.model.stair_mini import StairMiniEncoder, resize_square_pixels
+from stair_es.model.stair_mini_files import MiniArtifacts
 from stair_es.model.stair_numpy import NumpyHeads
-from stair_es.model.stair_tokens import Tokens
-from stair_es.model.wordpiece import load_vocabulary
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.model.stair_tokens import StairTokenizer
+from stair_es.model.wordpiece import load_wordpiece_vocabulary
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import Pixels
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -37,24 +37,24 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return minilm_files.ensure(Home.from_env().models)
+    return minilm_files.ensure_minilm(DataDir.from_env().models)
 
 
 @pytest.fixture(scope="module")
-def mini(folder: Path) -> StairMini:
-    return StairMini(ModelSpec(name="stair-mini", backend="onnx", threads=1))
+def mini(folder: Path) -> StairMiniEncoder:
+    return StairMiniEncoder(ModelSpec(name="stair-mini", backend="onnx", threads=1))
 
 
 @pytest.fixture(scope="module")
-def shipped() -> Mini:
-    return stair_mini_files.read()
+def shipped() -> MiniArtifacts:
+    return stair_mini_files.read_mini_artifacts()
 
 
 @pytest.fixture(scope="module")
-def module(folder: Path, shipped: Mini) -> Stair:
+def module(folder: Path, shipped: MiniArtifacts) -> StairModel:
     """The shipped heads as the module that was trained."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    model = Stair(shipped.config, Tokens(tokenizer, shipped.vocabulary, MAX_TOKENS))
+    model = StairModel(shipped.config, StairTokenizer(tokenizer, shipped.vocabulary, MINILM_MAX_TOKENS))
     heads = {name: array for name, array in shipped.arrays.items() if not name.startswith(("gate.", "embeddings."))}
     left = model.load_state_dict({name: torch.from_numpy(array) for name, array in heads.items()}, strict=False)
     assert not left.unexpected_keys
@@ -64,19 +64,23 @@ def module(folder: Path, shipped: Mini) -> Stair:
 
 
 @pytest.fixture(scope="module")
-def pixels_BHWC(mini: StairMini) -> Pixels:  # noqa: N802  a shape
+def pixels_BHWC(mini: StairMiniEncoder) -> Pixels:  # noqa: N802  a shape
     photos = sorted(PHOTOS.glob("*.jpg"))[:6]
-    return np.stack([decode(path.read_bytes(), mini.image_spec, DecodeLimits()).pixels_HWC for path in photos])
+    return np.stack([decode_image(path.read_bytes(), mini.image_spec, DecodeLimits()).pixels_HWC for path in photos])
 
 
-def test_heads_of_texts_in_numpy_are_those_that_were_trained(folder: Path, shipped: Mini, module: Stair) -> None:
-    heads, network, tokens = NumpyHeads(shipped.config, shipped.arrays), MiniLM(folder / minilm_files.WEIGHTS), load_vocabulary()
+def test_heads_of_texts_in_numpy_are_those_that_were_trained(folder: Path, shipped: MiniArtifacts, module: StairModel) -> None:
+    heads, network, tokens = (
+        NumpyHeads(shipped.config, shipped.arrays),
+        MiniLM(folder / minilm_files.MINILM_WEIGHTS),
+        load_wordpiece_vocabulary(),
+    )
     for text in TEXTS:
-        written = tokens.encode_with_offsets(text, MAX_TOKENS)
-        places_L = np.array(shipped.vocabulary.places(text, written.offsets), np.int64)
+        written = tokens.encode_with_offsets(text, MINILM_MAX_TOKENS)
+        places_L = np.array(shipped.vocabulary.match_tokens(text, written.offsets), np.int64)
         found = module.tokens.encode([text])
         assert (written.ids, places_L.tolist()) == (found.ids_BL[0].tolist(), found.places_BL[0].tolist())
-        ours = heads.of_states(network.states(written.ids), places_L)[0]
+        ours = heads.apply_to_states(network.compute_states(written.ids), places_L)[0]
         with torch.inference_mode():
             theirs = module.encode_texts(TextBatch.from_tokenized(found)).weights_BF  # the text network is PyTorch's, too
         assert ours is not None
@@ -85,11 +89,11 @@ def test_heads_of_texts_in_numpy_are_those_that_were_trained(folder: Path, shipp
 
 
 def test_heads_of_images_in_numpy_are_those_that_were_trained(
-    mini: StairMini, shipped: Mini, module: Stair, pixels_BHWC: Pixels
+    mini: StairMiniEncoder, shipped: MiniArtifacts, module: StairModel, pixels_BHWC: Pixels
 ) -> None:
     heads = NumpyHeads(shipped.config, shipped.arrays)
-    for features_D in mini.image_network.see(shrink_pixels(pixels_BHWC, SIZE_PX)).features_BD:
-        ours = heads.of_features(features_D)[0]
+    for features_D in mini.image_network.run_network(resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)).features_BD:
+        ours = heads.apply_to_features(features_D)[0]
         with torch.inference_mode():
             theirs = module.encode_images(torch.from_numpy(features_D)[None, None]).weights_BF
         assert ours is not None
@@ -98,59 +102,61 @@ def test_heads_of_images_in_numpy_are_those_that_were_trained(
 
 
 def test_our_tokens_and_their_offsets_are_those_of_the_text_network(folder: Path) -> None:
-    theirs, ours = Tokenizer.from_file(str(folder / "tokenizer.json")), load_vocabulary()
+    theirs, ours = Tokenizer.from_file(str(folder / "tokenizer.json")), load_wordpiece_vocabulary()
     theirs.no_padding()
-    theirs.enable_truncation(MAX_TOKENS)
+    theirs.enable_truncation(MINILM_MAX_TOKENS)
     for text in (*TEXTS, "", "re\u0301sume\u0301s", "日本の犬 \U0001f9ab!", "\x00a\u200bb  c", "bear river " * 200):
-        written, wanted = ours.encode_with_offsets(text, MAX_TOKENS), theirs.encode(text)
+        written, wanted = ours.encode_with_offsets(text, MINILM_MAX_TOKENS), theirs.encode(text)
         assert written.ids == wanted.ids
         assert written.offsets[1:-1] == wanted.offsets[1:-1]
         assert all(begin == end for begin, end in (written.offsets[0], written.offsets[-1]))
 
 
-def test_backends_give_the_same_words(mini: StairMini, pixels_BHWC: Pixels) -> None:
-    by_torch = StairMini(ModelSpec(name="stair-mini", backend="torch", threads=1))
+def test_backends_give_the_same_words(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
+    by_torch = StairMiniEncoder(ModelSpec(name="stair-mini", backend="torch", threads=1))
     for ours, theirs in zip(mini.encode_images(pixels_BHWC), by_torch.encode_images(pixels_BHWC), strict=True):
         assert mini_oracle.measure_distance(ours, theirs.to_dict()) <= 1e-4
     assert mini.encode_texts(TEXTS) == by_torch.encode_texts(TEXTS)  # the text network is the same
 
 
-def test_a_text_is_what_the_formula_says(folder: Path, mini: StairMini, shipped: Mini, module: Stair) -> None:
+def test_a_text_is_what_the_formula_says(
+    folder: Path, mini: StairMiniEncoder, shipped: MiniArtifacts, module: StairModel
+) -> None:
     """See docs/stair-mini.md; the heads are those of the module that was trained."""
-    oracle, network, tokens = Oracle(shipped), MiniLM(folder / minilm_files.WEIGHTS), load_vocabulary()
+    oracle, network, tokens = Oracle(shipped), MiniLM(folder / minilm_files.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     for text, ours in zip(TEXTS, mini.encode_texts(TEXTS), strict=True):
         with torch.inference_mode():
             weights_BF = module.encode_texts(TextBatch.from_tokenized(module.tokens.encode([text]))).weights_BF
         assert weights_BF is not None
         learned = oracle.name(weights_BF[0].numpy())
         assert len(learned) <= shipped.config.text.top_k
-        embedding_D = network.embed(tokens.with_ends(tokens.encode(text), MAX_TOKENS))
+        embedding_D = network.embed_ids(tokens.add_special_tokens(tokens.encode(text), MINILM_MAX_TOKENS))
         assert 0 < len(ours) <= 48
         assert mini_oracle.measure_distance(ours, oracle.read_text(text, learned, embedding_D)) < 5e-5
 
 
-def test_a_text_alone_with_others_and_in_threads_is_the_same(mini: StairMini) -> None:
+def test_a_text_alone_with_others_and_in_threads_is_the_same(mini: StairMiniEncoder) -> None:
     together = mini.encode_texts(TEXTS)
     assert [mini.encode_texts([text])[0] for text in TEXTS] == together
-    fresh = StairMini(ModelSpec(name="stair-mini"))
+    fresh = StairMiniEncoder(ModelSpec(name="stair-mini"))
     with ThreadPoolExecutor(4) as pool:
         assert all(found == together for found in pool.map(fresh.encode_texts, [TEXTS] * 8))
 
 
-def test_the_text_network_runs_once_for_a_text(mini: StairMini, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_network_runs_once_for_a_text(mini: StairMiniEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
-    states = MiniLM.states
+    states = MiniLM.compute_states
 
     def counting(network: MiniLM, ids: list[int]) -> object:
         runs.append(len(ids))
         return states(network, ids)
 
-    monkeypatch.setattr(MiniLM, "states", counting)
+    monkeypatch.setattr(MiniLM, "compute_states", counting)
     assert len(mini.encode_texts(["a red bus"])[0])
     assert runs == [5]
 
 
-def test_empty_unknown_and_long_texts(mini: StairMini) -> None:
+def test_empty_unknown_and_long_texts(mini: StairMiniEncoder) -> None:
     empty, stop, symbol, strange = mini.encode_texts(["", "the of", "\U0001f9ab", "xqzzyv"])
     assert len(empty) == len(stop) == len(symbol) == 0
     assert len(strange)  # it is no word of the table, yet the network reads its pieces
@@ -158,31 +164,31 @@ def test_empty_unknown_and_long_texts(mini: StairMini) -> None:
     assert first == longer
 
 
-def test_words_of_vectors_are_whole_words_of_the_vocabulary(mini: StairMini, pixels_BHWC: Pixels) -> None:
+def test_words_of_vectors_are_whole_words_of_the_vocabulary(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
     for vector in (*mini.encode_texts(TEXTS), *mini.encode_images(pixels_BHWC)):
-        assert set(mini.features) >= set(vector.features)
-        assert not [word for word in vector.features if "##" in word]
+        assert set(mini.tokens) >= set(vector.tokens)
+        assert not [word for word in vector.tokens if "##" in word]
 
 
-def test_the_table_says_nearly_the_same(mini: StairMini) -> None:
-    table = StairMini(ModelSpec(name="stair-mini", text_tower="table"))
+def test_the_table_says_nearly_the_same(mini: StairMiniEncoder) -> None:
+    table = StairMiniEncoder(ModelSpec(name="stair-mini", text_tower="table"))
     asked = ["a kitten", "a red bus", "pizza", "snowman in winter", "a castle on a hill"]
     cosines = [full.dot(light) for full, light in zip(mini.encode_texts(asked), table.encode_texts(asked), strict=True)]
     assert min(cosines) > 0.5
     assert max(cosines) < 0.999
 
 
-def test_dense_vectors_are_those_of_its_networks(folder: Path, mini: StairMini, pixels_BHWC: Pixels) -> None:
-    dense, network, tokens = dense_of(mini), MiniLM(folder / minilm_files.WEIGHTS), load_vocabulary()
+def test_dense_vectors_are_those_of_its_networks(folder: Path, mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
+    dense, network, tokens = get_dense_encoder(mini), MiniLM(folder / minilm_files.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     assert dense is not None
     for text, row in zip(TEXTS, dense.encode_texts_dense(TEXTS), strict=True):
-        assert np.array_equal(row, network.embed(tokens.with_ends(tokens.encode(text), MAX_TOKENS)))
+        assert np.array_equal(row, network.embed_ids(tokens.add_special_tokens(tokens.encode(text), MINILM_MAX_TOKENS)))
     images_BD = dense.encode_images_dense(pixels_BHWC)
     assert images_BD.shape == (len(pixels_BHWC), 384)
     assert np.linalg.norm(images_BD, axis=1) == pytest.approx(1, abs=1e-4)
 
 
-def test_words_and_dense_vectors_together_are_those_of_each_alone(mini: StairMini, pixels_BHWC: Pixels) -> None:
+def test_words_and_dense_vectors_together_are_those_of_each_alone(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
     dense = ConseEncoder(mini)
     words, dense_BD = dense.encode_images_both(pixels_BHWC)
     assert words == mini.encode_images(pixels_BHWC)
@@ -193,7 +199,7 @@ def test_words_and_dense_vectors_together_are_those_of_each_alone(mini: StairMin
     assert np.array_equal(dense_BD, dense.encode_texts_dense(texts))
 
 
-def test_a_drawing_is_found_by_its_name(mini: StairMini) -> None:
+def test_a_drawing_is_found_by_its_name(mini: StairMiniEncoder) -> None:
     """What the classes of photographs can't: a face, drawn with circles."""
     size = mini.image_spec.size_px
     y, x = np.mgrid[:size, :size]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.model import minilm_files
-from stair_es.model.minilm import MAX_TOKENS, MiniLM
-from stair_es.model.stop_words import DATA
-from stair_es.model.wordpiece import VOCABULARY_FILE, load_vocabulary
+from stair_es.model.minilm import MINILM_MAX_TOKENS, MiniLM
+from stair_es.model.stop_words import MODEL_DATA
+from stair_es.model.wordpiece import WORDPIECE_FILE, load_wordpiece_vocabulary
 from stair_es.types import Floats
 
 TEXTS = (
@@ -24,7 +24,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return minilm_files.ensure(Home.from_env().models)
+    return minilm_files.ensure_minilm(DataDir.from_env().models)
 
 
 def by_torch(path: Path, ids: list[int]) -> Floats:
@@ -64,16 +64,19 @@ def by_torch(path: Path, ids: list[int]) -> Floats:
 
 
 def test_our_forward_pass_is_that_of_the_network(folder: Path) -> None:
-    network, vocabulary = MiniLM(folder / minilm_files.WEIGHTS), load_vocabulary()
+    network, vocabulary = MiniLM(folder / minilm_files.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     for text in (*TEXTS, "river bear " * 200):
-        ids = vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS)
-        assert np.abs(network.embed(ids) - by_torch(folder / minilm_files.WEIGHTS, ids)).max() < 1e-6
+        ids = vocabulary.add_special_tokens(vocabulary.encode(text), MINILM_MAX_TOKENS)
+        assert np.abs(network.embed_ids(ids) - by_torch(folder / minilm_files.MINILM_WEIGHTS, ids)).max() < 1e-6
 
 
 def test_our_tokeniser_is_that_of_the_network(folder: Path) -> None:
     theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
     theirs.no_padding()
-    vocabulary = load_vocabulary()
+    vocabulary = load_wordpiece_vocabulary()
     for text in (*TEXTS, "Crème brûlée, don't!", "日本の犬 \U0001f9ab", "x" * 200, "\x00a\u200bb", ""):
-        assert vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS) == theirs.encode(text).ids[:MAX_TOKENS]
-    assert (folder / "vocab.txt").read_bytes() == (DATA / VOCABULARY_FILE).read_bytes()
+        assert (
+            vocabulary.add_special_tokens(vocabulary.encode(text), MINILM_MAX_TOKENS)
+            == theirs.encode(text).ids[:MINILM_MAX_TOKENS]
+        )
+    assert (folder / "vocab.txt").read_bytes() == (MODEL_DATA / WORDPIECE_FILE).read_bytes()

@@ -18,17 +18,17 @@ from strange_vectors import draw_images, draw_queries, fill
 from stair_es import resources
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.mapping import merged
+from stair_es.cluster.mapping import merge_bodies
 from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search import neural
-from stair_es.search.body import TwoPhase, request_body
-from stair_es.search.placing import near_miss
-from stair_es.search.prune import How
-from stair_es.search.question import Question
+from stair_es.search.body import TwoPhase, build_search_request
+from stair_es.search.placing import explain_rank
+from stair_es.search.prune import SearchOptions
+from stair_es.search.question import SearchQuery
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
 PIPELINE = "test-two-phase"
 PRUNE_RATIO = 0.4
@@ -45,7 +45,9 @@ def plugged(plugin_url: str) -> Iterator[OpenSearch]:
 def strange(plugged: OpenSearch, plugin_url: str) -> Iterator[tuple[str, dict[str, SparseVector]]]:
     index, images = f"test-{uuid.uuid4().hex[:12]}", draw_images()
     fill(plugged, index, DocumentSettings(), plugin_url, images)
-    plugged.transport.perform_request("PUT", f"/_search/pipeline/{PIPELINE}", body=resources.load("pipelines", "two-phase"))
+    plugged.transport.perform_request(
+        "PUT", f"/_search/pipeline/{PIPELINE}", body=resources.load_json_resource("pipelines", "two-phase")
+    )
     yield index, images
     plugged.transport.perform_request("DELETE", f"/_search/pipeline/{PIPELINE}")
     plugged.indices.delete(index=index)
@@ -60,10 +62,10 @@ CONDITIONS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def meets(question: Question, name: str, image: SparseVector) -> bool:
+def meets(question: SearchQuery, name: str, image: SparseVector) -> bool:
     """Whether a document meets the conditions, which only the tests above have."""
     bounds = question.filters[0]["range"]["uri"] if question.filters else {}
-    has = set(image.features)
+    has = set(image.tokens)
     return (
         name < bounds.get("lt", "~")
         and name >= bounds.get("gte", "")
@@ -80,26 +82,26 @@ def test_neural_sparse_and_two_phase_beside_conditions(
     index, images = strange
     compared = pruned = 0
     for vector in draw_queries()[:: 2 if conditions else 1]:
-        question = Question(vector=vector, **conditions)
+        question = SearchQuery(vector=vector, **conditions)
         heavy = {
-            "exact": set(vector.features),
-            "rescore": set(vector.features[:8]),
+            "exact": set(vector.tokens),
+            "rescore": set(vector.tokens[:8]),
             "pipeline": {word for word, weight in vector if weight >= PRUNE_RATIO * vector.weights[0]},
         }[form]
-        two_phase = TwoPhase(heavy=8, window=1000) if form == "rescore" else None
-        body = request_body(
+        two_phase = TwoPhase(top_k=8, window_size=1000) if form == "rescore" else None
+        body = build_search_request(
             question, "neural_sparse", max_clauses=1024, k=1000, two_phase=two_phase, ordered=form != "pipeline"
         ).body
         params = {"search_pipeline": PIPELINE} if form == "pipeline" else {}
         hits = plugged.search(index=index, body={**body, "_source": False}, params=params)["hits"]["hits"]
         part = {name: image for name, image in images.items() if meets(question, name, image)}
-        wanted = {name for name, image in part.items() if heavy & set(image.features)}
+        wanted = {name for name, image in part.items() if heavy & set(image.tokens)}
         assert {hit["_id"] for hit in hits} == wanted, vector
         for hit in hits:
             exact = vector.dot(images[hit["_id"]])
             assert exact * (1 - TRUNCATION) <= hit["_score"] <= exact * (1 + ROUNDING), (vector, hit["_id"])
         compared += len(hits)
-        pruned += sum(bool(set(vector.features) & set(image.features)) for image in part.values()) - len(hits)
+        pruned += sum(bool(set(vector.tokens) & set(image.tokens)) for image in part.values()) - len(hits)
     assert compared > 20
     assert (pruned > 20) == (form != "exact")
 
@@ -121,7 +123,7 @@ CEILING = {"approximate_threshold": 100, "quantization_ceiling_ingest": 1}
 @pytest.fixture(scope="module")
 def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
     views = photo_vectors.load()
-    words = sorted({word for vector in views.values() for word in vector.features})
+    words = sorted({word for vector in views.values() for word in vector.tokens})
     ids = TokenIds.from_tokens(words)
     queries = [vector for name, vector in views.items() if name.endswith("-07")]
     views = {name: vector for name, vector in views.items() if len(vector) and not name.endswith("-07")}
@@ -129,16 +131,16 @@ def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
     own = {"token_ids": {"method": {"parameters": CEILING}}}
     image = {"uri": {"type": "keyword"}, "sha256": {"type": "keyword"}, "tokens": {"type": "rank_features"}}
     meta = {"stair_es": {"model": "drawn", "token_ids": words}}
-    body = merged(
-        resources.load("mappings", "seismic"),
+    body = merge_bodies(
+        resources.load_json_resource("mappings", "seismic"),
         {"settings": {"number_of_shards": 1}, "mappings": {"_meta": meta, "properties": {**image, **own}}},
     )
     plugged.indices.create(index=index, body=body)
     lines: list[dict[str, Any]] = []
     for name, vector in views.items():
         facts = {"uri": name, "sha256": name, "caption": name.replace("-", " ")}
-        tokens = {escape(word): weight for word, weight in vector}
-        lines += [{"index": {"_id": name}}, {**facts, "tokens": tokens, "token_ids": ids.convert(vector)}]
+        tokens = {escape_feature(word): weight for word, weight in vector}
+        lines += [{"index": {"_id": name}}, {**facts, "tokens": tokens, "token_ids": ids.convert_weights(vector)}]
     answer = plugged.bulk(body=lines, index=index)
     assert not answer["errors"], json.dumps(answer)[:500]
     plugged.indices.forcemerge(index=index, params={"max_num_segments": "1"})
@@ -150,7 +152,7 @@ def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
     plugged.indices.delete(index=index)
 
 
-SEISMIC = How(shape="seismic")
+SEISMIC = SearchOptions(query_type="seismic")
 REFUSED: Mapping[str, dict[str, Any]] = {
     "filter": {"filters": [{"range": {"uri": {"lt": "m"}}}]},
     "require": {"required": [("animal",)]},
@@ -163,16 +165,16 @@ REFUSED: Mapping[str, dict[str, Any]] = {
 def test_seismic_finds_the_best_of_a_segment_and_scores_them_exactly(photos: Approximate) -> None:
     shares = []
     for vector in photos.queries:
-        found = photos.searcher.search(vector, how=SEISMIC)
-        exact = photos.searcher.search(vector, how=How(shape="rank_features"))
+        found = photos.searcher.search(vector, options=SEISMIC)
+        exact = photos.searcher.search(vector, options=SearchOptions(query_type="rank_features"))
         scores = {hit.id: hit.score for hit in exact.hits}
-        assert found.shape == "seismic"
+        assert found.query_type == "seismic"
         assert found.after is None
         assert len(found.hits) == 10
         for hit in found.hits:
             product = vector.dot(photos.images[hit.id])  # a deleted document would be a KeyError
             assert product * (1 - TRUNCATION) <= hit.score <= product * (1 + ROUNDING)
-            assert sum(reason.contribution for reason in hit.why) == pytest.approx(product)
+            assert sum(reason.contribution for reason in hit.contributions) == pytest.approx(product)
             assert hit.score == scores.get(hit.id, hit.score)
         assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
         shares.append(sum(hit.score >= exact.hits[-1].score for hit in found.hits) / 10)
@@ -185,80 +187,80 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
         monkeypatch.setattr(neural, name, value)
     missed = []
     for vector in photos.queries:
-        found = {hit.id for hit in photos.searcher.search(vector, how=SEISMIC).hits}
+        found = {hit.id for hit in photos.searcher.search(vector, options=SEISMIC).hits}
         missed += [
             (vector, hit.id, rank) for rank, hit in enumerate(photos.searcher.search(vector).hits, start=1) if hit.id not in found
         ]
     assert len(missed) > 20
     vector, name, rank = missed[0]
-    told = near_miss(photos.searcher, Question(vector=vector), name, how=SEISMIC)
+    told = explain_rank(photos.searcher, SearchQuery(vector=vector), name, options=SEISMIC)
     assert told.rank is not None
     assert told.rank <= rank
     assert [reason for reason in told.failing if "SEISMIC" in reason]
-    assert not near_miss(photos.searcher, Question(vector=vector), name).failing
+    assert not explain_rank(photos.searcher, SearchQuery(vector=vector), name).failing
 
 
 @pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
 def test_what_seismic_can_t_answer_is_refused_or_answered_exactly(photos: Approximate, conditions: dict[str, Any]) -> None:
-    question = Question(vector=photos.queries[0], **conditions)
+    question = SearchQuery(vector=photos.queries[0], **conditions)
     with pytest.raises(QueryError, match="seismic can't answer") as failure:
-        photos.searcher.search(question, how=SEISMIC)
+        photos.searcher.search(question, options=SEISMIC)
     assert "exact" in failure.value.remedy
-    found = photos.searcher.search(question, how=How(approximate=True))
-    assert found.shape == "rank_features"
+    found = photos.searcher.search(question, options=SearchOptions(approximate=True))
+    assert found.query_type == "rank_features"
     assert "not with SEISMIC" in found.remarks[0]
-    assert found.hits == photos.searcher.search(question, how=How(shape="rank_features")).hits
-    assert photos.searcher.count(question, how=SEISMIC) == photos.searcher.count(question)
+    assert found.hits == photos.searcher.search(question, options=SearchOptions(query_type="rank_features")).hits
+    assert photos.searcher.count(question, options=SEISMIC) == photos.searcher.count(question)
 
 
 def test_pages_are_exact_or_refused(photos: Approximate) -> None:
     vector = photos.queries[0]
     first = photos.searcher.search(vector, 5)
     with pytest.raises(QueryError, match="no further pages"):
-        photos.searcher.search(vector, 5, after=first.after, how=SEISMIC)
+        photos.searcher.search(vector, 5, after=first.after, options=SEISMIC)
     with pytest.raises(QueryError, match="two-phase"):
-        photos.searcher.search(vector, how=How(shape="seismic", two_phase=TwoPhase(heavy=100)))
-    second = photos.searcher.search(vector, 5, after=first.after, how=How(approximate=True))
-    assert second.shape == "rank_features"
+        photos.searcher.search(vector, options=SearchOptions(query_type="seismic", two_phase=TwoPhase(top_k=100)))
+    second = photos.searcher.search(vector, 5, after=first.after, options=SearchOptions(approximate=True))
+    assert second.query_type == "rank_features"
     assert (*first.hits, *second.hits) == photos.searcher.search(vector, 10).hits
 
 
 def test_seismic_is_taken_where_it_may_be(photos: Approximate) -> None:
     vector = photos.queries[0]
-    found = photos.searcher.search(vector, how=How(approximate=True))
-    assert found.shape == "seismic"
+    found = photos.searcher.search(vector, options=SearchOptions(approximate=True))
+    assert found.query_type == "seismic"
     assert "can miss hits" in found.remarks[0]
-    assert found.hits == photos.searcher.search(vector, how=SEISMIC).hits
+    assert found.hits == photos.searcher.search(vector, options=SEISMIC).hits
     strange = SparseVector.from_pairs([*vector, ("no token of the index", 0.1)])
-    for question, how in ((vector, How()), (strange, How(approximate=True))):
-        exact = photos.searcher.search(question, how=how)
-        assert (exact.shape, exact.remarks) == ("rank_features", ())
+    for question, how in ((vector, SearchOptions()), (strange, SearchOptions(approximate=True))):
+        exact = photos.searcher.search(question, options=how)
+        assert (exact.query_type, exact.remarks) == ("rank_features", ())
 
 
 def test_explain_tells_the_exact_rank_and_the_exact_product(photos: Approximate) -> None:
     vector = photos.queries[3]
-    hits = photos.searcher.search(vector, how=How(shape="seismic", engine_explain=True)).hits
+    hits = photos.searcher.search(vector, options=SearchOptions(query_type="seismic", explain_engine=True)).hits
     for place in (0, 4, 9):
-        told = near_miss(photos.searcher, Question(vector=vector), hits[place].id, how=SEISMIC)
-        exact = near_miss(photos.searcher, Question(vector=vector), hits[place].id)
-        assert (told.score, told.rank, told.why) == (exact.score, exact.rank, hits[place].why)
+        told = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id, options=SEISMIC)
+        exact = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id)
+        assert (told.score, told.rank, told.why) == (exact.score, exact.rank, hits[place].contributions)
         assert not told.failing
-        assert hits[place].engine == {
-            reason.feature: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].why
+        assert hits[place].engine_scores == {
+            reason.feature: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].contributions
         }
 
 
 def test_ranks_of_seismic_and_of_captions_are_fused(photos: Approximate) -> None:
-    question = Question(vector=photos.queries[0], caption="cat")
-    found = photos.searcher.search(question, how=How(shape="seismic", fusion="rrf"))
-    assert found.shape == "seismic"
+    question = SearchQuery(vector=photos.queries[0], caption="cat")
+    found = photos.searcher.search(question, options=SearchOptions(query_type="seismic", fusion="rrf"))
+    assert found.query_type == "seismic"
     assert {name for hit in found.hits for name in hit.ranks} == {"words", "caption"}
-    assert photos.searcher.search(question, how=How(approximate=True, fusion="rrf")).shape == "rank_features"
+    assert photos.searcher.search(question, options=SearchOptions(approximate=True, fusion="rrf")).query_type == "rank_features"
 
 
 def test_a_query_of_as_many_tokens_as_the_cluster_takes(plugged: OpenSearch, photos: Approximate) -> None:
     vector = SparseVector.from_pairs((word, 1 + 1 / (1 + place)) for place, word in enumerate(photos.words))
     ids = TokenIds.from_tokens(photos.words)
-    asked = request_body(Question(vector=vector), "seismic", max_clauses=1024, token_ids=ids)
-    assert (len(asked.sent), len(asked.cut)) == (1024, len(photos.words) - 1024)
+    asked = build_search_request(SearchQuery(vector=vector), "seismic", max_clauses=1024, token_ids=ids)
+    assert (len(asked.vector), len(asked.truncated)) == (1024, len(photos.words) - 1024)
     assert "hits" in plugged.search(index=photos.index, body=asked.body)

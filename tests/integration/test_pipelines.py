@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector, resources, vocab
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, impacts
-from stair_es.cluster.mapping import index_body
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, encode_impacts
+from stair_es.cluster.mapping import build_index_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,18 +23,18 @@ WORDS = {f"word{i:02}": 1.0 - i / 100 for i in range(20)} | {".": 0.995, "##ing"
 
 
 def escaped(words: dict[str, float]) -> dict[str, float]:
-    return {vocab.escape(word): weight for word, weight in words.items()}
+    return {vocab.escape_feature(word): weight for word, weight in words.items()}
 
 
 @pytest.fixture
 def ingest(client: OpenSearch, node_url: str, index_name: str) -> Iterator[Ingest]:
     """Puts a document through one of the pipelines, with changed params, and gives what is stored and can be searched."""
     settings = DocumentSettings(impacts=True)
-    client.indices.create(index=index_name, body=index_body(probe(client, Connection(url=node_url)), settings))
+    client.indices.create(index=index_name, body=build_index_body(get_cluster_info(client, Connection(url=node_url)), settings))
 
     def put(name: str, document: dict[str, Any], **params: object) -> dict[str, Any]:
         for each in NAMES:
-            body = resources.load("pipelines", each)
+            body = resources.load_json_resource("pipelines", each)
             if each == name and params:
                 given = body["processors"][0]["script"]["params"]
                 assert params.keys() <= given.keys()
@@ -50,13 +50,13 @@ def ingest(client: OpenSearch, node_url: str, index_name: str) -> Iterator[Inges
 
 
 def found(client: OpenSearch, index: str, word: str) -> bool:
-    query = {"rank_feature": {"field": f"tokens.{vocab.escape(word)}", "linear": {}}}
+    query = {"rank_feature": {"field": f"tokens.{vocab.escape_feature(word)}", "linear": {}}}
     return bool(client.search(index=index, body={"query": query})["hits"]["hits"])
 
 
 def test_top_tokens_are_what_ingest_writes(ingest: Ingest) -> None:
     stored = ingest("top-tokens", {"tokens": escaped(WORDS)})
-    assert stored["top_tokens"] == list(SparseVector.from_mapping(WORDS).top(16).features)
+    assert stored["top_tokens"] == list(SparseVector.from_mapping(WORDS).top(16).tokens)
     assert ingest("top-tokens", {"tokens": escaped(WORDS), "top_tokens": ["own"]})["top_tokens"] == ["own"]
     assert ingest("top-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
     assert ingest("top-tokens", {"tokens": escaped(WORDS)}, size=2)["top_tokens"] == ["word00", "."]
@@ -75,12 +75,12 @@ def test_top_tokens_are_what_ingest_writes(ingest: Ingest) -> None:
 )
 def test_the_heaviest_words_are_kept(ingest: Ingest, params: dict[str, float], kept: dict[str, float]) -> None:
     vector = SparseVector.from_mapping(WORDS)
-    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).features), "impacts": impacts(vector)}
+    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).tokens), "impacts": encode_impacts(vector)}
     stored = ingest("prune-tokens", document, **params)
     left = SparseVector.from_mapping(kept)
     assert stored["tokens"] == escaped(kept)
-    assert stored["impacts"] == impacts(left)
-    assert stored["top_tokens"] == list(left.top(16).features)
+    assert stored["impacts"] == encode_impacts(left)
+    assert stored["top_tokens"] == list(left.top(16).tokens)
 
 
 def test_weights_of_ties_numbers_as_text_and_what_an_engine_refuses(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
@@ -95,12 +95,12 @@ def test_weights_of_ties_numbers_as_text_and_what_an_engine_refuses(client: Open
 def test_muted_words_are_found_no_more(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
     vector = SparseVector.from_mapping(WORDS)
     muted = ["word03", ".", "100%", "", "absent"]
-    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).features), "impacts": impacts(vector)}
+    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).tokens), "impacts": encode_impacts(vector)}
     stored = ingest("mute-words", document, words=muted)
     left = {word: weight for word, weight in WORDS.items() if word not in muted}
     assert stored["tokens"] == escaped(left)
-    assert stored["top_tokens"] == [word for word in vector.top(16).features if word not in muted]
-    assert stored["impacts"] == impacts(SparseVector.from_mapping(left))
+    assert stored["top_tokens"] == [word for word in vector.top(16).tokens if word not in muted]
+    assert stored["impacts"] == encode_impacts(SparseVector.from_mapping(left))
     assert found(client, index_name, "word04")
     assert not found(client, index_name, "word03")
     assert not client.search(index=index_name, body={"query": {"match": {"impacts": "word03"}}})["hits"]["hits"]

@@ -18,8 +18,8 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.search.inputs import image_vector, text_vector
-from stair_es.vocab import escape
+from stair_es.search.inputs import encode_query_image, encode_query_text
+from stair_es.vocab import escape_feature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,8 @@ SCRIPT = Path(sys.executable).parent / "stair-es"
 @pytest.fixture
 def images(client: OpenSearch, index_name: str) -> dict[str, SparseVector]:
     """URI -> vector of three photos that are in the index."""
-    encoder = catalogue.load(ModelSpec(name=DEFAULT_MODEL))
-    vectors = {(PHOTOS / name).as_uri(): image_vector(encoder, PHOTOS / name) for name in NAMES}
+    encoder = catalogue.load_encoder(ModelSpec(name=DEFAULT_MODEL))
+    vectors = {(PHOTOS / name).as_uri(): encode_query_image(encoder, PHOTOS / name) for name in NAMES}
     about = {"model": encoder.model_id, "model_name": DEFAULT_MODEL}
     mappings = {
         "_meta": {"stair_es": about},
@@ -47,7 +47,7 @@ def images(client: OpenSearch, index_name: str) -> dict[str, SparseVector]:
     }
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     for uri, vector in vectors.items():
-        client.index(index=index_name, body={"tokens": {escape(word): weight for word, weight in vector}, "uri": uri})
+        client.index(index=index_name, body={"tokens": {escape_feature(word): weight for word, weight in vector}, "uri": uri})
     client.indices.refresh(index=index_name)
     return vectors
 
@@ -82,7 +82,7 @@ def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVecto
     best = found["hits"][0]
     assert set(best) == {"id", "index", "uri", "score", "why"}
     assert best["uri"].endswith("/tabby-cat.jpg")
-    exact = text_vector(catalogue.load(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
+    exact = encode_query_text(catalogue.load_encoder(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
     assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)
     assert sum(reason["contribution"] for reason in best["why"]) == pytest.approx(exact, rel=1e-6)
     assert {"feature", "query_weight", "image_weight", "contribution"} == set(best["why"][0])
@@ -123,7 +123,7 @@ def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images
 
 
 def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: CommandHere, client: OpenSearch, index_name: str) -> None:
-    about = {"model": catalogue.resolve(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
+    about = {"model": catalogue.get_model_card(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     done = run("search", "cat", "--json")

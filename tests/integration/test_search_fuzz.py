@@ -17,18 +17,18 @@ import pytest
 from opensearchpy import OpenSearch
 from search_oracle import Oracle
 
-from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.connect import Connection, get_cluster_info
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.mapping import index_body
-from stair_es.cluster.target import Target
+from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.target import ClusterInfo
 from stair_es.errors import ClusterError, QueryError, StairError
 from stair_es.search.filter_fields import parse_filter
-from stair_es.search.hits import Result
-from stair_es.search.prune import How
-from stair_es.search.question import Question
+from stair_es.search.hits import SearchResult
+from stair_es.search.prune import SearchOptions
+from stair_es.search.question import SearchQuery
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
 SEED = 20261124
 MODEL_ID = "drawn@1"
@@ -51,7 +51,7 @@ class Hostile:
     searcher: Searcher
     oracle: Oracle
     documents: dict[str, SparseVector]
-    target: Target
+    target: ClusterInfo
     settings: DocumentSettings
 
     @property
@@ -78,7 +78,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
     connection = Connection(url=request.getfixturevalue(request.param))
     client = connection.client()
     index, documents = "test-search-fuzz", drawn_documents()
-    target = probe(client, connection)
+    target = get_cluster_info(client, connection)
     settings = DocumentSettings(vector=ENGINES[request.param])
     try:
         create(client, connection, index, settings)
@@ -97,21 +97,21 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 
 
 def create(client: OpenSearch, connection: Connection, index: str, settings: DocumentSettings) -> None:
-    body = index_body(probe(client, connection), settings)
+    body = build_index_body(get_cluster_info(client, connection), settings)
     body["settings"]["index"]["number_of_shards"] = 3
     body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "drawn"}}
     client.indices.create(index=index, body=body)
 
 
 def source(vector: SparseVector) -> dict[str, Any]:
-    return {"tokens": {escape(word): weight for word, weight in vector}}
+    return {"tokens": {escape_feature(word): weight for word, weight in vector}}
 
 
-def ranking(result: Result) -> list[tuple[str, float]]:
+def ranking(result: SearchResult) -> list[tuple[str, float]]:
     return [(hit.id, hit.score) for hit in result.hits]
 
 
-def answer(ask: Callable[[], Result], case: object, *refusals: type[StairError]) -> Result | None:
+def answer(ask: Callable[[], SearchResult], case: object, *refusals: type[StairError]) -> SearchResult | None:
     """The answer, or None where the question was refused in plain words: by us, unless `refusals` says by whom."""
     caught = refusals or (QueryError,)
     try:
@@ -160,13 +160,13 @@ def test_vectors_of_any_kind(node: Hostile) -> None:
         assert (result is not None) == can_be_asked(vector), (case, vector)
         if result is None:
             continue
-        cut = set(result.cut.features)
+        cut = set(result.truncated.tokens)
         sent = SparseVector.from_pairs(pair for pair in vector if pair[0] not in cut)
         assert len(sent) == min(node.max_clauses, sum(weight >= LEAST for weight in vector.weights)), case
-        assert max(result.cut.weights, default=0.0) <= min(sent.weights), case
+        assert max(result.truncated.weights, default=0.0) <= min(sent.weights), case
         assert not node.oracle.faults(ranking(result), node.oracle.bounds(sent), k), case
         for hit in result.hits[:3]:
-            assert {reason.feature for reason in hit.why} == set(sent.features) & set(node.documents[hit.id].features), case
+            assert {reason.feature for reason in hit.contributions} == set(sent.tokens) & set(node.documents[hit.id].tokens), case
         compared += len(result.hits)
     assert compared > 1000
 
@@ -176,9 +176,9 @@ def test_each_contribution_is_the_engine_s_own_explanation(node: Hostile) -> Non
     explained = 0
     for case in range(15):
         vector = SparseVector.from_pairs((word, hostile.weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20))
-        for hit in node.searcher.search(vector, 5, how=How(engine_explain=True)).hits:
-            ours = {reason.feature: reason.contribution for reason in hit.why}
-            assert hit.engine == pytest.approx(ours, rel=2**-8), (case, hit.id)
+        for hit in node.searcher.search(vector, 5, options=SearchOptions(explain_engine=True)).hits:
+            ours = {reason.feature: reason.contribution for reason in hit.contributions}
+            assert hit.engine_scores == pytest.approx(ours, rel=2**-8), (case, hit.id)
             explained += len(ours)
     assert explained > 100
 
@@ -197,7 +197,7 @@ def test_conditions_on_strange_words(node: Hostile) -> None:
         least = rng.choice((0.0, 0.0, 5e-324, 1e-3, 0.3, 1.0, 1e3, 1e300))
         required = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 1))]
         excluded = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 2))]
-        question = Question(vector=vector, required=required, excluded=excluded, least=least)
+        question = SearchQuery(vector=vector, required=required, excluded=excluded, min_weight=least)
         result = node.searcher.search(question, 10_000)
         part_N = np.ones(len(node.documents), bool)
         for spellings, wanted in ((required, True), (excluded, False)):
@@ -228,7 +228,7 @@ def test_a_filter_of_any_kind_changes_no_score(node: Hostile, given: str) -> Non
     vector = node.documents["003"]
     whole = dict(ranking(node.searcher.search(vector, 10_000)))
     result = answer(
-        lambda: node.searcher.search(Question(vector=vector, filters=[parse_filter(given)]), 10_000),
+        lambda: node.searcher.search(SearchQuery(vector=vector, filters=[parse_filter(given)]), 10_000),
         given[:80],
         QueryError,
         ClusterError,
@@ -244,7 +244,7 @@ def test_filters_that_can_be_sent_leave_what_they_say(node: Hostile) -> None:
     some = '{"terms":{"width":[' + ",".join(map(str, range(0, 3000, 2))) + "]}}"
     deep = '{"bool":{"filter":[' * 10 + '{"range":{"width":{"lt":50}}}' + "]}}" * 10
     for given, numbers in ((some, range(0, 3000, 2)), (deep, range(50))):
-        found = ranking(node.searcher.search(Question(vector=vector, filters=[parse_filter(given)]), 10_000))
+        found = ranking(node.searcher.search(SearchQuery(vector=vector, filters=[parse_filter(given)]), 10_000))
         assert found == [hit for hit in whole if int(hit[0]) in numbers]
         assert found
 
@@ -299,14 +299,14 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
     added = 0
     for case, (caption, terms) in enumerate(captions):
         weight = rng.choice((1.0, 0.01, 30.0))
-        question = Question(vector=vector, caption=caption, caption_weight=weight)
+        question = SearchQuery(vector=vector, caption=caption, caption_weight=weight)
         result = answer(lambda: node.searcher.search(question, 10_000), (case, caption[:50]))  # noqa: B023
         if terms is not None:
             assert (result is not None) == (terms < node.max_clauses), (case, caption[:50])
         if result is None:
             assert len(caption) > 1000, (case, caption[:50])
             continue
-        cut = set(result.cut.features)
+        cut = set(result.truncated.tokens)
         words = (
             by_words
             if not cut
@@ -326,24 +326,24 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
 @pytest.mark.parametrize("clauses", [0, 500])
 def test_what_fits_our_count_of_clauses_fits_the_engine_s(node: Hostile, features: int, caption: int, clauses: int) -> None:
     filters = [parse_filter(" OR ".join(f"caption:f{number}" for number in range(clauses // 2)))] if clauses else []
-    question = Question(
+    question = SearchQuery(
         vector=SparseVector.from_pairs((f"w{number}", 1.0) for number in range(features)),
         caption=" ".join(f"c{number}" for number in range(caption)),
         filters=filters,
     )
-    if question.clauses_beside_the_vector >= node.max_clauses:
+    if question.other_clause_count >= node.max_clauses:
         with pytest.raises(QueryError, match="clauses"):
             node.searcher.search(question)
         return
     result = node.searcher.search(question)
-    assert len(result.cut) == max(0, features + question.clauses_beside_the_vector - node.max_clauses)
+    assert len(result.truncated) == max(0, features + question.other_clause_count - node.max_clauses)
 
 
 def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> None:
     """Each word once a field: that can't be known here."""
     text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
-    question = Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+    question = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
     refused = answer(lambda: node.searcher.search(question), "multi_match") is None
     if node.target.distribution == "opensearch":
         assert refused
@@ -369,7 +369,7 @@ def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> N
 )
 def test_what_no_engine_takes_is_refused_before_anything_is_sent(ask: dict[str, Any]) -> None:
     with pytest.raises(QueryError):
-        Question(vector=SparseVector.from_mapping({"a": 1.0}), **ask)
+        SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), **ask)
 
 
 def test_scores_beyond_float32_are_no_ranking(node: Hostile) -> None:
@@ -416,8 +416,8 @@ def test_fused_ranks_are_those_of_both_rankings(node: Hostile) -> None:
     rng = random.Random(SEED)
     for _ in range(10):
         vector = SparseVector.from_pairs((word, 1.0) for word in rng.sample(list(node.oracle.columns), 3))
-        question = Question(vector=vector, caption=rng.choice(CAPTION), caption_weight=rng.choice((0.5, 1.0, 2.0)))
-        result = node.searcher.search(question, 20, how=How(fusion="rrf", fusion_window=150))
+        question = SearchQuery(vector=vector, caption=rng.choice(CAPTION), caption_weight=rng.choice((0.5, 1.0, 2.0)))
+        result = node.searcher.search(question, 20, options=SearchOptions(fusion="rrf", fusion_window=150))
         by_words = [hit.id for hit in node.searcher.search(vector, 150).hits]
         by_caption = [hit.id for hit in node.searcher.search(replace(question, vector=SparseVector((), ())), 150).hits]
         expected = {}
@@ -434,4 +434,4 @@ def test_documents_that_are_none(node: Hostile, reference: str) -> None:
     # Elasticsearch 9 takes no id that is so long, and says so.
     refused = pytest.raises(ClusterError, match="400") if len(reference) == 40_000 and node.newest else nullcontext()
     with refused:
-        assert node.searcher.document(reference) is None
+        assert node.searcher.find_document(reference) is None

@@ -17,20 +17,20 @@ import pytest
 from opensearchpy import OpenSearch
 from search_oracle import ROUNDING, Bounds, Oracle, Ranking
 
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, askable, impacts
-from stair_es.cluster.mapping import index_body
-from stair_es.cluster.target import Target
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, encode_impacts, is_single_term
+from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.target import ClusterInfo
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.body import TwoPhase, request_body
-from stair_es.search.inputs import combined
-from stair_es.search.prune import How, pruned
-from stair_es.search.question import Question
+from stair_es.search.body import TwoPhase, build_search_request
+from stair_es.search.inputs import combine_vectors
+from stair_es.search.prune import SearchOptions, prune_vector
+from stair_es.search.question import SearchQuery
 from stair_es.search.searcher import Searcher
-from stair_es.search.shapes import Shape
+from stair_es.search.shapes import QueryType
 from stair_es.types import SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
 SEED = 20261124
 MODEL_ID = "stair-mini-2"
@@ -46,20 +46,22 @@ class Engine:
 
     connection: Connection
     client: OpenSearch
-    target: Target
+    target: ClusterInfo
     index: str
-    shape: Shape
+    shape: QueryType
 
     def rankings(
-        self, questions: Sequence[Question], k: int, shape: Shape | None = None, two_phase: TwoPhase | None = None
+        self, questions: Sequence[SearchQuery], k: int, shape: QueryType | None = None, two_phase: TwoPhase | None = None
     ) -> list[Ranking]:
         """The raw bodies, many in one request. Quick: of a hit only its place in the order is asked for, which has the URI."""
         found: list[Ranking] = []
         for start in range(0, len(questions), 50):
             lines: list[dict[str, Any]] = []
             for question in questions[start : start + 50]:
-                asked = request_body(question, shape or self.shape, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase)
-                assert not len(asked.cut) or shape == "impacts"
+                asked = build_search_request(
+                    question, shape or self.shape, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase
+                )
+                assert not len(asked.truncated) or shape == "impacts"
                 lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
             answer = self.client.msearch(body=lines, params={"filter_path": FILTER_PATH})
             for one in answer["responses"]:
@@ -71,7 +73,7 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
-    return catalogue.load(ModelSpec(name="stair-mini", text_tower="table"))
+    return catalogue.load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 @pytest.fixture(scope="session")
@@ -97,16 +99,17 @@ def queries(encoder: Encoder, documents: dict[str, SparseVector], oracle: Oracle
     expanded = encoder.encode_texts([*rng.sample(whole, 80), *phrases])
     bare = [SparseVector.from_mapping({word: rng.uniform(0.01, 5)}) for word in rng.sample(words, 60)]
     summed = [
-        combined([(rng.choice(images), rng.uniform(0.2, 2)), (rng.choice(captions), rng.uniform(-0.5, 2))]) for _ in range(40)
+        combine_vectors([(rng.choice(images), rng.uniform(0.2, 2)), (rng.choice(captions), rng.uniform(-0.5, 2))])
+        for _ in range(40)
     ]
-    long = [combined((image, rng.uniform(0.1, 1)) for image in rng.sample(images, 40)) for _ in range(20)]
+    long = [combine_vectors((image, rng.uniform(0.1, 1)) for image in rng.sample(images, 40)) for _ in range(20)]
     made = [vector for vector in (*captions, *expanded, *bare, *images, *summed, *long) if len(vector)]
     assert len(made) > 300
     assert max(map(len, made)) > 250
     return made
 
 
-_ENGINES: dict[str, tuple[Shape, DocumentSettings]] = {
+_ENGINES: dict[str, tuple[QueryType, DocumentSettings]] = {
     "node_url": ("rank_features", DocumentSettings(impacts=True)),
     "elasticsearch7_url": ("rank_features", DocumentSettings()),
     "elasticsearch9_url": ("sparse_vector", DocumentSettings(vector="sparse_vector")),
@@ -118,21 +121,21 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
     connection = Connection(url=request.getfixturevalue(request.param))
     shape, settings = _ENGINES[request.param]
     client = connection.client()
-    target = probe(client, connection)
+    target = get_cluster_info(client, connection)
     index = "test-search-oracle"
     try:
-        body = index_body(target, settings)
+        body = build_index_body(target, settings)
         body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "stair-mini"}}
         client.indices.create(index=index, body=body)
         lines: list[dict[str, Any]] = []
         for number, (id_, vector) in enumerate(documents.items()):
             source = {
-                "tokens": {escape(word): weight for word, weight in vector},
+                "tokens": {escape_feature(word): weight for word, weight in vector},
                 "uri": uri(id_),
                 "width": number,
                 "format": FORMATS[number % 3],
                 "thumbnail": "data:,",
-                **({"impacts": impacts(vector)} if settings.impacts else {}),
+                **({"impacts": encode_impacts(vector)} if settings.impacts else {}),
             }
             lines += [{"index": {"_id": id_}}, source]
         for start in range(0, len(lines), 1000):
@@ -166,8 +169,8 @@ def check(oracle: Oracle, rankings: Sequence[Ranking], bounds: Sequence[Bounds],
     assert not faults, faults[:10]
 
 
-def asking(vectors: Sequence[SparseVector]) -> list[Question]:
-    return [Question(vector=vector) for vector in vectors]
+def asking(vectors: Sequence[SparseVector]) -> list[SearchQuery]:
+    return [SearchQuery(vector=vector) for vector in vectors]
 
 
 def test_every_document_has_its_exact_score_less_the_truncation(
@@ -214,18 +217,20 @@ def test_a_hit_is_the_document_with_its_words_in_common(
 ) -> None:
     with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::12]:
-            for hit in searcher.search(query, 5, how=How(engine_explain=True)).hits:
+            for hit in searcher.search(query, 5, options=SearchOptions(explain_engine=True)).hits:
                 image = documents[hit.id]
                 assert hit.uri == uri(hit.id)
                 assert "thumbnail" not in hit.source
-                assert {reason.feature for reason in hit.why} == set(query.features) & set(image.features)
-                assert sum(reason.contribution for reason in hit.why) == pytest.approx(query.dot(image), rel=1e-6)
-                assert hit.engine == pytest.approx({reason.feature: reason.contribution for reason in hit.why}, rel=2**-8)
+                assert {reason.feature for reason in hit.contributions} == set(query.tokens) & set(image.tokens)
+                assert sum(reason.contribution for reason in hit.contributions) == pytest.approx(query.dot(image), rel=1e-6)
+                assert hit.engine_scores == pytest.approx(
+                    {reason.feature: reason.contribution for reason in hit.contributions}, rel=2**-8
+                )
 
 
-def narrowed(rng: random.Random, query: SparseVector, documents: dict[str, SparseVector]) -> Question:
+def narrowed(rng: random.Random, query: SparseVector, documents: dict[str, SparseVector]) -> SearchQuery:
     """With conditions that some documents meet."""
-    words = list(rng.choice(list(documents.values())).features)
+    words = list(rng.choice(list(documents.values())).tokens)
     least = rng.choice([0.0, 0.0, rng.uniform(0.01, 0.3)])
     first = rng.randrange(3000)
     clauses: list[dict[str, Any]] = [
@@ -233,16 +238,16 @@ def narrowed(rng: random.Random, query: SparseVector, documents: dict[str, Spars
         {"terms": {"format": rng.sample(FORMATS, 2)}},
         {"query_string": {"query": f"width:<{first} OR format:png"}},
     ]
-    return Question(
+    return SearchQuery(
         vector=query,
-        required=[(rng.choice(query.features),) for _ in range(rng.randint(0, 1))],
+        required=[(rng.choice(query.tokens),) for _ in range(rng.randint(0, 1))],
         excluded=[tuple(rng.sample(words, min(len(words), rng.randint(1, 2)))) for _ in range(rng.randint(0, 2))],
-        least=least,
+        min_weight=least,
         filters=rng.sample(clauses, rng.randint(0, 2)),
     )
 
 
-def meets(oracle: Oracle, question: Question, least: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def meets(oracle: Oracle, question: SearchQuery, least: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which documents meet the conditions, counted here."""
     numbers_N = np.arange(len(oracle.ids))
     formats_N = np.array(FORMATS)[numbers_N % 3]
@@ -279,7 +284,7 @@ def test_conditions_leave_exactly_the_documents_that_meet_them(
     sizes = []
     for question, ranking in zip(questions, rankings, strict=True):
         bounds = oracle.bounds(question.vector)
-        strict_N, loose_N = (meets(oracle, question, question.least * factor) for factor in (1, 1 - 2**-8))
+        strict_N, loose_N = (meets(oracle, question, question.min_weight * factor) for factor in (1, 1 - 2**-8))
         unsure_N = strict_N != loose_N
         sure = [hit for hit in ranking if not unsure_N[oracle.places[hit[0]]]]
         faults = oracle.faults(sure, bounds.only(strict_N & ~unsure_N), 10_000)
@@ -295,19 +300,19 @@ def test_least_counts_a_weight_that_is_exactly_as_large(engine: Engine, oracle: 
     for word in rng.sample(sorted(oracle.columns), 30):
         weights = oracle.weight(word)
         least = float(np.median(weights[weights > 0]))
-        questions.append(Question(vector=SparseVector.from_mapping({word: 1.0}), required=[(word,)], least=least))
+        questions.append(SearchQuery(vector=SparseVector.from_mapping({word: 1.0}), required=[(word,)], min_weight=least))
     for question, ranking in zip(questions, engine.rankings(questions, 10_000), strict=True):
         weights = oracle.weight(question.required[0][0])
         found = {oracle.places[id_] for id_, _ in ranking}
-        assert set(np.flatnonzero(weights >= question.least)) <= found
-        assert found <= set(np.flatnonzero(weights >= question.least * (1 - 2**-8)))
+        assert set(np.flatnonzero(weights >= question.min_weight)) <= found
+        assert found <= set(np.flatnonzero(weights >= question.min_weight * (1 - 2**-8)))
 
 
 def test_min_score_leaves_out_what_scores_less(engine: Engine, queries: list[SparseVector]) -> None:
     some = queries[::8]
     whole = engine.rankings(asking(some), 10_000)
     least = [ranking[len(ranking) // 3][1] for ranking in whole]
-    questions = [Question(vector=query, min_score=score) for query, score in zip(some, least, strict=True)]
+    questions = [SearchQuery(vector=query, min_score=score) for query, score in zip(some, least, strict=True)]
     for ranking, every, score in zip(engine.rankings(questions, 10_000), whole, least, strict=True):
         assert list(ranking) == [hit for hit in every if hit[1] >= score]
 
@@ -316,21 +321,21 @@ def test_two_phases_over_a_window_of_all_are_the_ranking_of_what_the_first_finds
     engine: Engine, oracle: Oracle, queries: list[SparseVector]
 ) -> None:
     some = [query for query in queries if len(query) > 8][::12]
-    rankings = engine.rankings(asking(some), 3000, two_phase=TwoPhase(heavy=8, window=3000))
+    rankings = engine.rankings(asking(some), 3000, two_phase=TwoPhase(top_k=8, window_size=3000))
     check(oracle, rankings, [oracle.bounds(query).only(oracle.sharing(query.top(8))) for query in some], 3000)
 
 
 def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
     engine: Engine, oracle: Oracle, queries: list[SparseVector]
 ) -> None:
-    how = How(mass=0.8)
+    how = SearchOptions(weight_mass=0.8)
     with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::8]:
-            left = pruned(query, how.mass)
+            left = prune_vector(query, how.weight_mass)
             assert sum(left.kept.weights) >= 0.8 * sum(query.weights)
-            result = searcher.search(query, 20, how=how)
+            result = searcher.search(query, 20, options=how)
             ranking = [(hit.id, hit.score) for hit in result.hits]
-            assert result.dropped == left.dropped
+            assert result.pruned == left.dropped
             assert not oracle.faults(ranking, oracle.bounds(left.kept), 20)
 
 
@@ -338,10 +343,10 @@ def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
 def test_impacts_rank_as_the_vectors_within_half_a_thousandth_a_word(
     engine: Engine, oracle: Oracle, queries: list[SparseVector]
 ) -> None:
-    some = [query for query in queries if any(map(askable, query.features))][::2]
+    some = [query for query in queries if any(map(is_single_term, query.tokens))][::2]
     bounds = []
     for query in some:
-        asked = SparseVector.from_pairs(pair for pair in query if askable(pair[0]))
+        asked = SparseVector.from_pairs(pair for pair in query if is_single_term(pair[0]))
         exact_N = oracle.exact(asked)
         slack_N = np.zeros(len(oracle.ids))
         for word, weight in asked:

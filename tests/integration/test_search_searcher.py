@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.connect import Connection, get_cluster_info
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
-from stair_es.search.placing import near_miss
-from stair_es.search.question import Question
+from stair_es.search.placing import explain_rank
+from stair_es.search.question import SearchQuery
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 
@@ -82,9 +82,9 @@ def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str,
         create(client, name)
         client.index(index=name, id="1", body={"tokens": {"car": weight}, "part": name}, params={"refresh": "true"})
     with searcher(node_url, f"{index_name}-*") as asked:
-        found = asked.document("1")
+        found = asked.find_document("1")
         assert found is not None
-        told = near_miss(asked, Question(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
+        told = explain_rank(asked, SearchQuery(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
     assert (told.score, told.failing) == (weights[found.index], ())
     assert [reason.image_weight for reason in told.why] == [told.score]
 
@@ -106,12 +106,12 @@ def test_an_unreachable_cluster_is_said() -> None:
 def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, client: OpenSearch, index_name: str) -> None:
     create(client, index_name)
     client.index(index=index_name, id="1", body={"tokens": {"w0": 2.0, "w1499": 2.0}}, params={"refresh": "true"})
-    limit = probe(client, Connection(url=node_url)).max_clauses
+    limit = get_cluster_info(client, Connection(url=node_url)).max_clauses
     vector = SparseVector.from_pairs((f"w{i}", 5000.0 - i) for i in range(limit + 476))
     with searcher(node_url, index_name) as asked:
         result = asked.search(vector)
-    assert len(result.cut) == 476
-    assert [reason.feature for reason in result.hits[0].why] == ["w0"]
+    assert len(result.truncated) == 476
+    assert [reason.feature for reason in result.hits[0].contributions] == ["w0"]
 
 
 def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(

@@ -13,12 +13,12 @@ from opensearchpy import RequestError
 from search_oracle import ROUNDING, TRUNCATION
 from strange_vectors import draw_images, draw_queries, fill
 
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, askable
-from stair_es.cluster.target import NEURAL_SEARCH, plugins
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, is_single_term
+from stair_es.cluster.target import NEURAL_SEARCH, list_cluster_plugins
 from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
-from stair_es.search.shapes import Fields, Shape, build, choose
+from stair_es.search.shapes import IndexFields, QueryType, build_sparse_query, select_query_type
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ def scores(client: OpenSearch, index: str, clause: Mapping[str, Any]) -> dict[st
     return {hit["_id"]: hit["_score"] for hit in hits}
 
 
-def agree(client: OpenSearch, index: str, shape: Shape, images: Mapping[str, SparseVector], queries: list[SparseVector]) -> None:
+def agree(
+    client: OpenSearch, index: str, shape: QueryType, images: Mapping[str, SparseVector], queries: list[SparseVector]
+) -> None:
     """All images with a word in common are found, no other, in the exact order up to the truncation, with the exact scores."""
     compared = 0
     for query in queries:
-        found = scores(client, index, build(shape, query, max_clauses=1024).clause)
-        exact = {name: query.dot(image) for name, image in images.items() if set(query.features) & set(image.features)}
+        found = scores(client, index, build_sparse_query(shape, query, max_clauses=1024).clause)
+        exact = {name: query.dot(image) for name, image in images.items() if set(query.tokens) & set(image.tokens)}
         assert found.keys() == exact.keys()
         for name, score in found.items():
             assert exact[name] * (1 - TRUNCATION) <= score <= exact[name] * (1 + ROUNDING), (query, name)
@@ -65,7 +67,10 @@ def test_rank_features(
 ) -> None:
     fields = fill(engine, engine_index, DocumentSettings(), rank_features_url, images)
     connection = Connection(url=rank_features_url)
-    assert choose(probe(engine, connection), fields, lambda: plugins(engine, connection)) == "rank_features"
+    assert (
+        select_query_type(get_cluster_info(engine, connection), fields, lambda: list_cluster_plugins(engine, connection))
+        == "rank_features"
+    )
     agree(engine, engine_index, "rank_features", images, queries)
 
 
@@ -76,7 +81,10 @@ def test_neural_sparse(
     with closing(connection.client()) as plugged:
         fields = fill(plugged, index, DocumentSettings(), plugin_url, images)
         assert (
-            choose(probe(plugged, connection), fields, lambda: plugins(plugged, connection), "neural_sparse") == "neural_sparse"
+            select_query_type(
+                get_cluster_info(plugged, connection), fields, lambda: list_cluster_plugins(plugged, connection), "neural_sparse"
+            )
+            == "neural_sparse"
         )
         agree(plugged, index, "neural_sparse", images, queries)
 
@@ -98,9 +106,11 @@ def test_sparse_vector(
     index = index_on(elasticsearch9_url)
     fields = fill(elastic, index, DocumentSettings(vector="sparse_vector"), elasticsearch9_url, images)
     connection = Connection(url=elasticsearch9_url)
-    target = probe(elastic, connection)
-    assert choose(target, fields, lambda: plugins(elastic, connection)) == "sparse_vector"
-    assert choose(target, fields, lambda: plugins(elastic, connection), "sparse_vector") == "sparse_vector"
+    target = get_cluster_info(elastic, connection)
+    assert select_query_type(target, fields, lambda: list_cluster_plugins(elastic, connection)) == "sparse_vector"
+    assert (
+        select_query_type(target, fields, lambda: list_cluster_plugins(elastic, connection), "sparse_vector") == "sparse_vector"
+    )
     agree(elastic, index, "sparse_vector", images, queries)
 
 
@@ -118,25 +128,25 @@ def test_nothing_is_pruned_even_where_the_index_would(
     vector = {"w7-1": 1.0, "all": 0.01}
     pruned = {"sparse_vector": {"field": "tokens", "query_vector": vector}}
     assert len(scores(elastic, index, pruned)) == 1
-    assert len(scores(elastic, index, build("sparse_vector", SparseVector.from_mapping(vector)).clause)) == 30
+    assert len(scores(elastic, index, build_sparse_query("sparse_vector", SparseVector.from_mapping(vector)).clause)) == 30
 
 
 def test_impacts(
     client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector], queries: list[SparseVector]
 ) -> None:
     fields = fill(client, index_name, DocumentSettings(impacts=True), node_url, images)
-    assert choose(probe(client, Connection(url=node_url)), fields, frozenset, "impacts") == "impacts"
+    assert select_query_type(get_cluster_info(client, Connection(url=node_url)), fields, frozenset, "impacts") == "impacts"
     compared = 0
     for query in queries:
-        if not any(map(askable, query.features)):
+        if not any(map(is_single_term, query.tokens)):
             with pytest.raises(QueryError, match="whole words"):
-                build("impacts", query)
+                build_sparse_query("impacts", query)
             continue
-        asked = build("impacts", query)
-        assert {*asked.sent.features, *asked.cut.features} == {*query.features}
-        assert not any(map(askable, asked.cut.features))
+        asked = build_sparse_query("impacts", query)
+        assert {*asked.vector.tokens, *asked.truncated.tokens} == {*query.tokens}
+        assert not any(map(is_single_term, asked.truncated.tokens))
         found = scores(client, index_name, asked.clause)
-        sent = asked.sent.to_dict()
+        sent = asked.vector.to_dict()
         for name, image in images.items():
             common = {word: weight for word, weight in image if word in sent}
             assert (name in found) == bool(common)
@@ -145,7 +155,7 @@ def test_impacts(
                 quantised = sum(sent[word] * weight for word, weight in kept.items())
                 assert math.isclose(found[name], quantised, rel_tol=ROUNDING)
                 slack = sum(sent[word] for word in common) / IMPACT_SCALE  # half a step a word, less than one for tiny weights
-                assert abs(found[name] - asked.sent.dot(image)) <= slack * (1 + ROUNDING)
+                assert abs(found[name] - asked.vector.dot(image)) <= slack * (1 + ROUNDING)
                 compared += 1
         assert list(found.values()) == sorted(found.values(), reverse=True)
     assert compared > 1500
@@ -155,7 +165,7 @@ def test_impacts_of_words_in_capitals(client: OpenSearch, node_url: str, index_n
     named = {word: SparseVector.from_mapping({word: 1.0}) for word in ("Dog", "ÉTÉ", "İstanbul", "ΣΟΦΟΣ", "ẞtraße", "ǅ")}
     fill(client, index_name, DocumentSettings(impacts=True), node_url, named)
     for word, vector in named.items():
-        assert scores(client, index_name, build("impacts", vector).clause) == {word: pytest.approx(1.0)}, word
+        assert scores(client, index_name, build_sparse_query("impacts", vector).clause) == {word: pytest.approx(1.0)}, word
 
 
 def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
@@ -163,38 +173,38 @@ def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
 ) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(10_000))
     fill(engine, engine_index, DocumentSettings(), rank_features_url, {"first": many.top(60)})
-    limit = probe(engine, Connection(url=rank_features_url)).max_clauses
-    fits = build("rank_features", many, max_clauses=limit)
-    assert (len(fits.sent), len(fits.cut)) == (limit, 10_000 - limit)
+    limit = get_cluster_info(engine, Connection(url=rank_features_url)).max_clauses
+    fits = build_sparse_query("rank_features", many, max_clauses=limit)
+    assert (len(fits.vector), len(fits.truncated)) == (limit, 10_000 - limit)
     score = scores(engine, engine_index, fits.clause)["first"]
     assert many.dot(many.top(60)) * (1 - TRUNCATION) <= score <= many.dot(many.top(60)) * (1 + ROUNDING)
     with pytest.raises(RequestError):
-        scores(engine, engine_index, build("rank_features", many, max_clauses=limit + 1).clause)
+        scores(engine, engine_index, build_sparse_query("rank_features", many, max_clauses=limit + 1).clause)
 
 
 def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: str, index_name: str) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(2000))
     fill(client, index_name, DocumentSettings(impacts=True), node_url, {"first": many.top(60)})
-    limit = probe(client, Connection(url=node_url)).max_clauses
-    assert scores(client, index_name, build("impacts", many, max_clauses=limit).clause).keys() == {"first"}
+    limit = get_cluster_info(client, Connection(url=node_url)).max_clauses
+    assert scores(client, index_name, build_sparse_query("impacts", many, max_clauses=limit).clause).keys() == {"first"}
     with pytest.raises(RequestError):
-        scores(client, index_name, build("impacts", many, max_clauses=limit + 1).clause)
+        scores(client, index_name, build_sparse_query("impacts", many, max_clauses=limit + 1).clause)
 
 
 @pytest.mark.parametrize("shape", ["neural_sparse", "seismic"])
 def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
-    client: OpenSearch, node_url: str, index_name: str, shape: Shape
+    client: OpenSearch, node_url: str, index_name: str, shape: QueryType
 ) -> None:
     connection = Connection(url=node_url)
-    found = plugins(client, connection)
+    found = list_cluster_plugins(client, connection)
     assert NEURAL_SEARCH not in found
-    fields = Fields(tokens="rank_features", seismic="token_ids")
+    fields = IndexFields(tokens="rank_features", seismic="token_ids")
     with pytest.raises(QueryError, match=NEURAL_SEARCH):
-        choose(probe(client, connection), fields, lambda: plugins(client, connection), shape)
+        select_query_type(get_cluster_info(client, connection), fields, lambda: list_cluster_plugins(client, connection), shape)
     client.indices.create(index=index_name)
     more: dict[str, Any] = {"token_ids": TokenIds({"dog": 0})} if shape == "seismic" else {}
     with pytest.raises(RequestError, match="unknown query"):
-        scores(client, index_name, build(shape, SparseVector.from_mapping({"dog": 1.0}), **more).clause)
+        scores(client, index_name, build_sparse_query(shape, SparseVector.from_mapping({"dog": 1.0}), **more).clause)
 
 
 def lists(*plugins_of_nodes: list[str]) -> Callable[[Asked], Said | None]:
@@ -220,12 +230,15 @@ def test_the_plugin_counts_where_every_node_has_it(node_url: str, of_nodes: list
     with GateProxy(node_url, gate=lists(*of_nodes)) as proxy:
         connection = Connection(url=proxy.url)
         with closing(connection.client()) as client:
-            target, fields = probe(client, connection), Fields(tokens="rank_features")
+            target, fields = get_cluster_info(client, connection), IndexFields(tokens="rank_features")
             if possible:
-                assert choose(target, fields, lambda: plugins(client, connection), "neural_sparse") == "neural_sparse"
+                assert (
+                    select_query_type(target, fields, lambda: list_cluster_plugins(client, connection), "neural_sparse")
+                    == "neural_sparse"
+                )
             else:
                 with pytest.raises(QueryError, match="on every node"):
-                    choose(target, fields, lambda: plugins(client, connection), "neural_sparse")
+                    select_query_type(target, fields, lambda: list_cluster_plugins(client, connection), "neural_sparse")
 
 
 def test_who_may_not_see_the_plugins_is_told_what_to_grant_and_can_search_all_the_same(node_url: str) -> None:
@@ -235,9 +248,9 @@ def test_who_may_not_see_the_plugins_is_told_what_to_grant_and_can_search_all_th
     with GateProxy(node_url, gate=gate) as proxy:
         connection = Connection(url=proxy.url)
         with closing(connection.client()) as client:
-            target, fields = probe(client, connection), Fields(tokens="rank_features")
+            target, fields = get_cluster_info(client, connection), IndexFields(tokens="rank_features")
             with pytest.raises(QueryError, match="can't tell which plugins") as failure:
-                choose(target, fields, lambda: plugins(client, connection), "neural_sparse")
+                select_query_type(target, fields, lambda: list_cluster_plugins(client, connection), "neural_sparse")
             assert "cluster:monitor/nodes/info" in failure.value.remedy
-            assert choose(target, fields, lambda: plugins(client, connection)) == "rank_features"
+            assert select_query_type(target, fields, lambda: list_cluster_plugins(client, connection)) == "rank_features"
             assert len([asked for asked in proxy.seen if asked.target.startswith("/_nodes/plugins")]) == 1

@@ -15,15 +15,22 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, impacts
-from stair_es.cluster.mapping import index_body
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, encode_impacts
+from stair_es.cluster.mapping import build_index_body
 from stair_es.errors import ClusterError, QueryError
-from stair_es.search.cursor import ORDER
-from stair_es.search.queries import rank_features_query
-from stair_es.search.templates import NAMES, delete, look, publish, state, template
+from stair_es.search.cursor import SORT_ORDER
+from stair_es.search.queries import build_rank_features_query
+from stair_es.search.templates import (
+    TEMPLATE_NAMES,
+    build_template,
+    delete_template,
+    detect_templates,
+    get_template_state,
+    publish_template,
+)
 from stair_es.types import SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,22 +111,22 @@ class Site:
 @pytest.fixture
 def site(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Iterator[Site]:
     connection = Connection(url=rank_features_url)
-    engine.indices.create(index=engine_index, body=index_body(probe(engine, connection), DocumentSettings()))
+    engine.indices.create(index=engine_index, body=build_index_body(get_cluster_info(engine, connection), DocumentSettings()))
     documents = [
         ({"dog": 1.5, "a.b": 2.0, "": 0.75, "50%": 0.5}, "a dog", 0),
         ({"cat": 1.0}, "a cat", 1),
         ({"dog": 0.5, 'q"': 1.0, "}}": 3.0}, "nothing", 2),
     ]
     for tokens, caption, width in documents:
-        body = {"tokens": {escape(word): weight for word, weight in tokens.items()}, "caption": caption, "width": width}
+        body = {"tokens": {escape_feature(word): weight for word, weight in tokens.items()}, "caption": caption, "width": width}
         engine.index(index=engine_index, id=str(width), body={**body, "thumbnail": "data:,"})
     engine.indices.refresh(index=engine_index)
     prefix = f"{engine_index}-"
-    for name in NAMES:
-        assert publish(engine, connection, template(name, "rank_features", prefix=prefix)) == "created"
+    for name in TEMPLATE_NAMES:
+        assert publish_template(engine, connection, build_template(name, "rank_features", prefix=prefix)) == "created"
     yield Site(rank_features_url, engine_index, prefix)
-    for name in NAMES:
-        delete(engine, connection, f"{prefix}{name}")
+    for name in TEMPLATE_NAMES:
+        delete_template(engine, connection, f"{prefix}{name}")
 
 
 def test_words_with_paging_filter_and_least_score(site: Site) -> None:
@@ -150,7 +157,7 @@ def test_hits_come_without_thumbnail_and_total(site: Site) -> None:
 
 def test_nothing_asked_is_nothing_found(site: Site) -> None:
     nothing: tuple[dict[str, object], ...] = ({}, {"tokens": []}, {"tokens": None}, {"tokens": ""}, {"tokens": False})
-    for name in NAMES:
+    for name in TEMPLATE_NAMES:
         for params in nothing:
             assert site.ask(name, **params) == (200, {})
             assert site.ask(name, **params, filter=[{"match_all": {}}], caption="", text="") == (200, {})
@@ -172,15 +179,15 @@ def test_scores_are_those_of_the_library(site: Site, engine: OpenSearch) -> None
     words = [*(f"w{i}" for i in range(200)), *NASTY, "a.b", "3.14", "", "%"]
     for number in range(60):
         chosen = rng.choice(len(words), 30, replace=False)
-        tokens = {escape(words[i]): float(np.exp(rng.normal(-1, 1))) for i in chosen}
+        tokens = {escape_feature(words[i]): float(np.exp(rng.normal(-1, 1))) for i in chosen}
         engine.index(index=site.index, id=f"drawn{number}", body={"tokens": tokens})
     engine.indices.refresh(index=site.index)
     for size in (1, 3, 20, 80, 150):
         chosen = rng.choice(len(words), size, replace=False)
         vector = SparseVector.from_pairs((words[i], float(np.exp(rng.normal(-1, 1)))) for i in chosen)
-        clause = rank_features_query(vector).clause
+        clause = build_rank_features_query(vector).clause
         hits = engine.search(index=site.index, body={"query": clause, "size": 100})["hits"]["hits"]
-        tokens_of = [{"word": escape(word), "weight": weight} for word, weight in vector]
+        tokens_of = [{"word": escape_feature(word), "weight": weight} for word, weight in vector]
         found = site.ask("words", tokens=tokens_of, size=100)[1]
         assert found == {hit["_id"]: pytest.approx(hit["_score"], rel=1e-6) for hit in hits}
         assert found
@@ -201,7 +208,7 @@ def test_hostile_values_stay_where_they_are(site: Site) -> None:
             "min_score": nasty,
             "track_total_hits": False,
             "_source": {"excludes": ["thumbnail", "policy_undo", "token_ids"]},
-            "sort": ORDER,
+            "sort": SORT_ORDER,
             "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
         }
         query = {"bool": {"must": [{"match": {"impacts": {"query": nasty}}}], "filter": []}}
@@ -222,44 +229,48 @@ def test_too_many_words_are_an_error(site: Site) -> None:
 
 def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, index_name: str) -> None:
     connection = Connection(url=node_url)
-    client.indices.create(index=index_name, body=index_body(probe(client, connection), DocumentSettings(impacts=True)))
+    client.indices.create(
+        index=index_name, body=build_index_body(get_cluster_info(client, connection), DocumentSettings(impacts=True))
+    )
     for name, vector in {"1": {"dog": 1.5, "grass": 0.3}, "2": {"dog": 0.5}}.items():
-        client.index(index=index_name, id=name, body={"impacts": impacts(SparseVector.from_mapping(vector))})
+        client.index(index=index_name, id=name, body={"impacts": encode_impacts(SparseVector.from_mapping(vector))})
     client.indices.refresh(index=index_name)
-    wanted = look(client, connection, index_name)
-    assert (wanted.form, wanted.names) == ("rank_features", NAMES)
+    wanted = detect_templates(client, connection, index_name)
+    assert (wanted.query_type, wanted.names) == ("rank_features", TEMPLATE_NAMES)
     site = Site(node_url, index_name, f"{index_name}-")
-    made = template("match", wanted.form, prefix=site.prefix)
-    publish(client, connection, made)
+    made = build_template("match", wanted.query_type, prefix=site.prefix)
+    publish_template(client, connection, made)
     assert site.ask("match", text="a Dog on the grass!") == (200, {"1": 1800.0, "2": 500.0})
     assert site.ask("match", text="dog", min_score=1000, size=5)[1] == {"1": 1500.0}
     assert site.ask("match", text="dog", filter=[{"ids": {"values": ["2"]}}])[1] == {"2": 500.0}
     for nothing in ("", "the", "?", None):
         assert site.ask("match", text=nothing) == (200, {})
-    assert delete(client, connection, made.id)
+    assert delete_template(client, connection, made.id)
 
 
 def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     connection = Connection(url=rank_features_url)
-    mine = template("words", "rank_features", prefix=f"{engine_index}-a-")
-    other = template("words", "sparse_vector", prefix=f"{engine_index}-b-")
-    assert [publish(engine, connection, mine) for _ in range(2)] == ["created", "unchanged"]
-    assert state(engine, connection, "words", prefix=f"{engine_index}-b-") == "missing"
-    assert publish(engine, connection, other) == "created"
+    mine = build_template("words", "rank_features", prefix=f"{engine_index}-a-")
+    other = build_template("words", "sparse_vector", prefix=f"{engine_index}-b-")
+    assert [publish_template(engine, connection, mine) for _ in range(2)] == ["created", "unchanged"]
+    assert get_template_state(engine, connection, "words", prefix=f"{engine_index}-b-") == "missing"
+    assert publish_template(engine, connection, other) == "created"
     engine.put_script(id=mine.id, body={"script": {"lang": "mustache", "source": "{}"}})
-    assert state(engine, connection, "words", prefix=f"{engine_index}-a-") == "different"
-    assert publish(engine, connection, mine) == "updated"
-    assert [state(engine, connection, "words", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == ["published"] * 2
-    assert [delete(engine, connection, each.id) for each in (mine, mine, other)] == [True, False, True]
+    assert get_template_state(engine, connection, "words", prefix=f"{engine_index}-a-") == "different"
+    assert publish_template(engine, connection, mine) == "updated"
+    assert [get_template_state(engine, connection, "words", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == [
+        "published"
+    ] * 2
+    assert [delete_template(engine, connection, each.id) for each in (mine, mine, other)] == [True, False, True]
 
 
 def test_an_index_that_is_not_there_is_no_guess(client: OpenSearch, node_url: str, index_name: str) -> None:
     with pytest.raises(QueryError, match="no index") as failure:
-        look(client, Connection(url=node_url), index_name)
+        detect_templates(client, Connection(url=node_url), index_name)
     assert "--shape" in failure.value.remedy
     for name in ("", ","):  # which the cluster takes for all indices
         with pytest.raises(QueryError, match="no index"):
-            look(client, Connection(url=node_url), name)
+            detect_templates(client, Connection(url=node_url), name)
 
 
 def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
@@ -268,19 +279,21 @@ def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
     index = index_on(elasticsearch9_url)
     connection = Connection(url=elasticsearch9_url)
     client = connection.client()
-    client.indices.create(index=index, body=index_body(probe(client, connection), DocumentSettings(vector="sparse_vector")))
+    client.indices.create(
+        index=index, body=build_index_body(get_cluster_info(client, connection), DocumentSettings(vector="sparse_vector"))
+    )
     for name, tokens in {"1": {"dog": 1.5, 'q"': 1.0}, "2": {"dog": 0.5}, "3": {"cat": 1.0}}.items():
         client.index(index=index, id=name, body={"tokens": tokens})
     client.indices.refresh(index=index)
-    assert look(client, connection, index).form == "sparse_vector"
+    assert detect_templates(client, connection, index).query_type == "sparse_vector"
     with pytest.raises(ClusterError, match="mustache"):
-        publish(client, connection, template("words", "sparse_vector"))
+        publish_template(client, connection, build_template("words", "sparse_vector"))
     for params, expected in (
         ({"tokens": [*DOG, {"word": 'q"', "weight": 0.5}], "min_score": 0.1}, {"1": 3.5, "2": 1.0}),
         ({"tokens": DOG, "filter": [{"ids": {"values": ["2"]}}]}, {"2": 1.0}),
         ({}, {}),
     ):
-        source = template("words", "sparse_vector").source
+        source = build_template("words", "sparse_vector").source
         _, rendered = http(elasticsearch7_url, "POST", "/_render/template", {"source": source, "params": params})
         found = client.search(index=index, body=rendered["template_output"])["hits"]["hits"]
         assert {hit["_id"]: hit["_score"] for hit in found} == expected
@@ -300,14 +313,14 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     assert code == 1
     assert "--shape" in said
     assert "unknown search template" in run("publish", "other", *own)[2]
-    target = probe(client, Connection(url=node_url))
-    client.indices.create(index=index_name, body=index_body(target, DocumentSettings()))
+    target = get_cluster_info(client, Connection(url=node_url))
+    client.indices.create(index=index_name, body=build_index_body(target, DocumentSettings()))
     code, changes, said = run("publish", *own, "--json")
     assert (code, changes) == (0, {f"{prefix}words": "created", f"{prefix}hybrid": "created"})
     assert "impacts" in said
     assert run("publish", "match", "words", *own, "--json")[1] == {f"{prefix}match": "created", f"{prefix}words": "unchanged"}
     assert run("publish", "words", *own, "--shape", "sparse_vector", "--json")[1] == {f"{prefix}words": "updated"}
-    assert run("list", *own, "--json")[1] == dict.fromkeys([f"{prefix}{name}" for name in NAMES], "published")
+    assert run("list", *own, "--json")[1] == dict.fromkeys([f"{prefix}{name}" for name in TEMPLATE_NAMES], "published")
     assert run("delete", "words", *own)[1].split() == [f"{prefix}words", "deleted"]
     assert run("delete", *own, "--json")[1] == {
         f"{prefix}words": "missing",

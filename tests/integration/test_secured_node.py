@@ -22,13 +22,13 @@ from secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
 from web_site import serving
 
 from stair_es import plugins
-from stair_es.cluster.connect import Connection, Security
-from stair_es.cluster.steer import Steering
-from stair_es.cluster.steer_task import Pass, Speed
-from stair_es.doctor.finding import Finding
-from stair_es.doctor.run import Patient, cluster_here
+from stair_es.cluster.connect import Connection, SecuritySettings
+from stair_es.cluster.steer import PolicyManager
+from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
+from stair_es.doctor.finding import CheckResult
+from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import AuthenticationFailed
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -43,9 +43,9 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "examples" / "plugin" / "src"))
         patch.syspath_prepend(str(site))
-        plugins.found.cache_clear()
+        plugins.list_plugins.cache_clear()
         yield
-    plugins.found.cache_clear()
+    plugins.list_plugins.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_the_doctor_names_each_right_that_it_lacks(ingested: Secured, right: str
     assert [_listed(each) for each in found if each.check == "checks"] == [[right]]
 
 
-def _listed(rights: Finding) -> list[str]:
+def _listed(rights: CheckResult) -> list[str]:
     return rights.message.partition("for some checks: ")[2].split(", ")
 
 
@@ -238,12 +238,12 @@ def test_a_plan_that_may_not_close_its_search_leaves_it_open(ingested: Secured) 
 def test_an_interrupted_apply_that_may_not_be_called_off_says_that_it_goes_on(ingested: Secured) -> None:
     connection, said = ingested.connection(name_lacking("photos_policies", LATE[0])), list[str]()
 
-    def interrupt(_now: Pass) -> None:
+    def interrupt(_now: UpdateProgress) -> None:
         raise KeyboardInterrupt
 
-    slow = Speed(requests_per_second=0.1)
+    slow = UpdateLimits(requests_per_second=0.1)
     with closing(connection.client()) as client, pytest.raises(KeyboardInterrupt):
-        Steering(client, connection, "photos").apply(WordPolicy(mute=("gray",)), slow, said.append, interrupt)
+        PolicyManager(client, connection, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, said.append, interrupt)
     assert "this update may still be running" in said[-1]
     assert LATE[0] in said[-1]
     ingested.output("photos_policies", "policy", "rollback")  # calls it off
@@ -271,16 +271,18 @@ def test_logins(ingested: Secured, tmp_path: Path) -> None:
     ca_file, certificate = str(node.ca_file), str(node.issue_certificate("certified", tmp_path / "client.pem"))
     in_url = node.url.replace("https://", f"https://photos_reader:{quote(PASSWORD, safe='')}@")
     for connection in (
-        Connection(url=in_url, security=Security(ca_file=ca_file)),
-        Connection(url=node.url, security=Security(ca_file=ca_file, client_cert=certificate)),
+        Connection(url=in_url, security=SecuritySettings(ca_file=ca_file)),
+        Connection(url=node.url, security=SecuritySettings(ca_file=ca_file, client_cert=certificate)),
     ):
         with closing(connection.client()) as client:
             assert client.count(index="photos")["count"] == 2
     with pytest.raises(AuthenticationFailed, match="refused the login"):
         list(
-            cluster_here(
-                Patient(
-                    connect=lambda: Connection(url=node.url, security=Security(ca_file=ca_file)), index="photos", model="colours"
+            check_cluster(
+                CheckContext(
+                    connect=lambda: Connection(url=node.url, security=SecuritySettings(ca_file=ca_file)),
+                    index="photos",
+                    model="colours",
                 )
             )
         )

@@ -16,23 +16,23 @@ from typer.testing import CliRunner
 from stair_es import resources
 from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, stored_words
-from stair_es.cluster.mapping import merged
-from stair_es.cluster.steer import Steering
-from stair_es.cluster.steer_task import Speed
+from stair_es.cluster.documents import DocumentSettings, parse_token_weights
+from stair_es.cluster.mapping import merge_bodies
+from stair_es.cluster.steer import PolicyManager
+from stair_es.cluster.steer_task import UpdateLimits
 from stair_es.cluster.token_ids import TokenIds, read_token_ids
 from stair_es.errors import IndexMismatch, QueryError
-from stair_es.ingest.dry_run import dry_run
+from stair_es.ingest.dry_run import simulate_ingest
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
-from stair_es.ingest.texts import TextOptions, ingest_texts
-from stair_es.ingest.texts_read import text_source
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
+from stair_es.ingest.texts import TextIngestOptions, run_text_ingest
+from stair_es.ingest.texts_read import open_text_source
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy
-from stair_es.search.inputs import image_vector, text_vector
-from stair_es.search.prune import How
+from stair_es.policy import TokenPolicy
+from stair_es.search.inputs import encode_query_image, encode_query_text
+from stair_es.search.prune import SearchOptions
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
 from stair_es.types import SparseVector
@@ -49,7 +49,7 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 SEISMIC = DocumentSettings(vector="seismic", thumbnail_px=0)
 MINI = ModelSpec(name="stair-mini", text_tower="table")
 CATS = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
-POLICY = WordPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
+POLICY = TokenPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
 """`young.cat` is no token of the model."""
 APPROXIMATE = {"token_ids": {"method": {"parameters": {"approximate_threshold": 5, "quantization_ceiling_ingest": 1}}}}
 
@@ -67,9 +67,9 @@ class Place:
         given = {"document": SEISMIC, "model": MINI, **more}
         return IngestOptions(alias=self.alias, dead_letters=self.dead_letters, runner="local", **given)
 
-    def ingest(self, *sources: str, say: Callable[[str], None] = lambda _: None, **more: Any) -> Report:  # noqa: ANN401
+    def ingest(self, *sources: str, say: Callable[[str], None] = lambda _: None, **more: Any) -> IngestReport:  # noqa: ANN401
         opened = [open_source(str(PHOTOS / source)) for source in sources]
-        return ingest(opened, self.connection, self.options(**more), say=say, progress=lambda _: None)
+        return run_ingest(opened, self.connection, self.options(**more), say=say, progress=lambda _: None)
 
     def table(self) -> TokenIds:
         [name] = self.client.indices.get_alias(name=self.alias)
@@ -80,12 +80,12 @@ class Place:
         hits = self.client.search(index=self.alias, body={"size": 1000})["hits"]["hits"]
         return [hit["_source"] for hit in hits]
 
-    def steer(self, policy: WordPolicy | None) -> None:
-        steering = Steering(self.client, self.connection, self.alias)
+    def steer(self, policy: TokenPolicy | None) -> None:
+        steering = PolicyManager(self.client, self.connection, self.alias)
         if policy:
-            steering.apply(policy, Speed(), print, lambda _: None)
+            steering.apply_policy(policy, UpdateLimits(), print, lambda _: None)
         else:
-            steering.rollback(Speed(), print, lambda _: None)
+            steering.rollback_policy(UpdateLimits(), print, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,8 @@ def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPat
     """The bundled photos, in an index that is searched approximately: tests only read it."""
     folder = tmp_path_factory.mktemp("photos")
     made = Place(client, Connection(url=plugin_url), f"test-{uuid.uuid4().hex[:12]}", folder / "dead.jsonl")
-    body = merged(resources.load("mappings", "image"), resources.load("mappings", "seismic"))
-    (own := folder / "own.json").write_text(json.dumps(merged(body, {"mappings": {"properties": APPROXIMATE}})))
+    body = merge_bodies(resources.load_json_resource("mappings", "image"), resources.load_json_resource("mappings", "seismic"))
+    (own := folder / "own.json").write_text(json.dumps(merge_bodies(body, {"mappings": {"properties": APPROXIMATE}})))
     report = made.ingest("*.jpg", sink_options={"mapping": str(own)})
     assert (report.dead, report.written) == (0, report.seen)
     client.indices.forcemerge(index=made.alias, params={"max_num_segments": "1"})
@@ -116,14 +116,14 @@ def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def mini() -> Encoder:
-    return catalogue.load(MINI)
+    return catalogue.load_encoder(MINI)
 
 
-def check_ids(place: Place, policy: WordPolicy | None = None) -> None:
+def check_ids(place: Place, policy: TokenPolicy | None = None) -> None:
     """Each document has the weights of its tokens once more, by the ids that they have under the policy."""
-    ids = place.table().under(policy)
+    ids = place.table().extend_for_policy(policy)
     for source in place.documents():
-        assert source.get("token_ids", {}) == ids.convert(stored_words(source["tokens"]).items())
+        assert source.get("token_ids", {}) == ids.convert_weights(parse_token_weights(source["tokens"]).items())
         assert len(source["tokens"]) == len(source.get("token_ids", {}))
         assert "token_ids" not in source or source["token_ids"]
 
@@ -141,24 +141,26 @@ def test_a_second_run_changes_nothing(photos: Place) -> None:
     [own] = photos.dead_letters.parent.glob("own.json")
     again = photos.ingest("*.jpg", sink_options={"mapping": str(own)})
     assert (again.written, again.unchanged, again.swapped) == (0, 40, False)
-    would = dry_run([open_source(str(PHOTOS))], photos.connection, photos.options(sink_options={"mapping": str(own)}), say=print)
+    would = simulate_ingest(
+        [open_source(str(PHOTOS))], photos.connection, photos.options(sink_options={"mapping": str(own)}), say=print
+    )
     assert (would.new, would.unchanged) == (0, 40)
 
 
 @pytest.mark.parametrize("text", ["a kitten", "a red car on a street", "mountains"])
 def test_a_text_finds_what_an_exact_search_finds(photos: Place, mini: Encoder, text: str) -> None:
-    _check_found(photos, mini, text_vector(mini, text))
+    _check_found(photos, mini, encode_query_text(mini, text))
 
 
 @pytest.mark.parametrize("name", ["tabby-cat.jpg", "bee-in-flight.jpg"])
 def test_an_image_finds_what_an_exact_search_finds(photos: Place, mini: Encoder, name: str) -> None:
-    _check_found(photos, mini, image_vector(mini, PHOTOS / name))
+    _check_found(photos, mini, encode_query_image(mini, PHOTOS / name))
 
 
 def _check_found(place: Place, encoder: Encoder, vector: SparseVector) -> None:
     with Searcher(place.connection, place.alias, encoder.model_id) as searcher:
         exact = searcher.search(vector, 5).hits
-        found = searcher.search(vector, 5, how=How(shape="seismic")).hits
+        found = searcher.search(vector, 5, options=SearchOptions(query_type="seismic")).hits
     assert found
     assert found[0].uri == exact[0].uri
     assert len({hit.uri for hit in found} & {hit.uri for hit in exact}) >= len(exact) - 1
@@ -193,15 +195,17 @@ def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Pla
     assert [source["tokens"] for source in place.documents()] != [source["tokens"] for source in before]
     check_ids(place, POLICY)
     assert place.table() == table
-    assert table.under(POLICY).ids["young.cat"] == table.ids["kitten"]
+    assert table.extend_for_policy(POLICY).ids["young.cat"] == table.ids["kitten"]
     with Searcher(place.connection, place.alias, mini.model_id) as searcher:
         for word in ("kitten", "cat"):
             asked = SparseVector.from_mapping({word: 1.0})
             exact = searcher.search(asked).hits
             assert exact
-            assert [hit.uri for hit in searcher.search(asked, how=How(shape="seismic")).hits] == [hit.uri for hit in exact]
+            assert [hit.uri for hit in searcher.search(asked, options=SearchOptions(query_type="seismic")).hits] == [
+                hit.uri for hit in exact
+            ]
 
-    everything = WordPolicy(mute=tuple(stored_words(before[0]["tokens"])))
+    everything = TokenPolicy(mute=tuple(parse_token_weights(before[0]["tokens"])))
     place.steer(everything)  # at least one document loses all: it must not have an empty field
     assert any("token_ids" not in source for source in place.documents())
     check_ids(place, everything)
@@ -239,7 +243,7 @@ def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, min
         asked = SparseVector.from_mapping({"cat": 1.0})
         assert searcher.search(asked).hits
         with pytest.raises(QueryError, match="no field `token_ids` with the method seismic and a table of its ids"):
-            searcher.search(asked, how=How(shape="seismic"))
+            searcher.search(asked, options=SearchOptions(query_type="seismic"))
 
 
 def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place: Place, tmp_path: Path) -> None:
@@ -256,7 +260,7 @@ def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place:
     )
     third = place.ingest(*CATS, model=tiny)
     assert third.swapped
-    assert tuple(place.table().ids) == tuple(catalogue.load(tiny).features)  # type: ignore[attr-defined]
+    assert tuple(place.table().ids) == tuple(catalogue.load_encoder(tiny).features)  # type: ignore[attr-defined]
     check_ids(place)
     [about] = place.client.indices.get_mapping(index=place.alias).values()
     parameters = about["mappings"]["properties"]["token_ids"]["method"]["parameters"]
@@ -265,7 +269,7 @@ def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place:
 
 def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: Path) -> None:
     (file := tmp_path / "captions.txt").write_text("a brown dog\na cat on a sofa\n")
-    chosen = TextOptions(
+    chosen = TextIngestOptions(
         alias=place.alias,
         model=MINI,
         document=replace(SEISMIC, id="content"),
@@ -273,7 +277,7 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
         dead_letters=place.dead_letters,
     )
     for written in (2, 0):
-        report = ingest_texts([text_source(str(file))], place.connection, chosen, say=print, progress=lambda _: None)
+        report = run_text_ingest([open_text_source(str(file))], place.connection, chosen, say=print, progress=lambda _: None)
         assert (report.written, report.dead) == (written, 0)
     check_ids(place)
     hits = place.client.search(index=f"{place.alias}-words", body={"size": 100})["hits"]["hits"]
@@ -282,7 +286,7 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
 
 
 def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(catalogue.load(MINI)), "features", ("cat", "sofa"))
+    monkeypatch.setattr(type(catalogue.load_encoder(MINI)), "features", ("cat", "sofa"))
     said: list[str] = []
     place.ingest(CATS[0], say=said.append)
     [source] = place.documents()

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import UsageError
-from stair_es.sources.huggingface import Address
-from stair_es.sources.item import Item, Reading, SourceOptions
+from stair_es.sources.huggingface import HfDatasetAddress
+from stair_es.sources.item import ReadLimits, SourceItem, SourceOptions
 from stair_es.sources.registry import open_source
 
 
@@ -35,14 +35,14 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-def _items(argument: str, **options: Any) -> list[Item]:  # noqa: ANN401
-    return [each for each in open_source(argument, SourceOptions(**options)).items() if isinstance(each, Item)]
+def _items(argument: str, **options: Any) -> list[SourceItem]:  # noqa: ANN401
+    return [each for each in open_source(argument, SourceOptions(**options)).list_items() if isinstance(each, SourceItem)]
 
 
 def test_a_saved_data_set_gives_its_bytes_as_they_are(saved: Path) -> None:
     for items in (_items(f"hf-dataset://{saved}?split=train"), _items(str(saved), format="huggingface")):
         assert [item.uri for item in items] == [f"hf-dataset://{saved}?split=train#row={i}" for i in range(3)]
-        reads = [item.place.read(Reading()) for item in items]
+        reads = [item.locator.read(ReadLimits()) for item in items]
         assert [read.data for read in reads if read] == [_png(i) for i in range(3)]
         assert [item.fields for item in items] == [{"caption": f"text {i}"} for i in range(3)]
         assert len({item.version for item in items} - {None}) == 3
@@ -72,7 +72,7 @@ def test_what_is_not_there_is_wrong_usage(saved: Path) -> None:
 
 
 def test_addresses_of_the_hub() -> None:
-    assert Address.parse("hf-dataset://user/name/config?split=test&revision=abc") == Address(
+    assert HfDatasetAddress.parse_argument("hf-dataset://user/name/config?split=test&revision=abc") == HfDatasetAddress(
         name="user/name", config="config", split="test", revision="abc"
     )
-    assert Address.parse("hf-dataset://mnist").uri == "hf-dataset://mnist?split=train"
+    assert HfDatasetAddress.parse_argument("hf-dataset://mnist").uri == "hf-dataset://mnist?split=train"

@@ -19,8 +19,8 @@ from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from stair_es.errors import ReadError, SourceError, UsageError
-from stair_es.sources.item import Item, Reading, Unlisted
-from stair_es.sources.places import from_json
+from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem
+from stair_es.sources.places import restore_locator
 from stair_es.sources.registry import open_source
 
 BaseClient: TypeAlias = Any
@@ -66,10 +66,10 @@ def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseClient]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def _items(argument: str) -> list[Item]:
-    found = list(open_source(argument).items())
-    assert not [each for each in found if isinstance(each, Unlisted)]
-    return [each for each in found if isinstance(each, Item)]
+def _items(argument: str) -> list[SourceItem]:
+    found = list(open_source(argument).list_items())
+    assert not [each for each in found if isinstance(each, ListingFailure)]
+    return [each for each in found if isinstance(each, SourceItem)]
 
 
 def test_a_folder_is_listed_without_a_byte_of_its_objects_read(s3: BaseClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -79,14 +79,14 @@ def test_a_folder_is_listed_without_a_byte_of_its_objects_read(s3: BaseClient, c
     source = open_source("s3://photos/in")
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="werkzeug"):
-        items = [each for each in source.items() if isinstance(each, Item)]
+        items = [each for each in source.list_items() if isinstance(each, SourceItem)]
     asked = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
     assert asked
     assert not [line for line in asked if ".jpg" in line.lower() or ".png" in line.lower()]
     assert [item.uri for item in items] == ["s3://photos/in/a.jpg", "s3://photos/in/deep/b.PNG"]
     assert {item.source for item in items} == {source.uri} == {"s3://photos/in"}
     assert source.ignored == {".txt": 1}
-    read = [item.place.read(Reading()) for item in items]
+    read = [item.locator.read(ReadLimits()) for item in items]
     assert [each.data for each in read if each] == [b"in/a.jpg", b"in/deep/b.PNG"]
 
 
@@ -95,11 +95,11 @@ def test_versions_are_etags_and_change_with_the_bytes(s3: BaseClient) -> None:
     [first], [again] = _items("s3://photos/a.jpg"), _items("s3://photos/*.jpg")
     etag = s3.head_object(Bucket="photos", Key="a.jpg")["ETag"].strip('"')
     assert first.version == again.version == etag
-    assert first.place.read(Reading(), known=first.version) is None
+    assert first.locator.read(ReadLimits(), known=first.version) is None
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"two")
     [changed] = _items("s3://photos")
     assert changed.version not in (None, first.version)
-    read = first.place.read(Reading(), known=first.version)
+    read = first.locator.read(ReadLimits(), known=first.version)
     assert read is not None
     assert (read.data, read.version) == (b"two", changed.version)
 
@@ -111,10 +111,10 @@ def test_odd_keys_are_listed_and_read(s3: BaseClient, key: str) -> None:
     assert item.uri == f"s3://photos/{key}"
     [named] = _items(item.uri)
     assert named.uri == item.uri
-    written = item.place.to_json()
+    written = item.locator.to_json()
     assert written is not None
-    for place in (item.place, from_json(written)):
-        read = place.read(Reading())
+    for place in (item.locator, restore_locator(written)):
+        read = place.read(ReadLimits())
         assert read is not None
         assert read.data == key.encode()
 
@@ -138,13 +138,13 @@ def test_globs_match_names_and_folders(s3: BaseClient) -> None:
 @pytest.mark.parametrize("argument", ["s3://no-such-bucket/x", "s3://photos/none", "s3://photos/none-*.jpg", "s3://photos"])
 def test_nothing_there_is_wrong_usage(s3: BaseClient, argument: str) -> None:
     with pytest.raises(UsageError, match="nothing at"):
-        list(open_source(argument).items())
+        list(open_source(argument).list_items())
 
 
 @pytest.mark.parametrize("argument", ["s3://", "s3:///", "s3:////"])
 def test_a_store_without_a_bucket_is_wrong_usage(s3: BaseClient, argument: str) -> None:
     with pytest.raises(UsageError, match="no bucket is named"):
-        list(open_source(argument).items())
+        list(open_source(argument).list_items())
 
 
 def test_sizes_are_limits_and_an_empty_object_is_read(s3: BaseClient) -> None:
@@ -152,17 +152,17 @@ def test_sizes_are_limits_and_an_empty_object_is_read(s3: BaseClient) -> None:
     s3.put_object(Bucket="photos", Key="empty.jpg", Body=b"")
     large, empty = _items("s3://photos")
     with pytest.raises(ReadError, match="5 bytes exceed the limit of 4"):
-        large.place.read(Reading(max_bytes=4))
-    read = empty.place.read(Reading())
+        large.locator.read(ReadLimits(max_bytes=4))
+    read = empty.locator.read(ReadLimits())
     assert read is not None
     assert read.data == b""
     s3.put_object(Bucket="photos", Key="empty.jpg", Body=b"x" * 100)
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"x" * 100)
     with pytest.raises(ReadError, match="exceed the limit of 10"):
-        large.place.read(Reading(max_bytes=10))
+        large.locator.read(ReadLimits(max_bytes=10))
     s3.delete_object(Bucket="photos", Key="a.jpg")
     with pytest.raises(ReadError, match="not found"):
-        large.place.read(Reading())
+        large.locator.read(ReadLimits())
 
 
 def test_without_credentials_it_says_so(s3: BaseClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_without_credentials_it_says_so(s3: BaseClient, monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(SourceError, match="redentials"):
-        list(open_source("s3://photos").items())
+        list(open_source("s3://photos").list_items())
 
 
 def test_denied_credentials_say_so_in_listing_and_reading(s3: BaseClient, endpoint: str) -> None:
@@ -183,9 +183,9 @@ def test_denied_credentials_say_so_in_listing_and_reading(s3: BaseClient, endpoi
     requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=30)
     try:
         with pytest.raises(SourceError, match=r"s3://photos can't be listed: access denied") as caught:
-            list(open_source("s3://photos").items())
+            list(open_source("s3://photos").list_items())
         with pytest.raises(ReadError, match="access denied"):
-            item.place.read(Reading())
+            item.locator.read(ReadLimits())
     finally:
         requests.post(f"{endpoint}/moto-api/reset-auth", data=b"inf", timeout=30)
     assert "a-secret" not in str(caught.value)
@@ -202,11 +202,11 @@ def test_tables_and_tars_lie_in_buckets_too(s3: BaseClient, tmp_path: Path) -> N
     pq.write_table(pa.table({"image": [b"P", b"Q"]}), tmp_path / "t.parquet")
     for name in ("s.tar", "t.parquet"):
         s3.put_object(Bucket="photos", Key=f"set/{name}", Body=(tmp_path / name).read_bytes())
-    item, unlisted = open_source("s3://photos/set/*.jsonl").items()
-    assert isinstance(item, Item)
-    assert isinstance(unlisted, Unlisted)
+    item, unlisted = open_source("s3://photos/set/*.jsonl").list_items()
+    assert isinstance(item, SourceItem)
+    assert isinstance(unlisted, ListingFailure)
     found = [item, *_items("s3://photos/set/s.tar"), *_items("s3://photos/set/*.parquet")]
-    reads = [pickle.loads(pickle.dumps(each.place)).read(Reading()) for each in found]
+    reads = [pickle.loads(pickle.dumps(each.locator)).read(ReadLimits()) for each in found]
     assert [each.data for each in reads] == [b"A", b"111", b"222", b"P", b"Q"]
     assert reads[0].version == s3.head_object(Bucket="photos", Key="set/img/a.jpg")["ETag"].strip('"')
     assert all(each.version for each in found[1:])

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from stair_es.errors import SourceError
-from stair_es.sources.item import Unlisted
+from stair_es.sources.item import ListingFailure
 from stair_es.sources.registry import open_source
 
 
@@ -49,12 +49,12 @@ def host() -> Iterator[str]:
 def test_a_refused_file_is_told_without_login_and_signature(host: str, folder: str, name: str) -> None:
     source = open_source(f"http://user:hunter2@{host}/{folder}/{name}?X-Amz-Signature=hunter3")
     if folder == "there":
-        [unlisted] = source.items()
-        assert isinstance(unlisted, Unlisted)
+        [unlisted] = source.list_items()
+        assert isinstance(unlisted, ListingFailure)
         told = repr(unlisted)
     else:
         with pytest.raises(SourceError) as refused:
-            list(source.items())
+            list(source.list_items())
         told = repr(refused.value)
     assert "403" in told
     assert host in told
@@ -65,5 +65,5 @@ def test_a_server_that_is_not_there_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(SourceError, match=f"ftp://user@127.0.0.1:{port}/x can't be listed") as refused:
-        list(open_source(f"ftp://user:hunter2@127.0.0.1:{port}/x").items())
+        list(open_source(f"ftp://user:hunter2@127.0.0.1:{port}/x").list_items())
     assert "hunter2" not in str(refused.value)

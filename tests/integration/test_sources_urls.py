@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 import trustme
 
-from stair_es.errors import ReadError, TryLater
-from stair_es.sources.item import Read, Reading
+from stair_es.errors import ReadError, RetryLater
+from stair_es.sources.item import ReadLimits, ReadResult
 from stair_es.sources.web import guard
 from stair_es.sources.web.client import Fetcher
-from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.web.fetch import UrlLocator
 from stair_es.sources.web.policy import UrlPolicy
 
 IMAGE = bytes(range(256)) * 40
@@ -146,9 +146,9 @@ def drips(wild: Wild, start: bytes, piece: bytes) -> Callable[[socket.socket, in
     return answer
 
 
-def read(url: str, known: str | None = None, *, max_bytes: int = 1 << 20, **limits: Any) -> Read | None:  # noqa: ANN401
+def read(url: str, known: str | None = None, *, max_bytes: int = 1 << 20, **limits: Any) -> ReadResult | None:  # noqa: ANN401
     policy = UrlPolicy(**{"allow_private": True, "timeout_s": 10.0, "attempts": 1, **limits})
-    return UrlAt(url).read(Reading(max_bytes=max_bytes, urls=policy), known)
+    return UrlLocator(url).read(ReadLimits(max_bytes=max_bytes, url_policy=policy), known)
 
 
 def data(url: str, **limits: Any) -> bytes:  # noqa: ANN401
@@ -280,12 +280,12 @@ def test_a_caller_with_other_images_to_read_is_told_at_once_which_host_asks_to_w
     port = wild.server_address[1]
     wild.answers["/a.jpg"] = in_turn(redirect(f"http://127.1:{port}/b.jpg"))
     wild.answers["/b.jpg"] = in_turn(sends(head("503 Service Unavailable", Content_Length=0, Retry_After=3600)), FINE)
-    reading = Reading(defer=True, urls=UrlPolicy(allow_private=True, timeout_s=5.0))
-    with pytest.raises(TryLater) as told:
-        UrlAt(wild.url + "/a.jpg").read(reading)
+    reading = ReadLimits(defer=True, url_policy=UrlPolicy(allow_private=True, timeout_s=5.0))
+    with pytest.raises(RetryLater) as told:
+        UrlLocator(wild.url + "/a.jpg").read(reading)
     assert (told.value.host, told.value.wait_s) == ("127.1", 3600.0)
     assert told.value.message == "127.1 (redirected from 127.0.0.1): 503 Service Unavailable, asks to wait 3600 s"
-    got = UrlAt(wild.url + "/a.jpg").read(reading)  # when to come back is the caller's affair
+    got = UrlLocator(wild.url + "/a.jpg").read(reading)  # when to come back is the caller's affair
     assert got is not None
     assert got.data == IMAGE
 
@@ -345,8 +345,10 @@ def test_without_leave_nothing_on_this_machine_is_connected_to(wild: Wild, host:
 @pytest.fixture
 def public_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 stands for a public address; the rest of loopback stays what it is."""
-    real = guard.refusal
-    monkeypatch.setattr(guard, "refusal", lambda ip, allow_private: (ip != "127.0.0.1" and real(ip, allow_private=False)) or None)
+    real = guard.find_block_reason
+    monkeypatch.setattr(
+        guard, "find_block_reason", lambda ip, allow_private: (ip != "127.0.0.1" and real(ip, allow_private=False)) or None
+    )
 
 
 @pytest.mark.usefixtures("public_loopback")
@@ -354,11 +356,11 @@ def test_a_public_server_cannot_redirect_to_a_private_one(wild: Wild) -> None:
     port = wild.server_address[1]
     wild.answers |= {"/a": redirect(f"http://127.0.0.2:{port}/b"), "/c": redirect(f"http://localhost.:{port}/b"), "/b": FINE}
     with Wildly(lambda *_: ["127.0.0.1"]) as fetcher:
-        assert fetcher.fetch(f"http://images.test:{port}/b", 1 << 20) == Read(IMAGE)
+        assert fetcher.fetch(f"http://images.test:{port}/b", 1 << 20) == ReadResult(IMAGE)
     assert refused(wild.url + "/a", allow_private=False) == (
         "127.0.0.2 (redirected from 127.0.0.1): refused: the address is loopback (--allow-private-urls)"
     )
-    resolve: guard.Resolve = lambda host, *_: ["127.0.0.1"] if host == "images.test" else ["127.0.0.2"]  # noqa: E731
+    resolve: guard.Resolver = lambda host, *_: ["127.0.0.1"] if host == "images.test" else ["127.0.0.2"]  # noqa: E731
     reason = r"^localhost\. \(redirected from images\.test\): refused: its address 127\.0\.0\.2"
     with Wildly(resolve) as fetcher, pytest.raises(ReadError, match=reason):
         fetcher.fetch(f"http://images.test:{port}/c", 1 << 20)
@@ -372,7 +374,7 @@ def test_a_name_that_changes_its_address_gains_nothing(wild: Wild) -> None:
     told = iter([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.1", "10.0.0.1"]])
     url = f"http://images.test:{wild.server_address[1]}/a.jpg"
     with Wildly(lambda *_: next(told)) as fetcher:
-        assert fetcher.fetch(url, 1 << 20) == Read(IMAGE)
+        assert fetcher.fetch(url, 1 << 20) == ReadResult(IMAGE)
         for _ in range(2):
             with pytest.raises(ReadError, match=r"refused: its address (127\.0\.0\.2|10\.0\.0\.1)"):
                 fetcher.fetch(url, 1 << 20)
@@ -383,13 +385,13 @@ def test_a_name_that_changes_its_address_gains_nothing(wild: Wild) -> None:
 def test_the_next_address_of_a_host_is_tried(wild: Wild) -> None:
     wild.answers["/a.jpg"] = FINE
     with Wildly(lambda *_: ["127.0.0.99", "127.0.0.1"], allow_private=True) as fetcher:
-        assert fetcher.fetch(f"http://images.test:{wild.server_address[1]}/a.jpg", 1 << 20) == Read(IMAGE)
+        assert fetcher.fetch(f"http://images.test:{wild.server_address[1]}/a.jpg", 1 << 20) == ReadResult(IMAGE)
 
 
 class Wildly:
     """A fetcher with a resolver of the test's own."""
 
-    def __init__(self, resolve: guard.Resolve, *, allow_private: bool = False) -> None:
+    def __init__(self, resolve: guard.Resolver, *, allow_private: bool = False) -> None:
         self.fetcher = Fetcher(UrlPolicy(timeout_s=10.0, attempts=2, allow_private=allow_private), resolve=resolve)
 
     def __enter__(self) -> Fetcher:
@@ -554,7 +556,7 @@ def test_certificates_are_checked_against_the_name_in_the_url(
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         with Wildly(lambda *_: ["127.0.0.1"], allow_private=True) as fetcher:
-            assert fetcher.fetch(url, 1 << 20) == Read(IMAGE)
+            assert fetcher.fetch(url, 1 << 20) == ReadResult(IMAGE)
             with pytest.raises(ReadError, match="its certificate isn't trusted"):
                 fetcher.fetch(url.replace("images.test", "other.test"), 1 << 20)
         assert len(wild.requests) == 1

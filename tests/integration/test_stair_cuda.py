@@ -11,7 +11,7 @@ import torch
 
 from stair_es.model import catalogue, stair_checkpoint
 from stair_es.model.encoder import ModelSpec, Precision
-from stair_es.model.stair_encoder import StairEncoder, TorchTowers
+from stair_es.model.stair_encoder import StairEncoder, TorchDualEncoder
 
 pytestmark = pytest.mark.gpu
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.04, "fp16": 0.01}
@@ -24,21 +24,21 @@ TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "dog " * 20)
 def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision: Precision) -> None:
     config = tiny_stair.config(image, image_top_k=0, text_top_k=0, text_own_words=True, similarity="dot")
     folder = tiny_stair.checkpoint(tmp_path, config)
-    kind = catalogue.kind(str(folder))
+    kind = catalogue.get_encoder_plugin(str(folder))
     spec = ModelSpec(name=str(folder), precision=precision)
-    assert kind.uses_gpu(spec)
+    assert kind.can_use_gpu(spec)
     encoder = kind.load(spec)
     assert isinstance(encoder, StairEncoder)
     towers = encoder._towers
-    assert isinstance(towers, TorchTowers)
+    assert isinstance(towers, TorchDualEncoder)
     assert towers._device == "cuda"
     pixels = np.random.default_rng(3).integers(0, 256, (70, tiny_stair.SIZE_PX, tiny_stair.SIZE_PX, 3), np.uint8)
-    model = stair_checkpoint.load(folder)
+    model = stair_checkpoint.load_stair_model(folder)
     found = model.tokens.encode(TEXTS)
     with torch.inference_mode():
         seen = model.encode_images(torch.from_numpy(pixels)).weights_BF.numpy()
         read = model.encode_texts(tiny_stair.batch(found)).weights_BF.numpy()
-    for wanted, got in ((seen, towers.images(pixels)[0]), (read, towers.texts(TEXTS)[0])):
+    for wanted, got in ((seen, towers.compute_images(pixels)[0]), (read, towers.compute_texts(TEXTS)[0])):
         assert got is not None
         assert np.abs(wanted - got).max() < TOLERANCE[precision]
-    assert encoder.model_id == catalogue.resolve(str(folder)).model_id
+    assert encoder.model_id == catalogue.get_model_card(str(folder)).model_id

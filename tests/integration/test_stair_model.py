@@ -13,7 +13,7 @@ from warm_commands import run_warm
 
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.search.inputs import image_vector
+from stair_es.search.inputs import encode_query_image
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -39,13 +39,13 @@ def _stair_es(*arguments: str | Path, **environment: str) -> subprocess.Complete
 
 def test_encode_shows_the_words_of_images_and_texts(folder: Path) -> None:
     photo = PHOTOS / "tabby-cat.jpg"
-    encoder = catalogue.load(ModelSpec(name=str(folder)))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
     done = _stair_es("encode", "--model", folder, photo, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     said = json.loads(done.stdout)
     assert said["uri"] == photo.as_uri()
-    assert said["tokens"] == pytest.approx(image_vector(encoder, photo).to_dict(), abs=1.01e-5)
+    assert said["tokens"] == pytest.approx(encode_query_image(encoder, photo).to_dict(), abs=1.01e-5)
     done = _stair_es("encode", "--model", folder, "--text", "the Red Dogs", "--json")
     assert set(json.loads(done.stdout)["tokens"]) == {"red", "dog", "##s"}
 
@@ -68,11 +68,11 @@ def test_what_is_ingested_is_found_by_its_words(
     done = _stair_es("ingest", photos, "--model", folder, "--runner", runner, *letters, "--json", **where)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    model_id = catalogue.resolve(str(folder)).model_id
+    model_id = catalogue.get_model_card(str(folder)).model_id
     assert (report["written"], report["dead"], report["model"]) == (6, 0, model_id)
 
-    encoder = catalogue.load(ModelSpec(name=str(folder)))
-    vectors = {photo.as_uri(): image_vector(encoder, photo).to_dict() for photo in photos.iterdir()}
+    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    vectors = {photo.as_uri(): encode_query_image(encoder, photo).to_dict() for photo in photos.iterdir()}
     word = max(tiny_stair.WORDS[5:12], key=lambda each: sum(each in vector for vector in vectors.values()))
     query = encoder.encode_texts([word])[0].to_dict()
     assert set(query) == {word}

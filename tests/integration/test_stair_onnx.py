@@ -22,8 +22,8 @@ from stair_es.errors import ModelError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Backend, Encoder, ModelSpec
 from stair_es.model.stair_encoder import StairEncoder
-from stair_es.model.stair_export import LARGEST_DIFFERENCE, export
-from stair_es.model.stair_onnx import MODEL_ID
+from stair_es.model.stair_export import MAX_DIFFERENCE, export_onnx
+from stair_es.model.stair_onnx import ONNX_MODEL_ID_KEY
 
 TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "cat ! cat", "dog " * 20)
 
@@ -33,7 +33,7 @@ def _pixels(count: int) -> NDArray[np.uint8]:
 
 
 def _load(folder: Path, backend: Backend = "onnx", **how: Any) -> Encoder:  # noqa: ANN401
-    return catalogue.load(ModelSpec(name=str(folder), backend=backend, **how))
+    return catalogue.load_encoder(ModelSpec(name=str(folder), backend=backend, **how))
 
 
 def _towers(encoder: Encoder) -> str:
@@ -44,7 +44,7 @@ def _towers(encoder: Encoder) -> str:
 @pytest.fixture(scope="module")
 def _exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny_stair.checkpoint(tmp_path_factory.mktemp("made") / "m", tiny_stair.config(similarity="dot"))
-    export(folder)
+    export_onnx(folder)
     return folder
 
 
@@ -69,30 +69,30 @@ def folder(_exported: Path, tmp_path: Path) -> Path:
 def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
     config = tiny_stair.config(image, text, **{"heads": ("words", "dense"), "dense_dim": 7, **changes})
     folder = tiny_stair.checkpoint(tmp_path, config)
-    before = catalogue.resolve(str(folder)).model_id
-    made = export(folder)
-    assert made.difference <= LARGEST_DIFFERENCE
-    assert made.model_id == catalogue.resolve(str(folder)).model_id == before
+    before = catalogue.get_model_card(str(folder)).model_id
+    made = export_onnx(folder)
+    assert made.max_difference <= MAX_DIFFERENCE
+    assert made.model_id == catalogue.get_model_card(str(folder)).model_id == before
     one, other = _load(folder, "torch"), _load(folder, "onnx")
     assert (_towers(one), _towers(other)) == ("TorchTowers", "OnnxTowers")
     assert isinstance(one, StairEncoder)
     assert isinstance(other, StairEncoder)
     for count in (1, 5):
         pairs = (
-            *zip(one._towers.images(_pixels(count)), other._towers.images(_pixels(count)), strict=True),
-            *zip(one._towers.texts(TEXTS[-count:]), other._towers.texts(TEXTS[-count:]), strict=True),
+            *zip(one._towers.compute_images(_pixels(count)), other._towers.compute_images(_pixels(count)), strict=True),
+            *zip(one._towers.compute_texts(TEXTS[-count:]), other._towers.compute_texts(TEXTS[-count:]), strict=True),
         )
         assert sum(rows is not None for rows, _ in pairs) == 2 * len(config.heads)
         for wanted, found in pairs:
             assert (wanted is None) == (found is None)
             if wanted is not None and found is not None:
                 assert wanted.shape == found.shape
-                assert np.abs(wanted - found).max() < LARGEST_DIFFERENCE
+                assert np.abs(wanted - found).max() < MAX_DIFFERENCE
                 assert np.abs(wanted).max() > 0 or count == 1  # one alone may have no word
 
 
 def test_auto_takes_the_graphs_where_there_is_no_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stair_es.model.cuda.is_there", lambda *_: False)
+    monkeypatch.setattr("stair_es.model.cuda.is_cuda_available", lambda *_: False)
     assert _towers(_load(folder, "auto")) == "OnnxTowers"
     assert _towers(_load(folder, "auto", precision="bf16")) == "TorchTowers"
     tiny_stair.checkpoint(folder, seed=2)
@@ -127,7 +127,9 @@ def test_a_graph_says_whose_it_is_and_not_where_it_was_made(folder: Path) -> Non
     for file in ("image.onnx", "text.onnx"):
         proto = onnx.load(folder / file)
         onnx.checker.check_model(proto)
-        assert {entry.key: entry.value for entry in proto.metadata_props} == {MODEL_ID: catalogue.resolve(str(folder)).model_id}
+        assert {entry.key: entry.value for entry in proto.metadata_props} == {
+            ONNX_MODEL_ID_KEY: catalogue.get_model_card(str(folder)).model_id
+        }
         assert b"site-packages" not in (folder / file).read_bytes()
 
 
@@ -174,9 +176,9 @@ def test_the_command(tmp_path: Path) -> None:
     done = _stair_es("export", str(folder), "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["model"] == catalogue.resolve(str(folder)).model_id
+    assert said["model"] == catalogue.get_model_card(str(folder)).model_id
     assert said["bytes"] == {file: (folder / file).stat().st_size for file in ("image.onnx", "text.onnx")}
-    assert said["difference"] < LARGEST_DIFFERENCE
+    assert said["difference"] < MAX_DIFFERENCE
     assert done.stderr == ""
     (folder / "model.safetensors").write_bytes(b"")
     for arguments, message, code in (

@@ -9,14 +9,14 @@ import pytest
 import tiny_stair
 import torch
 
-from stair_es.config import Home
+from stair_es.config import DataDir
 from stair_es.model import catalogue, minilm_files
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair import Stair
-from stair_es.model.stair_config import TOKENIZER_FILE, Backbone, ImageTower, StairConfig, TextTower
+from stair_es.model.stair import StairModel
+from stair_es.model.stair_config import TOKENIZER_FILE, BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
 from stair_es.model.stair_encoder import StairEncoder
-from stair_es.model.stair_tokens import Tokens, load_tokenizer
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.stair_tokens import StairTokenizer, load_tokenizer
+from stair_es.model.whole_words import WholeWordVocabulary
 
 WORDS = ("hedgehog", "clownfish", "fish", "dog", "gray", "tree", "zeppelin")
 TEXTS = ("two hedgehogs", "a clown fish & a fish", "GREY Dogs", "", "a tree, a tree, an airship", "x" * 200 + " tree")
@@ -27,26 +27,26 @@ ALIKE = 1.01e-5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random heads over the networks of the packages."""
-    tokenizer = load_tokenizer(minilm_files.ensure(Home.from_env().models) / TOKENIZER_FILE)
-    whole = WholeWords(WORDS, {"grey": "gray", "airship": "zeppelin"})
+    tokenizer = load_tokenizer(minilm_files.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
+    whole = WholeWordVocabulary(WORDS, {"grey": "gray", "airship": "zeppelin"})
     config = StairConfig(
         name="words",
         vocabulary="words",
-        image=ImageTower(
-            backbone=Backbone(kind="package", name="efficientnet-lite2"),
+        image=ImageTowerConfig(
+            backbone=BackboneConfig(kind="package", name="efficientnet-lite2"),
             size_px=260,
             mean=(0.498, 0.498, 0.498),
             std=(0.502, 0.502, 0.502),
             pool="mean",
             transform_dim=384,
         ),
-        text=TextTower(
-            backbone=Backbone(kind="package", name="all-minilm-l6-v2"), pool="mean", transform_dim=384, own_words=True
+        text=TextTowerConfig(
+            backbone=BackboneConfig(kind="package", name="all-minilm-l6-v2"), pool="mean", transform_dim=384, own_words=True
         ),
     )
     torch.manual_seed(0)
-    model = Stair(config, Tokens(tokenizer, whole, config.text.max_tokens)).eval()
-    model.start_from_text_embeddings()
+    model = StairModel(config, StairTokenizer(tokenizer, whole, config.text.max_tokens)).eval()
+    model.initialize_from_text_embeddings()
     with torch.no_grad():
         assert model.text.own_words is not None
         model.text.own_words.state_D.add_(torch.randn_like(model.text.own_words.state_D) * 0.01)
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_numpy_gives_the_vectors_of_pytorch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoders = [catalogue.load(ModelSpec(name=str(folder), backend=backend)) for backend in ("onnx", "torch")]
+    encoders = [catalogue.load_encoder(ModelSpec(name=str(folder), backend=backend)) for backend in ("onnx", "torch")]
     assert encoders[0].model_id == encoders[1].model_id
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     size = encoders[0].image_spec.size_px
@@ -65,11 +65,11 @@ def test_numpy_gives_the_vectors_of_pytorch(folder: Path, monkeypatch: pytest.Mo
     for encoder, name in zip(encoders, ("NumpyTowers", "TorchTowers"), strict=True):
         assert isinstance(encoder, StairEncoder)
         assert type(encoder._towers).__name__ == name
-        assert encoder.features == WORDS
+        assert encoder.tokens == WORDS
         answers.append((encoder.encode_texts(TEXTS), encoder.encode_images(pixels)))
     for ones, others in zip(*answers, strict=True):
         for one, other in zip(ones, others, strict=True):
             for word in {*one.features, *other.features}:
                 assert one.to_dict().get(word, 0) == pytest.approx(other.to_dict().get(word, 0), abs=ALIKE), word
     for vector, own in zip(answers[0][0], OWN, strict=True):
-        assert own <= set(vector.features)
+        assert own <= set(vector.tokens)

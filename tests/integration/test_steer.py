@@ -23,16 +23,16 @@ from typer.testing import CliRunner
 from stair_es import SparseVector, vocab
 from stair_es.cli.main import app
 from stair_es.cluster.bulk import BulkWriter
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import DocumentSettings, vector_fields, with_token_ids
-from stair_es.cluster.index import Identity, OpenIndex, open_index
-from stair_es.cluster.mapping import index_body
-from stair_es.cluster.steer import Place, Steering
-from stair_es.cluster.steer_plan import Change, Plan, changes
-from stair_es.cluster.steer_task import Pass, Speed
+from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.documents import DocumentSettings, add_token_ids, build_vector_fields
+from stair_es.cluster.index import IndexSpec, WriteTarget, open_index
+from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.steer import PolicyManager, PolicyTarget
+from stair_es.cluster.steer_plan import DocumentChange, PolicyPreview, preview_changes
+from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
 from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import ClusterError, IndexMismatch, UnsupportedTarget, UsageError
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -60,7 +60,7 @@ def _vector(rng: np.random.Generator, at_least: int = 0) -> SparseVector:
     return SparseVector.from_pairs((WORDS[i], kinds[int(rng.integers(len(kinds)))]()) for i in chosen)
 
 
-def _policy(rng: np.random.Generator) -> WordPolicy:
+def _policy(rng: np.random.Generator) -> TokenPolicy:
     mixed = [str(word) for word in rng.permutation(WORDS)]
     sources, targets = mixed[:8], [*mixed[8:11], "new.word", "neu"]
     merge: dict[str, tuple[str, ...]] = {}
@@ -69,7 +69,7 @@ def _policy(rng: np.random.Generator) -> WordPolicy:
         merge[target] = (*merge.get(target, ()), source)
     rename = {source: str(rng.choice(targets)) for source in sources[:2]}
     caps = [*targets[:2], *mixed[11:16]]
-    return WordPolicy(
+    return TokenPolicy(
         mute=tuple(mixed[16:20]), cap={word: float(rng.random()) + 1e-3 for word in caps}, rename=rename, merge=merge
     )
 
@@ -81,24 +81,24 @@ class Cluster:
         self.settings = settings
         self.client, self.url, self.alias = client, url, alias
         self.connection = Connection(url=url)
-        self.steering = Steering(client, self.connection, alias)
+        self.steering = PolicyManager(client, self.connection, alias)
         self.said: list[str] = []
 
-    def open(self, policy: WordPolicy | None = None, model: str = "m-1", shards: int = 1) -> OpenIndex:
+    def open(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:
         body = self.body()
         body["settings"]["index"]["number_of_shards"] = shards
         identity = self.identity(model)
         return open_index(self.client, self.connection, self.alias, body, identity, self.said.append, policy)
 
-    def identity(self, model: str = "m-1") -> Identity:
-        return Identity(model_name="m", model_id=model, settings=dict(asdict(self.settings)), tokens=tuple(IDS.ids))
+    def identity(self, model: str = "m-1") -> IndexSpec:
+        return IndexSpec(model_name="m", model_id=model, settings=dict(asdict(self.settings)), tokens=tuple(IDS.ids))
 
     def body(self) -> dict[str, Any]:
-        body = index_body(probe(self.client, self.connection), self.settings)
+        body = build_index_body(get_cluster_info(self.client, self.connection), self.settings)
         body["mappings"]["properties"]["token_ids"] = {"type": "object", "enabled": False}
         return body
 
-    def write(self, vectors: dict[str, SparseVector], policy: WordPolicy | None = None, to: str = "") -> None:
+    def write(self, vectors: dict[str, SparseVector], policy: TokenPolicy | None = None, to: str = "") -> None:
         documents = [(id_, _document(id_, vector, policy, self.settings)) for id_, vector in vectors.items()]
         written = BulkWriter(client=self.client, connection=self.connection, index=to or self.live()).write(documents)
         assert set(written.outcomes.values()) <= {None}
@@ -112,16 +112,16 @@ class Cluster:
         body = {"size": 5000, "query": {"match_all": {}}}
         return {hit["_id"]: hit["_source"] for hit in self.client.search(index=index or self.alias, body=body)["hits"]["hits"]}
 
-    def apply(self, policy: WordPolicy | None, speed: Speed | None = None) -> dict[str, Any]:
-        return dict(self.steering.apply(policy, speed or Speed(), self.said.append, lambda _: None))
+    def apply(self, policy: TokenPolicy | None, speed: UpdateLimits | None = None) -> dict[str, Any]:
+        return dict(self.steering.apply_policy(policy, speed or UpdateLimits(), self.said.append, lambda _: None))
 
     def rollback(self) -> dict[str, Any]:
-        return dict(self.steering.rollback(Speed(), self.said.append, lambda _: None))
+        return dict(self.steering.rollback_policy(UpdateLimits(), self.said.append, lambda _: None))
 
-    def plan(self, policy: WordPolicy | None) -> tuple[Plan, list[Change]]:
+    def plan(self, policy: TokenPolicy | None) -> tuple[PolicyPreview, list[DocumentChange]]:
         self.client.indices.refresh(index=self.alias)
-        plan, [place, *_] = Plan(), self.steering.places()
-        return plan, list(changes(self.client, self.connection, place, policy, plan))
+        plan, [place, *_] = PolicyPreview(), self.steering.list_targets()
+        return plan, list(preview_changes(self.client, self.connection, place, policy, plan))
 
     def meta(self) -> dict[str, Any]:
         [index] = self.client.indices.get_mapping(index=self.alias).values()
@@ -129,17 +129,19 @@ class Cluster:
         return about
 
     def finds(self, word: str) -> set[str]:
-        query = {"rank_feature": {"field": f"tokens.{vocab.escape(word)}", "linear": {}}}
+        query = {"rank_feature": {"field": f"tokens.{vocab.escape_feature(word)}", "linear": {}}}
         hits = self.client.search(index=self.alias, body={"size": 1000, "query": query})["hits"]["hits"]
         return {hit["_id"] for hit in hits}
 
 
-def _document(id_: str, vector: SparseVector, policy: WordPolicy | None, settings: DocumentSettings = SETTINGS) -> dict[str, Any]:
-    document = {"uri": f"file:///{id_}", "width": 3, **vector_fields(vector, settings, policy)}
-    return with_token_ids(document, IDS.under(policy))
+def _document(
+    id_: str, vector: SparseVector, policy: TokenPolicy | None, settings: DocumentSettings = SETTINGS
+) -> dict[str, Any]:
+    document = {"uri": f"file:///{id_}", "width": 3, **build_vector_fields(vector, settings, policy)}
+    return add_token_ids(document, IDS.extend_for_policy(policy))
 
 
-def _same(stored: Stored, vectors: dict[str, SparseVector], policy: WordPolicy | None) -> None:
+def _same(stored: Stored, vectors: dict[str, SparseVector], policy: TokenPolicy | None) -> None:
     """To the bit, and in the same order."""
     assert stored.keys() == vectors.keys()
     for id_, vector in vectors.items():
@@ -182,23 +184,23 @@ def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies
 @pytest.mark.parametrize("slices", [0, 2])
 def test_parts_that_go_at_once_are_counted_together(cluster: Cluster, slices: int) -> None:
     rng = np.random.default_rng(12)
-    policy, seen = WordPolicy(mute=("dog",), cap={"cat": 1e-25}), list[Pass]()
+    policy, seen = TokenPolicy(mute=("dog",), cap={"cat": 1e-25}), list[UpdateProgress]()
     vectors = {f"{i}": _vector(rng, 15) for i in range(150)}
     cluster.open(shards=3)
     cluster.write(vectors)
     plan, _ = cluster.plan(policy)
-    how = Speed(requests_per_second=200, slices=slices)
-    [counts] = cluster.steering.apply(policy, how, cluster.said.append, seen.append).values()
+    how = UpdateLimits(requests_per_second=200, slices=slices)
+    [counts] = cluster.steering.apply_policy(policy, how, cluster.said.append, seen.append).values()
     assert (counts.changed, counts.examined) == (plan.changed, plan.examined)
-    assert max(now.done for now in seen) == max(now.total for now in seen) == plan.examined
+    assert max(now.processed for now in seen) == max(now.total for now in seen) == plan.examined
     _same(cluster.stored(), vectors, policy)
-    [counts] = cluster.steering.rollback(how, cluster.said.append, seen.append).values()
+    [counts] = cluster.steering.rollback_policy(how, cluster.said.append, seen.append).values()
     assert counts.changed == plan.changed
     _same(cluster.stored(), vectors, None)
 
 
 def test_rules_are_counted_and_found_words_follow(cluster: Cluster) -> None:
-    policy = WordPolicy(mute=("egyptian",), cap={"cat": 0.5}, rename={"kitten": "young.cat"}, merge={"dog": ("dogs",)})
+    policy = TokenPolicy(mute=("egyptian",), cap={"cat": 0.5}, rename={"kitten": "young.cat"}, merge={"dog": ("dogs",)})
     vectors = {
         "cat": SparseVector.from_mapping({"cat": 0.75, "kitten": 0.5, "egyptian": 0.25}),
         "dog": SparseVector.from_mapping({"dogs": 1.5, "dog": 1.0}),
@@ -211,7 +213,7 @@ def test_rules_are_counted_and_found_words_follow(cluster: Cluster) -> None:
     assert (plan.examined, plan.changed, plan.emptied) == (4, 3, 1)
     assert dict(plan.rules) == {"mute egyptian": 2, "cap cat": 1, "kitten -> young.cat": 1, "dogs -> dog": 1}
     [cat] = [change for change in planned if change.id == "cat"]
-    assert cat.words == {"cat": (0.75, 0.5), "kitten": (0.5, None), "egyptian": (0.25, None), "young.cat": (None, 0.5)}
+    assert cat.token_changes == {"cat": (0.75, 0.5), "kitten": (0.5, None), "egyptian": (0.25, None), "young.cat": (None, 0.5)}
     assert cluster.stored()["cat"] == _document("cat", vectors["cat"], None)
 
     [counts] = cluster.apply(policy).values()
@@ -219,8 +221,8 @@ def test_rules_are_counted_and_found_words_follow(cluster: Cluster) -> None:
     assert cluster.finds("egyptian") == cluster.finds("kitten") == cluster.finds("dogs") == set()
     assert (cluster.finds("young.cat"), cluster.finds("dog")) == ({"cat"}, {"dog", "other"})
     assert cluster.client.count(index=cluster.alias)["count"] == 4
-    [place] = cluster.steering.places()
-    assert (cluster.steering.carrying(place), cluster.steering.emptied(place)) == ({policy.digest: 3}, 1)
+    [place] = cluster.steering.list_targets()
+    assert (cluster.steering.count_by_policy(place), cluster.steering.count_emptied(place)) == ({policy.digest: 3}, 1)
     cluster.rollback()
     assert (cluster.finds("egyptian"), cluster.finds("young.cat")) == ({"cat", "mute"}, set())
 
@@ -233,13 +235,13 @@ def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluste
         closing(Connection(url=proxy.url).client()) as client,
     ):
         with pytest.raises(ClusterError, match="500"):
-            Cluster(client, proxy.url, cluster.alias).plan(WordPolicy(mute=("cat",)))
+            Cluster(client, proxy.url, cluster.alias).plan(TokenPolicy(mute=("cat",)))
         assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
 def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluster: Cluster) -> None:
     rng = np.random.default_rng(8)
-    policy, older = WordPolicy(mute=("dog", "cat")), WordPolicy(cap={"car": 0.01})
+    policy, older = TokenPolicy(mute=("dog", "cat")), TokenPolicy(cap={"car": 0.01})
     vectors = {f"{i}": _vector(rng, 10) for i in range(300)}
     cluster.open(older)
     cluster.write(vectors, older)
@@ -251,14 +253,14 @@ def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluste
 
     writer = threading.Thread(target=rewrite)
 
-    def see(now: Pass) -> None:
+    def see(now: UpdateProgress) -> None:
         conflicts.add(now.conflicts)
         if now.changed > 100:  # it must end some time
             ended.set()
 
     writer.start()
     try:
-        cluster.steering.apply(policy, Speed(requests_per_second=200), cluster.said.append, see)
+        cluster.steering.apply_policy(policy, UpdateLimits(requests_per_second=200), cluster.said.append, see)
     finally:
         ended.set()
         writer.join()
@@ -274,7 +276,7 @@ def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_
     cluster: Cluster, tmp_path: Path, then: str
 ) -> None:
     rng = np.random.default_rng(9)
-    policy = WordPolicy(name="p", mute=("dog",), cap={"cat": 0.25})
+    policy = TokenPolicy(name="p", mute=("dog",), cap={"cat": 0.25})
     vectors = {f"{i}": _vector(rng, 20) for i in range(400)}
     cluster.open()
     cluster.write(vectors)
@@ -297,7 +299,7 @@ def test_an_interrupted_client_takes_its_task_with_it(cluster: Cluster, tmp_path
     rng = np.random.default_rng(11)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(200)})
-    with _applying(cluster, WordPolicy(mute=("dog",)), tmp_path) as running:
+    with _applying(cluster, TokenPolicy(mute=("dog",)), tmp_path) as running:
         running.terminate()
         assert running.wait(30) == 143
     assert not _tasks(cluster)
@@ -305,7 +307,7 @@ def test_an_interrupted_client_takes_its_task_with_it(cluster: Cluster, tmp_path
 
 
 @contextmanager
-def _applying(cluster: Cluster, policy: WordPolicy, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _applying(cluster: Cluster, policy: TokenPolicy, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The installed command in the midst of its work."""
     (file := tmp_path / "p.json").write_text(json.dumps(policy.to_json()))
     command = [str(Path(sys.executable).with_name("stair-es")), "policy", "apply", str(file), "--requests-per-second", "20"]
@@ -334,12 +336,12 @@ def _carrying(cluster: Cluster) -> int:
 
 def _tasks(cluster: Cluster) -> list[str]:
     nodes = cluster.client.tasks.list(params={"actions": "*update/byquery", "detailed": "true"}).get("nodes", {})
-    [place] = cluster.steering.places()
+    [place] = cluster.steering.list_targets()
     return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if place.name in task["description"]]
 
 
 def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_be_taken_up_again(cluster: Cluster) -> None:
-    policy, pipeline = WordPolicy(mute=("cat",)), f"{cluster.alias}-refuse"
+    policy, pipeline = TokenPolicy(mute=("cat",)), f"{cluster.alias}-refuse"
     vectors = {f"{i}": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25}) for i in range(20)}
     opened = cluster.open()
     cluster.write(vectors)
@@ -349,7 +351,7 @@ def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_
     cluster.client.ingest.put_pipeline(id=pipeline, body=refuse)
     try:
         cluster.client.indices.put_settings(index=opened.name, body={"index.default_pipeline": pipeline})
-        [counts] = cluster.apply(policy, Speed(requests_per_second=10)).values()
+        [counts] = cluster.apply(policy, UpdateLimits(requests_per_second=10)).values()
         assert (counts.changed, counts.unchanged, set(counts.failed), counts.examined) == (18, 0, {"7", "8"}, 20)
         assert all("not " in reason for reason in counts.failed.values())
         assert cluster.meta()["policy"]["under_way"] == "apply"
@@ -363,7 +365,7 @@ def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_
 
 
 def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Cluster) -> None:
-    policy = WordPolicy(mute=("cat",))
+    policy = TokenPolicy(mute=("cat",))
     body = cluster.body()
     for name in ("policy", "policy_undo"):
         del body["mappings"]["properties"][name]
@@ -386,17 +388,17 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: Cluster, type_: str) -
     cluster.client.indices.create(index=f"{own}-1", body={"mappings": mappings, "aliases": {own: {}}})
     document = {"policy": "no smoking", "tokens": {"a": 0.5}}
     cluster.client.index(index=own, id="1", body=document, params={"refresh": "true"})
-    steering = Steering(cluster.client, cluster.connection, own)
-    policy, say, see = WordPolicy(mute=("a",)), cluster.said.append, lambda _: None
-    [place] = steering.places()
+    steering = PolicyManager(cluster.client, cluster.connection, own)
+    policy, say, see = TokenPolicy(mute=("a",)), cluster.said.append, lambda _: None
+    [place] = steering.list_targets()
     for go in (
-        lambda: steering.apply(policy, Speed(), say, see),
-        lambda: steering.rollback(Speed(), say, see),
-        lambda: list(changes(cluster.client, cluster.connection, place, policy, Plan())),
+        lambda: steering.apply_policy(policy, UpdateLimits(), say, see),
+        lambda: steering.rollback_policy(UpdateLimits(), say, see),
+        lambda: list(preview_changes(cluster.client, cluster.connection, place, policy, PolicyPreview())),
     ):
         with pytest.raises(IndexMismatch, match="column 'policy', a name reserved"):
             go()
-    assert (steering.carrying(place), steering.emptied(place)) == ({}, 0)
+    assert (steering.count_by_policy(place), steering.count_emptied(place)) == ({}, 0)
     assert cluster.client.indices.get_mapping(index=own)[f"{own}-1"]["mappings"] == mappings
     assert cluster.client.get(index=own, id="1")["_source"] == document
 
@@ -411,26 +413,26 @@ def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: Cluster) -> N
     }
     for id_, document in odd.items():
         cluster.client.index(index=cluster.alias, id=id_, body=document, params={"refresh": "true"})
-    [counts] = cluster.apply(WordPolicy(cap={"dog": 0.25})).values()
+    [counts] = cluster.apply(TokenPolicy(cap={"dog": 0.25})).values()
     assert (counts.changed, set(counts.failed)) == (2, {"undo"})
     stored = cluster.stored()
     assert stored["null"]["tokens"] == {"dog": 0.25, "cat": None}
     assert stored["list"]["tokens"] == {"dog": 0.25}
     cluster.client.delete(index=cluster.alias, id="undo", params={"refresh": "true"})
-    plan, _ = cluster.plan(WordPolicy(mute=("cat",)))
-    assert (plan.changed, plan.losing) == (2, 2)
+    plan, _ = cluster.plan(TokenPolicy(mute=("cat",)))
+    assert (plan.changed, plan.only_reverted) == (2, 2)
     cluster.rollback()
     assert cluster.stored() == {"null": odd["null"], "list": {"tokens": {"dog": 0.5}}}
 
 
 def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Cluster) -> None:
-    first, second = WordPolicy(mute=("cat",)), WordPolicy(mute=("dog",))
+    first, second = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     live = cluster.open(first)
     assert live.policy == cluster.open().policy == cluster.open(first).policy == first
     cluster.write(vectors, first)
     build = cluster.open(model="m-2")
-    assert (build.live, build.policy) == (live.name, first)
+    assert (build.replaces, build.policy) == (live.name, first)
     cluster.write(vectors, first, to=build.name)
     assert {name: counts.changed for name, counts in cluster.apply(second).items()} == {live.name: 1, build.name: 1}
     for name in (live.name, build.name):
@@ -443,21 +445,23 @@ def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Clust
 
 def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: Cluster) -> None:
     """It was made before `_meta` named the policy that it was to inherit."""
-    policy = WordPolicy(mute=("cat",))
+    policy = TokenPolicy(mute=("cat",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     live = cluster.open()
     cluster.write(vectors)
-    builds: list[OpenIndex] = []
+    builds: list[WriteTarget] = []
 
-    class Late(Steering):
-        def places(self) -> list[Place]:
-            found = super().places()
+    class Late(PolicyManager):
+        def list_targets(self) -> list[PolicyTarget]:
+            found = super().list_targets()
             if not builds:
                 builds.append(cluster.open(model="m-2"))
                 cluster.write(vectors, to=builds[0].name)
             return found
 
-    done = Late(cluster.client, cluster.connection, cluster.alias).apply(policy, Speed(), cluster.said.append, lambda _: None)
+    done = Late(cluster.client, cluster.connection, cluster.alias).apply_policy(
+        policy, UpdateLimits(), cluster.said.append, lambda _: None
+    )
     assert {name: counts.changed for name, counts in done.items()} == {live.name: 1, builds[0].name: 1}
     _same(cluster.stored(builds[0].name), vectors, policy)
     assert cluster.open(model="m-2").policy == policy
@@ -465,17 +469,17 @@ def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: C
 
 def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: Cluster) -> None:
     with pytest.raises(IndexMismatch, match="is not an alias"):
-        cluster.apply(WordPolicy(mute=("a",)))
+        cluster.apply(TokenPolicy(mute=("a",)))
     opened = cluster.open()
     with pytest.raises(UsageError, match="has no policy"):
         cluster.apply(None)
     with pytest.raises(IndexMismatch, match="is not an alias"):
-        Steering(cluster.client, cluster.connection, opened.name).places()
+        PolicyManager(cluster.client, cluster.connection, opened.name).list_targets()
     [counts] = cluster.rollback().values()
     assert counts.examined == 0
     cluster.client.indices.create(index=f"{cluster.alias}-x", body={"aliases": {f"{cluster.alias}-y": {}}})
     with pytest.raises(IndexMismatch, match="not made by stair-es"):
-        Steering(cluster.client, cluster.connection, f"{cluster.alias}-y").places()
+        PolicyManager(cluster.client, cluster.connection, f"{cluster.alias}-y").list_targets()
 
 
 @pytest.mark.parametrize(
@@ -490,7 +494,7 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
     node: str, settings: DocumentSettings, request: pytest.FixtureRequest, index_on: Callable[[str], str]
 ) -> None:
     url: str = request.getfixturevalue(node)
-    policy, other = WordPolicy(mute=("cat",)), WordPolicy(mute=("dog",))
+    policy, other = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     with closing(Connection(url=url).client()) as client:
         cluster = Cluster(client, url, index_on(url), settings)
@@ -504,7 +508,7 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
             assert "stair-es ingest --policy" in caught.value.remedy
         assert cluster.meta() == before
         [change_] = cluster.plan(other)[1]  # looking takes no script
-        assert change_.words == {"dog": (0.25, None), "cat": (None, 0.5)}
+        assert change_.token_changes == {"dog": (0.25, None), "cat": (None, 0.5)}
 
 
 def test_a_task_that_someone_calls_off_is_no_success(cluster: Cluster) -> None:
@@ -512,13 +516,15 @@ def test_a_task_that_someone_calls_off_is_no_success(cluster: Cluster) -> None:
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(100)})
 
-    def call_off(now: Pass) -> None:
+    def call_off(now: UpdateProgress) -> None:
         if now.changed:
             for id_ in _tasks(cluster):
                 cluster.client.tasks.cancel(task_id=id_)
 
     with pytest.raises(ClusterError, match="cancelled"):
-        cluster.steering.apply(WordPolicy(mute=("dog",)), Speed(requests_per_second=10), cluster.said.append, call_off)
+        cluster.steering.apply_policy(
+            TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), cluster.said.append, call_off
+        )
     assert cluster.meta()["policy"]["under_way"] == "apply"
 
 
@@ -528,24 +534,26 @@ def test_of_two_runs_the_later_one_wins(cluster: Cluster) -> None:
     cluster.open()
     vectors = {f"{i}": _vector(rng, 20) for i in range(100)}
     cluster.write(vectors)
-    second, ended, at_work = WordPolicy(mute=("cat",)), list[dict[str, Any]](), threading.Event()
+    second, ended, at_work = TokenPolicy(mute=("cat",)), list[dict[str, Any]](), threading.Event()
 
-    def begun(now: Pass) -> None:
+    def begun(now: UpdateProgress) -> None:
         if now.changed:
             at_work.set()
 
     def apply_second() -> None:
-        ended.append(dict(cluster.steering.apply(second, Speed(requests_per_second=20), cluster.said.append, begun)))
+        ended.append(
+            dict(cluster.steering.apply_policy(second, UpdateLimits(requests_per_second=20), cluster.said.append, begun))
+        )
 
     later = threading.Thread(target=apply_second)
 
-    def see(now: Pass) -> None:
+    def see(now: UpdateProgress) -> None:
         if now.changed and not later.ident:
             later.start()
             assert at_work.wait(30)
 
     with pytest.raises(ClusterError, match="cancelled"):
-        cluster.steering.apply(WordPolicy(mute=("dog",)), Speed(requests_per_second=10), cluster.said.append, see)
+        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), cluster.said.append, see)
     assert not ended
     later.join(60)
     assert ended
@@ -560,7 +568,7 @@ def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
         assert result.exit_code == code, result.output
         return result.stdout
 
-    policy = WordPolicy(name="quiet", mute=("cat",), cap={"dog": 0.125})
+    policy = TokenPolicy(name="quiet", mute=("cat",), cap={"dog": 0.125})
     (file := tmp_path / "quiet.json").write_text(json.dumps(policy.to_json()))
     opened = cluster.open()
     cluster.write({"2": SparseVector.from_mapping({"cat": 0.5}), "1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})})

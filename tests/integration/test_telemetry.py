@@ -22,8 +22,8 @@ from web_corpus import PHOTOS, Corpus, ingested
 from web_site import Page, serving
 
 from stair_es.cluster.connect import Connection
-from stair_es.telemetry.page import observing
-from stair_es.web.security import Guard
+from stair_es.telemetry.page import open_server_telemetry
+from stair_es.web.security import AccessPolicy
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 TOKEN = "a-token-that-is-long-enough"
@@ -148,8 +148,8 @@ def metrics_of(page: Page) -> Told:
 def test_what_is_told_of_the_page_adds_up_with_what_was_asked(node_url: str, corpus: Corpus, collector: Collector) -> None:
     said: list[str] = []
     with (
-        observing(metrics=True, say=said.append) as observer,
-        serving(Connection(url=node_url), corpus.alias, guard=Guard(token=TOKEN), observer=observer) as page,
+        open_server_telemetry(metrics=True, say=said.append) as observer,
+        serving(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN), observer=observer) as page,
     ):
         search = page.post("/api/search", {"text": "a red panda"}, authorization=BEARER, traceparent=PARENT)
         assert search.status == 200
@@ -203,8 +203,8 @@ def _check_page_spans(collector: Collector, alias: str) -> None:
 
 
 def test_a_cluster_that_goes_away_is_seen_and_the_page_is_still_alive(node_url: str, corpus: Corpus) -> None:
-    with observing(metrics=True, say=print) as observer, GateProxy(node_url) as proxy:
-        guard = Guard(token=TOKEN)
+    with open_server_telemetry(metrics=True, say=print) as observer, GateProxy(node_url) as proxy:
+        guard = AccessPolicy(token=TOKEN)
         with serving(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:
             proxy.kill()
             assert page.post("/api/search", {"text": "cat"}, authorization=BEARER).status == 503

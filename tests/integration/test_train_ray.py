@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from stair_es import ray_session
 from stair_es.errors import StairError, UsageError
-from stair_es.training.ears import DEAF, Ears, Moment
-from stair_es.training.ray_train import train_together
-from stair_es.training.run import train
+from stair_es.training.ears import NO_CALLBACKS, Callbacks, StepMetrics
+from stair_es.training.ray_train import train_on_ray
+from stair_es.training.run import train_model
 
 SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "watch.keep": "last", "model.text.backbone.name": "text"}
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def _session() -> Iterator[None]:
-    with ray_session.session("train", None, error=StairError, instead=""):
+    with ray_session.open_ray_session("train", None, error=StairError, instead=""):
         yield
 
 
@@ -44,11 +44,11 @@ def losses(out: Path) -> list[float]:
 @pytest.mark.usefixtures("_session")
 def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, SMALL)
-    alone = train(config, tmp_path / "alone", device="cpu")
+    alone = train_model(config, tmp_path / "alone", device="cpu")
     said: list[str] = []
-    moments: list[Moment] = []
-    ears = Ears(say=said.append, tell=moments.append, progress=lambda what, done, total: None)
-    together = train_together(config, tmp_path / "together", ears, workers=2, device="cpu")
+    moments: list[StepMetrics] = []
+    ears = Callbacks(on_message=said.append, on_metrics=moments.append, on_progress=lambda what, done, total: None)
+    together = train_on_ray(config, tmp_path / "together", ears, workers=2, device="cpu")
     assert (together.steps, together.pairs, together.best_step) == (alone.steps, alone.pairs, alone.best_step)
     assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-3)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "together"))
@@ -57,17 +57,19 @@ def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path)
         torch.testing.assert_close(two[name].float(), tensor.float(), atol=2e-3, rtol=1e-3, msg=name)
     assert [moment.step for moment in moments if "loss" in moment.values] == [1, 2, 3, 4, 5, 6]
     assert sum(line.startswith("model: ") for line in said) == 1  # the first worker alone speaks
-    again = train_together(config, tmp_path / "together", DEAF, workers=2, device="cpu")  # it is finished already
+    again = train_on_ray(config, tmp_path / "together", NO_CALLBACKS, workers=2, device="cpu")  # it is finished already
     assert again.steps == alone.steps
     two_again = load_file(tmp_path / "together" / "model.safetensors")
     assert all(torch.equal(two[name], two_again[name]) for name in two)
     with pytest.raises(UsageError, match="another configuration"):
-        train_together(tiny_training.read(folder, {**SMALL, "seed": 5}), tmp_path / "together", DEAF, workers=2, device="cpu")
+        train_on_ray(
+            tiny_training.read(folder, {**SMALL, "seed": 5}), tmp_path / "together", NO_CALLBACKS, workers=2, device="cpu"
+        )
 
 
 def test_what_cannot_be_is_said_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="6 can't be divided among 4"):
-        train_together(tiny_training.read(folder), tmp_path / "out", DEAF, workers=4, device="cpu")
+        train_on_ray(tiny_training.read(folder), tmp_path / "out", NO_CALLBACKS, workers=4, device="cpu")
     with pytest.raises(StairError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):
-        train_together(tiny_training.read(folder), tmp_path / "out", DEAF, workers=2, device="cpu", address="127.0.0.1:9")
+        train_on_ray(tiny_training.read(folder), tmp_path / "out", NO_CALLBACKS, workers=2, device="cpu", address="127.0.0.1:9")
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ from web_corpus import PHOTOS, Corpus, ingested
 from web_site import Page, serving
 
 from stair_es.cluster.connect import Connection
-from stair_es.web.security import HEADERS, Guard
+from stair_es.web.security import SECURITY_HEADERS, AccessPolicy
 
 TOKEN = "correct-horse-battery-staple"
 CAT = {"text": "cat"}
@@ -29,7 +29,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def private(node_url: str, corpus: Corpus) -> Iterator[Page]:
-    with serving(Connection(url=node_url), corpus.alias, guard=Guard(token=TOKEN)) as made:
+    with serving(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN)) as made:
         yield made
 
 
@@ -51,11 +51,11 @@ def test_every_answer_carries_the_policy(page: Page, corpus: Corpus) -> None:
         page.ask("HEAD", "/"),
     ]
     for answer in answers:
-        for name, value in HEADERS.items():
+        for name, value in SECURITY_HEADERS.items():
             assert answer.headers[name] == value or name == "cache-control", (answer.status, name)
         assert "server" not in answer.headers
         assert "access-control-allow-origin" not in answer.headers
-    policy = HEADERS["content-security-policy"]
+    policy = SECURITY_HEADERS["content-security-policy"]
     assert "unsafe" not in policy
     assert "script-src 'self';" in policy
 
@@ -99,7 +99,7 @@ def test_a_browser_is_asked_for_the_token_by_a_form(private: Page) -> None:
     asks = private.ask("GET", "//compare?a=red+car&token=wrong&b=%22%3E", None, html)
     assert (asks.status, asks.headers["content-type"], asks.cookies) == (401, "text/html; charset=utf-8", ())
     policy = asks.headers["content-security-policy"]
-    assert policy == HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
+    assert policy == SECURITY_HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
     assert b'href="/compare?a=red+car&amp;b=%22%3E"' in asks.body
     assert private.ask("HEAD", "/", None, html).status == 401
     posted = private.ask("POST", "/api/search", b"{}", {**html, "content-type": "application/json"})

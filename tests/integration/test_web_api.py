@@ -21,7 +21,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import SparseVector
-from stair_es.vocab import unescape
+from stair_es.vocab import unescape_feature
 
 ASKED = (["brown"], ["brown", "gray"])
 """Colours, of which an image must have all."""
@@ -41,7 +41,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
 
 def vectors(corpus: Corpus) -> dict[str, SparseVector]:
     return {
-        id_: SparseVector.from_mapping({unescape(word): weight for word, weight in source["tokens"].items()})
+        id_: SparseVector.from_mapping({unescape_feature(word): weight for word, weight in source["tokens"].items()})
         for id_, source in corpus.all().items()
     }
 
@@ -104,7 +104,7 @@ def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(pag
 def test_required_excluded_and_faceted_words_decide_who_takes_part(page: Page, corpus: Corpus) -> None:
     stored = vectors(corpus)
     text = "animal cat dog panda cow"
-    with_dog = {id_ for id_, vector in stored.items() if "dog" in vector.features}
+    with_dog = {id_ for id_, vector in stored.items() if "dog" in vector.tokens}
     assert 0 < len(with_dog) < len(stored)
     assert {hit["id"] for hit in search(page, text=text, require=["dog"])["hits"]} == with_dog
     assert {hit["id"] for hit in search(page, text=f"{text} +dog")["hits"]} == with_dog
@@ -269,7 +269,7 @@ def test_words_beyond_the_cluster_s_limit_are_told(page: Page) -> None:
 
 
 def test_many_ask_at_once_and_each_gets_its_own_answer(page: Page, corpus: Corpus) -> None:
-    encoder = catalogue.load(ModelSpec(name="stair-mini"))
+    encoder = catalogue.load_encoder(ModelSpec(name="stair-mini"))
     texts = ["kitten", "dog on grass", "panda", "cow", "a red animal", "yarn"]
     wanted = {text: encoder.encode_texts([text])[0].to_dict() for text in texts}
     with ThreadPoolExecutor(12) as pool:

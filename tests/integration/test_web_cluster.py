@@ -22,7 +22,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
 from stair_es.model import catalogue
-from stair_es.policy import parsed
+from stair_es.policy import parse_policy
 from stair_es.web import view
 
 READS = re.compile(r"/([^/_?]+/_(search|count|msearch|mget|mapping)|_nodes/_local)?")
@@ -87,7 +87,7 @@ def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus)
 def test_the_page_says_that_the_cluster_is_away_and_goes_on_when_it_is_back(
     node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
     away = threading.Event()
     gone = Said(status=503, body=b"{}")
     with (
@@ -108,7 +108,7 @@ def test_the_page_says_that_the_cluster_is_away_and_goes_on_when_it_is_back(
 
 
 def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
     with GateProxy(node_url) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
         assert page.post("/api/search", CAT).status == 200
         proxy.kill()
@@ -122,7 +122,7 @@ def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: C
 def test_a_cluster_that_hangs_holds_up_those_who_ask_it_once_and_nobody_else(
     node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
     hanging, released = threading.Event(), threading.Event()
 
     def gate(asked: Asked) -> Said | None:
@@ -235,11 +235,11 @@ def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: 
         words = {word["word"]: word["weight"] for word in found["query"]}
         assert words != {word["word"]: word["weight"] for word in first["query"]}
         assert all(words[word] >= weight - 1e-6 for word, weight in stored.items())
-        assert page.get("/api/about").json["model"] == catalogue.resolve(other_model).model_id
+        assert page.get("/api/about").json["model"] == catalogue.get_model_card(other_model).model_id
 
 
 def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own: Corpus, other_model: str) -> None:
-    other = catalogue.resolve(other_model).model_id
+    other = catalogue.get_model_card(other_model).model_id
     with serving(Connection(url=node_url), own.alias, model="stair-mini") as page:
         assert page.post("/api/search", {"text": "cat"}).status == 200
         written(node_url, own.alias, own.folder, other_model)
@@ -251,7 +251,7 @@ def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, o
 
 
 def test_an_index_that_goes_and_comes_back(node_url: str, own: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
     with serving(Connection(url=node_url), own.alias) as page:
         own.client.indices.delete(index=own.index)
         answer = page.post("/api/search", {"text": "cat"})
@@ -263,7 +263,7 @@ def test_an_index_that_goes_and_comes_back(node_url: str, own: Corpus, monkeypat
 def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: str, tmp_path: Path) -> None:
     for name in ("tabby-cat", "red-panda", "two-spaniels"):
         shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
-    policy = parsed({"stair_es_policy": 1, "name": "pets", "rename": {"cat": "feline.pet"}, "mute": ["dog"]}, "here")
+    policy = parse_policy({"stair_es_policy": 1, "name": "pets", "rename": {"cat": "feline.pet"}, "mute": ["dog"]}, "here")
     written(node_url, index_name, tmp_path, "stair-mini", policy=policy)
     with serving(Connection(url=node_url), index_name) as page:
         assert page.get("/api/about").json["policy"] == policy.label

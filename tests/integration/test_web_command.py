@@ -21,7 +21,7 @@ from web_corpus import Corpus, ingested
 
 from stair_es.cli.main import app
 from stair_es.errors import StairError, UsageError
-from stair_es.web.server import PORT, listening, url_of
+from stair_es.web.server import DEFAULT_PORT, bind_socket, build_page_url
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 
@@ -138,13 +138,13 @@ def test_an_index_that_isn_t_there_is_said_before_anything_is_served(node_url: s
 
 
 def test_a_port_that_is_taken_is_said_and_without_one_the_next_is_taken(node_url: str, corpus: Corpus) -> None:
-    with listening("127.0.0.1", 0) as (_, taken):
+    with bind_socket("127.0.0.1", 0) as (_, taken):
         code, told = refused("--index", corpus.alias, "--url", node_url, "--port", str(taken))
         assert code == 2
         assert f"port {taken} of 127.0.0.1 is taken" in told
         assert "--port 0" in told
-    with listening("127.0.0.1", None) as (_, first), listening("127.0.0.1", None) as (_, second):
-        assert PORT <= first < second
+    with bind_socket("127.0.0.1", None) as (_, first), bind_socket("127.0.0.1", None) as (_, second):
+        assert DEFAULT_PORT <= first < second
 
 
 def test_help_has_examples() -> None:
@@ -156,17 +156,17 @@ def test_help_has_examples() -> None:
 
 
 def test_urls_for_a_browser_on_this_machine() -> None:
-    assert url_of("0.0.0.0", 1) == url_of("", 1) == "http://127.0.0.1:1/"
-    assert url_of("::1", 1) == "http://[::1]:1/" == url_of("::", 1)
-    assert url_of("photos.example.org", 1) == "http://photos.example.org:1/"
+    assert build_page_url("0.0.0.0", 1) == build_page_url("", 1) == "http://127.0.0.1:1/"
+    assert build_page_url("::1", 1) == "http://[::1]:1/" == build_page_url("::", 1)
+    assert build_page_url("photos.example.org", 1) == "http://photos.example.org:1/"
 
 
 def test_ipv6_is_listened_on_where_the_machine_has_it() -> None:
     with socket.socket(socket.AF_INET6) as tried:
         has_it = tried.connect_ex(("::1", 9)) == errno.ECONNREFUSED
     if not has_it:
-        with pytest.raises(UsageError, match="can't listen on ::1"), listening("::1", 0):
+        with pytest.raises(UsageError, match="can't listen on ::1"), bind_socket("::1", 0):
             pass
         return
-    with listening("::1", 0) as (listener, _):
+    with bind_socket("::1", 0) as (listener, _):
         assert listener.getsockname()[0] == "::1"

@@ -8,12 +8,12 @@ import pytest
 from web_corpus import PHOTOS, Corpus, ingested
 from web_site import Page, serving
 
-from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.connect import Connection, get_cluster_info
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import SparseVector
-from stair_es.vocab import unescape
+from stair_es.vocab import unescape_feature
 
 TEXT = "a cat, a dog and a panda"
 
@@ -35,10 +35,10 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[Page, Corpus]) -> None:
     page, corpus = served
     stored = {
-        id_: SparseVector.from_mapping({unescape(word): weight for word, weight in source["tokens"].items()})
+        id_: SparseVector.from_mapping({unescape_feature(word): weight for word, weight in source["tokens"].items()})
         for id_, source in corpus.all().items()
     }
-    query = catalogue.load(ModelSpec(name="stair-mini")).encode_texts([TEXT])[0]
+    query = catalogue.load_encoder(ModelSpec(name="stair-mini")).encode_texts([TEXT])[0]
     wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
     for method in ("stair", "bag"):
         whole = page.post("/api/search", {"text": TEXT, "method": method}).json["hits"]
@@ -73,5 +73,7 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[Page, Corpu
     broken = page.post("/api/search", {"text": "cat", "filter": "width:(("})
     assert (broken.status, "can't parse the query" in broken.json["error"]) == (400, True)
     many = page.post("/api/search", {"vector": {f"word{i}": 1 + i for i in range(3000)}})
-    taken = probe(corpus.client, Connection(url=corpus.url)).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
+    taken = get_cluster_info(
+        corpus.client, Connection(url=corpus.url)
+    ).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
     assert (many.status, len(many.json["cut"])) == (200, max(0, 3000 - taken))

@@ -14,7 +14,7 @@ from web_corpus import Corpus, ingested
 from web_site import Page, serving
 
 from stair_es.cluster.connect import Connection
-from stair_es.web.asked import METHODS
+from stair_es.web.asked import SEARCH_METHODS
 
 QUESTIONS = 75
 
@@ -48,7 +48,7 @@ def question(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, 
         "words": [word()],
         "filter": rng.choice((f"caption:{word()}", word(), "width:>10", "*", "/a+/", "_exists_:caption", "(", "a:b:c")),
         "k": rng.choice((1, 5, 200)),
-        "method": rng.choice(METHODS),
+        "method": rng.choice(SEARCH_METHODS),
     }
     return {name: value for name, value in drawn.items() if rng.random() < 0.35 or name == "text"}
 

@@ -30,8 +30,8 @@ async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(server, "_HEAD_TIMEOUT_S", TIMEOUT_S)
     ready = threading.Event()
-    made = server.server_of(_answer, ready.set)
-    with server.listening("127.0.0.1", 0) as (listener, actual):
+    made = server.create_server(_answer, ready.set)
+    with server.bind_socket("127.0.0.1", 0) as (listener, actual):
         thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
         thread.start()
         assert ready.wait(30)

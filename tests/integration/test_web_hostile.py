@@ -15,7 +15,7 @@ from web_corpus import NAMES, PHOTOS, Corpus, ingested
 from web_site import Page, serving
 
 from stair_es.cluster.connect import Connection
-from stair_es.sources.paths import uri_of
+from stair_es.sources.paths import to_file_uri
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\u2028{{7*7}}'
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
@@ -114,10 +114,10 @@ def test_ids_of_any_kind_can_be_asked_for(page: Page, corpus: Corpus, id_: str) 
 
 def test_a_file_that_may_not_be_shown_is_as_one_that_isn_t_there(page: Page, corpus: Corpus) -> None:
     outside = corpus.folder.parent / "outside"
-    folder = uri_of(corpus.folder)
+    folder = to_file_uri(corpus.folder)
     uris = (
         "file:///etc/passwd",
-        uri_of(outside / "secret.jpg"),
+        to_file_uri(outside / "secret.jpg"),
         f"{folder}/../outside/secret.jpg",
         f"{folder}/%2e%2e/outside/secret.jpg",
         f"{folder}/..%2foutside%2fsecret.jpg",
@@ -179,7 +179,7 @@ def test_a_filter_is_no_regular_expression_and_paths_stand_in_it_as_they_are(pag
 
     everything = total("")
     assert total("uri:/.*/") == total("uri:x OR /.*/") == 0 < everything
-    assert total("uri:*/tabby-cat.jpg") == total(f'uri:"{uri_of(corpus.folder / "tabby-cat.jpg")}"') == 1
+    assert total("uri:*/tabby-cat.jpg") == total(f'uri:"{to_file_uri(corpus.folder / "tabby-cat.jpg")}"') == 1
     assert total("ingested_at:[now-1d/d TO *]") == len(NAMES)
     bomb = page.post("/api/search", {"text": "cat", "filter": "uri:/((a{1,100}){1,100}){1,100}/"})
     assert bomb.status == 400  # braces without a regular expression; as one it would never be answered
@@ -195,7 +195,7 @@ def test_without_a_root_there_are_no_originals(node_url: str, corpus: Corpus) ->
 
 
 def test_a_thumbnail_of_a_document_without_one_is_drawn_from_its_file(page: Page, corpus: Corpus) -> None:
-    stored(corpus, "bare", uri=uri_of(corpus.folder / "dairy-cow.jpg"), fingerprint="f1")
+    stored(corpus, "bare", uri=to_file_uri(corpus.folder / "dairy-cow.jpg"), fingerprint="f1")
     answer = page.get("/thumb/bare?v=f1")
     assert (answer.status, answer.headers["cache-control"]) == (200, "private, max-age=31536000, immutable")
     assert max(Image.open(io.BytesIO(answer.body)).size) == 256

@@ -18,11 +18,11 @@ from web_site import Page, serving
 
 from stair_es.cluster.connect import Connection
 from stair_es.sources.decode import DecodeLimits
-from stair_es.web.limits import Limits
+from stair_es.web.limits import ServerLimits
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
 UPLOAD = 300_000
-LIMITS = Limits(upload_bytes=UPLOAD, decode=DecodeLimits(max_pixels=1_000_000), upload_s=2.0)
+LIMITS = ServerLimits(upload_bytes=UPLOAD, decode=DecodeLimits(max_pixels=1_000_000), upload_s=2.0)
 POST = b"POST /api/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 
 
@@ -134,7 +134,7 @@ def test_a_question_is_as_long_as_it_may_be(page: Page) -> None:
 
 
 def test_who_comes_when_too_many_wait_is_told_to_come_again(node_url: str, corpus: Corpus) -> None:
-    limits = Limits(at_once=1, waiting=0)
+    limits = ServerLimits(max_concurrent=1, max_waiting=0)
     data = (PHOTOS / "tabby-cat.jpg").read_bytes()
     with serving(Connection(url=node_url), corpus.alias, limits=limits) as page, ThreadPoolExecutor(8) as pool:
         assert page.drop(data).status == 200
@@ -146,7 +146,7 @@ def test_who_comes_when_too_many_wait_is_told_to_come_again(node_url: str, corpu
 
 
 def test_what_is_held_in_memory_is_bounded(node_url: str, corpus: Corpus) -> None:
-    limits = Limits(held_bytes=10_000)
+    limits = ServerLimits(max_held_bytes=10_000)
     with serving(Connection(url=node_url), corpus.alias, limits=limits) as page:
         assert page.drop(bytes(9_000)).status == 422
         assert page.drop(bytes(11_000)).status == 429

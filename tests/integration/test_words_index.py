@@ -18,11 +18,11 @@ from words_oracle import expected_words, stored_words
 
 from stair_es.cluster import words_read, words_sync
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, document_id
-from stair_es.cluster.words_sync import WordsReport, reconcile
+from stair_es.cluster.documents import DocumentSettings, make_document_id
+from stair_es.cluster.words_sync import TokenIndexReport, reconcile_token_index
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import ingest
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run import run_ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.registry import open_source
 
@@ -54,13 +54,13 @@ class Runs:
         self.connection, self.client, self.options, self.folder = Connection(url=url), client, options, folder
         self.alias, self.said = options.alias, list[str]()
 
-    def run(self, connection: Connection | None = None, **sink: str) -> Report:
+    def run(self, connection: Connection | None = None, **sink: str) -> IngestReport:
         return self.run_as(self.options, connection, **sink)
 
-    def run_as(self, options: IngestOptions, connection: Connection | None = None, **sink: str) -> Report:
+    def run_as(self, options: IngestOptions, connection: Connection | None = None, **sink: str) -> IngestReport:
         asked = replace(options, sink_options={**options.sink_options, **sink})
         source = open_source(str(self.folder))
-        return ingest([source], connection or self.connection, asked, say=self.said.append, progress=lambda _: None)
+        return run_ingest([source], connection or self.connection, asked, say=self.said.append, progress=lambda _: None)
 
     def words(self, **sink: str) -> tuple[int, int, int]:
         """Words written and deleted, and images, of a run that went well."""
@@ -79,7 +79,7 @@ class Runs:
         return sorted(self.client.indices.get(index=f"{self.alias}*", params={"expand_wildcards": "all"}))
 
     def id(self, name: str) -> str:
-        return document_id((self.folder / name).as_uri())
+        return make_document_id((self.folder / name).as_uri())
 
     def check(self, images: int) -> None:
         """Everything behind the alias of the words is what has to be there, and is found."""
@@ -121,7 +121,7 @@ def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Pa
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few photos take several."""
-    monkeypatch.setattr(words_read, "PAGE", 3)
+    monkeypatch.setattr(words_read, "PAGE_SIZE", 3)
 
 
 def test_words_follow_their_images(runs: Runs) -> None:
@@ -229,9 +229,9 @@ def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> N
     with FaultProxy(runs.connection.url, note) as proxy:
         with_proxy = Connection(url=proxy.url)
         client = with_proxy.client()
-        report = reconcile(client, with_proxy, runs.alias, index, runs.said.append)
+        report = reconcile_token_index(client, with_proxy, runs.alias, index, runs.said.append)
         client.close()
-    assert report == WordsReport(index=f"{index}.words", written=0, deleted=0, failed=0, images=COUNT - 1)
+    assert report == TokenIndexReport(index=f"{index}.words", written=0, deleted=0, failed=0, images=COUNT - 1)
     assert gets == []
 
 

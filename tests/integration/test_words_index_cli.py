@@ -208,7 +208,7 @@ def test_another_sink_has_none(shell: Shell) -> None:
 
 
 def test_mappings_of_ones_own(shell: Shell) -> None:
-    body = resources.load("mappings", "image")
+    body = resources.load_json_resource("mappings", "image")
     fields = body["mappings"]["properties"]
     (file := shell.tmp_path / "mapping.json").write_text(
         json.dumps(

@@ -5,19 +5,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from stair_es.ingest.ahead import Ahead
+from stair_es.ingest.ahead import PrefetchQueue
 
 
-def _drained(ahead: Ahead[int]) -> list[int]:
+def _drained(ahead: PrefetchQueue[int]) -> list[int]:
     taken: list[int] = []
-    while not ahead.exhausted:
+    while not ahead.is_exhausted:
         taken += ahead.take(7, wait_s=1.0)
-    ahead.check()
+    ahead.raise_error()
     return taken
 
 
 def test_everything_comes_out_in_order() -> None:
-    with Ahead(range(1000), room=10) as ahead:
+    with PrefetchQueue(range(1000), max_items=10) as ahead:
         assert _drained(ahead) == list(range(1000))
 
 
@@ -30,8 +30,8 @@ def test_it_runs_so_far_ahead_and_no_further(room: int, most_weight: int, ahead_
             made.append(i)
             yield i
 
-    with Ahead(items(), room, weigh=lambda _: 10, most_weight=most_weight) as ahead:
-        there, over = ahead.wait_for(1000, 60.0)
+    with PrefetchQueue(items(), room, size_of=lambda _: 10, max_size=most_weight) as ahead:
+        there, over = ahead.wait_for_items(1000, 60.0)
         assert (there, over) == (ahead_at_most, False)
         assert len(made) <= ahead_at_most + 1
         assert _drained(ahead) == list(range(50))
@@ -42,12 +42,12 @@ def test_an_error_comes_after_what_was_before_it() -> None:
         yield from range(3)
         raise ValueError("broke")
 
-    with Ahead(breaking(), room=10) as ahead:
-        assert ahead.wait_for(10, 60.0) == (3, True)
+    with PrefetchQueue(breaking(), max_items=10) as ahead:
+        assert ahead.wait_for_items(10, 60.0) == (3, True)
         assert ahead.take(10) == [0, 1, 2]
-        assert ahead.exhausted
+        assert ahead.is_exhausted
         with pytest.raises(ValueError, match="broke"):
-            ahead.check()
+            ahead.raise_error()
 
 
 def test_waiting_ends_with_the_first_item_once_the_time_is_over_and_closing_stops_the_thread() -> None:
@@ -58,8 +58,8 @@ def test_waiting_ends_with_the_first_item_once_the_time_is_over_and_closing_stop
         go.wait(60)
         yield from range(1000)
 
-    with Ahead(slow(), room=10) as ahead:
-        assert ahead.wait_for(5, 0.05) == (1, False)
+    with PrefetchQueue(slow(), max_items=10) as ahead:
+        assert ahead.wait_for_items(5, 0.05) == (1, False)
     go.set()
     ahead._thread.join(60)
     assert not ahead._thread.is_alive()

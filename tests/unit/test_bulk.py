@@ -4,13 +4,20 @@ import pytest
 from opensearchpy import exceptions
 
 from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.bulk_answer import Verdict, failure, judge, verdicts
-from stair_es.cluster.bulk_lines import chunks, deletion, operation, probe, size_of, update
-from stair_es.cluster.retry import backoff_s
+from stair_es.cluster.bulk_answer import ItemResult, classify_item, classify_request_error, parse_bulk_response
+from stair_es.cluster.bulk_lines import (
+    build_delete_action,
+    build_index_action,
+    build_noop_action,
+    build_update_action,
+    chunk_actions,
+    count_action_bytes,
+)
+from stair_es.cluster.retry import compute_backoff_s
 
 
 def test_an_operation_is_two_lines_of_json() -> None:
-    id_, lines = operation("7", {"uri": "a\nb", "tokens": {"dog": 0.5}})
+    id_, lines = build_index_action("7", {"uri": "a\nb", "tokens": {"dog": 0.5}})
     action, source, rest = lines.split(b"\n")
     assert (id_, json.loads(action), json.loads(source), rest) == (
         "7",
@@ -21,27 +28,27 @@ def test_an_operation_is_two_lines_of_json() -> None:
 
 
 def test_updates_name_their_fields_and_deletions_their_document() -> None:
-    assert update("7", {"a": 1})[1] == b'{"update":{"_id":"7","retry_on_conflict":3}}\n{"doc":{"a":1}}\n'
-    assert deletion("7", {})[1] == b'{"delete":{"_id":"7"}}\n'
+    assert build_update_action("7", {"a": 1})[1] == b'{"update":{"_id":"7","retry_on_conflict":3}}\n{"doc":{"a":1}}\n'
+    assert build_delete_action("7", {})[1] == b'{"delete":{"_id":"7"}}\n'
 
 
 def test_a_probe_is_another_document_on_the_same_shard() -> None:
-    id_, line = probe("7")
+    id_, line = build_noop_action("7")
     assert json.loads(line) == {"delete": {"_id": id_, "routing": "7"}}
     assert id_ != "7"
 
 
 def test_chunks_keep_order_and_limits_and_lose_nothing() -> None:
     operations = [(str(i), b"x" * size) for i, size in enumerate([40, 40, 40, 200, 10, 10, 10, 10, 10])]
-    cut = list(chunks(operations, max_bytes=100, max_docs=4))
+    cut = list(chunk_actions(operations, max_bytes=100, max_docs=4))
     assert [[id_ for id_, _ in chunk] for chunk in cut] == [["0", "1"], ["2"], ["3"], ["4", "5", "6", "7"], ["8"]]
-    assert [size_of(chunk) for chunk in cut] == [80, 40, 200, 40, 10]
-    assert list(chunks([], 100, 4)) == []
+    assert [count_action_bytes(chunk) for chunk in cut] == [80, 40, 200, 40, 10]
+    assert list(chunk_actions([], 100, 4)) == []
 
 
 @pytest.mark.parametrize(("attempt", "full"), [(1, 0.5), (2, 1.0), (4, 4.0), (30, 15.0)])
 def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) -> None:
-    waits = [backoff_s(attempt, BulkPolicy()) for _ in range(200)]
+    waits = [compute_backoff_s(attempt, BulkPolicy()) for _ in range(200)]
     assert full / 2 <= min(waits) < max(waits) <= full
 
 
@@ -66,30 +73,31 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
 )
 def test_a_document_is_dead_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, fate: str) -> None:
     outcome = {"_index": "x", "status": status, "error": error and {"type": error, "reason": "why"}}
-    assert judge(kind, outcome, "x").fate == fate
+    assert classify_item(kind, outcome, "x").status == fate
 
 
 @pytest.mark.parametrize(("kind", "status"), [("index", 201), ("update", 200), ("delete", 404), ("index", 400)])
 def test_what_is_told_of_another_index_went_astray(kind: str, status: int) -> None:
-    assert judge(kind, {"_index": "y", "status": status}, "x") == Verdict("wrong_index", "y")
+    assert classify_item(kind, {"_index": "y", "status": status}, "x") == ItemResult("wrong_index", "y")
 
 
 def test_a_document_is_stored_only_once_the_answer_says_in_which_index() -> None:
     for outcome in ({"status": 201}, {"_index": "x.write", "status": 201}):
-        assert judge("index", outcome, "x").fate == "busy"
+        assert classify_item("index", outcome, "x").status == "busy"
     assert (
-        judge("index", {"_index": "x.write", "status": 404, "error": {"type": "index_not_found_exception"}}, "x").fate == "closed"
+        classify_item("index", {"_index": "x.write", "status": 404, "error": {"type": "index_not_found_exception"}}, "x").status
+        == "closed"
     )
 
 
 def test_a_missing_pipeline_is_no_fault_of_the_document() -> None:
     error = {"type": "illegal_argument_exception", "reason": "pipeline with id [prune] does not exist"}
-    assert judge("index", {"status": 400, "error": error}, "x").fate == "closed"
+    assert classify_item("index", {"status": 400, "error": error}, "x").status == "closed"
 
 
 def test_a_reason_names_type_reason_and_cause() -> None:
     error = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": {"reason": "no number"}}
-    assert judge("index", {"status": 400, "error": error}, "x").reason == (
+    assert classify_item("index", {"status": 400, "error": error}, "x").reason == (
         "HTTP 400: mapper_parsing_exception: failed to parse (no number)"
     )
 
@@ -98,7 +106,7 @@ def test_a_reason_names_type_reason_and_cause() -> None:
     "answer", [None, [], {}, {"items": None}, {"items": 3}, "page", {"items": [3, {"index": 3}, {"index": {"_id": "a"}}]}]
 )
 def test_what_is_no_answer_mentions_nobody(answer: object) -> None:
-    assert verdicts(answer, "x") == {}
+    assert parse_bulk_response(answer, "x") == {}
 
 
 @pytest.mark.parametrize(
@@ -118,4 +126,4 @@ def test_what_is_no_answer_mentions_nobody(answer: object) -> None:
     ],
 )
 def test_the_failure_of_a_whole_request(error: exceptions.TransportError, meaning: str) -> None:
-    assert failure(error) == meaning
+    assert classify_request_error(error) == meaning

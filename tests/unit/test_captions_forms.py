@@ -14,10 +14,10 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.eval.captions import CaptionSet, read_captions
-from stair_es.eval.formats import entries, is_caption_folder
-from stair_es.eval.formats_entry import Entry, captions_in, tags_in
-from stair_es.sources.item import Reading
+from stair_es.eval.captions import CaptionDataset, read_captions
+from stair_es.eval.formats import is_caption_folder, read_entries
+from stair_es.eval.formats_entry import CaptionEntry, extract_captions, extract_tags
+from stair_es.sources.item import ReadLimits
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def captions_of(found: CaptionSet) -> dict[str, tuple[str, ...]]:
+def captions_of(found: CaptionDataset) -> dict[str, tuple[str, ...]]:
     return {image.name: image.captions for image in found.images}
 
 
-def bytes_of(found: CaptionSet) -> list[bytes]:
-    read = [image.place.read(Reading()) for image in found.images]
+def bytes_of(found: CaptionDataset) -> list[bytes]:
+    read = [image.locator.read(ReadLimits()) for image in found.images]
     return [each.data for each in read if each is not None]
 
 
@@ -107,7 +107,7 @@ def test_csv(folder: Path) -> None:
     found = read_captions(path)
     assert captions_of(found) == {"a.jpg": ("one, two",)}
     assert len(found.problems) == 3
-    assert next(each for each in entries(path)[1] if isinstance(each, Entry)).tags == ("x", "y")
+    assert next(each for each in read_entries(path)[1] if isinstance(each, CaptionEntry)).tags == ("x", "y")
 
 
 @pytest.mark.parametrize("column", ["caption", "captions", "TEXT", "sentences"])
@@ -142,12 +142,12 @@ def test_parquet_with_bytes_as_of_hugging_face(folder: Path) -> None:
         "train-00001.parquet#row=0": ("five",),
     }
     assert found.problems == ("train-00000.parquet#row=2: no caption",)
-    assert [image.place.read(Reading()).data for image in found.images if "row=3" not in image.name] == [  # type: ignore[union-attr]
+    assert [image.locator.read(ReadLimits()).data for image in found.images if "row=3" not in image.name] == [  # type: ignore[union-attr]
         *(b"image 0", b"image 1", b"plain bytes"),
     ]
     with pytest.raises(ReadError, match="no image in this row"):
-        found.images[2].place.read(Reading())
-    tagged = [each for each in entries(folder / "train-00001.parquet")[1] if isinstance(each, Entry)]
+        found.images[2].locator.read(ReadLimits())
+    tagged = [each for each in read_entries(folder / "train-00001.parquet")[1] if isinstance(each, CaptionEntry)]
     assert tagged[0].tags == ("t", "u")
 
 
@@ -185,7 +185,7 @@ def test_webdataset(folder: Path) -> None:
     (shards / "0003.tar").unlink()
     for path in (shards, shards / "*.tar"):
         assert captions_of(read_captions(path)) == captions_of(found)
-    assert [each.tags for each in entries(shards / "0000.tar")[1] if isinstance(each, Entry)] == [(), ("x",)]
+    assert [each.tags for each in read_entries(shards / "0000.tar")[1] if isinstance(each, CaptionEntry)] == [(), ("x",)]
 
 
 def test_a_tar_that_is_cut_off_gives_what_is_before_the_cut(folder: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_tar_that_is_cut_off_gives_what_is_before_the_cut(folder: Path) -> Non
     assert captions_of(found)["x.tar#a.jpg"] == ("one",)
     for image in found.images[1:]:
         with pytest.raises(ReadError, match="cut off"):
-            image.place.read(Reading())
+            image.locator.read(ReadLimits())
     assert len(found.images) == 2 or found.problems
     with pytest.raises(UsageError, match="compressed tar"):
         read_captions(folder / "x.tar.gz")
@@ -253,12 +253,12 @@ def test_what_is_not_there_and_splits_of_what_has_none(folder: Path, name: str) 
 
 
 def test_captions_and_tags_of_a_row() -> None:
-    assert captions_in({"captions": [], "caption": "one"}) == ("one",)
-    assert captions_in({"caption": [{"raw": "one"}, {"raw": 3}, "two", "two"]}) == ("one", "two")
-    assert captions_in({"URL": "x", "TEXT": " a  b "}) == ("a b",)
-    assert captions_in({"caption": 7, "title": "x"}) == ()
-    assert tags_in({"tags": "red, round,, red"}) == ("red", "round")
-    assert tags_in({"Keywords": ["a", None, "b"]}) == ("a", "b")
+    assert extract_captions({"captions": [], "caption": "one"}) == ("one",)
+    assert extract_captions({"caption": [{"raw": "one"}, {"raw": 3}, "two", "two"]}) == ("one", "two")
+    assert extract_captions({"URL": "x", "TEXT": " a  b "}) == ("a b",)
+    assert extract_captions({"caption": 7, "title": "x"}) == ()
+    assert extract_tags({"tags": "red, round,, red"}) == ("red", "round")
+    assert extract_tags({"Keywords": ["a", None, "b"]}) == ("a", "b")
 
 
 def test_a_folder_of_captions_is_told_from_one_of_images(folder: Path) -> None:

@@ -16,10 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cli.output import log_as
-from stair_es.cli.settings import Settings
+from stair_es.cli.output import set_log_format
+from stair_es.cli.settings import CliConfig
 from stair_es.errors import UsageError
-from stair_es.profiles import Found, Key
+from stair_es.profiles import ConfigValue, OptionKey
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
 _FILE = """
@@ -216,15 +216,15 @@ def test_a_login_in_the_url_of_the_environment_is_masked(monkeypatch: pytest.Mon
 
 def test_a_login_goes_to_no_url_but_those_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_USER", "tom")
-    of_search, of_all = (Found(value=f"http://{name}:9200", where="") for name in ("search", "all"))
-    table: dict[Key, Found] = {("search", "url"): of_search}
+    of_search, of_all = (ConfigValue(value=f"http://{name}:9200", origin="") for name in ("search", "all"))
+    table: dict[OptionKey, ConfigValue] = {("search", "url"): of_search}
     for values, ours, others in (
         (table, "http://search:9200/", "http://other:9200"),
         ({**table, ("url",): of_all}, "http://all:9200", "http://search:9200"),
     ):
-        settings = Settings(values=values, exported=frozenset({("user",)}))
-        assert settings.environ(ours)["STAIR_ES_USER"] == "tom"
-        assert "STAIR_ES_USER" not in settings.environ(others)
+        settings = CliConfig(values=values, exported_keys=frozenset({("user",)}))
+        assert settings.build_environ(ours)["STAIR_ES_USER"] == "tom"
+        assert "STAIR_ES_USER" not in settings.build_environ(others)
 
 
 def test_help_is_given_though_the_file_is_broken(tmp_path: Path) -> None:
@@ -236,13 +236,13 @@ def test_help_is_given_though_the_file_is_broken(tmp_path: Path) -> None:
 
 def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     before = threading.excepthook
-    log_as("json")
+    set_log_format("json")
     try:
         thread = threading.Thread(target=lambda: 1 / 0)
         thread.start()
         thread.join()
     finally:
-        log_as("text")
+        set_log_format("text")
         threading.excepthook = before
     [line] = map(json.loads, capsys.readouterr().err.splitlines())
     assert line["level"] == "critical"
@@ -250,14 +250,14 @@ def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_libraries_log_and_warn_of_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
-    log_as("json")
+    set_log_format("json")
     try:
         logging.getLogger("a.library").warning("slow %s\x9b", "disk")
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn("old", DeprecationWarning, stacklevel=1)
     finally:
-        log_as("text")
+        set_log_format("text")
     said = capsys.readouterr().err
     first, second = map(json.loads, said.splitlines())
     assert (first["logger"], first["message"], first["level"]) == ("a.library", "slow disk\x9b", "warning")

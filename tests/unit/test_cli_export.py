@@ -8,15 +8,15 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
+from stair_es.model.stair_config import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
 
 
 def test_a_checkpoint_over_packaged_backbones_is_told_to_need_none_and_that_is_no_failure(tmp_path: Path) -> None:
-    image = Backbone(kind="package", name="efficientnet-lite2")
+    image = BackboneConfig(kind="package", name="efficientnet-lite2")
     config = StairConfig(
         name="mine",
-        image=ImageTower(backbone=image, size_px=260, mean=(0.5,) * 3, std=(0.5,) * 3, pool="mean"),
-        text=TextTower(backbone=Backbone(kind="package", name="all-minilm-l6-v2"), pool="mean"),
+        image=ImageTowerConfig(backbone=image, size_px=260, mean=(0.5,) * 3, std=(0.5,) * 3, pool="mean"),
+        text=TextTowerConfig(backbone=BackboneConfig(kind="package", name="all-minilm-l6-v2"), pool="mean"),
     )
     (tmp_path / "config.json").write_text(config.to_json())
     for name in ("model.safetensors", "tokenizer.json"):

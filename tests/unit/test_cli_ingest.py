@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli import retry
 from stair_es.cli.main import app
-from stair_es.cli.output import tell_failure_as_json
+from stair_es.cli.output import report_failure_as_json
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()
@@ -99,7 +99,7 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
         (ZeroDivisionError("no"), "ZeroDivisionError: no"),
         (OSError(28, "No space", "f.txt"), "f.txt: No space"),
     ):
-        with pytest.raises(type(failure)), tell_failure_as_json(True, {"seen": 3}):
+        with pytest.raises(type(failure)), report_failure_as_json(True, {"seen": 3}):
             raise failure
         value = json.loads(capsys.readouterr().out)
         assert (value["error"], value["seen"]) == (told, 3)

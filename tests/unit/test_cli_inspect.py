@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from stair_es.cli.bars import Canvas
-from stair_es.cli.inspect import _names
-from stair_es.cli.inspect_output import lines, to_json, to_rows
-from stair_es.cli.thumbnail import picture, shows_pictures
-from stair_es.inspection.compare import Comparison, Difference, Now, Steered
-from stair_es.inspection.inspector import Inspected, Seen
+from stair_es.cli.bars import TerminalInfo
+from stair_es.cli.inspect import _list_names
+from stair_es.cli.inspect_output import build_inspection_rows, format_inspection, to_json
+from stair_es.cli.thumbnail import can_show_thumbnails, render_terminal_thumbnail
+from stair_es.inspection.compare import CurrentVector, PolicyEffect, VectorComparison, WeightDifference
+from stair_es.inspection.inspector import EncodedFile, InspectionResult
 from stair_es.inspection.stored import StoredImage
-from stair_es.sources.paths import file_at
+from stair_es.sources.paths import find_file
 from stair_es.types import SparseVector
 
-WIDE = Canvas(width=100)
+WIDE = TerminalInfo(width=100)
 WORDS = SparseVector.from_mapping({"cat": 0.5, "a.b": 0.25, "=1+1": 0.125, "犬": 0.125})
 SOURCE = {"model": "m-1", "width": 4, "top_tokens": ["cat"], "caption": "a cat", "uri": "file:///p/a%20b.jpg", "policy": "ab"}
 
@@ -29,22 +29,22 @@ def image(vector: SparseVector = WORDS, **source: object) -> StoredImage:
     return StoredImage(id="1", index="i-1", uri="file:///p/a%20b.jpg", vector=vector, source={**SOURCE, **source})
 
 
-def seen(vector: SparseVector = WORDS) -> Seen:
-    now = Now(sha256="aa", model="m-1", vector=vector)
-    return Seen(uri="file:///p/new.jpg", now=now, facts={"width": 3, "format": "PNG"}, thumbnail=None)
+def seen(vector: SparseVector = WORDS) -> EncodedFile:
+    now = CurrentVector(sha256="aa", model="m-1", vector=vector)
+    return EncodedFile(uri="file:///p/new.jpg", current=now, facts={"width": 3, "format": "PNG"}, thumbnail=None)
 
 
 def inspected(
     stored: StoredImage | None = None,
-    file: Seen | None = None,
-    comparison: Comparison | None = None,
-    steered: Steered | None = None,
-) -> Inspected:
-    return Inspected(image=stored, seen=file, comparison=comparison, steered=steered, changed=False)
+    file: EncodedFile | None = None,
+    comparison: VectorComparison | None = None,
+    steered: PolicyEffect | None = None,
+) -> InspectionResult:
+    return InspectionResult(image=stored, encoded_file=file, comparison=comparison, policy_effect=steered, file_changed=False)
 
 
-def plain(found: Inspected, k: int | None = None, canvas: Canvas = WIDE) -> list[str]:
-    return [line.plain for line in lines(found, k, canvas)]
+def plain(found: InspectionResult, k: int | None = None, canvas: TerminalInfo = WIDE) -> list[str]:
+    return [line.plain for line in format_inspection(found, k, canvas)]
 
 
 def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> None:
@@ -86,8 +86,9 @@ def test_hostile_fields_are_one_line_each_and_drive_no_terminal() -> None:
 
 
 def test_a_comparison_says_why_and_which_words() -> None:
-    different = Comparison(
-        differences=tuple(Difference(word=f"w{i}", stored=0.5, now=0.0) for i in range(14)), reasons=("the file has changed",)
+    different = VectorComparison(
+        differences=tuple(WeightDifference(word=f"w{i}", stored=0.5, now=0.0) for i in range(14)),
+        reasons=("the file has changed",),
     )
     drawn = plain(inspected(image(), seen(), different))
     at = next(i for i, line in enumerate(drawn) if "stored otherwise" in line)
@@ -95,14 +96,14 @@ def test_a_comparison_says_why_and_which_words() -> None:
     assert drawn[at + 1] == "    the file has changed"
     assert drawn[at + 2] == "    w0   stored 0.5000, now      -"
     assert drawn[-1] == "    2 more (--json)"
-    same = plain(inspected(image(), seen(), Comparison(differences=(), reasons=())))
+    same = plain(inspected(image(), seen(), VectorComparison(differences=(), reasons=())))
     assert same[-1] == "  the stored words are those that m-1 gives the file now"
-    unknown = plain(inspected(image(), seen(), Comparison(differences=different.differences[:1], reasons=())))
+    unknown = plain(inspected(image(), seen(), VectorComparison(differences=different.differences[:1], reasons=())))
     assert any("no recorded cause" in line for line in unknown)
 
 
 def test_what_a_policy_did() -> None:
-    done = Steered(rules=("cap cat",), words=(Difference(word="cat", stored=0.5, now=0.9),))
+    done = PolicyEffect(rules=("cap cat",), words=(WeightDifference(word="cat", stored=0.5, now=0.9),))
     assert plain(inspected(image(), steered=done))[-2:] == [
         "  the word policy ab changed it: cap cat",
         "    cat  without it 0.9000, with it 0.5000",
@@ -123,12 +124,12 @@ def test_json_of_a_document_and_of_a_file() -> None:
         "m-1",
         4,
     )
-    compared = to_json("ref", inspected(image(), seen(), Comparison(differences=(), reasons=())), None)
+    compared = to_json("ref", inspected(image(), seen(), VectorComparison(differences=(), reasons=())), None)
     assert compared["compare"] == {"same": True, "differences": (), "reasons": ()}
 
 
 def test_rows_of_both_where_both_are_there() -> None:
-    rows = list(to_rows("ref", inspected(image(), seen(WORDS.top(1))), None))
+    rows = list(build_inspection_rows("ref", inspected(image(), seen(WORDS.top(1))), None))
     assert [row[3] for row in rows] == ["index"] * 4 + ["model"]
     assert rows[1] == ("ref", "1", "file:///p/a%20b.jpg", "index", 2, "a.b", 0.25, 0.25, 0.75)
 
@@ -137,14 +138,14 @@ def test_a_reference_has_the_names_that_a_person_may_give_it(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     there = tmp_path / "a b.jpg"
     there.touch()
-    assert _names("a b.jpg")[0] == there.as_uri()
-    assert _names("gone.jpg") == ["gone.jpg", (tmp_path / "gone.jpg").as_uri()]
-    assert there.as_uri() in _names(f"file://{there}")
-    assert _names("8738a1")[0] == "8738a1"
-    assert file_at("a b.jpg") == Path("a b.jpg")
-    assert file_at(there.as_uri()) == there
+    assert _list_names("a b.jpg")[0] == there.as_uri()
+    assert _list_names("gone.jpg") == ["gone.jpg", (tmp_path / "gone.jpg").as_uri()]
+    assert there.as_uri() in _list_names(f"file://{there}")
+    assert _list_names("8738a1")[0] == "8738a1"
+    assert find_file("a b.jpg") == Path("a b.jpg")
+    assert find_file(there.as_uri()) == there
     for no_file in ("gone.jpg", "x" * 5000, "a\0b", str(tmp_path), "s3://b/k.jpg", "file:///gone", ""):
-        assert file_at(no_file) is None
+        assert find_file(no_file) is None
 
 
 def drawing(form: str = "PNG", size: tuple[int, int] = (64, 32)) -> bytes:
@@ -164,7 +165,7 @@ def console(**more: object) -> Console:
 @pytest.mark.parametrize("width", [8, 12, 200])
 def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int) -> None:
     to = console(width=width)
-    drawn = picture(drawing(size=size), to, asked=True)
+    drawn = render_terminal_thumbnail(drawing(size=size), to, asked=True)
     assert drawn is not None
     to.print(drawn)
     out = to.file.getvalue()  # type: ignore[attr-defined]
@@ -177,8 +178,8 @@ def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int)
 
 @pytest.mark.parametrize("data", [b"", b"no image", drawing()[:40], drawing(size=(3000, 3000))])
 def test_what_is_no_thumbnail_is_left_out(data: bytes) -> None:
-    assert picture(data, console(), asked=True) is None
-    assert picture(drawing(), console(width=7), asked=True) is None
+    assert render_terminal_thumbnail(data, console(), asked=True) is None
+    assert render_terminal_thumbnail(drawing(), console(width=7), asked=True) is None
 
 
 @pytest.mark.parametrize(
@@ -193,4 +194,4 @@ def test_what_is_no_thumbnail_is_left_out(data: bytes) -> None:
     ],
 )
 def test_only_a_terminal_with_colours_shows_pictures(more: dict[str, object], shows: bool) -> None:
-    assert shows_pictures(console(**more)) is shows
+    assert can_show_thumbnails(console(**more)) is shows

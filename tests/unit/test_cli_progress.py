@@ -9,7 +9,7 @@ import pytest
 from stair_es.cli import progress
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.run_accounting import Books
+from stair_es.ingest.run_accounting import RunAccounting
 
 
 def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
@@ -19,9 +19,9 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "note", lambda text, **facts: said.append((text, facts["waiting"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
-        books = Books(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        books = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
         update(books)
-        books.waiting = "waiting 40 s for a\x1b[1m.test (12 URLs)"
+        books.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
         update(books)
     assert said[0][0].endswith(", 0 dead")
-    assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", books.waiting)
+    assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", books.waiting_message)

@@ -15,15 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stair_es.cli import inputs
-from stair_es.cli.explain import reference
+from stair_es.cli.explain import parse_document_reference
 from stair_es.cli.main import app
-from stair_es.cli.query import curl
+from stair_es.cli.query import format_curl_command
 from stair_es.cli.search import to_json
 from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
-from stair_es.search.body import request_body
-from stair_es.search.hits import Hit, Result, why
-from stair_es.search.question import NOTHING, Question
+from stair_es.search.body import build_search_request
+from stair_es.search.hits import Hit, SearchResult, explain_score
+from stair_es.search.question import EMPTY_VECTOR, SearchQuery
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
@@ -47,7 +47,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # else an index would be asked for its own
-    monkeypatch.setattr(inputs, "load_encoder", lambda *_: Lengths())
+    monkeypatch.setattr(inputs, "load_named_encoder", lambda *_: Lengths())
 
 
 @pytest.fixture
@@ -136,11 +136,11 @@ def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, .
 def test_explain_takes_what_search_prints(tmp_path: Path) -> None:
     file = tmp_path / "a b.jsonl"
     file.write_text("")
-    assert reference(str(file)) == file.as_uri()
-    assert reference(f"{file}#line=3") == f"{file.as_uri()}#line=3"
-    assert reference(str(tmp_path / "gone.jpg")) == (tmp_path / "gone.jpg").as_uri()
+    assert parse_document_reference(str(file)) == file.as_uri()
+    assert parse_document_reference(f"{file}#line=3") == f"{file.as_uri()}#line=3"
+    assert parse_document_reference(str(tmp_path / "gone.jpg")) == (tmp_path / "gone.jpg").as_uri()
     for as_it_is in ("file:///a.jpg", "s3://bucket/a#1.jpg", "4b76", "", "x" * 5000):
-        assert reference(as_it_is) == as_it_is
+        assert parse_document_reference(as_it_is) == as_it_is
 
 
 def test_encode_needs_one_of_image_and_text(photo: Path) -> None:
@@ -196,7 +196,7 @@ def test_query_as_json_is_the_body_alone() -> None:
     code, out, _ = run("query", "red", "lorry", "-k", "3", "--json")
     vector = SparseVector.from_mapping({"red": 3.0, "lorry": 5.0})
     assert code == 0
-    assert json.loads(out) == request_body(Question(vector=vector), "rank_features", max_clauses=1024, k=3).body
+    assert json.loads(out) == build_search_request(SearchQuery(vector=vector), "rank_features", max_clauses=1024, k=3).body
 
 
 @pytest.mark.usefixtures("lengths")
@@ -233,8 +233,8 @@ def test_query_without_a_cluster_takes_the_default_model_and_says_so(monkeypatch
 
 def test_the_body_survives_the_shell_whatever_the_words() -> None:
     vector = SparseVector.from_mapping({"it's": 3.0, '"; rm -rf $HOME `x` \\': 2.0, "\n[]": 1.0})
-    body = request_body(Question(vector=vector), "rank_features", max_clauses=1024).body
-    words = shlex.split(curl(body, "http://127.0.0.1:9200", "images"))
+    body = build_search_request(SearchQuery(vector=vector), "rank_features", max_clauses=1024).body
+    words = shlex.split(format_curl_command(body, "http://127.0.0.1:9200", "images"))
     assert json.loads(words[-1]) == body
     echoed = subprocess.run(
         ["sh", "-c", "printf %s " + shlex.quote(words[-1])], capture_output=True, text=True, check=True, timeout=10
@@ -252,9 +252,18 @@ def test_a_search_pipeline_is_in_the_address() -> None:
 def test_search_json_has_the_promised_shape() -> None:
     query = SparseVector.from_mapping({"red": 2.0})
     source = {"tokens": {"red": 3.0}, "width": 640}
-    hit = Hit(id="ab", index="photos-1", uri="file:///a.jpg", score=5.99, why=why(query, {"red": 3.0}), source=source)
+    hit = Hit(
+        id="ab",
+        index="photos-1",
+        uri="file:///a.jpg",
+        score=5.99,
+        contributions=explain_score(query, {"red": 3.0}),
+        source=source,
+    )
     cut = SparseVector.from_mapping({"dust": 0.5})
-    result = Result(hits=(hit,), took_ms=4, cut=cut, dropped=NOTHING, shape="rank_features", after=[5.99, "file:///a.jpg"])
+    result = SearchResult(
+        hits=(hit,), took_ms=4, truncated=cut, pruned=EMPTY_VECTOR, query_type="rank_features", after=[5.99, "file:///a.jpg"]
+    )
     reason = {"feature": "red", "query_weight": 2.0, "image_weight": 3.0, "contribution": 6.0}
     where = {"id": "ab", "index": "photos-1", "uri": "file:///a.jpg", "score": 5.99}
     assert json.loads(json.dumps(to_json(result, ["width", "price"]))) == {

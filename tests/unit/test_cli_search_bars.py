@@ -7,35 +7,44 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from stair_es.cli.bars import Canvas, bar, hit_lines, number, readable, reason_lines, visible, weight_lines
-from stair_es.search.hits import Hit, Reason, why
+from stair_es.cli.bars import (
+    TerminalInfo,
+    display_path,
+    escape_control,
+    format_contributions,
+    format_hit,
+    format_weight,
+    format_weights,
+    render_bar,
+)
+from stair_es.search.hits import Hit, TokenContribution, explain_score
 from stair_es.types import SparseVector
 
-WIDE = Canvas(width=100)
+WIDE = TerminalInfo(width=100)
 
 
 def test_a_bar_is_proportional() -> None:
-    cells = [bar(share, 40).rstrip() for share in (1.0, 0.5, 0.25)]
+    cells = [render_bar(share, 40).rstrip() for share in (1.0, 0.5, 0.25)]
     assert [len(c) for c in cells] == [40, 20, 10]
-    assert bar(0.5125, 40).rstrip() == "█" * 20 + "▌"
-    assert all(len(bar(share / 100, 40)) == 40 for share in range(101))
+    assert render_bar(0.5125, 40).rstrip() == "█" * 20 + "▌"
+    assert all(len(render_bar(share / 100, 40)) == 40 for share in range(101))
 
 
 def test_the_smallest_bar_can_be_seen() -> None:
-    assert bar(1e-9, 40).rstrip() == "▏"
-    assert bar(1e-9, 40, "ascii").rstrip() == "#"
+    assert render_bar(1e-9, 40).rstrip() == "▏"
+    assert render_bar(1e-9, 40, "ascii").rstrip() == "#"
 
 
 def test_bars_of_a_terminal_without_unicode_are_ascii() -> None:
-    lines = weight_lines([("café", 2.0), ("b", 1.0)], Canvas(width=60, encoding="ascii"))
+    lines = format_weights([("café", 2.0), ("b", 1.0)], TerminalInfo(width=60, encoding="ascii"))
     assert [line.plain.isascii() for line in lines] == [True, True]
     assert lines[0].plain.count("#") == 2 * lines[1].plain.count("#")
     assert "caf\\xe9" in lines[0].plain
 
 
 def test_every_word_has_a_line_with_the_numbers_that_make_it() -> None:
-    reasons = why(SparseVector.from_mapping({"car": 1.5, "red": 0.5}), {"car": 2.0, "red": 1.0, "sky": 1.0})
-    first, second = (line.plain for line in reason_lines(reasons, WIDE))
+    reasons = explain_score(SparseVector.from_mapping({"car": 1.5, "red": 0.5}), {"car": 2.0, "red": 1.0, "sky": 1.0})
+    first, second = (line.plain for line in format_contributions(reasons, WIDE))
     assert "car" in first
     assert first.endswith("1.5000 x 2.0000 = 3.0000")
     assert second.endswith("0.5000 x 1.0000 = 0.5000")
@@ -46,15 +55,15 @@ def test_every_word_has_a_line_with_the_numbers_that_make_it() -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_lines_fit_the_width_and_align(width: int) -> None:
     weights = [("犬", 3.0), ("a longer word", 2.0), ("", 1.0)]
-    lines = weight_lines(weights, Canvas(width=width))
+    lines = format_weights(weights, TerminalInfo(width=width))
     assert max(line.cell_len for line in lines) <= width
     assert len({line.cell_len for line in lines}) == 1
     assert '""' in lines[2].plain
 
 
 def test_a_narrow_terminal_gets_short_bars_and_no_crash() -> None:
-    assert len(weight_lines([("word", 1.0)], Canvas(width=5))) == 1
-    assert weight_lines([], WIDE) == []
+    assert len(format_weights([("word", 1.0)], TerminalInfo(width=5))) == 1
+    assert format_weights([], WIDE) == []
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,7 @@ def test_a_narrow_terminal_gets_short_bars_and_no_crash() -> None:
     ],
 )
 def test_what_could_drive_a_terminal_is_escaped(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escape_control(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -89,46 +98,54 @@ def test_what_could_drive_a_terminal_is_escaped(text: str, shown: str) -> None:
     ],
 )
 def test_readable_uris(uri: str, path: str) -> None:
-    assert readable(uri) == path
+    assert display_path(uri) == path
 
 
 def test_readable_undoes_as_uri() -> None:
     path = Path("/photos/[bold]100% #1? ü 犬.jpg")
-    assert readable(path.as_uri()) == str(path)
+    assert display_path(path.as_uri()) == str(path)
 
 
 def test_a_file_name_is_not_markup_and_can_t_send_escape_codes() -> None:
     hit = _hit("file:///%5Bbold%20red%5Dx%5B%2Fbold%20red%5D%1B%5D0;owned%07%0A:smile:.jpg")
-    shown = _printed(hit_lines(1, hit, WIDE, explain=True), color=False)
+    shown = _printed(format_hit(1, hit, WIDE, explain=True), color=False)
     assert r"/[bold red]x[/bold red]\x1b]0;owned\x07\n:smile:.jpg" in shown
     assert "\x1b" not in shown
 
 
 def test_only_harmless_uris_become_links() -> None:
-    assert "\x1b]8;" in _printed(hit_lines(1, _hit("file:///a%20b.jpg"), WIDE, explain=False), color=True)
+    assert "\x1b]8;" in _printed(format_hit(1, _hit("file:///a%20b.jpg"), WIDE, explain=False), color=True)
     for uri in ("file:///a\x1b]0;owned\x07.jpg", "javascript:alert(1)", "file:///ü.jpg"):
-        assert "\x1b]8;" not in _printed(hit_lines(1, _hit(uri), WIDE, explain=False), color=True)
+        assert "\x1b]8;" not in _printed(format_hit(1, _hit(uri), WIDE, explain=False), color=True)
 
 
 def test_a_hit_in_short_names_its_words_and_in_full_adds_up() -> None:
     hit = _hit("file:///a.jpg", words=12)
-    short = [line.plain for line in hit_lines(3, hit, WIDE, explain=False)]
+    short = [line.plain for line in format_hit(3, hit, WIDE, explain=False)]
     assert short[0].split() == ["3.", "2.9900", "/a.jpg"]
     assert short[1].strip().startswith("w00, w01, ")
     assert short[1].endswith("w07, 4 more")
-    full = [line.plain for line in hit_lines(3, hit, WIDE, explain=True)]
+    full = [line.plain for line in format_hit(3, hit, WIDE, explain=True)]
     assert len(full) == 1 + 12 + 1
     assert "sum 3.0000, score 2.9900 (-0.33 %" in full[-1]
 
 
 def test_numbers_never_look_like_nothing() -> None:
-    assert [number(v) for v in (1.0, 0.00012, 0.00001, 123.4, 0.0)] == ["1.0000", "0.0001", "1.0e-05", "123.4000", "0.0000"]
+    assert [format_weight(v) for v in (1.0, 0.00012, 0.00001, 123.4, 0.0)] == [
+        "1.0000",
+        "0.0001",
+        "1.0e-05",
+        "123.4000",
+        "0.0000",
+    ]
 
 
 def _hit(uri: str, words: int = 1) -> Hit:
     part = 3.0 / words
-    reasons = tuple(Reason(feature=f"w{i:02}", query_weight=1.0, image_weight=part, contribution=part) for i in range(words))
-    return Hit(id="00", uri=uri, score=2.99, why=reasons, source={})
+    reasons = tuple(
+        TokenContribution(feature=f"w{i:02}", query_weight=1.0, image_weight=part, contribution=part) for i in range(words)
+    )
+    return Hit(id="00", uri=uri, score=2.99, contributions=reasons, source={})
 
 
 def _printed(lines: list[Text], *, color: bool) -> str:

@@ -10,16 +10,16 @@ import pytest
 from rich.cells import cell_len
 
 from stair_es.cli import words_output
-from stair_es.cli.bars import Canvas
-from stair_es.cli.csv_output import lines as csv_lines
-from stair_es.cli.csv_output import safe
+from stair_es.cli.bars import TerminalInfo
+from stair_es.cli.csv_output import escape_formula
+from stair_es.cli.csv_output import format_csv as csv_lines
 from stair_es.cli.output import emit_json
-from stair_es.cli.words_output import View, to_json, to_rows, view
-from stair_es.inspection.corpus import Corpus, Sample
-from stair_es.inspection.figures import Order, Tally
-from stair_es.inspection.vocabulary import ModelWords
-from stair_es.policy import WordPolicy
-from stair_es.search.known import Known
+from stair_es.cli.words_output import VocabularyView, build_vocabulary_rows, build_vocabulary_view, to_json
+from stair_es.inspection.corpus import DocumentSample, VocabularyStats
+from stair_es.inspection.figures import StatsAccumulator, StatsOrder
+from stair_es.inspection.vocabulary import ModelVocabulary
+from stair_es.policy import TokenPolicy
+from stair_es.search.known import IndexInfo
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "=cmd|' /C calc'!A0")
 HOSTILE = ("a,b", 'say "so"', "two\nlines", "\x1b[31mred", "[bold]not markup[/bold]", "犬", "")
@@ -30,26 +30,26 @@ def shown(
     *,
     match: str = "",
     min_df: int = 1,
-    order: Order = "df",
-    policy: WordPolicy | None = None,
-    sample: Sample | None = None,
+    order: StatsOrder = "df",
+    policy: TokenPolicy | None = None,
+    sample: DocumentSample | None = None,
     holds: str = "images",
-) -> View:
-    tally = Tally()
+) -> VocabularyView:
+    tally = StatsAccumulator()
     for uri, words in images.items():
-        tally.add(words, uri)
-    corpus = Corpus(
+        tally.add_image(words, uri)
+    corpus = VocabularyStats(
         documents=tally.images + 1,
         without_uri=1,
         images=tally.images,
         empty=tally.empty,
-        words_an_image=tally.occurrences / tally.images if tally.images else 0.0,
-        figures=tally.figures(),
+        mean_tokens=tally.occurrences / tally.images if tally.images else 0.0,
+        token_stats=tally.compute_stats(),
         sample=sample,
     )
-    known = Known(fields={}, model="m-1", model_name="m", policy=policy, holds=holds)
-    told = ModelWords(words=frozenset({"cat", "dog", "dodo", "dolphin"}), of="m-1")
-    return view(corpus, known, told, flat=0.5, order=order, min_df=min_df, match=match)
+    known = IndexInfo(fields={}, model="m-1", model_name="m", policy=policy, content_type=holds)
+    told = ModelVocabulary(tokens=frozenset({"cat", "dog", "dodo", "dolphin"}), source="m-1")
+    return build_vocabulary_view(corpus, known, told, flat=0.5, order=order, min_df=min_df, match=match)
 
 
 PETS = {
@@ -58,8 +58,10 @@ PETS = {
 }
 
 
-def text(found: View, k: int = 30, width: int = 120, encoding: str = "utf-8") -> str:
-    return "\n".join(line.plain for line in words_output.lines(found, k, "pets", Canvas(width=width, encoding=encoding)))
+def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "utf-8") -> str:
+    return "\n".join(
+        line.plain for line in words_output.format_vocabulary(found, k, "pets", TerminalInfo(width=width, encoding=encoding))
+    )
 
 
 def test_a_table_for_people() -> None:
@@ -105,26 +107,26 @@ def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
     assert [row.word for row in shown(PETS, min_df=15).rows] == ["animal", "cat"]
     assert [row.word for row in shown(PETS, match="d*").rows] == ["dog"]
     assert [row.word for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
-    assert shown(PETS, match="dod").dead == ("dodo",)
-    assert shown(PETS, match="dod").dead_count == 2
+    assert shown(PETS, match="dod").unused == ("dodo",)
+    assert shown(PETS, match="dod").unused_count == 2
     assert "no image has a matching word" in text(shown(PETS, match="zebra"))
     assert "no image has a matching word" not in text(shown(PETS, match="d*"))
     assert [row.word for row in shown(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
-    assert "not seen in the sample" in text(shown(PETS, sample=Sample(size=20)))
+    assert "not seen in the sample" in text(shown(PETS, sample=DocumentSample(size=20)))
     assert "no image has a matching word" not in text(shown({}))
     assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words an image, 0 different words (m-1)"
     assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
 
 
 def test_dead_words_that_a_policy_took_are_not_counted() -> None:
-    assert shown(PETS, policy=WordPolicy(mute=("dodo",))).dead == ("dolphin",)
+    assert shown(PETS, policy=TokenPolicy(mute=("dodo",))).unused == ("dolphin",)
 
 
 def test_json_has_all_figures_and_the_dead_words() -> None:
-    found = json.loads(json.dumps(to_json(shown(PETS, policy=WordPolicy(name="p", mute=("x",))), 1, "pets")))
+    found = json.loads(json.dumps(to_json(shown(PETS, policy=TokenPolicy(name="p", mute=("x",))), 1, "pets")))
     assert found["words"] == [
         {
             "word": "animal",
@@ -153,7 +155,7 @@ def test_json_has_all_figures_and_the_dead_words() -> None:
 def test_csv_is_read_back_by_any_reader_and_is_no_formula() -> None:
     images = {f"={word}": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
     table = csv_lines(
-        ["word", "images", "stop_word", "example"], ((r[0], r[1], r[7], r[8]) for r in to_rows(shown(images), None))
+        ["word", "images", "stop_word", "example"], ((r[0], r[1], r[7], r[8]) for r in build_vocabulary_rows(shown(images), None))
     )
     header, *rows = csv.reader(io.StringIO(table, newline=""))
     assert header[0] == "word"
@@ -171,5 +173,5 @@ def test_json_has_no_character_that_drives_a_terminal(capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("word", [*FORMULAS, *HOSTILE, "'", "''", "dog", "##ing"])
 def test_without_one_mark_a_cell_is_the_word_again(word: str) -> None:
-    cell = safe(word)
+    cell = escape_formula(word)
     assert (cell[1:] if cell.startswith("'") else cell) == word

@@ -2,7 +2,7 @@ import pytest
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import Identity
+from stair_es.cluster.index import IndexSpec
 from stair_es.errors import UsageError
 from stair_es.ingest.cluster_sink import KIND
 from stair_es.ingest.sink import SinkPlan
@@ -22,7 +22,7 @@ from stair_es.ingest.sink import SinkPlan
 def test_options_without_sense_are_told_before_anything_is_asked(options: dict[str, str], message: str) -> None:
     plan = SinkPlan(
         alias="a",
-        identity=Identity(model_name="m", model_id="m-1", settings={}),
+        identity=IndexSpec(model_name="m", model_id="m-1", settings={}),
         document=DocumentSettings(),
         connection=Connection(url="http://127.0.0.1:9"),
         options=options,

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from stair_es.sources import colours
-from stair_es.sources.colours import COLOURS, MAX_COLOURS, MIN_SHARE, measure_colours, name_colours
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.colours import COLOUR_NAMES, MAX_COLOURS, MIN_SHARE, measure_colours, name_colours
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -44,7 +44,7 @@ def saved(image: Image.Image, format_: str, **options: object) -> bytes:
 
 
 def decoded(data: bytes, spec: ImageSpec = SPECS[0]) -> tuple[str, ...]:
-    return decode(data, spec, DecodeLimits()).colours
+    return decode_image(data, spec, DecodeLimits()).colours
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_picture_of_one_colour_has_its_name_alone(rgb: tuple[int, int, int], n
 
 
 def test_every_cell_of_the_cube_has_a_name_and_every_name_a_cell() -> None:
-    names_P, oklab_P3 = colours._tables()
-    assert set(names_P) == set(range(len(COLOURS)))
+    names_P, oklab_P3 = colours._build_tables()
+    assert set(names_P) == set(range(len(COLOUR_NAMES)))
     measured = [np.degrees(np.arctan2(*oklab_P3.T[:0:-1])) % 360, oklab_P3[:, 0], np.hypot(*oklab_P3.T[1:])]
     held = np.zeros(len(names_P), bool)
     for rule in colours._RULES:
@@ -104,7 +104,7 @@ def test_every_cell_of_the_cube_has_a_name_and_every_name_a_cell() -> None:
 def test_shares_are_of_the_whole_and_their_order_is_that_of_the_names() -> None:
     shares = measure_colours(disc(RED, GREEN))
     assert sum(shares.values()) == pytest.approx(1)
-    assert set(shares) == set(COLOURS)
+    assert set(shares) == set(COLOUR_NAMES)
     assert name_colours(disc(RED, GREEN)) == tuple(sorted(("red", "green"), key=lambda name: -shares[name]))
 
 
@@ -189,14 +189,14 @@ def test_a_large_picture_is_sampled_to_the_same_shares() -> None:
     photo = Image.open(PHOTOS / "kingfisher.jpg").convert("RGB")
     large = photo.resize((photo.width * 4, photo.height * 4), Image.Resampling.BICUBIC)
     one, other = measure_colours(photo), measure_colours(large)
-    assert all(abs(one[name] - other[name]) < 0.03 for name in COLOURS)
+    assert all(abs(one[name] - other[name]) < 0.03 for name in COLOUR_NAMES)
 
 
 def test_the_same_in_every_thread_from_the_first_call_on() -> None:
     """The tables are computed by whoever comes first, perhaps by several at once."""
     photos = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))[:12]]
     alone = [decoded(data) for data in photos]
-    colours._tables.cache_clear()
+    colours._build_tables.cache_clear()
     together = threading.Barrier(4)
 
     def all_of_them(seed: int) -> list[tuple[str, ...]]:

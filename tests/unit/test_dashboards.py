@@ -12,27 +12,27 @@ from typing import Any
 import pytest
 from dashboard_checks import faults
 
-from stair_es.dashboards.bundle import bundle, dashboard_id, placed
-from stair_es.dashboards.corpus import Corpus, Product, interval
-from stair_es.dashboards.objects import ndjson
-from stair_es.dashboards.panels import panels
+from stair_es.dashboards.bundle import assign_grid_positions, build_bundle, get_dashboard_id
+from stair_es.dashboards.corpus import DashboardSpec, Product, choose_interval
+from stair_es.dashboards.objects import to_ndjson
+from stair_es.dashboards.panels import build_panels
 from stair_es.errors import UsageError
 
 PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
 CORPORA = [
-    Corpus(name="photos"),
-    Corpus(name="photos", companion=False),
-    Corpus(name="photos", companion_word="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
-    Corpus(name="photos", colours=False),
+    DashboardSpec(name="photos"),
+    DashboardSpec(name="photos", has_token_index=False),
+    DashboardSpec(name="photos", token_field="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
+    DashboardSpec(name="photos", colours=False),
 ]
 NAMES = ["photos", "photos-words", "my.photos", "my-photos", "my_photos", "фото", "日本", "a" * 200, "a" * 199]
 Objects = list[dict[str, Any]]
 
-PHOTOS = Corpus(name="photos")
+PHOTOS = DashboardSpec(name="photos")
 
 
-def made(product: Product = "opensearch-dashboards", corpus: Corpus = PHOTOS) -> Objects:
-    return bundle(corpus, product)
+def made(product: Product = "opensearch-dashboards", corpus: DashboardSpec = PHOTOS) -> Objects:
+    return build_bundle(corpus, product)
 
 
 def of(objects: Objects, kind: str) -> dict[str, Any]:
@@ -46,22 +46,22 @@ def state(each: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("corpus", [*CORPORA, *(Corpus(name=name) for name in NAMES)])
-def test_every_bundle_is_without_fault(corpus: Corpus, product: Product) -> None:
-    assert faults(bundle(corpus, product), product) == []
+@pytest.mark.parametrize("corpus", [*CORPORA, *(DashboardSpec(name=name) for name in NAMES)])
+def test_every_bundle_is_without_fault(corpus: DashboardSpec, product: Product) -> None:
+    assert faults(build_bundle(corpus, product), product) == []
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_bundle_is_a_file_with_an_object_a_line(product: Product) -> None:
     objects = made(product)
-    lines = ndjson(objects).splitlines()
+    lines = to_ndjson(objects).splitlines()
     assert [json.loads(line) for line in lines] == objects
-    assert ndjson(objects).endswith("}\n")
+    assert to_ndjson(objects).endswith("}\n")
 
 
 def test_the_same_index_has_the_same_objects_and_another_one_has_others() -> None:
     assert made() == made()
-    ids = [each["id"] for name in NAMES for each in bundle(Corpus(name=name), "kibana")]
+    ids = [each["id"] for name in NAMES for each in build_bundle(DashboardSpec(name=name), "kibana")]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[a-z0-9-]{1,80}", id_) for id_ in ids)
 
@@ -69,7 +69,7 @@ def test_the_same_index_has_the_same_objects_and_another_one_has_others() -> Non
 @pytest.mark.parametrize("name", ["", "Photos", "photos*", "a,b", "-a", "a b", "a/b", "a#b"])
 def test_a_pattern_or_no_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="not an index name"):
-        Corpus(name=name)
+        DashboardSpec(name=name)
 
 
 def test_only_the_products_own_controls_are_in_a_bundle() -> None:
@@ -81,7 +81,7 @@ def test_only_the_products_own_controls_are_in_a_bundle() -> None:
     assert fields == chosen == ["top_tokens", "colours", "uri", "source", "model"]
     alone = [
         control["fieldName"]
-        for control in state(of(made(corpus=replace(PHOTOS, companion=False)), "controls"))["params"]["controls"]
+        for control in state(of(made(corpus=replace(PHOTOS, has_token_index=False)), "controls"))["params"]["controls"]
     ]
     assert alone[-1] == "format"  # which the companion lacks: as a filter it would empty its panels
 
@@ -91,7 +91,7 @@ def test_no_time_field_so_that_nothing_is_empty_at_first(product: Product) -> No
     objects = made(product)
     assert all("timeFieldName" not in each["attributes"] for each in objects)
     assert objects[-1]["attributes"]["timeRestore"] is False
-    assert "%timefield%" not in ndjson(objects)
+    assert "%timefield%" not in to_ndjson(objects)
 
 
 def test_thumbnails_are_images_without_a_template() -> None:
@@ -107,23 +107,23 @@ def test_thumbnails_are_images_without_a_template() -> None:
 
 
 def test_without_the_companion_nothing_asks_for_it_and_the_text_says_how_to_make_it() -> None:
-    objects = made(corpus=replace(PHOTOS, companion=False))
+    objects = made(corpus=replace(PHOTOS, has_token_index=False))
     assert len(objects) < len(made())
     rest = [each for each in objects if not each["id"].endswith("-about")]
-    assert "photos-words" not in ndjson(rest)
+    assert "photos-words" not in to_ndjson(rest)
     assert "stair-es ingest ... --index photos --words-index" in state(of(objects, "about"))["params"]["markdown"]
 
 
 def test_without_colours_nothing_asks_for_them() -> None:
     plain = made(corpus=replace(PHOTOS, colours=False))
-    assert "colours" not in ndjson(plain)
+    assert "colours" not in to_ndjson(plain)
     assert len(made()) - len(plain) == 1
     assert state(of(made(), "colours"))["aggs"][1]["params"]["field"] == "colours"
 
 
 def test_the_words_of_the_companion_have_the_name_that_it_has() -> None:
     assert '"token"' not in json.dumps(json.loads(state(of(made(), "average-weight"))["params"]["spec"])["data"])
-    apart = made(corpus=replace(PHOTOS, companion_word="token"))
+    apart = made(corpus=replace(PHOTOS, token_field="token"))
     assert json.loads(state(of(apart, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"]["words"]["terms"][
         "field"
     ] == ("token")
@@ -133,7 +133,7 @@ def test_the_words_of_the_companion_have_the_name_that_it_has() -> None:
 def test_panels_fill_the_rows() -> None:
     for corpus in CORPORA:
         for product in PRODUCTS:
-            places = placed(panels(corpus, product))
+            places = assign_grid_positions(build_panels(corpus, product))
             for y in {place["y"] for place in places}:
                 row = [place for place in places if place["y"] == y]
                 assert sum(place["w"] for place in row) == 48
@@ -144,7 +144,7 @@ def test_panels_fill_the_rows() -> None:
     ("seconds", "step"), [(0, "d"), (86_400, "d"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")]
 )
 def test_bars_over_time_are_neither_too_many_nor_too_few(seconds: float, step: str) -> None:
-    assert interval(seconds) == step
+    assert choose_interval(seconds) == step
 
 
 # --- the checker ---
@@ -286,5 +286,5 @@ def test_a_dashboard_shows_every_panel_once() -> None:
     for product in PRODUCTS:
         objects = made(product)
         shown = [each["id"] for each in objects[-1]["references"] if each["name"].startswith("panel_")]
-        assert objects[-1]["id"] == dashboard_id(Corpus(name="photos"))
+        assert objects[-1]["id"] == get_dashboard_id(DashboardSpec(name="photos"))
         assert sorted(shown) == sorted(each["id"] for each in objects if each["type"] in ("search", "visualization"))

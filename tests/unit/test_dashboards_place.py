@@ -6,30 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.cluster.connect import Security
-from stair_es.dashboards.place import Place, place_from_env
+from stair_es.cluster.connect import SecuritySettings
+from stair_es.dashboards.place import DashboardsConnection, build_dashboards_connection
 from stair_es.errors import UsageError
 
 URL = "http://localhost:5601"
 
 
 def test_a_place_has_a_scope_and_a_link() -> None:
-    assert Place(url=f"{URL}/").link("a-b") == f"{URL}/app/dashboards#/view/a-b"
-    assert Place(url=f"{URL}/base/", space="photo team").link("x") == f"{URL}/base/s/photo%20team/app/dashboards#/view/x"
-    assert Place(url=URL, space="default").scope == ""
-    assert Place(url=URL, workspace="w1").scope == "/w/w1"
-    assert Place(url=URL, tenant="a b").link("x") == f"{URL}/app/dashboards?security_tenant=a%20b#/view/x"
+    assert DashboardsConnection(url=f"{URL}/").build_link("a-b") == f"{URL}/app/dashboards#/view/a-b"
+    assert (
+        DashboardsConnection(url=f"{URL}/base/", space="photo team").build_link("x")
+        == f"{URL}/base/s/photo%20team/app/dashboards#/view/x"
+    )
+    assert DashboardsConnection(url=URL, space="default").path_prefix == ""
+    assert DashboardsConnection(url=URL, workspace="w1").path_prefix == "/w/w1"
+    assert DashboardsConnection(url=URL, tenant="a b").build_link("x") == f"{URL}/app/dashboards?security_tenant=a%20b#/view/x"
 
 
 @pytest.mark.parametrize(("tenant", "header"), [("global", "global"), ("private", "__user__"), ("team", "team"), (None, None)])
 def test_tenants_have_the_names_of_the_plugin(tenant: str | None, header: str | None) -> None:
-    assert Place(url=URL, tenant=tenant).tenant_header == header
+    assert DashboardsConnection(url=URL, tenant=tenant).tenant_header == header
 
 
 def test_the_part_says_which_product_it_must_be() -> None:
-    assert Place(url=URL).product is None
-    assert Place(url=URL, space="s").product == "kibana"
-    assert Place(url=URL, workspace="w").product == Place(url=URL, tenant="t").product == "opensearch-dashboards"
+    assert DashboardsConnection(url=URL).product is None
+    assert DashboardsConnection(url=URL, space="s").product == "kibana"
+    assert (
+        DashboardsConnection(url=URL, workspace="w").product
+        == DashboardsConnection(url=URL, tenant="t").product
+        == "opensearch-dashboards"
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,16 +44,16 @@ def test_the_part_says_which_product_it_must_be() -> None:
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="not the address of a product"):
-        Place(url=url)
+        DashboardsConnection(url=url)
 
 
 def test_parts_of_two_products_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="--space is for Kibana"):
-        Place(url=URL, space="s", tenant="t")
+        DashboardsConnection(url=URL, space="s", tenant="t")
 
 
 def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
-    place = Place(url="https://me:p%40ss@host/base", security=Security(ca_file="ca.pem"))
+    place = DashboardsConnection(url="https://me:p%40ss@host/base", security=SecuritySettings(ca_file="ca.pem"))
     assert (place.security.user, place.security.password, place.security.ca_file) == ("me", "p@ss", "ca.pem")
     assert place.safe_url == "https://host/base"
     assert "p@ss" not in repr(place)
@@ -56,12 +63,12 @@ def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
 
 def test_a_second_login_is_refused() -> None:
     with pytest.raises(UsageError, match="a login in the URL of the dashboards, and another login method"):
-        Place(url="https://me:pass@host", security=Security(api_key="abc"))
+        DashboardsConnection(url="https://me:pass@host", security=SecuritySettings(api_key="abc"))
 
 
 def test_certificates_need_https() -> None:
     with pytest.raises(UsageError, match="certificates don't apply"):
-        Place(url=URL, security=Security(ca_file="ca.pem"))
+        DashboardsConnection(url=URL, security=SecuritySettings(ca_file="ca.pem"))
 
 
 def test_logins_come_from_the_environment_and_its_files(tmp_path: Path) -> None:
@@ -72,17 +79,17 @@ def test_logins_come_from_the_environment_and_its_files(tmp_path: Path) -> None:
         "STAIR_ES_DASHBOARDS_USER": "me",
         "STAIR_ES_DASHBOARDS_PASSWORD_FILE": str(file),
     }
-    place = place_from_env(None, {}, environ)
+    place = build_dashboards_connection(None, {}, environ)
     assert (place.safe_url, place.security.user, place.security.password) == (URL, "me", "secret")
-    token = place_from_env(URL, {}, {"STAIR_ES_DASHBOARDS_TOKEN": "t" * 8})
+    token = build_dashboards_connection(URL, {}, {"STAIR_ES_DASHBOARDS_TOKEN": "t" * 8})
     assert token.security.authorization == "Bearer tttttttt"
-    key = place_from_env(URL, {}, {"STAIR_ES_DASHBOARDS_API_KEY": "id:key"})
+    key = build_dashboards_connection(URL, {}, {"STAIR_ES_DASHBOARDS_API_KEY": "id:key"})
     assert key.security.authorization == "ApiKey aWQ6a2V5"
 
 
 def test_the_clusters_login_is_not_sent_to_another_place() -> None:
     environ = {"STAIR_ES_USER": "me", "STAIR_ES_PASSWORD": "secret", "STAIR_ES_API_KEY": "key"}
-    assert place_from_env(URL, {}, environ).security.method == "none"
+    assert build_dashboards_connection(URL, {}, environ).security.method == "none"
 
 
 @pytest.mark.parametrize(
@@ -100,5 +107,5 @@ def test_the_clusters_login_is_not_sent_to_another_place() -> None:
 )
 def test_what_does_not_go_together_is_refused_by_its_own_name(environ: dict[str, str], said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
-        place_from_env(None, {}, {f"STAIR_ES_DASHBOARDS_{name}": value for name, value in environ.items()})
+        build_dashboards_connection(None, {}, {f"STAIR_ES_DASHBOARDS_{name}": value for name, value in environ.items()})
     assert "STAIR_ES_USER" not in str(caught.value)

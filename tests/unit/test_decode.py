@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError
-from stair_es.sources.decode import Decoded, DecodeLimits, decode
+from stair_es.sources.decode import DecodedImage, DecodeLimits, decode_image
 from stair_es.types import ImageSpec
 
 SPEC = ImageSpec(size_px=64)
@@ -20,11 +20,11 @@ def _saved(image: Image.Image, format_: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def _decode(data: bytes, thumbnail_px: int = 0, **limits: int) -> Decoded:
-    return decode(data, SPEC, DecodeLimits(**limits), thumbnail_px)
+def _decode(data: bytes, thumbnail_px: int = 0, **limits: int) -> DecodedImage:
+    return decode_image(data, SPEC, DecodeLimits(**limits), thumbnail_px)
 
 
-def _centre(decoded: Decoded) -> list[int]:
+def _centre(decoded: DecodedImage) -> list[int]:
     return [int(value) for value in decoded.pixels_HWC[32, 32]]
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from stair_es.ingest import deferred
-from stair_es.ingest.batch import Deferred, Outcome, Wanted
+from stair_es.ingest.batch import Deferred, Outcome, Pending
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
-from stair_es.sources.item import Item
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.item import SourceItem
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.web.fetch import UrlLocator
 
 
 @dataclass
@@ -22,47 +22,51 @@ class Clock:
         return self.now
 
 
-def _image(number: int = 0, host: str = "a.test") -> Wanted:
+def _image(number: int = 0, host: str = "a.test") -> Pending:
     url = f"https://{host}/{number}.jpg"
-    return Wanted(Item(url, "list:", UrlAt(url)))
+    return Pending(SourceItem(url, "list:", UrlLocator(url)))
 
 
-def _says(image: Wanted, wait_s: float = 40.0, *, asked: bool = True, host: str = "a.test") -> Deferred:
-    return Deferred(image.item, host, wait_s, f"{host}: 429 Too Many Requests, asks to wait {wait_s:.0f} s", asked=asked)
+def _says(image: Pending, wait_s: float = 40.0, *, asked: bool = True, host: str = "a.test") -> Deferred:
+    return Deferred(image.item, host, wait_s, f"{host}: 429 Too Many Requests, asks to wait {wait_s:.0f} s", was_requested=asked)
 
 
-def _written(image: Wanted) -> Outcome:
+def _written(image: Pending) -> Outcome:
     return Outcome(image.item, "written", "write")
 
 
 def test_a_host_that_asks_to_wait_is_left_alone_and_no_other() -> None:
     clock = Clock()
     kept = DeferredImages(600.0, clock)
-    first, other, file = _image(1), _image(1, "b.test"), Wanted(Item("file:///a.jpg", "list:", FileAt("file:///a.jpg")))
-    assert kept.defer(first, _says(first)) == []
-    assert kept.admit(_image(2)) is None
-    assert [kept.admit(other), kept.admit(file)] == [other, file]
-    assert kept.describe() == "waiting 40 s for a.test (2 URLs)"
+    first, other, file = (
+        _image(1),
+        _image(1, "b.test"),
+        Pending(SourceItem("file:///a.jpg", "list:", FileLocator("file:///a.jpg"))),
+    )
+    assert kept.add_deferred(first, _says(first)) == []
+    assert kept.route_image(_image(2)) is None
+    assert [kept.route_image(other), kept.route_image(file)] == [other, file]
+    assert kept.describe_waiting() == "waiting 40 s for a.test (2 URLs)"
     assert (kept.take_due(10), kept.due_in_s, len(kept)) == ([], 40.0, 2)
     clock.now += 40
     assert [image.item.uri for image in kept.take_due(10)] == ["https://a.test/1.jpg", "https://a.test/2.jpg"]
-    assert (kept.describe(), kept.due_in_s, len(kept)) == ("", None, 0)
-    assert kept.admit(_image(3)) == _image(3)
+    assert (kept.describe_waiting(), kept.due_in_s, len(kept)) == ("", None, 0)
+    assert kept.route_image(_image(3)) == _image(3)
 
 
 def test_a_host_is_one_by_its_name_and_by_its_punycode() -> None:
     kept = DeferredImages(600.0, Clock())
     first = _image(1, "xn--bcher-kva.example")
-    kept.defer(first, _says(first, host="bücher.example"))
-    assert kept.admit(_image(2, "xn--bcher-kva.example")) is None
-    assert kept.admit(_image(3, "bücher.example")) is None
+    kept.add_deferred(first, _says(first, host="bücher.example"))
+    assert kept.route_image(_image(2, "xn--bcher-kva.example")) is None
+    assert kept.route_image(_image(3, "bücher.example")) is None
 
 
 def test_what_several_workers_are_told_is_one_rest() -> None:
     clock = Clock()
     kept = DeferredImages(600.0, clock)
     for number in range(3):
-        kept.defer(_image(number), _says(_image(number)))
+        kept.add_deferred(_image(number), _says(_image(number)))
     assert kept.due_in_s == 40.0
     assert len(kept) == 3
 
@@ -71,14 +75,14 @@ def test_an_absurd_time_is_cut_to_the_patience_and_the_others_are_tried_after_it
     clock = Clock()
     kept = DeferredImages(600.0, clock)
     bad, good = _image(0), [_image(number) for number in range(1, 58)]
-    kept.defer(bad, _says(bad, 999_999_999.0))
-    assert [kept.admit(image) for image in good] == [None] * 57
+    kept.add_deferred(bad, _says(bad, 999_999_999.0))
+    assert [kept.route_image(image) for image in good] == [None] * 57
     clock.now += 600
-    due = list[Wanted]()
+    due = list[Pending]()
     while len(kept):
         due += kept.take_due(16)
     assert {image.item.uri for image in due} == {image.item.uri for image in (bad, *good)}
-    [failed] = kept.defer(due[0], _says(bad, 999_999_999.0))
+    [failed] = kept.add_deferred(due[0], _says(bad, 999_999_999.0))
     assert failed.item == bad.item
     assert failed.reason == ("a.test: 429 Too Many Requests, asks to wait 999999999 s, after 600 s of waiting for the host")
 
@@ -87,18 +91,18 @@ def test_an_image_that_is_refused_again_while_others_are_given_waits_alone() -> 
     clock = Clock()
     kept = DeferredImages(600.0, clock)
     bad, good = _image(0), _image(1)
-    kept.defer(bad, _says(bad, 5.0))
+    kept.add_deferred(bad, _says(bad, 5.0))
     began, rests = clock.now, list[float]()
     while True:
         rest_s = kept.due_in_s or 0.0
         clock.now += rest_s
         [bad] = kept.take_due(10)
-        kept.observe(good, _written(good))
-        if failed := kept.defer(bad, _says(bad, 5.0)):
+        kept.observe_result(good, _written(good))
+        if failed := kept.add_deferred(bad, _says(bad, 5.0)):
             break
         rests.append(kept.due_in_s or 0.0)
-        assert kept.admit(_image(2)) == _image(2)
-        assert kept.describe().endswith("s for a.test (1 URL)")
+        assert kept.route_image(_image(2)) == _image(2)
+        assert kept.describe_waiting().endswith("s for a.test (1 URL)")
     assert rests == [5, 5, 5, 8, 16, 32, 64, 128, 256, 81]
     assert clock.now - began == 605
     assert failed[0].reason.endswith("asks to wait 5 s, after 600 s of waiting for the host")
@@ -108,7 +112,7 @@ def test_a_host_that_never_answers_is_asked_ever_more_rarely_and_given_up() -> N
     clock, asked = Clock(), list[float]()
     kept = DeferredImages(600.0, clock)
     image = _image()
-    while not (failed := kept.defer(image, _says(image, 2.0))):
+    while not (failed := kept.add_deferred(image, _says(image, 2.0))):
         asked.append(clock.now - 1000)
         clock.now += kept.due_in_s or 0.0
         [image] = kept.take_due(10)
@@ -118,17 +122,17 @@ def test_a_host_that_never_answers_is_asked_ever_more_rarely_and_given_up() -> N
 
     waiting = [_image(number) for number in range(100, 200)]
     for number in range(1, MAX_REFUSALS - 1):
-        assert len(kept.defer(_image(number), _says(_image(number), 2.0))) == 1
+        assert len(kept.add_deferred(_image(number), _says(_image(number), 2.0))) == 1
     for left in waiting:
-        kept.defer(left, _says(left, asked=False))
-    all_failed = kept.defer(_image(99), _says(_image(99), 2.0))
+        kept.add_deferred(left, _says(left, asked=False))
+    all_failed = kept.add_deferred(_image(99), _says(_image(99), 2.0))
     assert len(all_failed) == 1 + len(waiting)
     assert len(kept) == 0
-    gone = kept.admit(_image(300))
+    gone = kept.route_image(_image(300))
     assert isinstance(gone, Outcome)
     assert gone.reason == ("a.test: not requested, since 20 others got 429 Too Many Requests after 600 s of waiting for the host")
     clock.now += 600
-    assert kept.admit(_image(300)) == _image(300)
+    assert kept.route_image(_image(300)) == _image(300)
 
 
 def test_a_host_that_limits_its_rate_is_waited_for_as_long_as_it_gives_images() -> None:
@@ -136,34 +140,34 @@ def test_a_host_that_limits_its_rate_is_waited_for_as_long_as_it_gives_images() 
     kept = DeferredImages(600.0, clock)
     for minute in range(100):
         late = _image(minute)
-        assert kept.defer(late, _says(late, 60.0)) == []
+        assert kept.add_deferred(late, _says(late, 60.0)) == []
         clock.now += 60
         [due] = kept.take_due(10)
         for _ in range(10):
-            kept.observe(due, _written(due))
+            kept.observe_result(due, _written(due))
     assert clock.now - 1000 == 6000
 
 
 def test_an_answer_without_an_image_restores_no_patience() -> None:
     clock = Clock()
     kept = DeferredImages(60.0, clock)
-    kept.defer(_image(), _says(_image(), 60.0))
+    kept.add_deferred(_image(), _says(_image(), 60.0))
     clock.now += 60
     [due] = kept.take_due(10)
-    kept.observe(due, Outcome(due.item, "dead", "read", "a.test: connection lost"))
-    assert len(kept.defer(due, _says(due))) == 1
+    kept.observe_result(due, Outcome(due.item, "dead", "read", "a.test: connection lost"))
+    assert len(kept.add_deferred(due, _says(due))) == 1
 
 
 def test_the_host_that_a_redirect_led_to_is_waited_for_not_the_one_of_the_url() -> None:
     clock = Clock()
     kept = DeferredImages(60.0, clock)
     image = _image(1, "links.test")
-    kept.defer(image, _says(image, 60.0, host="store.test"))
-    assert kept.admit(_image(2, "links.test")) is not None
+    kept.add_deferred(image, _says(image, 60.0, host="store.test"))
+    assert kept.route_image(_image(2, "links.test")) is not None
     clock.now += 60
     [due] = kept.take_due(10)
-    kept.observe(due, _written(due))
-    assert kept.defer(due, _says(due, 10.0, host="store.test")) == []  # its answer restored ten seconds
+    kept.observe_result(due, _written(due))
+    assert kept.add_deferred(due, _says(due, 10.0, host="store.test")) == []  # its answer restored ten seconds
 
 
 def test_memory_is_bounded_in_images_and_in_hosts() -> None:
@@ -171,29 +175,29 @@ def test_memory_is_bounded_in_images_and_in_hosts() -> None:
     kept = DeferredImages(60.0, clock)
     for number in range(3000):
         image = _image(0, f"h{number}.test")
-        kept.defer(image, _says(image, 1.0, host=f"h{number}.test"))
-        assert kept.describe().startswith("waiting 1 s for h")
+        kept.add_deferred(image, _says(image, 1.0, host=f"h{number}.test"))
+        assert kept.describe_waiting().startswith("waiting 1 s for h")
         clock.now += 1
         assert len(kept.take_due(10)) == 1
     assert len(kept._hosts) <= deferred._MANY_HOSTS
-    for number in range(deferred.MAX_IMAGES):
-        kept.defer(_image(number), _says(_image(number)))
+    for number in range(deferred.MAX_DEFERRED_IMAGES):
+        kept.add_deferred(_image(number), _says(_image(number)))
     assert kept.is_full
 
 
 def test_memory_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deferred, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(deferred, "MAX_DEFERRED_BYTES", 1 << 20)
     clock = Clock()
     kept = DeferredImages(60.0, clock)
     images = [replace(image, item=replace(image.item, fields={"caption": "x" * 100_000})) for image in map(_image, range(11))]
     for image in images:
         assert not kept.is_full
-        kept.defer(image, _says(image, 60.0))
+        kept.add_deferred(image, _says(image, 60.0))
     assert kept.is_full
     clock.now += 60
     [bad] = kept.take_due(1)
     assert not kept.is_full
     for number in range(MAX_REFUSALS):
-        failed = kept.defer(bad, _says(_image(number)))
+        failed = kept.add_deferred(bad, _says(_image(number)))
     assert len(failed) == 11
     assert (len(kept), kept._bytes) == (0, 0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy_files import DOCKERFILE, KUBERNETES, ROOT, everything
 
 from stair_es._version import __version__
-from stair_es.model.minilm_files import PACKAGE, VERSION, WHEEL_SHA256
+from stair_es.model.minilm_files import MINILM_PACKAGE, MINILM_VERSION, MINILM_WHEEL_SHA256
 
 TEXT = DOCKERFILE.read_text()
 HADOLINT = Path(sys.executable).with_name("hadolint")
@@ -83,7 +83,7 @@ def test_extras_exist_and_versions_agree() -> None:
     assert job["rayClusterSpec"]["rayVersion"] == cluster["rayVersion"] == ray
     pinned = re.search(r"^(\S+)==(\S+) --hash=sha256:(\S+)$", (ROOT / "deploy/image/text-network.txt").read_text(), re.MULTILINE)
     assert pinned is not None
-    assert pinned.groups() == (PACKAGE, VERSION, WHEEL_SHA256)
+    assert pinned.groups() == (MINILM_PACKAGE, MINILM_VERSION, MINILM_WHEEL_SHA256)
 
 
 def test_images_are_called_by_this_version_everywhere() -> None:

@@ -27,7 +27,7 @@ from deploy_files import (
     stair_es_of,
 )
 
-from stair_es.cluster.security import OPTIONS, SECRETS
+from stair_es.cluster.security import OPTION_VARIABLES, SECRET_VARIABLES
 
 VERSION = "1.34"
 ALL = everything()
@@ -120,8 +120,11 @@ def test_what_is_mounted_is_there_and_secrets_are_files(pod: dict[str, Any]) -> 
     assert set(folders) == {volume["name"] for volume in pod["volumes"]}
     for variable in container.get("env", []):
         name = variable["name"]
-        assert name not in SECRETS.values()  # in a file, never in a variable that every process of the container shows
-        if name.removesuffix("_FILE") in {*SECRETS.values(), "STAIR_ES_SERVE_TOKEN"} or name in OPTIONS.values():
+        assert name not in SECRET_VARIABLES.values()  # in a file, never in a variable that every process of the container shows
+        if (
+            name.removesuffix("_FILE") in {*SECRET_VARIABLES.values(), "STAIR_ES_SERVE_TOKEN"}
+            or name in OPTION_VARIABLES.values()
+        ):
             assert variable["value"].startswith(folders["secrets"] + "/")
     for volume in pod["volumes"]:
         if "persistentVolumeClaim" in volume:

@@ -13,9 +13,9 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cluster.target import Target
+from stair_es.cluster.target import ClusterInfo
 from stair_es.doctor import cluster, compute, index, machine, models, python, run
-from stair_es.doctor.finding import Finding, curl, ok, size
+from stair_es.doctor.finding import CheckResult, format_curl, format_size, report_ok
 from stair_es.doctor.look import ClusterFacts, IndexFacts
 
 URL = "http://h:9200"
@@ -24,7 +24,7 @@ _SHARES = {"low": 85, "high": 90, "flood_stage": 95}
 _MARKS = {f"cluster.routing.allocation.disk.watermark.{name}": f"{share}%" for name, share in _SHARES.items()}
 
 
-def _states(found: Iterator[Finding]) -> list[str]:
+def _states(found: Iterator[CheckResult]) -> list[str]:
     return [each.state for each in found]
 
 
@@ -33,8 +33,8 @@ def test_packages_that_are_missing_or_too_old_are_named_with_what_installs_them(
         Requirement(text) for text in ("numpy >=1.26", "rich >=13", "uvicorn >=0.30; extra == 'serve'", "ray; extra == 'ray'")
     ]
 
-    def found(**installed: str) -> Finding:
-        [finding] = python.packages(asked, ["ray", "serve"], installed.get)
+    def found(**installed: str) -> CheckResult:
+        [finding] = python.evaluate_packages(asked, ["ray", "serve"], installed.get)
         return finding
 
     fine = found(numpy="2.0", rich="13.0", uvicorn="0.31")
@@ -61,16 +61,16 @@ def test_packages_that_are_missing_or_too_old_are_named_with_what_installs_them(
     ],
 )
 def test_disks_are_held_against_the_watermarks(free: int, settings: Mapping[str, str], state: str) -> None:
-    assert _states(cluster.disks({"n": (free, 100 * GB)}, settings, URL)) == [state]
+    assert _states(cluster.evaluate_disks({"n": (free, 100 * GB)}, settings, URL)) == [state]
 
 
 def test_limits_and_blocks_of_a_cluster() -> None:
-    target = Target(distribution="opensearch", version=(3, 8), max_clauses=1024)
-    assert _states(cluster.limits(target, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
-    assert _states(cluster.limits(target, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
+    target = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert _states(cluster.evaluate_limits(target, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
+    assert _states(cluster.evaluate_limits(target, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
     block = {"cluster.blocks.read_only": "true"}
     for transient, layer in (({}, "persistent"), (block, "transient")):
-        [blocked] = cluster.blocks(block, transient, URL)
+        [blocked] = cluster.evaluate_blocks(block, transient, URL)
         assert blocked.state == "fail"
         assert f'{{"{layer}": {{"cluster.blocks.read_only": null}}}}' in blocked.remedy
 
@@ -86,15 +86,15 @@ def test_limits_and_blocks_of_a_cluster() -> None:
 )
 def test_only_the_right_to_a_check_silences_it(forbidden: tuple[str, ...], checks: list[str]) -> None:
     facts = ClusterFacts(health=None, unassigned=None, settings={}, transient={}, disks={}, forbidden=forbidden)
-    target = Target(distribution="opensearch", version=(3, 8), max_clauses=1024)
-    assert [each.check for each in cluster.cluster(facts, target, URL)] == checks
+    target = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert [each.check for each in cluster.evaluate_cluster(facts, target, URL)] == checks
 
 
 def test_health_that_settles() -> None:
     green = {"status": "green", "number_of_nodes": 3, "unassigned_shards": 0}
-    assert cluster.health(green, None, URL).state == "ok"
+    assert cluster.evaluate_health(green, None, URL).state == "ok"
     several = {"status": "yellow", "number_of_nodes": 3, "unassigned_shards": 2}
-    assert "2 unassigned shards" in cluster.health(several, {"index": "i", "primary": False}, URL).message
+    assert "2 unassigned shards" in cluster.evaluate_health(several, {"index": "i", "primary": False}, URL).message
 
 
 @pytest.mark.parametrize(
@@ -110,36 +110,36 @@ def test_health_that_settles() -> None:
 def test_a_gpu_that_is_there_and_not_used_is_said(
     gpus: list[str], torch: bool | None, providers: list[str], state: str, remedy: str
 ) -> None:
-    found = compute.accelerator(gpus, torch=torch, providers=providers)
+    found = compute.evaluate_accelerator(gpus, torch=torch, providers=providers)
     assert found.state == state
     assert remedy in found.remedy
 
 
 def test_ray_at_an_address_where_nobody_listens_fails() -> None:
-    [found] = compute.ray_here("127.0.0.1:1")
+    [found] = compute.check_ray("127.0.0.1:1")
     assert (found.state, "127.0.0.1:1" in found.message) == ("fail", True)
 
 
 def test_memory_disk_and_dead_letters(tmp_path: Path) -> None:
-    assert machine.machine(2, 10**9).state == "warn"
-    assert machine.machine(2, None).state == "ok"
-    states = [machine.disk(tmp_path, writable=True, free=free, total=100 * GB).state for free in (50 * GB, GB, GB // 10)]
+    assert machine.evaluate_machine(2, 10**9).state == "warn"
+    assert machine.evaluate_machine(2, None).state == "ok"
+    states = [machine.evaluate_disk(tmp_path, writable=True, free=free, total=100 * GB).state for free in (50 * GB, GB, GB // 10)]
     assert states == ["ok", "warn", "fail"]
-    assert machine.disk(tmp_path, writable=False, free=50 * GB, total=100 * GB).state == "fail"
+    assert machine.evaluate_disk(tmp_path, writable=False, free=50 * GB, total=100 * GB).state == "fail"
     old, new = tmp_path / "a b.jsonl", tmp_path / "c.jsonl"
-    assert machine.letters({old: 0}, "photos").state == "ok"
-    waiting = machine.letters({old: 2, new: 3}, "photos")
+    assert machine.evaluate_dead_letters({old: 0}, "photos").state == "ok"
+    waiting = machine.evaluate_dead_letters({old: 2, new: 3}, "photos")
     assert "retry: 3 images" in waiting.message
     assert waiting.remedy == f"stair-es ingest --retry {new} --index photos && rm {new}"
-    assert f"'{old}'" in machine.letters({old: 2, new: 0}, "photos").remedy
+    assert f"'{old}'" in machine.evaluate_dead_letters({old: 2, new: 0}, "photos").remedy
 
 
 def test_a_model_on_the_hub_is_not_fetched_and_an_unknown_one_fails(tmp_path: Path) -> None:
-    from stair_es.config import Home
+    from stair_es.config import DataDir
 
-    [hub] = models.model_here("some-org/some-model", Home(tmp_path))
-    assert (hub.state, "hub" in hub.message, models.model_id("some-org/some-model")) == ("ok", True, None)
-    [unknown] = models.model_here("nothing", Home(tmp_path))
+    [hub] = models.check_model_loads("some-org/some-model", DataDir(tmp_path))
+    assert (hub.state, "hub" in hub.message, models.find_model_id("some-org/some-model")) == ("ok", True, None)
+    [unknown] = models.check_model_loads("nothing", DataDir(tmp_path))
     assert unknown.state == "fail"
 
 
@@ -155,10 +155,10 @@ def _facts(**told: Any) -> IndexFacts:  # noqa: ANN401
 
 def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
     fields: dict[str, Any] = {"a": {"properties": {"b": {}, "c": {"fields": {"raw": {}}}}}}
-    assert list(index.index(_facts(properties=fields), URL)) == []
-    [full] = index.index(_facts(properties=fields, settings={"index.mapping.total_fields.limit": "4"}), URL)
+    assert list(index.evaluate_index(_facts(properties=fields), URL)) == []
+    [full] = index.evaluate_index(_facts(properties=fields, settings={"index.mapping.total_fields.limit": "4"}), URL)
     assert "4 of 4 fields" in full.message
-    [policy] = index.index(_facts(about={"policy": {"digest": "d", "under_way": "apply"}}), URL)
+    [policy] = index.evaluate_index(_facts(about={"policy": {"digest": "d", "under_way": "apply"}}), URL)
     assert policy.remedy == "stair-es policy apply FILE --index photos"
 
 
@@ -174,40 +174,40 @@ def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
 def test_a_words_index_that_lags_behind_is_said(of: str, aliases: dict[str, Any], documents: int, state: str) -> None:
     companion = {"aliases": aliases, "mappings": {"_meta": {"stair_es": {"words_of": of, "alias": "photos"}}}, "settings": {}}
     sizes = {"photos-1": (2, 1000), f"{of}.words": (documents, 1000)}
-    assert _states(index.index(_facts(more={f"{of}.words": companion}, sizes=sizes), URL)) == [state]
+    assert _states(index.evaluate_index(_facts(more={f"{of}.words": companion}, sizes=sizes), URL)) == [state]
 
 
 def test_rights_that_lack_are_named() -> None:
     all_ = dict.fromkeys(("read", "view_index_metadata", "write", "create_index", "manage"), True)
-    assert _states(index.rights(None, "photos")) == []
-    assert _states(index.rights(all_, "photos")) == ["ok"]
-    [reader] = index.rights({**all_, "write": False, "manage": False}, "photos")
+    assert _states(index.evaluate_rights(None, "photos")) == []
+    assert _states(index.evaluate_rights(all_, "photos")) == ["ok"]
+    [reader] = index.evaluate_rights({**all_, "write": False, "manage": False}, "photos")
     assert (reader.state, reader.remedy.startswith("Grant write, manage on photos*")) == ("warn", True)
-    assert _states(index.rights({**all_, "read": False}, "photos")) == ["fail"]
+    assert _states(index.evaluate_rights({**all_, "read": False}, "photos")) == ["fail"]
 
 
 def test_what_a_user_may_not_look_at_is_no_failure_and_no_number_is_made_up() -> None:
     facts = replace(_facts(), sizes={})
-    assert index.found(facts, "m").message == "photos points to photos-1: documents of m"
-    assert index.found(replace(facts, indices={}), "m").message == "photos holds vectors of m"
-    [warned] = index.unseen(["indices:monitor/stats"], "photos", "opensearch")
+    assert index.report_index(facts, "m").message == "photos points to photos-1: documents of m"
+    assert index.report_index(replace(facts, indices={}), "m").message == "photos holds vectors of m"
+    [warned] = index.report_missing_rights(["indices:monitor/stats"], "photos", "opensearch")
     assert (warned.check, warned.state, "photos_doctor" in warned.remedy) == ("checks", "warn", True)
     assert warned.message.endswith(": indices:monitor/stats")
-    assert list(index.unseen([], "photos", "opensearch")) == []
+    assert list(index.report_missing_rights([], "photos", "opensearch")) == []
 
 
 def test_elasticsearch_grants_privileges_by_other_names() -> None:
     lacking = ["cluster:monitor/health", "cluster:monitor/state", "indices:admin/get", "indices:monitor/stats"]
-    [warned] = index.unseen(lacking, "photos", "elasticsearch")
+    [warned] = index.report_missing_rights(lacking, "photos", "elasticsearch")
     assert warned.message.endswith(": monitor on the cluster, view_index_metadata on photos*, monitor on photos*")
     assert (warned.check, "photos_doctor" in warned.remedy) == ("checks", False)
 
 
 def test_commands_are_quoted_and_sizes_read_well() -> None:
-    command = curl("http://a:1/x,http://b:1", "PUT", "/o'h/_settings", {"a": "it's"})
+    command = format_curl("http://a:1/x,http://b:1", "PUT", "/o'h/_settings", {"a": "it's"})
     assert command.startswith("curl -X PUT 'http://a:1/x/o'")
-    assert size(1.5e9) == "1.5 GB"
-    assert size(2000) == "2 kB"
+    assert format_size(1.5e9) == "1.5 GB"
+    assert format_size(2000) == "2 kB"
 
 
 def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
@@ -238,6 +238,6 @@ def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
 
 def test_a_folder_that_can_t_be_used_is_no_bug_of_the_doctor(tmp_path: Path) -> None:
     (tmp_path / "dead-letters").symlink_to("dead-letters")
-    [found] = run._whole("dead letters", lambda: iter([ok("never", str((tmp_path / "dead-letters").stat()))]))
+    [found] = run._run_check("dead letters", lambda: iter([report_ok("never", str((tmp_path / "dead-letters").stat()))]))
     assert (found.state, str(tmp_path / "dead-letters") in found.message) == ("fail", True)
     assert "report" not in found.remedy

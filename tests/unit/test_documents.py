@@ -11,24 +11,24 @@ import pytest
 from stair_es import SparseVector, resources
 from stair_es.cluster.documents import (
     IMPACT_SCALE,
-    RESERVED,
+    RESERVED_FIELDS,
     DocumentSettings,
-    ImageFacts,
-    askable,
-    check_fields,
-    content_id,
-    document,
-    document_id,
-    fingerprint,
-    impacts,
-    undo_of,
+    ImageMetadata,
+    build_document,
+    check_field_names,
+    compute_document_fingerprint,
+    encode_impacts,
+    is_single_term,
+    make_content_id,
+    make_document_id,
+    parse_policy_undo,
 )
-from stair_es.cluster.identity import Identity, check_alias, index_name, mapping_differences, with_meta
+from stair_es.cluster.identity import IndexSpec, add_index_meta, check_alias_name, compare_mappings, make_index_name
 from stair_es.errors import ResourceError, UsageError
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 from stair_es.types import Json
 
-FACTS = ImageFacts(
+FACTS = ImageMetadata(
     uri="file:///a.jpg",
     source="file:///",
     version=None,
@@ -44,12 +44,12 @@ FULL = replace(FACTS, version="etag", taken_at="2026-01-01T00:00:00", thumbnail=
 
 def made(
     vector: dict[str, float],
-    facts: ImageFacts,
+    facts: ImageMetadata,
     fields: dict[str, Json],
     settings: DocumentSettings,
-    policy: WordPolicy | None = None,
+    policy: TokenPolicy | None = None,
 ) -> dict[str, Any]:
-    return document(
+    return build_document(
         SparseVector.from_mapping(vector),
         facts,
         fields=fields,
@@ -81,21 +81,23 @@ def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() ->
 
 
 def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
-    body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), WordPolicy(cap={"dog": 0.5}))
-    assert {*body, "token_ids"} == RESERVED
+    body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), TokenPolicy(cap={"dog": 0.5}))
+    assert {*body, "token_ids"} == RESERVED_FIELDS
     assert body["colours"] == ["red", "white"]
-    layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts", "seismic")]
-    assert set().union(*layers) == RESERVED | {"caption"}
+    layers = [
+        resources.load_json_resource("mappings", name)["mappings"]["properties"] for name in ("image", "impacts", "seismic")
+    ]
+    assert set().union(*layers) == RESERVED_FIELDS | {"caption"}
 
 
 def test_a_policy_steers_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
-    policy = WordPolicy(mute=("##s",), cap={"dog": 0.5}, rename={"automobile": "car.x"})
+    policy = TokenPolicy(mute=("##s",), cap={"dog": 0.5}, rename={"automobile": "car.x"})
     settings = DocumentSettings(impacts=True)
     body = made({"dog": 1.0, "automobile": 0.75, "##s": 0.25}, FACTS, {}, settings, policy)
     assert body["tokens"] == {"car%2Ex": 0.75, "dog": 0.5}
     assert (body["top_tokens"], body["impacts"], body["policy"]) == (["car.x", "dog"], "dog|500", policy.digest)
     assert body["policy_undo"] == {"tokens": {"dog": 1.0, "automobile": 0.75, "##s": 0.25}, "added": ["car%2Ex"]}
-    undone = undo_of(body).restore(SparseVector.from_mapping({"car.x": 0.75, "dog": 0.5}))
+    undone = parse_policy_undo(body).restore(SparseVector.from_mapping({"car.x": 0.75, "dog": 0.5}))
     assert undone == SparseVector.from_mapping({"dog": 1.0, "automobile": 0.75, "##s": 0.25})
 
     untouched = made({"cat": 1.0, "dog": 0.5}, FACTS, {}, settings, policy)
@@ -105,51 +107,51 @@ def test_a_policy_steers_all_that_comes_from_the_vector_and_leaves_the_way_back(
 
 
 def test_an_index_from_before_there_were_policies_needs_no_new_build() -> None:
-    wanted = resources.load("mappings", "image")["mappings"]
+    wanted = resources.load_json_resource("mappings", "image")["mappings"]
     before = {name: spec for name, spec in wanted["properties"].items() if not name.startswith("policy")}
-    assert mapping_differences(wanted, {"properties": before}) == []
+    assert compare_mappings(wanted, {"properties": before}) == []
     own = {**before, "policy": {"type": "text"}}
-    assert mapping_differences(wanted, {"properties": own}) == ["policy is text instead of keyword"]
+    assert compare_mappings(wanted, {"properties": own}) == ["policy is text instead of keyword"]
 
 
-@pytest.mark.parametrize("name", [*sorted(RESERVED), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])
+@pytest.mark.parametrize("name", [*sorted(RESERVED_FIELDS), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])
 def test_names_that_a_column_can_t_take(name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_fields(["caption", name])
+        check_field_names(["caption", name])
     assert repr(name) in caught.value.message
     with pytest.raises(UsageError):
         made({"dog": 1.0}, FACTS, {name: "x"}, DocumentSettings())
 
 
 def test_names_that_a_column_can_take() -> None:
-    check_fields(["caption", "Licence", "exif.camera", "token", "größe", "a b"])
+    check_field_names(["caption", "Licence", "exif.camera", "token", "größe", "a b"])
 
 
 def test_impacts_are_rounded_and_at_least_1_and_leave_out_what_a_match_can_t_ask_for() -> None:
     vector = SparseVector.from_mapping({"dog": 1.2345, "grass": 0.0001, "##s": 2.0, "a|b": 2.0, "a b": 2.0, ".": 2.0, "": 2.0})
     assert IMPACT_SCALE == 1000
-    assert impacts(vector) == "dog|1234 grass|1"
+    assert encode_impacts(vector) == "dog|1234 grass|1"
     assert made(vector.to_dict(), FACTS, {}, DocumentSettings(impacts=True))["impacts"] == "dog|1234 grass|1"
     assert "impacts" not in made(vector.to_dict(), FACTS, {}, DocumentSettings())
 
 
 @pytest.mark.parametrize("word", ["dog", "2004", "b2b", "café", "犬", "привет", "x" * 255])
 def test_words_that_a_match_can_ask_for(word: str) -> None:
-    assert askable(word)
+    assert is_single_term(word)
 
 
 @pytest.mark.parametrize("word", ["", "##s", "it's", "a b", "a|b", "a-b", "3.5", "½", "日本", "ひら", "x" * 256, "\n", "dog\x00"])
 def test_words_that_a_match_can_t_ask_for(word: str) -> None:
-    assert not askable(word)
+    assert not is_single_term(word)
 
 
 def test_id_by_content_is_that_of_the_bytes() -> None:
-    assert content_id("ab" * 32) == "ab" * 16
+    assert make_content_id("ab" * 32) == "ab" * 16
 
 
 def test_id_depends_on_the_uri_alone() -> None:
-    assert document_id("file:///a.jpg") == document_id("file:///a.jpg") != document_id("file:///b.jpg")
-    assert len(document_id("file:///a.jpg")) == 32
+    assert make_document_id("file:///a.jpg") == make_document_id("file:///a.jpg") != make_document_id("file:///b.jpg")
+    assert len(make_document_id("file:///a.jpg")) == 32
 
 
 def test_fingerprint_changes_with_all_that_a_document_is_made_of() -> None:
@@ -157,26 +159,28 @@ def test_fingerprint_changes_with_all_that_a_document_is_made_of() -> None:
     others: dict[str, Any] = {"top_words": 3, "thumbnail_px": 0, "id": "content", "impacts": True, "vector": "sparse_vector"}
     assert others.keys() == asdict(settings).keys()
     prints = [
-        fingerprint("a", "m", settings, {}),
-        fingerprint("b", "m", settings, {}),
-        fingerprint("a", "n", settings, {}),
-        *(fingerprint("a", "m", replace(settings, **{name: value}), {}) for name, value in others.items()),
-        fingerprint("a", "m", settings, {"caption": "dog"}),
-        fingerprint("a", "m", settings, {"caption": "cat"}),
-        fingerprint("a", "m", settings, {}, ["ocr-1"]),
-        fingerprint("a", "m", settings, {}, ["ocr-1", "blur-1"]),
-        fingerprint("a", "m", settings, {}, ["blur-1", "ocr-1"]),
+        compute_document_fingerprint("a", "m", settings, {}),
+        compute_document_fingerprint("b", "m", settings, {}),
+        compute_document_fingerprint("a", "n", settings, {}),
+        *(compute_document_fingerprint("a", "m", replace(settings, **{name: value}), {}) for name, value in others.items()),
+        compute_document_fingerprint("a", "m", settings, {"caption": "dog"}),
+        compute_document_fingerprint("a", "m", settings, {"caption": "cat"}),
+        compute_document_fingerprint("a", "m", settings, {}, ["ocr-1"]),
+        compute_document_fingerprint("a", "m", settings, {}, ["ocr-1", "blur-1"]),
+        compute_document_fingerprint("a", "m", settings, {}, ["blur-1", "ocr-1"]),
     ]
     assert len(set(prints)) == len(prints)
 
 
 def test_fingerprint_doesn_t_change_with_the_order_of_columns() -> None:
     settings = DocumentSettings()
-    assert fingerprint("a", "m", settings, {"x": 1, "y": 2}) == fingerprint("a", "m", settings, {"y": 2, "x": 1})
+    assert compute_document_fingerprint("a", "m", settings, {"x": 1, "y": 2}) == compute_document_fingerprint(
+        "a", "m", settings, {"y": 2, "x": 1}
+    )
 
 
 def test_identity_is_model_and_settings_not_the_name() -> None:
-    base = Identity(model_name="m", model_id="m-1", settings={"a": 1, "b": 2})
+    base = IndexSpec(model_name="m", model_id="m-1", settings={"a": 1, "b": 2})
     assert base.digest == replace(base, settings={"b": 2, "a": 1}).digest == replace(base, model_name="n").digest
     assert len({base.digest, replace(base, model_id="m-2").digest, replace(base, settings={"a": 1}).digest}) == 3
     assert len(base.digest) == 8
@@ -184,34 +188,34 @@ def test_identity_is_model_and_settings_not_the_name() -> None:
 
 def test_index_names_keep_within_what_engines_take() -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
-    assert index_name("photos", "Model@1/x", now) == "photos-model-1-x-20260102-020405-000006"
-    assert len(index_name("a" * 200, "m" * 300, now) + ".words.write") == 255
+    assert make_index_name("photos", "Model@1/x", now) == "photos-model-1-x-20260102-020405-000006"
+    assert len(make_index_name("a" * 200, "m" * 300, now) + ".words.write") == 255
 
 
 def test_mapping_differences_name_field_and_type() -> None:
     wanted = {"properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}, "width": {"type": "integer"}}}
     found = {"properties": {"tokens": {"properties": {}}, "width": {"type": "integer"}, "more": {"type": "text"}}}
-    assert mapping_differences(wanted, found) == ["tokens is object instead of rank_features", "uri is missing"]
+    assert compare_mappings(wanted, found) == ["tokens is object instead of rank_features", "uri is missing"]
 
 
 @pytest.mark.parametrize("name", ["", "Photos", "a b", "a/b", "-a", "_a", ".a", "a*", "a,b", "x" * 201])
 def test_names_that_no_engine_takes_are_refused(name: str) -> None:
     with pytest.raises(UsageError):
-        check_alias(name)
+        check_alias_name(name)
 
 
 def test_with_meta_leaves_its_source_alone() -> None:
     base: dict[str, Any] = {"mappings": {"properties": {}, "_meta": {"mine": 1}}}
-    assert with_meta(base, {"model": "m"})["mappings"]["_meta"] == {"mine": 1, "stair_es": {"model": "m"}}
+    assert add_index_meta(base, {"model": "m"})["mappings"]["_meta"] == {"mine": 1, "stair_es": {"model": "m"}}
     assert base == {"mappings": {"properties": {}, "_meta": {"mine": 1}}}
 
 
 def test_a_users_own_body_is_read_and_a_bad_one_is_named(tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     own.write_text(json.dumps({"settings": {}}))
-    assert resources.load("mappings", "image", own) == {"settings": {}}
+    assert resources.load_json_resource("mappings", "image", own) == {"settings": {}}
     own.write_text("[]")
     with pytest.raises(ResourceError, match=r"own\.json"):
-        resources.load("mappings", "image", own)
+        resources.load_json_resource("mappings", "image", own)
     with pytest.raises(ResourceError, match=r"none\.json"):
-        resources.load("mappings", "image", tmp_path / "none.json")
+        resources.load_json_resource("mappings", "image", tmp_path / "none.json")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.ingest.enrich import Candidate, Enricher, EnricherSpec, Enrichment, build, enriched
+from stair_es.ingest.enrich import Enricher, EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
 from stair_es.types import Json
 
 
-def _candidate(uri: str, **fields: Json) -> Candidate:
+def _candidate(uri: str, **fields: Json) -> EnricherInput:
     pixels_HWC = np.zeros((4, 4, 3), np.uint8)
-    return Candidate(uri=uri, data=b"", pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields=fields)
+    return EnricherInput(uri=uri, data=b"", pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields=fields)
 
 
 class _Lengths:
@@ -25,7 +25,7 @@ class _Lengths:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
-    def enrich(self, images: Sequence[Candidate]) -> list[Enrichment]:
+    def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
         self.calls.append(len(images))
         if any(image.uri == "bad" for image in images):
             raise ValueError("no such picture")
@@ -37,7 +37,7 @@ class _Forgets:
 
     version = "1"
 
-    def enrich(self, images: Sequence[Candidate]) -> list[Enrichment]:
+    def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
         return [Enrichment(fields={"uri": image.uri}) for image in images[: max(1, len(images) - 1)]]
 
 
@@ -49,7 +49,7 @@ class _Answers:
     def __init__(self, answer: Enrichment) -> None:
         self._answer = answer
 
-    def enrich(self, images: Sequence[Candidate]) -> list[Enrichment]:
+    def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
         return [self._answer for _ in images]
 
 
@@ -81,35 +81,35 @@ def test_what_is_no_spec_is_wrong_usage(text: str) -> None:
 
 def test_an_unknown_enricher_names_the_known_ones() -> None:
     with pytest.raises(UsageError) as caught:
-        EnricherSpec("no-such-enricher").kind()
+        EnricherSpec("no-such-enricher").load_kind()
     assert "no-such-enricher" in caught.value.message
     assert "filename" in caught.value.remedy
 
 
 def test_the_built_in_enricher_comes_through_the_door() -> None:
-    enricher = build(EnricherSpec.parse("filename:field=name"))
+    enricher = get_enricher(EnricherSpec.parse("filename:field=name"))
     [result] = enricher.enrich([_candidate("file:///holiday/redBus_2.jpg")])
     assert result.fields == {"name": "red Bus 2"}
-    assert build(EnricherSpec.parse("filename:field=name")) is enricher
+    assert get_enricher(EnricherSpec.parse("filename:field=name")) is enricher
     with pytest.raises(UsageError, match="colour"):
-        build(EnricherSpec.parse("filename:colour=red"))
+        get_enricher(EnricherSpec.parse("filename:colour=red"))
 
 
 def test_one_failing_image_takes_no_other_with_it() -> None:
     enricher = _Lengths()
-    results = enriched(enricher, "lengths", [_candidate(uri) for uri in ("a", "bad", "ccc")])
+    results = run_enricher(enricher, "lengths", [_candidate(uri) for uri in ("a", "bad", "ccc")])
     assert _fields(results) == [{"length": 1}, "lengths: ValueError: no such picture", {"length": 3}]
     assert enricher.calls == [3, 1, 1, 1]
 
 
 def test_a_batch_without_trouble_is_one_call() -> None:
     enricher = _Lengths()
-    assert _fields(enriched(enricher, "lengths", [_candidate("a"), _candidate("bb")])) == [{"length": 1}, {"length": 2}]
+    assert _fields(run_enricher(enricher, "lengths", [_candidate("a"), _candidate("bb")])) == [{"length": 1}, {"length": 2}]
     assert enricher.calls == [2]
 
 
 def test_a_wrong_count_is_never_paired_with_the_wrong_image() -> None:
-    results = enriched(_Forgets(), "forgets", [_candidate(uri) for uri in ("a", "b", "c")])
+    results = run_enricher(_Forgets(), "forgets", [_candidate(uri) for uri in ("a", "b", "c")])
     assert _fields(results) == [{"uri": "a"}, {"uri": "b"}, {"uri": "c"}]
 
 
@@ -122,7 +122,7 @@ def test_a_wrong_count_is_never_paired_with_the_wrong_image() -> None:
     ids=["another size", "no colours"],
 )
 def test_pixels_of_another_shape_are_refused(enricher: Enricher) -> None:
-    [result] = enriched(enricher, "crop", [_candidate("a")])
+    [result] = run_enricher(enricher, "crop", [_candidate("a")])
     assert isinstance(result, str)
     assert "crop" in result
     assert "(4, 4, 3)" in result
@@ -130,6 +130,6 @@ def test_pixels_of_another_shape_are_refused(enricher: Enricher) -> None:
 
 def test_pixels_of_the_same_shape_are_taken() -> None:
     pixels_HWC = np.full((4, 4, 3), 7, np.uint8)
-    [result] = enriched(_Answers(Enrichment(pixels_HWC=pixels_HWC)), "paint", [_candidate("a")])
+    [result] = run_enricher(_Answers(Enrichment(pixels_HWC=pixels_HWC)), "paint", [_candidate("a")])
     assert isinstance(result, Enrichment)
     assert result.pixels_HWC is pixels_HWC

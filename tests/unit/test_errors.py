@@ -3,8 +3,8 @@ import pickle
 import pytest
 
 from stair_es import errors
-from stair_es.errors import MissingExtra, StairError, TryLater
-from stair_es.extras import need
+from stair_es.errors import MissingExtra, RetryLater, StairError
+from stair_es.extras import import_optional
 
 
 def _tree(root: type[StairError]) -> list[type[StairError]]:
@@ -19,7 +19,7 @@ def test_every_error_survives_pickling(kind: type[StairError]) -> None:
 
 
 def test_what_a_host_asks_for_survives_pickling() -> None:
-    back = pickle.loads(pickle.dumps(TryLater("what", "do this", "images.test", 40.0)))
+    back = pickle.loads(pickle.dumps(RetryLater("what", "do this", "images.test", 40.0)))
     assert (back.message, back.host, back.wait_s) == ("what", "images.test", 40.0)
 
 
@@ -31,4 +31,4 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 def test_a_missing_extra_is_named() -> None:
     with pytest.raises(MissingExtra, match=r"stair-es\[node\]"):
-        need("no_such_package_at_all", "node")
+        import_optional("no_such_package_at_all", "node")

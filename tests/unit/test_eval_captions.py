@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.eval.captions import Captioned, read_captions
-from stair_es.eval.tasks import image_to_text, leave_one_out, text_to_image
-from stair_es.sources.local_file import FileAt
+from stair_es.eval.captions import CaptionedImage, read_captions
+from stair_es.eval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
+from stair_es.sources.local_file import FileLocator
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -36,7 +36,7 @@ def captions_of(path: Path, **more: Any) -> dict[str, tuple[str, ...]]:  # noqa:
 def test_the_bundled_photos_are_a_caption_set() -> None:
     found = read_captions(PHOTOS / "captions.jsonl")
     assert (len(found.images), found.problems, found.form) == (40, (), "JSON Lines")
-    assert found.images[0].place == FileAt((PHOTOS / "airplane-from-above.jpg").as_uri())
+    assert found.images[0].locator == FileLocator((PHOTOS / "airplane-from-above.jpg").as_uri())
     assert len(read_captions(PHOTOS / "captions.jsonl", limit=7).images) == 7
 
 
@@ -147,17 +147,17 @@ def test_images_may_be_elsewhere(folder: Path, tmp_path_factory: pytest.TempPath
 
 def test_texts_that_images_share_are_right_for_each() -> None:
     images = [
-        Captioned(name=name, place=FileAt(name), captions=captions)
+        CaptionedImage(name=name, locator=FileLocator(name), captions=captions)
         for name, captions in {"a": ("x", "y"), "b": ("y", "z"), "c": ("w",)}.items()
     ]
     texts = ("x", "y", "z", "w")
-    assert text_to_image(images, texts).right == ((0,), (0, 1), (1,), (2,))
-    assert image_to_text(images, texts).right == ((0, 1), (1, 2), (3,))
-    left = leave_one_out(images, texts)
+    assert build_text_to_image(images, texts).relevant == ((0,), (0, 1), (1,), (2,))
+    assert build_image_to_text(images, texts).relevant == ((0, 1), (1, 2), (3,))
+    left = build_leave_one_out(images, texts)
     assert left is not None
-    assert (left.task.queries, left.task.right) == (("x", "z"), ((0,), (1,)))
+    assert (left.task.queries, left.task.relevant) == (("x", "z"), ((0,), (1,)))
     assert left.fields == ("without_0", "without_1")
-    asked = [left.documents[right[0]][field] for right, field in zip(left.task.right, left.fields, strict=True)]
+    asked = [left.documents[right[0]][field] for right, field in zip(left.task.relevant, left.fields, strict=True)]
     assert asked == ["y", "y"]  # what asks is never in what is found
     assert left.documents[2]["without_0"] == ""
-    assert leave_one_out(images[2:], ("w",)) is None
+    assert build_leave_one_out(images[2:], ("w",)) is None

@@ -14,10 +14,18 @@ from PIL import Image
 
 from stair_es import SparseVector
 from stair_es.errors import ModelError, UsageError
-from stair_es.eval.class_folders import read_folder
-from stair_es.eval.contenders import contender
-from stair_es.eval.probe import fit, held_out, matrices, probe
-from stair_es.eval.zero_shot import accuracy, dense_classes, dense_scores, texts_of, word_classes, word_scores, zero_shot
+from stair_es.eval.class_folders import read_image_folder
+from stair_es.eval.contenders import build_evaluated_model
+from stair_es.eval.probe import build_matrices, evaluate_linear_probe, fit_probe, select_held_out
+from stair_es.eval.zero_shot import (
+    average_dense_vectors,
+    average_token_vectors,
+    compute_accuracy,
+    evaluate_zero_shot,
+    fill_prompts,
+    score_by_tokens,
+    score_by_vectors,
+)
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
@@ -68,7 +76,7 @@ class Broken(Colours):
         raise ModelError("its weights are gone")
 
 
-MODELS = [contender(made(), ModelSpec(name=made.model_id)) for made in (Colours, Dense, Broken)]
+MODELS = [build_evaluated_model(made(), ModelSpec(name=made.model_id)) for made in (Colours, Dense, Broken)]
 
 
 def folder(root: Path, count: int, seed: int = 0) -> Path:
@@ -91,7 +99,7 @@ def test_accuracy_is_that_of_scikit_learn(classes: int) -> None:
     rng = np.random.default_rng(classes)
     scores_NK = rng.normal(size=(200, classes))
     labels = rng.integers(0, classes, 200).tolist()
-    found = accuracy(iter(scores_NK), labels)
+    found = compute_accuracy(iter(scores_NK), labels)
     assert found.top1 == pytest.approx(sklearn_metrics.accuracy_score(labels, scores_NK.argmax(axis=1)))
     expected = sklearn_metrics.top_k_accuracy_score(labels, scores_NK, k=5, labels=range(classes)) if classes > 5 else 1.0
     assert found.top5 == pytest.approx(expected)
@@ -99,8 +107,10 @@ def test_accuracy_is_that_of_scikit_learn(classes: int) -> None:
 
 
 def test_ties_count_against_the_model() -> None:
-    assert accuracy([np.array([0.5, 0.5, 0.1]), np.zeros(3), np.array([0.1, 0.0, 0.2])], [0, 1, 2]).top1 == pytest.approx(1 / 3)
-    assert accuracy([np.zeros(6)], [0]).top5 == 0.0
+    assert compute_accuracy([np.array([0.5, 0.5, 0.1]), np.zeros(3), np.array([0.1, 0.0, 0.2])], [0, 1, 2]).top1 == pytest.approx(
+        1 / 3
+    )
+    assert compute_accuracy([np.zeros(6)], [0]).top5 == 0.0
 
 
 def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> None:
@@ -109,19 +119,22 @@ def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> N
     vectors = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row)) for row in rows_ND]
     images_ND = rng.random((4, 5)).astype(np.float32) + 0.01
     images = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row)) for row in images_ND]
-    sparse_NK = np.stack(list(word_scores(images, word_classes(vectors, [3, 4]))))
-    dense_NK = np.stack(list(dense_scores(images_ND, dense_classes(rows_ND, [3, 4]))))
+    sparse_NK = np.stack(list(score_by_tokens(images, average_token_vectors(vectors, [3, 4]))))
+    dense_NK = np.stack(list(score_by_vectors(images_ND, average_dense_vectors(rows_ND, [3, 4]))))
     assert sparse_NK == pytest.approx(dense_NK, rel=1e-5)
     mean_D = np.mean([row / np.linalg.norm(row) for row in rows_ND[:3]], axis=0)
     assert dense_NK[:, 0] == pytest.approx(images_ND @ (mean_D / np.linalg.norm(mean_D)), rel=1e-5)
-    assert texts_of([["tench", "fish"], ["dog"]], ["a {}", "{}"]) == [["a tench", "tench", "a fish", "fish"], ["a dog", "dog"]]
+    assert fill_prompts([["tench", "fish"], ["dog"]], ["a {}", "{}"]) == [
+        ["a tench", "tench", "a fish", "fish"],
+        ["a dog", "dog"],
+    ]
 
 
 def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path) -> None:
-    labelled = read_folder(folder(tmp_path / "set", 4))
+    labelled = read_image_folder(folder(tmp_path / "set", 4))
     (tmp_path / "set" / "n01_red" / "0.JPEG").write_bytes(b"no image")
     said: list[str] = []
-    found = zero_shot(labelled, MODELS, ["a {}"], say=said.append, progress=nothing)
+    found = evaluate_zero_shot(labelled, MODELS, ["a {}"], say=said.append, progress=nothing)
     rows = found.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["images"], row["top1"]) for row in rows] == [
         *(("words", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
@@ -130,19 +143,19 @@ def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path
         "not an image in a known format",
         "its weights are gone",
     ]
-    assert "| words   | colours@1 | 100.0 |" in found.markdown()
+    assert "| words   | colours@1 | 100.0 |" in found.to_markdown()
     assert said == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
     with pytest.raises(ModelError, match="gone"):
-        zero_shot(labelled, MODELS[2:], ["a {}"], say=said.append, progress=nothing)
+        evaluate_zero_shot(labelled, MODELS[2:], ["a {}"], say=said.append, progress=nothing)
     with pytest.raises(UsageError, match="no place"):
-        zero_shot(labelled, MODELS[:1], ["a photo"], say=said.append, progress=nothing)
+        evaluate_zero_shot(labelled, MODELS[:1], ["a photo"], say=said.append, progress=nothing)
 
 
 def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["red", "green", "mauve"]))
-    labelled = read_folder(folder(tmp_path / "set", 2), classes=names)
-    found = zero_shot(labelled, MODELS[:1], ["{}"], say=print, progress=nothing)
+    labelled = read_image_folder(folder(tmp_path / "set", 2), classes=names)
+    found = evaluate_zero_shot(labelled, MODELS[:1], ["{}"], say=print, progress=nothing)
     assert found.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
     assert found.remarks == ("words of colours@1: 1 classes have no known token, and are never found",)
 
@@ -163,7 +176,7 @@ def test_names_of_classes(tmp_path: Path, file: str, text: str) -> None:
     (root / "empty").mkdir()
     (root / ".hidden").mkdir()
     (root / "notes.txt").write_text("no class")
-    labelled = read_folder(root, classes=tmp_path / file, limit=2)
+    labelled = read_image_folder(root, classes=tmp_path / file, limit=2)
     assert labelled.classes == tuple(COLOURS)
     assert [names[0] for names in labelled.names] == ["red", "green", "blue"]
     assert {names[1:] for names in labelled.names} == ({("a colour",)} if file[0] in "be" else {()})
@@ -183,9 +196,9 @@ def test_names_of_classes(tmp_path: Path, file: str, text: str) -> None:
 def test_names_that_are_missing(tmp_path: Path, file: str, text: str, message: str) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(UsageError, match=message):
-        read_folder(folder(tmp_path / "set", 1), classes=tmp_path / file)
+        read_image_folder(folder(tmp_path / "set", 1), classes=tmp_path / file)
     with pytest.raises(UsageError, match="at least 2 classes"):
-        read_folder(tmp_path)
+        read_image_folder(tmp_path)
 
 
 def test_the_probe_is_the_regression_of_scikit_learn() -> None:
@@ -193,37 +206,37 @@ def test_the_probe_is_the_regression_of_scikit_learn() -> None:
     labels = [int(label) for label in rng.integers(0, 4, 120)]
     rows_NV = rng.random((120, 9)) * (rng.random((120, 9)) < 0.5) + np.eye(4, 9)[labels] * 0.4
     vectors = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row) if x) for row in rows_NV]
-    sparse_NV, _ = matrices(vectors, [SparseVector(("unseen",), (1.0,))])
+    sparse_NV, _ = build_matrices(vectors, [SparseVector(("unseen",), (1.0,))])
     assert sparse_NV.toarray() == pytest.approx(rows_NV)
-    dense, sparse = fit(rows_NV, labels), fit(sparse_NV, labels)
+    dense, sparse = fit_probe(rows_NV, labels), fit_probe(sparse_NV, labels)
     assert dense.strength == sparse.strength
-    assert dense.scores(rows_NV) == pytest.approx(sparse.scores(sparse_NV), abs=1e-2)
+    assert dense.compute_scores(rows_NV) == pytest.approx(sparse.compute_scores(sparse_NV), abs=1e-2)
     scale = 1 / np.linalg.norm(rows_NV, axis=1).mean()
     plain = sklearn_linear.LogisticRegression(C=dense.strength, max_iter=1000).fit(rows_NV * scale, labels)
-    assert accuracy(dense.scores(rows_NV), labels).top1 == pytest.approx(plain.score(rows_NV * scale, labels))
+    assert compute_accuracy(dense.compute_scores(rows_NV), labels).top1 == pytest.approx(plain.score(rows_NV * scale, labels))
     assert dense.converged
-    assert not fit(rows_NV, labels, steps=1).converged
+    assert not fit_probe(rows_NV, labels, steps=1).converged
 
 
 def test_what_is_held_out() -> None:
     labels = [*[0] * 10, *[1] * 3, 2, *[3] * 2]
-    held = held_out(labels)
+    held = select_held_out(labels)
     assert [int(held[np.array(labels) == label].sum()) for label in range(4)] == [2, 1, 0, 1]
-    assert fit(np.eye(2), [0, 1]).strength in (1.0, 10.0)  # nothing to choose by
-    assert fit(np.eye(2), [0, 1]).scores(np.eye(2)).shape == (2, 2)
+    assert fit_probe(np.eye(2), [0, 1]).strength in (1.0, 10.0)  # nothing to choose by
+    assert fit_probe(np.eye(2), [0, 1]).compute_scores(np.eye(2)).shape == (2, 2)
 
 
 def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
-    train, test = read_folder(folder(tmp_path / "train", 5)), folder(tmp_path / "test", 2, seed=1)
+    train, test = read_image_folder(folder(tmp_path / "train", 5)), folder(tmp_path / "test", 2, seed=1)
     (test / "n03_blue").rename(test / "n09_mauve")
-    found = probe(train, read_folder(test), MODELS, say=print, progress=nothing)
+    found = evaluate_linear_probe(train, read_image_folder(test), MODELS, say=print, progress=nothing)
     rows = found.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
         *(("words", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
     ]
     assert found.problems[0] == "test/n09_mauve: this class isn't in the training set"
     with pytest.raises(UsageError, match="no class of"):
-        probe(train, read_folder(_renamed(test)), MODELS, say=print, progress=nothing)
+        evaluate_linear_probe(train, read_image_folder(_renamed(test)), MODELS, say=print, progress=nothing)
 
 
 def _renamed(root: Path) -> Path:

@@ -11,20 +11,20 @@ import pytest
 from rank_eval import own_values
 
 from stair_es import SparseVector
-from stair_es.cluster.target import Target
+from stair_es.cluster.target import ClusterInfo
 from stair_es.eval import knn
-from stair_es.eval.differences import compare, named, total
-from stair_es.eval.exact import DenseGallery, Postings
-from stair_es.eval.metrics import summary
-from stair_es.eval.report import Evaluation, Row, markdown
-from stair_es.eval.tables import table
-from stair_es.eval.tasks import Task
-from stair_es.eval.trial import Hits
-from stair_es.eval.words import own_words, weighted_by_rarity
+from stair_es.eval.differences import compare_rankings, describe_swap, sum_ranking_diffs
+from stair_es.eval.exact import DenseIndex, InvertedIndex
+from stair_es.eval.metrics import summarize_ranks
+from stair_es.eval.report import MethodRow, RetrievalReport, render_retrieval_report
+from stair_es.eval.tables import render_table
+from stair_es.eval.tasks import RetrievalTask
+from stair_es.eval.trial import EngineHits
+from stair_es.eval.words import build_word_bags, weigh_by_idf
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMini
+from stair_es.model.stair_mini import StairMiniEncoder
 
-MINI = StairMini(ModelSpec(name="stair-mini", text_tower="table"))
+MINI = StairMiniEncoder(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
@@ -37,19 +37,21 @@ def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
 def test_exact_scores_are_dot_products() -> None:
     rng = np.random.default_rng(1)
     gallery, queries = drawn(rng, 30), drawn(rng, 20)
-    postings = Postings(gallery)
+    postings = InvertedIndex(gallery)
     for query in queries:
-        assert postings.scores(query) == pytest.approx([query.dot(item) for item in gallery], rel=1e-12)
-    assert list(postings.scores(SparseVector(("other",), (1.0,)))) == [0.0] * 30
+        assert postings.compute_scores(query) == pytest.approx([query.dot(item) for item in gallery], rel=1e-12)
+    assert list(postings.compute_scores(SparseVector(("other",), (1.0,)))) == [0.0] * 30
     vectors_ND = rng.normal(size=(6, 4)).astype(np.float32)
-    assert DenseGallery(vectors_ND).scores(vectors_ND[2])[2] == pytest.approx(float(vectors_ND[2] @ vectors_ND[2]), rel=1e-6)
+    assert DenseIndex(vectors_ND).compute_scores(vectors_ND[2])[2] == pytest.approx(
+        float(vectors_ND[2] @ vectors_ND[2]), rel=1e-6
+    )
 
 
 def test_a_bag_of_words_is_what_is_written() -> None:
-    bags = own_words(["The red car and a RED bus!", "the of"], MINI)
+    bags = build_word_bags(["The red car and a RED bus!", "the of"], MINI)
     assert bags[0].to_dict() == {"red": 1.0, "car": 1.0, "bus": 1.0}
     assert len(bags[1]) == 0
-    rare = weighted_by_rarity([*bags, *own_words(["red"], MINI)])
+    rare = weigh_by_idf([*bags, *build_word_bags(["red"], MINI)])
     assert math.fsum(weight**2 for weight in rare[0].weights) == pytest.approx(1.0)
     words = rare[0].to_dict()
     assert words["red"] < words["car"] == words["bus"]
@@ -59,15 +61,15 @@ def test_a_bag_of_words_is_what_is_written() -> None:
 class Bytes:
     """A vocabulary of another kind: pieces with a mark at the start of a word, capitals kept, stop words among them."""
 
-    def spell(self, word: str) -> tuple[str, ...]:
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
         return tuple(f"Ġ{word}"[place : place + 4] for place in range(0, len(word) + 1, 4))
 
 
 def test_a_bag_is_written_in_the_models_own_vocabulary() -> None:
-    [bag] = own_words(["The (Red) car's bus-stop \u2014 und ein Hund"], Bytes())
-    assert set(bag.features) == {"ĠRed", "Ġcar", "'s", "Ġbus", "-sto", "p", "Ġund", "Ġein", "ĠHun", "d"}
-    [plain] = own_words(["The Red, red car & a क़िला"], None)
-    assert set(plain.features) == {"red", "car", "क़िला"}
+    [bag] = build_word_bags(["The (Red) car's bus-stop \u2014 und ein Hund"], Bytes())
+    assert set(bag.tokens) == {"ĠRed", "Ġcar", "'s", "Ġbus", "-sto", "p", "Ġund", "Ġein", "ĠHun", "d"}
+    [plain] = build_word_bags(["The Red, red car & a क़िला"], None)
+    assert set(plain.tokens) == {"red", "car", "क़िला"}
 
 
 SCORES = np.array([0.9, 0.8, 0.799, 0.3, 0.0])
@@ -90,7 +92,7 @@ def truncated(items: list[int], loss: float = 0.001) -> list[float]:
     ],
 )
 def test_nine_bits_explain_only_near_ties(items: list[int], loss: float, outcome: str) -> None:
-    found = compare(0, SCORES, items, truncated(items, loss), nine_bits=True)
+    found = compare_rankings(0, SCORES, items, truncated(items, loss), nine_bits=True)
     assert {name: getattr(found, name) for name in ("same", "explained", "unexplained")} == {
         name: int(name == outcome) for name in ("same", "explained", "unexplained")
     }
@@ -100,43 +102,43 @@ def test_nine_bits_explain_only_near_ties(items: list[int], loss: float, outcome
 def test_of_approximate_neighbours_the_overlap_counts() -> None:
     scores_N = np.linspace(-0.5, 1.0, 40)
     best = [39 - rank for rank in range(10)]
-    found = compare(3, scores_N, [*best[:9], 5], [1.0] * 10, nine_bits=False)
+    found = compare_rankings(3, scores_N, [*best[:9], 5], [1.0] * 10, nine_bits=False)
     assert (found.same, found.explained, found.unexplained, found.overlap) == (0, 0, 1, 0.9)
-    both = total([found, compare(4, scores_N, best, [1.0] * 10, nine_bits=False)], cut=2)
+    both = sum_ranking_diffs([found, compare_rankings(4, scores_N, best, [1.0] * 10, nine_bits=False)], cut=2)
     assert (both.queries, both.same, both.unexplained, both.cut, both.overlap) == (2, 1, 1, 2, 0.95)
     [swap] = both.swaps
-    assert named(swap, [f"q{i}" for i in range(9)], [f"i{i}" for i in range(40)])["engine"]["item"] == "i5"
+    assert describe_swap(swap, [f"q{i}" for i in range(9)], [f"i{i}" for i in range(40)])["engine"]["item"] == "i5"
 
 
 def test_the_metrics_of_rank_eval_measure_a_short_list_by_a_short_ideal() -> None:
-    values = own_values(Hits((4, 7), (2.0, 1.0)), (7, 1, 2))
+    values = own_values(EngineHits((4, 7), (2.0, 1.0)), (7, 1, 2))
     ideal = 1 + 1 / math.log2(3)
     assert values == {"recall@10": pytest.approx(1 / 3), "MRR@10": 0.5, "nDCG@10": pytest.approx(1 / math.log2(3) / ideal)}
-    assert set(own_values(Hits((), ()), (1,)).values()) == {0.0}
+    assert set(own_values(EngineHits((), ()), (1,)).values()) == {0.0}
 
 
-def target(distribution: Any, *version: int) -> Target:  # noqa: ANN401
-    return Target(distribution=distribution, version=version, max_clauses=1024)
+def target(distribution: Any, *version: int) -> ClusterInfo:  # noqa: ANN401
+    return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
 def test_where_there_is_knn() -> None:
     def has(*names: str) -> Any:  # noqa: ANN401
         return lambda: frozenset(names)
 
-    assert "8.12" in knn.obstacle(target("elasticsearch", 7, 17), has(), 384)
-    assert knn.obstacle(target("elasticsearch", 9, 5), has(), 384) == ""
-    assert "5000 dimensions" in knn.obstacle(target("elasticsearch", 9, 5), has(), 5000)
-    assert "opensearch-knn" in knn.obstacle(target("opensearch", 3, 8), has("other"), 384)
-    assert knn.obstacle(target("opensearch", 3, 5), has("opensearch-knn"), 384) == ""
-    assert knn.knn_body("opensearch", 8)["mappings"]["properties"]["dense"]["method"]["engine"] == "lucene"
-    assert knn.knn_body("elasticsearch", 8)["mappings"]["properties"]["dense"]["index_options"] == {"type": "hnsw"}
+    assert "8.12" in knn.explain_missing_knn(target("elasticsearch", 7, 17), has(), 384)
+    assert knn.explain_missing_knn(target("elasticsearch", 9, 5), has(), 384) == ""
+    assert "5000 dimensions" in knn.explain_missing_knn(target("elasticsearch", 9, 5), has(), 5000)
+    assert "opensearch-knn" in knn.explain_missing_knn(target("opensearch", 3, 8), has("other"), 384)
+    assert knn.explain_missing_knn(target("opensearch", 3, 5), has("opensearch-knn"), 384) == ""
+    assert knn.build_knn_body("opensearch", 8)["mappings"]["properties"]["dense"]["method"]["engine"] == "lucene"
+    assert knn.build_knn_body("elasticsearch", 8)["mappings"]["properties"]["dense"]["index_options"] == {"type": "hnsw"}
 
 
-def report() -> Evaluation:
-    task = Task(direction="text -> image", queries=("a | b", "c\nd"), items=tuple("vwxyz"), right=((0,), (1,)))
-    metrics = summary([(1,), (3,)])
-    ranked = compare(0, SCORES, [0, 2, 1, 3], truncated([0, 2, 1, 3]), nine_bits=True)
-    stair = Row(
+def report() -> RetrievalReport:
+    task = RetrievalTask(direction="text -> image", queries=("a | b", "c\nd"), items=tuple("vwxyz"), relevant=((0,), (1,)))
+    metrics = summarize_ranks([(1,), (3,)])
+    ranked = compare_rankings(0, SCORES, [0, 2, 1, 3], truncated([0, 2, 1, 3]), nine_bits=True)
+    stair = MethodRow(
         method="STAIR",
         direction=task.direction,
         exact=metrics,
@@ -144,12 +146,14 @@ def report() -> Evaluation:
         tokens=(60.0, 20.0),
         unasked=1,
         task=task,
-        differences=total([ranked], 0),
+        differences=sum_ranking_diffs([ranked], 0),
         nine_bits=True,
         index="eval-1",
     )
-    missing = Row(method="BM25 on captions", direction=task.direction, exact_reason="no captions", engine_reason="no captions")
-    return Evaluation(
+    missing = MethodRow(
+        method="BM25 on captions", direction=task.direction, exact_reason="no captions", engine_reason="no captions"
+    )
+    return RetrievalReport(
         captions="set.jsonl",
         form="JSON Lines",
         images=5,
@@ -169,7 +173,7 @@ def report() -> Evaluation:
 
 def test_the_report_says_everything_for_people_and_for_programs() -> None:
     found = report()
-    text = markdown(found)
+    text = render_retrieval_report(found)
     assert "- BM25 on captions n/a: no captions" in text
     assert "- and 2 more" in text
     assert "a \\| b" in text
@@ -179,5 +183,5 @@ def test_the_report_says_everything_for_people_and_for_programs() -> None:
     assert rows[0]["engine"]["hit"] == {"1": 0.5, "5": 1.0, "10": 1.0}
     assert rows[0]["differences"]["examples"][0]["query"] == "a | b"
     assert rows[1]["exact"] == {"missing": "no captions"}
-    for line in table(("a", "b"), [("1", "2|3"), ("4\n5", "")]).splitlines():
+    for line in render_table(("a", "b"), [("1", "2|3"), ("4\n5", "")]).splitlines():
         assert line.replace("\\|", "").count("|") == 3

@@ -15,14 +15,31 @@ from PIL import Image
 from stair_es import SparseVector
 from stair_es.errors import UsageError
 from stair_es.eval.captions import read_captions
-from stair_es.eval.class_folders import read_folder
-from stair_es.eval.contenders import Contender, contender, label_space, load, reference_features
-from stair_es.eval.interpret import ByCosine, ByWeight, found, interpret, of_captions, of_classes, strangers, written
-from stair_es.eval.metrics import ranks
-from stair_es.eval.run import EvalOptions, evaluate
-from stair_es.eval.sparsity import flops, gini, lists, of_folder, sizes, sparsity, weighted_flops
-from stair_es.eval.sparsity import of_captions as items_of
-from stair_es.eval.zero_shot import accuracy
+from stair_es.eval.class_folders import read_image_folder
+from stair_es.eval.contenders import EvaluatedModel, build_evaluated_model, choose_label_space, load_models, load_reference_tokens
+from stair_es.eval.interpret import (
+    CosineRanking,
+    WeightRanking,
+    build_caption_task,
+    build_class_task,
+    compute_hit_rates,
+    evaluate_interpretability,
+    sample_negatives,
+    strip_wordpiece_prefix,
+)
+from stair_es.eval.metrics import compute_ranks
+from stair_es.eval.run import EvalOptions, evaluate_retrieval
+from stair_es.eval.sparsity import build_sparsity_dataset as items_of
+from stair_es.eval.sparsity import (
+    compute_flops,
+    compute_gini,
+    compute_weighted_flops,
+    evaluate_sparsity,
+    measure_postings,
+    measure_sizes,
+    read_sparsity_folder,
+)
+from stair_es.eval.zero_shot import compute_accuracy
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
@@ -35,7 +52,7 @@ class Colours:
 
     model_id = "colours@1"
     image_spec = ImageSpec(size_px=8)
-    features = WORDS
+    tokens = WORDS
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         seen = [WORDS[int(pixels_HWC[4, 4].argmax())] for pixels_HWC in pixels_BHWC]
@@ -44,7 +61,7 @@ class Colours:
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         return [SparseVector.from_pairs((word, 1.0) for word in WORDS if word in text.lower()) for text in texts]
 
-    def spell(self, word: str) -> tuple[str, ...]:
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
         stem = word.lower().removesuffix("ish")
         pieces = (stem, "##ish") if stem != word.lower() else (stem,)
         return tuple(piece for piece in pieces if piece in WORDS)
@@ -80,8 +97,8 @@ class Untold:
         return Colours().encode_texts(texts)
 
 
-def made(*encoders: Colours | Untold) -> list[Contender]:
-    return [contender(encoder, ModelSpec(name=encoder.model_id)) for encoder in encoders]
+def made(*encoders: Colours | Untold) -> list[EvaluatedModel]:
+    return [build_evaluated_model(encoder, ModelSpec(name=encoder.model_id)) for encoder in encoders]
 
 
 def nothing(what: str, done: int, total: int) -> None:
@@ -110,11 +127,13 @@ def test_ranks_are_those_over_the_whole_vocabulary() -> None:
     for _ in range(200):
         scores_V = np.where(rng.random(30) < 0.6, 0.0, rng.integers(1, 5, 30)).astype(np.float64)
         own = [words[place] for place in rng.choice(30, rng.integers(1, 5), replace=False)]
-        expected = ranks(scores_V, [words.index(word) for word in own])[0]
+        expected = compute_ranks(scores_V, [words.index(word) for word in own])[0]
         vector = SparseVector.from_pairs((word, float(score)) for word, score in zip(words, scores_V, strict=True) if score)
-        assert ByWeight(vector, frozenset(words)).rank([*own, "elsewhere"]) == expected
-        assert ByCosine(scores_V, {word: place for place, word in enumerate(words)}).rank([*own, "elsewhere"]) == expected
-    assert ByWeight(vector, frozenset(words)).rank(["elsewhere"]) is None
+        assert WeightRanking(vector, frozenset(words)).rank_best([*own, "elsewhere"]) == expected
+        assert (
+            CosineRanking(scores_V, {word: place for place, word in enumerate(words)}).rank_best([*own, "elsewhere"]) == expected
+        )
+    assert WeightRanking(vector, frozenset(words)).rank_best(["elsewhere"]) is None
 
 
 def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
@@ -122,8 +141,8 @@ def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
     scores_NV = rng.normal(size=(80, 50))
     labels = rng.integers(0, 50, 80).tolist()
     places = {str(place): place for place in range(50)}
-    shares = found((ByCosine(scores_V, places) for scores_V in scores_NV), [(str(label),) for label in labels])
-    whole = accuracy(scores_NV, labels)
+    shares = compute_hit_rates((CosineRanking(scores_V, places) for scores_V in scores_NV), [(str(label),) for label in labels])
+    whole = compute_accuracy(scores_NV, labels)
     assert (shares.at[1], shares.at[5], shares.at[100]) == (whole.top1, whole.top5, 1.0)
     assert shares.chance is not None
     assert shares.chance[20] == pytest.approx(20 / 50, abs=0.1)
@@ -131,13 +150,15 @@ def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
 
 def test_chance_is_asked_of_images_with_other_words() -> None:
     own = [("a",)] * 5 + [("b",)] * 5
-    for image, others in enumerate(strangers(own)):
+    for image, others in enumerate(sample_negatives(own)):
         assert all(own[other] != own[image] for other in others)
-    assert found(iter([ByWeight(SparseVector(("a",), (1.0,)), {"a", "b"})] * 2), [("a",)] * 2).chance is None
+    assert compute_hit_rates(iter([WeightRanking(SparseVector(("a",), (1.0,)), {"a", "b"})] * 2), [("a",)] * 2).chance is None
 
 
 def test_words_of_classes(folder: Path) -> None:
-    report = interpret(of_classes(read_folder(folder)), made(Colours(), Dense(), Untold()), say=print, progress=nothing).to_dict()
+    report = evaluate_interpretability(
+        build_class_task(read_image_folder(folder)), made(Colours(), Dense(), Untold()), say=print, progress=nothing
+    ).to_dict()
     at = {(row["vectors"], row["model"]): (row["vocabulary"], row["at"][1], row["at"][5]) for row in report["rows"]}
     assert at == {
         ("words", "colours@1"): (5, pytest.approx(2 / 3), 1.0),  # for blue, `dark` is heavier
@@ -145,36 +166,36 @@ def test_words_of_classes(folder: Path) -> None:
         ("words", "untold@1"): (4, pytest.approx(2 / 3), 1.0),
     }
     assert report["rows"][0]["chance"][1] == 0.0
-    assert written("##ish") + written("dog") + written("##") == "ishdog##"
+    assert strip_wordpiece_prefix("##ish") + strip_wordpiece_prefix("dog") + strip_wordpiece_prefix("##") == "ishdog##"
 
 
 def test_dense_vectors_of_a_vocabulary_are_asked_for_only_where_there_are_no_words_or_if_it_is_said(folder: Path) -> None:
-    wanted = of_classes(read_folder(folder))
+    wanted = build_class_task(read_image_folder(folder))
     for said, kinds in ((False, ["words"]), (True, ["words", "dense"])):
-        report = interpret(wanted, made(Both()), dense=said, say=print, progress=nothing).to_dict()
+        report = evaluate_interpretability(wanted, made(Both()), dense=said, say=print, progress=nothing).to_dict()
         assert [row["vectors"] for row in report["rows"]] == kinds
 
 
 def test_words_of_captions(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    report = interpret(of_captions(captions), made(Colours()), say=print, progress=nothing)
+    report = evaluate_interpretability(build_caption_task(captions), made(Colours()), say=print, progress=nothing)
     row = report.to_dict()["rows"][0]
     assert (row["images"], row["unknown"], row["at"][1], row["at"][5]) == (4, 1, 0.5, 0.75)
-    assert "1 images have no token in the vocabulary" in report.markdown()
+    assert "1 images have no token in the vocabulary" in report.to_markdown()
     with pytest.raises(UsageError, match="no place"):
-        interpret(of_captions(captions), made(Colours()), prompt="a photo", say=print, progress=nothing)
+        evaluate_interpretability(build_caption_task(captions), made(Colours()), prompt="a photo", say=print, progress=nothing)
 
 
 def test_the_label_space_of_dense_models_alone_is_berts() -> None:
-    space = label_space(made(Dense()))
-    assert space.words == reference_features()
-    assert len(space.words) > 29_000
-    assert "dog" in space.words
-    assert not {"the", "[CLS]", "[unused5]", "!"} & set(space.words)
+    space = choose_label_space(made(Dense()))
+    assert space.tokens == load_reference_tokens()
+    assert len(space.tokens) > 29_000
+    assert "dog" in space.tokens
+    assert not {"the", "[CLS]", "[unused5]", "!"} & set(space.tokens)
     assert space.speller is not None
-    assert space.speller.spell("spaniel") == ("span", "##iel")
+    assert space.speller.tokenize_word("spaniel") == ("span", "##iel")
     with pytest.raises(UsageError, match="twice"):
-        load([ModelSpec(name="stair-mini"), ModelSpec(name="stair-mini")])
+        load_models([ModelSpec(name="stair-mini"), ModelSpec(name="stair-mini")])
 
 
 def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
@@ -189,55 +210,59 @@ def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
 def test_flops_are_the_multiplications_counted_one_by_one() -> None:
     rng = np.random.default_rng(6)
     items, queries = drawn(rng, 50), drawn(rng, 30)
-    counted = sum(len({*item.features} & {*query.features}) for item, query in itertools.product(items, queries))
-    assert flops(items, queries) == pytest.approx(counted / (50 * 30), rel=1e-12)
+    counted = sum(len({*item.tokens} & {*query.tokens}) for item, query in itertools.product(items, queries))
+    assert compute_flops(items, queries) == pytest.approx(counted / (50 * 30), rel=1e-12)
     columns = [f"w{word}" for word in range(40)]
     means = [[np.mean([vector.to_dict().get(word, 0.0) for vector in side]) for word in columns] for side in (items, queries)]
-    assert weighted_flops(items, queries) == pytest.approx(math.fsum(a * b for a, b in zip(*means, strict=True)), rel=1e-12)
+    assert compute_weighted_flops(items, queries) == pytest.approx(
+        math.fsum(a * b for a, b in zip(*means, strict=True)), rel=1e-12
+    )
 
 
 def test_sizes_and_lists() -> None:
     vectors = [SparseVector.from_pairs((word, 1.0) for word in words) for words in ("abc", "ab", "a", "")]
-    size = sizes(vectors)
+    size = measure_sizes(vectors)
     assert (size.items, size.mean, size.p50, size.most, size.empty) == (4, 1.5, 1.5, 3, 1)
     assert size.p95 == pytest.approx(2.85)
-    told = lists(vectors, "abcdefgh")
-    assert (told.words, told.vocabulary, told.dead, told.longest, told.longest_word) == (3, 8, 5, 3, "a")
+    told = measure_postings(vectors, "abcdefgh")
+    assert (told.words, told.vocabulary, told.unused, told.longest, told.longest_word) == (3, 8, 5, 3, "a")
     assert told.top_share == pytest.approx(0.5)
-    untold = lists(vectors, None)
-    assert (untold.vocabulary, untold.dead) == (None, None)
-    assert untold.gini == pytest.approx(gini([3, 2, 1]))
-    assert lists([SparseVector((), ())], None).gini == 0.0
+    untold = measure_postings(vectors, None)
+    assert (untold.vocabulary, untold.unused) == (None, None)
+    assert untold.gini == pytest.approx(compute_gini([3, 2, 1]))
+    assert measure_postings([SparseVector((), ())], None).gini == 0.0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_gini_is_half_the_relative_mean_difference(seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(0, 30, 25)
     expected = np.abs(lengths[:, None] - lengths[None, :]).mean() / (2 * lengths.mean())
-    assert gini(lengths.tolist()) == pytest.approx(float(expected))
-    assert gini([7, 7, 7]) == 0.0
+    assert compute_gini(lengths.tolist()) == pytest.approx(float(expected))
+    assert compute_gini([7, 7, 7]) == 0.0
 
 
 def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     items = items_of(read_captions(folder / "captions.jsonl"))
-    report = sparsity(items, made(Colours(), Dense()), say=print, progress=nothing)
+    report = evaluate_sparsity(items, made(Colours(), Dense()), say=print, progress=nothing)
     words, dense = report.to_dict()["rows"]
     assert words["items"]["images"]["mean"] == 2.0
     assert words["items"]["texts"]["empty"] == 1
     assert words["lists"]["images"]["dead"] == 1
     assert words["flops"]["texts -> images"]["multiplications"] == pytest.approx(flops_by_hand())
     assert (dense["dense_dimensions"], dense["items"]) == (3, {})
-    assert "| dense   | dense@1 " in report.markdown()
-    alone = sparsity(of_folder(folder, limit=3), made(Colours()), say=print, progress=nothing).to_dict()["rows"][0]
+    assert "| dense   | dense@1 " in report.to_markdown()
+    alone = evaluate_sparsity(read_sparsity_folder(folder, limit=3), made(Colours()), say=print, progress=nothing).to_dict()[
+        "rows"
+    ][0]
     assert list(alone["items"]) == ["images"]
     assert alone["items"]["images"]["items"] == 3
     with pytest.raises(UsageError, match="no images below"):
-        of_folder(folder / "captions.jsonl")
+        read_sparsity_folder(folder / "captions.jsonl")
 
 
 def test_the_dimensions_of_a_dense_model_need_no_image(folder: Path) -> None:
     (folder / "red" / "0.png").write_bytes(b"broken")
-    report = sparsity(of_folder(folder), made(Dense()), say=print, progress=nothing).to_dict()
+    report = evaluate_sparsity(read_sparsity_folder(folder), made(Dense()), say=print, progress=nothing).to_dict()
     assert report["rows"][0]["dense_dimensions"] == 3
 
 
@@ -248,7 +273,7 @@ def flops_by_hand() -> float:
 
 def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    found_ = evaluate(captions, made(Colours(), Dense()), None, EvalOptions(), say=print, progress=nothing)
+    found_ = evaluate_retrieval(captions, made(Colours(), Dense()), None, EvalOptions(), say=print, progress=nothing)
     methods = [(row.method, row.model) for row in found_.rows if row.direction == "text -> image"]
     assert methods == [
         ("STAIR", "colours@1"),
@@ -263,7 +288,7 @@ def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     assert (stair.exact.queries, stair.exact.hit[1], stair.engine) == (5, 0.6, None)  # two blue ones, and one not known
     dense = by_model["dense kNN", "dense@1", "image -> text"]
     assert dense.exact is not None
-    text = found_.markdown()
+    text = found_.to_markdown()
     assert "exact dot products, no cluster" in text
     assert "engine" not in text.lower().replace("only an engine", "")
     assert "dense kNN of colours@1 n/a: the model has no dense vectors" in text

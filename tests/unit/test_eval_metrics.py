@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from rank_eval import ranks_in_order
 
-from stair_es.eval.metrics import Metrics, ndcg, ranks, ranks_of_hits, recall, reciprocal_rank, summary
+from stair_es.eval.metrics import (
+    RetrievalMetrics,
+    compute_hit_ranks,
+    compute_ndcg,
+    compute_ranks,
+    compute_recall,
+    compute_reciprocal_rank,
+    summarize_ranks,
+)
 
 pytrec_eval: Any = import_module("pytrec_eval")  # it has no types
 MEASURES = {"ndcg_cut.10", "recall.1,5,10", "success.1,5,10", "recip_rank"}
@@ -26,7 +34,7 @@ def trec(scores_QN: np.ndarray[Any, Any], right: list[list[int]]) -> dict[str, f
     return {name: fmean(each[name] for each in found.values()) for name in next(iter(found.values()))}
 
 
-def same(ours: Metrics, theirs: dict[str, float]) -> None:
+def same(ours: RetrievalMetrics, theirs: dict[str, float]) -> None:
     assert ours.ndcg == pytest.approx(theirs["ndcg_cut_10"], abs=1e-9)
     assert ours.mrr == pytest.approx(theirs["recip_rank"], abs=1e-9)
     for cut in (1, 5, 10):
@@ -39,7 +47,7 @@ def test_the_same_as_trec_eval(items: int, most: int) -> None:
     rng = np.random.default_rng(items * 100 + most)
     scores_QN = rng.permuted(np.tile(np.arange(items, dtype=np.float64), (50, 1)), axis=1)
     right = [sorted(map(int, rng.choice(items, rng.integers(1, most + 1), replace=False))) for _ in scores_QN]
-    ours = summary([ranks(scores_N, own) for scores_N, own in zip(scores_QN, right, strict=True)])
+    ours = summarize_ranks([compute_ranks(scores_N, own) for scores_N, own in zip(scores_QN, right, strict=True)])
     assert ours.queries == 50
     same(ours, trec(scores_QN, right))
 
@@ -51,16 +59,16 @@ def test_with_ties_the_same_as_trec_eval_with_the_right_ones_a_little_lower() ->
     lowered = scores_QN + rng.permutation(30) * 1e-6
     for row, own in zip(lowered, right, strict=True):
         row[own] -= 1e-3
-    ours = summary([ranks(scores_N, own) for scores_N, own in zip(scores_QN, right, strict=True)])
+    ours = summarize_ranks([compute_ranks(scores_N, own) for scores_N, own in zip(scores_QN, right, strict=True)])
     same(ours, trec(lowered, right))
 
 
 def test_a_wrong_item_of_the_same_score_comes_first() -> None:
     scores_N = np.array([0.5, 0.5, 0.9, 0.0, 0.0])
-    assert ranks(scores_N, [0]) == (3,)
-    assert ranks(scores_N, [0, 1]) == (2, 3)
-    assert ranks(scores_N, [2, 4]) == (1, 5)
-    assert ranks(np.zeros(4), [1]) == (4,)
+    assert compute_ranks(scores_N, [0]) == (3,)
+    assert compute_ranks(scores_N, [0, 1]) == (2, 3)
+    assert compute_ranks(scores_N, [2, 4]) == (1, 5)
+    assert compute_ranks(np.zeros(4), [1]) == (4,)
 
 
 def test_what_an_engine_leaves_out_is_last_and_the_same_as_a_score_of_0() -> None:
@@ -69,21 +77,21 @@ def test_what_an_engine_leaves_out_is_last_and_the_same_as_a_score_of_0() -> Non
         scores_N = np.where(rng.random(25) < 0.4, 0.0, rng.integers(1, 6, 25)).astype(np.float64)
         right = sorted(map(int, rng.choice(25, rng.integers(1, 6), replace=False)))
         items = [int(item) for item in np.lexsort((np.arange(25), -scores_N)) if scores_N[item] > 0]
-        assert ranks_of_hits(items, [float(scores_N[item]) for item in items], right, 25) == ranks(scores_N, right)
-    assert ranks_of_hits([], [], [2, 3], 10) == (9, 10)
+        assert compute_hit_ranks(items, [float(scores_N[item]) for item in items], right, 25) == compute_ranks(scores_N, right)
+    assert compute_hit_ranks([], [], [2, 3], 10) == (9, 10)
 
 
 def test_one_query_by_hand() -> None:
     found = ranks_in_order([7, 3, 9, 1], {3, 1, 5})
     assert found == (2, 4)
-    assert recall(found, 3, 3) == pytest.approx(1 / 3)
-    assert reciprocal_rank(found) == 0.5
-    assert ndcg(found, 3, 10) == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3) + 1 / np.log2(4)))
-    assert (recall((), 3, 10), reciprocal_rank(()), ndcg((), 0, 10)) == (0.0, 0.0, 0.0)
+    assert compute_recall(found, 3, 3) == pytest.approx(1 / 3)
+    assert compute_reciprocal_rank(found) == 0.5
+    assert compute_ndcg(found, 3, 10) == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3) + 1 / np.log2(4)))
+    assert (compute_recall((), 3, 10), compute_reciprocal_rank(()), compute_ndcg((), 0, 10)) == (0.0, 0.0, 0.0)
 
 
 def test_median_rank_and_means() -> None:
-    ours = summary([(1, 2), (4,), (20, 21)])
+    ours = summarize_ranks([(1, 2), (4,), (20, 21)])
     assert ours.median_rank == 4
     assert ours.hit == {1: pytest.approx(1 / 3), 5: pytest.approx(2 / 3), 10: pytest.approx(2 / 3)}
     assert ours.recall == {1: pytest.approx(1 / 6), 5: pytest.approx(2 / 3), 10: pytest.approx(2 / 3)}

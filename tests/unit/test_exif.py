@@ -8,8 +8,8 @@ import pytest
 from image_zoo import shared_values
 from PIL import Image
 
-from stair_es.sources.exif import find_exif, read_exif, read_xmp_orientation
-from stair_es.sources.tiff import MAX_ENTRIES, Tiff
+from stair_es.sources.exif import find_exif_block, read_exif, read_xmp_orientation
+from stair_es.sources.tiff import MAX_ENTRIES, TiffDirectories
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -29,9 +29,9 @@ def test_blocks_are_read_in_every_format(kind: str) -> None:
     Image.new("RGB", (8, 8)).save(buffer, kind, exif=exif())
     with Image.open(buffer) as image:
         image.load()
-        assert read_exif(find_exif(image.info))[1] == "2024-05-06T07:08:09"
+        assert read_exif(find_exif_block(image.info))[1] == "2024-05-06T07:08:09"
         if kind != "AVIF":  # of which the container says the orientation
-            assert read_exif(find_exif(image.info))[0] == 6
+            assert read_exif(find_exif_block(image.info))[0] == 6
 
 
 def test_a_tiff_is_its_own_block() -> None:
@@ -46,10 +46,10 @@ def test_a_tiff_is_its_own_block() -> None:
 def test_what_other_programs_write_is_read() -> None:
     big_endian = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x08\0\0" + bytes(4)
     assert read_exif(big_endian) == (8, None)
-    assert read_exif(find_exif({"exif": b"Exif\0\0Exif\0\0" + big_endian})) == (8, None)
-    assert read_exif(find_exif({"Raw profile type exif": "\nexif\n  26\n" + big_endian.hex()})) == (8, None)
+    assert read_exif(find_exif_block({"exif": b"Exif\0\0Exif\0\0" + big_endian})) == (8, None)
+    assert read_exif(find_exif_block({"Raw profile type exif": "\nexif\n  26\n" + big_endian.hex()})) == (8, None)
     wrapped = "\n".join(big_endian.hex()[at : at + 20] for at in range(0, 60, 20))
-    assert read_exif(find_exif({"Raw profile type exif": f"\nexif\n  26\n{wrapped}\n"})) == (8, None)
+    assert read_exif(find_exif_block({"Raw profile type exif": f"\nexif\n  26\n{wrapped}\n"})) == (8, None)
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
     assert read_xmp_orientation({"xmp": xmp}) == read_xmp_orientation({"XML:com.adobe.xmp": xmp.decode()}) == 3
     assert read_xmp_orientation({}) is None
@@ -70,15 +70,15 @@ def test_orientations_that_are_none_are_left_out() -> None:
 def test_entries_that_share_their_values_cost_nothing() -> None:
     block = shared_values(5_000, 300_000, tags=0x8FFF)
     assert read_exif(block) == (None, None)
-    tiff = Tiff(block)
-    [below] = tiff.read_entries(tiff.first)
+    tiff = TiffDirectories(block)
+    [below] = tiff.read_entries(tiff.first_offset)
     assert len([*tiff.read_entries(tiff.read_number(below) or 0)]) == MAX_ENTRIES
 
 
 def test_photos_say_what_pillow_reads_in_them() -> None:
     for path in sorted(PHOTOS.glob("*.jpg"))[:50]:
         with Image.open(path) as image:
-            assert (read_exif(find_exif(image.info))[0] or 1) == image.getexif().get(0x0112, 1)
+            assert (read_exif(find_exif_block(image.info))[0] or 1) == image.getexif().get(0x0112, 1)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_photos_say_what_pillow_reads_in_them() -> None:
 )
 def test_blocks_of_nothing_take_no_memory(info: dict[str, str | bytes]) -> None:
     tracemalloc.start()
-    find_exif(info)
+    find_exif_block(info)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3_000_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from opensearchpy import exceptions
 
-from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.connect import Connection, translate_errors
 from stair_es.errors import ClusterError, MissingModule
 
 _CONNECTION = Connection(url="http://127.0.0.1:1")
@@ -17,7 +17,7 @@ _NO_MAPPER_9 = "The mapper type [rank_features] declared on field [tokens] does 
 
 def caught(error: dict[str, Any]) -> ClusterError:
     refused = exceptions.RequestError(400, error["type"], {"error": error, "status": 400})
-    with pytest.raises(ClusterError) as told, translated(_CONNECTION):
+    with pytest.raises(ClusterError) as told, translate_errors(_CONNECTION):
         raise refused
     return told.value
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.filter_fields import FieldUse, list_fields, parse_filter
-from stair_es.search.known import Known
-from stair_es.search.queries import rank_features_query
-from stair_es.search.question import Question
+from stair_es.search.filter_fields import FilterField, list_filter_fields, parse_filter
+from stair_es.search.known import IndexInfo
+from stair_es.search.queries import build_rank_features_query
+from stair_es.search.question import SearchQuery
 from stair_es.types import SparseVector
 
 VECTOR = SparseVector.from_mapping({"dog": 1.0})
@@ -20,11 +20,11 @@ TYPES = {
     "brand": "object",
     "tokens": "rank_features",
 }
-KNOWN = Known(fields={}, model="m", model_name="m", names=frozenset(TYPES), types=TYPES)
+KNOWN = IndexInfo(fields={}, model="m", model_name="m", field_names=frozenset(TYPES), field_types=TYPES)
 
 
-def _asked(*filters: str) -> Question:
-    return Question(vector=VECTOR, filters=[parse_filter(text) for text in filters])
+def _asked(*filters: str) -> SearchQuery:
+    return SearchQuery(vector=VECTOR, filters=[parse_filter(text) for text in filters])
 
 
 @pytest.mark.parametrize(
@@ -57,17 +57,17 @@ def _asked(*filters: str) -> Question:
     ],
 )
 def test_the_fields_of_a_filter_are_found(text: str, fields: list[str]) -> None:
-    expected = [FieldUse(name.rstrip(">"), name.endswith(">")) for name in fields]
-    assert list(list_fields(parse_filter(text))) == expected
+    expected = [FilterField(name.rstrip(">"), name.endswith(">")) for name in fields]
+    assert list(list_filter_fields(parse_filter(text))) == expected
 
 
 def test_a_field_that_the_index_lacks_is_named_and_the_nearest_with_it() -> None:
     with pytest.raises(QueryError) as refused:
-        KNOWN.check_filters(_asked("widht:>800"))
+        KNOWN.check_filter_fields(_asked("widht:>800"))
     assert refused.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
     assert refused.value.remedy == "Did you mean width? Fields: brand, caption, format, price, tokens, width."
     for fine in ("width:>800", "brand.name:x", "_id:7", "_exists_:price", "dog"):
-        KNOWN.check_filters(_asked(fine))
+        KNOWN.check_filter_fields(_asked(fine))
 
 
 def test_a_range_of_a_keyword_is_remarked_once_and_one_of_a_number_is_not() -> None:
@@ -76,4 +76,4 @@ def test_a_range_of_a_keyword_is_remarked_once_and_one_of_a_number_is_not() -> N
 
 
 def test_filters_of_our_own_queries_are_no_fields_of_the_index() -> None:
-    KNOWN.check_filters(Question(vector=VECTOR, filters=[rank_features_query(VECTOR).clause]))
+    KNOWN.check_filter_fields(SearchQuery(vector=VECTOR, filters=[build_rank_features_query(VECTOR).clause]))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.folders import make_private
-from stair_es.ingest.dead_letters import DeadLetters, default_path
+from stair_es.folders import make_private_folder
+from stair_es.ingest.dead_letters import DeadLetters, default_dead_letters_path
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX'")
 
@@ -29,7 +29,7 @@ def mode(path: Path) -> int:
 
 def test_new_folders_are_private_all_the_way_down(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    make_private(tmp_path / "home" / "node" / "data")
+    make_private_folder(tmp_path / "home" / "node" / "data")
     made = (tmp_path / "home", tmp_path / "home" / "node", tmp_path / "home" / "node" / "data")
     assert [mode(folder) for folder in (tmp_path, *made)] == [0o755, 0o700, 0o700, 0o700]
 
@@ -37,14 +37,14 @@ def test_new_folders_are_private_all_the_way_down(tmp_path: Path) -> None:
 def test_open_folder_of_before_is_closed_and_the_one_above_is_not(tmp_path: Path) -> None:
     (tmp_path / "home" / "node").mkdir(parents=True)
     assert (mode(tmp_path / "home"), mode(tmp_path / "home" / "node")) == (0o775, 0o775)
-    make_private(tmp_path / "home" / "node")
+    make_private_folder(tmp_path / "home" / "node")
     assert (mode(tmp_path / "home"), mode(tmp_path / "home" / "node")) == (0o775, 0o700)
 
 
 def test_folder_of_another_user_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    make_private(tmp_path / "theirs")
+    make_private_folder(tmp_path / "theirs")
     assert mode(tmp_path / "theirs") == 0o775
 
 
@@ -52,8 +52,8 @@ def test_dead_letters_are_private_where_the_folder_is_ours(tmp_path: Path, monke
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
     (tmp_path / "home" / "dead-letters").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
-    for path in (default_path("photos"), tmp_path / "mine" / "letters.jsonl"):
-        DeadLetters(path, "photos").prepare()
+    for path in (default_dead_letters_path("photos"), tmp_path / "mine" / "letters.jsonl"):
+        DeadLetters(path, "photos").prepare_file()
     modes = [mode(folder) for folder in (tmp_path / "home", tmp_path / "home" / "dead-letters", tmp_path / "mine")]
     assert modes == [0o775, 0o700, 0o775]
 
@@ -61,7 +61,7 @@ def test_dead_letters_are_private_where_the_folder_is_ours(tmp_path: Path, monke
 def test_file_in_its_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("")
     with pytest.raises(FileExistsError):
-        make_private(tmp_path / "node")
+        make_private_folder(tmp_path / "node")
 
 
 def test_what_a_link_leads_to_stays_open(tmp_path: Path) -> None:
@@ -69,5 +69,5 @@ def test_what_a_link_leads_to_stays_open(tmp_path: Path) -> None:
     shared.mkdir(mode=0o755)
     shared.chmod(0o755)
     (tmp_path / "node").symlink_to(shared)
-    make_private(tmp_path / "node")
+    make_private_folder(tmp_path / "node")
     assert stat.S_IMODE(shared.stat().st_mode) == 0o755

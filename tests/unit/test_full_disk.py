@@ -15,10 +15,10 @@ from stair_es.ingest import manifest as manifests
 from stair_es.ingest.batch import Outcome
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.sources.item import Item
-from stair_es.sources.local_file import FileAt
+from stair_es.sources.item import SourceItem
+from stair_es.sources.local_file import FileLocator
 
-A = Item("file:///a", "file:///", FileAt("file:///a"))
+A = SourceItem("file:///a", "file:///", FileLocator("file:///a"))
 FULL = Path("/dev/full")
 on_linux = pytest.mark.skipif(not FULL.exists(), reason="/dev/full and /proc are Linux's")
 
@@ -41,7 +41,7 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_manifest_that_finds_no_room_names_its_folder_and_the_variable(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest, limit_file_size(64 * 1024), pytest.raises(IngestError) as failed:
-        deque((manifest.add(f"file:///{number}", "file:///") for number in range(20_000)), maxlen=0)
+        deque((manifest.add_image(f"file:///{number}", "file:///") for number in range(20_000)), maxlen=0)
     assert str(tmp_path) in failed.value.message
     assert "TMPDIR" in failed.value.remedy
     with limit_file_size(1024), pytest.raises(IngestError, match="temporary file"):
@@ -54,18 +54,18 @@ def test_a_manifest_that_finds_no_room_names_its_folder_and_the_variable(tmp_pat
 def test_a_manifest_leaves_nothing_even_if_its_process_is_killed(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         for number in range(2_000):
-            manifest.add(f"file:///{number}", "file:///")
+            manifest.add_image(f"file:///{number}", "file:///")
         assert list(tmp_path.iterdir()) == []
         links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         assert [link for link in links if link.startswith(str(tmp_path)) and link.endswith("(deleted)")]  # it is on the disk
-        manifest.settle((f"file:///{number}", f"id{number}") for number in range(2_000))
-        assert (len(manifest), manifest.documents(), manifest.unsettled()) == (2_000, 2_000, 0)
+        manifest.record_outcomes((f"file:///{number}", f"id{number}") for number in range(2_000))
+        assert (len(manifest), manifest.count_documents(), manifest.count_pending()) == (2_000, 2_000, 0)
 
 
 @on_linux
 def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None:
     letters = DeadLetters(FULL, "photos")
-    letters.prepare()
+    letters.prepare_file()
     with pytest.raises(IngestError, match="/dev/full: No space left") as failed:
         letters.add(Outcome(A, "dead", "read", "why"))
     assert "--dead-letters" in failed.value.remedy
@@ -75,7 +75,7 @@ def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None
 
 def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
-    letters.prepare()
+    letters.prepare_file()
     letters.add(Outcome(A, "dead", "read", "why"))
     written = letters.path.read_text()
     with limit_file_size(len(written) + 10), pytest.raises(IngestError, match=r"dead\.jsonl: File too large"):
@@ -86,12 +86,12 @@ def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> N
 
 def test_the_check_of_dead_letters_keeps_what_is_there_and_leaves_nothing_new(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
-    letters.check()
+    letters.check_writable()
     assert list(tmp_path.iterdir()) == []
     letters.add(Outcome(A, "dead", "read", "why"))
     letters.close()
-    DeadLetters(letters.path, "photos").check()
+    DeadLetters(letters.path, "photos").check_writable()
     assert letters.path.read_text()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    DeadLetters(tmp_path / "link", "photos").check()
+    DeadLetters(tmp_path / "link", "photos").check_writable()
     assert not (tmp_path / "elsewhere").exists()

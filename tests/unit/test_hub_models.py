@@ -15,7 +15,7 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import MissingExtra, UnknownModel
 from stair_es.model import catalogue, hub_models, listing
 from stair_es.model.adapters import hub
-from stair_es.model.adapters.whole import faults_of
+from stair_es.model.adapters.whole import find_weight_faults
 from stair_es.model.encoder import ModelSpec
 
 
@@ -23,46 +23,46 @@ def test_a_short_name_stands_for_its_id_even_beside_a_folder(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     for model in hub_models.HUB_MODELS:
         (tmp_path / model.name).mkdir()
-        assert catalogue.absolute(model.name) == model.hub_id
-        assert catalogue.absolute(model.hub_id) == model.hub_id
-        assert catalogue.absolute(f"./{model.name}") == str(tmp_path / model.name)
-        assert catalogue.is_hub_id(model.name)
-        assert hub_models.find(model.name) is hub_models.find(model.hub_id) is model
-    assert hub_models.find("photo") is None
-    assert not set(hub_models.names()) & set(catalogue.names())
+        assert catalogue.make_portable_name(model.name) == model.hub_id
+        assert catalogue.make_portable_name(model.hub_id) == model.hub_id
+        assert catalogue.make_portable_name(f"./{model.name}") == str(tmp_path / model.name)
+        assert catalogue.is_hub_model(model.name)
+        assert hub_models.find_hub_model(model.name) is hub_models.find_hub_model(model.hub_id) is model
+    assert hub_models.find_hub_model("photo") is None
+    assert not set(hub_models.list_hub_model_names()) & set(catalogue.list_plugin_models())
 
 
-@pytest.mark.parametrize("call", [catalogue.check_extra, lambda name: catalogue.load(ModelSpec(name=name))])
+@pytest.mark.parametrize("call", [catalogue.check_hub_libraries, lambda name: catalogue.load_encoder(ModelSpec(name=name))])
 def test_without_the_extra_it_is_named_before_anything_is_fetched(
     call: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(catalogue, "LIBRARIES", ("no_such_package_at_all",))
+    monkeypatch.setattr(catalogue, "HUB_LIBRARIES", ("no_such_package_at_all",))
     for name in ("photos", "some/model"):
         with pytest.raises(MissingExtra, match=r"pip install 'stair-es\[models\]'"):
             call(name)  # type: ignore[operator]
-    catalogue.check_extra(DEFAULT_MODEL)
-    catalogue.check_extra(str(tmp_path))
+    catalogue.check_hub_libraries(DEFAULT_MODEL)
+    catalogue.check_hub_libraries(str(tmp_path))
 
 
 def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda name, _: name.startswith("lsr42/"))  # the head alone
+    monkeypatch.setattr(hub, "is_repository_cached", lambda name, _: name.startswith("lsr42/"))  # the head alone
     entries = {entry.name: entry for entry in listing.list_models()}
-    assert tuple(sorted(entries)) == tuple(sorted((*plugins.names("encoders"), *hub_models.names())))
+    assert tuple(sorted(entries)) == tuple(sorted((*plugins.list_plugin_names("encoders"), *hub_models.list_hub_model_names())))
     assert next(iter(entries)) == DEFAULT_MODEL
     assert (entries[DEFAULT_MODEL].extra, entries[DEFAULT_MODEL].cached) == (None, True)
     photos = entries["photos"].to_dict()
     assert photos["repositories"] == hub_models.HUB_MODELS[0].repositories
     assert (photos["extra"], photos["cached"], photos["tokens"]) == ("models", False, 30_522)
     assert entries["photos-small"].to_dict()["recall"] is None  # unknown
-    assert [entry.name for entry in entries.values() if listing.find_model(entry.name) != entry] == []
-    assert listing.find_model("vsearch/vdr-cross-modal").name == "photos-small"
+    assert [entry.name for entry in entries.values() if listing.find_listed_model(entry.name) != entry] == []
+    assert listing.find_listed_model("vsearch/vdr-cross-modal").name == "photos-small"
     with pytest.raises(UnknownModel, match="'photo'") as wrong:
-        listing.find_model("photo")
+        listing.find_listed_model("photo")
     assert "photos-small" in wrong.value.remedy
 
 
 def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(hub, "is_repository_cached", lambda *_: False)
     shown = CliRunner().invoke(app, ["models"]).stdout
     for said in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
         assert said in shown
@@ -79,20 +79,20 @@ def _safetensors(path: Path, length: int, written: int) -> None:
 
 
 def test_copies_that_are_not_whole(tmp_path: Path) -> None:
-    assert faults_of(tmp_path) == ["it has no weights"]
+    assert find_weight_faults(tmp_path) == ["it has no weights"]
     _safetensors(tmp_path / "model.safetensors", 100, 100)
-    assert faults_of(tmp_path) == []
+    assert find_weight_faults(tmp_path) == []
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK, and no more")  # not read beside safetensors
-    assert faults_of(tmp_path) == []
+    assert find_weight_faults(tmp_path) == []
     _safetensors(tmp_path / "model.safetensors", 100, 99)
-    assert faults_of(tmp_path) == ["model.safetensors is truncated"]
+    assert find_weight_faults(tmp_path) == ["model.safetensors is truncated"]
     for rest in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]"):
         (tmp_path / "model.safetensors").write_bytes(rest)
-        assert faults_of(tmp_path) == ["model.safetensors is truncated"]
+        assert find_weight_faults(tmp_path) == ["model.safetensors is truncated"]
     (tmp_path / "model.safetensors").unlink()
-    assert faults_of(tmp_path) == ["pytorch_model.bin is truncated"]
+    assert find_weight_faults(tmp_path) == ["pytorch_model.bin is truncated"]
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02 as PyTorch wrote before 1.6")
-    assert faults_of(tmp_path) == []
+    assert find_weight_faults(tmp_path) == []
 
 
 def test_shards_that_lack(tmp_path: Path) -> None:
@@ -100,6 +100,6 @@ def test_shards_that_lack(tmp_path: Path) -> None:
     shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(shards))
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}))
-    assert faults_of(tmp_path) == ["model-2.safetensors is missing"]
+    assert find_weight_faults(tmp_path) == ["model-2.safetensors is missing"]
     (tmp_path / "model.safetensors.index.json").write_text("[]")
-    assert faults_of(tmp_path) == []
+    assert find_weight_faults(tmp_path) == []

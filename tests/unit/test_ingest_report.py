@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from stair_es.cli.ingest_report import print_dry_run, print_report
-from stair_es.ingest.dry_run import DryRun
-from stair_es.ingest.report import DeadReason, Report
+from stair_es.cli.ingest_report import print_dry_run, print_ingest_report
+from stair_es.ingest.dry_run import DryRunReport
+from stair_es.ingest.report import FailureReason, IngestReport
 
 
-def _report(**more: Any) -> Report:  # noqa: ANN401  of each field
+def _report(**more: Any) -> IngestReport:  # noqa: ANN401  of each field
     counts = {
         "seen": 10,
         "written": 4,
@@ -31,15 +31,15 @@ def _report(**more: Any) -> Report:  # noqa: ANN401  of each field
         "dead_letters": "d.jsonl",
     }
     values: dict[str, Any] = {**counts, **names, "seconds": 1.0, "stage_seconds": {}, "encoder_idle": None}
-    return Report(**{**values, "swapped": False, "pruned": (), **more})
+    return IngestReport(**{**values, "swapped": False, "pruned": (), **more})
 
 
 def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     reasons = (
-        DeadReason(stage="read", reason="no such host", images=3, example="http://h/1.jpg"),
-        DeadReason(stage="decode", reason="cut off", images=1, example="file:///[b]2.jpg"),
+        FailureReason(stage="read", reason="no such host", images=3, example="http://h/1.jpg"),
+        FailureReason(stage="decode", reason="cut off", images=1, example="file:///[b]2.jpg"),
     )
-    print_report(_report(dead_reasons=reasons), "stair-es ingest --retry d.jsonl --index photos")
+    print_ingest_report(_report(dead_reasons=reasons), "stair-es ingest --retry d.jsonl --index photos")
     lines = capsys.readouterr().out.splitlines()
     assert lines[-5:] == [
         "  dead in read, 3: no such host (such as http://h/1.jpg)",
@@ -48,13 +48,15 @@ def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.Captu
         "dead letters: d.jsonl",
         "retry them: stair-es ingest --retry d.jsonl --index photos",
     ]
-    print_report(_report(dead=0, dead_letters=None), "")
+    print_ingest_report(_report(dead=0, dead_letters=None), "")
     assert "again" not in capsys.readouterr().out
 
 
 def test_a_dry_run_names_what_resync_would_remove(capsys: pytest.CaptureFixture[str]) -> None:
     uris = tuple(f"file:///{number}.jpg" for number in range(23))
-    would = DryRun(seen=1, new=1, changed=0, unchanged=0, unknown=0, unlisted=0, gone=len(uris), gone_uris=uris, index="photos-1")
+    would = DryRunReport(
+        seen=1, new=1, changed=0, unchanged=0, unknown=0, unlisted=0, gone=len(uris), gone_uris=uris, index="photos-1"
+    )
     print_dry_run(would, "photos")
     lines = capsys.readouterr().out.splitlines()
     assert [line.strip() for line in lines[-21:]] == [*uris[:20], "and 3 more (--json has all of them)"]

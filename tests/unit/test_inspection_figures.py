@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from stair_es.errors import ModelError, UnknownModel
-from stair_es.inspection.figures import Order, Tally, WordFigures, matching, ordered
-from stair_es.inspection.muting import FEWEST_IMAGES, FLAT, muting, stop_words
-from stair_es.inspection.vocabulary import BERT, ModelWords, dead, of_model
+from stair_es.inspection.figures import StatsAccumulator, StatsOrder, TokenStats, match_tokens, sort_token_stats
+from stair_es.inspection.muting import MIN_IMAGES, UNIFORMITY_THRESHOLD, build_stop_word_policy, find_stop_words
+from stair_es.inspection.vocabulary import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy, parsed
-from stair_es.vocab import escape
+from stair_es.policy import TokenPolicy, parse_policy
+from stair_es.vocab import escape_feature
 
 STRANGE = ("a.b", "100%", "%2E", "", "##ing", "犬", "=1+1")
 
@@ -30,22 +30,22 @@ def drawn(count: int, seed: int) -> list[dict[str, float]]:
     return [{word: rng.lognormvariate(-2, 1) for word in rng.sample(words, rng.randint(0, 20))} for _ in range(count)]
 
 
-def tally(images: list[dict[str, float]]) -> Tally:
-    made = Tally()
+def tally(images: list[dict[str, float]]) -> StatsAccumulator:
+    made = StatsAccumulator()
     for number, image in enumerate(images):
-        made.add({escape(word): weight for word, weight in image.items()}, f"u/{number}")
+        made.add_image({escape_feature(word): weight for word, weight in image.items()}, f"u/{number}")
     return made
 
 
-def row(word: str, *, images: int = 1, flatness: float = 0.0, **more: float) -> WordFigures:
+def row(word: str, *, images: int = 1, flatness: float = 0.0, **more: float) -> TokenStats:
     figures = {"share": 0.1, "mean": 0.2, "max": 0.3, "weight_share": 0.01, **more}
-    return WordFigures(word=word, images=images, flatness=flatness, example="u", **figures)
+    return TokenStats(word=word, images=images, flatness=flatness, example="u", **figures)
 
 
 def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
     images = drawn(200, 1)
     made = tally(images)
-    found = {each.word: each for each in made.figures()}
+    found = {each.word: each for each in made.compute_stats()}
     everything = math.fsum(weight for image in images for weight in image.values())
     assert set(found) == {word for image in images for word in image}
     assert made.images == 200
@@ -70,7 +70,7 @@ def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
 
 def test_flatness_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -> None:
     images = [{"same": 0.3, "varies": 3.0 if i % 50 == 0 else 0.01, **({"half": 0.3} if i % 2 else {})} for i in range(100)]
-    flat = {each.word: each.flatness for each in tally(images).figures()}
+    flat = {each.word: each.flatness for each in tally(images).compute_stats()}
     assert flat["same"] == pytest.approx(1)
     assert flat["half"] == pytest.approx(0.5)
     assert flat["varies"] < 0.03
@@ -78,29 +78,29 @@ def test_flatness_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -> 
 
 @pytest.mark.parametrize("tokens", [None, [], "dog", 3, {"dog": None}, {"dog": 0}, {"dog": -1.0}, {"dog": "x"}, {"dog": [1]}])
 def test_what_is_no_weight_counts_for_nothing_and_the_image_counts(tokens: object) -> None:
-    made = Tally()
-    made.add(tokens, "u")
-    assert (made.images, made.empty, made.figures()) == (1, 1, ())
+    made = StatsAccumulator()
+    made.add_image(tokens, "u")
+    assert (made.images, made.empty, made.compute_stats()) == (1, 1, ())
 
 
 def test_weights_in_other_forms_of_json_count() -> None:
-    made = Tally()
-    made.add({"dog": 2, "cat": "0.5", "nan": math.nan, "inf": math.inf}, "u")
-    assert {each.word: each.max for each in made.figures()} == {"dog": 2.0, "cat": 0.5}
+    made = StatsAccumulator()
+    made.add_image({"dog": 2, "cat": "0.5", "nan": math.nan, "inf": math.inf}, "u")
+    assert {each.word: each.max for each in made.compute_stats()} == {"dog": 2.0, "cat": 0.5}
 
 
 def test_of_nothing_there_are_no_figures() -> None:
-    assert Tally().figures() == ()
+    assert StatsAccumulator().compute_stats() == ()
 
 
 def test_orders_are_total_and_largest_first() -> None:
     rows = [row("b", images=2, mean=0.1), row("a", images=2, mean=0.9), row("c", images=3, mean=0.5, max=0.9, flatness=0.7)]
-    assert [each.word for each in ordered(rows, "df")] == ["c", "a", "b"]
-    assert [each.word for each in ordered(rows, "mean")] == ["a", "c", "b"]
-    assert [each.word for each in ordered(rows, "max")] == ["c", "a", "b"]
-    assert [each.word for each in ordered(rows, "flat")] == ["c", "a", "b"]
-    for order in get_args(Order):
-        assert ordered(rows, order) == ordered(reversed(rows), order)
+    assert [each.word for each in sort_token_stats(rows, "df")] == ["c", "a", "b"]
+    assert [each.word for each in sort_token_stats(rows, "mean")] == ["a", "c", "b"]
+    assert [each.word for each in sort_token_stats(rows, "max")] == ["c", "a", "b"]
+    assert [each.word for each in sort_token_stats(rows, "flat")] == ["c", "a", "b"]
+    for order in get_args(StatsOrder):
+        assert sort_token_stats(rows, order) == sort_token_stats(reversed(rows), order)
 
 
 @pytest.mark.parametrize(
@@ -117,74 +117,74 @@ def test_orders_are_total_and_largest_first() -> None:
     ],
 )
 def test_patterns(pattern: str, found: set[str]) -> None:
-    assert matching(["cat", "cats", "cattle", "Cat", "##cat"], pattern) == found
+    assert match_tokens(["cat", "cats", "cattle", "Cat", "##cat"], pattern) == found
 
 
 def test_stop_words_are_flat_and_need_images_to_say_so() -> None:
-    rows = [row("the", flatness=0.9), row("a", flatness=FLAT), row("dog", flatness=FLAT - 0.01)]
-    assert [each.word for each in stop_words(rows, FEWEST_IMAGES)] == ["the", "a"]
-    assert [each.word for each in stop_words(rows, 1000, 0.2)] == ["the", "a", "dog"]
-    assert stop_words(rows, FEWEST_IMAGES - 1) == ()
+    rows = [row("the", flatness=0.9), row("a", flatness=UNIFORMITY_THRESHOLD), row("dog", flatness=UNIFORMITY_THRESHOLD - 0.01)]
+    assert [each.word for each in find_stop_words(rows, MIN_IMAGES)] == ["the", "a"]
+    assert [each.word for each in find_stop_words(rows, 1000, 0.2)] == ["the", "a", "dog"]
+    assert find_stop_words(rows, MIN_IMAGES - 1) == ()
 
 
 def test_a_policy_that_mutes_keeps_the_rules_that_the_index_has() -> None:
-    had = WordPolicy(name="had", mute=("old",), cap={"the": 0.3, "cat": 0.5}, rename={"hound": "dog"}, merge={"cat": ("kitty",)})
-    made, left = muting(["the", "old", "dog", "kitty", "the"], had, "new")
+    had = TokenPolicy(name="had", mute=("old",), cap={"the": 0.3, "cat": 0.5}, rename={"hound": "dog"}, merge={"cat": ("kitty",)})
+    made, left = build_stop_word_policy(["the", "old", "dog", "kitty", "the"], had, "new")
     assert left == ("dog", "kitty")  # one is the end of a rename, the other becomes another word
-    assert made == WordPolicy(
+    assert made == TokenPolicy(
         name="new", mute=("old", "the"), cap={"cat": 0.5}, rename={"hound": "dog"}, merge={"cat": ("kitty",)}
     )
-    assert parsed(json.loads(json.dumps(made.to_json())), "here") == made
+    assert parse_policy(json.loads(json.dumps(made.to_json())), "here") == made
 
 
 def test_a_policy_of_an_index_without_one() -> None:
-    made, left = muting(STRANGE, None, "stop")
-    assert made == WordPolicy(name="stop", mute=STRANGE)
+    made, left = build_stop_word_policy(STRANGE, None, "stop")
+    assert made == TokenPolicy(name="stop", mute=STRANGE)
     assert left == ()
 
 
 def test_dead_words_are_those_that_no_image_has_but_for_what_a_policy_took() -> None:
-    known = ModelWords(words=frozenset({"cat", "dog", "hound", "bird", "mute"}), of="m")
-    policy = WordPolicy(mute=("mute",), rename={"hound": "dog"})
-    assert dead(known, ["cat", "other"], policy) == ("bird", "dog")
-    assert dead(known, [], None) == ("bird", "cat", "dog", "hound", "mute")
+    known = ModelVocabulary(tokens=frozenset({"cat", "dog", "hound", "bird", "mute"}), source="m")
+    policy = TokenPolicy(mute=("mute",), rename={"hound": "dog"})
+    assert find_unused_tokens(known, ["cat", "other"], policy) == ("bird", "dog")
+    assert find_unused_tokens(known, [], None) == ("bird", "cat", "dog", "hound", "mute")
 
 
 def test_the_shipped_model_tells_which_words_an_image_may_have() -> None:
-    told = of_model("stair-mini")
-    assert told.of == catalogue.resolve("stair-mini").model_id
-    assert not told.why
-    assert {"cat", "dog"} <= told.words
-    assert "the" not in told.words
+    told = load_model_vocabulary("stair-mini")
+    assert told.source == catalogue.get_model_card("stair-mini").model_id
+    assert not told.reason
+    assert {"cat", "dog"} <= told.tokens
+    assert "the" not in told.tokens
 
 
 def test_no_image_has_another_word() -> None:
-    encoder = catalogue.load(ModelSpec(name="stair-mini", threads=1))
+    encoder = catalogue.load_encoder(ModelSpec(name="stair-mini", threads=1))
     side = encoder.image_spec.size_px
     pixels_BHWC = np.random.default_rng(3).integers(0, 256, (2, side, side, 3), np.uint8)
     pixels_BHWC[1] = 255
-    told = of_model("stair-mini").words
+    told = load_model_vocabulary("stair-mini").tokens
     for vector in encoder.encode_images(pixels_BHWC):
         assert len(vector)
-        assert set(vector.features) <= told
+        assert set(vector.tokens) <= told
 
 
 def test_a_model_that_is_not_here_has_the_words_of_bert_and_says_so() -> None:
-    told = of_model("someone/model-on-the-hub")
-    assert told.of == BERT
-    assert "someone/model-on-the-hub" in told.why
-    assert {"cat", "##ing"} <= told.words
-    assert not {"[CLS]", "[unused1]"} & told.words
+    told = load_model_vocabulary("someone/model-on-the-hub")
+    assert told.source == BERT
+    assert "someone/model-on-the-hub" in told.reason
+    assert {"cat", "##ing"} <= told.tokens
+    assert not {"[CLS]", "[unused1]"} & told.tokens
 
 
 def test_a_model_that_was_named_must_be_there() -> None:
     with pytest.raises(UnknownModel):
-        of_model("no such model", asked=True)
+        load_model_vocabulary("no such model", required=True)
 
 
 def test_a_model_that_is_broken_has_the_words_of_bert_too(tmp_path: Path) -> None:
-    told = of_model(str(tmp_path))
-    assert told.of == BERT
-    assert told.why
+    told = load_model_vocabulary(str(tmp_path))
+    assert told.source == BERT
+    assert told.reason
     with pytest.raises(ModelError):
-        of_model(str(tmp_path), asked=True)
+        load_model_vocabulary(str(tmp_path), required=True)

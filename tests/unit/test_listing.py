@@ -7,10 +7,10 @@ import pytest
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources import local_files
 from stair_es.sources.folder import FOLDER_KIND
-from stair_es.sources.item import Item, Read, Reading, SourceOptions, Unlisted
-from stair_es.sources.paths import path_of
-from stair_es.sources.patterns import Pattern
-from stair_es.sources.places import from_json
+from stair_es.sources.item import ListingFailure, ReadLimits, ReadResult, SourceItem, SourceOptions
+from stair_es.sources.paths import from_file_uri
+from stair_es.sources.patterns import GlobPattern
+from stair_es.sources.places import restore_locator
 
 ODD_NAMES = ["a b.jpg", 'it\'s "q".jpg', "naïve 日本.jpg", "line\nbreak.jpg", "100%25.jpg", "#?&.jpg", "[x].jpg"]
 
@@ -21,28 +21,28 @@ def _touch(path: Path, data: bytes = b"x") -> Path:
     return path
 
 
-def _items(source: str) -> list[Item]:
-    found = list(FOLDER_KIND.open(source, SourceOptions()).items())
-    assert not [each for each in found if isinstance(each, Unlisted)]
-    return [each for each in found if isinstance(each, Item)]
+def _items(source: str) -> list[SourceItem]:
+    found = list(FOLDER_KIND.open(source, SourceOptions()).list_items())
+    assert not [each for each in found if isinstance(each, ListingFailure)]
+    return [each for each in found if isinstance(each, SourceItem)]
 
 
 def _names(source: str, below: Path) -> list[str]:
-    return [path_of(item.uri).relative_to(below).as_posix() for item in _items(source)]
+    return [from_file_uri(item.uri).relative_to(below).as_posix() for item in _items(source)]
 
 
 def test_folders_are_searched_deeply_by_suffix_in_order(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "deep/er/c.webp", "notes.txt", "deep/x.pdf", "README", ".jpg"):
         _touch(tmp_path / name)
     source = FOLDER_KIND.open(str(tmp_path), SourceOptions())
-    items = [each for each in source.items() if isinstance(each, Item)]
-    assert [path_of(item.uri).relative_to(tmp_path).as_posix() for item in items] == ["a.png", "b.JPG", "deep/er/c.webp"]
+    items = [each for each in source.list_items() if isinstance(each, SourceItem)]
+    assert [from_file_uri(item.uri).relative_to(tmp_path).as_posix() for item in items] == ["a.png", "b.JPG", "deep/er/c.webp"]
     assert source.ignored == {".txt": 1, ".pdf": 1, "": 2}
     assert {item.source for item in items} == {source.uri} == {tmp_path.as_uri()}
 
 
 def test_a_folder_is_taken_in_handfuls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_files, "HANDFUL", 3)
+    monkeypatch.setattr(local_files, "SORT_BATCH", 3)
     wanted = {f"{i}.jpg" for i in range(10)}
     for name in wanted:
         _touch(tmp_path / name)
@@ -57,10 +57,10 @@ def test_odd_names_round_trip_as_folder_file_and_uri(tmp_path: Path, name: str) 
     for source in (tmp_path, path, path.as_uri()):
         [item] = _items(str(source))
         assert item.uri == path.as_uri()
-        written = item.place.to_json()
+        written = item.locator.to_json()
         assert written is not None
-        for place in (item.place, from_json(written)):
-            got = place.read(Reading())
+        for place in (item.locator, restore_locator(written)):
+            got = place.read(ReadLimits())
             assert got is not None
             assert got.data == name.encode()
 
@@ -69,7 +69,7 @@ def test_names_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
     _touch(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
     [item] = _items(str(tmp_path))
     assert item.uri.isascii()
-    assert item.place.read(Reading()) == Read(b"x", None)
+    assert item.locator.read(ReadLimits()) == ReadResult(b"x", None)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,11 @@ def test_globs_take_each_image_once(tmp_path: Path, pattern: str, wanted: list[s
 
 
 def test_a_glob_goes_only_where_something_can_match(tmp_path: Path) -> None:
-    pattern = Pattern(["2024", "*", "x.jpg"])
-    assert not pattern.step(pattern.start, "2023")
-    assert pattern.matched(pattern.step(pattern.step(pattern.step(pattern.start, "2024"), "any"), "x.jpg"))
+    pattern = GlobPattern(["2024", "*", "x.jpg"])
+    assert not pattern.match_name(pattern.start_states, "2023")
+    assert pattern.is_complete(
+        pattern.match_name(pattern.match_name(pattern.match_name(pattern.start_states, "2024"), "any"), "x.jpg")
+    )
 
 
 def test_a_file_named_by_itself_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
@@ -142,8 +144,8 @@ def test_versions_say_whether_bytes_changed_and_nothing_too_early(tmp_path: Path
     os.utime(path, (then, then))
     [settled], [again] = _items(str(path)), _items(str(tmp_path))
     assert settled.version == again.version is not None
-    assert settled.place.read(Reading(), known=settled.version) is None
-    assert settled.place.read(Reading(), known="other") == Read(b"one", settled.version)
+    assert settled.locator.read(ReadLimits(), known=settled.version) is None
+    assert settled.locator.read(ReadLimits(), known="other") == ReadResult(b"one", settled.version)
     path.write_bytes(b"two")
     os.utime(path, (then + 1, then + 1))
     [changed] = _items(str(path))
@@ -156,7 +158,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     gone = tmp_path / "gone.jpg"
     gone.symlink_to(tmp_path / "nothing")
-    items = {path_of(item.uri): item for item in _items(str(tmp_path))}
+    items = {from_file_uri(item.uri): item for item in _items(str(tmp_path))}
     for path, reason in [
         (gone, "No such file"),
         (loop, "symbolic links"),
@@ -164,4 +166,4 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         (large, "5 bytes exceed the limit of 4"),
     ]:
         with pytest.raises(ReadError, match=reason):
-            items[path].place.read(Reading(max_bytes=4))
+            items[path].locator.read(ReadLimits(max_bytes=4))

@@ -11,9 +11,9 @@ import fsspec  # type: ignore[import-untyped]
 import pytest
 from hostile_files import END, member
 
-from stair_es.ingest.streams import Streams
-from stair_es.sources.item import Item, Source, SourceOptions, Walk
-from stair_es.sources.opened import files_at
+from stair_es.ingest.streams import SourceStream
+from stair_es.sources.item import Source, SourceItem, SourceOptions, WalkOptions
+from stair_es.sources.opened import create_file_lister
 from stair_es.sources.paths import is_hidden
 from stair_es.sources.registry import open_source
 
@@ -44,18 +44,18 @@ def bucket() -> Iterator[str]:
 
 
 def listed(source: Source) -> list[str]:
-    items = list(source.items())
-    assert all(isinstance(each, Item) for each in items)
+    items = list(source.list_items())
+    assert all(isinstance(each, SourceItem) for each in items)
     return sorted(unquote(re.split(r"/(?:photos|album|\.old)/", each.uri)[-1]) for each in items)
 
 
 def open_with(argument: object, **walk: bool) -> Source:
-    return open_source(str(argument), SourceOptions(walk=Walk(**walk)))
+    return open_source(str(argument), SourceOptions(walk=WalkOptions(**walk)))
 
 
 def test_hidden_files_and_folders_are_left_out_and_counted(photos: Path) -> None:
     source = open_with(photos)
-    streams = Streams([source])
+    streams = SourceStream([source])
     assert [item.uri for item in streams] == [(photos / name).as_uri() for name in ("a.jpg", "sub/g.jpg")]
     assert source.ignored == {"": 1}
     assert streams.describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
@@ -70,7 +70,7 @@ def test_hidden_files_and_folders_are_taken_when_asked_for(photos: Path) -> None
 
 def test_what_is_named_is_taken_though_it_is_hidden(photos: Path) -> None:
     assert listed(open_with(photos / ".thumbnails")) == [".thumbnails/b.jpg"]
-    assert [item.uri for item in open_with(photos / "sub" / ".e.jpg").items()] == [(photos / "sub" / ".e.jpg").as_uri()]
+    assert [item.uri for item in open_with(photos / "sub" / ".e.jpg").list_items()] == [(photos / "sub" / ".e.jpg").as_uri()]
     assert listed(open_with(f"{photos}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
     assert listed(open_with(f"{photos}/@*/*.jpg")) == ["@eaDir/d.jpg"]
     assert listed(open_with(f"{photos}/**/*.jpg")) == listed(open_with(f"{photos}/**")) == ["a.jpg", "sub/g.jpg"]
@@ -79,7 +79,7 @@ def test_what_is_named_is_taken_though_it_is_hidden(photos: Path) -> None:
 def test_object_stores_hide_by_the_parts_of_a_key(bucket: str) -> None:
     source = open_with(bucket)
     assert listed(source) == ["a.jpg", "sub/g.jpg"]
-    assert Streams([source]).describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
+    assert SourceStream([source]).describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
     assert listed(open_with(bucket, hidden=True)) == ALL
     assert listed(open_with(f"{bucket}/*")) == ["a.jpg", "sub/g.jpg"]
     assert listed(open_with(f"{bucket}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
@@ -89,10 +89,12 @@ def test_folders_of_tables_hide_as_well(tmp_path: Path) -> None:
     for name in ("a.csv", ".hidden/b.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("image\nx.jpg\n")
-    assert [each.uri.rpartition("/")[2] for each in files_at(str(tmp_path), frozenset({".csv"})).found()] == ["a.csv"]
+    assert [each.uri.rpartition("/")[2] for each in create_file_lister(str(tmp_path), frozenset({".csv"})).list_files()] == [
+        "a.csv"
+    ]
     for hidden, count in ((False, 1), (True, 2)):
-        source = open_source(str(tmp_path), SourceOptions(format="csv", walk=Walk(hidden=hidden)))
-        assert len(list(source.items())) == count
+        source = open_source(str(tmp_path), SourceOptions(format="csv", walk=WalkOptions(hidden=hidden)))
+        assert len(list(source.list_items())) == count
 
 
 def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -100,14 +102,14 @@ def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None
     parts = [member("./a/0.jpg", b"x"), *(member(name, b"\xff") for name in hidden), member("a/0.txt", b"text"), END]
     (tmp_path / "s.tar").write_bytes(b"".join(parts))
     source = open_with(f"{tmp_path}/*.tar")
-    streams = Streams([source])
+    streams = SourceStream([source])
     [item] = streams
-    assert isinstance(item, Item)
+    assert isinstance(item, SourceItem)
     assert item.uri.endswith("#a/0.jpg")
     assert item.fields == {"caption": "text"}  # the members between them don't part the sample
     assert source.ignored == {".ds_store": 1}
     assert streams.describe_left_out() == "4 hidden files and folders left out (include with --hidden)"
-    assert len([each for each in open_with(tmp_path / "s.tar", hidden=True).items() if isinstance(each, Item)]) == 4
+    assert len([each for each in open_with(tmp_path / "s.tar", hidden=True).list_items() if isinstance(each, SourceItem)]) == 4
 
 
 def test_links_out_of_the_folder_are_left_out_and_counted(photos: Path) -> None:
@@ -117,7 +119,7 @@ def test_links_out_of_the_folder_are_left_out_and_counted(photos: Path) -> None:
     (photos / "inside.jpg").symlink_to(photos / "a.jpg")
     source = open_with(photos)
     assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
-    assert "3 links out of the source left out (include with --follow-links)" in Streams([source]).describe_left_out()
+    assert "3 links out of the source left out (include with --follow-links)" in SourceStream([source]).describe_left_out()
     assert listed(open_with(f"{photos}/*/*.jpg")) == ["sub/g.jpg"]
     followed = listed(open_with(photos, follow_links=True))
     assert set(followed) >= {"a.jpg", "one.jpg", "inside.jpg"}

@@ -9,8 +9,8 @@ import pytest
 
 from stair_es.errors import ReadError
 from stair_es.sources.folder import FOLDER_KIND
-from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
-from stair_es.sources.local_file import FileAt
+from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.local_file import FileLocator
 
 NOBODY = 65534
 
@@ -27,8 +27,8 @@ def _without_root() -> Iterator[None]:
         os.seteuid(0)
 
 
-def _all(path: Path) -> list[Item | Unlisted]:
-    return list(FOLDER_KIND.open(str(path), SourceOptions()).items())
+def _all(path: Path) -> list[SourceItem | ListingFailure]:
+    return list(FOLDER_KIND.open(str(path), SourceOptions()).list_items())
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_an_unreadable_file_says_so(open_path: Path) -> None:
     secret.write_bytes(b"x")
     secret.chmod(0)
     with _without_root(), pytest.raises(ReadError, match="Permission denied"):
-        FileAt(secret.as_uri()).read(Reading())
+        FileLocator(secret.as_uri()).read(ReadLimits())
 
 
 def test_an_unreadable_folder_does_not_pass_in_silence(open_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_an_unreadable_folder_does_not_pass_in_silence(open_path: Path) -> None:
     finally:
         locked.chmod(0o755)
     root = open_path.as_uri()
-    assert [each.uri for each in found if isinstance(each, Item)] == [f"{root}/a.jpg"]
-    [unlisted] = [each for each in found if isinstance(each, Unlisted)]
-    assert unlisted == Unlisted(locked.as_uri(), root, "folder can't be listed: Permission denied")
+    assert [each.uri for each in found if isinstance(each, SourceItem)] == [f"{root}/a.jpg"]
+    [unlisted] = [each for each in found if isinstance(each, ListingFailure)]
+    assert unlisted == ListingFailure(locked.as_uri(), root, "folder can't be listed: Permission denied")
 
 
 def test_an_unreadable_folder_named_twice_or_linked_into_stops_nothing(open_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_an_unreadable_folder_named_twice_or_linked_into_stops_nothing(open_path
         with _without_root():
             found = [each for path in (open_path, locked.parent, open_path / "link.jpg") for each in _all(path)]
             with pytest.raises(ReadError, match="Permission denied"):
-                FileAt((open_path / "link.jpg").as_uri()).read(Reading())
+                FileLocator((open_path / "link.jpg").as_uri()).read(ReadLimits())
     finally:
         locked.chmod(0o755)
-    assert {Path(each.uri).name for each in found if isinstance(each, Item)} == {"a.jpg", "link.jpg"}
-    assert {each.uri for each in found if isinstance(each, Unlisted)} == {locked.as_uri()}
+    assert {Path(each.uri).name for each in found if isinstance(each, SourceItem)} == {"a.jpg", "link.jpg"}
+    assert {each.uri for each in found if isinstance(each, ListingFailure)} == {locked.as_uri()}

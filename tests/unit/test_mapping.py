@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.connect import Target
+from stair_es.cluster.connect import ClusterInfo
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.mapping import index_body, merged
-from stair_es.cluster.relax import loading, seconds
+from stair_es.cluster.mapping import build_index_body, merge_bodies
+from stair_es.cluster.relax import choose_load_settings, parse_interval_s
 from stair_es.errors import ResourceError, UnsupportedTarget
 
 SPARSE = DocumentSettings(vector="sparse_vector")
@@ -18,8 +18,8 @@ SEISMIC = DocumentSettings(vector="seismic")
 IMPACTS = DocumentSettings(impacts=True)
 
 
-def target(distribution: Literal["opensearch", "elasticsearch"], *version: int) -> Target:
-    return Target(distribution=distribution, version=version, max_clauses=1024)
+def target(distribution: Literal["opensearch", "elasticsearch"], *version: int) -> ClusterInfo:
+    return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
 ALL = [
@@ -33,8 +33,8 @@ ALL = [
 
 
 @pytest.mark.parametrize("there", ALL, ids=lambda there: there.label)
-def test_rank_features_have_one_body_everywhere(there: Target) -> None:
-    assert index_body(there, DocumentSettings()) == resources.load("mappings", "image")
+def test_rank_features_have_one_body_everywhere(there: ClusterInfo) -> None:
+    assert build_index_body(there, DocumentSettings()) == resources.load_json_resource("mappings", "image")
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_rank_features_have_one_body_everywhere(there: Target) -> None:
     ],
 )
 def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prune: bool, hidden: bool) -> None:
-    body = index_body(target("elasticsearch", *version), SPARSE)
+    body = build_index_body(target("elasticsearch", *version), SPARSE)
     tokens = {"type": "sparse_vector", **({"index_options": {"prune": False}} if prune else {})}
-    plain = resources.load("mappings", "image")
+    plain = resources.load_json_resource("mappings", "image")
     assert body["mappings"]["properties"] == {**plain["mappings"]["properties"], "tokens": tokens}
     index = dict(body["settings"]["index"])
     assert index.pop("mapping", None) == ({"exclude_source_vectors": False} if hidden else None)
@@ -61,22 +61,25 @@ def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prun
 
 
 @pytest.mark.parametrize("there", [*ALL[:-1], target("elasticsearch", 8, 14, 3)], ids=lambda there: there.label)
-def test_sparse_vector_is_refused_where_there_is_none(there: Target) -> None:
+def test_sparse_vector_is_refused_where_there_is_none(there: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=there.label) as caught:
-        index_body(there, SPARSE)
+        build_index_body(there, SPARSE)
     assert "--vector" in caught.value.remedy
 
 
 @pytest.mark.parametrize("there", [target("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda there: there.label)
-def test_seismic_is_refused_where_no_plugin_has_it(there: Target) -> None:
+def test_seismic_is_refused_where_no_plugin_has_it(there: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=rf"{there.label} .*OpenSearch 3\.3 or newer") as caught:
-        index_body(there, SEISMIC)
+        build_index_body(there, SEISMIC)
     assert "--vector" in caught.value.remedy
 
 
 @pytest.mark.parametrize(("largest_weight", "ceiling"), [(None, 3), (1.0, 1.0)])
 def test_seismic_comes_beside_the_exact_field(largest_weight: float | None, ceiling: float) -> None:
-    body, plain = index_body(ALL[2], SEISMIC, largest_weight=largest_weight), resources.load("mappings", "image")
+    body, plain = (
+        build_index_body(ALL[2], SEISMIC, largest_weight=largest_weight),
+        resources.load_json_resource("mappings", "image"),
+    )
     fields = dict(body["mappings"]["properties"])
     method = fields.pop("token_ids")["method"]
     assert fields == plain["mappings"]["properties"]
@@ -87,22 +90,22 @@ def test_seismic_comes_beside_the_exact_field(largest_weight: float | None, ceil
 def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
     method = {"name": "seismic", "parameters": {"quantization_ceiling_ingest": 2}, "engine": "one that is to come"}
     file = own(tmp_path, {"mappings": {"properties": {"token_ids": {"type": "sparse_vector", "method": method}}}})
-    body = index_body(ALL[2], SEISMIC, override=file, largest_weight=1.0)
+    body = build_index_body(ALL[2], SEISMIC, override=file, largest_weight=1.0)
     assert body["mappings"]["properties"]["token_ids"]["method"] == method
     with pytest.raises(ResourceError, match="token_ids: sparse_vector") as caught:
-        index_body(ALL[2], SEISMIC, override=own(tmp_path, {}))
+        build_index_body(ALL[2], SEISMIC, override=own(tmp_path, {}))
     assert "seismic.json" in caught.value.remedy
 
 
 @pytest.mark.parametrize("there", [target("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda there: there.label)
-def test_impacts_are_refused_where_the_filter_is_not(there: Target) -> None:
+def test_impacts_are_refused_where_the_filter_is_not(there: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=there.label) as caught:
-        index_body(there, IMPACTS)
+        build_index_body(there, IMPACTS)
     assert "--impacts" in caught.value.remedy
 
 
 def test_impacts_come_on_top_of_the_rest() -> None:
-    body, plain = index_body(ALL[2], IMPACTS), resources.load("mappings", "image")
+    body, plain = build_index_body(ALL[2], IMPACTS), resources.load_json_resource("mappings", "image")
     assert set(body["mappings"]["properties"]) == {*plain["mappings"]["properties"], "impacts"}
     assert body["settings"]["index"]["number_of_shards"] == plain["settings"]["index"]["number_of_shards"]
     assert body["settings"]["index"]["similarity"]["impacts"]["type"] == "scripted"
@@ -110,7 +113,7 @@ def test_impacts_come_on_top_of_the_rest() -> None:
 
 def own(path: Path, change: dict[str, Any]) -> Path:
     file = path / "own.json"
-    file.write_text(json.dumps(merged(resources.load("mappings", "image"), change)))
+    file.write_text(json.dumps(merge_bodies(resources.load_json_resource("mappings", "image"), change)))
     return file
 
 
@@ -120,7 +123,7 @@ def test_a_user_s_own_body_is_taken_as_it_is(tmp_path: Path) -> None:
         "mappings": {"_meta": {"a": 1}, "properties": {"x": {"type": "date"}}},
     }
     file = own(tmp_path, change)
-    assert index_body(ALL[2], DocumentSettings(), override=file) == json.loads(file.read_text())
+    assert build_index_body(ALL[2], DocumentSettings(), override=file) == json.loads(file.read_text())
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_a_body_without_the_fields_that_ingest_needs_is_refused(tmp_path: Path, 
     change = {"mappings": {"properties": {field: {"type": "text"}}}} if field in ("uri", "tokens") else {}
     there = ALL[5] if settings is SPARSE else ALL[2]
     with pytest.raises(ResourceError, match=field):
-        index_body(there, settings, override=own(tmp_path, change))
+        build_index_body(there, settings, override=own(tmp_path, change))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ def test_a_body_without_the_fields_that_ingest_needs_is_refused(tmp_path: Path, 
     [(None, 0), ("", 0), ("-1", -1), ("1s", 1), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("1d", 86400), ("0", 0), ("soon", 0)],
 )
 def test_intervals(interval: str | None, expected: float) -> None:
-    assert seconds(interval) == expected
+    assert parse_interval_s(interval) == expected
 
 
 @pytest.mark.parametrize(
@@ -148,5 +151,5 @@ def test_intervals(interval: str | None, expected: float) -> None:
 )
 def test_a_live_index_never_refreshes_more_often_than_it_did(interval: str | None, changed: bool) -> None:
     for replicas in (False, True):
-        found = loading({"refresh_interval": interval}, live=True, replicas=replicas)
+        found = choose_load_settings({"refresh_interval": interval}, live=True, replicas=replicas)
         assert found == ({"refresh_interval": "30s"} if changed else {})

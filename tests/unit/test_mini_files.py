@@ -16,18 +16,18 @@ from mini_oracle import Oracle
 from stair_es.errors import ModelError
 from stair_es.model import stair_mini_files
 from stair_es.model.stair_config import CONFIG_FILE, WEIGHTS_FILE
-from stair_es.model.stair_mini_files import Mini
+from stair_es.model.stair_mini_files import MiniArtifacts
 from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import WORDS_FILE
-from stair_es.model.wordpiece import load_vocabulary
+from stair_es.model.whole_words import WHOLE_WORDS_FILE
+from stair_es.model.wordpiece import load_wordpiece_vocabulary
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-FILES = (CONFIG_FILE, WORDS_FILE, WEIGHTS_FILE)
+FILES = (CONFIG_FILE, WHOLE_WORDS_FILE, WEIGHTS_FILE)
 
 
 @pytest.fixture(scope="module")
-def mini() -> Mini:
-    return stair_mini_files.read()
+def mini() -> MiniArtifacts:
+    return stair_mini_files.read_mini_artifacts()
 
 
 @pytest.fixture
@@ -39,13 +39,13 @@ def build_mini(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401  a modul
 
 
 def test_what_is_shipped_is_small_and_credits_its_sources() -> None:
-    assert sum(path.stat().st_size for path in stair_mini_files.FOLDER.iterdir()) < 7_000_000
-    told = (stair_mini_files.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in stair_mini_files.MINI_FOLDER.iterdir()) < 7_000_000
+    told = (stair_mini_files.MINI_FOLDER / "README.md").read_text(encoding="utf-8")
     for credit in ("EmojiOne", "CC-BY-4.0", "Google (Noto Emoji)", "Microsoft (Fluent Emoji)", "Mozilla", "Open Clip Art"):
         assert credit in told
 
 
-def test_words_and_spellings_are_whole_disjoint_and_sayable(mini: Mini) -> None:
+def test_words_and_spellings_are_whole_disjoint_and_sayable(mini: MiniArtifacts) -> None:
     words, spellings = mini.vocabulary.words, mini.vocabulary.spellings
     assert list(words) == sorted(words)
     assert len(words) < 2**16
@@ -55,7 +55,7 @@ def test_words_and_spellings_are_whole_disjoint_and_sayable(mini: Mini) -> None:
     assert set(spellings.values()) <= set(words)
 
 
-def test_arrays_fit_together(mini: Mini) -> None:
+def test_arrays_fit_together(mini: MiniArtifacts) -> None:
     count, arrays = len(mini.vocabulary), mini.arrays
     assert mini.classes.word_ids_KE.shape[0] == 1000
     assert mini.objects.word_ids_KE.shape[0] == len(mini.same_things) == 80
@@ -76,30 +76,30 @@ def test_arrays_fit_together(mini: Mini) -> None:
     assert all(np.isfinite(array).all() for array in arrays.values())
 
 
-def test_the_shipped_classes_are_those_that_are_written(mini: Mini) -> None:
+def test_the_shipped_classes_are_those_that_are_written(mini: MiniArtifacts) -> None:
     oracle = Oracle(mini)
     for name, rows in (("classes.txt", oracle.classes), ("objects.txt", oracle.objects)):
         for named, row in zip(mini_words.read_classes(mini_words.FOLDER / name), rows, strict=True):
             assert row == pytest.approx(named.weights, abs=0.5 / 255 + 1e-9), named.name
 
 
-def test_the_table_holds_what_is_near_to_a_token(mini: Mini) -> None:
-    table, tokens, count = mini.table, load_vocabulary(), len(mini.vocabulary)
+def test_the_table_holds_what_is_near_to_a_token(mini: MiniArtifacts) -> None:
+    table, tokens, count = mini.table, load_wordpiece_vocabulary(), len(mini.vocabulary)
     assert table.word_ids_TN.shape == table.weights_TN.shape == (len(table.token_ids_T), 8)
     assert (np.diff(table.token_ids_T.astype(int)) > 0).all()
     assert (table.token_ids_T.max(), table.word_ids_TN.max()) < (len(tokens), count)
-    assert mini.vocabulary.words[int(table.near(tokens.ids["panda"], count).argmax())] == "panda"
+    assert mini.vocabulary.words[int(table.find_near_tokens(tokens.ids["panda"], count).argmax())] == "panda"
     stop = load_stop_words()
-    assert not [tokens.words[token] for token in table.token_ids_T if tokens.words[token] in stop]
+    assert not [tokens.tokens[token] for token in table.token_ids_T if tokens.tokens[token] in stop]
     for token in (-1, 0, tokens.ids["the"], 30_521):
-        assert not table.near(token, count).any()
+        assert not table.find_near_tokens(token, count).any()
 
 
 def test_arrays_survive_packing() -> None:
     rng = np.random.default_rng(0)
     arrays = {"m": rng.normal(size=(7, 5)).astype(np.float32), "v": rng.normal(size=9).astype(np.float32)}
     arrays["m"][3] = 0
-    back = stair_mini_files.unpack(stair_mini_files.pack(arrays))
+    back = stair_mini_files.dequantize_arrays(stair_mini_files.quantize_arrays(arrays))
     assert set(back) == set(arrays)
     assert not back["m"][3].any()
     step = np.abs(arrays["m"]).max(axis=1, keepdims=True) / 127
@@ -107,22 +107,22 @@ def test_arrays_survive_packing() -> None:
     assert np.allclose(back["v"], arrays["v"], rtol=1e-3, atol=1e-6)
 
 
-def test_files_that_are_written_are_read(mini: Mini, tmp_path: Path) -> None:
-    written = stair_mini_files.write_files(mini)
+def test_files_that_are_written_are_read(mini: MiniArtifacts, tmp_path: Path) -> None:
+    written = stair_mini_files.serialize_mini_artifacts(mini)
     assert set(written) == set(FILES)
     for name, data in written.items():
         (tmp_path / name).write_bytes(data)
-    back = stair_mini_files.read(tmp_path)
+    back = stair_mini_files.read_mini_artifacts(tmp_path)
     assert (back.config, back.blend, back.same_things) == (mini.config, mini.blend, mini.same_things)
     assert (back.vocabulary.words, back.vocabulary.spellings) == (mini.vocabulary.words, mini.vocabulary.spellings)
-    assert stair_mini_files.write_files(back) == written
-    assert written == {name: (stair_mini_files.FOLDER / name).read_bytes() for name in FILES}
+    assert stair_mini_files.serialize_mini_artifacts(back) == written
+    assert written == {name: (stair_mini_files.MINI_FOLDER / name).read_bytes() for name in FILES}
 
 
 @pytest.mark.parametrize("harm", [*(f"{name} gone" for name in FILES), "cut", "other version", "no blend", "no list", "no table"])
-def test_broken_files_are_told(tmp_path: Path, mini: Mini, harm: str) -> None:
+def test_broken_files_are_told(tmp_path: Path, mini: MiniArtifacts, harm: str) -> None:
     folder = tmp_path / "mini"
-    shutil.copytree(stair_mini_files.FOLDER, folder)
+    shutil.copytree(stair_mini_files.MINI_FOLDER, folder)
     told = json.loads((folder / CONFIG_FILE).read_text())
     if harm.endswith("gone"):
         (folder / harm.split()[0]).unlink()
@@ -138,7 +138,7 @@ def test_broken_files_are_told(tmp_path: Path, mini: Mini, harm: str) -> None:
         data = (folder / WEIGHTS_FILE).read_bytes()
         (folder / WEIGHTS_FILE).write_bytes(data.replace(b'"table.words"', b'"table.wards"'))
     with pytest.raises(ModelError) as wrong:
-        stair_mini_files.read(folder)
+        stair_mini_files.read_mini_artifacts(folder)
     assert wrong.value.remedy
 
 
@@ -158,13 +158,13 @@ def test_a_training_of_it_learns_no_picture_of_tux_paint(tmp_path: Path, build_m
     assert "quagga" not in told.vocabulary.words
     config = build_mini.configure_training(tmp_path, work, seed=5)
     assert (config.seed, config.model.start_seed) == (5, 0)
-    assert config.model.vocabulary == str(work / WORDS_FILE)
+    assert config.model.vocabulary == str(work / WHOLE_WORDS_FILE)
     [given] = config.data.train
     assert (given.captions, given.images) == (str(work / "train.jsonl"), str(tmp_path))
     assert [Path(each.captions).stem for each in config.data.validation] == ["val_style", "val_concepts"]
 
 
-def test_the_shipped_blend_and_classes_are_those_of_the_build(mini: Mini, build_mini: Any) -> None:  # noqa: ANN401
+def test_the_shipped_blend_and_classes_are_those_of_the_build(mini: MiniArtifacts, build_mini: Any) -> None:  # noqa: ANN401
     assert mini.blend == build_mini.BLEND
     packed = build_mini.pack_classes(mini_words.read_classes(mini_words.FOLDER / "classes.txt"), mini.vocabulary)
     assert np.array_equal(packed.word_ids_KE, mini.classes.word_ids_KE)

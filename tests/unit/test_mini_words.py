@@ -11,9 +11,9 @@ import pytest
 from coco_classes import COCO_CLASSES
 from mini_words import NamedClass
 
-from stair_es.model.stair_mini_files import read
+from stair_es.model.stair_mini_files import read_mini_artifacts
 from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.whole_words import WholeWordVocabulary
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def test_every_class_is_written_once(classes: list[NamedClass], objects: list[Na
 
 
 def test_every_word_of_a_class_is_in_the_vocabulary(classes: list[NamedClass], objects: list[NamedClass]) -> None:
-    vocabulary, stop = read().vocabulary, load_stop_words()
+    vocabulary, stop = read_mini_artifacts().vocabulary, load_stop_words()
     for each in (*classes, *objects):
         assert set(each.weights) <= set(vocabulary.words), each.name
         assert set(each.weights) & stop <= {"can"}, each.name
 
 
 def test_spellings_are_of_words_and_are_none_themselves() -> None:
-    vocabulary = read().vocabulary
+    vocabulary = read_mini_artifacts().vocabulary
     lines = mini_words.read_lines(mini_words.FOLDER / "spellings.txt")
     pairs = [tuple(part.strip() for part in line.split("=")) for line in lines]
     assert all(len(pair) == 2 and all(pair) for pair in pairs)
@@ -75,7 +75,7 @@ def test_a_line_that_is_none_is_told(tmp_path: Path, line: str) -> None:
 
 
 def test_words_of_drawings_are_new_whole_and_singular() -> None:
-    known = WholeWords(["dog", "wolf"], {"wolves": "wolf"})
+    known = WholeWordVocabulary(["dog", "wolf"], {"wolves": "wolf"})
     rows = [
         row("google", "A Unicorn and the dogs, wolves", "two unicorns", tags=["narwhal", "42", "io", "naïve"]),
         row("openclipart", "my zzgadget narrowboat", tags=["omg"]),

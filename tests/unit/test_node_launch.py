@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from opensearchpy import exceptions
 
-from stair_es.cluster.connect import Connection, translated
-from stair_es.config import Home
+from stair_es.cluster.connect import Connection, translate_errors
+from stair_es.config import DataDir
 from stair_es.errors import ClusterError, NodeError, UsageError
-from stair_es.extras import need
-from stair_es.node import NodeSpec, status
+from stair_es.extras import import_optional
+from stair_es.node import NodeSpec, get_node_status
 from stair_es.node import state as states
-from stair_es.node.exclusive import exclusive
-from stair_es.node.launch import command, settings, stop
-from stair_es.node.logs import START_MARK, explain, follow, tail
-from stair_es.node.progress import Lines
+from stair_es.node.exclusive import hold_lock
+from stair_es.node.launch import build_node_command, build_node_settings, stop_process
+from stair_es.node.logs import START_MARK, explain_startup_failure, follow_log, read_log_tail
+from stair_es.node.progress import DownloadLog
 from stair_es.node.state import NodeState
 
-psutil = need("psutil", "node")  # it ships no types
+psutil = import_optional("psutil", "node")  # it ships no types
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def _state(pid: int, *, earlier_s: float = 0) -> NodeState:
 
 
 def _command(spec: NodeSpec, *, as_root: bool = False) -> list[str]:
-    return command(spec, dist=Path("/d"), java=Path("/j/java"), as_root=as_root)
+    return build_node_command(spec, dist=Path("/d"), java=Path("/j/java"), as_root=as_root)
 
 
 def test_command_line(spec: NodeSpec) -> None:
@@ -65,17 +65,17 @@ def test_full_compiler_on_demand(tmp_path: Path) -> None:
 
 
 def test_settings_bind_the_loopback_interface_only(spec: NodeSpec) -> None:
-    made = settings(spec)
+    made = build_node_settings(spec)
     assert {name: value for name, value in made.items() if name.endswith("host")} == {
         "http.host": "127.0.0.1",
         "transport.host": "127.0.0.1",
     }
-    assert settings(replace(spec, port=7))["http.port"] == 7
+    assert build_node_settings(replace(spec, port=7))["http.port"] == 7
     assert "indices.query.bool.max_clause_count" not in made
 
 
 def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -> None:
-    made = settings(spec)
+    made = build_node_settings(spec)
     assert (made["http.cors.enabled"], made["http.cors.allow-origin"]) == (True, "")
     marks = [made[f"cluster.routing.allocation.disk.watermark.{name}"] for name in ("low", "high", "flood_stage")]
     assert marks == ["400mb", "300mb", "200mb"]
@@ -85,13 +85,13 @@ def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -
 def test_a_heap_full_of_garbage_refuses_nothing(spec: NodeSpec) -> None:
     """SerialGC collects on allocation only: counting garbage as used would refuse requests until something else allocates."""
     assert "-XX:+UseSerialGC" in _command(spec)
-    assert settings(spec)["indices.breaker.total.use_real_memory"] is False
+    assert build_node_settings(spec)["indices.breaker.total.use_real_memory"] is False
 
 
 def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     monkeypatch.delenv("STAIR_ES_NODE_HEAP", raising=False)
-    home = Home(tmp_path)
+    home = DataDir(tmp_path)
     assert NodeSpec.from_home(home).port is None
     monkeypatch.setenv("STAIR_ES_NODE_PORT", "0")
     monkeypatch.setenv("STAIR_ES_NODE_HEAP", "1g")
@@ -111,30 +111,30 @@ def test_impossible_values_are_refused(tmp_path: Path, port: int, heap: str) -> 
 def test_impossible_port_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_NODE_PORT", "http")
     with pytest.raises(UsageError, match="STAIR_ES_NODE_PORT"):
-        NodeSpec.from_home(Home(tmp_path))
+        NodeSpec.from_home(DataDir(tmp_path))
 
 
 def test_state_round_trip(spec: NodeSpec) -> None:
     state = _state(os.getpid())
-    states.write(spec.state_file, state)
-    assert states.read(spec.state_file) == state
+    states.write_node_state(spec.state_file, state)
+    assert states.read_node_state(spec.state_file) == state
     assert [path.name for path in spec.base.iterdir() if path.is_file()] == ["state.json"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": "x"}', '{"pid": 1}'])
 def test_foreign_state_file_is_no_node(spec: NodeSpec, text: str) -> None:
     spec.state_file.write_text(text)
-    assert states.read(spec.state_file) is None
-    assert status(spec).state == "stopped"
+    assert states.read_node_state(spec.state_file) is None
+    assert get_node_status(spec).state == "stopped"
 
 
 def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         stale = _state(other.pid, earlier_s=60)
-        states.write(spec.state_file, stale)
-        assert states.process(stale) is None
-        assert status(spec).state == "stopped"
-        stop(stale)
+        states.write_node_state(spec.state_file, stale)
+        assert states.find_node_process(stale) is None
+        assert get_node_status(spec).state == "stopped"
+        stop_process(stale)
         assert other.poll() is None
         other.communicate(b"\n")
 
@@ -142,10 +142,10 @@ def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> Non
 def test_stop_ends_the_process_and_says_whether_it_went_by_itself() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
         state = _state(ours.pid)
-        assert states.process(state)
-        assert stop(state) is True
-        assert states.process(state) is None
-        assert stop(state) is True
+        assert states.find_node_process(state)
+        assert stop_process(state) is True
+        assert states.find_node_process(state) is None
+        assert stop_process(state) is True
 
 
 def test_zombie_of_another_parent_counts_as_ended() -> None:
@@ -153,7 +153,7 @@ def test_zombie_of_another_parent_counts_as_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
         state = _state(ours.pid)
         began_s = time.monotonic()
-        assert stop(state) is True
+        assert stop_process(state) is True
         assert time.monotonic() - began_s < 10
         assert psutil.Process(ours.pid).status() == psutil.STATUS_ZOMBIE
 
@@ -171,7 +171,7 @@ def test_zombie_of_another_parent_counts_as_ended() -> None:
 def test_failed_start_is_explained_by_its_own_log(spec: NodeSpec, printed: str, telling: str) -> None:
     earlier = f"{START_MARK}x\nBindHttpException, failed to obtain node locks, of an earlier start\n"
     spec.log_file.write_text(f"{earlier}{START_MARK}y\n{printed}\n")
-    error = explain(spec)
+    error = explain_startup_failure(spec)
     assert error.remedy
     with pytest.raises(NodeError, match=telling):
         raise error
@@ -181,9 +181,9 @@ def test_failed_start_is_explained_by_its_own_log(spec: NodeSpec, printed: str, 
 def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("1\n2\n3\n")
-    assert tail(path, 2) == ["2", "3"]
-    assert tail(tmp_path / "none", 2) == []
-    lines = follow(path, 1)
+    assert read_log_tail(path, 2) == ["2", "3"]
+    assert read_log_tail(tmp_path / "none", 2) == []
+    lines = follow_log(path, 1)
     assert next(lines) == "3"
     with path.open("a") as file:
         file.write("four\nfi")
@@ -199,10 +199,10 @@ def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> N
 
 def test_progress_lines_are_sparse_and_say_what_is_left() -> None:
     now, said = [0.0], list[str]()
-    lines = Lines(100_000_000, said.append, clock=lambda: now[0])
+    lines = DownloadLog(100_000_000, said.append, clock=lambda: now[0])
     for second in range(1, 11):
         now[0] = float(second)
-        lines.advance(5_000_000)
+        lines.add_bytes(5_000_000)
     assert said == ["fetched 25 of 100 MB, 15 s left", "fetched 50 of 100 MB, 10 s left"]
 
 
@@ -217,7 +217,7 @@ def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:
             said.append(text)
             holder.kill()  # a dead holder holds nothing
 
-        with exclusive(path, say, "does that"):
+        with hold_lock(path, say, "does that"):
             pass
     assert said == ["waiting for another process that does that"]
 
@@ -234,7 +234,7 @@ def test_command_line_loads_nothing_of_the_node() -> None:
 @pytest.mark.parametrize("kind", ["cluster_block_exception", "index_create_block_exception"])
 def test_what_a_full_disk_forbids_is_no_matter_of_rights(kind: str) -> None:
     refused = exceptions.AuthorizationException(403, kind, {"error": {"reason": "blocked by: [FORBIDDEN/10/...]"}})
-    with pytest.raises(ClusterError, match="blocked by") as caught, translated(Connection(url="http://127.0.0.1:1")):
+    with pytest.raises(ClusterError, match="blocked by") as caught, translate_errors(Connection(url="http://127.0.0.1:1")):
         raise refused
     assert type(caught.value) is ClusterError
     assert "stair-es doctor" in caught.value.remedy

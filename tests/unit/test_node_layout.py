@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import NodeError
-from stair_es.node.layout import damage, ensure_layout
-from stair_es.node.lockfile import Jar, Lock, Module
-from stair_es.node.resolve import Advance, Source
+from stair_es.node.layout import ensure_distribution, find_corruption
+from stair_es.node.lockfile import Jar, NodeLock, NodeModule
+from stair_es.node.resolve import BytesCallback, JarSource
 
 
 def _jar(name: str, folder: str = "lib") -> Jar:
@@ -30,9 +30,9 @@ def _content(name: str) -> bytes:
     return f"the jar {name}".encode() * 10
 
 
-LOCK = Lock(
+LOCK = NodeLock(
     opensearch="9.9.9",
-    modules=(Module(name="m", classname="c.M"), Module(name="n", classname="c.N", extends=("m",))),
+    modules=(NodeModule(name="m", classname="c.M"), NodeModule(name="n", classname="c.N", extends=("m",))),
     jars=(_jar("core"), _jar("shared", "modules/m"), _jar("shared", "modules/n"), _jar("own", "modules/n")),
 )
 
@@ -44,8 +44,8 @@ class Repository:
         self.served: list[str] = []
         self.alter: Callable[[Jar, int], bytes] = lambda jar, _count: _content(jar.artifact)
 
-    def source(self, cache: Path) -> Source:
-        def bring(jar: Jar, advance: Advance) -> Path:
+    def source(self, cache: Path) -> JarSource:
+        def bring(jar: Jar, advance: BytesCallback) -> Path:
             path = cache / jar.name
             if not path.exists():
                 self.served.append(jar.artifact)
@@ -68,7 +68,7 @@ def said() -> list[str]:
 
 
 def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Repository, said: list[str]) -> None:
-    home = ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     assert home == tmp_path / LOCK.folder
     assert [(home / jar.path).read_bytes() for jar in LOCK.jars] == [_content(jar.artifact) for jar in LOCK.jars]
     descriptor = (home / "modules/n/plugin-descriptor.properties").read_text()
@@ -80,9 +80,9 @@ def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Reposit
 
 
 def test_second_time_nothing_is_fetched_or_said(tmp_path: Path, repository: Repository, said: list[str]) -> None:
-    ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     before = (len(repository.served), len(said))
-    ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     assert (len(repository.served), len(said)) == before
 
 
@@ -90,7 +90,7 @@ def test_truncated_jar_in_the_cache_is_fetched_again(tmp_path: Path, repository:
     cached = tmp_path / ".jars" / "core-1.jar"
     cached.parent.mkdir()
     cached.write_bytes(_content("core")[:7])
-    home = ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     assert (home / "lib/core-1.jar").read_bytes() == _content("core")
 
 
@@ -100,13 +100,13 @@ def test_altered_jar_of_the_right_size_in_the_cache_is_fetched_again(
     cached = tmp_path / ".jars" / "core-1.jar"
     cached.parent.mkdir()
     cached.write_bytes(b"X" + _content("core")[1:])
-    home = ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     assert (home / "lib/core-1.jar").read_bytes() == _content("core")
 
 
 def test_download_that_breaks_once_is_repeated(tmp_path: Path, repository: Repository, said: list[str]) -> None:
     repository.alter = lambda jar, count: _content(jar.artifact)[: 5 if count == 1 else None]
-    ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     assert sorted(repository.served) == sorted(["core", "own", "shared"] * 2)
 
 
@@ -116,7 +116,7 @@ def test_wrong_content_twice_is_an_error_and_leaves_nothing_in_use(
     evil = b"Y" + _content("own")[1:]
     repository.alter = lambda jar, _count: evil if jar.artifact == "own" else _content(jar.artifact)
     with pytest.raises(NodeError) as caught:
-        ensure_layout(LOCK, tmp_path, said.append, repository.source)
+        ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     for telling in ("g:own:1", _jar("own").sha256, hashlib.sha256(evil).hexdigest()):
         assert telling in caught.value.message
     assert caught.value.remedy
@@ -125,20 +125,20 @@ def test_wrong_content_twice_is_an_error_and_leaves_nothing_in_use(
 
 
 def test_unreachable_repository_is_a_node_error(tmp_path: Path, said: list[str]) -> None:
-    def dead(_cache: Path) -> Source:
-        def bring(_jar: Jar, _advance: Advance) -> Path:
+    def dead(_cache: Path) -> JarSource:
+        def bring(_jar: Jar, _advance: BytesCallback) -> Path:
             raise ConnectionError("no route")
 
         return bring
 
     with pytest.raises(NodeError, match=r"can't fetch g:.*no route") as caught:
-        ensure_layout(LOCK, tmp_path, said.append, dead)
+        ensure_distribution(LOCK, tmp_path, said.append, dead)
     assert "HTTPS_PROXY" in caught.value.remedy
 
 
 @pytest.mark.parametrize("kind", ["truncated", "altered", "missing", "descriptor"])
 def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repository, said: list[str], kind: str) -> None:
-    home = ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     jar = home / "modules/n/own-1.jar"
     if kind == "truncated":
         jar.write_bytes(jar.read_bytes()[:3])  # a hard link: the cached one is damaged with it
@@ -148,11 +148,11 @@ def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repo
         jar.unlink()
     else:
         (home / "modules/n/plugin-descriptor.properties").write_text("name=n")
-    wrong = damage(LOCK, home)
+    wrong = find_corruption(LOCK, home)
     assert wrong
     assert "modules/n" in wrong
-    assert ensure_layout(LOCK, tmp_path, said.append, repository.source) == home
-    assert damage(LOCK, home) is None
+    assert ensure_distribution(LOCK, tmp_path, said.append, repository.source) == home
+    assert find_corruption(LOCK, home) is None
     assert any("damaged (modules/n" in line for line in said)
 
 
@@ -160,7 +160,7 @@ def test_half_a_layout_of_a_killed_process_is_not_used_and_goes(tmp_path: Path, 
     half = tmp_path / ".tmp-dead" / "lib"
     half.mkdir(parents=True)
     (half / "core-1.jar").write_bytes(b"half")
-    ensure_layout(LOCK, tmp_path, said.append, repository.source)
+    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
     assert not half.exists()
 
 
@@ -168,5 +168,5 @@ def test_unwritable_folder_is_a_node_error(tmp_path: Path, repository: Repositor
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(NodeError) as caught:
-        ensure_layout(LOCK, file / "dist", said.append, repository.source)
+        ensure_distribution(LOCK, file / "dist", said.append, repository.source)
     assert "STAIR_ES_HOME" in caught.value.remedy

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from stair_es.errors import ResourceError
-from stair_es.node.lockfile import Lock, shipped
+from stair_es.node.lockfile import NodeLock, load_node_lock
 
 
 def test_shipped_lock_is_a_whole_opensearch() -> None:
-    lock = shipped()
+    lock = load_node_lock()
     assert lock.opensearch == "3.8.0"
     assert {module.name for module in lock.modules} >= {"mapper-extras", "transport-netty4", "analysis-common", "ingest-common"}
     assert {jar.folder for jar in lock.jars} == {"lib"} | {f"modules/{module.name}" for module in lock.modules}
@@ -22,16 +22,16 @@ def test_shipped_lock_is_a_whole_opensearch() -> None:
 
 
 def test_no_module_repeats_a_library_of_the_server() -> None:
-    core = {(jar.group, jar.artifact) for jar in shipped().jars if jar.folder == "lib"}
-    assert not [jar.path for jar in shipped().jars if jar.folder != "lib" and (jar.group, jar.artifact) in core]
+    core = {(jar.group, jar.artifact) for jar in load_node_lock().jars if jar.folder == "lib"}
+    assert not [jar.path for jar in load_node_lock().jars if jar.folder != "lib" and (jar.group, jar.artifact) in core]
 
 
 def test_round_trip() -> None:
-    assert Lock.from_json(shipped().to_json()) == shipped()
+    assert NodeLock.from_json(load_node_lock().to_json()) == load_node_lock()
 
 
 def test_folder_changes_with_any_jar_and_any_module() -> None:
-    lock = shipped()
+    lock = load_node_lock()
     other_jar = replace(lock, jars=(replace(lock.jars[0], sha256="0" * 64), *lock.jars[1:]))
     other_module = replace(lock, modules=(replace(lock.modules[0], classname="x.Y"), *lock.modules[1:]))
     assert len({lock.folder, other_jar.folder, other_module.folder}) == 3
@@ -51,6 +51,6 @@ def test_folder_changes_with_any_jar_and_any_module() -> None:
     ],
 )
 def test_malformed_lock_says_what_is_wrong(change: dict[str, object], telling: str) -> None:
-    text = json.dumps({**json.loads(shipped().to_json()), **change})
+    text = json.dumps({**json.loads(load_node_lock().to_json()), **change})
     with pytest.raises(ResourceError, match=telling):
-        Lock.from_json(text)
+        NodeLock.from_json(text)

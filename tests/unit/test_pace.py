@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from stair_es.cluster.bulk import BulkPolicy, Sent
-from stair_es.cluster.pace import Pace
+from stair_es.cluster.bulk import BulkPolicy, BulkRequestStats
+from stair_es.cluster.pace import AdaptiveThrottle
 
 MB = 1024 * 1024
 POLICY = BulkPolicy(min_chunk_bytes=MB // 4, max_chunk_bytes=8 * MB, max_concurrency=12)
@@ -38,21 +38,21 @@ class Cluster:
         return max(self.throughput(size, c) for size in sizes for c in range(1, 13) if c <= self.threads + self.queue)
 
 
-def drive(pace: Pace, cluster: Cluster, requests: int, largest: int = 1 << 60) -> list[tuple[int, int]]:
+def drive(pace: AdaptiveThrottle, cluster: Cluster, requests: int, largest: int = 1 << 60) -> list[tuple[int, int]]:
     """A closed loop: as many requests under way as the pace says; each ends in turn, at the latency of what was under way."""
     settings = []
-    under_way: deque[Sent] = deque()
+    under_way: deque[BulkRequestStats] = deque()
     for _ in range(requests):
         while len(under_way) < pace.concurrency:
             place = len(under_way) + 1
             chunk = pace.chunk_bytes
             if chunk > largest:
-                under_way.append(Sent(chunk, 100, 0.001, False, too_large=True))
+                under_way.append(BulkRequestStats(chunk, 100, 0.001, False, too_large=True))
             elif place > cluster.threads + cluster.queue:
-                under_way.append(Sent(chunk, 100, 0.005, True))
+                under_way.append(BulkRequestStats(chunk, 100, 0.005, True))
             else:
-                under_way.append(Sent(chunk, 100, cluster.latency_s(chunk, pace.concurrency), False))
-        pace.observe(under_way.popleft())
+                under_way.append(BulkRequestStats(chunk, 100, cluster.latency_s(chunk, pace.concurrency), False))
+        pace.record_request(under_way.popleft())
         settings.append((pace.chunk_bytes, pace.concurrency))
     return settings
 
@@ -75,27 +75,27 @@ CLUSTERS = [
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
 def test_it_comes_near_the_best_throughput_and_stays_there(cluster: Cluster) -> None:
-    pace = Pace(POLICY)
+    pace = AdaptiveThrottle(POLICY)
     drive(pace, cluster, 400)
     assert achieved(cluster, drive(pace, cluster, 400)) > 0.8
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
 def test_it_never_leaves_its_bounds(cluster: Cluster) -> None:
-    for chunk, concurrency in drive(Pace(POLICY), cluster, 800):
+    for chunk, concurrency in drive(AdaptiveThrottle(POLICY), cluster, 800):
         assert MB // 4 <= chunk <= 8 * MB
         assert 1 <= concurrency <= 12
 
 
 def test_small_bounds_hold_from_the_first_request() -> None:
     policy = BulkPolicy(min_chunk_bytes=1000, max_chunk_bytes=5000, max_concurrency=1)
-    pace = Pace(policy)
+    pace = AdaptiveThrottle(policy)
     assert (pace.chunk_bytes, pace.concurrency) == (5000, 1)
     assert {setting[1] for setting in drive(pace, Cluster(), 200)} == {1}
 
 
 def test_a_larger_request_is_sent_only_where_it_gains() -> None:
-    costly, free = Pace(POLICY), Pace(POLICY)
+    costly, free = AdaptiveThrottle(POLICY), AdaptiveThrottle(POLICY)
     drive(costly, Cluster(overhead_s=0.3), 400)
     drive(free, Cluster(overhead_s=0.0), 400)
     assert costly.chunk_bytes > 4 * MB
@@ -104,7 +104,7 @@ def test_a_larger_request_is_sent_only_where_it_gains() -> None:
 
 def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> None:
     well, ill = Cluster(threads=8), Cluster(threads=1, queue=0)
-    pace = Pace(POLICY)
+    pace = AdaptiveThrottle(POLICY)
     drive(pace, well, 600)
     assert pace.concurrency >= 6
     busy = drive(pace, ill, 300)
@@ -115,38 +115,38 @@ def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> No
 
 
 def test_a_cluster_that_refuses_everything_brings_it_to_the_least() -> None:
-    pace = Pace(POLICY)
+    pace = AdaptiveThrottle(POLICY)
     drive(pace, Cluster(threads=0, queue=0), 100)
     assert (pace.chunk_bytes, pace.concurrency) == (MB // 4, 1)
 
 
 def test_one_busy_answer_among_many_costs_little() -> None:
-    pace = Pace(POLICY)
+    pace = AdaptiveThrottle(POLICY)
     drive(pace, Cluster(), 400)
     before = pace.concurrency
-    pace.observe(Sent(MB, 100, 0.1, True))
+    pace.record_request(BulkRequestStats(MB, 100, 0.1, True))
     assert before * 0.5 <= pace.concurrency < before
 
 
 def test_requests_sent_before_a_retreat_are_not_held_against_it() -> None:
-    pace = Pace(POLICY)
+    pace = AdaptiveThrottle(POLICY)
     drive(pace, Cluster(threads=12), 600)
     before = pace.concurrency
     for _ in range(before):
-        pace.observe(Sent(MB, 100, 0.1, True))
+        pace.record_request(BulkRequestStats(MB, 100, 0.1, True))
     assert pace.concurrency == int(before * 0.75)
 
 
 def test_a_size_that_was_too_large_is_never_tried_again() -> None:
-    pace, cluster = Pace(POLICY), Cluster(overhead_s=0.3)
+    pace, cluster = AdaptiveThrottle(POLICY), Cluster(overhead_s=0.3)
     drive(pace, cluster, 300, largest=3 * MB)
     assert max(chunk for chunk, _ in drive(pace, cluster, 1000, largest=3 * MB)) <= 3 * MB
     assert pace.chunk_bytes > MB
 
 
 def test_chunks_that_had_no_more_to_carry_are_no_reason_to_grow() -> None:
-    pace = Pace(POLICY)
+    pace = AdaptiveThrottle(POLICY)
     wanted = pace.chunk_bytes
     for _ in range(200):
-        pace.observe(Sent(100_000, 10, 0.05, False))
+        pace.record_request(BulkRequestStats(100_000, 10, 0.05, False))
     assert pace.chunk_bytes == wanted

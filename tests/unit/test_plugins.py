@@ -24,13 +24,13 @@ from plugin_metadata import announce_plugins
 
 from stair_es import plugins
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import Identity
+from stair_es.cluster.index import IndexSpec
 from stair_es.errors import PluginError, ReadError, UsageError
-from stair_es.ingest.enrich import Candidate
+from stair_es.ingest.enrich import EnricherInput
 from stair_es.ingest.sink import SinkPlan
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Item, Reading, SourceOptions
+from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.item import ReadLimits, SourceItem, SourceOptions
 from stair_es.types import ImageSpec, Pixels
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "src"
@@ -42,7 +42,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
-    plugins.found.cache_clear()
+    plugins.list_plugins.cache_clear()
 
     def install(group: str, name: str, source: str) -> str:
         module = f"stranger_{uuid.uuid4().hex}"  # Python would take one that an earlier test imported
@@ -51,7 +51,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         return module
 
     yield install
-    plugins.found.cache_clear()
+    plugins.list_plugins.cache_clear()
 
 
 @pytest.fixture
@@ -62,7 +62,10 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 def test_each_group_has_what_is_built_in() -> None:
-    ours = {group: {p.name for p in plugins.found(group) if p.distribution == plugins.OURS} for group in plugins.GROUPS}
+    ours = {
+        group: {p.name for p in plugins.list_plugins(group) if p.distribution == plugins.BUILTIN_DISTRIBUTION}
+        for group in plugins.PLUGIN_GROUPS
+    }
     assert "folder" in ours["sources"]
     assert "stair-mini" in ours["encoders"]
     assert "filename" in ours["enrichers"]
@@ -71,7 +74,7 @@ def test_each_group_has_what_is_built_in() -> None:
 
 def test_a_strangers_plugin_is_found_and_comes_before_ours(installed: Callable[[str, str, str], str]) -> None:
     name = installed("enrichers", "filename", "KIND = 'theirs'")
-    plugin = plugins.named("enrichers", "filename")
+    plugin = plugins.get_plugin("enrichers", "filename")
     assert plugin is not None
     assert (plugin.distribution, plugin.version, plugin.load()) == (name, "2.5", "theirs")
 
@@ -89,7 +92,7 @@ def test_a_plugin_that_does_not_fit_says_which_and_why(
     installed: Callable[[str, str, str], str], source: str, reason: str
 ) -> None:
     name = installed("sinks", "broken", source)
-    plugin = plugins.named("sinks", "broken")
+    plugin = plugins.get_plugin("sinks", "broken")
     assert plugin is not None
     with pytest.raises(PluginError, match=reason) as caught:
         plugin.load()
@@ -107,20 +110,20 @@ def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example:
     assert not kind.claims("s3://bucket/a.zip")
     source = kind.open(str(archive), SourceOptions())
     first, second = source.items()
-    assert isinstance(first, Item)
+    assert isinstance(first, SourceItem)
     assert first.uri == f"{archive.as_uri()}!/in/red%20car.png"
     assert dict(source.ignored) == {".txt": 1}
-    place = pickle.loads(pickle.dumps(first.place))
-    read = place.read(Reading())
+    place = pickle.loads(pickle.dumps(first.locator))
+    read = place.read(ReadLimits())
     assert (read.data, read.version) == (b"first", first.version)
-    assert place.read(Reading(), known=first.version) is None
+    assert place.read(ReadLimits(), known=first.version) is None
     assert first.version != second.version
     with pytest.raises(ReadError, match="5 bytes exceed the limit of 4"):
-        place.read(Reading(max_bytes=4))
+        place.read(ReadLimits(max_bytes=4))
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("b.jpg", b"second")
     with pytest.raises(ReadError, match="any more"):
-        place.read(Reading())
+        place.read(ReadLimits())
     with pytest.raises(UsageError, match="no such file"):
         kind.open(str(tmp_path / "none.zip"), SourceOptions())
 
@@ -149,10 +152,10 @@ def test_colours_sees_what_a_text_asks_for(example: Callable[[str], Any]) -> Non
     assert set(import_module("stair_es_example.colours_encoder").WORDS) <= set(vocabulary)
 
 
-def _candidate(pixels_HWC: Pixels, box: tuple[int, int, int, int] | None = None, thumbnail: str | None = None) -> Candidate:
+def _candidate(pixels_HWC: Pixels, box: tuple[int, int, int, int] | None = None, thumbnail: str | None = None) -> EnricherInput:
     height, width, _ = pixels_HWC.shape
     whole = (0, 0, width, height)
-    return Candidate(uri="a.png", data=b"", pixels_HWC=pixels_HWC, box=box or whole, thumbnail=thumbnail, fields={})
+    return EnricherInput(uri="a.png", data=b"", pixels_HWC=pixels_HWC, box=box or whole, thumbnail=thumbnail, fields={})
 
 
 def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], Any]) -> None:
@@ -180,7 +183,7 @@ def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], A
 def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> None:
     buffer, background = io.BytesIO(), (255, 0, 255)
     Image.new("RGB", (50, 100), (0, 100, 0)).save(buffer, "PNG")
-    decoded = decode(buffer.getvalue(), ImageSpec(size_px=40, background=background), DecodeLimits(), 0)
+    decoded = decode_image(buffer.getvalue(), ImageSpec(size_px=40, background=background), DecodeLimits(), 0)
     candidate = _candidate(decoded.pixels_HWC, box=decoded.box)
     [result] = example("pixelate").build({}).enrich([candidate])
     assert np.array_equal(result.pixels_HWC, decoded.pixels_HWC)
@@ -188,7 +191,7 @@ def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> N
 
 
 def _plan(folder: Path) -> SinkPlan:
-    identity = Identity(model_name="m", model_id="m-1", settings={})
+    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
     return SinkPlan(alias="a", identity=identity, document=DocumentSettings(), options={"folder": str(folder)})
 
 
@@ -234,7 +237,7 @@ def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Cal
 def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
     plan = SinkPlan(
         alias="a",
-        identity=Identity(model_name="m", model_id="m", settings={}),
+        identity=IndexSpec(model_name="m", model_id="m", settings={}),
         document=DocumentSettings(),
         options=options,
     )
@@ -265,7 +268,7 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     assert kind.claims("a.zip")
     [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).items()
     assert item.uri.endswith("/a.zip!/b%20c.jpg")
-    assert item.place.read(Reading()).data == b"bytes"
+    assert item.place.read(ReadLimits()).data == b"bytes"
 
     colours = encoder["Colours"]()
     assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}

@@ -12,7 +12,7 @@ import pytest
 
 from stair_es import SparseVector
 from stair_es.errors import ResourceError
-from stair_es.policy import WordPolicy, parsed, read
+from stair_es.policy import TokenPolicy, load_policy, parse_policy
 
 WORDS = [*"abcdefghij", "", ".", "%", "##s", "a.b", "犬", "\ue000", "\U0001f600"]
 
@@ -22,12 +22,12 @@ def vector(**weights: float) -> SparseVector:
 
 
 def test_the_order_is_move_then_mute_then_cap() -> None:
-    policy = WordPolicy(mute=("egyptian",), cap={"dog": 0.5}, rename={"automobile": "car"}, merge={"dog": ("dogs", "puppy")})
+    policy = TokenPolicy(mute=("egyptian",), cap={"dog": 0.5}, rename={"automobile": "car"}, merge={"dog": ("dogs", "puppy")})
     steered = policy.apply(vector(dogs=0.9, egyptian=0.8, automobile=0.7, grass=0.1))
     assert steered.vector == vector(car=0.7, dog=0.5, grass=0.1)
     assert steered.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog")
     assert set(policy.rules) == {*steered.rules, "puppy -> dog"}
-    assert policy.words == ("automobile", "dog", "dogs", "egyptian", "puppy")
+    assert policy.tokens == ("automobile", "dog", "dogs", "egyptian", "puppy")
 
 
 @pytest.mark.parametrize(
@@ -40,30 +40,30 @@ def test_the_order_is_move_then_mute_then_cap() -> None:
     ],
 )
 def test_of_several_words_that_become_one_the_larger_weight_counts(before: dict[str, float], after: dict[str, float]) -> None:
-    policy = WordPolicy(merge={"dog": ("dogs", "puppy")})
+    policy = TokenPolicy(merge={"dog": ("dogs", "puppy")})
     steered = policy.apply(SparseVector.from_mapping(before))
     assert steered.vector.to_dict() == after
     assert steered.undo.restore(steered.vector).to_dict() == dict(sorted(before.items(), key=lambda pair: -pair[1]))
 
 
 def test_what_isn_t_touched_leaves_no_trace() -> None:
-    policy = WordPolicy(mute=("x",), cap={"dog": 0.5}, rename={"y": "z"})
+    policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, rename={"y": "z"})
     steered = policy.apply(vector(dog=0.5, z=0.25))
     assert (steered.vector, bool(steered.undo), steered.rules) == (vector(dog=0.5, z=0.25), False, ())
 
 
 def test_a_vector_may_be_emptied_and_comes_back() -> None:
-    steered = WordPolicy(mute=("a",)).apply(vector(a=0.1))
+    steered = TokenPolicy(mute=("a",)).apply(vector(a=0.1))
     assert len(steered.vector) == 0
     assert steered.undo.restore(steered.vector) == vector(a=0.1)
 
 
 def test_queries_follow_the_words_but_are_neither_muted_nor_capped() -> None:
-    policy = WordPolicy(mute=("x",), cap={"dog": 0.5}, merge={"dog": ("dogs",)})
-    assert policy.asked(vector(dogs=2.0, dog=1.0, x=0.5)) == vector(dog=2.0, x=0.5)
+    policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, merge={"dog": ("dogs",)})
+    assert policy.rewrite_query(vector(dogs=2.0, dog=1.0, x=0.5)) == vector(dog=2.0, x=0.5)
 
 
-def random_policy(rng: np.random.Generator, words: list[str]) -> WordPolicy:
+def random_policy(rng: np.random.Generator, words: list[str]) -> TokenPolicy:
     """Any policy over `words` that is allowed."""
     mixed = [str(word) for word in rng.permutation(words)]
     sources, rest = mixed[: len(mixed) // 3], mixed[len(mixed) // 3 :]
@@ -77,7 +77,7 @@ def random_policy(rng: np.random.Generator, words: list[str]) -> WordPolicy:
             merge[target] = (*merge.get(target, ()), source)
     ends = rest[3:]
     cap = {word: float(rng.random()) + 1e-9 for word in [*rest[:2], *ends[: len(ends) // 2]]}
-    return WordPolicy(name="r", mute=tuple(ends[len(ends) // 2 :]), cap=cap, rename=rename, merge=merge)
+    return TokenPolicy(name="r", mute=tuple(ends[len(ends) // 2 :]), cap=cap, rename=rename, merge=merge)
 
 
 def random_vector(rng: np.random.Generator, words: list[str]) -> SparseVector:
@@ -96,21 +96,21 @@ def test_random_policies_keep_what_they_promise() -> None:
         assert bool(steered.undo) == bool(steered.rules) == (steered.vector != before)
         assert set(steered.rules) <= set(policy.rules)
         assert policy.apply(steered.vector).vector == steered.vector  # applied twice is applied once
-        assert not set(after) & {*policy.mute, *policy.becomes}
+        assert not set(after) & {*policy.mute, *policy.replacements}
         for word, weight in after.items():
-            origins = [weights[w] for w in weights if policy.becomes.get(w, w) == word]
+            origins = [weights[w] for w in weights if policy.replacements.get(w, w) == word]
             assert weight == min(max(origins), policy.cap.get(word, np.inf))
-        if not set(policy.words) & set(weights):
+        if not set(policy.tokens) & set(weights):
             assert steered.vector == before
 
 
 def test_the_digest_stands_for_the_rules() -> None:
-    base = WordPolicy(name="a", mute=("x", "y"), cap={"p": 1.0}, rename={"s": "t"})
-    same = WordPolicy(name="b", mute=("y", "x"), cap={"p": 1}, merge={"t": ("s",)})
+    base = TokenPolicy(name="a", mute=("x", "y"), cap={"p": 1.0}, rename={"s": "t"})
+    same = TokenPolicy(name="b", mute=("y", "x"), cap={"p": 1}, merge={"t": ("s",)})
     assert base.digest == same.digest
     assert len(base.digest) == 8
     assert int(base.digest, 16) >= 0
-    others = [WordPolicy(mute=("x",)), WordPolicy(cap={"x": 1.0}), WordPolicy(cap={"x": 0.5}), WordPolicy(rename={"x": "y"})]
+    others = [TokenPolicy(mute=("x",)), TokenPolicy(cap={"x": 1.0}), TokenPolicy(cap={"x": 0.5}), TokenPolicy(rename={"x": "y"})]
     assert len({base.digest, *(policy.digest for policy in others)}) == 5
 
 
@@ -118,7 +118,7 @@ def test_json_and_pickle_and_back() -> None:
     rng = np.random.default_rng(6)
     for _ in range(50):
         policy = random_policy(rng, WORDS)
-        again = parsed(json.loads(json.dumps(policy.to_json())), "here")
+        again = parse_policy(json.loads(json.dumps(policy.to_json())), "here")
         assert again == policy == pickle.loads(pickle.dumps(policy))
         assert again.digest == policy.digest
 
@@ -126,10 +126,10 @@ def test_json_and_pickle_and_back() -> None:
 def test_a_file_without_a_name_gives_its_own(tmp_path: Path) -> None:
     file = tmp_path / "no-breeds.json"
     file.write_text('{"stair_es_policy": 1, "mute": ["egyptian"]}')
-    assert read(file).name == "no-breeds"
-    assert read(file).label == f"no-breeds ({read(file).digest})"
+    assert load_policy(file).name == "no-breeds"
+    assert load_policy(file).label == f"no-breeds ({load_policy(file).digest})"
     file.write_text('{"stair_es_policy": 1, "name": "own", "mute": ["egyptian"]}')
-    assert read(file).name == "own"
+    assert load_policy(file).name == "own"
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -173,7 +173,7 @@ def test_contradictions_and_other_forms_are_refused_with_their_place(body: dict[
     file = tmp_path / "p.json"
     file.write_text(json.dumps({"stair_es_policy": 1, **body}))
     with pytest.raises(ResourceError) as caught:
-        read(file)
+        load_policy(file)
     assert f"policy {file}: {message}" in caught.value.message
     assert caught.value.remedy
 
@@ -194,6 +194,6 @@ def test_what_is_no_policy_at_all(text: str, message: str, tmp_path: Path) -> No
     file = tmp_path / "p.json"
     file.write_text(text)
     with pytest.raises(ResourceError, match=message):
-        read(file)
+        load_policy(file)
     with pytest.raises(ResourceError, match=r"none\.json"):
-        read(tmp_path / "none.json")
+        load_policy(tmp_path / "none.json")

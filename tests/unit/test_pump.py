@@ -9,21 +9,21 @@ from itertools import chain, islice, pairwise
 
 import pytest
 
-from stair_es.cluster.bulk import BulkPolicy, Sent
-from stair_es.cluster.pace import Pace
+from stair_es.cluster.bulk import BulkPolicy, BulkRequestStats
+from stair_es.cluster.pace import AdaptiveThrottle
 from stair_es.errors import ClusterError, SourceError
-from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Batch, Deferred, Outcome, State, Wanted, item_of
+from stair_es.ingest.ahead import PrefetchQueue
+from stair_es.ingest.batch import Batch, Deferred, ImageState, Outcome, Pending, get_image_item
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
-from stair_es.ingest.lanes import Task, WorkerDied
-from stair_es.ingest.pump import CHECK_IMAGES, TAKES, Pump
-from stair_es.sources.item import Item, Unlisted
-from stair_es.sources.local_file import Inline
-from stair_es.sources.web.fetch import UrlAt
+from stair_es.ingest.lanes import StageTask, WorkerDied
+from stair_es.ingest.pump import CHECK_IMAGES, MAX_TAKES, StageScheduler
+from stair_es.sources.item import ListingFailure, SourceItem
+from stair_es.sources.local_file import InlineBytes
+from stair_es.sources.web.fetch import UrlLocator
 
 
 @dataclass
-class Lanes:
+class FakeExecutor:
     """Tasks finish when they are waited for, in a random order."""
 
     encoders: int = 2
@@ -45,83 +45,89 @@ class Lanes:
         self.tasks[number] = (kind, batches)
         return number
 
-    def check(self, batch: Batch) -> Task:
+    def submit_check(self, batch: Batch) -> StageTask:
         return self._new("check", [batch])
 
-    def prepare(self, batch: Batch) -> Task:
+    def submit_prepare(self, batch: Batch) -> StageTask:
         self.on_their_way += len(batch.images)
         self.most_on_their_way = max(self.most_on_their_way, self.on_their_way)
         return self._new("prepare", [batch])
 
-    def encode(self, prepared: Task, encoder: int) -> Task:
+    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
         assert isinstance(prepared, int)
         number = self._new("encode", self.tasks[prepared][1])
         self.encoding[number] = encoder
         self.busiest_encoder = max(self.busiest_encoder, *[list(self.encoding.values()).count(i) for i in range(self.encoders)])
         return number
 
-    def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
+    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
         return self._new("write", [batch for task in encoded if isinstance(task, int) for batch in self.tasks[task][1]])
 
-    def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+    def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
         done = self.random.sample(sorted(task for task in tasks if isinstance(task, int)), k=1)
         for task in done:
             self.encoding.pop(task, None)
         return list(done)
 
-    def checked(self, task: Task) -> Batch:
+    def get_checked(self, task: StageTask) -> Batch:
         assert isinstance(task, int)
         [batch] = self.tasks[task][1]
-        images = [item_of(state) for state in batch.images]
-        return Batch([Outcome(i, "unchanged", "check", id=i.uri) if i.uri in self.unchanged else Wanted(i) for i in images])
+        images = [get_image_item(state) for state in batch.images]
+        return Batch([Outcome(i, "unchanged", "check", id=i.uri) if i.uri in self.unchanged else Pending(i) for i in images])
 
-    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
+    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
         assert isinstance(task, int)
         batches = self.tasks[task][1]
-        images = [item_of(state) for batch in batches for state in batch.images]
+        images = [get_image_item(state) for batch in batches for state in batch.images]
         self.on_their_way -= len(images)
         if self.killers & {image.uri for image in images}:
             raise WorkerDied("signal 11")
         if self.failing_writes:
             raise ClusterError("gone")
         done = [
-            Batch([Outcome(item_of(s), "written", "write", id=item_of(s).uri) for s in b.images], {"encode": 0.1})
+            Batch([Outcome(get_image_item(s), "written", "write", id=get_image_item(s).uri) for s in b.images], {"encode": 0.1})
             for b in batches
         ]
-        return done, [Sent(1000 * len(images), len(images), 0.01, busy=False)]
+        return done, [BulkRequestStats(1000 * len(images), len(images), 0.01, busy=False)]
 
 
-def _written(item: Item) -> Outcome:
+def _written(item: SourceItem) -> Outcome:
     return Outcome(item, "written", "write", id=item.uri)
 
 
-def _items(count: int) -> Iterator[Item | Unlisted]:
+def _items(count: int) -> Iterator[SourceItem | ListingFailure]:
     for i in range(count):
-        yield Item(f"mem:{i}", "mem:", Inline(b""))
+        yield SourceItem(f"mem:{i}", "mem:", InlineBytes(b""))
 
 
-def _only_items(found: Item | Unlisted) -> Item | None:
-    return found if isinstance(found, Item) else None
+def _only_items(found: SourceItem | ListingFailure) -> SourceItem | None:
+    return found if isinstance(found, SourceItem) else None
 
 
 def _run(
-    lanes: Lanes, items: Iterator[Item | Unlisted], *, fresh: bool = True, deferred: DeferredImages | None = None
+    lanes: FakeExecutor,
+    items: Iterator[SourceItem | ListingFailure],
+    *,
+    fresh: bool = True,
+    deferred: DeferredImages | None = None,
 ) -> list[Outcome]:
-    with Ahead(items, room=100_000) as ahead:
-        ahead.wait_for(100_000, 60.0)
-        pump = Pump(lanes, Pace(BulkPolicy()), fresh, _only_items, deferred=DeferredImages() if deferred is None else deferred)
-        return [outcome for batch in pump.run(ahead) for outcome in batch.outcomes()]
+    with PrefetchQueue(items, max_items=100_000) as ahead:
+        ahead.wait_for_items(100_000, 60.0)
+        pump = StageScheduler(
+            lanes, AdaptiveThrottle(BulkPolicy()), fresh, _only_items, deferred=DeferredImages() if deferred is None else deferred
+        )
+        return [outcome for batch in pump.run(ahead) for outcome in batch.get_outcomes()]
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 1000])
 def test_every_image_comes_out_once(seed: int, count: int) -> None:
-    outcomes = _run(Lanes(random=random.Random(seed)), _items(count))
+    outcomes = _run(FakeExecutor(random=random.Random(seed)), _items(count))
     assert sorted(o.item.uri for o in outcomes) == sorted(f"mem:{i}" for i in range(count))
 
 
 def test_unchanged_images_go_no_further_than_the_check() -> None:
-    lanes = Lanes(unchanged=frozenset(f"mem:{i}" for i in range(0, 600, 2)))
+    lanes = FakeExecutor(unchanged=frozenset(f"mem:{i}" for i in range(0, 600, 2)))
     outcomes = _run(lanes, _items(600), fresh=False)
     assert sorted(o.item.uri for o in outcomes if o.kind == "unchanged") == sorted(lanes.unchanged)
     assert len(outcomes) == 600
@@ -131,27 +137,27 @@ def test_unchanged_images_go_no_further_than_the_check() -> None:
 
 
 def test_a_bounded_number_is_on_its_way_and_each_encoder_has_two_batches_at_most() -> None:
-    lanes = Lanes()
+    lanes = FakeExecutor()
     _run(lanes, _items(20_000))
     assert lanes.busiest_encoder == 2
     assert lanes.most_on_their_way < 6_000
 
 
 def test_images_that_carry_their_bytes_are_few_while_the_cluster_is_slow() -> None:
-    class SlowWrites(Lanes):
-        def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+    class SlowWrites(FakeExecutor):
+        def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
             quick = [task for task in tasks if isinstance(task, int) and self.tasks[task][0] != "write"]
-            return super().wait(quick or tasks, timeout_s)
+            return super().wait_any(quick or tasks, timeout_s)
 
-    heavy = Inline(bytes(1 << 20))
+    heavy = InlineBytes(bytes(1 << 20))
     lanes = SlowWrites()
-    outcomes = _run(lanes, (Item(f"mem:{i}", "mem:", heavy) for i in range(1000)))
+    outcomes = _run(lanes, (SourceItem(f"mem:{i}", "mem:", heavy) for i in range(1000)))
     assert len(outcomes) == 1000
     assert lanes.most_on_their_way < 400
 
 
 def test_an_image_that_kills_its_worker_is_dead_and_no_other() -> None:
-    lanes = Lanes(killers=frozenset({"mem:17", "mem:40"}))
+    lanes = FakeExecutor(killers=frozenset({"mem:17", "mem:40"}))
     outcomes = _run(lanes, _items(100))
     assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "dead" if i in (17, 40) else "written" for i in range(100)}
     assert len(outcomes) == 100
@@ -159,47 +165,47 @@ def test_an_image_that_kills_its_worker_is_dead_and_no_other() -> None:
 
 
 def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> None:
-    def breaking() -> Iterator[Item | Unlisted]:
+    def breaking() -> Iterator[SourceItem | ListingFailure]:
         yield from _items(10)
         raise SourceError("the store went away")
 
     seen: list[Outcome] = []
-    with Ahead(breaking(), room=100) as ahead:
-        pump = Pump(Lanes(), Pace(BulkPolicy()), fresh=True, admit=_only_items)
+    with PrefetchQueue(breaking(), max_items=100) as ahead:
+        pump = StageScheduler(FakeExecutor(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items)
         with pytest.raises(SourceError, match="went away"):
-            seen.extend(outcome for batch in pump.run(ahead) for outcome in batch.outcomes())
+            seen.extend(outcome for batch in pump.run(ahead) for outcome in batch.get_outcomes())
     assert len(seen) == 10
 
 
 def test_things_that_are_listed_twice_hold_up_no_others() -> None:
-    class Watched(Lanes):
-        def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+    class Watched(FakeExecutor):
+        def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
             taken.append(listed)
-            return super().wait(tasks, timeout_s)
+            return super().wait_any(tasks, timeout_s)
 
     listed, taken, known = 0, [0], set[str]()
 
-    def admit(found: Item | Unlisted) -> Item | None:
+    def admit(found: SourceItem | ListingFailure) -> SourceItem | None:
         nonlocal listed
         listed += 1
         first = found.uri not in known
         known.add(found.uri)
         return _only_items(found) if first else None
 
-    with Ahead(chain.from_iterable(_items(100) for _ in range(201)), room=100_000) as ahead:
-        ahead.wait_for(100_000, 60.0)
-        pump = Pump(Watched(), Pace(BulkPolicy()), fresh=True, admit=admit)
-        assert sum(len(batch.outcomes()) for batch in pump.run(ahead)) == 100
+    with PrefetchQueue(chain.from_iterable(_items(100) for _ in range(201)), max_items=100_000) as ahead:
+        ahead.wait_for_items(100_000, 60.0)
+        pump = StageScheduler(Watched(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=admit)
+        assert sum(len(batch.get_outcomes()) for batch in pump.run(ahead)) == 100
     assert listed == 20_100
-    assert max(after - before for before, after in pairwise(taken)) <= TAKES * CHECK_IMAGES
+    assert max(after - before for before, after in pairwise(taken)) <= MAX_TAKES * CHECK_IMAGES
 
 
 def test_a_failed_write_fails_the_run() -> None:
     with pytest.raises(ClusterError, match="gone"):
-        _run(Lanes(failing_writes=1), _items(10))
+        _run(FakeExecutor(failing_writes=1), _items(10))
 
 
-class HostsThatAskToWait(Lanes):
+class HostsThatAskToWait(FakeExecutor):
     """Each image of a.test is refused at first, and its host asks to wait; the clock moves when somebody sleeps."""
 
     now = 0.0
@@ -212,21 +218,21 @@ class HostsThatAskToWait(Lanes):
     def deferred(self) -> DeferredImages:
         return DeferredImages(600.0, lambda: self.now)
 
-    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
-        batches, sent = super().written(task)
-        return [Batch([self._seen(item_of(state)) for state in batch.images], batch.seconds) for batch in batches], sent
+    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
+        batches, sent = super().get_written(task)
+        return [Batch([self._seen(get_image_item(state)) for state in batch.images], batch.seconds) for batch in batches], sent
 
-    def _seen(self, item: Item) -> State:
+    def _seen(self, item: SourceItem) -> ImageState:
         if "a.test" not in item.uri or not (self.always or self.now == 0.0):
             return _written(item)
         self.refused += 1
         return Deferred(item, "a.test", 40.0, "a.test: 429 Too Many Requests, asks to wait 40 s")
 
 
-def _urls(count: int) -> Iterator[Item | Unlisted]:
+def _urls(count: int) -> Iterator[SourceItem | ListingFailure]:
     for number in range(count):
         url = f"https://{'ab'[number % 2]}.test/{number}.jpg"
-        yield Item(url, "list:", UrlAt(url))
+        yield SourceItem(url, "list:", UrlLocator(url))
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -243,20 +249,23 @@ def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(monke
 
 def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     lanes = HostsThatAskToWait()
-    monkeypatch.setattr("stair_es.ingest.deferred.MAX_IMAGES", 100)
+    monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 100)
     monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
     listed, at_rest = 0, 0
 
-    def admit(found: Item | Unlisted) -> Item | None:
+    def admit(found: SourceItem | ListingFailure) -> SourceItem | None:
         nonlocal listed
         listed += 1
-        return found if isinstance(found, Item) else None
+        return found if isinstance(found, SourceItem) else None
 
-    with Ahead(_urls(5000), room=100_000) as ahead:
-        ahead.wait_for(5000, 60.0)
-        pump, seen = Pump(lanes, Pace(BulkPolicy()), fresh=True, admit=admit, deferred=lanes.deferred()), 0
+    with PrefetchQueue(_urls(5000), max_items=100_000) as ahead:
+        ahead.wait_for_items(5000, 60.0)
+        pump, seen = (
+            StageScheduler(lanes, AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=admit, deferred=lanes.deferred()),
+            0,
+        )
         for batch in pump.run(ahead):
-            seen += len(batch.outcomes())
+            seen += len(batch.get_outcomes())
             if lanes.now == 0.0 and not batch.images:
                 at_rest = listed
     assert 100 < at_rest < 2000
@@ -266,13 +275,15 @@ def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.Mon
 def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
     deferred = DeferredImages(0.5, lambda: 1.0)
     for found in islice(_urls(100), 0, 2 * MAX_REFUSALS, 2):
-        assert isinstance(found, Item)
-        deferred.defer(Wanted(found), Deferred(found, "a.test", 40.0, "a.test: 429 Too Many Requests"))
+        assert isinstance(found, SourceItem)
+        deferred.add_deferred(Pending(found), Deferred(found, "a.test", 40.0, "a.test: 429 Too Many Requests"))
     gone = (found for found in _urls(20_000) if "a.test" in found.uri)
-    with Ahead(chain(_urls(200), gone), room=100_000) as ahead:
-        ahead.wait_for(100_000, 60.0)
-        pump = Pump(Lanes(), Pace(BulkPolicy()), fresh=True, admit=_only_items, deferred=deferred)
-        kinds = [[outcome.kind for outcome in batch.outcomes()] for batch in pump.run(ahead)]
+    with PrefetchQueue(chain(_urls(200), gone), max_items=100_000) as ahead:
+        ahead.wait_for_items(100_000, 60.0)
+        pump = StageScheduler(
+            FakeExecutor(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items, deferred=deferred
+        )
+        kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in pump.run(ahead)]
     in_order = list(chain.from_iterable(kinds))
     assert (in_order.count("written"), in_order.count("dead")) == (100, 10_100)
     assert max(map(len, kinds)) < 2 * CHECK_IMAGES
@@ -281,15 +292,17 @@ def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
 
 def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     class OneHost(HostsThatAskToWait):
-        def prepare(self, batch: Batch) -> Task:
+        def submit_prepare(self, batch: Batch) -> StageTask:
             lightest.append(pump._todo_bytes)
-            return super().prepare(batch)
+            return super().submit_prepare(batch)
 
     lanes, lightest = OneHost(), list[int]()
     monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
-    with Ahead(_urls(1000), room=100_000) as ahead:
-        pump = Pump(lanes, Pace(BulkPolicy()), fresh=True, admit=_only_items, deferred=lanes.deferred())
-        assert sum(len(batch.outcomes()) for batch in pump.run(ahead)) == 1000
+    with PrefetchQueue(_urls(1000), max_items=100_000) as ahead:
+        pump = StageScheduler(
+            lanes, AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items, deferred=lanes.deferred()
+        )
+        assert sum(len(batch.get_outcomes()) for batch in pump.run(ahead)) == 1000
     assert (min(lightest), pump._todo_bytes) == (0, 0)
 
 

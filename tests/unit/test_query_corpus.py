@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMini
+from stair_es.model.stair_mini import StairMiniEncoder
 from stair_es.types import SparseVector
 
 
@@ -65,9 +65,11 @@ def test_words_are_those_of_the_model_for_the_same_scores(modules: Any, first: i
     posterior_K[drawn.classes_NC[0, :3]] = 0.6, 0.3, 0.1
     if thing is not None:
         scores_O[thing] = 0.8
-    encoder = StairMini(ModelSpec(name="stair-mini"))
+    encoder = StairMiniEncoder(ModelSpec(name="stair-mini"))
     [made] = corpus.vectors(drawn)
-    assert made.to_dict() == pytest.approx(encoder._sparse(encoder._see(posterior_K, scores_O)).to_dict(), abs=2e-5)
+    assert made.to_dict() == pytest.approx(
+        encoder._build_vector(encoder._weigh_classes(posterior_K, scores_O)).to_dict(), abs=2e-5
+    )
 
 
 def test_exact_scores_are_dot_products(modules: Any, views: Any) -> None:  # noqa: ANN401

@@ -21,6 +21,6 @@ def test_a_folder_that_can_t_be_had_is_named(
     monkeypatch.setenv("RAY_TMPDIR", folder)
     with (
         pytest.raises(IngestError, match=said),
-        ray_session.session("ray", address, error=IngestError, instead="Use --runner local"),
+        ray_session.open_ray_session("ray", address, error=IngestError, instead="Use --runner local"),
     ):
         pass

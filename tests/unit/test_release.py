@@ -25,7 +25,7 @@ from packaging.licenses import canonicalize_license_expression
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from stair_es.doctor.python import OF_DEVELOPMENT
+from stair_es.doctor.python import DEVELOPMENT_EXTRAS
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -162,7 +162,7 @@ def _imported(file: Path) -> set[str]:
 
 
 def test_extras_of_development_are_no_business_of_the_doctor() -> None:
-    assert set(_config()["options.extras_require"]) >= OF_DEVELOPMENT
+    assert set(_config()["options.extras_require"]) >= DEVELOPMENT_EXTRAS
 
 
 def test_a_difference_between_tree_and_archive_is_told(tmp_path: Path) -> None:

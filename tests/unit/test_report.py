@@ -7,31 +7,31 @@ from typing import IO, Any
 
 import pytest
 
-from stair_es.cluster.words_sync import WordsReport
+from stair_es.cluster.words_sync import TokenIndexReport
 from stair_es.errors import IngestError, UsageError
 from stair_es.ingest import dead_letters
 from stair_es.ingest.batch import Batch, Outcome
 from stair_es.ingest.dead_letters import KIND, DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.report import Report
-from stair_es.ingest.run_accounting import Books
-from stair_es.sources.item import Item, SourceOptions, Unlisted
-from stair_es.sources.local_file import FileAt, Inline
+from stair_es.ingest.report import IngestReport
+from stair_es.ingest.run_accounting import RunAccounting
+from stair_es.sources.item import ListingFailure, SourceItem, SourceOptions
+from stair_es.sources.local_file import FileLocator, InlineBytes
 
-A, B, C = (Item(f"file:///{name}", "file:///", FileAt(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
+A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
 
 
-Make = Callable[..., Books]
+Make = Callable[..., RunAccounting]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     with ExitStack() as stack:
 
-        def make_(*items: Item) -> Books:
-            books = Books(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        def make_(*items: SourceItem) -> RunAccounting:
+            books = RunAccounting(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl", "photos"))
             for item in items:
-                assert books.list(item.uri, item.source)
+                assert books.record_listed(item.uri, item.source)
             return books
 
         yield make_
@@ -39,17 +39,17 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> None:
     books = make(A, B, C)
-    assert not books.list(A.uri, A.source)
-    books.dead_letters.prepare()
-    books.enter(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
-    assert books.done == 2
-    books.enter(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
+    assert not books.record_listed(A.uri, A.source)
+    books.dead_letters.prepare_file()
+    books.record_batch(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
+    assert books.done_count == 2
+    books.record_batch(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
     books.close()
-    assert [(reason.stage, reason.images) for reason in books.dead_reasons()] == [("decode", 1)]
-    assert books.counts() == {"seen": 3, "written": 1, "dead": 1, "unchanged": 1}
+    assert [(reason.stage, reason.images) for reason in books.get_failure_reasons()] == [("decode", 1)]
+    assert books.get_counts() == {"seen": 3, "written": 1, "dead": 1, "unchanged": 1}
     assert dict(books.stage_seconds) == {"read": 1.5, "write": 2.0}
-    assert books.manifest.documents() == 1
-    assert [books.manifest.fate(uri) for uri in (A.uri, B.uri, "other")] == ["taken", "dead", "unseen"]
+    assert books.manifest.count_documents() == 1
+    assert [books.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["taken", "dead", "unseen"]
     [line] = (tmp_path / "dead.jsonl").read_text().splitlines()
     letter = json.loads(line)
     assert (letter["uri"], letter["stage"], letter["reason"]) == ("file:///b", "decode", "why\nnot")
@@ -57,15 +57,15 @@ def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> N
 
 def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
-    inline, hole = Item("mem:1", "mem:", Inline(b"x")), Unlisted("file:///d", "file:///", "forbidden")
-    for item in (A, inline, hole.as_item()):
+    inline, hole = SourceItem("mem:1", "mem:", InlineBytes(b"x")), ListingFailure("file:///d", "file:///", "forbidden")
+    for item in (A, inline, hole.to_item()):
         letters.add(Outcome(item, "dead", "read", "why"))
     letters.close()
     with (tmp_path / "dead.jsonl").open("a") as file:
         file.write("no json\n\n[1]\n")
-    first, *others = KIND.open(str(letters.path), SourceOptions()).items()
+    first, *others = KIND.open(str(letters.path), SourceOptions()).list_items()
     assert first == A
-    assert [type(other) for other in others] == [Unlisted] * 4
+    assert [type(other) for other in others] == [ListingFailure] * 4
     assert [other.uri for other in others][:2] == ["mem:1", "file:///d"]
     assert letters.path.stat().st_mode & 0o777 == 0o600
     (tmp_path / "table.jsonl").write_text('{"url": "a"}\n')
@@ -77,54 +77,54 @@ def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
 
 def test_no_dead_letter_no_file(make: Make, tmp_path: Path) -> None:
     books = make(A)
-    books.enter(Batch([Outcome(A, "written", "write")]))
+    books.record_batch(Batch([Outcome(A, "written", "write")]))
     books.close()
     assert not (tmp_path / "dead.jsonl").exists()
 
 
 def test_an_image_without_outcome_fails_the_run(make: Make, tmp_path: Path) -> None:
     books = make(A, B)
-    books.enter(Batch([Outcome(A, "written", "write")]))
+    books.record_batch(Batch([Outcome(A, "written", "write")]))
     with pytest.raises(IngestError, match="1 images without an outcome"):
         books.close()
 
 
 @pytest.mark.parametrize("item", [A, B])
-def test_an_image_twice_or_never_listed_fails_the_run(make: Make, tmp_path: Path, item: Item) -> None:
+def test_an_image_twice_or_never_listed_fails_the_run(make: Make, tmp_path: Path, item: SourceItem) -> None:
     books = make(A)
-    books.enter(Batch([Outcome(A, "written", "write")]))
+    books.record_batch(Batch([Outcome(A, "written", "write")]))
     with pytest.raises(IngestError, match="unexpected outcome"):
-        books.enter(Batch([Outcome(item, "written", "write")]))
+        books.record_batch(Batch([Outcome(item, "written", "write")]))
 
 
 def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> None:
     books = make(A)
     with pytest.raises(IngestError, match="without an outcome"):
-        books.enter(Batch([A]))
+        books.record_batch(Batch([A]))
 
 
 def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     path.write_text("\n")
-    DeadLetters(path, "photos").prepare()
+    DeadLetters(path, "photos").prepare_file()
     assert not path.exists()
     with pytest.raises(IngestError, match="can't write dead letters"):
-        DeadLetters(tmp_path, "photos").prepare()
+        DeadLetters(tmp_path, "photos").prepare_file()
 
 
 def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Path) -> None:
     first, second = (DeadLetters(tmp_path / "dead.jsonl", "photos") for _ in range(2))
-    first.prepare()
-    second.prepare()  # neither has a letter yet: they will share the file
+    first.prepare_file()
+    second.prepare_file()  # neither has a letter yet: they will share the file
     first.add(Outcome(A, "dead", "read", "why"))
-    second.check()
+    second.check_writable()
     with pytest.raises(IngestError, match=r"another run is writing dead letters to .*dead\.jsonl"):
-        second.prepare()
+        second.prepare_file()
     second.add(Outcome(A, "dead", "read", "another"))
     first.close()
     second.close()
     assert [json.loads(line)["reason"] for line in first.path.read_text().splitlines()] == ["why", "another"]
-    second.prepare()
+    second.prepare_file()
     assert not first.path.exists()
 
 
@@ -146,11 +146,11 @@ def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, m
 def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
     for keep in (False, True):
         with Manifest(tmp_path, keep_uris=keep) as manifest:
-            manifest.add(A.uri, A.source)
-            manifest.settle([(A.uri, "id")])
+            manifest.add_image(A.uri, A.source)
+            manifest.record_outcomes([(A.uri, "id")])
             assert manifest.has_document("id")
             assert not manifest.has_document("other")
-            assert manifest.image_of("id") == ((A.uri, A.source) if keep else None)
+            assert manifest.find_image("id") == ((A.uri, A.source) if keep else None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,20 +159,20 @@ def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path
     for content in ('{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"):
         table.write_text(content)
         with pytest.raises(IngestError, match="something other than dead letters"):
-            DeadLetters(table, "photos").prepare()
+            DeadLetters(table, "photos").prepare_file()
         assert table.read_text() == content
     letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
     letters.add(Outcome(A, "dead", "read", "why"))
     letters.close()
     letters.close()
-    DeadLetters(letters.path, "photos").prepare()
+    DeadLetters(letters.path, "photos").prepare_file()
     assert not letters.path.exists()
 
 
 def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    DeadLetters(pipe, "photos").prepare()
+    DeadLetters(pipe, "photos").prepare_file()
     assert pipe.is_fifo()
     letters = DeadLetters(Path(os.devnull), "photos")
     letters.add(Outcome(A, "dead", "read", "why"))
@@ -180,16 +180,16 @@ def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
 
 
 def test_the_commonest_reasons_are_told_and_numbers_make_no_new_one(make: Make) -> None:
-    items = [Item(f"file:///{i}", "file:///", FileAt(f"file:///{i}")) for i in range(1200)]
+    items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(1200)]
     books = make(*items)
     reasons = [
         "HTTP 404",
         *(f"{i} bytes exceed the limit" for i in range(30)),
         *(f"name {chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(1169)),
     ]
-    books.enter(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=False)]))
+    books.record_batch(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=False)]))
     books.dead_letters.close()
-    first, *others = books.dead_reasons()
+    first, *others = books.get_failure_reasons()
     assert (first.images, first.reason) == (30, "0 bytes exceed the limit")
     assert len(others) == 2
 
@@ -202,10 +202,10 @@ def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None
         "cut off: 3 bytes",
         "cut off: 4 bytes",
     ]
-    items = [Item(f"file:///{i}", "file:///", FileAt(f"file:///{i}")) for i in range(len(reasons))]
+    items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(len(reasons))]
     books = make(*items)
-    books.enter(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
-    found = {(why.reason, why.images, why.example) for why in books.dead_reasons()}
+    books.record_batch(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
+    found = {(why.reason, why.images, why.example) for why in books.get_failure_reasons()}
     assert found == {
         ("127.0.0.1: 404 Not Found", 1, "file:///0"),
         ("10.255.255.1: 404 Not Found", 2, "file:///1"),
@@ -216,9 +216,9 @@ def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None
 
 def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: Make) -> None:
     books = make(A, B, C)
-    books.enter(Batch([Outcome(A, "dead", "list", "why")]))
+    books.record_batch(Batch([Outcome(A, "dead", "list", "why")]))
     assert books.describe_stop("images") == "the run stopped; none of 3 images was stored"
-    books.enter(Batch([Outcome(B, "written", "write", id="1")]))
+    books.record_batch(Batch([Outcome(B, "written", "write", id="1")]))
     assert books.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run resumes from there"
     books.dead_letters.close()
 
@@ -229,7 +229,7 @@ def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: 
 def test_failed_images_may_be_allowed_and_failed_words_not(dead: int, words: int, complete: bool, allowed: bool) -> None:
     numbers = ("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_busy")
     rest: dict[str, Any] = {**dict.fromkeys(numbers, 0), **dict.fromkeys(("index", "alias", "unfinished", "model", "runner"), "")}
-    report = Report(
+    report = IngestReport(
         **rest,
         dead=dead,
         stage_seconds={},
@@ -237,6 +237,6 @@ def test_failed_images_may_be_allowed_and_failed_words_not(dead: int, words: int
         swapped=False,
         pruned=(),
         dead_letters=None,
-        words_index=WordsReport(index="", written=0, deleted=0, failed=words, images=0),
+        words_index=TokenIndexReport(index="", written=0, deleted=0, failed=words, images=0),
     )
     assert (report.is_complete(), report.is_complete(allow_failed=True)) == (complete, allowed)

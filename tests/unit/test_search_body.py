@@ -7,12 +7,12 @@ import pytest
 
 from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
-from stair_es.search.body import TwoPhase, has_word, request_body
+from stair_es.search.body import TwoPhase, build_search_request, build_token_clause
 from stair_es.search.cursor import sort_hits
 from stair_es.search.filter_fields import parse_filter
-from stair_es.search.inputs import Inputs
+from stair_es.search.inputs import QueryInputs
 from stair_es.search.neural import count_candidates
-from stair_es.search.question import Question
+from stair_es.search.question import SearchQuery
 from stair_es.types import SparseVector
 
 IDS = TokenIds.from_tokens(["dog", "beach", "sand"])
@@ -29,14 +29,14 @@ SPARSE = {
 PNG = {"term": {"format": "png"}}
 
 
-def body(question: Question, **more: Any) -> dict[str, Any]:  # noqa: ANN401  what request_body takes
-    made: dict[str, Any] = request_body(question, "rank_features", max_clauses=1024, **more).body
+def body(question: SearchQuery, **more: Any) -> dict[str, Any]:  # noqa: ANN401  what request_body takes
+    made: dict[str, Any] = build_search_request(question, "rank_features", max_clauses=1024, **more).body
     json.dumps(made, allow_nan=False)
     return made
 
 
 def test_a_vector_alone_is_the_clause_of_its_shape_in_a_total_order() -> None:
-    assert body(Question(vector=VECTOR), k=3) == {
+    assert body(SearchQuery(vector=VECTOR), k=3) == {
         "size": 3,
         "track_total_hits": False,
         "_source": {"excludes": ["thumbnail", "policy_undo", "token_ids"]},
@@ -51,35 +51,43 @@ def test_a_vector_alone_is_the_clause_of_its_shape_in_a_total_order() -> None:
 
 
 def test_what_only_restricts_never_makes_the_words_optional() -> None:
-    made = body(Question(vector=VECTOR, filters=[PNG], required=[("dog",)], excluded=[("tab", "##by")]))
+    made = body(SearchQuery(vector=VECTOR, filters=[PNG], required=[("dog",)], excluded=[("tab", "##by")]))
     assert made["query"] == {
         "bool": {
             "should": [SPARSE],
             "minimum_should_match": 1,
-            "filter": [PNG, has_word(("dog",), "rank_features")],
-            "must_not": [{"bool": {"filter": [has_word(("tab",), "rank_features"), has_word(("##by",), "rank_features")]}}],
+            "filter": [PNG, build_token_clause(("dog",), "rank_features")],
+            "must_not": [
+                {
+                    "bool": {
+                        "filter": [build_token_clause(("tab",), "rank_features"), build_token_clause(("##by",), "rank_features")]
+                    }
+                }
+            ],
         }
     }
 
 
 def test_a_word_counts_from_a_weight_on() -> None:
-    assert has_word(("dog",), "rank_features", least=0.5) == {
-        "function_score": {"query": has_word(("dog",), "rank_features"), "min_score": 0.5}
+    assert build_token_clause(("dog",), "rank_features", min_weight=0.5) == {
+        "function_score": {"query": build_token_clause(("dog",), "rank_features"), "min_score": 0.5}
     }
 
 
 @pytest.mark.parametrize(("least", "bound"), [(0.5, 0.4995), (0.0104, 0.0095), (0.0001, 0.0005)])
 def test_impacts_count_from_the_thousandth_that_a_weight_is_rounded_to(least: float, bound: float) -> None:
-    assert has_word(("dog",), "impacts", least=least)["function_score"]["min_score"] == pytest.approx(bound)
+    assert build_token_clause(("dog",), "impacts", min_weight=least)["function_score"]["min_score"] == pytest.approx(bound)
 
 
 def test_the_best_few_of_an_approximate_query_are_no_condition() -> None:
-    assert has_word(("dog",), "seismic", least=0.5) == has_word(("dog",), "rank_features", least=0.5)
-    assert "token_ids" not in json.dumps(has_word(("dog",), "seismic"))
+    assert build_token_clause(("dog",), "seismic", min_weight=0.5) == build_token_clause(
+        ("dog",), "rank_features", min_weight=0.5
+    )
+    assert "token_ids" not in json.dumps(build_token_clause(("dog",), "seismic"))
 
 
 def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_nothing() -> None:
-    made = request_body(Question(vector=VECTOR), "seismic", max_clauses=1024, k=3, token_ids=IDS).body
+    made = build_search_request(SearchQuery(vector=VECTOR), "seismic", max_clauses=1024, k=3, token_ids=IDS).body
     assert list(made["query"]["neural_sparse"]) == ["token_ids"]
     assert made["query"]["neural_sparse"]["token_ids"]["method_parameters"]["k"] == count_candidates(3)
     assert made["rescore"] == {
@@ -99,90 +107,90 @@ def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_not
         ("caption", {"caption": "a dog"}),
         ("`min_score`", {"min_score": 0.5}),
         ("pages", {"after": [1.5, "file:///a.jpg", "ab", "images-1"]}),
-        ("two-phase", {"two_phase": TwoPhase(heavy=64)}),
+        ("two-phase", {"two_phase": TwoPhase(top_k=64)}),
         ("too few for 2,501 hits", {"k": 2501}),
     ],
 )
 def test_what_seismic_can_t_answer_rightly_is_refused(obstacle: str, more: dict[str, Any]) -> None:
     beside = {name: more.pop(name) for name in ("after", "two_phase", "k") if name in more}
     with pytest.raises(QueryError, match=obstacle) as failure:
-        request_body(Question(vector=VECTOR, **more), "seismic", max_clauses=1024, **beside)
+        build_search_request(SearchQuery(vector=VECTOR, **more), "seismic", max_clauses=1024, **beside)
     assert "Omit --shape seismic" in failure.value.remedy
 
 
 def test_a_caption_alone_has_nothing_to_do_with_seismic() -> None:
-    question = Question(caption="a dog", filters=[PNG])
-    sent = [request_body(question, shape, max_clauses=1024).body for shape in ("seismic", "rank_features")]
+    question = SearchQuery(caption="a dog", filters=[PNG])
+    sent = [build_search_request(question, shape, max_clauses=1024).body for shape in ("seismic", "rank_features")]
     assert sent[0] == sent[1]
 
 
 def test_a_caption_adds_its_score() -> None:
-    made = body(Question(vector=VECTOR, caption="a dog", caption_weight=0.25))
+    made = body(SearchQuery(vector=VECTOR, caption="a dog", caption_weight=0.25))
     assert made["query"] == {"bool": {"should": [SPARSE, {"match": {"caption": {"query": "a dog", "boost": 0.25}}}]}}
-    assert body(Question(caption="a dog"))["query"] == {"match": {"caption": {"query": "a dog", "boost": 1.0}}}
-    assert body(Question(vector=VECTOR, caption="a dog", caption_weight=0))["query"] == SPARSE
+    assert body(SearchQuery(caption="a dog"))["query"] == {"match": {"caption": {"query": "a dog", "boost": 1.0}}}
+    assert body(SearchQuery(vector=VECTOR, caption="a dog", caption_weight=0))["query"] == SPARSE
 
 
 def test_the_next_page_and_the_least_score() -> None:
-    made = body(Question(vector=VECTOR, min_score=0.5), after=[1.5, "file:///a.jpg", "ab", "images-1"])
+    made = body(SearchQuery(vector=VECTOR, min_score=0.5), after=[1.5, "file:///a.jpg", "ab", "images-1"])
     assert (made["search_after"], made["min_score"]) == ([1.5, "file:///a.jpg", "ab", "images-1"], 0.5)
 
 
 def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
-    assert "sort" not in body(Question(vector=VECTOR), ordered=False)
+    assert "sort" not in body(SearchQuery(vector=VECTOR), ordered=False)
     with pytest.raises(QueryError, match="pagination requires a total order"):
-        body(Question(vector=VECTOR), ordered=False, after=[1.5, "file:///a.jpg", "ab", "i"])
+        body(SearchQuery(vector=VECTOR), ordered=False, after=[1.5, "file:///a.jpg", "ab", "i"])
 
 
 def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
-    made = body(Question(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(heavy=1, window=5))
+    made = body(SearchQuery(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(top_k=1, window_size=5))
     [dog, *light] = SPARSE["bool"]["should"]
     heavy = {"bool": {"should": [dog]}}
     assert made["query"] == {"bool": {"should": [heavy], "minimum_should_match": 1, "filter": [PNG]}}
     assert made["rescore"] == {"window_size": 10, "query": {"rescore_query": {"bool": {"should": light}}}}
     assert "sort" not in made
-    assert "rescore" not in body(Question(vector=VECTOR), two_phase=TwoPhase(heavy=3))
+    assert "rescore" not in body(SearchQuery(vector=VECTOR), two_phase=TwoPhase(top_k=3))
 
 
-@pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"question": Question(vector=VECTOR, min_score=0.1)}])
+@pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"question": SearchQuery(vector=VECTOR, min_score=0.1)}])
 def test_two_phases_go_neither_with_pages_nor_with_a_least_score(more: dict[str, Any]) -> None:
     with pytest.raises(QueryError, match="two-phase"):
-        body(**{"question": Question(vector=VECTOR), **more, "two_phase": TwoPhase(heavy=1)})
+        body(**{"question": SearchQuery(vector=VECTOR), **more, "two_phase": TwoPhase(top_k=1)})
 
 
 def test_filters_and_captions_share_the_clause_limit() -> None:
     many = SparseVector.from_pairs((f"w{i:04}", 1.0 + i) for i in range(1024))
     beside = {"bool": {"should": [{"term": {"format": name}} for name in ("png", "jpeg")]}}
-    question = Question(vector=many, caption="one two three", filters=[beside], required=[("dog",)])
-    asked = request_body(question, "rank_features", max_clauses=1024)
+    question = SearchQuery(vector=many, caption="one two three", filters=[beside], required=[("dog",)])
+    asked = build_search_request(question, "rank_features", max_clauses=1024)
     text = json.dumps(asked.body)
     leaves = text.count('"rank_feature"') + text.count('"term"') + len(["one", "two", "three"])
     assert leaves <= 1024
-    assert len(asked.cut) == 1024 - len(asked.sent) > 0
-    assert asked.sent.weights[-1] > asked.cut.weights[0]
+    assert len(asked.truncated) == 1024 - len(asked.vector) > 0
+    assert asked.vector.weights[-1] > asked.truncated.weights[0]
     with pytest.raises(QueryError, match="alone"):
-        request_body(question, "rank_features", max_clauses=6)
+        build_search_request(question, "rank_features", max_clauses=6)
 
 
 def test_a_question_must_look_for_something() -> None:
     for wrong in ({}, {"caption": " "}, {"vector": VECTOR, "min_score": float("nan")}, {"vector": VECTOR, "least": -1.0}):
         with pytest.raises(QueryError):
-            Question(**wrong)
+            SearchQuery(**wrong)
     with pytest.raises(QueryError, match="no part of it has a weight"):
-        body(Question(caption="a dog", caption_weight=0))
+        body(SearchQuery(caption="a dog", caption_weight=0))
     with pytest.raises(QueryError, match="has no token"):
-        Question(vector=VECTOR, required=[()])
+        SearchQuery(vector=VECTOR, required=[()])
 
 
 def test_texts_in_the_place_of_lists_are_refused_and_not_spelled_out() -> None:
     for wrong in ({"required": ["dog"]}, {"excluded": "dog"}):
         with pytest.raises(QueryError, match="not a tuple of tokens"):
-            Question(vector=VECTOR, **wrong)
+            SearchQuery(vector=VECTOR, **wrong)
     for name in ("texts", "images", "required", "excluded", "muted", "filters"):
         with pytest.raises(QueryError, match=name):
-            Inputs(words="dog", **{name: "dog"})  # type: ignore[arg-type]
+            QueryInputs(words="dog", **{name: "dog"})  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="unknown query type"):
-        request_body(Question(vector=VECTOR), "nope", max_clauses=9)  # type: ignore[arg-type]
+        build_search_request(SearchQuery(vector=VECTOR), "nope", max_clauses=9)  # type: ignore[arg-type]
 
 
 def test_filters_as_people_write_them() -> None:

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from stair_es.search.hits import why
+from stair_es.search.hits import explain_score
 from stair_es.types import SparseVector
-from stair_es.vocab import escape
+from stair_es.vocab import escape_feature
 
 
 def test_the_contributions_sum_to_the_dot_product() -> None:
@@ -16,14 +16,14 @@ def test_the_contributions_sum_to_the_dot_product() -> None:
     for _ in range(50):
         query = SparseVector.from_pairs((str(w), float(rng.exponential())) for w in rng.choice(words, 30, replace=False))
         image = SparseVector.from_pairs((str(w), float(rng.exponential())) for w in rng.choice(words, 64, replace=False))
-        reasons = why(query, {escape(word): weight for word, weight in image})
+        reasons = explain_score(query, {escape_feature(word): weight for word, weight in image})
         assert math.fsum(reason.contribution for reason in reasons) == pytest.approx(query.dot(image), rel=1e-12)
-        assert {reason.feature for reason in reasons} == set(query.features) & set(image.features)
+        assert {reason.feature for reason in reasons} == set(query.tokens) & set(image.tokens)
 
 
 def test_the_largest_contribution_comes_first_and_ties_go_by_name() -> None:
     query = SparseVector.from_mapping({"a": 3.0, "c": 1.0, "b": 1.0, "z": 9.0})
-    reasons = why(query, {"a": 1.0, "b": 5.0, "c": 5.0, "other": 7.0})
+    reasons = explain_score(query, {"a": 1.0, "b": 5.0, "c": 5.0, "other": 7.0})
     assert [(reason.feature, reason.contribution) for reason in reasons] == [("b", 5.0), ("c", 5.0), ("a", 3.0)]
     assert (reasons[2].query_weight, reasons[2].image_weight) == (3.0, 1.0)
 
@@ -31,9 +31,9 @@ def test_the_largest_contribution_comes_first_and_ties_go_by_name() -> None:
 def test_words_are_not_escaped_although_the_document_s_are() -> None:
     words = ("a.b", ".", "%", "100%", "", "##ing", "%2E")
     query = SparseVector.from_pairs((word, 1.0) for word in words)
-    reasons = why(query, {escape(word): 2.0 for word in words})
+    reasons = explain_score(query, {escape_feature(word): 2.0 for word in words})
     assert {reason.feature for reason in reasons} == set(words)
 
 
 def test_nothing_in_common() -> None:
-    assert why(SparseVector.from_mapping({"a": 1.0}), {"b": 1.0}) == ()
+    assert explain_score(SparseVector.from_mapping({"a": 1.0}), {"b": 1.0}) == ()

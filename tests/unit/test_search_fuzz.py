@@ -13,15 +13,15 @@ import pytest
 from stair_es.errors import QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.body import kept, request_body
-from stair_es.search.clauses import clauses_in, terms_in
-from stair_es.search.cursor import checked
+from stair_es.search.body import build_search_request, quantize_weight
+from stair_es.search.clauses import count_clauses, count_terms
+from stair_es.search.cursor import validate_cursor
 from stair_es.search.filter_fields import parse_filter
-from stair_es.search.inputs import Inputs, boosted, combined, question_of
-from stair_es.search.placing import failing_words
-from stair_es.search.question import Question
-from stair_es.search.shapes import Shape
-from stair_es.search.wish import parse
+from stair_es.search.inputs import QueryInputs, boost_tokens, build_search_query, combine_vectors
+from stair_es.search.placing import list_failed_tokens
+from stair_es.search.question import SearchQuery
+from stair_es.search.shapes import QueryType
+from stair_es.search.wish import parse_query
 from stair_es.types import SparseVector
 
 SEED = 20261124
@@ -44,7 +44,7 @@ WISHES = (
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return catalogue.load(ModelSpec(name="stair-mini", text_tower="table"))
+    return catalogue.load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 def drawn_wish(rng: random.Random) -> str:
@@ -57,9 +57,9 @@ def drawn_wish(rng: random.Random) -> str:
     return rng.choice((" ", "\t", "  ")).join(parts)
 
 
-def asked(encoder: Encoder, inputs: Inputs) -> Question | None:
+def asked(encoder: Encoder, inputs: QueryInputs) -> SearchQuery | None:
     try:
-        return question_of(encoder, inputs)
+        return build_search_query(encoder, inputs)
     except QueryError:
         return None
 
@@ -68,11 +68,11 @@ def test_wishes_of_any_kind(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     made = 0
     for case, typed in enumerate((*WISHES, *(drawn_wish(rng) for _ in range(600)))):
-        question = asked(encoder, Inputs(words=typed))
+        question = asked(encoder, QueryInputs(words=typed))
         if question is None:
             continue
         made += 1
-        wish = parse(typed)
+        wish = parse_query(typed)
         weights = dict(encoder.encode_texts([wish.text])[0])
         assert all(0 <= boost < math.inf for boost in wish.boosts.values()), (case, typed[:80])
         for word, weight in question.vector:  # what isn't boosted is as the model says
@@ -88,23 +88,23 @@ def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
     return found
 
 
-def strict_json(question: Question, case: object) -> None:
+def strict_json(question: SearchQuery, case: object) -> None:
     """What can be asked can be sent, within the limit."""
-    shapes: tuple[Shape, ...] = ("rank_features", "sparse_vector", "neural_sparse")
+    shapes: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "neural_sparse")
     for shape in shapes:
         try:
-            made = request_body(question, shape, max_clauses=1024)
+            made = build_search_request(question, shape, max_clauses=1024)
         except QueryError:
             continue
         json.dumps(made.body, allow_nan=False, ensure_ascii=False).encode()
-        assert len(made.sent) + question.clauses_beside_the_vector <= 1024, case
+        assert len(made.vector) + question.other_clause_count <= 1024, case
 
 
 def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     for _ in range(200):
         typed = drawn_wish(rng)
-        question = asked(encoder, Inputs(words=typed, literal=True))
+        question = asked(encoder, QueryInputs(words=typed, literal=True))
         if question is not None:
             assert question.vector == encoder.encode_texts([typed.strip()])[0]
             assert not question.required
@@ -135,7 +135,7 @@ def test_filters_of_any_kind() -> None:
         text = "".join(rng.choice((*pieces, hostile.word(rng))) for _ in range(rng.randint(0, 12)))
         try:
             clause = parse_filter(text)
-            question = Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+            question = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
         except QueryError:
             continue
         clauses += 1
@@ -149,28 +149,28 @@ def test_a_deep_filter_is_refused_not_a_recursion(depth: int) -> None:
     text = '{"bool":{"filter":[' * (depth // 3) + '{"match_all":{}}' + "]}}" * (depth // 3)
     vector = SparseVector.from_mapping({"a": 1.0})
     if depth < 100:
-        Question(vector=vector, filters=[parse_filter(text)])
+        SearchQuery(vector=vector, filters=[parse_filter(text)])
         return
     with pytest.raises(QueryError, match=r"deep|not JSON"):
-        Question(vector=vector, filters=[parse_filter(text)])
+        SearchQuery(vector=vector, filters=[parse_filter(text)])
 
 
 def test_a_filter_that_contains_itself_is_refused() -> None:
     clause: dict[str, Any] = {"bool": {}}
     clause["bool"]["filter"] = [clause]
     with pytest.raises(QueryError, match="deep"):
-        Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+        SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
 
 
 def test_weights_that_leave_the_numbers_are_refused() -> None:
     heavy = SparseVector.from_mapping({"a": 1e300, "b": 1.0})
     with pytest.raises(QueryError, match="too large"):
-        boosted(heavy, {"a": 1e300})
+        boost_tokens(heavy, {"a": 1e300})
     with pytest.raises(QueryError, match="too large"):
-        combined([(heavy, 1e300)])
+        combine_vectors([(heavy, 1e300)])
     for weight in (math.nan, math.inf, -math.inf):
         with pytest.raises(QueryError, match="finite"):
-            combined([(heavy, weight)])
+            combine_vectors([(heavy, weight)])
 
 
 @pytest.mark.parametrize(
@@ -189,22 +189,22 @@ def test_weights_that_leave_the_numbers_are_refused() -> None:
     ],
 )
 def test_terms_are_counted_as_an_analyzer_makes_them(text: str, terms: int) -> None:
-    assert terms_in(text) == terms
+    assert count_terms(text) == terms
 
 
 def test_sets_of_values_are_few_clauses_and_texts_are_many() -> None:
-    assert clauses_in({"terms": {"width": list(range(5000))}}) < 20
-    assert clauses_in({"terms": {"format": ["png"] * 5000}}) < 20
-    assert clauses_in({"ids": {"values": ["x"] * 5000}}) < 20
-    assert clauses_in({"query_string": {"query": "a OR b-c"}}) >= 3
-    assert clauses_in({"bool": {"should": [{"term": {"a": 1}}] * 500}}) >= 500
+    assert count_clauses({"terms": {"width": list(range(5000))}}) < 20
+    assert count_clauses({"terms": {"format": ["png"] * 5000}}) < 20
+    assert count_clauses({"ids": {"values": ["x"] * 5000}}) < 20
+    assert count_clauses({"query_string": {"query": "a OR b-c"}}) >= 3
+    assert count_clauses({"bool": {"should": [{"term": {"a": 1}}] * 500}}) >= 500
 
 
 @pytest.mark.parametrize("least", [0.3, 0.1, 1.0, 1e-300, 5e-324, 1e39, 3.4e38, 0.77777])
 def test_the_least_weight_is_cut_as_the_weights_are(least: float) -> None:
-    assert kept(least) <= least
-    assert kept(least) >= min(least, 3.4e38) * (1 - 2**-8) or least < 1e-37
-    assert kept(kept(least)) == kept(least)
+    assert quantize_weight(least) <= least
+    assert quantize_weight(least) >= min(least, 3.4e38) * (1 - 2**-8) or least < 1e-37
+    assert quantize_weight(quantize_weight(least)) == quantize_weight(least)
 
 
 @pytest.mark.parametrize(
@@ -214,17 +214,17 @@ def test_the_least_weight_is_cut_as_the_weights_are(least: float) -> None:
 )
 def test_a_cursor_that_is_none_is_refused(values: Any) -> None:  # noqa: ANN401  anything
     with pytest.raises(QueryError, match="not a cursor"):
-        checked(values)
+        validate_cursor(values)
     with pytest.raises(QueryError, match="neither"):
-        checked([1.0, None, None, "images"])
-    assert checked([1, "a", None, "images"]) == [1, "a", None, "images"]
+        validate_cursor([1.0, None, None, "images"])
+    assert validate_cursor([1, "a", None, "images"]) == [1, "a", None, "images"]
 
 
 def test_what_a_document_fails_is_told_as_the_engine_decides() -> None:
     """0.3 has no 9 bits: the engine finds a stored 0.3 where 0.3 is the least, and 0.2999, which it keeps as the same."""
     vector = SparseVector.from_mapping({"a": 1.0})
-    required = Question(vector=vector, required=[("a",)], least=0.3)
-    excluded = Question(vector=vector, excluded=[("a",)], least=0.3)
+    required = SearchQuery(vector=vector, required=[("a",)], min_weight=0.3)
+    excluded = SearchQuery(vector=vector, excluded=[("a",)], min_weight=0.3)
     for weight, has in ((0.3, True), (0.2999, True), (0.298, False), (0.5, True)):
-        assert bool(failing_words(required, {"a": weight})) != has
-        assert bool(failing_words(excluded, {"a": weight})) == has
+        assert bool(list_failed_tokens(required, {"a": weight})) != has
+        assert bool(list_failed_tokens(excluded, {"a": weight})) == has

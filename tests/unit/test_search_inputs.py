@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError, QueryError
-from stair_es.search.inputs import image_vector, text_vector
-from stair_es.sources.item import Reading
+from stair_es.search.inputs import encode_query_image, encode_query_text
+from stair_es.sources.item import ReadLimits
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 
@@ -28,19 +28,19 @@ class Brightness:
 
 
 def test_a_text_becomes_its_vector() -> None:
-    assert text_vector(Brightness(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
+    assert encode_query_text(Brightness(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
 
 
 def test_a_text_without_a_known_word_is_refused_by_name() -> None:
     with pytest.raises(QueryError, match="'unknown unknown'") as caught:
-        text_vector(Brightness(), "unknown unknown")
+        encode_query_text(Brightness(), "unknown unknown")
     assert caught.value.remedy
 
 
 def test_an_image_goes_through_the_encoder_s_pixels(tmp_path: Path) -> None:
     path = tmp_path / "white.png"
     Image.fromarray(np.full((30, 20, 3), 255, np.uint8)).save(path)
-    assert image_vector(Brightness(), path).to_dict() == {"bright": 256.0}
+    assert encode_query_image(Brightness(), path).to_dict() == {"bright": 256.0}
 
 
 @pytest.mark.parametrize(("data", "reason"), [(b"", "empty"), (b"no image", "not an image"), (b"x" * 101, "exceed")])
@@ -48,10 +48,10 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path: Path, data: bytes, reason
     path = tmp_path / "bad.jpg"
     path.write_bytes(data)
     with pytest.raises(DecodeError, match=reason) as caught:
-        image_vector(Brightness(), path, Reading(max_bytes=100))
+        encode_query_image(Brightness(), path, ReadLimits(max_bytes=100))
     assert "bad.jpg" in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match=r"gone\.jpg.*No such file"):
-        image_vector(Brightness(), tmp_path / "gone.jpg")
+        encode_query_image(Brightness(), tmp_path / "gone.jpg")

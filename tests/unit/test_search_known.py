@@ -9,16 +9,16 @@ import pytest
 
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 from stair_es.search.filter_fields import parse_filter
-from stair_es.search.known import Known, add_fit
-from stair_es.search.question import Question
-from stair_es.search.shapes import Fields
-from stair_es.types import Fit, SparseVector
+from stair_es.search.known import IndexInfo, add_fit
+from stair_es.search.question import SearchQuery
+from stair_es.search.shapes import IndexFields
+from stair_es.types import ResizeMode, SparseVector
 
 
-def remedy(model: str, name: str, asked: str, fit: Fit | None = None) -> str:
-    known = Known(fields={"images-1": Fields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
+def remedy(model: str, name: str, asked: str, fit: ResizeMode | None = None) -> str:
+    known = IndexInfo(fields={"images-1": IndexFields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
     with pytest.raises(QueryError, match="their dot products are meaningless") as wrong:
         known.check_model(asked)
     return wrong.value.remedy
@@ -43,7 +43,7 @@ def test_of_another_model() -> None:
         "Search with --model /home/me/run, or ingest again"
     )
     assert "--model '/home/me/my run', or" in remedy("run-0c61e1f0a2b3", "/home/me/my run", "stair-mini-2")
-    Known(fields={}, model="run-0c61e1f0a2b3", model_name="run").check_model("run-0c61e1f0a2b3")
+    IndexInfo(fields={}, model="run-0c61e1f0a2b3", model_name="run").check_model("run-0c61e1f0a2b3")
 
 
 def test_of_the_same_model_with_another_fit() -> None:
@@ -58,23 +58,23 @@ def test_of_the_same_model_with_another_fit() -> None:
 
 
 def test_the_model_of_an_index_comes_with_its_fit() -> None:
-    known = Known(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
+    known = IndexInfo(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
     assert add_fit(ModelSpec(name="org/run"), known).fit == "pad"
     assert add_fit(ModelSpec(name="org/run", fit="crop"), known).fit == "crop"
     assert add_fit(ModelSpec(name="org/other"), known).fit is None
 
 
-SHOP = Known(
+SHOP = IndexInfo(
     fields={},
     model="m",
     model_name="m",
-    names=frozenset({"price", "taken", "width"}),
-    types={"price": "keyword", "taken": "date", "width": "integer"},
+    field_names=frozenset({"price", "taken", "width"}),
+    field_types={"price": "keyword", "taken": "date", "width": "integer"},
 )
 
 
-def _filtered(text: str) -> Question:
-    return Question(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
+def _filtered(text: str) -> SearchQuery:
+    return SearchQuery(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
 
 
 @pytest.mark.parametrize("text", ["price:>20", "width:>1 AND (price:[20 TO 30])", '{"range": {"price": {"gte": "20"}}}'])
@@ -97,11 +97,13 @@ def test_long_filters_are_looked_through_quickly(text: str) -> None:
 
 
 def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
-    known = Known(fields={"images-1": Fields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten"))
+    known = IndexInfo(
+        fields={"images-1": IndexFields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten")
+    )
     assert known.token_ids.ids == {"cat": 0, "kitten": 1}
-    steered = replace(known, policy=WordPolicy(rename={"kitten": "young"}))
+    steered = replace(known, policy=TokenPolicy(rename={"kitten": "young"}))
     assert steered.token_ids.ids["young"] == 1
-    two = replace(known, fields={name: Fields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
+    two = replace(known, fields={name: IndexFields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
     with pytest.raises(IndexMismatch, match="different token ids or token policies: images-1, images-2"):
         two.token_ids  # noqa: B018  the property is the check
     with pytest.raises(IndexMismatch, match="'images-1' has no table of token ids"):

@@ -5,16 +5,16 @@ import math
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.fusing import reciprocal_ranks
-from stair_es.search.prune import How, pruned
+from stair_es.search.fusing import fuse_reciprocal_ranks
+from stair_es.search.prune import SearchOptions, prune_vector
 from stair_es.types import SparseVector
 
 VECTOR = SparseVector.from_mapping({"dog": 5.0, "beach": 3.0, "sand": 1.5, "the": 0.5})
 
 
 def test_nothing_is_dropped_unasked() -> None:
-    assert pruned(VECTOR, None).kept == VECTOR
-    assert not len(pruned(VECTOR, None).dropped)
+    assert prune_vector(VECTOR, None).kept == VECTOR
+    assert not len(prune_vector(VECTOR, None).dropped)
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ def test_nothing_is_dropped_unasked() -> None:
         (0.8, ("dog", "beach")),
         (0.81, ("dog", "beach", "sand")),
         (1e-9, ("dog",)),
-        (1.0, VECTOR.features),
+        (1.0, VECTOR.tokens),
     ],
 )
 def test_what_is_kept_and_what_is_dropped_make_the_whole(mass: float, kept: tuple[str, ...]) -> None:
-    parts = pruned(VECTOR, mass)
-    assert parts.kept.features == kept
+    parts = prune_vector(VECTOR, mass)
+    assert parts.kept.tokens == kept
     assert {**parts.kept.to_dict(), **parts.dropped.to_dict()} == VECTOR.to_dict()
     assert len(parts.kept) + len(parts.dropped) == len(VECTOR)
 
@@ -36,14 +36,14 @@ def test_what_is_kept_and_what_is_dropped_make_the_whole(mass: float, kept: tupl
 def test_numbers_that_can_t_be_are_refused() -> None:
     for wrong in (0.0, 1.1, math.nan):
         with pytest.raises(QueryError, match="mass"):
-            How(mass=wrong)
+            SearchOptions(weight_mass=wrong)
 
 
 def test_ranks_are_fused_as_the_formula_says() -> None:
-    fused = dict(reciprocal_ranks([["a", "b", "c"], ["c", "a"]], [1.0, 0.5]))
+    fused = dict(fuse_reciprocal_ranks([["a", "b", "c"], ["c", "a"]], [1.0, 0.5]))
     assert fused == {
         "a": pytest.approx(1 / 61 + 0.5 / 62),
         "b": pytest.approx(1 / 62),
         "c": pytest.approx(1 / 63 + 0.5 / 61),
     }
-    assert [id_ for id_, _ in reciprocal_ranks([["b", "a"], ["a", "b"]], [1.0, 1.0])] == ["a", "b"]
+    assert [id_ for id_, _ in fuse_reciprocal_ranks([["b", "a"], ["a", "b"]], [1.0, 1.0])] == ["a", "b"]

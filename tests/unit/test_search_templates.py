@@ -10,16 +10,16 @@ from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.errors import UsageError
-from stair_es.search.templates import FORMS, NAMES, Form, template
+from stair_es.search.templates import TEMPLATE_NAMES, TEMPLATE_QUERY_TYPES, TemplateQueryType, build_template
 
-ALL = [(name, form) for name in NAMES for form in FORMS]
+ALL = [(name, form) for name in TEMPLATE_NAMES for form in TEMPLATE_QUERY_TYPES]
 CONTROLLED = r"\{\{#toJson\}\}filter\{\{/toJson\}\}"
 """Renders to JSON of its own; only inside of a section that lists alone can open."""
 
 
 @pytest.mark.parametrize(("name", "form"), ALL)
-def test_every_value_stands_in_quotes(name: str, form: Form) -> None:
-    source = template(name, form).source
+def test_every_value_stands_in_quotes(name: str, form: TemplateQueryType) -> None:
+    source = build_template(name, form).source
     assert "{{>" not in source
     bare = re.sub(r"\{\{#filter\.size\}\}" + CONTROLLED, "", source)
     bare = re.sub(r"\{\{[#^/][a-zA-Z_.]+\}\}", "", bare)
@@ -31,30 +31,30 @@ def test_every_value_stands_in_quotes(name: str, form: Form) -> None:
 
 
 @pytest.mark.parametrize(("name", "form"), ALL)
-def test_the_same_template_for_everyone_but_its_clause(name: str, form: Form) -> None:
-    made = template(name, form)
+def test_the_same_template_for_everyone_but_its_clause(name: str, form: TemplateQueryType) -> None:
+    made = build_template(name, form)
     assert made.body == {"script": {"lang": "mustache", "source": made.source}}
     assert ("rank_feature" in made.source) == (name != "match" and form == "rank_features")
     assert ("sparse_vector" in made.source) == (name != "match" and form == "sparse_vector")
-    assert made == replace(template(name, form, prefix="acme-"), id=f"stair-es-{name}")
+    assert made == replace(build_template(name, form, prefix="acme-"), id=f"stair-es-{name}")
 
 
 @pytest.mark.parametrize("prefix", ["a b", "a/", "../", "a?", 'a"', "a*"])
 def test_prefixes_that_can_t_be_in_an_address_are_refused(prefix: str) -> None:
     with pytest.raises(UsageError, match="is not valid as prefix"):
-        template("words", "rank_features", prefix=prefix)
+        build_template("words", "rank_features", prefix=prefix)
 
 
 def test_unknown_names_and_forms_are_refused() -> None:
     with pytest.raises(UsageError, match="'nope'"):
-        template("nope", "rank_features")
+        build_template("nope", "rank_features")
     with pytest.raises(UsageError, match="'impacts'"):
-        template("words", "impacts")  # type: ignore[arg-type]
+        build_template("words", "impacts")  # type: ignore[arg-type]
 
 
 def test_show_needs_no_cluster() -> None:
     shown = CliRunner().invoke(app, ["template", "show", "words", "--shape", "sparse_vector"])
-    assert (shown.exit_code, shown.stdout) == (0, template("words", "sparse_vector").source)
+    assert (shown.exit_code, shown.stdout) == (0, build_template("words", "sparse_vector").source)
     assert CliRunner().invoke(app, ["template", "show", "nope"]).exit_code == 2
 
 

@@ -22,12 +22,12 @@ from stair_es.cli import settings
 from stair_es.cli.main import app
 from stair_es.cluster import security
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.security import security_from_env
+from stair_es.cluster.security import read_security_settings
 from stair_es.dashboards import place
-from stair_es.dashboards.place import PREFIX, Place, place_from_env
+from stair_es.dashboards.place import DASHBOARDS_ENV_PREFIX, DashboardsConnection, build_dashboards_connection
 from stair_es.errors import StairError
-from stair_es.profiles import SECRETS, chosen
-from stair_es.ray_session import mask_address
+from stair_es.profiles import SECRET_KEYS, resolve_profile
+from stair_es.ray_session import mask_ray_address
 from stair_es.urls import mask_urls
 
 SECRET = 'hunter2/Ä"x%7'
@@ -62,7 +62,7 @@ def _hear(called: Callable[[], object]) -> str:
     """What a person would see of a call: its error, or the text that it makes."""
     try:
         made = called()
-        return made if isinstance(made, str) else repr(made) if isinstance(made, (Connection, Place)) else ""
+        return made if isinstance(made, str) else repr(made) if isinstance(made, (Connection, DashboardsConnection)) else ""
     except StairError as error:
         return f"{error} {error.__cause__!r}"
 
@@ -85,14 +85,14 @@ def _shape(secret: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("secret", [SECRET, PLAIN])
 def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
-    known = settings.known(typer.Context(typer.main.get_command(app)))
+    known = settings.list_known_keys(typer.Context(typer.main.get_command(app)))
     tried = 0
     for key, shape in product([*known, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
         values: dict[str, Any] = {key[-1]: shape}
         for table in reversed(key[:-1]):
             values = {table: values}
         for whole in (values, {"profiles": {"x": values}}):
-            said = _hear(partial(chosen, private, whole, "x", known))
+            said = _hear(partial(resolve_profile, private, whole, "x", known))
             _check_unseen(said, whole)
             tried += 1
     assert tried > 1000
@@ -146,12 +146,12 @@ def test_no_error_about_a_url_shows_it(secret: str) -> None:
         url = pattern.replace("{}", secret)
         calls: list[Callable[[], object]] = [
             partial(Connection, url=url),
-            partial(Place, url=url),
+            partial(DashboardsConnection, url=url),
             partial(Connection.from_env, environ={"STAIR_ES_URL": url}),
-            partial(place_from_env, None, {}, {"STAIR_ES_DASHBOARDS_URL": url}),
+            partial(build_dashboards_connection, None, {}, {"STAIR_ES_DASHBOARDS_URL": url}),
             partial(mask_urls, url),
-            partial(mask_address, url),
-            partial(ray_session.knock, url.replace("@h:1", "@127.0.0.1:1"), StairError, "don't"),
+            partial(mask_ray_address, url),
+            partial(ray_session.check_ray_address, url.replace("@h:1", "@127.0.0.1:1"), StairError, "don't"),
         ]
         for call in calls:
             _check_unseen(_hear(call), (url, call))
@@ -165,14 +165,20 @@ def test_a_url_is_shown_without_its_login(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_cluster = {"url": "STAIR_ES_URL", **security.SECRETS}
-    of_product = {"url": "STAIR_ES_DASHBOARDS_URL", **{name: PREFIX + end for name, end in place.SECRETS.items()}}
-    for names, made in ((of_cluster, security_from_env), (of_product, lambda _, environ: place_from_env(None, {}, environ))):
+    of_cluster = {"url": "STAIR_ES_URL", **security.SECRET_VARIABLES}
+    of_product = {
+        "url": "STAIR_ES_DASHBOARDS_URL",
+        **{name: DASHBOARDS_ENV_PREFIX + end for name, end in place.LOGIN_VARIABLES.items()},
+    }
+    for names, made in (
+        (of_cluster, read_security_settings),
+        (of_product, lambda _, environ: build_dashboards_connection(None, {}, environ)),
+    ):
         for variable, end in product(names.values(), ("", "_FILE")):
             for secret in (SECRET, PLAIN, PLAIN * 100, PLAIN + "\udcff", f"-----BEGIN KEY-----\n{PLAIN}", f"{PLAIN}\0"):
                 environ = {names["url"]: f"http://{NOWHERE}", names["user"]: "anna", f"{variable}{end}": secret}
                 _check_unseen(_hear(partial(made, {}, environ)), environ)
-    for name in SECRETS:
+    for name in SECRET_KEYS:
         monkeypatch.setenv(f"STAIR_ES_{name.upper()}", SECRET)
     _check_unseen(_say("config", "show"), "all of them")
 

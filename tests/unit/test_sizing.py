@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.errors import UsageError
-from stair_es.sizing import SizingInputs, compute_needs
-from stair_es.sizing_plan import ORIGINS, Plan, make_plan
+from stair_es.sizing import SizingInputs, estimate_resources
+from stair_es.sizing_plan import DEFAULT_ORIGINS, SizingPlan, make_sizing_plan
 
 ROOT = Path(__file__).parents[2]
 MILLION = 1_000_000
 
 
-def of(images: int, **given: Any) -> Plan:  # noqa: ANN401  inputs of any type
-    return make_plan(SizingInputs(images=images, **given), given)
+def of(images: int, **given: Any) -> SizingPlan:  # noqa: ANN401  inputs of any type
+    return make_sizing_plan(SizingInputs(images=images, **given), given)
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ def times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stair_es.sizing.QUERY_MS", {"text": 3.9, "image": 12.8})
 
 
-def value(plan: Plan, name: str) -> float:
+def value(plan: SizingPlan, name: str) -> float:
     return next(each.value for each in (*plan.inputs, *plan.results) if each.name == name)
 
 
 def test_no_images_need_an_index_all_the_same() -> None:
-    needs = compute_needs(SizingInputs(images=0))
+    needs = estimate_resources(SizingInputs(images=0))
     assert (needs.shards, needs.nodes, needs.primary_gb, needs.encode_h, needs.write_h) == (1, 2, 0, 0, 0)
 
 
 def test_one_image_needs_no_more() -> None:
-    one = compute_needs(SizingInputs(images=1, replicas=0))
+    one = estimate_resources(SizingInputs(images=1, replicas=0))
     assert (one.shards, one.nodes) == (1, 1)
     assert one.shard_ms == 0.7
     assert [each.text for each in of(1).results if each.name in ("primary_gb", "write_hours")] == [
@@ -102,11 +102,11 @@ def test_what_is_scarcest_decides_the_nodes(given: dict[str, float], nodes: int,
     ],
 )
 def test_every_node_has_a_shard(given: dict[str, Any], shards: int, nodes: int) -> None:
-    needs = compute_needs(SizingInputs(**given))
+    needs = estimate_resources(SizingInputs(**given))
     assert (needs.shards, needs.nodes) == (shards, nodes)
     assert needs.shard_ms == pytest.approx(3.9 * given["images"] / shards / 1e6)
-    said = next(each.origin for each in make_plan(SizingInputs(**given)).results if each.name == "shards")
-    assert said.endswith("each node has one") == (shards > needs.by_size)
+    said = next(each.origin for each in make_sizing_plan(SizingInputs(**given)).results if each.name == "shards")
+    assert said.endswith("each node has one") == (shards > needs.shards_by_size)
 
 
 @pytest.mark.parametrize("images", [0, 1, 1000, 999_999, 33 * MILLION, 10**12])
@@ -125,18 +125,18 @@ def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: 
         )
         if 0.0014 * queries_per_s / cores > 1 + replicas:  # cores that a request to one shard keeps half busy
             with pytest.raises(UsageError, match="can't answer"):
-                compute_needs(given)
+                estimate_resources(given)
             continue
-        needs = compute_needs(given)
+        needs = estimate_resources(given)
         assert needs.nodes <= (1 + replicas) * needs.shards
         assert needs.primary_gb / needs.shards * (1 + rebuild) <= disk_gb * 0.85 * (1 + 1e-9)
 
 
 def test_more_queries_than_shards_can_answer_take_replicas() -> None:
     with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries a second") as refused:
-        compute_needs(SizingInputs(images=MILLION, queries_per_s=20_000))
+        estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000))
     assert "--replicas 3" in (refused.value.remedy or "")
-    needs = compute_needs(SizingInputs(images=MILLION, queries_per_s=20_000, replicas=3))
+    needs = estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000, replicas=3))
     assert needs.nodes <= 4 * needs.shards
 
 
@@ -217,7 +217,7 @@ def test_each_number_says_where_it_comes_from() -> None:
     }
     assert all(each.origin for each in plan.results)
     named = {each.name for each in fields(SizingInputs)} - {"images", "node_price_per_hour", "encoder_price_per_hour"}
-    assert set(ORIGINS) == named
+    assert set(DEFAULT_ORIGINS) == named
 
 
 def test_measured_means_that_there_is_a_benchmark() -> None:
@@ -249,7 +249,7 @@ def test_every_input_is_an_option() -> None:
     given |= {"images": 5 * MILLION, "rebuild": False, "replicas": 0}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "rebuild"]
     done = CliRunner().invoke(app, ["plan", *flags, "--no-rebuild", "--json"])
-    plan = make_plan(SizingInputs(**given), given)
+    plan = make_sizing_plan(SizingInputs(**given), given)
     assert json.loads(done.stdout) == json.loads(json.dumps(plan.to_dict()))
     assert {each.origin for each in plan.inputs} == {"given"}
 

@@ -18,8 +18,8 @@ from hostile_files import deep_object, member
 
 from stair_es.errors import UsageError
 from stair_es.sources import cells, lines
-from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
-from stair_es.sources.local_file import Inline
+from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.local_file import InlineBytes
 from stair_es.sources.registry import open_source
 
 MOST_MB, MOST_S = 600, 20
@@ -49,12 +49,12 @@ EXPECTED = {
 """Name -> images, failed entries, and what their reason says."""
 
 
-def _all(path: Path, **options: Any) -> list[Item | Unlisted]:  # noqa: ANN401
-    return list(open_source(str(path), SourceOptions(**options)).items())
+def _all(path: Path, **options: Any) -> list[SourceItem | ListingFailure]:  # noqa: ANN401
+    return list(open_source(str(path), SourceOptions(**options)).list_items())
 
 
-def _kinds(found: list[Item | Unlisted]) -> str:
-    return "".join("i" if isinstance(each, Item) else "f" for each in found)
+def _kinds(found: list[SourceItem | ListingFailure]) -> str:
+    return "".join("i" if isinstance(each, SourceItem) else "f" for each in found)
 
 
 def test_no_file_takes_more_than_its_memory_and_time(tmp_path: Path) -> None:
@@ -114,17 +114,17 @@ def test_images_in_texts_may_be_longer_than_fields(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": data, "caption": ["a", "b"]}), tmp_path / "x.parquet")
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"image": each}) for each in data))
     for name in ("x.parquet", "x.jsonl"):
-        found = [each.place for each in _all(tmp_path / name) if isinstance(each, Item)]
-        assert found == [Inline(image) for image in images]
+        found = [each.locator for each in _all(tmp_path / name) if isinstance(each, SourceItem)]
+        assert found == [InlineBytes(image) for image in images]
 
 
 def test_large_cells_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "CELL_BYTES", 100)
     images = [bytes([number]) * 60 for number in range(20)]
     pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
-    places = [each.place for each in _all(tmp_path / "x.parquet") if isinstance(each, Item)]
+    places = [each.locator for each in _all(tmp_path / "x.parquet") if isinstance(each, SourceItem)]
     for number in (0, 5, 1, 6, 2, 19, 7, 7, 0):
-        read = places[number].read(Reading())
+        read = places[number].read(ReadLimits())
         assert read is not None
         assert read.data == images[number]
 
@@ -133,12 +133,12 @@ def test_a_row_group_is_let_go_of_once_it_is_read(tmp_path: Path) -> None:
     images = [bytes([number]) * 60 for number in range(90)]
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"image": images}), path, row_group_size=30)
-    places = [each.place for each in _all(path) if isinstance(each, Item)]
+    places = [each.locator for each in _all(path) if isinstance(each, SourceItem)]
     order = [*range(29), 30, 29, *range(31, 90), 31, 60]
-    read = [places[number].read(Reading()) for number in order]
+    read = [places[number].read(ReadLimits()) for number in order]
     assert [each.data for each in read if each] == [images[number] for number in order]
     assert _count_open(path) == 0
-    assert places[0].read(Reading()) == read[0]
+    assert places[0].read(ReadLimits()) == read[0]
     assert _count_open(path) == 1  # a reader of this thread's own: row 0 has gone by
 
 
@@ -150,9 +150,9 @@ def test_of_columns_of_one_name_the_first_is_taken(tmp_path: Path, images: list[
     for which in ({"*": "*"}, {}):
         found = _all(tmp_path / "x.parquet", columns=which)
         assert _kinds(found) == "ii"
-        assert [list(each.fields.values()) for each in found if isinstance(each, Item)] == [["one"], ["two"]]
+        assert [list(each.fields.values()) for each in found if isinstance(each, SourceItem)] == [["one"], ["two"]]
     if isinstance(images[0], bytes):
-        read = [each.place.read(Reading()) for each in found if isinstance(each, Item)]
+        read = [each.locator.read(ReadLimits()) for each in found if isinstance(each, SourceItem)]
         assert [each.data for each in read if each] == images
 
 
@@ -177,7 +177,7 @@ def test_texts_in_lists_come_as_they_were(tmp_path: Path) -> None:
     tags = [["a", "b"], None, [], ["a", None, "a"]]
     table = pa.table({"path": list("abcd"), "tags": tags, "kind": pa.array(list("xyxx")).dictionary_encode()})
     pq.write_table(table, tmp_path / "x.parquet")
-    found = [each.fields for each in _all(tmp_path / "x.parquet", columns={"*": "*"}) if isinstance(each, Item)]
+    found = [each.fields for each in _all(tmp_path / "x.parquet", columns={"*": "*"}) if isinstance(each, SourceItem)]
     assert found == [
         {"tags": ["a", "b"], "kind": "x"},
         {"kind": "y"},
@@ -193,7 +193,7 @@ def test_a_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path, monkeyp
         found = _all(tmp_path / name)
         assert _kinds(found).startswith("ifi")
         assert "c.jpg" not in found[-1].uri
-        assert isinstance(found[-1], Unlisted)
+        assert isinstance(found[-1], ListingFailure)
         assert "has no end within" in found[-1].reason
 
 
@@ -215,7 +215,7 @@ def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
     parts += [member(f"k.{number}.jpg", b"x") for number in range(1500)]
     parts += [member("k.json", b'{"n": 1}')]
     (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
-    items = [each for each in _all(tmp_path / "x.tar", columns={"*": "*"}) if isinstance(each, Item)]
+    items = [each for each in _all(tmp_path / "x.tar", columns={"*": "*"}) if isinstance(each, SourceItem)]
     assert len({item.uri for item in items}) == 1500
     assert [item.fields.get("n") for item in (items[999], items[1000])] == [None, 1]
     assert {item.fields["txt"] for item in items} == {"all"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.sources.item import Item
+from stair_es.sources.item import SourceItem
 from stair_es.sources.registry import open_source
 
 ENTRIES = 5_000
@@ -36,11 +36,11 @@ def _tar(folder: Path) -> Path:
 def test_listing_holds_nothing(tmp_path: Path, make: object) -> None:
     assert callable(make)
     source = open_source(str(make(tmp_path)))
-    items = source.items()
-    assert isinstance(next(items), Item)
+    items = source.list_items()
+    assert isinstance(next(items), SourceItem)
     tracemalloc.start()
     try:
-        assert sum(isinstance(each, Item) for each in items) == ENTRIES - 1
+        assert sum(isinstance(each, SourceItem) for each in items) == ENTRIES - 1
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -40,7 +40,11 @@ KINDS = [
 
 @pytest.mark.parametrize(("argument", "wanted"), KINDS)
 def test_each_argument_is_claimed_by_one_kind(argument: str, wanted: str) -> None:
-    ours = {plugin.name: plugin.load() for plugin in plugins.found("sources") if plugin.distribution == plugins.OURS}
+    ours = {
+        plugin.name: plugin.load()
+        for plugin in plugins.list_plugins("sources")
+        if plugin.distribution == plugins.BUILTIN_DISTRIBUTION
+    }
     assert [name for name, kind in ours.items() if kind.claims(argument)] == [wanted]
 
 
@@ -55,9 +59,9 @@ def test_an_unknown_kind_says_what_there_is() -> None:
 def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder in which installed packages are looked for."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    plugins.found.cache_clear()
+    plugins.list_plugins.cache_clear()
     yield tmp_path
-    plugins.found.cache_clear()
+    plugins.list_plugins.cache_clear()
     for name in [name for name in sys.modules if name.startswith("stranger_")]:
         del sys.modules[name]
 
@@ -66,7 +70,7 @@ def _install(folder: Path, name: str, code: str, entry: str) -> None:
     (folder / f"{name}.py").write_text(code)
     announce_plugins(folder, name, f"{entry} = {name}:KIND", group="sources", version="1.0")
     importlib.invalidate_caches()
-    plugins.found.cache_clear()
+    plugins.list_plugins.cache_clear()
 
 
 def test_a_plugin_comes_first_and_a_broken_one_stops_nothing(plugin_folder: Path) -> None:

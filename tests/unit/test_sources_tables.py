@@ -23,25 +23,25 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
-from stair_es.sources.places import from_json
+from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.places import restore_locator
 from stair_es.sources.registry import open_source
-from stair_es.sources.values import json_safe
-from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.values import make_json_safe
+from stair_es.sources.web.fetch import UrlLocator
 
 
-def _all(path: Path | str, **options: Any) -> list[Item | Unlisted]:  # noqa: ANN401
-    return list(open_source(str(path), SourceOptions(**options)).items())
+def _all(path: Path | str, **options: Any) -> list[SourceItem | ListingFailure]:  # noqa: ANN401
+    return list(open_source(str(path), SourceOptions(**options)).list_items())
 
 
-def _good(path: Path | str, **options: Any) -> list[Item]:  # noqa: ANN401
+def _good(path: Path | str, **options: Any) -> list[SourceItem]:  # noqa: ANN401
     found = _all(path, **options)
-    assert not [each for each in found if isinstance(each, Unlisted)]
-    return [each for each in found if isinstance(each, Item)]
+    assert not [each for each in found if isinstance(each, ListingFailure)]
+    return [each for each in found if isinstance(each, SourceItem)]
 
 
-def _bytes(item: Item) -> bytes:
-    read = pickle.loads(pickle.dumps(item.place)).read(Reading())
+def _bytes(item: SourceItem) -> bytes:
+    read = pickle.loads(pickle.dumps(item.locator)).read(ReadLimits())
     assert read is not None
     return bytes(read.data)
 
@@ -80,7 +80,7 @@ def test_jsonl_takes_paths_urls_and_bytes(folder: Path) -> None:
         (folder / "a.jpg").as_uri(),
     ]
     assert [dict(item.fields) for item in items[:3]] == [{"caption": "one"}, {"caption": "two"}, {}]
-    assert isinstance(items[2].place, UrlAt)
+    assert isinstance(items[2].locator, UrlLocator)
     assert "pw" not in repr(items[2])
     assert "abc" not in repr(items[2])
     assert [_bytes(items[i]) for i in (0, 1, 3, 4)] == [b"A", b"B", b"C", b"C"]
@@ -106,18 +106,18 @@ def test_bad_rows_of_jsonl_are_reported_with_their_line(folder: Path) -> None:
         b'{"path": "sub/b c.jpg"}',
     ]
     table.write_bytes(b"\n".join(rows))
-    found = _all(table, reading=Reading(max_bytes=1000))
-    assert [isinstance(each, Item) for each in found] == [True, *[False] * 11, True]
-    lines = [each.uri.rpartition("#")[2] for each in found if isinstance(each, Unlisted)]
+    found = _all(table, reading=ReadLimits(max_bytes=1000))
+    assert [isinstance(each, SourceItem) for each in found] == [True, *[False] * 11, True]
+    lines = [each.uri.rpartition("#")[2] for each in found if isinstance(each, ListingFailure)]
     assert lines == [f"line={i}" for i in range(2, 13)]
-    assert all(each.reason for each in found if isinstance(each, Unlisted))
+    assert all(each.reason for each in found if isinstance(each, ListingFailure))
 
 
 def test_a_pipe_is_read_where_source_names_it_and_stops_no_folder(folder: Path) -> None:
     for name in ("a.csv", "b.tar", "c.parquet", "d.txt"):
         os.mkfifo(folder / name)
         [found] = _all(f"{folder}/*{Path(name).suffix}")
-        assert isinstance(found, Unlisted)
+        assert isinstance(found, ListingFailure)
         assert found.reason.endswith(f"{name} can't be read: not a regular file")
     writer = threading.Thread(target=(folder / "a.csv").write_text, args=("path\nsub/b c.jpg\n",))
     writer.start()
@@ -145,10 +145,10 @@ def test_bad_rows_of_csv_are_reported_with_their_line(folder: Path) -> None:
         b'path,caption\na.jpg,x\na.jpg\n,empty\na.jpg,x,y\ncaf\xe9.jpg,x\n"a.jpg"z,x\n\nsub/b c.jpg,x\n"a.jpg,open\n'
     )
     found = _all(table)
-    assert [(type(each).__name__, each.uri.rpartition("#")[2]) for each in found if isinstance(each, Unlisted)] == [
+    assert [(type(each).__name__, each.uri.rpartition("#")[2]) for each in found if isinstance(each, ListingFailure)] == [
         ("Unlisted", f"line={i}") for i in (3, 4, 5, 6, 7, 10)
     ]
-    assert [_bytes(each) for each in found if isinstance(each, Item)] == [b"A", b"B"]
+    assert [_bytes(each) for each in found if isinstance(each, SourceItem)] == [b"A", b"B"]
 
 
 def test_columns_become_fields(folder: Path) -> None:
@@ -182,7 +182,7 @@ def test_values_become_json_that_engines_take() -> None:
         "object": pathlike,
         "yes": np.bool_(True),
     }
-    assert json_safe(values) == {
+    assert make_json_safe(values) == {
         "when": "2024-05-06T07:08:00",
         "day": "2024-05-06",
         "small": 0.5,
@@ -194,8 +194,8 @@ def test_values_become_json_that_engines_take() -> None:
         "object": "/x",
         "yes": True,
     }
-    assert isinstance(json_safe(deep), dict)
-    assert '{"x":"end"}' in str(json_safe(deep))
+    assert isinstance(make_json_safe(deep), dict)
+    assert '{"x":"end"}' in str(make_json_safe(deep))
 
 
 pathlike = Path("/x")
@@ -216,11 +216,11 @@ def test_parquet_cells_are_read_where_they_are(tmp_path: Path) -> None:
         assert len({item.version for item in items}) == 120
         assert [_bytes(item) for item in items] == values
         assert [_bytes(items[i]) for i in (119, 3, 60, 2)] == [values[i] for i in (119, 3, 60, 2)]
-        written = items[77].place.to_json()
+        written = items[77].locator.to_json()
         assert written is not None
-        assert from_json(written).read(Reading()) == items[77].place.read(Reading())
+        assert restore_locator(written).read(ReadLimits()) == items[77].locator.read(ReadLimits())
         with pytest.raises(ReadError, match="exceed"):
-            items[0].place.read(Reading(max_bytes=3))
+            items[0].locator.read(ReadLimits(max_bytes=3))
     assert [item.fields for item in _good(plain)][:2] == [{"caption": "c0"}, {"caption": "c1"}]
 
 
@@ -228,17 +228,17 @@ def test_parquet_with_paths_urls_and_empty_cells(folder: Path) -> None:
     table = _parquet(folder / "t.parquet", pa.array(["a.jpg", None, "https://example.com/x.jpg"]), n=pa.array([1, 2, None]))
     found = _all(table, columns={"*": "*"})
     assert [each.uri for each in found] == [(folder / "a.jpg").as_uri(), f"{table.as_uri()}#row=1", "https://example.com/x.jpg"]
-    assert isinstance(found[1], Unlisted)
-    assert isinstance(found[0], Item)
+    assert isinstance(found[1], ListingFailure)
+    assert isinstance(found[0], SourceItem)
     assert found[0].fields == {"n": 1}
     cells = _good(
         _parquet(folder / "c.parquet", pa.array([None, {"bytes": None, "path": "a.jpg"}, {"bytes": b"", "path": None}]))
     )
     with pytest.raises(ReadError, match="no image"):
-        cells[0].place.read(Reading())
+        cells[0].locator.read(ReadLimits())
     assert _bytes(cells[1]) == b"A"
     with pytest.raises(ReadError, match="no image"):
-        cells[2].place.read(Reading())
+        cells[2].locator.read(ReadLimits())
 
 
 def test_a_broken_table_stops_no_other(folder: Path) -> None:
@@ -249,9 +249,9 @@ def test_a_broken_table_stops_no_other(folder: Path) -> None:
     (tables / "b.parquet").write_bytes(whole[:-10])
     _parquet(tables / "c.parquet", pa.array([b"3"]))
     found = _all(tables / "*.parquet")
-    assert [type(each) for each in found] == [Item, Unlisted, Item]
+    assert [type(each) for each in found] == [SourceItem, ListingFailure, SourceItem]
     assert found[1].uri == (tables / "b.parquet").as_uri()
-    assert [type(each) for each in _all(tables, format="parquet")] == [Item, Unlisted, Item]
+    assert [type(each) for each in _all(tables, format="parquet")] == [SourceItem, ListingFailure, SourceItem]
 
 
 def test_a_remote_table_names_no_local_file() -> None:
@@ -261,8 +261,8 @@ def test_a_remote_table_names_no_local_file() -> None:
     store.pipe("/bucket/x/a.jpg", b"A")
     store.pipe("/bucket/x/t.csv", b"path\na.jpg\n/etc/hostname\nfile:///etc/hostname\n../b.jpg\n")
     found = _all("memory://bucket/x/t.csv")
-    assert [type(each) for each in found] == [Item, Unlisted, Unlisted, Unlisted]
-    assert isinstance(found[0], Item)
+    assert [type(each) for each in found] == [SourceItem, ListingFailure, ListingFailure, ListingFailure]
+    assert isinstance(found[0], SourceItem)
     assert (found[0].uri, _bytes(found[0])) == ("memory://bucket/x/a.jpg", b"A")
 
 
@@ -290,7 +290,7 @@ def test_lists_and_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch)
             (folder / "sub" / "b c.jpg").as_uri(),
             "s3://bucket/a b#c.jpg",
         ]
-        assert [type(each) for each in found] == [Item] * 4 + [Unlisted]
+        assert [type(each) for each in found] == [SourceItem] * 4 + [ListingFailure]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"path": "a.jpg"}\n')))
     assert _bytes(_good("-", format="jsonl")[0]) == b"A"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"path\na.jpg\n")))
@@ -299,8 +299,8 @@ def test_lists_and_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_one_url_is_a_source_without_its_secrets() -> None:
     source = open_source("https://example.com/x.jpg?sig=abc&sv=1&se=2")
-    [item] = source.items()
-    assert isinstance(item, Item)
+    [item] = source.list_items()
+    assert isinstance(item, SourceItem)
     assert item.uri == item.source == source.uri == "https://example.com/x.jpg"
     assert "abc" not in repr((item, source))
 
@@ -310,7 +310,7 @@ def test_a_url_with_a_login_is_refused_before_anything_keeps_it(folder: Path) ->
         open_source("https://u:hunter2@example.com/x.jpg")
     (folder / "t.txt").write_text("https://u:hunter2@example.com/x.jpg\n")
     [unlisted] = _all(folder / "t.txt")
-    assert isinstance(unlisted, Unlisted)
+    assert isinstance(unlisted, ListingFailure)
     assert unlisted.reason == "a URL with a user name or password isn't fetched, use a signed one: https://example.com/x.jpg"
     assert "hunter2" not in repr((unlisted, str(refused.value)))
 
@@ -327,7 +327,7 @@ def test_bytes_in_place_of_a_list_are_one_error(folder: Path) -> None:
     with pytest.raises(UsageError, match="not a list"):
         _all(folder / "t.txt")
     (folder / "t.txt").write_bytes(b"a.jpg\n\xff.jpg\n")
-    assert [type(each) for each in _all(folder / "t.txt")] == [Item, Unlisted]
+    assert [type(each) for each in _all(folder / "t.txt")] == [SourceItem, ListingFailure]
 
 
 def test_columns_of_csv_become_numbers_where_they_are_asked_for(folder: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_column_that_no_row_of_jsonl_has_is_wrong_usage(folder: Path) -> None:
     (folder / "u.jsonl").write_text('{"path": "a.jpg"}\n')  # a column of few rows may be in none of a part
     assert [item.fields for item in _good(f"{folder}/[tu].jsonl", columns={"caption": "alt"})] == [{}, {"caption": "x"}, {}]
     table.write_text('{"path": "a.jpg"}\n' * 2000)
-    stream = iter(open_source(str(table), SourceOptions(columns={"caption": "alt"})).items())
+    stream = iter(open_source(str(table), SourceOptions(columns={"caption": "alt"})).list_items())
     assert len(list(islice(stream, 1000))) == 1000
     with pytest.raises(UsageError, match="in its first 1000 rows"):
         next(stream)
@@ -378,10 +378,10 @@ def test_a_table_without_the_column_is_wrong_usage_if_it_is_the_first(folder: Pa
         packed.write(b"path,n\n" + random.Random(0).randbytes(100_000))
     (folder / "3.csv.gz").write_bytes((folder / "3.csv.gz").read_bytes()[:50_000])
     found = _all(f"{folder}/*.csv*", columns={"n": "n"}, format="csv")
-    assert [type(each) for each in found[:2]] == [Item, Unlisted]
-    assert all(isinstance(each, Unlisted) for each in found[1:])
+    assert [type(each) for each in found[:2]] == [SourceItem, ListingFailure]
+    assert all(isinstance(each, ListingFailure) for each in found[1:])
     assert found[-1].uri == (folder / "3.csv.gz").as_uri()
-    assert isinstance(found[-1], Unlisted)
+    assert isinstance(found[-1], ListingFailure)
     assert "cut off" in found[-1].reason
     with pytest.raises(UsageError, match="no column 'n'"):
         _all(folder / "2.csv", columns={"n": "n"})

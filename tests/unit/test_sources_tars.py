@@ -15,10 +15,10 @@ import pytest
 from hostile_files import END, member, pack
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
-from stair_es.sources.places import from_json
+from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.places import restore_locator
 from stair_es.sources.registry import open_source
-from stair_es.sources.webdataset import split_key
+from stair_es.sources.webdataset import split_sample_key
 
 SAMPLES = [
     ("n01/000.jpg", b"first image"),
@@ -42,13 +42,13 @@ def _tar(path: Path, files: list[tuple[str, bytes]], mode: Any = "w") -> Path:  
     return path
 
 
-def _all(path: Path | str, **options: Any) -> list[Item | Unlisted]:  # noqa: ANN401
-    return list(open_source(str(path), SourceOptions(**options)).items())
+def _all(path: Path | str, **options: Any) -> list[SourceItem | ListingFailure]:  # noqa: ANN401
+    return list(open_source(str(path), SourceOptions(**options)).list_items())
 
 
-def _data(item: Item | Unlisted) -> bytes:
-    assert isinstance(item, Item)
-    read = pickle.loads(pickle.dumps(item.place)).read(Reading())
+def _data(item: SourceItem | ListingFailure) -> bytes:
+    assert isinstance(item, SourceItem)
+    read = pickle.loads(pickle.dumps(item.locator)).read(ReadLimits())
     assert read is not None
     return bytes(read.data)
 
@@ -57,8 +57,8 @@ def _data(item: Item | Unlisted) -> bytes:
 def test_samples_have_their_images_and_fields(tmp_path: Path, name: str, mode: str) -> None:
     tar = _tar(tmp_path / name, SAMPLES, mode)
     source = open_source(str(tar), SourceOptions(columns={"caption": "txt", "licence": "licence", "key": "__key__"}))
-    found = list(source.items())
-    items = [each for each in found if isinstance(each, Item)]
+    found = list(source.list_items())
+    items = [each for each in found if isinstance(each, SourceItem)]
     assert [item.uri.partition("#")[2] for item in items] == [
         "n01/000.jpg",
         "n01/001.left.png",
@@ -70,7 +70,7 @@ def test_samples_have_their_images_and_fields(tmp_path: Path, name: str, mode: s
     assert [
         (each.uri.partition("#")[2], "JSON" in each.reason or "fields" in each.reason)
         for each in found
-        if isinstance(each, Unlisted)
+        if isinstance(each, ListingFailure)
     ] == [("n01/002.json", True)]
     assert source.ignored == {".mp3": 1}
     assert len({item.version for item in items}) == 4
@@ -80,24 +80,24 @@ def test_samples_have_their_images_and_fields(tmp_path: Path, name: str, mode: s
 def test_members_outlive_the_listing_and_change_with_the_tar(tmp_path: Path) -> None:
     tar = _tar(tmp_path / "s.tar", SAMPLES)
     [first, *_] = _all(tar)
-    assert isinstance(first, Item)
-    written = first.place.to_json()
+    assert isinstance(first, SourceItem)
+    written = first.locator.to_json()
     assert written is not None
-    read = from_json(written).read(Reading())
+    read = restore_locator(written).read(ReadLimits())
     assert read is not None
     assert read.data == b"first image"
     with pytest.raises(ReadError, match="11 bytes exceed the limit of 10"):
-        first.place.read(Reading(max_bytes=10))
+        first.locator.read(ReadLimits(max_bytes=10))
     _tar(tar, [("other.jpg", b"x" * 5000)])
     os.utime(tar, (1, 1))
     with pytest.raises(ReadError, match="changed since"):
-        first.place.read(Reading())
+        first.locator.read(ReadLimits())
 
 
 def test_names_that_come_twice_nested_and_odd(tmp_path: Path) -> None:
     files = [("./a.jpg", b"1"), ("a.jpg", b"2"), ("deep/er/ü #?.jpg", b"3"), ("x" * 300 + ".jpg", b"4")]
     found = _all(_tar(tmp_path / "s.tar", files))
-    assert [type(each) for each in found] == [Unlisted, Item, Item, Item]
+    assert [type(each) for each in found] == [ListingFailure, SourceItem, SourceItem, SourceItem]
     assert [_data(each) for each in found[1:]] == [b"1", b"3", b"4"]
     assert found[2].uri.endswith("#deep/er/%C3%BC%20%23%3F.jpg")
 
@@ -109,7 +109,7 @@ def test_links_are_reported(tmp_path: Path) -> None:
         tar.addfile(link)
         tar.addfile(_folder("folder.jpg"))
     [only] = _all(tmp_path / "s.tar")
-    assert isinstance(only, Unlisted)
+    assert isinstance(only, ListingFailure)
     assert "link" in only.reason
 
 
@@ -119,7 +119,7 @@ def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(whole)
     for tar in (tmp_path / "s.tar", pack(tmp_path / "s.tar.gz", (whole, 1))):
         found = _all(tar)
-        reasons = [each.reason for each in found if isinstance(each, Unlisted)]
+        reasons = [each.reason for each in found if isinstance(each, ListingFailure)]
         assert reasons == ["its size is negative"] * 4
         assert _data(found[-1]) == b"a"
 
@@ -127,9 +127,9 @@ def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"size": -1}, {"offset": -1}])
 def test_a_dead_letter_with_a_negative_number_is_refused(wrong: dict[str, int]) -> None:
     right: dict[str, Any] = {"kind": "member", "uri": "file:///s.tar", "offset": 0, "size": 0, "version": None}
-    assert from_json(right)
+    assert restore_locator(right)
     with pytest.raises(UsageError, match="not the locator of an image"):
-        from_json(right | wrong)
+        restore_locator(right | wrong)
 
 
 def _folder(name: str) -> tarfile.TarInfo:
@@ -146,7 +146,7 @@ def test_a_cut_tar_gives_what_is_there_and_says_that_there_was_more(tmp_path: Pa
     for length in (len(whole) // 2, len(whole) // 2 + 700):
         tar.write_bytes(whole[:length])
         found = _all(tar)
-        assert isinstance(found[-1], Unlisted)
+        assert isinstance(found[-1], ListingFailure)
         assert found[-1].uri == tar.as_uri()
         assert 5 < len(found) < 16
         assert [_data(each) for each in found[:-2]] == [data for _, data in files[: len(found) - 2]]
@@ -156,12 +156,12 @@ def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> N
     tar = _tar(tmp_path / "s.tar", [("0.jpg", b"x" * 512), ("1.jpg", b"y" * 512), ("2.jpg", b"z" * 512)])
     whole = tar.read_bytes()
     tar.write_bytes(whole[: 4 * 512])
-    assert [type(each) for each in _all(tar)] == [Item, Item, Unlisted]
+    assert [type(each) for each in _all(tar)] == [SourceItem, SourceItem, ListingFailure]
     tar.write_bytes(whole[:1024] + b"garbage!" * 64 + whole[1536:])
-    assert [type(each) for each in _all(tar)] == [Item, Unlisted]
+    assert [type(each) for each in _all(tar)] == [SourceItem, ListingFailure]
     for other in (b"", b"no tar at all" * 100):
         tar.write_bytes(other)
-        assert [type(each) for each in _all(tar)] == [Unlisted]
+        assert [type(each) for each in _all(tar)] == [ListingFailure]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -172,11 +172,11 @@ def test_what_follows_the_end_mark_is_said(tmp_path: Path, packed: bool) -> None
     ]
     tar = tmp_path / ("s.tar.gz" if packed else "s.tar")
     tar.write_bytes(parts[0])
-    assert [type(each) for each in _all(tar)] == [Item]
+    assert [type(each) for each in _all(tar)] == [SourceItem]
     tar.write_bytes(b"".join(parts))
     first, rest = _all(tar)
     assert _data(first) == b"a"
-    assert isinstance(rest, Unlisted)
+    assert isinstance(rest, ListingFailure)
     assert "more follows the end mark, at byte 9,048" in rest.reason
 
 
@@ -185,9 +185,9 @@ def test_what_is_neither_image_nor_text_may_have_any_size(tmp_path: Path, name: 
     path = _tar(
         tmp_path / name, [("a.mp4", b"m" * 3000), ("a.jpg", b"a"), ("b.jpg", b"b" * 3000)], "w:gz" if "gz" in name else "w"
     )
-    source = open_source(str(path), SourceOptions(reading=Reading(max_bytes=2000)))
-    found = {each.uri[-5:]: type(each) for each in source.items()}
-    assert found == {"a.jpg": Item, "b.jpg": Unlisted if "gz" in name else Item}
+    source = open_source(str(path), SourceOptions(read_limits=ReadLimits(max_bytes=2000)))
+    found = {each.uri[-5:]: type(each) for each in source.list_items()}
+    assert found == {"a.jpg": SourceItem, "b.jpg": ListingFailure if "gz" in name else SourceItem}
     assert source.ignored == {".mp4": 1}
 
 
@@ -197,7 +197,7 @@ def test_a_gzip_file_is_checked_to_its_end(tmp_path: Path) -> None:
         tar.write_bytes(damaged)
         first, rest = _all(tar)
         assert _data(first) == b"a"
-        assert isinstance(rest, Unlisted)
+        assert isinstance(rest, ListingFailure)
         assert reason in rest.reason
 
 
@@ -205,7 +205,7 @@ def test_braces_name_many_tars_and_a_missing_one_is_reported(tmp_path: Path) -> 
     for i in (0, 2):
         _tar(tmp_path / f"{i:03}.tar", [(f"{i}.jpg", b"x")])
     found = _all(f"{tmp_path}/{{000..002}}.tar")
-    assert [type(each) for each in found] == [Item, Unlisted, Item]
+    assert [type(each) for each in found] == [SourceItem, ListingFailure, SourceItem]
     assert {each.source for each in found} == {f"{tmp_path.as_uri()}/{{000..002}}.tar"}
     assert len(_all(f"{tmp_path}/*.tar")) == 2
     with pytest.raises(UsageError):
@@ -217,11 +217,11 @@ def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
 
     tar = _tar(tmp_path / "s.tar", SAMPLES)
     fsspec.filesystem("memory").pipe("/bucket/s.tar", tar.read_bytes())
-    items = [each for each in _all("memory://bucket/s.tar") if isinstance(each, Item)]
+    items = [each for each in _all("memory://bucket/s.tar") if isinstance(each, SourceItem)]
     assert [_data(item) for item in items] == [b"first image", b"left", b"right", b"second"]
     fsspec.filesystem("memory").pipe("/bucket/s.tar", tar.read_bytes()[:600])
     with pytest.raises(ReadError, match="cut off"):
-        items[3].place.read(Reading())
+        items[3].locator.read(ReadLimits())
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
     [("a.jpg", ("a", "jpg")), ("x.y/a.b.JPG", ("x.y/a", "b.jpg")), ("x/a", ("x/a", "")), (".jpg", ("", "jpg"))],
 )
 def test_keys_end_at_the_first_dot_of_the_name(name: str, wanted: tuple[str, str]) -> None:
-    assert split_key(name) == wanted
+    assert split_sample_key(name) == wanted
 
 
 def test_a_column_that_no_sample_has_is_wrong_usage(tmp_path: Path) -> None:

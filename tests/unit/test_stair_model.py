@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import dense_of
+from stair_es.eval.dense import get_dense_encoder
 from stair_es.model import catalogue, stair_heads
-from stair_es.model.encoder import DenseEncoder, Encoder, JointEncoder, ModelSpec, Speller
-from stair_es.model.sparse_rows import sparse
-from stair_es.model.stair import Stair, TextBatch
+from stair_es.model.encoder import DenseEncoder, Encoder, JointEncoder, ModelSpec, WordTokenizer
+from stair_es.model.sparse_rows import build_sparse_vector
+from stair_es.model.stair import StairModel, TextBatch
 from stair_es.types import SparseVector
 
 ALIKE = 1.01e-5
@@ -41,7 +41,7 @@ def _pixels(count: int) -> NDArray[np.uint8]:
     return np.random.default_rng(3).integers(0, 256, (count, tiny_stair.SIZE_PX, tiny_stair.SIZE_PX, 3), np.uint8)
 
 
-def _texts(model: Stair, texts: tuple[str, ...] = TEXTS) -> TextBatch:
+def _texts(model: StairModel, texts: tuple[str, ...] = TEXTS) -> TextBatch:
     found = model.tokens.encode(texts)
     return TextBatch.from_tokenized(found)
 
@@ -83,7 +83,7 @@ def test_the_words_of_an_image_are_what_numpy_says(pool: str, tie: bool) -> None
     model = tiny_stair.model(tiny_stair.config(image_pool=pool, image_tie=tie, image_top_k=4))
     pixels = _pixels(3)
     with torch.inference_mode():
-        states_BLD = _array(model.image.states(torch.from_numpy(pixels)))
+        states_BLD = _array(model.image.compute_states(torch.from_numpy(pixels)))
         found_BF = _array(model.encode_images(torch.from_numpy(pixels)).weights_BF)
     embedding = _array((model.text if tie else model.image).head.embedding_FT)
     for states_LD, found_F in zip(states_BLD, found_BF, strict=True):
@@ -98,7 +98,7 @@ def test_pixels_are_scaled_as_the_configuration_says() -> None:
     scaled = (pixels / 255.0 - np.array([0.5, 0.4, 0.45])) / np.array([0.2, 0.25, 0.3])
     with torch.inference_mode():
         wanted = model.image.backbone(torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32).copy()))
-        assert torch.allclose(model.image.states(torch.from_numpy(pixels)), wanted, atol=1e-5)
+        assert torch.allclose(model.image.compute_states(torch.from_numpy(pixels)), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
@@ -108,7 +108,7 @@ def test_the_words_of_a_text_are_what_numpy_says(pool: str, own_words: bool, mas
     model = tiny_stair.model(tiny_stair.config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
     with torch.inference_mode():
         found_BF = _array(model.encode_texts(_texts(model)).weights_BF)
-    embedding, features = _array(model.text.head.embedding_FT), len(model.tokens.words)
+    embedding, features = _array(model.text.head.embedding_FT), len(model.tokens.tokens)
     for text, found_F in zip(TEXTS, found_BF, strict=True):
         one = _texts(model, (text,))
         with torch.inference_mode():
@@ -156,7 +156,7 @@ def test_a_mask_leaves_the_words_of_the_text() -> None:
     with torch.inference_mode():
         weights_BF = model.encode_texts(_texts(model), mask="own").weights_BF
     assert weights_BF is not None
-    words = [{model.tokens.words[i] for i in np.flatnonzero(row)} for row in weights_BF.numpy()]
+    words = [{model.tokens.tokens[i] for i in np.flatnonzero(row)} for row in weights_BF.numpy()]
     assert words[0] <= {"red", "dog"}  # no stop word
     assert {"red", "dog"} <= words[0]
     assert words[1] <= {"dog", "##s", "run", "##n", "##ing", "sea"}
@@ -169,7 +169,7 @@ def test_a_plain_mask_leaves_all_tokens_of_the_text_stop_words_included() -> Non
     with torch.inference_mode():
         weights_BF = model.encode_texts(_texts(model), mask="tokens").weights_BF
     assert weights_BF is not None
-    words = [{model.tokens.words[i] for i in np.flatnonzero(row)} for row in weights_BF.numpy()]
+    words = [{model.tokens.tokens[i] for i in np.flatnonzero(row)} for row in weights_BF.numpy()]
     assert words[0] == {"a", "red", "dog"}
     assert words[1] == {"the", "dog", "##s", "run", "##n", "##ing", "of", "sea", "."}
     assert words[2] == set()  # neither special tokens nor padding have a word
@@ -192,7 +192,7 @@ def test_without_a_cap_every_word_above_zero_is_in_the_vector(tmp_path: Path) ->
         outs = (model.encode_images(torch.from_numpy(pixels)), model.encode_texts(_texts(model)))
     for out, vectors in zip(outs, (encoder.encode_images(pixels), encoder.encode_texts(TEXTS)), strict=True):
         for logits_F, vector in zip(_array(out.logits_BF), vectors, strict=True):
-            wanted = {word: math.log1p(logit) for word, logit in zip(model.tokens.words, logits_F, strict=True) if logit > 0}
+            wanted = {word: math.log1p(logit) for word, logit in zip(model.tokens.tokens, logits_F, strict=True) if logit > 0}
             assert vector.to_dict() == pytest.approx({word: weight for word, weight in wanted.items() if weight > 5e-6}, abs=2e-5)
     assert max(map(len, encoder.encode_texts(TEXTS))) > 6, "no test of a cap that is off"
 
@@ -202,20 +202,20 @@ def test_neither_special_nor_unused_tokens_are_words(tmp_path: Path, text: str) 
     encoder = _encoder(tmp_path, text=text, image_top_k=0, text_top_k=0)
     never = {*tiny_stair.SPECIAL, *tiny_stair.UNUSED}
     vectors = [*encoder.encode_images(_pixels(8)), *encoder.encode_texts([*TEXTS, "[MASK] [unused0] [CLS] xyzzy"])]
-    seen = {word for vector in vectors for word in vector.features}
+    seen = {word for vector in vectors for word in vector.tokens}
     assert seen <= set(tiny_stair.WORDS)
     assert len(seen) > len(tiny_stair.WORDS) / 2
-    assert isinstance(encoder, Speller)
-    assert not any(encoder.spell(word) for word in never)
-    assert encoder.spell("Dogs") == ("dog", "##s")
-    assert encoder.spell("running") == ("run", "##n", "##ing")
+    assert isinstance(encoder, WordTokenizer)
+    assert not any(encoder.tokenize_word(word) for word in never)
+    assert encoder.tokenize_word("Dogs") == ("dog", "##s")
+    assert encoder.tokenize_word("running") == ("run", "##n", "##ing")
 
 
 def _encoder(
     folder: Path, *, spec: dict[str, Any] | None = None, image: str = "vit", text: str = "bert", **changes: object
 ) -> Encoder:
     tiny_stair.checkpoint(folder, tiny_stair.config(image, text, **changes))
-    return catalogue.load(ModelSpec(name=str(folder), backend="torch", **(spec or {})))
+    return catalogue.load_encoder(ModelSpec(name=str(folder), backend="torch", **(spec or {})))
 
 
 def _near(one: SparseVector, other: SparseVector, tolerance: float) -> None:
@@ -251,7 +251,7 @@ def test_what_is_too_long_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("image", ["vit", "timm-convnet"])
 def test_bf16_is_near_fp32(tmp_path: Path, image: str) -> None:
     wide, pixels = _encoder(tmp_path, image=image, image_top_k=0, text_top_k=0, similarity="dot"), _pixels(8)
-    narrow = catalogue.load(ModelSpec(name=str(tmp_path), backend="torch", precision="bf16"))
+    narrow = catalogue.load_encoder(ModelSpec(name=str(tmp_path), backend="torch", precision="bf16"))
     assert narrow.model_id == wide.model_id
     pairs = [(wide.encode_images(pixels), narrow.encode_images(pixels)), (wide.encode_texts(TEXTS), narrow.encode_texts(TEXTS))]
     for ones, others in pairs:
@@ -283,15 +283,17 @@ def test_cosine_vectors_have_length_1_and_dot_ones_their_own(tmp_path: Path) -> 
 def test_a_row_becomes_a_vector_without_what_rounds_to_nothing() -> None:
     row = np.array([0, 0.5, 1e-7, 2, 0], np.float32)
     ranks = np.arange(5)
-    assert sparse(row, "abcde", ranks, unit=False).to_dict() == {"d": 2.0, "b": 0.5}
-    assert sparse(row, "abcde", ranks, unit=True).to_dict() == {"d": 0.97014, "b": 0.24254}
-    assert sparse(row * 0, "abcde", ranks, unit=True) == SparseVector((), ())
+    assert build_sparse_vector(row, "abcde", ranks, unit=False).to_dict() == {"d": 2.0, "b": 0.5}
+    assert build_sparse_vector(row, "abcde", ranks, unit=True).to_dict() == {"d": 0.97014, "b": 0.24254}
+    assert build_sparse_vector(row * 0, "abcde", ranks, unit=True) == SparseVector((), ())
     ties = np.array([0.5, 0, 0.5, 0.7, 0.500001], np.float32)
     words, ranks = ["e", "d", "c", "b", "a"], np.arange(5)[::-1]
-    assert sparse(ties, words, ranks, unit=False) == SparseVector.from_pairs([("e", 0.5), ("c", 0.5), ("b", 0.7), ("a", 0.5)])
+    assert build_sparse_vector(ties, words, ranks, unit=False) == SparseVector.from_pairs(
+        [("e", 0.5), ("c", 0.5), ("b", 0.7), ("a", 0.5)]
+    )
     for wrong in (np.nan, np.inf):
         with pytest.raises(ModelError, match="a weight that isn't finite"):
-            sparse(row + np.array([0, 0, 0, 0, wrong], np.float32), "abcde", ranks, unit=True)
+            build_sparse_vector(row + np.array([0, 0, 0, 0, wrong], np.float32), "abcde", ranks, unit=True)
 
 
 def test_vectors_are_in_the_order_that_vectors_have(tmp_path: Path) -> None:
@@ -311,8 +313,8 @@ def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
     assert isinstance(words, DenseEncoder)
     with pytest.raises(ModelError, match="no head for dense"):
         words.encode_texts_dense(["dog"])
-    assert dense_of(dense) is dense
-    assert dense_of(words) is None, "an evaluation leaves dense rows out"
+    assert get_dense_encoder(dense) is dense
+    assert get_dense_encoder(words) is None, "an evaluation leaves dense rows out"
 
 
 def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path) -> None:
@@ -345,10 +347,10 @@ def test_going_over_the_words_in_slices_gives_the_same_numbers(masked: bool, mon
     draw = torch.Generator().manual_seed(1)
     hidden, words, bias = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 8), (1300, 8), (1300,)))
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 0, 1, 0]], dtype=torch.bool) if masked else None
-    whole = stair_heads.largest_logits(hidden, mask, words, bias)
-    monkeypatch.setitem(stair_heads._AT_ONCE, "cpu", 15 * 600)
+    whole = stair_heads.compute_max_logits(hidden, mask, words, bias)
+    monkeypatch.setitem(stair_heads._MAX_LOGITS, "cpu", 15 * 600)
     with torch.inference_mode():
-        assert torch.allclose(stair_heads.largest_logits(hidden, mask, words, bias), whole, atol=1e-6)
+        assert torch.allclose(stair_heads.compute_max_logits(hidden, mask, words, bias), whole, atol=1e-6)
     logits = (hidden.double() @ words.double().T + bias.double()).numpy()
     for row, found in enumerate(whole):
         kept = logits[row] if mask is None else logits[row][mask[row].numpy()]

@@ -7,67 +7,77 @@ from typing import Any
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.identity import Identity, about, with_meta
-from stair_es.cluster.policy_state import PolicyState, check_asked, missing_fields, state_of, with_policy
-from stair_es.cluster.steer_body import affected, script
-from stair_es.cluster.steer_task import Pass, Speed
-from stair_es.cluster.token_ids import Layout, TokenIds
+from stair_es.cluster.identity import IndexSpec, add_index_meta, build_index_meta
+from stair_es.cluster.policy_state import (
+    PolicyState,
+    add_policy_to_body,
+    check_policy_matches,
+    list_missing_policy_fields,
+    parse_policy_state,
+)
+from stair_es.cluster.steer_body import build_affected_query, build_policy_script
+from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
+from stair_es.cluster.token_ids import TokenFieldLayout, TokenIds
 from stair_es.errors import IndexMismatch, ResourceError
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 
-POLICY = WordPolicy(name="p", mute=("a.b",), cap={"": 0.5}, merge={"dog": ("100%",)})
-FEATURES = Layout(vector="rank_features", top_words=16, max_clauses=1024)
+POLICY = TokenPolicy(name="p", mute=("a.b",), cap={"": 0.5}, merge={"dog": ("100%",)})
+FEATURES = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clauses=1024)
 
 
 def made(settings: dict[str, Any] | None = None, tokens: tuple[str, ...] = ()) -> dict[str, Any]:
-    identity = Identity(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
-    return with_meta(resources.load("mappings", "image"), about(identity, "photos"))
+    identity = IndexSpec(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
+    return add_index_meta(resources.load_json_resource("mappings", "image"), build_index_meta(identity, "photos"))
 
 
 def test_affected_are_documents_with_a_word_of_the_policy_or_with_another_policy() -> None:
     words = [{"rank_feature": {"field": f"tokens.{key}", "linear": {}}} for key in ("%", "100%25", "a%2Eb")]
-    assert affected(POLICY, FEATURES) == {
+    assert build_affected_query(POLICY, FEATURES) == {
         "bool": {
             "filter": [{"bool": {"should": [{"exists": {"field": "policy"}}, *words], "minimum_should_match": 1}}],
             "must_not": [{"term": {"policy": POLICY.digest}}],
         }
     }
-    assert affected(None, FEATURES, {"2": "", "1": ""}) == {
+    assert build_affected_query(None, FEATURES, {"2": "", "1": ""}) == {
         "bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"ids": {"values": ["1", "2"]}}]}
     }
 
 
 def test_a_sparse_vector_is_asked_in_its_own_way() -> None:
-    [either] = affected(POLICY, Layout(vector="sparse_vector", top_words=16, max_clauses=1024))["bool"]["filter"]
+    [either] = build_affected_query(POLICY, TokenFieldLayout(vector="sparse_vector", top_token_count=16, max_clauses=1024))[
+        "bool"
+    ]["filter"]
     words = {"%": 1.0, "100%25": 1.0, "a%2Eb": 1.0}
     assert either["bool"]["should"][1:] == [{"sparse_vector": {"field": "tokens", "query_vector": words, "prune": False}}]
 
 
 def test_a_policy_of_more_words_than_clauses_goes_through_all_documents() -> None:
-    small = Layout(vector="rank_features", top_words=16, max_clauses=10)
-    query = affected(POLICY, small)
+    small = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clauses=10)
+    query = build_affected_query(POLICY, small)
     assert query["bool"]["filter"] == [{"match_all": {}}]
     assert query["bool"]["must_not"] == [{"term": {"policy": POLICY.digest}}]
 
 
 def test_the_script_gets_escaped_words_and_no_policy_is_none() -> None:
     params = {"becomes": {"100%25": "dog"}, "mute": {"a%2Eb": True}, "cap": {"%": 0.5}, "top_words": 16, "token_ids": None}
-    assert script(POLICY, FEATURES)["params"] == {"digest": POLICY.digest, **params}
+    assert build_policy_script(POLICY, FEATURES)["params"] == {"digest": POLICY.digest, **params}
     none: dict[str, Any] = {"digest": None, "becomes": {}, "mute": {}, "cap": {}, "top_words": 16, "token_ids": None}
-    assert script(None, FEATURES)["params"] == none
-    assert len(script(POLICY, FEATURES)["source"]) < 65_535  # what a cluster takes
+    assert build_policy_script(None, FEATURES)["params"] == none
+    assert len(build_policy_script(POLICY, FEATURES)["source"]) < 65_535  # what a cluster takes
 
 
 def test_the_script_gets_the_ids_that_documents_have_under_the_policy() -> None:
-    numbered = Layout.of(made(tokens=("a.b", "cat", "100%")), 1024)
+    numbered = TokenFieldLayout.from_index(made(tokens=("a.b", "cat", "100%")), 1024)
     assert numbered.token_ids == TokenIds({"a.b": 0, "cat": 1, "100%": 2})
-    assert script(None, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2"}
-    assert script(POLICY, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2", "dog": "2"}
+    assert build_policy_script(None, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2"}
+    assert build_policy_script(POLICY, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2", "dog": "2"}
 
 
 def test_the_layout_is_that_of_the_index() -> None:
-    assert Layout.of(made({"top_words": 4}), 99) == Layout(vector="rank_features", top_words=4, max_clauses=99)
-    assert Layout.of(made(), 99).top_words == 16
+    assert TokenFieldLayout.from_index(made({"top_words": 4}), 99) == TokenFieldLayout(
+        vector="rank_features", top_token_count=4, max_clauses=99
+    )
+    assert TokenFieldLayout.from_index(made(), 99).top_token_count == 16
 
 
 @pytest.mark.parametrize(
@@ -75,32 +85,32 @@ def test_the_layout_is_that_of_the_index() -> None:
     [
         PolicyState(),
         PolicyState(policy=POLICY),
-        PolicyState(policy=POLICY, under_way="apply"),
-        PolicyState(under_way="rollback"),
+        PolicyState(policy=POLICY, pending_operation="apply"),
+        PolicyState(pending_operation="rollback"),
     ],
 )
 def test_the_state_is_written_and_read(state: PolicyState) -> None:
     index = made()
     if state.to_json():
         index["mappings"]["_meta"]["stair_es"]["policy"] = state.to_json()
-    assert state_of(index, "photos-1") == state
+    assert parse_policy_state(index, "photos-1") == state
 
 
 def test_a_policy_of_a_later_version_is_named() -> None:
     index = made()
     index["mappings"]["_meta"]["stair_es"]["policy"] = {"digest": "00", "policy": {"stair_es_policy": 2, "mute": ["a"]}}
     with pytest.raises(ResourceError, match="policy of the index photos-1: stair_es_policy is 2"):
-        state_of(index, "photos-1")
+        parse_policy_state(index, "photos-1")
 
 
 def test_a_new_index_has_the_fields_even_with_a_body_that_lacks_them() -> None:
     body = made()
-    assert with_policy(body, None) == body
+    assert add_policy_to_body(body, None) == body
     for name in ("policy", "policy_undo"):
         del body["mappings"]["properties"][name]
-    with_it = with_policy(body, POLICY)
-    assert with_it["mappings"]["properties"] == resources.load("mappings", "image")["mappings"]["properties"]
-    assert state_of(with_it, "") == PolicyState(policy=POLICY)
+    with_it = add_policy_to_body(body, POLICY)
+    assert with_it["mappings"]["properties"] == resources.load_json_resource("mappings", "image")["mappings"]["properties"]
+    assert parse_policy_state(with_it, "") == PolicyState(policy=POLICY)
     assert "policy" not in body["mappings"]["_meta"]["stair_es"]
 
 
@@ -116,18 +126,20 @@ def test_a_new_index_has_the_fields_even_with_a_body_that_lacks_them() -> None:
 )
 def test_a_field_of_the_name_that_is_someone_s_own_is_refused(field: dict[str, Any]) -> None:
     with pytest.raises(IndexMismatch, match="a column 'policy"):
-        missing_fields(field, "index 'x'")
+        list_missing_policy_fields(field, "index 'x'")
 
 
 def test_an_ingest_takes_what_is_there_or_asks_for_the_same() -> None:
-    check_asked(None, PolicyState(policy=POLICY), "photos-1", "photos")
-    check_asked(POLICY, PolicyState(policy=WordPolicy(name="q", mute=POLICY.mute, cap=POLICY.cap, merge=POLICY.merge)), "", "")
-    for state in (PolicyState(), PolicyState(policy=WordPolicy(mute=("x",))), PolicyState(under_way="rollback")):
+    check_policy_matches(None, PolicyState(policy=POLICY), "photos-1", "photos")
+    check_policy_matches(
+        POLICY, PolicyState(policy=TokenPolicy(name="q", mute=POLICY.mute, cap=POLICY.cap, merge=POLICY.merge)), "", ""
+    )
+    for state in (PolicyState(), PolicyState(policy=TokenPolicy(mute=("x",))), PolicyState(pending_operation="rollback")):
         with pytest.raises(IndexMismatch, match=POLICY.digest) as caught:
-            check_asked(POLICY, state, "photos-1", "photos")
+            check_policy_matches(POLICY, state, "photos-1", "photos")
         assert "stair-es policy apply FILE --index photos" in caught.value.remedy
 
 
 def test_a_slow_task_takes_a_second_s_documents_at_once() -> None:
-    assert [Speed(requests_per_second=rate).batch for rate in (-1.0, 0.2, 50.0, 1e6)] == [1000, 1, 50, 1000]
-    assert Pass(total=9, changed=1, unchanged=2, conflicts=3, failed={"a": ""}).done == 7
+    assert [UpdateLimits(requests_per_second=rate).batch_size for rate in (-1.0, 0.2, 50.0, 1e6)] == [1000, 1, 50, 1000]
+    assert UpdateProgress(total=9, changed=1, unchanged=2, conflicts=3, failed={"a": ""}).processed == 7

@@ -23,21 +23,21 @@ from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.transport import Asked, watched
+from stair_es.cluster.transport import OutgoingRequest, watch_requests
 from stair_es.errors import IngestError, MissingExtra, UsageError
 from stair_es.ingest.batch import Batch, Outcome
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.run_accounting import Books
-from stair_es.sources.item import Item
-from stair_es.sources.local_file import Inline
+from stair_es.ingest.run_accounting import RunAccounting
+from stair_es.sources.item import SourceItem
+from stair_es.sources.local_file import InlineBytes
 from stair_es.telemetry import page, run
-from stair_es.telemetry.answers import failed, operation_of
-from stair_es.telemetry.page_metrics import PageMetrics
-from stair_es.telemetry.run_metrics import Run, Textfile, registry_of, served
-from stair_es.telemetry.run_spans import Thinned
-from stair_es.telemetry.spans import cluster_spans
-from stair_es.telemetry.tracing import tracing
+from stair_es.telemetry.answers import is_failed_request, parse_operation
+from stair_es.telemetry.page_metrics import ServerMetrics
+from stair_es.telemetry.run_metrics import IngestMetrics, MetricsTextfile, build_registry, serve_metrics
+from stair_es.telemetry.run_spans import DecayingSampler
+from stair_es.telemetry.spans import trace_cluster_requests
+from stair_es.telemetry.tracing import open_tracer
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "observe.md").read_text()
@@ -58,38 +58,40 @@ def quiet(_: str) -> None:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[Books]:
+def books(tmp_path: Path) -> Iterator[RunAccounting]:
     with Manifest(tmp_path) as manifest:
-        made = Books(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
-        made.dead_letters.prepare()
-        items = [Item(f"mem:{i}", "mem:", Inline(b"x")) for i in range(4)]
+        made = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        made.dead_letters.prepare_file()
+        items = [SourceItem(f"mem:{i}", "mem:", InlineBytes(b"x")) for i in range(4)]
         for item in items:
-            made.list(item.uri, item.source)
+            made.record_listed(item.uri, item.source)
         outcomes = [
             Outcome(items[0], "written", "write"),
             Outcome(items[1], "unchanged", "check"),
             Outcome(items[2], "dead", "read"),
         ]
-        made.enter(Batch([*outcomes], {"read": 0.5, "decode": 1.5}))
+        made.record_batch(Batch([*outcomes], {"read": 0.5, "decode": 1.5}))
         yield made
         made.dead_letters.close()
 
 
 @pytest.fixture
-def full(books: Books) -> Run:
+def full(books: RunAccounting) -> IngestMetrics:
     """A run of which all is known that can be."""
     books.encoder_idle = 0.25
-    return Run(index='pho"tos', start_s=1.0, books=books, end_s=2.0, exit_code=3, success_s=2.0, swap_pending=False)
+    return IngestMetrics(
+        index='pho"tos', start_s=1.0, accounting=books, end_s=2.0, exit_code=3, success_s=2.0, swap_pending=False
+    )
 
 
-def test_the_metrics_of_a_run_are_its_books(full: Run) -> None:
-    told = values(generate_latest(registry_of(full)).decode())
+def test_the_metrics_of_a_run_are_its_books(full: IngestMetrics) -> None:
+    told = values(generate_latest(build_registry(full)).decode())
     assert told["listed_images_total",] == 4
     assert [told["images_total", kind] for kind in ("written", "unchanged", "dead")] == [1, 1, 1]
     assert (told["dead_images_total", "read"], told["dead_images_total", "decode"]) == (1, 0)
     assert (told["stage_seconds_total", "decode"], told["encoder_idle_ratio",]) == (1.5, 0.25)
     assert (told["exit_code",], told["swap_pending",], told["listing_done",]) == (3, 0, 0)
-    [labels] = {sample.labels["index"] for family in registry_of(full).collect() for sample in family.samples}
+    [labels] = {sample.labels["index"] for family in build_registry(full).collect() for sample in family.samples}
     assert labels == 'pho"tos'
 
 
@@ -102,8 +104,8 @@ def names(text: str) -> set[str]:
     return set(re.findall(r"^# TYPE (stair_es_\w+)", text, re.MULTILINE))
 
 
-def test_names_follow_the_rules_and_the_page_of_them_names_each(full: Run) -> None:
-    told = generate_latest(registry_of(full)).decode() + generate_latest(PageMetrics().registry).decode()
+def test_names_follow_the_rules_and_the_page_of_them_names_each(full: IngestMetrics) -> None:
+    told = generate_latest(build_registry(full)).decode() + generate_latest(ServerMetrics().registry).decode()
     kinds = dict(re.findall(r"^# TYPE (stair_es_\w+) (\w+)", told, re.MULTILINE))
     kinds = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
     assert len(kinds) > 20
@@ -116,8 +118,8 @@ def test_names_follow_the_rules_and_the_page_of_them_names_each(full: Run) -> No
     assert in_table == set(kinds)
 
 
-def test_alerts_ask_for_metrics_that_there_are(full: Run) -> None:
-    known = names(generate_latest(registry_of(full)).decode() + generate_latest(PageMetrics().registry).decode())
+def test_alerts_ask_for_metrics_that_there_are(full: IngestMetrics) -> None:
+    known = names(generate_latest(build_registry(full)).decode() + generate_latest(ServerMetrics().registry).decode())
     groups = yaml.safe_load((ROOT / "deploy" / "observe" / "alerts.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     for rule in rules:
@@ -129,15 +131,15 @@ def test_alerts_ask_for_metrics_that_there_are(full: Run) -> None:
         assert rule["labels"]["severity"] in {"info", "warning"}
 
 
-def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_file(tmp_path: Path, books: Books) -> None:
+def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_file(tmp_path: Path, books: RunAccounting) -> None:
     path = tmp_path / "photos.prom"
-    with run.observing("photos", run.Outlets(file=path), quiet) as observer:
+    with run.open_ingest_telemetry("photos", run.MetricsTargets(file=path), quiet) as observer:
         assert "exit_code" not in path.read_text()
-        observer.books(books)
+        observer.record_start(books)
     first = values(path.read_text())
     assert (first["exit_code",], first["images_total", "dead"]) == (0, 1)
     between: list[Values] = []
-    with pytest.raises(IngestError), run.observing("photos", run.Outlets(file=path), quiet):
+    with pytest.raises(IngestError), run.open_ingest_telemetry("photos", run.MetricsTargets(file=path), quiet):
         _fail(between, path)
     assert ("images_total", "dead") not in between[0]
     second = values(path.read_text())
@@ -152,14 +154,14 @@ def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_fi
 )
 def test_the_exit_code_is_the_command_s(tmp_path: Path, error: BaseException, code: int) -> None:
     path = tmp_path / "photos.prom"
-    with pytest.raises(type(error)), run.observing("photos", run.Outlets(file=path), quiet):
+    with pytest.raises(type(error)), run.open_ingest_telemetry("photos", run.MetricsTargets(file=path), quiet):
         raise error
     assert values(path.read_text())["exit_code",] == code
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path: Path, full: Run) -> None:
+def test_a_reader_never_sees_half_a_file(tmp_path: Path, full: IngestMetrics) -> None:
     path, over, seen = tmp_path / "photos.prom", threading.Event(), list[int]()
-    file = Textfile(path, full, quiet)
+    file = MetricsTextfile(path, full, quiet)
 
     def read() -> None:
         while not over.is_set():
@@ -174,22 +176,28 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path, full: Run) -> None:
     assert len(set(seen)) == 1
 
 
-def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: IngestMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
     for outlets, said in (
-        (run.Outlets(file=tmp_path / "photos.txt"), "doesn't end in .prom"),
-        (run.Outlets(file=tmp_path / "nowhere" / "photos.prom"), "can't write the metrics to"),
-        (run.Outlets(port=0, host="203.0.113.7"), "--metrics-host"),
+        (run.MetricsTargets(file=tmp_path / "photos.txt"), "doesn't end in .prom"),
+        (run.MetricsTargets(file=tmp_path / "nowhere" / "photos.prom"), "can't write the metrics to"),
+        (run.MetricsTargets(port=0, host="203.0.113.7"), "--metrics-host"),
     ):
-        with pytest.raises(UsageError, match=said), run.observing("photos", outlets, quiet):
+        with pytest.raises(UsageError, match=said), run.open_ingest_telemetry("photos", outlets, quiet):
             pass
-    with served(full, "127.0.0.1", 0) as url:
+    with serve_metrics(full, "127.0.0.1", 0) as url:
         port = int(url.rsplit(":")[-1].partition("/")[0])
-        with pytest.raises(UsageError, match="it is taken"), run.observing("photos", run.Outlets(port=port), quiet):
+        with (
+            pytest.raises(UsageError, match="it is taken"),
+            run.open_ingest_telemetry("photos", run.MetricsTargets(port=port), quiet),
+        ):
             pass
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), run.observing("photos", run.Outlets(port=0), quiet):
+    with (
+        pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"),
+        run.open_ingest_telemetry("photos", run.MetricsTargets(port=0), quiet),
+    ):
         pass
-    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), page.observing(metrics=True, say=quiet):
+    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), page.open_server_telemetry(metrics=True, say=quiet):
         pass
 
 
@@ -202,14 +210,14 @@ def test_an_address_without_a_port_is_refused(tmp_path: Path) -> None:
 def test_a_disk_that_gets_full_ends_no_run(tmp_path: Path) -> None:
     folder, said = tmp_path / "folder", list[str]()
     folder.mkdir()
-    with run.observing("photos", run.Outlets(file=folder / "photos.prom"), said.append):
+    with run.open_ingest_telemetry("photos", run.MetricsTargets(file=folder / "photos.prom"), said.append):
         (folder / "photos.prom").unlink()
         folder.rmdir()
     assert ["not up to date" in text for text in said] == [True]
 
 
-def test_a_port_tells_how_far_it_is(full: Run, books: Books) -> None:
-    with served(full, "127.0.0.1", 0) as url:
+def test_a_port_tells_how_far_it_is(full: IngestMetrics, books: RunAccounting) -> None:
+    with serve_metrics(full, "127.0.0.1", 0) as url:
         for listed in (4, 5):
             books.listed = listed
             with urllib.request.urlopen(url) as answer:
@@ -217,7 +225,7 @@ def test_a_port_tells_how_far_it_is(full: Run, books: Books) -> None:
 
 
 def test_a_long_run_is_thinned() -> None:
-    keeps = Thinned()
+    keeps = DecayingSampler()
     kept = [i for i in range(1, 100_001) if keeps()]
     assert kept[:200] == list(range(1, 201))
     assert kept[200:203] == [202, 204, 206]
@@ -238,25 +246,25 @@ def test_a_long_run_is_thinned() -> None:
     ],
 )
 def test_requests_have_few_names(path: str, operation: str, target: str) -> None:
-    assert operation_of(Asked("GET", path, "http://localhost:9200")) == (operation, target)
+    assert parse_operation(OutgoingRequest("GET", path, "http://localhost:9200")) == (operation, target)
 
 
 def test_a_missing_index_is_an_answer() -> None:
     statuses = {200: False, 404: False, 400: True, 429: True, 503: True, None: True}
-    assert {status: failed(Asked("GET", "/", "", status=status)) for status in statuses} == statuses
+    assert {status: is_failed_request(OutgoingRequest("GET", "/", "", status=status)) for status in statuses} == statuses
 
 
 def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
     with received() as collector, GateProxy(None, gate=lambda asked: Said(status=404 if "none" in asked.target else 503)) as node:
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
-        with tracing(quiet) as tracer, closing(Connection(url=f"{node.url}/es").client()) as client:
+        with open_tracer(quiet) as tracer, closing(Connection(url=f"{node.url}/es").client()) as client:
             assert tracer is not None
-            with watched(cluster_spans(tracer)):
+            with watch_requests(trace_cluster_requests(tracer)):
                 assert not client.indices.exists(index="none")
                 with pytest.raises(Exception, match="503"):
                     client.search(index="photos", body={"query": {"match": {"caption": "secret words"}}})
-            with watched(cluster_spans(tracer, keeps=lambda: False)):
+            with watch_requests(trace_cluster_requests(tracer, should_keep=lambda: False)):
                 client.indices.exists(index="none")
             client.indices.exists(index="none")
     exists, search = collector.spans
@@ -281,7 +289,7 @@ ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 )
 def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None:
     said: list[str] = []
-    with tracing(said.append, environ) as tracer:
+    with open_tracer(said.append, environ) as tracer:
         assert tracer is None
     assert not said
 
@@ -299,7 +307,7 @@ def test_what_hinders_traces_is_said_and_hinders_nothing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     said: list[str] = []
-    with tracing(said.append, {**ON, **more}) as tracer:
+    with open_tracer(said.append, {**ON, **more}) as tracer:
         assert tracer is None
     [text] = said
     assert remedy in text
@@ -313,7 +321,7 @@ def test_a_variable_that_the_library_refuses_hinders_nothing_else(monkeypatch: p
     for each, text in {**ON, name: value}.items():
         monkeypatch.setenv(each, text)
     said: list[str] = []
-    with tracing(said.append) as tracer:
+    with open_tracer(said.append) as tracer:
         assert tracer is None
     assert "no traces, though OTEL_EXPORTER_OTLP_ENDPOINT is set" in said[-1]
 
@@ -322,7 +330,7 @@ def test_a_collector_that_is_away_is_said_once(monkeypatch: pytest.MonkeyPatch) 
     for name, value in {**ON, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "10"}.items():
         monkeypatch.setenv(name, value)
     said: list[str] = []
-    with tracing(said.append) as tracer:
+    with open_tracer(said.append) as tracer:
         assert tracer is not None
         for _ in range(3):
             tracer.start_span("x").end()

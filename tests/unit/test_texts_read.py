@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.ingest.streams import Streams
-from stair_es.ingest.texts_read import TextFormat, text_source
-from stair_es.sources.item import Item, Reading, Source, Unlisted
+from stair_es.ingest.streams import SourceStream
+from stair_es.ingest.texts_read import TextFormat, open_text_source
+from stair_es.sources.item import ListingFailure, ReadLimits, Source, SourceItem
 
 
 def read(source: Source) -> tuple[dict[str, str], dict[str, str]]:
     """Position -> text, and position -> reason."""
     texts, reasons = {}, {}
-    for found in source.items():
+    for found in source.list_items():
         where = found.uri.rpartition("#")[2]
-        if isinstance(found, Unlisted):
+        if isinstance(found, ListingFailure):
             reasons[where] = found.reason
         else:
-            content = found.place.read(Reading())
+            content = found.locator.read(ReadLimits())
             assert content is not None
             texts[where] = content.data.decode()
             assert found.fields["caption"] == texts[where]
@@ -34,13 +34,13 @@ def read(source: Source) -> tuple[dict[str, str], dict[str, str]]:
 def test_one_text_a_line(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffa dog\r\n\n  zwei Löwen \n\xff\n".encode().replace("ÿ".encode(), b"\xff") + b"x" * (1 << 21))
-    texts, reasons = read(text_source(str(path)))
+    texts, reasons = read(open_text_source(str(path)))
     assert texts == {"line=1": "a dog", "line=3": "zwei Löwen"}
     assert reasons == {"line=4": "not UTF-8", "line=5": "the line is too long"}
     packed = tmp_path / "b.txt.gz"
     packed.write_bytes(gzip.compress(b"one\ntwo"))
-    assert read(text_source(str(packed)))[0] == {"line=1": "one", "line=2": "two"}
-    assert read(text_source(str(tmp_path / "*.txt")))[0] == texts
+    assert read(open_text_source(str(packed)))[0] == {"line=1": "one", "line=2": "two"}
+    assert read(open_text_source(str(tmp_path / "*.txt")))[0] == texts
 
 
 def test_json_lines_with_one_text_or_several(tmp_path: Path) -> None:
@@ -49,12 +49,12 @@ def test_json_lines_with_one_text_or_several(tmp_path: Path) -> None:
         '{"text": "one", "price": 3.5, "tags": ["x"], "image": "a.jpg", "source": "s", "big": 1e999}\n'.replace("1e999", "null")
         + '{"captions": ["two", "", 3, "three"], "n": 1}\n{"captions": "four"}\n{"n": 2}\nno\n{"caption": ""}\n'
     )
-    source = text_source(str(path))
+    source = open_text_source(str(path))
     texts, reasons = read(source)
     assert texts == {"line=1": "one", "line=2&text=1": "two", "line=2&text=2": "three", "line=3": "four"}
     assert set(reasons) == {"line=4", "line=5", "line=6"}
     assert "n" in reasons["line=4"]
-    items = {item.uri.rpartition("#")[2]: item for item in Streams([source]) if isinstance(item, Item)}
+    items = {item.uri.rpartition("#")[2]: item for item in SourceStream([source]) if isinstance(item, SourceItem)}
     assert items["line=1"].fields == {"caption": "one", "price": 3.5, "image": "a.jpg"}
     assert items["line=2&text=2"].fields == {"caption": "three", "n": 1}
 
@@ -62,21 +62,21 @@ def test_json_lines_with_one_text_or_several(tmp_path: Path) -> None:
 def test_a_named_column(tmp_path: Path) -> None:
     table = tmp_path / "a.csv"
     table.write_text("title;text;price\nred shoes;no;3\nonly one\n;x;4\n")
-    texts, reasons = read(text_source(str(table), column="title"))
+    texts, reasons = read(open_text_source(str(table), column="title"))
     assert texts == {"line=2": "red shoes"}
     assert reasons == {"line=3": "1 values in 3 columns", "line=4": "no text in column 'title'"}
-    assert read(text_source(str(table)))[0] == {"line=2": "no", "line=4": "x"}
+    assert read(open_text_source(str(table)))[0] == {"line=2": "no", "line=4": "x"}
     with pytest.raises(UsageError, match="no column 'name'") as failed:
-        read(text_source(str(table), column="name"))
+        read(open_text_source(str(table), column="name"))
     assert failed.value.remedy == "It has: title, text, price. Choose with --text-column."
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"text": "one"}')
     with pytest.raises(UsageError, match="no column 'name'"):
-        read(text_source(str(lines), column="name"))
+        read(open_text_source(str(lines), column="name"))
     plain = tmp_path / "a.txt"
     plain.write_text("one")
     with pytest.raises(UsageError, match="no column 'name'"):
-        text_source(str(plain), column="name")
+        open_text_source(str(plain), column="name")
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_a_named_column(tmp_path: Path) -> None:
 )
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, format_: TextFormat | None, text: str, texts: dict[str, str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-    assert read(text_source("-", format_)) == (texts, {})
+    assert read(open_text_source("-", format_)) == (texts, {})
 
 
 def test_json_on_standard_input_is_not_taken_for_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a dog"}')))
     with pytest.raises(UsageError, match="look like JSON Lines"):
-        read(text_source("-"))
+        read(open_text_source("-"))
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"x")
     with pytest.raises(UsageError, match="can't detect the format"):
-        text_source(str(tmp_path / "a.pdf"))
+        open_text_source(str(tmp_path / "a.pdf"))
     with pytest.raises(UsageError, match="no such file"):
-        text_source(str(tmp_path / "gone.txt"))
-    assert read(text_source(str(tmp_path / "a.pdf"), "txt"))[0] == {"line=1": "x"}
+        open_text_source(str(tmp_path / "gone.txt"))
+    assert read(open_text_source(str(tmp_path / "a.pdf"), "txt"))[0] == {"line=1": "x"}

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from stair_es.cluster.documents import DocumentSettings, with_token_ids
-from stair_es.cluster.identity import Identity, about, with_meta
-from stair_es.cluster.token_ids import MAX_IDS, TokenIds, tokens_of
+from stair_es.cluster.documents import DocumentSettings, add_token_ids
+from stair_es.cluster.identity import IndexSpec, add_index_meta, build_index_meta
+from stair_es.cluster.token_ids import MAX_IDS, TokenIds, parse_token_table
 from stair_es.errors import ModelError, UsageError
-from stair_es.ingest.options import IngestOptions, KnownTokens, find_tokens, plan
-from stair_es.ingest.stages import EMPTIED, NO_ID, describe_loss, describe_losses
+from stair_es.ingest.options import IngestOptions, ModelTokens, build_sink_plan, find_model_tokens
+from stair_es.ingest.stages import EMPTIED_BY_POLICY, NO_TOKEN_ID, describe_loss, describe_losses
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 from stair_es.types import SparseVector
 
 IDS = TokenIds.from_tokens(("cat", "kitten", "a.b", "dog"))
@@ -32,61 +32,61 @@ def described(tokens: object) -> dict[str, Any]:
 
 
 def test_the_table_of_an_index_is_what_it_was_made_with() -> None:
-    identity = Identity(model_name="m", model_id="m-1", settings={}, tokens=("cat", "", "犬", "a.b"))
-    made = json.loads(json.dumps(with_meta({"mappings": {}}, about(identity, "photos"))))
-    assert tokens_of(made) == identity.tokens
+    identity = IndexSpec(model_name="m", model_id="m-1", settings={}, tokens=("cat", "", "犬", "a.b"))
+    made = json.loads(json.dumps(add_index_meta({"mappings": {}}, build_index_meta(identity, "photos"))))
+    assert parse_token_table(made) == identity.tokens
     assert identity.digest == replace(identity, tokens=()).digest  # the model's id says it already
-    assert "token_ids" not in about(replace(identity, tokens=()), "photos")
+    assert "token_ids" not in build_index_meta(replace(identity, tokens=()), "photos")
 
 
 @pytest.mark.parametrize("tokens", [None, "cat", {"cat": 0}, ["cat", 1], ["cat", "cat"], [str(i) for i in range(MAX_IDS + 1)]])
 def test_what_is_no_table_is_none(tokens: object) -> None:
-    assert tokens_of(described(tokens)) is None
-    assert tokens_of({}) is None
+    assert parse_token_table(described(tokens)) is None
+    assert parse_token_table({}) is None
 
 
 def test_the_largest_table_has_ids_below_the_limit_of_the_plugin() -> None:
-    tokens = tokens_of(described([str(i) for i in range(MAX_IDS)]))
+    tokens = parse_token_table(described([str(i) for i in range(MAX_IDS)]))
     assert tokens is not None
     assert max(TokenIds.from_tokens(tokens).ids.values()) == 2**15 - 1
 
 
 def test_a_new_name_takes_the_lowest_id_of_the_tokens_that_become_it() -> None:
-    policy = WordPolicy(rename={"dog": "cat"}, merge={"pet": ("kitten", "a.b"), "ghost": ("unknown",)}, mute=("fish",))
-    assert IDS.under(policy).ids == {**IDS.ids, "pet": 1}
-    assert IDS.under(None) is IDS
-    assert IDS.under(WordPolicy(rename={"dog": "cat"})) is IDS
+    policy = TokenPolicy(rename={"dog": "cat"}, merge={"pet": ("kitten", "a.b"), "ghost": ("unknown",)}, mute=("fish",))
+    assert IDS.extend_for_policy(policy).ids == {**IDS.ids, "pet": 1}
+    assert IDS.extend_for_policy(None) is IDS
+    assert IDS.extend_for_policy(TokenPolicy(rename={"dog": "cat"})) is IDS
 
 
 def test_two_new_names_never_share_an_id() -> None:
-    policy = WordPolicy(merge={"x": ("cat", "dog"), "y": ("kitten",), "z": ("a.b",)})
-    ids = IDS.under(policy).ids
+    policy = TokenPolicy(merge={"x": ("cat", "dog"), "y": ("kitten",), "z": ("a.b",)})
+    ids = IDS.extend_for_policy(policy).ids
     assert (ids["x"], ids["y"], ids["z"]) == (0, 1, 2)
 
 
 def test_a_document_has_its_weights_once_more_by_id() -> None:
     document = {"tokens": {"dog": 0.5, "a%2Eb": 0.25, "strange": 0.1}, "uri": "u"}
-    assert with_token_ids(document, IDS) == {**document, "token_ids": {"3": 0.5, "2": 0.25}}
-    assert with_token_ids(document, None) == document
+    assert add_token_ids(document, IDS) == {**document, "token_ids": {"3": 0.5, "2": 0.25}}
+    assert add_token_ids(document, None) == document
     for empty in ({}, {"strange": 0.1}):  # `{}` in one document makes the plugin refuse all others
-        assert "token_ids" not in with_token_ids({"tokens": empty}, IDS)
+        assert "token_ids" not in add_token_ids({"tokens": empty}, IDS)
 
 
 def test_what_searches_will_not_find_is_counted_and_said() -> None:
     vector = SparseVector.from_mapping({"dog": 0.5, "strange": 0.1})
-    whole = with_token_ids({"tokens": {"dog": 0.5}}, IDS)
-    partly = with_token_ids({"tokens": vector.to_dict()}, IDS)
-    losses = [describe_loss(vector, made, IDS) for made in (whole, partly, with_token_ids({"tokens": {}}, IDS))]
-    assert losses == ["", NO_ID, EMPTIED]
+    whole = add_token_ids({"tokens": {"dog": 0.5}}, IDS)
+    partly = add_token_ids({"tokens": vector.to_dict()}, IDS)
+    losses = [describe_loss(vector, made, IDS) for made in (whole, partly, add_token_ids({"tokens": {}}, IDS))]
+    assert losses == ["", NO_TOKEN_ID, EMPTIED_BY_POLICY]
     assert describe_loss(vector, partly, None) == ""
-    emptied, no_id = describe_losses(Counter({EMPTIED: 1, NO_ID: 2000}), "image")
+    emptied, no_id = describe_losses(Counter({EMPTIED_BY_POLICY: 1, NO_TOKEN_ID: 2000}), "image")
     assert emptied == "the token policy leaves 1 image without tokens: it is stored, but no query finds it"
     assert no_id.startswith("the index has no id for tokens of 2,000 images: SEISMIC doesn't find them by those")
 
 
 def test_a_model_tells_its_tokens_only_where_they_are_asked_for() -> None:
-    assert find_tokens(ModelSpec(name="no such model"), DocumentSettings()) == KnownTokens()
-    known = find_tokens(MINI, SEISMIC)
+    assert find_model_tokens(ModelSpec(name="no such model"), DocumentSettings()) == ModelTokens()
+    known = find_model_tokens(MINI, SEISMIC)
     assert known.tokens[:1]
     assert len(known.tokens) <= MAX_IDS
     assert known.largest_weight == 1  # its vectors have length 1
@@ -101,22 +101,22 @@ def test_a_model_whose_tokens_cannot_have_ids_is_refused(
 
     if features is not None:
         Model.features = [str(i) for i in features]  # type: ignore[attr-defined]
-    monkeypatch.setattr(catalogue, "load", lambda _: Model())
+    monkeypatch.setattr(catalogue, "load_encoder", lambda _: Model())
     with pytest.raises(ModelError, match=said) as caught:
-        find_tokens(MINI, SEISMIC)
+        find_model_tokens(MINI, SEISMIC)
     assert "--vector seismic" in caught.value.remedy
 
 
 def test_another_sink_keeps_no_ids() -> None:
     with pytest.raises(UsageError, match="'other' keeps no token ids"):
-        plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC, sink="other"), None, "")
+        build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC, sink="other"), None, "")
 
 
 def test_a_plan_has_the_tokens_of_the_model() -> None:
-    made = plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC), None, "")
-    assert made.identity.tokens == find_tokens(MINI, SEISMIC).tokens
+    made = build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC), None, "")
+    assert made.identity.tokens == find_model_tokens(MINI, SEISMIC).tokens
     assert made.largest_weight == 1
-    assert plan(IngestOptions(alias="photos", model=MINI), None, "").identity.tokens == ()
+    assert build_sink_plan(IngestOptions(alias="photos", model=MINI), None, "").identity.tokens == ()
 
 
 def test_ids_travel_to_workers() -> None:

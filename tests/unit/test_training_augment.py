@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError, UsageError
-from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.training.augment import NONE, PRESETS, Augmentation, augmented, preset
+from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.training.augment import AUGMENTATION_PRESETS, NO_AUGMENTATION, Augmentation, augment_image, get_augmentation
 from stair_es.types import ImageSpec, Pixels
 
 PHOTO = (Path(__file__).parents[2] / "examples" / "photos" / "two-spaniels.jpg").read_bytes()
@@ -26,31 +26,31 @@ def png(image: Image.Image) -> bytes:
 
 
 def view(how: Augmentation, seed: int, data: bytes = PHOTO) -> Pixels:
-    return augmented(data, SPEC, how, np.random.default_rng(seed))
+    return augment_image(data, SPEC, how, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("how", PRESETS.values(), ids=PRESETS)
+@pytest.mark.parametrize("how", AUGMENTATION_PRESETS.values(), ids=AUGMENTATION_PRESETS)
 def test_a_view_is_a_function_of_the_generator(how: Augmentation) -> None:
     views = [view(how, seed) for seed in range(6)]
     assert all(each.shape == (64, 64, 3) and each.dtype == np.uint8 for each in views)
     for seed, each in enumerate(views):
         np.testing.assert_array_equal(each, view(how, seed))
-    assert len({each.tobytes() for each in views}) == (1 if how == NONE else 6)
+    assert len({each.tobytes() for each in views}) == (1 if how == NO_AUGMENTATION else 6)
 
 
 def test_none_is_what_the_encoder_sees_elsewhere() -> None:
-    np.testing.assert_array_equal(view(NONE, 3), decode(PHOTO, SPEC, DecodeLimits()).pixels_HWC)
+    np.testing.assert_array_equal(view(NO_AUGMENTATION, 3), decode_image(PHOTO, SPEC, DecodeLimits()).pixels_HWC)
     # and so nearly is what changes nothing on the other way
-    still = view(replace(NONE, flip=1e-12), 3)
-    assert np.abs(still.astype(int) - view(NONE, 3)).mean() < 1
+    still = view(replace(NO_AUGMENTATION, flip=1e-12), 3)
+    assert np.abs(still.astype(int) - view(NO_AUGMENTATION, 3)).mean() < 1
 
 
 @pytest.mark.parametrize("size", [(64, 64), (100, 80), (80, 120), (300, 60)])
 def test_a_view_is_squashed_as_the_encoder_squashes(size: tuple[int, int]) -> None:
     spec = replace(SPEC, fit="squash")
     data = png(Image.open(io.BytesIO(PHOTO)).resize(size))
-    still = augmented(data, spec, replace(NONE, flip=1e-12), np.random.default_rng(3))
-    seen = decode(data, spec, DecodeLimits()).pixels_HWC
+    still = augment_image(data, spec, replace(NO_AUGMENTATION, flip=1e-12), np.random.default_rng(3))
+    seen = decode_image(data, spec, DecodeLimits()).pixels_HWC
     white_still, white_seen = ((pixels == 255).all(axis=2).mean() for pixels in (still, seen))
     assert white_still == pytest.approx(white_seen, abs=1.5 / 64)  # the same page around it, but for a row or column
     assert np.abs(still.astype(int) - seen).mean() < 6
@@ -59,9 +59,12 @@ def test_a_view_is_squashed_as_the_encoder_squashes(size: tuple[int, int]) -> No
 def test_the_next_view_does_not_depend_on_this_one() -> None:
     rngs = [np.random.default_rng(7) for _ in range(3)]
     for rng, how, data in zip(
-        rngs, (NONE, PRESETS["strong"], PRESETS["light"]), (PHOTO, PHOTO, png(Image.new("RGBA", (3, 90)))), strict=True
+        rngs,
+        (NO_AUGMENTATION, AUGMENTATION_PRESETS["strong"], AUGMENTATION_PRESETS["light"]),
+        (PHOTO, PHOTO, png(Image.new("RGBA", (3, 90)))),
+        strict=True,
     ):
-        augmented(data, SPEC, how, rng)
+        augment_image(data, SPEC, how, rng)
     assert len({rng.random() for rng in rngs}) == 1
 
 
@@ -119,7 +122,7 @@ def test_the_background_shows_through_transparency_alone() -> None:
 def test_colours_change_around_the_picture_too() -> None:
     data = png(Image.new("RGB", (64, 32), (255, 255, 255)))
     for seed in range(20):
-        pixels = view(replace(PRESETS["strong"], background=0.0), seed, data)
+        pixels = view(replace(AUGMENTATION_PRESETS["strong"], background=0.0), seed, data)
         assert np.ptp(pixels) <= 1  # white on white: no edge shows where the picture ends
 
 
@@ -133,11 +136,11 @@ def test_rotation_keeps_the_corners() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (900, 2), (3000, 2000)])
 def test_odd_sizes(size: tuple[int, int]) -> None:
     for seed in range(5):
-        assert view(PRESETS["strong"], seed, png(Image.new("RGB", size, (9, 9, 9)))).shape == (64, 64, 3)
+        assert view(AUGMENTATION_PRESETS["strong"], seed, png(Image.new("RGB", size, (9, 9, 9)))).shape == (64, 64, 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", PHOTO[:200], PHOTO[: len(PHOTO) // 2]])
-@pytest.mark.parametrize("how", PRESETS.values(), ids=PRESETS)
+@pytest.mark.parametrize("how", AUGMENTATION_PRESETS.values(), ids=AUGMENTATION_PRESETS)
 def test_bad_bytes_are_refused(data: bytes, how: Augmentation) -> None:
     with pytest.raises(DecodeError):
         view(how, 0, data)
@@ -146,7 +149,7 @@ def test_bad_bytes_are_refused(data: bytes, how: Augmentation) -> None:
 def test_bombs_are_refused() -> None:
     data = png(Image.new("1", (3000, 3000)))
     with pytest.raises(DecodeError, match="bomb"):
-        augmented(data, SPEC, PRESETS["light"], np.random.default_rng(0), DecodeLimits(max_pixels=1_000_000))
+        augment_image(data, SPEC, AUGMENTATION_PRESETS["light"], np.random.default_rng(0), DecodeLimits(max_pixels=1_000_000))
 
 
 def test_values_out_of_range() -> None:
@@ -157,5 +160,5 @@ def test_values_out_of_range() -> None:
     with pytest.raises(UsageError, match="crop_area"):
         Augmentation(crop_area=float("nan"))
     with pytest.raises(UsageError, match="none, light, strong") as failed:
-        preset("wild")
-    assert preset("strong") == PRESETS["strong"]
+        get_augmentation("wild")
+    assert get_augmentation("strong") == AUGMENTATION_PRESETS["strong"]

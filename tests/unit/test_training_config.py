@@ -11,11 +11,11 @@ import pytest
 import tiny_training
 
 from stair_es.errors import UsageError
-from stair_es.model.stair_config import ImageTower, TextTower
+from stair_es.model.stair_config import ImageTowerConfig, TextTowerConfig
 from stair_es.training.config import TrainConfig, read_train_config
-from stair_es.training.config_tables import Batch, Data, ModelPlan, Optim, Recipe, Watch
-from stair_es.training.stages import PARTS, Stage, recipe, recipes
-from stair_es.training.toml import dump, parse
+from stair_es.training.config_tables import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, RecipeConfig, ValidationConfig
+from stair_es.training.stages import PARTS, TrainingStage, list_recipes, load_recipe
+from stair_es.training.toml import dump_toml, parse_training_toml
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 EXAMPLES = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: str(parse(text, "")["name"]))
+@pytest.mark.parametrize("text", EXAMPLES, ids=lambda text: str(parse_training_toml(text, "")["name"]))
 def test_the_examples_of_the_docs_are_configurations(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     read = read_train_config(tmp_path / "a.toml")
@@ -37,7 +37,17 @@ def test_the_examples_of_the_docs_are_configurations(tmp_path: Path, text: str) 
 
 def test_the_docs_name_every_key() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for kind in (ImageTower, TextTower, Stage, ModelPlan, Data, Batch, Optim, Watch, Recipe):
+    for kind in (
+        ImageTowerConfig,
+        TextTowerConfig,
+        TrainingStage,
+        ModelConfig,
+        DataConfig,
+        BatchConfig,
+        OptimizerConfig,
+        ValidationConfig,
+        RecipeConfig,
+    ):
         for each in fields(kind):
             assert f"`{each.name}`" in text or f"[data.{each.name}]]`" in text or f"**`[model.{each.name}]`**" in text, each.name
 
@@ -117,14 +127,14 @@ def test_what_is_no_toml_or_no_file_is_said(folder: Path) -> None:
         read_train_config(folder / "none.toml")
 
 
-@pytest.mark.parametrize("name", sorted(recipes()))
+@pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_recipes_share_their_steps(name: str) -> None:
     for steps in (1, 2, 10, 1001):
-        stages = recipe(name, steps)
+        stages = load_recipe(name, steps)
         assert sum(stage.steps for stage in stages) == max(steps, len(stages))
-    assert recipes()[name]
+    assert list_recipes()[name]
     with pytest.raises(UsageError, match="unknown recipe"):
-        recipe(f"{name}-x", 10)
+        load_recipe(f"{name}-x", 10)
 
 
 def test_a_recipe_can_leave_backbones_alone(folder: Path) -> None:
@@ -160,7 +170,7 @@ def test_what_the_file_says_wins_over_the_recipe(folder: Path) -> None:
 
 def test_the_other_recipes_leave_the_model_alone(folder: Path) -> None:
     stages = {"recipe": {}, "stages": [{"name": "s", "steps": 1}]}
-    for name in set(recipes()) - {"stair-paper"}:
+    for name in set(list_recipes()) - {"stair-paper"}:
         heads = ["words", "dense"]
         written = tiny_training.read(folder, {**stages, "model.heads": heads}).model
         assert tiny_training.read(folder, {"recipe.name": name, "model.heads": heads}).model == written
@@ -174,9 +184,9 @@ def test_what_a_stage_freezes() -> None:
         "text.head": "text.own_words.word_F",
     }
     for part in PARTS:
-        stage = Stage(name="s", steps=1, train=(part,))
-        assert {name for name in names if not stage.frozen(names[name])} == {part}
-        assert not stage.frozen("log_scale")
+        stage = TrainingStage(name="s", steps=1, train=(part,))
+        assert {name for name in names if not stage.is_frozen(names[name])} == {part}
+        assert not stage.is_frozen("log_scale")
 
 
 def test_a_dump_reads_as_what_it_was() -> None:
@@ -191,7 +201,7 @@ def test_a_dump_reads_as_what_it_was() -> None:
         "z": {"last": 0},
         "tables": [{"p": 1}, {"q": {"r": 2}}],
     }
-    assert parse(dump(values), "dump") == values
+    assert parse_training_toml(dump_toml(values), "dump") == values
 
 
 def test_changes_are_in_the_copy(folder: Path) -> None:

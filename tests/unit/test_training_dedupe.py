@@ -11,27 +11,27 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import UsageError
-from stair_es.sources.local_file import FileAt
-from stair_es.sources.paths import uri_of
-from stair_es.training.dedupe import Likeness, dedupe, matches
-from stair_es.training.fingerprints import COLOURS, Fingerprints, fingerprint, fingerprints
-from stair_es.training.pairs import Pair, TrainingSet
+from stair_es.sources.local_file import FileLocator
+from stair_es.sources.paths import to_file_uri
+from stair_es.training.dedupe import SimilarityThresholds, find_duplicates, remove_duplicates
+from stair_es.training.fingerprints import COLOR_BYTES, FingerprintTable, compute_fingerprints, compute_image_fingerprint
+from stair_es.training.pairs import TrainingPair, TrainingSet
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:12]
 
 
-def pair(path: Path) -> Pair:
-    return Pair(path.name, FileAt(uri_of(path)), (path.stem,))
+def pair(path: Path) -> TrainingPair:
+    return TrainingPair(path.name, FileLocator(to_file_uri(path)), (path.stem,))
 
 
-def of_hashes(values: Mapping[int, int] | list[int], colours: int = 7) -> Fingerprints:
+def of_hashes(values: Mapping[int, int] | list[int], colours: int = 7) -> FingerprintTable:
     numbers = list(values.values() if isinstance(values, Mapping) else values)
     rng = np.random.default_rng(len(numbers))
-    return Fingerprints(
+    return FingerprintTable(
         rows=np.arange(len(numbers)),
         sha256=rng.integers(0, 1 << 62, (len(numbers), 4)).astype(np.uint64),
         perceptual=np.array(numbers, dtype=np.uint64),
-        colours=np.full((len(numbers), COLOURS), colours, dtype=np.uint8),
+        colors=np.full((len(numbers), COLOR_BYTES), colours, dtype=np.uint8),
         unreadable={},
     )
 
@@ -54,10 +54,10 @@ def test_copies_of_photos_are_found(tmp_path: Path) -> None:
     ]
     (tmp_path / "gone.jpg").write_bytes(b"no image")
     told: list[tuple[str, int, int]] = []
-    pairs = TrainingSet.of(map(pair, training))
-    broken = Pair("broken", FileAt(uri_of(tmp_path / "gone.jpg")), ("x",))
+    pairs = TrainingSet.from_pairs(map(pair, training))
+    broken = TrainingPair("broken", FileLocator(to_file_uri(tmp_path / "gone.jpg")), ("x",))
     against = {"val": [pair(PHOTOS[0])], "test": [broken, *map(pair, PHOTOS[1:8])]}
-    found = dedupe(pairs, against, told=lambda *each: told.append(each))
+    found = remove_duplicates(pairs, against, told=lambda *each: told.append(each))
     assert [(each.name, each.found_in, each.other, each.same_bytes) for each in found.removed] == [
         ("again.jpg", "val", PHOTOS[0].name, False),
         ("small.png", "test", PHOTOS[1].name, False),
@@ -72,7 +72,10 @@ def test_copies_of_photos_are_found(tmp_path: Path) -> None:
 
 
 def test_other_photos_are_not_taken_for_the_same() -> None:
-    assert dedupe(TrainingSet.of(map(pair, PHOTOS[:6])), {"test": [pair(path) for path in PHOTOS[6:]]}).removed == ()
+    assert (
+        remove_duplicates(TrainingSet.from_pairs(map(pair, PHOTOS[:6])), {"test": [pair(path) for path in PHOTOS[6:]]}).removed
+        == ()
+    )
 
 
 def test_the_same_shape_in_another_colour_is_another_picture(tmp_path: Path) -> None:
@@ -88,9 +91,17 @@ def test_the_same_shape_in_another_colour_is_another_picture(tmp_path: Path) -> 
     for name, each in data.items():
         (tmp_path / f"{name}.png").write_bytes(each)
     red, green, again = (pair(tmp_path / f"{name}.png") for name in data)
-    assert bin(fingerprint(data["red"]).perceptual ^ fingerprint(data["green"]).perceptual).count("1") <= 4
-    assert [each.name for each in dedupe(TrainingSet.of([green, again]), {"test": [red]}).removed] == ["red2.png"]
-    assert len(dedupe(TrainingSet.of([green, again]), {"test": [red]}, Likeness(colour=255)).removed) == 2
+    assert (
+        bin(compute_image_fingerprint(data["red"]).perceptual ^ compute_image_fingerprint(data["green"]).perceptual).count("1")
+        <= 4
+    )
+    assert [each.name for each in remove_duplicates(TrainingSet.from_pairs([green, again]), {"test": [red]}).removed] == [
+        "red2.png"
+    ]
+    assert (
+        len(remove_duplicates(TrainingSet.from_pairs([green, again]), {"test": [red]}, SimilarityThresholds(color=255)).removed)
+        == 2
+    )
 
 
 @pytest.mark.parametrize("most", [0, 1, 4, 10])
@@ -107,36 +118,36 @@ def test_the_index_finds_what_comparing_all_finds(most: int) -> None:
         nearest = min(bin(value ^ each).count("1") for each in other)
         if nearest <= most:
             expected[number] = nearest
-    found = matches(of_hashes(one), of_hashes(other), Likeness(bits=most))
+    found = find_duplicates(of_hashes(one), of_hashes(other), SimilarityThresholds(bits=most))
     assert {match.row: match.bits for match in found} == expected
     assert all(bin(one[match.row] ^ other[match.other]).count("1") == match.bits for match in found)
-    assert matches(of_hashes(one), of_hashes(other, colours=90), Likeness(bits=most)) == []
+    assert find_duplicates(of_hashes(one), of_hashes(other, colours=90), SimilarityThresholds(bits=most)) == []
 
 
 def test_rows_are_those_of_the_sets_where_some_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
     pictures = [pair(tmp_path / "bad.jpg"), pair(PHOTOS[0]), pair(tmp_path / "none.jpg"), pair(PHOTOS[1])]
-    found = fingerprints(pictures)
+    found = compute_fingerprints(pictures)
     assert (found.rows.tolist(), sorted(found.unreadable)) == ([1, 3], [0, 2])
-    assert [(match.row, match.other) for match in matches(found, fingerprints([pair(PHOTOS[1])]))] == [(3, 0)]
-    threaded = fingerprints(pictures * 40, workers=3)
+    assert [(match.row, match.other) for match in find_duplicates(found, compute_fingerprints([pair(PHOTOS[1])]))] == [(3, 0)]
+    threaded = compute_fingerprints(pictures * 40, workers=3)
     assert threaded.rows.tolist() == [row for row in range(160) if row % 2]
     np.testing.assert_array_equal(threaded.perceptual, np.tile(found.perceptual, 40))
-    assert matches(found, fingerprints([])) == []
-    assert matches(fingerprints([]), found) == []
+    assert find_duplicates(found, compute_fingerprints([])) == []
+    assert find_duplicates(compute_fingerprints([]), found) == []
 
 
 def test_cost_grows_with_the_sets_and_not_with_their_product() -> None:
     rng = np.random.default_rng(0)
     one, other = (of_hashes([int(value) for value in rng.integers(0, 1 << 63, size)]) for size in (100_000, 5_000))
-    assert len(matches(one, other, Likeness(bits=4))) < 5
+    assert len(find_duplicates(one, other, SimilarityThresholds(bits=4))) < 5
     many, more = of_hashes([5] * 8_000), of_hashes([5] * 5_000)  # blank pictures are all alike
-    more.colours[:] = rng.integers(0, 15, more.colours.shape)
-    assert len(matches(many, more)) == 8_000
+    more.colors[:] = rng.integers(0, 15, more.colors.shape)
+    assert len(find_duplicates(many, more)) == 8_000
 
 
 def test_limits_out_of_range() -> None:
     for wrong in ({"bits": 17}, {"bits": -1}, {"colour": -1.0}):
         with pytest.raises(UsageError) as failed:
-            Likeness(**wrong)
+            SimilarityThresholds(**wrong)
         assert failed.value.remedy

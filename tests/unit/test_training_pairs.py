@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources.item import Place
-from stair_es.sources.local_file import FileAt, Inline
-from stair_es.sources.object_places import MemberOf
-from stair_es.training.pairs import Pair, PairFile, Problems, TrainingSet, bytes_of, caption, read_pairs
+from stair_es.sources.item import Locator
+from stair_es.sources.local_file import FileLocator, InlineBytes
+from stair_es.sources.object_places import TarMemberLocator
+from stair_es.training.pairs import (
+    PairFile,
+    ProblemCounter,
+    TrainingPair,
+    TrainingSet,
+    read_image_bytes,
+    read_pairs,
+    sample_caption,
+)
 
 
 @pytest.fixture
@@ -48,8 +56,8 @@ def test_pairs_of_several_sets(folder: Path) -> None:
         ("2/a.jpg", ("a",), ()),
         ("2/b.jpg", ("b",), ()),
     ]
-    assert [bytes_of(pair.place) for pair in found] == [b"a.jpg", b"b.jpg"] * 2
-    assert found.problems.lines() == []
+    assert [read_image_bytes(pair.locator) for pair in found] == [b"a.jpg", b"b.jpg"] * 2
+    assert found.problems.format_lines() == []
 
 
 def test_bad_pairs_are_counted_by_reason(folder: Path) -> None:
@@ -67,14 +75,14 @@ def test_bad_pairs_are_counted_by_reason(folder: Path) -> None:
         "not JSON": 2,
     }
     assert all(len(examples) <= 5 for examples in found.problems.examples.values())
-    assert found.problems.lines()[0].startswith("20 left out: no such file")
-    assert "gone0.jpg" in found.problems.lines()[0]
+    assert found.problems.format_lines()[0].startswith("20 left out: no such file")
+    assert "gone0.jpg" in found.problems.format_lines()[0]
 
 
 def _digits(folder: Path) -> tuple[str, str]:
     """What reasons have in place of numbers, so that `line 3` and `line 4` are one."""
-    problems = Problems()
-    problems.add("", str(folder))
+    problems = ProblemCounter()
+    problems.add_problem("", str(folder))
     return str(folder), next(iter(problems.counts))
 
 
@@ -88,10 +96,18 @@ def test_a_set_without_a_pair_is_an_error(folder: Path) -> None:
 
 
 def test_any_place_comes_back_as_it_was() -> None:
-    places: list[Place] = [FileAt("file:///x/%C3%A4.jpg"), MemberOf("file:///x/0.tar", 512, 7, "7-1"), FileAt("file:///y.jpg")]
-    pairs = [Pair(f"ä{number}", place, ("ö", "b"), ("t",) * number) for number, place in enumerate(places)]
-    odd = [Pair("held", Inline(b"x"), ("a",)), Pair("odd", places[0], ("\ud800",)), Pair("caf\udce9", places[0], ("a",))]
-    found = TrainingSet.of([*pairs, *odd])
+    places: list[Locator] = [
+        FileLocator("file:///x/%C3%A4.jpg"),
+        TarMemberLocator("file:///x/0.tar", 512, 7, "7-1"),
+        FileLocator("file:///y.jpg"),
+    ]
+    pairs = [TrainingPair(f"ä{number}", place, ("ö", "b"), ("t",) * number) for number, place in enumerate(places)]
+    odd = [
+        TrainingPair("held", InlineBytes(b"x"), ("a",)),
+        TrainingPair("odd", places[0], ("\ud800",)),
+        TrainingPair("caf\udce9", places[0], ("a",)),
+    ]
+    found = TrainingSet.from_pairs([*pairs, *odd])
     assert list(found)[:3] == pairs
     assert found[3].name == "caf\\udce9"
     assert sum(found.problems.counts.values()) == 2
@@ -100,11 +116,13 @@ def test_any_place_comes_back_as_it_was() -> None:
 
 
 def test_sets_without_some_pairs() -> None:
-    found = TrainingSet.of(Pair(str(number), FileAt(f"file:///{number}"), (f"text {number}",)) for number in range(10))
-    fewer = found.without({3: "same as test/1", 0: "can't be read: gone"})
+    found = TrainingSet.from_pairs(
+        TrainingPair(str(number), FileLocator(f"file:///{number}"), (f"text {number}",)) for number in range(10)
+    )
+    fewer = found.exclude_pairs({3: "same as test/1", 0: "can't be read: gone"})
     assert [pair.name for pair in fewer] == ["1", "2", "4", "5", "6", "7", "8", "9"]
-    assert fewer.without({0: "x"})[0].name == "2"
-    assert [pair.name for pair in fewer.only([7, 0])] == ["9", "1"]
+    assert fewer.exclude_pairs({0: "x"})[0].name == "2"
+    assert [pair.name for pair in fewer.select_pairs([7, 0])] == ["9", "1"]
     assert len(found) == 10
     assert found.problems.counts["can't be read"] == 1
     with pytest.raises(IndexError):
@@ -113,9 +131,9 @@ def test_sets_without_some_pairs() -> None:
 
 
 def test_captions_are_drawn_and_can_be_drawn_again() -> None:
-    pair = Pair("a", FileAt("file:///a"), ("one", "two"), ("r", "s", "t", "u", "v", "w"))
-    drawn = [caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
-    assert drawn == [caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
+    pair = TrainingPair("a", FileLocator("file:///a"), ("one", "two"), ("r", "s", "t", "u", "v", "w"))
+    drawn = [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
+    assert drawn == [sample_caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
     counts = {text.count(",") for text in drawn}
     assert counts == {0, 1, 2, 3, 4}
     assert 0.46 < sum(text.count(",") == 0 for text in drawn) / 4000 < 0.54
@@ -126,26 +144,27 @@ def test_captions_are_drawn_and_can_be_drawn_again() -> None:
         assert len(set(tags)) == len(tags)
         assert set(tags) <= set(pair.tags)
     rng = np.random.default_rng(1)
-    assert {caption(pair, rng, tag_share=0.0) for _ in range(100)} == {"one", "two"}
-    assert all("," in caption(pair, rng, tag_share=1.0) for _ in range(100))
-    held = TrainingSet.of([pair])
-    assert held.caption(0, np.random.default_rng(5)) == drawn[5]
+    assert {sample_caption(pair, rng, tag_share=0.0) for _ in range(100)} == {"one", "two"}
+    assert all("," in sample_caption(pair, rng, tag_share=1.0) for _ in range(100))
+    held = TrainingSet.from_pairs([pair])
+    assert held.sample_caption(0, np.random.default_rng(5)) == drawn[5]
     held.tag_share = 1.0
-    assert all("," in held.only([0]).caption(0, rng) for _ in range(100))
-    assert caption(Pair("b", pair.place, ("only",)), rng) == "only"
+    assert all("," in held.select_pairs([0]).sample_caption(0, rng) for _ in range(100))
+    assert sample_caption(TrainingPair("b", pair.locator, ("only",)), rng) == "only"
 
 
 def test_a_place_that_cannot_be_read_is_a_read_error(tmp_path: Path) -> None:
     with pytest.raises(ReadError):
-        bytes_of(FileAt((tmp_path / "gone.jpg").as_uri()))
+        read_image_bytes(FileLocator((tmp_path / "gone.jpg").as_uri()))
     with pytest.raises(ReadError):
-        bytes_of(MemberOf((tmp_path / "gone.tar").as_uri(), 0, 3))
+        read_image_bytes(TarMemberLocator((tmp_path / "gone.tar").as_uri(), 0, 3))
 
 
 def test_a_large_set_takes_little_memory() -> None:
     pairs = (
-        Pair(f"{number:06d}.jpg", FileAt(f"file:///images/{number:06d}.jpg"), ("ten words " * 5,)) for number in range(20_000)
+        TrainingPair(f"{number:06d}.jpg", FileLocator(f"file:///images/{number:06d}.jpg"), ("ten words " * 5,))
+        for number in range(20_000)
     )
-    found = TrainingSet.of(pairs)
+    found = TrainingSet.from_pairs(pairs)
     assert found.nbytes / len(found) < 150
     assert found[19_999].name == "019999.jpg"

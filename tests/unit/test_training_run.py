@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from stair_es.errors import ModelError, StairError, UsageError
-from stair_es.eval.metrics import ranks, summary
+from stair_es.eval.metrics import compute_ranks, summarize_ranks
 from stair_es.model import catalogue, stair_checkpoint
 from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode_image
 from stair_es.training.config import read_train_config
-from stair_es.training.ears import DEAF, Ears, Moment
-from stair_es.training.run import make_room, train
-from stair_es.training.stages import recipes
+from stair_es.training.ears import NO_CALLBACKS, Callbacks, StepMetrics
+from stair_es.training.run import prepare_output_folder, train_model
+from stair_es.training.stages import list_recipes
 
 
 @pytest.fixture(autouse=True)
@@ -45,10 +45,10 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 
 def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_path: Path) -> None:
-    moments: list[Moment] = []
-    ears = Ears(say=lambda line: None, tell=moments.append, progress=lambda what, done, total: None)
+    moments: list[StepMetrics] = []
+    ears = Callbacks(on_message=lambda line: None, on_metrics=moments.append, on_progress=lambda what, done, total: None)
     config = tiny_training.read(folder, {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3})
-    trained = train(config, tmp_path / "out", ears, device="cpu")
+    trained = train_model(config, tmp_path / "out", ears, device="cpu")
     assert (trained.steps, trained.pairs, trained.problems, trained.stopped_early) == (120, tiny_training.PAIRS, [], False)
     assert trained.best > 0.5  # of 9 images: by chance 1/9
     assert trained.best == max(
@@ -58,9 +58,9 @@ def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_
     losses = [moment.values["loss"] for moment in moments if "loss" in moment.values]
     assert len(losses) == 120
     assert losses[-1] < losses[0] / 2
-    encoder = catalogue.load(ModelSpec(name=str(tmp_path / "out")))
+    encoder = catalogue.load_encoder(ModelSpec(name=str(tmp_path / "out")))
     (text,) = encoder.encode_texts(["red dog"])
-    assert set(text.features) >= {"red", "dog"}
+    assert set(text.tokens) >= {"red", "dog"}
     assert (tmp_path / "out" / "train.toml").read_text().count("steps = 120") == 1  # with the changes
 
 
@@ -68,10 +68,10 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
     val = [json.loads(line) for line in (folder / "val.jsonl").read_text().splitlines()]
     val.append({"image": "the-sea.png", "captions": [val[0]["captions"][0]]})  # two images of one text
     tiny_training.write_captions(folder / "val.jsonl", val)
-    train(tiny_training.read(folder, {"recipe.steps": 20, "watch.every": 20}), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read(folder, {"recipe.steps": 20, "watch.every": 20}), tmp_path / "out", device="cpu")
     told = {row["name"]: float(row["value"]) for row in rows(tmp_path / "out") if row["kind"] == "val"}
-    encoder = catalogue.load(ModelSpec(name=str(tmp_path / "out")))
-    pixels = [decode((folder / row["image"]).read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for row in val]
+    encoder = catalogue.load_encoder(ModelSpec(name=str(tmp_path / "out")))
+    pixels = [decode_image((folder / row["image"]).read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for row in val]
     images = [vector.to_dict() for vector in encoder.encode_images(np.stack(pixels))]
     captions = [row["captions"][0] for row in val]
     asked = list(dict.fromkeys(captions))
@@ -79,12 +79,14 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
     scores = np.array(
         [[sum(weight * image.get(word, 0.0) for word, weight in text.items()) for image in images] for text in texts]
     )
-    to_image = [ranks(scores[row], [at for at, own in enumerate(captions) if own == text])[:1] for row, text in enumerate(asked)]
-    to_text = [ranks(scores[:, at], [asked.index(text)]) for at, text in enumerate(captions)]
-    assert {f"t2i@{cut}": value for cut, value in summary(to_image).hit.items()} == pytest.approx(
+    to_image = [
+        compute_ranks(scores[row], [at for at, own in enumerate(captions) if own == text])[:1] for row, text in enumerate(asked)
+    ]
+    to_text = [compute_ranks(scores[:, at], [asked.index(text)]) for at, text in enumerate(captions)]
+    assert {f"t2i@{cut}": value for cut, value in summarize_ranks(to_image).hit.items()} == pytest.approx(
         {name: value for name, value in told.items() if name.startswith("t2i")}, rel=1e-5
     )
-    assert {f"i2t@{cut}": value for cut, value in summary(to_text).hit.items()} == pytest.approx(
+    assert {f"i2t@{cut}": value for cut, value in summarize_ranks(to_text).hit.items()} == pytest.approx(
         {name: value for name, value in told.items() if name.startswith("i2t")}, rel=1e-5
     )
     assert told["words"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # what rounds to 0 is dropped
@@ -94,21 +96,23 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
 
 def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
-        train(tiny_training.read(folder, {"seed": seed, "data.augment": "strong"}), tmp_path / name, device="cpu", threads=2)
+        train_model(
+            tiny_training.read(folder, {"seed": seed, "data.augment": "strong"}), tmp_path / name, device="cpu", threads=2
+        )
     one, two, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "other"))
     assert one == two
     assert one != other
     assert (tmp_path / "one" / "log.csv").read_bytes() == (tmp_path / "two" / "log.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", sorted(recipes()))
+@pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
     heads = {"dense": ["dense"], "dense-grounded": ["words", "dense"]}.get(name, ["words"])
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "watch.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
     config = tiny_training.read(folder, changes)
-    trained = train(config, tmp_path / "out", device="cpu")
+    trained = train_model(config, tmp_path / "out", device="cpu")
     assert trained.steps == 4
     assert 0 <= trained.best <= 1
 
@@ -116,8 +120,8 @@ def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("value", [0.0, -2.5])
 def test_a_training_begins_with_the_bias_that_is_asked_for(folder: Path, tmp_path: Path, value: float) -> None:
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 1}
-    train(tiny_training.read(folder, {**still, "model.start_bias": value}), tmp_path / "out", device="cpu")
-    train(tiny_training.read(folder, still), tmp_path / "plain", device="cpu")
+    train_model(tiny_training.read(folder, {**still, "model.start_bias": value}), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read(folder, still), tmp_path / "plain", device="cpu")
     asked, plain = weights(tmp_path / "out"), weights(tmp_path / "plain")
     for name in asked:
         if name.endswith("bias_F"):
@@ -131,7 +135,7 @@ def test_trainings_with_one_start_seed_begin_alike(folder: Path, tmp_path: Path)
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 1}
     begun = []
     for name, changes in (("one", {"seed": 1}), ("two", {"seed": 2}), ("other", {"seed": 2, "model.start_seed": 3})):
-        train(tiny_training.read(folder, {**still, "model.start_seed": 1, **changes}), tmp_path / name, device="cpu")
+        train_model(tiny_training.read(folder, {**still, "model.start_seed": 1, **changes}), tmp_path / name, device="cpu")
         begun.append(weights(tmp_path / name))
     one, two, other = begun
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -142,11 +146,11 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
     (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", "").replace("own_words = true\n", ""))
     widths = {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
     config = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 8, "watch.keep": "last", **widths})
-    train(config, tmp_path / "out", device="cpu")
+    train_model(config, tmp_path / "out", device="cpu")
     found = weights(tmp_path / "out")
     assert not [name for name in found if name.endswith("embedding_FT")]
-    encoder = catalogue.load(ModelSpec(name=str(tmp_path / "out")))
-    model = stair_checkpoint.load(tmp_path / "out")
+    encoder = catalogue.load_encoder(ModelSpec(name=str(tmp_path / "out")))
+    model = stair_checkpoint.load_stair_model(tmp_path / "out")
     table_FT = found["text.backbone.network.embeddings.word_embeddings.weight"][model.tokens.feature_ids_F]
     assert torch.equal(model.text_embeddings(), table_FT)
     (image,) = encoder.encode_images(np.zeros((1, 32, 32, 3), np.uint8))
@@ -165,8 +169,10 @@ def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None
         "stages": [{"name": "text", "steps": 2, "train": ["text.backbone", "text.head"]}],
         "optim.weight_decay": 0.1,
     }
-    train(tiny_training.read(folder, {**changes, "optim.lr": 0.0, "optim.backbone_lr": 0.0}), tmp_path / "still", device="cpu")
-    train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    train_model(
+        tiny_training.read(folder, {**changes, "optim.lr": 0.0, "optim.backbone_lr": 0.0}), tmp_path / "still", device="cpu"
+    )
+    train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     before, after = weights(tmp_path / "still"), weights(tmp_path / "out")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
@@ -182,8 +188,8 @@ def test_frozen_batch_norms_stay_too(folder: Path, tmp_path: Path) -> None:
         "recipe.frozen_backbones": True,
         "watch.keep": "last",
     }
-    train(tiny_training.read(folder, {**changes, "recipe.steps": 1}), tmp_path / "one", device="cpu")
-    train(tiny_training.read(folder, {**changes, "recipe.steps": 4}), tmp_path / "four", device="cpu")
+    train_model(tiny_training.read(folder, {**changes, "recipe.steps": 1}), tmp_path / "one", device="cpu")
+    train_model(tiny_training.read(folder, {**changes, "recipe.steps": 4}), tmp_path / "four", device="cpu")
     one, four = weights(tmp_path / "one"), weights(tmp_path / "four")
     norms = [key for key in one if "running_mean" in key]
     assert norms
@@ -191,27 +197,29 @@ def test_frozen_batch_norms_stay_too(folder: Path, tmp_path: Path) -> None:
 
 
 def test_training_begins_with_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    train(tiny_training.read(folder), tmp_path / "first", device="cpu")
+    train_model(tiny_training.read(folder), tmp_path / "first", device="cpu")
     still = {"model.start": str(tmp_path / "first"), "optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
-    train(tiny_training.read(folder, {**still, "seed": 9}), tmp_path / "second", device="cpu")
+    train_model(tiny_training.read(folder, {**still, "seed": 9}), tmp_path / "second", device="cpu")
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     wider = tiny_training.read(folder, {"model.start": str(tmp_path / "first"), "model.text.transform_dim": 8})
     with pytest.raises(ModelError, match="other shapes"):
-        train(wider, tmp_path / "third", device="cpu")
+        train_model(wider, tmp_path / "third", device="cpu")
 
 
 def test_a_dense_checkpoint_teaches(folder: Path, tmp_path: Path) -> None:
     dense = {"model.heads": ["dense"], "recipe.name": "dense", "recipe.steps": 40, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
-    train(tiny_training.read(folder, dense), folder / "teacher", device="cpu")
+    train_model(tiny_training.read(folder, dense), folder / "teacher", device="cpu")
     stages = [{"name": "distil", "steps": 30, "losses": {"distil": 1.0}}]
     changes = {"recipe": {}, "stages": stages, "model.teacher": "teacher", "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
-    train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     told = [float(row["value"]) for row in rows(tmp_path / "out") if row["name"] == "distil"]
     assert sum(told[-5:]) < sum(told[:5]) / 2
     with pytest.raises(StairError, match="has no dense vectors"):
-        train(tiny_training.read(folder, {**changes, "model.teacher": str(tmp_path / "out")}), tmp_path / "no", device="cpu")
+        train_model(
+            tiny_training.read(folder, {**changes, "model.teacher": str(tmp_path / "out")}), tmp_path / "no", device="cpu"
+        )
 
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
@@ -226,10 +234,12 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
         "watch.keep": "last",
     }
     told: list[str] = []
-    ears = Ears(say=told.append, tell=lambda moment: None, progress=lambda what, done, total: told.append(what))
-    train(tiny_training.read(folder, changes), tmp_path / "live", device="cpu")
+    ears = Callbacks(
+        on_message=told.append, on_metrics=lambda moment: None, on_progress=lambda what, done, total: told.append(what)
+    )
+    train_model(tiny_training.read(folder, changes), tmp_path / "live", device="cpu")
     config = tiny_training.read(folder, {**changes, "data.cache": True})
-    train(config, tmp_path / "kept", ears, device="cpu")
+    train_model(config, tmp_path / "kept", ears, device="cpu")
     live, kept = rows(tmp_path / "live"), rows(tmp_path / "kept")
     for at, same in zip(live, kept, strict=True):
         if at["kind"] == "train":
@@ -239,7 +249,7 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
     assert {row["name"]: float(row["value"]) for row in kept if row["step"] == "1"} == pytest.approx(first, rel=2e-3)
     assert "states of images" in told
     told.clear()
-    train(config, tmp_path / "again", ears, device="cpu")
+    train_model(config, tmp_path / "again", ears, device="cpu")
     assert "states of images" not in told  # they were there
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "kept" / "model.safetensors").read_bytes()
 
@@ -251,42 +261,44 @@ def test_an_image_that_cannot_be_read_is_left_out_and_told_of_once(folder: Path,
     (folder / "red-dog.png").unlink()
     changes = {"recipe.steps": 12, "recipe.frozen_backbones": True, "data.cache": cache, "data.views": 2}
     for _ in range(2):  # the second time the states are there already
-        trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+        trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
         assert trained.steps == 12
         assert trained.pairs == tiny_training.PAIRS - 1
         counts = sorted(line.partition(" ")[0] for line in trained.problems)
         assert counts == ["1", "1", "1"], trained.problems
         assert any("red-dog.png" in line for line in trained.problems)
-        make_room(tmp_path / "out", restart=True)
+        prepare_output_folder(tmp_path / "out", restart=True)
 
 
 def test_nothing_but_unreadable_images_is_an_error(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.png"):
         path.write_bytes(b"no picture")
     with pytest.raises(StairError, match="can't be read"):
-        train(tiny_training.read(folder), tmp_path / "out", device="cpu")
+        train_model(tiny_training.read(folder), tmp_path / "out", device="cpu")
 
 
 def test_early_stopping_keeps_the_best(folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 50, "watch.patience": 2}
-    trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert trained.stopped_early
     assert (trained.steps, trained.best_step) == (6, 2)  # validations at 2, 4 and 6 are alike
-    again = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    again = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert (again.steps, again.stopped_early) == (6, True)
 
 
 def test_a_held_out_set_takes_its_images_from_the_training(folder: Path, tmp_path: Path) -> None:
-    trained = train(tiny_training.read(folder, {"data.held_out": [{"captions": "val.jsonl"}]}), tmp_path / "out", device="cpu")
+    trained = train_model(
+        tiny_training.read(folder, {"data.held_out": [{"captions": "val.jsonl"}]}), tmp_path / "out", device="cpu"
+    )
     assert 0 < trained.pairs <= tiny_training.PAIRS - 9  # some of the others look like one of them
     with pytest.raises(UsageError, match="no pair is left"):
-        train(tiny_training.read(folder, {"data.held_out": [{"captions": "train.jsonl"}]}), tmp_path / "none", device="cpu")
+        train_model(tiny_training.read(folder, {"data.held_out": [{"captions": "train.jsonl"}]}), tmp_path / "none", device="cpu")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_narrow_precisions_learn(folder: Path, tmp_path: Path, precision: str) -> None:
     changes = {"optim.precision": precision, "recipe.steps": 30, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
-    trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     told = [float(row["value"]) for row in rows(tmp_path / "out") if row["name"] == "loss"]
     assert trained.steps == 30
     assert told[-1] < told[0] * 0.8
@@ -297,46 +309,46 @@ def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
     changes = {"recipe.steps": 1, "data.validation": []}
     still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
     for name, more in (("begin", still), ("plain", {}), ("mean", {"optim.ema": 0.75})):
-        train(tiny_training.read(folder, {**changes, **more}), tmp_path / name, device="cpu")
+        train_model(tiny_training.read(folder, {**changes, **more}), tmp_path / name, device="cpu")
     begin, plain, mean = (weights(tmp_path / name) for name in ("begin", "plain", "mean"))
     for name in begin:
-        if name != stair_checkpoint.FEATURE_IDS:
+        if name != stair_checkpoint.FEATURE_IDS_TENSOR:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(folder: Path, tmp_path: Path) -> None:
     changes = {"optim.lr": 1e30, "optim.backbone_lr": 1e30, "optim.warmup_steps": 0, "optim.clip": 0.0, "recipe.steps": 30}
     with pytest.raises(StairError, match=r"in step \d+ \(stage 'grounded'\)") as caught:
-        train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+        train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert "optim.lr" in caught.value.remedy
 
 
 def test_another_configuration_or_a_strange_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    train(tiny_training.read(folder), out, device="cpu")
+    train_model(tiny_training.read(folder), out, device="cpu")
     with pytest.raises(UsageError, match="another configuration") as caught:
-        train(tiny_training.read(folder, {"optim.lr": 0.5}), out, device="cpu")
+        train_model(tiny_training.read(folder, {"optim.lr": 0.5}), out, device="cpu")
     assert "--restart" in caught.value.remedy
-    assert make_room(out, restart=False)
-    train(tiny_training.read(folder, {"batch.chunk": 3, "watch.every": 5}), out, device="cpu")  # these may change
-    assert not make_room(out, restart=True)
+    assert prepare_output_folder(out, restart=False)
+    train_model(tiny_training.read(folder, {"batch.chunk": 3, "watch.every": 5}), out, device="cpu")  # these may change
+    assert not prepare_output_folder(out, restart=True)
     assert not (out / "state.pt").exists()
     with pytest.raises(UsageError, match="a model without training state"):
-        make_room(out, restart=False)
-    assert not make_room(tmp_path / "new", restart=False)
+        prepare_output_folder(out, restart=False)
+    assert not prepare_output_folder(tmp_path / "new", restart=False)
     (out / "state.pt").write_bytes(b"broken")
     with pytest.raises(UsageError, match=r"can't read .*state\.pt"):
-        train(tiny_training.read(folder), out, DEAF, device="cpu")
+        train_model(tiny_training.read(folder), out, NO_CALLBACKS, device="cpu")
 
 
 def test_a_batch_larger_than_the_set_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a batch of 64 needs as many different captions, the training set has 18"):
-        train(tiny_training.read(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
+        train_model(tiny_training.read(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
 
 
 def test_the_copy_of_the_configuration_says_the_same(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, {"optim.lr": 1e-4, "data.augment": "light"})
-    train(config, tmp_path / "out", device="cpu")
+    train_model(config, tmp_path / "out", device="cpu")
     copy = tmp_path / "set" / "copy.toml"
     copy.write_text((tmp_path / "out" / "train.toml").read_text())
     again = read_train_config(copy)

@@ -10,25 +10,27 @@ import torch
 from tiny_workers import ALL, TEXTS, given, steps, still, worker
 from torch import multiprocessing
 
-from stair_es.model.stair import Stair
+from stair_es.model.stair import StairModel
 from stair_es.training import losses
-from stair_es.training.stages import Stage
-from stair_es.training.step import Update, enter, groups
-from stair_es.training.workers import Alone
+from stair_es.training.stages import TrainingStage
+from stair_es.training.step import GradCacheStep, build_param_groups, set_train_mode
+from stair_es.training.workers import SingleProcess
 
 
-def gradients(model: Stair, stage: Stage, chunk: int = 0, seed: int = 5) -> dict[str, torch.Tensor]:
-    groups(model, stage, {"head": 1.0, "backbone": 1.0, "scale": 1.0}, 0.0)
-    enter(model, stage)
+def gradients(model: StairModel, stage: TrainingStage, chunk: int = 0, seed: int = 5) -> dict[str, torch.Tensor]:
+    build_param_groups(model, stage, {"head": 1.0, "backbone": 1.0, "scale": 1.0}, 0.0)
+    set_train_mode(model, stage)
     model.zero_grad()
-    Update(model=model, stage=stage, workers=Alone(), narrow=nullcontext, chunk=chunk).gradients(given(model), 0, seed)
+    GradCacheStep(model=model, stage=stage, workers=SingleProcess(), make_autocast=nullcontext, chunk=chunk).compute_gradients(
+        given(model), 0, seed
+    )
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
 @pytest.mark.parametrize("heads", [("words",), ("words", "dense"), ("dense",)])
 def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -> None:
     model = still(heads=heads, dense_dim=6)
-    stage = Stage(name="s", steps=1, losses=ALL if "words" in heads else {"contrastive": 1.0, "distil": 0.3})
+    stage = TrainingStage(name="s", steps=1, losses=ALL if "words" in heads else {"contrastive": 1.0, "distil": 0.3})
     found = gradients(model, stage)
     model.zero_grad()
     batch = given(model)
@@ -37,18 +39,18 @@ def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -
     assert seen is not None
     assert read is not None
     assert batch.teacher is not None
-    scores = losses.similarities(seen, read, model.scale, cosine=True)
-    total = losses.contrastive(scores) + 0.3 * losses.distillation(scores, 20 * batch.teacher[0] @ batch.teacher[1].T)
+    scores = losses.compute_similarities(seen, read, model.scale, cosine=True)
+    total = losses.contrastive_loss(scores) + 0.3 * losses.distillation_loss(scores, 20 * batch.teacher[0] @ batch.teacher[1].T)
     if "words" in heads:
-        own = torch.zeros(12, len(model.tokens.words))
+        own = torch.zeros(12, len(model.tokens.tokens))
         for row, written in enumerate(TEXTS):
             for word in written.replace("runs", "run ##s").split():
-                if word in model.tokens.words and word != "the":
-                    own[row, model.tokens.words.index(word)] = 1
+                if word in model.tokens.tokens and word != "the":
+                    own[row, model.tokens.tokens.index(word)] = 1
         assert image.weights_BF is not None
         assert text.weights_BF is not None
-        total = total + 0.01 * losses.flops(image.weights_BF) + 0.02 * losses.flops(text.weights_BF)
-        total = total + 0.5 * losses.grounding(image.logits_BF, own) + 0.25 * losses.grounding(text.logits_BF, own)
+        total = total + 0.01 * losses.flops_loss(image.weights_BF) + 0.02 * losses.flops_loss(text.weights_BF)
+        total = total + 0.5 * losses.grounding_loss(image.logits_BF, own) + 0.25 * losses.grounding_loss(text.logits_BF, own)
     total.backward()
     expected = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
     assert found.keys() == expected.keys()
@@ -58,7 +60,7 @@ def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -
 
 @pytest.mark.parametrize("chunk", [3, 5])
 def test_chunks_give_the_same_gradients(chunk: int) -> None:
-    model, stage = still(), Stage(name="s", steps=1, losses=ALL)
+    model, stage = still(), TrainingStage(name="s", steps=1, losses=ALL)
     whole, parts = gradients(model, stage), gradients(model, stage, chunk)
     assert whole.keys() == parts.keys()
     for name in whole:
@@ -68,12 +70,12 @@ def test_chunks_give_the_same_gradients(chunk: int) -> None:
 def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
     model = still()
     model.image.head.dropout.p = 0.5
-    stage = Stage(name="s", steps=1)
+    stage = TrainingStage(name="s", steps=1)
     one, again, other = (gradients(model, stage, 3, seed) for seed in (5, 5, 6))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
     # a second pass that drew anew would multiply the gradient of one draw with the derivative of another
-    enter(model, stage)
+    set_train_mode(model, stage)
     batch, parts = given(model), []
     for place, begin in enumerate(range(0, 12, 3)):
         torch.manual_seed(5 + place)
@@ -81,7 +83,7 @@ def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
         parts.append((model.encode_images(batch.images[cut]).weights_BF, model.encode_texts(batch.texts[cut]).weights_BF))
     seen, read = (torch.cat(column) for column in zip(*parts, strict=True))
     model.zero_grad()
-    losses.contrastive(losses.similarities(seen, read, model.scale, cosine=True)).backward()
+    losses.contrastive_loss(losses.compute_similarities(seen, read, model.scale, cosine=True)).backward()
     for name, parameter in model.named_parameters():
         if name in one:
             torch.testing.assert_close(one[name], parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
@@ -90,7 +92,7 @@ def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
 def test_a_frozen_tower_gets_no_gradient_and_no_dropout() -> None:
     model = still(image_dropout=0.5)
     model.image.head.dropout.p = 0.5
-    found = gradients(model, Stage(name="s", steps=1, train=("text.head",)))
+    found = gradients(model, TrainingStage(name="s", steps=1, train=("text.head",)))
     assert {name.split(".backbone")[0].split(".")[0] for name in found} == {"text", "log_scale"}
     assert not any(".backbone." in name for name in found)
     assert not any(module.training for module in model.image.backbone.modules())
@@ -105,26 +107,28 @@ def test_a_masked_stage_knows_own_words_only() -> None:
     assert masked.weights_BF is not None
     assert free.weights_BF is not None
     for row, written in enumerate(TEXTS):
-        words = {model.tokens.words[place] for place in masked.weights_BF[row].nonzero()[:, 0].tolist()}
+        words = {model.tokens.tokens[place] for place in masked.weights_BF[row].nonzero()[:, 0].tolist()}
         assert words <= set(written.replace("runs", "run ##s").split())
     assert int((free.weights_BF > 0).sum()) > int((masked.weights_BF > 0).sum())
-    own = Stage(name="s", steps=1, losses={"contrastive": 1.0}, text_mask="own")
-    with_mask, without = gradients(model, own), gradients(model, Stage(name="s", steps=1, losses={"contrastive": 1.0}))
+    own = TrainingStage(name="s", steps=1, losses={"contrastive": 1.0}, text_mask="own")
+    with_mask, without = gradients(model, own), gradients(model, TrainingStage(name="s", steps=1, losses={"contrastive": 1.0}))
     bias = "text.head.bias_F"
     there = {word for text in TEXTS for word in text.replace("runs", "run ##s").split()}
-    foreign = [place for place, word in enumerate(model.tokens.words) if word not in there]
+    foreign = [place for place, word in enumerate(model.tokens.tokens) if word not in there]
     assert not with_mask[bias][foreign].any()
     assert without[bias][foreign].any()
 
 
 def test_a_plain_mask_lets_stop_words_learn() -> None:
     model = still()
-    own, plain = (gradients(model, Stage(name="s", steps=1, text_mask=mask))["text.head.bias_F"] for mask in ("own", "tokens"))
-    stop, absent = (model.tokens.words.index(word) for word in ("the", "blue"))
+    own, plain = (
+        gradients(model, TrainingStage(name="s", steps=1, text_mask=mask))["text.head.bias_F"] for mask in ("own", "tokens")
+    )
+    stop, absent = (model.tokens.tokens.index(word) for word in ("the", "blue"))
     assert own[stop] == 0
     assert plain[stop] != 0
     there = {word for text in TEXTS for word in text.replace("runs", "run ##s").split()}
-    assert not plain[[place for place, word in enumerate(model.tokens.words) if word not in there]].any()
+    assert not plain[[place for place, word in enumerate(model.tokens.tokens) if word not in there]].any()
     assert absent  # TEXTS has it: it learns under both
     assert own[absent] != 0
     assert plain[absent] != 0
@@ -132,7 +136,7 @@ def test_a_plain_mask_lets_stop_words_learn() -> None:
 
 def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:
     multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
-    alone = steps(still(), Alone(), chunk=0)
+    alone = steps(still(), SingleProcess(), chunk=0)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     begin = dict(still().named_parameters())
     for name, expected in alone.items():

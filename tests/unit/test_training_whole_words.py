@@ -14,14 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from stair_es.errors import ModelError, StairError, UsageError
 from stair_es.model import catalogue, stair_checkpoint
-from stair_es.model.encoder import Encoder, ModelSpec, Speller
-from stair_es.model.stair import Stair, TextBatch
-from stair_es.model.stair_tokens import Tokens, candidates
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.encoder import Encoder, ModelSpec, WordTokenizer
+from stair_es.model.stair import StairModel, TextBatch
+from stair_es.model.stair_tokens import StairTokenizer, list_candidate_tokens
+from stair_es.model.whole_words import WholeWordVocabulary
 from stair_es.training import build
-from stair_es.training.ears import DEAF
-from stair_es.training.features import CachedTexts
-from stair_es.training.run import train
+from stair_es.training.ears import NO_CALLBACKS
+from stair_es.training.features import CachedTextFeatures
+from stair_es.training.run import train_model
 
 WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
 LEARNS: dict[str, Any] = {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
@@ -41,20 +41,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(out: Path, **how: Any) -> Encoder:  # noqa: ANN401
-    return catalogue.load(ModelSpec(name=str(out), **how))
+    return catalogue.load_encoder(ModelSpec(name=str(out), **how))
 
 
 def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
-    trained = train(tiny_training.read(folder, {**WORDS, **LEARNS}), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read(folder, {**WORDS, **LEARNS}), tmp_path / "out", device="cpu")
     assert trained.best > 0.5  # of 9 images: by chance 1/9
     encoder = load(tmp_path / "out")
     assert getattr(encoder, "features", None) == tiny_training.WHOLE
     bird, birds, none = encoder.encode_texts(["a blue bird", "Blue Birds", ""])
-    assert {"bluebird", "bird"} <= set(bird.features)
-    assert {"bluebird", "bird"} <= set(birds.features)
-    assert set(none.features) <= set(tiny_training.WHOLE)
-    assert isinstance(encoder, Speller)
-    assert [encoder.spell(word) for word in ("Dogs", "crimson", "the")] == [("dog",), ("red",), ()]
+    assert {"bluebird", "bird"} <= set(bird.tokens)
+    assert {"bluebird", "bird"} <= set(birds.tokens)
+    assert set(none.tokens) <= set(tiny_training.WHOLE)
+    assert isinstance(encoder, WordTokenizer)
+    assert [encoder.tokenize_word(word) for word in ("Dogs", "crimson", "the")] == [("dog",), ("red",), ()]
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert "feature_ids" not in weights
     assert weights["image.head.bias_F"].shape == weights["text.own_words.word_F"].shape == (len(tiny_training.WHOLE),)
@@ -64,14 +64,14 @@ def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
 def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: Path) -> None:
     ids = set()
     for name in ("one", "two"):
-        train(tiny_training.read(folder, WORDS), tmp_path / name, device="cpu")
-        ids.add(catalogue.resolve(str(tmp_path / name)).model_id)
+        train_model(tiny_training.read(folder, WORDS), tmp_path / name, device="cpu")
+        ids.add(catalogue.get_model_card(str(tmp_path / name)).model_id)
     assert len(ids) == 1
-    again = stair_checkpoint.load(tmp_path / "one")
+    again = stair_checkpoint.load_stair_model(tmp_path / "one")
     tiny_stair.write(tmp_path / "two", again, tiny_stair.tensors(again))
-    assert ids == {catalogue.resolve(str(tmp_path / "two")).model_id}
-    (tmp_path / "two" / "words.json").write_text(WholeWords(again.tokens.words).to_json())  # without a spelling
-    assert catalogue.resolve(str(tmp_path / "two")).model_id not in ids
+    assert ids == {catalogue.get_model_card(str(tmp_path / "two")).model_id}
+    (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(again.tokens.words).to_json())  # without a spelling
+    assert catalogue.get_model_card(str(tmp_path / "two")).model_id not in ids
 
 
 def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) 
     texts = ["blue birds of the sea", "", "running", "a red dog " * 9]
     for model in (plain, words):
         for _ in range(2):  # computed, and from the file
-            kept = CachedTexts(model, texts, tmp_path, lambda what, done, total: None).batch(texts)
+            kept = CachedTextFeatures(model, texts, tmp_path, lambda what, done, total: None).load_batch(texts)
             wanted = TextBatch.from_tokenized(model.tokens.encode(texts))
             for name in ("ids_BL", "mask_BL", "places_BL"):
                 found = getattr(kept, name)
@@ -92,16 +92,16 @@ def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) 
 
 def test_a_training_from_kept_states_learns_whole_words(folder: Path, tmp_path: Path) -> None:
     changes = {**WORDS, **LEARNS, **FROZEN, "data.cache": True, "data.views": 1, "optim.lr": 1e-2}
-    trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert trained.best > 0.3
     (found,) = load(tmp_path / "out").encode_texts(["blue bird"])
-    assert {"bluebird", "bird"} <= set(found.features)
+    assert {"bluebird", "bird"} <= set(found.tokens)
 
 
 def test_a_text_has_the_words_that_it_says_where_it_is_a_bag(folder: Path, tmp_path: Path) -> None:
     changes = {**WORDS, "recipe.name": "bag-of-words", "model.text.always_masked": True}
-    train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
-    found = [set(each.features) for each in load(tmp_path / "out").encode_texts(["blue bird of the seas", "xyzzy"])]
+    train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    found = [set(each.tokens) for each in load(tmp_path / "out").encode_texts(["blue bird of the seas", "xyzzy"])]
     assert found[0] <= {"bluebird", "bird", "sea"}
     assert found[0]
     assert found[1] == set()
@@ -109,8 +109,8 @@ def test_a_text_has_the_words_that_it_says_where_it_is_a_bag(folder: Path, tmp_p
 
 def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
     config = tiny_stair.config(vocabulary="words", image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH)
-    model = Stair(config, Tokens(tiny_stair.tokenizer(), WholeWords(["dog", "running", "dogs"]), 12))
-    model.start_from_text_embeddings()
+    model = StairModel(config, StairTokenizer(tiny_stair.tokenizer(), WholeWordVocabulary(["dog", "running", "dogs"]), 12))
+    model.initialize_from_text_embeddings()
     table = model.text.backbone.word_embeddings_VD.detach()
     place = tiny_stair.tokenizer().token_to_id
     rows = torch.stack(
@@ -123,40 +123,40 @@ def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
 
 def test_tokens_begin_as_their_own_embeddings_to_the_bit() -> None:
     model = tiny_stair.model(tiny_stair.config(image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH))
-    model.start_from_text_embeddings()
-    rows = model.text.backbone.word_embeddings_VD.detach()[torch.from_numpy(candidates(tiny_stair.tokenizer()))]
+    model.initialize_from_text_embeddings()
+    rows = model.text.backbone.word_embeddings_VD.detach()[torch.from_numpy(list_candidate_tokens(tiny_stair.tokenizer()))]
     assert torch.equal(model.text.head.embedding_FT, torch.nn.functional.normalize(rows - rows.mean(0), dim=1))
 
 
 def test_a_training_goes_on_with_the_same_words_only(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, WORDS)
-    train(config, tmp_path / "out", device="cpu")
-    assert train(config, tmp_path / "out", device="cpu").steps == 6
+    train_model(config, tmp_path / "out", device="cpu")
+    assert train_model(config, tmp_path / "out", device="cpu").steps == 6
     tiny_training.write_words(folder, scarlet="red")
     with pytest.raises(UsageError, match="another configuration or other data"):
-        train(config, tmp_path / "out", device="cpu")
+        train_model(config, tmp_path / "out", device="cpu")
 
 
 def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) -> None:
-    train(tiny_training.read(folder, WORDS), tmp_path / "first", device="cpu")
-    train(tiny_training.read(folder, {"model.start": str(tmp_path / "first")}), tmp_path / "second", device="cpu")
+    train_model(tiny_training.read(folder, WORDS), tmp_path / "first", device="cpu")
+    train_model(tiny_training.read(folder, {"model.start": str(tmp_path / "first")}), tmp_path / "second", device="cpu")
     assert (tmp_path / "second" / "words.json").read_bytes() == (tmp_path / "first" / "words.json").read_bytes()
     tiny_training.write_words(folder, scarlet="red")  # other spellings of the same words
-    train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu")
-    assert stair_checkpoint.load(tmp_path / "third").tokens.spell("scarlet") == ("red",)
+    train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu")
+    assert stair_checkpoint.load_stair_model(tmp_path / "third").tokens.spell("scarlet") == ("red",)
     tiny_training.write_words(folder, tiny_training.WHOLE[::-1])
     with pytest.raises(ModelError, match="other tokens than the words of"):
-        train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu")
-    train(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
+        train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu")
+    train_model(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
     with pytest.raises(ModelError, match="other tokens than the words of"):
-        train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "tokens")}), tmp_path / "no", device="cpu")
+        train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "tokens")}), tmp_path / "no", device="cpu")
 
 
 def test_a_folder_that_had_whole_words_has_none_left(folder: Path, tmp_path: Path) -> None:
-    train(tiny_training.read(folder, WORDS), tmp_path / "out", device="cpu")
+    train_model(tiny_training.read(folder, WORDS), tmp_path / "out", device="cpu")
     assert (tmp_path / "out" / "words.json").is_file()
-    train(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
-    model = stair_checkpoint.load(tmp_path / "tokens")
+    train_model(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
+    model = stair_checkpoint.load_stair_model(tmp_path / "tokens")
     tiny_stair.write(tmp_path / "out", model, tiny_stair.tensors(model))
     assert not (tmp_path / "out" / "words.json").exists()
     assert load(tmp_path / "out").encode_texts(["red dog"])
@@ -179,15 +179,18 @@ def test_what_can_not_be_is_a_usage_error(folder: Path, changes: dict[str, Any],
 def test_a_file_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, {"model.vocabulary": "nowhere.json"})
     with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
-        build.model(config, build.training_set(config, DEAF, 1), DEAF)
+        build.build_model(config, build.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS)
 
 
 def test_a_checkpoint_whose_words_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    train(tiny_training.read(folder, WORDS), out, device="cpu")
+    train_model(tiny_training.read(folder, WORDS), out, device="cpu")
     whole = (out / "words.json").read_bytes()
     for words, message in (
-        (WholeWords(tiny_training.WHOLE[:-1]).to_json().encode(), r"words\.json has 9 words, model\.safetensors weights for 10"),
+        (
+            WholeWordVocabulary(tiny_training.WHOLE[:-1]).to_json().encode(),
+            r"words\.json has 9 words, model\.safetensors weights for 10",
+        ),
         (b'{"words": 3}', r"words\.json can't be read"),
         (None, r"can't read .*words\.json"),
     ):

@@ -8,7 +8,7 @@ from stair_es import SparseVector, vocab
 def test_vector_is_sorted_heaviest_first_with_ties_by_name() -> None:
     vector = SparseVector.from_mapping({"cat": 0.5, "dog": 1.0, "ant": 0.5})
     assert list(vector) == [("dog", 1.0), ("ant", 0.5), ("cat", 0.5)]
-    assert vector.top(2).features == ("dog", "ant")
+    assert vector.top(2).tokens == ("dog", "ant")
     assert vector.to_dict() == {"dog": 1.0, "ant": 0.5, "cat": 0.5}
 
 
@@ -32,11 +32,11 @@ def test_dot_counts_common_words_only() -> None:
 
 @pytest.mark.parametrize("word", ["", ".", "..", "a.b", "%", "%2E", "%25", "##ing", "naïve", "日本", "u.s.", " ", "%%", "a\n"])
 def test_escape_is_reversible_and_leaves_no_dot(word: str) -> None:
-    feature = vocab.escape(word)
+    feature = vocab.escape_feature(word)
     assert feature
     assert "." not in feature
-    assert vocab.unescape(feature) == word
+    assert vocab.unescape_feature(feature) == word
 
 
 def test_escape_keeps_plain_words_readable() -> None:
-    assert [vocab.escape(word) for word in ("dog", "##ing", "'")] == ["dog", "##ing", "'"]
+    assert [vocab.escape_feature(word) for word in ("dog", "##ing", "'")] == ["dog", "##ing", "'"]

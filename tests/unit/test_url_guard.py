@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from stair_es.errors import ReadError
-from stair_es.sources.web.guard import addresses, refusal, system_resolve
+from stair_es.sources.web.guard import find_block_reason, resolve_allowed_addresses, resolve_host
 
 PRIVATE = [
     *("127.0.0.1", "127.8.9.10", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1"),
@@ -29,47 +29,47 @@ METADATA = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_what_is_not_the_public_internet_is_refused_unless_allowed(address: str) -> None:
-    assert refusal(address, allow_private=False)
-    assert refusal(address, allow_private=True) is None
+    assert find_block_reason(address, allow_private=False)
+    assert find_block_reason(address, allow_private=True) is None
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_are_fetched_from(address: str) -> None:
-    assert refusal(address, allow_private=False) is None
+    assert find_block_reason(address, allow_private=False) is None
 
 
 @pytest.mark.parametrize("address", METADATA)
 def test_metadata_services_are_refused_always(address: str) -> None:
-    assert "metadata" in str(refusal(address, allow_private=True))
-    assert "metadata" in str(refusal(address, allow_private=False))
+    assert "metadata" in str(find_block_reason(address, allow_private=True))
+    assert "metadata" in str(find_block_reason(address, allow_private=False))
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "1.2.3.4.5", "0x7f000001"])
 def test_what_is_no_address_is_no_way_through(text: str) -> None:
-    assert refusal(text, allow_private=True)
+    assert find_block_reason(text, allow_private=True)
 
 
 @pytest.mark.parametrize("found", [["8.8.8.8", "10.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["8.8.8.8", "2606:4700::1", "::1"]])
 def test_one_private_address_spoils_a_name(found: list[str]) -> None:
     with pytest.raises(ReadError, match=r"its address (10\.0\.0\.1 is private|::1 is loopback)"):
-        addresses("images.test", 443, 1.0, allow_private=False, resolve=lambda *_: found)
-    assert addresses("images.test", 443, 1.0, allow_private=True, resolve=lambda *_: found) == found
+        resolve_allowed_addresses("images.test", 443, 1.0, allow_private=False, resolve=lambda *_: found)
+    assert resolve_allowed_addresses("images.test", 443, 1.0, allow_private=True, resolve=lambda *_: found) == found
 
 
 def test_a_name_without_addresses_is_an_error() -> None:
     with pytest.raises(OSError, match="no address"):
-        addresses("images.test", 443, 1.0, allow_private=False, resolve=lambda *_: [])
+        resolve_allowed_addresses("images.test", 443, 1.0, allow_private=False, resolve=lambda *_: [])
 
 
 @pytest.mark.parametrize("spelling", ["127.0.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "0"])
 def test_however_loopback_is_spelled_the_system_says_what_it_is(spelling: str) -> None:
     with pytest.raises(ReadError, match="is loopback"):
-        addresses(spelling, 80, 5.0, allow_private=False, resolve=system_resolve)
+        resolve_allowed_addresses(spelling, 80, 5.0, allow_private=False, resolve=resolve_host)
 
 
 def test_a_name_that_is_no_name_is_an_error_of_the_look_up() -> None:
     with pytest.raises(socket.gaierror):
-        system_resolve("a" * 70 + ".test", 80, 5.0)
+        resolve_host("a" * 70 + ".test", 80, 5.0)
 
 
 def test_a_look_up_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,12 +81,12 @@ def test_a_look_up_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     with pytest.raises(TimeoutError):
-        system_resolve("images.test", 80, 0.05)
+        resolve_host("images.test", 80, 0.05)
     free.set()
 
 
 @pytest.mark.parametrize(("address", "way"), [("10.0.0.1", True), ("169.254.169.254", False)])
 def test_a_refusal_names_the_way_out_where_there_is_one(address: str, way: bool) -> None:
     with pytest.raises(ReadError) as refused:
-        addresses("host.test", 80, 1.0, allow_private=False, resolve=lambda *_: [address])
+        resolve_allowed_addresses("host.test", 80, 1.0, allow_private=False, resolve=lambda *_: [address])
     assert ("--allow-private-urls" in refused.value.message) is way

@@ -9,21 +9,21 @@ from collections.abc import Iterator
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.retry_after import seconds_of
-from stair_es.sources.web.body import CutOff, whole
+from stair_es.retry_after import parse_retry_after
+from stair_es.sources.web.body import TruncatedBodyError, read_body
 from stair_es.sources.web.client import Fetcher
-from stair_es.sources.web.fetch import UrlAt
-from stair_es.sources.web.hosts import Clock, Hosts
+from stair_es.sources.web.fetch import UrlLocator
+from stair_es.sources.web.hosts import Deadline, HostLimiter
 from stair_es.sources.web.policy import UrlPolicy
-from stair_es.sources.web.text import public_uri, shown
-from stair_es.sources.web.version import conditions, version_of
+from stair_es.sources.web.text import normalize_url, redact_web_url
+from stair_es.sources.web.version import build_conditional_headers, build_response_version
 
 URL = "https://images.test/a.jpg"
 MODIFIED = {"last-modified": "Tue, 24 Nov 2026 10:00:00 GMT", "content-length": "7"}
 
 
 def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None:
-    place = UrlAt("https://user:hunter2@images.test/a.jpg?X-Amz-Signature=cafe")
+    place = UrlLocator("https://user:hunter2@images.test/a.jpg?X-Amz-Signature=cafe")
     assert pickle.loads(pickle.dumps(place)) == place
     assert place.to_json() == {"kind": "url", "url": place.url}
     assert repr(place) == "UrlAt('https://images.test/a.jpg?...')"
@@ -40,14 +40,14 @@ def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None
     ],
 )
 def test_a_place_calls_its_host_as_the_fetcher_does(url: str, host: str) -> None:
-    assert UrlAt(url).host == host == Fetcher(UrlPolicy(schemes=("http", "https")))._parsed(url).host
+    assert UrlLocator(url).host == host == Fetcher(UrlPolicy(schemes=("http", "https")))._parse_url(url).host
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h..xn--a/", "http://xn--é.test/", "http://h.test/\t", "http://"])
 def test_a_malformed_url_has_no_host_and_is_refused(url: str) -> None:
-    assert UrlAt(url).host == ""
+    assert UrlLocator(url).host == ""
     with pytest.raises(ReadError, match="can't fetch a malformed URL"):
-        Fetcher(UrlPolicy(schemes=("http", "https")))._parsed(url)
+        Fetcher(UrlPolicy(schemes=("http", "https")))._parse_url(url)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_malformed_url_has_no_host_and_is_refused(url: str) -> None:
     ],
 )
 def test_shown_urls_are_short_and_without_secrets(url: str, text: str) -> None:
-    assert shown(url) == text
+    assert redact_web_url(url) == text
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_shown_urls_are_short_and_without_secrets(url: str, text: str) -> None:
     ],
 )
 def test_the_identity_of_a_signed_url_is_what_was_signed(url: str, uri: str) -> None:
-    assert public_uri(url) == uri
+    assert normalize_url(url) == uri
 
 
 def test_a_token_that_may_be_all_that_tells_two_images_apart_is_hidden_but_counts() -> None:
-    one, two = public_uri("https://h.test/get?token=hunter2"), public_uri("https://h.test/get?token=hunter3")
+    one, two = normalize_url("https://h.test/get?token=hunter2"), normalize_url("https://h.test/get?token=hunter3")
     assert one != two
     assert "hunter" not in one + two
-    assert public_uri("https://h.test/get?policy=1&expires=2") == "https://h.test/get?policy=1&expires=2"
+    assert normalize_url("https://h.test/get?policy=1&expires=2") == "https://h.test/get?policy=1&expires=2"
 
 
 @pytest.mark.parametrize(
@@ -99,37 +99,37 @@ def test_limits_that_cannot_be_kept_are_refused(wrong: dict[str, object]) -> Non
 
 
 def test_an_etag_comes_back_as_the_condition_for_the_same_resource_only() -> None:
-    version = version_of(URL, {"etag": '"v1"', **MODIFIED})
-    assert conditions(URL, version) == {"If-None-Match": '"v1"'}
-    assert conditions(URL + "?other", version) == {}
-    assert conditions(URL, version_of(URL, {"etag": 'W/"v1"'})) == {"If-None-Match": 'W/"v1"'}
+    version = build_response_version(URL, {"etag": '"v1"', **MODIFIED})
+    assert build_conditional_headers(URL, version) == {"If-None-Match": '"v1"'}
+    assert build_conditional_headers(URL + "?other", version) == {}
+    assert build_conditional_headers(URL, build_response_version(URL, {"etag": 'W/"v1"'})) == {"If-None-Match": 'W/"v1"'}
 
 
 def test_without_an_etag_the_date_is_the_version_once_it_has_settled() -> None:
-    version = version_of(URL, {**MODIFIED, "date": "Tue, 24 Nov 2026 10:00:01 GMT"})
-    assert conditions(URL, version) == {"If-Modified-Since": MODIFIED["last-modified"]}
-    assert version_of(URL, {**MODIFIED, "date": MODIFIED["last-modified"]}) is None
-    assert version_of(URL, MODIFIED) is None
-    assert version != version_of(URL, {**MODIFIED, "date": "Tue, 24 Nov 2026 10:00:01 GMT", "content-length": "8"})
+    version = build_response_version(URL, {**MODIFIED, "date": "Tue, 24 Nov 2026 10:00:01 GMT"})
+    assert build_conditional_headers(URL, version) == {"If-Modified-Since": MODIFIED["last-modified"]}
+    assert build_response_version(URL, {**MODIFIED, "date": MODIFIED["last-modified"]}) is None
+    assert build_response_version(URL, MODIFIED) is None
+    assert version != build_response_version(URL, {**MODIFIED, "date": "Tue, 24 Nov 2026 10:00:01 GMT", "content-length": "8"})
 
 
 @pytest.mark.parametrize("etag", ["", "v1", '"a\r\nX: y"', '"ä"', '"' + "a" * 300 + '"'])
 def test_an_etag_that_cannot_be_sent_back_is_none(etag: str) -> None:
-    assert version_of(URL, {"etag": etag}) is None
+    assert build_response_version(URL, {"etag": etag}) is None
 
 
 @pytest.mark.parametrize("known", [None, "", "abc", '"etag of another store"', "http1:", 'http1:0123456789abcdef:"v1"'])
 def test_versions_of_other_places_are_not_sent(known: str | None) -> None:
-    assert conditions(URL, known) == {}
+    assert build_conditional_headers(URL, known) == {}
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
-    assert seconds_of("7") == 7
-    assert (seconds_of("Fri, 31 Dec 2999 23:59:59 GMT") or 0) > 1e9
-    assert seconds_of("Mon, 01 Jan 2001 00:00:00 GMT") == 0
+    assert parse_retry_after("7") == 7
+    assert (parse_retry_after("Fri, 31 Dec 2999 23:59:59 GMT") or 0) > 1e9
+    assert parse_retry_after("Mon, 01 Jan 2001 00:00:00 GMT") == 0
     zone_beyond_a_date = f"Fri, 31 Dec 2999 23:59:59 +{'9' * 20}"
-    assert [seconds_of(text) for text in ("", "soon", "-5", "²", zone_beyond_a_date)] == [None] * 5
-    assert seconds_of("9" * 400) == math.inf
+    assert [parse_retry_after(text) for text in ("", "soon", "-5", "²", zone_beyond_a_date)] == [None] * 5
+    assert parse_retry_after("9" * 400) == math.inf
 
 
 def test_a_bomb_is_stopped_long_before_it_is_unpacked() -> None:
@@ -144,16 +144,16 @@ def test_a_bomb_is_stopped_long_before_it_is_unpacked() -> None:
             yield bomb[at : at + 512]
 
     with pytest.raises(ReadError, match="limit of 100000 bytes"):
-        whole(pieces(), {"content-encoding": "gzip"}, 100_000)
+        read_body(pieces(), {"content-encoding": "gzip"}, 100_000)
     assert taken < len(bomb) // 512 // 4
 
 
 def test_bodies_are_as_long_as_allowed_and_not_longer() -> None:
-    assert whole([b"abc", b"def"], {}, 6) == b"abcdef"
+    assert read_body([b"abc", b"def"], {}, 6) == b"abcdef"
     with pytest.raises(ReadError, match="more than the limit of 5 bytes"):
-        whole([b"abc", b"def"], {}, 5)
+        read_body([b"abc", b"def"], {}, 5)
     with pytest.raises(ReadError, match="6 bytes exceed the limit of 5"):
-        whole(iter(()), {"content-length": "6"}, 5)
+        read_body(iter(()), {"content-length": "6"}, 5)
 
 
 @pytest.mark.parametrize(("encoding", "bits"), [("gzip", 31), ("x-gzip", 31), ("deflate", 15), ("GZIP ", 31)])
@@ -161,39 +161,39 @@ def test_compressed_bodies_are_unpacked_to_the_last_byte_or_refused(encoding: st
     packer = zlib.compressobj(9, zlib.DEFLATED, bits)
     packed = packer.compress(b"image" * 100) + packer.flush()
     headers = {"content-encoding": encoding}
-    assert whole([packed[:9], packed[9:]], headers, 500) == b"image" * 100
+    assert read_body([packed[:9], packed[9:]], headers, 500) == b"image" * 100
     with pytest.raises(ReadError, match="limit of 499"):
-        whole([packed], headers, 499)
-    with pytest.raises(CutOff):
-        whole([packed[:-1]], headers, 500)
+        read_body([packed], headers, 499)
+    with pytest.raises(TruncatedBodyError):
+        read_body([packed[:-1]], headers, 500)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x" * 1000])
 def test_encodings_that_nobody_asked_for_are_refused(encoding: str) -> None:
     with pytest.raises(ReadError, match="encoding") as caught:
-        whole([b"x"], {"content-encoding": encoding}, 10)
+        read_body([b"x"], {"content-encoding": encoding}, 10)
     assert len(caught.value.message) < 120
 
 
 def test_hosts_are_forgotten_after_use_but_not_while_they_pause() -> None:
-    hosts = Hosts(1)
+    hosts = HostLimiter(1)
     for n in range(3000):
-        with hosts.turn(f"h{n}.test", Clock(1)):
+        with hosts.acquire_slot(f"h{n}.test", Deadline(1)):
             pass
     assert len(hosts) == 0
-    with hosts.turn("busy.test", Clock(1)):
-        hosts.pause("busy.test", 60)
-    with pytest.raises(ReadError, match="asked to wait another"), hosts.turn("busy.test", Clock(1)):
+    with hosts.acquire_slot("busy.test", Deadline(1)):
+        hosts.pause_host("busy.test", 60)
+    with pytest.raises(ReadError, match="asked to wait another"), hosts.acquire_slot("busy.test", Deadline(1)):
         pass
     assert len(hosts) == 1
 
 
 def test_waiting_for_a_turn_is_not_charged() -> None:
-    hosts, clocks = Hosts(1), [Clock(5.0), Clock(5.0)]
+    hosts, clocks = HostLimiter(1), [Deadline(5.0), Deadline(5.0)]
     holding, free = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with hosts.turn("h.test", clocks[0]):
+        with hosts.acquire_slot("h.test", clocks[0]):
             holding.set()
             free.wait(10)
 
@@ -203,7 +203,7 @@ def test_waiting_for_a_turn_is_not_charged() -> None:
     timer = threading.Timer(0.5, free.set)
     timer.start()
     before = clocks[1].end
-    with hosts.turn("h.test", clocks[1]):
+    with hosts.acquire_slot("h.test", clocks[1]):
         assert clocks[1].end > before
     thread.join()
     timer.join()

@@ -18,7 +18,7 @@ import pytest
 from packaging.version import Version
 
 from stair_es.ingest.stages import encode_batch
-from stair_es.usage_reports import SWITCHES, switch_off_usage_reports
+from stair_es.usage_reports import OPT_OUT_VARIABLES, disable_usage_reports
 
 ROOT = Path(__file__).parents[2]
 PHOTO = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[0]
@@ -30,7 +30,11 @@ _CI = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "TRAVIS", "J
 
 def _environment(folder: Path) -> dict[str, str]:
     """That of a user's shell, with an empty home folder, and with folders for the project and for temporary files beside it."""
-    kept = {name: value for name, value in os.environ.items() if name not in {*SWITCHES, *_CI} and not name.startswith("XDG_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {*OPT_OUT_VARIABLES, *_CI} and not name.startswith("XDG_")
+    }
     folders = {"HOME": folder / "home", "STAIR_ES_HOME": folder / "stair-es", "TMPDIR": folder / "temporary"}
     for made in folders.values():
         made.mkdir()
@@ -71,8 +75,8 @@ def test_who_wants_to_report_may(tmp_path: Path) -> None:
 
 def test_what_the_user_set_stays() -> None:
     environ = {"RAY_USAGE_STATS_ENABLED": "1"}
-    switch_off_usage_reports(environ)
-    assert environ == {**SWITCHES, "RAY_USAGE_STATS_ENABLED": "1"}
+    disable_usage_reports(environ)
+    assert environ == {**OPT_OUT_VARIABLES, "RAY_USAGE_STATS_ENABLED": "1"}
 
 
 @pytest.mark.parametrize("folder", ["tools", "benchmarks", "tests", "examples"])

@@ -10,10 +10,10 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import ModelError, ModelNotFetched
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.used_folders import is_used_folder, remember_folder
-from stair_es.search.index_model import load_model
-from stair_es.search.known import Known
-from stair_es.search.shapes import Fields
+from stair_es.model.used_folders import is_used_model_folder, record_model_folder
+from stair_es.search.index_model import load_query_encoder
+from stair_es.search.known import IndexInfo
+from stair_es.search.shapes import IndexFields
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,8 @@ def planted(tmp_path: Path) -> Path:
     return tmp_path / "planted"
 
 
-def known(name: str) -> Known:
-    return Known(fields={"i-1": Fields(tokens="rank_features")}, model="m-1", model_name=name)
+def known(name: str) -> IndexInfo:
+    return IndexInfo(fields={"i-1": IndexFields(tokens="rank_features")}, model="m-1", model_name=name)
 
 
 def test_a_folder_that_nobody_here_used_is_not_even_looked_for(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_a_folder_that_nobody_here_used_is_not_even_looked_for(planted: Path, mo
     monkeypatch.setattr(Path, "is_dir", is_dir)
     for name in (str(planted), str(planted / "absent"), "\\\\evil.example\\share\\m", "../planted", "~/planted", "planted"):
         with pytest.raises(ModelNotFetched, match="no ingest with this STAIR_ES_HOME has used such a folder"):
-            load_model(known(name), "i")
+            load_query_encoder(known(name), "i")
     assert looked == []
 
 
@@ -58,19 +58,19 @@ def test_a_folder_of_the_working_directory_does_not_stand_for_a_repository(
     (tmp_path / "org").mkdir()
     planted.rename(tmp_path / "org" / "tiny")
     with pytest.raises(ModelNotFetched, match="org/tiny isn't in the cache of the hub") as caught:
-        load_model(known("org/tiny"), "i")
+        load_query_encoder(known("org/tiny"), "i")
     assert "--model org/tiny" in caught.value.remedy
 
 
 def test_a_folder_that_an_ingest_used_is_read(planted: Path) -> None:
-    remember_folder(str(planted))
+    record_model_folder(str(planted))
     with pytest.raises(ModelError, match="read") as caught:
-        load_model(known(str(planted)), "i")
+        load_query_encoder(known(str(planted)), "i")
     assert not isinstance(caught.value, ModelNotFetched)
 
 
 def test_an_entry_point_is_taken(home: Path) -> None:
-    assert catalogue.load_local(ModelSpec(name=DEFAULT_MODEL)).model_id.startswith(DEFAULT_MODEL)
+    assert catalogue.load_local_encoder(ModelSpec(name=DEFAULT_MODEL)).model_id.startswith(DEFAULT_MODEL)
     assert not home.exists()
 
 
@@ -78,10 +78,10 @@ def test_folders_are_remembered_once_and_the_oldest_forgotten(tmp_path: Path, ho
     folders = [tmp_path / f"m{number}" for number in range(203)]
     for folder in folders:
         folder.mkdir()
-        remember_folder(str(folder))
-    remember_folder(str(folders[-2]))
-    assert not any(is_used_folder(str(folder)) for folder in folders[:3])
-    assert all(is_used_folder(str(folder)) for folder in folders[3:])
+        record_model_folder(str(folder))
+    record_model_folder(str(folders[-2]))
+    assert not any(is_used_model_folder(str(folder)) for folder in folders[:3])
+    assert all(is_used_model_folder(str(folder)) for folder in folders[3:])
     assert {path.name for path in home.iterdir()} == {"model-folders.json", "model-folders.json.lock"}
 
 
@@ -89,7 +89,7 @@ def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     for name in (DEFAULT_MODEL, "org/tiny", "m", "./m", str(tmp_path / "absent")):
-        remember_folder(name)
+        record_model_folder(name)
     assert not home.exists()
 
 
@@ -97,12 +97,12 @@ def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path
 def test_a_broken_list_names_nothing_and_is_written_anew(tmp_path: Path, home: Path, text: str) -> None:
     home.mkdir()
     (home / "model-folders.json").write_text(text)
-    assert not is_used_folder(str(tmp_path))
-    remember_folder(str(tmp_path))
-    assert is_used_folder(str(tmp_path))
+    assert not is_used_model_folder(str(tmp_path))
+    record_model_folder(str(tmp_path))
+    assert is_used_model_folder(str(tmp_path))
 
 
 def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path, home: Path) -> None:
     home.write_text("a file")
-    remember_folder(str(tmp_path))
-    assert not is_used_folder(str(tmp_path))
+    record_model_folder(str(tmp_path))
+    assert not is_used_model_folder(str(tmp_path))

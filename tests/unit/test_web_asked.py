@@ -5,7 +5,15 @@ import json
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.web.asked import MAX_K, MAX_LISTED, MAX_TEXT, MAX_WORD, MAX_WORDS, Asked, asked_of
+from stair_es.web.asked import (
+    MAX_K,
+    MAX_LIST_ITEMS,
+    MAX_TEXT_CHARS,
+    MAX_TOKEN_CHARS,
+    MAX_VECTOR_TOKENS,
+    SearchParams,
+    parse_search_params,
+)
 
 
 def body(**fields: object) -> bytes:
@@ -13,7 +21,7 @@ def body(**fields: object) -> bytes:
 
 
 def test_all_fields_are_read() -> None:
-    asked = asked_of(
+    asked = parse_search_params(
         body(
             text="red car",
             like="a/b",
@@ -28,7 +36,7 @@ def test_all_fields_are_read() -> None:
             method="bag",
         )
     )
-    assert asked == Asked(
+    assert asked == SearchParams(
         text="red car",
         like="a/b",
         vector={"dog": 1.0},
@@ -44,8 +52,8 @@ def test_all_fields_are_read() -> None:
 
 
 def test_what_is_missing_or_null_is_as_by_default() -> None:
-    assert asked_of(b"{}") == Asked() == asked_of(body(text=None, k=None, after=None, method=None))
-    assert (Asked().k, Asked().method) == (24, "stair")
+    assert parse_search_params(b"{}") == SearchParams() == parse_search_params(body(text=None, k=None, after=None, method=None))
+    assert (SearchParams().k, SearchParams().method) == (24, "stair")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +76,7 @@ def test_what_is_missing_or_null_is_as_by_default() -> None:
 )
 def test_what_is_no_question_is_refused(raw: bytes) -> None:
     with pytest.raises(QueryError):
-        asked_of(raw)
+        parse_search_params(raw)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,7 @@ def test_what_is_no_question_is_refused(raw: bytes) -> None:
     [
         ("text", 1),
         ("text", ["a"]),
-        ("text", "x" * (MAX_TEXT + 1)),
+        ("text", "x" * (MAX_TEXT_CHARS + 1)),
         ("like", {"a": 1}),
         ("like", "x" * 2049),
         ("vector", ["a"]),
@@ -84,13 +92,13 @@ def test_what_is_no_question_is_refused(raw: bytes) -> None:
         ("vector", {"a": True}),
         ("vector", {"a": -1}),
         ("vector", {"a": None}),
-        ("vector", {f"w{i}": 1 for i in range(MAX_WORDS + 1)}),
-        ("vector", {"x" * (MAX_WORD + 1): 1}),
+        ("vector", {f"w{i}": 1 for i in range(MAX_VECTOR_TOKENS + 1)}),
+        ("vector", {"x" * (MAX_TOKEN_CHARS + 1): 1}),
         ("factors", {"a": -0.5}),
         ("factors", {"a": 1e7}),
         ("require", "dog"),
         ("require", [1]),
-        ("exclude", [f"w{i}" for i in range(MAX_LISTED + 1)]),
+        ("exclude", [f"w{i}" for i in range(MAX_LIST_ITEMS + 1)]),
         ("words", {"a": 1}),
         ("filter", []),
         ("k", 0),
@@ -106,10 +114,10 @@ def test_what_is_no_question_is_refused(raw: bytes) -> None:
 )
 def test_values_of_another_kind_or_size_are_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(QueryError, match=name if name != "factors" else "factor"):
-        asked_of(body(**{name: value}))
+        parse_search_params(body(**{name: value}))
 
 
 def test_a_field_that_there_isn_t_is_named() -> None:
     with pytest.raises(QueryError, match="'txt'") as caught:
-        asked_of(body(txt="car"))
+        parse_search_params(body(txt="car"))
     assert "text" in caught.value.remedy

@@ -3,25 +3,25 @@
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.question import Question
+from stair_es.search.question import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.web.asked import Asked
-from stair_es.web.weighed import Way, bag_why, facets_of, sent_of
+from stair_es.web.asked import SearchParams
+from stair_es.web.weighed import QueryPlan, build_facets_request, build_page_request, explain_bag_score
 
-WAY = Way(shape="rank_features", max_clauses=1024)
+WAY = QueryPlan(query_type="rank_features", max_clauses=1024)
 CAR = SparseVector.from_mapping({"car": 2.0, "a.b": 1.0})
 
 
 def test_stair_asks_for_escaped_words_with_their_weights() -> None:
-    sent = sent_of(Question(vector=CAR), Asked(k=3), WAY)
+    sent = build_page_request(SearchQuery(vector=CAR), SearchParams(k=3), WAY)
     clauses = [clause["rank_feature"] for clause in sent.body["query"]["bool"]["should"]]
     assert [(clause["field"], clause["boost"]) for clause in clauses] == [("tokens.car", 2.0), ("tokens.a%2Eb", 1.0)]
-    assert (sent.body["size"], sent.words, len(sent.cut)) == (3, CAR, 0)
+    assert (sent.body["size"], sent.vector, len(sent.truncated)) == (3, CAR, 0)
 
 
 def test_bag_counts_each_word_once_as_it_stands_in_the_documents() -> None:
-    question = Question(vector=CAR, required=[("dog",)], excluded=[("cat",)], filters=[{"term": {"format": "JPEG"}}])
-    sent = sent_of(question, Asked(method="bag", after=(1.0, "u", "s", "i")), WAY)
+    question = SearchQuery(vector=CAR, required=[("dog",)], excluded=[("cat",)], filters=[{"term": {"format": "JPEG"}}])
+    sent = build_page_request(question, SearchParams(method="bag", after=(1.0, "u", "s", "i")), WAY)
     around = sent.body["query"]["bool"]
     assert around["must"][0]["bool"]["should"] == [
         {"constant_score": {"filter": {"term": {"top_tokens": "car"}}, "boost": 1.0}},
@@ -36,9 +36,13 @@ def test_bag_counts_each_word_once_as_it_stands_in_the_documents() -> None:
 @pytest.mark.parametrize("method", ["stair", "bag"])
 def test_words_beyond_the_cluster_s_limit_are_cut_and_told(method: str) -> None:
     many = SparseVector.from_mapping({f"w{i:02}": 100.0 - i for i in range(40)})
-    sent = sent_of(Question(vector=many, required=[("w01",)]), Asked(method=method), Way(shape="rank_features", max_clauses=31))  # type: ignore[arg-type]
-    assert sent.words.features == many.features[:30]
-    assert sent.cut.features == many.features[30:]
+    sent = build_page_request(
+        SearchQuery(vector=many, required=[("w01",)]),
+        SearchParams(method=method),  # type: ignore[arg-type]
+        QueryPlan(query_type="rank_features", max_clauses=31),
+    )
+    assert sent.vector.tokens == many.tokens[:30]
+    assert sent.truncated.tokens == many.tokens[30:]
 
 
 @pytest.mark.parametrize("method", ["stair", "bag"])
@@ -53,23 +57,23 @@ def test_a_cursor_that_is_none_and_pages_without_an_order_are_refused(method: st
     ]
     for after in odd:
         with pytest.raises(QueryError):
-            sent_of(Question(vector=CAR), Asked(method=method, after=after), WAY)  # type: ignore[arg-type]
-    unordered = Way(shape="rank_features", max_clauses=1024, ordered=False)
+            build_page_request(SearchQuery(vector=CAR), SearchParams(method=method, after=after), WAY)  # type: ignore[arg-type]
+    unordered = QueryPlan(query_type="rank_features", max_clauses=1024, sortable=False)
     with pytest.raises(QueryError, match="total order"):
-        sent_of(Question(vector=CAR), Asked(method=method, after=(1.0, "u", "s", "i")), unordered)  # type: ignore[arg-type]
-    assert "sort" not in sent_of(Question(vector=CAR), Asked(method=method), unordered).body  # type: ignore[arg-type]
+        build_page_request(SearchQuery(vector=CAR), SearchParams(method=method, after=(1.0, "u", "s", "i")), unordered)  # type: ignore[arg-type]
+    assert "sort" not in build_page_request(SearchQuery(vector=CAR), SearchParams(method=method), unordered).body  # type: ignore[arg-type]
 
 
 def test_bag_explains_by_the_words_that_a_document_lists() -> None:
-    reasons = bag_why(Question(vector=CAR), {"top_tokens": ["car", "dog"]})
+    reasons = explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": ["car", "dog"]})
     assert [(reason.feature, reason.contribution) for reason in reasons] == [("car", 1.0)]
     for odd in (None, 7, {"car": 1}, [None, 1], []):
-        assert bag_why(Question(vector=CAR), {"top_tokens": odd}) == ()
-    assert len(bag_why(Question(vector=CAR), {"top_tokens": "car"})) == 1
+        assert explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": odd}) == ()
+    assert len(explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": "car"})) == 1
 
 
 def test_facets_are_of_everything_that_matches() -> None:
-    body = facets_of({"match_all": {}}, colours=True)
+    body = build_facets_request({"match_all": {}}, colours=True)
     assert (body["size"], body["track_total_hits"]) == (0, True)
     assert {name: agg["terms"]["field"] for name, agg in body["aggs"].items()} == {
         "words": "top_tokens",
@@ -77,5 +81,5 @@ def test_facets_are_of_everything_that_matches() -> None:
         "sources": "source",
         "indices": "_index",
     }
-    without = facets_of({"match_all": {}}, colours=False)  # where they are text, the engine refuses to count them
+    without = build_facets_request({"match_all": {}}, colours=False)  # where they are text, the engine refuses to count them
     assert set(body["aggs"]) - set(without["aggs"]) == {"colours"}

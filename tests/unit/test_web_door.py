@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-from stair_es.web.security import door
+from stair_es.web.security import render_login_page
 
 
 class Read(HTMLParser):
@@ -22,7 +22,7 @@ class Read(HTMLParser):
 
 
 def test_it_leads_on_to_where_somebody_wanted_to_go() -> None:
-    page = door("/compare", [("a", "red car"), ("b", "")])
+    page = render_login_page("/compare", [("a", "red car"), ("b", "")])
     read = Read(page)
     [token, first, second] = read.all("input")
     assert token["name"] == "token"
@@ -35,7 +35,7 @@ def test_it_leads_on_to_where_somebody_wanted_to_go() -> None:
 
 
 def test_a_wrong_token_is_said_and_not_repeated() -> None:
-    page = door("/", [("token", "guessed"), ("q", "cat")])
+    page = render_login_page("/", [("token", "guessed"), ("q", "cat")])
     assert b"Wrong token." in page
     assert b"guessed" not in page
     assert [link["href"] for link in Read(page).all("a")] == ["/?q=cat"]
@@ -43,7 +43,7 @@ def test_a_wrong_token_is_said_and_not_repeated() -> None:
 
 def test_what_a_link_brings_stays_text() -> None:
     evil = "\"><script>alert(1)</script><input value='"
-    read = Read(door("/%22%3E%3Cscript%3E", [(evil, evil), ("{said}", "{kept}")]))
+    read = Read(render_login_page("/%22%3E%3Cscript%3E", [(evil, evil), ("{said}", "{kept}")]))
     assert [tag for tag, _ in read.tags if tag == "script"] == []
     kept = read.all("input")[1:]
     assert (kept[0]["name"], kept[0]["value"]) == (evil, evil)

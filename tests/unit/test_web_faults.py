@@ -4,16 +4,16 @@ import pytest
 from opensearchpy import exceptions
 
 from stair_es import errors
-from stair_es.cluster.connect import Connection, translated
-from stair_es.web.faults import Fault, fault_of
+from stair_es.cluster.connect import Connection, translate_errors
+from stair_es.web.faults import ErrorResponse, build_error_response
 
 SECRET = Connection(url="https://reader:hunter2@search.internal:9200")
 
 
-def of_cluster(error: exceptions.TransportError) -> Fault:
-    with pytest.raises(errors.ClusterError) as caught, translated(SECRET):
+def of_cluster(error: exceptions.TransportError) -> ErrorResponse:
+    with pytest.raises(errors.ClusterError) as caught, translate_errors(SECRET):
         raise error
-    return fault_of(caught.value, SECRET)
+    return build_error_response(caught.value, SECRET)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def of_cluster(error: exceptions.TransportError) -> Fault:
         (errors.QueryError("no such word", "Take another."), 400),
         (errors.DecodeError("not an image"), 422),
         (errors.ClusterUnreachable("gone"), 503),
-        (errors.IndexAway("there is no index"), 503),
+        (errors.IndexNotFound("there is no index"), 503),
         (errors.IndexMismatch("another model"), 503),
         (errors.ModelError("broken"), 503),
         (errors.MissingExtra("torch"), 503),
@@ -32,7 +32,7 @@ def of_cluster(error: exceptions.TransportError) -> Fault:
     ],
 )
 def test_each_error_has_a_status(error: errors.StairError, status: int) -> None:
-    fault = fault_of(error, SECRET)
+    fault = build_error_response(error, SECRET)
     assert fault.status == status
     assert ("retry-after" in fault.headers) == (status == 503)
 
@@ -43,14 +43,14 @@ def test_what_the_cluster_said_becomes_a_status(said: int, status: int) -> None:
 
 
 def test_an_error_raised_again_while_another_is_handled_keeps_its_status() -> None:
-    with pytest.raises(errors.ClusterError) as caught, translated(SECRET):
+    with pytest.raises(errors.ClusterError) as caught, translate_errors(SECRET):
         raise exceptions.TransportError(503, "busy", {})
     try:
         raise KeyError
     except KeyError:
         with pytest.raises(errors.ClusterError) as again:
             raise caught.value  # noqa: B904  as the view of the page does, for those who waited with the first
-    assert fault_of(again.value, SECRET).status == 503
+    assert build_error_response(again.value, SECRET).status == 503
 
 
 def test_a_filter_that_the_cluster_can_t_read_is_the_visitor_s_fault() -> None:
@@ -104,5 +104,5 @@ def test_neither_where_the_cluster_is_nor_the_login_is_told() -> None:
 
 
 def test_paths_of_models_are_not_told() -> None:
-    told = fault_of(errors.UnknownModel("unknown model '/home/anna/secret'", "Known: x."), SECRET).to_json()
+    told = build_error_response(errors.UnknownModel("unknown model '/home/anna/secret'", "Known: x."), SECRET).to_json()
     assert "anna" not in str(told)

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from stair_es.web.limits import Busy, Gate
+from stair_es.web.limits import ConcurrencyLimiter, TooManyRequests
 
 
 def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> None:
-    gate = Gate(at_once=1, waiting=1, wait_s=30.0)
+    gate = ConcurrencyLimiter(max_concurrent=1, max_waiting=1, wait_s=30.0)
     entered: list[int] = []
     with ExitStack() as inside:
         inside.enter_context(gate())
@@ -17,7 +17,7 @@ def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> N
         waiting.start()
         while gate._admitted.acquire(blocking=False):  # until the thread stands in front of it
             gate._admitted.release()
-        with pytest.raises(Busy), gate():
+        with pytest.raises(TooManyRequests), gate():
             pass
         assert not entered
     waiting.join(10)
@@ -27,18 +27,18 @@ def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> N
 
 
 def test_who_waits_too_long_is_turned_away() -> None:
-    gate = Gate(at_once=1, waiting=1, wait_s=0.01)
-    with gate(), pytest.raises(Busy), gate():
+    gate = ConcurrencyLimiter(max_concurrent=1, max_waiting=1, wait_s=0.01)
+    with gate(), pytest.raises(TooManyRequests), gate():
         pass
 
 
 def test_an_error_inside_frees_the_place() -> None:
-    gate = Gate(at_once=1, waiting=0, wait_s=0.01)
+    gate = ConcurrencyLimiter(max_concurrent=1, max_waiting=0, wait_s=0.01)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), gate():
             raise ZeroDivisionError
 
 
-def _through(gate: Gate, entered: list[int]) -> None:
+def _through(gate: ConcurrencyLimiter, entered: list[int]) -> None:
     with gate():
         entered.append(1)

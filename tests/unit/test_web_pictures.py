@@ -9,13 +9,13 @@ from PIL import Image
 
 from stair_es.errors import DecodeError
 from stair_es.sources.decode import DecodeLimits
-from stair_es.web.pictures import Album, Picture, drawn
+from stair_es.web.pictures import ImageCache, RenderedImage, render_image
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
 LIMITS = DecodeLimits(max_pixels=1_000_000)
 
 
-def opened(picture: Picture) -> Image.Image:
+def opened(picture: RenderedImage) -> Image.Image:
     return Image.open(io.BytesIO(picture.data))
 
 
@@ -27,7 +27,7 @@ def saved(image: Image.Image, kind: str, **more: object) -> bytes:
 
 @pytest.mark.parametrize(("side_px", "kind"), [(256, "WEBP"), (64, "JPEG")])
 def test_a_picture_keeps_its_shape_within_the_side(side_px: int, kind: str) -> None:
-    picture = drawn(PHOTO.read_bytes(), side_px, kind, LIMITS)  # type: ignore[arg-type]
+    picture = render_image(PHOTO.read_bytes(), side_px, kind, LIMITS)  # type: ignore[arg-type]
     image = opened(picture)
     with Image.open(PHOTO) as original:
         ratio = original.width / original.height
@@ -37,7 +37,7 @@ def test_a_picture_keeps_its_shape_within_the_side(side_px: int, kind: str) -> N
 
 def test_a_small_picture_isn_t_enlarged() -> None:
     data = saved(Image.new("RGB", (40, 30), (255, 0, 0)), "PNG")
-    image = opened(drawn(data, 1600, "JPEG", LIMITS))
+    image = opened(render_image(data, 1600, "JPEG", LIMITS))
     assert image.size == (40, 30)
     assert np.abs(np.asarray(image, np.int16) - (255, 0, 0)).max() < 8
 
@@ -51,7 +51,7 @@ def test_it_is_upright_and_its_metadata_is_gone() -> None:
     data = saved(image, "JPEG", exif=exif, comment=b"secret", quality=95)
     assert b"taken at home" in data
     assert b"secret" in data
-    picture = drawn(data, 100, "JPEG", LIMITS)
+    picture = render_image(data, 100, "JPEG", LIMITS)
     made = opened(picture)
     assert made.size == (20, 60)
     assert not made.getexif()
@@ -75,41 +75,41 @@ def test_it_is_upright_and_its_metadata_is_gone() -> None:
 )
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(DecodeError):
-        drawn(data, 100, "WEBP", LIMITS)
+        render_image(data, 100, "WEBP", LIMITS)
 
 
 def test_a_bomb_is_refused_before_its_pixels_are_read() -> None:
     bomb = saved(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
     with pytest.raises(DecodeError, match="bomb"):
-        drawn(bomb, 100, "WEBP", LIMITS)
+        render_image(bomb, 100, "WEBP", LIMITS)
 
 
 def test_a_page_that_is_also_a_picture_comes_out_as_a_picture_only() -> None:
     data = saved(Image.new("RGB", (8, 8)), "GIF") + b"<script>alert(1)</script>"
-    assert b"<script>" not in drawn(data, 8, "WEBP", LIMITS).data
+    assert b"<script>" not in render_image(data, 8, "WEBP", LIMITS).data
 
 
 def test_the_same_pixels_have_the_same_tag() -> None:
-    first, again = (drawn(PHOTO.read_bytes(), 64, "WEBP", LIMITS) for _ in range(2))
+    first, again = (render_image(PHOTO.read_bytes(), 64, "WEBP", LIMITS) for _ in range(2))
     assert first == again
-    assert first.etag != drawn(PHOTO.read_bytes(), 65, "WEBP", LIMITS).etag
+    assert first.etag != render_image(PHOTO.read_bytes(), 65, "WEBP", LIMITS).etag
 
 
 def test_an_album_holds_so_many_bytes_and_lets_the_longest_unused_go() -> None:
-    album = Album(3 * 1200)
+    album = ImageCache(3 * 1200)
     for name in "abc":
-        album.put(name, Picture(content_type="image/webp", data=bytes(1000), etag=name))
+        album.put(name, RenderedImage(content_type="image/webp", data=bytes(1000), etag=name))
     assert album.get("a") is not None
-    album.put("d", Picture(content_type="image/webp", data=bytes(1000), etag="d"))
+    album.put("d", RenderedImage(content_type="image/webp", data=bytes(1000), etag="d"))
     assert [name for name in "abcd" if album.get(name)] == ["a", "c", "d"]
-    assert album.bytes <= 3 * 1200
-    huge = Picture(content_type="image/webp", data=bytes(10_000), etag="h")
+    assert album.size_bytes <= 3 * 1200
+    huge = RenderedImage(content_type="image/webp", data=bytes(10_000), etag="h")
     assert album.put("h", huge) is huge
     assert album.get("h") is None
 
 
 def test_an_album_lets_everything_go_after_a_while() -> None:
-    album = Album(10_000, lasting_s=0.0)
-    album.put("a", Picture(content_type="image/webp", data=bytes(10), etag="a"))
+    album = ImageCache(10_000, ttl_s=0.0)
+    album.put("a", RenderedImage(content_type="image/webp", data=bytes(10), etag="a"))
     assert album.get("a") is None

@@ -2,17 +2,19 @@
 
 import pytest
 
-from stair_es.web.security import Guard, host_of, is_loopback
+from stair_es.web.security import AccessPolicy, is_loopback, parse_host
 
-LOCAL = Guard()
-OPEN = Guard(hosts=frozenset({"localhost", "photos.example.org"}), origins=frozenset({"photos.example.org"}), addresses=True)
+LOCAL = AccessPolicy()
+OPEN = AccessPolicy(
+    hosts=frozenset({"localhost", "photos.example.org"}), origins=frozenset({"photos.example.org"}), allow_addresses=True
+)
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:8077", "LOCALHOST", "localhost.", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8077"]
 )
 def test_loopback_has_these_names(host: str) -> None:
-    assert LOCAL.knows(host)
+    assert LOCAL.is_allowed_host(host)
 
 
 @pytest.mark.parametrize(
@@ -49,14 +51,14 @@ def test_loopback_has_these_names(host: str) -> None:
     ],
 )
 def test_and_no_others(host: str) -> None:
-    assert not LOCAL.knows(host)
+    assert not LOCAL.is_allowed_host(host)
 
 
 def test_beyond_loopback_addresses_and_allowed_names_are_known_and_other_names_are_not() -> None:
     for host in ("10.0.0.1:80", "[2001:db8::1]", "photos.example.org", "Photos.Example.org:443"):
-        assert OPEN.knows(host)
+        assert OPEN.is_allowed_host(host)
     for host in ("evil.example", "10.0.0.1.evil.example", "x.photos.example.org"):
-        assert not OPEN.knows(host)
+        assert not OPEN.is_allowed_host(host)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_beyond_loopback_addresses_and_allowed_names_are_known_and_other_names_a
     ],
 )
 def test_our_own_page_and_links_to_it_are_let_in(headers: dict[str, str]) -> None:
-    assert LOCAL.same_site({"host": "localhost:8077", **headers})
+    assert LOCAL.is_same_site({"host": "localhost:8077", **headers})
 
 
 @pytest.mark.parametrize(
@@ -95,24 +97,24 @@ def test_our_own_page_and_links_to_it_are_let_in(headers: dict[str, str]) -> Non
     ],
 )
 def test_other_pages_are_not(headers: dict[str, str]) -> None:
-    assert not LOCAL.same_site({"host": "localhost:8077", **headers})
+    assert not LOCAL.is_same_site({"host": "localhost:8077", **headers})
 
 
 def test_a_proxy_may_change_the_host_for_an_allowed_name_only() -> None:
-    assert OPEN.same_site({"host": "127.0.0.1:8077", "origin": "https://photos.example.org"})
-    assert not OPEN.same_site({"host": "127.0.0.1:8077", "origin": "https://evil.example"})
-    assert Guard().same_site({"host": "localhost", "origin": "http://localhost"})
-    assert Guard().same_site({"host": "localhost:80", "origin": "http://localhost"})
+    assert OPEN.is_same_site({"host": "127.0.0.1:8077", "origin": "https://photos.example.org"})
+    assert not OPEN.is_same_site({"host": "127.0.0.1:8077", "origin": "https://evil.example"})
+    assert AccessPolicy().is_same_site({"host": "localhost", "origin": "http://localhost"})
+    assert AccessPolicy().is_same_site({"host": "localhost:80", "origin": "http://localhost"})
 
 
 def test_the_cookie_proves_the_token_and_doesn_t_tell_it() -> None:
-    guard = Guard(token="a-long-enough-token")
-    assert guard.token not in guard.cookie
-    assert guard.is_cookie(guard.cookie)
+    guard = AccessPolicy(token="a-long-enough-token")
+    assert guard.token not in guard.cookie_value
+    assert guard.is_cookie(guard.cookie_value)
     assert guard.is_token(guard.token)
-    for wrong in ("", "a-long-enough-toke", "a-long-enough-token ", guard.cookie, "é", "\ud800"):
+    for wrong in ("", "a-long-enough-toke", "a-long-enough-token ", guard.cookie_value, "é", "\ud800"):
         assert not guard.is_token(wrong)
-    for wrong in ("", guard.token, Guard(token="another-long-token").cookie):
+    for wrong in ("", guard.token, AccessPolicy(token="another-long-token").cookie_value):
         assert not guard.is_cookie(wrong)
 
 
@@ -127,5 +129,5 @@ def test_addresses_that_others_reach(host: str) -> None:
 
 
 def test_names_of_hosts() -> None:
-    assert host_of("Photos.example.org:443") == "photos.example.org"
-    assert host_of("http://photos.example.org") is None
+    assert parse_host("Photos.example.org:443") == "photos.example.org"
+    assert parse_host("http://photos.example.org") is None

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.policy import WordPolicy
+from stair_es.policy import TokenPolicy
 from stair_es.types import ImageSpec, Pixels, SparseVector
-from stair_es.web.asked import Asked
-from stair_es.web.weighed import Weighed, Wording, weighed
+from stair_es.web.asked import SearchParams
+from stair_es.web.weighed import TokenNormalizer, WeightedQuery, build_weighted_query
 
 STORED = SparseVector.from_mapping({"cat": 0.5, "doggo": 0.25})
 PIECES = {"kittens": ("kit", "##tens"), "the": ()}
@@ -24,94 +24,98 @@ class Letters:
         raise NotImplementedError
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        return [SparseVector.from_mapping({p: float(len(p)) for w in text.split() for p in self.spell(w)}) for text in texts]
+        return [
+            SparseVector.from_mapping({p: float(len(p)) for w in text.split() for p in self.tokenize_word(w)}) for text in texts
+        ]
 
-    def spell(self, word: str) -> tuple[str, ...]:
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
         return PIECES.get(word, (word,) if word.isalpha() or word.startswith("##") else ())
 
 
-POLICY = WordPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("car",))
+POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("car",))
 
 
-def asked(policy: WordPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> Weighed:
+def asked(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> WeightedQuery:
     encoder = Letters()
-    question = Asked(**fields)  # type: ignore[arg-type]
-    return weighed(question, Wording(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored)
+    question = SearchParams(**fields)  # type: ignore[arg-type]
+    return build_weighted_query(
+        question, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored
+    )
 
 
-def words(made: Weighed) -> list[tuple[str, float, float, bool]]:
-    return [(word.word, word.weight, word.factor, word.added) for word in made.words]
+def words(made: WeightedQuery) -> list[tuple[str, float, float, bool]]:
+    return [(word.token, word.weight, word.factor, word.added) for word in made.tokens]
 
 
 def test_words_are_heaviest_first_and_sent_with_their_factors() -> None:
     made = asked(text="red house", factors={"house": 0.5})
     assert words(made) == [("house", 5.0, 0.5, False), ("red", 3.0, 1.0, False)]
-    assert made.question.vector.to_dict() == {"red": 3.0, "house": 2.5}
+    assert made.query.vector.to_dict() == {"red": 3.0, "house": 2.5}
 
 
 def test_a_muted_word_is_shown_and_not_sent() -> None:
     made = asked(text="red house", factors={"house": 0})
     assert words(made)[0] == ("house", 5.0, 0.0, False)
-    assert made.question.vector.to_dict() == {"red": 3.0}
+    assert made.query.vector.to_dict() == {"red": 3.0}
 
 
 def test_a_factor_of_a_word_that_the_query_lacks_adds_it_with_that_weight() -> None:
     made = asked(text="red", factors={"kittens": 0.5})
     assert words(made)[1:] == [("##tens", 1.0, 0.5, True), ("kit", 1.0, 0.5, True)]
-    assert made.question.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
+    assert made.query.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
 
 
 def test_added_words_alone_are_a_query() -> None:
-    assert asked(factors={"dog": 2}).question.vector.to_dict() == {"dog": 2.0}
+    assert asked(factors={"dog": 2}).query.vector.to_dict() == {"dog": 2.0}
 
 
 def test_a_written_word_is_meant_where_its_pieces_are_in_the_query() -> None:
     made = asked(text="kittens", factors={"kittens": 0.5, "kit": 2})
-    assert made.question.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
+    assert made.query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
 
 
 def test_typed_boosts_are_part_of_the_weight_and_a_boost_of_0_is_a_muted_word() -> None:
     made = asked(text="red^2 house^0")
     assert words(made) == [("red", 6.0, 1.0, False), ("house", 5.0, 0.0, False)]
-    assert asked(text="red^2 house^0", factors={"house": 1}).question.vector.to_dict() == {"red": 6.0, "house": 5.0}
+    assert asked(text="red^2 house^0", factors={"house": 1}).query.vector.to_dict() == {"red": 6.0, "house": 5.0}
 
 
 def test_text_image_and_vector_add_up_with_equal_weight() -> None:
     made = asked(text="cat", stored=STORED, vector={"cat": 1.0, "sun": 2.0})
-    assert made.question.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
+    assert made.query.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
 
 
 def test_typed_and_given_conditions_come_together() -> None:
     made = asked(text="red +dog -cat", require=("dog", "sun"), exclude=("kittens",))
     assert (made.required, made.excluded) == (("dog", "sun"), ("cat", "kittens"))
-    assert list(made.question.required) == [("dog",), ("sun",)]
-    assert list(made.question.excluded) == [("cat",), ("kit", "##tens")]
+    assert list(made.query.required) == [("dog",), ("sun",)]
+    assert list(made.query.excluded) == [("cat",), ("kit", "##tens")]
 
 
 def test_words_of_the_query_become_those_of_the_index_and_a_stored_vector_stays() -> None:
     made = asked(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
-    assert made.question.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
-    assert list(made.question.required) == [("doggo",)]
-    assert list(made.question.excluded) == [("doggo",), ("cat", "##tens")]
+    assert made.query.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
+    assert list(made.query.required) == [("doggo",)]
+    assert list(made.query.excluded) == [("doggo",), ("cat", "##tens")]
 
 
 def test_a_factor_may_name_a_word_as_the_index_or_as_the_model_has_it() -> None:
     for name in ("dog", "doggo"):
-        assert asked(POLICY, text="dog sun", factors={name: 2}).question.vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
+        assert asked(POLICY, text="dog sun", factors={name: 2}).query.vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
         assert words(asked(POLICY, text="sun", factors={name: 2}))[1] == ("doggo", 1.0, 2.0, True)
 
 
 def test_bm25_takes_the_text_as_it_is_and_needs_one() -> None:
     made = asked(text="the kittens -dog", method="bm25", factors={"kit": 2})
-    assert (made.question.caption, len(made.question.vector), made.words) == ("the kittens", 0, ())
-    assert list(made.question.excluded) == [("dog",)]
+    assert (made.query.caption, len(made.query.vector), made.tokens) == ("the kittens", 0, ())
+    assert list(made.query.excluded) == [("dog",)]
     with pytest.raises(QueryError, match="bm25"):
         asked(like="x", stored=STORED, method="bm25")
 
 
 def test_the_filters_are_words_and_a_query_string() -> None:
     made = asked(text="red", words=("cat", "a.b"), filter=" width:>8 ")
-    assert list(made.question.filters) == [
+    assert list(made.query.filters) == [
         {"term": {"top_tokens": "cat"}},
         {"term": {"top_tokens": "a.b"}},
         {"query_string": {"query": "width:>8", "default_field": "caption"}},
@@ -132,7 +136,7 @@ def test_the_filters_are_words_and_a_query_string() -> None:
     ],
 )
 def test_a_slash_in_a_filter_is_a_slash_and_begins_no_regular_expression(written: str, sent: str) -> None:
-    [made] = asked(text="red", filter=written).question.filters
+    [made] = asked(text="red", filter=written).query.filters
     assert made["query_string"]["query"] == sent
 
 

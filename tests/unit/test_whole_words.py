@@ -10,8 +10,8 @@ import pytest
 import tiny_stair
 
 from stair_es.errors import ModelError
-from stair_es.model.stair_tokens import Tokens, candidates
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.stair_tokens import StairTokenizer, list_candidate_tokens
+from stair_es.model.whole_words import WholeWordVocabulary
 
 WORDS = (
     *("dog", "cat", "wolf", "gray", "fish", "clownfish", "clown", "fox", "box", "berry", "church", "glass", "glasses", "lens"),
@@ -22,12 +22,12 @@ SPELLINGS = {"wolves": "wolf", "grey": "gray", "mice": "cat", "soft ice": "ice c
 
 
 @pytest.fixture(scope="module")
-def whole() -> WholeWords:
-    return WholeWords(WORDS, SPELLINGS)
+def whole() -> WholeWordVocabulary:
+    return WholeWordVocabulary(WORDS, SPELLINGS)
 
 
-def said(whole: WholeWords, text: str) -> list[str]:
-    return [whole.words[place] for place, _, _ in whole.spot(text)]
+def said(whole: WholeWordVocabulary, text: str) -> list[str]:
+    return [whole.words[place] for place, _, _ in whole.match_words(text)]
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def said(whole: WholeWords, text: str) -> list[str]:
         ("ice cream", "ice cream"),
     ],
 )
-def test_a_word_is_found_as_people_write_it(whole: WholeWords, written: str, word: str) -> None:
-    assert whole.words[whole.find(written)] == word
+def test_a_word_is_found_as_people_write_it(whole: WholeWordVocabulary, written: str, word: str) -> None:
+    assert whole.words[whole.find_word(written)] == word
     assert said(whole, written) == [word]
 
 
 @pytest.mark.parametrize("written", ["", "s", "do", "does", "news", "cafe", "dogss", "doggy", "ing", "2", "..."])
-def test_other_words_are_not_found(whole: WholeWords, written: str) -> None:
-    assert whole.find(written) == -1
+def test_other_words_are_not_found(whole: WholeWordVocabulary, written: str) -> None:
+    assert whole.find_word(written) == -1
     assert said(whole, written) == []
 
 
@@ -94,13 +94,13 @@ def test_other_words_are_not_found(whole: WholeWords, written: str) -> None:
         ("'dog' -cat- (fish)", ["dog", "cat", "fish"]),
     ],
 )
-def test_a_text_says_its_words_in_order(whole: WholeWords, text: str, words: list[str]) -> None:
+def test_a_text_says_its_words_in_order(whole: WholeWordVocabulary, text: str, words: list[str]) -> None:
     assert said(whole, text) == words
 
 
-def test_offsets_are_those_of_the_text(whole: WholeWords) -> None:
+def test_offsets_are_those_of_the_text(whole: WholeWordVocabulary) -> None:
     text = "İİ re\u0301sume\u0301 GREY clown fish, black-white"
-    found = [(whole.words[place], text[begin:end]) for place, begin, end in whole.spot(text)]
+    found = [(whole.words[place], text[begin:end]) for place, begin, end in whole.match_words(text)]
     assert found == [
         ("resume", "re\u0301sume\u0301"),
         ("gray", "GREY"),
@@ -112,21 +112,21 @@ def test_offsets_are_those_of_the_text(whole: WholeWords) -> None:
     ]
 
 
-def test_a_word_stands_at_its_first_token(whole: WholeWords) -> None:
+def test_a_word_stands_at_its_first_token(whole: WholeWordVocabulary) -> None:
     #        [CLS]   hedge   ##hog   clown     fish      ,         of        dogs      [SEP]
     offsets = [(0, 0), (0, 5), (5, 8), (9, 14), (15, 19), (19, 20), (21, 23), (24, 28), (0, 0)]
-    places = whole.places("hedgehog clown fish, of dogs", offsets)
+    places = whole.match_tokens("hedgehog clown fish, of dogs", offsets)
     assert [None if place < 0 else whole.words[place] for place in places] == [
         *(None, "hedgehog", None, "clownfish", "fish", None, None, "dog", None)
     ]
-    assert whole.places("hedgehog clown fish, of dogs", offsets[:2]) == [-1, whole.place_of["hedgehog"]]  # what is cut
-    assert whole.places("a dog", [(0, 1), (1, 5)]) == [-1, whole.place_of["dog"]]  # a token with the space before it
-    assert whole.places("", []) == []
+    assert whole.match_tokens("hedgehog clown fish, of dogs", offsets[:2]) == [-1, whole.index_of_word["hedgehog"]]  # what is cut
+    assert whole.match_tokens("a dog", [(0, 1), (1, 5)]) == [-1, whole.index_of_word["dog"]]  # a token with the space before it
+    assert whole.match_tokens("", []) == []
 
 
 def test_tokens_stand_for_whole_words() -> None:
-    whole = WholeWords(["dog", "running", "redcar", "bluebird", "xyzzy"], {"crimson": "dog"})
-    tokens = Tokens(tiny_stair.tokenizer(), whole, tiny_stair.MAX_TOKENS)
+    whole = WholeWordVocabulary(["dog", "running", "redcar", "bluebird", "xyzzy"], {"crimson": "dog"})
+    tokens = StairTokenizer(tiny_stair.tokenizer(), whole, tiny_stair.MAX_TOKENS)
     texts = ["Running dogs", "a RED car", "", "xyzzy", "blue bird sea"]
     found = tokens.encode(texts)
     assert found.places_BL.tolist() == [
@@ -137,31 +137,31 @@ def test_tokens_stand_for_whole_words() -> None:
         [-1, 3, -1, -1, -1, -1, -1],
     ]
     seen = {}
-    for places, part in tokens.batches(texts, 2):
+    for places, part in tokens.encode_batches(texts, 2):
         for place, row, mask in zip(places, part.places_BL, part.mask_BL, strict=True):
             seen[int(place)] = row[mask].tolist()
     assert seen == {
         place: row[mask].tolist() for place, (row, mask) in enumerate(zip(found.places_BL, found.mask_BL, strict=True))
     }
-    assert tokens.words == whole.words
-    assert tokens.place_of == whole.place_of
+    assert tokens.tokens == whole.words
+    assert tokens.index_of_token == whole.index_of_word
     assert tokens.ranks_F.tolist() == [1, 3, 2, 0, 4]
-    assert [tokens.spell(word) for word in ("Dogs", "crimson", "blue bird", "running-dog", "cat", "")] == [
+    assert [tokens.tokenize_word(word) for word in ("Dogs", "crimson", "blue bird", "running-dog", "cat", "")] == [
         *(("dog",), ("dog",), ("bluebird",), ("running", "dog"), (), ())
     ]
     names = tiny_stair.tokenizer()
-    assert [[names.id_to_token(token) for token in row] for row in tokens.pieces()] == [
+    assert [[names.id_to_token(token) for token in row] for row in tokens.list_token_ids()] == [
         *(["dog"], ["run", "##n", "##ing"], ["[UNK]"], ["[UNK]"], ["[UNK]"])
     ]
 
 
 def test_places_of_tokens_are_those_of_their_features() -> None:
-    ids = candidates(tiny_stair.tokenizer())
-    tokens = Tokens(tiny_stair.tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
+    ids = list_candidate_tokens(tiny_stair.tokenizer())
+    tokens = StairTokenizer(tiny_stair.tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
     found = tokens.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
     assert np.array_equal(found.places_BL, np.where(found.mask_BL, tokens.own_feature_of_V[found.ids_BL], -1))
     assert (found.places_BL >= 0).any()
-    assert tokens.pieces() == [[int(token)] for token in ids[::2]]
+    assert tokens.list_token_ids() == [[int(token)] for token in ids[::2]]
 
 
 @pytest.mark.parametrize(
@@ -185,14 +185,14 @@ def test_a_broken_file_is_told(tmp_path: Path, text: str | None, message: str) -
     if text is not None:
         (tmp_path / "words.json").write_text(text)
     with pytest.raises(ModelError, match=message) as wrong:
-        WholeWords.read(tmp_path / "words.json")
+        WholeWordVocabulary.from_file(tmp_path / "words.json")
     assert wrong.value.remedy
 
 
-def test_a_file_comes_back(tmp_path: Path, whole: WholeWords) -> None:
+def test_a_file_comes_back(tmp_path: Path, whole: WholeWordVocabulary) -> None:
     (tmp_path / "words.json").write_text(whole.to_json(), encoding="utf-8")
-    again = WholeWords.read(tmp_path / "words.json")
+    again = WholeWordVocabulary.from_file(tmp_path / "words.json")
     assert (again.words, again.spellings) == (whole.words, whole.spellings)
     assert again.to_json() == whole.to_json()
     assert json.loads(whole.to_json())["words"] == list(WORDS)
-    assert [whole.ranks[whole.place_of[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))
+    assert [whole.ranks[whole.index_of_word[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))

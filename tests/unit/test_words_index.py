@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
-from stair_es.cluster.identity import LONGEST_NAME, Identity, index_name, ours, refuse_words, words_of, write_alias
-from stair_es.cluster.words_documents import Write, stamp, word_documents
-from stair_es.cluster.words_index import WordsState, moves, words_alias, words_name
-from stair_es.cluster.words_read import Found, check_mapping, outdated, superfluous
+from stair_es.cluster.identity import (
+    MAX_INDEX_NAME_BYTES,
+    IndexSpec,
+    check_not_token_index,
+    get_index_meta,
+    get_token_index_meta,
+    make_index_name,
+    make_write_alias,
+)
+from stair_es.cluster.words_documents import WriteVersion, build_token_documents, compute_source_version
+from stair_es.cluster.words_index import TokenIndexState, build_alias_actions, make_token_alias, make_token_index_name
+from stair_es.cluster.words_read import TokenSummary, check_pageable_mapping, find_orphan_images, find_stale_images
 from stair_es.errors import IndexMismatch
 
 SOURCE = {
@@ -28,7 +36,7 @@ SOURCE = {
 
 
 def test_a_word_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_image() -> None:
-    made = word_documents("1", {**SOURCE, "caption": ["two", "captions"], "taken_at": None}, "s", 3)
+    made = build_token_documents("1", {**SOURCE, "caption": ["two", "captions"], "taken_at": None}, "s", 3)
     image: dict[str, Any] = {name: SOURCE[name] for name in ("uri", "source", "model", "ingested_at")}
     image |= {"image_id": "1", "words": 4, "caption": ["two", "captions"], "stamp": "s"}
     assert made == {
@@ -40,12 +48,14 @@ def test_a_word_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_ima
 
 @pytest.mark.parametrize("caption", [{"en": "a dog"}, 3, True, [{"a": 1}], [["a"]]])
 def test_a_caption_that_is_no_text_is_left_out(caption: object) -> None:
-    assert all("caption" not in document for document in word_documents("1", {**SOURCE, "caption": caption}, "s", 3).values())
+    assert all(
+        "caption" not in document for document in build_token_documents("1", {**SOURCE, "caption": caption}, "s", 3).values()
+    )
 
 
 @pytest.mark.parametrize("source", [{}, {"tokens": {"dog": 1.0}}, {"tokens": {}, "top_tokens": []}])
 def test_without_top_tokens_there_are_no_words(source: dict[str, Any]) -> None:
-    assert word_documents("1", source, "s", 16) == {}
+    assert build_token_documents("1", source, "s", 16) == {}
 
 
 @pytest.mark.parametrize(
@@ -60,20 +70,22 @@ def test_without_top_tokens_there_are_no_words(source: dict[str, Any]) -> None:
 )
 def test_tokens_that_others_wrote_may_be_no_weights(tokens: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        word_documents("1", {"top_tokens": ["dog"], "tokens": tokens}, "s", 16)
+        build_token_documents("1", {"top_tokens": ["dog"], "tokens": tokens}, "s", 16)
 
 
 def test_a_stamp_is_the_same_from_a_source_and_from_doc_values_and_changes_with_each_write() -> None:
-    write = Write.of({"_seq_no": 7, "_primary_term": 2})
+    write = WriteVersion.from_hit({"_seq_no": 7, "_primary_term": 2})
     assert (
-        stamp({"fingerprint": "f", "policy": "p"}, write) == stamp({"fingerprint": ["f"], "policy": ["p"]}, write) == "1.f.p.7.2"
+        compute_source_version({"fingerprint": "f", "policy": "p"}, write)
+        == compute_source_version({"fingerprint": ["f"], "policy": ["p"]}, write)
+        == "1.f.p.7.2"
     )
     others = [
-        stamp({"fingerprint": "f"}, write),
-        stamp({"fingerprint": "g", "policy": "p"}, write),
-        stamp({"policy": "p"}, write),
-        stamp({"fingerprint": "f", "policy": "p"}, Write(8, 2)),
-        stamp({"fingerprint": "f", "policy": "p"}, Write(7, 3)),
+        compute_source_version({"fingerprint": "f"}, write),
+        compute_source_version({"fingerprint": "g", "policy": "p"}, write),
+        compute_source_version({"policy": "p"}, write),
+        compute_source_version({"fingerprint": "f", "policy": "p"}, WriteVersion(8, 2)),
+        compute_source_version({"fingerprint": "f", "policy": "p"}, WriteVersion(7, 3)),
     ]
     assert len({*others, "1.f.p.7.2"}) == 6
 
@@ -84,26 +96,26 @@ def test_whatever_two_sides_hold_settling_the_differences_makes_them_equal() -> 
         wanted = {str(i): f"s{draw.randrange(2)}" for i in draw.sample(range(12), draw.randrange(12))}
         sizes = {str(i): draw.randrange(1, 6) for i in range(12)}
         found = {
-            str(i): Found(
+            str(i): TokenSummary(
                 documents=draw.randrange(1, 5),
-                words=draw.choice([None, sizes[str(i)]]),
-                stamp=draw.choice([None, "s0", "s1"]),
+                token_count=draw.choice([None, sizes[str(i)]]),
+                source_version=draw.choice([None, "s0", "s1"]),
             )
             for i in draw.sample(range(12), draw.randrange(12))
         }
-        old, gone = outdated(wanted, found, 3), superfluous(found, wanted)
+        old, gone = find_stale_images(wanted, found, 3), find_orphan_images(found, wanted)
         assert not set(old) & set(gone)
-        right = {i: Found(documents=min(3, sizes[i]), words=sizes[i], stamp=wanted[i]) for i in wanted}
+        right = {i: TokenSummary(documents=min(3, sizes[i]), token_count=sizes[i], source_version=wanted[i]) for i in wanted}
         settled = {i: one for i, one in found.items() if i not in gone} | {i: right[i] for i in old}
         assert settled == right
         assert all(i not in found or found[i] != right[i] for i in old)  # nothing is written twice
 
 
 def test_names() -> None:
-    identity = Identity(model_name="m", model_id="m" * 300, settings={})
-    name = index_name("a" * 200, identity.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
-    assert len(write_alias(words_name(name))) == LONGEST_NAME
-    assert (words_alias("photos"), words_name("photos-m-1")) == ("photos-words", "photos-m-1.words")
+    identity = IndexSpec(model_name="m", model_id="m" * 300, settings={})
+    name = make_index_name("a" * 200, identity.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    assert len(make_write_alias(make_token_index_name(name))) == MAX_INDEX_NAME_BYTES
+    assert (make_token_alias("photos"), make_token_index_name("photos-m-1")) == ("photos-words", "photos-m-1.words")
 
 
 def _index(about: object) -> dict[str, Any]:
@@ -112,35 +124,35 @@ def _index(about: object) -> dict[str, Any]:
 
 def test_a_words_index_is_no_index_of_images_nor_the_other_way_round() -> None:
     images, words = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "words_of": "x"})
-    assert (ours(images), words_of(images)) == ({"alias": "a", "model": "m"}, {})
-    assert (ours(words), words_of(words)) == ({}, {"alias": "a", "words_of": "x"})
-    assert ours(_index(3)) == words_of(_index(3)) == ours({}) == words_of({}) == {}
-    refuse_words("x", images)
-    refuse_words("x", _index(3))
+    assert (get_index_meta(images), get_token_index_meta(images)) == ({"alias": "a", "model": "m"}, {})
+    assert (get_index_meta(words), get_token_index_meta(words)) == ({}, {"alias": "a", "words_of": "x"})
+    assert get_index_meta(_index(3)) == get_token_index_meta(_index(3)) == get_index_meta({}) == get_token_index_meta({}) == {}
+    check_not_token_index("x", images)
+    check_not_token_index("x", _index(3))
     with pytest.raises(IndexMismatch, match=r"'x.words' is the token index of 'x' and contains no images") as wrong:
-        refuse_words("x.words", words)
+        check_not_token_index("x.words", words)
     assert "--index a;" in wrong.value.remedy
 
 
-def _state(behind: set[str]) -> WordsState:
-    return WordsState(alias="a", of={"x.words": "x", "y.words": "y"}, behind=frozenset(behind))
+def _state(behind: set[str]) -> TokenIndexState:
+    return TokenIndexState(alias="a", indices={"x.words": "x", "y.words": "y"}, alias_targets=frozenset(behind))
 
 
 def test_the_alias_of_the_words_moves_to_those_of_the_new_index_alone() -> None:
     add = {"add": {"index": "y.words", "alias": "a-words"}}
-    assert moves(_state({"x.words"}), "y") == [{"remove": {"index": "x.words", "alias": "a-words"}}, add]
-    assert moves(_state(set()), "y") == [add]
-    assert moves(_state({"y.words"}), "y") == []
-    assert moves(_state({"x.words"}), "z") == []  # no words of it: what was found stays
+    assert build_alias_actions(_state({"x.words"}), "y") == [{"remove": {"index": "x.words", "alias": "a-words"}}, add]
+    assert build_alias_actions(_state(set()), "y") == [add]
+    assert build_alias_actions(_state({"y.words"}), "y") == []
+    assert build_alias_actions(_state({"x.words"}), "z") == []  # no words of it: what was found stays
     for foreign in ("theirs", "a-words"):
         with pytest.raises(IndexMismatch, match="someone else"):
-            moves(_state({"x.words", foreign}), "y")
+            build_alias_actions(_state({"x.words", foreign}), "y")
 
 
 def test_a_mapping_that_can_t_be_paged_is_told() -> None:
     keyword = {"type": "keyword"}
-    check_mapping({"uri": keyword, "sha256": keyword}, "m")
+    check_pageable_mapping({"uri": keyword, "sha256": keyword}, "m")
     with pytest.raises(IndexMismatch, match="no doc values for sha256"):
-        check_mapping({"uri": keyword, "sha256": {**keyword, "doc_values": False}}, "m")
+        check_pageable_mapping({"uri": keyword, "sha256": {**keyword, "doc_values": False}}, "m")
     with pytest.raises(IndexMismatch, match="no doc values for uri, sha256"):
-        check_mapping({"uri": {"type": "text"}}, "m")
+        check_pageable_mapping({"uri": {"type": "text"}}, "m")

@@ -17,7 +17,7 @@ from stair_es.model.encoder import ModelSpec
 from stair_es.types import Floats, Pixels, SparseVector
 
 
-class Device:
+class TorchDevice:
     """The device and precision that a network runs with."""
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -26,22 +26,22 @@ class Device:
         if self.name == "cpu" and spec.threads:
             torch.set_num_threads(spec.threads)
         self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
-        self.chunk = 64 if self.name == "cuda" else 8
+        self.batch_size = 64 if self.name == "cuda" else 8
         """Images or texts per run of the network: their weights over a whole vocabulary need memory."""
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def enter_inference(self) -> Iterator[None]:
         """Disable gradients and set the requested precision within this context."""
         with torch.inference_mode(), torch.autocast(self.name, dtype=self._narrow, enabled=self._narrow is not None):
             yield
 
-    def pixels(self, pixels_BHWC: Pixels) -> Tensor:
+    def move_pixels(self, pixels_BHWC: Pixels) -> Tensor:
         """Return the pixels on the device as [B, C, H, W] in 0..255. They are sent as bytes, a quarter of the size of floats."""
         pixels = torch.from_numpy(np.array(pixels_BHWC)).to(self.name)
         return pixels.permute(0, 3, 1, 2).float()
 
 
-def check_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
+def check_encoder_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
     """Check that pixels have the shape and type that a model requires.
 
     Args:
@@ -61,7 +61,7 @@ def check_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
         )
 
 
-def vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
+def build_sparse_vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
     """Return one sparse vector per row, of the weights above 0.
 
     Args:
@@ -74,9 +74,9 @@ def vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
     rows: Floats = weights_BV.float().cpu().numpy()
     if not np.isfinite(rows).all():
         raise ModelError("the model produced a weight that isn't finite", "Use --precision fp32 or bf16.")
-    return [_vector(row_V, features) for row_V in rows]
+    return [_build_vector(row_V, features) for row_V in rows]
 
 
-def _vector(weights_V: Floats, features: Sequence[str]) -> SparseVector:
+def _build_vector(weights_V: Floats, features: Sequence[str]) -> SparseVector:
     ids = np.flatnonzero(weights_V > 0)
     return SparseVector.from_pairs((features[place], float(weights_V[place])) for place in ids.tolist())

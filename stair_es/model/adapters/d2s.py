@@ -15,14 +15,20 @@ from typing import Any
 from stair_es.errors import ModelError
 from stair_es.model import hub_models
 from stair_es.model.adapters import hub
-from stair_es.model.adapters.dense_baselines import BLIP, DenseFormat
-from stair_es.model.adapters.preprocessing import read_image_spec
-from stair_es.model.adapters.wordpieces import vocabulary
-from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, number, read_config
-from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
-from stair_es.types import Fit
+from stair_es.model.adapters.dense_baselines import BLIP, DenseCheckpointFormat
+from stair_es.model.adapters.preprocessing import read_checkpoint_image_spec
+from stair_es.model.adapters.wordpieces import read_vocabulary
+from stair_es.model.checkpoint_kind import (
+    CheckpointPlugin,
+    build_checkpoint_card,
+    get_positive_int,
+    read_checkpoint_config,
+    read_license,
+)
+from stair_es.model.encoder import Encoder, EncoderPlugin, ModelSpec
+from stair_es.types import ResizeMode
 
-DENSE = "STAIR_ES_D2S_DENSE_MODEL"
+DENSE_MODEL_ENV = "STAIR_ES_D2S_DENSE_MODEL"
 """Environment variable: the BLIP whose vectors the head transforms, a folder or a hub id.
 
 Without it, `dense_model` of the configuration is used, then the dense model that `hub_models` lists for a public head.
@@ -33,39 +39,39 @@ class D2sFormat:
     """The checkpoint format of D2S."""
 
     name = "D2S"
-    pickled = True
+    allows_pickle = True
 
-    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether the model type is `d2s`."""
         return config.get("model_type") == "d2s"
 
-    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
         """Return the plugin of a D2S checkpoint."""
-        config = read_config(folder)
-        dense_size = number(config, "dense_size", 256, folder)
-        words = vocabulary(folder, str(config.get("mlm_head", "distilbert-base-uncased")))
-        dense, blip = dense_model(folder, config, name)
-        card = build_card(
+        config = read_checkpoint_config(folder)
+        dense_size = get_positive_int(config, "dense_size", 256, folder)
+        words = read_vocabulary(folder, str(config.get("mlm_head", "distilbert-base-uncased")))
+        dense, blip = find_dense_model(folder, config, name)
+        card = build_checkpoint_card(
             name,
             [folder, dense],
-            read_image_spec(dense),
+            read_checkpoint_image_spec(dense),
             fit,
             description=f"D2S checkpoint: {len(words):,} words from the {dense_size} dimensions of a BLIP",
-            licences=(*licence_of(folder), *(f"dense model, {line}" for line in licence_of(dense))),
+            licences=(*read_license(folder), *(f"dense model, {line}" for line in read_license(dense))),
         )
 
-        def build(spec: ModelSpec) -> Encoder:
-            from stair_es.model.adapters.d2s_encoder import D2s
+        def build_encoder(spec: ModelSpec) -> Encoder:
+            from stair_es.model.adapters.d2s_encoder import D2sEncoder
 
-            return D2s(folder, words, blip.network(dense, spec, card), dense_size, card)
+            return D2sEncoder(folder, words, blip.build_network(dense, spec, card), dense_size, card)
 
-        return CheckpointKind(card, build)
-
-
-FORMAT = D2sFormat()
+        return CheckpointPlugin(card, build_encoder)
 
 
-def dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Path, DenseFormat]:
+D2S_FORMAT = D2sFormat()
+
+
+def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Path, DenseCheckpointFormat]:
     """Return the folder and format of the dense model that a head belongs to.
 
     Args:
@@ -76,23 +82,24 @@ def dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Pat
     Raises:
         ModelError: If no dense model is named, or it isn't a BLIP.
     """
-    public = hub_models.find(name)
-    named = os.environ.get(DENSE) or config.get("dense_model") or (public and public.dense_id)
+    public = hub_models.find_hub_model(name)
+    named = os.environ.get(DENSE_MODEL_ENV) or config.get("dense_model") or (public and public.dense_id)
     if not named or not isinstance(named, str):
         raise ModelError(
             f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",
-            f'Name a BLIP for image-text retrieval, as a folder or a hub id: {DENSE}=..., or "dense_model" in its config.json.',
+            f"Name a BLIP for image-text retrieval, as a folder or a hub id: {DENSE_MODEL_ENV}=..., "
+            'or "dense_model" in its config.json.',
         )
     given = Path(named).expanduser()
     found = given if given.is_absolute() else folder / given
     if not found.is_dir() and given.is_dir():
         found = given.resolve()
     if not found.is_dir():
-        found = hub.fetched(named, blip_format)
-    return found, blip_format(found)
+        found = hub.download_snapshot(named, detect_blip_format)
+    return found, detect_blip_format(found)
 
 
-def blip_format(folder: Path) -> DenseFormat:
+def detect_blip_format(folder: Path) -> DenseCheckpointFormat:
     """Return the format of BLIP, the dense model.
 
     Args:
@@ -101,6 +108,6 @@ def blip_format(folder: Path) -> DenseFormat:
     Raises:
         ModelError: If it isn't a BLIP for image-text retrieval.
     """
-    if not BLIP.claims(read_config(folder), folder):
-        raise ModelError(f"the dense model in {folder} is not a BLIP for image-text retrieval", f"Set {DENSE} to one.")
+    if not BLIP.is_format_of(read_checkpoint_config(folder), folder):
+        raise ModelError(f"the dense model in {folder} is not a BLIP for image-text retrieval", f"Set {DENSE_MODEL_ENV} to one.")
     return BLIP

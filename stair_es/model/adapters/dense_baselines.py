@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stair_es.extras import need
-from stair_es.model.adapters.preprocessing import read_image_spec
-from stair_es.model.checkpoint_kind import SENTENCEPIECE, CheckpointKind, build_card, licence_of
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
-from stair_es.types import Fit
+from stair_es.extras import import_optional
+from stair_es.model.adapters.preprocessing import read_checkpoint_image_spec
+from stair_es.model.checkpoint_kind import SENTENCEPIECE_FILE, CheckpointPlugin, build_checkpoint_card, read_license
+from stair_es.model.encoder import Encoder, EncoderPlugin, ModelCard, ModelSpec
+from stair_es.types import ResizeMode
 
 if TYPE_CHECKING:
     from stair_es.model.adapters.dense_network import DenseNetwork
 
-_BLANKED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
-_MAX_WORDS = 50
+_CAPTION_PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
+_MAX_CAPTION_WORDS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseFormat:
+class DenseCheckpointFormat:
     """The checkpoint format of one architecture of `transformers`."""
 
     name: str
@@ -36,33 +36,33 @@ class DenseFormat:
     """Whether the text tower gets an attention mask: not if it was trained without one."""
     prepare_text: Callable[[str], str] | None = None
     """Normalization of texts in training that the tokenizer doesn't do itself."""
-    pickled: bool = True
+    allows_pickle: bool = True
 
-    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether model type and architecture are those of this format."""
         built = config.get("architectures")
         built = built if isinstance(built, list) and built else [self.architecture]
         return config.get("model_type") == self.model_type and self.architecture in built
 
-    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
         """Return the plugin of a dense checkpoint."""
-        card = build_card(
+        card = build_checkpoint_card(
             name,
             [folder],
-            read_image_spec(folder),
+            read_checkpoint_image_spec(folder),
             fit,
             description=f"{self.name} checkpoint: dense vectors only, for stair-es evaluate",
-            licences=licence_of(folder),
+            licences=read_license(folder),
         )
 
-        def build(spec: ModelSpec) -> Encoder:
-            from stair_es.model.adapters.dense_network import DenseOnly
+        def build_encoder(spec: ModelSpec) -> Encoder:
+            from stair_es.model.adapters.dense_network import DenseOnlyEncoder
 
-            return DenseOnly(self.network(folder, spec, card), card)
+            return DenseOnlyEncoder(self.build_network(folder, spec, card), card)
 
-        return CheckpointKind(card, build, dense_only=True)
+        return CheckpointPlugin(card, build_encoder, dense_only=True)
 
-    def network(self, folder: Path, spec: ModelSpec, card: ModelCard) -> DenseNetwork:
+    def build_network(self, folder: Path, spec: ModelSpec, card: ModelCard) -> DenseNetwork:
         """Create the networks of a checkpoint without loading them.
 
         Args:
@@ -73,8 +73,8 @@ class DenseFormat:
         Raises:
             MissingExtra: If its tokenizer needs sentencepiece, which isn't installed.
         """
-        if (folder / SENTENCEPIECE).is_file():
-            need("sentencepiece", "models")  # or transformers fails later, or uses another tokenizer
+        if (folder / SENTENCEPIECE_FILE).is_file():
+            import_optional("sentencepiece", "models")  # or transformers fails later, or uses another tokenizer
         from stair_es.model.adapters.dense_network import DenseNetwork
 
         return DenseNetwork(self, folder, spec, card)
@@ -82,11 +82,11 @@ class DenseFormat:
 
 def clean_caption(text: str) -> str:
     """Normalize a caption as in BLIP's and LAVIS's training: lower case, some punctuation as spaces, at most 50 words."""
-    return " ".join(text.lower().translate(_BLANKED).split()[:_MAX_WORDS])
+    return " ".join(text.lower().translate(_CAPTION_PUNCTUATION).split()[:_MAX_CAPTION_WORDS])
 
 
-CLIP = DenseFormat(name="CLIP", model_type="clip", architecture="CLIPModel", text_length="longest")
-SIGLIP = DenseFormat(
+CLIP = DenseCheckpointFormat(name="CLIP", model_type="clip", architecture="CLIPModel", text_length="longest")
+SIGLIP = DenseCheckpointFormat(
     name="SigLIP",
     model_type="siglip",
     architecture="SiglipModel",
@@ -94,8 +94,10 @@ SIGLIP = DenseFormat(
     masks_padding=False,
     prepare_text=str.lower,  # the tokenizer of SigLIP 2 keeps capitals, which it never saw in training
 )
-ALIGN = DenseFormat(name="ALIGN", model_type="align", architecture="AlignModel", text_length="max_length", max_tokens=64)
-BLIP = DenseFormat(
+ALIGN = DenseCheckpointFormat(
+    name="ALIGN", model_type="align", architecture="AlignModel", text_length="max_length", max_tokens=64
+)
+BLIP = DenseCheckpointFormat(
     name="BLIP (retrieval)",
     model_type="blip",
     architecture="BlipForImageTextRetrieval",
@@ -103,4 +105,4 @@ BLIP = DenseFormat(
     max_tokens=35,
     prepare_text=clean_caption,
 )
-FORMATS = (CLIP, SIGLIP, ALIGN, BLIP)
+DENSE_FORMATS = (CLIP, SIGLIP, ALIGN, BLIP)

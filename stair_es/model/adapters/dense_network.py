@@ -19,27 +19,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.compute import Device, check_pixels
-from stair_es.model.checkpoint_kind import SENTENCEPIECE, no_words
-from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
+from stair_es.model.adapters.compute import TorchDevice, check_encoder_pixels
+from stair_es.model.checkpoint_kind import SENTENCEPIECE_FILE, build_dense_only_error
+from stair_es.model.encoder import CardMixin, ModelCard, ModelSpec
 from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.model.adapters.dense_baselines import DenseFormat
+    from stair_es.model.adapters.dense_baselines import DenseCheckpointFormat
 
-_AGAIN = "Fetch the checkpoint again: configuration, weights, tokenizer and preprocessing belong together."
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCEPIECE)
+_REFETCH_HINT = "Fetch the checkpoint again: configuration, weights, tokenizer and preprocessing belong together."
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCEPIECE_FILE)
 
 
 class DenseNetwork:
     """The two towers, loaded lazily. May be used from several threads."""
 
-    def __init__(self, form: DenseFormat, folder: Path, spec: ModelSpec, card: ModelCard) -> None:
+    def __init__(self, form: DenseCheckpointFormat, folder: Path, spec: ModelSpec, card: ModelCard) -> None:
         """Create the networks without loading them."""
         self._form, self._folder, self._spec, self._card = form, folder, spec, card
         self._lock = threading.RLock()
 
-    def images(self, pixels_BHWC: Pixels) -> Floats:
+    def encode_images(self, pixels_BHWC: Pixels) -> Floats:
         """Encode images as unit vectors [B, D].
 
         Args:
@@ -48,9 +48,9 @@ class DenseNetwork:
         Raises:
             ModelError: If the pixels don't match the card, or the checkpoint is broken.
         """
-        check_pixels(pixels_BHWC, self._card.image_spec.size_px, self._card.model_id)
+        check_encoder_pixels(pixels_BHWC, self._card.image_spec.size_px, self._card.model_id)
 
-        def part(chunk_BHWC: Pixels) -> Tensor:
+        def encode_chunk(chunk_BHWC: Pixels) -> Tensor:
             ready = self._processor(
                 images=list(np.array(chunk_BHWC)),  # PyTorch rejects read-only arrays
                 do_resize=False,
@@ -58,11 +58,11 @@ class DenseNetwork:
                 input_data_format="channels_last",
                 return_tensors="pt",
             )
-            return self._image_side(ready["pixel_values"].to(self._device.name))
+            return self._run_image_tower(ready["pixel_values"].to(self._device.name))
 
-        return self._units(pixels_BHWC, part)
+        return self._encode_chunks(pixels_BHWC, encode_chunk)
 
-    def texts(self, texts: Sequence[str]) -> Floats:
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Encode texts as unit vectors [B, D]. Long texts are truncated.
 
         Args:
@@ -73,51 +73,51 @@ class DenseNetwork:
         """
         prepare = self._form.prepare_text
 
-        def part(chunk: Sequence[str]) -> Tensor:
+        def encode_chunk(chunk: Sequence[str]) -> Tensor:
             ready_texts = [prepare(text) for text in chunk] if prepare else list(chunk)
             limit = self._form.max_tokens or self._model.config.text_config.max_position_embeddings
             padding = True if self._form.text_length == "longest" else "max_length"
             ready = self._tokenizer(ready_texts, padding=padding, truncation=True, max_length=limit, return_tensors="pt")
             wanted = ("input_ids", "attention_mask") if self._form.masks_padding else ("input_ids",)
-            return self._text_side({key: ready[key].to(self._device.name) for key in wanted if key in ready})
+            return self._run_text_tower({key: ready[key].to(self._device.name) for key in wanted if key in ready})
 
-        return self._units(texts, part)
+        return self._encode_chunks(texts, encode_chunk)
 
-    def _units(self, inputs: Any, part: Callable[[Any], Tensor]) -> Floats:  # noqa: ANN401  pixels, or texts
+    def _encode_chunks(self, inputs: Any, part: Callable[[Any], Tensor]) -> Floats:  # noqa: ANN401  pixels, or texts
         rows: list[Floats] = []
-        for start in range(0, len(inputs), self._device.chunk):
-            with self._device.running():
-                found = part(inputs[start : start + self._device.chunk])
+        for start in range(0, len(inputs), self._device.batch_size):
+            with self._device.enter_inference():
+                found = part(inputs[start : start + self._device.batch_size])
                 rows.append(functional.normalize(found.float(), dim=-1).cpu().numpy())
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
-    def _image_side(self, pixels: Tensor) -> Tensor:
+    def _run_image_tower(self, pixels: Tensor) -> Tensor:
         if self._form.model_type == "blip":
             states = self._model.vision_model(pixel_values=pixels).last_hidden_state
             projected: Tensor = self._model.vision_proj(states[:, 0])
             return projected
-        return _pooled(self._model.get_image_features(pixel_values=pixels))
+        return _get_pooled_output(self._model.get_image_features(pixel_values=pixels))
 
-    def _text_side(self, ready: dict[str, Tensor]) -> Tensor:
+    def _run_text_tower(self, ready: dict[str, Tensor]) -> Tensor:
         if self._form.model_type == "blip":
             states = self._model.text_encoder(**ready).last_hidden_state
             projected: Tensor = self._model.text_proj(states[:, 0])
             return projected
-        return _pooled(self._model.get_text_features(**ready))
+        return _get_pooled_output(self._model.get_text_features(**ready))
 
     @cached_property
-    def _device(self) -> Device:
-        return Device(self._spec)
+    def _device(self) -> TorchDevice:
+        return TorchDevice(self._spec)
 
     @property
     def _model(self) -> Any:  # noqa: ANN401  a class of transformers
         with self._lock:
-            return self._loaded
+            return self._loaded_model
 
     @cached_property
-    def _loaded(self) -> Any:  # noqa: ANN401
+    def _loaded_model(self) -> Any:  # noqa: ANN401
         kind = getattr(transformers, self._form.architecture)
-        model, said = _read(
+        model, said = _load_part(
             "weights",
             lambda: kind.from_pretrained(
                 self._folder,
@@ -132,7 +132,7 @@ class DenseNetwork:
         wrong = sorted(str(found[0] if isinstance(found, tuple) else found) for found in said["mismatched_keys"])
         for names, what in ((lacking, "lack"), (wrong, "have in a wrong shape:")):
             if names:
-                raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _AGAIN)
+                raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
         return model.float().eval().to(self._device.name)
 
     @property
@@ -143,7 +143,7 @@ class DenseNetwork:
     @cached_property
     def _loaded_processor(self) -> Any:  # noqa: ANN401
         kind: Any = transformers.AutoImageProcessor
-        return _read("preprocessing", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
+        return _load_part("preprocessing", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
 
     @property
     def _tokenizer(self) -> Any:  # noqa: ANN401
@@ -153,12 +153,12 @@ class DenseNetwork:
     @cached_property
     def _loaded_tokenizer(self) -> Any:  # noqa: ANN401
         if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would create an empty one
-            raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _AGAIN)
+            raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _REFETCH_HINT)
         kind: Any = transformers.AutoTokenizer
-        return _read("tokenizer", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
+        return _load_part("tokenizer", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
 
 
-class DenseOnly(OfCard):
+class DenseOnlyEncoder(CardMixin):
     """A `DenseEncoder` without tokens, for `stair-es evaluate`."""
 
     dense_only = True
@@ -173,7 +173,7 @@ class DenseOnly(OfCard):
         Raises:
             ModelError: Always.
         """
-        raise no_words(self._card.name)
+        raise build_dense_only_error(self._card.name)
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Raise ModelError: the model has no tokens.
@@ -181,25 +181,25 @@ class DenseOnly(OfCard):
         Raises:
             ModelError: Always.
         """
-        raise no_words(self._card.name)
+        raise build_dense_only_error(self._card.name)
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """Encode images as unit vectors [B, D]."""
-        return self._network.images(pixels_BHWC)
+        return self._network.encode_images(pixels_BHWC)
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
         """Encode texts as unit vectors [B, D]."""
-        return self._network.texts(texts)
+        return self._network.encode_texts(texts)
 
 
-def _pooled(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output object since 5
+def _get_pooled_output(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output object since 5
     vector: Tensor = found if isinstance(found, Tensor) else found.pooler_output
     return vector
 
 
-def _read(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa: ANN401
+def _load_part(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa: ANN401
     try:
         return load()
     except Exception as error:  # transformers passes on the errors of other libraries
         said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
-        raise ModelError(f"the {what} in {folder} can't be loaded: {said}", _AGAIN) from error
+        raise ModelError(f"the {what} in {folder} can't be loaded: {said}", _REFETCH_HINT) from error

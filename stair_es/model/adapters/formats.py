@@ -9,66 +9,66 @@ from typing import Any
 from stair_es.errors import ModelError
 from stair_es.model import stair_checkpoint, stair_config
 from stair_es.model.adapters import d2s, dense_baselines, sentence_transformers, vdr
-from stair_es.model.checkpoint_kind import Format, read_config
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_own_fit
-from stair_es.model.stair_config import FORMAT, StairConfig
-from stair_es.types import Fit
+from stair_es.model.checkpoint_kind import CheckpointFormat, read_checkpoint_config
+from stair_es.model.encoder import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged
+from stair_es.model.stair_config import STAIR_FORMAT, StairConfig
+from stair_es.types import ResizeMode
 
 
-class Ours:
+class StairFormat:
     """The format that `stair-es train` writes."""
 
     name = "stair-es"
-    pickled = False
+    allows_pickle = False
 
-    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether the configuration names our format."""
-        return config.get("format") == FORMAT
+        return config.get("format") == STAIR_FORMAT
 
-    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
         """Return the plugin of a STAIR checkpoint."""
-        found = StairKind(folder, stair_config.read_config(folder), name)
-        check_own_fit(found.card, fit)  # it was trained with its own fit
+        found = StairPlugin(folder, stair_config.read_stair_config(folder), name)
+        check_fit_unchanged(found.card, fit)  # it was trained with its own fit
         return found
 
 
-class StairKind:
+class StairPlugin:
     """An `EncoderPlugin` of a STAIR checkpoint."""
 
     def __init__(self, folder: Path, config: StairConfig, name: str) -> None:
         self._folder, self._config = folder, config
         self.card = ModelCard(
             name=name,
-            model_id=stair_checkpoint.model_id(folder, config),
+            model_id=stair_checkpoint.compute_stair_id(folder, config),
             image_spec=config.image.image_spec,
             description=f"STAIR checkpoint {config.name}: {config.image.backbone.name} and {config.text.backbone.name}",
         )
 
-    def uses_gpu(self, spec: ModelSpec) -> bool:
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Return whether the towers would run on a GPU of this machine."""
-        from stair_es.model.stair_encoder import uses_gpu
+        from stair_es.model.stair_encoder import can_towers_use_gpu
 
-        return uses_gpu(self._config, spec)
+        return can_towers_use_gpu(self._config, spec)
 
     def load(self, spec: ModelSpec) -> Encoder:
         """Load the encoder of the checkpoint."""
-        from stair_es.model.stair_encoder import load_encoder
+        from stair_es.model.stair_encoder import load_stair_encoder
 
-        return load_encoder(self._folder, self._config, self.card, spec)
+        return load_stair_encoder(self._folder, self._config, self.card, spec)
 
 
-FORMATS: tuple[Format, ...] = (
-    Ours(),
-    vdr.FORMAT,
-    d2s.FORMAT,
-    sentence_transformers.FORMAT,
-    sentence_transformers.BARE_FORMAT,
-    *dense_baselines.FORMATS,
+CHECKPOINT_FORMATS: tuple[CheckpointFormat, ...] = (
+    StairFormat(),
+    vdr.VDR_FORMAT,
+    d2s.D2S_FORMAT,
+    sentence_transformers.SPARSE_ENCODER_FORMAT,
+    sentence_transformers.SPLADE_FORMAT,
+    *dense_baselines.DENSE_FORMATS,
 )
 """In the order in which they are tried."""
 
 
-def format_of(folder: Path) -> Format:
+def detect_checkpoint_format(folder: Path) -> CheckpointFormat:
     """Return the format of a checkpoint.
 
     Args:
@@ -77,18 +77,18 @@ def format_of(folder: Path) -> Format:
     Raises:
         ModelError: If the folder isn't a checkpoint or has an unknown format.
     """
-    config = read_config(folder)
-    for known in FORMATS:
-        if known.claims(config, folder):
+    config = read_checkpoint_config(folder)
+    for known in CHECKPOINT_FORMATS:
+        if known.is_format_of(config, folder):
             return known
     said = {key: config[key] for key in ("format", "model_type", "architectures") if key in config}
     raise ModelError(
         f"{folder} contains a checkpoint of an unknown format: its config.json says {said or 'nothing about it'}",
-        f"Known formats: {', '.join(known.name for known in FORMATS)}.",
+        f"Known formats: {', '.join(known.name for known in CHECKPOINT_FORMATS)}.",
     )
 
 
-def kind(folder: Path, name: str, fit: Fit | None = None) -> EncoderKind:
+def open_checkpoint(folder: Path, name: str, fit: ResizeMode | None = None) -> EncoderPlugin:
     """Return the plugin of the model in a folder.
 
     Args:
@@ -99,4 +99,4 @@ def kind(folder: Path, name: str, fit: Fit | None = None) -> EncoderKind:
     Raises:
         ModelError: If the folder isn't a checkpoint, has an unknown format or is incomplete.
     """
-    return format_of(folder).kind(folder, name, fit)
+    return detect_checkpoint_format(folder).open_checkpoint(folder, name, fit)

@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError, ModelNotFetched
-from stair_es.extras import need
-from stair_es.model.adapters.whole import faults_of
-from stair_es.model.checkpoint_kind import Format
-from stair_es.model.hub_models import EXTRA
+from stair_es.extras import import_optional
+from stair_es.model.adapters.whole import find_weight_faults
+from stair_es.model.checkpoint_kind import CheckpointFormat
+from stair_es.model.hub_models import HUB_EXTRA
 
-TRUST = "STAIR_ES_TRUST_REMOTE_CODE"
+TRUST_REMOTE_CODE_ENV = "STAIR_ES_TRUST_REMOTE_CODE"
 """Environment variable: comma-separated names of the models whose own Python code may run."""
 
-_SMALL = ("*.json", "*.txt", "*.model", "README.md")
+_METADATA_PATTERNS = ("*.json", "*.txt", "*.model", "README.md")
 _may_fetch: ContextVar[bool] = ContextVar("may_fetch", default=True)
 
 
-def trusted(name: str) -> bool:
+def is_remote_code_trusted(name: str) -> bool:
     """Return whether the user allows the code of this model, by the name given to `--model`."""
-    return name in {part.strip() for part in os.environ.get(TRUST, "").split(",")}
+    return name in {part.strip() for part in os.environ.get(TRUST_REMOTE_CODE_ENV, "").split(",")}
 
 
 @contextmanager
-def nothing_fetched() -> Iterator[None]:
+def disable_downloads() -> Iterator[None]:
     """Make `download_snapshot` use the cache only, and not the network, within this context."""
     token = _may_fetch.set(False)
     try:
@@ -39,58 +39,60 @@ def nothing_fetched() -> Iterator[None]:
         _may_fetch.reset(token)
 
 
-def is_cached(name: str, format_of: Callable[[Path], Format]) -> bool:
+def is_repository_cached(name: str, detect_format: Callable[[Path], CheckpointFormat]) -> bool:
     """Return whether the cache holds all files of a repository that a model needs. Doesn't access the network.
 
     Args:
         name: Id of the repository.
-        format_of: Returns the format of a folder, or raises ModelError.
+        detect_format: Returns the format of a folder, or raises ModelError.
     """
     try:
-        with nothing_fetched():
-            fetched(name, format_of)
+        with disable_downloads():
+            download_snapshot(name, detect_format)
     except ModelError:
         return False
     return True
 
 
-def cache_folder(name: str) -> Path:
+def get_cache_folder(name: str) -> Path:
     """Return the cache folder of a repository. If it is deleted, the next run downloads the repository again."""
-    constants: Any = need("huggingface_hub.constants", EXTRA)
+    constants: Any = import_optional("huggingface_hub.constants", HUB_EXTRA)
     return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
 @lru_cache
-def fetched(name: str, format_of: Callable[[Path], Format]) -> Path:
+def download_snapshot(name: str, detect_format: Callable[[Path], CheckpointFormat]) -> Path:
     """Return the folder of a repository in the hub's cache; download missing files first.
 
     Pickled weights are downloaded only if the format allows them and the repository has no safetensors file.
 
     Args:
         name: Id of the repository.
-        format_of: Returns the format of a folder, or raises ModelError.
+        detect_format: Returns the format of a folder, or raises ModelError.
 
     Raises:
         ModelNotFetched: If it isn't cached, within `disable_downloads`.
         ModelError: If the repository doesn't exist or can't be reached, has an unknown format, or one of its files is broken.
         MissingExtra: If `huggingface_hub` isn't installed.
     """
-    code = ("*.py",) if trusted(name) else ()
-    folder = _snapshot(name, (*_SMALL, *code))
+    code = ("*.py",) if is_remote_code_trusted(name) else ()
+    folder = _fetch_files(name, (*_METADATA_PATTERNS, *code))
     try:
-        known = format_of(folder)
+        known = detect_format(folder)
     except ModelError as error:
         if _has_config(folder):
             raise
         if not _may_fetch.get():
-            raise _broken(name, ["it has no config.json"]) from error
-        raise ModelError(error.message, f"Is {name} a model? If an earlier download was interrupted: {_anew(name)}") from error
-    folder = _snapshot(name, (*_SMALL, *code, "*.safetensors"))
-    if known.pickled and not any(folder.glob("*.safetensors")):
-        folder = _snapshot(name, (*_SMALL, "pytorch_model*.bin"))
-    faults = faults_of(folder)
+            raise _build_incomplete_error(name, ["it has no config.json"]) from error
+        raise ModelError(
+            error.message, f"Is {name} a model? If an earlier download was interrupted: {_build_refetch_hint(name)}"
+        ) from error
+    folder = _fetch_files(name, (*_METADATA_PATTERNS, *code, "*.safetensors"))
+    if known.allows_pickle and not any(folder.glob("*.safetensors")):
+        folder = _fetch_files(name, (*_METADATA_PATTERNS, "pytorch_model*.bin"))
+    faults = find_weight_faults(folder)
     if faults:
-        raise _broken(name, faults)
+        raise _build_incomplete_error(name, faults)
     return folder
 
 
@@ -98,39 +100,39 @@ def _has_config(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("config.json", "modules.json"))
 
 
-def _broken(name: str, faults: list[str]) -> ModelError:
+def _build_incomplete_error(name: str, faults: list[str]) -> ModelError:
     """Return the error for a repository whose cached copy is incomplete."""
     found = f"the cached copy of {name} is incomplete: {faults[0]}"
     if not _may_fetch.get():
-        return ModelNotFetched(found, _anew(name))
-    return ModelError(found, _anew(name))
+        return ModelNotFetched(found, _build_refetch_hint(name))
+    return ModelError(found, _build_refetch_hint(name))
 
 
-def _anew(name: str) -> str:
-    return f"Delete {cache_folder(name)} and run the command again with a connection, to download it again."
+def _build_refetch_hint(name: str) -> str:
+    return f"Delete {get_cache_folder(name)} and run the command again with a connection, to download it again."
 
 
-def _snapshot(name: str, patterns: tuple[str, ...]) -> Path:
-    hub = need("huggingface_hub", EXTRA)
-    errors: Any = need("huggingface_hub.errors", EXTRA)
+def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
+    hub = import_optional("huggingface_hub", HUB_EXTRA)
+    errors: Any = import_optional("huggingface_hub.errors", HUB_EXTRA)
     may_fetch = _may_fetch.get()
     try:
         return Path(hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=not may_fetch))
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            f"there is no folder {name!r} here, and no such repository on the hub that you may read: {_first(error)}",
+            f"there is no folder {name!r} here, and no such repository on the hub that you may read: {_get_first_line(error)}",
             "Check the name; for a private or gated one, log in with: hf auth login, or set HF_TOKEN",
         ) from error
     except Exception as error:  # the HTTP library and its errors differ by version
         if not may_fetch:
             raise ModelNotFetched(f"{name} isn't in the cache of the hub", f"Fetch it: hf download {name}") from error
-        raise _failed(name, error) from error
+        raise _build_download_error(name, error) from error
 
 
-def _failed(name: str, error: Exception) -> ModelError:
+def _build_download_error(name: str, error: Exception) -> ModelError:
     """Return the error for a failed download, by its cause."""
-    constants: Any = need("huggingface_hub.constants", EXTRA)
-    at, cache = cache_folder(name), constants.HF_HUB_CACHE
+    constants: Any = import_optional("huggingface_hub.constants", HUB_EXTRA)
+    at, cache = get_cache_folder(name), constants.HF_HUB_CACHE
     lead = f"there is no folder {name!r} here, and it can't be downloaded from the hub"
     elsewhere = (
         f"fetch it where there is a connection (hf download {name}), and copy {at.name} from the cache of that machine to "
@@ -147,11 +149,11 @@ def _failed(name: str, error: Exception) -> ModelError:
         )
     kept = f": what is there is kept. If that doesn't help, delete {at} first" if begun else ""
     return ModelError(
-        f"{lead}: {type(error).__name__}: {_first(error)}",
+        f"{lead}: {type(error).__name__}: {_get_first_line(error)}",
         f"Connect to {constants.ENDPOINT} (a proxy: HTTPS_PROXY, a mirror: HF_ENDPOINT) and run the command again{kept}. "
         f"Without a connection: {elsewhere}, then set HF_HUB_OFFLINE=1.",
     )
 
 
-def _first(error: Exception) -> str:
+def _get_first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]

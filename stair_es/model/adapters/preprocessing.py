@@ -7,19 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.model.checkpoint_kind import read_json
+from stair_es.model.checkpoint_kind import read_json_object
 from stair_es.types import ImageSpec, Resample
 
-PREPROCESSING, PROCESSING = "preprocessor_config.json", "processor_config.json"
+PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 """Since transformers 5, processors are saved as the second, which contains the first as its `image_processor`."""
 
-_FILTERS: dict[object, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+_RESAMPLE_FILTERS: dict[object, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """By the value of `resample`, Pillow's number of the filter."""
-_PLAIN = ("BlipImageProcessor", "CLIPImageProcessor", "EfficientNetImageProcessor", "SiglipImageProcessor", "ViTImageProcessor")
+_SQUARE_PROCESSORS = (
+    "BlipImageProcessor",
+    "CLIPImageProcessor",
+    "EfficientNetImageProcessor",
+    "SiglipImageProcessor",
+    "ViTImageProcessor",
+)
 """Image processors that turn an image into one square and don't change its shape otherwise."""
 
 
-def read_image_spec(folder: Path) -> ImageSpec:
+def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
     """Return the square that the model's own preprocessing produces.
 
     Args:
@@ -28,21 +34,23 @@ def read_image_spec(folder: Path) -> ImageSpec:
     Raises:
         ModelError: If the preprocessing isn't described, isn't square, or uses an unknown filter.
     """
-    said = find_preprocessing(folder)
+    said = read_preprocessor_config(folder)
     if said is None:
-        raise ModelError(f"{folder} has no {PREPROCESSING}: how images are prepared isn't known", "Fetch the checkpoint again.")
-    size_px, resized = _size(said, folder), said.get("size")
+        raise ModelError(
+            f"{folder} has no {PREPROCESSOR_FILE}: how images are prepared isn't known", "Fetch the checkpoint again."
+        )
+    size_px, resized = _get_size_px(said, folder), said.get("size")
     by_shorter_side = isinstance(resized, int) or (isinstance(resized, Mapping) and "shortest_edge" in resized)
     cut = bool(said.get("do_center_crop"))
     return ImageSpec(
         size_px=size_px,
         fit="crop" if cut and by_shorter_side else "stretch",
-        resized_px=max(size_px, _side(resized) or 0) if cut else None,
-        resample=_resample(said, folder),
+        resized_px=max(size_px, _get_side_px(resized) or 0) if cut else None,
+        resample=_get_resample(said, folder),
     )
 
 
-def find_preprocessing(folder: Path) -> Mapping[str, Any] | None:
+def read_preprocessor_config(folder: Path) -> Mapping[str, Any] | None:
     """Return the preprocessing configuration of a checkpoint; None if it has none.
 
     Args:
@@ -51,20 +59,20 @@ def find_preprocessing(folder: Path) -> Mapping[str, Any] | None:
     Raises:
         ModelError: If a file isn't a JSON object.
     """
-    if (folder / PREPROCESSING).is_file():
-        return read_json(folder / PREPROCESSING)
-    said = read_json(folder / PROCESSING).get("image_processor") if (folder / PROCESSING).is_file() else None
+    if (folder / PREPROCESSOR_FILE).is_file():
+        return read_json_object(folder / PREPROCESSOR_FILE)
+    said = read_json_object(folder / PROCESSOR_FILE).get("image_processor") if (folder / PROCESSOR_FILE).is_file() else None
     return said if isinstance(said, Mapping) else None
 
 
-def is_plain(said: Mapping[str, Any]) -> bool:
+def is_square_preprocessing(said: Mapping[str, Any]) -> bool:
     """Return whether an image becomes one square, by cropping the center or stretching: no tiles, no padding."""
     kind = str(said.get("image_processor_type", "")).removesuffix("Fast").removesuffix("Pil")
-    return kind in _PLAIN and bool(said.get("do_resize", True))
+    return kind in _SQUARE_PROCESSORS and bool(said.get("do_resize", True))
 
 
-def _size(said: Mapping[str, Any], folder: Path) -> int:
-    side = _side(said.get("crop_size") if said.get("do_center_crop") else said.get("size"))
+def _get_size_px(said: Mapping[str, Any], folder: Path) -> int:
+    side = _get_side_px(said.get("crop_size") if said.get("do_center_crop") else said.get("size"))
     if side is None or not 1 <= side <= 4096:
         raise ModelError(
             f"the preprocessing in {folder} doesn't describe a square image: {said.get('size')}", "Fetch the checkpoint again."
@@ -72,7 +80,7 @@ def _size(said: Mapping[str, Any], folder: Path) -> int:
     return side
 
 
-def _side(size: object) -> int | None:
+def _get_side_px(size: object) -> int | None:
     """Return the side in a size: a number, or a mapping with one number in it."""
     if isinstance(size, Mapping):
         sides = {value for key, value in size.items() if key in ("height", "width", "shortest_edge")}
@@ -80,13 +88,13 @@ def _side(size: object) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _resample(said: Mapping[str, Any], folder: Path) -> Resample:
+def _get_resample(said: Mapping[str, Any], folder: Path) -> Resample:
     named = said.get("resample")
     if named is None:
         return "bicubic"  # the default of all four image processors of transformers
-    if isinstance(named, bool) or not isinstance(named, int) or named not in _FILTERS:
+    if isinstance(named, bool) or not isinstance(named, int) or named not in _RESAMPLE_FILTERS:
         raise ModelError(
             f"the preprocessing in {folder} says resample = {named!r}",
             "It must be one of Pillow's filters: a number from 0 to 5.",
         )
-    return _FILTERS[named]
+    return _RESAMPLE_FILTERS[named]

@@ -12,84 +12,96 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.extras import need
+from stair_es.extras import import_optional
 from stair_es.model.adapters import hub
-from stair_es.model.adapters.preprocessing import find_preprocessing, is_plain, read_image_spec
-from stair_es.model.checkpoint_kind import CONFIG, MODULES, CheckpointKind, build_card, licence_of, read_config, read_json
-from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
-from stair_es.types import Fit, ImageSpec
+from stair_es.model.adapters.preprocessing import is_square_preprocessing, read_checkpoint_image_spec, read_preprocessor_config
+from stair_es.model.checkpoint_kind import (
+    CONFIG_JSON,
+    MODULES_JSON,
+    CheckpointPlugin,
+    build_checkpoint_card,
+    read_checkpoint_config,
+    read_json_object,
+    read_license,
+)
+from stair_es.model.encoder import Encoder, EncoderPlugin, ModelSpec
+from stair_es.types import ImageSpec, ResizeMode
 
-_ABOUT = "config_sentence_transformers.json"
-_DEFAULT_PX, _LARGEST_PX = 384, 2048
+_LIBRARY_CONFIG = "config_sentence_transformers.json"
+_DEFAULT_PX, _MAX_PX = 384, 2048
 
 
 class SparseEncoderFormat:
     """The checkpoint format of a `SparseEncoder`."""
 
     name = "sentence-transformers SparseEncoder"
-    pickled = False
+    allows_pickle = False
 
-    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether the modules are those of a `SparseEncoder`."""
-        return (folder / MODULES).is_file() and (folder / _ABOUT).is_file() and _sparse(folder)
+        return (folder / MODULES_JSON).is_file() and (folder / _LIBRARY_CONFIG).is_file() and _is_sparse_encoder(folder)
 
-    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
         """Return the plugin of a `SparseEncoder`."""
-        return _kind(folder, name, fit, _modules(folder), description="sentence-transformers SparseEncoder")
+        return _open_sparse_encoder(folder, name, fit, _read_modules(folder), description="sentence-transformers SparseEncoder")
 
 
-class BareSpladeFormat:
+class SpladeFormat:
     """The checkpoint format of a masked language model without `modules.json`."""
 
     name = "SPLADE (masked language model)"
-    pickled = True
+    allows_pickle = True
 
-    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether the architecture is a masked language model without `modules.json`."""
         built = config.get("architectures")
         masked = isinstance(built, list) and any(str(architecture).endswith("ForMaskedLM") for architecture in built)
-        return masked and not (folder / MODULES).is_file()
+        return masked and not (folder / MODULES_JSON).is_file()
 
-    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
         """Return the plugin of a SPLADE checkpoint."""
-        return _kind(folder, name, fit, [], description="SPLADE checkpoint: masked language model, largest weight of each token")
+        return _open_sparse_encoder(
+            folder, name, fit, [], description="SPLADE checkpoint: masked language model, largest weight of each token"
+        )
 
 
-FORMAT, BARE_FORMAT = SparseEncoderFormat(), BareSpladeFormat()
+SPARSE_ENCODER_FORMAT, SPLADE_FORMAT = SparseEncoderFormat(), SpladeFormat()
 
 
-def _kind(folder: Path, name: str, fit: Fit | None, modules: list[dict[str, Any]], *, description: str) -> EncoderKind:
-    foreign = own_code(folder, modules)
-    if foreign and not hub.trusted(name):
+def _open_sparse_encoder(
+    folder: Path, name: str, fit: ResizeMode | None, modules: list[dict[str, Any]], *, description: str
+) -> EncoderPlugin:
+    foreign = find_remote_code(folder, modules)
+    if foreign and not hub.is_remote_code_trusted(name):
         raise ModelError(
             f"the model {name!r} contains its own Python code ({', '.join(foreign)}), which would run on this machine",
-            f"If you have read it and trust it, set {hub.TRUST}={name}",
+            f"If you have read it and trust it, set {hub.TRUST_REMOTE_CODE_ENV}={name}",
         )
-    card = build_card(
+    card = build_checkpoint_card(
         name,
-        [folder, *_below(folder)],
-        _image_spec(folder),
+        [folder, *_list_subfolders(folder)],
+        _choose_image_spec(folder),
         fit,
         description=description,
-        licences=licence_of(folder),
+        licences=read_license(folder),
     )
 
-    def build(spec: ModelSpec) -> Encoder:
-        need("sentence_transformers", "models")
-        from stair_es.model.adapters.sentence_transformers_encoder import Sparse
+    def build_encoder(spec: ModelSpec) -> Encoder:
+        import_optional("sentence_transformers", "models")
+        from stair_es.model.adapters.sentence_transformers_encoder import SentenceTransformersEncoder
 
-        return Sparse(folder, trust=bool(foreign), card=card, spec=spec)
+        return SentenceTransformersEncoder(folder, trust=bool(foreign), card=card, spec=spec)
 
-    return CheckpointKind(card, build)
+    return CheckpointPlugin(card, build_encoder)
 
 
-def _below(folder: Path) -> list[Path]:
+def _list_subfolders(folder: Path) -> list[Path]:
     """Return all subfolders of a checkpoint: modules have their own, and a router has one per route, which no file lists."""
     below = (path for path in folder.rglob("*") if path.is_dir())
     return sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def own_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
+def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
     """Find the Python code that a model brings: custom module classes, and networks that name custom classes.
 
     Args:
@@ -102,11 +114,11 @@ def own_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
             said = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 1 << 20 else {}
         except (OSError, ValueError):
             continue
-        foreign += [str(found) for found in _named_code(said)]
+        foreign += [str(found) for found in _list_named_code(said)]
     return list(dict.fromkeys(foreign))
 
 
-def _named_code(said: Any) -> list[Any]:  # noqa: ANN401  JSON
+def _list_named_code(said: Any) -> list[Any]:  # noqa: ANN401  JSON
     """Return the values of `auto_map`, with which transformers names code, and the custom types that a router names."""
     if not isinstance(said, dict):
         return []
@@ -117,15 +129,15 @@ def _named_code(said: Any) -> list[Any]:  # noqa: ANN401  JSON
     return found
 
 
-def _sparse(folder: Path) -> bool:
-    about = read_json(folder / _ABOUT)
+def _is_sparse_encoder(folder: Path) -> bool:
+    about = read_json_object(folder / _LIBRARY_CONFIG)
     return about.get("model_type") == "SparseEncoder" or any(
-        "sparse_encoder" in str(module.get("type")) for module in _modules(folder)
+        "sparse_encoder" in str(module.get("type")) for module in _read_modules(folder)
     )
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    path = folder / MODULES
+def _read_modules(folder: Path) -> list[dict[str, Any]]:
+    path = folder / MODULES_JSON
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -137,27 +149,27 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _image_spec(folder: Path) -> ImageSpec:
+def _choose_image_spec(folder: Path) -> ImageSpec:
     """Return the square to pass on: that of the preprocessing if it is a plain one, which then has nothing left to resize.
 
     Others keep the shape of an image, or cut it into tiles. They get the whole image on a padded square.
     """
-    said = find_preprocessing(folder) or {}
-    if is_plain(said):
-        own = read_image_spec(folder)
+    said = read_preprocessor_config(folder) or {}
+    if is_square_preprocessing(said):
+        own = read_checkpoint_image_spec(folder)
         return replace(own, size_px=own.resized_px or own.size_px, resized_px=None)  # it crops the center itself
-    return ImageSpec(size_px=_largest(said) or _stated_size(folder) or _DEFAULT_PX)
+    return ImageSpec(size_px=_get_largest_px(said) or _read_image_size(folder) or _DEFAULT_PX)
 
 
-def _largest(said: Mapping[str, Any]) -> int | None:
+def _get_largest_px(said: Mapping[str, Any]) -> int | None:
     """Return the longest side that the preprocessing keeps, capped."""
     size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
     values = size.values() if isinstance(size, Mapping) else [size]
-    return max((min(value, _LARGEST_PX) for value in values if isinstance(value, int) and value > 0), default=None)
+    return max((min(value, _MAX_PX) for value in values if isinstance(value, int) and value > 0), default=None)
 
 
-def _stated_size(folder: Path) -> int | None:
+def _read_image_size(folder: Path) -> int | None:
     """Return the image size that `config.json` states for the vision network."""
-    vision = read_config(folder).get("vision_config") if (folder / CONFIG).is_file() else None
+    vision = read_checkpoint_config(folder).get("vision_config") if (folder / CONFIG_JSON).is_file() else None
     stated = vision.get("image_size") if isinstance(vision, dict) else None
-    return stated if isinstance(stated, int) and 0 < stated <= _LARGEST_PX else None
+    return stated if isinstance(stated, int) and 0 < stated <= _MAX_PX else None

@@ -12,28 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.wordpieces import special, vocabulary
-from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, number, read_config, section
-from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
-from stair_es.model.wordpiece import Vocabulary
-from stair_es.types import Fit, ImageSpec
+from stair_es.model.adapters.wordpieces import is_special_token, read_vocabulary
+from stair_es.model.checkpoint_kind import (
+    CheckpointPlugin,
+    build_checkpoint_card,
+    get_config_section,
+    get_positive_int,
+    read_checkpoint_config,
+    read_license,
+)
+from stair_es.model.encoder import Encoder, EncoderPlugin, ModelSpec
+from stair_es.model.wordpiece import WordPieceVocabulary
+from stair_es.types import ImageSpec, ResizeMode
 
 _BERT = "bert-base-uncased"
 
 
 @dataclass(frozen=True, kw_only=True)
-class VdrShape:
+class VdrConfig:
     """The configuration of a VDR, with the defaults of the published checkpoint."""
 
     image_px: int
     image_heads: int
-    image_words: int
+    image_top_k: int
     """Tokens kept per image, those with the largest weights."""
     text_heads: int
-    text_words: int
-    text_tokens: int
+    text_top_k: int
+    max_text_tokens: int
     """Length that texts are padded to; the padding takes part in the maximum."""
-    words: Vocabulary
+    vocabulary: WordPieceVocabulary
     valid_ids: tuple[int, ...]
     """Ids of the tokens that have a dimension, ascending."""
 
@@ -42,36 +49,36 @@ class VdrFormat:
     """The checkpoint format of VDR."""
 
     name = "VDR (cross-modal)"
-    pickled = True
+    allows_pickle = True
 
-    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether the configuration has the two encoders of VDR."""
         return "encoder_q" in config and "encoder_p" in config
 
-    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
         """Return the plugin of a VDR checkpoint."""
-        shape = read_shape(folder)
-        card = build_card(
+        shape = read_vdr_config(folder)
+        card = build_checkpoint_card(
             name,
             [folder],
             ImageSpec(size_px=shape.image_px, fit="crop"),  # like its own code: Resize(bicubic), then CenterCrop
             fit,
             description=f"VDR checkpoint: {len(shape.valid_ids):,} words",
-            licences=licence_of(folder),
+            licences=read_license(folder),
         )
 
-        def build(spec: ModelSpec) -> Encoder:
-            from stair_es.model.adapters.vdr_encoder import Vdr
+        def build_encoder(spec: ModelSpec) -> Encoder:
+            from stair_es.model.adapters.vdr_encoder import VdrEncoder
 
-            return Vdr(folder, shape, card, spec)
+            return VdrEncoder(folder, shape, card, spec)
 
-        return CheckpointKind(card, build)
-
-
-FORMAT = VdrFormat()
+        return CheckpointPlugin(card, build_encoder)
 
 
-def read_shape(folder: Path) -> VdrShape:
+VDR_FORMAT = VdrFormat()
+
+
+def read_vdr_config(folder: Path) -> VdrConfig:
     """Return the configuration of a checkpoint.
 
     Args:
@@ -80,28 +87,28 @@ def read_shape(folder: Path) -> VdrShape:
     Raises:
         ModelError: If it has no image tower, or its configuration is invalid.
     """
-    config = read_config(folder)
-    text, image = section(config, "encoder_q", folder), section(config, "encoder_p", folder)
+    config = read_checkpoint_config(folder)
+    text, image = get_config_section(config, "encoder_q", folder), get_config_section(config, "encoder_p", folder)
     if "image" not in str(image.get("type", "image")):
         raise ModelError(
             f"{folder} is a text-only VDR ({image['type']}): it can't encode images", "Use the cross-modal checkpoint."
         )
-    words = vocabulary(folder, str(image.get("tokenizer_id", _BERT)))
-    return VdrShape(
-        image_px=number(image, "resolution", 224, folder),
-        image_heads=number(image, "heads", 12, folder),
-        image_words=number(image, "topk", 768, folder),
-        text_heads=number(text, "num_attention_heads", 12, folder),
-        text_words=number(text, "topk", 768, folder),
-        text_tokens=number(text, "max_len", 128, folder),
-        words=words,
-        valid_ids=valid_ids(words),
+    words = read_vocabulary(folder, str(image.get("tokenizer_id", _BERT)))
+    return VdrConfig(
+        image_px=get_positive_int(image, "resolution", 224, folder),
+        image_heads=get_positive_int(image, "heads", 12, folder),
+        image_top_k=get_positive_int(image, "topk", 768, folder),
+        text_heads=get_positive_int(text, "num_attention_heads", 12, folder),
+        text_top_k=get_positive_int(text, "topk", 768, folder),
+        max_text_tokens=get_positive_int(text, "max_len", 128, folder),
+        vocabulary=words,
+        valid_ids=list_valid_ids(words),
     )
 
 
-def valid_ids(words: Vocabulary) -> tuple[int, ...]:
+def list_valid_ids(words: WordPieceVocabulary) -> tuple[int, ...]:
     """List the tokens that have a dimension: ASCII only, and neither special nor unused.
 
     The published code lists 2,899 ids of the uncased BERT vocabulary that have none; this rule gives exactly those.
     """
-    return tuple(token for token, word in enumerate(words.words) if word.isascii() and not special(word))
+    return tuple(token for token, word in enumerate(words.tokens) if word.isascii() and not is_special_token(word))

@@ -20,32 +20,32 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.compute import Device, check_pixels, vectors
-from stair_es.model.adapters.weights import check_heads, check_shapes, read_weights, shape_of
-from stair_es.model.adapters.wordpieces import spelled
-from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
+from stair_es.model.adapters.compute import TorchDevice, build_sparse_vectors, check_encoder_pixels
+from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
+from stair_es.model.adapters.wordpieces import split_word
+from stair_es.model.encoder import CardMixin, ModelCard, ModelSpec
 from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.model.adapters.vdr import VdrShape
+    from stair_es.model.adapters.vdr import VdrConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_IGNORED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
+_IGNORED_TENSORS = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
 """A buffer and a layer that checkpoints of BERT may contain and that aren't used here."""
 
 
-class Vdr(OfCard):
+class VdrEncoder(CardMixin):
     """A VDR encoder. Its weights are loaded when a tower is first used."""
 
-    def __init__(self, folder: Path, shape: VdrShape, card: ModelCard, spec: ModelSpec) -> None:
+    def __init__(self, folder: Path, shape: VdrConfig, card: ModelCard, spec: ModelSpec) -> None:
         """Create the encoder without loading weights."""
         self._folder, self._shape, self._card, self._spec = folder, shape, card, spec
         self._lock = threading.RLock()
 
     @cached_property
-    def features(self) -> tuple[str, ...]:
+    def tokens(self) -> tuple[str, ...]:
         """Return all tokens, in the order of the dimensions."""
-        return tuple(self._shape.words.words[token] for token in self._shape.valid_ids)
+        return tuple(self._shape.vocabulary.tokens[token] for token in self._shape.valid_ids)
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Return one sparse vector per image; the published checkpoint keeps 768 tokens.
@@ -53,14 +53,14 @@ class Vdr(OfCard):
         Raises:
             ModelError: If the pixels don't match `image_spec`, or the weights don't fit.
         """
-        check_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
+        check_encoder_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
         found: list[SparseVector] = []
-        for start in range(0, len(pixels_BHWC), self._device.chunk):
-            with self._device.running():
-                pixels = self._device.pixels(pixels_BHWC[start : start + self._device.chunk])
-                weights_BV = self._towers.image(pixels)
-                kept_BV = weights_BV * _heaviest(weights_BV, self._shape.image_words)
-            found += vectors(kept_BV, self.features)
+        for start in range(0, len(pixels_BHWC), self._device.batch_size):
+            with self._device.enter_inference():
+                pixels = self._device.move_pixels(pixels_BHWC[start : start + self._device.batch_size])
+                weights_BV = self._towers.encode_images(pixels)
+                kept_BV = weights_BV * _mask_top_k(weights_BV, self._shape.image_top_k)
+            found += build_sparse_vectors(kept_BV, self.tokens)
         return found
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -69,124 +69,126 @@ class Vdr(OfCard):
         Raises:
             ModelError: If the weights don't fit.
         """
-        rows = [self._shape.words.encode(text)[: self._shape.text_tokens - 2] for text in texts]
+        rows = [self._shape.vocabulary.encode(text)[: self._shape.max_text_tokens - 2] for text in texts]
         found: list[SparseVector] = []
-        for start in range(0, len(rows), self._device.chunk):
-            found += self._texts(rows[start : start + self._device.chunk])
+        for start in range(0, len(rows), self._device.batch_size):
+            found += self._encode_chunk(rows[start : start + self._device.batch_size])
         return found
 
-    def spell(self, word: str) -> tuple[str, ...]:
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word: the word itself, or its pieces."""
-        return spelled(word, self._shape.words, self._places)
+        return split_word(word, self._shape.vocabulary, self._token_indices)
 
-    def _texts(self, rows: list[list[int]]) -> list[SparseVector]:
-        words, length = self._shape.words, self._shape.text_tokens
+    def _encode_chunk(self, rows: list[list[int]]) -> list[SparseVector]:
+        words, length = self._shape.vocabulary, self._shape.max_text_tokens
         ids_BL = torch.full((len(rows), length), words.ids["[PAD]"])
         mask_BL = torch.zeros((len(rows), length), dtype=torch.long)
-        own_BV = torch.zeros((len(rows), len(self.features)), dtype=torch.bool)
+        own_BV = torch.zeros((len(rows), len(self.tokens)), dtype=torch.bool)
         for place, row in enumerate(rows):
-            whole = words.with_ends(row, length)
+            whole = words.add_special_tokens(row, length)
             ids_BL[place, : len(whole)] = torch.tensor(whole)
             mask_BL[place, : len(whole)] = 1
-            own_BV[place, [self._places[words.words[token]] for token in row if words.words[token] in self._places]] = True
+            own_BV[
+                place, [self._token_indices[words.tokens[token]] for token in row if words.tokens[token] in self._token_indices]
+            ] = True
         device = self._device
-        with device.running():
-            weights_BV = self._towers.text(ids_BL.to(device.name), mask_BL.to(device.name))
-            kept_BV = weights_BV * (_heaviest(weights_BV, self._shape.text_words) | own_BV.to(device.name))
+        with device.enter_inference():
+            weights_BV = self._towers.encode_texts(ids_BL.to(device.name), mask_BL.to(device.name))
+            kept_BV = weights_BV * (_mask_top_k(weights_BV, self._shape.text_top_k) | own_BV.to(device.name))
             kept_BV = kept_BV * own_BV.any(1, keepdim=True).to(device.name)  # a text without a known token gets an empty vector
-        return vectors(kept_BV, self.features)
+        return build_sparse_vectors(kept_BV, self.tokens)
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {word: place for place, word in enumerate(self.features)}
+    def _token_indices(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.tokens)}
 
     @cached_property
-    def _device(self) -> Device:
-        return Device(self._spec)
+    def _device(self) -> TorchDevice:
+        return TorchDevice(self._spec)
 
     @property
-    def _towers(self) -> Towers:
+    def _towers(self) -> VdrTowers:
         with self._lock:
-            return self._loaded
+            return self._loaded_towers
 
     @cached_property
-    def _loaded(self) -> Towers:
-        return Towers(self._folder, self._shape, self._device)
+    def _loaded_towers(self) -> VdrTowers:
+        return VdrTowers(self._folder, self._shape, self._device)
 
 
-class Towers:
+class VdrTowers:
     """The two networks with the weights of a checkpoint."""
 
-    def __init__(self, folder: Path, shape: VdrShape, device: Device) -> None:
+    def __init__(self, folder: Path, shape: VdrConfig, device: TorchDevice) -> None:
         """Read and check the weights.
 
         Raises:
             ModelError: If a tensor is missing, unknown or has a wrong shape.
         """
-        found = read_weights(folder)
+        found = read_checkpoint_weights(folder)
         self._shape = shape
         self._image = {key: found.pop(key).to(device.name) for key in list(found) if key.startswith("encoder_p.")}
-        width, _, patch, _ = shape_of(self._image, "encoder_p.conv1.weight", 4, folder)
-        self._layers = _layers(self._image, "encoder_p.transformer.resblocks.")
-        check_shapes(self._image, _image_shapes(shape, width, patch, self._layers), folder)
-        check_heads("encoder_p", width, shape.image_heads, folder)
-        text = {key: found.pop(key) for key in list(found) if key.startswith("encoder_q.") and not key.endswith(_IGNORED)}
-        self._bert, self._norm = _text_tower(text, shape, folder, device)
-        check_shapes({key: value for key, value in found.items() if not key.endswith(_IGNORED)}, {}, folder)
+        width, _, patch, _ = get_tensor_shape(self._image, "encoder_p.conv1.weight", 4, folder)
+        self._layers = _count_layers(self._image, "encoder_p.transformer.resblocks.")
+        check_tensor_shapes(self._image, _build_image_shapes(shape, width, patch, self._layers), folder)
+        check_attention_heads("encoder_p", width, shape.image_heads, folder)
+        text = {key: found.pop(key) for key in list(found) if key.startswith("encoder_q.") and not key.endswith(_IGNORED_TENSORS)}
+        self._bert, self._norm = _build_text_tower(text, shape, folder, device)
+        check_tensor_shapes({key: value for key, value in found.items() if not key.endswith(_IGNORED_TENSORS)}, {}, folder)
         self._valid_ids = torch.tensor(shape.valid_ids, device=device.name)
 
-    def image(self, pixels_BCHW: Tensor) -> Tensor:
+    def encode_images(self, pixels_BCHW: Tensor) -> Tensor:
         """Encode images as token weights [B, V] of unit length; pixels in 0..255."""
         mean, std = (torch.tensor(of, device=pixels_BCHW.device).view(1, 3, 1, 1) for of in (CLIP_MEAN, CLIP_STD))
         kernel = self._image["encoder_p.conv1.weight"]
         grid = functional.conv2d((pixels_BCHW / 255 - mean) / std, kernel, stride=kernel.shape[-1])
         x_BLD = grid.flatten(2).transpose(1, 2) + self._image["encoder_p.positional_embedding"]
-        x_BLD = self._layer_norm(x_BLD, "encoder_p.ln_pre")
+        x_BLD = self._apply_layer_norm(x_BLD, "encoder_p.ln_pre")
         for layer in range(self._layers):
             at = f"encoder_p.transformer.resblocks.{layer}."
-            x_BLD = x_BLD + self._attention(self._layer_norm(x_BLD, f"{at}ln_1"), f"{at}attn.")
-            inner = self._linear(self._layer_norm(x_BLD, f"{at}ln_2"), f"{at}mlp.c_fc")
-            x_BLD = x_BLD + self._linear(inner * torch.sigmoid(1.702 * inner), f"{at}mlp.c_proj")  # QuickGELU
-        x_BLD = self._layer_norm(x_BLD, "encoder_p.ln_post")
-        return _weights((x_BLD @ self._image["encoder_p.proj"].T).amax(1))
+            x_BLD = x_BLD + self._apply_attention(self._apply_layer_norm(x_BLD, f"{at}ln_1"), f"{at}attn.")
+            inner = self._apply_linear(self._apply_layer_norm(x_BLD, f"{at}ln_2"), f"{at}mlp.c_fc")
+            x_BLD = x_BLD + self._apply_linear(inner * torch.sigmoid(1.702 * inner), f"{at}mlp.c_proj")  # QuickGELU
+        x_BLD = self._apply_layer_norm(x_BLD, "encoder_p.ln_post")
+        return _apply_elu((x_BLD @ self._image["encoder_p.proj"].T).amax(1))
 
-    def text(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    def encode_texts(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Encode texts as token weights [B, V] of unit length. Padding positions count, as in training."""
         states_BLD = self._bert(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
         words_VD = self._bert.embeddings.word_embeddings.weight[self._valid_ids]
-        return _weights((self._norm(states_BLD) @ words_VD.T).amax(1))
+        return _apply_elu((self._norm(states_BLD) @ words_VD.T).amax(1))
 
-    def _layer_norm(self, x: Tensor, name: str) -> Tensor:
+    def _apply_layer_norm(self, x: Tensor, name: str) -> Tensor:
         return functional.layer_norm(x, x.shape[-1:], self._image[f"{name}.weight"], self._image[f"{name}.bias"])
 
-    def _linear(self, x: Tensor, name: str) -> Tensor:
+    def _apply_linear(self, x: Tensor, name: str) -> Tensor:
         return functional.linear(x, self._image[f"{name}.weight"], self._image[f"{name}.bias"])
 
-    def _attention(self, x_BLD: Tensor, at: str) -> Tensor:
+    def _apply_attention(self, x_BLD: Tensor, at: str) -> Tensor:
         count, length, width = x_BLD.shape
         qkv = functional.linear(x_BLD, self._image[f"{at}in_proj_weight"], self._image[f"{at}in_proj_bias"])
         heads = qkv.view(count, length, 3, self._shape.image_heads, -1).permute(2, 0, 3, 1, 4)  # [3, B, N, L, K]
         mixed_BNLK = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
-        return self._linear(mixed_BNLK.transpose(1, 2).reshape(count, length, width), f"{at}out_proj")
+        return self._apply_linear(mixed_BNLK.transpose(1, 2).reshape(count, length, width), f"{at}out_proj")
 
 
-def _weights(scores_BV: Tensor) -> Tensor:
+def _apply_elu(scores_BV: Tensor) -> Tensor:
     return functional.normalize(functional.elu(scores_BV.float()) + 1)
 
 
-def _heaviest(weights_BV: Tensor, count: int) -> Tensor:
+def _mask_top_k(weights_BV: Tensor, count: int) -> Tensor:
     """Return a mask of the `count` largest weights of each row."""
     best = weights_BV.topk(min(count, weights_BV.shape[1])).indices
     return torch.zeros_like(weights_BV, dtype=torch.bool).scatter_(1, best, True)
 
 
-def _layers(found: Mapping[str, Any], prefix: str) -> int:
+def _count_layers(found: Mapping[str, Any], prefix: str) -> int:
     """Return the number of layers: the highest number among the tensor names, plus 1."""
     numbers = [key.removeprefix(prefix).partition(".")[0] for key in found if key.startswith(prefix)]
     return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
 
 
-def _image_shapes(shape: VdrShape, width: int, patch: int, layers: int) -> dict[str, tuple[int, ...]]:
+def _build_image_shapes(shape: VdrConfig, width: int, patch: int, layers: int) -> dict[str, tuple[int, ...]]:
     wanted: dict[str, tuple[int, ...]] = {
         "conv1.weight": (width, 3, patch, patch),
         "positional_embedding": ((shape.image_px // patch) ** 2, width),
@@ -204,31 +206,33 @@ def _image_shapes(shape: VdrShape, width: int, patch: int, layers: int) -> dict[
     return {f"encoder_p.{name}": dimensions for name, dimensions in wanted.items()}
 
 
-def _text_tower(found: dict[str, Tensor], shape: VdrShape, folder: Path, device: Device) -> tuple[Any, Any]:
+def _build_text_tower(found: dict[str, Tensor], shape: VdrConfig, folder: Path, device: TorchDevice) -> tuple[Any, Any]:
     """Return BERT without its pooler, and the layer norm after it."""
     from transformers import BertConfig, BertModel
 
     at = "encoder_q.bert_model."
-    vocabulary, width = shape_of(found, f"{at}embeddings.word_embeddings.weight", 2, folder)
-    positions, _ = shape_of(found, f"{at}embeddings.position_embeddings.weight", 2, folder)
-    inner, _ = shape_of(found, f"{at}encoder.layer.0.intermediate.dense.weight", 2, folder)
-    check_heads("encoder_q", width, shape.text_heads, folder)
-    if shape.text_tokens > positions:
-        raise ModelError(f"{folder}: texts of {shape.text_tokens} tokens, but there are {positions} positions", "Lower max_len.")
+    vocabulary, width = get_tensor_shape(found, f"{at}embeddings.word_embeddings.weight", 2, folder)
+    positions, _ = get_tensor_shape(found, f"{at}embeddings.position_embeddings.weight", 2, folder)
+    inner, _ = get_tensor_shape(found, f"{at}encoder.layer.0.intermediate.dense.weight", 2, folder)
+    check_attention_heads("encoder_q", width, shape.text_heads, folder)
+    if shape.max_text_tokens > positions:
+        raise ModelError(
+            f"{folder}: texts of {shape.max_text_tokens} tokens, but there are {positions} positions", "Lower max_len."
+        )
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        num_hidden_layers=_layers(found, f"{at}encoder.layer."),
+        num_hidden_layers=_count_layers(found, f"{at}encoder.layer."),
         num_attention_heads=shape.text_heads,
         intermediate_size=inner,
         max_position_embeddings=positions,
     )
     bert: Any = BertModel(config, add_pooling_layer=False)
     norm = torch.nn.LayerNorm(width)
-    wanted = {f"{at}{name}": tuple(value.shape) for name, value in bert.state_dict().items() if name not in _IGNORED}
+    wanted = {f"{at}{name}": tuple(value.shape) for name, value in bert.state_dict().items() if name not in _IGNORED_TENSORS}
     wanted |= {f"encoder_q.ln.{name}": (width,) for name in ("weight", "bias")}
-    wanted[f"{at}embeddings.word_embeddings.weight"] = (len(shape.words), width)
-    check_shapes(found, wanted, folder)
+    wanted[f"{at}embeddings.word_embeddings.weight"] = (len(shape.vocabulary), width)
+    check_tensor_shapes(found, wanted, folder)
     bert.load_state_dict({name.removeprefix(at): value for name, value in found.items() if name.startswith(at)}, strict=False)
     norm.load_state_dict({name: found[f"encoder_q.ln.{name}"] for name in ("weight", "bias")})
     return bert.eval().to(device.name), norm.eval().to(device.name)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from stair_es.errors import ModelError
 
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
+SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
 _SHOWN = 3
-_AGAIN = "Fetch the checkpoint again."
+_REFETCH_HINT = "Fetch the checkpoint again."
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_checkpoint_weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors in `model.safetensors`, else in `pytorch_model.bin`, floating point ones as fp32.
 
     Args:
@@ -27,38 +27,38 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: If there is neither file, it is broken, or it is a pickle that requires more than tensors.
     """
-    if (folder / SAFE).is_file():
-        path, found = folder / SAFE, _safe(folder / SAFE)
-    elif (folder / PICKLED).is_file():
-        path, found = folder / PICKLED, _pickled(folder / PICKLED)
+    if (folder / SAFETENSORS_FILE).is_file():
+        path, found = folder / SAFETENSORS_FILE, _load_safetensors(folder / SAFETENSORS_FILE)
+    elif (folder / PICKLE_FILE).is_file():
+        path, found = folder / PICKLE_FILE, _load_pickle(folder / PICKLE_FILE)
     else:
-        raise ModelError(f"{folder} has no weights: neither {SAFE} nor {PICKLED}", _AGAIN)
+        raise ModelError(f"{folder} has no weights: neither {SAFETENSORS_FILE} nor {PICKLE_FILE}", _REFETCH_HINT)
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"{path} contains something other than named tensors", _AGAIN)
+        raise ModelError(f"{path} contains something other than named tensors", _REFETCH_HINT)
     return {str(name): value.float() if value.is_floating_point() else value for name, value in found.items()}
 
 
-def _safe(path: Path) -> object:
+def _load_safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} can't be read as safetensors: {error}", _AGAIN) from error
+        raise ModelError(f"{path} can't be read as safetensors: {error}", _REFETCH_HINT) from error
 
 
-def _pickled(path: Path) -> object:
+def _load_pickle(path: Path) -> object:
     """Load a pickle with `weights_only`: PyTorch's unpickler allows tensors and plain containers only."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} was rejected: it isn't a plain file of tensors ({_reason(error)})",
+            f"{path} was rejected: it isn't a plain file of tensors ({_get_reason(error)})",
             "A pickle can hold code that runs when it is opened. Get the weights as safetensors from someone you trust.",
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} can't be read as PyTorch weights: {type(error).__name__}", _AGAIN) from error
+        raise ModelError(f"{path} can't be read as PyTorch weights: {type(error).__name__}", _REFETCH_HINT) from error
 
 
-def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
+def check_tensor_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
     """Check that exactly the expected tensors are there, in their shapes.
 
     Args:
@@ -71,20 +71,20 @@ def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ..
     """
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise ModelError(f"the weights in {where} lack {_some(missing)}", _AGAIN)
+        raise ModelError(f"the weights in {where} lack {_join_first(missing)}", _REFETCH_HINT)
     wrong = [
         f"{name} of shape {tuple(found[name].shape)} instead of {shape}"
         for name, shape in wanted.items()
         if tuple(found[name].shape) != shape
     ]
     if wrong:
-        raise ModelError(f"the weights in {where} don't fit: {_some(wrong)}", "Is its config.json that of these weights?")
+        raise ModelError(f"the weights in {where} don't fit: {_join_first(wrong)}", "Is its config.json that of these weights?")
     others = sorted(set(found) - set(wanted))
     if others:
-        raise ModelError(f"the weights in {where} contain unknown tensors: {_some(others)}", _AGAIN)
+        raise ModelError(f"the weights in {where} contain unknown tensors: {_join_first(others)}", _REFETCH_HINT)
 
 
-def shape_of(found: Mapping[str, Tensor], name: str, dimensions: int, where: Path) -> tuple[int, ...]:
+def get_tensor_shape(found: Mapping[str, Tensor], name: str, dimensions: int, where: Path) -> tuple[int, ...]:
     """Return the shape of a tensor from which other shapes are derived.
 
     Args:
@@ -97,14 +97,16 @@ def shape_of(found: Mapping[str, Tensor], name: str, dimensions: int, where: Pat
         ModelError: If it is missing or has another number of dimensions.
     """
     if name not in found:
-        raise ModelError(f"the weights in {where} lack {name}", _AGAIN)
+        raise ModelError(f"the weights in {where} lack {name}", _REFETCH_HINT)
     shape = tuple(found[name].shape)
     if len(shape) != dimensions:
-        raise ModelError(f"the weights in {where} don't fit: {name} has the shape {shape}, not {dimensions} dimensions", _AGAIN)
+        raise ModelError(
+            f"the weights in {where} don't fit: {name} has the shape {shape}, not {dimensions} dimensions", _REFETCH_HINT
+        )
     return shape
 
 
-def check_heads(tower: str, width: int, heads: int, where: Path) -> None:
+def check_attention_heads(tower: str, width: int, heads: int, where: Path) -> None:
     """Check that the width of a tower is a multiple of its number of attention heads.
 
     Args:
@@ -117,15 +119,17 @@ def check_heads(tower: str, width: int, heads: int, where: Path) -> None:
         ModelError: If it isn't.
     """
     if width % heads:
-        raise ModelError(f"the config.json in {where} gives {tower} {heads} heads, which don't divide its width {width}", _AGAIN)
+        raise ModelError(
+            f"the config.json in {where} gives {tower} {heads} heads, which don't divide its width {width}", _REFETCH_HINT
+        )
 
 
-def _some(names: list[str]) -> str:
+def _join_first(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _reason(error: Exception) -> str:
+def _get_reason(error: Exception) -> str:
     said = str(error)
     at = said.find("Unsupported")
     return (said[at:] if at >= 0 else said).strip().partition("\n")[0][:200]

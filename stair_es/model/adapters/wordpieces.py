@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stair_es.errors import ModelError
-from stair_es.model.wordpiece import Vocabulary, load_vocabulary
+from stair_es.model.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
 
-VOCABULARY_FILE = "vocab.txt"
-_SHIPPED = frozenset({"bert-base-uncased", "distilbert-base-uncased"})
-_NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+VOCAB_FILE = "vocab.txt"
+_SHIPPED_TOKENIZERS = frozenset({"bert-base-uncased", "distilbert-base-uncased"})
+_REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
-def vocabulary(folder: Path, base: str) -> Vocabulary:
+def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
     """Return the vocabulary in the folder's `vocab.txt`; without it, the shipped uncased BERT vocabulary if `base` names it.
 
     Args:
@@ -23,25 +23,25 @@ def vocabulary(folder: Path, base: str) -> Vocabulary:
     Raises:
         ModelError: If there is no vocabulary, or it lacks the special tokens.
     """
-    path = folder / VOCABULARY_FILE
+    path = folder / VOCAB_FILE
     if not path.is_file():
-        if base.rpartition("/")[2] in _SHIPPED:
-            return load_vocabulary()
+        if base.rpartition("/")[2] in _SHIPPED_TOKENIZERS:
+            return load_wordpiece_vocabulary()
         raise ModelError(
-            f"{folder} has no {VOCABULARY_FILE}, and its tokenizer {base!r} isn't shipped",
+            f"{folder} has no {VOCAB_FILE}, and its tokenizer {base!r} isn't shipped",
             "Put that tokenizer's vocab.txt there.",
         )
     try:
-        found = Vocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        found = WordPieceVocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with one token per line.") from error
-    lacks = [token for token in _NEEDED if token not in found.ids]
+    lacks = [token for token in _REQUIRED_TOKENS if token not in found.ids]
     if lacks or len(found.ids) != len(found):
         raise ModelError(f"{path} isn't a BERT vocabulary: it lacks {lacks}" if lacks else f"{path} contains a token twice")
     return found
 
 
-def spelled(word: str, words: Vocabulary, features: Mapping[str, int]) -> tuple[str, ...]:
+def split_word(word: str, words: WordPieceVocabulary, features: Mapping[str, int]) -> tuple[str, ...]:
     """Split a word into tokens: the word itself if it is a token, else those of its pieces that are in the vocabulary.
 
     Args:
@@ -51,10 +51,10 @@ def spelled(word: str, words: Vocabulary, features: Mapping[str, int]) -> tuple[
     """
     if word in features:
         return (word,)
-    pieces = dict.fromkeys(words.words[token] for token in words.encode(word))
+    pieces = dict.fromkeys(words.tokens[token] for token in words.encode(word))
     return tuple(piece for piece in pieces if piece in features)
 
 
-def special(word: str) -> bool:
+def is_special_token(word: str) -> bool:
     """Return whether a token represents no text: `[CLS]`, `[unused7]` and the like."""
     return len(word) > 2 and word.startswith("[") and word.endswith("]")

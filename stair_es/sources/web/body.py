@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from stair_es.errors import ReadError
 
 
-class CutOff(Exception):
+class TruncatedBodyError(Exception):
     """The compressed body ended prematurely."""
 
 
-def whole(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: int) -> bytes:
+def read_body(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: int) -> bytes:
     """Return the body, decompressed if the server compressed it without being asked to.
 
     Raises:
@@ -24,13 +24,13 @@ def whole(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: int) -
     if declared.isdecimal() and int(declared) > max_bytes:
         raise ReadError(f"{declared} bytes exceed the limit of {max_bytes}")
     if encoding in ("", "identity"):
-        return _limited(chunks, max_bytes)
+        return _read_limited(chunks, max_bytes)
     if encoding in ("gzip", "x-gzip", "deflate"):
-        return _limited(_inflated(chunks, max_bytes), max_bytes)
+        return _read_limited(_decompress_chunks(chunks, max_bytes), max_bytes)
     raise ReadError(f"sent in an encoding that wasn't asked for: {encoding[:40]!r}")
 
 
-def _limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
+def _read_limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     # one buffer: with a list of chunks, a server that sends single bytes would cost fifty times the memory
     body = bytearray()
     for chunk in chunks:
@@ -40,7 +40,7 @@ def _limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _inflated(chunks: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
+def _decompress_chunks(chunks: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
     """Yield at most one byte more than allowed, so that a decompression bomb is detected before it fills the memory."""
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib by their header
     left, sent = max_bytes + 1, 0
@@ -57,4 +57,4 @@ def _inflated(chunks: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
         if left <= 0:
             return
     if not inflater.eof:
-        raise CutOff
+        raise TruncatedBodyError

@@ -6,22 +6,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stair_es.extras import need
-from stair_es.sources.web.text import shown
+from stair_es.extras import import_optional
+from stair_es.sources.web.text import redact_web_url
 
 if TYPE_CHECKING:
-    from stair_es.sources.item import Read, Reading
+    from stair_es.sources.item import ReadLimits, ReadResult
     from stair_es.types import Json
 
 
 @dataclass(frozen=True, repr=False)
-class UrlAt:
+class UrlLocator:
     """Bytes at an http(s) URL, fetched under the limits of `ReadLimits.url_policy`."""
 
     url: str
 
     def __repr__(self) -> str:
-        return f"UrlAt({shown(self.url)!r})"
+        return f"UrlAt({redact_web_url(self.url)!r})"
 
     @property
     def host(self) -> str:
@@ -30,14 +30,14 @@ class UrlAt:
         Raises:
             MissingExtra: If the HTTP library is not installed.
         """
-        need("httpx2", "urls")
+        import_optional("httpx2", "urls")
         import httpx2
 
         with suppress(httpx2.InvalidURL, ValueError):
             return httpx2.URL(self.url).host
         return ""
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         """Return the bytes, or None if the server reports that version `known` is still current.
 
         Args:
@@ -49,10 +49,10 @@ class UrlAt:
             TryLater: If the host asks to wait and `reading.defer` is set.
             MissingExtra: If the HTTP library is not installed.
         """
-        need("httpx2", "urls")
-        from stair_es.sources.web.client import fetcher
+        import_optional("httpx2", "urls")
+        from stair_es.sources.web.client import get_fetcher
 
-        return fetcher(reading.urls).fetch(self.url, reading.max_bytes, known, defer=reading.defer)
+        return get_fetcher(reading.url_policy).fetch(self.url, reading.max_bytes, known, defer=reading.defer)
 
     def to_json(self) -> dict[str, Json]:
         """Return JSON for `restore_locator`. It contains the whole URL, including a signature."""

@@ -19,7 +19,7 @@ import httpcore2
 
 from stair_es.errors import ReadError
 
-Resolve: TypeAlias = Callable[[str, int, float], Sequence[str]]
+Resolver: TypeAlias = Callable[[str, int, float], Sequence[str]]
 """(host, port, timeout_s) -> addresses of the host. Raises OSError."""
 _IP: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 
@@ -44,21 +44,21 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _V4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
-def refusal(address: str, *, allow_private: bool) -> str | None:
+def find_block_reason(address: str, *, allow_private: bool) -> str | None:
     """Return why an address is blocked, or None if it is allowed."""
     try:
         ip: _IP = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return "is not an IP address"
-    ip = _meant(ip)
+    ip = _extract_ipv4(ip)
     if ip in _METADATA:
         return "is a cloud metadata service"
     if allow_private:
         return None
-    return _kind(ip)
+    return _describe_address(ip)
 
 
-def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, resolve: Resolve) -> list[str]:
+def resolve_allowed_addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, resolve: Resolver) -> list[str]:
     """Return the addresses of a host if all of them are allowed.
 
     Connect to these addresses: a second lookup may return others. One blocked address blocks the host, because a name with a
@@ -82,7 +82,7 @@ def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, re
     if not found:
         raise OSError("the name has no address")
     for address in found:
-        why = refusal(address, allow_private=allow_private)
+        why = find_block_reason(address, allow_private=allow_private)
         if why is not None:
             what = "the address" if address == host else f"its address {address}"
             way = "" if "metadata" in why else " (--allow-private-urls)"  # in the reason: a dead letter keeps nothing else
@@ -90,7 +90,7 @@ def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, re
     return found
 
 
-def system_resolve(host: str, port: int, timeout_s: float) -> list[str]:
+def resolve_host(host: str, port: int, timeout_s: float) -> list[str]:
     """Resolve a host with the system's resolver, which has no timeout: it runs on a thread that may be abandoned.
 
     Raises:
@@ -118,7 +118,7 @@ def system_resolve(host: str, port: int, timeout_s: float) -> list[str]:
     return answer
 
 
-def _meant(ip: _IP) -> _IP:
+def _extract_ipv4(ip: _IP) -> _IP:
     """Return the IPv4 address embedded in an IPv6 address that a gateway or the kernel would route to it."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
@@ -128,7 +128,7 @@ def _meant(ip: _IP) -> _IP:
     return inner or ip
 
 
-def _kind(ip: _IP) -> str | None:
+def _describe_address(ip: _IP) -> str | None:
     """Return why an address is not on the public internet, or None if it is."""
     kinds = {
         "is loopback": ip.is_loopback or ip.is_unspecified,
@@ -145,7 +145,7 @@ _ADDRESS_S = 5.0
 """Time for one of several addresses of a host to answer before the next one is tried."""
 
 
-class TimedStream(httpcore2.NetworkStream):
+class DeadlineStream(httpcore2.NetworkStream):
     """A connection whose `timeout` arguments are points in time."""
 
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
@@ -153,11 +153,11 @@ class TimedStream(httpcore2.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return the received bytes, at most `max_bytes`."""
-        return self._inner.read(max_bytes, _left(timeout, httpcore2.ReadTimeout))
+        return self._inner.read(max_bytes, _compute_remaining(timeout, httpcore2.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all bytes."""
-        self._inner.write(buffer, _left(timeout, httpcore2.WriteTimeout))
+        self._inner.write(buffer, _compute_remaining(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
         """Close the connection."""
@@ -167,7 +167,9 @@ class TimedStream(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         """Return the connection with TLS. The certificate is verified against the host name, not the address."""
-        return TimedStream(self._inner.start_tls(ssl_context, server_hostname, _left(timeout, httpcore2.ConnectTimeout)))
+        return DeadlineStream(
+            self._inner.start_tls(ssl_context, server_hostname, _compute_remaining(timeout, httpcore2.ConnectTimeout))
+        )
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  as in the class that it stands for
         """Return httpcore's information about the connection."""
@@ -177,7 +179,7 @@ class TimedStream(httpcore2.NetworkStream):
 class GuardedBackend(httpcore2.NetworkBackend):
     """Looks a name up once, checks all of its addresses, and connects to one of them."""
 
-    def __init__(self, *, allow_private: bool, resolve: Resolve) -> None:
+    def __init__(self, *, allow_private: bool, resolve: Resolver) -> None:
         self._allow_private = allow_private
         self._resolve = resolve
         self._inner = httpcore2.SyncBackend()
@@ -203,12 +205,12 @@ class GuardedBackend(httpcore2.NetworkBackend):
             ReadError: If an address is blocked or the host does not exist.
             httpcore2.ConnectError: If no address answers.
         """
-        found = self._look_up(host, port, _left(timeout, httpcore2.ConnectTimeout))
+        found = self._look_up(host, port, _compute_remaining(timeout, httpcore2.ConnectTimeout))
         for n, address in enumerate(found):
-            left = _left(timeout, httpcore2.ConnectTimeout)
+            left = _compute_remaining(timeout, httpcore2.ConnectTimeout)
             last = n == len(found) - 1
             try:
-                return TimedStream(self._inner.connect_tcp(address, port, left if last else min(left, _ADDRESS_S)))
+                return DeadlineStream(self._inner.connect_tcp(address, port, left if last else min(left, _ADDRESS_S)))
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if last:
                     raise
@@ -216,7 +218,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
     def _look_up(self, host: str, port: int, timeout_s: float) -> list[str]:
         try:
-            return addresses(host, port, timeout_s, allow_private=self._allow_private, resolve=self._resolve)
+            return resolve_allowed_addresses(host, port, timeout_s, allow_private=self._allow_private, resolve=self._resolve)
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout(str(error)) from error
         except socket.gaierror as error:
@@ -227,7 +229,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             raise httpcore2.ConnectError(str(error)) from error
 
 
-def _left(end: float | None, error: type[httpcore2.TimeoutException]) -> float:
+def _compute_remaining(end: float | None, error: type[httpcore2.TimeoutException]) -> float:
     if end is None:
         raise ValueError("a request without a `timeout` extension")
     left = end - time.monotonic()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from stair_es.errors import ReadError
 
 
-class Clock:
+class Deadline:
     """The deadline of one fetch, over all redirects and attempts."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -22,7 +22,7 @@ class Clock:
         """Return the remaining seconds, never negative."""
         return max(0.0, self.end - time.monotonic())
 
-    def stand_still(self, seconds: float) -> None:
+    def extend(self, seconds: float) -> None:
         """Extend the deadline by time spent in a queue of our own."""
         self.end += seconds
 
@@ -32,26 +32,26 @@ MAX_PAUSE_S = 600.0
 _MANY = 1024
 
 
-class _Host:
+class _HostState:
     def __init__(self, per_host: int) -> None:
         self.slots = threading.Semaphore(per_host)
         self.users = 0
         self.not_before = 0.0
 
 
-class Hosts:
+class HostLimiter:
     """Concurrency and pauses of all hosts that this process fetches from. Thread-safe; drops idle hosts."""
 
     def __init__(self, per_host: int) -> None:
         self._per_host = per_host
         self._lock = threading.Lock()
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: dict[str, _HostState] = {}
 
     def __len__(self) -> int:
         return len(self._hosts)
 
     @contextmanager
-    def turn(self, name: str, clock: Clock, *, heed_pause: bool = True) -> Iterator[None]:
+    def acquire_slot(self, name: str, clock: Deadline, *, heed_pause: bool = True) -> Iterator[None]:
         """Hold one of the host's slots. Waiting for a slot extends the deadline; a pause that the host asked for does not.
 
         Args:
@@ -63,27 +63,27 @@ class Hosts:
             ReadError: If the host asked for a pause longer than the rest of the fetch.
         """
         with self._lock:
-            host = self._hosts.setdefault(name, _Host(self._per_host))
+            host = self._hosts.setdefault(name, _HostState(self._per_host))
             host.users += 1
         try:
             asked = time.monotonic()
             with host.slots:
-                clock.stand_still(time.monotonic() - asked)
+                clock.extend(time.monotonic() - asked)
                 if heed_pause:
-                    self._sit_out(host, clock)
+                    self._wait_for_pause(host, clock)
                 yield
         finally:
             with self._lock:
                 host.users -= 1
-                self._forget(name)
+                self._forget_idle_hosts(name)
 
-    def pause(self, name: str, seconds: float) -> None:
+    def pause_host(self, name: str, seconds: float) -> None:
         """Pause requests to the host, which sent Retry-After. Call it while holding one of its slots."""
         with self._lock:
             host = self._hosts[name]
             host.not_before = max(host.not_before, time.monotonic() + min(seconds, MAX_PAUSE_S))
 
-    def _sit_out(self, host: _Host, clock: Clock) -> None:
+    def _wait_for_pause(self, host: _HostState, clock: Deadline) -> None:
         pause_s = host.not_before - time.monotonic()
         if pause_s <= 0:
             return
@@ -91,7 +91,7 @@ class Hosts:
             raise ReadError(f"asked to wait another {pause_s:.0f} s", "Run again later.")
         time.sleep(pause_s)
 
-    def _forget(self, name: str) -> None:
+    def _forget_idle_hosts(self, name: str) -> None:
         """Drop hosts that are neither in use nor paused: lists may name millions of hosts."""
         names = list(self._hosts) if len(self._hosts) > _MANY else [name]
         now = time.monotonic()

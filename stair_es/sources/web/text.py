@@ -20,7 +20,7 @@ _SIGNED = tuple(
 _MAYBE = re.compile(r".*(token|auth|signature|passw(or)?d|secret|jwt|api[-_]?key).*", re.IGNORECASE)
 
 
-def shown(url: str) -> str:
+def redact_web_url(url: str) -> str:
     """Return the URL for messages: without user, password, query and fragment, at most 200 characters."""
     try:
         parts = urlsplit(url)
@@ -31,21 +31,21 @@ def shown(url: str) -> str:
     return (text if len(text) <= 200 else text[:197] + "...") + ("?..." if parts.query else "")
 
 
-def with_login(url: str) -> str | None:
+def find_credentials_error(url: str) -> str | None:
     """Return why a URL with credentials is never fetched, or None. Checked before the URL is stored for a retry."""
     try:
         login = "@" in urlsplit(url).netloc
     except ValueError:
         return None  # fetching it reports the reason
-    return f"a URL with a user name or password isn't fetched, use a signed one: {shown(url)}" if login else None
+    return f"a URL with a user name or password isn't fetched, use a signed one: {redact_web_url(url)}" if login else None
 
 
-def public_uri(url: str) -> str:
+def normalize_url(url: str) -> str:
     """Return the URL as the identity of an image: without credentials, signature and fragment, however often it is signed."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return shown(url)
+        return redact_web_url(url)
     pairs = [pair.partition("=") for pair in parts.query.split("&")] if parts.query else []
     signing = [signature for mark, signature in _SIGNED if any(mark.fullmatch(name) for name, _, _ in pairs)]
     kept = [

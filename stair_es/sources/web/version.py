@@ -10,40 +10,40 @@ _FORM = "http1"
 _MAX_VALIDATOR = 256
 
 
-def version_of(url: str, headers: Mapping[str, str]) -> str | None:
+def build_response_version(url: str, headers: Mapping[str, str]) -> str | None:
     """Return the version of what was fetched from `url` (after redirects), or None if the server sends no usable validator.
 
     Uses the ETag, also a weak one: it promises the same picture, if not the same bytes. Otherwise Last-Modified and the length.
     """
     etag, modified = headers.get("etag", ""), headers.get("last-modified", "")
-    if etag.removeprefix("W/").startswith('"') and _sendable(etag):
-        return f"{_FORM}:{_digest(url)}:{etag}"
-    if _sendable(modified) and _settled(modified, headers.get("date", "")):
-        return f"{_FORM}:{_digest(url)}:{modified};{headers.get('content-length', '')}"
+    if etag.removeprefix("W/").startswith('"') and _is_sendable(etag):
+        return f"{_FORM}:{_hash_url(url)}:{etag}"
+    if _is_sendable(modified) and _is_settled(modified, headers.get("date", "")):
+        return f"{_FORM}:{_hash_url(url)}:{modified};{headers.get('content-length', '')}"
     return None
 
 
-def conditions(url: str, known: str | None) -> dict[str, str]:
+def build_conditional_headers(url: str, known: str | None) -> dict[str, str]:
     """Return headers that make the server of `url` answer 304 if version `known` of this resource is still current."""
     form, _, rest = (known or "").partition(":")
     digest, _, validator = rest.partition(":")
-    if form != _FORM or digest != _digest(url) or not _sendable(validator):
+    if form != _FORM or digest != _hash_url(url) or not _is_sendable(validator):
         return {}
     if validator.removeprefix("W/").startswith('"'):
         return {"If-None-Match": validator}
     return {"If-Modified-Since": validator.rpartition(";")[0]}
 
 
-def _digest(url: str) -> str:
+def _hash_url(url: str) -> str:
     """Hash the URL: a redirect may lead elsewhere tomorrow, where the same ETag means another picture."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
-def _sendable(text: str) -> bool:
+def _is_sendable(text: str) -> bool:
     return 0 < len(text) <= _MAX_VALIDATOR and text.isascii() and text.isprintable()
 
 
-def _settled(modified: str, date: str) -> bool:
+def _is_settled(modified: str, date: str) -> bool:
     """Return whether the file was unchanged for a second: within one second it may change again under the same date."""
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1

@@ -13,7 +13,7 @@ BACKGROUND = (255, 0, 255)
 
 
 class Kind:
-    """See `EncoderKind`."""
+    """See `EncoderPlugin`."""
 
     api_version = 1
     card = ModelCard(
@@ -24,7 +24,7 @@ class Kind:
         description="eleven colour words by their share of the picture: no network, no training, an example",
     )
 
-    def uses_gpu(self, spec: ModelSpec) -> bool:
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
         """Never."""
         return False
 

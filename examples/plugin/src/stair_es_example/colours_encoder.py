@@ -48,7 +48,7 @@ class Colours:
         return self._card.image_spec
 
     @property
-    def features(self) -> tuple[str, ...]:
+    def tokens(self) -> tuple[str, ...]:
         """See `Vocabulary`: all words that a vector can have."""
         return WORDS
 

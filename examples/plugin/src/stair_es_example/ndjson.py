@@ -23,39 +23,39 @@ from typing import Any
 import orjson
 
 from stair_es.api import (
-    Completion,
-    Coverage,
+    BulkRequestStats,
+    BulkResult,
     Documents,
-    Entry,
+    IndexedDocument,
     IngestError,
+    RunCoverage,
     Say,
-    Sent,
     SinkPlan,
-    Stored,
+    SinkResult,
+    StoredVersion,
     UsageError,
-    Written,
 )
 from stair_es_example.ndjson_ledger import ledger_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class NdjsonWriter:
-    """See `Writer`. Frozen and small: it is pickled to every worker."""
+    """See `SinkWriter`. Frozen and small: it is pickled to every worker."""
 
     folder: Path
 
-    def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
-        """See `Writer`."""
+    def find_by_id(self, ids: Sequence[str]) -> dict[str, StoredVersion]:
+        """See `SinkWriter`."""
         documents = ledger_of(self.folder).documents()
         return {id_: documents[id_].stored for id_ in ids if id_ in documents}
 
-    def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
-        """See `Writer`."""
+    def find_by_uri(self, uris: Sequence[str]) -> dict[str, StoredVersion]:
+        """See `SinkWriter`."""
         wanted = set(uris)
         documents = ledger_of(self.folder).documents().values()
         return {document.stored.uri: document.stored for document in documents if document.stored.uri in wanted}
 
-    def write(self, documents: Documents, chunk_bytes: int) -> Written:
+    def write(self, documents: Documents, chunk_bytes: int) -> BulkResult:
         """One call, one file: calls are of about `chunk_bytes` already.
 
         A document that can't be written has its reason in the answer; an exception would end the run.
@@ -68,18 +68,18 @@ class NdjsonWriter:
                 outcomes[id_] = None
             except TypeError as error:
                 outcomes[id_] = f"not JSON: {error}"
-        return Written(outcomes, [self._put(lines, len(documents))])
+        return BulkResult(outcomes, [self._put(lines, len(documents))])
 
-    def update(self, documents: Documents) -> Written:
-        """See `Writer`."""
+    def update(self, documents: Documents) -> BulkResult:
+        """See `SinkWriter`."""
         lines = [line for id_, fields in documents for line in (_action("update", id_), orjson.dumps({"doc": fields}))]
-        return Written({id_: None for id_, _ in documents}, [self._put(lines, len(documents))])
+        return BulkResult({id_: None for id_, _ in documents}, [self._put(lines, len(documents))])
 
-    def delete(self, ids: Sequence[str]) -> Written:
-        """See `Writer`."""
-        return Written(dict.fromkeys(ids), [self._put([_action("delete", id_) for id_ in ids], len(ids))])
+    def delete(self, ids: Sequence[str]) -> BulkResult:
+        """See `SinkWriter`."""
+        return BulkResult(dict.fromkeys(ids), [self._put([_action("delete", id_) for id_ in ids], len(ids))])
 
-    def _put(self, lines: Iterable[bytes], documents: int) -> Sent:
+    def _put(self, lines: Iterable[bytes], documents: int) -> BulkRequestStats:
         """A new file that is there as a whole or not at all: whoever is killed here leaves nothing that looks finished.
 
         Names begin with the time, so that their order is that of writing.
@@ -96,7 +96,7 @@ class NdjsonWriter:
             unfinished.rename(final)
         except OSError as error:
             raise IngestError(f"can't write {final}: {error}", "Give the sink a folder that every worker can write.") from error
-        return Sent(len(body), documents, time.monotonic() - start_s, busy=False)
+        return BulkRequestStats(len(body), documents, time.monotonic() - start_s, busy=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +112,15 @@ class NdjsonSession:
         """Nothing has to be relaxed for a load, or restored after it."""
         return nullcontext()
 
-    def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
+    def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """See `Session`: what `--resync` compares with the sources."""
         for id_, document in ledger_of(self.writer.folder).documents().items():
             if document.source in sources:
-                yield Entry(id=id_, uri=document.stored.uri, source=document.source)
+                yield IndexedDocument(id=id_, uri=document.stored.uri, source=document.source)
 
-    def complete(self, coverage: Coverage) -> Completion:
+    def complete(self, coverage: RunCoverage) -> SinkResult:
         """Every file was complete when it got its name."""
-        return Completion()
+        return SinkResult()
 
 
 class Kind:
@@ -139,7 +139,7 @@ class Kind:
             raise IngestError(f"can't make {folder}: {error}", "Give another one: --sink ndjson:folder=PATH.") from error
         return _session(folder)
 
-    def peek(self, plan: SinkPlan) -> NdjsonSession | None:
+    def open_readonly(self, plan: SinkPlan) -> NdjsonSession | None:
         """For a dry run: makes nothing, not even the folder."""
         folder = _folder(plan)
         return _session(folder) if folder.is_dir() else None

@@ -14,14 +14,14 @@ from typing import Any
 
 import orjson
 
-from stair_es.api import Stored
+from stair_es.api import StoredVersion
 
 
 @dataclass(frozen=True)
 class Document:
     """One document that is there."""
 
-    stored: Stored
+    stored: StoredVersion
     source: str
 
 
@@ -59,7 +59,7 @@ class Ledger:
 
 
 def _document(id_: str, source: dict[str, Any]) -> Document:
-    stored = Stored(
+    stored = StoredVersion(
         id=id_,
         uri=source["uri"],
         sha256=source["sha256"],

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from stair_es.api import Candidate, Enrichment, UsageError
+from stair_es.api import EnricherInput, Enrichment, UsageError
 
 _GREY_OF_RGB = (0.299, 0.587, 0.114)
 
@@ -45,11 +45,11 @@ class Pixelate:
         """Whatever changes the outcome is in it, options too: otherwise documents that are there already stay as they are."""
         return f"1-blocks-{self._blocks}"
 
-    def enrich(self, images: Sequence[Candidate]) -> list[Enrichment]:
+    def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
         """One answer an image, in order. Raising is fine: stair-es then tries image by image, and only the culprit is dead."""
         return [self._enrich(image) for image in images]
 
-    def _enrich(self, image: Candidate) -> Enrichment:
+    def _enrich(self, image: EnricherInput) -> Enrichment:
         left, top, right, bottom = image.box  # around it is background
         brightness = float(image.pixels_HWC[top:bottom, left:right].mean(axis=(0, 1)) @ _GREY_OF_RGB) / 255
         square = Image.fromarray(image.pixels_HWC)

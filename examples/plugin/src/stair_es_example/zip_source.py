@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from stair_es.api import Item, Read, ReadError, Reading, Source, SourceOptions, Unlisted, UsageError
+from stair_es.api import ListingFailure, ReadError, ReadLimits, ReadResult, Source, SourceItem, SourceOptions, UsageError
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif", ".bmp"})
 
@@ -27,7 +27,7 @@ class Kind:
     name = "zip"
     description = "images inside a .zip archive on this machine"
 
-    def claims(self, argument: str) -> bool:
+    def can_open(self, argument: str) -> bool:
         """By the text alone: this is asked for every SOURCE of every run, so it opens nothing."""
         return argument.lower().endswith(".zip") and "://" not in argument
 
@@ -47,7 +47,7 @@ class ZipSource:
         self.uri = path.as_uri()
         self.ignored: Counter[str] = Counter()
 
-    def items(self) -> Iterator[Item | Unlisted]:
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
         """The images, in the archive's order."""
         try:
             archive = zipfile.ZipFile(self._path)
@@ -59,7 +59,7 @@ class ZipSource:
                 if suffix in _SUFFIXES:
                     # The URI is the identity of the image: the same in the next run, and never with a credential in it.
                     uri = f"{self.uri}!/{quote(member.filename)}"
-                    yield Item(uri, self.uri, Member(str(self._path), member.filename), _version(member))
+                    yield SourceItem(uri, self.uri, Member(str(self._path), member.filename), _version(member))
                 elif not member.is_dir():
                     self.ignored[suffix] += 1
 
@@ -71,7 +71,7 @@ class Member:
     archive: str
     name: str
 
-    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
         """See `Place.read`. What goes wrong with one image is a ReadError: that image is dead, the run goes on."""
         try:
             status = Path(self.archive).stat()
@@ -82,7 +82,7 @@ class Member:
                 return None
             if member.file_size > reading.max_bytes:
                 raise ReadError(f"{member.file_size} bytes exceed the limit of {reading.max_bytes}")
-            return Read(archive.read(member), version)
+            return ReadResult(archive.read(member), version)
         except KeyError as error:
             raise ReadError("it isn't in the archive any more") from error
         except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
