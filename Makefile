@@ -40,7 +40,7 @@ bench: $(VENV)/.installed-bench
 
 # Nodes of eight versions, one after the other: 6 minutes on two quiet cores, 21 on busy ones, and 0.5 GB the first time. Elasticsearch 8 and 9 take a full JDK.
 compatibility: $(VENV)/.installed-test
-	$(BIN)/python tools/check_versions.py $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python scripts/check_versions.py $(if $(ONLY),--only $(ONLY))
 
 # The tests of the page drive Debian's Chromium. Nobody's machine is changed but one's own: without root it is only named.
 browser:
@@ -57,17 +57,17 @@ docs: $(VENV)/.installed-test
 
 # TAG=v1.2.3: what is built has to be that version. The release's notes and bill of materials lie beside the wheel.
 dist: $(VENV)/.installed-release
-	$(BIN)/python tools/cut_release.py --check $(if $(TAG),--tag $(TAG))
+	$(BIN)/python scripts/cut_release.py --check $(if $(TAG),--tag $(TAG))
 	rm -rf dist
 	$(BIN)/python -m build --quiet
 	$(BIN)/python -m twine check --strict dist/*
-	$(BIN)/python tools/dist_files.py dist
-	$(BIN)/python tools/dist_sbom.py dist
-	$(if $(TAG),$(BIN)/python tools/cut_release.py --notes > dist/NOTES.md)
+	$(BIN)/python scripts/dist_files.py dist
+	$(BIN)/python scripts/dist_sbom.py dist
+	$(if $(TAG),$(BIN)/python scripts/cut_release.py --notes > dist/NOTES.md)
 
 # UNIT=1 also runs tests/unit against the wheel; EXTRAS=node,torch tries others than the default ones.
 dist-check: $(VENV)/.installed-release
-	$(BIN)/python tools/dist_installs.py dist $(if $(EXTRAS),--extras $(EXTRAS)) $(if $(UNIT),--unit)
+	$(BIN)/python scripts/dist_installs.py dist $(if $(EXTRAS),--extras $(EXTRAS)) $(if $(UNIT),--unit)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

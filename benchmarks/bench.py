@@ -35,7 +35,7 @@ from page.record import Record, Status
 from page.render import page
 from result import Result
 
-from stair_es.config import ENV_INDEX, ENV_MODEL, ENV_URL
+from stair_es.config.defaults import ENV_INDEX, ENV_MODEL, ENV_URL
 
 ROOT = Path(__file__).parents[1]
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from result import Result
 
 from stair_es import __version__
-from stair_es.cluster.connect import Connection
-from stair_es.config import DEFAULT_MODEL, ENV_URL, THUMBNAIL_PX
-from stair_es.model.stair_mini_kind import KIND
-from stair_es.node import ensure_running
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.cluster.client.connection import Connection
+from stair_es.config.defaults import DEFAULT_MODEL, ENV_URL, THUMBNAIL_PX
+from stair_es.embedded_node import ensure_running
+from stair_es.model.stair_mini.plugin import KIND
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -28,8 +28,8 @@ from common import options, publish
 from encode_arms import BARE, ENCODE, HEAD, Loops, loops, random_checkpoint
 from result import Ratio, ReportTable, Result
 
-from stair_es.model import catalogue
-from stair_es.model.encoder import Backend, ModelSpec
+from stair_es.model import registry
+from stair_es.model.base import Backend, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack, remar
     name = arguments.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
     if not arguments.model:
         random_checkpoint(Path(name))
-    spec = catalogue.get_model_card(name).image_spec
+    spec = registry.get_model_card(name).image_spec
     pixels, texts = noise(arguments.images, spec.size_px), captions(arguments.texts)
     rows = []
     for arm in asked:
@@ -148,7 +148,7 @@ def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack, remar
             continue
         if backend == "onnx":
             name = with_graphs(name, stack)
-        encoder = catalogue.load_encoder(ModelSpec(name=name, backend=backend, threads=arguments.threads))
+        encoder = registry.load_encoder(ModelSpec(name=name, backend=backend, threads=arguments.threads))
         made = loops(encoder, pixels, texts, compiled=compiled)
         rows += measured(arm, made, arguments.images, arguments.texts, arguments.rounds)
     return rows
@@ -163,15 +163,15 @@ def cannot_compile(name: str) -> str:
 
 def with_graphs(name: str, stack: ExitStack) -> str:
     """The same model with graphs: a copy of its folder where it has none."""
-    from stair_es.model.stair_config import read_stair_config
-    from stair_es.model.stair_export import export_onnx
-    from stair_es.model.stair_onnx import find_onnx_mismatch
+    from stair_es.model.stair.configuration import read_stair_config
+    from stair_es.model.stair.export_onnx import export_onnx
+    from stair_es.model.stair.onnx_runtime import find_onnx_mismatch
 
     folder = Path(name)
     if (
         not folder.is_dir()
         or read_stair_config(folder).is_packaged
-        or not find_onnx_mismatch(folder, catalogue.get_model_card(name).model_id)
+        or not find_onnx_mismatch(folder, registry.get_model_card(name).model_id)
     ):
         return name
     copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))) / folder.name

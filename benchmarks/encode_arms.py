@@ -15,21 +15,21 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
-from stair_es.model import stair_checkpoint
-from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.encoder import Encoder
-from stair_es.model.minilm import MINILM_MAX_TOKENS
-from stair_es.model.onnx_graph import create_onnx_session
-from stair_es.model.stair import StairModel, TextBatch
-from stair_es.model.stair_config import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
-from stair_es.model.stair_encoder import TORCH_IMAGE_BATCH, TORCH_TEXT_BATCH, StairEncoder, TorchDualEncoder
-from stair_es.model.stair_mini import StairMiniEncoder, resize_square_pixels
-from stair_es.model.stair_numpy import NumpyDualEncoder
-from stair_es.model.stair_onnx import ONNX_IMAGE_BATCH as ONNX_IMAGES
-from stair_es.model.stair_onnx import ONNX_TEXT_BATCH as ONNX_TEXTS
-from stair_es.model.stair_onnx import OnnxDualEncoder, select_inputs
-from stair_es.model.stair_tokens import StairTokenizer, TokenizedTexts, list_candidate_tokens
-from stair_es.model.wordpiece import load_wordpiece_vocabulary
+from stair_es.model.base import Encoder
+from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.minilm import MINILM_MAX_TOKENS
+from stair_es.model.networks.onnx_graph import create_onnx_session
+from stair_es.model.stair import checkpoint
+from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.model.stair.encoder import TORCH_IMAGE_BATCH, TORCH_TEXT_BATCH, StairEncoder, TorchDualEncoder
+from stair_es.model.stair.modeling import StairModel, TextBatch
+from stair_es.model.stair.numpy_runtime import NumpyDualEncoder
+from stair_es.model.stair.onnx_runtime import ONNX_IMAGE_BATCH as ONNX_IMAGES
+from stair_es.model.stair.onnx_runtime import ONNX_TEXT_BATCH as ONNX_TEXTS
+from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, select_inputs
+from stair_es.model.stair.tokenizer import StairTokenizer, TokenizedTexts, list_candidate_tokens
+from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import Pixels
 
 BARE, HEAD, ENCODE = "bare", "head", "encode"
@@ -109,7 +109,7 @@ def _torch(encoder: StairEncoder, towers: TorchDualEncoder, pixels_BHWC: Pixels,
 
 
 def _onnx(encoder: StairEncoder, towers: OnnxDualEncoder, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
-    model = stair_checkpoint.load_stair_model(towers._folder)
+    model = checkpoint.load_stair_model(towers._folder)
     images = [{"pixels": part} for part in _parts(pixels_BHWC, ONNX_IMAGES)]
     batches = [
         {"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL}
@@ -188,8 +188,8 @@ def random_checkpoint(folder: Path) -> None:
     tokenizer = _tokenizer(words)
     model = StairModel(config, StairTokenizer(tokenizer, list_candidate_tokens(tokenizer), config.text.max_tokens))
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    tensors[stair_checkpoint.FEATURE_IDS_TENSOR] = model.feature_ids_F
-    stair_checkpoint.save_checkpoint(folder, config, tokenizer, tensors, "# random weights\n")
+    tensors[checkpoint.FEATURE_IDS_TENSOR] = model.feature_ids_F
+    checkpoint.save_checkpoint(folder, config, tokenizer, tensors, "# random weights\n")
 
 
 def _tokenizer(words: Sequence[str]) -> Tokenizer:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from common import add_url, options, publish
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fault_rounds.base import Round
 from fault_rounds.corpus import make_corpus

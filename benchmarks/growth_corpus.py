@@ -18,8 +18,8 @@ from query_bytes import SIZES
 from query_corpus import BATCH, Corpus, Documents, Views, load
 from query_load import uri
 
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.model.stair_mini_kind import KIND
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.model.stair_mini.plugin import KIND
 from stair_es.types import SparseVector
 
 PART = 10_000

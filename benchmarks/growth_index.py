@@ -18,11 +18,11 @@ from pacing import paced
 from query_load import FRESH_STATS, Http
 
 from stair_es import resources
-from stair_es.cluster.bulk import BulkPolicy, BulkWriter
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.identity import make_write_alias
-from stair_es.cluster.mapping import merge_bodies
-from stair_es.cluster.pace import AdaptiveThrottle
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.index.mappings import merge_bodies
+from stair_es.cluster.metadata.index_metadata import make_write_alias
 
 Percentiles = dict[str, tuple[float, float]]
 """p50 and p99 in ms by the kind of question."""

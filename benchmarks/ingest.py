@@ -20,13 +20,13 @@ import numpy as np
 from common import add_model, add_url, corpus, node, options, publish
 from result import Ratio, ReportTable, Result
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
+from stair_es.ingest.executors.threads import CPU_BATCH as BATCH_IMAGES
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.run_local import CPU_BATCH as BATCH_IMAGES
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 
 GOAL, ALONE = 0.9, "reading, decoding, encoding alone, on all cores"
@@ -83,7 +83,7 @@ def main() -> None:
     idle: dict[str, list[float]] = {}
     with corpus(arguments.images) as folder, node(arguments.url) as (connection, _, name):
         files = sorted(folder.iterdir())
-        one, many = (catalogue.load_encoder(ModelSpec(name=arguments.model, threads=threads)) for threads in (1, 0))
+        one, many = (registry.load_encoder(ModelSpec(name=arguments.model, threads=threads)) for threads in (1, 0))
         bare(files[:32], many)
         for turn in range(arguments.rounds):
             for label, loop, encoder in (("bare threaded", bare_threaded, one), ("bare plain", bare, many)):

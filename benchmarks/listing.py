@@ -64,7 +64,7 @@ def _measured(kind: str, entries: int) -> dict[str, float]:
 
 
 def _listed(argument: str) -> dict[str, float]:
-    from stair_es.sources.item import SourceItem
+    from stair_es.sources.base import SourceItem
     from stair_es.sources.registry import open_source
 
     source = open_source(argument)

@@ -30,10 +30,10 @@ from small_sets.fetch import PACKAGES, unpacked
 
 from stair_es.eval.dense import ConseEncoder
 from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMiniEncoder
-from stair_es.model.stair_mini_kind import KIND
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair_mini.encoder import StairMiniEncoder
+from stair_es.model.stair_mini.plugin import KIND
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Pixels, SparseVector
 
 PACKAGE = PACKAGES["tuxpaint"]

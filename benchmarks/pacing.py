@@ -7,8 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any
 
-from stair_es.cluster.bulk import BulkRequestStats, BulkResult, BulkWriter
-from stair_es.cluster.pace import AdaptiveThrottle
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.cluster.bulk.writer import BulkRequestStats, BulkResult, BulkWriter
 
 
 def checked(written: BulkResult) -> BulkResult:

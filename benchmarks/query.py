@@ -39,8 +39,8 @@ from query_measure import Report, Row, measure
 from query_questions import FEATURES, Exact, Questions, Truth, all_questions, dense_truth
 from query_table import result
 
-from stair_es.config import DataDir
-from stair_es.node import NodeSpec, start_node, stop_node
+from stair_es.config.defaults import DataDir
+from stair_es.embedded_node import NodeSpec, start_node, stop_node
 from stair_es.types import Floats
 
 PHOTO_ARMS = {"tokens": "rank_features", "bm25": "BM25", "dense": "kNN ef 100"}
@@ -120,8 +120,8 @@ def node(given: argparse.Namespace) -> Iterator[Http]:
             yield http
             http.close()
         elif given.plugins:
-            sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-            from opensearch_nodes import plugin_node
+            sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+            from support.nodes.opensearch_nodes import plugin_node
 
             with plugin_node(Path(folder), heap=given.heap, full_jit=True) as search_node:
                 http = Http(search_node.url)

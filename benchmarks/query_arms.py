@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from query_load import Kind
 
-from stair_es.cluster.token_ids import TokenIds
-from stair_es.search.body import TwoPhase, build_search_request
-from stair_es.search.prune import prune_vector
-from stair_es.search.question import SearchQuery
-from stair_es.search.shapes import build_sparse_query
+from stair_es.cluster.metadata.token_fields import TokenIds
+from stair_es.search.dsl.select import build_sparse_query
+from stair_es.search.options import prune_vector
+from stair_es.search.query import SearchQuery
+from stair_es.search.request import TwoPhase, build_search_request
 from stair_es.types import SparseVector
 
 Body = dict[str, Any]

@@ -26,8 +26,8 @@ from query_variants import Body, Variant, variants
 from result import Ratio, ReportTable, Result
 
 from stair_es import resources
-from stair_es.cluster.documents import ImageMetadata, build_document
-from stair_es.model.stair_mini_kind import KIND
+from stair_es.cluster.documents.document import ImageMetadata, build_document
+from stair_es.model.stair_mini.plugin import KIND
 from stair_es.types import SparseVector
 
 GOAL_KB, JUDGED = 1.2, ("as ingest writes it", "codec best_compression (zlib)", "zlib + lean fields")

@@ -28,9 +28,9 @@ from query_questions import FEATURES, Exact, all_questions
 from query_table import count_words
 from result import ReportTable, Result
 
-from stair_es.cluster.mapping import merge_bodies
-from stair_es.search.body import build_search_request
-from stair_es.search.question import SearchQuery
+from stair_es.cluster.index.mappings import merge_bodies
+from stair_es.search.query import SearchQuery
+from stair_es.search.request import build_search_request
 from stair_es.types import Floats, SparseVector
 
 Body = dict[str, Any]

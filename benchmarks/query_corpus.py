@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from result import ReportTable, Result
 
-from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.minilm import compute_softmax
-from stair_es.model.stair_mini import StairMiniEncoder, resize_square_pixels
-from stair_es.model.stair_mini_kind import KIND
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.model.base import ModelSpec
+from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.minilm import compute_softmax
+from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
+from stair_es.model.stair_mini.plugin import KIND
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels, SparseVector
 
 BATCH, RANKS, DENSE_RANKS = 1000, 64, 10

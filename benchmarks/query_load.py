@@ -13,11 +13,11 @@ import orjson
 from query_corpus import BATCH, Corpus, Documents
 
 from stair_es import resources
-from stair_es.cluster.documents import add_token_ids, encode_impacts
-from stair_es.cluster.mapping import build_seismic_layer, merge_bodies
-from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
+from stair_es.cluster.documents.document import add_token_ids, encode_impacts
+from stair_es.cluster.index.mappings import build_seismic_layer, merge_bodies
+from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
+from stair_es.feature_names import escape_feature
 from stair_es.types import Floats, SparseVector
-from stair_es.vocab import escape_feature
 
 Body = dict[str, Any]
 DIMENSIONS = 384

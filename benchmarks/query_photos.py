@@ -16,8 +16,8 @@ from query_load import Http, Kind, delete, uri, write
 
 from stair_es.eval.dense import ConseEncoder
 from stair_es.eval.metrics import RECALL_CUTS
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMiniEncoder
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.types import Floats, SparseVector
 
 

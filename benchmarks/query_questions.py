@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from query_corpus import Corpus, Documents
 
 from stair_es.eval.dense import ConseEncoder
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMiniEncoder
-from stair_es.model.stair_mini_kind import KIND
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair_mini.encoder import StairMiniEncoder
+from stair_es.model.stair_mini.plugin import KIND
 from stair_es.types import Floats, SparseVector
 
 K = 10

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stair_es.cluster.documents import DocumentSettings, make_document_id
+from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 
 Body = dict[str, Any]
 Change = Callable[[Body], None]

@@ -36,16 +36,16 @@ from query_questions import texts
 from result import Ratio, ReportTable, Result
 
 from stair_es import resources
-from stair_es.cluster.documents import DocumentSettings, build_vector_fields
-from stair_es.config import THUMBNAIL_PX, DataDir
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.model.stair_mini_kind import KIND
-from stair_es.node import NodeSpec, start_node, stop_node
-from stair_es.search.question import SearchQuery
+from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
+from stair_es.config.defaults import THUMBNAIL_PX, DataDir
+from stair_es.embedded_node import NodeSpec, start_node, stop_node
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.stair_mini.plugin import KIND
+from stair_es.search.query import SearchQuery
 from stair_es.types import SparseVector
-from stair_es.web.asked import DEFAULT_K, SearchParams
-from stair_es.web.weighed import QueryPlan, build_facets_request, build_page_request
+from stair_es.web.query import QueryPlan, build_facets_request, build_page_request
+from stair_es.web.schemas import DEFAULT_K, SearchParams
 
 INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=1024)
 CONNECTIONS = 6
@@ -213,7 +213,7 @@ def hits_of(text: str, url: str, k: int) -> list[dict[str, Any]]:
 
 def measure(about: str, asked: Sequence[str], node: str, url: str, rounds: int) -> Result:
     """The table, and what isn't a pair."""
-    encoder = catalogue.load_encoder(ModelSpec(name=KIND.card.name))
+    encoder = registry.load_encoder(ModelSpec(name=KIND.card.name))
     client = Client(url)
     cold = [timed(lambda text=text: client.post("/api/search", json.dumps({"text": text}).encode())) for text in asked]  # type: ignore[misc]
     times = {f"`/api/{route}`": paired(searches(asked, encoder, node, url, route), rounds) for route in ("search", "facets")}

@@ -8,9 +8,9 @@ One after the other: **raw** posts bodies that lie ready in memory over one keep
 **ray-elasticsearch** is the `write` of its Ray sink on a data frame that lies ready, called here without Ray: what Ray takes to
 carry the data is not counted. Its client (elasticsearch-py 8) refuses to talk to OpenSearch, so two headers are changed under it.
 
-Several at a time: **stair-es, pace** with at most `--threads` requests under way, as many and as large as `AdaptiveThrottle` says,
-against **parallel_bulk** with as many threads, which repeats nothing that is refused. Rounds alternate and begin with another way each
-time; medians, also of the ratio to raw in the same round. Node and client share the machine's cores.
+Several at a time: **stair-es, pace** with at most `--threads` requests under way, as many and as large as `AdaptiveThrottle`
+says, against **parallel_bulk** with as many threads, which repeats nothing that is refused. Rounds alternate and begin with
+another way each time; medians, also of the ratio to raw in the same round. Node and client share the machine's cores.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pacing import checked, paced
 from result import Ratio, ReportTable, Result
 
 from stair_es import resources
-from stair_es.cluster.bulk import BulkPolicy, BulkWriter
-from stair_es.cluster.bulk_lines import build_index_action, chunk_actions
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.identity import make_write_alias
-from stair_es.cluster.pace import AdaptiveThrottle
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.cluster.bulk.actions import build_index_action, chunk_actions
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -57,7 +57,7 @@ PEER_INSTALL = "pip install --no-deps ray-elasticsearch 'elasticsearch8<9' 'elas
 
 def documents(count: int, model: str) -> Documents:
     """The bundled photos' documents, each many times under another URI."""
-    encoder = catalogue.load_encoder(ModelSpec(name=model))
+    encoder = registry.load_encoder(ModelSpec(name=model))
     made = []
     for path in sorted(PHOTOS.glob("*.jpg")):
         decoded = decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits(), 128)

@@ -26,9 +26,9 @@ from result import Ratio, ReportTable, Result
 from small.arms import ARMS, Arm
 from small.score import SPLITS, Scored, Split
 
-from stair_es.model import stair_checkpoint
-from stair_es.training.config import TrainConfig, read_train_config
-from stair_es.training.run import TrainingResult, train_model
+from stair_es.model.stair import checkpoint
+from stair_es.training.config.train_config import TrainConfig, read_train_config
+from stair_es.training.train import TrainingResult, train_model
 
 BASE = Path(__file__).parent / "small" / "base.toml"
 TUNED = Path(__file__).parent / "small" / "tuned.json"
@@ -96,7 +96,7 @@ def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Map
         for arm in arms:
             folder = out / f"{arm.name}-{steps}-{seed}"
             run(arm, sets, folder, chosen.get(arm.name, {}), steps, seed)
-            model = stair_checkpoint.load_stair_model(folder)
+            model = checkpoint.load_stair_model(folder)
             runs[arm.name].append({name: split.score(model) for name, split in splits.items()})
     return runs
 

@@ -23,10 +23,10 @@ from common import add_url, corpus, node, options, publish
 from result import Ratio, ReportTable, Result
 from serve import Client, paired, ratio, row
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from otlp_receiver import received
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.servers.otlp_collector import received
 
-from stair_es.config import DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_MODEL
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 TEXTS = ("a red panda", "black and white bear", "kitten on grass", "two dogs", "a cup of coffee", "mountain lake")

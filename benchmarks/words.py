@@ -21,11 +21,11 @@ from query_corpus import Corpus, see_photos
 from result import Ratio, ReportTable, Result
 
 from stair_es import resources
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.inspection import corpus as reading
-from stair_es.inspection.corpus import DocumentSample, build_tokens_query, collect_vocabulary_stats
-from stair_es.model.stair_mini_kind import KIND
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.inspection import vocabulary_stats as reading
+from stair_es.inspection.vocabulary_stats import DocumentSample, build_tokens_query, collect_vocabulary_stats
+from stair_es.model.stair_mini.plugin import KIND
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

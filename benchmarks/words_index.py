@@ -18,18 +18,18 @@ from common import add_url, node, options, publish
 from result import ReportTable, Result
 
 from stair_es import SparseVector
-from stair_es.cluster.bulk import BulkWriter
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import (
+from stair_es.cluster.bulk.writer import BulkWriter
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
     build_document,
     compute_document_fingerprint,
     make_document_id,
 )
-from stair_es.cluster.index import IndexSpec, open_index, refresh_index
-from stair_es.cluster.mapping import build_index_body
-from stair_es.cluster.words_sync import TokenIndexReport, reconcile_token_index
+from stair_es.cluster.index.lifecycle import IndexSpec, open_index, refresh_index
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -16,13 +16,13 @@ from common import options, publish
 from model_quality import Gallery, add_galleries, apart, best_ranks, galleries, recalls, sparse_scores
 from result import ReportTable, Result
 
-from stair_es.inspection.figures import StatsAccumulator, TokenStats, sort_token_stats
-from stair_es.inspection.muting import find_stop_words
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMiniEncoder
-from stair_es.policy import TokenPolicy
+from stair_es.feature_names import escape_feature
+from stair_es.inspection.stop_words import find_stop_words
+from stair_es.inspection.token_stats import StatsAccumulator, TokenStats, sort_token_stats
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair_mini.encoder import StairMiniEncoder
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import SparseVector
-from stair_es.vocab import escape_feature
 
 FLOORS = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 

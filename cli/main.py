@@ -16,39 +16,18 @@ import typer
 from typer.core import TyperGroup
 
 from stair_es._version import __version__
-from stair_es.config import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
+from stair_es.config.defaults import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
 from stair_es.errors import StairError, UsageError
 
-from . import (
-    asking,
-    config,
-    connections,
-    dashboards,
-    doctor,
-    encode,
-    evaluate,
-    explain,
-    export,
-    ingest,
-    ingest_texts,
-    inspect,
-    models,
-    node,
-    plan,
-    plugins,
-    policy,
-    query,
-    search,
-    serve,
-    settings,
-    telemetry,
-    template,
-    train,
-    words,
-)
-from .json_log import is_json_logging
-from .minus import WordsCommand
-from .output import print_error, print_notice, set_log_format, translate_os_error
+from .commands import dashboards, encode, evaluate, explain, export, inspect, policy, query, search, serve, template, train, words
+from .commands.ingest import images, texts
+from .commands.setup import config, doctor, models, node, plan, plugins
+from .options import config_file as settings
+from .options import connections, metrics
+from .options import search as asking
+from .options.leading_minus import WordsCommand
+from .output.console import print_error, print_notice, set_log_format, translate_os_error
+from .output.json_logging import is_json_logging
 
 
 class _RootGroup(TyperGroup):
@@ -108,8 +87,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="ingest")(connections.with_connection_options(telemetry.with_metrics_options(ingest.ingest_command)))
-app.command(name="ingest-texts")(connections.with_connection_options(ingest_texts.ingest_texts_command))
+app.command(name="ingest")(connections.with_connection_options(metrics.with_metrics_options(images.ingest_command)))
+app.command(name="ingest-texts")(connections.with_connection_options(texts.ingest_texts_command))
 app.command(name="search", cls=WordsCommand)(connections.with_connection_options(asking.with_search_options(search.search)))
 app.command(name="explain", cls=WordsCommand)(
     connections.with_connection_options(asking.with_search_options(explain.explain_command))

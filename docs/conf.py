@@ -1,7 +1,7 @@
 """How Sphinx makes the site: `sphinx-build -E -W --keep-going -b html docs build/site`.
 
 The pages stay Markdown that GitHub shows as well. What would lag behind the code is made from it when the site is built
-(`tools/docs_generated.py`).
+(`docs/_ext/generated.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 sys.path.insert(0, str(ROOT))  # the code of this checkout, whatever is installed
 
 from stair_es._version import __version__  # noqa: E402
@@ -27,9 +27,9 @@ repository = os.environ.get("STAIR_ES_REPOSITORY", "").rstrip("/")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "docs_docstrings",
-    "docs_generated",
-    "docs_links",
+    "docstrings",
+    "generated",
+    "links",
 ]
 source_suffix = {".md": "markdown"}
 suppress_warnings = ["misc.highlighting_failure"]  # requests (`PUT /...` and a body) are marked as JSON, which they end with

@@ -3,8 +3,8 @@
 import os
 
 from stair_es._version import __version__
+from stair_es.config.usage_reports import disable_usage_reports
 from stair_es.types import SparseVector
-from stair_es.usage_reports import disable_usage_reports
 
 disable_usage_reports(os.environ)
 

@@ -13,16 +13,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from opensearch_nodes import plugin_node
 from opensearchpy import OpenSearch
-from search_nodes import elasticsearch7, elasticsearch9, embedded
-from suite_workers import FilesAndNodes
+from support.nodes.opensearch_nodes import plugin_node
+from support.nodes.search_nodes import elasticsearch7, elasticsearch9, embedded
+from support.suite_workers import FilesAndNodes
 from xdist.remote import Producer
 
-from stair_es import ray_session
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import StairError
 from stair_es.model import cuda
+from stair_es.system import ray_session
 
 LONGEST_FIRST = ("e2e", "docs", "integration")
 """Layers whose files take minutes. Workers that take them first end together; quick unit tests fill the gaps."""

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from fault_proxy import FaultProxy, Plan, Reply
-from node_process import SearchNode
+from support.nodes.node_process import SearchNode
+from support.servers.fault_proxy import FaultProxy, Plan, Reply
 
 from stair_es.errors import StairError
-from stair_es.ingest.report import IngestReport
+from stair_es.ingest.accounting.report import IngestReport
 
 from .command import Command, Ended, run_within
 from .corpus import MODEL_ID, Corpus

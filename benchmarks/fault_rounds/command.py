@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.model.encoder import ModelSpec
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
 
 from .corpus import MODEL, Corpus

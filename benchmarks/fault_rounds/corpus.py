@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import PHOTOS
 from PIL import Image
-from plugin_metadata import announce_plugins
+from support.plugin_metadata import announce_plugins
 
 MODEL, MODEL_ID = "colours", "colours-1"
 OTHER_MODEL = "other-colours"

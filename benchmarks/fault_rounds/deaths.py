@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from bulk_faults import every_fault, search_faults
-from fault_proxy import Fault, Request, Storm
-from node_process import Cluster as NodeCluster
+from support.bulk_faults import every_fault, search_faults
+from support.nodes.node_process import Cluster as NodeCluster
+from support.servers.fault_proxy import Fault, Request, Storm
 
 from .base import Disturbed, Place
 from .command import Command

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from fault_proxy import FaultProxy, Request
-from search_nodes import opensearch_cluster
+from support.nodes.search_nodes import opensearch_cluster
+from support.servers.fault_proxy import FaultProxy, Request
 
 from .base import Place, Round, play
 from .command import Ended, run_within

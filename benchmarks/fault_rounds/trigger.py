@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from fault_proxy import Answer, Fault, Request, Send
+from support.servers.fault_proxy import Answer, Fault, Request, Send
 
 from .command import Command
 

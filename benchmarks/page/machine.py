@@ -16,7 +16,10 @@ from stair_es.doctor.compute import list_gpus
 from stair_es.doctor.machine import get_memory_bytes
 
 PACKAGES = ("stair-es", "numpy", "onnxruntime", "tokenizers", "pillow", "opensearch-py", "ray", "torch", "ray-elasticsearch")
-_LOCKS = {"OpenSearch": "stair_es/node/lock.json", "OpenSearch with k-NN and neural-search": "tools/opensearch-3.6.0.lock.json"}
+_LOCKS = {
+    "OpenSearch": "stair_es/embedded_node/lock.json",
+    "OpenSearch with k-NN and neural-search": "tests/support/nodes/opensearch-3.6.0.lock.json",
+}
 
 
 def facts(root: Path) -> dict[str, Any]:

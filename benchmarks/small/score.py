@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stair_es.config import DataDir
+from stair_es.config.defaults import DataDir
 from stair_es.eval.metrics import RECALL_CUTS, compute_ranks
-from stair_es.model.stair import StairModel
-from stair_es.training import features, pairs
-from stair_es.training.augment import NO_AUGMENTATION
+from stair_es.model.stair.modeling import StairModel
+from stair_es.training.data import dataset, feature_cache
+from stair_es.training.data.dataset import PairFile, ProblemCounter
+from stair_es.training.data.transforms import NO_AUGMENTATION
 from stair_es.training.losses import normalize_rows
-from stair_es.training.pairs import PairFile, ProblemCounter
 from stair_es.types import ImageSpec
 
 SPLITS = ("test_style", "test_concepts", "test_clipart", "test_drawings", "test_photos")
@@ -81,10 +81,10 @@ class Split:
         )
 
     def _images(self, model: StairModel) -> tuple[Tensor, Tensor | None]:
-        found = pairs.read_pairs([PairFile(path=self.path)])
+        found = dataset.read_pairs([PairFile(path=self.path)])
         spec = ImageSpec(size_px=model.config.image.size_px)
-        reader = features.PixelReader(pairs=found, spec=spec, augment=NO_AUGMENTATION, seed=0, problems=ProblemCounter())
-        kept = features.cache_image_features(model, reader, 1, _home(), lambda what, done, total: None, 2)
+        reader = feature_cache.PixelReader(pairs=found, spec=spec, augment=NO_AUGMENTATION, seed=0, problems=ProblemCounter())
+        kept = feature_cache.cache_image_features(model, reader, 1, _home(), lambda what, done, total: None, 2)
         images, bad = kept.load_batch(range(len(found)), [0] * len(found))
         if bad or len(found) != len(self.rows):
             raise SystemExit(f"{self.path}: {len(bad)} images can't be read: build the sets again")
@@ -97,7 +97,7 @@ class Split:
 
     def _texts(self, model: StairModel) -> tuple[Tensor, float]:
         asked = list(self.texts)
-        kept = features.CachedTextFeatures(model, asked, _home(), lambda what, done, total: None)
+        kept = feature_cache.CachedTextFeatures(model, asked, _home(), lambda what, done, total: None)
         rows, words = [], 0
         for begin in range(0, len(asked), _AT_ONCE):
             out = model.encode_texts(kept.load_batch(asked[begin : begin + _AT_ONCE]))

@@ -19,7 +19,7 @@ from small_sets.items import Item, picture
 from small_sets.likeness import copies, is_blank
 from small_sets.splits import FILES, TRAINING, split
 from small_sets.stamps import PHOTOS, photo_paths, stamps
-from stair_es.config import DataDir
+from stair_es.config.defaults import DataDir
 
 Pictures = dict[str, bytes]
 """By the path of the image."""

@@ -13,12 +13,12 @@ from typing import Any
 
 from opensearchpy import OpenSearch, helpers
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, build_vector_fields
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
 from stair_es.errors import DecodeError
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.inputs import encode_query_image
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.query_encoder import encode_query_image
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
 FIELDS = {
@@ -61,7 +61,7 @@ def updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Prepares the index and brings the words in."""
     model_name = os.environ.get("STAIR_ES_MODEL", "stair-mini")
-    encoder = catalogue.load_encoder(ModelSpec(name=model_name))
+    encoder = registry.load_encoder(ModelSpec(name=model_name))
     with Connection.from_env().client() as shop:
         prepare(shop, encoder, model_name)
         done, _ = helpers.bulk(shop, updates(shop, encoder), chunk_size=100, refresh=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 from opensearchpy import OpenSearch
 
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search import SearchQuery, build_search_request
-from stair_es.search.inputs import encode_query_text
+from stair_es.search.query_encoder import encode_query_text
 
 INDEX = os.environ.get("SHOP_INDEX", "products")
 TITLE_WEIGHT = 0.1
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("text")
     parser.add_argument("--max-price", type=float)
     asked = parser.parse_args()
-    encoder = catalogue.load_encoder(ModelSpec(name=os.environ.get("STAIR_ES_MODEL", "stair-mini")))
+    encoder = registry.load_encoder(ModelSpec(name=os.environ.get("STAIR_ES_MODEL", "stair-mini")))
     with OpenSearch(os.environ["STAIR_ES_URL"]) as shop:
         for hit in find(shop, encoder, asked.text, asked.max_price)[:5]:
             product = hit["_source"]

@@ -11,14 +11,14 @@ import json
 import os
 import sys
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import StairError
+from stair_es.ingest.accounting.report import IngestReport
+from stair_es.ingest.accounting.run_accounting import RunAccounting
+from stair_es.ingest.executors.ray import RayOptions
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.run_accounting import RunAccounting
-from stair_es.ingest.run_ray import RayOptions
-from stair_es.model.encoder import ModelSpec
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
 
 _EVERY = 1_000

@@ -14,18 +14,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.bulk_lines import BulkRequestStats
+from stair_es.cluster.bulk.actions import BulkRequestStats
 from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, ReadError, SourceError, StairError, UsageError
-from stair_es.ingest.enrich import Enricher, EnricherInput, EnricherKind, Enrichment
-from stair_es.model.encoder import DenseEncoder, Encoder, EncoderPlugin, ModelCard, ModelSpec, VocabularyProvider, WordTokenizer
+from stair_es.ingest.enrichers.base import Enricher, EnricherInput, EnricherKind, Enrichment
+from stair_es.model.base import DenseEncoder, Encoder, EncoderPlugin, ModelCard, ModelSpec, VocabularyProvider, WordTokenizer
 from stair_es.plugins import API_VERSION
-from stair_es.sources.item import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceKind, SourceOptions
+from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem, SourceKind, SourceOptions
 from stair_es.types import ImageSpec, Json, Pixels, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.cluster.bulk import BulkResult
-    from stair_es.cluster.ledger import IndexedDocument, StoredVersion
-    from stair_es.ingest.sink import Documents, RunCoverage, Say, SinkKind, SinkPlan, SinkResult, SinkSession, SinkWriter
+    from stair_es.cluster.bulk.writer import BulkResult
+    from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
+    from stair_es.ingest.sinks.base import Documents, RunCoverage, Say, SinkKind, SinkPlan, SinkResult, SinkSession, SinkWriter
 
 __all__ = [
     "API_VERSION",

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stair_es.dashboards.controls import build_control_group, list_controls
-from stair_es.dashboards.corpus import DashboardSpec, Product
-from stair_es.dashboards.objects import SavedObject, build_dashboard_object, build_index_pattern, build_reference
+from stair_es.dashboards.index_info import DashboardSpec, Product
 from stair_es.dashboards.panels import GRID_COLUMNS, Panel, build_panels
+from stair_es.dashboards.saved_objects import SavedObject, build_dashboard_object, build_index_pattern, build_reference
 
 _PANEL_VERSION = "7.10.0"
 _THUMBNAIL_FORMAT = {

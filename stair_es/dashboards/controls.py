@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stair_es.dashboards.corpus import DashboardSpec
-from stair_es.dashboards.objects import SavedObject, build_reference, build_visualization, dump_compact_json
+from stair_es.dashboards.index_info import DashboardSpec
+from stair_es.dashboards.saved_objects import SavedObject, build_reference, build_visualization, dump_compact_json
 
 
 @dataclass(frozen=True, kw_only=True)

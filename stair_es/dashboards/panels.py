@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from stair_es.dashboards import charts, vega
 from stair_es.dashboards.controls import build_control_panel, list_controls
-from stair_es.dashboards.corpus import DashboardSpec, Product
-from stair_es.dashboards.objects import SavedObject, build_saved_search, build_visualization
+from stair_es.dashboards.index_info import DashboardSpec, Product
+from stair_es.dashboards.saved_objects import SavedObject, build_saved_search, build_visualization
 
 PanelSize: TypeAlias = "tuple[int, int]"
 

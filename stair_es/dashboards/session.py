@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from stair_es.cluster import tls
-from stair_es.dashboards.place import DASHBOARDS_ENV_PREFIX, ENV_DASHBOARDS_URL, DashboardsConnection
+from stair_es.cluster.client import tls
+from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, ENV_DASHBOARDS_URL, DashboardsConnection
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
 from stair_es.retry_after import parse_retry_after
 

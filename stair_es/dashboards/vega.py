@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from stair_es.dashboards.corpus import DashboardSpec
-from stair_es.dashboards.objects import dump_compact_json
+from stair_es.dashboards.index_info import DashboardSpec
+from stair_es.dashboards.saved_objects import dump_compact_json
 
 VegaSpec: TypeAlias = dict[str, Any]
 

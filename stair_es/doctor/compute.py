@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from stair_es.doctor.finding import CheckResult, report_error, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, report_error, report_ok, report_warning
 from stair_es.errors import StairError
 from stair_es.model import cuda
-from stair_es.ray_session import check_ray_address, mask_ray_address
+from stair_es.system.ray_session import check_ray_address, mask_ray_address
 
 _SMI_TIMEOUT_S = 10.0
 

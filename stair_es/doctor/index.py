@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stair_es.cluster.identity import get_index_meta, get_token_index_meta, list_other_aliases, make_build_alias_prefix
-from stair_es.cluster.words_index import make_token_alias, make_token_index_name
-from stair_es.config import DEFAULT_RETAINED_INDICES
-from stair_es.doctor.finding import CheckResult, format_curl, format_size, report_failure, report_ok, report_warning
-from stair_es.doctor.look import IndexFacts
+from stair_es.cluster.metadata.index_metadata import (
+    get_index_meta,
+    get_token_index_meta,
+    list_other_aliases,
+    make_build_alias_prefix,
+)
+from stair_es.cluster.token_index.index import make_token_alias, make_token_index_name
+from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
+from stair_es.doctor.facts import IndexFacts
+from stair_es.doctor.result import CheckResult, format_curl, format_size, report_failure, report_ok, report_warning
 
 _FULL = 0.9
 _PRIVILEGES = {"indices:admin/get": "view_index_metadata on {alias}*", "indices:monitor/stats": "monitor on {alias}*"}

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from stair_es.config import ENV_HOME, DataDir
-from stair_es.cores import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
-from stair_es.doctor.finding import CheckResult, format_size, report_failure, report_ok, report_warning
+from stair_es.config.defaults import ENV_HOME, DataDir
+from stair_es.doctor.result import CheckResult, format_size, report_failure, report_ok, report_warning
+from stair_es.system.limits import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
 
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 2e8
 _LETTERS = re.compile(r"(.+)-\d{8}-\d{6}-\d+\.jsonl")

@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Iterator
 
 from stair_es import plugins
-from stair_es.config import DataDir
-from stair_es.doctor.finding import CheckResult, report_error, report_ok, report_warning
+from stair_es.config.defaults import DataDir
+from stair_es.doctor.result import CheckResult, report_error, report_ok, report_warning
 from stair_es.errors import StairError
-from stair_es.model import catalogue, minilm_files
-from stair_es.model.encoder import ModelSpec
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.networks import minilm_download
 from stair_es.types import ResizeMode
 
 _WORD = "dog"
@@ -25,11 +26,11 @@ def check_model_loads(name: str, home: DataDir, fit: ResizeMode | None = None) -
         fit: Overrides the model's own fit.
     """
     plugin = plugins.get_plugin("encoders", name)
-    if catalogue.is_hub_model(name):
+    if registry.is_hub_model(name):
         yield report_ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
         return
     ours = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
-    if ours and minilm_files.find_minilm(home.models) is None:
+    if ours and minilm_download.find_minilm(home.models) is None:
         yield report_warning(
             "model",
             f"the text network of {name} isn't here yet (84 MB, fetched by pip on first use)",
@@ -45,7 +46,7 @@ def check_model_loads(name: str, home: DataDir, fit: ResizeMode | None = None) -
 def _try_model(name: str, fit: ResizeMode | None) -> CheckResult:
     import numpy as np
 
-    encoder = catalogue.load_encoder(ModelSpec(name=name, fit=fit))
+    encoder = registry.load_encoder(ModelSpec(name=name, fit=fit))
     words = len(encoder.encode_texts([_WORD])[0])
     side = encoder.image_spec.size_px
     encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
@@ -58,9 +59,9 @@ def _try_model(name: str, fit: ResizeMode | None) -> CheckResult:
 
 def find_model_id(name: str, fit: ResizeMode | None = None) -> str | None:
     """Return the model id stored in documents; None if it cannot be determined without a download."""
-    if catalogue.is_hub_model(name):
+    if registry.is_hub_model(name):
         return None
     try:
-        return catalogue.get_model_card(name, fit).model_id
+        return registry.get_model_card(name, fit).model_id
     except StairError:
         return None

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from stair_es import plugins
 from stair_es._version import __version__
-from stair_es.doctor.finding import CheckResult, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
 from stair_es.errors import PluginError
 
 _OLDEST = (3, 10)

@@ -7,18 +7,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.config import DataDir
-from stair_es.doctor import cluster, compute, index, look, machine, models, python
-from stair_es.doctor.finding import CheckResult, report_error, report_failure, report_ok, report_warning
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.config.defaults import DataDir
+from stair_es.doctor import cluster, compute, index, machine, models, python
+from stair_es.doctor import facts as look
+from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
 from stair_es.errors import IndexMismatch, QueryError, StairError
-from stair_es.search import known
-from stair_es.search.index_model import load_query_encoder
+from stair_es.search import index_info
+from stair_es.search.index_encoder import load_query_encoder
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.target import ClusterInfo
+    from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.types import ResizeMode
 
 
@@ -100,7 +101,7 @@ def _check_index(
     client: OpenSearch, connection: Connection, patient: CheckContext, target: ClusterInfo, forbidden: Sequence[str]
 ) -> Iterator[CheckResult]:
     try:
-        found = known.fetch_index_info(client, connection, patient.index)
+        found = index_info.fetch_index_info(client, connection, patient.index)
     except QueryError as error:
         yield report_warning("index", error.message, error.remedy)
         yield from index.report_missing_rights(forbidden, patient.index, target.distribution)
@@ -118,7 +119,7 @@ def _check_index(
     yield from index.report_missing_rights([*forbidden, *facts.forbidden], patient.index, target.distribution)
 
 
-def _check_model(found: known.IndexInfo, patient: CheckContext) -> None:
+def _check_model(found: index_info.IndexInfo, patient: CheckContext) -> None:
     """Raise StairError if the index cannot be searched: with the named model, else with its own."""
     if patient.is_model_named:
         model_id = models.find_model_id(patient.model, patient.fit)

@@ -10,10 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from stair_es.model import stair_mini_files
-from stair_es.model.encoder import DenseEncoder, Encoder
-from stair_es.model.minilm import compute_softmax
-from stair_es.model.stair_mini import ImageOutputs, StairMiniEncoder, TextOutputs
+from stair_es.model.base import DenseEncoder, Encoder
+from stair_es.model.networks.minilm import compute_softmax
+from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.encoder import ImageOutputs, StairMiniEncoder, TextOutputs
 from stair_es.types import Floats, Pixels, SparseVector
 
 CONSE_CLASSES = 10
@@ -49,7 +49,7 @@ class ConseEncoder:
 
     @cached_property
     def _class_embeddings(self) -> Floats:
-        return stair_mini_files.read_mini_artifacts().arrays["embeddings.classes_KD"]
+        return artifacts.read_mini_artifacts().arrays["embeddings.classes_KD"]
 
 
 def get_dense_encoder(encoder: Encoder) -> DenseEncoder | None:

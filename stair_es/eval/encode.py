@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from stair_es._itertools import batched
 from stair_es.errors import DecodeError, ReadError, UsageError
-from stair_es.ingest.parts import batched
-from stair_es.model.encoder import JointEncoder
-from stair_es.sources.decode import DecodeLimits, decode_image
-from stair_es.sources.item import ReadLimits
+from stair_es.model.base import JointEncoder
+from stair_es.sources.base import ReadLimits
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 if TYPE_CHECKING:
-    from stair_es.eval.captions import CaptionDataset
-    from stair_es.eval.contenders import EvaluatedModel
-    from stair_es.sources.item import Locator
+    from stair_es.eval.datasets.captions import CaptionDataset
+    from stair_es.eval.models import EvaluatedModel
+    from stair_es.sources.base import Locator
     from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
 _BATCH_SIZE = 16

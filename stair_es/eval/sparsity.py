@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.eval.contenders import EvaluatedModel, run_for_each_model
 from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
-from stair_es.sources.local_file import FileLocator
-from stair_es.sources.paths import IMAGE_SUFFIXES, to_file_uri
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.eval.captions import CaptionDataset
-    from stair_es.sources.item import Locator
+    from stair_es.eval.datasets.captions import CaptionDataset
+    from stair_es.sources.base import Locator
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.eval.contenders import EvaluatedModel, run_for_each_model
+from stair_es.eval.bag_of_words import normalize_vector
 from stair_es.eval.encode import EncodedVectors, EvalProgress, ReadableImages, encode_images, encode_texts
-from stair_es.eval.exact import DenseIndex, InvertedIndex
+from stair_es.eval.exact_scores import DenseIndex, InvertedIndex
 from stair_es.eval.metrics import Doubles, compute_ranks
+from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
-from stair_es.eval.words import normalize_vector
 from stair_es.types import Floats, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.eval.class_folders import LabeledDataset
+    from stair_es.eval.datasets.image_folder import LabeledDataset
 
 _T = TypeVar("_T")
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
-from stair_es.ingest.batch import Deferred, ImageState, Outcome, Pending, estimate_listed_bytes, get_item_host
+from stair_es.ingest.state import Deferred, ImageState, Outcome, Pending, estimate_listed_bytes, get_item_host
 
 MAX_DEFERRED_IMAGES = 20_000
 """Maximum number of deferred images; above it no further images are taken from the sources."""

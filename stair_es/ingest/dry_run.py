@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from stair_es.cluster.connect import Connection
-from stair_es.ingest.batch import Batch, Outcome, Pending, get_timestamp
-from stair_es.ingest.manifest import Manifest
+from stair_es._itertools import batched
+from stair_es.cluster.client.connection import Connection
+from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions, build_sink_plan, build_worker_config, load_sink_kind
-from stair_es.ingest.parts import batched
 from stair_es.ingest.resync import find_stale_documents
-from stair_es.ingest.sink import HasTokenIndex, Say, TokenIndexPlan
+from stair_es.ingest.sinks.base import HasTokenIndex, Say, TokenIndexPlan
+from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, check_batch
-from stair_es.ingest.streams import SourceStream
-from stair_es.sources.item import Source, SourceItem
+from stair_es.ingest.state import Batch, Outcome, Pending, get_timestamp
+from stair_es.sources.base import Source, SourceItem
 
 _PART = 256
 Verdict: TypeAlias = Literal["new", "changed", "unchanged", "unknown"]

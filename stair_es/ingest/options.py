@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from stair_es import plugins
-from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import IndexSpec
-from stair_es.cluster.token_ids import MAX_IDS
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.lifecycle import IndexSpec
+from stair_es.cluster.metadata.token_fields import MAX_IDS
 from stair_es.errors import ModelError, ResourceError, UsageError
-from stair_es.ingest.enrich import EnricherSpec, get_enricher
-from stair_es.ingest.run_ray import RayOptions
-from stair_es.ingest.sink import HasPolicy, HasTokenIds, SinkKind, SinkPlan, SinkSession
+from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
+from stair_es.ingest.executors.ray import RayOptions
+from stair_es.ingest.sinks.base import HasPolicy, HasTokenIds, SinkKind, SinkPlan, SinkSession
 from stair_es.ingest.stages import WorkerConfig
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec, VocabularyProvider
-from stair_es.policy import TokenPolicy
-from stair_es.sources.decode import DecodeLimits
-from stair_es.sources.item import SourceOptions
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec, VocabularyProvider
+from stair_es.sources.base import SourceOptions
+from stair_es.sources.image.decode import DecodeLimits
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json
 
 Runner: TypeAlias = Literal["auto", "local", "ray"]
@@ -92,7 +92,7 @@ def find_model_tokens(spec: ModelSpec, settings: DocumentSettings) -> ModelToken
     """
     if settings.vector != "seismic":
         return ModelTokens()
-    encoder = catalogue.load_encoder(spec)
+    encoder = registry.load_encoder(spec)
     if not isinstance(encoder, VocabularyProvider):
         raise ModelError(f"the model {spec.name!r} doesn't expose its tokens, so they can't be numbered", _REMEDY)
     tokens = tuple(encoder.tokens)
@@ -113,7 +113,7 @@ def build_sink_plan(options: IngestOptions, connection: Connection | None, start
     """
     if options.document.vector == "seismic" and options.sink != "cluster":
         raise UsageError(f"the sink {options.sink!r} keeps no token ids", "Leave --vector seismic out.")
-    card = catalogue.get_indexable_card(options.model.name, options.model.fit)
+    card = registry.get_indexable_card(options.model.name, options.model.fit)
     known = find_model_tokens(options.model, options.document)
     settings: dict[str, Json] = {
         **asdict(options.document),
@@ -123,7 +123,7 @@ def build_sink_plan(options: IngestOptions, connection: Connection | None, start
     return SinkPlan(
         alias=options.alias,
         identity=IndexSpec(
-            model_name=catalogue.make_portable_name(options.model.name),
+            model_name=registry.make_portable_name(options.model.name),
             model_id=card.model_id,
             fit=card.image_spec.fit,
             settings=settings,
@@ -149,12 +149,12 @@ def _hash_mapping(mapping: str | None) -> str | None:
 
 def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerConfig:
     """Build the configuration of the workers."""
-    card = catalogue.get_indexable_card(options.model.name, options.model.fit)
+    card = registry.get_indexable_card(options.model.name, options.model.fit)
     return WorkerConfig(
         writer=session.writer,
         fresh=session.fresh,
         model=replace(
-            options.model, name=catalogue.make_portable_name(options.model.name)
+            options.model, name=registry.make_portable_name(options.model.name)
         ),  # workers may have another working directory
         model_id=card.model_id,
         image_spec=card.image_spec,

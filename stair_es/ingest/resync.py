@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.parts import batched
-from stair_es.ingest.sink import Say, SinkSession
-from stair_es.ingest.streams import SourceStream
-from stair_es.sources.paths import STDIN_URI
+from stair_es._itertools import batched
+from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.ingest.sinks.base import Say, SinkSession
+from stair_es.ingest.source_stream import SourceStream
+from stair_es.sources.io.uris import STDIN_URI
 
 _PART = 500
 

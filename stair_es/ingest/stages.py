@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stair_es.cluster.bulk import BulkRequestStats
-from stair_es.cluster.documents import (
+from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
     add_token_ids,
@@ -18,9 +18,12 @@ from stair_es.cluster.documents import (
     compute_document_fingerprint,
     make_document_id,
 )
-from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
+from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
 from stair_es.errors import DecodeError
-from stair_es.ingest.batch import (
+from stair_es.ingest.enrichers.base import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
+from stair_es.ingest.fetch import fetch_parts
+from stair_es.ingest.sinks.base import SinkWriter
+from stair_es.ingest.state import (
     Batch,
     Encoded,
     Fetched,
@@ -32,17 +35,14 @@ from stair_es.ingest.batch import (
     get_image_item,
     get_timestamp,
 )
-from stair_es.ingest.enrich import EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
-from stair_es.ingest.read import fetch_parts
-from stair_es.ingest.sink import SinkWriter
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.policy import TokenPolicy
-from stair_es.sources.decode import DecodeLimits, decode_image
-from stair_es.sources.item import ReadLimits, SourceItem
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.sources.base import ReadLimits, SourceItem
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import ImageSpec, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.cluster.ledger import StoredVersion
+    from stair_es.cluster.documents.state import StoredVersion
 
 EMPTIED_BY_POLICY = "the token policy leaves it no token"
 NO_TOKEN_ID = "the index has no id for some of its tokens"

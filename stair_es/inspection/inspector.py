@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stair_es.config import THUMBNAIL_PX
+from stair_es.config.defaults import THUMBNAIL_PX
 from stair_es.errors import DecodeError, ReadError
-from stair_es.inspection.compare import CurrentVector, PolicyEffect, VectorComparison, compare_vectors, find_policy_effect
-from stair_es.inspection.stored import (
+from stair_es.inspection.diff import CurrentVector, PolicyEffect, VectorComparison, compare_vectors, find_policy_effect
+from stair_es.inspection.stored_document import (
     StoredImage,
     Thumbnail,
     find_stored_by_content,
@@ -19,18 +19,18 @@ from stair_es.inspection.stored import (
     get_stored_thumbnail,
     parse_thumbnail,
 )
-from stair_es.sources.decode import DecodeLimits, decode_image
-from stair_es.sources.item import ReadLimits
-from stair_es.sources.local_file import FileLocator
-from stair_es.sources.paths import find_file, to_file_uri
+from stair_es.sources.base import ReadLimits
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import find_file, to_file_uri
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.connect import Connection
-    from stair_es.model.encoder import Encoder
-    from stair_es.policy import TokenPolicy
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.model.base import Encoder
+    from stair_es.token_policy import TokenPolicy
     from stair_es.types import Json
 
 

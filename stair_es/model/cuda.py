@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stair_es.errors import ModelError
-from stair_es.extras import import_optional
-from stair_es.model.encoder import Backend, Precision
+from stair_es.model.base import Backend, Precision
+from stair_es.optional import import_optional
 
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stair_es.model.encoder import ModelFacts
+from stair_es.model.base import ModelFacts
 
 HUB_EXTRA = "models"
 """Extra of stair-es that is needed to run them."""

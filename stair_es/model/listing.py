@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stair_es import extras, plugins
+from stair_es import optional, plugins
 from stair_es.errors import StairError, UnknownModel
-from stair_es.model import catalogue, hub_models
-from stair_es.model.adapters import formats, hub
-from stair_es.model.encoder import EncoderPlugin, ModelFacts
+from stair_es.model import checkpoint_formats, hub_download, hub_models, registry
+from stair_es.model.base import EncoderPlugin, ModelFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +62,7 @@ def find_listed_model(name: str) -> ModelEntry:
             return entry
     raise UnknownModel(
         f"no listed model has the name {name!r}",
-        f"Listed: {', '.join(catalogue.list_short_names())}. "
-        "--model also takes the folder of a checkpoint and any id on the hub.",
+        f"Listed: {', '.join(registry.list_short_names())}. --model also takes the folder of a checkpoint and any id on the hub.",
     )
 
 
@@ -75,7 +73,7 @@ def _get_origin(name: str) -> str:
 
 def _build_plugin_entry(name: str) -> ModelEntry:
     try:
-        kind: EncoderPlugin = catalogue.get_encoder_plugin(name)
+        kind: EncoderPlugin = registry.get_encoder_plugin(name)
     except StairError as error:
         return ModelEntry(
             name=name, origin=_get_origin(name), description="", licences=(), facts=ModelFacts(), problem=error.message
@@ -96,9 +94,11 @@ def _build_hub_entry(model: hub_models.HubModel) -> ModelEntry:
         facts=model.facts,
         repositories=model.repositories,
         extra=hub_models.HUB_EXTRA,
-        extra_installed=extras.is_installed(*catalogue.HUB_LIBRARIES),
-        cached=extras.is_installed("huggingface_hub")
-        and all(hub.is_repository_cached(each, formats.detect_checkpoint_format) for each in model.repositories),
+        extra_installed=optional.is_installed(*registry.HUB_LIBRARIES),
+        cached=optional.is_installed("huggingface_hub")
+        and all(
+            hub_download.is_repository_cached(each, checkpoint_formats.detect_checkpoint_format) for each in model.repositories
+        ),
     )
 
 

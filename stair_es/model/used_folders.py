@@ -13,8 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from stair_es.config import DataDir
-from stair_es.folders import make_owner_folder
+from stair_es.config.defaults import DataDir
+from stair_es.system.folders import make_owner_folder
 
 _FILE = "model-folders.json"
 _MAX_FOLDERS = 200

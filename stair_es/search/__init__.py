@@ -15,15 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from stair_es.search.body import SearchRequest, TwoPhase, build_search_request
-    from stair_es.search.hits import Hit, SearchResult, TokenContribution
+    from stair_es.search.diagnose import RankExplanation
+    from stair_es.search.dsl.select import QueryType, build_sparse_query
     from stair_es.search.image_search import ImageSearch
-    from stair_es.search.inputs import QueryInputs
-    from stair_es.search.placing import RankExplanation
-    from stair_es.search.prune import SearchOptions
-    from stair_es.search.question import SearchQuery
+    from stair_es.search.options import SearchOptions
+    from stair_es.search.query import SearchQuery
+    from stair_es.search.query_encoder import QueryInputs
+    from stair_es.search.request import SearchRequest, TwoPhase, build_search_request
+    from stair_es.search.results import Hit, SearchResult, TokenContribution
     from stair_es.search.searcher import Searcher
-    from stair_es.search.shapes import QueryType, build_sparse_query
 
 __all__ = [
     "Hit",

@@ -6,26 +6,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from stair_es.cluster.connect import Connection
-from stair_es.config import DEFAULT_INDEX
+from stair_es.cluster.client.connection import Connection
+from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import QueryError
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.index_model import load_index_encoder
-from stair_es.search.inputs import QueryInputs, build_search_query
-from stair_es.search.placing import explain_rank
-from stair_es.search.prune import SearchOptions
-from stair_es.search.question import SearchQuery
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.diagnose import explain_rank
+from stair_es.search.index_encoder import load_index_encoder
+from stair_es.search.options import SearchOptions
+from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import QueryInputs, build_search_query
 from stair_es.search.searcher import Searcher
-from stair_es.sources.item import ReadLimits
+from stair_es.sources.base import ReadLimits
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from stair_es.search.cursor import Cursor
-    from stair_es.search.hits import SearchResult
-    from stair_es.search.placing import RankExplanation
+    from stair_es.search.diagnose import RankExplanation
+    from stair_es.search.pagination import Cursor
+    from stair_es.search.results import SearchResult
 
 QueryLike: TypeAlias = "str | Path | QueryInputs | SearchQuery | SparseVector"
 """A query string, an image file, a combination as `QueryInputs` (image URLs as well), a built query, or a vector."""
@@ -86,7 +86,7 @@ class ImageSearch:
             ModelError: If its model can't be loaded.
         """
         if self._model is not None:
-            return catalogue.load_encoder(self._model)
+            return registry.load_encoder(self._model)
         return load_index_encoder(self._connection, self._index)
 
     @cached_property

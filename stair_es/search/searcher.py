@@ -6,19 +6,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.connect import Connection, get_cluster_info, translate_errors
-from stair_es.cluster.target import ClusterInfo, list_cluster_plugins
-from stair_es.config import MAX_HITS
+from stair_es.cluster.client.capabilities import ClusterInfo, list_cluster_plugins
+from stair_es.cluster.client.connection import Connection, get_cluster_info, translate_errors
+from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
-from stair_es.search.body import EXCLUDED_FIELDS, SearchRequest, build_search_request, find_seismic_obstacle
-from stair_es.search.clauses import is_valid_unicode
-from stair_es.search.cursor import Cursor, sort_hits
-from stair_es.search.fusing import check_fusion, fuse_rankings
-from stair_es.search.hits import Hit, SearchResult, build_document_filter, parse_hit
-from stair_es.search.known import IndexInfo, fetch_index_info
-from stair_es.search.prune import SearchOptions, prune_vector
-from stair_es.search.question import EMPTY_VECTOR, SearchQuery
-from stair_es.search.shapes import QueryType, select_query_type
+from stair_es.search.dsl.limits import is_valid_unicode
+from stair_es.search.dsl.select import QueryType, select_query_type
+from stair_es.search.index_info import IndexInfo, fetch_index_info
+from stair_es.search.options import SearchOptions, prune_vector
+from stair_es.search.pagination import Cursor, sort_hits
+from stair_es.search.query import EMPTY_VECTOR, SearchQuery
+from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request, find_seismic_obstacle
+from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit
+from stair_es.search.rrf import check_fusion, fuse_rankings
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

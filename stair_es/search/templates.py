@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from opensearchpy.exceptions import NotFoundError, RequestError, TransportError
 
-from stair_es.cluster.failures import translate_errors
-from stair_es.cluster.swap import get_mappings_by_index
-from stair_es.cluster.target import get_cluster_info, list_cluster_plugins
+from stair_es.cluster.client.capabilities import get_cluster_info, list_cluster_plugins
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.index.aliases import get_mappings_by_index
 from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
-from stair_es.search.shapes import IndexFields, select_query_type
+from stair_es.search.dsl.select import IndexFields, select_query_type
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.connect import Connection
+    from stair_es.cluster.client.connection import Connection
 
 TemplateQueryType = Literal["rank_features", "sparse_vector"]
 """Type of the field `tokens` that a template searches."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from stair_es.errors import PluginError, UsageError
 from stair_es.plugins import Plugin, get_plugin, list_plugins
-from stair_es.sources.item import SourceOptions
+from stair_es.sources.base import SourceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stair_es.sources.item import Source, SourceKind
+    from stair_es.sources.base import Source, SourceKind
 
 
 def open_source(argument: str, options: SourceOptions | None = None, say: Callable[[str], None] | None = None) -> Source:

@@ -11,17 +11,17 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from stair_es.telemetry.answers import StatusRecorder, get_method_label, get_route_pattern, is_failed_request, parse_operation
-from stair_es.web.security import HEALTH_PATH
+from stair_es.telemetry.http import StatusRecorder, get_method_label, get_route_pattern, is_failed_request, parse_operation
+from stair_es.web.auth import HEALTH_PATH
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from stair_es.cluster.transport import OutgoingRequest, RequestHook
-    from stair_es.web.watch import EncodedKind
-    from stair_es.web.watch import ServerHooks as PageWatch
+    from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
+    from stair_es.web.hooks import EncodedKind
+    from stair_es.web.hooks import ServerHooks as PageWatch
 
 PROPAGATOR = TraceContextTextMapPropagator()
 """W3C Trace Context only: other headers of a client, such as baggage, are not propagated to the cluster."""

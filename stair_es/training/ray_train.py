@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from stair_es import ray_session
 from stair_es.errors import StairError, UsageError
-from stair_es.extras import import_optional
-from stair_es.training.config import TrainConfig
-from stair_es.training.ears import NO_CALLBACKS, CallbackEvent, CallbackQueue, Callbacks
-from stair_es.training.run import TrainingResult, train_model
-from stair_es.training.sampler import split_batch
+from stair_es.optional import import_optional
+from stair_es.system import ray_session
+from stair_es.training.callbacks import NO_CALLBACKS, CallbackEvent, CallbackQueue, Callbacks
+from stair_es.training.config.train_config import TrainConfig
+from stair_es.training.data.sampler import split_batch
+from stair_es.training.train import TrainingResult, train_model
 from stair_es.training.workers import DistributedWorkers
 
 _POLL_S = 0.5

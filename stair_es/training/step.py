@@ -19,11 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stair_es.model import stair_heads
-from stair_es.model.stair import StairModel, TextBatch
+from stair_es.model.stair import heads
+from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.training import losses
-from stair_es.training.schedule import compute_flops_factor
-from stair_es.training.stages import LossName, ModelPart, TrainingStage
+from stair_es.training.config.stages import LossName, ModelPart, TrainingStage
+from stair_es.training.schedules import compute_flops_factor
 from stair_es.training.workers import WorkerGroup
 
 
@@ -166,7 +166,7 @@ class GradCacheStep:
 
     def _gather_own_tokens(self, texts: TextBatch) -> Tensor:
         """Return which tokens occur in the captions of all workers."""
-        return self.workers.gather_rows(stair_heads.mark_present_tokens(texts.places_BL, len(self.model.tokens.tokens)).float())
+        return self.workers.gather_rows(heads.mark_present_tokens(texts.places_BL, len(self.model.tokens.tokens)).float())
 
     def _compute_teacher_scores(self, given: DeviceBatch) -> Tensor:
         if given.teacher is None:

@@ -12,16 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from stair_es.errors import StairError
-from stair_es.web.answers import encode_json
-from stair_es.web.engine import SearchService
-from stair_es.web.faults import RETRY_AFTER_S, ErrorResponse, RequestRejected, build_error_response
+from stair_es.web.auth import AccessMiddleware, AccessPolicy
+from stair_es.web.errors import RETRY_AFTER_S, ErrorResponse, RequestRejected, build_error_response
+from stair_es.web.hooks import NoopHooks, ServerHooks
+from stair_es.web.images.file_access import AllowedRoots
+from stair_es.web.index_state import IndexStateCache
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, TooManyRequests
-from stair_es.web.originals import AllowedRoots
 from stair_es.web.routes import PageRoutes
-from stair_es.web.security import AccessMiddleware, AccessPolicy
-from stair_es.web.thumbs import ThumbnailService
-from stair_es.web.view import IndexStateCache
-from stair_es.web.watch import NoopHooks, ServerHooks
+from stair_es.web.serializers import encode_json
+from stair_es.web.service import SearchService
+from stair_es.web.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from starlette.routing import Route
     from starlette.types import ASGIApp
 
-    from stair_es.cluster.connect import Connection
-    from stair_es.model.encoder import Encoder
-    from stair_es.search.known import IndexInfo
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.model.base import Encoder
+    from stair_es.search.index_info import IndexInfo
 
 _QUIET_S = 10.0
 

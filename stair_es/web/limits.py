@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from stair_es.sources.decode import DecodeLimits
+from stair_es.sources.image.decode import DecodeLimits
 
 MIB = 1024 * 1024
 

@@ -13,22 +13,22 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from stair_es.web.answers import encode_json
-from stair_es.web.asked import SearchParams, parse_search_params
-from stair_es.web.faults import RequestRejected
-from stair_es.web.intake import BodyReader
-from stair_es.web.security import HEALTH_PATH
-from stair_es.web.watch import ROUTE_PATTERN_KEY
+from stair_es.web.auth import HEALTH_PATH
+from stair_es.web.errors import RequestRejected
+from stair_es.web.hooks import ROUTE_PATTERN_KEY
+from stair_es.web.request_body import BodyReader
+from stair_es.web.schemas import SearchParams, parse_search_params
+from stair_es.web.serializers import encode_json
 
 if TYPE_CHECKING:
     from starlette.routing import Match
     from starlette.types import Scope
 
-    from stair_es.web.engine import SearchService
+    from stair_es.web.hooks import ServerHooks
+    from stair_es.web.images.render import RenderedImage
     from stair_es.web.limits import ServerLimits
-    from stair_es.web.pictures import RenderedImage
-    from stair_es.web.thumbs import ThumbnailService
-    from stair_es.web.watch import ServerHooks
+    from stair_es.web.service import SearchService
+    from stair_es.web.thumbnails import ThumbnailService
 
 STATIC_DIR = Path(__file__).parent / "static"
 _NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)

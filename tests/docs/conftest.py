@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 
 import pytest
-from search_nodes import embedded
-from snippet_world import World, world
+from support.nodes.search_nodes import embedded
+from support.snippets.fixtures import World, world
 
 _AT_ONCE = 2
 """Pages that are tried at a time, each in a world of its own: most of a page is one process that starts after the other."""

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
-import docs_generated
-import docs_pictures
+import figures
+import generated
 import pytest
 import typer
 
 from stair_es import resources
 from stair_es.cli.main import app
-from stair_es.cluster.documents import RESERVED_FIELDS
+from stair_es.cluster.documents.document import RESERVED_FIELDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -155,8 +155,8 @@ def test_links_out_of_the_docs_lead_into_the_repository(tmp_path: Path) -> None:
     (docs / "index.md").write_text("# A\n\n[about](../README.md#about), [code](../code), [file](../code/a.py), [all](more)\n")
     (docs / "more").mkdir()
     (docs / "more" / "index.md").write_text("---\norphan: true\n---\n\n# More\n")
-    tools = str(ROOT / "tools")
-    (docs / "conf.py").write_text(f"import sys\nsys.path.insert(0, {tools!r})\nextensions = ['myst_parser', 'docs_links']\n")
+    extensions = str(ROOT / "docs" / "_ext")
+    (docs / "conf.py").write_text(f"import sys\nsys.path.insert(0, {extensions!r})\nextensions = ['myst_parser', 'links']\n")
     built(docs, tmp_path / "with", "-D", "repository=https://example.org/stair-es")
     links = Page((tmp_path / "with" / "index.html").read_text()).links
     expected = ["blob/main/README.md#about", "tree/main/code", "blob/main/code/a.py"]
@@ -194,7 +194,7 @@ def test_the_messages_are_those_of_the_code() -> None:
 
 def test_the_picture_of_the_layers_is_up_to_date() -> None:
     drawn = (DOCS / "images" / "layers.svg").read_text()
-    assert drawn == docs_pictures.layers(), "run: python tools/docs_pictures.py layers"
+    assert drawn == figures.layers(), "run: python docs/_ext/figures.py layers"
 
 
 @pytest.mark.parametrize("name", ["cli", "errors"])
@@ -202,7 +202,7 @@ def test_the_parts_that_are_made_from_the_code_are_in_the_repository_as_they_are
     page = (DOCS / "reference" / f"{name}.md").read_text()
     assert len(page) > 2000
     assert f"<!-- end: {name} -->" in page
-    assert page == docs_generated.fill_in(page), "run: python tools/docs_generated.py"
+    assert page == generated.fill_in(page), "run: python docs/_ext/generated.py"
 
 
 def test_every_json_body_is_shown() -> None:

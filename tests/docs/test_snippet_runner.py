@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from snippet_checks import Wrong, check, programs
-from snippet_pages import blocks, commands, missing
-from snippet_run import Rules, Trial
-from snippet_shell import Shell
+from support.snippets.checks import Wrong, check, programs
+from support.snippets.pages import blocks, commands, missing
+from support.snippets.runner import Rules, Trial
+from support.snippets.shell import Shell
 
-from stair_es.config import ENV_URL
+from stair_es.config.defaults import ENV_URL
 
 RULES = Rules(
     not_run={"docker": "", "pip install": "", "make": "", "python benchmarks/": ""},

@@ -1,7 +1,7 @@
 """Every command and snippet of the README and of docs/ is run, as far as this machine can.
 
-A page is a test: one home, one shell, one empty cluster, its blocks from top to bottom (tools/snippet_run.py). Below is all that
-is not run, and why.
+A page is a test: one home, one shell, one empty cluster, its blocks from top to bottom (tests/support/snippets/runner.py).
+Below is all that is not run, and why.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from queue import SimpleQueue
 from typing import cast
 
 import pytest
-from snippet_checks import Wrong
-from snippet_pages import blocks, commands
-from snippet_run import Rules, Trial, not_run
-from snippet_shell import Shell
-from snippet_world import World, environment_of, furnish, home
+from support.snippets.checks import Wrong
+from support.snippets.fixtures import World, environment_of, furnish, home
+from support.snippets.pages import blocks, commands
+from support.snippets.runner import Rules, Trial, not_run
+from support.snippets.shell import Shell
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ RULES = Rules(
         "make": "the tests of the tests would run themselves: make -n looks for the target",
         ".venv/bin/pytest": "the tests of the tests would run themselves",
         "python benchmarks/": "they take minutes to hours: their own parser reads the arguments",
-        "python tools/": "they take minutes to hours: their own parser reads the arguments",
+        "python scripts/": "they take minutes to hours: their own parser reads the arguments",
         "python examples/ray/": "tests/e2e/test_examples.py runs it on Ray: its own parser reads the arguments",
         "ray job submit": "a Ray cluster of several machines: the command line in it is parsed",
         "stair-es ingest s3://bucket/products/ --index products --ray-address": "a Ray cluster of several machines",

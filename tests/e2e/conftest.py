@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gate_proxy import GateProxy
-from page_site import DESKTOP, PHOTOS, Site, Watch, chromium, ingested_photos, serving
+from support.browser.web_server import DESKTOP, PHOTOS, Site, Watch, chromium, ingested_photos, serving
+from support.servers.recording_proxy import GateProxy
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

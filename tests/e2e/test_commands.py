@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 from opensearchpy import OpenSearch
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"

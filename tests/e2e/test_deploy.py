@@ -25,7 +25,8 @@ from typing import Any
 import psutil
 import pytest
 import trustme
-from deploy_files import (
+from opensearchpy import OpenSearch
+from support.deploy_files import (
     COMPOSE,
     COMPOSE_CLUSTER,
     KUBERNETES,
@@ -37,10 +38,9 @@ from deploy_files import (
     of_container,
     of_service,
 )
-from gate_proxy import Asked, GateProxy, Said
-from opensearchpy import OpenSearch
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.config import DataDir
+from stair_es.config.defaults import DataDir
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:6]
 API_KEY, TOKEN = "an-id:and-a-key-that-nobody-knows", "a-token-that-visitors-know"

@@ -16,10 +16,10 @@ from pathlib import Path
 import nbformat
 import playwright
 import pytest
-from java_tools import full_jdk
 from nbclient import NotebookClient
 from opensearchpy import OpenSearch
-from page_site import ingested
+from support.browser.web_server import ingested
+from support.nodes.java_tools import full_jdk
 
 from stair_es.search import ImageSearch
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from plugin_metadata import announce_plugins
+from support.plugin_metadata import announce_plugins
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import make_document_id
-from stair_es.model import catalogue
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import make_document_id
+from stair_es.model import registry
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -29,7 +29,7 @@ CAT = PHOTOS / "tabby-cat.jpg"
 INDEX = "test-inspect"
 FLAT = ("--flat", "0.3")
 """So that a word which half of the photos have is a candidate for a stop word."""
-MODEL = catalogue.get_model_card("stair-mini").model_id
+MODEL = registry.get_model_card("stair-mini").model_id
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -165,7 +165,7 @@ def test_a_terminal_with_colours_shows_the_thumbnail(environment: dict[str, str]
 
 
 def test_a_table_on_a_terminal_drives_nothing_and_a_program_gets_the_word(environment: dict[str, str]) -> None:
-    code = r"from stair_es.cli.csv_output import emit_csv; emit_csv(['word'], [['\x1b]0;title\x07']])"
+    code = r"from stair_es.cli.output.csv import emit_csv; emit_csv(['word'], [['\x1b]0;title\x07']])"
     command: list[str | Path] = [sys.executable, "-c", code]
     assert on_a_terminal(command, environment).splitlines() == ["word", r"\x1b]0;title\x07"]
     assert subprocess.run(command, env=environment, capture_output=True, check=True).stdout == b"word\n\x1b]0;title\x07\n"

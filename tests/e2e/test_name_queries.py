@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.usage_reports import OPT_OUT_VARIABLES
+from stair_es.config.usage_reports import OPT_OUT_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"
@@ -28,7 +28,7 @@ time.sleep({WATCHED_S})
 def test_encoding_looks_no_name_up(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if name not in {*OPT_OUT_VARIABLES, "CI"}}
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "name_queries.py", sys.executable, "-c", _ENCODE],
+        [sys.executable, ROOT / "tests" / "support" / "browser" / "name_queries.py", sys.executable, "-c", _ENCODE],
         env={**kept, "HOME": str(tmp_path)},
         cwd=ROOT,
         capture_output=True,

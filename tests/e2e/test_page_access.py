@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from page_asks import QUERY, answered, asked, slider, weight
-from page_site import DESKTOP, PHONE, Site, Watch
 from playwright.sync_api import BrowserContext, Page, expect
+from support.browser.browser_wait import QUERY, answered, asked, slider, weight
+from support.browser.web_server import DESKTOP, PHONE, Site, Watch
 
 Contexts = Callable[..., BrowserContext]
 RULES = {

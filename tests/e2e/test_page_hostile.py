@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
-from gate_proxy import GateProxy
-from page_asks import answered, asked
-from page_hostile import ATTACK, CAPTIONS, NAMES, hostile_table
-from page_site import PHONE, Site, Watch, ingested, serving, shot
 from playwright.sync_api import BrowserContext, Page, expect
+from support.browser.browser_wait import answered, asked
+from support.browser.hostile_corpus import ATTACK, CAPTIONS, NAMES, hostile_table
+from support.browser.web_server import PHONE, Site, Watch, ingested, serving, shot
+from support.servers.recording_proxy import GateProxy
 
 TITLE = "<b onclick=alert(1)>title</b>"
 EVERYTHING = "/?x=1*animal&x=1*book&x=1*mountain&x=1*person&x=1*bird&x=1*building&x=1*fish&x=1*tower"

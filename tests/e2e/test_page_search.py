@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from page_asks import QUERY, answered, asked, names, order, resting, settled, slider, weight
-from page_site import PHOTOS, Site, shot
 from playwright.sync_api import Page, expect
+from support.browser.browser_wait import QUERY, answered, asked, names, order, resting, settled, slider, weight
+from support.browser.web_server import PHOTOS, Site, shot
 
 
 def press(page: Page, label: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from page_asks import asked, names
-from page_site import PHOTOS, Site, Watch, serving, shot
 from playwright.sync_api import BrowserContext, Route, expect
+from support.browser.browser_wait import asked, names
+from support.browser.web_server import PHOTOS, Site, Watch, serving, shot
 
 TOKEN = "0123456789abcdef-token"
 Contexts = Callable[..., BrowserContext]

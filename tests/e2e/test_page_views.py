@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gate_proxy import Asked, Said
-from page_asks import QUERY, answered, asked, names, order, resting, settled, slider, until
-from page_site import PHONE, Site, Watch, shot
 from playwright.sync_api import BrowserContext, Page, expect
+from support.browser.browser_wait import QUERY, answered, asked, names, order, resting, settled, slider, until
+from support.browser.web_server import PHONE, Site, Watch, shot
+from support.servers.recording_proxy import Asked, Said
 
 Contexts = Callable[..., BrowserContext]
 

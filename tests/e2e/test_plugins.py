@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from opensearchpy import OpenSearch
-from plugin_metadata import announce_plugins
+from support.plugin_metadata import announce_plugins
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[:8]

@@ -60,7 +60,7 @@ def test_console_script_runs_from_the_wheel(elsewhere: Path, tmp_path: Path) -> 
 def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
     code = (
         "import json\nfrom stair_es import resources\nfrom stair_es.model import catalogue\n"
-        "from stair_es.model.encoder import ModelSpec\n"
+        "from stair_es.model.base import ModelSpec\n"
         "from importlib.resources import files\n"
         "assert (files('stair_es.cluster') / 'steer.painless').read_text()\n"
         "assert (files('stair_es.search') / 'templates' / 'words.mustache').read_text()\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.model import catalogue, hub_models
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.inputs import encode_query_image, encode_query_text
+from stair_es.model import hub_models, registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.query_encoder import encode_query_image, encode_query_text
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 HEAVIEST = 20
@@ -26,7 +26,7 @@ SEEN = {
 
 @cache
 def _load(name: str) -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name=name))
+    return registry.load_encoder(ModelSpec(name=name))
 
 
 @pytest.mark.parametrize("photo", SEEN)
@@ -47,7 +47,7 @@ def test_a_text_finds_its_photograph_among_them(name: str) -> None:
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
 def test_a_short_name_and_its_id_are_the_same_model(model: hub_models.HubModel) -> None:
-    assert catalogue.get_model_card(model.name) == catalogue.get_model_card(model.hub_id)
+    assert registry.get_model_card(model.name) == registry.get_model_card(model.hub_id)
 
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from huggingface_hub import hf_hub_download
 
-from stair_es.model import catalogue
+from stair_es.model import registry
 from stair_es.model.adapters.d2s_encoder import D2sEncoder
-from stair_es.model.adapters.hub import TRUST_REMOTE_CODE_ENV
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.model.base import ModelSpec
+from stair_es.model.hub_download import TRUST_REMOTE_CODE_ENV
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 VDR_PICTURE = (
     "https://raw.githubusercontent.com/jzhoubu/vsearch/b42da0dea669a8a4423f3eac70b1bb21096285ab/examples/images/mars.png"
@@ -35,14 +35,14 @@ def _fetched(url: str) -> bytes:
 
 
 def test_vdr_says_what_its_readme_says() -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name="photos-small"))
+    encoder = registry.load_encoder(ModelSpec(name="photos-small"))
     image = encoder.encode_images(decode_image(_fetched(VDR_PICTURE), encoder.image_spec, DecodeLimits()).pixels_HWC[None])[0]
     scores = [image.dot(text) for text in encoder.encode_texts(VDR_TEXTS)]
     assert scores == pytest.approx([0.3209, 0.0984], abs=5e-4)
 
 
 def test_d2s_says_what_its_readme_says() -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name="photos"))
+    encoder = registry.load_encoder(ModelSpec(name="photos"))
     assert isinstance(encoder, D2sEncoder)
     table = pq.read_table(hf_hub_download("lsr42/mscoco-blip-dense", "img_embs.parquet", repo_type="dataset"))
     dense_BD = np.array([table.column("emb")[2].as_py()], np.float32)
@@ -55,7 +55,7 @@ def test_v_splade_sees_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> 
     """Its order, not its numbers: it gets our images on a padded square."""
     name = "naver/v-splade-quality"
     monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, name)
-    encoder = catalogue.load_encoder(ModelSpec(name=name))
+    encoder = registry.load_encoder(ModelSpec(name=name))
     pixels_HWC = decode_image(_fetched(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
     page = encoder.encode_images(pixels_HWC[None])[0]
     assert "dog" in page.top(10).tokens

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_checkpoints import WORDS, d2s_config, d2s_weights, write
-from tiny_dense import blip
+from support.models.tiny_checkpoints import WORDS, d2s_config, d2s_weights, write
+from support.models.tiny_dense import blip
 
 from stair_es.errors import ModelError
 from stair_es.eval.dense import get_dense_encoder
-from stair_es.model import catalogue
-from stair_es.model.adapters.d2s import DENSE_MODEL_ENV
-from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec, WordTokenizer
+from stair_es.model import registry
+from stair_es.model.adapters.d2s_format import DENSE_MODEL_ENV
+from stair_es.model.base import DenseEncoder, Encoder, ModelSpec, WordTokenizer
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def pixels() -> NDArray[np.uint8]:
 
 
 def _load(folder: Path) -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name=str(folder)))
+    return registry.load_encoder(ModelSpec(name=str(folder)))
 
 
 def _head(dense_BD: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -78,21 +78,21 @@ def test_words(folder: Path) -> None:
 
 
 def test_the_dense_model_is_part_of_the_id(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = catalogue.get_model_card(str(folder))
+    first = registry.get_model_card(str(folder))
     assert first.image_spec.size_px == 16
     blip(tmp_path / "other", seed=9)
     monkeypatch.setenv(DENSE_MODEL_ENV, str(tmp_path / "other"))
-    assert catalogue.get_model_card(str(folder)).model_id != first.model_id
+    assert registry.get_model_card(str(folder)).model_id != first.model_id
 
 
 def test_without_a_dense_model_it_says_how_to_name_one(tmp_path: Path) -> None:
     folder = write(tmp_path / "d2s", d2s_config(None), d2s_weights())
     with pytest.raises(ModelError, match="without its dense model") as wrong:
-        catalogue.get_model_card(str(folder))
+        registry.get_model_card(str(folder))
     assert DENSE_MODEL_ENV in wrong.value.remedy
     (folder / "config.json").write_text(json.dumps(d2s_config(".")))
     with pytest.raises(ModelError, match="not a BLIP"):
-        catalogue.get_model_card(str(folder))
+        registry.get_model_card(str(folder))
 
 
 @pytest.mark.parametrize(

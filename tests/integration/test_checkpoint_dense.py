@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_dense
 import torch
 import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from support.models import tiny_dense
 
 from stair_es.errors import ModelError
 from stair_es.ingest.options import IngestOptions, build_sink_plan
-from stair_es.model import catalogue
-from stair_es.model.encoder import DenseEncoder, ModelSpec
+from stair_es.model import registry
+from stair_es.model.base import DenseEncoder, ModelSpec
 from stair_es.types import Floats
 
 TEXTS = ["a red dog", "cat", "a dog [ a cat"]
@@ -39,13 +39,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def _load(folder: Path) -> DenseEncoder:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     assert isinstance(encoder, DenseEncoder)
     return encoder
 
 
 def _pixels(folder: Path, count: int = 3) -> NDArray[np.uint8]:
-    side = catalogue.get_model_card(str(folder)).image_spec.size_px
+    side = registry.get_model_card(str(folder)).image_spec.size_px
     return np.random.default_rng(5).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
@@ -99,7 +99,7 @@ def test_long_texts_are_cut(folder: Path) -> None:
 
 
 def test_there_are_no_words(folder: Path) -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     with pytest.raises(ModelError, match="dense vectors only") as wrong:
         encoder.encode_texts(["dog"])
     assert "stair-es evaluate" in wrong.value.remedy
@@ -111,7 +111,7 @@ def test_there_are_no_words(folder: Path) -> None:
 
 def test_half_precision_is_near(folder: Path) -> None:
     pixels = _pixels(folder)
-    rough = catalogue.load_encoder(ModelSpec(name=str(folder), precision="bf16"))
+    rough = registry.load_encoder(ModelSpec(name=str(folder), precision="bf16"))
     assert isinstance(rough, DenseEncoder)
     assert (rough.encode_images_dense(pixels) * _load(folder).encode_images_dense(pixels)).sum(1) == pytest.approx(1, abs=0.02)
 
@@ -175,4 +175,4 @@ def test_a_captioning_blip_is_no_format_that_is_known(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BlipForConditionalGeneration"]}))
     with pytest.raises(ModelError, match="unknown format"):
-        catalogue.get_model_card(str(folder))
+        registry.get_model_card(str(folder))

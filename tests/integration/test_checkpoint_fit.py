@@ -10,28 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tiny_dense
-import tiny_sparse
-import tiny_stair
 import torch
 import transformers
 import transformers.dynamic_module_utils
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
+from support.models import tiny_dense, tiny_sparse, tiny_stair
+from support.models.tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize  # type: ignore[import-untyped]
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import ModelError, QueryError
-from stair_es.eval.contenders import load_models
+from stair_es.eval.models import load_models
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.model import catalogue
-from stair_es.model.adapters.hub import TRUST_REMOTE_CODE_ENV
-from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model import registry
+from stair_es.model.base import DenseEncoder, Encoder, ModelSpec
+from stair_es.model.hub_download import TRUST_REMOTE_CODE_ENV
 from stair_es.search import ImageSearch
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode
 
@@ -104,7 +102,7 @@ def test_dense_vectors_are_those_of_the_models_own_processor(tmp_path: Path, for
     folder = DENSE[form](tmp_path / form)
     if resample is not None:
         say(folder, resample=resample)
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     assert isinstance(encoder, DenseEncoder)
     for size in SHAPES:
         found = encoder.encode_images_dense(decoded(picture(size), encoder.image_spec)[None])
@@ -116,13 +114,13 @@ def test_filters_that_nothing_knows_are_refused(tmp_path: Path) -> None:
     for wrong in (9, "sharp", True):
         say(folder, resample=wrong)
         with pytest.raises(ModelError, match="says resample = ") as error:
-            catalogue.get_model_card(str(folder))
+            registry.get_model_card(str(folder))
         assert "0 to 5" in error.value.remedy
 
 
 @pytest.mark.parametrize("size", [*SHAPES, (101, 40)])
 def test_vdr_sees_the_middle(tmp_path: Path, size: tuple[int, int]) -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(vdr(tmp_path / "vdr"))))
+    encoder = registry.load_encoder(ModelSpec(name=str(vdr(tmp_path / "vdr"))))
     reference = Compose([Resize(12, interpolation=InterpolationMode.BICUBIC), CenterCrop(12)])
     pixels = np.asarray(reference(picture(size)))
     assert (decoded(picture(size), encoder.image_spec) == pixels).all()
@@ -130,7 +128,7 @@ def test_vdr_sees_the_middle(tmp_path: Path, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", SHAPES)
 def test_d2s_sees_the_distorted_image(tmp_path: Path, size: tuple[int, int]) -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(d2s(tmp_path / "d2s"))))
+    encoder = registry.load_encoder(ModelSpec(name=str(d2s(tmp_path / "d2s"))))
     pixels = np.asarray(Resize((16, 16), interpolation=InterpolationMode.BICUBIC)(picture(size)))
     assert (decoded(picture(size), encoder.image_spec) == pixels).all()
 
@@ -145,7 +143,7 @@ def test_a_sparse_encoder_is_handed_what_its_processor_would_make(sparse: Path, 
     own = kind(size={"height": 16, "width": 16}, resample=resample, do_rescale=False, do_normalize=False)
     mean_C = own(images=[picture(size)], return_tensors="np")["pixel_values"][0].reshape(3, -1).mean(1) / 255
     wanted_V = np.log1p(np.maximum(load_file(sparse / "model.safetensors")["colours"] @ (mean_C - 0.5), 0))
-    encoder = catalogue.load_encoder(ModelSpec(name=str(sparse)))
+    encoder = registry.load_encoder(ModelSpec(name=str(sparse)))
     row = encoder.encode_images(decoded(picture(size), encoder.image_spec)[None])[0].to_dict()
     words: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
     assert [row.get(word, 0.0) for word in words] == pytest.approx(wanted_V, abs=1e-4)
@@ -176,34 +174,34 @@ def test_other_preprocessing_of_sparse_encoders_gets_all_of_the_image(
     sparse: Path, said: dict[str, Any], spec: ImageSpec
 ) -> None:
     say(sparse, **said)
-    assert catalogue.get_model_card(str(sparse)).image_spec == spec
+    assert registry.get_model_card(str(sparse)).image_spec == spec
 
 
 @pytest.mark.parametrize("make", [vdr, d2s, tiny_dense.clip, tiny_dense.align])
 def test_another_fit_is_another_model(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     name = str(make(tmp_path / "model"))
-    own = catalogue.get_model_card(name)
-    assert catalogue.get_model_card(name, own.image_spec.fit) == own
+    own = registry.get_model_card(name)
+    assert registry.get_model_card(name, own.image_spec.fit) == own
     ids = {own.model_id}
     others: set[ResizeMode] = {"pad", "crop", "stretch"}
     for fit in others - {own.image_spec.fit}:
-        card = catalogue.get_model_card(name, fit)
+        card = registry.get_model_card(name, fit)
         assert card.model_id.startswith(f"model-{fit}-")
         assert (card.image_spec.fit, card.image_spec.size_px) == (fit, own.image_spec.size_px)
-        encoder = catalogue.load_encoder(ModelSpec(name=name, fit=fit))
+        encoder = registry.load_encoder(ModelSpec(name=name, fit=fit))
         assert (encoder.model_id, encoder.image_spec) == (card.model_id, card.image_spec)
         ids.add(card.model_id)
     assert len(ids) == 3
     with pytest.raises(ModelError, match="unknown fit 'zoom'"):
-        catalogue.get_model_card(name, "zoom")  # type: ignore[arg-type]
+        registry.get_model_card(name, "zoom")  # type: ignore[arg-type]
 
 
 def test_models_of_ours_take_no_other_fit(tmp_path: Path) -> None:
     trained = tiny_stair.checkpoint(tmp_path / "trained")
-    for name in (*catalogue.list_plugin_models(), str(trained)):
-        assert catalogue.get_model_card(name, catalogue.get_model_card(name).image_spec.fit) == catalogue.get_model_card(name)
+    for name in (*registry.list_plugin_models(), str(trained)):
+        assert registry.get_model_card(name, registry.get_model_card(name).image_spec.fit) == registry.get_model_card(name)
         with pytest.raises(ModelError, match=r"its own fit only, '(squash|pad)', not 'crop'") as wrong:
-            catalogue.load_encoder(ModelSpec(name=name, fit="crop"))
+            registry.load_encoder(ModelSpec(name=name, fit="crop"))
         assert "STAIR_ES_FIT" in wrong.value.remedy
 
 

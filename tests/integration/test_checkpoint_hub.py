@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import Hub, environment, serving
-from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
-from warm_commands import run_warm
+from support.models.tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
+from support.servers.hub_server import Hub, environment, serving
+from support.warm_commands import run_warm
 
-from stair_es.model import catalogue
+from stair_es.model import registry
 from stair_es.model.hub_models import HUB_MODELS, HubModel
 
 
@@ -47,7 +47,7 @@ def test_a_repository_is_the_same_model_as_its_folder(hub: Hub, tmp_path: Path) 
     assert found["name"] == "org/Tiny_VDR"
     assert set(hub.fetched) == {"config.json", "vocab.txt", "README.md", "pytorch_model.bin"}
     (folder / "run.py").unlink()  # a folder's code counts: a hub's wasn't fetched
-    assert found["id"] == catalogue.get_model_card(str(folder)).model_id
+    assert found["id"] == registry.get_model_card(str(folder)).model_id
     assert found["id"].startswith("tiny-vdr-")
 
     hub.fetched.clear()
@@ -124,7 +124,7 @@ def test_a_cache_that_may_not_be_written_names_it(hub: Hub, tmp_path: Path) -> N
 @pytest.fixture
 def public(hub: Hub) -> Hub:
     """The hub with tiny checkpoints in the place of those that have short names."""
-    from tiny_dense import blip
+    from support.models.tiny_dense import blip
 
     photos, small = HUB_MODELS
     write(hub.root / photos.hub_id, d2s_config(None), d2s_weights())
@@ -148,7 +148,7 @@ def test_a_short_name_is_its_id_on_the_hub(public: Hub, tmp_path: Path, model: H
 
 
 def test_the_dense_model_of_photos_counts_and_another_one_can_be_named(public: Hub, tmp_path: Path) -> None:
-    from tiny_dense import blip
+    from support.models.tiny_dense import blip
 
     home, other = tmp_path / "home", blip(tmp_path / "other", seed=9)
     first = _resolve("photos", public.url, home)["id"]

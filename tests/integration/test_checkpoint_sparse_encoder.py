@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tiny_sparse
 import transformers.dynamic_module_utils
 from numpy.typing import NDArray
 from PIL import Image
+from support.models import tiny_sparse
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import ModelError
+from stair_es.feature_names import unescape_feature
+from stair_es.ingest.executors.ray import RayOptions
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.run_ray import RayOptions
-from stair_es.model import catalogue
-from stair_es.model.adapters.hub import TRUST_REMOTE_CODE_ENV
-from stair_es.model.encoder import Encoder, ModelSpec, WordTokenizer
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
+from stair_es.model.hub_download import TRUST_REMOTE_CODE_ENV
 from stair_es.search import ImageSearch, QueryInputs
 from stair_es.sources.registry import open_source
-from stair_es.vocab import unescape_feature
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -47,7 +47,7 @@ def pixels() -> NDArray[np.uint8]:
 
 
 def _load(folder: Path) -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name=str(folder)))
+    return registry.load_encoder(ModelSpec(name=str(folder)))
 
 
 def _weights(encoder: Encoder, row: dict[str, float]) -> NDArray[np.float64]:
@@ -106,7 +106,7 @@ def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypa
     for said in ("", "1", str(tmp_path), "splade"):
         monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, said)
         with pytest.raises(ModelError, match=r"its own Python code \(tiny_splade\.TinySplade\)") as wrong:
-            catalogue.get_encoder_plugin(str(folder))
+            registry.get_encoder_plugin(str(folder))
         assert f"{TRUST_REMOTE_CODE_ENV}={folder}" in wrong.value.remedy
     assert not ran.exists()
 
@@ -120,11 +120,11 @@ def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypa
 )
 def test_code_that_is_named_deeper_counts_too(tmp_path: Path, file: str, said: dict[str, Any]) -> None:
     tiny_sparse.texts_only(tmp_path / "m")
-    assert catalogue.get_model_card(str(tmp_path / "m"))
+    assert registry.get_model_card(str(tmp_path / "m"))
     (tmp_path / "m" / file).parent.mkdir(exist_ok=True)
     (tmp_path / "m" / file).write_text(json.dumps(said))
     with pytest.raises(ModelError, match="modeling"):
-        catalogue.get_encoder_plugin(str(tmp_path / "m"))
+        registry.get_encoder_plugin(str(tmp_path / "m"))
 
 
 def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
@@ -132,13 +132,13 @@ def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
     route = tmp_path / "m" / "0_Router" / "query_0"
     route.mkdir(parents=True)
     (route / "model.safetensors").write_bytes(b"one")
-    first = catalogue.get_model_card(str(tmp_path / "m")).model_id
+    first = registry.get_model_card(str(tmp_path / "m")).model_id
     (route / "model.safetensors").write_bytes(b"another")
-    second = catalogue.get_model_card(str(tmp_path / "m")).model_id
+    second = registry.get_model_card(str(tmp_path / "m")).model_id
     assert first != second
     (tmp_path / "m" / ".cache").mkdir()
     (tmp_path / "m" / ".cache" / "of_the_hub.json").write_text("{}")
-    assert catalogue.get_model_card(str(tmp_path / "m")).model_id == second
+    assert registry.get_model_card(str(tmp_path / "m")).model_id == second
 
 
 def test_a_model_of_texts_sees_no_images(tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_dense
 import torch
 import transformers
 from sentence_transformers import SparseEncoder
-from tiny_checkpoints import WORDS
+from support.models import tiny_dense
+from support.models.tiny_checkpoints import WORDS
 from transformers import BertConfig
 
 from stair_es.errors import ModelError
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.types import Floats
 
 TEXTS = ["a red dog", "cats", "bus ! ."]
@@ -53,7 +53,7 @@ def library(folder: Path) -> Floats:
 
 
 def check(folder: Path, wanted_BV: Floats) -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     assert encoder.features == WORDS  # type: ignore[attr-defined]
     for vector, wanted_V in zip(encoder.encode_texts(TEXTS), wanted_BV, strict=True):
         weights = {word: float(weight) for word, weight in zip(WORDS, wanted_V, strict=True) if weight > 0}
@@ -75,7 +75,7 @@ def test_one_that_was_saved_before_its_first_encode(tmp_path: Path) -> None:
 def test_one_without_modules(tmp_path: Path, pickled: bool) -> None:
     folder = bare(tmp_path / "splade", pickled=pickled)
     check(folder, library(folder))
-    assert catalogue.get_model_card(str(folder)).description.startswith("SPLADE")
+    assert registry.get_model_card(str(folder)).description.startswith("SPLADE")
 
 
 class Evil:
@@ -87,11 +87,11 @@ def test_code_beside_a_bare_one_or_in_its_weights_does_not_run(tmp_path: Path) -
     folder = bare(tmp_path / "splade", pickled=True)
     torch.save({"cls.predictions.bias": Evil()}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="can't be loaded"):
-        catalogue.load_encoder(ModelSpec(name=str(folder))).encode_texts(["dog"])
+        registry.load_encoder(ModelSpec(name=str(folder))).encode_texts(["dog"])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForMaskedLM": "own.Net"}}))
     with pytest.raises(ModelError, match=r"its own Python code \(own\.Net\)"):
-        catalogue.get_encoder_plugin(str(folder))
+        registry.get_encoder_plugin(str(folder))
 
 
 def test_a_network_without_words_is_none(tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ def test_a_network_without_words_is_none(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
     with pytest.raises(ModelError, match="unknown format"):
-        catalogue.get_encoder_plugin(str(folder))
+        registry.get_encoder_plugin(str(folder))

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import sentencepiece
-import tiny_dense
 import torch
 import transformers
-from tiny_checkpoints import d2s_config, d2s_weights, write
+from support.models import tiny_dense
+from support.models.tiny_checkpoints import d2s_config, d2s_weights, write
 
-from stair_es.model import catalogue
-from stair_es.model.adapters.dense_baselines import clean_caption
-from stair_es.model.encoder import DenseEncoder, ModelSpec
+from stair_es.model import registry
+from stair_es.model.adapters.dense_format import clean_caption
+from stair_es.model.base import DenseEncoder, ModelSpec
 
 TEXTS = ["a red dog", "A Red dog!", "cat"]
 _PIECES = 17
@@ -25,7 +25,7 @@ _PIECES = 17
 
 
 def _load(folder: Path) -> DenseEncoder:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     assert isinstance(encoder, DenseEncoder)
     return encoder
 
@@ -67,7 +67,7 @@ def test_siglip_without_sentencepiece_says_what_to_install(siglip: Path) -> None
     code = (
         "import sys\nsys.modules['sentencepiece'] = None\n"
         "from stair_es.errors import MissingExtra\nfrom stair_es.model import catalogue\n"
-        "from stair_es.model.encoder import ModelSpec\n"
+        "from stair_es.model.base import ModelSpec\n"
         f"try:\n    catalogue.load(ModelSpec(name={str(siglip)!r})).encode_texts_dense(['dog'])\n"
         "except MissingExtra as error:\n    print(error.message, error.remedy)\n"
     )
@@ -113,7 +113,7 @@ def test_blip_and_d2s_read_clean_captions(tmp_path: Path) -> None:
     for folder in (tmp_path / "blip", head):
         found = _load(folder).encode_texts_dense(["a red dog.", "(A red dog!)\n", "a red dog"])
         assert found[:2] == pytest.approx(found[[2, 2]], abs=1e-6)
-    encoder = catalogue.load_encoder(ModelSpec(name=str(head)))
+    encoder = registry.load_encoder(ModelSpec(name=str(head)))
     dotted, plain = encoder.encode_texts(["a red dog.", "a red dog"])
     assert dotted.to_dict() == pytest.approx(plain.to_dict(), abs=1e-5)
     assert not len(encoder.encode_texts([" .!"])[0])  # nothing is left of it

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_checkpoints import WORDS, vdr_config, vdr_weights, write
+from support.models.tiny_checkpoints import WORDS, vdr_config, vdr_weights, write
 
 from stair_es.errors import ModelError
-from stair_es.model import catalogue
-from stair_es.model.adapters.vdr import list_valid_ids
-from stair_es.model.encoder import Encoder, ModelSpec, WordTokenizer
-from stair_es.model.wordpiece import load_wordpiece_vocabulary
+from stair_es.model import registry
+from stair_es.model.adapters.vdr_format import list_valid_ids
+from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 from stair_es.types import SparseVector
 
 Array = NDArray[np.float64]
@@ -37,7 +37,7 @@ def pixels() -> NDArray[np.uint8]:
 
 
 def _load(folder: Path) -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name=str(folder)))
+    return registry.load_encoder(ModelSpec(name=str(folder)))
 
 
 def _norm(x: Array, weights: Mapping[str, Array], name: str, eps: float) -> Array:
@@ -167,7 +167,7 @@ def test_alone_and_in_a_batch_are_the_same(folder: Path, pixels: NDArray[np.uint
 
 def test_half_precision_is_near(folder: Path, pixels: NDArray[np.uint8]) -> None:
     exact = _load(folder).encode_images(pixels)
-    rough = catalogue.load_encoder(ModelSpec(name=str(folder), precision="bf16", backend="torch")).encode_images(pixels)
+    rough = registry.load_encoder(ModelSpec(name=str(folder), precision="bf16", backend="torch")).encode_images(pixels)
     for one, other in zip(exact, rough, strict=True):
         assert one.dot(other) > 0.98 * one.dot(one)
         assert one != other
@@ -197,7 +197,7 @@ def test_the_dimensions_are_those_of_the_published_code() -> None:
 
 
 def test_the_card(folder: Path) -> None:
-    card = catalogue.get_model_card(str(folder))
+    card = registry.get_model_card(str(folder))
     assert card.name == str(folder)
     assert card.model_id.startswith("vdr-tiny-")
     assert len(card.model_id) == len("vdr-tiny-") + 12
@@ -277,7 +277,7 @@ def test_what_a_spec_may_ask_for(folder: Path) -> None:
         ModelSpec(name=str(folder), precision="int8"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ModelError):
-            catalogue.load_encoder(wrong)
+            registry.load_encoder(wrong)
 
 
 def test_pixels_of_another_size_are_refused(folder: Path) -> None:

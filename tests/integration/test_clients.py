@@ -16,18 +16,18 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from filelock import FileLock
-from gate_proxy import Asked, GateProxy, Said
 from opensearchpy import OpenSearch
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document
-from stair_es.cluster.mapping import build_index_body
-from stair_es.config import DataDir
-from stair_es.search.body import build_search_request
-from stair_es.search.question import SearchQuery
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.config.defaults import DataDir
+from stair_es.search.query import SearchQuery
+from stair_es.search.request import build_search_request
 from stair_es.types import SparseVector
 
-_SCRIPT = Path(__file__).parents[2] / "tools" / "client_round_trip.py"
+_SCRIPT = Path(__file__).parents[1] / "support" / "oracles" / "client_round_trip.py"
 _OLDEST_PROMISED = "opensearch-py==2.4.0"
 _TOLERANCE = 0.004
 """Engines keep nine bits of a weight."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
+from support.corpora.web_corpus import PHOTOS
+from support.servers.hostile_http_server import serving
 from typer.testing import CliRunner
-from web_corpus import PHOTOS
-from web_site import serving
 
 from stair_es.cli.main import app
-from stair_es.cluster import documents, identity
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents import document
+from stair_es.cluster.metadata import index_metadata
 
 QUERY = "bird flower fruit animal man camera honey bowl"
 RED = {"half-a-fig.jpg", "scarlet-macaw.jpg", "red-crab.jpg"}
@@ -62,8 +63,8 @@ def test_an_index_from_before_there_were_colours_is_built_anew(
     node_url: str, index_name: str, client: OpenSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as before:
-        for module in (documents, identity):
-            before.setattr(module, "DOCUMENT_VERSION", documents.DOCUMENT_VERSION - 1)
+        for module in (document, index_metadata):
+            before.setattr(module, "DOCUMENT_VERSION", document.DOCUMENT_VERSION - 1)
         old = ingest(node_url, index_name)
     assert ingest(node_url, index_name, "--dry-run")["new"] == len(NAMES)
     new = ingest(node_url, index_name)

@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from gate_proxy import GateProxy
+from support.servers.recording_proxy import GateProxy
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from gate_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, SecuritySettings, translate_errors
+from stair_es.cluster.client.connection import Connection, SecuritySettings, translate_errors
 from stair_es.errors import AuthenticationFailed, UsageError
-from stair_es.extras import import_optional
+from stair_es.optional import import_optional
 
 _CREDENTIALS = import_optional("botocore.credentials", "aws").Credentials("AKIDEXAMPLE", "hunter2", "session-token")
 _REGION = "eu-central-1"

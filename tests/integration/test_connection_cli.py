@@ -8,8 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stair_es.cli import connections, options
-from stair_es.cluster.connect import Connection
+from stair_es.cli.options import connections, shared
+from stair_es.cluster.client.connection import Connection
 from stair_es.errors import UsageError
 
 _PRINT = "a" * 64
@@ -18,7 +18,7 @@ _PRINT = "a" * 64
 def _app(seen: list[Connection]) -> typer.Typer:
     app = typer.Typer()
 
-    def look(what: str, url: options.UrlOption = None, k: int = 3) -> None:
+    def look(what: str, url: shared.UrlOption = None, k: int = 3) -> None:
         """Look."""
         assert (what, k) == ("dog", 5)
         seen.append(connections.resolve_connection(url))

@@ -8,10 +8,16 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from gate_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.retry import RetryPolicy, call_with_retry, compute_backoff_s, compute_retry_delay_s, get_retry_after_s
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.retry import (
+    RetryPolicy,
+    call_with_retry,
+    compute_backoff_s,
+    compute_retry_delay_s,
+    get_retry_after_s,
+)
 from stair_es.errors import ClusterError, ClusterUnreachable
 
 _POLICY = RetryPolicy(attempts=4, backoff_s=0.001)

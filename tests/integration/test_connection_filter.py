@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from gate_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 
 
 def send(**arguments: Any) -> str:  # noqa: ANN401  as the client takes them

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from gate_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, SecuritySettings, get_cluster_info, translate_errors
-from stair_es.cluster.retry import RetryPolicy, call_with_retry
-from stair_es.cluster.swap import get_alias_targets
+from stair_es.cluster.client.connection import Connection, SecuritySettings, get_cluster_info, translate_errors
+from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.errors import AuthenticationFailed, ClusterError, UsageError
 
 # Each secret is one word that can be looked for.

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from gate_proxy import Asked, GateProxy, Said
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import ClusterInfo, Connection, SecuritySettings, get_cluster_info
-from stair_es.cluster.target import NEURAL_SEARCH, check_neural_plugin
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH, check_neural_plugin
+from stair_es.cluster.client.connection import ClusterInfo, Connection, SecuritySettings, get_cluster_info
 from stair_es.errors import NotASearchCluster, UnsupportedTarget
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import trustme
-from gate_proxy import GateProxy
+from support.servers.recording_proxy import GateProxy
 
-from stair_es.cluster import tls
-from stair_es.cluster.connect import Connection, SecuritySettings, get_cluster_info
-from stair_es.cluster.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.client import tls
+from stair_es.cluster.client.connection import Connection, SecuritySettings, get_cluster_info
+from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
 from stair_es.errors import ClusterUnreachable, StairError, UsageError
 
 

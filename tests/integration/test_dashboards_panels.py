@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from dashboard_checks import faults
-from dashboard_corpus import WORDLESS, fill
-from dashboard_pictures import charts, drawn, png
-from dashboard_requests import Ask, asks, phrase
-from words_companion import entries, make, scanned
+from support.corpora.dashboard_corpus import WORDLESS, fill
+from support.corpora.token_index import entries, make, scanned
+from support.dashboards.checks import faults
+from support.oracles.vega_render import charts, drawn, png
+from support.servers.saved_objects_requests import Ask, asks, phrase
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 from stair_es.dashboards.bundle import build_bundle
-from stair_es.dashboards.corpus import DashboardSpec, Product, inspect_index
+from stair_es.dashboards.index_info import DashboardSpec, Product, inspect_index
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

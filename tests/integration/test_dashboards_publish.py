@@ -1,4 +1,4 @@
-"""Publishing over real HTTP, to a server that answers as the products do (`tools/dashboards_server.py`), failures and all."""
+"""Publishing over real HTTP, to a server that answers as the products do, failures and all."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 import trustme
 import urllib3
-from dashboard_checks import faults
-from dashboards_server import DashboardsServer
-from fault_proxy import Reply, serve
-from gate_proxy import GateProxy
+from support.dashboards.checks import faults
+from support.servers.fault_proxy import Reply, serve
+from support.servers.recording_proxy import GateProxy
+from support.servers.saved_objects_server import DashboardsServer
 from typer.testing import CliRunner, Result
 
 from stair_es.cli.main import app
-from stair_es.cluster.connect import SecuritySettings
+from stair_es.cluster.client.connection import SecuritySettings
 from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
-from stair_es.dashboards.corpus import DashboardSpec, Product
-from stair_es.dashboards.objects import to_ndjson
-from stair_es.dashboards.place import DashboardsConnection
+from stair_es.dashboards.connection import DashboardsConnection
+from stair_es.dashboards.index_info import DashboardSpec, Product
 from stair_es.dashboards.publish import DetectedProduct, ImportResult, detect_product, import_objects
+from stair_es.dashboards.saved_objects import to_ndjson
 from stair_es.dashboards.session import DashboardsSession
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, StairError, UnsupportedTarget, UsageError
 
@@ -492,7 +492,7 @@ def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
 
 
 def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Path) -> None:
-    from dashboard_corpus import fill
+    from support.corpora.dashboard_corpus import fill
 
     assert "there is no index or alias" in told(command("export", "--index", index_name, "-o", "-", "--url", node_url)).message
     fill(node_url, index_name, tmp_path, words_index=False)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_dense
 from PIL import Image
+from support.models import tiny_dense
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize  # type: ignore[import-untyped]
 
 from stair_es.errors import DecodeError
-from stair_es.model import catalogue
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.model import registry
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec, Pixels
 
 SIZES = [(64, 64), (100, 37), (37, 100), (225, 224), (31, 30), (16, 16), (301, 17)]
@@ -67,8 +67,8 @@ def test_what_is_too_long_is_refused() -> None:
 )
 def test_checkpoints_say_how(tmp_path: Path, make: Callable[[Path], Path], spec: ImageSpec) -> None:
     folder = make(tmp_path / "model")
-    assert catalogue.get_model_card(str(folder)).image_spec == spec
+    assert registry.get_model_card(str(folder)).image_spec == spec
     said = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").unlink()
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": said}))
-    assert catalogue.get_model_card(str(folder)).image_spec == spec
+    assert registry.get_model_card(str(folder)).image_spec == spec

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gate_proxy import GateProxy, Said
+from support.servers.recording_proxy import GateProxy, Said
 
 from stair_es import resources
-from stair_es.cluster.connect import Connection, SecuritySettings, translate_errors
-from stair_es.cluster.index import IndexSpec, WriteTarget, open_index, relax_index_settings
-from stair_es.doctor.finding import CheckResult
-from stair_es.doctor.look import fetch_privileges
+from stair_es.cluster.client.connection import Connection, SecuritySettings, translate_errors
+from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, relax_index_settings
+from stair_es.doctor.facts import fetch_privileges
+from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import ClusterError
 

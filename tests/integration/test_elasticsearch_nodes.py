@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
-from search_nodes import elasticsearch7, opensearch_cluster
+from support.nodes.search_nodes import elasticsearch7, opensearch_cluster
 
-from stair_es.cluster.connect import Connection
-from stair_es.extras import import_optional
+from stair_es.cluster.client.connection import Connection
+from stair_es.optional import import_optional
 
-_TOOLS = Path(__file__).parents[2] / "tools"
+_TESTS = Path(__file__).parents[1]
 _PARENT = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
-from search_nodes import elasticsearch7
+from support.nodes.search_nodes import elasticsearch7
 node = elasticsearch7(pathlib.Path(sys.argv[2])).start(wait=False)
 print(node.pid, flush=True)
 sys.stdin.read()
@@ -41,7 +41,7 @@ def test_killed_node_comes_back_with_its_data(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux")
 def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT, str(_TOOLS), str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", _PARENT, str(_TESTS), str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert parent.stdout is not None
     node = import_optional("psutil", "node").Process(int(parent.stdout.readline()))

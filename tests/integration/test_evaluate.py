@@ -13,26 +13,26 @@ import numpy as np
 import pytest
 from opensearchpy import OpenSearch
 from PIL import Image
-from rank_eval import AT, ask_rank_eval, own_values
+from support.oracles.rank_eval import AT, ask_rank_eval, own_values
 
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import IndexSpec
-from stair_es.cluster.mapping import build_index_body
-from stair_es.eval.captions import CaptionDataset, CaptionedImage
-from stair_es.eval.choose import build_bm25_methods, select_methods
-from stair_es.eval.contenders import build_evaluated_model
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import IndexSpec
+from stair_es.eval.datasets.captions import CaptionDataset, CaptionedImage
 from stair_es.eval.encode import encode_dataset
-from stair_es.eval.methods import EngineConfig, RetrievalMethod
-from stair_es.eval.report import MethodRow, RetrievalReport, render_retrieval_report
-from stair_es.eval.run import EvalOptions, evaluate_retrieval
-from stair_es.eval.trial import create_temporary_index, detect_analyzer
-from stair_es.model.encoder import ModelSpec
-from stair_es.search.question import SearchQuery
+from stair_es.eval.models import build_evaluated_model
+from stair_es.eval.retrieval.methods import EngineConfig, RetrievalMethod
+from stair_es.eval.retrieval.report import MethodRow, RetrievalReport, render_retrieval_report
+from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
+from stair_es.eval.retrieval.select_methods import build_bm25_methods, select_methods
+from stair_es.eval.retrieval.temporary_index import create_temporary_index, detect_analyzer
+from stair_es.model.base import ModelSpec
+from stair_es.search.query import SearchQuery
 from stair_es.search.searcher import Searcher
-from stair_es.sources.local_file import FileLocator
-from stair_es.sources.paths import to_file_uri
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import to_file_uri
 from stair_es.types import Floats, ImageSpec, Pixels
 
 IMAGES, WORDS, DIMENSIONS = 40, 150, 16

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands_here import CommandHere
 from opensearchpy import OpenSearch
+from support.commands import CommandHere
 
-from stair_es.model import stair_mini_files
+from stair_es.model.stair_mini import artifacts
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 SCRIPT = Path(sys.executable).parent / "stair-es"
@@ -131,7 +131,7 @@ def test_a_folder_of_classes(alone: CommandHere, tmp_path: Path) -> None:
     assert found == json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert "| words   | stair-mini-2 |" in (tmp_path / "report" / "evaluation.md").read_text()
     [row] = alone.read_json("words", "pets", "--classes", "names.txt", *light)["rows"]
-    assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(stair_mini_files.read_mini_artifacts().vocabulary), 1.0)
+    assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(artifacts.read_mini_artifacts().vocabulary), 1.0)
     refused = alone.read_error("words", "pets", "--classes", "names.txt", "--split", "test", *light)
     assert "--classes is for a folder of classes" in str(refused)
     probed = alone.read_json("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)

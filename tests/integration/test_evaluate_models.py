@@ -7,19 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_checkpoints
-import tiny_dense
+from support.models import tiny_checkpoints, tiny_dense
 
-from stair_es.eval.captions import CaptionDataset, read_captions
-from stair_es.eval.class_folders import LabeledDataset, read_image_folder
-from stair_es.eval.contenders import EvaluatedModel, load_models
-from stair_es.eval.interpret import build_caption_task, evaluate_interpretability
-from stair_es.eval.probe import evaluate_linear_probe
-from stair_es.eval.run import EvalOptions, evaluate_retrieval
+from stair_es.eval.datasets.captions import CaptionDataset, read_captions
+from stair_es.eval.datasets.image_folder import LabeledDataset, read_image_folder
+from stair_es.eval.interpretability import build_caption_task, evaluate_interpretability
+from stair_es.eval.linear_probe import evaluate_linear_probe
+from stair_es.eval.models import EvaluatedModel, load_models
+from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 from stair_es.eval.sparsity import build_sparsity_dataset as items_of
 from stair_es.eval.sparsity import evaluate_sparsity
 from stair_es.eval.zero_shot import evaluate_zero_shot
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.base import ModelSpec
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 

@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from bulk_faults import (
+from opensearchpy import OpenSearch
+from support.bulk_faults import (
     busy,
     every_fault,
     harmless_faults,
@@ -24,14 +25,13 @@ from bulk_faults import (
     stopping_faults,
     too_large,
 )
-from fault_proxy import Answer, Fault, FaultProxy, Plan, Reply, Request, Storm, always, first, forward, serve
-from opensearchpy import OpenSearch
+from support.servers.fault_proxy import Answer, Fault, FaultProxy, Plan, Reply, Request, Storm, always, first, forward, serve
 
 from stair_es import SparseVector, resources
-from stair_es.cluster.bulk import BulkPolicy, BulkWriter
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.identity import make_write_alias
-from stair_es.cluster.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,

@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bulk_faults import unavailable
-from fault_proxy import Answer, FaultProxy, Reply, Request, serve
 from opensearchpy import OpenSearch
+from support.bulk_faults import unavailable
+from support.servers.fault_proxy import Answer, FaultProxy, Reply, Request, serve
 
 from stair_es import SparseVector, resources
-from stair_es.cluster import ledger
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.identity import IndexSpec
-from stair_es.cluster.index import open_index
-from stair_es.cluster.retry import RetryPolicy
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.retry import RetryPolicy
+from stair_es.cluster.documents import state
+from stair_es.cluster.index.lifecycle import open_index
+from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import run_ingest
-from stair_es.model.encoder import ModelSpec
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
 
@@ -32,7 +32,7 @@ WORD = SparseVector.from_mapping({"dog": 1.0})
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that somebody would have waited."""
     waited: list[float] = []
-    monkeypatch.setattr("stair_es.cluster.stop.time.sleep", waited.append)
+    monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waited.append)
     return waited
 
 
@@ -121,7 +121,7 @@ def test_a_closed_index_is_named_at_once_with_what_opens_it(
     assert f"POST /{name}/_open" in mismatch.value.remedy
     calls: list[Callable[[], object]] = [
         lambda: _search(node_url, index_name),
-        lambda: ledger.get_stored_by_id(client, connection, name, ["1"]),
+        lambda: state.get_stored_by_id(client, connection, name, ["1"]),
     ]
     for call in calls:
         with pytest.raises(ClusterError, match="closed") as caught:

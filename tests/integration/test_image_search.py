@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.steer import PolicyManager
-from stair_es.cluster.steer_task import UpdateLimits
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.policy.manager import PolicyManager
+from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.errors import ClusterError, QueryError
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import run_ingest
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import parse_policy
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
 from stair_es.search import ImageSearch, QueryInputs, SearchOptions, TwoPhase
 from stair_es.sources.registry import open_source
+from stair_es.token_policy import parse_policy
 
 if TYPE_CHECKING:
     from stair_es.search import Hit, SearchResult

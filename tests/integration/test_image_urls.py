@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_proxy import Reply, Request, serve
+from support.servers.fault_proxy import Reply, Request, serve
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.errors import DecodeError
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.inputs import QueryInputs, build_search_query, encode_query_image
-from stair_es.sources.item import ReadLimits
-from stair_es.sources.web.policy import UrlPolicy
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.query_encoder import QueryInputs, build_search_query, encode_query_image
+from stair_es.sources.base import ReadLimits
+from stair_es.sources.url_policy import UrlPolicy
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
 LOCAL = UrlPolicy(allow_private=True, attempts=1, timeout_s=10.0)
@@ -24,7 +24,7 @@ LOCAL = UrlPolicy(allow_private=True, attempts=1, timeout_s=10.0)
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name="stair-mini", backend="onnx"))
+    return registry.load_encoder(ModelSpec(name="stair-mini", backend="onnx"))
 
 
 @pytest.fixture

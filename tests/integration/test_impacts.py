@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from strange_vectors import fill
+from support.corpora.strange_vectors import fill
 
 import stair_es
 from stair_es import SparseVector
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, is_single_term
+from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, is_single_term
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

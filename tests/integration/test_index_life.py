@@ -9,12 +9,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bulk_faults import unavailable
-from fault_proxy import FaultProxy
+from support.bulk_faults import unavailable
+from support.servers.fault_proxy import FaultProxy
 
 from stair_es import resources
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.index import (
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.index.lifecycle import (
     IndexSpec,
     WriteTarget,
     delete_retired_indices,
@@ -271,7 +271,7 @@ def test_refresh_makes_documents_searchable(cluster: Cluster) -> None:
 
 def test_a_busy_cluster_is_asked_again_for_the_index(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("stair_es.cluster.stop.time.sleep", waits.append)
+    monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
     numbers = count()
     with FaultProxy(cluster.connection.url, lambda _: unavailable() if next(numbers) in (0, 2) else None) as proxy:
         client = Connection(url=proxy.url).client()

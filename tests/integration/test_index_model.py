@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import tiny_sparse
-from commands_here import CommandHere
-from hub_server import Hub, environment, serving
-from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
-from warm_commands import run_warm
+from support.commands import CommandHere
+from support.models import tiny_sparse
+from support.models.tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
+from support.servers.hub_server import Hub, environment, serving
+from support.warm_commands import run_warm
 
-from stair_es.config import DEFAULT_MODEL
-from stair_es.model import catalogue
+from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.model import registry
 from stair_es.model.used_folders import record_model_folder
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def test_what_is_in_the_cache_already_is_taken(run: Run, hub: Hub, client: OpenS
     cache = environment(hub.url, tmp_path / "hf")
     fetched = run("encode", "--text", "dog", "--model", "org/tiny", "--json", **cache)
     words = answer(fetched)["tokens"]
-    make_index(client, index_name, "org/tiny", catalogue.get_model_card(str(hub.root / "org" / "tiny")).model_id)
+    make_index(client, index_name, "org/tiny", registry.get_model_card(str(hub.root / "org" / "tiny")).model_id)
     hub.asked.clear()
     assert answer(run("encode", "--text", "dog", "--index", index_name, "--json", **cache))["tokens"] == words
     assert hub.asked == []

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.index import IndexSpec, WriteTarget, open_index, relax_index_settings
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, relax_index_settings
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stair_es import SparseVector, resources
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.index import IndexSpec, WriteTarget, open_index, swap_alias
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, swap_alias
 from stair_es.errors import QueryError
 from stair_es.search.searcher import Searcher
 

@@ -10,11 +10,18 @@ import pytest
 from opensearchpy import OpenSearch
 
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.index import IndexSpec, delete_retired_indices, open_index, refresh_index, relax_index_settings, swap_alias
-from stair_es.cluster.ledger import get_stored_by_id, get_stored_by_uri, scan_documents
-from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.documents.state import get_stored_by_id, get_stored_by_uri, scan_documents
+from stair_es.cluster.index.lifecycle import (
+    IndexSpec,
+    delete_retired_indices,
+    open_index,
+    refresh_index,
+    relax_index_settings,
+    swap_alias,
+)
+from stair_es.cluster.index.mappings import build_index_body
 from stair_es.errors import IndexMismatch, UnsupportedTarget
 from stair_es.search.searcher import Searcher
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from opensearchpy import RequestError
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document
-from stair_es.cluster.mapping import build_index_body
-from stair_es.search.queries import build_rank_features_query
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.search.dsl.rank_features import build_rank_features_query
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

@@ -13,29 +13,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fault_proxy import Reply, Request, serve
 from PIL import Image
+from support.servers.fault_proxy import Reply, Request, serve
 
-from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, make_document_id
-from stair_es.cluster.pace import AdaptiveThrottle
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 from stair_es.errors import ClusterError, IndexMismatch, IngestError, UnsupportedTarget
-from stair_es.ingest.ahead import PrefetchQueue
-from stair_es.ingest.batch import Batch, Pending
-from stair_es.ingest.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
+from stair_es.ingest.executors.ray import RayOptions, open_ray_executor
+from stair_es.ingest.executors.threads import open_thread_executor
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.pump import StageScheduler
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.run_local import open_thread_executor
-from stair_es.ingest.run_ray import RayOptions, open_ray_executor
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.scheduler import StageScheduler
+from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
 from stair_es.ingest.stages import WorkerConfig
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode_image
-from stair_es.sources.item import ListingFailure, ReadLimits, Source, SourceItem
+from stair_es.ingest.state import Batch, Pending
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ListingFailure, ReadLimits, Source, SourceItem
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, optio
     assert "cat" in source["top_tokens"]
     assert len(source["top_tokens"]) == min(16, len(source["tokens"]))
 
-    card = catalogue.get_model_card("stair-mini")
+    card = registry.get_model_card("stair-mini")
     pixels = decode_image(path.read_bytes(), card.image_spec, DecodeLimits()).pixels_HWC
-    [vector] = catalogue.load_encoder(options.model).encode_images(pixels[None])
+    [vector] = registry.load_encoder(options.model).encode_images(pixels[None])
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
 
 
@@ -264,7 +264,7 @@ def _job(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConf
         fresh=True,
         model=ModelSpec(name="stair-mini", backend="onnx"),
         model_id="stair-mini-2",
-        image_spec=catalogue.get_model_card("stair-mini").image_spec,
+        image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         reading=ReadLimits(),
         limits=DecodeLimits(),

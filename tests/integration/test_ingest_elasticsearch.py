@@ -11,14 +11,14 @@ from typing import Literal
 
 import pytest
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import UnsupportedTarget
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
 
@@ -75,7 +75,7 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
     report = run(document=DocumentSettings(vector=vector, thumbnail_px=0))
     assert (_counts(report), report.swapped) == ((11, 11, 0, 0), True)
 
-    encoder = catalogue.load_encoder(ModelSpec(name="stair-mini", backend="onnx"))
+    encoder = registry.load_encoder(ModelSpec(name="stair-mini", backend="onnx"))
     [query] = encoder.encode_texts(["bear"])
     with Searcher(connection, alias, encoder.model_id) as searcher:
         hits = searcher.search(query, k=3).hits

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from fault_proxy import Reply, Request, serve
+from support.servers.fault_proxy import Reply, Request, serve
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
+from stair_es.ingest.accounting.report import IngestReport
+from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.run_accounting import RunAccounting
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
-from stair_es.sources.web.fetch import UrlLocator
-from stair_es.sources.web.policy import UrlPolicy
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.url_policy import UrlPolicy
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
 Run = Callable[..., IngestReport]

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, make_content_id
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings, make_content_id
 from stair_es.errors import IngestError, ReadError, SourceError
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import DryRunReport, simulate_ingest
-from stair_es.ingest.enrich import EnricherSpec
+from stair_es.ingest.enrichers.base import EnricherSpec
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.item import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
-from stair_es.sources.local_file import FileLocator
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
+from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.registry import open_source
 from stair_es.types import Json
 

@@ -15,18 +15,18 @@ from typer.testing import CliRunner
 
 from stair_es import SparseVector
 from stair_es.cli.main import app
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, build_vector_fields, make_document_id
-from stair_es.cluster.steer import PolicyManager
-from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields, make_document_id
+from stair_es.cluster.policy.manager import PolicyManager
+from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.errors import IndexMismatch, IngestError
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import simulate_ingest
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import TokenPolicy
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
+from stair_es.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

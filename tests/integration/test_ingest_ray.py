@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_checkpoints import vdr_config, vdr_weights, write
+from support.models.tiny_checkpoints import vdr_config, vdr_weights, write
 
-from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import IngestError, UsageError
-from stair_es.ingest.batch import Batch, Pending
-from stair_es.ingest.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.accounting.report import IngestReport
+from stair_es.ingest.executors.ray import RayOptions, count_gpu_encoders, open_ray_executor
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.run_ray import RayOptions, count_gpu_encoders, open_ray_executor
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
 from stair_es.ingest.stages import WorkerConfig
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.ingest.state import Batch, Pending
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.search import ImageSearch
-from stair_es.sources.decode import DecodeLimits
-from stair_es.sources.item import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem
-from stair_es.sources.local_file import FileLocator
+from stair_es.sources.base import ListingFailure, Locator, ReadLimits, ReadResult, Source, SourceItem
+from stair_es.sources.image.decode import DecodeLimits
+from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.registry import open_source
 from stair_es.types import Json
 
@@ -144,7 +144,7 @@ def _job(node_url: str, model: str) -> WorkerConfig:
         fresh=True,
         model=ModelSpec(name=model, backend="onnx"),
         model_id="none",
-        image_spec=catalogue.get_model_card("stair-mini").image_spec,
+        image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         reading=ReadLimits(),
         limits=DecodeLimits(),
@@ -156,7 +156,7 @@ def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, m
         def ready(self) -> None:
             pass
 
-    monkeypatch.setattr("stair_es.ingest.run_ray._START_S", 3.0)
+    monkeypatch.setattr("stair_es.ingest.executors.ray._START_S", 3.0)
     other = ray_here.remote(num_cpus=0.7 * ray_here.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
     ray_here.get(other.ready.remote())
     try:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
-from hostile_files import deep_object, member
 from opensearchpy import OpenSearch
+from support.corpora.hostile_files import deep_object, member
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import run_ingest
-from stair_es.model.encoder import ModelSpec
-from stair_es.search.filter_fields import parse_filter
-from stair_es.search.known import fetch_index_info
-from stair_es.search.question import SearchQuery
-from stair_es.sources.item import SourceOptions
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.index_info import fetch_index_info
+from stair_es.search.query import SearchQuery
+from stair_es.sources.base import SourceOptions
 from stair_es.sources.registry import open_source
 from stair_es.types import SparseVector
 

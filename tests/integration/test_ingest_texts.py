@@ -11,26 +11,26 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.steer import PolicyManager
-from stair_es.cluster.steer_task import UpdateLimits
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.policy.manager import PolicyManager
+from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.errors import IndexMismatch, IngestError
-from stair_es.ingest import texts_run
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.sink import Say
-from stair_es.ingest.texts import TextIngestOptions, run_text_ingest
-from stair_es.ingest.texts_read import open_text_source
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import TokenPolicy
-from stair_es.search.inputs import encode_query_image
-from stair_es.search.known import fetch_index_info
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.sinks.base import Say
+from stair_es.ingest.texts import run as texts_run
+from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
+from stair_es.ingest.texts.sources import open_text_source
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.search.index_info import fetch_index_info
+from stair_es.search.query_encoder import encode_query_image
 from stair_es.search.searcher import Searcher
-from stair_es.sources.item import SourceOptions
+from stair_es.sources.base import SourceOptions
 from stair_es.sources.registry import open_source
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -118,7 +118,7 @@ def test_another_text_tower_is_another_index(take: Take, engine: OpenSearch, eng
 def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_features_url: str) -> None:
     report = take(PHOTOS / "captions.jsonl")
     assert report.written == 40
-    encoder = catalogue.load_encoder(TABLE)
+    encoder = registry.load_encoder(TABLE)
     with Searcher(Connection(url=rank_features_url), engine_index, encoder.model_id) as searcher:
         for name in ("two-spaniels.jpg", "espresso.jpg", "koala.jpg"):
             hits = searcher.search(encode_query_image(encoder, PHOTOS / name), k=3).hits
@@ -179,5 +179,5 @@ def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str],
         report = run_text_ingest([source], connection, options, say=print, progress=lambda _: None)
         assert (report.written, report.unchanged, report.dead) == (written, 2 - written, 0)
     with Searcher(connection, alias, "stair-mini-2") as searcher:
-        [hit] = searcher.search(encode_query_image(catalogue.load_encoder(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
+        [hit] = searcher.search(encode_query_image(registry.load_encoder(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
     assert hit.source["caption"] == "a brown dog"

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.identity import add_index_meta
-from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import add_index_meta
 from stair_es.errors import ClusterError, DecodeError
-from stair_es.inspection import corpus as reading
-from stair_es.inspection import stored as storing
-from stair_es.inspection.corpus import DocumentSample, VocabularyStats, collect_vocabulary_stats
+from stair_es.inspection import stored_document as storing
+from stair_es.inspection import vocabulary_stats as reading
 from stair_es.inspection.inspector import InspectionResult, Inspector
-from stair_es.inspection.stored import find_stored_by_content, find_stored_image, get_stored_images, get_stored_thumbnail
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.policy import TokenPolicy
-from stair_es.search.inputs import encode_query_image
-from stair_es.search.known import fetch_index_info
+from stair_es.inspection.stored_document import find_stored_by_content, find_stored_image, get_stored_images, get_stored_thumbnail
+from stair_es.inspection.vocabulary_stats import DocumentSample, VocabularyStats, collect_vocabulary_stats
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.index_info import fetch_index_info
+from stair_es.search.query_encoder import encode_query_image
+from stair_es.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -316,7 +316,7 @@ def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_u
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name="stair-mini", threads=1))
+    return registry.load_encoder(ModelSpec(name="stair-mini", threads=1))
 
 
 class Desk:

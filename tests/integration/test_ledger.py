@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector, resources
-from stair_es.cluster import ledger
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, ImageMetadata, build_document, make_document_id
-from stair_es.cluster.ledger import IndexedDocument, StoredVersion, get_stored_by_id, get_stored_by_uri, scan_documents
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents import state
+from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.documents.state import IndexedDocument, StoredVersion, get_stored_by_id, get_stored_by_uri, scan_documents
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
 def test_more_than_one_request_takes_are_asked_for_in_portions(
     engine: OpenSearch, connection: Connection, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_AT_ONCE", 7)
+    monkeypatch.setattr(state, "_AT_ONCE", 7)
     uris = [f"u/{i}" for i in range(40)]
     put(engine, index, [facts(uri) for uri in uris])
     assert get_stored_by_uri(engine, connection, index, uris) == {uri: stored(uri) for uri in uris}
@@ -103,7 +103,7 @@ def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSea
 def test_entries_are_every_document_once_whatever_the_page(
     engine: OpenSearch, connection: Connection, index: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    monkeypatch.setattr(ledger, "_PAGE", page)
+    monkeypatch.setattr(state, "_PAGE", page)
     images = [facts(f"u/{i:03}", SOURCES[i % 2]) for i in range(20)]
     random.Random(7).shuffle(images)
     put(engine, index, images)
@@ -127,7 +127,7 @@ def test_entries_are_every_document_once_whatever_the_page(
 def test_entries_go_on_while_others_write(
     engine: OpenSearch, connection: Connection, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_PAGE", 5)
+    monkeypatch.setattr(state, "_PAGE", 5)
     images = [facts(f"u/{i:03}") for i in range(12)]
     put(engine, index, images)
     found = []
@@ -154,7 +154,7 @@ def test_a_shard_that_is_away_is_not_an_empty_one(
     nowhere = {"index.routing.allocation.require._name": "no-such-node", "index.number_of_replicas": 0}
     engine.indices.create(index=engine_index, body={"settings": nowhere}, params={"wait_for_active_shards": "0"})
     waits: list[float] = []
-    monkeypatch.setattr("stair_es.cluster.stop.time.sleep", waits.append)
+    monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
     with pytest.raises(ClusterError, match="503"):
         get_stored_by_id(engine, connection, engine_index, ["a"])
     assert len(waits) == 7

@@ -5,27 +5,28 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import mini_oracle
 import numpy as np
 import pytest
 import torch
-from mini_oracle import Oracle
 from PIL import Image
+from support.oracles import mini_oracle
+from support.oracles.mini_oracle import Oracle
 from tokenizers import Tokenizer
 
-from stair_es.config import DataDir
+from stair_es.config.defaults import DataDir
 from stair_es.eval.dense import ConseEncoder, get_dense_encoder
-from stair_es.model import minilm_files, stair_mini_files
-from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.minilm import MINILM_MAX_TOKENS, MiniLM
-from stair_es.model.stair import StairModel, TextBatch
-from stair_es.model.stair_mini import StairMiniEncoder, resize_square_pixels
-from stair_es.model.stair_mini_files import MiniArtifacts
-from stair_es.model.stair_numpy import NumpyHeads
-from stair_es.model.stair_tokens import StairTokenizer
-from stair_es.model.wordpiece import load_wordpiece_vocabulary
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.model.base import ModelSpec
+from stair_es.model.networks import minilm_download
+from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM
+from stair_es.model.stair.modeling import StairModel, TextBatch
+from stair_es.model.stair.numpy_runtime import NumpyHeads
+from stair_es.model.stair.tokenizer import StairTokenizer
+from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.artifacts import MiniArtifacts
+from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Pixels
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -37,7 +38,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return minilm_files.ensure_minilm(DataDir.from_env().models)
+    return minilm_download.ensure_minilm(DataDir.from_env().models)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def mini(folder: Path) -> StairMiniEncoder:
 
 @pytest.fixture(scope="module")
 def shipped() -> MiniArtifacts:
-    return stair_mini_files.read_mini_artifacts()
+    return artifacts.read_mini_artifacts()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def pixels_BHWC(mini: StairMiniEncoder) -> Pixels:  # noqa: N802  a shape
 def test_heads_of_texts_in_numpy_are_those_that_were_trained(folder: Path, shipped: MiniArtifacts, module: StairModel) -> None:
     heads, network, tokens = (
         NumpyHeads(shipped.config, shipped.arrays),
-        MiniLM(folder / minilm_files.MINILM_WEIGHTS),
+        MiniLM(folder / minilm_download.MINILM_WEIGHTS),
         load_wordpiece_vocabulary(),
     )
     for text in TEXTS:
@@ -123,7 +124,7 @@ def test_a_text_is_what_the_formula_says(
     folder: Path, mini: StairMiniEncoder, shipped: MiniArtifacts, module: StairModel
 ) -> None:
     """See docs/stair-mini.md; the heads are those of the module that was trained."""
-    oracle, network, tokens = Oracle(shipped), MiniLM(folder / minilm_files.MINILM_WEIGHTS), load_wordpiece_vocabulary()
+    oracle, network, tokens = Oracle(shipped), MiniLM(folder / minilm_download.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     for text, ours in zip(TEXTS, mini.encode_texts(TEXTS), strict=True):
         with torch.inference_mode():
             weights_BF = module.encode_texts(TextBatch.from_tokenized(module.tokens.encode([text]))).weights_BF
@@ -179,7 +180,7 @@ def test_the_table_says_nearly_the_same(mini: StairMiniEncoder) -> None:
 
 
 def test_dense_vectors_are_those_of_its_networks(folder: Path, mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
-    dense, network, tokens = get_dense_encoder(mini), MiniLM(folder / minilm_files.MINILM_WEIGHTS), load_wordpiece_vocabulary()
+    dense, network, tokens = get_dense_encoder(mini), MiniLM(folder / minilm_download.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     assert dense is not None
     for text, row in zip(TEXTS, dense.encode_texts_dense(TEXTS), strict=True):
         assert np.array_equal(row, network.embed_ids(tokens.add_special_tokens(tokens.encode(text), MINILM_MAX_TOKENS)))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from stair_es.config import DataDir
-from stair_es.model import minilm_files
-from stair_es.model.minilm import MINILM_MAX_TOKENS, MiniLM
-from stair_es.model.stop_words import MODEL_DATA
-from stair_es.model.wordpiece import WORDPIECE_FILE, load_wordpiece_vocabulary
+from stair_es.config.defaults import DataDir
+from stair_es.model.networks import minilm_download
+from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM
+from stair_es.model.vocabularies.stop_words import MODEL_DATA
+from stair_es.model.vocabularies.wordpiece import WORDPIECE_FILE, load_wordpiece_vocabulary
 from stair_es.types import Floats
 
 TEXTS = (
@@ -24,7 +24,7 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return minilm_files.ensure_minilm(DataDir.from_env().models)
+    return minilm_download.ensure_minilm(DataDir.from_env().models)
 
 
 def by_torch(path: Path, ids: list[int]) -> Floats:
@@ -64,10 +64,10 @@ def by_torch(path: Path, ids: list[int]) -> Floats:
 
 
 def test_our_forward_pass_is_that_of_the_network(folder: Path) -> None:
-    network, vocabulary = MiniLM(folder / minilm_files.MINILM_WEIGHTS), load_wordpiece_vocabulary()
+    network, vocabulary = MiniLM(folder / minilm_download.MINILM_WEIGHTS), load_wordpiece_vocabulary()
     for text in (*TEXTS, "river bear " * 200):
         ids = vocabulary.add_special_tokens(vocabulary.encode(text), MINILM_MAX_TOKENS)
-        assert np.abs(network.embed_ids(ids) - by_torch(folder / minilm_files.MINILM_WEIGHTS, ids)).max() < 1e-6
+        assert np.abs(network.embed_ids(ids) - by_torch(folder / minilm_download.MINILM_WEIGHTS, ids)).max() < 1e-6
 
 
 def test_our_tokeniser_is_that_of_the_network(folder: Path) -> None:

@@ -9,26 +9,26 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import photo_vectors
 import pytest
 from opensearchpy import OpenSearch
-from search_oracle import ROUNDING, TRUNCATION
-from strange_vectors import draw_images, draw_queries, fill
+from support.corpora import photo_vectors
+from support.corpora.strange_vectors import draw_images, draw_queries, fill
+from support.oracles.search_oracle import ROUNDING, TRUNCATION
 
 from stair_es import resources
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.mapping import merge_bodies
-from stair_es.cluster.token_ids import TokenIds
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.mappings import merge_bodies
+from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError
-from stair_es.search import neural
-from stair_es.search.body import TwoPhase, build_search_request
-from stair_es.search.placing import explain_rank
-from stair_es.search.prune import SearchOptions
-from stair_es.search.question import SearchQuery
+from stair_es.feature_names import escape_feature
+from stair_es.search.diagnose import explain_rank
+from stair_es.search.dsl import neural_sparse
+from stair_es.search.options import SearchOptions
+from stair_es.search.query import SearchQuery
+from stair_es.search.request import TwoPhase, build_search_request
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
-from stair_es.vocab import escape_feature
 
 PIPELINE = "test-two-phase"
 PRUNE_RATIO = 0.4
@@ -184,7 +184,7 @@ def test_seismic_finds_the_best_of_a_segment_and_scores_them_exactly(photos: App
 def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the tests of this file would prove nothing."""
     for name, value in (("CANDIDATES_PER_HIT", 1), ("MIN_CANDIDATES", 1), ("FINDING_TOKENS", 1), ("HEAP_FACTOR", 0.01)):
-        monkeypatch.setattr(neural, name, value)
+        monkeypatch.setattr(neural_sparse, name, value)
     missed = []
     for vector in photos.queries:
         found = {hit.id for hit in photos.searcher.search(vector, options=SEISMIC).hits}

@@ -19,17 +19,18 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
-from search_nodes import free_port
+from support.nodes.search_nodes import free_port
 
-from stair_es.cluster.connect import Connection
-from stair_es.config import DataDir
+from stair_es.cluster.client.connection import Connection
+from stair_es.config.defaults import DataDir
+from stair_es.embedded_node import NodeSpec, ensure_running, get_node_status
+from stair_es.embedded_node import process as launch
+from stair_es.embedded_node.distribution import ensure_distribution
+from stair_es.embedded_node.lockfile import load_node_lock
+from stair_es.embedded_node.process import build_node_command, prepare_folders
+from stair_es.embedded_node.state import NodeState, fetch_node_json
 from stair_es.errors import NodeError
-from stair_es.extras import import_optional
-from stair_es.node import NodeSpec, ensure_running, get_node_status, launch
-from stair_es.node.launch import build_node_command, prepare_folders
-from stair_es.node.layout import ensure_distribution
-from stair_es.node.lockfile import load_node_lock
-from stair_es.node.state import NodeState, fetch_node_json
+from stair_es.optional import import_optional
 
 psutil = import_optional("psutil", "node")  # it ships no types
 
@@ -305,7 +306,7 @@ def test_first_start_offline_names_the_cause(tmp_path: Path) -> None:
 def test_node_of_a_killed_test_run_ends_with_it(home: DataDir) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
-        "from stair_es.node import NodeSpec, up\n"
+        "from stair_es.embedded_node import NodeSpec, up\n"
         "up(NodeSpec(dist=pathlib.Path(sys.argv[1]), base=pathlib.Path(sys.argv[2]), port=0, die_with_parent=True), say=print)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

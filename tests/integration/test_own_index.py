@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_proxy import FaultProxy, Request
-from held_runs import COUNT, Meanwhile, Photos, Runs, two_models
+from support.held_runs import COUNT, Meanwhile, Photos, Runs, two_models
+from support.servers.fault_proxy import FaultProxy, Request
 
 from stair_es import resources
-from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import IndexSpec, make_write_alias
-from stair_es.cluster.index import find_index
-from stair_es.cluster.steer import PolicyManager
-from stair_es.cluster.steer_task import UpdateLimits
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.lifecycle import find_index
+from stair_es.cluster.metadata.index_metadata import IndexSpec, make_write_alias
+from stair_es.cluster.policy.manager import PolicyManager
+from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.errors import IndexMismatch
-from stair_es.ingest.cluster_writer import ClusterSinkWriter
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.texts import TextIngestOptions, run_text_ingest
-from stair_es.ingest.texts_read import open_text_source
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import TokenPolicy
+from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
+from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
+from stair_es.ingest.texts.sources import open_text_source
+from stair_es.model.base import ModelSpec
+from stair_es.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stair_es import SparseVector, resources, vocab
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings, encode_impacts
-from stair_es.cluster.mapping import build_index_body
+from stair_es import SparseVector, feature_names, resources
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings, encode_impacts
+from stair_es.cluster.index.mappings import build_index_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ WORDS = {f"word{i:02}": 1.0 - i / 100 for i in range(20)} | {".": 0.995, "##ing"
 
 
 def escaped(words: dict[str, float]) -> dict[str, float]:
-    return {vocab.escape_feature(word): weight for word, weight in words.items()}
+    return {feature_names.escape_feature(word): weight for word, weight in words.items()}
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def ingest(client: OpenSearch, node_url: str, index_name: str) -> Iterator[Inges
 
 
 def found(client: OpenSearch, index: str, word: str) -> bool:
-    query = {"rank_feature": {"field": f"tokens.{vocab.escape_feature(word)}", "linear": {}}}
+    query = {"rank_feature": {"field": f"tokens.{feature_names.escape_feature(word)}", "linear": {}}}
     return bool(client.search(index=index, body={"query": query})["hits"]["hits"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands_here import CommandHere
+from support.commands import CommandHere
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.config import DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.search.inputs import encode_query_image, encode_query_text
-from stair_es.vocab import escape_feature
+from stair_es.feature_names import escape_feature
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.search.query_encoder import encode_query_image, encode_query_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ SCRIPT = Path(sys.executable).parent / "stair-es"
 @pytest.fixture
 def images(client: OpenSearch, index_name: str) -> dict[str, SparseVector]:
     """URI -> vector of three photos that are in the index."""
-    encoder = catalogue.load_encoder(ModelSpec(name=DEFAULT_MODEL))
+    encoder = registry.load_encoder(ModelSpec(name=DEFAULT_MODEL))
     vectors = {(PHOTOS / name).as_uri(): encode_query_image(encoder, PHOTOS / name) for name in NAMES}
     about = {"model": encoder.model_id, "model_name": DEFAULT_MODEL}
     mappings = {
@@ -82,7 +82,7 @@ def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVecto
     best = found["hits"][0]
     assert set(best) == {"id", "index", "uri", "score", "why"}
     assert best["uri"].endswith("/tabby-cat.jpg")
-    exact = encode_query_text(catalogue.load_encoder(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
+    exact = encode_query_text(registry.load_encoder(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
     assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)
     assert sum(reason["contribution"] for reason in best["why"]) == pytest.approx(exact, rel=1e-6)
     assert {"feature", "query_weight", "image_weight", "contribution"} == set(best["why"][0])
@@ -123,7 +123,7 @@ def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images
 
 
 def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: CommandHere, client: OpenSearch, index_name: str) -> None:
-    about = {"model": catalogue.get_model_card(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
+    about = {"model": registry.get_model_card(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     done = run("search", "cat", "--json")

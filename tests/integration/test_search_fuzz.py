@@ -11,24 +11,24 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import hostile
 import numpy as np
 import pytest
 from opensearchpy import OpenSearch
-from search_oracle import Oracle
+from support import fuzz_inputs
+from support.oracles.search_oracle import Oracle
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.mapping import build_index_body
-from stair_es.cluster.target import ClusterInfo
+from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.mappings import build_index_body
 from stair_es.errors import ClusterError, QueryError, StairError
-from stair_es.search.filter_fields import parse_filter
-from stair_es.search.hits import SearchResult
-from stair_es.search.prune import SearchOptions
-from stair_es.search.question import SearchQuery
+from stair_es.feature_names import escape_feature
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.options import SearchOptions
+from stair_es.search.query import SearchQuery
+from stair_es.search.results import SearchResult
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
-from stair_es.vocab import escape_feature
 
 SEED = 20261124
 MODEL_ID = "drawn@1"
@@ -65,11 +65,11 @@ class Hostile:
 
 def drawn_documents() -> dict[str, SparseVector]:
     rng = random.Random(SEED)
-    known = hostile.words(rng, 150)
+    known = fuzz_inputs.words(rng, 150)
     documents = {}
     for number in range(150):
         chosen = rng.sample(known, rng.randint(1, 30))
-        documents[f"{number:03}"] = SparseVector.from_pairs((word, hostile.weight(rng)) for word in chosen)
+        documents[f"{number:03}"] = SparseVector.from_pairs((word, fuzz_inputs.weight(rng)) for word in chosen)
     return documents
 
 
@@ -127,17 +127,17 @@ def drawn_vector(rng: random.Random, known: list[str]) -> SparseVector:
     """Mostly words that there are; sometimes very many, sometimes with a weight or a word that no engine takes."""
     size = rng.choice((1, 1, 2, 5, 20, 64, rng.choice((1100, 5000, 10_000)) if rng.random() < 0.3 else 10))
     chosen = dict.fromkeys(rng.sample(known, min(size, len(known) // 2)))
-    chosen |= dict.fromkeys(hostile.words(rng, 3)) if rng.random() < 0.3 else {}
+    chosen |= dict.fromkeys(fuzz_inputs.words(rng, 3)) if rng.random() < 0.3 else {}
     chosen |= dict.fromkeys(f"w{number}" for number in range(size - len(chosen)))
-    pairs = [(word, hostile.weight(rng, rng.choice((1, 3)))) for word in chosen]
+    pairs = [(word, fuzz_inputs.weight(rng, rng.choice((1, 3)))) for word in chosen]
     spoiled = rng.randrange(len(pairs))
     kind = rng.random()
     if kind < 0.1:
-        pairs[spoiled] = (pairs[spoiled][0], rng.choice(hostile.BAD_WEIGHTS))
+        pairs[spoiled] = (pairs[spoiled][0], rng.choice(fuzz_inputs.BAD_WEIGHTS))
     elif kind < 0.2:
-        pairs[spoiled] = (pairs[spoiled][0], rng.choice((LARGEST, LEAST, *hostile.TINY_WEIGHTS)))
+        pairs[spoiled] = (pairs[spoiled][0], rng.choice((LARGEST, LEAST, *fuzz_inputs.TINY_WEIGHTS)))
     elif kind < 0.25:
-        pairs[spoiled] = (rng.choice((hostile.broken(rng), "x" * 40_000)), 1.0)
+        pairs[spoiled] = (rng.choice((fuzz_inputs.broken(rng), "x" * 40_000)), 1.0)
     rng.shuffle(pairs)
     return SparseVector(tuple(word for word, _ in pairs), tuple(weight for _, weight in pairs))  # unchecked, unsorted
 
@@ -175,7 +175,7 @@ def test_each_contribution_is_the_engine_s_own_explanation(node: Hostile) -> Non
     rng = random.Random(SEED)
     explained = 0
     for case in range(15):
-        vector = SparseVector.from_pairs((word, hostile.weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20))
+        vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20))
         for hit in node.searcher.search(vector, 5, options=SearchOptions(explain_engine=True)).hits:
             ours = {reason.feature: reason.contribution for reason in hit.contributions}
             assert hit.engine_scores == pytest.approx(ours, rel=2**-8), (case, hit.id)
@@ -193,7 +193,7 @@ def test_conditions_on_strange_words(node: Hostile) -> None:
     rng = random.Random(SEED)
     known = list(node.oracle.columns)
     for case in range(60):
-        vector = SparseVector.from_pairs((word, hostile.weight(rng, 2)) for word in rng.sample(known, 20))
+        vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(known, 20))
         least = rng.choice((0.0, 0.0, 5e-324, 1e-3, 0.3, 1.0, 1e3, 1e300))
         required = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 1))]
         excluded = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 2))]
@@ -289,7 +289,7 @@ def many_terms(count: int) -> tuple[str, ...]:
 def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
     rng = random.Random(SEED)
     captions: list[tuple[str, int | None]] = [  # and how many terms are in it, where that matters and is known
-        *((" ".join(["dog", hostile.text(rng, rng.choice((1, 5, 30)))]), None) for _ in range(25)),
+        *((" ".join(["dog", fuzz_inputs.text(rng, rng.choice((1, 5, 30)))]), None) for _ in range(25)),
         *((text, 1) for text in ("dog", "dog cat 犬 -cat +dog", "NOT", "AND OR", "*", "\x00 dog", "x" * 40_000 + " dog")),
         *((text, n) for n in (900, 1000, 10_000) for text in many_terms(n)),
         *(("🐕" * 2000, None), ("dog.cat " * 2000, None), ("a" * 300_000, None)),

@@ -1,6 +1,6 @@
 """The engines' rankings against the exact dot products: 3,000 vectors of real photos, hundreds of queries, each engine.
 
-What "equal" means is said in `tools/search_oracle.py`.
+What "equal" means is said in `tests/support/oracles/search_oracle.py`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import photo_vectors
 import pytest
 from opensearchpy import OpenSearch
-from search_oracle import ROUNDING, Bounds, Oracle, Ranking
+from support.corpora import photo_vectors
+from support.oracles.search_oracle import ROUNDING, Bounds, Oracle, Ranking
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, encode_impacts, is_single_term
-from stair_es.cluster.mapping import build_index_body
-from stair_es.cluster.target import ClusterInfo
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.body import TwoPhase, build_search_request
-from stair_es.search.inputs import combine_vectors
-from stair_es.search.prune import SearchOptions, prune_vector
-from stair_es.search.question import SearchQuery
+from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, encode_impacts, is_single_term
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.feature_names import escape_feature
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.dsl.select import QueryType
+from stair_es.search.options import SearchOptions, prune_vector
+from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import combine_vectors
+from stair_es.search.request import TwoPhase, build_search_request
 from stair_es.search.searcher import Searcher
-from stair_es.search.shapes import QueryType
 from stair_es.types import SparseVector
-from stair_es.vocab import escape_feature
 
 SEED = 20261124
 MODEL_ID = "stair-mini-2"
@@ -73,7 +73,7 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
+    return registry.load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stair_es.cluster.connect import Connection, get_cluster_info
+from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
-from stair_es.search.placing import explain_rank
-from stair_es.search.question import SearchQuery
+from stair_es.search.diagnose import explain_rank
+from stair_es.search.query import SearchQuery
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 

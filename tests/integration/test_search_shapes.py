@@ -8,17 +8,17 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gate_proxy import Asked, GateProxy, Said
 from opensearchpy import RequestError
-from search_oracle import ROUNDING, TRUNCATION
-from strange_vectors import draw_images, draw_queries, fill
+from support.corpora.strange_vectors import draw_images, draw_queries, fill
+from support.oracles.search_oracle import ROUNDING, TRUNCATION
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, is_single_term
-from stair_es.cluster.target import NEURAL_SEARCH, list_cluster_plugins
-from stair_es.cluster.token_ids import TokenIds
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH, list_cluster_plugins
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, is_single_term
+from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError
-from stair_es.search.shapes import IndexFields, QueryType, build_sparse_query, select_query_type
+from stair_es.search.dsl.select import IndexFields, QueryType, build_sparse_query, select_query_type
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

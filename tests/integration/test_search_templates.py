@@ -15,12 +15,13 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings, encode_impacts
-from stair_es.cluster.mapping import build_index_body
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings, encode_impacts
+from stair_es.cluster.index.mappings import build_index_body
 from stair_es.errors import ClusterError, QueryError
-from stair_es.search.cursor import SORT_ORDER
-from stair_es.search.queries import build_rank_features_query
+from stair_es.feature_names import escape_feature
+from stair_es.search.dsl.rank_features import build_rank_features_query
+from stair_es.search.pagination import SORT_ORDER
 from stair_es.search.templates import (
     TEMPLATE_NAMES,
     build_template,
@@ -30,7 +31,6 @@ from stair_es.search.templates import (
     publish_template,
 )
 from stair_es.types import SparseVector
-from stair_es.vocab import escape_feature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

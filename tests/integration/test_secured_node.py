@@ -15,20 +15,20 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pytest
-from documented_roles import PAGE, rights_of
-from opensearch_nodes import SecuredNode, secured_node
-from plugin_metadata import announce_plugins
-from secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
-from web_site import serving
+from support.nodes.documented_roles import PAGE, rights_of
+from support.nodes.opensearch_nodes import SecuredNode, secured_node
+from support.nodes.secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
+from support.plugin_metadata import announce_plugins
+from support.servers.hostile_http_server import serving
 
 from stair_es import plugins
-from stair_es.cluster.connect import Connection, SecuritySettings
-from stair_es.cluster.steer import PolicyManager
-from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
-from stair_es.doctor.finding import CheckResult
+from stair_es.cluster.client.connection import Connection, SecuritySettings
+from stair_es.cluster.policy.manager import PolicyManager
+from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
+from stair_es.doctor.result import CheckResult
 from stair_es.doctor.run import CheckContext, check_cluster
 from stair_es.errors import AuthenticationFailed
-from stair_es.policy import TokenPolicy
+from stair_es.token_policy import TokenPolicy
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"

@@ -10,31 +10,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import tiny_checkpoints
+from support.models import tiny_checkpoints
 from typer.testing import CliRunner
 
 from stair_es import resources
 from stair_es.cli.main import app
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, parse_token_weights
-from stair_es.cluster.mapping import merge_bodies
-from stair_es.cluster.steer import PolicyManager
-from stair_es.cluster.steer_task import UpdateLimits
-from stair_es.cluster.token_ids import TokenIds, read_token_ids
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings, parse_token_weights
+from stair_es.cluster.index.mappings import merge_bodies
+from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
+from stair_es.cluster.policy.manager import PolicyManager
+from stair_es.cluster.policy.update_by_query import UpdateLimits
 from stair_es.errors import IndexMismatch, QueryError
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.dry_run import simulate_ingest
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.ingest.texts import TextIngestOptions, run_text_ingest
-from stair_es.ingest.texts_read import open_text_source
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import TokenPolicy
-from stair_es.search.inputs import encode_query_image, encode_query_text
-from stair_es.search.prune import SearchOptions
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
+from stair_es.ingest.texts.sources import open_text_source
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.search.options import SearchOptions
+from stair_es.search.query_encoder import encode_query_image, encode_query_text
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from opensearchpy import OpenSearch
 
-    from stair_es.model.encoder import Encoder
+    from stair_es.model.base import Encoder
 
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -116,7 +116,7 @@ def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def mini() -> Encoder:
-    return catalogue.load_encoder(MINI)
+    return registry.load_encoder(MINI)
 
 
 def check_ids(place: Place, policy: TokenPolicy | None = None) -> None:
@@ -260,7 +260,7 @@ def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place:
     )
     third = place.ingest(*CATS, model=tiny)
     assert third.swapped
-    assert tuple(place.table().ids) == tuple(catalogue.load_encoder(tiny).features)  # type: ignore[attr-defined]
+    assert tuple(place.table().ids) == tuple(registry.load_encoder(tiny).features)  # type: ignore[attr-defined]
     check_ids(place)
     [about] = place.client.indices.get_mapping(index=place.alias).values()
     parameters = about["mappings"]["properties"]["token_ids"]["method"]["parameters"]
@@ -286,7 +286,7 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
 
 
 def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(catalogue.load_encoder(MINI)), "features", ("cat", "sofa"))
+    monkeypatch.setattr(type(registry.load_encoder(MINI)), "features", ("cat", "sofa"))
     said: list[str] = []
     place.ingest(CATS[0], say=said.append)
     [source] = place.documents()

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import UsageError
-from stair_es.sources.huggingface import HfDatasetAddress
-from stair_es.sources.item import ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.base import ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.kinds.hf_datasets import HfDatasetAddress
 from stair_es.sources.registry import open_source
 
 

@@ -19,8 +19,8 @@ from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from stair_es.errors import ReadError, SourceError, UsageError
-from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem
-from stair_es.sources.places import restore_locator
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem
+from stair_es.sources.io.locator_registry import restore_locator
 from stair_es.sources.registry import open_source
 
 BaseClient: TypeAlias = Any

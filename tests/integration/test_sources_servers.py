@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from stair_es.errors import SourceError
-from stair_es.sources.item import ListingFailure
+from stair_es.sources.base import ListingFailure
 from stair_es.sources.registry import open_source
 
 

@@ -22,11 +22,11 @@ import pytest
 import trustme
 
 from stair_es.errors import ReadError, RetryLater
-from stair_es.sources.item import ReadLimits, ReadResult
-from stair_es.sources.web import guard
-from stair_es.sources.web.client import Fetcher
-from stair_es.sources.web.fetch import UrlLocator
-from stair_es.sources.web.policy import UrlPolicy
+from stair_es.sources.base import ReadLimits, ReadResult
+from stair_es.sources.http import ssrf
+from stair_es.sources.http.fetcher import Fetcher
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.url_policy import UrlPolicy
 
 IMAGE = bytes(range(256)) * 40
 HANGS_S = 20.0
@@ -345,9 +345,9 @@ def test_without_leave_nothing_on_this_machine_is_connected_to(wild: Wild, host:
 @pytest.fixture
 def public_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """127.0.0.1 stands for a public address; the rest of loopback stays what it is."""
-    real = guard.find_block_reason
+    real = ssrf.find_block_reason
     monkeypatch.setattr(
-        guard, "find_block_reason", lambda ip, allow_private: (ip != "127.0.0.1" and real(ip, allow_private=False)) or None
+        ssrf, "find_block_reason", lambda ip, allow_private: (ip != "127.0.0.1" and real(ip, allow_private=False)) or None
     )
 
 
@@ -360,7 +360,7 @@ def test_a_public_server_cannot_redirect_to_a_private_one(wild: Wild) -> None:
     assert refused(wild.url + "/a", allow_private=False) == (
         "127.0.0.2 (redirected from 127.0.0.1): refused: the address is loopback (--allow-private-urls)"
     )
-    resolve: guard.Resolver = lambda host, *_: ["127.0.0.1"] if host == "images.test" else ["127.0.0.2"]  # noqa: E731
+    resolve: ssrf.Resolver = lambda host, *_: ["127.0.0.1"] if host == "images.test" else ["127.0.0.2"]  # noqa: E731
     reason = r"^localhost\. \(redirected from images\.test\): refused: its address 127\.0\.0\.2"
     with Wildly(resolve) as fetcher, pytest.raises(ReadError, match=reason):
         fetcher.fetch(f"http://images.test:{port}/c", 1 << 20)
@@ -391,7 +391,7 @@ def test_the_next_address_of_a_host_is_tried(wild: Wild) -> None:
 class Wildly:
     """A fetcher with a resolver of the test's own."""
 
-    def __init__(self, resolve: guard.Resolver, *, allow_private: bool = False) -> None:
+    def __init__(self, resolve: ssrf.Resolver, *, allow_private: bool = False) -> None:
         self.fetcher = Fetcher(UrlPolicy(timeout_s=10.0, attempts=2, allow_private=allow_private), resolve=resolve)
 
     def __enter__(self) -> Fetcher:
@@ -564,9 +564,9 @@ def test_certificates_are_checked_against_the_name_in_the_url(
 
 FORKS = """
 import os, sys
-from stair_es.sources.item import Reading
-from stair_es.sources.web.fetch import UrlAt
-from stair_es.sources.web.policy import UrlPolicy
+from stair_es.sources.base import Reading
+from stair_es.sources.http.locator import UrlAt
+from stair_es.sources.url_policy import UrlPolicy
 place, reading = UrlAt(sys.argv[1]), Reading(urls=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
 sizes = [len(place.read(reading).data)]
 child = os.fork()

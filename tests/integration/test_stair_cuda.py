@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_stair
 import torch
+from support.models import tiny_stair
 
-from stair_es.model import catalogue, stair_checkpoint
-from stair_es.model.encoder import ModelSpec, Precision
-from stair_es.model.stair_encoder import StairEncoder, TorchDualEncoder
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec, Precision
+from stair_es.model.stair import checkpoint
+from stair_es.model.stair.encoder import StairEncoder, TorchDualEncoder
 
 pytestmark = pytest.mark.gpu
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.04, "fp16": 0.01}
@@ -24,7 +25,7 @@ TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "dog " * 20)
 def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision: Precision) -> None:
     config = tiny_stair.config(image, image_top_k=0, text_top_k=0, text_own_words=True, similarity="dot")
     folder = tiny_stair.checkpoint(tmp_path, config)
-    kind = catalogue.get_encoder_plugin(str(folder))
+    kind = registry.get_encoder_plugin(str(folder))
     spec = ModelSpec(name=str(folder), precision=precision)
     assert kind.can_use_gpu(spec)
     encoder = kind.load(spec)
@@ -33,7 +34,7 @@ def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision
     assert isinstance(towers, TorchDualEncoder)
     assert towers._device == "cuda"
     pixels = np.random.default_rng(3).integers(0, 256, (70, tiny_stair.SIZE_PX, tiny_stair.SIZE_PX, 3), np.uint8)
-    model = stair_checkpoint.load_stair_model(folder)
+    model = checkpoint.load_stair_model(folder)
     found = model.tokens.encode(TEXTS)
     with torch.inference_mode():
         seen = model.encode_images(torch.from_numpy(pixels)).weights_BF.numpy()
@@ -41,4 +42,4 @@ def test_cuda_gives_the_weights_of_the_cpu(tmp_path: Path, image: str, precision
     for wanted, got in ((seen, towers.compute_images(pixels)[0]), (read, towers.compute_texts(TEXTS)[0])):
         assert got is not None
         assert np.abs(wanted - got).max() < TOLERANCE[precision]
-    assert encoder.model_id == catalogue.get_model_card(str(folder)).model_id
+    assert encoder.model_id == registry.get_model_card(str(folder)).model_id

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tiny_stair
-from warm_commands import run_warm
+from support.models import tiny_stair
+from support.warm_commands import run_warm
 
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.search.inputs import encode_query_image
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.search.query_encoder import encode_query_image
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -39,7 +39,7 @@ def _stair_es(*arguments: str | Path, **environment: str) -> subprocess.Complete
 
 def test_encode_shows_the_words_of_images_and_texts(folder: Path) -> None:
     photo = PHOTOS / "tabby-cat.jpg"
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     done = _stair_es("encode", "--model", folder, photo, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -68,10 +68,10 @@ def test_what_is_ingested_is_found_by_its_words(
     done = _stair_es("ingest", photos, "--model", folder, "--runner", runner, *letters, "--json", **where)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    model_id = catalogue.get_model_card(str(folder)).model_id
+    model_id = registry.get_model_card(str(folder)).model_id
     assert (report["written"], report["dead"], report["model"]) == (6, 0, model_id)
 
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder)))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     vectors = {photo.as_uri(): encode_query_image(encoder, photo).to_dict() for photo in photos.iterdir()}
     word = max(tiny_stair.WORDS[5:12], key=lambda each: sum(each in vector for vector in vectors.values()))
     query = encoder.encode_texts([word])[0].to_dict()

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import tiny_stair
 from numpy.typing import NDArray
-from warm_commands import run_warm
+from support.models import tiny_stair
+from support.warm_commands import run_warm
 
 from stair_es.errors import ModelError
-from stair_es.model import catalogue
-from stair_es.model.encoder import Backend, Encoder, ModelSpec
-from stair_es.model.stair_encoder import StairEncoder
-from stair_es.model.stair_export import MAX_DIFFERENCE, export_onnx
-from stair_es.model.stair_onnx import ONNX_MODEL_ID_KEY
+from stair_es.model import registry
+from stair_es.model.base import Backend, Encoder, ModelSpec
+from stair_es.model.stair.encoder import StairEncoder
+from stair_es.model.stair.export_onnx import MAX_DIFFERENCE, export_onnx
+from stair_es.model.stair.onnx_runtime import ONNX_MODEL_ID_KEY
 
 TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "cat ! cat", "dog " * 20)
 
@@ -33,7 +33,7 @@ def _pixels(count: int) -> NDArray[np.uint8]:
 
 
 def _load(folder: Path, backend: Backend = "onnx", **how: Any) -> Encoder:  # noqa: ANN401
-    return catalogue.load_encoder(ModelSpec(name=str(folder), backend=backend, **how))
+    return registry.load_encoder(ModelSpec(name=str(folder), backend=backend, **how))
 
 
 def _towers(encoder: Encoder) -> str:
@@ -69,10 +69,10 @@ def folder(_exported: Path, tmp_path: Path) -> Path:
 def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
     config = tiny_stair.config(image, text, **{"heads": ("words", "dense"), "dense_dim": 7, **changes})
     folder = tiny_stair.checkpoint(tmp_path, config)
-    before = catalogue.get_model_card(str(folder)).model_id
+    before = registry.get_model_card(str(folder)).model_id
     made = export_onnx(folder)
     assert made.max_difference <= MAX_DIFFERENCE
-    assert made.model_id == catalogue.get_model_card(str(folder)).model_id == before
+    assert made.model_id == registry.get_model_card(str(folder)).model_id == before
     one, other = _load(folder, "torch"), _load(folder, "onnx")
     assert (_towers(one), _towers(other)) == ("TorchTowers", "OnnxTowers")
     assert isinstance(one, StairEncoder)
@@ -115,7 +115,7 @@ def test_alone_in_a_batch_and_from_threads(folder: Path) -> None:
 def test_graphs_need_no_pytorch(folder: Path) -> None:
     code = (
         "import sys; sys.modules.update(torch=None, transformers=None, timm=None)\n"
-        "import numpy as np\nfrom stair_es.model import catalogue\nfrom stair_es.model.encoder import ModelSpec\n"
+        "import numpy as np\nfrom stair_es.model import catalogue\nfrom stair_es.model.base import ModelSpec\n"
         "encoder = catalogue.load(ModelSpec(name=sys.argv[1]))\n"
         "print(len(encoder.encode_images(np.zeros((2, 32, 32, 3), np.uint8))), len(encoder.encode_texts(['a red dog'])[0]))"
     )
@@ -128,7 +128,7 @@ def test_a_graph_says_whose_it_is_and_not_where_it_was_made(folder: Path) -> Non
         proto = onnx.load(folder / file)
         onnx.checker.check_model(proto)
         assert {entry.key: entry.value for entry in proto.metadata_props} == {
-            ONNX_MODEL_ID_KEY: catalogue.get_model_card(str(folder)).model_id
+            ONNX_MODEL_ID_KEY: registry.get_model_card(str(folder)).model_id
         }
         assert b"site-packages" not in (folder / file).read_bytes()
 
@@ -176,7 +176,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = _stair_es("export", str(folder), "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert said["model"] == catalogue.get_model_card(str(folder)).model_id
+    assert said["model"] == registry.get_model_card(str(folder)).model_id
     assert said["bytes"] == {file: (folder / file).stat().st_size for file in ("image.onnx", "text.onnx")}
     assert said["difference"] < MAX_DIFFERENCE
     assert done.stderr == ""

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_stair
 import torch
+from support.models import tiny_stair
 
-from stair_es.config import DataDir
-from stair_es.model import catalogue, minilm_files
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair import StairModel
-from stair_es.model.stair_config import TOKENIZER_FILE, BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
-from stair_es.model.stair_encoder import StairEncoder
-from stair_es.model.stair_tokens import StairTokenizer, load_tokenizer
-from stair_es.model.whole_words import WholeWordVocabulary
+from stair_es.config.defaults import DataDir
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.networks import minilm_download
+from stair_es.model.stair.configuration import TOKENIZER_FILE, BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.model.stair.encoder import StairEncoder
+from stair_es.model.stair.modeling import StairModel
+from stair_es.model.stair.tokenizer import StairTokenizer, load_tokenizer
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 
 WORDS = ("hedgehog", "clownfish", "fish", "dog", "gray", "tree", "zeppelin")
 TEXTS = ("two hedgehogs", "a clown fish & a fish", "GREY Dogs", "", "a tree, a tree, an airship", "x" * 200 + " tree")
@@ -27,7 +28,7 @@ ALIKE = 1.01e-5
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random heads over the networks of the packages."""
-    tokenizer = load_tokenizer(minilm_files.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(minilm_download.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
     whole = WholeWordVocabulary(WORDS, {"grey": "gray", "airship": "zeppelin"})
     config = StairConfig(
         name="words",
@@ -56,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_numpy_gives_the_vectors_of_pytorch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoders = [catalogue.load_encoder(ModelSpec(name=str(folder), backend=backend)) for backend in ("onnx", "torch")]
+    encoders = [registry.load_encoder(ModelSpec(name=str(folder), backend=backend)) for backend in ("onnx", "torch")]
     assert encoders[0].model_id == encoders[1].model_id
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     size = encoders[0].image_spec.size_px

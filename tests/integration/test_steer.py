@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from gate_proxy import GateProxy, Said
+from support.servers.recording_proxy import GateProxy, Said
 from typer.testing import CliRunner
 
-from stair_es import SparseVector, vocab
+from stair_es import SparseVector, feature_names
 from stair_es.cli.main import app
-from stair_es.cluster.bulk import BulkWriter
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings, add_token_ids, build_vector_fields
-from stair_es.cluster.index import IndexSpec, WriteTarget, open_index
-from stair_es.cluster.mapping import build_index_body
-from stair_es.cluster.steer import PolicyManager, PolicyTarget
-from stair_es.cluster.steer_plan import DocumentChange, PolicyPreview, preview_changes
-from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
-from stair_es.cluster.token_ids import TokenIds
+from stair_es.cluster.bulk.writer import BulkWriter
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings, add_token_ids, build_vector_fields
+from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.token_fields import TokenIds
+from stair_es.cluster.policy.manager import PolicyManager, PolicyTarget
+from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, preview_changes
+from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.errors import ClusterError, IndexMismatch, UnsupportedTarget, UsageError
-from stair_es.policy import TokenPolicy
+from stair_es.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -129,7 +129,7 @@ class Cluster:
         return about
 
     def finds(self, word: str) -> set[str]:
-        query = {"rank_feature": {"field": f"tokens.{vocab.escape_feature(word)}", "linear": {}}}
+        query = {"rank_feature": {"field": f"tokens.{feature_names.escape_feature(word)}", "linear": {}}}
         hits = self.client.search(index=self.alias, body={"size": 1000, "query": query})["hits"]["hits"]
         return {hit["_id"] for hit in hits}
 

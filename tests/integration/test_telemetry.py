@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gate_proxy import GateProxy
-from otlp_receiver import Collector, attributes, received
 from prometheus_client.parser import text_string_to_metric_families
-from web_corpus import PHOTOS, Corpus, ingested
-from web_site import Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
+from support.servers.otlp_collector import Collector, attributes, received
+from support.servers.recording_proxy import GateProxy
 
-from stair_es.cluster.connect import Connection
-from stair_es.telemetry.page import open_server_telemetry
-from stair_es.web.security import AccessPolicy
+from stair_es.cluster.client.connection import Connection
+from stair_es.telemetry.server import open_server_telemetry
+from stair_es.web.auth import AccessPolicy
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 TOKEN = "a-token-that-is-long-enough"

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_training
+from support.models import tiny_training
 
-from stair_es.model import catalogue
-from stair_es.model.encoder import Backend, ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.model import registry
+from stair_es.model.base import Backend, ModelSpec
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 CONFIG = """\
 name = "paper"
@@ -74,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _vectors(folder: Path, backend: Backend) -> list[dict[str, float]]:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder / "out"), backend=backend))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder / "out"), backend=backend))
     photos = [folder / name for name in ("red-dog.png", "blue-sea.png", "the-cat.png")]
     pixels = np.stack([decode_image(photo.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for photo in photos])
     found: list[Any] = [*encoder.encode_images(pixels), *encoder.encode_texts(["red dog", "a sea of the blue"])]
@@ -94,5 +94,5 @@ def test_what_is_trained_is_loaded_and_both_runtimes_agree(folder: Path) -> None
 
 
 def test_stop_words_are_words_of_the_model(folder: Path) -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name=str(folder / "out"), backend="onnx"))
+    encoder = registry.load_encoder(ModelSpec(name=str(folder / "out"), backend="onnx"))
     assert {"the", "of", "red", "dog"} <= set(encoder.features)  # type: ignore[attr-defined]

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_training
 import torch
 from safetensors.torch import load_file
+from support.models import tiny_training
 
-from stair_es import ray_session
 from stair_es.errors import StairError, UsageError
-from stair_es.training.ears import NO_CALLBACKS, Callbacks, StepMetrics
+from stair_es.system import ray_session
+from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
 from stair_es.training.ray_train import train_on_ray
-from stair_es.training.run import train_model
+from stair_es.training.train import train_model
 
 SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "watch.keep": "last", "model.text.backbone.name": "text"}
 

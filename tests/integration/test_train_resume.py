@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny_training
+from support.models import tiny_training
 
 CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "watch.every=3")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from check_versions import run_checks
 from opensearchpy import OpenSearch
-from version_bench import Bench
-from version_checks import CHECKS
-from version_commands import Commands
-from version_nodes import VERSIONS
+from support.versions.bench import Bench
+from support.versions.checks import CHECKS
+from support.versions.commands import Commands
+from support.versions.nodes import VERSIONS
 
 INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --shape rank_features", "search --shape sparse_vector"
 

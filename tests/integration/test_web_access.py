@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from web_corpus import PHOTOS, Corpus, ingested
-from web_site import Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
 
-from stair_es.cluster.connect import Connection
-from stair_es.web.security import SECURITY_HEADERS, AccessPolicy
+from stair_es.cluster.client.connection import Connection
+from stair_es.web.auth import SECURITY_HEADERS, AccessPolicy
 
 TOKEN = "correct-horse-battery-staple"
 CAT = {"text": "cat"}

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from web_corpus import NAMES, PHOTOS, Corpus, ingested
-from web_site import Page, serving
+from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
 
 from stair_es._version import __version__
-from stair_es.cluster.connect import Connection
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.cluster.client.connection import Connection
+from stair_es.feature_names import unescape_feature
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.types import SparseVector
-from stair_es.vocab import unescape_feature
 
 ASKED = (["brown"], ["brown", "gray"])
 """Colours, of which an image must have all."""
@@ -269,7 +269,7 @@ def test_words_beyond_the_cluster_s_limit_are_told(page: Page) -> None:
 
 
 def test_many_ask_at_once_and_each_gets_its_own_answer(page: Page, corpus: Corpus) -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name="stair-mini"))
+    encoder = registry.load_encoder(ModelSpec(name="stair-mini"))
     texts = ["kitten", "dog on grass", "panda", "cow", "a red animal", "yarn"]
     wanted = {text: encoder.encode_texts([text])[0].to_dict() for text in texts}
     with ThreadPoolExecutor(12) as pool:

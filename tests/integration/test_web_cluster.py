@@ -13,17 +13,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import tiny_stair
-from gate_proxy import Asked, GateProxy, Said
-from web_corpus import PHOTOS, Corpus, index_of, ingested, written
-from web_site import Answer, Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, index_of, ingested, written
+from support.models import tiny_stair
+from support.servers.hostile_http_server import Answer, Page, serving
+from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
-from stair_es.model import catalogue
-from stair_es.policy import parse_policy
-from stair_es.web import view
+from stair_es.model import registry
+from stair_es.token_policy import parse_policy
+from stair_es.web import index_state
 
 READS = re.compile(r"/([^/_?]+/_(search|count|msearch|mget|mapping)|_nodes/_local)?")
 CAT = {"text": "a cat and a dog"}
@@ -87,7 +87,7 @@ def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus)
 def test_the_page_says_that_the_cluster_is_away_and_goes_on_when_it_is_back(
     node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     away = threading.Event()
     gone = Said(status=503, body=b"{}")
     with (
@@ -108,7 +108,7 @@ def test_the_page_says_that_the_cluster_is_away_and_goes_on_when_it_is_back(
 
 
 def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     with GateProxy(node_url) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
         assert page.post("/api/search", CAT).status == 200
         proxy.kill()
@@ -122,7 +122,7 @@ def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: C
 def test_a_cluster_that_hangs_holds_up_those_who_ask_it_once_and_nobody_else(
     node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     hanging, released = threading.Event(), threading.Event()
 
     def gate(asked: Asked) -> Said | None:
@@ -235,11 +235,11 @@ def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: 
         words = {word["word"]: word["weight"] for word in found["query"]}
         assert words != {word["word"]: word["weight"] for word in first["query"]}
         assert all(words[word] >= weight - 1e-6 for word, weight in stored.items())
-        assert page.get("/api/about").json["model"] == catalogue.get_model_card(other_model).model_id
+        assert page.get("/api/about").json["model"] == registry.get_model_card(other_model).model_id
 
 
 def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own: Corpus, other_model: str) -> None:
-    other = catalogue.get_model_card(other_model).model_id
+    other = registry.get_model_card(other_model).model_id
     with serving(Connection(url=node_url), own.alias, model="stair-mini") as page:
         assert page.post("/api/search", {"text": "cat"}).status == 200
         written(node_url, own.alias, own.folder, other_model)
@@ -251,7 +251,7 @@ def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, o
 
 
 def test_an_index_that_goes_and_comes_back(node_url: str, own: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "STATE_MAX_AGE_S", 0.0)
+    monkeypatch.setattr(index_state, "STATE_MAX_AGE_S", 0.0)
     with serving(Connection(url=node_url), own.alias) as page:
         own.client.indices.delete(index=own.index)
         answer = page.post("/api/search", {"text": "cat"})

@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from support.corpora.web_corpus import Corpus, ingested
 from typer.testing import CliRunner
-from web_corpus import Corpus, ingested
 
 from stair_es.cli.main import app
 from stair_es.errors import StairError, UsageError

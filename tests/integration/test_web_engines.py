@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from web_corpus import PHOTOS, Corpus, ingested
-from web_site import Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
 
-from stair_es.cluster.connect import Connection, get_cluster_info
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.feature_names import unescape_feature
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.types import SparseVector
-from stair_es.vocab import unescape_feature
 
 TEXT = "a cat, a dog and a panda"
 
@@ -38,7 +38,7 @@ def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[Page, 
         id_: SparseVector.from_mapping({unescape_feature(word): weight for word, weight in source["tokens"].items()})
         for id_, source in corpus.all().items()
     }
-    query = catalogue.load_encoder(ModelSpec(name="stair-mini")).encode_texts([TEXT])[0]
+    query = registry.load_encoder(ModelSpec(name="stair-mini")).encode_texts([TEXT])[0]
     wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
     for method in ("stair", "bag"):
         whole = page.post("/api/search", {"text": TEXT, "method": method}).json["hits"]

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from web_corpus import NAMES, Corpus, ingested
-from web_site import Page, serving
+from support.corpora.web_corpus import NAMES, Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
 
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.client.connection import Connection
 
 
 @pytest.fixture(scope="module")

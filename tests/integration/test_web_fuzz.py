@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import hostile
 import pytest
-from web_corpus import Corpus, ingested
-from web_site import Page, serving
+from support import fuzz_inputs
+from support.corpora.web_corpus import Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
 
-from stair_es.cluster.connect import Connection
-from stair_es.web.asked import SEARCH_METHODS
+from stair_es.cluster.client.connection import Connection
+from stair_es.web.schemas import SEARCH_METHODS
 
 QUESTIONS = 75
 
@@ -33,14 +33,14 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
 
 def question(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
     def word() -> str:
-        return rng.choice(words) if rng.random() < 0.5 else hostile.word(rng)
+        return rng.choice(words) if rng.random() < 0.5 else fuzz_inputs.word(rng)
 
     def weight() -> float:
         return rng.choice((0, 0.5, 1, 3, 1e5, 1e-40, 1e30, 1e300))
 
     drawn: dict[str, Any] = {
         "text": " ".join(rng.choice(("", "+", "-", "^")) + word() for _ in range(rng.randint(0, 4))),
-        "like": rng.choice([*ids, hostile.word(rng)]),
+        "like": rng.choice([*ids, fuzz_inputs.word(rng)]),
         "vector": {word(): weight() for _ in range(rng.randint(1, 5))},
         "factors": {word(): weight() for _ in range(rng.randint(1, 3))},
         "require": [word()],

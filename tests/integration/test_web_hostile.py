@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from web_corpus import NAMES, PHOTOS, Corpus, ingested
-from web_site import Page, serving
+from support.corpora.web_corpus import NAMES, PHOTOS, Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
 
-from stair_es.cluster.connect import Connection
-from stair_es.sources.paths import to_file_uri
+from stair_es.cluster.client.connection import Connection
+from stair_es.sources.io.uris import to_file_uri
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\u2028{{7*7}}'
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"

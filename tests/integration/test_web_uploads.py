@@ -13,11 +13,11 @@ from itertools import count
 
 import pytest
 from PIL import Image
-from web_corpus import PHOTOS, Corpus, ingested
-from web_site import Page, serving
+from support.corpora.web_corpus import PHOTOS, Corpus, ingested
+from support.servers.hostile_http_server import Page, serving
 
-from stair_es.cluster.connect import Connection
-from stair_es.sources.decode import DecodeLimits
+from stair_es.cluster.client.connection import Connection
+from stair_es.sources.image.decode import DecodeLimits
 from stair_es.web.limits import ServerLimits
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from bulk_faults import every_fault
-from fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
-from words_oracle import expected_words, stored_words
+from support.bulk_faults import every_fault
+from support.oracles.token_index_oracle import expected_words, stored_words
+from support.servers.fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
 
-from stair_es.cluster import words_read, words_sync
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, make_document_id
-from stair_es.cluster.words_sync import TokenIndexReport, reconcile_token_index
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings, make_document_id
+from stair_es.cluster.token_index import diff, sync
+from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
+from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run import run_ingest
-from stair_es.model.encoder import ModelSpec
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Pa
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few photos take several."""
-    monkeypatch.setattr(words_read, "PAGE_SIZE", 3)
+    monkeypatch.setattr(diff, "PAGE_SIZE", 3)
 
 
 def test_words_follow_their_images(runs: Runs) -> None:
@@ -287,8 +287,8 @@ def is_words(request: Request) -> bool:
 def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(runs.folder, MORE)
     runs.run()
-    monkeypatch.setattr(words_sync, "_WORDS_AT_ONCE", 16)  # an image a request
-    monkeypatch.setattr(words_sync, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(sync, "_WORDS_AT_ONCE", 16)  # an image a request
+    monkeypatch.setattr(sync, "_LINE_EVERY_S", 0.0)
     storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
     with FaultProxy(runs.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url, timeout_s=5), words_index="yes").words_index

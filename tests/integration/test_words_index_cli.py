@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands_here import CommandHere
-from fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
+from support.commands import CommandHere
+from support.oracles.token_index_oracle import expected_words, stored_words
+from support.servers.fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
 from typer.testing import CliRunner
-from words_oracle import expected_words, stored_words
 
 from stair_es import resources
 from stair_es.cli.main import app

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stair_es.ingest.ahead import PrefetchQueue
+from stair_es.ingest.prefetch import PrefetchQueue
 
 
 def _drained(ahead: PrefetchQueue[int]) -> list[int]:

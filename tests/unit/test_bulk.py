@@ -3,9 +3,7 @@ import json
 import pytest
 from opensearchpy import exceptions
 
-from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.bulk_answer import ItemResult, classify_item, classify_request_error, parse_bulk_response
-from stair_es.cluster.bulk_lines import (
+from stair_es.cluster.bulk.actions import (
     build_delete_action,
     build_index_action,
     build_noop_action,
@@ -13,7 +11,9 @@ from stair_es.cluster.bulk_lines import (
     chunk_actions,
     count_action_bytes,
 )
-from stair_es.cluster.retry import compute_backoff_s
+from stair_es.cluster.bulk.response import ItemResult, classify_item, classify_request_error, parse_bulk_response
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.retry import compute_backoff_s
 
 
 def test_an_operation_is_two_lines_of_json() -> None:

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.eval.captions import CaptionDataset, read_captions
-from stair_es.eval.formats import is_caption_folder, read_entries
-from stair_es.eval.formats_entry import CaptionEntry, extract_captions, extract_tags
-from stair_es.sources.item import ReadLimits
+from stair_es.eval.datasets.captions import CaptionDataset, read_captions
+from stair_es.eval.datasets.detect import is_caption_folder, read_entries
+from stair_es.eval.datasets.entry import CaptionEntry, extract_captions, extract_tags
+from stair_es.sources.base import ReadLimits
 
 
 @pytest.fixture

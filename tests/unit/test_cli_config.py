@@ -16,10 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cli.output import set_log_format
-from stair_es.cli.settings import CliConfig
+from stair_es.cli.options.config_file import CliConfig
+from stair_es.cli.output.console import set_log_format
+from stair_es.config.file import ConfigValue, OptionKey
 from stair_es.errors import UsageError
-from stair_es.profiles import ConfigValue, OptionKey
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
 _FILE = """

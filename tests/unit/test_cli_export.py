@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.model.stair_config import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
 
 
 def test_a_checkpoint_over_packaged_backbones_is_told_to_need_none_and_that_is_no_failure(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deploy_files import parse
+from support.deploy_files import parse
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from stair_es.cli import retry
+from stair_es.cli.commands.ingest import retry
 from stair_es.cli.main import app
-from stair_es.cli.output import report_failure_as_json
+from stair_es.cli.output.console import report_failure_as_json
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()

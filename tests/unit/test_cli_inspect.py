@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from stair_es.cli.bars import TerminalInfo
-from stair_es.cli.inspect import _list_names
-from stair_es.cli.inspect_output import build_inspection_rows, format_inspection, to_json
-from stair_es.cli.thumbnail import can_show_thumbnails, render_terminal_thumbnail
-from stair_es.inspection.compare import CurrentVector, PolicyEffect, VectorComparison, WeightDifference
+from stair_es.cli.commands.inspect import _list_names
+from stair_es.cli.output.bars import TerminalInfo
+from stair_es.cli.output.inspect import build_inspection_rows, format_inspection, to_json
+from stair_es.cli.output.thumbnail import can_show_thumbnails, render_terminal_thumbnail
+from stair_es.inspection.diff import CurrentVector, PolicyEffect, VectorComparison, WeightDifference
 from stair_es.inspection.inspector import EncodedFile, InspectionResult
-from stair_es.inspection.stored import StoredImage
-from stair_es.sources.paths import find_file
+from stair_es.inspection.stored_document import StoredImage
+from stair_es.sources.io.uris import find_file
 from stair_es.types import SparseVector
 
 WIDE = TerminalInfo(width=100)

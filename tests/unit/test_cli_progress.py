@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.cli import progress
-from stair_es.ingest.dead_letters import DeadLetters
-from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.run_accounting import RunAccounting
+from stair_es.cli.output import progress
+from stair_es.ingest.accounting.dead_letters import DeadLetters
+from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.ingest.accounting.run_accounting import RunAccounting
 
 
 def test_a_host_that_is_waited_for_is_named_without_its_control_characters(

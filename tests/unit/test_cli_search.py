@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from stair_es.cli import inputs
-from stair_es.cli.explain import parse_document_reference
+from stair_es.cli.commands.explain import parse_document_reference
+from stair_es.cli.commands.query import format_curl_command
+from stair_es.cli.commands.search import to_json
 from stair_es.cli.main import app
-from stair_es.cli.query import format_curl_command
-from stair_es.cli.search import to_json
-from stair_es.config import DEFAULT_MODEL
+from stair_es.cli.options import encoder
+from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
-from stair_es.search.body import build_search_request
-from stair_es.search.hits import Hit, SearchResult, explain_score
-from stair_es.search.question import EMPTY_VECTOR, SearchQuery
+from stair_es.search.query import EMPTY_VECTOR, SearchQuery
+from stair_es.search.request import build_search_request
+from stair_es.search.results import Hit, SearchResult, explain_score
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
@@ -47,7 +47,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # else an index would be asked for its own
-    monkeypatch.setattr(inputs, "load_named_encoder", lambda *_: Lengths())
+    monkeypatch.setattr(encoder, "load_named_encoder", lambda *_: Lengths())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from stair_es.cli.bars import (
+from stair_es.cli.output.bars import (
     TerminalInfo,
     display_path,
     escape_control,
@@ -17,7 +17,7 @@ from stair_es.cli.bars import (
     format_weights,
     render_bar,
 )
-from stair_es.search.hits import Hit, TokenContribution, explain_score
+from stair_es.search.results import Hit, TokenContribution, explain_score
 from stair_es.types import SparseVector
 
 WIDE = TerminalInfo(width=100)

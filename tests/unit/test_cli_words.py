@@ -9,17 +9,17 @@ import json
 import pytest
 from rich.cells import cell_len
 
-from stair_es.cli import words_output
-from stair_es.cli.bars import TerminalInfo
-from stair_es.cli.csv_output import escape_formula
-from stair_es.cli.csv_output import format_csv as csv_lines
-from stair_es.cli.output import emit_json
-from stair_es.cli.words_output import VocabularyView, build_vocabulary_rows, build_vocabulary_view, to_json
-from stair_es.inspection.corpus import DocumentSample, VocabularyStats
-from stair_es.inspection.figures import StatsAccumulator, StatsOrder
-from stair_es.inspection.vocabulary import ModelVocabulary
-from stair_es.policy import TokenPolicy
-from stair_es.search.known import IndexInfo
+from stair_es.cli.output import words as words_output
+from stair_es.cli.output.bars import TerminalInfo
+from stair_es.cli.output.console import emit_json
+from stair_es.cli.output.csv import escape_formula
+from stair_es.cli.output.csv import format_csv as csv_lines
+from stair_es.cli.output.words import VocabularyView, build_vocabulary_rows, build_vocabulary_view, to_json
+from stair_es.inspection.model_vocabulary import ModelVocabulary
+from stair_es.inspection.token_stats import StatsAccumulator, StatsOrder
+from stair_es.inspection.vocabulary_stats import DocumentSample, VocabularyStats
+from stair_es.search.index_info import IndexInfo
+from stair_es.token_policy import TokenPolicy
 
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "=cmd|' /C calc'!A0")
 HOSTILE = ("a,b", 'say "so"', "two\nlines", "\x1b[31mred", "[bold]not markup[/bold]", "犬", "")

@@ -1,11 +1,11 @@
 import pytest
 
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import IndexSpec
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.lifecycle import IndexSpec
 from stair_es.errors import UsageError
-from stair_es.ingest.cluster_sink import KIND
-from stair_es.ingest.sink import SinkPlan
+from stair_es.ingest.sinks.base import SinkPlan
+from stair_es.ingest.sinks.cluster import KIND
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stair_es.sources import colours
-from stair_es.sources.colours import COLOUR_NAMES, MAX_COLOURS, MIN_SHARE, measure_colours, name_colours
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.image import colours
+from stair_es.sources.image.colours import COLOUR_NAMES, MAX_COLOURS, MIN_SHARE, measure_colours, name_colours
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dashboard_checks import faults
+from support.dashboards.checks import faults
 
 from stair_es.dashboards.bundle import assign_grid_positions, build_bundle, get_dashboard_id
-from stair_es.dashboards.corpus import DashboardSpec, Product, choose_interval
-from stair_es.dashboards.objects import to_ndjson
+from stair_es.dashboards.index_info import DashboardSpec, Product, choose_interval
 from stair_es.dashboards.panels import build_panels
+from stair_es.dashboards.saved_objects import to_ndjson
 from stair_es.errors import UsageError
 
 PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")

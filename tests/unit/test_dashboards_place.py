@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.cluster.connect import SecuritySettings
-from stair_es.dashboards.place import DashboardsConnection, build_dashboards_connection
+from stair_es.cluster.client.connection import SecuritySettings
+from stair_es.dashboards.connection import DashboardsConnection, build_dashboards_connection
 from stair_es.errors import UsageError
 
 URL = "http://localhost:5601"

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError
-from stair_es.sources.decode import DecodedImage, DecodeLimits, decode_image
+from stair_es.sources.image.decode import DecodedImage, DecodeLimits, decode_image
 from stair_es.types import ImageSpec
 
 SPEC = ImageSpec(size_px=64)
@@ -188,8 +188,8 @@ def test_broken_exif_does_not_cost_the_picture() -> None:
 def test_large_transparent_and_deep_images_are_not_copied_at_full_size() -> None:
     """In a process of its own: 8 bytes a pixel and the interpreter have to do."""
     code = (
-        "import io\nfrom pathlib import Path\nfrom PIL import Image\nfrom stair_es.sources.decode import DecodeLimits, decode\n"
-        "from stair_es.types import ImageSpec\n"
+        "import io\nfrom pathlib import Path\nfrom PIL import Image\n"
+        "from stair_es.sources.image.decode import DecodeLimits, decode\nfrom stair_es.types import ImageSpec\n"
         "for mode in ('RGBA', 'LA', 'I;16'):\n"
         "    buffer = io.BytesIO(); Image.new(mode, (4000, 4000)).save(buffer, 'PNG', compress_level=1)\n"
         "    for fit in ('pad', 'crop'):\n"

@@ -6,15 +6,15 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from image_zoo import animated_webp, shared_values, tiff
 from PIL import Image
+from support.corpora.image_zoo import animated_webp, shared_values, tiff
 
 from stair_es.errors import DecodeError
-from stair_es.sources.costs import MAX_JPEG_SCANS, MAX_TIFF_TILES, check_decompression_bomb
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.sources.image.bombs import MAX_JPEG_SCANS, MAX_TIFF_TILES, check_decompression_bomb
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec
+from stair_es.web.images.render import render_image
 from stair_es.web.limits import ServerLimits
-from stair_es.web.pictures import render_image
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 

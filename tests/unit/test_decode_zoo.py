@@ -1,6 +1,6 @@
 """Images made to harm: each becomes pixels or a reason, in bounded memory and time, and no decoder says a word of its own.
 
-All of them go through one process whose memory is limited: `tools/image_zoo.py`, which prints a line for each.
+All of them go through one process whose memory is limited: `tests/support/corpora/image_zoo.py`, which prints a line for each.
 """
 
 import json
@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import image_zoo
 import pytest
+from support.corpora import image_zoo
 
 Outcomes = dict[str, dict[str, float | str | None]]
 _ROOT = Path(__file__).parents[2]

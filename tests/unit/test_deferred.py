@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from stair_es.ingest import deferred
-from stair_es.ingest.batch import Deferred, Outcome, Pending
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
-from stair_es.sources.item import SourceItem
-from stair_es.sources.local_file import FileLocator
-from stair_es.sources.web.fetch import UrlLocator
+from stair_es.ingest.state import Deferred, Outcome, Pending
+from stair_es.sources.base import SourceItem
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.io.local_file import FileLocator
 
 
 @dataclass

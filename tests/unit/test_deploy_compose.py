@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from deploy_files import COMPOSE, COMPOSE_CLUSTER, DOCKERFILE, ROOT, compose, of_service, parse, stair_es_of
+from support.deploy_files import COMPOSE, COMPOSE_CLUSTER, DOCKERFILE, ROOT, compose, of_service, parse, stair_es_of
 
 Service = dict[str, Any]
 GIVEN = {"STAIR_ES_URL": "https://search.example.org:9200", "PAGE_NAME": "photos.example.org", "PHOTOS": "/home/anna/Pictures"}

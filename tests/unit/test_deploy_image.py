@@ -10,10 +10,10 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
-from deploy_files import DOCKERFILE, KUBERNETES, ROOT, everything
+from support.deploy_files import DOCKERFILE, KUBERNETES, ROOT, everything
 
 from stair_es._version import __version__
-from stair_es.model.minilm_files import MINILM_PACKAGE, MINILM_VERSION, MINILM_WHEEL_SHA256
+from stair_es.model.networks.minilm_download import MINILM_PACKAGE, MINILM_VERSION, MINILM_WHEEL_SHA256
 
 TEXT = DOCKERFILE.read_text()
 HADOLINT = Path(sys.executable).with_name("hadolint")

@@ -13,7 +13,7 @@ from typing import Any
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
-from deploy_files import (
+from support.deploy_files import (
     FOLDERS,
     KUBERNETES,
     command_lines,
@@ -27,7 +27,7 @@ from deploy_files import (
     stair_es_of,
 )
 
-from stair_es.cluster.security import OPTION_VARIABLES, SECRET_VARIABLES
+from stair_es.cluster.client.auth import OPTION_VARIABLES, SECRET_VARIABLES
 
 VERSION = "1.34"
 ALL = everything()

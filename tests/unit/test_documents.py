@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stair_es import SparseVector, resources
-from stair_es.cluster.documents import (
+from stair_es.cluster.documents.document import (
     IMPACT_SCALE,
     RESERVED_FIELDS,
     DocumentSettings,
@@ -23,9 +23,15 @@ from stair_es.cluster.documents import (
     make_document_id,
     parse_policy_undo,
 )
-from stair_es.cluster.identity import IndexSpec, add_index_meta, check_alias_name, compare_mappings, make_index_name
+from stair_es.cluster.metadata.index_metadata import (
+    IndexSpec,
+    add_index_meta,
+    check_alias_name,
+    compare_mappings,
+    make_index_name,
+)
 from stair_es.errors import ResourceError, UsageError
-from stair_es.policy import TokenPolicy
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import Json
 
 FACTS = ImageMetadata(

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stair_es.model import stair_mini_files
-from stair_es.model.drawing_gate import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
-from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.image_network import ImageNetwork, load_image_network
-from stair_es.model.stair_mini import resize_square_pixels
-from stair_es.model.stair_mini_kind import KIND
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.image_network import ImageNetwork, load_image_network
+from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.drawing_gate import STATISTIC_COUNT, DrawingGate, compute_pixel_statistics
+from stair_es.model.stair_mini.encoder import resize_square_pixels
+from stair_es.model.stair_mini.plugin import KIND
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def network() -> ImageNetwork:
 
 @pytest.fixture(scope="module")
 def gate() -> DrawingGate:
-    arrays = stair_mini_files.read_mini_artifacts().arrays
+    arrays = artifacts.read_mini_artifacts().arrays
     return DrawingGate(
         statistic_weights_S=arrays["gate.statistics_S"],
         feature_weights_P=arrays["gate.features_P"],
@@ -113,7 +113,7 @@ def test_a_drawing_is_one_and_a_noisy_photograph_is_none(gate: DrawingGate, netw
 
 
 def test_photographs_of_the_examples_are_not_drawn(gate: DrawingGate, network: ImageNetwork) -> None:
-    blend = stair_mini_files.read_mini_artifacts().blend
+    blend = artifacts.read_mini_artifacts().blend
     for path in sorted((ROOT / "examples" / "photos").glob("*.jpg")):
         pixels_HWC = decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.ingest.enrich import Enricher, EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
+from stair_es.ingest.enrichers.base import Enricher, EnricherInput, EnricherSpec, Enrichment, get_enricher, run_enricher
 from stair_es.types import Json
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from stair_es import errors
 from stair_es.errors import MissingExtra, RetryLater, StairError
-from stair_es.extras import import_optional
+from stair_es.optional import import_optional
 
 
 def _tree(root: type[StairError]) -> list[type[StairError]]:

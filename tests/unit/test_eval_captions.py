@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.eval.captions import CaptionedImage, read_captions
-from stair_es.eval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
-from stair_es.sources.local_file import FileLocator
+from stair_es.eval.datasets.captions import CaptionedImage, read_captions
+from stair_es.eval.retrieval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
+from stair_es.sources.io.local_file import FileLocator
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from stair_es import SparseVector
 from stair_es.errors import ModelError, UsageError
-from stair_es.eval.class_folders import read_image_folder
-from stair_es.eval.contenders import build_evaluated_model
-from stair_es.eval.probe import build_matrices, evaluate_linear_probe, fit_probe, select_held_out
+from stair_es.eval.datasets.image_folder import read_image_folder
+from stair_es.eval.linear_probe import build_matrices, evaluate_linear_probe, fit_probe, select_held_out
+from stair_es.eval.models import build_evaluated_model
 from stair_es.eval.zero_shot import (
     average_dense_vectors,
     average_token_vectors,
@@ -26,7 +26,7 @@ from stair_es.eval.zero_shot import (
     score_by_tokens,
     score_by_vectors,
 )
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.base import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
 sklearn_metrics: Any = import_module("sklearn.metrics")  # they have no types

@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rank_eval import own_values
+from support.oracles.rank_eval import own_values
 
 from stair_es import SparseVector
-from stair_es.cluster.target import ClusterInfo
-from stair_es.eval import knn
-from stair_es.eval.differences import compare_rankings, describe_swap, sum_ranking_diffs
-from stair_es.eval.exact import DenseIndex, InvertedIndex
+from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.eval.bag_of_words import build_word_bags, weigh_by_idf
+from stair_es.eval.exact_scores import DenseIndex, InvertedIndex
 from stair_es.eval.metrics import summarize_ranks
-from stair_es.eval.report import MethodRow, RetrievalReport, render_retrieval_report
+from stair_es.eval.retrieval import knn
+from stair_es.eval.retrieval.ranking_diff import compare_rankings, describe_swap, sum_ranking_diffs
+from stair_es.eval.retrieval.report import MethodRow, RetrievalReport, render_retrieval_report
+from stair_es.eval.retrieval.tasks import RetrievalTask
+from stair_es.eval.retrieval.temporary_index import EngineHits
 from stair_es.eval.tables import render_table
-from stair_es.eval.tasks import RetrievalTask
-from stair_es.eval.trial import EngineHits
-from stair_es.eval.words import build_word_bags, weigh_by_idf
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMiniEncoder
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair_mini.encoder import StairMiniEncoder
 
 MINI = StairMiniEncoder(ModelSpec(name="stair-mini", text_tower="table"))
 

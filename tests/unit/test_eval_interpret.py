@@ -14,10 +14,9 @@ from PIL import Image
 
 from stair_es import SparseVector
 from stair_es.errors import UsageError
-from stair_es.eval.captions import read_captions
-from stair_es.eval.class_folders import read_image_folder
-from stair_es.eval.contenders import EvaluatedModel, build_evaluated_model, choose_label_space, load_models, load_reference_tokens
-from stair_es.eval.interpret import (
+from stair_es.eval.datasets.captions import read_captions
+from stair_es.eval.datasets.image_folder import read_image_folder
+from stair_es.eval.interpretability import (
     CosineRanking,
     WeightRanking,
     build_caption_task,
@@ -28,7 +27,8 @@ from stair_es.eval.interpret import (
     strip_wordpiece_prefix,
 )
 from stair_es.eval.metrics import compute_ranks
-from stair_es.eval.run import EvalOptions, evaluate_retrieval
+from stair_es.eval.models import EvaluatedModel, build_evaluated_model, choose_label_space, load_models, load_reference_tokens
+from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 from stair_es.eval.sparsity import build_sparsity_dataset as items_of
 from stair_es.eval.sparsity import (
     compute_flops,
@@ -40,7 +40,7 @@ from stair_es.eval.sparsity import (
     read_sparsity_folder,
 )
 from stair_es.eval.zero_shot import compute_accuracy
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.base import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 
 WORDS = ("red", "green", "blue", "dark", "##ish")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rank_eval import ranks_in_order
+from support.oracles.rank_eval import ranks_in_order
 
 from stair_es.eval.metrics import (
     RetrievalMetrics,

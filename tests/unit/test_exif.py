@@ -5,11 +5,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from image_zoo import shared_values
 from PIL import Image
+from support.corpora.image_zoo import shared_values
 
-from stair_es.sources.exif import find_exif_block, read_exif, read_xmp_orientation
-from stair_es.sources.tiff import MAX_ENTRIES, TiffDirectories
+from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
+from stair_es.sources.image.tiff import MAX_ENTRIES, TiffDirectories
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from opensearchpy import exceptions
 
-from stair_es.cluster.connect import Connection, translate_errors
+from stair_es.cluster.client.connection import Connection, translate_errors
 from stair_es.errors import ClusterError, MissingModule
 
 _CONNECTION = Connection(url="http://127.0.0.1:1")

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from bulk_faults import every_fault, harmless_faults, repeated_faults, search_faults, stopping_faults
-from fault_proxy import Reply, Request
+from support.bulk_faults import every_fault, harmless_faults, repeated_faults, search_faults, stopping_faults
+from support.servers.fault_proxy import Reply, Request
 
 ROOT = Path(__file__).parents[2]
 BULK, SEARCH = (Request(method="POST", path=f"/i/{name}?x=1", headers={}, body=b"") for name in ("_bulk", "_search"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.folders import make_private_folder
-from stair_es.ingest.dead_letters import DeadLetters, default_dead_letters_path
+from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_letters_path
+from stair_es.system.folders import make_private_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX'")
 

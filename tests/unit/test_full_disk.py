@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import IngestError
-from stair_es.ingest import manifest as manifests
-from stair_es.ingest.batch import Outcome
-from stair_es.ingest.dead_letters import DeadLetters
-from stair_es.ingest.manifest import Manifest
-from stair_es.sources.item import SourceItem
-from stair_es.sources.local_file import FileLocator
+from stair_es.ingest.accounting import manifest as manifests
+from stair_es.ingest.accounting.dead_letters import DeadLetters
+from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.ingest.state import Outcome
+from stair_es.sources.base import SourceItem
+from stair_es.sources.io.local_file import FileLocator
 
 A = SourceItem("file:///a", "file:///", FileLocator("file:///a"))
 FULL = Path("/dev/full")

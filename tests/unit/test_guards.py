@@ -86,7 +86,7 @@ def test_two_files_import_ray() -> None:
         for path in (*_files(ROOT / "stair_es"), *_files(ROOT / "cli"))
         if any(name.split(".")[0] == "ray" for name in _imports(path)) or 'need("ray"' in path.read_text()
     }
-    assert importing == {"stair_es/ray_session.py", "stair_es/training/ray_train.py"}
+    assert importing == {"stair_es/system/ray_session.py", "stair_es/training/ray_train.py"}
 
 
 def list_loaded(code: str) -> set[str]:
@@ -105,8 +105,8 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_texts_load_nothing_that_images_need() -> None:
     loaded = list_loaded(
-        "from stair_es.model import catalogue\nfrom stair_es.model.encoder import ModelSpec\n"
+        "from stair_es.model import catalogue\nfrom stair_es.model.base import ModelSpec\n"
         "catalogue.load(ModelSpec(name='stair-mini', text_tower='table')).encode_texts(['a kitten'])"
     )
-    assert "stair_es.model.stair_mini" in loaded
+    assert "stair_es.model.stair_mini.encoder" in loaded
     assert not {"onnx", "onnxruntime", "torch"} & loaded

@@ -11,41 +11,40 @@ from typer.testing import CliRunner
 
 from stair_es import plugins
 from stair_es.cli.main import app
-from stair_es.config import DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import MissingExtra, UnknownModel
-from stair_es.model import catalogue, hub_models, listing
-from stair_es.model.adapters import hub
-from stair_es.model.adapters.whole import find_weight_faults
-from stair_es.model.encoder import ModelSpec
+from stair_es.model import hub_download, hub_models, listing, registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.hub_integrity import find_weight_faults
 
 
 def test_a_short_name_stands_for_its_id_even_beside_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for model in hub_models.HUB_MODELS:
         (tmp_path / model.name).mkdir()
-        assert catalogue.make_portable_name(model.name) == model.hub_id
-        assert catalogue.make_portable_name(model.hub_id) == model.hub_id
-        assert catalogue.make_portable_name(f"./{model.name}") == str(tmp_path / model.name)
-        assert catalogue.is_hub_model(model.name)
+        assert registry.make_portable_name(model.name) == model.hub_id
+        assert registry.make_portable_name(model.hub_id) == model.hub_id
+        assert registry.make_portable_name(f"./{model.name}") == str(tmp_path / model.name)
+        assert registry.is_hub_model(model.name)
         assert hub_models.find_hub_model(model.name) is hub_models.find_hub_model(model.hub_id) is model
     assert hub_models.find_hub_model("photo") is None
-    assert not set(hub_models.list_hub_model_names()) & set(catalogue.list_plugin_models())
+    assert not set(hub_models.list_hub_model_names()) & set(registry.list_plugin_models())
 
 
-@pytest.mark.parametrize("call", [catalogue.check_hub_libraries, lambda name: catalogue.load_encoder(ModelSpec(name=name))])
+@pytest.mark.parametrize("call", [registry.check_hub_libraries, lambda name: registry.load_encoder(ModelSpec(name=name))])
 def test_without_the_extra_it_is_named_before_anything_is_fetched(
     call: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(catalogue, "HUB_LIBRARIES", ("no_such_package_at_all",))
+    monkeypatch.setattr(registry, "HUB_LIBRARIES", ("no_such_package_at_all",))
     for name in ("photos", "some/model"):
         with pytest.raises(MissingExtra, match=r"pip install 'stair-es\[models\]'"):
             call(name)  # type: ignore[operator]
-    catalogue.check_hub_libraries(DEFAULT_MODEL)
-    catalogue.check_hub_libraries(str(tmp_path))
+    registry.check_hub_libraries(DEFAULT_MODEL)
+    registry.check_hub_libraries(str(tmp_path))
 
 
 def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_repository_cached", lambda name, _: name.startswith("lsr42/"))  # the head alone
+    monkeypatch.setattr(hub_download, "is_repository_cached", lambda name, _: name.startswith("lsr42/"))  # the head alone
     entries = {entry.name: entry for entry in listing.list_models()}
     assert tuple(sorted(entries)) == tuple(sorted((*plugins.list_plugin_names("encoders"), *hub_models.list_hub_model_names())))
     assert next(iter(entries)) == DEFAULT_MODEL
@@ -62,7 +61,7 @@ def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.Monke
 
 
 def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_repository_cached", lambda *_: False)
+    monkeypatch.setattr(hub_download, "is_repository_cached", lambda *_: False)
     shown = CliRunner().invoke(app, ["models"]).stdout
     for said in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
         assert said in shown

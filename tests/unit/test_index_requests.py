@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gate_proxy import is_refused
 from opensearchpy import OpenSearch
 from opensearchpy.client.cat import CatClient
 from opensearchpy.client.indices import IndicesClient
+from support.servers.recording_proxy import is_refused
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ WITH_INDEX = {
     "client.cat": list_index_methods(CatClient),
 }
 """Methods that go to all indices where none is named, or can't do without one."""
-WITHOUT = {("stair_es/eval/trial.py", "analyze")}
+WITHOUT = {("stair_es/eval/retrieval/temporary_index.py", "analyze")}
 """A measurement on a cluster of one's own: it asks before it has an index."""
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from stair_es.cli.ingest_report import print_dry_run, print_ingest_report
+from stair_es.cli.output.ingest import print_dry_run, print_ingest_report
+from stair_es.ingest.accounting.report import FailureReason, IngestReport
 from stair_es.ingest.dry_run import DryRunReport
-from stair_es.ingest.report import FailureReason, IngestReport
 
 
 def _report(**more: Any) -> IngestReport:  # noqa: ANN401  of each field

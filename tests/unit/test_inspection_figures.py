@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from stair_es.errors import ModelError, UnknownModel
-from stair_es.inspection.figures import StatsAccumulator, StatsOrder, TokenStats, match_tokens, sort_token_stats
-from stair_es.inspection.muting import MIN_IMAGES, UNIFORMITY_THRESHOLD, build_stop_word_policy, find_stop_words
-from stair_es.inspection.vocabulary import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import TokenPolicy, parse_policy
-from stair_es.vocab import escape_feature
+from stair_es.feature_names import escape_feature
+from stair_es.inspection.model_vocabulary import BERT, ModelVocabulary, find_unused_tokens, load_model_vocabulary
+from stair_es.inspection.stop_words import MIN_IMAGES, UNIFORMITY_THRESHOLD, build_stop_word_policy, find_stop_words
+from stair_es.inspection.token_stats import StatsAccumulator, StatsOrder, TokenStats, match_tokens, sort_token_stats
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.token_policy import TokenPolicy, parse_policy
 
 STRANGE = ("a.b", "100%", "%2E", "", "##ing", "犬", "=1+1")
 
@@ -152,14 +152,14 @@ def test_dead_words_are_those_that_no_image_has_but_for_what_a_policy_took() -> 
 
 def test_the_shipped_model_tells_which_words_an_image_may_have() -> None:
     told = load_model_vocabulary("stair-mini")
-    assert told.source == catalogue.get_model_card("stair-mini").model_id
+    assert told.source == registry.get_model_card("stair-mini").model_id
     assert not told.reason
     assert {"cat", "dog"} <= told.tokens
     assert "the" not in told.tokens
 
 
 def test_no_image_has_another_word() -> None:
-    encoder = catalogue.load_encoder(ModelSpec(name="stair-mini", threads=1))
+    encoder = registry.load_encoder(ModelSpec(name="stair-mini", threads=1))
     side = encoder.image_spec.size_px
     pixels_BHWC = np.random.default_rng(3).integers(0, 256, (2, side, side, 3), np.uint8)
     pixels_BHWC[1] = 255

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources import local_files
-from stair_es.sources.folder import FOLDER_KIND
-from stair_es.sources.item import ListingFailure, ReadLimits, ReadResult, SourceItem, SourceOptions
-from stair_es.sources.paths import from_file_uri
-from stair_es.sources.patterns import GlobPattern
-from stair_es.sources.places import restore_locator
+from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, SourceItem, SourceOptions
+from stair_es.sources.io import local_listing
+from stair_es.sources.io.glob import GlobPattern
+from stair_es.sources.io.locator_registry import restore_locator
+from stair_es.sources.io.uris import from_file_uri
+from stair_es.sources.kinds.files import FOLDER_KIND
 
 ODD_NAMES = ["a b.jpg", 'it\'s "q".jpg', "naïve 日本.jpg", "line\nbreak.jpg", "100%25.jpg", "#?&.jpg", "[x].jpg"]
 
@@ -42,7 +42,7 @@ def test_folders_are_searched_deeply_by_suffix_in_order(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_taken_in_handfuls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_files, "SORT_BATCH", 3)
+    monkeypatch.setattr(local_listing, "SORT_BATCH", 3)
     wanted = {f"{i}.jpg" for i in range(10)}
     for name in wanted:
         _touch(tmp_path / name)

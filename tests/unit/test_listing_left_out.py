@@ -9,12 +9,12 @@ from urllib.parse import unquote
 
 import fsspec  # type: ignore[import-untyped]
 import pytest
-from hostile_files import END, member
+from support.corpora.hostile_files import END, member
 
-from stair_es.ingest.streams import SourceStream
-from stair_es.sources.item import Source, SourceItem, SourceOptions, WalkOptions
-from stair_es.sources.opened import create_file_lister
-from stair_es.sources.paths import is_hidden
+from stair_es.ingest.source_stream import SourceStream
+from stair_es.sources.base import Source, SourceItem, SourceOptions, WalkOptions
+from stair_es.sources.io.open_file import create_file_lister
+from stair_es.sources.io.uris import is_hidden
 from stair_es.sources.registry import open_source
 
 HIDDEN = (".thumbnails/b.jpg", ".Trash-1000/files/c.jpg", "@eaDir/d.jpg", "__MACOSX/._a.jpg", "sub/.e.jpg", "sub/.git/x/f.jpg")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import ReadError
-from stair_es.sources.folder import FOLDER_KIND
-from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
-from stair_es.sources.local_file import FileLocator
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.kinds.files import FOLDER_KIND
 
 NOBODY = 65534
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.connect import ClusterInfo
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.mapping import build_index_body, merge_bodies
-from stair_es.cluster.relax import choose_load_settings, parse_interval_s
+from stair_es.cluster.client.connection import ClusterInfo
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.load_settings import choose_load_settings, parse_interval_s
+from stair_es.cluster.index.mappings import build_index_body, merge_bodies
 from stair_es.errors import ResourceError, UnsupportedTarget
 
 SPARSE = DocumentSettings(vector="sparse_vector")

@@ -11,15 +11,15 @@ from typing import Any
 import mini_words
 import numpy as np
 import pytest
-from mini_oracle import Oracle
+from support.oracles.mini_oracle import Oracle
 
 from stair_es.errors import ModelError
-from stair_es.model import stair_mini_files
-from stair_es.model.stair_config import CONFIG_FILE, WEIGHTS_FILE
-from stair_es.model.stair_mini_files import MiniArtifacts
-from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import WHOLE_WORDS_FILE
-from stair_es.model.wordpiece import load_wordpiece_vocabulary
+from stair_es.model.stair.configuration import CONFIG_FILE, WEIGHTS_FILE
+from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.artifacts import MiniArtifacts
+from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FILES = (CONFIG_FILE, WHOLE_WORDS_FILE, WEIGHTS_FILE)
@@ -27,7 +27,7 @@ FILES = (CONFIG_FILE, WHOLE_WORDS_FILE, WEIGHTS_FILE)
 
 @pytest.fixture(scope="module")
 def mini() -> MiniArtifacts:
-    return stair_mini_files.read_mini_artifacts()
+    return artifacts.read_mini_artifacts()
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def build_mini(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401  a modul
 
 
 def test_what_is_shipped_is_small_and_credits_its_sources() -> None:
-    assert sum(path.stat().st_size for path in stair_mini_files.MINI_FOLDER.iterdir()) < 7_000_000
-    told = (stair_mini_files.MINI_FOLDER / "README.md").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in artifacts.MINI_FOLDER.iterdir()) < 7_000_000
+    told = (artifacts.MINI_FOLDER / "README.md").read_text(encoding="utf-8")
     for credit in ("EmojiOne", "CC-BY-4.0", "Google (Noto Emoji)", "Microsoft (Fluent Emoji)", "Mozilla", "Open Clip Art"):
         assert credit in told
 
@@ -99,7 +99,7 @@ def test_arrays_survive_packing() -> None:
     rng = np.random.default_rng(0)
     arrays = {"m": rng.normal(size=(7, 5)).astype(np.float32), "v": rng.normal(size=9).astype(np.float32)}
     arrays["m"][3] = 0
-    back = stair_mini_files.dequantize_arrays(stair_mini_files.quantize_arrays(arrays))
+    back = artifacts.dequantize_arrays(artifacts.quantize_arrays(arrays))
     assert set(back) == set(arrays)
     assert not back["m"][3].any()
     step = np.abs(arrays["m"]).max(axis=1, keepdims=True) / 127
@@ -108,21 +108,21 @@ def test_arrays_survive_packing() -> None:
 
 
 def test_files_that_are_written_are_read(mini: MiniArtifacts, tmp_path: Path) -> None:
-    written = stair_mini_files.serialize_mini_artifacts(mini)
+    written = artifacts.serialize_mini_artifacts(mini)
     assert set(written) == set(FILES)
     for name, data in written.items():
         (tmp_path / name).write_bytes(data)
-    back = stair_mini_files.read_mini_artifacts(tmp_path)
+    back = artifacts.read_mini_artifacts(tmp_path)
     assert (back.config, back.blend, back.same_things) == (mini.config, mini.blend, mini.same_things)
     assert (back.vocabulary.words, back.vocabulary.spellings) == (mini.vocabulary.words, mini.vocabulary.spellings)
-    assert stair_mini_files.serialize_mini_artifacts(back) == written
-    assert written == {name: (stair_mini_files.MINI_FOLDER / name).read_bytes() for name in FILES}
+    assert artifacts.serialize_mini_artifacts(back) == written
+    assert written == {name: (artifacts.MINI_FOLDER / name).read_bytes() for name in FILES}
 
 
 @pytest.mark.parametrize("harm", [*(f"{name} gone" for name in FILES), "cut", "other version", "no blend", "no list", "no table"])
 def test_broken_files_are_told(tmp_path: Path, mini: MiniArtifacts, harm: str) -> None:
     folder = tmp_path / "mini"
-    shutil.copytree(stair_mini_files.MINI_FOLDER, folder)
+    shutil.copytree(artifacts.MINI_FOLDER, folder)
     told = json.loads((folder / CONFIG_FILE).read_text())
     if harm.endswith("gone"):
         (folder / harm.split()[0]).unlink()
@@ -138,7 +138,7 @@ def test_broken_files_are_told(tmp_path: Path, mini: MiniArtifacts, harm: str) -
         data = (folder / WEIGHTS_FILE).read_bytes()
         (folder / WEIGHTS_FILE).write_bytes(data.replace(b'"table.words"', b'"table.wards"'))
     with pytest.raises(ModelError) as wrong:
-        stair_mini_files.read_mini_artifacts(folder)
+        artifacts.read_mini_artifacts(folder)
     assert wrong.value.remedy
 
 

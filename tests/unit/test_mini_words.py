@@ -1,4 +1,4 @@
-"""tools/mini_words.py: words of classes as they are written by hand, and words of drawings."""
+"""scripts/mini_words.py: words of classes as they are written by hand, and words of drawings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import mini_words
 import numpy as np
 import pytest
-from coco_classes import COCO_CLASSES
 from mini_words import NamedClass
+from support.models.coco_classes import COCO_CLASSES
 
-from stair_es.model.stair_mini_files import read_mini_artifacts
-from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import WholeWordVocabulary
+from stair_es.model.stair_mini.artifacts import read_mini_artifacts
+from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 
 
 @pytest.fixture(scope="module")

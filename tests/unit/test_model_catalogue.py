@@ -12,11 +12,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from stair_es.cluster.identity import check_alias_name, make_index_name
+from stair_es.cluster.metadata.index_metadata import check_alias_name, make_index_name
 from stair_es.errors import ModelError, UnknownModel
-from stair_es.model import catalogue
-from stair_es.model.adapters import formats, hub
-from stair_es.model.checkpoint_kind import compute_model_id
+from stair_es.model import checkpoint_formats, hub_download, registry
+from stair_es.model.checkpoint import compute_model_id
 from stair_es.types import ImageSpec
 
 SPEC = ImageSpec(size_px=8)
@@ -31,7 +30,7 @@ def _folder(folder: Path, config: object) -> Path:
 @pytest.mark.parametrize("name", ["nope", "", " ", "./nope", "/no/such/folder", "a/b/c", "~nobody-here/x", "x\0y", "x" * 5000])
 def test_an_unknown_name_says_what_there_is(name: str) -> None:
     with pytest.raises(UnknownModel, match="neither a name nor a folder") as wrong:
-        catalogue.get_encoder_plugin(name)
+        registry.get_encoder_plugin(name)
     assert "stair-mini" in wrong.value.remedy
     assert "org/name" in wrong.value.remedy
     assert wrong.value.exit_code == 2
@@ -40,9 +39,9 @@ def test_an_unknown_name_says_what_there_is(name: str) -> None:
 def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _folder(tmp_path / "stair-mini", {"model_type": "clip"})
     monkeypatch.chdir(tmp_path)
-    assert catalogue.get_model_card("stair-mini").model_id == "stair-mini-2"
-    assert catalogue.make_portable_name("stair-mini") == "stair-mini"
-    assert catalogue.make_portable_name("./stair-mini") == str(tmp_path / "stair-mini")
+    assert registry.get_model_card("stair-mini").model_id == "stair-mini-2"
+    assert registry.make_portable_name("stair-mini") == "stair-mini"
+    assert registry.make_portable_name("./stair-mini") == str(tmp_path / "stair-mini")
 
 
 def test_a_folder_becomes_absolute_and_all_else_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,26 +49,26 @@ def test_a_folder_becomes_absolute_and_all_else_stays(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for given in ("models/mine", "./models/mine/", "models/../models/mine", "~/models/mine", str(folder)):
-        assert catalogue.make_portable_name(given) == str(folder)
-    assert catalogue.make_portable_name("org/name") == "org/name"
+        assert registry.make_portable_name(given) == str(folder)
+    assert registry.make_portable_name("org/name") == "org/name"
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"isn't a checkpoint: it has no config\.json"):
-        catalogue.get_encoder_plugin(str(tmp_path))
+        registry.get_encoder_plugin(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\xff"])
 def test_a_configuration_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match=r"config\.json (can't be read|isn't a JSON object)"):
-        catalogue.get_encoder_plugin(str(tmp_path))
+        registry.get_encoder_plugin(str(tmp_path))
 
 
 def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "x", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
     with pytest.raises(ModelError, match=r"unknown format.*llama") as wrong:
-        catalogue.get_encoder_plugin(str(folder))
+        registry.get_encoder_plugin(str(folder))
     for name in ("stair-es", "VDR", "D2S", "SparseEncoder", "CLIP", "SigLIP", "ALIGN"):
         assert name in wrong.value.remedy
 
@@ -88,16 +87,16 @@ def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
     ],
 )
 def test_a_configuration_decides(tmp_path: Path, config: object, name: str) -> None:
-    assert formats.detect_checkpoint_format(_folder(tmp_path / "x", config)).name == name
+    assert checkpoint_formats.detect_checkpoint_format(_folder(tmp_path / "x", config)).name == name
 
 
 def test_sparse_encoders_need_no_configuration_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text(json.dumps([{"path": "", "type": "sentence_transformers.models.Router"}]))
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SparseEncoder"}))
-    assert formats.detect_checkpoint_format(tmp_path).name == "sentence-transformers SparseEncoder"
+    assert checkpoint_formats.detect_checkpoint_format(tmp_path).name == "sentence-transformers SparseEncoder"
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SentenceTransformer"}))
     with pytest.raises(ModelError, match="unknown format"):
-        formats.detect_checkpoint_format(tmp_path)
+        checkpoint_formats.detect_checkpoint_format(tmp_path)
 
 
 def test_the_same_id_means_the_same_files(tmp_path: Path) -> None:
@@ -137,14 +136,14 @@ def test_the_hub_out_of_reach_says_how_to_do_without(monkeypatch: pytest.MonkeyP
     with pytest.raises(
         ModelError, match="no folder 'vsearch/vdr-cross-modal' here, and it can't be downloaded from the hub"
     ) as wrong:
-        catalogue.get_encoder_plugin("vsearch/vdr-cross-modal")
+        registry.get_encoder_plugin("vsearch/vdr-cross-modal")
     assert "hf download vsearch/vdr-cross-modal" in wrong.value.remedy
 
 
 def test_code_is_trusted_by_the_name_of_the_model_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for said, trusted in (("", False), ("1", False), ("*", False), ("org/other, org/name", True), ("org/name", True)):
-        monkeypatch.setenv(hub.TRUST_REMOTE_CODE_ENV, said)
-        assert hub.is_remote_code_trusted("org/name") is trusted
+        monkeypatch.setenv(hub_download.TRUST_REMOTE_CODE_ENV, said)
+        assert hub_download.is_remote_code_trusted("org/name") is trusted
 
 
 def test_resolving_loads_no_network_library(tmp_path: Path) -> None:

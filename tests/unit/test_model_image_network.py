@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from photo_vectors import stack_photos
+from support.corpora.photo_vectors import stack_photos
 
 from stair_es.errors import MissingExtra, ModelError
-from stair_es.model import efficientnet, efficientnet_onnx, image_network
-from stair_es.model.image_network import OnnxImageNetwork, TorchImageNetwork
+from stair_es.model.networks import efficientnet, efficientnet_onnx, image_network
+from stair_es.model.networks.image_network import OnnxImageNetwork, TorchImageNetwork
 from stair_es.types import Pixels
 
 CLASSES = {"bison.jpg": 347, "giant-panda.jpg": 388, "kitten-with-yarn.jpg": 283}

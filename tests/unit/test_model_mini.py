@@ -8,25 +8,26 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import mini_oracle
 import numpy as np
 import pytest
-from mini_oracle import Answers, Oracle
 from PIL import Image, ImageDraw
+from support.oracles import mini_oracle
+from support.oracles.mini_oracle import Answers, Oracle
 
 from stair_es.errors import ModelError
-from stair_es.eval.contenders import build_evaluated_model
-from stair_es.model import catalogue, stair_mini_files
-from stair_es.model.drawing_gate import DrawingGate
-from stair_es.model.efficientnet import CLASSIFIER_SIZE_PX
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.image_network import ImageNetwork, ImageNetworkOutput
-from stair_es.model.minilm import compute_softmax
-from stair_es.model.stair_mini import StairMiniEncoder, resize_square_pixels
-from stair_es.model.stair_mini_files import MiniArtifacts
-from stair_es.model.stair_numpy import NumpyHeads
-from stair_es.model.stop_words import load_stop_words
-from stair_es.sources.decode import DecodeLimits, decode_image
+from stair_es.eval.models import build_evaluated_model
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.image_network import ImageNetwork, ImageNetworkOutput
+from stair_es.model.networks.minilm import compute_softmax
+from stair_es.model.stair.numpy_runtime import NumpyHeads
+from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.artifacts import MiniArtifacts
+from stair_es.model.stair_mini.drawing_gate import DrawingGate
+from stair_es.model.stair_mini.encoder import StairMiniEncoder, resize_square_pixels
+from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels, SparseVector
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -55,7 +56,7 @@ def draw_face(side_px: int) -> Pixels:
 
 @pytest.fixture(scope="module")
 def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
-    spec = catalogue.get_model_card("stair-mini").image_spec
+    spec = registry.get_model_card("stair-mini").image_spec
     photos = [decode_image((PHOTOS / name).read_bytes(), spec, DecodeLimits()).pixels_HWC for name in NAMES]
     return np.stack([*photos, draw_face(spec.size_px)])
 
@@ -67,7 +68,7 @@ def mini() -> StairMiniEncoder:
 
 @pytest.fixture(scope="module")
 def shipped() -> MiniArtifacts:
-    return stair_mini_files.read_mini_artifacts()
+    return artifacts.read_mini_artifacts()
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ class Counting:
 
 def test_the_network_runs_once_for_an_image(mini: StairMiniEncoder, pixels_BHWC: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     counting = Counting(mini.image_network)
-    monkeypatch.setattr("stair_es.model.image_network.load_image_network", lambda backend, threads, precision: counting)
+    monkeypatch.setattr("stair_es.model.networks.image_network.load_image_network", lambda backend, threads, precision: counting)
     assert StairMiniEncoder(LIGHT).encode_images(pixels_BHWC) == mini.encode_images(pixels_BHWC)
     assert counting.seen == len(pixels_BHWC)
 
@@ -302,16 +303,16 @@ def test_it_is_compared_with_its_dense_side_where_the_text_network_is_asked_for(
 
 
 def test_the_catalogue_knows_it_without_loading_it() -> None:
-    card = catalogue.get_model_card("stair-mini")
+    card = registry.get_model_card("stair-mini")
     assert (card.name, card.model_id, card.image_spec.fit) == ("stair-mini", "stair-mini-2", "squash")
     assert any("EmojiOne 2.x (CC-BY-4.0)" in line for line in card.licences)
     assert any("UNKNOWN" in line for line in card.licences)
     assert pickle.loads(pickle.dumps(card)) == card
-    encoder = catalogue.load_encoder(pickle.loads(pickle.dumps(LIGHT)))
+    encoder = registry.load_encoder(pickle.loads(pickle.dumps(LIGHT)))
     assert (encoder.model_id, encoder.image_spec) == (card.model_id, card.image_spec)
 
 
 @pytest.mark.parametrize(("option", "value"), [("text tower", "half"), ("backend", "jax"), ("threads", -1)])
 def test_a_wrong_option_is_refused(option: str, value: object) -> None:
     with pytest.raises(ModelError, match=option):
-        catalogue.load_encoder(replace(LIGHT, **{option.replace(" ", "_"): value}))  # type: ignore[arg-type]
+        registry.load_encoder(replace(LIGHT, **{option.replace(" ", "_"): value}))  # type: ignore[arg-type]

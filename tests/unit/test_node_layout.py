@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from stair_es.embedded_node.distribution import ensure_distribution, find_corruption
+from stair_es.embedded_node.download import BytesCallback, JarSource
+from stair_es.embedded_node.lockfile import Jar, NodeLock, NodeModule
 from stair_es.errors import NodeError
-from stair_es.node.layout import ensure_distribution, find_corruption
-from stair_es.node.lockfile import Jar, NodeLock, NodeModule
-from stair_es.node.resolve import BytesCallback, JarSource
 
 
 def _jar(name: str, folder: str = "lib") -> Jar:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from stair_es.embedded_node.lockfile import NodeLock, load_node_lock
 from stair_es.errors import ResourceError
-from stair_es.node.lockfile import NodeLock, load_node_lock
 
 
 def test_shipped_lock_is_a_whole_opensearch() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stair_es.embedded_node.ports import check_port_free, ensure_port
 from stair_es.errors import NodeError
-from stair_es.node.ports import check_port_free, ensure_port
 
 PORTS = range(10_000, 32_768)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from stair_es.cluster.bulk import BulkPolicy, BulkRequestStats
-from stair_es.cluster.pace import AdaptiveThrottle
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.cluster.bulk.writer import BulkPolicy, BulkRequestStats
 
 MB = 1024 * 1024
 POLICY = BulkPolicy(min_chunk_bytes=MB // 4, max_chunk_bytes=8 * MB, max_concurrency=12)

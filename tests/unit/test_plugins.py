@@ -20,17 +20,17 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from PIL import Image
-from plugin_metadata import announce_plugins
+from support.plugin_metadata import announce_plugins
 
 from stair_es import plugins
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import IndexSpec
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.lifecycle import IndexSpec
 from stair_es.errors import PluginError, ReadError, UsageError
-from stair_es.ingest.enrich import EnricherInput
-from stair_es.ingest.sink import SinkPlan
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode_image
-from stair_es.sources.item import ReadLimits, SourceItem, SourceOptions
+from stair_es.ingest.enrichers.base import EnricherInput
+from stair_es.ingest.sinks.base import SinkPlan
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import ImageSpec, Pixels
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "src"

@@ -12,7 +12,7 @@ import pytest
 
 from stair_es import SparseVector
 from stair_es.errors import ResourceError
-from stair_es.policy import TokenPolicy, load_policy, parse_policy
+from stair_es.token_policy import TokenPolicy, load_policy, parse_policy
 
 WORDS = [*"abcdefghij", "", ".", "%", "##s", "a.b", "犬", "\ue000", "\U0001f600"]
 

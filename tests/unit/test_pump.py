@@ -9,17 +9,17 @@ from itertools import chain, islice, pairwise
 
 import pytest
 
-from stair_es.cluster.bulk import BulkPolicy, BulkRequestStats
-from stair_es.cluster.pace import AdaptiveThrottle
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.cluster.bulk.writer import BulkPolicy, BulkRequestStats
 from stair_es.errors import ClusterError, SourceError
-from stair_es.ingest.ahead import PrefetchQueue
-from stair_es.ingest.batch import Batch, Deferred, ImageState, Outcome, Pending, get_image_item
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
-from stair_es.ingest.lanes import StageTask, WorkerDied
-from stair_es.ingest.pump import CHECK_IMAGES, MAX_TAKES, StageScheduler
-from stair_es.sources.item import ListingFailure, SourceItem
-from stair_es.sources.local_file import InlineBytes
-from stair_es.sources.web.fetch import UrlLocator
+from stair_es.ingest.executors.base import StageTask, WorkerDied
+from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.scheduler import CHECK_IMAGES, MAX_TAKES, StageScheduler
+from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, get_image_item
+from stair_es.sources.base import ListingFailure, SourceItem
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.io.local_file import InlineBytes
 
 
 @dataclass
@@ -238,7 +238,7 @@ def _urls(count: int) -> Iterator[SourceItem | ListingFailure]:
 @pytest.mark.parametrize("fresh", [True, False])
 def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(monkeypatch: pytest.MonkeyPatch, fresh: bool) -> None:
     lanes = HostsThatAskToWait()
-    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", lanes.sleep)
     outcomes = _run(lanes, _urls(5000), fresh=fresh, deferred=lanes.deferred())
     assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
     assert {outcome.kind for outcome in outcomes} == {"written"}
@@ -250,7 +250,7 @@ def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(monke
 def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     lanes = HostsThatAskToWait()
     monkeypatch.setattr("stair_es.ingest.deferred.MAX_DEFERRED_IMAGES", 100)
-    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", lanes.sleep)
     listed, at_rest = 0, 0
 
     def admit(found: SourceItem | ListingFailure) -> SourceItem | None:
@@ -297,7 +297,7 @@ def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkey
             return super().submit_prepare(batch)
 
     lanes, lightest = OneHost(), list[int]()
-    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", lanes.sleep)
     with PrefetchQueue(_urls(1000), max_items=100_000) as ahead:
         pump = StageScheduler(
             lanes, AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items, deferred=lanes.deferred()
@@ -309,7 +309,7 @@ def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkey
 def test_a_host_that_always_asks_to_wait_costs_its_images_and_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
     lanes = HostsThatAskToWait()
     lanes.always = True
-    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", lanes.sleep)
     outcomes = _run(lanes, _urls(5000), deferred=lanes.deferred())
     assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
     assert {(outcome.kind, outcome.item.uri[8]) for outcome in outcomes} == {("dead", "a"), ("written", "b")}

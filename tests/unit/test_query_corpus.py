@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMiniEncoder
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.types import SparseVector
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stair_es import ray_session
 from stair_es.errors import IngestError
+from stair_es.system import ray_session
 
 
 @pytest.mark.parametrize("address", [None, "local"])

@@ -141,13 +141,14 @@ def test_lower_bounds_are_named_for_every_dependency() -> None:
         assert bounded or requirement.name == "stair-es", f"{requirement}: a promise without a lowest version can't be tried"
 
 
-def test_what_the_tools_import_is_declared() -> None:
+def test_imports_of_scripts_and_support_are_declared() -> None:
     options = _config()["options"], _config()["options.extras_require"]
     lines = "\n".join([options[0]["install_requires"], *options[1].values()]).split("\n")
     declared = {canonicalize_name(Requirement(line).name) for line in lines if line}
     brought = {"docutils"}  # by sphinx, which is nothing without it
     distributions = packages_distributions()
-    for file in sorted((ROOT / "tools").glob("*.py")):
+    files = [path for folder in ("docs/_ext", "scripts", "tests/support") for path in (ROOT / folder).rglob("*.py")]
+    for file in sorted(files):
         for module in _imported(file) & set(distributions):
             names = {canonicalize_name(name) for name in distributions[module]}
             assert names & (declared | brought), f"{file.name} imports {module}, which setup.cfg doesn't name"

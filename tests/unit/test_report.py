@@ -7,16 +7,16 @@ from typing import IO, Any
 
 import pytest
 
-from stair_es.cluster.words_sync import TokenIndexReport
+from stair_es.cluster.token_index.sync import TokenIndexReport
 from stair_es.errors import IngestError, UsageError
-from stair_es.ingest import dead_letters
-from stair_es.ingest.batch import Batch, Outcome
-from stair_es.ingest.dead_letters import KIND, DeadLetters
-from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.report import IngestReport
-from stair_es.ingest.run_accounting import RunAccounting
-from stair_es.sources.item import ListingFailure, SourceItem, SourceOptions
-from stair_es.sources.local_file import FileLocator, InlineBytes
+from stair_es.ingest.accounting import dead_letters
+from stair_es.ingest.accounting.dead_letters import KIND, DeadLetters
+from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.ingest.accounting.report import IngestReport
+from stair_es.ingest.accounting.run_accounting import RunAccounting
+from stair_es.ingest.state import Batch, Outcome
+from stair_es.sources.base import ListingFailure, SourceItem, SourceOptions
+from stair_es.sources.io.local_file import FileLocator, InlineBytes
 
 A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
 

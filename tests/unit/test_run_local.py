@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.cores import count_usable_cores, read_memory_limit_bytes
 from stair_es.doctor.machine import get_memory_bytes
+from stair_es.system.limits import count_usable_cores, read_memory_limit_bytes
 
 
 def _write(root: Path, files: dict[str, str]) -> Path:

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from stair_es.cluster.token_ids import TokenIds
+from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError
-from stair_es.search.body import TwoPhase, build_search_request, build_token_clause
-from stair_es.search.cursor import sort_hits
-from stair_es.search.filter_fields import parse_filter
-from stair_es.search.inputs import QueryInputs
-from stair_es.search.neural import count_candidates
-from stair_es.search.question import SearchQuery
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.neural_sparse import count_candidates
+from stair_es.search.pagination import sort_hits
+from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import QueryInputs
+from stair_es.search.request import TwoPhase, build_search_request, build_token_clause
 from stair_es.types import SparseVector
 
 IDS = TokenIds.from_tokens(["dog", "beach", "sand"])

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from stair_es.search.hits import explain_score
+from stair_es.feature_names import escape_feature
+from stair_es.search.results import explain_score
 from stair_es.types import SparseVector
-from stair_es.vocab import escape_feature
 
 
 def test_the_contributions_sum_to_the_dot_product() -> None:

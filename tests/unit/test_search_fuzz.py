@@ -7,21 +7,21 @@ import math
 import random
 from typing import Any
 
-import hostile
 import pytest
+from support import fuzz_inputs
 
 from stair_es.errors import QueryError
-from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.body import build_search_request, quantize_weight
-from stair_es.search.clauses import count_clauses, count_terms
-from stair_es.search.cursor import validate_cursor
-from stair_es.search.filter_fields import parse_filter
-from stair_es.search.inputs import QueryInputs, boost_tokens, build_search_query, combine_vectors
-from stair_es.search.placing import list_failed_tokens
-from stair_es.search.question import SearchQuery
-from stair_es.search.shapes import QueryType
-from stair_es.search.wish import parse_query
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.search.diagnose import list_failed_tokens
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.limits import count_clauses, count_terms
+from stair_es.search.dsl.select import QueryType
+from stair_es.search.pagination import validate_cursor
+from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import QueryInputs, boost_tokens, build_search_query, combine_vectors
+from stair_es.search.query_parser import parse_query
+from stair_es.search.request import build_search_request, quantize_weight
 from stair_es.types import SparseVector
 
 SEED = 20261124
@@ -44,13 +44,13 @@ WISHES = (
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return catalogue.load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
+    return registry.load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 def drawn_wish(rng: random.Random) -> str:
     parts = []
     for _ in range(rng.randint(0, 6)):
-        strange = (hostile.word(rng), hostile.word(rng), hostile.broken(rng))
+        strange = (fuzz_inputs.word(rng), fuzz_inputs.word(rng), fuzz_inputs.broken(rng))
         word = rng.choice(("dog", "beach", "cat", "the", "macaw", "##ing") if rng.random() < 0.85 else strange)
         boost = "" if rng.random() < 0.7 else rng.choice(("^2", "^0.5", "^2", "^0", "^", "^-1", "^1e999", f"^{strange[0]}"))
         parts.append(rng.choice(("", "", "", "-", "+", "--")) + word + boost)
@@ -132,7 +132,7 @@ def test_filters_of_any_kind() -> None:
     )
     clauses = 0
     for _ in range(2000):
-        text = "".join(rng.choice((*pieces, hostile.word(rng))) for _ in range(rng.randint(0, 12)))
+        text = "".join(rng.choice((*pieces, fuzz_inputs.word(rng))) for _ in range(rng.randint(0, 12)))
         try:
             clause = parse_filter(text)
             question = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])

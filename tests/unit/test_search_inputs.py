@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError, QueryError
-from stair_es.search.inputs import encode_query_image, encode_query_text
-from stair_es.sources.item import ReadLimits
+from stair_es.search.query_encoder import encode_query_image, encode_query_text
+from stair_es.sources.base import ReadLimits
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 

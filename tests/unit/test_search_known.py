@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from stair_es.errors import IndexMismatch, QueryError
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import TokenPolicy
-from stair_es.search.filter_fields import parse_filter
-from stair_es.search.known import IndexInfo, add_fit
-from stair_es.search.question import SearchQuery
-from stair_es.search.shapes import IndexFields
+from stair_es.model.base import ModelSpec
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.select import IndexFields
+from stair_es.search.index_info import IndexInfo, add_fit
+from stair_es.search.query import SearchQuery
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import ResizeMode, SparseVector
 
 

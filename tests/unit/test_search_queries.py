@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.body import build_search_request
-from stair_es.search.queries import build_rank_features_query
-from stair_es.search.question import SearchQuery
+from stair_es.search.dsl.rank_features import build_rank_features_query
+from stair_es.search.query import SearchQuery
+from stair_es.search.request import build_search_request
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("query_*.json"))

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.target import NEURAL_SEARCH, ClusterInfo, Distribution
-from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo, Distribution
+from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
 from stair_es.errors import QueryError
-from stair_es.model.wordpiece import load_wordpiece_vocabulary
-from stair_es.search.fit import SparseQuery
-from stair_es.search.impacts import build_impacts_query
-from stair_es.search.neural import (
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+from stair_es.search.dsl.impacts import build_impacts_query
+from stair_es.search.dsl.neural_sparse import (
     MAX_QUERY_TOKEN_WEIGHT,
     QUANTIZATION_CEILING,
     SEISMIC_HEAP_FACTOR,
@@ -26,7 +25,8 @@ from stair_es.search.neural import (
     build_seismic_query,
     count_candidates,
 )
-from stair_es.search.shapes import QUERY_TYPES, IndexFields, QueryType, build_sparse_query, select_query_type
+from stair_es.search.dsl.select import QUERY_TYPES, IndexFields, QueryType, build_sparse_query, select_query_type
+from stair_es.search.dsl.weights import SparseQuery
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("shape_*.json"))

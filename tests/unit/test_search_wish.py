@@ -3,8 +3,8 @@
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.inputs import boost_tokens, combine_vectors, mute_tokens
-from stair_es.search.wish import ParsedQuery, parse_query
+from stair_es.search.query_encoder import boost_tokens, combine_vectors, mute_tokens
+from stair_es.search.query_parser import ParsedQuery, parse_query
 from stair_es.types import SparseVector
 
 V = SparseVector.from_mapping

@@ -17,17 +17,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stair_es import ray_session
-from stair_es.cli import settings
 from stair_es.cli.main import app
-from stair_es.cluster import security
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.security import read_security_settings
-from stair_es.dashboards import place
-from stair_es.dashboards.place import DASHBOARDS_ENV_PREFIX, DashboardsConnection, build_dashboards_connection
+from stair_es.cli.options import config_file
+from stair_es.cluster.client import auth
+from stair_es.cluster.client.auth import read_security_settings
+from stair_es.cluster.client.connection import Connection
+from stair_es.config.file import SECRET_KEYS, resolve_profile
+from stair_es.dashboards import connection
+from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DashboardsConnection, build_dashboards_connection
 from stair_es.errors import StairError
-from stair_es.profiles import SECRET_KEYS, resolve_profile
-from stair_es.ray_session import mask_ray_address
+from stair_es.system import ray_session
+from stair_es.system.ray_session import mask_ray_address
 from stair_es.urls import mask_urls
 
 SECRET = 'hunter2/Ä"x%7'
@@ -85,7 +85,7 @@ def _shape(secret: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("secret", [SECRET, PLAIN])
 def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
-    known = settings.list_known_keys(typer.Context(typer.main.get_command(app)))
+    known = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
     tried = 0
     for key, shape in product([*known, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
         values: dict[str, Any] = {key[-1]: shape}
@@ -165,10 +165,10 @@ def test_a_url_is_shown_without_its_login(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_cluster = {"url": "STAIR_ES_URL", **security.SECRET_VARIABLES}
+    of_cluster = {"url": "STAIR_ES_URL", **auth.SECRET_VARIABLES}
     of_product = {
         "url": "STAIR_ES_DASHBOARDS_URL",
-        **{name: DASHBOARDS_ENV_PREFIX + end for name, end in place.LOGIN_VARIABLES.items()},
+        **{name: DASHBOARDS_ENV_PREFIX + end for name, end in connection.LOGIN_VARIABLES.items()},
     }
     for names, made in (
         (of_cluster, read_security_settings),

@@ -10,16 +10,16 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import hostile_files
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from hostile_files import deep_object, member
+from support.corpora import hostile_files
+from support.corpora.hostile_files import deep_object, member
 
 from stair_es.errors import UsageError
-from stair_es.sources import cells, lines
-from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
-from stair_es.sources.local_file import InlineBytes
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.io import lines, parquet_cell
+from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.registry import open_source
 
 MOST_MB, MOST_S = 600, 20
@@ -119,7 +119,7 @@ def test_images_in_texts_may_be_longer_than_fields(tmp_path: Path) -> None:
 
 
 def test_large_cells_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells, "CELL_BYTES", 100)
+    monkeypatch.setattr(parquet_cell, "CELL_BYTES", 100)
     images = [bytes([number]) * 60 for number in range(20)]
     pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
     places = [each.locator for each in _all(tmp_path / "x.parquet") if isinstance(each, SourceItem)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.sources.item import SourceItem
+from stair_es.sources.base import SourceItem
 from stair_es.sources.registry import open_source
 
 ENTRIES = 5_000

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plugin_metadata import announce_plugins
+from support.plugin_metadata import announce_plugins
 
 from stair_es import plugins
 from stair_es.errors import PluginError, UsageError
-from stair_es.sources.item import SourceOptions
+from stair_es.sources.base import SourceOptions
 from stair_es.sources.registry import open_source
 
 KINDS = [

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
-from stair_es.sources.places import restore_locator
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.io.locator_registry import restore_locator
+from stair_es.sources.kinds.fields import make_json_safe
 from stair_es.sources.registry import open_source
-from stair_es.sources.values import make_json_safe
-from stair_es.sources.web.fetch import UrlLocator
 
 
 def _all(path: Path | str, **options: Any) -> list[SourceItem | ListingFailure]:  # noqa: ANN401

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_files import END, member, pack
+from support.corpora.hostile_files import END, member, pack
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources.item import ListingFailure, ReadLimits, SourceItem, SourceOptions
-from stair_es.sources.places import restore_locator
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.io.locator_registry import restore_locator
+from stair_es.sources.kinds.webdataset import split_sample_key
 from stair_es.sources.registry import open_source
-from stair_es.sources.webdataset import split_sample_key
 
 SAMPLES = [
     ("n01/000.jpg", b"first image"),

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.ingest.batch import Batch, Pending, Prepared, estimate_listed_bytes
-from stair_es.ingest.cluster_writer import ClusterSinkWriter
+from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter
 from stair_es.ingest.stages import WorkerConfig, prepare_batch
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits
-from stair_es.sources.item import ListingFailure, ReadLimits, ReadResult, SourceItem
+from stair_es.ingest.state import Batch, Pending, Prepared, estimate_listed_bytes
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, SourceItem
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.image.decode import DecodeLimits
+from stair_es.sources.io.local_file import InlineBytes
 from stair_es.sources.limits import PREPARED_BYTES
-from stair_es.sources.local_file import InlineBytes
-from stair_es.sources.web.fetch import UrlLocator
 
 IMAGES, MB = 6, 1 << 20
 
@@ -48,7 +48,7 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
         fresh=True,
         model=ModelSpec(name="stair-mini"),
         model_id="stair-mini-2",
-        image_spec=catalogue.get_model_card("stair-mini").image_spec,
+        image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         reading=ReadLimits(),
         limits=DecodeLimits(),

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_stair
 import torch
+from support.models import tiny_stair
 
 from stair_es.errors import ModelError
-from stair_es.model import catalogue, stair_checkpoint
-from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_config import StairConfig, read_stair_config
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair import checkpoint
+from stair_es.model.stair.configuration import StairConfig, read_stair_config
 
 BOTH = [(image, "bert") for image in tiny_stair.IMAGES] + [("vit", "distilbert")]
 
@@ -27,7 +28,7 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
     config = tiny_stair.config(image, text, text_own_words=True, heads=("words", "dense"), dense_dim=7)
     model = tiny_stair.model(config)
     tiny_stair.write(tmp_path / "one", model, tiny_stair.tensors(model))
-    again = stair_checkpoint.load_stair_model(tmp_path / "one")
+    again = checkpoint.load_stair_model(tmp_path / "one")
     assert again.config == config
     kept, found = model.state_dict(), again.state_dict()
     assert list(kept) == list(found)
@@ -58,22 +59,22 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
 def test_ties_pools_and_heads_come_back(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = tiny_stair.model(tiny_stair.config(**changes))
     tiny_stair.write(tmp_path, model, tiny_stair.tensors(model))
-    again = stair_checkpoint.load_stair_model(tmp_path)
+    again = checkpoint.load_stair_model(tmp_path)
     assert again.config == model.config
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
 
 
 def test_the_id_is_that_of_what_makes_the_vectors(tmp_path: Path) -> None:
-    first = catalogue.get_model_card(str(tiny_stair.checkpoint(tmp_path / "a"))).model_id
-    assert first == catalogue.get_model_card(str(tiny_stair.checkpoint(tmp_path / "b"))).model_id
+    first = registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / "a"))).model_id
+    assert first == registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / "b"))).model_id
     (tmp_path / "b" / "README.md").write_text("another card")
     (tmp_path / "b" / "image.onnx").write_bytes(b"a graph")
-    assert first == catalogue.get_model_card(str(tmp_path / "b")).model_id
+    assert first == registry.get_model_card(str(tmp_path / "b")).model_id
     others = (tiny_stair.config(image_top_k=5), tiny_stair.config(similarity="dot"))
     ids = {
-        catalogue.get_model_card(str(tiny_stair.checkpoint(tmp_path / f"c{i}", other))).model_id for i, other in enumerate(others)
+        registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / f"c{i}", other))).model_id for i, other in enumerate(others)
     }
-    ids.add(catalogue.get_model_card(str(tiny_stair.checkpoint(tmp_path / "d", seed=1))).model_id)
+    ids.add(registry.get_model_card(str(tiny_stair.checkpoint(tmp_path / "d", seed=1))).model_id)
     assert len(ids | {first}) == 4
     assert first.startswith("tiny-")
     assert len(first) == len("tiny-") + 12
@@ -172,7 +173,7 @@ def test_what_does_not_fit_is_refused_and_said(folder: Path, fault: str) -> None
     spoil, said = FAULTS[fault]
     spoil(folder)
     with pytest.raises(ModelError, match=said) as wrong:
-        catalogue.load_encoder(ModelSpec(name=str(folder), backend="torch")).encode_images(_pixels(1))
+        registry.load_encoder(ModelSpec(name=str(folder), backend="torch")).encode_images(_pixels(1))
     assert wrong.value.remedy
 
 
@@ -186,14 +187,14 @@ class _Bomb:
 
 def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
     trace = tmp_path / "it-ran"
-    before = catalogue.get_model_card(str(folder)).model_id
+    before = registry.get_model_card(str(folder)).model_id
     for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
         (folder / name).write_bytes(pickle.dumps(_Bomb(trace)))
-    assert catalogue.get_model_card(str(folder)).model_id == before
-    assert len(catalogue.load_encoder(ModelSpec(name=str(folder))).encode_images(_pixels(1))[0])
+    assert registry.get_model_card(str(folder)).model_id == before
+    assert len(registry.load_encoder(ModelSpec(name=str(folder))).encode_images(_pixels(1))[0])
     (folder / "model.safetensors").write_bytes(pickle.dumps(_Bomb(trace)))
     with pytest.raises(ModelError, match=r"can't read .*model\.safetensors"):
-        catalogue.load_encoder(ModelSpec(name=str(folder))).encode_images(_pixels(1))
+        registry.load_encoder(ModelSpec(name=str(folder))).encode_images(_pixels(1))
     assert not trace.exists()
 
 
@@ -208,7 +209,7 @@ def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
 )
 def test_a_spec_that_it_cannot_do_is_told(folder: Path, spec: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        catalogue.load_encoder(ModelSpec(name=str(folder), **spec))
+        registry.load_encoder(ModelSpec(name=str(folder), **spec))
 
 
 def test_the_configuration_is_what_was_written(folder: Path) -> None:

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_stair
 import torch
 from numpy.typing import NDArray
+from support.models import tiny_stair
 
 from stair_es.errors import ModelError
 from stair_es.eval.dense import get_dense_encoder
-from stair_es.model import catalogue, stair_heads
-from stair_es.model.encoder import DenseEncoder, Encoder, JointEncoder, ModelSpec, WordTokenizer
+from stair_es.model import registry
+from stair_es.model.base import DenseEncoder, Encoder, JointEncoder, ModelSpec, WordTokenizer
 from stair_es.model.sparse_rows import build_sparse_vector
-from stair_es.model.stair import StairModel, TextBatch
+from stair_es.model.stair import heads
+from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.types import SparseVector
 
 ALIKE = 1.01e-5
@@ -215,7 +216,7 @@ def _encoder(
     folder: Path, *, spec: dict[str, Any] | None = None, image: str = "vit", text: str = "bert", **changes: object
 ) -> Encoder:
     tiny_stair.checkpoint(folder, tiny_stair.config(image, text, **changes))
-    return catalogue.load_encoder(ModelSpec(name=str(folder), backend="torch", **(spec or {})))
+    return registry.load_encoder(ModelSpec(name=str(folder), backend="torch", **(spec or {})))
 
 
 def _near(one: SparseVector, other: SparseVector, tolerance: float) -> None:
@@ -251,7 +252,7 @@ def test_what_is_too_long_is_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize("image", ["vit", "timm-convnet"])
 def test_bf16_is_near_fp32(tmp_path: Path, image: str) -> None:
     wide, pixels = _encoder(tmp_path, image=image, image_top_k=0, text_top_k=0, similarity="dot"), _pixels(8)
-    narrow = catalogue.load_encoder(ModelSpec(name=str(tmp_path), backend="torch", precision="bf16"))
+    narrow = registry.load_encoder(ModelSpec(name=str(tmp_path), backend="torch", precision="bf16"))
     assert narrow.model_id == wide.model_id
     pairs = [(wide.encode_images(pixels), narrow.encode_images(pixels)), (wide.encode_texts(TEXTS), narrow.encode_texts(TEXTS))]
     for ones, others in pairs:
@@ -347,10 +348,10 @@ def test_going_over_the_words_in_slices_gives_the_same_numbers(masked: bool, mon
     draw = torch.Generator().manual_seed(1)
     hidden, words, bias = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 8), (1300, 8), (1300,)))
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 0, 1, 0]], dtype=torch.bool) if masked else None
-    whole = stair_heads.compute_max_logits(hidden, mask, words, bias)
-    monkeypatch.setitem(stair_heads._MAX_LOGITS, "cpu", 15 * 600)
+    whole = heads.compute_max_logits(hidden, mask, words, bias)
+    monkeypatch.setitem(heads._MAX_LOGITS, "cpu", 15 * 600)
     with torch.inference_mode():
-        assert torch.allclose(stair_heads.compute_max_logits(hidden, mask, words, bias), whole, atol=1e-6)
+        assert torch.allclose(heads.compute_max_logits(hidden, mask, words, bias), whole, atol=1e-6)
     logits = (hidden.double() @ words.double().T + bias.double()).numpy()
     for row, found in enumerate(whole):
         kept = logits[row] if mask is None else logits[row][mask[row].numpy()]

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.identity import IndexSpec, add_index_meta, build_index_meta
-from stair_es.cluster.policy_state import (
+from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, build_index_meta
+from stair_es.cluster.metadata.policy_state import (
     PolicyState,
     add_policy_to_body,
     check_policy_matches,
     list_missing_policy_fields,
     parse_policy_state,
 )
-from stair_es.cluster.steer_body import build_affected_query, build_policy_script
-from stair_es.cluster.steer_task import UpdateLimits, UpdateProgress
-from stair_es.cluster.token_ids import TokenFieldLayout, TokenIds
+from stair_es.cluster.metadata.token_fields import TokenFieldLayout, TokenIds
+from stair_es.cluster.policy.script import build_affected_query, build_policy_script
+from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 from stair_es.errors import IndexMismatch, ResourceError
-from stair_es.policy import TokenPolicy
+from stair_es.token_policy import TokenPolicy
 
 POLICY = TokenPolicy(name="p", mute=("a.b",), cap={"": 0.5}, merge={"dog": ("100%",)})
 FEATURES = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clauses=1024)

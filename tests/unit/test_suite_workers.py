@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from suite_workers import ON_PLUGIN_NODE
+from support.suite_workers import ON_PLUGIN_NODE
 
 
 def test_the_plugin_node_starts_on_one_worker(request: pytest.FixtureRequest) -> None:

@@ -15,27 +15,27 @@ from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from gate_proxy import GateProxy, Said
-from otlp_receiver import attributes, received
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from support.servers.otlp_collector import attributes, received
+from support.servers.recording_proxy import GateProxy, Said
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.transport import OutgoingRequest, watch_requests
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.transport import OutgoingRequest, watch_requests
 from stair_es.errors import IngestError, MissingExtra, UsageError
-from stair_es.ingest.batch import Batch, Outcome
-from stair_es.ingest.dead_letters import DeadLetters
-from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.run_accounting import RunAccounting
-from stair_es.sources.item import SourceItem
-from stair_es.sources.local_file import InlineBytes
-from stair_es.telemetry import page, run
-from stair_es.telemetry.answers import is_failed_request, parse_operation
-from stair_es.telemetry.page_metrics import ServerMetrics
-from stair_es.telemetry.run_metrics import IngestMetrics, MetricsTextfile, build_registry, serve_metrics
-from stair_es.telemetry.run_spans import DecayingSampler
+from stair_es.ingest.accounting.dead_letters import DeadLetters
+from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.ingest.accounting.run_accounting import RunAccounting
+from stair_es.ingest.state import Batch, Outcome
+from stair_es.sources.base import SourceItem
+from stair_es.sources.io.local_file import InlineBytes
+from stair_es.telemetry import ingest, server
+from stair_es.telemetry.http import is_failed_request, parse_operation
+from stair_es.telemetry.ingest_metrics import IngestMetrics, MetricsTextfile, build_registry, serve_metrics
+from stair_es.telemetry.ingest_traces import DecayingSampler
+from stair_es.telemetry.server_metrics import ServerMetrics
 from stair_es.telemetry.spans import trace_cluster_requests
 from stair_es.telemetry.tracing import open_tracer
 
@@ -133,13 +133,13 @@ def test_alerts_ask_for_metrics_that_there_are(full: IngestMetrics) -> None:
 
 def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_file(tmp_path: Path, books: RunAccounting) -> None:
     path = tmp_path / "photos.prom"
-    with run.open_ingest_telemetry("photos", run.MetricsTargets(file=path), quiet) as observer:
+    with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path), quiet) as observer:
         assert "exit_code" not in path.read_text()
         observer.record_start(books)
     first = values(path.read_text())
     assert (first["exit_code",], first["images_total", "dead"]) == (0, 1)
     between: list[Values] = []
-    with pytest.raises(IngestError), run.open_ingest_telemetry("photos", run.MetricsTargets(file=path), quiet):
+    with pytest.raises(IngestError), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path), quiet):
         _fail(between, path)
     assert ("images_total", "dead") not in between[0]
     second = values(path.read_text())
@@ -154,7 +154,7 @@ def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_fi
 )
 def test_the_exit_code_is_the_command_s(tmp_path: Path, error: BaseException, code: int) -> None:
     path = tmp_path / "photos.prom"
-    with pytest.raises(type(error)), run.open_ingest_telemetry("photos", run.MetricsTargets(file=path), quiet):
+    with pytest.raises(type(error)), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path), quiet):
         raise error
     assert values(path.read_text())["exit_code",] == code
 
@@ -178,26 +178,26 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path, full: IngestMetrics) ->
 
 def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: IngestMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
     for outlets, said in (
-        (run.MetricsTargets(file=tmp_path / "photos.txt"), "doesn't end in .prom"),
-        (run.MetricsTargets(file=tmp_path / "nowhere" / "photos.prom"), "can't write the metrics to"),
-        (run.MetricsTargets(port=0, host="203.0.113.7"), "--metrics-host"),
+        (ingest.MetricsTargets(file=tmp_path / "photos.txt"), "doesn't end in .prom"),
+        (ingest.MetricsTargets(file=tmp_path / "nowhere" / "photos.prom"), "can't write the metrics to"),
+        (ingest.MetricsTargets(port=0, host="203.0.113.7"), "--metrics-host"),
     ):
-        with pytest.raises(UsageError, match=said), run.open_ingest_telemetry("photos", outlets, quiet):
+        with pytest.raises(UsageError, match=said), ingest.open_ingest_telemetry("photos", outlets, quiet):
             pass
     with serve_metrics(full, "127.0.0.1", 0) as url:
         port = int(url.rsplit(":")[-1].partition("/")[0])
         with (
             pytest.raises(UsageError, match="it is taken"),
-            run.open_ingest_telemetry("photos", run.MetricsTargets(port=port), quiet),
+            ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=port), quiet),
         ):
             pass
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
         pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"),
-        run.open_ingest_telemetry("photos", run.MetricsTargets(port=0), quiet),
+        ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=0), quiet),
     ):
         pass
-    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), page.open_server_telemetry(metrics=True, say=quiet):
+    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), server.open_server_telemetry(metrics=True, say=quiet):
         pass
 
 
@@ -210,7 +210,7 @@ def test_an_address_without_a_port_is_refused(tmp_path: Path) -> None:
 def test_a_disk_that_gets_full_ends_no_run(tmp_path: Path) -> None:
     folder, said = tmp_path / "folder", list[str]()
     folder.mkdir()
-    with run.open_ingest_telemetry("photos", run.MetricsTargets(file=folder / "photos.prom"), said.append):
+    with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=folder / "photos.prom"), said.append):
         (folder / "photos.prom").unlink()
         folder.rmdir()
     assert ["not up to date" in text for text in said] == [True]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.ingest.streams import SourceStream
-from stair_es.ingest.texts_read import TextFormat, open_text_source
-from stair_es.sources.item import ListingFailure, ReadLimits, Source, SourceItem
+from stair_es.ingest.source_stream import SourceStream
+from stair_es.ingest.texts.sources import TextFormat, open_text_source
+from stair_es.sources.base import ListingFailure, ReadLimits, Source, SourceItem
 
 
 def read(source: Source) -> tuple[dict[str, str], dict[str, str]]:

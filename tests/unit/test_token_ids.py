@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from stair_es.cluster.documents import DocumentSettings, add_token_ids
-from stair_es.cluster.identity import IndexSpec, add_index_meta, build_index_meta
-from stair_es.cluster.token_ids import MAX_IDS, TokenIds, parse_token_table
+from stair_es.cluster.documents.document import DocumentSettings, add_token_ids
+from stair_es.cluster.metadata.index_metadata import IndexSpec, add_index_meta, build_index_meta
+from stair_es.cluster.metadata.token_fields import MAX_IDS, TokenIds, parse_token_table
 from stair_es.errors import ModelError, UsageError
 from stair_es.ingest.options import IngestOptions, ModelTokens, build_sink_plan, find_model_tokens
 from stair_es.ingest.stages import EMPTIED_BY_POLICY, NO_TOKEN_ID, describe_loss, describe_losses
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.policy import TokenPolicy
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.token_policy import TokenPolicy
 from stair_es.types import SparseVector
 
 IDS = TokenIds.from_tokens(("cat", "kitten", "a.b", "dog"))
@@ -101,7 +101,7 @@ def test_a_model_whose_tokens_cannot_have_ids_is_refused(
 
     if features is not None:
         Model.features = [str(i) for i in features]  # type: ignore[attr-defined]
-    monkeypatch.setattr(catalogue, "load_encoder", lambda _: Model())
+    monkeypatch.setattr(registry, "load_encoder", lambda _: Model())
     with pytest.raises(ModelError, match=said) as caught:
         find_model_tokens(MINI, SEISMIC)
     assert "--vector seismic" in caught.value.remedy

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError, UsageError
-from stair_es.sources.decode import DecodeLimits, decode_image
-from stair_es.training.augment import AUGMENTATION_PRESETS, NO_AUGMENTATION, Augmentation, augment_image, get_augmentation
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.training.data.transforms import AUGMENTATION_PRESETS, NO_AUGMENTATION, Augmentation, augment_image, get_augmentation
 from stair_es.types import ImageSpec, Pixels
 
 PHOTO = (Path(__file__).parents[2] / "examples" / "photos" / "two-spaniels.jpg").read_bytes()

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
+from support.models import tiny_training
 
 from stair_es.errors import UsageError
-from stair_es.model.stair_config import ImageTowerConfig, TextTowerConfig
-from stair_es.training.config import TrainConfig, read_train_config
-from stair_es.training.config_tables import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, RecipeConfig, ValidationConfig
-from stair_es.training.stages import PARTS, TrainingStage, list_recipes, load_recipe
-from stair_es.training.toml import dump_toml, parse_training_toml
+from stair_es.model.stair.configuration import ImageTowerConfig, TextTowerConfig
+from stair_es.training.config.schema import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, RecipeConfig, ValidationConfig
+from stair_es.training.config.stages import PARTS, TrainingStage, list_recipes, load_recipe
+from stair_es.training.config.toml import dump_toml, parse_training_toml
+from stair_es.training.config.train_config import TrainConfig, read_train_config
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 EXAMPLES = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)

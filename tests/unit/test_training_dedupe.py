@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import UsageError
-from stair_es.sources.local_file import FileLocator
-from stair_es.sources.paths import to_file_uri
-from stair_es.training.dedupe import SimilarityThresholds, find_duplicates, remove_duplicates
-from stair_es.training.fingerprints import COLOR_BYTES, FingerprintTable, compute_fingerprints, compute_image_fingerprint
-from stair_es.training.pairs import TrainingPair, TrainingSet
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import to_file_uri
+from stair_es.training.data.dataset import TrainingPair, TrainingSet
+from stair_es.training.data.dedup import SimilarityThresholds, find_duplicates, remove_duplicates
+from stair_es.training.data.image_hash import COLOR_BYTES, FingerprintTable, compute_fingerprints, compute_image_fingerprint
 
 PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:12]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources.item import Locator
-from stair_es.sources.local_file import FileLocator, InlineBytes
-from stair_es.sources.object_places import TarMemberLocator
-from stair_es.training.pairs import (
+from stair_es.sources.base import Locator
+from stair_es.sources.io.local_file import FileLocator, InlineBytes
+from stair_es.sources.io.object_store import TarMemberLocator
+from stair_es.training.data.dataset import (
     PairFile,
     ProblemCounter,
     TrainingPair,

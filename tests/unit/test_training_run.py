@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_training
 import torch
 from safetensors.torch import load_file
+from support.models import tiny_training
 
 from stair_es.errors import ModelError, StairError, UsageError
 from stair_es.eval.metrics import compute_ranks, summarize_ranks
-from stair_es.model import catalogue, stair_checkpoint
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits, decode_image
-from stair_es.training.config import read_train_config
-from stair_es.training.ears import NO_CALLBACKS, Callbacks, StepMetrics
-from stair_es.training.run import prepare_output_folder, train_model
-from stair_es.training.stages import list_recipes
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair import checkpoint
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.training.callbacks import NO_CALLBACKS, Callbacks, StepMetrics
+from stair_es.training.config.stages import list_recipes
+from stair_es.training.config.train_config import read_train_config
+from stair_es.training.train import prepare_output_folder, train_model
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_
     losses = [moment.values["loss"] for moment in moments if "loss" in moment.values]
     assert len(losses) == 120
     assert losses[-1] < losses[0] / 2
-    encoder = catalogue.load_encoder(ModelSpec(name=str(tmp_path / "out")))
+    encoder = registry.load_encoder(ModelSpec(name=str(tmp_path / "out")))
     (text,) = encoder.encode_texts(["red dog"])
     assert set(text.tokens) >= {"red", "dog"}
     assert (tmp_path / "out" / "train.toml").read_text().count("steps = 120") == 1  # with the changes
@@ -70,7 +71,7 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
     tiny_training.write_captions(folder / "val.jsonl", val)
     train_model(tiny_training.read(folder, {"recipe.steps": 20, "watch.every": 20}), tmp_path / "out", device="cpu")
     told = {row["name"]: float(row["value"]) for row in rows(tmp_path / "out") if row["kind"] == "val"}
-    encoder = catalogue.load_encoder(ModelSpec(name=str(tmp_path / "out")))
+    encoder = registry.load_encoder(ModelSpec(name=str(tmp_path / "out")))
     pixels = [decode_image((folder / row["image"]).read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for row in val]
     images = [vector.to_dict() for vector in encoder.encode_images(np.stack(pixels))]
     captions = [row["captions"][0] for row in val]
@@ -149,8 +150,8 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
     train_model(config, tmp_path / "out", device="cpu")
     found = weights(tmp_path / "out")
     assert not [name for name in found if name.endswith("embedding_FT")]
-    encoder = catalogue.load_encoder(ModelSpec(name=str(tmp_path / "out")))
-    model = stair_checkpoint.load_stair_model(tmp_path / "out")
+    encoder = registry.load_encoder(ModelSpec(name=str(tmp_path / "out")))
+    model = checkpoint.load_stair_model(tmp_path / "out")
     table_FT = found["text.backbone.network.embeddings.word_embeddings.weight"][model.tokens.feature_ids_F]
     assert torch.equal(model.text_embeddings(), table_FT)
     (image,) = encoder.encode_images(np.zeros((1, 32, 32, 3), np.uint8))
@@ -312,7 +313,7 @@ def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
         train_model(tiny_training.read(folder, {**changes, **more}), tmp_path / name, device="cpu")
     begin, plain, mean = (weights(tmp_path / name) for name in ("begin", "plain", "mean"))
     for name in begin:
-        if name != stair_checkpoint.FEATURE_IDS_TENSOR:
+        if name != checkpoint.FEATURE_IDS_TENSOR:
             torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.sources.local_file import FileLocator
-from stair_es.training.examples import CaptionSampler
-from stair_es.training.pairs import TrainingPair, TrainingSet
-from stair_es.training.sampler import BatchSampler, SampleIndex, split_batch
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.training.data.collate import CaptionSampler
+from stair_es.training.data.dataset import TrainingPair, TrainingSet
+from stair_es.training.data.sampler import BatchSampler, SampleIndex, split_batch
 
 GROUPS = [number % 11 for number in range(40)]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_workers import ALL, TEXTS, given, steps, still, worker
+from support.models.torch_workers import ALL, TEXTS, given, steps, still, worker
 from torch import multiprocessing
 
-from stair_es.model.stair import StairModel
+from stair_es.model.stair.modeling import StairModel
 from stair_es.training import losses
-from stair_es.training.stages import TrainingStage
+from stair_es.training.config.stages import TrainingStage
 from stair_es.training.step import GradCacheStep, build_param_groups, set_train_mode
 from stair_es.training.workers import SingleProcess
 

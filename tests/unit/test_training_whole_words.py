@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_stair
-import tiny_training
 import torch
 from safetensors.numpy import load_file, save_file
+from support.models import tiny_stair, tiny_training
 
 from stair_es.errors import ModelError, StairError, UsageError
-from stair_es.model import catalogue, stair_checkpoint
-from stair_es.model.encoder import Encoder, ModelSpec, WordTokenizer
-from stair_es.model.stair import StairModel, TextBatch
-from stair_es.model.stair_tokens import StairTokenizer, list_candidate_tokens
-from stair_es.model.whole_words import WholeWordVocabulary
-from stair_es.training import build
-from stair_es.training.ears import NO_CALLBACKS
-from stair_es.training.features import CachedTextFeatures
-from stair_es.training.run import train_model
+from stair_es.model import registry
+from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
+from stair_es.model.stair import checkpoint
+from stair_es.model.stair.modeling import StairModel, TextBatch
+from stair_es.model.stair.tokenizer import StairTokenizer, list_candidate_tokens
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+from stair_es.training import factory
+from stair_es.training.callbacks import NO_CALLBACKS
+from stair_es.training.data.feature_cache import CachedTextFeatures
+from stair_es.training.train import train_model
 
 WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
 LEARNS: dict[str, Any] = {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(out: Path, **how: Any) -> Encoder:  # noqa: ANN401
-    return catalogue.load_encoder(ModelSpec(name=str(out), **how))
+    return registry.load_encoder(ModelSpec(name=str(out), **how))
 
 
 def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
@@ -65,13 +65,13 @@ def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: 
     ids = set()
     for name in ("one", "two"):
         train_model(tiny_training.read(folder, WORDS), tmp_path / name, device="cpu")
-        ids.add(catalogue.get_model_card(str(tmp_path / name)).model_id)
+        ids.add(registry.get_model_card(str(tmp_path / name)).model_id)
     assert len(ids) == 1
-    again = stair_checkpoint.load_stair_model(tmp_path / "one")
+    again = checkpoint.load_stair_model(tmp_path / "one")
     tiny_stair.write(tmp_path / "two", again, tiny_stair.tensors(again))
-    assert ids == {catalogue.get_model_card(str(tmp_path / "two")).model_id}
+    assert ids == {registry.get_model_card(str(tmp_path / "two")).model_id}
     (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(again.tokens.words).to_json())  # without a spelling
-    assert catalogue.get_model_card(str(tmp_path / "two")).model_id not in ids
+    assert registry.get_model_card(str(tmp_path / "two")).model_id not in ids
 
 
 def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) ->
     assert (tmp_path / "second" / "words.json").read_bytes() == (tmp_path / "first" / "words.json").read_bytes()
     tiny_training.write_words(folder, scarlet="red")  # other spellings of the same words
     train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu")
-    assert stair_checkpoint.load_stair_model(tmp_path / "third").tokens.spell("scarlet") == ("red",)
+    assert checkpoint.load_stair_model(tmp_path / "third").tokens.spell("scarlet") == ("red",)
     tiny_training.write_words(folder, tiny_training.WHOLE[::-1])
     with pytest.raises(ModelError, match="other tokens than the words of"):
         train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu")
@@ -156,7 +156,7 @@ def test_a_folder_that_had_whole_words_has_none_left(folder: Path, tmp_path: Pat
     train_model(tiny_training.read(folder, WORDS), tmp_path / "out", device="cpu")
     assert (tmp_path / "out" / "words.json").is_file()
     train_model(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
-    model = stair_checkpoint.load_stair_model(tmp_path / "tokens")
+    model = checkpoint.load_stair_model(tmp_path / "tokens")
     tiny_stair.write(tmp_path / "out", model, tiny_stair.tensors(model))
     assert not (tmp_path / "out" / "words.json").exists()
     assert load(tmp_path / "out").encode_texts(["red dog"])
@@ -179,7 +179,7 @@ def test_what_can_not_be_is_a_usage_error(folder: Path, changes: dict[str, Any],
 def test_a_file_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, {"model.vocabulary": "nowhere.json"})
     with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
-        build.build_model(config, build.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS)
+        factory.build_model(config, factory.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS)
 
 
 def test_a_checkpoint_whose_words_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from stair_es import SparseVector, vocab
+from stair_es import SparseVector, feature_names
 
 
 def test_vector_is_sorted_heaviest_first_with_ties_by_name() -> None:
@@ -32,11 +32,11 @@ def test_dot_counts_common_words_only() -> None:
 
 @pytest.mark.parametrize("word", ["", ".", "..", "a.b", "%", "%2E", "%25", "##ing", "naïve", "日本", "u.s.", " ", "%%", "a\n"])
 def test_escape_is_reversible_and_leaves_no_dot(word: str) -> None:
-    feature = vocab.escape_feature(word)
+    feature = feature_names.escape_feature(word)
     assert feature
     assert "." not in feature
-    assert vocab.unescape_feature(feature) == word
+    assert feature_names.unescape_feature(feature) == word
 
 
 def test_escape_keeps_plain_words_readable() -> None:
-    assert [vocab.escape_feature(word) for word in ("dog", "##ing", "'")] == ["dog", "##ing", "'"]
+    assert [feature_names.escape_feature(word) for word in ("dog", "##ing", "'")] == ["dog", "##ing", "'"]

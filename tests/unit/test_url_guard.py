@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from stair_es.errors import ReadError
-from stair_es.sources.web.guard import find_block_reason, resolve_allowed_addresses, resolve_host
+from stair_es.sources.http.ssrf import find_block_reason, resolve_allowed_addresses, resolve_host
 
 PRIVATE = [
     *("127.0.0.1", "127.8.9.10", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1"),

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
+from stair_es.config.usage_reports import OPT_OUT_VARIABLES, disable_usage_reports
 from stair_es.ingest.stages import encode_batch
-from stair_es.usage_reports import OPT_OUT_VARIABLES, disable_usage_reports
 
 ROOT = Path(__file__).parents[2]
 PHOTO = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[0]
@@ -79,7 +79,7 @@ def test_what_the_user_set_stays() -> None:
     assert environ == {**OPT_OUT_VARIABLES, "RAY_USAGE_STATS_ENABLED": "1"}
 
 
-@pytest.mark.parametrize("folder", ["tools", "benchmarks", "tests", "examples"])
+@pytest.mark.parametrize("folder", ["scripts", "docs/_ext", "benchmarks", "tests", "examples"])
 def test_whoever_imports_onnxruntime_imports_the_package_first(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         names = [name for node in ast.parse(path.read_text()).body for name in _imported(node)]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.config import DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import ModelError, ModelNotFetched
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
 from stair_es.model.used_folders import is_used_model_folder, record_model_folder
-from stair_es.search.index_model import load_query_encoder
-from stair_es.search.known import IndexInfo
-from stair_es.search.shapes import IndexFields
+from stair_es.search.dsl.select import IndexFields
+from stair_es.search.index_encoder import load_query_encoder
+from stair_es.search.index_info import IndexInfo
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def test_a_folder_that_an_ingest_used_is_read(planted: Path) -> None:
 
 
 def test_an_entry_point_is_taken(home: Path) -> None:
-    assert catalogue.load_local_encoder(ModelSpec(name=DEFAULT_MODEL)).model_id.startswith(DEFAULT_MODEL)
+    assert registry.load_local_encoder(ModelSpec(name=DEFAULT_MODEL)).model_id.startswith(DEFAULT_MODEL)
     assert not home.exists()
 
 

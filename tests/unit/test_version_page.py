@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import version_commands
 from check_versions import judge, run_checks
-from version_bench import Bench, Wrong
-from version_checks import CHECKS, NEEDS
-from version_commands import Commands, Refused
-from version_nodes import VERSIONS, Gap
-from version_page import Outcome, Record, write_page
+from support.versions import commands as version_commands
+from support.versions.bench import Bench, Wrong
+from support.versions.checks import CHECKS, NEEDS
+from support.versions.commands import Commands, Refused
+from support.versions.nodes import VERSIONS, Gap
+from support.versions.page import Outcome, Record, write_page
 
 GAP = Gap(says="no such query", cause="plugin")
 

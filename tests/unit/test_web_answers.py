@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from stair_es.inspection.stored import parse_stored_image
-from stair_es.search.hits import parse_hit
+from stair_es.inspection.stored_document import parse_stored_image
+from stair_es.search.results import parse_hit
 from stair_es.types import SparseVector
-from stair_es.web import answers
+from stair_es.web import serializers
 
 HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 
@@ -17,7 +17,9 @@ HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 def hit(**source: Any) -> dict[str, Any]:  # noqa: ANN401
     found = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
     made = parse_hit(found, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
-    return answers.serialize_hit(made, made.contributions, 0.0, answers.build_thumbnail_url(made.id, source.get("fingerprint")))
+    return serializers.serialize_hit(
+        made, made.contributions, 0.0, serializers.build_thumbnail_url(made.id, source.get("fingerprint"))
+    )
 
 
 def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
@@ -58,11 +60,11 @@ def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
     ],
 )
 def test_a_caption_that_is_no_text_becomes_one(caption: object, shown: str | None) -> None:
-    assert answers.format_caption(caption) == shown
+    assert serializers.format_caption(caption) == shown
 
 
 def test_json_is_ascii_that_no_html_could_be_hidden_in() -> None:
-    raw = answers.encode_json(hit(caption=HOSTILE, uri=f"file:///{HOSTILE}"))
+    raw = serializers.encode_json(hit(caption=HOSTILE, uri=f"file:///{HOSTILE}"))
     assert raw.isascii()
     assert json.loads(raw)["caption"] == HOSTILE
 
@@ -82,7 +84,7 @@ def test_json_is_ascii_that_no_html_could_be_hidden_in() -> None:
     ],
 )
 def test_names_are_the_last_part_of_a_uri(uri: str, name: str) -> None:
-    assert answers.get_display_name(uri) == name
+    assert serializers.get_display_name(uri) == name
 
 
 def test_an_image_tells_what_people_can_read_and_no_more() -> None:
@@ -101,7 +103,7 @@ def test_an_image_tells_what_people_can_read_and_no_more() -> None:
         "vector": [0.5] * 2000,
         "none": None,
     }
-    made = answers.serialize_image(parse_stored_image({"_id": "1", "_index": "i", "_source": source}), None, "/original/1")
+    made = serializers.serialize_image(parse_stored_image({"_id": "1", "_index": "i", "_source": source}), None, "/original/1")
     assert made["words"] == [["car", 0.5], ["sun", 0.25]]
     assert made["explain"] == {"sum_of_weights": 0.75, "words": 2}
     facts = made["facts"]
@@ -109,17 +111,22 @@ def test_an_image_tells_what_people_can_read_and_no_more() -> None:
     assert (facts["camera"], facts["odd"]) == ({"make": "x", "iso": [100, 200]}, None)
     assert len(facts["note"]) < 5000
     assert len(facts["vector"]) < 5000
-    answers.encode_json(made)
+    serializers.encode_json(made)
 
 
 @pytest.mark.parametrize("odd", [{}, {"none": None}, {"inf": math.inf, "zero": 0.0, "less": -1.0}])
 def test_the_heaviest_words_are_the_beginning_of_all(odd: dict[str, Any]) -> None:
     tokens = {"w00": 1.0, "a%2Eb": 9.0, **odd, **{f"w{i:02}": 1.0 + i / 7 for i in range(1, 40)}}
     image = parse_stored_image({"_id": "1", "_source": {"tokens": tokens}})
-    assert answers.list_top_tokens(tokens, 12) == answers.serialize_vector(image.vector)[:12]
-    assert answers.list_top_tokens({"one": 1.0, **odd}, 12) == [["one", 1.0]]
-    assert answers.list_top_tokens(None, 12) == answers.list_top_tokens(["a"], 12) == []
+    assert serializers.list_top_tokens(tokens, 12) == serializers.serialize_vector(image.vector)[:12]
+    assert serializers.list_top_tokens({"one": 1.0, **odd}, 12) == [["one", 1.0]]
+    assert serializers.list_top_tokens(None, 12) == serializers.list_top_tokens(["a"], 12) == []
 
 
 def test_facets_without_aggregations_are_empty() -> None:
-    assert answers.serialize_facets({"hits": {"total": {"value": 3}}}) == {"total": 3, "words": [], "colours": [], "sources": []}
+    assert serializers.serialize_facets({"hits": {"total": {"value": 3}}}) == {
+        "total": 3,
+        "words": [],
+        "colours": [],
+        "sources": [],
+    }

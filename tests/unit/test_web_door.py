@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-from stair_es.web.security import render_login_page
+from stair_es.web.auth import render_login_page
 
 
 class Read(HTMLParser):

@@ -4,8 +4,8 @@ import pytest
 from opensearchpy import exceptions
 
 from stair_es import errors
-from stair_es.cluster.connect import Connection, translate_errors
-from stair_es.web.faults import ErrorResponse, build_error_response
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.web.errors import ErrorResponse, build_error_response
 
 SECRET = Connection(url="https://reader:hunter2@search.internal:9200")
 

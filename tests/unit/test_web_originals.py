@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.sources.paths import to_file_uri
-from stair_es.web.originals import AllowedRoots, open_beneath
+from stair_es.sources.io.uris import to_file_uri
+from stair_es.web.images.file_access import AllowedRoots, open_beneath
 
 MOST = 1000
 

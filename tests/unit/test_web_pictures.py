@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError
-from stair_es.sources.decode import DecodeLimits
-from stair_es.web.pictures import ImageCache, RenderedImage, render_image
+from stair_es.sources.image.decode import DecodeLimits
+from stair_es.web.images.render import ImageCache, RenderedImage, render_image
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
 LIMITS = DecodeLimits(max_pixels=1_000_000)

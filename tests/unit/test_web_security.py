@@ -2,7 +2,7 @@
 
 import pytest
 
-from stair_es.web.security import AccessPolicy, is_loopback, parse_host
+from stair_es.web.auth import AccessPolicy, is_loopback, parse_host
 
 LOCAL = AccessPolicy()
 OPEN = AccessPolicy(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_stair
+from support.models import tiny_stair
 
 from stair_es.errors import ModelError
-from stair_es.model.stair_tokens import StairTokenizer, list_candidate_tokens
-from stair_es.model.whole_words import WholeWordVocabulary
+from stair_es.model.stair.tokenizer import StairTokenizer, list_candidate_tokens
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 
 WORDS = (
     *("dog", "cat", "wolf", "gray", "fish", "clownfish", "clown", "fox", "box", "berry", "church", "glass", "glasses", "lens"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stair_es.cluster.identity import (
+from stair_es.cluster.metadata.index_metadata import (
     MAX_INDEX_NAME_BYTES,
     IndexSpec,
     check_not_token_index,
@@ -17,9 +17,9 @@ from stair_es.cluster.identity import (
     make_index_name,
     make_write_alias,
 )
-from stair_es.cluster.words_documents import WriteVersion, build_token_documents, compute_source_version
-from stair_es.cluster.words_index import TokenIndexState, build_alias_actions, make_token_alias, make_token_index_name
-from stair_es.cluster.words_read import TokenSummary, check_pageable_mapping, find_orphan_images, find_stale_images
+from stair_es.cluster.token_index.diff import TokenSummary, check_pageable_mapping, find_orphan_images, find_stale_images
+from stair_es.cluster.token_index.documents import WriteVersion, build_token_documents, compute_source_version
+from stair_es.cluster.token_index.index import TokenIndexState, build_alias_actions, make_token_alias, make_token_index_name
 from stair_es.errors import IndexMismatch
 
 SOURCE = {

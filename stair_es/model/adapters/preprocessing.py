@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.model.checkpoint_kind import read_json_object
+from stair_es.model.checkpoint import read_json_object
 from stair_es.types import ImageSpec, Resample
 
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"

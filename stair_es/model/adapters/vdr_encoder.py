@@ -20,14 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.compute import TorchDevice, build_sparse_vectors, check_encoder_pixels
+from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors, check_encoder_pixels
 from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
-from stair_es.model.adapters.wordpieces import split_word
-from stair_es.model.encoder import CardMixin, ModelCard, ModelSpec
+from stair_es.model.adapters.wordpiece_vocabulary import split_word
+from stair_es.model.base import CardMixin, ModelCard, ModelSpec
 from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.model.adapters.vdr import VdrConfig
+    from stair_es.model.adapters.vdr_format import VdrConfig
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IGNORED_TENSORS = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")

@@ -1,0 +1,311 @@
+"""`stair-es dashboards`: publish the dashboard of an index, or export it as a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX, ENV_URL
+from stair_es.errors import ClusterUnreachable, UsageError
+
+from ..options import connections, shared
+from ..options.decorator import OptionGroup
+from ..output.console import emit_json, print_notice, print_plain, stdout
+
+if TYPE_CHECKING:
+    from stair_es.cluster.client.capabilities import Distribution
+    from stair_es.dashboards.connection import DashboardsConnection
+    from stair_es.dashboards.index_info import DashboardSpec, Product, TimeField
+    from stair_es.dashboards.publish import DetectedProduct, ImportResult
+
+_ENV_PREFIX = "STAIR_ES_DASHBOARDS_"
+_PART_PANEL = "Space, workspace or tenant"
+_TLS_PANEL = "Connection to the product"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Create dashboards of an index for OpenSearch Dashboards and Kibana.
+
+The dashboard "STAIR words" shows the words of an index, their frequency, weights and co-occurrence, the images that a word
+finds, and images whose words look wrong. `publish` imports it into the product, `export` writes a file.""",
+)
+DashboardsProductOption = Annotated[
+    Literal["auto", "opensearch-dashboards", "kibana"],
+    typer.Option("--product", help="Product to build for; auto detects it."),
+]
+DashboardsTokenIndexOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--words-index/--no-words-index",
+        help="Whether there is a token index NAME-words, for the panels about weights. [default: detected]",
+        show_default=False,
+    ),
+]
+TimeFieldOption = Annotated[
+    Literal["taken_at", "ingested_at"] | None,
+    typer.Option(
+        "--time-field",
+        help="Field for `Words over time`. [default: taken_at if most images have it, otherwise ingested_at]",
+        show_default=False,
+    ),
+]
+OutputFileOption = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
+
+
+def _define_certificate_option(name: str, help_text: str) -> tuple[Any, None]:
+    variable = _ENV_PREFIX + name.upper().replace("-", "_")
+    option = typer.Option(f"--dashboards-{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
+    return Annotated[str | None, option], None
+
+
+_CERTIFICATES = {
+    "ca_file": _define_certificate_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
+    "ca_fingerprint": _define_certificate_option(
+        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
+    ),
+    "client_cert": _define_certificate_option("client-cert", "PEM file with the client certificate (and its key)."),
+    "client_key": _define_certificate_option("client-key", "PEM file with the key of the client certificate."),
+}
+_tls_options = OptionGroup(
+    {**{f"dashboards_{name}": option for name, option in _CERTIFICATES.items()}, "context": (typer.Context, None)}
+)
+with_dashboards_tls_options = _tls_options.decorate
+"""Decorator that adds the TLS options for the product to a command."""
+
+DashboardsUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dashboards-url",
+        envvar=f"{_ENV_PREFIX}URL",
+        show_envvar=True,
+        help="URL of OpenSearch Dashboards or Kibana, with its base path if any.",
+    ),
+]
+SpaceOption = Annotated[str | None, typer.Option("--space", help="Id of a Kibana space.", rich_help_panel=_PART_PANEL)]
+WorkspaceOption = Annotated[
+    str | None, typer.Option("--workspace", help="Id of an OpenSearch Dashboards workspace.", rich_help_panel=_PART_PANEL)
+]
+TenantOption = Annotated[
+    str | None,
+    typer.Option("--tenant", help="OpenSearch Dashboards tenant: `global`, `private` or a name.", rich_help_panel=_PART_PANEL),
+]
+DashboardsTimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=1, help="Timeout of a request in seconds.", rich_help_panel=_TLS_PANEL)
+]
+
+
+def publish_dashboards(
+    index: shared.IndexOption = DEFAULT_INDEX,
+    dashboards_url: DashboardsUrlOption = None,
+    product: DashboardsProductOption = "auto",
+    space: SpaceOption = None,
+    workspace: WorkspaceOption = None,
+    tenant: TenantOption = None,
+    words_index: DashboardsTokenIndexOption = None,
+    time_field: TimeFieldOption = None,
+    as_json: shared.JsonOption = False,
+    timeout: DashboardsTimeoutOption = 60.0,
+    url: shared.UrlOption = None,
+) -> None:
+    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its address. Overwrites an earlier one of the index.
+
+    Logins come from the environment: `STAIR_ES_DASHBOARDS_USER` and `STAIR_ES_DASHBOARDS_PASSWORD`, or
+    `STAIR_ES_DASHBOARDS_API_KEY`, or `STAIR_ES_DASHBOARDS_TOKEN`; each can also be read from the file named by the variable with
+    `_FILE` appended. Logins for the cluster are not used.
+
+    **Examples**
+
+    - `stair-es dashboards publish --index photos --dashboards-url http://localhost:5601`
+
+    - `stair-es dashboards publish --index photos --dashboards-url https://kibana.example.org --space photo-team`
+
+    - `stair-es dashboards publish --index photos --dashboards-url https://host/_dashboards --tenant global --json`
+
+    **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on wrong usage, 3 if some objects were
+    rejected (each is named).
+    """
+    from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
+    from stair_es.dashboards.connection import build_dashboards_connection
+    from stair_es.dashboards.publish import detect_product
+    from stair_es.dashboards.publish import import_objects as put
+    from stair_es.dashboards.session import DashboardsSession
+
+    if dashboards_url and dashboards_url != os.environ.get(f"{_ENV_PREFIX}URL"):
+        connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
+    named, environ = connections.resolve_connection_settings(_tls_options.values, dashboards_url, "dashboards_")
+    certificates = {name: named[f"dashboards_{name}"] for name in _CERTIFICATES}
+    place = build_dashboards_connection(
+        dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
+    )
+    corpus, _ = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    with closing(DashboardsSession(place)) as session:
+        found = detect_product(session, None if product == "auto" else product)
+        imported = put(session, build_bundle(corpus, found.product))
+    refused = [each for each in imported if each.error]
+    dashboard = next(each for each in imported if each.id == get_dashboard_id(corpus))
+    link = None if dashboard.error else place.build_link(dashboard.stored_as)
+    if as_json:
+        emit_json(_build_json(found, link, imported))
+    else:
+        _print_outcome(place, found, link, imported)
+    if refused:
+        raise typer.Exit(3 if len(refused) < len(imported) else 1)
+
+
+def _build_json(found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
+    objects = [{name: value for name, value in asdict(each).items() if value != ""} for each in imported]
+    return {
+        "product": found.product,
+        "version": found.version or None,
+        "url": link,
+        "imported": sum(not each.error for each in imported),
+        "refused": sum(bool(each.error) for each in imported),
+        "objects": objects,
+    }
+
+
+def _print_outcome(
+    place: DashboardsConnection, found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]
+) -> None:
+    there = [each for each in imported if not each.error]
+    over = sum(each.overwritten for each in there)
+    print_notice(
+        f"{found.label} at {place.safe_url}: {len(there)} of {len(imported)} objects imported, {over} of them overwritten"
+    )
+    for each in imported:
+        if each.error:
+            print_notice(f"{each.type} {each.title!r} ({each.id}): {each.error}")
+    if link:
+        stdout.print(link, markup=False)
+
+
+def export_dashboards(
+    output: OutputFileOption,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    product: DashboardsProductOption = "auto",
+    words_index: DashboardsTokenIndexOption = None,
+    time_field: TimeFieldOption = None,
+    url: shared.UrlOption = None,
+) -> None:
+    """Export the dashboard as a file for import (Stack Management, Saved Objects, Import).
+
+    Reads the index, to leave out panels that would have no data. Needs no cluster if --words-index or --no-words-index is given.
+
+    **Examples**
+
+    - `stair-es dashboards export --index photos -o photos.ndjson`
+
+    - `stair-es dashboards export --index photos --product kibana --words-index -o - | gzip > photos.ndjson.gz`
+
+    **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on wrong usage.
+    """
+    from stair_es.dashboards.bundle import build_bundle
+    from stair_es.dashboards.saved_objects import to_ndjson
+
+    if output != "-" and not output.lower().endswith(".ndjson"):
+        raise UsageError(
+            f"--output {output}: the products import only files with the extension .ndjson",
+            f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
+        )
+    corpus, distribution = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    wanted = select_product(product, distribution)
+    objects = build_bundle(corpus, wanted)
+    text = to_ndjson(objects)
+    if output == "-":
+        print_plain(text.rstrip("\n"))
+        return
+    Path(output).write_text(text, encoding="utf-8")
+    print_notice(f"{len(objects)} objects for {wanted} written to {output}")
+
+
+def resolve_dashboard_spec(
+    index: str, url: str | None, *, words_index: bool | None, time_field: TimeField | None
+) -> tuple[DashboardSpec, Distribution | None]:
+    """Return the specification of the dashboard, and the distribution of the cluster.
+
+    The cluster is not asked if the options suffice and no URL is given.
+
+    Args:
+        index: Alias of the index.
+        url: URL of the cluster.
+        words_index: Whether there is a token index; None asks the cluster.
+        time_field: Field for `Words over time`; None asks the cluster.
+
+    Returns:
+        The specification, and the distribution, or None if the cluster wasn't asked or doesn't answer.
+
+    Raises:
+        UsageError: If the name is not a valid index name.
+        ClusterUnreachable: If the cluster doesn't answer and the options don't suffice.
+        StairError: If there is no such index, or a request is rejected.
+    """
+    from stair_es.dashboards.index_info import DashboardSpec
+
+    told = DashboardSpec(name=index, has_token_index=bool(words_index), time_field=time_field or "ingested_at")
+    given = url or os.environ.get(ENV_URL) or os.environ.get(f"{ENV_URL}_FILE")
+    if words_index is not None and not given:
+        print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
+        return told, None
+    try:
+        return _inspect_in_cluster(index, url, words_index, time_field)
+    except ClusterUnreachable as error:
+        if words_index is None:
+            raise ClusterUnreachable(
+                error.message, f"{error.remedy} Or give --words-index or --no-words-index, which need no cluster."
+            ) from None
+        print_notice(f"the cluster was not queried: {error.message}")
+        return told, None
+
+
+def select_product(asked: str, distribution: Distribution | None) -> Product:
+    """Select the product: the requested one, otherwise the one for the distribution of the cluster.
+
+    Args:
+        asked: Requested product, or `auto`.
+        distribution: Distribution of the cluster, if known.
+
+    Returns:
+        The product.
+
+    Raises:
+        UsageError: If neither is known.
+    """
+    if asked == "kibana" or (asked == "auto" and distribution == "elasticsearch"):
+        return "kibana"
+    if asked == "opensearch-dashboards" or distribution == "opensearch":
+        return "opensearch-dashboards"
+    raise UsageError("the product is unknown", "Give --product opensearch-dashboards or kibana: no cluster was queried.")
+
+
+def _inspect_in_cluster(
+    index: str, url: str | None, words_index: bool | None, time_field: TimeField | None
+) -> tuple[DashboardSpec, Distribution | None]:
+    from dataclasses import replace
+
+    from stair_es.cluster.client.connection import get_cluster_info
+    from stair_es.dashboards.index_info import inspect_index
+
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        distribution = get_cluster_info(client, connection).distribution
+        found = inspect_index(client, connection, index, time_field)
+    corpus = found.spec
+    if words_index is not None and words_index != corpus.has_token_index:
+        if words_index:
+            print_notice(f"{corpus.token_index_name} doesn't exist yet: until it does, the panels about weights show an error")
+        corpus = replace(corpus, has_token_index=words_index)
+    else:
+        for remark in found.remarks:
+            print_notice(remark)
+    return corpus, distribution
+
+
+app.command(name="publish")(connections.with_connection_options(with_dashboards_tls_options(publish_dashboards)))
+app.command(name="export")(connections.with_connection_options(export_dashboards))

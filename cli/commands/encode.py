@@ -1,0 +1,119 @@
+"""`stair-es encode`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.errors import DecodeError, UsageError
+
+from ..options import connections, shared
+from ..options import encoder as inputs
+from ..output.bars import TerminalInfo, escape_control, format_weights
+from ..output.console import emit_json, print_error, stdout
+
+if TYPE_CHECKING:
+    from stair_es.model.base import Backend, Encoder, TextTower
+    from stair_es.sources.base import ReadLimits
+    from stair_es.types import ResizeMode, SparseVector
+
+
+def encode(
+    images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="Image files, or http(s) URLs of images.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Encode a text instead of images.")] = None,
+    allow_private_urls: shared.AllowPrivateUrlsOption = False,
+    as_json: shared.JsonOption = False,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", "-i", help="Use the model (and text tower) of this index."),
+    ] = None,
+    url: shared.UrlOption = None,
+    model: shared.OptionalModelOption = None,
+    fit: shared.FitOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.IndexTextTowerOption = None,
+) -> None:
+    """Print the words of images or of a text, heaviest first. Needs no cluster, except for `--index`.
+
+    **Examples**
+
+    - `stair-es encode photo.jpg`
+
+    - `stair-es encode --text "red car"`
+
+    - `stair-es encode *.jpg --json` (one JSON object per line)
+
+    - `stair-es encode photo.jpg --index photos` (with the model of that index)
+    """
+    example = 'stair-es encode photo.jpg, or stair-es encode --text "red car"'
+    if images and text is not None:
+        raise UsageError("IMAGE and --text exclude each other", f"Give one of them: {example}")
+    if not images and not (text and text.strip()):
+        raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
+    inputs.check_text_encoding(text or "")
+    images = inputs.check_image_arguments("IMAGE", images or [])
+    if index is None:
+        encoder = inputs.load_named_encoder(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
+    else:
+        encoder = _load_encoder_of_index(index, url, model, fit, backend, text_tower)
+    if images:
+        _encode_images(encoder, images, inputs.build_reading(allow_private=allow_private_urls), as_json)
+    elif text:
+        from stair_es.search.query_encoder import encode_query_text
+
+        _print_vector("text", text, encode_query_text(encoder, text), as_json)
+
+
+def _load_encoder_of_index(
+    index: str, url: str | None, model: str | None, fit: ResizeMode | None, backend: Backend, text_tower: TextTower | None
+) -> Encoder:
+    """Load the encoder of an index; a given model or fit must be the same."""
+    from contextlib import closing
+
+    from stair_es.search.index_encoder import load_query_encoder
+    from stair_es.search.index_info import fetch_index_info
+
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        known = fetch_index_info(client, connection, index)
+    encoder = load_query_encoder(known, index, model_name=model, fit=fit, backend=backend, text_tower=text_tower)
+    known.check_model(encoder.model_id)
+    return encoder
+
+
+def _encode_images(encoder: Encoder, images: list[str], reading: ReadLimits, as_json: bool) -> None:
+    """Encode and print the images, report those that can't be decoded, and fail at the end if there were any."""
+    from stair_es.search.query_encoder import encode_query_image, is_http_url
+    from stair_es.sources.http.urls import normalize_url
+    from stair_es.sources.io.uris import to_file_uri
+
+    failed = 0
+    for image in images:
+        try:
+            vector = encode_query_image(encoder, image, reading)
+        except DecodeError as error:
+            if len(images) == 1:
+                raise
+            print_error(error)
+            failed += 1
+            continue
+        _print_vector("uri", normalize_url(image) if is_http_url(image) else to_file_uri(image), vector, as_json)
+    if failed:
+        raise DecodeError(f"{failed} of {len(images)} images could not be decoded")
+
+
+def _print_vector(kind: str, name: str, vector: SparseVector, as_json: bool) -> None:
+    if as_json:
+        emit_json({kind: name, "tokens": vector.to_dict()})
+        return
+    from rich.text import Text
+
+    from ..output.bars import display_path
+
+    canvas = TerminalInfo.from_console(stdout)
+    shown = display_path(name) if kind == "uri" else name
+    stdout.print(Text(escape_control(shown, canvas.encoding), style="bold"))
+    for line in format_weights(vector, canvas) or [Text("  no word in the vocabulary of the model", style="dim")]:
+        stdout.print(line)

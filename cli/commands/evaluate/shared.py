@@ -1,0 +1,147 @@
+"""Shared parts of the `stair-es evaluate` commands: options, models and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from stair_es.errors import StairError, UsageError
+
+from ...output.bars import escape_control
+from ...output.console import emit_json, print_notice, print_plain, stdout
+
+if TYPE_CHECKING:
+    from stair_es.eval.models import EvaluatedModel
+    from stair_es.model.base import Backend, TextTower
+    from stair_es.types import ResizeMode
+
+AgainstOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against",
+        metavar="MODEL",
+        help="Another model to compare, with its default settings; may be given several times.",
+    ),
+]
+OutFolderOption = Annotated[
+    Path | None,
+    typer.Option("--out", file_okay=False, help="Also write evaluation.json and evaluation.md into this folder."),
+]
+ImageFolderOption = Annotated[
+    Path | None,
+    typer.Option("--images", exists=True, file_okay=False, help="Folder of the images. [default: the folder of CAPTIONS]"),
+]
+SplitOption = Annotated[str | None, typer.Option("--split", help="Split of Karpathy's files: train, val, test. [default: test]")]
+ClassFolderArgument = Annotated[
+    Path,
+    typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a folder of images for each class."),
+]
+ClassNamesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--classes",
+        exists=True,
+        dir_okay=False,
+        help="Class names by folder: .json, or .txt with `folder name, other name` per line. [default: the folder names]",
+    ),
+]
+LimitPerClassOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class.")]
+
+_MAX_PROBLEMS = 5
+
+
+class PrintableReport(Protocol):
+    """Result of a command."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values for JSON."""
+
+    def to_markdown(self) -> str:
+        """Return the report for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationArguments:
+    """Options of every `evaluate` command."""
+
+    model: str
+    fit: ResizeMode | None
+    """Applies to `model` only."""
+    against: Sequence[str] | None
+    backend: Backend
+    text_tower: TextTower
+    out: Path | None
+    as_json: bool
+
+    def load_models(self) -> list[EvaluatedModel]:
+        """Load the models.
+
+        Returns:
+            The model of `--model`, then those of `--against`.
+
+        Raises:
+            StairError: If a model is unknown, broken or given twice.
+        """
+        from stair_es.eval.models import load_models
+        from stair_es.model.base import ModelSpec
+
+        first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
+        return load_models([first, *(ModelSpec(name=name) for name in self.against or ())])
+
+
+def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, int, int], None]], PrintableReport]) -> None:
+    """Run the work with a progress callback, and print or write its report.
+
+    Args:
+        given: Options of the command.
+        work: Function that takes the callback and returns the report.
+
+    Raises:
+        StairError: If the work fails or the folder of `--out` can't be made; with `--json` also printed as JSON.
+    """
+    from ...output.progress import show_evaluation_progress
+
+    try:
+        _make_out_folder(given.out)
+        with show_evaluation_progress() as progress:
+            found = work(progress)
+    except StairError as error:
+        if given.as_json:
+            emit_json({"error": error.message, "remedy": error.remedy})
+        raise
+    text = found.to_markdown()
+    if given.out is not None:
+        _write_report(given.out, found, text)
+    if given.as_json:
+        emit_json(found.to_dict())
+    else:
+        print_plain("\n".join(escape_control(line, stdout.encoding) for line in text.splitlines()))
+
+
+def print_skipped(problems: Sequence[str]) -> None:
+    """Print the first entries that were skipped, and how many more there are."""
+    for problem in problems[:_MAX_PROBLEMS]:
+        print_notice(f"skipped: {problem}")
+    if len(problems) > _MAX_PROBLEMS:
+        print_notice(f"and {len(problems) - _MAX_PROBLEMS} more entries (all of them are in --json and --out)")
+
+
+def _make_out_folder(folder: Path | None) -> None:
+    """Make the folder before the long work begins."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't make the folder {str(folder)!r}: {error.strerror}", "Name another one: --out DIR") from error
+
+
+def _write_report(folder: Path, found: PrintableReport, text: str) -> None:
+    import json
+
+    (folder / "evaluation.md").write_text(text, encoding="utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    print_notice(f"written: {folder / 'evaluation.md'}, {folder / 'evaluation.json'}")

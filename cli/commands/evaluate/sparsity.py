@@ -1,0 +1,75 @@
+"""`stair-es evaluate sparsity`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_MODEL
+
+from ...options import shared
+from ...output.console import print_notice
+from .shared import (
+    AgainstOption,
+    EvaluationArguments,
+    ImageFolderOption,
+    OutFolderOption,
+    SplitOption,
+    print_skipped,
+    run_and_report,
+)
+
+if TYPE_CHECKING:
+    from stair_es.eval.sparsity import SparsityDataset
+    from stair_es.eval.tables import TableReport
+
+
+def evaluate_sparsity_command(
+    path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="A caption set, or a folder of images.")],
+    images: ImageFolderOption = None,
+    split: SplitOption = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
+    out: OutFolderOption = None,
+    model: shared.ModelOption = DEFAULT_MODEL,
+    fit: shared.FitOption = None,
+    against: AgainstOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.TextTowerOption = "full",
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Measure the cost of token vectors: tokens per item, multiplications per comparison, balance of the posting lists.
+
+    Needs no cluster.
+
+    **Examples**
+
+    `stair-es evaluate sparsity examples/photos/captions.jsonl`
+
+    `stair-es evaluate sparsity photos --limit 1000 --json`
+    """
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
+
+    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+        from stair_es.eval.sparsity import evaluate_sparsity as run
+
+        items = _read_items(path, images, split, limit)
+        print_skipped(items.problems)
+        return run(items, given.load_models(), say=print_notice, progress=progress)
+
+    run_and_report(given, build_report)
+
+
+def _read_items(path: Path, images: Path | None, split: str | None, limit: int | None) -> SparsityDataset:
+    """Return the items of a caption set, or the images of any other folder."""
+    from stair_es.eval import sparsity
+    from stair_es.eval.datasets.captions import read_captions
+    from stair_es.eval.datasets.detect import is_caption_folder
+
+    if path.is_dir() and images is None and split is None and not is_caption_folder(path):
+        return sparsity.read_sparsity_folder(path, limit)
+    return sparsity.build_sparsity_dataset(read_captions(path, images=images, split=split, limit=limit))

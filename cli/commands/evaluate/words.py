@@ -1,0 +1,107 @@
+"""`stair-es evaluate words`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.errors import UsageError
+
+from ...options import shared
+from ...output.console import print_notice
+from .shared import (
+    AgainstOption,
+    ClassNamesOption,
+    EvaluationArguments,
+    ImageFolderOption,
+    OutFolderOption,
+    SplitOption,
+    print_skipped,
+    run_and_report,
+)
+
+if TYPE_CHECKING:
+    from stair_es.eval.interpretability import InterpretabilityTask
+    from stair_es.eval.tables import TableReport
+
+
+def evaluate_words_command(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER|CAPTIONS", help="A folder with a folder of images for each class, or a caption set."),
+    ],
+    classes: ClassNamesOption = None,
+    images: ImageFolderOption = None,
+    split: SplitOption = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class, or of the caption set.")
+    ] = None,
+    prompt: Annotated[str, typer.Option("--prompt", help="Prompt for dense vectors, with {} for the token.")] = "{}",
+    dense: Annotated[
+        bool,
+        typer.Option(
+            "--dense", help="Also score the dense vectors of models with token weights: one text per token, minutes on a CPU."
+        ),
+    ] = False,
+    out: OutFolderOption = None,
+    model: shared.ModelOption = DEFAULT_MODEL,
+    fit: shared.FitOption = None,
+    against: AgainstOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.TextTowerOption = "full",
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Measure whether words mean what they say: how often the right one is an image's first of the whole vocabulary.
+
+    Every token of the vocabulary is scored for an image: by its weight, or, for models without token weights, by the cosine of
+    dense vectors. For a folder of classes, the class name should rank first; for a caption set, a word of the captions. A folder
+    with both is used as a caption set unless `--classes` is given. Needs no cluster.
+
+    **Examples**
+
+    `stair-es evaluate words caltech101 --limit 20`
+
+    `stair-es evaluate words examples/photos/captions.jsonl`
+    """
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
+
+    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+        from stair_es.eval.interpretability import evaluate_interpretability
+
+        wanted = _read_expectations(path, classes, images, split, limit)
+        print_skipped(wanted.problems)
+        return evaluate_interpretability(
+            wanted, given.load_models(), prompt=prompt, dense=dense, say=print_notice, progress=progress
+        )
+
+    run_and_report(given, build_report)
+
+
+def _read_expectations(
+    path: Path, classes: Path | None, images: Path | None, split: str | None, limit: int | None
+) -> InterpretabilityTask:
+    from stair_es.eval import interpretability
+    from stair_es.eval.datasets.captions import read_captions
+    from stair_es.eval.datasets.detect import is_caption_folder
+    from stair_es.eval.datasets.image_folder import has_class_folders, read_image_folder
+
+    of_a_caption_set = images is not None or split is not None
+    if classes is not None and of_a_caption_set:
+        raise UsageError(
+            "--classes is for a folder of classes, --images and --split are for a caption set",
+            "Omit the options of the other kind.",
+        )
+    if classes is not None or (not (of_a_caption_set or is_caption_folder(path)) and has_class_folders(path)):
+        return interpretability.build_class_task(read_image_folder(path, classes=classes, limit=limit))
+    if path.is_dir() and not of_a_caption_set and not is_caption_folder(path):
+        raise UsageError(
+            f"{path} has neither captions nor two folders with images in them",
+            "Name a folder with a folder of images for each class, or a caption set (docs/evaluate.md).",
+        )
+    return interpretability.build_caption_task(read_captions(path, images=images, split=split, limit=limit))

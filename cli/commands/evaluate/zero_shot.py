@@ -1,0 +1,85 @@
+"""`stair-es evaluate zero-shot`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.errors import UsageError
+
+from ...options import shared
+from ...output.console import print_notice
+from .shared import (
+    AgainstOption,
+    ClassFolderArgument,
+    ClassNamesOption,
+    EvaluationArguments,
+    LimitPerClassOption,
+    OutFolderOption,
+    run_and_report,
+)
+
+if TYPE_CHECKING:
+    from stair_es.eval.tables import TableReport
+
+
+def evaluate_zero_shot_command(
+    folder: ClassFolderArgument,
+    classes: ClassNamesOption = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="A prompt with {} for the class name; may be given several times.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", exists=True, dir_okay=False, help="File of prompts, one per line.")
+    ] = None,
+    limit: LimitPerClassOption = None,
+    out: OutFolderOption = None,
+    model: shared.ModelOption = DEFAULT_MODEL,
+    fit: shared.FitOption = None,
+    against: AgainstOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.TextTowerOption = "full",
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Classify images by class names alone, and measure the accuracy of token weights and dense vectors. Needs no cluster.
+
+    A class is the mean of the unit vectors of its names in all prompts; an image belongs to the class with the largest dot
+    product.
+
+    **Examples**
+
+    `stair-es evaluate zero-shot imagenet/val --classes LOC_synset_mapping.txt --limit 10`
+
+    `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --against openai/clip-vit-base-patch16`
+    """
+    given = EvaluationArguments(
+        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+    )
+
+    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+        from stair_es.eval.datasets.image_folder import read_image_folder
+        from stair_es.eval.zero_shot import DEFAULT_PROMPTS
+        from stair_es.eval.zero_shot import evaluate_zero_shot as run
+
+        chosen = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
+        labelled = read_image_folder(folder, classes=classes, limit=limit)
+        return run(labelled, given.load_models(), chosen, say=print_notice, progress=progress)
+
+    run_and_report(given, build_report)
+
+
+def _read_prompts(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
+    found = [line for line in lines if line]
+    if not found:
+        raise UsageError(f"{path} has no prompt in it", "Write one prompt per line: a photo of a {}.")
+    return found

@@ -1,0 +1,90 @@
+"""`stair-es explain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX, MAX_HITS
+
+from ..options import connections, search, shared
+from ..options import encoder as inputs
+from ..output.bars import TerminalInfo, format_rank_explanation
+from ..output.console import emit_json, stdout
+
+if TYPE_CHECKING:
+    from stair_es.search.diagnose import RankExplanation
+
+_EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE'
+
+
+def explain_command(
+    document: Annotated[str, typer.Argument(help="URI, path or id of the image.")],
+    words: shared.QueryWordsArgument = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits that should have contained it.")] = 10,
+    as_json: shared.JsonOption = False,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+    model: shared.IndexModelOption = None,
+    fit: shared.FitOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.TextTowerOption = "full",
+) -> None:
+    """Explain the rank of an image for a query: the common words, and what would have matched.
+
+    **Examples**
+
+    - `stair-es explain photos/tabby-cat.jpg "a kitten"`
+
+    - `stair-es explain file:///photos/tabby-cat.jpg "dog -grass" --json`
+
+    - `stair-es explain 3cb3f0d1 --image other.jpg`
+    """
+    given = search.parse_query_inputs(words or [], _EXAMPLE)
+    how = search.parse_search_options()
+    connection = connections.resolve_connection(url)
+    encoder = inputs.resolve_encoder(model, fit, connection, index, backend, text_tower)
+    from stair_es.search.diagnose import explain_rank
+    from stair_es.search.query_encoder import build_search_query
+    from stair_es.search.searcher import Searcher
+
+    question = build_search_query(encoder, given, search.get_reading_options())
+    with Searcher(connection, index, encoder.model_id) as searcher:
+        found = explain_rank(searcher, question, parse_document_reference(document), k=k, options=how)
+    if as_json:
+        emit_json(to_json(found))
+        return
+    for line in format_rank_explanation(found, k, TerminalInfo.from_console(stdout)):
+        stdout.print(line)
+
+
+def parse_document_reference(document: str) -> str:
+    """Return the URI of a path as `search` prints it, with an optional line number; return URIs and ids unchanged."""
+    from stair_es.sources.io.uris import to_file_uri
+
+    path, mark, line = document, "", ""
+    if not _is_file(document):
+        path, mark, line = document.rpartition("#")
+        if not _is_file(path):
+            return (
+                to_file_uri(document) if document.startswith("/") else document
+            )  # the file may be gone while its document still exists
+    return to_file_uri(path) + mark + line
+
+
+def _is_file(path: str) -> bool:
+    from pathlib import Path
+
+    try:
+        return Path(path).is_file()
+    except OSError:  # too long for a path: it may be an id
+        return False
+
+
+def to_json(found: RankExplanation) -> dict[str, object]:
+    """Return the machine-readable form."""
+    from dataclasses import asdict
+
+    vectors = {"lacking": found.lacking.to_dict(), "beside": found.beside.to_dict()}
+    return {**asdict(found), "why": [asdict(reason) for reason in found.why], **vectors}

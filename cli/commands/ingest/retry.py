@@ -1,0 +1,80 @@
+"""`stair-es ingest --retry`: the index of the dead letters, and the command that retries them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from stair_es.errors import UsageError
+
+Context: TypeAlias = Any
+"""Typer context of a command, or click context of its group; None outside of a command."""
+
+_FIRST_RUN_OPTIONS = frozenset(
+    {
+        *("source_format", "columns", "image_column", "hidden", "follow_links", "retry", "index"),
+        *("resync", "dry_run", "swap", "keep", "dead_letters", "as_json", "metrics_file", "metrics_port", "metrics_host"),
+    }
+)
+"""Options that a retry doesn't need: the dead letters hold their effect, or they apply to whole sources."""
+
+_LOGIN, _VALUE = re.compile(r"//[^/@]*@"), re.compile(r"=[^,]*")
+
+
+def check_retry_index(letters: Path, index: str, context: Context) -> None:
+    """Check that the dead letters belong to the index, or that the command line names another one explicitly.
+
+    Args:
+        letters: File of dead letters.
+        index: Alias to write.
+        context: Context of the command.
+
+    Raises:
+        UsageError: If they belong to another index.
+    """
+    from stair_es.ingest.accounting.dead_letters import read_alias
+
+    theirs = read_alias(letters)
+    if theirs is None or theirs == index or _is_typed(context, "index"):
+        return
+    raise UsageError(
+        f"the dead letters in {letters} belong to the index {theirs!r}, and this run would write into {index!r}",
+        f"Add --index {theirs}. To write them into the other index, add --index {index}.",
+    )
+
+
+def build_retry_command(letters: str, index: str, context: Context) -> str:
+    """Build the command line that retries the dead letters of a run, with the options of that run."""
+    above = _list_typed(context.parent) if context is not None else ()
+    return shlex.join(["stair-es", *above, "ingest", "--retry", letters, "--index", index, *_list_typed(context)])
+
+
+def _list_typed(context: Context) -> Iterator[str]:
+    """Yield the options of the command line that a retry needs, quoted as typed."""
+    for parameter in context.command.params if context is not None else ():
+        name = parameter.name or ""
+        if parameter.param_type_name != "option" or name in _FIRST_RUN_OPTIONS or not _is_typed(context, name):
+            continue
+        value = context.params.get(name)
+        if isinstance(value, bool):
+            yield (parameter.opts if value else parameter.secondary_opts)[0]
+            continue
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            yield from (parameter.opts[0], _mask_secrets(name, str(each)))
+
+
+def _mask_secrets(name: str, value: str) -> str:
+    """Mask logins in URLs, and the values of plugin options."""
+    if name == "ray_address":
+        from stair_es.system.ray_session import mask_ray_address
+
+        return mask_ray_address(value)
+    return _VALUE.sub("=...", value) if name in ("sink", "enrich") else _LOGIN.sub("//...@", value)
+
+
+def _is_typed(context: Context, name: str) -> bool:
+    source = context.get_parameter_source(name) if context is not None else None
+    return source is not None and source.name == "COMMANDLINE"

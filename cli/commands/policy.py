@@ -1,0 +1,218 @@
+"""`stair-es policy`: token policies of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX
+
+from ..options import connections, shared
+from ..output.bars import escape_control
+from ..output.console import emit_json, print_notice, stdout
+from ..output.policy import build_policy_counts_json, print_policy_counts, print_policy_plan, print_policy_rules
+
+if TYPE_CHECKING:
+    from stair_es.cluster.policy.manager import PolicyManager, PolicyRunResult
+    from stair_es.cluster.policy.preview import DocumentChange
+
+EXIT_SOME_FAILED = 3
+"""Exit code of a run that completed, but failed for some documents."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Change the words of an index: mute, cap, rename and merge them, with a preview and a rollback.
+
+A policy is a JSON file: `{"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"dog": 0.5}, "rename": {"automobile": "car"},
+"merge": {"dog": ["dogs", "puppy"]}}`. Use `stair-es ingest --policy FILE` for a new index.""",
+)
+_FileArgument = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON.")
+_RateOption = Annotated[
+    float,
+    typer.Option(
+        "--requests-per-second", min=0.0, help="Maximum documents per second, to limit the load of the cluster; 0 for no limit."
+    ),
+]
+_SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Number of parallel slices; 0 for one per shard.")]
+
+
+@app.command(name="show")
+@connections.with_connection_options
+def show_policy(
+    index: shared.IndexOption = DEFAULT_INDEX, url: shared.UrlOption = None, as_json: shared.JsonOption = False
+) -> None:
+    """Print the policy of an index, how many documents it changed, and whether it was applied to all of them.
+
+    **Example**: `stair-es policy show --index photos`
+    """
+    with _open_policy_run(index, url) as steering:
+        places = steering.list_targets()
+        facts = [
+            {
+                "index": place.name,
+                **(place.state.to_json() or {"digest": None}),
+                "documents": steering.count_by_policy(place),
+                "emptied": steering.count_emptied(place),
+            }
+            for place in places
+        ]
+        states = [place.state for place in places]
+    if as_json:
+        emit_json(facts)
+        return
+    for fact, state in zip(facts, states, strict=True):
+        has = f"policy {escape_control(state.policy.label)}" if state.policy else "no policy"
+        stdout.print(f"{fact['index']}: {has}", markup=False, emoji=False, style="bold")
+        if state.policy:
+            print_policy_rules(state.policy)
+        for digest, count in fact["documents"].items():
+            stdout.print(f"{count:,} documents changed by {escape_control(digest)}", markup=False, emoji=False)
+        if fact["emptied"]:
+            stdout.print(f"{fact['emptied']:,} documents have no word left", markup=False)
+        if state.pending_operation:
+            stdout.print(f"{state.pending_operation} did not complete: run it again", style="yellow", markup=False)
+
+
+@app.command(name="plan")
+@connections.with_connection_options
+def plan_policy_command(
+    file: Annotated[Path, _FileArgument],
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, help="Number of documents to show before and after: those that change most.")
+    ] = 3,
+    ids: Annotated[
+        Path | None,
+        typer.Option("--ids", dir_okay=False, help="JSONL file for id, URI and rules of each document that would change."),
+    ] = None,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Plan a policy: count the documents that each rule would change, show those that change most, and change nothing.
+
+    Reads the words of all documents that the policy may change.
+
+    **Examples**
+
+    `stair-es policy plan no-breeds.json --index photos`
+
+    `stair-es policy plan no-breeds.json --index photos --ids changing.jsonl --samples 10`
+    """
+    from stair_es.cluster.policy.preview import DocumentChange, PolicyPreview, add_change_sample, preview_changes
+    from stair_es.token_policy import load_policy
+
+    from ..output.progress import show_document_progress
+
+    policy, counted, shown = load_policy(file), PolicyPreview(), list[DocumentChange]()
+    opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
+    with _open_policy_run(index, url) as steering, show_document_progress() as progress, opened as out:
+        place = steering.list_targets()[0]
+        for change in preview_changes(steering.client, steering.connection, place, policy, counted, progress):
+            add_change_sample(shown, change, samples)
+            if out:
+                _write_change(out, change)
+    if as_json:
+        emit_json(
+            {
+                "index": place.name,
+                "policy": policy.digest,
+                "examined": counted.examined,
+                "changed": counted.changed,
+                "emptied": counted.emptied,
+                "losing": counted.only_reverted,
+                "rules": {rule: counted.rules[rule] for rule in policy.rules},
+                "samples": [{"id": c.id, "uri": c.uri, "words": c.token_changes} for c in shown],
+            }
+        )
+    else:
+        print_policy_plan(policy, counted, shown)
+
+
+@app.command(name="apply")
+@connections.with_connection_options
+def apply_policy_command(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON. [default: the policy of the index]"
+        ),
+    ] = None,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+    requests_per_second: _RateOption = 0.0,
+    slices: _SlicesOption = 0,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Apply a policy to the documents of an index, and to those that will be added.
+
+    The update runs in the cluster: the original vector of each document is restored, then changed. Run it again after an
+    interruption, or after a concurrent ingest: it resumes with what is missing.
+
+    **Examples**
+
+    `stair-es policy apply no-breeds.json --index photos`
+
+    `stair-es policy apply --index photos --requests-per-second 500`
+
+    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
+    """
+    from stair_es.token_policy import load_policy
+
+    policy = load_policy(file) if file else None
+    with _open_policy_run(index, url) as steering:
+        _run_update(lambda *how: steering.apply_policy(policy, *how), "applied", (requests_per_second, slices), as_json)
+
+
+@app.command(name="rollback")
+@connections.with_connection_options
+def rollback_policy_command(
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+    requests_per_second: _RateOption = 0.0,
+    slices: _SlicesOption = 0,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Remove the policy, and restore the exact original vector of every document.
+
+    **Example**: `stair-es policy rollback --index photos`
+
+    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
+    """
+    with _open_policy_run(index, url) as steering:
+        _run_update(steering.rollback_policy, "rolled back", (requests_per_second, slices), as_json)
+
+
+@contextmanager
+def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
+    from stair_es.cluster.policy.manager import PolicyManager
+
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        yield PolicyManager(client, connection, index)
+
+
+def _run_update(call: Callable[..., dict[str, PolicyRunResult]], said: str, how: tuple[float, int], as_json: bool) -> None:
+    from stair_es.cluster.policy.update_by_query import UpdateLimits
+
+    from ..output.progress import show_document_progress
+
+    speed = UpdateLimits(requests_per_second=how[0] or -1.0, slices=how[1])
+    with show_document_progress() as progress:
+        done = call(speed, print_notice, lambda now: progress(now.done, now.total))
+    if as_json:
+        emit_json(build_policy_counts_json(done))
+    else:
+        print_policy_counts(said, done)
+    if any(counts.failed or (counts.token_index and counts.token_index.failed) for counts in done.values()):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _write_change(out: IO[str], change: DocumentChange) -> None:
+    import json
+
+    out.write(json.dumps({"id": change.id, "uri": change.uri, "rules": change.rules}, ensure_ascii=False) + "\n")

@@ -1,0 +1,138 @@
+"""`stair-es query`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, urlsplit
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX, MAX_CLAUSES, MAX_HITS
+from stair_es.errors import UsageError
+
+from ..options import connections, search, shared
+from ..options import encoder as inputs
+from ..output.console import emit_json, print_notice, print_plain
+from ..output.notices import print_dropped_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stair_es.cluster.metadata.token_fields import TokenIds
+    from stair_es.search.query import SearchQuery
+
+_DEFAULT_PORT = 9200
+_EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
+
+
+_Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits to request.")]
+_After = Annotated[str, typer.Option("--after", help="Continue after this cursor, as printed by `search`.", metavar="CURSOR")]
+_MaxClauses = Annotated[
+    int, typer.Option("--max-clauses", min=1, help="Maximum number of clauses; the default limit of clusters is 1024.")
+]
+
+
+def query(
+    words: shared.QueryWordsArgument = None,
+    k: _Hits = 10,
+    after: _After = "",
+    max_clauses: _MaxClauses = MAX_CLAUSES,
+    as_json: shared.JsonOption = False,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+    model: shared.IndexModelOption = None,
+    fit: shared.FitOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.TextTowerOption = "full",
+) -> None:
+    """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
+
+    `--shape seismic` needs a cluster: it reads the token ids from the index.
+
+    The model is the one given, otherwise the one of the index, or the default model if no cluster answers. The clauses are
+    `rank_feature` unless `--shape` names another query type.
+
+    **Examples**
+
+    - `stair-es query "red car"`
+
+    - `stair-es query "red car" | sh`
+
+    - `stair-es query "red car" --shape sparse_vector --json > body.json`
+    """
+    given = search.parse_query_inputs(words or [], _EXAMPLE)
+    how, cursor = search.parse_search_options(), search.parse_cursor(after)
+    if how.fusion == "rrf":
+        raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
+    encoder = inputs.resolve_encoder_offline(model, fit, url, index, backend, text_tower)
+    from dataclasses import replace
+
+    from stair_es.search.options import prune_vector
+    from stair_es.search.query_encoder import build_search_query
+    from stair_es.search.request import build_search_request
+
+    question = build_search_query(encoder, given, search.get_reading_options())
+    shape, parts = how.query_type or "rank_features", prune_vector(question.vector, how.weight_mass)
+    question = replace(question, vector=parts.kept)
+    question, token_ids = _resolve_token_ids(question, url, index, encoder.model_id) if shape == "seismic" else (question, None)
+    asked = build_search_request(
+        question,
+        shape,
+        max_clauses=max_clauses,
+        k=k,
+        after=cursor,
+        two_phase=how.two_phase,
+        ordered=not how.search_pipeline,
+        token_ids=token_ids,
+    )
+    print_dropped_tokens(asked.truncated, parts.dropped, shape, "--max-clauses")
+    if as_json:
+        emit_json(asked.body)
+        return
+    print_plain(format_curl_command(asked.body, _get_display_url(url), index, how.search_pipeline))
+    if url and any(urlsplit(part).username is not None for part in url.split(",")):
+        print_notice("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
+
+
+def _resolve_token_ids(question: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
+    """Return the query with the tokens of the index, and its token ids."""
+    from contextlib import closing
+
+    from stair_es.search.index_info import fetch_index_info
+
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        known = fetch_index_info(client, connection, index)
+    known.check_model(model_id)
+    return known.apply_policy(question), known.token_ids
+
+
+def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:
+    """Format the request as a shell command, one `rank_feature` clause per line."""
+    address = f"{url.rstrip('/')}/{quote(index, safe=',*')}/_search"
+    if pipeline:
+        address += f"?search_pipeline={quote(pipeline, safe='')}"
+    text = json.dumps(body, ensure_ascii=False)
+    lines = re.sub(
+        r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text
+    )  # quotes within values are escaped, so this never matches inside a value
+    header = shlex.quote("Content-Type: application/json")
+    return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(lines)}"
+
+
+def _get_display_url(url: str | None) -> str:
+    """Return the URL without credentials, or that of the embedded node; before its first start, the default port of servers."""
+    if url:
+        from stair_es.cluster.client.connection import Connection
+
+        return Connection(url=Connection(url=url).nodes[0]).safe_url  # curl sends to one node
+    from stair_es.embedded_node import state
+    from stair_es.embedded_node.ports import read_port
+    from stair_es.embedded_node.spec import NodeSpec
+
+    spec = NodeSpec.from_home()
+    known = state.read_node_state(spec.state_file)
+    return (known and known.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _DEFAULT_PORT}"

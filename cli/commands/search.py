@@ -1,0 +1,157 @@
+"""`stair-es search`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX, MAX_HITS
+from stair_es.errors import UsageError
+
+from ..options import connections, shared
+from ..options import encoder as inputs
+from ..options import search as asking
+from ..output.bars import TerminalInfo, format_hit
+from ..output.console import emit_json, print_notice, stdout
+from ..output.notices import print_dropped_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.model.base import Encoder
+    from stair_es.search.options import SearchOptions
+    from stair_es.search.query_encoder import QueryInputs
+    from stair_es.search.results import Hit, SearchResult
+
+SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
+
+_Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")]
+_After = Annotated[
+    str, typer.Option("--after", help="Paginate: `start`, then the cursor printed below the hits.", metavar="CURSOR")
+]
+_Explain = Annotated[bool, typer.Option("--explain", help="Show how much each common word adds to the score.")]
+_EngineExplain = Annotated[
+    bool, typer.Option("--engine-explain", help="Like --explain, together with the explanation of the engine.")
+]
+_Fields = Annotated[
+    str, typer.Option("--fields", help="Document fields to include with --json, separated by commas.", metavar="NAME,...")
+]
+
+
+def search(
+    words: shared.QueryWordsArgument = None,
+    k: _Hits = 10,
+    after: _After = "",
+    explain: _Explain = False,
+    engine_explain: _EngineExplain = False,
+    fields: _Fields = "",
+    as_json: shared.JsonOption = False,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+    model: shared.IndexModelOption = None,
+    fit: shared.FitOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.TextTowerOption = "full",
+) -> None:
+    """Search images by words, by other images, or both: ranked hits with the common words.
+
+    Texts and images are encoded with the model of the index, unless another is given.
+
+    The score is the dot product of the word weights of the query and of the image. In WORDS, `+dog` is required, `-dog` is
+    excluded, `dog^2` doubles a weight, and `dog^0` removes a word.
+
+    **Examples**
+
+    - `stair-es search "red car"`
+
+    - `stair-es search "beach -people +dog^2" -k 3 --explain`
+
+    - `stair-es search -people beach`
+
+    - `stair-es search --image https://example.org/dog.jpg`
+
+    - `stair-es search --image holiday.jpg --filter "width:>1000" --json`
+
+    - `stair-es search "at night" --image street.jpg --weights 1,0.5`
+
+    - `stair-es search "black cat" --hybrid rrf`
+    """
+    given = asking.parse_query_inputs(words or [], SEARCH_EXAMPLE)
+    how = asking.parse_search_options(engine_explain=engine_explain)
+    cursor = asking.parse_cursor(after)
+    if after:
+        _check_pages(how)
+    connection = connections.resolve_connection(url)
+    encoder = inputs.resolve_encoder(model, fit, connection, index, backend, text_tower)
+    result, remarks = _run_search(encoder, given, how, connection, index, k, cursor)
+    print_dropped_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
+    for remark in remarks:
+        print_notice(remark)
+    if as_json:
+        emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
+    else:
+        _print_hits(result, explain=explain or engine_explain, paged=bool(after))
+
+
+def _check_pages(how: SearchOptions) -> None:
+    if how.two_phase or how.fusion == "rrf" or how.query_type == "seismic":
+        raise UsageError(
+            "--two-phase, --hybrid rrf and --shape seismic don't support pages", "Omit --after, and use a larger -k."
+        )
+
+
+def _run_search(
+    encoder: Encoder, given: QueryInputs, how: SearchOptions, connection: Connection, index: str, k: int, cursor: list[Any] | None
+) -> tuple[SearchResult, list[str]]:
+    """Return the result, and the notices about it."""
+    from stair_es.search.diagnose import explain_no_hits
+    from stair_es.search.query_encoder import build_search_query
+    from stair_es.search.searcher import Searcher
+
+    question = build_search_query(encoder, given, asking.get_reading_options())
+    remarks: list[str] = []
+    with Searcher(connection, index, encoder.model_id) as searcher:
+        result = searcher.search(question, k, after=cursor, options=how)
+        if not result.hits and cursor:
+            remarks.append("no further hits")
+        elif not result.hits:
+            why = explain_no_hits(searcher, question, how)
+            why = why or f"nothing in {index!r} has a word in common with the query and meets its conditions"
+            remarks.append(f"nothing found: {why}")
+        remarks += [*result.remarks, *searcher.list_remarks(question)]
+    return result, remarks
+
+
+def _print_hits(result: SearchResult, *, explain: bool, paged: bool) -> None:
+    canvas = TerminalInfo.from_console(stdout)
+    for rank, hit in enumerate(result.hits, start=1):
+        for line in format_hit(rank, hit, canvas, explain=explain):
+            stdout.print(line)
+    if paged and result.after:
+        print_notice(f"next page: --after {shlex.quote(json.dumps(result.after))}")
+
+
+def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, object]:
+    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms", "shape", "after", ...}`."""
+    return {
+        "hits": [_build_hit(hit, fields) for hit in result.hits],
+        "took_ms": result.took_ms,
+        "shape": result.query_type,
+        "after": result.after,
+        "cut": result.truncated.to_dict(),
+        "dropped": result.pruned.to_dict(),
+    }
+
+
+def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
+    from dataclasses import asdict
+
+    shown = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
+    more = {"caption": hit.source.get("caption"), "engine": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
+    named = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
+    why = [asdict(reason) for reason in hit.contributions]
+    return {**shown, **{name: value for name, value in more.items() if value}, **named, "why": why}

@@ -1,0 +1,167 @@
+"""`stair-es serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX
+from stair_es.errors import UsageError
+
+from ..options import connections, shared
+from ..output.console import emit_json, print_notice, stdout
+
+if TYPE_CHECKING:
+    from stair_es.web.auth import AccessPolicy
+
+ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
+_MIN_TOKEN_LENGTH = 16
+
+_Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all interfaces.")]
+_Port = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one. [default: first free port >= 8077]")
+]
+_ImageRoots = Annotated[
+    list[Path] | None,
+    typer.Option("--images", help="Folder of images that may be shown in full size; may be given several times.", metavar="ROOT"),
+]
+_TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help=f"File with the access token. [env: {ENV_SERVE_TOKEN}, or {ENV_SERVE_TOKEN}_FILE]"),
+]
+_NoToken = Annotated[bool, typer.Option("--no-token", help="Allow access from other machines without a token.")]
+_AllowHosts = Annotated[
+    list[str] | None, typer.Option("--allow-host", help="Additional host name of the page, as behind a proxy.", metavar="NAME")
+]
+_Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics (requires the token).")]
+_Title = Annotated[str, typer.Option("--title", help="Title of the page. [default: the index]")]
+_Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+
+
+def serve(
+    index: shared.IndexOption = DEFAULT_INDEX,
+    host: _Host = "127.0.0.1",
+    port: _Port = None,
+    images: _ImageRoots = None,
+    token_file: _TokenFile = None,
+    no_token: _NoToken = False,
+    allow_host: _AllowHosts = None,
+    metrics: _Metrics = False,
+    title: _Title = "",
+    open_: _Open = False,
+    as_json: shared.JsonOption = False,
+    url: shared.UrlOption = None,
+    model: shared.IndexModelOption = None,
+    backend: shared.BackendOption = "auto",
+    text_tower: shared.TextTowerOption = "full",
+) -> None:
+    """Serve the web page for search and inspection, until Ctrl-C.
+
+    Read-only: search permissions are sufficient. Listens on this machine only by default, and prints its URL.
+
+    **Examples**
+
+    - `stair-es serve --index photos --open`
+
+    - `stair-es serve --index photos --images ~/Pictures`
+
+    - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
+    """
+    from contextlib import closing
+    from dataclasses import replace
+    from functools import partial
+
+    from stair_es.optional import import_optional
+
+    for package in ("starlette", "uvicorn", "cachetools"):
+        import_optional(package, "serve")
+    from stair_es.search.index_encoder import load_query_encoder
+    from stair_es.telemetry.server import open_server_telemetry
+    from stair_es.web.app import ServerConfig, create_app
+    from stair_es.web.images.file_access import AllowedRoots
+    from stair_es.web.server import bind_socket, build_page_url, create_server
+
+    guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
+    roots = AllowedRoots.from_folders(images or [])
+    with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
+        connection = replace(connections.resolve_connection(url), timeout_s=10.0)
+        site = ServerConfig(
+            connection=connection,
+            index=index,
+            load_encoder=partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower),
+            roots=roots,
+            title=title,
+            hooks=observer.watch,
+            extra_routes=observer.routes,
+        )
+        ready = partial(
+            _report_ready, build_page_url(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_
+        )
+        with closing(connection.client()) as client:
+            create_server(observer.wrap_app(create_app(site, client, guard, actual, print_notice)), ready).run(sockets=[listener])
+
+
+def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
+    """Print the URL of the page, and open it if asked to."""
+    if as_json:
+        emit_json({"url": where})
+    else:
+        stdout.print(where, markup=False)
+    if with_token:
+        print_notice(f"visitors need the token once: {where}?token=...")
+    if open_page:
+        typer.launch(where)
+
+
+def _build_guard(host: str, token: str, no_token: bool, allowed: list[str]) -> AccessPolicy:
+    from stair_es.web.auth import AccessPolicy, is_loopback
+
+    if token and no_token:
+        raise UsageError("a token and --no-token exclude each other", "Keep one of the two.")
+    local = is_loopback(host)
+    if not local and not token and not no_token:
+        raise UsageError(
+            f"{host} is reachable from other machines, which could see all images",
+            "Give a token with --token-file, or use --no-token behind a proxy that authenticates users.",
+        )
+    further = frozenset(_parse_host_name(name) for name in allowed)
+    names = frozenset({"localhost", "127.0.0.1", "::1", host.lower()})
+    return AccessPolicy(hosts=names | further, origins=further, allow_addresses=not local, token=token)
+
+
+def _parse_host_name(written: str) -> str:
+    from stair_es.web.auth import parse_host
+
+    try:
+        name = parse_host(written.encode("idna").decode("ascii"))  # as browsers send it
+    except UnicodeError:
+        name = None
+    if name is None:
+        raise UsageError(f"{written!r} is not a host name", "Write it as in a URL, without http:// and path.")
+    return name
+
+
+def _read_token(path: Path | None) -> str:
+    """Read the token. Errors show neither the token nor a missing file's name, which may be the token itself."""
+    from stair_es.cluster.client.auth import describe_read_error, is_utf8, read_secret
+
+    if path is None:
+        token = read_secret(ENV_SERVE_TOKEN) or ""
+    else:
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            why = describe_read_error(error)
+            raise UsageError(f"--token-file: can't read the token: {why}", "Name a text file with the token.") from None
+        if not token:
+            raise UsageError("--token-file: the file is empty", "Write the token into it.")
+    if not is_utf8(token):
+        raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24")
+    if token and len(token) < _MIN_TOKEN_LENGTH:
+        raise UsageError(
+            f"the token has {len(token)} characters; at least {_MIN_TOKEN_LENGTH} are required",
+            "Generate one: openssl rand -hex 24",
+        )
+    return token

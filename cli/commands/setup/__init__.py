@@ -1,0 +1,1 @@
+"""Commands about the installation: configuration, diagnosis, models, node, sizing, plugins."""

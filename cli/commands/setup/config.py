@@ -1,0 +1,85 @@
+"""`stair-es config`: the effective configuration, and its origin."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import typer
+
+from stair_es.config.file import SECRET_KEYS, get_default_config_path
+from stair_es.urls import MASK, mask_urls
+
+from ...options import config_file
+from ...options.shared import JsonOption
+from ...output.bars import escape_control
+from ...output.console import emit_json, print_notice, stdout
+
+_CLIENT_FILES = ("client_cert", "client_key", "dashboards_client_cert", "dashboards_client_key")
+_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in SECRET_KEYS)})
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="The configuration file: defaults of options, and profiles for clusters. See docs/configuration.md.",
+)
+
+
+@app.callback()
+def _describe_group() -> None:
+    """Manage the configuration file: defaults of options, and profiles for clusters."""
+
+
+@app.command(name="show")
+def show_config(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Print the configured values and their origin: the environment, a profile, or the top level of the file. Secrets are masked.
+
+    Options that are not listed have their defaults, which `--help` of a command shows.
+
+    **Examples**
+
+    - `stair-es config show`
+
+    - `stair-es --config work.toml --profile staging config show --json`
+    """
+    found = config_file.get_config(context)
+    rows = list(_list_values(context, found))
+    if as_json:
+        emit_json({"file": str(found.path) if found.path else None, "profile": found.profile, "values": rows})
+        return
+    if found.path is None:
+        print_notice(f"no configuration file: {get_default_config_path()} doesn't exist, and no other was named")
+    wide = max((len(row["key"]) for row in rows), default=0)
+    for row in rows:
+        stdout.print(f"{row['key']:<{wide}}  {escape_control(str(row['value']))}  ({escape_control(row['from'])})", markup=False)
+
+
+def _list_values(context: typer.Context, found: config_file.CliConfig) -> list[dict[str, Any]]:
+    """Return one row per value, those of the environment first."""
+    root = context.find_root().command
+    variables = config_file.map_env_variables(root)
+    rows = []
+    for key in sorted(config_file.list_known_keys(context), key=lambda key: (len(key) > 1, key)):
+        variable = variables.get(key, config_file.get_env_variable(key)) if len(key) == 1 else None
+        in_file = found.values.get(key)
+        in_environment = os.environ.get(variable) if variable else None
+        if in_environment and key not in found.exported_keys:
+            rows.append({"key": key[0], "value": _mask_value(key[0], in_environment), "from": f"environment {variable}"})
+        elif in_file is not None and (len(key) > 1 or key in found.effective_keys):
+            rows.append({"key": ".".join(key), "value": _mask_value(key[-1], in_file.value), "from": in_file.origin})
+    return rows
+
+
+def _mask_value(name: str, value: Any) -> Any:  # noqa: ANN401
+    """Return the value with secrets masked. A password may also have been entered instead of its file or a URL."""
+    if name in SECRET_KEYS:
+        return MASK
+    if name.endswith("url"):
+        return mask_urls(str(value))
+    if name == "ray_address":
+        from stair_es.system.ray_session import mask_ray_address
+
+        return mask_ray_address(str(value))
+    if name in _SECRET_FILES and not os.path.isfile(str(value)):  # noqa: PTH113  Path.is_file raises for what is too long
+        return f"{MASK} (no such file)"
+    return value

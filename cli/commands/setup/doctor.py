@@ -1,0 +1,101 @@
+"""`stair-es doctor`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+import typer
+from rich.text import Text
+
+from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL
+
+from ...options import config_file, connections, shared
+from ...output.bars import escape_control
+from ...output.console import emit_json, stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stair_es.doctor.result import CheckResult
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def doctor(
+    context: typer.Context,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    model: shared.OptionalModelOption = None,
+    fit: shared.FitOption = None,
+    as_json: shared.JsonOption = False,
+    url: shared.UrlOption = None,
+) -> None:
+    """Check Python, machine, model, cluster and index, and print how to fix what is wrong.
+
+    Read-only: nothing is started, downloaded or written.
+
+    **Examples**
+
+    - `stair-es doctor`
+
+    - `stair-es doctor --index photos --url http://localhost:9200`
+
+    - `stair-es doctor --json | jq '.findings[] | select(.state != "ok")'`
+
+    **Exit code**: 0 if nothing keeps a command from working (there may be warnings), 1 otherwise.
+    """
+    from stair_es.doctor.run import CheckContext, run_checks
+
+    def run_all_checks() -> Iterator[CheckResult]:
+        yield _report_configuration(config_file.get_config(context))
+        of_ingest = (context.find_root().default_map or {}).get("ingest", {})
+        ray_address = os.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
+        connect = partial(connections.resolve_named_connection, url)
+        patient = CheckContext(
+            connect=connect,
+            index=index,
+            model=model or DEFAULT_MODEL,
+            is_model_named=model is not None,
+            fit=fit,
+            ray_address=ray_address,
+        )
+        yield from run_checks(patient)
+
+    found = []
+    for each in run_all_checks():
+        found.append(each)
+        if not as_json:
+            _print_result(each)
+    counts = Counter(each.state for each in found)
+    if as_json:
+        emit_json({"ok": not counts["fail"], "findings": [asdict(each) for each in found]})
+    else:
+        stdout.print(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} wrong", style="bold")
+    if counts["fail"]:
+        raise typer.Exit(1)
+
+
+def _report_configuration(found: config_file.CliConfig) -> CheckResult:
+    from stair_es.doctor.result import report_error, report_ok
+
+    if found.error is not None:
+        return report_error("configuration", found.error)
+    if found.path is None:
+        return report_ok("configuration", "no file")
+    return report_ok("configuration", f"{found.path}, {f'profile {found.profile}' if found.profile else 'no profile'}")
+
+
+def _print_result(finding: CheckResult) -> None:
+    encoding = stdout.encoding
+    stdout.print(
+        Text.assemble(
+            (f"{finding.state:<5}", _STYLES[finding.state]),
+            (f"{finding.check:<14} ", "bold"),
+            escape_control(finding.message, encoding),
+        )
+    )
+    for line in finding.remedy.splitlines():
+        stdout.print(Text(f"     -> {escape_control(line, encoding)}", style="cyan"))

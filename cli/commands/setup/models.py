@@ -1,0 +1,99 @@
+"""`stair-es models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from stair_es.config.defaults import DEFAULT_MODEL
+
+from ...options import shared
+from ...output.bars import escape_control
+from ...output.console import emit_json, stdout
+
+if TYPE_CHECKING:
+    from stair_es.model.listing import ModelEntry
+
+
+def list_models_command(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Show one model in full.", autocompletion=shared.complete_models),
+    ] = None,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """List the models that are available by name: what they know, how large they are, what is installed.
+
+    `stair-mini` is included in stair-es, and is the default. `photos` and `photos-small` are public checkpoints for real
+    photographs: they need `pip install 'stair-es[models]'`, and are downloaded from the Hugging Face hub on first use. This
+    command downloads nothing.
+
+    **Examples**
+
+    - `stair-es models`
+
+    - `stair-es models photos`
+
+    - `stair-es models --json | jq -r ".models[] | select(.cached) | .name"`
+    """
+    from stair_es.model import listing
+
+    if name is not None:
+        entry = listing.find_listed_model(name)
+        if as_json:
+            emit_json(entry.to_dict())
+        else:
+            _print_entry(entry)
+        return
+    entries = listing.list_models()
+    if as_json:
+        emit_json({"models": [entry.to_dict() for entry in entries]})
+        return
+    for entry in entries:
+        _print_rows(entry, _build_rows(entry))
+    stdout.print("Details: stair-es models NAME. To use one: stair-es ingest ... --model NAME", markup=False)
+
+
+def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
+    facts = entry.facts
+    return [
+        ("from", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
+        ("size", facts.size),
+        ("licence", "; ".join(entry.licences) or "unknown"),
+        ("languages", facts.languages),
+        ("vocabulary", f"{facts.vocabulary}; tokens: {_format_token_count(entry)}"),
+        ("recall", f"{facts.recall} ({facts.source})"),
+        ("verified", facts.verified),
+        ("not verified", facts.unverified),
+        ("here", _describe_state(entry)),
+    ]
+
+
+def _print_entry(entry: ModelEntry) -> None:
+    from stair_es.model.listing import list_missing_steps
+
+    extra = f"pip install 'stair-es[{entry.extra}]'" if entry.extra else "nothing else"
+    use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", each) for each in list_missing_steps(entry))]
+    _print_rows(entry, [("what it is", entry.description), *_build_rows(entry), ("needs", extra), *use])
+
+
+def _print_rows(entry: ModelEntry, rows: list[tuple[str, str]]) -> None:
+    default = " (the default)" if entry.name == DEFAULT_MODEL else ""
+    stdout.print(Text(f"{escape_control(entry.name, stdout.encoding)}{default}", style="bold"))
+    for label, value in rows:
+        stdout.print(Text.assemble((f"  {label:<13}", "bold"), escape_control(value, stdout.encoding)))
+
+
+def _format_token_count(entry: ModelEntry) -> str:
+    return "unknown" if entry.facts.tokens is None else f"{entry.facts.tokens:,}"
+
+
+def _describe_state(entry: ModelEntry) -> str:
+    if entry.problem:
+        return "broken"
+    if entry.extra is None:
+        return "installed"
+    extra = "" if entry.extra_installed else f"without the extra {entry.extra}, "
+    return f"{extra}{'in the cache' if entry.cached else 'not fetched yet'}"

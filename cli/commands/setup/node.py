@@ -1,0 +1,132 @@
+"""`stair-es node`: the embedded search node."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ...options.shared import JsonOption
+from ...output.console import emit_json, print_notice, stdout
+
+EXIT_NOT_RUNNING = 3
+"""Exit code of `node status` without a running node, as for init scripts."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Manage the embedded search node: a real OpenSearch for this machine only.
+
+The other commands use it without `--url` / `STAIR_ES_URL`. It lives in one folder, `STAIR_ES_HOME`, keeps its data when it
+stops, and listens on 127.0.0.1 only.""",
+)
+
+
+@app.command(name="up")
+def start_node_command(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="HTTP port; 0 for any free one. [env: STAIR_ES_NODE_PORT; default: chosen once at random for the data folder]",
+        ),
+    ] = None,
+    heap: Annotated[
+        str | None, typer.Option("--heap", help="Java heap, like 512m or 2g. [env: STAIR_ES_NODE_HEAP; default: 512m]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the node, unless it is running, and print its URL.
+
+    The first start downloads OpenSearch (75 MB; each file is verified against a pinned SHA-256); later starts work offline.
+    The URL is the last line of stdout, everything else goes to stderr.
+
+    **Examples**
+
+    - `stair-es node up`
+
+    - `stair-es node up --port 0 --heap 1g`
+
+    - `curl "$(stair-es node up)/_cat/indices?v"`
+    """
+    from stair_es.embedded_node import NodeSpec, get_node_status
+    from stair_es.embedded_node import start_node as start
+    from stair_es.errors import NodeError
+
+    spec = NodeSpec.from_home(port=port, heap=heap)
+    url = start(spec, say=print_notice)
+    if port and not url.endswith(f":{port}"):
+        raise NodeError(
+            f"the embedded node is already running at {url}, not on port {port}",
+            "Use that URL, or stop it first with: stair-es node down",
+        )
+    if as_json:
+        emit_json(asdict(get_node_status(spec)))
+    else:
+        stdout.print(url, markup=False)
+
+
+@app.command(name="down")
+def stop_node_command() -> None:
+    """Stop the node and wait until it has ended. Its data is kept for the next `up`.
+
+    **Example**: `stair-es node down`
+    """
+    from stair_es.embedded_node import NodeSpec
+    from stair_es.embedded_node import stop_node as stop
+
+    print_notice(
+        "the embedded node is stopped" if stop(NodeSpec.from_home(), say=print_notice) else "the embedded node was not running"
+    )
+
+
+@app.command(name="status")
+def show_node_status(as_json: JsonOption = False) -> None:
+    """Print whether the node is running, and where. Exits with 0 if it runs and answers, with 3 if not.
+
+    **Examples**
+
+    - `stair-es node status`
+
+    - `stair-es node status --json`
+    """
+    from stair_es.embedded_node import NodeSpec
+    from stair_es.embedded_node import get_node_status as look
+
+    spec = NodeSpec.from_home()
+    now = look(spec)
+    facts = {**asdict(now), "data": str(spec.data), "log": str(spec.log_file)}
+    if as_json:
+        emit_json(facts)
+    else:
+        for name, value in facts.items():
+            if value is not None:
+                stdout.print(f"{name:<11}{value}", markup=False)
+    if now.state != "running":
+        raise typer.Exit(EXIT_NOT_RUNNING)
+
+
+@app.command(name="logs")
+def print_node_logs(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
+) -> None:
+    """Print the end of the node's log.
+
+    **Examples**
+
+    - `stair-es node logs -n 200`
+
+    - `stair-es node logs --follow`
+    """
+    from stair_es.embedded_node import NodeSpec
+    from stair_es.embedded_node import logs as reading
+
+    log_file = NodeSpec.from_home().log_file
+    if not log_file.exists():
+        print_notice(f"there is no log yet: {log_file}")
+    for line in reading.follow_log(log_file, lines) if follow else reading.read_log_tail(log_file, lines):
+        typer.echo(line)

@@ -1,0 +1,122 @@
+"""`stair-es plan`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+
+from stair_es.sizing.estimate import BARE_BYTES, QUERY_MS, SizingInputs
+
+from ...options import shared
+from ...output.console import emit_json, print_plain, stdout
+
+if TYPE_CHECKING:
+    from stair_es.sizing.plan import SizingFigure, SizingPlan
+
+
+_DEFAULTS = {each.name: each.default for each in fields(SizingInputs)}
+
+
+def _define_option(name: str, help_text: str, shown: str = "") -> Any:  # noqa: ANN401  an option for Typer
+    """Declare an option that is None unless given, and show its default."""
+    default = _DEFAULTS[name]
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=help_text,
+        show_default=shown
+        or (False if default is None else f"{default:,}" if isinstance(default, int | float) else str(default)),
+    )
+
+
+_EncoderRate = Annotated[
+    float | None, _define_option("encoder_images_per_s", "Images per second of one encoder (a machine or a GPU).")
+]
+_NodeRate = Annotated[float | None, _define_option("node_docs_per_s", "Documents per second that one search node indexes.")]
+_DocumentBytes = Annotated[
+    float | None,
+    _define_option("bytes_per_document", f"Bytes on disk per document, in one copy; {BARE_BYTES} without thumbnails."),
+]
+_Rebuild = Annotated[
+    bool | None,
+    typer.Option(
+        "--rebuild/--no-rebuild",
+        help="Reserve disk for a second index, to rebuild with another model or mapping.",
+        show_default="rebuild",
+    ),
+]
+_Question = Annotated[
+    Literal["text", "image"] | None, _define_option("question", "Kind of the queries; it determines their cost.")
+]
+_QueryMs = Annotated[
+    float | None,
+    _define_option(
+        "query_ms",
+        "CPU time per query in ms, for a shard of a million images.",
+        " or ".join((f"{value} for {name}" for name, value in QUERY_MS.items())),
+    ),
+]
+
+
+def plan_command(
+    images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")],
+    encoder_images_per_s: _EncoderRate = None,
+    encoders: Annotated[int | None, _define_option("encoders", "Number of encoders.")] = None,
+    node_docs_per_s: _NodeRate = None,
+    bytes_per_document: _DocumentBytes = None,
+    shard_gb: Annotated[float | None, _define_option("shard_gb", "Maximum size of a shard in GB.")] = None,
+    shard_images: Annotated[int | None, _define_option("shard_images", "Maximum images per shard.")] = None,
+    replicas: Annotated[int | None, _define_option("replicas", "Replicas of each shard.")] = None,
+    rebuild: _Rebuild = None,
+    node_disk_gb: Annotated[float | None, _define_option("node_disk_gb", "Disk of one search node in GB.")] = None,
+    node_memory_gb: Annotated[float | None, _define_option("node_memory_gb", "Memory of one search node in GB.")] = None,
+    node_cores: Annotated[int | None, _define_option("node_cores", "Cores of one search node.")] = None,
+    queries_per_s: Annotated[float | None, _define_option("queries_per_s", "Searches per second.")] = None,
+    question: _Question = None,
+    query_ms: _QueryMs = None,
+    node_price_per_hour: Annotated[
+        float | None, _define_option("node_price_per_hour", "Price per hour of one search node, in any currency.")
+    ] = None,
+    encoder_price_per_hour: Annotated[
+        float | None, _define_option("encoder_price_per_hour", "Price per hour of one encoder.")
+    ] = None,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Plan shards, disk, nodes, hours and cost for a number of images.
+
+    An estimate by arithmetic: it needs no cluster and measures nothing. Each line names the origin of its number; measure your
+    own encoder and cluster, and pass their figures. docs/sizing.md explains each.
+
+    **Examples**
+
+    - `stair-es plan --images 1000000`
+
+    - `stair-es plan --images 100000000 --encoder-images-per-s 400 --encoders 4`
+
+    - `stair-es plan --images 1000000000 --bytes-per-document 861 --question image --node-price-per-hour 0.5 --json`
+    """
+    from stair_es.sizing.plan import make_sizing_plan
+
+    given = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
+    made = make_sizing_plan(SizingInputs(**given), given)
+    if as_json:
+        emit_json(made.to_dict())
+    else:
+        _print_plan(made)
+
+
+def _print_plan(made: SizingPlan) -> None:
+    figures = (*made.inputs, *made.results)
+    widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
+    for head, part in (("what goes in", made.inputs), ("what comes out", made.results)):
+        stdout.print(Text(head, style="bold"))
+        for figure in part:
+            print_plain(_format_figure(figure, widths))
+    for remark in made.remarks:
+        print_plain(f"note: {remark}")
+
+
+def _format_figure(figure: SizingFigure, widths: tuple[int, int]) -> str:
+    return f"  {figure.label:<{widths[0]}}  {figure.text:<{widths[1]}}  {figure.origin}"

@@ -1,0 +1,165 @@
+"""`stair-es template`: search templates in the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Annotated, Literal
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX
+
+from ..options import connections, shared
+from ..output.console import emit_json, print_notice, print_plain, stdout
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Manage search templates in the cluster, so that clients in any language search with a few parameters.
+
+`words` takes a list of weighted words, `hybrid` also a text for the captions, `match` plain text for the field `impacts`.
+docs/templates.md describes the parameters.""",
+)
+
+TemplateName = Literal["words", "hybrid", "match"]
+TemplateNamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[words|hybrid|match]..."),
+]
+TemplateQueryTypeOption = Annotated[
+    Literal["rank_features", "sparse_vector"] | None,
+    typer.Option("--shape", help="Type of the field `tokens`. [default: read from the index]"),
+]
+PrefixOption = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
+_PREFIX = "stair-es-"
+
+
+@app.command(name="publish")
+@connections.with_connection_options
+def publish_templates_command(
+    names: TemplateNamesArgument = None,
+    shape: TemplateQueryTypeOption = None,
+    prefix: PrefixOption = _PREFIX,
+    as_json: shared.JsonOption = False,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+) -> None:
+    """Put the templates into the cluster. Templates that are already there are not changed.
+
+    **Examples**
+
+    - `stair-es template publish --index photos`
+
+    - `stair-es template publish words --shape rank_features --prefix acme-`
+    """
+    from stair_es.search import templates
+
+    form, wanted = shape, tuple(names or ())
+    for name in wanted:
+        templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        if form is None:
+            found = templates.detect_templates(client, connection, index)
+            form, wanted = found.query_type, wanted or found.names
+            _print_left_out(wanted, found.names, names is not None, index)
+        made = [templates.build_template(name, form, prefix=prefix) for name in dict.fromkeys(wanted or templates.TEMPLATE_NAMES)]
+        changes = {each.id: templates.publish_template(client, connection, each) for each in made}
+    _print_states(changes, as_json)
+
+
+@app.command(name="show")
+def show_template(
+    name: Annotated[TemplateName, typer.Argument(help="Template to print.")],
+    shape: Annotated[
+        Literal["rank_features", "sparse_vector"], typer.Option("--shape", help="Type of the field `tokens`.")
+    ] = "rank_features",
+    prefix: PrefixOption = _PREFIX,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Print a template as `publish` puts it into the cluster; with `--json` the body of that request. Needs no cluster.
+
+    **Examples**
+
+    - `stair-es template show words`
+
+    - `stair-es template show words --json > words.json`
+    """
+    from stair_es.search.templates import build_template
+
+    made = build_template(name, shape, prefix=prefix)
+    if as_json:
+        emit_json(made.body)
+    else:
+        print_plain(made.source.rstrip("\n"))
+
+
+@app.command(name="list")
+@connections.with_connection_options
+def list_templates_command(
+    prefix: PrefixOption = _PREFIX, as_json: shared.JsonOption = False, url: shared.UrlOption = None
+) -> None:
+    """List the templates: `published`, `different` (from another version, or edited) or `missing`.
+
+    **Examples**
+
+    - `stair-es template list`
+
+    - `stair-es template list --prefix acme- --json`
+    """
+    from stair_es.search import templates
+
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        states = {
+            f"{prefix}{name}": templates.get_template_state(client, connection, name, prefix=prefix)
+            for name in templates.TEMPLATE_NAMES
+        }
+    _print_states(states, as_json)
+
+
+@app.command(name="delete")
+@connections.with_connection_options
+def delete_templates_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")
+    ] = None,
+    prefix: PrefixOption = _PREFIX,
+    as_json: shared.JsonOption = False,
+    url: shared.UrlOption = None,
+) -> None:
+    """Delete templates from the cluster, including edited ones.
+
+    **Examples**
+
+    - `stair-es template delete`
+
+    - `stair-es template delete match --prefix acme-`
+    """
+    from stair_es.search import templates
+
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        chosen = dict.fromkeys(names or templates.TEMPLATE_NAMES)
+        ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in chosen]
+        gone = {id_: "deleted" if templates.delete_template(client, connection, id_) else "missing" for id_ in ids}
+    _print_states(gone, as_json)
+
+
+def _print_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: bool, index: str) -> None:
+    if "match" in possible:
+        return
+    if "match" in wanted:
+        print_notice(f"{index} has no field `impacts`: `match` will find nothing in it")
+    elif not named:
+        print_notice(f"`match` is omitted: {index} has no field `impacts` (ingest with --impacts)")
+
+
+def _print_states(states: Mapping[str, str], as_json: bool) -> None:
+    if as_json:
+        emit_json(states)
+        return
+    width = max(map(len, states))
+    for id_, what in states.items():
+        stdout.print(f"{id_:<{width}}  {what}", markup=False)

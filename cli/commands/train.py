@@ -1,0 +1,156 @@
+"""`stair-es train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stair_es.errors import UsageError
+
+from ..options import shared
+from ..output.console import emit_json, print_notice, print_plain, report_failure_as_json
+
+if TYPE_CHECKING:
+    from stair_es.training.config.train_config import TrainConfig
+    from stair_es.training.train import TrainingResult
+
+
+def _print_recipes(asked: bool) -> None:
+    if asked:
+        from stair_es.training.config.stages import list_recipes
+
+        for name, about in sorted(list_recipes().items()):
+            print_plain(f"{name}: {about}")
+        raise typer.Exit
+
+
+_Config = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="A TOML file; see docs/training.md.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        file_okay=False,
+        help="Folder for checkpoint, state and logs; several workers share it. [default: CONFIG's name without .toml]",
+    ),
+]
+_Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the file: --set optim.lr=1e-3.")
+]
+_Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device; auto uses CUDA if available.")]
+_Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Number of Ray training workers, with one GPU each unless --device is cpu.")
+]
+_RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        show_envvar=True,
+        help="Address of a Ray cluster for --workers. [default: a local one]",
+    ),
+]
+_Restart = Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")]
+_Recipes = Annotated[
+    bool,
+    typer.Option("--recipes", callback=_print_recipes, is_eager=True, help="Print the named recipes, one per line, and exit."),
+]
+
+
+def train_command(
+    config: _Config,
+    out: _Out = None,
+    changes: _Changes = None,
+    device: _Device = "auto",
+    workers: _Workers = 1,
+    ray_address: _RayAddress = None,
+    restart: _Restart = False,
+    recipes: _Recipes = False,
+    as_json: shared.JsonOption = False,
+) -> None:
+    """Train a STAIR model on images with captions, as described by a configuration file.
+
+    Run it again after an interruption, and it resumes. The folder is a checkpoint for --model.
+
+    **Examples**
+
+    `stair-es train grounded.toml`
+
+    `stair-es train coco.toml --out models/coco --workers 4`
+
+    `stair-es train grounded.toml --set optim.lr=1e-3 --set seed=1 --out models/second`
+
+    `stair-es ingest photos --model models/coco`
+    """
+    from stair_es.optional import check_installed
+    from stair_es.training.config.train_config import read_train_config
+
+    folder = out or Path(config.stem)
+    try:
+        with report_failure_as_json(as_json):
+            check_installed("torch", extra="train")
+            from stair_es.training.train import prepare_output_folder
+
+            read = read_train_config(config, dict(map(_parse_change, changes or ())))
+            if prepare_output_folder(folder, restart=restart):
+                print_notice(f"resuming the training in {folder}")
+            trained = _run_training(read, folder, device, workers, ray_address)
+    except (KeyboardInterrupt, SystemExit):
+        from stair_es.training.checkpointing import STATE_FILE
+
+        begins = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
+        print_notice(f"the same command {begins}")
+        raise
+    _print_result(trained, as_json)
+
+
+def _parse_change(given: str) -> tuple[str, Any]:
+    """Parse `KEY=VALUE`, the value as TOML or otherwise as text."""
+    from stair_es.training.config.toml import parse_training_toml
+
+    name, is_one, value = given.partition("=")
+    if not is_one or not name.strip():
+        raise UsageError(f"--set {given!r} isn't KEY=VALUE", "For example: --set optim.lr=1e-3.")
+    try:
+        return name.strip(), parse_training_toml(f"value = {value}", "--set")["value"]
+    except UsageError:
+        return name.strip(), value
+
+
+def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None) -> TrainingResult:
+    from stair_es.training.callbacks import Callbacks
+
+    from ..output.progress import show_training_progress
+
+    with show_training_progress() as (tell, progress):
+        ears = Callbacks(on_message=print_notice, on_metrics=tell, on_progress=progress)
+        if workers > 1:
+            from stair_es.training.ray_train import train_on_ray
+
+            return train_on_ray(config, out, ears, workers=workers, device=device, address=ray_address)
+        from stair_es.training.train import train_model as train_alone
+
+        return train_alone(config, out, ears, device=device)
+
+
+def _print_result(trained: TrainingResult, as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            {
+                "checkpoint": str(trained.folder),
+                "steps": trained.steps,
+                "best": trained.best if trained.best_step >= 0 else None,
+                "best_step": trained.best_step if trained.best_step >= 0 else None,
+                "pairs": trained.pairs,
+                "problems": list(trained.problems),
+                "stopped_early": trained.stopped_early,
+            }
+        )
+        return
+    best = f", recall@1 {100 * trained.best:.1f} % at step {trained.best_step:,}" if trained.best_step >= 0 else ""
+    early = ", stopped early" if trained.stopped_early else ""
+    print_plain(f"{trained.folder}: {trained.pairs:,} pairs, {trained.steps:,} steps{early}{best}")

@@ -1,0 +1,174 @@
+"""`stair-es words`."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_INDEX
+from stair_es.errors import IndexMismatch, UsageError
+from stair_es.inspection.stop_words import UNIFORMITY_THRESHOLD
+from stair_es.inspection.token_stats import StatsOrder
+
+from ..options import connections, shared
+from ..output.console import print_notice
+from ..output.csv import CsvOption, select_output_format
+
+if TYPE_CHECKING:
+    from stair_es.inspection.vocabulary_stats import DocumentSample, VocabularyStats
+    from stair_es.search.index_info import IndexInfo
+    from stair_es.token_policy import TokenPolicy
+
+    from ..output.words import VocabularyView
+
+
+_Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 30; all with --json or --csv]")]
+_Sort = Annotated[
+    StatsOrder,
+    typer.Option(
+        "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or flatness; descending."
+    ),
+]
+_MinDf = Annotated[int, typer.Option("--min-df", min=1, help="Minimum number of images that have the word.")]
+_Match = Annotated[str, typer.Option("--match", help="Only words that match a pattern with * ? [...], or begin with a text.")]
+_Unused = Annotated[bool, typer.Option("--dead", help="List the words of the model that no image has, one per line.")]
+_SampleSize = Annotated[int | None, typer.Option("--sample", min=1, help="Read a random sample of N images.")]
+_Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the sample.")]
+_Flat = Annotated[float, typer.Option("--flat", min=0.0, max=1.0, help="Minimum flatness of a stop-word candidate.")]
+_PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="Write a token policy that mutes the candidates. Never overwrites a file."),
+]
+_Model = Annotated[
+    str | None,
+    shared.define_index_model_option("Model whose vocabulary is checked for unused words. [default: the model of the index]"),
+]
+
+
+def show_words(
+    k: _Words = None,
+    sort: _Sort = "df",
+    min_df: _MinDf = 1,
+    match: _Match = "",
+    dead: _Unused = False,
+    sample: _SampleSize = None,
+    seed: _Seed = 0,
+    flat: _Flat = UNIFORMITY_THRESHOLD,
+    policy: _PolicyFile = None,
+    as_json: shared.JsonOption = False,
+    as_csv: CsvOption = False,
+    index: shared.IndexOption = DEFAULT_INDEX,
+    url: shared.UrlOption = None,
+    model: _Model = None,
+) -> None:
+    """Show the vocabulary of an index: document frequency and weights of each word, unused words, stop-word candidates.
+
+    Reads all words of all images, not just the heaviest. Read-only. A word is a stop-word candidate if its weight is nearly the
+    same in every image, so that it doesn't tell them apart: docs/inspect.md has the formula.
+
+    **Examples**
+
+    - `stair-es words --index photos`
+
+    - `stair-es words --sort mean --min-df 10 -k 50`
+
+    - `stair-es words --match "cat*" --csv`
+
+    - `stair-es words --sample 5000 --json`
+
+    - `stair-es words --policy stop-words.json`, then `stair-es policy plan stop-words.json`
+    """
+    form = select_output_format(as_json=as_json, as_csv=as_csv)
+    if policy:
+        _check_policy_path(policy)
+    from stair_es.inspection import model_vocabulary
+    from stair_es.inspection.vocabulary_stats import DocumentSample
+    from stair_es.model.base import ModelSpec
+    from stair_es.search.index_info import add_fit
+
+    from ..output import words
+
+    known, found = _read_vocabulary(index, url, DocumentSample(size=sample, seed=seed) if sample else None)
+    _print_remarks(found, index, known.content_type)
+    spec = add_fit(ModelSpec(name=model or known.model_name), known)
+    told = model_vocabulary.load_model_vocabulary(spec.name, required=model is not None, fit=spec.fit)
+    view = words.build_vocabulary_view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
+    if policy:
+        _write_policy(policy, view, known.policy)
+    words.print_vocabulary(view, k, index=index, dead=dead, form=form)
+
+
+def _read_vocabulary(index: str, url: str | None, sample: DocumentSample | None) -> tuple[IndexInfo, VocabularyStats]:
+    from stair_es.inspection.vocabulary_stats import collect_vocabulary_stats
+    from stair_es.search.index_info import fetch_index_info
+
+    from ..output.progress import show_document_progress
+
+    connection = connections.resolve_connection(url)
+    with closing(connection.client()) as client:
+        known = fetch_index_info(client, connection, index)
+        if not known.sortable:
+            raise IndexMismatch(
+                f"the index {index!r} can't be paginated: `uri` and `sha256` are not keyword fields in its mapping",
+                "Ingest into an index with the packaged mapping, or one that maps these two fields the same way.",
+            )
+        with show_document_progress() as progress:
+            return known, collect_vocabulary_stats(client, connection, index, sample=sample, progress=progress)
+
+
+def _print_remarks(found: VocabularyStats, index: str, holds: str) -> None:
+    """Print notices about what the figures cover."""
+    if not found.documents:
+        print_notice(f"{index!r} is empty: nothing was ingested, or the index was not refreshed yet")
+    if found.without_uri:
+        print_notice(f"{found.without_uri:,} documents have no URI, or one of 8 KiB or more, and are not counted")
+    if found.missed_count:
+        fewer = f"{found.missed_count:,} fewer" if found.missed_count > 0 else f"{-found.missed_count:,} more"
+        print_notice(
+            f"{fewer} documents were read than counted before: the index was changed concurrently, "
+            "or documents have the same URI and content"
+        )
+    if found.sample and found.images < found.documents - found.without_uri:
+        print_notice(
+            f"a sample of {found.images:,} of {found.documents:,} {holds} (seed {found.sample.seed}): all figures are estimates, "
+            f"a share of {holds} is off by {98 / found.images**0.5:.1f} points at most (95 %), and rare words are missing"
+        )
+
+
+def _write_policy(path: Path, view: VocabularyView, had: TokenPolicy | None) -> None:
+    import json
+
+    from stair_es.inspection.stop_words import build_stop_word_policy
+
+    if not view.stop_words:
+        print_notice(f"no stop-word candidates: {path} was not written")
+        return
+    made, left = build_stop_word_policy([row.word for row in view.stop_words], had, path.stem)
+    if left:
+        print_notice(f"not muted, since the policy of the index renames or merges them: {', '.join(left)}")
+    if len(made.mute) == len(had.mute if had else ()):
+        print_notice(f"no other words to mute: {path} was not written")
+        return
+    try:
+        with path.open("x", encoding="utf-8") as out:
+            out.write(json.dumps(made.to_json(), ensure_ascii=False, indent=2) + "\n")
+    except FileExistsError:
+        raise _build_exists_error(path) from None
+    kept = f", with the rules that the index has ({had.label})" if had else ""
+    print_notice(f"{path}: mutes {len(made.mute):,} words{kept}. Preview it: stair-es policy plan {shlex.quote(str(path))}")
+
+
+def _check_policy_path(path: Path) -> None:
+    """Check that the file can be written, before a long scan."""
+    if path.exists():
+        raise _build_exists_error(path)
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} for {path.name} doesn't exist", "Create it, or use another one.")
+
+
+def _build_exists_error(path: Path) -> UsageError:
+    return UsageError(f"{path} already exists", "Use another name, or delete it first: existing files are not overwritten.")

@@ -1,0 +1,279 @@
+"""Values of the configuration file for the commands: options as Typer defaults, the rest through the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import typer
+
+from stair_es.config.defaults import ENV_CONFIG
+from stair_es.config.file import (
+    SECRET_KEYS,
+    ConfigValues,
+    OptionKey,
+    OptionType,
+    get_default_config_path,
+    get_profiles,
+    is_auth_key,
+    list_related_keys,
+    read_config_file,
+    resolve_profile,
+)
+from stair_es.errors import StairError, UsageError
+
+_PREFIX = "STAIR_ES_"
+_TEXT_KEYS = ("user", "dashboards_user", "node_heap", "trust_remote_code", *SECRET_KEYS)
+LOG_FORMATS = ("text", "json")
+_PATH_KEYS = ("home", *(f"{name}_file" for name in ("user", "dashboards_user", *SECRET_KEYS)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CliConfig:
+    """Values of the configuration file with the active profile."""
+
+    path: Path | None = None
+    """None if there is no file."""
+    profile: str | None = None
+    values: ConfigValues = field(default_factory=dict)
+    error: StairError | None = None
+    """Error in the file, for commands that run nevertheless."""
+    exported_keys: frozenset[OptionKey] = frozenset()
+    """Keys that were exported to the environment."""
+    effective_keys: frozenset[OptionKey] = frozenset()
+    """Keys that the environment doesn't override."""
+
+    def get_text(self, name: str) -> str | None:
+        """Return a top-level value as text."""
+        found = self.values.get((name,))
+        return None if found is None else str(found.value)
+
+    def build_environ(self, url: str | None, prefix: str = "") -> dict[str, str]:
+        """Return the environment for a connection to `url`, without logins that the file sets for another URL."""
+        theirs = (
+            {get_env_variable(key) for key in self.exported_keys if is_auth_key(key, prefix)}
+            if self._is_foreign(url, prefix)
+            else set()
+        )
+        return {name: value for name, value in os.environ.items() if name not in theirs}
+
+    def select_options(
+        self, context: typer.Context, given: Mapping[str, Any], url: str | None, prefix: str = ""
+    ) -> dict[str, Any]:
+        """Select the options that apply to a connection to `url`.
+
+        Values of the file don't apply if the file sets them for another URL, or if a related option was given.
+
+        Args:
+            context: Context of the command.
+            given: Parameter -> value.
+            url: URL of the cluster, or of the product.
+            prefix: Prefix of the keys: `dashboards_` for the product.
+
+        Returns:
+            Parameter -> value, None for those that don't apply.
+        """
+        ours = {name for name in given if _get_parameter_source(context, name) == "DEFAULT_MAP"}
+        own = {(name,) for name in given if name not in ours and given[name] is not None}
+        foreign = self._is_foreign(url, prefix)
+        left_out = {name for name in ours if foreign or list_related_keys((name,)) & own}
+        return {name: None if name in left_out else value for name, value in given.items()}
+
+    def _is_foreign(self, url: str | None, prefix: str) -> bool:
+        name = f"{prefix}url"
+        beside = [found for key, found in self.values.items() if key == (name,)]
+        known = beside or [found for key, found in self.values.items() if key[-1] == name]
+        return url is not None and bool(known) and url.rstrip("/") not in {str(each.value).rstrip("/") for each in known}
+
+
+def load_config(context: typer.Context, path: Path | None, profile: str | None, *, tolerant: bool) -> CliConfig:
+    """Load the configuration file, and apply it to the following command; undone when the context closes.
+
+    Args:
+        context: Context of the root command.
+        path: Path that was given, or None for the default path if the file exists.
+        profile: Profile that was given.
+        tolerant: Whether an error in the file is recorded only.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UsageError: If the file or the profile doesn't exist, or a value is invalid.
+    """
+    try:
+        settings = _read_config(context, path, profile)
+    except UsageError as error:
+        if not tolerant:
+            raise
+        settings = CliConfig(path=path or get_default_config_path(), profile=profile, error=error)
+    taken = _drop_overridden(settings.values, os.environ)
+    context.default_map = build_default_map(context.command, taken)
+    exported = {key for key in taken if len(key) == 1 and key[0] in (*_TEXT_KEYS, *_PATH_KEYS, "node_port")}
+    before = {name: os.environ.get(name) for name in map(get_env_variable, exported)}
+    os.environ.update({get_env_variable(key): str(taken[key].value) for key in exported})
+    context.call_on_close(lambda: _restore_environ(before))
+    held = replace(settings, exported_keys=frozenset(exported), effective_keys=frozenset(taken))
+    context.obj = held
+    return held
+
+
+def get_config(context: typer.Context | None) -> CliConfig:
+    """Return the configuration that `load_config` loaded."""
+    found = context.find_root().obj if context is not None else None
+    return found if isinstance(found, CliConfig) else CliConfig()
+
+
+def list_known_keys(context: typer.Context) -> dict[OptionKey, OptionType]:
+    """Return all keys of a file: each option in the table of its command, and shared options at the top level."""
+    found: dict[OptionKey, OptionType] = {("node_port",): _WHOLE_NUMBER, ("profile",): _STRING, ("log_format",): _LOG_FORMAT}
+    found |= {(name,): _STRING for name in _TEXT_KEYS}
+    found |= {(name,): replace(_STRING, is_path=True) for name in _PATH_KEYS}
+    for path, name, option, hint in _iterate_options(context.find_root().command):
+        kind = _build_option_type(context, name, option, hint)
+        found[(*path, name)] = kind
+        if option.envvar:
+            found.setdefault((name,), kind)
+    return found
+
+
+def build_default_map(root: Any, values: ConfigValues) -> dict[str, Any]:  # noqa: ANN401
+    """Build Typer's default map: command -> parameter -> value. The table of a command overrides the top level."""
+    made: dict[str, Any] = {}
+    for path, name, option, _ in _iterate_options(root):
+        value = values.get((*path, name)) or (values.get((name,)) if option.envvar else None)
+        if value is not None:
+            table = made
+            for command in path:
+                table = table.setdefault(command, {})
+            table[option.name] = [value.value] if option.multiple and not isinstance(value.value, list) else value.value
+    return made
+
+
+def complete_profiles(context: typer.Context) -> list[str]:
+    """Return the names of the profiles, for shell completion."""
+    try:
+        return sorted(
+            get_profiles(
+                read_config_file(
+                    Path(context.params.get("config_file") or os.environ.get(ENV_CONFIG) or get_default_config_path())
+                )
+            )
+        )
+    except UsageError:
+        return []
+
+
+def map_env_variables(root: Any) -> dict[OptionKey, str]:  # noqa: ANN401
+    """Map top-level keys to the environment variables that override them, where the name differs from the key."""
+    return {(name,): option.envvar for _, name, option, _ in _iterate_options(root) if option.envvar}
+
+
+def get_env_variable(key: OptionKey) -> str:
+    """Return the environment variable of a top-level key."""
+    return _PREFIX + key[0].upper()
+
+
+def _read_config(context: typer.Context, path: Path | None, profile: str | None) -> CliConfig:
+    found = path or get_default_config_path()
+    if path is None and not found.is_file():
+        if profile is not None:
+            raise UsageError(
+                f"--profile {profile}: there is no configuration {found}",
+                f"Create it, or name another one: --config FILE / {ENV_CONFIG}.",
+            )
+        return CliConfig()
+    values, kinds = read_config_file(found), list_known_keys(context)
+    profile = profile or values.get("profile")
+    return CliConfig(path=found, profile=profile, values=resolve_profile(found, values, profile, kinds))
+
+
+def _drop_overridden(values: ConfigValues, environ: Mapping[str, str]) -> ConfigValues:
+    """Drop values that the environment sets, or that conflict with it."""
+
+    def is_set(key: OptionKey) -> bool:
+        return any(
+            environ.get(get_env_variable(each)) or environ.get(f"{get_env_variable(each)}_FILE")
+            for each in list_related_keys(key)
+        )
+
+    return {key: found for key, found in values.items() if len(key) > 1 or not is_set(key)}
+
+
+def _restore_environ(before: Mapping[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _iterate_options(command: Any, path: OptionKey = ()) -> Iterator[tuple[OptionKey, str, Any, Any]]:  # noqa: ANN401
+    """Yield the options below a command that a file may set: command names, own name, option, annotation."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _iterate_options(inner, (*path, name))
+    hints = get_type_hints(command.callback) if path and command.callback else {}
+    for option in command.params if path else ():
+        longest = max(option.opts, key=len)
+        if longest.startswith("-") and not option.is_eager and longest != "--help":
+            yield path, longest.lstrip("-").replace("-", "_"), option, hints.get(option.name)
+
+
+def _build_option_type(context: typer.Context, name: str, option: Any, hint: Any) -> OptionType:  # noqa: ANN401
+    is_path = Path in (hint, *get_args(hint)) or any(Path in get_args(each) for each in get_args(hint))
+    is_path = is_path or name.endswith(("_file", "client_cert", "client_key"))
+
+    def is_accepted(value: Any) -> bool:  # noqa: ANN401
+        values = value if isinstance(value, list) and option.multiple else [value]
+        if any(option.is_flag != isinstance(each, bool) or isinstance(each, (list, dict)) for each in values):
+            return False
+        if is_path:  # whether it exists is checked on use
+            return all(isinstance(each, str) for each in values)
+        return _can_convert(context, option, values if option.multiple else value)
+
+    return OptionType(accepts=is_accepted, expected=_describe_values(option, hint, is_path), is_path=is_path)
+
+
+def _can_convert(context: typer.Context, option: Any, value: Any) -> bool:  # noqa: ANN401
+    try:
+        option.process_value(context, value)
+    except typer.BadParameter:
+        return False
+    return True
+
+
+def _describe_values(option: Any, hint: Any, is_path: bool) -> str:  # noqa: ANN401
+    """Describe the values of an option."""
+    if option.is_flag:
+        return "true or false"
+    kinds = {each for part in (hint, *get_args(hint)) for each in (part, *get_args(part))}
+    choices = [each for each in kinds if isinstance(each, str)]
+    if choices:
+        described = f"one of {', '.join(sorted(choices))}"
+    elif kinds & {int, float}:
+        described = "a whole number" if int in kinds else "a number"
+    else:
+        described = "a path" if is_path else "a string"
+    low, high = _get_bound(option, "min"), _get_bound(option, "max")
+    described += f", at least {low}" * (low is not None) + f", at most {high}" * (high is not None)
+    return f"{described}, or a list of these" if option.multiple else described
+
+
+def _get_bound(option: Any, name: str) -> Any:  # noqa: ANN401
+    """Return `min` or `max` of an option; Typer versions keep it in different places."""
+    return getattr(option, name, getattr(getattr(option, "type", None), name, None))
+
+
+_STRING = OptionType(accepts=lambda value: isinstance(value, str), expected="a string")
+_WHOLE_NUMBER = OptionType(
+    accepts=lambda value: isinstance(value, int) and not isinstance(value, bool), expected="a whole number"
+)
+_LOG_FORMAT = OptionType(accepts=lambda value: value in LOG_FORMATS, expected=f"one of {', '.join(LOG_FORMATS)}")
+
+
+def _get_parameter_source(context: typer.Context, name: str) -> str:
+    source = context.get_parameter_source(name)
+    return "" if source is None else source.name

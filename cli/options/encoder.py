@@ -1,0 +1,177 @@
+"""The encoder of a query, and checks of the given images and texts.
+
+The model is the one that the user named (`--model`, its environment variable, the configuration file), otherwise the one that the
+index names: see `stair_es.search.index_encoder`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.errors import StairError, UsageError
+
+from ..output.console import print_notice
+from . import connections
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.model.base import Backend, Encoder, TextTower
+    from stair_es.search.index_info import IndexInfo
+    from stair_es.sources.base import ReadLimits
+    from stair_es.types import ResizeMode
+
+_CLUSTER_TIMEOUT_S = 3.0
+"""Timeout of commands that work without a cluster."""
+
+
+def load_named_encoder(model: str, fit: ResizeMode | None, backend: Backend, text_tower: TextTower) -> Encoder:
+    """Load the encoder that the options describe.
+
+    Args:
+        model: Name, folder or hub id.
+        fit: How images are resized; None for the default of the model.
+        backend: Runtime of the network.
+        text_tower: Full text network or static table.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelError: If the model is unknown, broken, or doesn't support this fit.
+    """
+    from stair_es.model import registry
+    from stair_es.model.base import ModelSpec
+
+    return registry.load_encoder(ModelSpec(name=model, fit=fit, backend=backend, text_tower=text_tower))
+
+
+def resolve_encoder(
+    model: str | None,
+    fit: ResizeMode | None,
+    connection: Connection,
+    index: str,
+    backend: Backend,
+    text_tower: TextTower | None = None,
+) -> Encoder:
+    """Load the encoder for queries to an index.
+
+    Args:
+        model: Model that the user named, or None for the one of the index.
+        fit: As for `load_named_encoder`.
+        connection: Connection to the cluster.
+        index: Alias of the index.
+        backend: As for `load_named_encoder`.
+        text_tower: As for `load_named_encoder`; None for the one of the index.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        StairError: If the index can't be read, or its model is not installed.
+    """
+    if model is not None:
+        return load_named_encoder(model, fit, backend, text_tower or "full")
+    from stair_es.search.index_encoder import load_index_encoder
+
+    return load_index_encoder(connection, index, fit=fit, backend=backend, text_tower=text_tower)
+
+
+def resolve_encoder_offline(
+    model: str | None, fit: ResizeMode | None, url: str | None, index: str, backend: Backend, text_tower: TextTower
+) -> Encoder:
+    """Load the encoder for queries to an index; if no cluster answers, the default model.
+
+    Args:
+        model: Model that the user named, or None for the one of the index.
+        fit: As for `load_named_encoder`.
+        url: URL of the cluster, if given.
+        index: Alias of the index.
+        backend: As for `load_named_encoder`.
+        text_tower: As for `load_named_encoder`.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelError: If the model of the index is not installed or broken.
+        QueryError: If the model has changed since the ingest, or `fit` differs from that of the index.
+    """
+    if model is not None:
+        return load_named_encoder(model, fit, backend, text_tower)
+    known = _read_index_info(url, index)
+    if known is None:
+        return load_named_encoder(DEFAULT_MODEL, fit, backend, text_tower)
+    from stair_es.search.index_encoder import load_query_encoder
+
+    encoder = load_query_encoder(known, index, fit=fit, backend=backend, text_tower=text_tower)
+    known.check_model(encoder.model_id)
+    return encoder
+
+
+def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
+    from contextlib import closing
+    from dataclasses import replace
+
+    from stair_es.search.index_info import fetch_index_info
+
+    try:
+        connection = connections.resolve_running_connection(url)
+        if connection is None:
+            return None
+        connection = replace(connection, timeout_s=_CLUSTER_TIMEOUT_S)
+        with closing(connection.client()) as client:
+            return fetch_index_info(client, connection, index)
+    except StairError as error:
+        print_notice(f"using {DEFAULT_MODEL}, since the model of the index can't be read: {error.message}")
+        return None
+
+
+def check_image_arguments(name: str, given: Sequence[str]) -> list[str]:
+    """Return the images if each is an existing file or a URL.
+
+    Args:
+        name: Name of the option, for the error.
+        given: Paths and URLs.
+
+    Returns:
+        The images, unchanged.
+
+    Raises:
+        UsageError: If one is neither, or is a URL with a password.
+    """
+    from pathlib import Path
+
+    from stair_es.search.query_encoder import is_http_url
+    from stair_es.sources.http.urls import find_credentials_error
+
+    for image in map(check_text_encoding, given):
+        why = find_credentials_error(image) if is_http_url(image) else None
+        if why is not None:
+            raise UsageError(f"{name}: {why}")
+        if not is_http_url(image) and not Path(image).is_file():
+            raise UsageError(f"{name} {image!r}: there is no such file", "Name an image file, or the http(s) URL of an image.")
+    return list(given)
+
+
+def build_reading(*, allow_private: bool) -> ReadLimits:
+    """Return the limits for reading an image, and whether its URL may lead to private addresses."""
+    from stair_es.sources.base import ReadLimits
+    from stair_es.sources.url_policy import UrlPolicy
+
+    return ReadLimits(url_policy=UrlPolicy(allow_private=allow_private))
+
+
+def check_text_encoding(text: str) -> str:
+    """Return the text if its bytes are valid in the encoding of the terminal.
+
+    Raises:
+        UsageError: If they are not.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"not text in this terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale.") from None
+    return text

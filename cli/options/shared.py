@@ -1,0 +1,107 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL
+
+QueryWordsArgument = Annotated[list[str] | None, typer.Argument(help="The query, in plain words.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar=ENV_URL,
+        show_envvar=True,
+        help="URL of the search cluster; several nodes with commas between. [default: the embedded node]",
+    ),
+]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Return the names of installed models and the short names of hub models, for shell completion."""
+    from stair_es.model.registry import list_short_names
+
+    return [name for name in list_short_names() if name.startswith(incomplete)]
+
+
+def _define_index_option(help_text: str) -> Any:  # noqa: ANN401  a type for Typer
+    return Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help=help_text)]
+
+
+TargetIndexOption = _define_index_option("Alias of the index to write.")
+IndexOption = _define_index_option("Alias of the index.")
+_MODEL_HELP = "Name of a model (see `stair-es models`), folder of a checkpoint, or id on the Hugging Face hub (org/name)."
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=ENV_MODEL,
+        show_envvar=True,
+        help=_MODEL_HELP,
+        autocompletion=complete_models,
+    ),
+]
+OptionalModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=ENV_MODEL,
+        show_envvar=True,
+        help=_MODEL_HELP,
+        autocompletion=complete_models,
+        show_default=DEFAULT_MODEL,
+    ),
+]
+"""Option `--model` that is None unless given, for commands that need to know."""
+
+
+def define_index_model_option(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
+    """Return the option `--model` of a command that uses the model of the index by default."""
+    return typer.Option("--model", "-m", autocompletion=complete_models, help=help_text, **more)
+
+
+IndexModelOption = Annotated[
+    str | None,
+    define_index_model_option(
+        "Name, folder or hub id of a model. [default: the model of the index]", envvar=ENV_MODEL, show_envvar=True
+    ),
+]
+"""Option `--model` of a command that uses the model of the index by default."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+FitOption = Annotated[
+    Literal["pad", "crop", "stretch"] | None,
+    typer.Option(
+        "--fit",
+        envvar=ENV_FIT,
+        show_envvar=True,
+        help="How images are made square: padded, center-cropped, or stretched. [default: as the model was trained]",
+    ),
+]
+BackendOption = Annotated[
+    Literal["auto", "onnx", "torch"],
+    typer.Option("--backend", help="Runtime of the network; auto uses torch if CUDA is available, otherwise onnxruntime."),
+]
+VectorOption = Annotated[
+    Literal["rank_features", "sparse_vector", "seismic"],
+    typer.Option(
+        "--vector",
+        help="How tokens are indexed: rank_features anywhere, sparse_vector on Elasticsearch, seismic with approximate search"
+        " as well (OpenSearch 3.3 with neural-search).",
+    ),
+]
+_TEXT_TOWER_HELP = "full runs the text network; table looks tokens up in a static table (faster)."
+TextTowerOption = Annotated[Literal["full", "table"], typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
+IndexTextTowerOption = Annotated[
+    Literal["full", "table"] | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")
+]
+"""Option `--text-tower` of a command that uses the text tower of the index by default."""
+
+AllowPrivateUrlsOption = Annotated[
+    bool, typer.Option("--allow-private-urls", help="Allow URLs at loopback, private and link-local addresses.")
+]

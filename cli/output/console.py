@@ -1,0 +1,109 @@
+"""Output of the commands: results to stdout, notices and errors to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from stair_es.errors import StairError
+
+from .bars import escape_control
+from .json_logging import NOTICE_LOGGER, dump_json_line, is_json_logging, set_json_logging
+
+
+class _StdoutConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Exit without an error, as for `| head`."""
+        _exit_on_broken_pipe()
+
+
+class _StderrConsole(Console):
+    @property
+    def is_terminal(self) -> bool:
+        """Whether bars and colours may be shown; never between JSON lines."""
+        return super().is_terminal and not is_json_logging()
+
+
+stdout = _StdoutConsole(highlight=False, soft_wrap=True)
+stderr = _StderrConsole(stderr=True, highlight=False, soft_wrap=True)
+
+
+def set_log_format(form: str) -> None:
+    """Set the format of stderr: `json` for one object per line, `text` for people."""
+    set_json_logging(form == "json")
+
+
+def print_notice(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
+    """Print a notice to stderr; `facts` are added to the JSON line."""
+    if is_json_logging():
+        NOTICE_LOGGER.info(text, extra={"facts": facts})
+    else:
+        _print_stderr(text, "dim")
+
+
+def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
+    """Print a JSON value on one line of stdout."""
+    print_plain(dump_json_line(value))
+
+
+@contextmanager
+def report_failure_as_json(wanted: bool, known: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Print an object with `error`, `remedy` and `known` to stdout if the command fails.
+
+    Args:
+        wanted: Whether to print it.
+        known: Further values, read at the time of the failure.
+    """
+    try:
+        yield
+    except Exception as error:
+        if wanted:
+            told = translate_os_error(error) if isinstance(error, OSError) else error
+            message = told.message if isinstance(told, StairError) else f"{type(told).__name__}: {told}"
+            emit_json({"error": message, "remedy": getattr(told, "remedy", ""), **(known or {})})
+        raise
+
+
+def translate_os_error(error: OSError) -> Exception:
+    """Return the system's message for a file, without its error number."""
+    if error.filename is None or not error.strerror:
+        return error
+    return StairError(f"{error.filename}: {error.strerror}", "Check the path and its permissions.")
+
+
+def print_plain(text: str) -> None:
+    """Print text to stdout unchanged, for other programs."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _exit_on_broken_pipe()
+
+
+def _exit_on_broken_pipe() -> NoReturn:
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # otherwise the interpreter reports an error when it closes stdout
+    raise SystemExit(0)
+
+
+def print_error(error: Exception) -> None:
+    """Print an error: the message in red, the remedy below it."""
+    message, remedy = getattr(error, "message", str(error)), getattr(error, "remedy", "")
+    if is_json_logging():
+        NOTICE_LOGGER.error(message, extra={"facts": {"remedy": remedy, "error": type(error).__name__}})
+        return
+    _print_stderr(f"error: {message}", "red")
+    if remedy:
+        _print_stderr(remedy, "")
+
+
+def _print_stderr(text: str, style: str) -> None:
+    """Print escaped text to stderr: it may hold file names and responses of servers."""
+    shown = "\n".join(escape_control(line, stderr.encoding) for line in text.splitlines())
+    stderr.print(shown, style=style, markup=False, emoji=False)

@@ -1,0 +1,110 @@
+"""The report of an ingest as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .bars import escape_control
+from .console import print_notice, stdout
+
+if TYPE_CHECKING:
+    from stair_es.ingest.accounting.report import IngestReport
+    from stair_es.ingest.dry_run import DryRunReport
+
+
+_MAX_GONE = 20
+
+
+def print_ingest_report(report: IngestReport, retry: str) -> None:
+    """Print the counts, the time of each stage, the index, and what to do next.
+
+    Args:
+        report: Report of the run.
+        retry: Command that retries the failed images.
+    """
+    values = report.to_dict()
+    removed = f", {report.removed:,} removed" if report.removed else ""
+    stdout.print(
+        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.dead:,} dead{removed}"
+        f" in {report.seconds:.1f} s ({values['images_per_s']:,.1f} images/s)",
+        style="bold",
+    )
+    stages = ", ".join(
+        f"{stage} {values['stage_share'][stage]:.0%} ({seconds:.1f} s)"
+        for stage, seconds in values["stage_seconds"].items()
+        if seconds
+    )
+    idle = "" if report.encoder_idle is None else f"; encoders idle {report.encoder_idle:.0%} of the time"
+    stdout.print(f"stages (summed over workers): {stages or 'none had work'}{idle}")
+    if report.bulk_busy:
+        stdout.print(
+            f"bulk requests: {report.bulk_requests:,}, {report.bulk_busy:,} of them retries (the cluster was busy or unreachable)"
+        )
+    if 0 < report.documents < report.seen - report.dead:
+        stdout.print(f"documents: {report.documents:,} (identical content is one document)")
+    print_outcome(report)
+    if report.dead_letters:
+        stdout.print(f"retry them: {escape_control(retry)}", markup=False, emoji=False, style="yellow")
+
+
+def print_dry_run(would: DryRunReport, alias: str) -> None:
+    """Print what an ingest would do."""
+    where = f"index {would.index}" if would.index else "a new index"
+    stdout.print(f"dry run: {would.seen:,} images, for {where}, alias {alias}", style="bold", markup=False)
+    rows = (
+        ("new", would.new, "would be encoded and written"),
+        ("changed", would.changed, "would be encoded and written again"),
+        ("unknown", would.unknown, "would be read to compare: no version is known, or ids are content hashes"),
+        ("unchanged", would.unchanged, "would be skipped without reading"),
+        ("unlisted", would.unlisted, "couldn't be listed: would be dead"),
+        ("gone", would.gone, "would be removed"),
+    )
+    for name, count, what in rows:
+        if count:
+            stdout.print(f"  {name:10} {count:12,}  {what}")
+            if name == "gone":
+                _print_gone(would)
+    if would.words_index:
+        fates = {"create": "would be created", "update": "would be updated", "delete": "would be deleted"}
+        name = f" {would.words_index.index}" if would.words_index.index else ""
+        stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
+
+
+def _print_gone(would: DryRunReport) -> None:
+    for uri in would.gone_uris[:_MAX_GONE]:
+        stdout.print(f"    {escape_control(uri)}", markup=False, emoji=False)
+    if would.gone > _MAX_GONE:
+        stdout.print(f"    and {would.gone - _MAX_GONE:,} more (--json has all of them)")
+
+
+def note_default_model(name: str) -> None:
+    """Point to the models for real photographs if no model was named."""
+    print_notice(
+        f"{name} knows about 1,000 kinds of things. For real photographs: stair-es ingest ... --model photos "
+        "(see stair-es models)"
+    )
+
+
+def print_outcome(report: IngestReport) -> None:
+    """Print the index, and the reasons of failed images."""
+    stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
+    if report.swapped:
+        gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
+        stdout.print(f"alias {report.alias} now points to the new index{gone}", markup=False)
+    if report.unfinished:
+        stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
+    for line in _describe_failures(report):
+        stdout.print(f"  {escape_control(line)}", markup=False, emoji=False, style="yellow")
+    if report.dead_letters:
+        stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")
+
+
+def _describe_failures(report: IngestReport) -> Iterator[str]:
+    """Yield a line for each of the most frequent reasons, and the number of images with other ones."""
+    for reason in report.dead_reasons:
+        such_as = "such as " if reason.images > 1 else ""
+        yield f"dead in {reason.stage}, {reason.images:,}: {reason.reason} ({such_as}{reason.example})"
+    others = report.dead - sum(reason.images for reason in report.dead_reasons)
+    if others:
+        yield f"and {others:,} more for other reasons"

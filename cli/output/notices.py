@@ -1,0 +1,45 @@
+"""Notices about tokens of a query that were not sent."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .console import print_notice
+
+if TYPE_CHECKING:
+    from stair_es.search.dsl.select import QueryType
+    from stair_es.types import SparseVector
+
+_MAX_TOKENS = 8
+_PHRASE = re.compile(r'"[^"]+"')
+
+
+def note_plain_operators(words: str) -> None:
+    """Print a notice if the query looks like a query string, since its operators are read as text."""
+    operators = [word for word in ("AND", "OR", "NOT") if word in words.split()]
+    if operators and not words.isupper():
+        named = ", ".join(operators)
+        print_notice(f"{named} is read as a word; use +word and -word, or --filter, which supports AND, OR and NOT")
+    if _PHRASE.search(words):
+        print_notice("quotes are read as text, not as a phrase (--filter 'caption:\"red car\"' finds a phrase in captions)")
+
+
+def print_dropped_tokens(cut: SparseVector, dropped: SparseVector, shape: QueryType, limit: str) -> None:
+    """Print which tokens were not sent, and why.
+
+    Args:
+        cut: Tokens that the query type doesn't support, or that exceed the limit.
+        dropped: Tokens removed by pruning.
+        shape: Query type.
+        limit: Name of the limit.
+    """
+    from stair_es.cluster.documents.document import is_single_term
+
+    pieces = [word for word in cut.tokens if shape == "impacts" and not is_single_term(word)]
+    if pieces:
+        print_notice(f"`impacts` has no word pieces and symbols; not sent: {', '.join(pieces[:_MAX_TOKENS])}")
+    if len(cut) > len(pieces):
+        print_notice(f"{limit} is exceeded: the {len(cut) - len(pieces)} lightest words of the query were not sent")
+    if len(dropped):
+        print_notice(f"pruned: {len(dropped)} words of the query were not sent ({', '.join(dropped.tokens[:_MAX_TOKENS])})")

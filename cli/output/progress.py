@@ -1,0 +1,215 @@
+"""Progress of long work on stderr: bars on a terminal, otherwise a line every ten seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from .bars import escape_control
+from .console import print_notice, stderr
+
+if TYPE_CHECKING:
+    from stair_es.ingest.accounting.run_accounting import RunAccounting
+    from stair_es.training.callbacks import StepMetrics
+
+_LINE_EVERY_S = 10.0
+_DESCRIPTION = TextColumn("{task.description}", markup=False)
+
+
+class ProgressReporter:
+    """Bars on stderr where it is a terminal; otherwise says when the next line is due.
+
+    Args:
+        columns: Columns of the bars.
+    """
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._progress = Progress(*columns, console=stderr) if stderr.is_terminal else None
+        self._tasks: dict[str, TaskID] = {}
+        self._line_at_s = time.monotonic()
+
+    def __enter__(self) -> ProgressReporter:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether stderr is a terminal."""
+        return self._progress is not None
+
+    def is_line_due(self) -> bool:
+        """Return whether the last line is ten seconds old; if so, the next one is due in ten seconds."""
+        now = time.monotonic()
+        if now - self._line_at_s < _LINE_EVERY_S:
+            return False
+        self._line_at_s = now
+        return True
+
+    def update_bar(self, part: str, done: int, total: int | None, description: str | None = None) -> None:
+        """Update the bar of a part of the work, and add it on its first update.
+
+        Args:
+            part: Name of the part.
+            done: Completed steps.
+            total: All steps, or None if not known yet.
+            description: Text next to the bar; the name of the part by default.
+        """
+        if self._progress is None:
+            return
+        if part not in self._tasks:
+            self._tasks[part] = self._progress.add_task(part, total=total)
+        shown = part if description is None else description
+        self._progress.update(self._tasks[part], completed=done, total=total, description=shown)
+
+    def print_above(self, text: str) -> None:
+        """Print a line above the bars."""
+        if self._progress is not None:
+            self._progress.console.print(text, highlight=False)
+
+
+class _RateColumn(ProgressColumn):
+    def __init__(self, noun: str) -> None:
+        super().__init__()
+        self._noun = noun
+
+    def render(self, task: Task) -> Text:
+        """Return the speed of a task."""
+        return Text(f"{task.speed:,.1f} {self._noun}/s" if task.speed else f"- {self._noun}/s")
+
+
+@contextmanager
+def show_ingest_progress(noun: str = "images") -> Iterator[Callable[[RunAccounting], None]]:
+    """Yield a callback that shows how far an ingest is. The total grows until everything is listed."""
+    columns = (BarColumn(), MofNCompleteColumn(), _RateColumn(noun), TextColumn("ETA"), TimeRemainingColumn(), _DESCRIPTION)
+    with ProgressReporter(*columns) as reporter:
+        start_s = time.monotonic()
+
+        def update_progress(books: RunAccounting) -> None:
+            if reporter.has_bars:
+                total = books.listed if books.listing_done else None
+                reporter.update_bar("", books.done_count, total, _describe_ingest(books))
+            elif reporter.is_line_due():
+                _print_ingest_line(books, noun, time.monotonic() - start_s)
+
+        yield update_progress
+
+
+def _describe_ingest(books: RunAccounting) -> str:
+    dead = f"{books.outcome_counts['dead']} dead" if books.outcome_counts["dead"] else ""
+    listing = "" if books.listing_done else f"{books.listed:,} listed so far"
+    return " ".join(filter(None, (listing, dead, escape_control(books.waiting_message))))
+
+
+def _print_ingest_line(books: RunAccounting, noun: str, seconds: float) -> None:
+    rate = books.done_count / seconds if seconds else 0.0
+    left = books.listed - books.done_count
+    eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
+    print_notice(
+        f"{books.done_count:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.outcome_counts['dead']} dead"
+        + (f", {escape_control(books.waiting_message)}" if books.waiting_message else ""),
+        done=books.done_count,
+        listed=books.listed,
+        listing_done=books.listing_done,
+        dead=books.outcome_counts["dead"],
+        per_s=round(rate, 1),
+        waiting=books.waiting_message,
+    )
+
+
+@contextmanager
+def show_document_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that takes the documents done and all documents."""
+    with ProgressReporter(BarColumn(), MofNCompleteColumn(), TextColumn("documents, ETA"), TimeRemainingColumn()) as reporter:
+        reporter.update_bar("", 0, None)
+
+        def update_progress(done: int, total: int) -> None:
+            reporter.update_bar("", done, total)
+            if not reporter.has_bars and reporter.is_line_due():
+                print_notice(f"{done:,}/{total:,} documents", done=done, total=total)
+
+        yield update_progress
+
+
+@contextmanager
+def show_evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback that takes a part of an evaluation, its steps done and all its steps.
+
+    Without a terminal, the end of a part is a line, too.
+    """
+    with ProgressReporter(_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as reporter:
+
+        def update_progress(part: str, done: int, total: int) -> None:
+            _update_part(reporter, part, done, total)
+
+        yield update_progress
+
+
+def _update_part(reporter: ProgressReporter, part: str, done: int, total: int) -> None:
+    reporter.update_bar(part, done, total)
+    if not reporter.has_bars and (reporter.is_line_due() or done == total):
+        print_notice(f"{part}: {done:,} of {total:,}", part=part, done=done, total=total)
+
+
+@contextmanager
+def show_training_progress() -> Iterator[tuple[Callable[[StepMetrics], None], Callable[[str, int, int], None]]]:
+    """Yield two callbacks: for what a training reports, and for a part of the work with its steps done and all its steps."""
+    columns = (_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    with ProgressReporter(*columns) as reporter:
+        print_line = _make_training_printer(reporter)
+
+        def report_metrics(moment: StepMetrics) -> None:
+            if not reporter.has_bars:
+                print_line(moment)
+            elif "loss" in moment.values:
+                reporter.update_bar("steps", moment.step, moment.steps, _describe_training(moment))
+            else:
+                reporter.print_above(_describe_training(moment))
+
+        def update_progress(part: str, done: int, total: int) -> None:
+            _update_part(reporter, part, done, total)
+
+        yield report_metrics, update_progress
+
+
+def _make_training_printer(reporter: ProgressReporter) -> Callable[[StepMetrics], None]:
+    """Return a function that prints a report of a training, losses only where a line is due."""
+    first_step: int | None = None
+    start_s = 0.0
+
+    def print_line(moment: StepMetrics) -> None:
+        nonlocal first_step, start_s
+        if first_step is None:
+            first_step, start_s = moment.step, time.monotonic()
+        if "loss" not in moment.values or reporter.is_line_due() or moment.step == moment.steps:
+            rate = (moment.step - first_step) / max(time.monotonic() - start_s, 1e-9)
+            eta = f", ETA {(moment.steps - moment.step) / rate:,.0f} s" if rate and moment.step < moment.steps else ""
+            text = _describe_training(moment) + eta
+            print_notice(text, step=moment.step, steps=moment.steps, stage=moment.stage, **moment.values)
+
+    return print_line
+
+
+def _describe_training(moment: StepMetrics) -> str:
+    values = ", ".join(f"{name} {value:.4g}" for name, value in moment.values.items())
+    speed = f", {moment.pairs_per_s:,.0f} pairs/s, {moment.memory_mb:,.0f} MB" if moment.pairs_per_s else ""
+    return f"step {moment.step:,} of {moment.steps:,} ({moment.stage}): {values}{speed}"

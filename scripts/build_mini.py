@@ -1,0 +1,331 @@
+"""Make stair-mini and write what is shipped of it (stair_es/model/data/stair-mini).
+
+    python benchmarks/small_sets/build.py --out SETS
+    python scripts/build_mini.py --sets SETS --work RUN                        # broken off, it goes on where it was
+    python scripts/build_mini.py --sets SETS --work RUN --trained RUN/heads-*  # words, gate and blend anew
+
+Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on
+2 cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, by
+the authors of the test photographs) aren't learned from. The same sets on the same machine give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mini_gate
+import mini_words
+import numpy as np
+import torch
+from mini_words import NamedClass
+
+from stair_es.config.defaults import DataDir
+from stair_es.model.networks import minilm_download
+from stair_es.model.networks.image_network import load_image_network
+from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM
+from stair_es.model.stair import checkpoint
+from stair_es.model.stair.configuration import CARD_FILE, read_stair_config
+from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.artifacts import BlendWeights, ClassTokens, MiniArtifacts, NearTokens
+from stair_es.model.stair_mini.drawing_gate import DrawingGate
+from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
+from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
+from stair_es.training.callbacks import Callbacks, StepMetrics
+from stair_es.training.config.train_config import TrainConfig, read_train_config
+from stair_es.training.metric_logger import CSV_FILE
+from stair_es.training.train import train_model
+from stair_es.types import Floats
+
+CONFIG = mini_words.FOLDER / "mini.toml"
+SEEDS = (1, 2)
+"""One training each; all begin alike, and their parameters are averaged.
+
+Source: Wortsman et al., "Model soups", ICML 2022.
+"""
+LEARNED = ("train", "train_more")
+LEFT_OUT = "tuxpaint"
+VALIDATION = ("val_style", "val_concepts")
+BLEND = BlendWeights(
+    lift=0.7,
+    gain=30.0,
+    trim=0.05,
+    object_threshold=0.45,
+    object_share=0.75,
+    class_share=0.45,
+    class_needs=0.12,
+    drawn_from=0.5,
+    drawn_surely=0.99,
+    image_power=1.0,
+    image_classes=0.15,
+    image_classes_sure=0.4,
+    image_classes_unsure=0.6,
+    image_words=64,
+    text_near=14,
+    text_near_least=0.25,
+    text_near_known=0.3,
+    text_classes=0.4,
+    text_class_words=24,
+    text_temperature=0.05,
+    text_rarest=0.02,
+    text_heads=1.0,
+    text_words=48,
+)
+"""`docs/stair-mini.md` says what was chosen where."""
+_CLASS_TEXT_WORDS = 6
+_NEAR_LEAST_LETTERS, _NEAR_A_TOKEN = 2, 8
+_DRAWINGS = 2500
+"""That the gate learns from: enough, and half of the time."""
+_THREADS = 2
+"""Of PyTorch: another number may round otherwise."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known before training."""
+
+    classes: list[NamedClass]
+    objects: list[NamedClass]
+    vocabulary: WholeWordVocabulary
+
+
+def tell_words(sets: Path, work: Path) -> Told:
+    """Write what of the sets may be learned from, and the vocabulary, into the folder of the training.
+
+    Raises:
+        OSError: The sets aren't there.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    kept = [line for name in LEARNED for line in read_learned(sets, name)]
+    (work / "train.jsonl").write_text("".join(kept), encoding="utf-8")
+    classes, objects = (mini_words.read_classes(mini_words.FOLDER / name) for name in ("classes.txt", "objects.txt"))
+    english = [word for word in load_wordpiece_vocabulary().tokens if re.fullmatch("[a-z]+", word)]
+    vocabulary = mini_words.build_vocabulary([*classes, *objects], work / "train.jsonl", english)
+    (work / WHOLE_WORDS_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
+    return Told(classes, objects, vocabulary)
+
+
+def read_learned(sets: Path, name: str) -> list[str]:
+    """Return the lines of a caption file that may be learned from."""
+    lines = (sets / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if not json.loads(line)["source"].startswith(LEFT_OUT)]
+
+
+def configure_training(sets: Path, work: Path, seed: int) -> TrainConfig:
+    """Return a training of the heads."""
+    changes = {
+        "seed": seed,
+        "data.train": [{"captions": str(work / "train.jsonl"), "images": str(sets)}],
+        "data.validation": [{"captions": str(sets / f"{name}.jsonl")} for name in VALIDATION],
+        "model.vocabulary": str(work / WHOLE_WORDS_FILE),
+    }
+    return read_train_config(CONFIG, changes)
+
+
+def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWordVocabulary) -> ClassTokens:
+    """Return the words of classes as they are shipped."""
+    table = [sorted(each.weights.items(), key=lambda pair: (-pair[1], pair[0])) for each in classes]
+    most = max(map(len, table))
+    word_ids, weights = np.zeros((len(table), most), np.uint16), np.zeros((len(table), most), np.uint8)
+    for row, words in enumerate(table):
+        word_ids[row, : len(words)] = [vocabulary.index_of_word[word] for word, _ in words]
+        weights[row, : len(words)] = [round(255 * weight) for _, weight in words]
+    return ClassTokens(word_ids_KE=word_ids, weights_KE=weights, words=len(vocabulary))
+
+
+class Embedder:
+    """The text network as it is used here."""
+
+    def __init__(self, tokens: WordPieceVocabulary) -> None:
+        self._tokens = tokens
+        self._network = MiniLM(minilm_download.ensure_minilm(DataDir.from_env().models) / minilm_download.MINILM_WEIGHTS)
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Return unit vectors [B, D]."""
+        return np.stack(
+            [
+                self._network.embed_ids(self._tokens.add_special_tokens(self._tokens.encode(text), MINILM_MAX_TOKENS))
+                for text in texts
+            ]
+        )
+
+
+def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, words_VD: Floats, embedder: Embedder) -> NearTokens:
+    """Return for each whole token that isn't a stop word the words near to it."""
+    stop = load_stop_words()
+    ids = [
+        place
+        for place, word in enumerate(tokens.tokens)
+        if re.fullmatch("[a-z]+", word) and len(word) >= _NEAR_LEAST_LETTERS and word not in stop
+    ]
+    tokens_TD = embedder.embed([tokens.tokens[place] for place in ids])
+    nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
+    order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, :_NEAR_A_TOKEN]
+    weights_TN = np.rint(255 * np.minimum(1, np.take_along_axis(nearness_TV, order_TN, axis=1))).astype(np.uint8)
+    return NearTokens(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
+
+
+def learn_gate(sets: Path, downloads: Path) -> DrawingGate:
+    """Return the gate that tells drawings from photographs."""
+    network = load_image_network("onnx", _THREADS)
+    rows = [json.loads(line) for line in read_learned(sets, LEARNED[0])]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_DRAWINGS]
+    drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]
+    photos, counts_N = mini_gate.vary_photos(mini_gate.read_photos(downloads))
+    _say(f"gate: {len(drawings)} drawings, {len(photos)} pictures of photographs")
+    return mini_gate.fit_gate(
+        mini_gate.describe_pictures(drawings, np.ones(len(drawings), np.float32), network),
+        mini_gate.describe_pictures(photos, counts_N, network),
+    )
+
+
+def average(trained: Sequence[Path]) -> dict[str, Floats]:
+    """Return the mean of the parameters of several trainings that began alike."""
+    all_arrays = [checkpoint.read_arrays(folder) for folder in trained]
+    names = [name for name in all_arrays[0] if name != "log_scale"]
+    return {name: np.mean([arrays[name] for arrays in all_arrays], axis=0, dtype=np.float32) for name in names}
+
+
+def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> MiniArtifacts:
+    """Return all that is shipped."""
+    tokens = load_wordpiece_vocabulary()
+    embedder = Embedder(tokens)
+    words_VD = embedder.embed(told.vocabulary.words)
+    classes_KD = embedder.embed([" ".join(_heaviest(each)) for each in told.classes])
+    arrays = average(trained) | {
+        "gate.statistics_S": gate.statistic_weights_S,
+        "gate.features_P": gate.feature_weights_P,
+        "gate.bias": np.array([gate.bias], np.float32),
+        "embeddings.words_VD": words_VD,
+        "embeddings.classes_KD": classes_KD,
+    }
+    return MiniArtifacts(
+        config=read_stair_config(trained[0]),
+        blend=BLEND,
+        vocabulary=told.vocabulary,
+        same_things=tuple(each.same for each in told.objects),
+        classes=pack_classes(told.classes, told.vocabulary),
+        objects=pack_classes(told.objects, told.vocabulary),
+        table=find_near(tokens, told.vocabulary, words_VD, embedder),
+        arrays=arrays,
+    )
+
+
+def _heaviest(named: NamedClass) -> list[str]:
+    """Return the words that the text network reads for a class."""
+    return sorted(named.weights, key=lambda word: -named.weights[word])[:_CLASS_TEXT_WORDS]
+
+
+def write_card(sets: Path, mini: MiniArtifacts) -> str:
+    """Return the model card, with the credit that each source asks for."""
+    told = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
+    counted = [each for file in LEARNED for each in told["files"][file]["sources"].items()]
+    sources = {name: count for name, count in counted if not name.startswith(LEFT_OUT)}
+    learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items())
+    packages = [
+        (each["name"], each["version"], each["credit"], each["licence"])
+        for each in told["packages"]
+        if not each["name"].startswith((LEFT_OUT, "openmoji", "emoji-datasource-twitter"))
+    ]
+    photos = [(each.name, each.version, each.credit, each.licence) for each in (*mini_gate.PHOTOS, mini_gate.SCIKIT_IMAGE)]
+    drawn, taken = (
+        "\n".join(f"| {name} {version} | {credit} | {licence} |" for name, version, credit, licence in rows)
+        for rows in (packages, photos)
+    )
+    return f"""---
+library_name: stair-es
+pipeline_tag: image-feature-extraction
+tags: [image-search, sparse, rank_features, STAIR]
+---
+
+# stair-mini
+
+The words of EfficientNet-Lite2's 1,000 classes and of NanoDet-g's 80, written by hand (`scripts/mini/classes.txt`,
+`objects.txt`), and, for drawings, heads of a STAIR model by the grounded recipe of stair-es over EfficientNet-Lite2 and
+all-MiniLM-L6-v2. None of these networks is in here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`).
+Matrices are int8 with a scale for each row. `docs/stair-mini.md` of stair-es says how good it is and what it can't see.
+
+- Heads trained by `scripts/build_mini.py` with `scripts/mini/mini.toml` on {sum(sources.values()):,} pictures ({learned});
+  {len(SEEDS)} trainings, averaged
+- The gate that tells drawings from photographs was learned from these drawings and from the photographs below
+- Not learned from: Tux Paint's stamps (GPL-2), Twemoji (test), OpenMoji (validation: values were chosen on it)
+
+## Data and credits
+
+No picture is in here. What the heads learned from:
+
+| package | by | licence |
+|---|---|---|
+{drawn}
+
+EmojiOne 2.x: artwork by EmojiOne, <https://www.emojione.com>, CC-BY-4.0 <https://creativecommons.org/licenses/by/4.0/>; scaled,
+put on white and turned into numbers here. Streamline Emojis: by Streamline, <https://streamlinehq.com>, CC-BY-4.0; the same was
+done to them. What the gate learned from besides, all of it reduced to
+{len(mini.arrays["gate.statistics_S"]) + len(mini.arrays["gate.features_P"]) + 1:,} numbers:
+
+| package | by | licence |
+|---|---|---|
+| examples/photos of stair-es | see its CREDITS.md | free ones |
+{taken}
+
+The heads, the gate and the words are under stair-es's licence, Apache-2.0, as far as they are ours to license.
+"""
+
+
+def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[Path]) -> None:
+    """Train and write."""
+    torch.set_num_threads(_THREADS)
+    told = tell_words(sets, work)
+    _say(f"{len(told.vocabulary):,} words, {len(told.vocabulary.spellings)} other spellings")
+    heads = trained or train_heads(sets, work)
+    for each in heads:
+        if WholeWordVocabulary.from_file(each / WHOLE_WORDS_FILE).words != told.vocabulary.words:
+            raise SystemExit(f"{each} was trained with other words: train anew, without --trained")
+    downloads.mkdir(parents=True, exist_ok=True)
+    mini = assemble(told, heads, learn_gate(sets, downloads.absolute()))
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in {**artifacts.serialize_mini_artifacts(mini), CARD_FILE: write_card(sets, mini).encode()}.items():
+        (out / name).write_bytes(data)
+        _say(f"{out / name}: {len(data):,} bytes")
+
+
+def train_heads(sets: Path, work: Path) -> list[Path]:
+    """Train once for each seed; return the folders."""
+    ears = Callbacks(on_message=_say, on_metrics=_tell, on_progress=lambda what, done, total: None)
+    heads = []
+    for seed in SEEDS:
+        heads.append(train_model(configure_training(sets, work, seed), work / f"heads-{seed}", ears, device="cpu").folder)
+        (mini_words.FOLDER / f"log-{seed}.csv").write_bytes((heads[-1] / CSV_FILE).read_bytes())
+    return heads
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _tell(moment: StepMetrics) -> None:
+    if not moment.step % 100:
+        _say(f"{moment.step}/{moment.steps} " + " ".join(f"{name} {value:.4g}" for name, value in moment.values.items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the arguments, build."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=Path, required=True, help="what benchmarks/small_sets/build.py made")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the training")
+    parser.add_argument("--downloads", type=Path, help="where package files are looked for first and kept (default: in --work)")
+    parser.add_argument("--trained", type=Path, nargs="+", default=[], help="heads that were trained before: don't train")
+    parser.add_argument("--out", type=Path, default=artifacts.MINI_FOLDER)
+    given = parser.parse_args(arguments)
+    work = given.work.absolute()
+    build(given.sets.absolute(), work, given.out, given.downloads or work / "downloads", given.trained)
+
+
+if __name__ == "__main__":
+    main()

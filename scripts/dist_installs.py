@@ -1,0 +1,230 @@
+"""Try the wheel in empty environments: with the lowest dependencies that setup.cfg promises, and with the newest.
+
+::
+
+    python scripts/dist_installs.py dist                              # lowest and newest on this Python
+    python scripts/dist_installs.py dist --resolution lowest-direct --python ~/.pyenv/versions/3.10.13/bin/python
+    python scripts/dist_installs.py dist --extras node,serve,torch --unit
+
+In each: `pip check`, the version, the help of every command, then the main job against `STAIR_ES_URL` (without it the embedded
+node): encode, ingest, search by words and by picture, words; with `--unit` also tests/unit of this tree, against the wheel.
+Packages come as wheels only: the lowest version is the lowest that has one for that Python. Downloads go through uv's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import uuid
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+from dist_files import ROOT, the_two
+from packaging.requirements import Requirement
+from uv import find_uv_bin
+
+from stair_es.config.defaults import DataDir
+
+EXTRAS = "node,ray,serve,sources,terminal,aws,metrics,traces"
+"""What is tried unless asked otherwise: all that a user of the model that ships needs; without PyTorch (about 3 GB)."""
+TEST_TOOLS = (
+    *("build", "check-jsonschema", "moto[server]", "pytest", "pytrec-eval-terrier"),
+    *("pyyaml", "scikit-learn", "setuptools", "trustme"),
+)
+HEAVY = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedupe": "imagehash", "telemetry": "opentelemetry-sdk"}
+"""What a test says that needs a package -> the package."""
+ABOUT_THE_TREE = ("test_bench", "test_deploy", "test_guards", "test_release")
+"""Tests of files that no wheel has."""
+PHOTOS = ROOT / "examples" / "photos"
+COMMANDS = """
+from typer.main import get_command
+from stair_es.cli.main import app
+
+def walk(command, path):
+    print(*path)
+    for name, child in sorted(getattr(command, "commands", {}).items()):
+        walk(child, (*path, name))
+
+walk(get_command(app), ())
+"""
+"""Prints the path of every command, one a line, in an environment whose Typer may be another than ours."""
+
+
+def metadata(wheel: Path) -> Message:
+    """The METADATA of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def direct(about: Message, extras: tuple[str, ...]) -> Iterator[str]:
+    """What the wheel itself asks for, line by line: uv takes the lowest versions of what it is asked for directly only."""
+    for line in about.get_all("Requires-Dist", []):
+        wanted = Requirement(line)
+        if wanted.name == about["Name"]:  # an extra that is made of others
+            if any(wanted.marker is not None and wanted.marker.evaluate({"extra": extra}) for extra in extras):
+                yield from direct(about, tuple(wanted.extras))
+        elif wanted.marker is None or "extra" not in str(wanted.marker):
+            yield line
+        else:
+            condition, _, extra = str(wanted.marker).rpartition("extra == ")
+            if extra.strip('"') in extras:
+                wanted.marker = None
+                yield f"{wanted}{' ; ' + condition.removesuffix(' and ') if condition else ''}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment with the wheel in it."""
+
+    home: Path
+    pins: Path
+    """Each package with its version, one a line."""
+
+    @classmethod
+    def make(cls, home: Path, wheel: Path, *, extras: tuple[str, ...], resolution: str, python: str) -> Environment:
+        """Resolve and install: `resolution` as in uv, `lowest-direct` or `highest`.
+
+        Raises:
+            subprocess.CalledProcessError: No set of versions fits; uv says why on stderr.
+        """
+        made = cls(home=home, pins=home.with_suffix(".txt"))
+        wanted = home.with_suffix(".in")
+        wanted.write_text("\n".join(sorted(set(direct(metadata(wheel), extras)))))
+        quiet = ("--quiet", "--no-build", "--no-config")
+        uv("pip", "compile", *quiet, "--python", python, "--resolution", resolution, "--no-annotate", wanted, "-o", made.pins)
+        uv("venv", "--quiet", "--python", python, home)
+        uv("pip", "install", *quiet, "--python", made.bin / "python", "-r", made.pins, wheel)
+        return made
+
+    @property
+    def bin(self) -> Path:
+        """Where its commands are."""
+        return self.home / "bin"
+
+    def run(self, *command: str | Path) -> str:
+        """Output of a command of this environment, run outside the tree.
+
+        Raises:
+            SystemExit: It failed; with its output.
+        """
+        own = {
+            "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
+            "STAIR_ES_HOME": str(own_home(self.home.parent)),
+            "COLUMNS": "120",
+        }
+        done = subprocess.run(
+            (self.bin / command[0], *command[1:]),
+            cwd=self.home,
+            env={**os.environ, **own},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = done.stdout[-8000:] + done.stderr[-8000:]
+            sys.exit(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{said}")
+        return done.stdout
+
+
+def own_home(folder: Path) -> Path:
+    """A home for the embedded node, so that no node of the user's is touched; what was fetched before is shared."""
+    home, users = folder / "stair-es-home", DataDir.from_env().path
+    if not home.exists():
+        home.mkdir()
+        for name in ("dist", "models"):
+            (users / name).mkdir(parents=True, exist_ok=True)
+            (home / name).symlink_to(users / name)
+    return home
+
+
+def uv(*arguments: str | Path) -> None:
+    """Run uv; what it has to say goes to stderr."""
+    subprocess.run((find_uv_bin(), *arguments), check=True)
+
+
+def check_commands(env: Environment, version: str) -> str:
+    """`pip check`, the version, and that every command has its help."""
+    uv("pip", "check", "--quiet", "--python", env.bin / "python")
+    told = env.run("stair-es", "--version").strip()
+    if told != f"stair-es {version}":
+        sys.exit(f"the wheel is {version}, and its command says {told!r}")
+    paths = [line.split() for line in env.run("python", "-c", COMMANDS).splitlines()]
+    for path in paths:
+        if "Usage" not in env.run("stair-es", *path, "--help"):
+            sys.exit(f"stair-es {' '.join(path)} --help shows no usage")
+    return f"help of {len(paths)} commands"
+
+
+def check_job(env: Environment) -> str:
+    """Encode, ingest, search by words and by picture, the words of the index; the index is deleted afterwards."""
+    panda = json.loads(env.run("stair-es", "encode", PHOTOS / "giant-panda.jpg", "--json"))
+    if "bear" not in panda["tokens"]:
+        sys.exit(f"encode reads no bear in the panda: {panda}")
+    url = os.environ.get("STAIR_ES_URL") or env.run("stair-es", "node", "up", "--port", "0").splitlines()[-1]
+    index = f"dist-check-{uuid.uuid4().hex[:8]}"
+    where = ("--url", url, "--index", index)
+    try:
+        env.run("stair-es", "ingest", PHOTOS, *where)
+        for question in (("black and white bear",), ("--image", str(PHOTOS / "giant-panda.jpg"))):
+            found = json.loads(env.run("stair-es", "search", *question, *where, "-k", "3", "--json"))
+            if not found["hits"][0]["uri"].endswith("giant-panda.jpg"):
+                sys.exit(f"search {' '.join(question)}: the panda isn't first: {found}")
+        env.run("stair-es", "words", *where, "--json")
+    finally:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/{index}-*", method="DELETE"), timeout=60):
+            pass
+        if "STAIR_ES_URL" not in os.environ:
+            env.run("stair-es", "node", "down")
+    return "encode, ingest, search, words"
+
+
+def check_unit(env: Environment) -> str:
+    """tests/unit against the wheel: those whose packages are there."""
+    uv("pip", "install", "--quiet", "--python", env.bin / "python", "-c", env.pins, *TEST_TOOLS)
+    options = ("-q", "--no-header", "-p", "no:cacheprovider", "-o", "filterwarnings=default", f"--rootdir={ROOT}")
+    left_out = [f"--ignore={path}" for path in unfit(env)]
+    told = env.run("pytest", *options, "-c", ROOT / "pyproject.toml", *left_out, ROOT / "tests" / "unit")
+    return f"{told.splitlines()[-1].strip('= ')}; left out: {len(left_out)} files of tests/unit"
+
+
+def unfit(env: Environment) -> list[Path]:
+    """Files of tests/unit that are about the tree itself, or need what isn't installed."""
+    pins = env.pins.read_text()
+    words = [word for word, package in HEAVY.items() if f"\n{package}==" not in pins]
+    files = (ROOT / "tests" / "unit").glob("test_*.py")
+    return [path for path in files if path.name.startswith(ABOUT_THE_TREE) or any(word in path.read_text() for word in words)]
+
+
+def main() -> None:
+    """Try what is asked for; the first failure ends it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dist", type=Path)
+    parser.add_argument("--extras", default=EXTRAS, help="separated by commas (%(default)s)")
+    parser.add_argument("--resolution", action="append", choices=["lowest-direct", "highest"], help="default: both")
+    parser.add_argument("--python", default=sys.executable, help="an interpreter (this one)")
+    parser.add_argument("--unit", action="store_true", help="run tests/unit, too")
+    asked = parser.parse_args()
+    wheel, _ = the_two(asked.dist)
+    extras = tuple(filter(None, asked.extras.split(",")))
+    for resolution in asked.resolution or ["lowest-direct", "highest"]:
+        with tempfile.TemporaryDirectory() as folder:
+            env = Environment.make(Path(folder, "env"), wheel, extras=extras, resolution=resolution, python=asked.python)
+            print(f"{env.run('python', '-V').strip()}, {resolution}, extras {','.join(extras) or 'none'}")
+            print(f"  {' '.join(line for line in env.pins.read_text().splitlines() if '==' in line)}")
+            print(f"  {check_commands(env, metadata(wheel)['Version'])}; {check_job(env)}", flush=True)
+            if asked.unit:
+                print(f"  {check_unit(env)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

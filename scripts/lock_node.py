@@ -1,0 +1,43 @@
+"""Write `stair_es/node/lock.json`: resolve the embedded node's jars once, fetch them and note their hashes.
+
+Run it to take another version of OpenSearch::
+
+    python scripts/lock_node.py 3.8.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jgo.maven import MavenContext
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.nodes.maven_locks import MODULES, check_classes, pin, plan
+
+
+def main() -> None:
+    """Resolve, fetch, hash, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("version", help="of OpenSearch")
+    parser.add_argument("--cache", type=Path, help="folder for the fetched files (default: a temporary one)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[3] / "stair_es" / "node" / "lock.json")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        context = MavenContext(repo_cache=args.cache or Path(scratch), timeout=60)
+        entries = list(plan(context, args.version, MODULES))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda artifact: artifact.resolve(), {str(a): a for _, a in entries}.values()))
+        jars = [pin(entry) for entry in entries]
+        check_classes(entries, MODULES)
+    modules = tuple(sorted(MODULES.values(), key=lambda m: m.name))
+    lock = NodeLock(opensearch=args.version, modules=modules, jars=tuple(sorted(jars, key=lambda jar: jar.path)))
+    args.out.write_text(lock.to_json(), encoding="utf-8")
+    print(f"{args.out}: OpenSearch {lock.opensearch}, {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The pictures of the page in the documentation, from the bundled photos on a node and a real browser.
+
+::
+
+    python scripts/page_screenshots.py --url "$(stair-es node up)" --out docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser, Page, expect
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.browser.browser_wait import answered, asked, slider
+from support.browser.web_server import PHOTOS, Site, chromium, ingested_photos, serving
+
+INDEX = "photos"
+MAX_BYTES = 400_000
+QUERY = "a bear in a tree"
+WIDE = (1280, 840)
+PHONE = (390, 844)
+
+
+def search(page: Page, site: Site) -> None:
+    """A search with a moved slider and a required word."""
+    asked(site, page, f"/?q={QUERY}")
+    slider(page, "tree").fill("1.5")
+    page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
+    expect(page.locator("#said")).to_contain_text("found")
+    page.mouse.move(0, 0)
+    page.locator("body").click(position={"x": 5, "y": 5})
+
+
+def image(page: Page, site: Site) -> None:
+    """All words of one image."""
+    hit = answered(site, {"text": "red panda", "k": 1})["hits"][0]
+    page.goto(f"{site.base}/image/{hit['id']}")
+    expect(page.locator(".below li.hit").first).to_be_attached()
+
+
+def compare(page: Page, site: Site) -> None:
+    """One query by two methods."""
+    page.goto(f"{site.base}/compare?a.q=a+castle+on+a+hill&b.q=a+castle+on+a+hill&b.by=bag")
+    expect(page.locator(".lines path").first).to_be_attached()
+
+
+def dark(page: Page, site: Site) -> None:
+    """A search by an image's words, at night."""
+    hit = answered(site, {"text": "macaw", "k": 1})["hits"][0]
+    asked(site, page, f"/?like={hit['id']}")
+    expect(page.locator("#said")).to_contain_text("found")
+
+
+def phone(page: Page, site: Site) -> None:
+    """A search on a phone."""
+    asked(site, page, "/?q=a parrot")
+    expect(page.locator("#said")).to_contain_text("found")
+
+
+def start(page: Page, site: Site) -> None:
+    """Before anything is asked."""
+    page.goto(site.base)
+    expect(page.locator(".specimen li.hit").first).to_be_visible()
+
+
+Scene = Callable[[Page, Site], None]
+SCENES: dict[str, tuple[Scene, tuple[int, int], Literal["light", "dark"]]] = {
+    "page-start": (start, WIDE, "light"),
+    "page-search": (search, WIDE, "light"),
+    "page-image": (image, WIDE, "light"),
+    "page-compare": (compare, WIDE, "light"),
+    "page-dark": (dark, WIDE, "dark"),
+    "page-phone": (phone, PHONE, "light"),
+}
+
+
+@contextmanager
+def opened(browser: Browser, size: tuple[int, int], theme: Literal["light", "dark"]) -> Iterator[Page]:
+    """A page of that size and theme."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce")
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def small(png: bytes) -> bytes:
+    """The same picture, packed as tightly as PNG allows.
+
+    Raises:
+        ValueError: It is still too large for the repository.
+    """
+    from PIL import Image
+
+    made = BytesIO()
+    with Image.open(BytesIO(png)) as picture:
+        picture.convert("RGB").save(made, "PNG", optimize=True)
+    if len(made.getvalue()) > MAX_BYTES:
+        raise ValueError(f"{len(made.getvalue()):,} bytes, {MAX_BYTES:,} are allowed")
+    return made.getvalue()
+
+
+def main() -> None:
+    """Take them."""
+    asking = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asking.add_argument("--url", required=True, help="a node; the index `photos` there is written")
+    asking.add_argument("--out", type=Path, default=Path("docs/images"))
+    asking.add_argument("names", nargs="*", help=f"some of {', '.join(SCENES)}; all without")
+    given = asking.parse_args()
+    photos = Path(tempfile.gettempdir()) / "photos"  # where they lie is to be read in a picture
+    shutil.copytree(PHOTOS, photos, dirs_exist_ok=True)
+    ingested_photos(given.url, INDEX, photos)
+    given.out.mkdir(parents=True, exist_ok=True)
+    with serving(given.url, INDEX, "--images", photos) as base, chromium() as browser:
+        for name in given.names or SCENES:
+            scene, size, theme = SCENES[name]
+            with opened(browser, size, theme) as page:
+                scene(page, Site(base=base))
+                page.wait_for_load_state("networkidle")
+                png = small(page.screenshot())
+            (given.out / f"{name}.png").write_bytes(png)
+            print(f"{name}.png: {len(png) / 1000:,.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

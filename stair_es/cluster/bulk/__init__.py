@@ -1,0 +1,1 @@
+"""The bulk path: actions, requests with retries, outcomes per document."""

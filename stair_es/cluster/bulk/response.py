@@ -1,0 +1,98 @@
+"""Parse bulk responses: the outcome of each document, and of a request that failed as a whole. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client.exceptions import BUSY_STATUSES
+from stair_es.cluster.client.retry import is_retryable_error
+from stair_es.cluster.metadata.index_metadata import make_write_alias
+
+ItemStatus: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]
+"""`forbidden`, `closed` and `wrong_index` are no fault of the document, and retrying doesn't help."""
+
+RequestFailure: TypeAlias = Literal["busy", "too large", "malformed", "fatal"]
+"""Failure of a whole request. `malformed`: the cluster can't parse it, perhaps because of one document."""
+
+TOO_LARGE = 413
+BLOCKED = "cluster_block_exception"
+_CLOSED_TYPES = frozenset({"index_not_found_exception", "index_closed_exception", "alias_not_found_exception"})
+_CLOSED_REASON = re.compile(r"no write index is defined for alias|pipeline with id \[.*\] does not exist")
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """Outcome of one document, with the reason."""
+
+    status: ItemStatus
+    reason: str = ""
+    """For `wrong_index`, the index where the document was stored."""
+
+
+NOT_MENTIONED = ItemResult("busy", "the response doesn't mention it")
+INDEX_NOT_MENTIONED = ItemResult("busy", "the response doesn't name its index")
+
+
+def parse_bulk_response(answer: object, index: str) -> dict[str, ItemResult]:
+    """Parse a bulk response into `{_id: ItemResult}`.
+
+    Args:
+        answer: The response; for one that isn't a bulk response the result is empty.
+        index: The index that the request was meant for.
+    """
+    items = answer.get("items") if isinstance(answer, dict) else None
+    result = {}
+    for item in items if isinstance(items, list) else ():
+        for kind, outcome in item.items() if isinstance(item, dict) else ():
+            if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) and "_id" in outcome:
+                result[str(outcome["_id"])] = classify_item(kind, outcome, index)
+    return result
+
+
+def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResult:
+    """Classify one item of a bulk response.
+
+    Args:
+        kind: Action of the item: `index`, `update` or `delete`.
+        outcome: The item.
+        index: The index that the action was meant for.
+    """
+    status: int = outcome["status"]
+    error, place = outcome.get("error"), outcome.get("_index")
+    if place not in (None, index, make_write_alias(index)):  # an action that fails early is reported with the name of the alias
+        return ItemResult("wrong_index", str(place))
+    type_ = str(error.get("type")) if isinstance(error, dict) else ""
+    missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
+    if status < 300 or (status == 404 and missing):
+        return ItemResult("done") if place == index else INDEX_NOT_MENTIONED
+    reason = f"HTTP {status}: {format_cluster_error(error)}"
+    if type_ == BLOCKED or status in BUSY_STATUSES or status >= 500 or status == 409:
+        return ItemResult("busy", reason)
+    if status in (401, 403):
+        return ItemResult("forbidden", reason)
+    if status == 404 or type_ in _CLOSED_TYPES or _CLOSED_REASON.search(reason):
+        return ItemResult("closed", reason)
+    return ItemResult("failed", reason)
+
+
+def classify_request_error(error: exceptions.TransportError) -> RequestFailure:
+    """Classify the failure of a whole request."""
+    if error.status_code == TOO_LARGE:
+        return "too large"
+    if is_retryable_error(error) or error.status_code == 500 or BLOCKED in str(error.error):
+        return "busy"
+    return "malformed" if error.status_code == 400 else "fatal"
+
+
+def format_cluster_error(error: object) -> str:
+    """Format an error of the cluster for messages: its type, its reason and the cause."""
+    if not isinstance(error, dict):
+        return str(error or "")
+    cause = error.get("caused_by")
+    below = f" ({cause.get('reason')})" if isinstance(cause, dict) else ""
+    return f"{error.get('type')}: {error.get('reason')}{below}"

@@ -1,0 +1,349 @@
+"""Bulk writer: stores documents and reports one outcome for each.
+
+The clients' helpers don't fit: opensearch-py's `streaming_bulk` retries 429 only, and zero times by default, `parallel_bulk`
+never retries, and neither splits on 413. Every action names its `_id`, so sending it twice stores it once: a request whose
+effect is unknown (a lost response, a timeout, a gateway's page) is sent again.
+
+A document fails only because of the document itself; a problem of the cluster stops the run, which can be resumed.
+
+=========================================  =====================================================================================
+Response                                   Reaction
+=========================================  =====================================================================================
+stored; deleted or missing (`delete`)      done
+stored in another index                    the run stops: the alias that the index is written through was moved
+4xx for one document                       the document fails; but 404, a closed index, a missing pipeline, 401 and 403 stop the
+                                           run
+429, 409, 5xx, a block, item missing       the document is retried after a wait, independently of the others
+429, 5xx, lost, timeout, no JSON           the whole request is retried after a wait: on another node if there are several; in
+                                           smaller requests after 429 and timeouts
+413                                        the rest is sent in smaller requests; a document that is rejected on its own fails
+400 for the whole request                  bisected until the bad document fails; if a request without documents is rejected
+                                           too, the run stops
+401, 403, 404 ...                          the run stops
+=========================================  =====================================================================================
+
+A block is what an index gets on a full disk (403 or 429, `cluster_block_exception`): it applies to all documents and is
+temporary.
+
+Retries end after `attempts` consecutive failures, or `give_up_after_s` seconds, without a single outcome. Then the run stops,
+unless only a few documents are left that are rejected one by one. Each of these is sent once more, together with the deletion
+of a document that doesn't exist, routed to the same shard. If the deletion succeeds and the document is rejected in the same
+request, the document itself is the cause (it breaks a script or a mapper, for example) and fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.bulk.actions import (
+    BulkRequestStats,
+    SerializedAction,
+    build_delete_action,
+    build_index_action,
+    build_noop_action,
+    build_update_action,
+    chunk_actions,
+    count_action_bytes,
+)
+from stair_es.cluster.bulk.response import (
+    BLOCKED,
+    NOT_MENTIONED,
+    ItemResult,
+    RequestFailure,
+    classify_request_error,
+    format_cluster_error,
+    parse_bulk_response,
+)
+from stair_es.cluster.client.cancellation import sleep_unless_cancelled
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.exceptions import choose_grant_remedy
+from stair_es.cluster.client.retry import RetryPolicy, compute_retry_delay_s, log_retry
+from stair_es.cluster.metadata.index_metadata import make_write_alias
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+
+__all__ = ["BulkPolicy", "BulkRequestStats", "BulkResult", "BulkWriter"]
+
+_ANSWER = "items.*._id,items.*._index,items.*.status,items.*.error"
+_SMALLEST_BYTES = 64 * 1024
+_MOST_ON_TRIAL = 20
+_CONTINUE = "What was stored stays. Run the same command again when the cluster is healthy: it resumes where this run stopped."
+_ANEW = "Run the same command again: it continues in the present index, or creates a new one."
+_UNBLOCK = (
+    "Usually a disk is too full: free some space or raise cluster.routing.allocation.disk.watermark.flood_stage, set the index's "
+    "index.blocks.read_only_allow_delete to null, and run the same command again: it resumes where this run stopped."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkPolicy(RetryPolicy):
+    """Request sizes, concurrency and retries: by default up to five minutes without progress."""
+
+    attempts: int = 40
+    give_up_after_s: float = 300.0
+    """Seconds of consecutive failures after which the run stops, however few attempts these were."""
+    min_chunk_bytes: int = 256 * 1024
+    max_chunk_bytes: int = 8 * 1024 * 1024
+    max_chunk_docs: int = 1000
+    max_concurrency: int = 8
+    """Concurrent requests of all workers together; see `AdaptiveThrottle`."""
+
+
+@dataclass
+class BulkResult:
+    """Outcomes of the documents of one call."""
+
+    outcomes: dict[str, str | None] = field(default_factory=dict)
+    """`{_id: None}` for each stored document, `{_id: reason}` for each permanently rejected one."""
+    requests: list[BulkRequestStats] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkWriter:
+    """Writes documents into one index. Calls may run in several threads concurrently."""
+
+    client: OpenSearch
+    connection: Connection
+    index: str
+    """Name of the index. It is written through `make_write_alias`, and each response must name it."""
+    policy: BulkPolicy = BulkPolicy()
+    sleep: Callable[[float], None] = sleep_unless_cancelled
+    clock: Callable[[], float] = time.monotonic
+
+    def write(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> BulkResult:
+        """Store documents, in requests of about `chunk_bytes`. If an `_id` is duplicated, the last document is stored.
+
+        Raises:
+            ClusterError: If the cluster as a whole can't be written to (unreachable or busy for too long, login rejected,
+                alias missing). What was stored stays stored.
+            IndexMismatch: If documents were stored in another index.
+        """
+        return self._write_actions(build_index_action, documents, chunk_bytes)
+
+    def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> BulkResult:
+        """Update fields of existing documents; a missing document counts as done.
+
+        Raises:
+            ClusterError: As for `write`.
+        """
+        return self._write_actions(build_update_action, documents, chunk_bytes)
+
+    def delete(self, ids: Sequence[str]) -> BulkResult:
+        """Delete documents; a missing document counts as deleted.
+
+        Raises:
+            ClusterError: As for `write`.
+        """
+        return self._write_actions(build_delete_action, [(id_, {}) for id_ in ids], None)
+
+    def _write_actions(
+        self,
+        serialised: Callable[[str, Mapping[str, Any]], SerializedAction],
+        documents: Iterable[tuple[str, Mapping[str, Any]]],
+        chunk_bytes: int | None,
+    ) -> BulkResult:
+        written, lines = BulkResult(), []
+        for id_, source in dict(documents).items():
+            try:
+                lines.append(serialised(id_, source))
+            except TypeError as error:  # not JSON: a lone surrogate, a number of more than 64 bits, an unsupported type
+                written.outcomes[id_] = f"not JSON: {error}"
+        _BulkCall(self, written, lines, min(chunk_bytes or self.policy.max_chunk_bytes, self.policy.max_chunk_bytes)).run()
+        return written
+
+
+@dataclass
+class _BulkResponse:
+    """The response to one request."""
+
+    results: Mapping[str, ItemResult] = field(default_factory=dict)
+    failure: RequestFailure | None = None
+    """Failure of the whole request; then there are no results."""
+    error: Exception | None = None
+
+    def get_result(self, lines: SerializedAction) -> ItemResult:
+        return ItemResult("busy", str(self.error)) if self.failure else self.results.get(lines[0], NOT_MENTIONED)
+
+
+class _BulkCall:
+    """One call of the writer: pending actions, and how long there has been no progress."""
+
+    def __init__(self, writer: BulkWriter, written: BulkResult, lines: Sequence[SerializedAction], limit: int) -> None:
+        self.writer, self.policy, self.written, self.limit = writer, writer.policy, written, limit
+        self.pending: deque[list[SerializedAction]] = deque()
+        self.attempt = 0
+        self.failing_since_s: float | None = None
+        """Start of the first of the consecutive failures."""
+        self.is_format_accepted = False
+        """Whether the cluster has accepted a request of this format without documents."""
+        self._queue_actions(lines)
+
+    def run(self) -> None:
+        """Send requests until every document has its outcome.
+
+        Raises:
+            ClusterError: If retries are exhausted, or the error isn't retryable.
+        """
+        while self.pending:
+            piece = self.pending.popleft()
+            start_s = self.writer.clock()
+            answer = self._send_chunk(piece)
+            if answer.failure == "too large":
+                self._shrink_requests(piece)
+            elif answer.failure == "malformed":
+                self._bisect_chunk(piece, answer)
+            elif busy := self._record_outcomes(piece, answer):
+                self.failing_since_s = start_s if self.failing_since_s is None else self.failing_since_s
+                self._retry_actions(busy, answer)
+
+    def _queue_actions(self, lines: Iterable[SerializedAction]) -> None:
+        self.pending.extend(chunk_actions(lines, self.limit, self.policy.max_chunk_docs))
+
+    def _send_chunk(self, piece: Sequence[SerializedAction]) -> _BulkResponse:
+        body = b"".join(line for _, line in piece)
+        start_s = self.writer.clock()
+        answer = self._send_request(body)
+        busy = answer.failure == "busy" or any(answer.get_result(lines).status == "busy" for lines in piece)
+        if answer.failure != "malformed":
+            seconds = self.writer.clock() - start_s
+            self.written.requests.append(BulkRequestStats(len(body), len(piece), seconds, busy, answer.failure == "too large"))
+        return answer
+
+    def _send_request(self, body: bytes) -> _BulkResponse:
+        params, index = {"filter_path": _ANSWER, "require_alias": "true"}, self.writer.index
+        try:
+            return _BulkResponse(
+                parse_bulk_response(self.writer.client.bulk(body=body, index=make_write_alias(index), params=params), index)
+            )
+        except exceptions.TransportError as error:
+            what = classify_request_error(error)
+            if what == "fatal":
+                with translate_errors(self.writer.connection):
+                    raise
+            return _BulkResponse(failure=what, error=error)
+        except (exceptions.SerializationError, AttributeError) as error:
+            # A proxy's page, or a truncated response: what was written is unknown. The client raises AttributeError
+            # for an error whose JSON is not an object.
+            return _BulkResponse(failure="busy", error=exceptions.SerializationError(f"the answer is not JSON: {error}"))
+
+    def _record_outcomes(self, piece: Sequence[SerializedAction], answer: _BulkResponse) -> list[SerializedAction]:
+        """Record final outcomes, and return the actions to retry."""
+        busy = []
+        for lines in piece:
+            verdict = answer.get_result(lines)
+            if verdict.status == "busy":
+                busy.append(lines)
+            elif verdict.status in ("done", "failed"):
+                self._set_outcome(lines, None if verdict.status == "done" else verdict.reason)
+            else:
+                raise self._build_stop_error(verdict)
+        return busy
+
+    def _set_outcome(self, lines: SerializedAction, reason: str | None) -> None:
+        self.written.outcomes[lines[0]] = reason
+        self.attempt, self.failing_since_s = 0, None
+
+    def _retry_actions(self, busy: list[SerializedAction], answer: _BulkResponse) -> None:
+        self.attempt += 1
+        patience_s = (self.failing_since_s or 0.0) + self.policy.give_up_after_s - self.writer.clock()
+        if self.attempt >= self.policy.attempts or patience_s <= 0:
+            self._isolate_bad_documents(busy, answer)
+            return
+        if isinstance(answer.error, exceptions.TransportError) and answer.error.status_code in (429, "TIMEOUT"):
+            self.limit = max(self.limit // 2, _SMALLEST_BYTES)
+        self._queue_actions(busy)
+        log_retry(self.writer.connection, f"{len(busy)} documents: {answer.get_result(busy[0]).reason}", self.attempt)
+        self.writer.sleep(min(compute_retry_delay_s(self.attempt, self.policy, answer.error), patience_s))
+
+    def _shrink_requests(self, piece: list[SerializedAction]) -> None:
+        if len(piece) == 1:
+            size = len(piece[0][1])
+            self._set_outcome(piece[0], f"HTTP 413: the document of {size} bytes is larger than the cluster accepts")
+            return
+        self.limit = min(self.limit, count_action_bytes(piece) // 2)
+        rest = list(chain(piece, *self.pending))
+        self.pending.clear()
+        self._queue_actions(rest)
+
+    def _bisect_chunk(self, piece: list[SerializedAction], answer: _BulkResponse) -> None:
+        """Find out whether one document or the format of the request is rejected as malformed, and halve the chunk."""
+        if not self.is_format_accepted:
+            start_s, lines = self.writer.clock(), build_noop_action(piece[0][0])
+            control = self._send_request(lines[1])
+            if control.failure == "busy":
+                self.failing_since_s = start_s if self.failing_since_s is None else self.failing_since_s
+                self._retry_actions(piece, control)
+                return
+            if control.failure:
+                raise self._build_request_error(answer)
+            if control.get_result(lines).status in ("forbidden", "closed", "wrong_index"):
+                raise self._build_stop_error(control.get_result(lines))
+            self.is_format_accepted = True
+        if len(piece) == 1:
+            info = getattr(answer.error, "info", None)
+            reason = format_cluster_error(info.get("error")) if isinstance(info, dict) else str(answer.error)
+            self._set_outcome(piece[0], f"HTTP 400: the cluster can't read it: {reason}")
+        else:
+            half = len(piece) // 2
+            self.pending.extendleft([piece[half:], piece[:half]])
+
+    def _isolate_bad_documents(self, busy: list[SerializedAction], answer: _BulkResponse) -> None:
+        """Record as failed the documents that are rejected for themselves when retries are exhausted, or stop the run."""
+        if answer.failure:
+            raise self._build_request_error(answer)
+        if len(busy) > _MOST_ON_TRIAL:
+            raise self._build_timeout_error(busy, answer)
+        controls = [build_noop_action(id_) for id_, _ in busy]
+        trial = self._send_chunk([*busy, *controls])
+        for lines, control in zip(busy, controls, strict=True):
+            if trial.get_result(lines).status == "busy" and trial.get_result(control).status != "done":
+                raise self._build_timeout_error(busy, answer)
+        for lines in self._record_outcomes(busy, trial):
+            self._set_outcome(lines, f"{trial.get_result(lines).reason} (in all retries, while the cluster accepts others)")
+
+    # --- errors that stop a run ---
+
+    def _build_request_error(self, answer: _BulkResponse) -> ClusterError:
+        """Return the error for a failed request."""
+        try:
+            with translate_errors(self.writer.connection):
+                raise answer.error or exceptions.SerializationError("no answer")
+        except ClusterError as ours:
+            tried = f" (tried {self.attempt} times)" if self.attempt else ""
+            busy = answer.failure == "busy" and not isinstance(ours, ClusterUnreachable)
+            remedy = _UNBLOCK if BLOCKED in str(answer.error) else _CONTINUE if busy else ours.remedy or _CONTINUE
+            return type(ours)(f"{ours.message}{tried}", remedy)
+
+    def _build_timeout_error(self, busy: list[SerializedAction], answer: _BulkResponse) -> ClusterError:
+        reason = answer.get_result(busy[0]).reason
+        return ClusterError(
+            f"{self.writer.connection.safe_url} does not accept {len(busy)} documents (tried {self.attempt} times): {reason}",
+            _UNBLOCK if BLOCKED in reason else _CONTINUE,
+        )
+
+    def _build_stop_error(self, verdict: ItemResult) -> ClusterError:
+        url, index = self.writer.connection.safe_url, self.writer.index
+        if verdict.status == "wrong_index":
+            alias = make_write_alias(index)
+            return IndexMismatch(
+                f"{url}: documents for {index!r} were stored in {verdict.reason!r}: the alias {alias!r} was moved",
+                f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",
+            )
+        if verdict.status == "forbidden":
+            grant = choose_grant_remedy(self.writer.connection)
+            return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
+        if "not_found" in verdict.reason:
+            return ClusterError(
+                f"{url} has no alias {make_write_alias(index)!r} any more: the index was deleted, or the alias removed", _ANEW
+            )
+        return ClusterError(f"{url} accepts no documents for {index!r}: {verdict.reason}", _CONTINUE)

@@ -1,0 +1,213 @@
+"""Distribution, version and features of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client.exceptions import BUSY_STATUSES, get_error_reason, translate_errors
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, RetryPolicy, is_busy_error, repeat_call
+from stair_es.config.defaults import MAX_CLAUSES
+from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+
+Distribution = Literal["opensearch", "elasticsearch"]
+_OLDEST: dict[Distribution, tuple[int, ...]] = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
+_FIRST_ELASTICSEARCH_ONLY = 7
+# Version that OpenSearch reports to old clients (`compatibility.override_main_response_version`).
+_COMPATIBLE = (7, 10, 2)
+_HINT = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
+_SILENT = (403, 404, 405)
+NEURAL_SEARCH = "opensearch-neural-search"
+"""Name of the plugin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterInfo:
+    """Distribution, version and features of a cluster."""
+
+    distribution: Distribution
+    version: tuple[int, ...]
+    """Empty for OpenSearch Serverless, which reports none."""
+    max_clauses: int
+    """Maximum number of clauses per query (`indices.query.bool.max_clause_count`)."""
+
+    @property
+    def label(self) -> str:
+        """Name and version for messages: `OpenSearch 3.8.0`."""
+        name = "OpenSearch" if self.distribution == "opensearch" else "Elasticsearch"
+        return f"{name} {'.'.join(map(str, self.version)) or 'Serverless'}"
+
+    @property
+    def supports_sparse_vector(self) -> bool:
+        """Return whether it has Elasticsearch's `sparse_vector` field and the query of that name (8.15)."""
+        return self.distribution == "elasticsearch" and self.version >= (8, 15)
+
+    @property
+    def supports_neural_sparse(self) -> bool:
+        """Return whether its plugin neural-search, if installed, accepts raw `query_tokens` (OpenSearch 2.14)."""
+        return self.distribution == "opensearch" and (not self.version or self.version >= (2, 14))
+
+    @property
+    def supports_seismic(self) -> bool:
+        """Return whether that plugin has approximate search over `sparse_vector` (OpenSearch 3.3)."""
+        return self.distribution == "opensearch" and (not self.version or self.version >= (3, 3))
+
+    @property
+    def supports_impacts(self) -> bool:
+        """Return whether it has the token filter `delimited_term_freq` (OpenSearch 2.10), which Elasticsearch lacks."""
+        return self.distribution == "opensearch" and self.version >= (2, 10)
+
+
+def get_cluster_info(client: OpenSearch, connection: Connection, retry_policy: RetryPolicy = INTERACTIVE_RETRY) -> ClusterInfo:
+    """Get distribution, version and limits of the cluster.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        retry_policy: Retry policy while the cluster is busy or not ready.
+
+    Raises:
+        ClusterUnreachable: If nothing answers.
+        AuthenticationFailed: If the status is 401, or 403 for every request that returns the version.
+        NotASearchCluster: If it is another server.
+        UnsupportedTarget: If it is too old for `rank_feature` with `linear`.
+    """
+    told = _read_root(client, connection, retry_policy)
+    if told is None and connection.security.aws_service == "aoss":
+        return ClusterInfo(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
+    if told is None or told == ("elasticsearch", _COMPATIBLE):
+        told = _read_node_version(client, connection) or told
+    if told is None:
+        raise NotASearchCluster(f"{connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
+    distribution, version = told
+    target = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(client, connection))
+    if version < _OLDEST[distribution]:
+        oldest = ".".join(map(str, _OLDEST[distribution]))
+        raise UnsupportedTarget(
+            f"{connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
+            "Upgrade it, or name another cluster: --url / STAIR_ES_URL.",
+        )
+    return target
+
+
+def list_cluster_plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
+    """List the plugins that every node has, by their own names.
+
+    Raises:
+        QueryError: If the user lacks the permission.
+        ClusterError: If the request fails.
+    """
+    try:
+        found = [names for _, names in _list_plugins_by_node(client, connection)]
+    except AuthenticationFailed as error:
+        raise QueryError(
+            f"can't tell which plugins the cluster has: {error.message}",
+            "Grant `cluster:monitor/nodes/info` to the user, or leave --shape out.",
+        ) from None
+    return frozenset.intersection(*found) if found else frozenset()
+
+
+def check_neural_plugin(client: OpenSearch, connection: Connection, target: ClusterInfo) -> None:
+    """Check that every node has the plugin neural-search, if the user may list plugins.
+
+    Raises:
+        UnsupportedTarget: If a node lacks it.
+        ClusterError: If the request fails.
+    """
+    if not target.version:  # Serverless has it, and lists no plugins
+        return
+    try:
+        nodes = _list_plugins_by_node(client, connection)
+    except AuthenticationFailed:
+        return  # creating the index will fail if it is missing
+    lacking = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
+    if lacking:
+        some = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        raise UnsupportedTarget(
+            f"{target.label} at {connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
+            f" it is missing on {some}",
+            "Install it on each node (bin/opensearch-plugin install), or leave --vector seismic out.",
+        )
+
+
+def _list_plugins_by_node(client: OpenSearch, connection: Connection) -> list[tuple[str, frozenset[str]]]:
+    """Return name and plugins of each node."""
+    params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
+    with translate_errors(connection):
+        answer = client.transport.perform_request("GET", "/_nodes/plugins", params=params)
+    nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
+    return [(str(node.get("name")), frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ()))) for node in nodes]
+
+
+def _read_root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
+    """Read distribution and version from `GET /`; None if it is missing or forbidden."""
+    try:
+        with translate_errors(connection, passthrough=lambda error: error.status_code in _SILENT or _is_not_cluster(error)):
+            answer = repeat_call(client.info, connection, patience, should_retry=is_busy_error)
+    except NotASearchCluster:
+        return None
+    except exceptions.TransportError as error:
+        if error.status_code in _SILENT:
+            return None
+        said = f"{connection.safe_url} answered {error.status_code}: {get_error_reason(error, connection)}"
+        raise NotASearchCluster(f"{said}: is this OpenSearch or Elasticsearch?", _HINT) from None
+    version = answer.get("version") if isinstance(answer, dict) else None
+    if not isinstance(version, dict) or "number" not in version:
+        return None
+    if version.get("distribution") == "opensearch":
+        return "opensearch", parse_version_numbers(version["number"])
+    return ("elasticsearch", parse_version_numbers(version["number"])) if "lucene_version" in version else None
+
+
+def _is_not_cluster(error: exceptions.TransportError) -> bool:
+    """Return whether an error response can't come from a cluster; redirects are left out, they have a remedy of their own."""
+    status = error.status_code
+    return isinstance(status, int) and status >= 400 and status not in {401, *BUSY_STATUSES} and not isinstance(error.info, dict)
+
+
+def _read_node_version(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
+    """Read the version from a node. The response doesn't name the distribution, but the version numbers don't overlap."""
+    try:
+        with translate_errors(connection):
+            answer = client.transport.perform_request(
+                "GET", "/_nodes/_local", params={"filter_path": "nodes.*.version,nodes.*.build_hash"}
+            )
+    except AuthenticationFailed as error:
+        raise AuthenticationFailed(
+            f"{error.message} (neither GET / nor GET /_nodes/_local may be read, so its version is unknown)",
+            "Grant cluster:monitor/main (Elasticsearch: monitor) to the user: docs/howto/secure.md#roles.",
+        ) from None
+    except ClusterError:
+        return None
+    nodes = answer.get("nodes") if isinstance(answer, dict) else None
+    found = next((node for node in (nodes or {}).values() if isinstance(node, dict) and node.get("version")), None)
+    if found is None:
+        return None
+    version = parse_version_numbers(found["version"])
+    return ("elasticsearch" if version >= (_FIRST_ELASTICSEARCH_ONLY,) else "opensearch"), version
+
+
+def parse_version_numbers(text: object) -> tuple[int, ...]:
+    """Parse a version: `3.8.0-SNAPSHOT` -> (3, 8, 0)."""
+    return tuple(int(part) for part in str(text).partition("-")[0].split(".") if part.isdigit())
+
+
+def _read_max_clauses(client: OpenSearch, connection: Connection) -> int:
+    """Read the limit set for the cluster or at a node's start; managed clusters may hide it, then the default applies."""
+    name = "indices.query.bool.max_clause_count"
+    try:
+        with translate_errors(connection):
+            settings = client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
+    except ClusterError:
+        return MAX_CLAUSES
+    layers: list[Mapping[str, Any]] = [settings.get(kind, {}) for kind in ("transient", "persistent", "defaults")]
+    return next((int(layer[name]) for layer in layers if name in layer), MAX_CLAUSES)

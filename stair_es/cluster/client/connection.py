@@ -1,0 +1,161 @@
+"""Connection to a search cluster: URL, authentication, and the client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth
+
+from stair_es.cluster.client import tls
+from stair_es.cluster.client.auth import SecuritySettings, read_secret, read_security_settings
+from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.transport import NodeConnection
+from stair_es.config.defaults import ENV_URL
+from stair_es.errors import AuthenticationFailed, UsageError
+from stair_es.optional import import_optional
+from stair_es.urls import parse_node_url, remove_login, split_node_urls
+
+__all__ = ["ClusterInfo", "Connection", "SecuritySettings", "get_cluster_info", "translate_errors"]
+
+# Concurrent requests to one node without a new TCP and TLS handshake for each.
+_POOL = 32
+_NO_SECURITY = SecuritySettings()
+_URL_REMEDY = (
+    "Write it like http://localhost:9200 or https://user:password@host:9200 "
+    "(in a password, write characters like / ? # @ as %2F %3F %23 %40)."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """URL and authentication of a cluster. Picklable: workers build their own client from it. No secret is in its `repr`.
+
+    Raises:
+        UsageError: On construction, for an invalid URL or conflicting settings.
+    """
+
+    url: str = field(repr=False)
+    """`http[s]://[user:password@]host[:port][/prefix]`; several nodes of one cluster, separated by commas."""
+    timeout_s: float = 30.0
+    security: SecuritySettings = _NO_SECURITY
+
+    def __post_init__(self) -> None:
+        login = None
+        for part in (parse_node_url(each, "a cluster URL", _URL_REMEDY) for each in split_node_urls(self.url)):
+            if part.username is None:
+                continue
+            found = (unquote(part.username), unquote(part.password or ""))
+            if login not in (None, found):
+                raise UsageError("the nodes in the URL have different logins", "They are nodes of one cluster: give one login.")
+            login = found
+        if login is not None and self.security.method != "none" and login != (self.security.user, self.security.password):
+            raise UsageError(f"a login in the URL, and another way to log in ({self.security.method})", "Keep one of the two.")
+        if self.security.requires_tls and any(part.scheme == "http" for part in map(urlsplit, self.nodes)):
+            raise UsageError(f"certificates require https, not {self.safe_url}", "Write https:// in the URL, or leave them out.")
+        if login is not None and self.security.method == "none":
+            object.__setattr__(self, "security", replace(self.security, user=login[0], password=login[1]))
+
+    @classmethod
+    def from_env(
+        cls,
+        url: str | None = None,
+        options: Mapping[str, str | None] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Connection:
+        """Build the connection to `url`, or to `STAIR_ES_URL` (or `STAIR_ES_URL_FILE`); other settings come from the environment.
+
+        Args:
+            url: As in the class.
+            options: Settings that aren't secret, by the field names of `SecuritySettings`; they override the environment.
+            environ: The environment.
+
+        Raises:
+            UsageError: If there is no URL, or settings conflict.
+        """
+        url = url or read_secret(ENV_URL, environ)
+        if not url:
+            raise UsageError("no cluster given", f"Set {ENV_URL}.")
+        return cls(url=url, security=read_security_settings(options or {}, environ))
+
+    @property
+    def nodes(self) -> list[str]:
+        """The URL of each node, without credentials."""
+        return [remove_login(part) for part in split_node_urls(self.url)]
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without credentials: the only form that may be printed, logged or stored."""
+        return ",".join(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"Connection({self.safe_url!r}, login={self.security.method!r})"
+
+    def redact(self, text: str) -> str:
+        """Redact the secrets of this connection in a text."""
+        return self.security.redact(text)
+
+    def client(self) -> OpenSearch:
+        """Create a client. It speaks plain REST, so it works with OpenSearch and Elasticsearch.
+
+        With several nodes, one that fails or hangs is skipped for a minute, and the request goes to the next one.
+
+        Raises:
+            UsageError: If a certificate or key can't be used, or the AWS configuration names no region.
+            AuthenticationFailed: If there are no AWS credentials.
+            MissingExtra: If AWS requires the extra `aws` and it isn't installed.
+        """
+        nodes = self.nodes
+        options: dict[str, Any] = {}
+        if any(node.startswith("https:") for node in nodes):
+            options["ssl_context"] = tls.create_ssl_context(self.security)
+            options["ca_fingerprint"] = self.security.ca_fingerprint
+        if self.security.authorization is not None:
+            options["headers"] = {"authorization": self.security.authorization}
+        if self.security.aws_service is not None:
+            options["http_auth"] = create_aws_signer(self.security.aws_service, self.security.aws_region)
+        return OpenSearch(
+            hosts=nodes,
+            connection_class=NodeConnection,
+            timeout=self.timeout_s,
+            http_compress=False,
+            pool_maxsize=_POOL,
+            max_retries=len(nodes) - 1,
+            retry_on_status=(),
+            retry_on_timeout=len(nodes) > 1,
+            **options,
+        )
+
+
+def create_aws_signer(service: str, region: str | None) -> Any:  # noqa: ANN401  a callable of the client, without a type
+    """Create a signer of requests for AWS (SigV4), which uses the same credentials as the AWS tools.
+
+    These are the environment, a profile, or the role of a container or instance. Only `es` and `aoss` have search clusters.
+
+    Args:
+        service: Name of the AWS service.
+        region: AWS region; None for the configured one.
+
+    Raises:
+        MissingExtra: If the extra `aws` isn't installed.
+        UsageError: If no region is given or configured, or the named profile doesn't exist.
+        AuthenticationFailed: If there are no credentials.
+    """
+    session = import_optional("botocore.session", "aws").get_session()
+    errors = import_optional("botocore.exceptions", "aws")
+    try:
+        region = region or session.get_config_variable("region")
+        credentials = session.get_credentials()
+    except errors.BotoCoreError as error:
+        raise UsageError(f"the AWS configuration can't be used: {error}", "Check AWS_PROFILE and ~/.aws/config.") from None
+    if not region:
+        raise UsageError("no AWS region", "Give --aws-region, or set AWS_REGION.")
+    if credentials is None:
+        raise AuthenticationFailed(
+            "no AWS credentials", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role."
+        )
+    return Urllib3AWSV4SignerAuth(credentials, region, service)

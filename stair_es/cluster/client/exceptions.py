@@ -1,0 +1,208 @@
+"""Translate exceptions of the client into ours: what went wrong and where, what to do about it, and never a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client import tls
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexClosed, MissingModule, NotASearchCluster
+
+if TYPE_CHECKING:
+    from stair_es.cluster.client.connection import Connection
+
+BUSY_STATUSES = frozenset({429, 502, 503, 504})
+_LONGEST_REQUEST = 300
+_LOGIN = {
+    "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
+    "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
+    "api_key": "Check STAIR_ES_API_KEY: it is unknown here, expired or invalidated.",
+    "bearer": "Check STAIR_ES_BEARER_TOKEN: such tokens expire.",
+    "aws": "Check the AWS credentials (aws sts get-caller-identity), the region, and the service: es, or aoss for Serverless.",
+}
+_GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for search, ingest, policies, templates and the doctor."
+_GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
+
+# How the reason of a cluster without a module begins, and the remedy. Reasons may repeat user input, but not at their beginning.
+_TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%s\] declared on field "
+_MISSING = (
+    (
+        r"unknown query \[sparse_vector\]",
+        "The cluster lacks the module that brings this query, which every ordinary Elasticsearch from 8.15 on has. "
+        "An index ingested with --vector rank_features is searched without it.",
+    ),
+    (
+        _TYPE % "rank_features",
+        "The cluster lacks the module mapper-extras, which every ordinary one has. "
+        "Elasticsearch from 8.15 on also takes: --vector sparse_vector.",
+    ),
+    (
+        _TYPE % "sparse_vector",
+        "That field type is Elasticsearch's, and OpenSearch's from 3.3 on with the plugin neural-search. "
+        "Every cluster takes the default: --vector rank_features.",
+    ),
+)
+
+
+@contextmanager
+def translate_errors(
+    connection: Connection, passthrough: Callable[[exceptions.TransportError], bool] = lambda _: False
+) -> Iterator[None]:
+    """Translate exceptions of the client into ours, with the URL, the cause and a remedy.
+
+    Args:
+        connection: Connection of the client.
+        passthrough: Whether to re-raise an exception of the client unchanged.
+
+    Raises:
+        ClusterError: Or one of its subclasses, for example if the cluster is unreachable or rejects the login.
+    """
+    try:
+        yield
+    except exceptions.TransportError as error:
+        if passthrough(error):
+            raise
+        ours = _translate_error(error, connection)
+        ours.status = error.status_code if isinstance(error.status_code, int) else None
+        raise ours from None  # the client's exception may contain our headers, repeated by the server
+    except exceptions.SerializationError:
+        raise NotASearchCluster(
+            f"{connection.safe_url} does not answer in JSON", "Is this the HTTP port of OpenSearch or Elasticsearch?"
+        ) from None
+
+
+def _translate_error(error: exceptions.TransportError, connection: Connection) -> ClusterError:
+    where = getattr(error, "node", None) or connection.safe_url
+    if isinstance(error, exceptions.ConnectionError):
+        return _build_unreachable_error(error, where, connection)
+    if error.status_code == 401:
+        return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN[connection.security.method])
+    if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
+        return ClusterError(
+            f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` says what lifts the block."
+        )
+    if error.status_code == 403:
+        return _build_forbidden_error(error, where, connection)
+    if isinstance(error.status_code, int) and 300 <= error.status_code < 400:
+        return ClusterError(
+            f"{where} redirects elsewhere (HTTP {error.status_code}){_describe_redirect_target(error)}",
+            "Redirects aren't followed, to protect the login: use the URL that it leads to.",
+        )
+    if error.status_code == 400 and not isinstance(error.info, dict) and _is_tls_expected(where):
+        return _build_plain_http_error(where)
+    return _translate_response(error, f"{where} answered {error.status_code}: {get_error_reason(error, connection)}")
+
+
+def _build_forbidden_error(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
+    request = connection.redact(getattr(error, "request", "this"))[:_LONGEST_REQUEST]
+    why = _describe_head_right(request) if request.startswith("HEAD ") else get_error_reason(error, connection)
+    return AuthenticationFailed(f"{where} forbids {request} (HTTP 403): {why}", choose_grant_remedy(connection))
+
+
+def choose_grant_remedy(connection: Connection) -> str:
+    """Choose the remedy for a missing permission."""
+    return _GRANT_ON_AWS if connection.security.method == "aws" else _GRANT
+
+
+def _describe_head_right(request: str) -> str:
+    """Return the permission that a HEAD request needs: its response has no body that could name it."""
+    right = "indices:admin/aliases/get" if "/_alias/" in request else "indices:admin/get"
+    return f"it requires {right} (Elasticsearch: view_index_metadata)"
+
+
+def _translate_response(error: exceptions.TransportError, message: str) -> ClusterError:
+    if error.error == "index_closed_exception":
+        return IndexClosed(message, "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed.")
+    if error.status_code in BUSY_STATUSES:
+        return ClusterError(
+            message,
+            "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong.",
+        )
+    reasons = [*_list_reasons(error.info.get("error") if isinstance(error.info, dict) else None)]
+    for pattern, remedy in _MISSING:
+        if any(re.match(pattern, each) for each in reasons):
+            return MissingModule(message, remedy)
+    return ClusterError(message)
+
+
+def _build_unreachable_error(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
+    failed = tls.find_ssl_error(error)
+    parts = urlsplit(where)
+    late = isinstance(error, exceptions.ConnectionTimeout)
+    if parts.scheme == "https" and parts.hostname and not late and (failed is None or not tls.is_permanent_tls_error(failed)):
+        failed = tls.get_tls_alert(parts.hostname, parts.port or 443, connection.security) or failed
+    if failed is not None:
+        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", tls.get_tls_remedy(failed))
+    if _is_tls_expected(where):
+        return _build_plain_http_error(where)
+    said = connection.redact(f"{getattr(error, 'info', error)}")
+    return ClusterUnreachable(
+        f"no search cluster answers at {where}: {said}",
+        "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",
+    )
+
+
+def _build_plain_http_error(where: str) -> ClusterError:
+    secure = where.replace("http:", "https:", 1)
+    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Write {secure}")
+
+
+def _is_tls_expected(where: str) -> bool:
+    parts = urlsplit(where)
+    return parts.scheme == "http" and parts.hostname is not None and tls.is_tls_port(parts.hostname, parts.port or 80)
+
+
+def _describe_redirect_target(error: exceptions.TransportError) -> str:
+    """Return the target of a redirect, without what may be secret in it."""
+    try:
+        parts = urlsplit(str(getattr(error, "location", None) or ""))
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    return f", to {parts.scheme or 'http'}://{host}{f':{port}' if port else ''}" if host else ""
+
+
+def get_error_reason(error: exceptions.TransportError, connection: Connection) -> str:
+    """Return the reason that the server gives."""
+    info = error.info
+    if isinstance(info, dict) and isinstance(info.get("error"), dict):
+        return connection.redact(_join_error_reasons(info["error"]))
+    return connection.redact(str(error.error)[:500])
+
+
+def _join_error_reasons(error: Mapping[str, Any]) -> str:
+    """Join the error's own reason and those of its first cause: "all shards failed" alone is no help."""
+    causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
+    shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
+    failed = shards[0].get("reason") if shards else None
+    deeper = _find_root_reason(failed if isinstance(failed, dict) else error)
+    said: list[str] = []
+    for part in (error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), deeper):
+        if part and not any(str(part) in earlier for earlier in said):
+            said.append(str(part))
+    return ": ".join(said)
+
+
+def _list_reasons(error: object) -> Iterator[str]:
+    """Yield the reasons of an error, of its causes and of the first shard that failed."""
+    while isinstance(error, dict):
+        yield str(error.get("reason") or "")
+        shards = error.get("failed_shards")
+        if isinstance(shards, list) and shards and isinstance(shards[0], dict):
+            yield from _list_reasons(shards[0].get("reason"))
+        error = error.get("caused_by")
+
+
+def _find_root_reason(error: Mapping[str, Any]) -> object:
+    """Return the last reason of the chain of causes, but for one that says less than its effect: "unknown field"."""
+    reason = error.get("reason")
+    cause = error.get("caused_by")
+    while isinstance(cause, dict) and cause.get("type") != "named_object_not_found_exception":
+        reason = cause.get("reason") or reason
+        cause = cause.get("caused_by")
+    return reason

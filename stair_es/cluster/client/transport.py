@@ -1,0 +1,154 @@
+"""HTTP connection to one node: errors carry the node, the request and the `Retry-After` header, and requests can be watched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from opensearchpy import Urllib3HttpConnection, exceptions
+
+from stair_es.cluster.client import tls
+
+_ANY_STATUS = range(100, 1000)
+
+
+@dataclass
+class OutgoingRequest:
+    """One request to one node, for hooks."""
+
+    method: str
+    path: str
+    """Without parameters."""
+    node: str
+    """Scheme, host and port, and the path prefix of the cluster's URL."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Additional headers to send: empty, until a hook adds some."""
+    status: int | None = None
+    """HTTP status, after the response."""
+    elasticsearch: bool = False
+    """Whether the response identifies Elasticsearch, which versions before 7.14 don't do."""
+
+
+RequestHook: TypeAlias = Callable[[OutgoingRequest], AbstractContextManager[object]]
+_request_hook: RequestHook = nullcontext
+
+
+@contextmanager
+def watch_requests(watch: RequestHook) -> Iterator[None]:
+    """Run every request of this process within `watch(request)`, in the requesting thread, until the context ends.
+
+    Contexts can be nested: a request is then made within both hooks.
+    """
+    global _request_hook  # clients are created in many places, so the hook is global
+    before = _request_hook
+
+    @contextmanager
+    def enter_both(asked: OutgoingRequest) -> Iterator[None]:
+        with before(asked), watch(asked):
+            yield
+
+    _request_hook = enter_both
+    try:
+        yield
+    finally:
+        _request_hook = before
+
+
+class NodeConnection(Urllib3HttpConnection):
+    """Connection whose errors have `node`, `request` (method and path), `retry_after` (the header, or None) and `location`.
+
+    `location` is the target of a redirect; redirects aren't followed.
+    """
+
+    def __init__(self, *, ca_fingerprint: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401  the client's own
+        self._wanted = ca_fingerprint
+        self._tls = kwargs.get("ssl_context")
+        self._pinning = threading.Lock()
+        super().__init__(**kwargs)
+
+    def perform_request(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        timeout: float | None = None,
+        ignore: Collection[int] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:  # noqa: ANN401  status, headers, body
+        """Send a request as the client's connection does.
+
+        Args:
+            method: HTTP method.
+            url: Path.
+            params: Query parameters.
+            body: Body.
+            timeout: Timeout in seconds.
+            ignore: Statuses that are no errors.
+            headers: Additional headers.
+
+        Raises:
+            TransportError: Or a subclass, with the attributes named above.
+        """
+        asked = OutgoingRequest(method, url, self.host + self.url_prefix)
+        try:
+            self._pin_certificate()
+            with _request_hook(asked):
+                more = {**(headers or {}), **asked.headers}
+                kept = _keep_error_field(params)
+                status, answered, raw = super().perform_request(method, url, kept, body, timeout, _ANY_STATUS, more)
+                asked.status, asked.elasticsearch = status, "x-elastic-product" in answered
+        except exceptions.TransportError as error:
+            _annotate_error(error, self.host, asked, {})
+            raise
+        if not 200 <= status < 300 and status not in ignore:
+            lowered = {name.lower(): value for name, value in answered.items()}
+            try:
+                self._raise_error(status, raw, lowered.get("content-type"))
+            except exceptions.TransportError as error:
+                _annotate_error(error, self.host, asked, lowered)
+                raise
+        return status, answered, raw
+
+    def log_request_fail(self, *args: object, **kwargs: object) -> None:
+        """Log nothing: the caller gets the error and reports it, without a stack trace."""
+
+    def _pin_certificate(self) -> None:
+        if self._wanted is None or not self.use_ssl or self._tls is None:
+            return
+        with self._pinning:
+            if self._wanted is None:
+                return
+            try:
+                own = tls.trust_pinned_certificate(self._tls, self._wanted, self.hostname, self.port, float(self.timeout))
+            except TimeoutError as error:
+                raise exceptions.ConnectionTimeout("TIMEOUT", str(error), error) from error
+            except OSError as error:
+                raise exceptions.ConnectionError("N/A", str(error), error) from error
+            if own and self.pool is not None:
+                self.pool.assert_hostname = False  # the certificate itself is pinned, so its names don't matter
+            self._wanted = None
+
+
+def _keep_error_field(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the parameters, with the top-level `error` added to a filter of the response.
+
+    A filter with exclusions only (`-took`) includes it already.
+    """
+    if not params or "filter_path" not in params:
+        return params
+    given = params["filter_path"]  # bytes, where the client got it as an argument of its own
+    paths = given.decode() if isinstance(given, bytes) else str(given)
+    if all(path.startswith("-") for path in paths.split(",")):
+        return params
+    return {**params, "filter_path": f"{paths},error"}
+
+
+def _annotate_error(error: exceptions.TransportError, node: str, asked: OutgoingRequest, headers: Mapping[str, str]) -> None:
+    error.node = node  # type: ignore[attr-defined]
+    error.request = f"{asked.method} {asked.path}"  # type: ignore[attr-defined]
+    error.retry_after = headers.get("retry-after")  # type: ignore[attr-defined]
+    error.location = headers.get("location")  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Documents: how they are built, read, and compared with what is stored."""

@@ -1,0 +1,244 @@
+"""The document of one image. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stair_es import feature_names
+from stair_es.config.defaults import THUMBNAIL_PX
+from stair_es.errors import UsageError
+from stair_es.token_policy import PolicyUndo, TokenPolicy
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.cluster.metadata.token_fields import TokenIds
+    from stair_es.types import Json
+
+DOCUMENT_VERSION = 3
+"""Part of each document fingerprint and index spec: increment it when the same image would give another document."""
+
+IMPACT_SCALE = 1000
+"""Steps per unit of weight in `impacts`: a token's part of a score is off by at most half a thousandth."""
+
+RESERVED_FIELDS = frozenset(
+    {
+        "tokens",
+        "token_ids",
+        "top_tokens",
+        "impacts",
+        "uri",
+        "source",
+        "version",
+        "sha256",
+        "width",
+        "height",
+        "format",
+        "taken_at",
+        "colours",
+        "thumbnail",
+        "model",
+        "fingerprint",
+        "ingested_at",
+        "policy",
+        "policy_undo",
+    }
+)
+"""Fields of stair-es, which a column can't use."""
+
+_MAX_TERM = 255
+"""The `standard` tokenizer splits longer tokens."""
+_ONE_BY_ONE = re.compile(r"[\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Hiragana and ideographs: the `standard` tokenizer makes each a token of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentSettings:
+    """What a document contains in addition to the vector, and how it is indexed; part of its fingerprint."""
+
+    top_words: int = 16
+    """Length of `top_tokens`."""
+    thumbnail_px: int = THUMBNAIL_PX
+    """Longer side of the thumbnail; 0 for none."""
+    id: Literal["uri", "content"] = "uri"
+    """What identifies a document: the URI of the image, or its content."""
+    impacts: bool = False
+    """Whether documents have the field that a plain `match` searches (OpenSearch only)."""
+    vector: Literal["rank_features", "sparse_vector", "seismic"] = "rank_features"
+    """Field type of `tokens`: `sparse_vector` is Elasticsearch's; `seismic` has `rank_features`, and in addition the field
+    `token_ids` for the approximate search of OpenSearch's plugin neural-search.
+    """
+
+    @property
+    def tokens_type(self) -> Literal["rank_features", "sparse_vector"]:
+        """Type of the field `tokens`."""
+        return "sparse_vector" if self.vector == "sparse_vector" else "rank_features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageMetadata:
+    """Metadata of an image."""
+
+    uri: str
+    source: str
+    version: str | None
+    """Version of the bytes that their store reports without reading them."""
+    sha256: str
+    width: int
+    height: int
+    format: str
+    taken_at: str | None
+    thumbnail: str | None
+    colours: tuple[str, ...] = ()
+    """Names of its colours, heaviest first."""
+
+
+def make_document_id(uri: str) -> str:
+    """Make the `_id` of the image at a URI: the first 128 bits of the URI's SHA-256, in hex."""
+    return hashlib.sha256(uri.encode()).hexdigest()[:32]
+
+
+def make_content_id(sha256: str) -> str:
+    """Make the `_id` of an image from its content: the first 128 bits of its SHA-256, in hex."""
+    return sha256[:32]
+
+
+def compute_document_fingerprint(
+    sha256: str, model_id: str, settings: DocumentSettings, fields: Mapping[str, Json], enrichers: Sequence[str] = ()
+) -> str:
+    """Compute the fingerprint of everything that a document is made from: a stored document with the same one is up to date.
+
+    Args:
+        sha256: Of the image's bytes.
+        model_id: Of the encoder.
+        settings: What the document contains.
+        fields: The columns of the source.
+        enrichers: Identities of the enrichers that the image went through, in order.
+    """
+    parts = [DOCUMENT_VERSION, sha256, model_id, asdict(settings), dict(fields), list(enrichers)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def check_field_names(names: Iterable[str]) -> None:
+    """Check that the column names are usable as document fields.
+
+    Raises:
+        UsageError: If a name is a field of stair-es, or no engine accepts it.
+    """
+    for name in names:
+        if name.partition(".")[0] in RESERVED_FIELDS:  # the part before a dot names an object
+            raise UsageError(f"column {name!r} has the name of a field of stair-es", f"Map it to another one: --map NAME={name}")
+        if name.startswith("_") or not all(name.split(".")):
+            raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --map NAME={name}")
+
+
+def build_document(
+    vector: SparseVector,
+    facts: ImageMetadata,
+    *,
+    fields: Mapping[str, Json],
+    model_id: str,
+    fingerprint: str,
+    ingested_at: str,
+    settings: DocumentSettings,
+    policy: TokenPolicy | None = None,
+) -> dict[str, Any]:
+    """Build the `_source` of one image; metadata and fields that are `None` are left out.
+
+    The policy is applied here to the encoder's vector. The fingerprint doesn't depend on it, so an index can be given another
+    policy without encoding an image again.
+
+    Raises:
+        UsageError: If a column has the name of a field of stair-es.
+    """
+    check_field_names(fields)
+    known = {name: value for name, value in {**fields, **_build_metadata_fields(facts)}.items() if value is not None}
+    return {
+        **build_vector_fields(vector, settings, policy),
+        **known,
+        "model": model_id,
+        "fingerprint": fingerprint,
+        "ingested_at": ingested_at,
+    }
+
+
+def _build_metadata_fields(facts: ImageMetadata) -> dict[str, Any]:
+    return {**asdict(facts), "colours": list(facts.colours) or None}
+
+
+def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy: TokenPolicy | None = None) -> dict[str, Any]:
+    """Build the fields that come from the encoder's vector: the policy is applied here."""
+    undo = PolicyUndo()
+    if policy is not None:
+        steered = policy.apply(vector)
+        vector, undo = steered.vector, steered.undo
+    return {
+        "tokens": {feature_names.escape_feature(word): weight for word, weight in vector},
+        "top_tokens": list(vector.top(settings.top_words).tokens),
+        **({"impacts": encode_impacts(vector)} if settings.impacts else {}),
+        **({"policy": policy.digest, "policy_undo": _build_undo_field(undo)} if policy and undo else {}),
+    }
+
+
+def add_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> dict[str, Any]:
+    """Add the field `token_ids` to a document, for an index that stores ids.
+
+    Tokens without an id are left out. A document without any ids doesn't get the field: if it is empty, the plugin rejects all
+    other documents.
+
+    Args:
+        document: The document without the field.
+        token_ids: Ids under the policy of the document; None for an index without the field.
+    """
+    ids = token_ids.convert_weights(parse_token_weights(document["tokens"]).items()) if token_ids else {}
+    return {**document, **({"token_ids": ids} if ids else {})}
+
+
+def _build_undo_field(undo: PolicyUndo) -> dict[str, Any]:
+    return {
+        "tokens": {feature_names.escape_feature(word): weight for word, weight in undo.tokens.items()},
+        "added": [feature_names.escape_feature(word) for word in undo.added_tokens],
+    }
+
+
+def parse_policy_undo(source: Mapping[str, Any]) -> PolicyUndo:
+    """Parse what restores the original vector of a stored document; empty if no policy changed it."""
+    stored = source.get("policy_undo")
+    if not isinstance(stored, Mapping):
+        return PolicyUndo()
+    added = stored.get("added")
+    return PolicyUndo(
+        tokens=parse_token_weights(stored.get("tokens")),
+        added_tokens=tuple(feature_names.unescape_feature(word) for word in added if isinstance(word, str))
+        if isinstance(added, list)
+        else (),
+    )
+
+
+def parse_token_weights(value: object) -> dict[str, float]:
+    """Parse tokens and weights of a document that may not be ours: null values are skipped, other JSON gives no tokens."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {feature_names.unescape_feature(word): float(weight) for word, weight in value.items() if weight is not None}
+
+
+def encode_impacts(vector: SparseVector) -> str:
+    """Encode a vector for the field `impacts`: space-separated `token|impact`, impact = weight x `IMPACT_SCALE`, at least 1.
+
+    Tokens that a `match` can't find are left out (see `is_single_term`).
+    """
+    return " ".join(f"{word}|{max(1, round(weight * IMPACT_SCALE))}" for word, weight in vector if is_single_term(word))
+
+
+def is_single_term(word: str) -> bool:
+    """Return whether the `standard` tokenizer keeps this token unchanged, so that a `match` can find it.
+
+    It turns `##ing` into `ing`, which is a different token, drops punctuation, and splits at spaces and `|`.
+    """
+    if not 0 < len(word) <= _MAX_TERM or not all(c.isalpha() or c.isdecimal() for c in word):
+        return False
+    return len(word) == 1 or not _ONE_BY_ONE.search(word)

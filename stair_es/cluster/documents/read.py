@@ -1,0 +1,116 @@
+"""Read documents: all hits of a search page by page, their count, or documents by id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.retry import call_with_retry
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
+"""The content, too: a URI may have a document for each content that it had."""
+_STATUS = {"not_found": 404, "index_closed_exception": 400, "security_exception": 403}
+"""HTTP status by a part of the error's type. All other errors are retryable."""
+
+
+def paginate_hits(
+    client: OpenSearch,
+    connection: Connection,
+    index: str,
+    body: Mapping[str, Any],
+    *,
+    size: int,
+    sort: Sequence[Mapping[str, Any]] = DOCUMENT_ORDER,
+) -> Iterator[list[dict[str, Any]]]:
+    """Paginate the hits of a search in the order of their URIs, `size` per page; the last page may be empty or shorter.
+
+    Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
+    engine supports it. Documents with equal URI and content may be missed if a page ends between them.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        index: An index or alias.
+        body: Body of the search: its query should exclude documents without a URI.
+        size: Hits per page.
+        sort: Another order; documents that are equal in it may be missed.
+
+    Raises:
+        ClusterError: If a request fails, or shards of the index are unavailable.
+    """
+    asked: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
+    while True:
+        hits = search_hits(client, connection, index, asked)
+        yield hits
+        if len(hits) < size:
+            return
+        asked = {**asked, "search_after": hits[-1]["sort"]}
+
+
+def count_matches(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> int:
+    """Count the documents that match a query, as of the last refresh.
+
+    Raises:
+        ClusterError: If the request fails.
+    """
+    answer = call_with_retry(partial(client.count, index=index, body={"query": dict(query)}), connection)
+    return int(answer["count"])
+
+
+def search_hits(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Search all shards, with retries, and return the hits.
+
+    Raises:
+        ClusterError: If the request fails, or shards of the index are unavailable.
+    """
+    hits: list[dict[str, Any]] = search_all_shards(client, connection, index, body)["hits"]["hits"]
+    return hits
+
+
+def search_all_shards(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Search all shards, with retries, and return the response.
+
+    Raises:
+        ClusterError: As for `search_hits`.
+    """
+    params = {"allow_partial_search_results": "false"}
+    answer: dict[str, Any] = call_with_retry(partial(client.search, index=index, body=dict(body), params=params), connection)
+    return answer
+
+
+def get_documents_by_id(
+    client: OpenSearch, connection: Connection, index: str, ids: Sequence[str], fields: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Get the documents that exist among `ids`, with some of their fields, in real time, including unrefreshed writes.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        index: An index or an alias of one.
+        ids: At most as many as one request should contain.
+        fields: Fields of `_source`; none to get only the metadata of the documents.
+
+    Raises:
+        ClusterError: If the request fails, or shards of the index are unavailable.
+    """
+    return call_with_retry(partial(_send_mget, client, index, list(ids), fields), connection)
+
+
+def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str]) -> list[dict[str, Any]]:
+    params = {"_source_includes": ",".join(fields)} if fields else {"_source": "false"}
+    docs = client.mget(body={"ids": ids}, index=index, params=params)["docs"]
+    failed = next((doc["error"] for doc in docs if doc.get("error")), None)
+    if failed is not None:  # documents of an unavailable shard are not missing
+        kind = str(failed.get("type"))
+        status = next((status for sign, status in _STATUS.items() if sign in kind), 503)
+        error = exceptions.TransportError(status, failed.get("type"), {"error": failed})
+        error.request = f"POST /{index}/_mget"  # type: ignore[attr-defined]
+        raise error
+    return [doc for doc in docs if doc.get("found")]

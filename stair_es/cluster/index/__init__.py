@@ -1,0 +1,1 @@
+"""Indices: mappings, creation, settings during a load, aliases."""

@@ -1,0 +1,145 @@
+"""Aliases: what they point to, the swap to a new index, and the deletion of retired indices."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy.exceptions import NotFoundError
+
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, call_with_retry, is_busy_error, repeat_call
+from stair_es.cluster.metadata.index_metadata import get_index_meta, list_other_aliases, make_build_alias_prefix
+from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
+from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
+from stair_es.errors import IndexMismatch, UsageError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.metadata.index_metadata import WriteTarget
+
+
+def swap_alias(client: OpenSearch, connection: Connection, alias: str, opened: WriteTarget) -> None:
+    """Swap `alias` to the new index in one step: a search always finds either the old index or the new one.
+
+    The alias of the token index is swapped with it, if the new index has a token index. Does nothing if a parallel run has done
+    it.
+
+    Raises:
+        IndexMismatch: If the alias points to an index that this run doesn't know, or the token alias belongs to someone else.
+    """
+    if opened.replaces is not None:
+        call_with_retry(partial(_try_swap, client, alias, opened), connection)
+
+
+def get_alias_targets(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
+    """Get the targets of an alias; empty if the alias doesn't exist.
+
+    Raises:
+        ClusterError: If the request fails.
+    """
+    return call_with_retry(partial(_read_alias_targets, client, alias), connection)
+
+
+def check_alias_target(client: OpenSearch, connection: Connection, alias: str, own: str, live: str | None = None) -> str:
+    """Check the target of `alias` at the end of a run that has written to `own`, and return it; "" without a target.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        alias: The search alias.
+        own: The index that the run has written to.
+        live: The index that `own` is to replace; None if the alias has to point to `own`. If `live` or the alias was deleted,
+        `own`
+            can still be swapped in.
+
+    Raises:
+        IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none.
+        ClusterError: If the request fails.
+    """
+    behind = get_alias_targets(client, connection, alias)
+    if behind in ([own], [live]):
+        return behind[0]
+    if not behind and live is not None:
+        return ""
+    if own in behind:
+        raise IndexMismatch(
+            f"alias {alias!r} now points to several indices: {', '.join(behind)}. What this run wrote is in {own}",
+            f"Remove the alias from the others: DELETE /INDEX/_alias/{alias}. Then run the same command again.",
+        )
+    raise IndexMismatch(
+        f"alias {alias!r} now points to {', '.join(behind) or 'no index'}. What this run wrote is in {own}, where a search of"
+        f" {alias!r} doesn't find it",
+        "Run the same command again: it continues with the new target of the alias. If the alias was moved by hand, move it"
+        " back before."
+        if behind
+        else f"Give the index its alias back: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
+    )
+
+
+def delete_retired_indices(client: OpenSearch, connection: Connection, alias: str, keep: int) -> list[str]:
+    """Delete the retired indices of `alias`, except the `keep` newest; returns their names.
+
+    An index with any alias in addition to its write alias is in use or being built; one whose `_meta.stair_es.alias` is another
+    alias belongs to someone else. Token indices are deleted with their indices.
+
+    Raises:
+        UsageError: If `keep` is negative.
+    """
+    if keep < 0:
+        raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --keep N")
+    params = {"filter_path": "*.aliases,*.mappings._meta,*.settings.index.creation_date", "expand_wildcards": "all"}
+    found = call_with_retry(lambda: client.indices.get(index=f"{alias}-*", params=params), connection)
+    retired = [
+        (int(index["settings"]["index"]["creation_date"]), name)
+        for name, index in found.items()
+        if not list_other_aliases(name, index) and get_index_meta(index).get("alias") == alias
+    ]
+    names = [name for _, name in sorted(retired, reverse=True)[keep:]]
+    for name in names:
+        call_with_retry(partial(client.indices.delete, index=name, ignore=[404]), connection)
+    delete_orphan_token_indices(client, connection, alias)
+    return names
+
+
+def _read_alias_targets(client: OpenSearch, alias: str) -> list[str]:
+    # With the alias as the index, too: without an index the request needs the permission to read the aliases of all indices.
+    found = client.indices.get_alias(index=alias, name=alias, ignore=[404])
+    return sorted(name for name, index in found.items() if isinstance(index, dict) and index.get("aliases"))
+
+
+def _try_swap(client: OpenSearch, alias: str, opened: WriteTarget) -> None:
+    """Try once to swap the alias; a lost response of an earlier attempt may have done it already."""
+    behind = set(_read_alias_targets(client, alias))
+    if opened.name in behind:
+        return
+    if behind - {opened.replaces}:
+        raise IndexMismatch(
+            f"alias {alias!r} now points to {', '.join(sorted(behind))}: {opened.name!r} was not swapped in",
+            "Run it again: it starts from the new target.",
+        )
+    actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in behind]
+    actions.append({"add": {"index": opened.name, "alias": alias, **WRITE_ALIAS_OPTIONS}})
+    actions.append({"remove": {"index": opened.name, "alias": f"{make_build_alias_prefix(alias)}*"}})
+    client.indices.update_aliases(
+        body={"actions": [*actions, *build_alias_actions(read_token_index_state(client, alias), opened.name)]}
+    )
+
+
+def get_mappings_by_index(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
+    """Get the GET mapping response by index for a name, which may be an alias, an index or a pattern; empty if nothing matches.
+
+    Raises:
+        ClusterError: If the request fails.
+    """
+    if not name.strip(", "):  # would match all indices
+        return {}
+    with translate_errors(connection):
+        try:
+            call = partial(client.indices.get_mapping, index=name)
+            answer: dict[str, Any] = repeat_call(call, connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
+        except NotFoundError:
+            return {}
+    return answer

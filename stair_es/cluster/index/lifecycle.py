@@ -1,0 +1,235 @@
+"""Index life cycle: timestamped indices behind an alias; the next one is built next to the one in use, then the alias is swapped.
+
+Here an index is found or created; `aliases` and `load_settings` have the rest of its life.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, get_alias_targets, swap_alias
+from stair_es.cluster.index.load_settings import relax_index_settings
+from stair_es.cluster.metadata.index_metadata import (
+    IndexSpec,
+    WriteTarget,
+    add_index_meta,
+    build_index_meta,
+    check_alias_name,
+    compare_mappings,
+    get_content_type,
+    get_index_meta,
+    get_token_index_meta,
+    make_build_alias_prefix,
+    make_index_name,
+    make_write_alias,
+)
+from stair_es.cluster.metadata.policy_state import add_policy_to_body, check_policy_matches, parse_policy_state
+from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS, ensure_write_alias
+from stair_es.errors import IndexMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.token_policy import TokenPolicy
+
+__all__ = [
+    "IndexSpec",
+    "WriteTarget",
+    "check_alias_name",
+    "check_alias_target",
+    "delete_retired_indices",
+    "find_index",
+    "get_alias_targets",
+    "open_index",
+    "refresh_index",
+    "relax_index_settings",
+    "swap_alias",
+]
+
+_OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
+
+
+def open_index(
+    client: OpenSearch,
+    connection: Connection,
+    alias: str,
+    body: Mapping[str, Any],
+    identity: IndexSpec,
+    say: Callable[[str], None],
+    policy: TokenPolicy | None = None,
+) -> WriteTarget:
+    """Open the index to write to: the target of `alias`, a new one, or the build of the next one (see `swap_alias`).
+
+    Runs that start together get the same index, and an interrupted build is resumed. A missing write alias is restored.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        alias: The search alias.
+        body: Body of a new index, without the metadata of stair-es.
+        identity: Spec of this run.
+        say: Called with the reason if the next index is built.
+        policy: Policy of a new index; None for the policy of the alias target, which a build inherits.
+
+    Raises:
+        UsageError: If the alias name is invalid.
+        IndexMismatch: If the name is used by something that stair-es didn't make, an unfinished build has another mapping, or the
+            index has another policy than the requested one, contains texts instead of images or the reverse, or is closed.
+    """
+    check_alias_name(alias)
+    made = add_index_meta(body, build_index_meta(identity, alias))
+    opened, why = call_with_retry(partial(_try_open, client, alias, made, policy), connection)
+    if why is not None:
+        doing = "building" if opened.created else "resuming"
+        say(f"{opened.replaces} {why}: {doing} {opened.name}, the alias is switched when it is complete")
+    if not opened.created:
+        ensure_write_alias(client, connection, opened.name)
+    return opened
+
+
+def find_index(
+    client: OpenSearch,
+    connection: Connection,
+    alias: str,
+    body: Mapping[str, Any],
+    identity: IndexSpec,
+    policy: TokenPolicy | None = None,
+) -> WriteTarget | None:
+    """Find the index that `open_index` would open, if it exists; creates nothing.
+
+    Raises:
+        UsageError: If the alias name is invalid.
+        IndexMismatch: As for `open_index`.
+    """
+    check_alias_name(alias)
+    made = add_index_meta(body, build_index_meta(identity, alias))
+    return call_with_retry(partial(_try_find, client, alias, made, policy), connection)
+
+
+def _try_open(
+    client: OpenSearch, alias: str, made: Mapping[str, Any], policy: TokenPolicy | None
+) -> tuple[WriteTarget, str | None]:
+    """Try once to open the index; also returns why it is a build, if it is one.
+
+    An index that was created by an earlier attempt is found again.
+    """
+    created = (
+        None if client.indices.exists(index=alias) else _create_index(client, alias, alias, add_policy_to_body(made, policy))
+    )
+    if created:
+        return WriteTarget(name=created, created=True, replaces=None, policy=policy), None
+    live, why = _inspect_live_index(client, alias, made, policy)
+    if why is None:
+        return live, None
+    opened = _open_build(client, alias, add_policy_to_body(made, live.policy), live)
+    if opened.created:
+        now, why_now = _inspect_live_index(client, alias, made, policy)
+        if why_now is None:  # a parallel run has finished the same build in between
+            client.indices.delete(index=opened.name)
+            return now, None
+    return opened, why
+
+
+def _try_find(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: TokenPolicy | None) -> WriteTarget | None:
+    if not client.indices.exists(index=alias):
+        return None
+    live, why = _inspect_live_index(client, alias, made, policy)
+    return live if why is None else _find_build(client, alias, made, live)
+
+
+def refresh_index(client: OpenSearch, connection: Connection, name: str) -> None:
+    """Refresh an index, so that everything written is searchable."""
+    call_with_retry(lambda: client.indices.refresh(index=name), connection)
+
+
+def _create_index(client: OpenSearch, alias: str, behind: str, body: Mapping[str, Any]) -> str | None:
+    """Create an index and return its name; None if another run was first: the engine lets only one claim the alias."""
+    name = make_index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
+    aliases = {**body.get("aliases", {}), behind: WRITE_ALIAS_OPTIONS, make_write_alias(name): WRITE_ALIAS_OPTIONS}
+    try:
+        client.indices.create(index=name, body={**body, "aliases": aliases})
+    except exceptions.TransportError:
+        if client.indices.exists(index=behind):
+            return None
+        raise
+    return name
+
+
+def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the single target of an alias."""
+    found = client.indices.get(index=alias)
+    if len(found) > 1:
+        raise IndexMismatch(f"alias {alias!r} points to several indices: {', '.join(sorted(found))}", _OTHER_NAME)
+    [(name, index)] = found.items()
+    if name == alias:
+        raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
+    if get_token_index_meta(index):
+        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another one", _OTHER_NAME)
+    if not get_index_meta(index):
+        raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
+    if index["settings"]["index"].get("verified_before_close") == "true":
+        raise IndexMismatch(
+            f"index {name!r} behind alias {alias!r} is closed", f"Open it, and run this again: POST /{name}/_open"
+        )
+    return name, index
+
+
+def _inspect_live_index(
+    client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: TokenPolicy | None
+) -> tuple[WriteTarget, str | None]:
+    """Return the alias target, and why it can't be written to (None if it can)."""
+    name, index = _get_single_index(client, alias)
+    state = parse_policy_state(index, name)
+    check_policy_matches(policy, state, name, alias)
+    live = WriteTarget(name=name, created=False, replaces=None, policy=state.policy, pending_operation=state.pending_operation)
+    theirs, own = get_index_meta(index), wanted["mappings"]["_meta"]["stair_es"]
+    holds, brings = get_content_type(theirs), get_content_type(own)
+    if holds != brings:
+        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Name another one for {brings}: --index NAME")
+    if theirs.get("model") != own["model"]:
+        return live, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
+    if theirs.get("digest") != own["digest"]:
+        return live, "was made with other settings"
+    differences = compare_mappings(wanted["mappings"], index["mappings"])
+    return live, f"has another mapping ({'; '.join(differences)})" if differences else None
+
+
+def _make_build_alias(alias: str, wanted: Mapping[str, Any]) -> str:
+    return make_build_alias_prefix(alias) + str(wanted["mappings"]["_meta"]["stair_es"]["digest"])
+
+
+def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: WriteTarget) -> WriteTarget | None:
+    behind = _make_build_alias(alias, wanted)
+    if not client.indices.exists(index=behind):
+        return None
+    name, index = _get_single_index(client, behind)
+    differences = compare_mappings(wanted["mappings"], index["mappings"])
+    if differences:
+        raise IndexMismatch(
+            f"the unfinished index {name!r} was created with another mapping: {'; '.join(differences)}",
+            f"Delete the index {name} to start again, or use the mapping that it was created with.",
+        )
+    state = parse_policy_state(index, name)
+    return WriteTarget(
+        name=name, created=False, replaces=live.name, policy=state.policy, pending_operation=state.pending_operation
+    )
+
+
+def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: WriteTarget) -> WriteTarget:
+    found = _find_build(client, alias, wanted, live)
+    if found:
+        return found
+    behind = _make_build_alias(alias, wanted)
+    created = _create_index(client, alias, behind, wanted)
+    if created:
+        return WriteTarget(name=created, created=True, replaces=live.name, policy=live.policy)
+    [name] = client.indices.get_alias(index=behind, name=behind)
+    return WriteTarget(name=name, created=False, replaces=live.name, policy=live.policy)

@@ -1,0 +1,153 @@
+"""Index settings for a bulk load, restored afterwards in any case.
+
+The original settings are written to the index itself (`_meta.stair_es.relaxed`) before anything is changed: after a kill the next
+run finds them there. Settings and `_meta` are read in one request, so from one cluster state, and `_meta` is written before the
+settings and cleared after them: a run that sees relaxed settings also sees the originals, and never takes the relaxed settings of
+another run for originals.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.metadata.index_metadata import WriteTarget
+
+_NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
+_LIVE_REFRESH = "30s"
+_UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "micros": 1e-6, "nanos": 1e-9}
+_AFTER_FAILURE = RetryPolicy(attempts=4)
+"""The run has failed, perhaps because the cluster is down: its user shouldn't wait another minute."""
+
+
+@dataclass(frozen=True)
+class _IndexState:
+    settings: dict[str, Any]
+    meta: dict[str, Any]
+
+    @property
+    def saved_settings(self) -> dict[str, Any] | None:
+        remembered = self.meta.get("stair_es", {}).get("relaxed")
+        return remembered if isinstance(remembered, dict) else None
+
+
+@contextmanager
+def relax_index_settings(
+    client: OpenSearch, connection: Connection, opened: WriteTarget, *, replicas: bool, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Relax the settings of an index within the context: it refreshes rarely, or not at all while it isn't searched yet.
+
+    Of runs that load the same index concurrently, the first to end restores the settings for all.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        opened: The index.
+        replicas: Whether to remove its replicas, if it isn't searched yet.
+        say: Called with what is changed, and with what an earlier run left behind.
+
+    Raises:
+        ClusterError: If the settings can't be changed or restored; the next run then restores them.
+    """
+    index = _SettingsClient(client, connection, opened.name)
+    before = index.read_state()
+    originals = before.saved_settings or before.settings
+    if before.saved_settings:
+        say(f"{opened.name} still has the settings of a load that was killed, or that is still running")
+    changed = {
+        **originals,
+        **choose_load_settings(originals, live=opened.replaces is None and not opened.created, replicas=replicas),
+    }
+    try:
+        index.relax_settings(originals, changed)
+        said = ", ".join(f"{name} {changed[name]}" for name in _NAMES if changed[name] != originals[name])
+        if said:
+            say(f"while it loads: {said}")
+        yield
+    except BaseException:
+        try:
+            index.restore_settings(originals, _AFTER_FAILURE)
+        except ClusterError as error:
+            say(f"the settings of {opened.name} could not be restored ({error.message}): the next run does it")
+        raise
+    index.restore_settings(originals, RetryPolicy())
+
+
+def choose_load_settings(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict[str, Any]:
+    """Choose the settings to change while an index loads. Pure.
+
+    Args:
+        originals: Its settings, None for each that isn't set.
+        live: Whether it is searched already.
+        replicas: Whether replicas may be removed.
+    """
+    if not live:
+        none = {"number_of_replicas": "0", "auto_expand_replicas": "false"} if replicas else {}
+        return {"refresh_interval": "-1", **none}
+    own = parse_interval_s(originals.get("refresh_interval"))
+    return {} if own < 0 or own >= parse_interval_s(_LIVE_REFRESH) else {"refresh_interval": _LIVE_REFRESH}
+
+
+def parse_interval_s(interval: str | None) -> float:
+    """Parse a time interval of index settings into seconds; -1 for `-1`, 0 if it is unset or invalid."""
+    match = re.fullmatch(r"(-?\d+)([a-z]*)", str(interval))
+    if not match:
+        return 0.0
+    return -1.0 if match[1].startswith("-") else int(match[1]) * _UNIT_S.get(match[2].lower(), 0.0)
+
+
+@dataclass(frozen=True)
+class _SettingsClient:
+    """Reads and writes the settings and `_meta` of an index."""
+
+    client: OpenSearch
+    connection: Connection
+    name: str
+
+    def read_state(self, policy: RetryPolicy | None = None) -> _IndexState:
+        """Read settings and `_meta` in one request."""
+        params = {"flat_settings": "true"}
+        answer = call_with_retry(partial(self.client.indices.get, index=self.name, params=params), self.connection, policy)
+        index = answer[self.name]
+        settings = {name: index["settings"].get(f"index.{name}") for name in _NAMES}
+        return _IndexState(settings, index["mappings"].get("_meta", {}))
+
+    def relax_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+        """Save the originals, and apply the changed settings."""
+        self._save_originals(originals, None)
+        self._put_settings(changed, None)
+        if self.read_state().saved_settings is None:  # cleared by a run that has just ended
+            self._save_originals(originals, None)
+
+    def restore_settings(self, originals: Mapping[str, Any], policy: RetryPolicy) -> None:
+        """Restore the settings, and remove the saved originals."""
+        self._put_settings(originals, policy)
+        self._save_originals(None, policy)
+        after = self.read_state(policy)
+        if after.saved_settings is None and after.settings != dict(originals):  # relaxed by a run that has just started
+            self._save_originals(originals, policy)
+
+    def _save_originals(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> None:
+        """Save the originals in `_meta`, or remove them. A mapping update replaces all of `_meta`, so it is read first."""
+        meta = self.read_state(policy).meta
+        about = {name: value for name, value in meta.get("stair_es", {}).items() if name != "relaxed"}
+        if originals is not None:
+            about["relaxed"] = dict(originals)
+        body = {"_meta": {**meta, "stair_es": about}}
+        call_with_retry(partial(self.client.indices.put_mapping, index=self.name, body=body), self.connection, policy)
+
+    def _put_settings(self, settings: Mapping[str, Any], policy: RetryPolicy | None) -> None:
+        body = {"index": dict(settings)}
+        call_with_retry(partial(self.client.indices.put_settings, index=self.name, body=body), self.connection, policy)

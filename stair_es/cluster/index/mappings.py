@@ -1,0 +1,122 @@
+"""The body of a new index, for the features of the cluster and the content of the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stair_es import resources
+from stair_es.cluster.metadata.token_fields import IDS_FIELD
+from stair_es.errors import ResourceError, UnsupportedTarget
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stair_es.cluster.client.connection import ClusterInfo
+    from stair_es.cluster.documents.document import DocumentSettings
+
+_PRUNE_KNOWN = (((8, 19), (9,)), ((9, 1), (10_000,)))
+"""From, up to: the Elasticsearch versions whose `sparse_vector` supports `index_options.prune`. The others never prune."""
+_VECTORS_HIDDEN = (9, 2)
+"""From this version on Elasticsearch leaves vectors out of `_source` by default; `explain` needs them there."""
+_LEDGER = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
+"""Fields that ingest searches and sorts by."""
+
+
+def build_index_body(
+    target: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
+) -> dict[str, Any]:
+    """Build the index body for `settings` on `target`, or return the custom body unchanged.
+
+    Args:
+        target: The cluster.
+        settings: What documents contain.
+        override: Path of a custom body.
+        largest_weight: Largest weight that a token can have; None if unknown.
+
+    Raises:
+        UnsupportedTarget: If the cluster lacks a field type that `settings` require.
+        ResourceError: If the custom file can't be read, or lacks a field that ingest requires.
+    """
+    check_field_types(target, settings)
+    body = resources.load_json_resource("mappings", "image", override)
+    if override:
+        _check_custom_mapping(body, settings, override)
+        return body
+    if settings.vector == "sparse_vector":
+        body = merge_bodies(
+            body, build_sparse_vector_layer(resources.load_json_resource("mappings", "sparse-vector"), target.version)
+        )
+    if settings.vector == "seismic":
+        body = merge_bodies(body, build_seismic_layer(resources.load_json_resource("mappings", "seismic"), largest_weight))
+    if settings.impacts:
+        body = merge_bodies(body, resources.load_json_resource("mappings", "impacts"))
+    return body
+
+
+def check_field_types(target: ClusterInfo, settings: DocumentSettings) -> None:
+    """Check that `target` has the field types that `settings` require.
+
+    Raises:
+        UnsupportedTarget: If it lacks one.
+    """
+    if settings.vector == "sparse_vector" and not target.supports_sparse_vector:
+        raise UnsupportedTarget(
+            f"{target.label} has no `sparse_vector` field that stair-es can use: it takes Elasticsearch 8.15 or newer",
+            "Leave --vector out: `rank_features` give the same scores on every cluster.",
+        )
+    if settings.vector == "seismic" and not target.supports_seismic:
+        raise UnsupportedTarget(
+            f"{target.label} has no approximate search over sparse vectors: it takes OpenSearch 3.3 or newer with the plugins"
+            " opensearch-knn and opensearch-neural-search",
+            "Leave --vector out: `rank_features` are searched exactly on every cluster.",
+        )
+    if settings.impacts and not target.supports_impacts:
+        raise UnsupportedTarget(
+            f"{target.label} can't have the field `impacts`: it takes OpenSearch 2.10 or newer (`delimited_term_freq`)",
+            "Leave --impacts out.",
+        )
+
+
+def build_sparse_vector_layer(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
+    """Build the layer for `sparse_vector`, without options that this version of Elasticsearch doesn't support. Pure."""
+    tokens = dict(layer["mappings"]["properties"]["tokens"])
+    if not any(first <= version < end for first, end in _PRUNE_KNOWN):
+        tokens.pop("index_options")
+    body = {"mappings": {"properties": {"tokens": tokens}}}
+    return {**body, "settings": layer["settings"]} if version >= _VECTORS_HIDDEN else body
+
+
+def build_seismic_layer(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str, Any]:
+    """Build the layer for SEISMIC. Pure.
+
+    The plugin quantizes weights to 255 steps up to a ceiling, which is best the largest weight of all.
+    """
+    if largest_weight is None:
+        return dict(layer)
+    parameters = {"quantization_ceiling_ingest": largest_weight}
+    return merge_bodies(layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": parameters}}}}})
+
+
+def merge_bodies(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge `layer` over `body`, object by object. Pure."""
+    return {
+        **body,
+        **{
+            name: merge_bodies(body[name], value) if isinstance(value, dict) and isinstance(body.get(name), dict) else value
+            for name, value in layer.items()
+        },
+    }
+
+
+def _check_custom_mapping(body: Mapping[str, Any], settings: DocumentSettings, path: Path) -> None:
+    needed = {"tokens": settings.tokens_type, **_LEDGER, **({"impacts": "text"} if settings.impacts else {})}
+    needed |= {IDS_FIELD: "sparse_vector"} if settings.vector == "seismic" else {}
+    fields = body.get("mappings", {}).get("properties", {})
+    wrong = [f"{name}: {type_}" for name, type_ in needed.items() if fields.get(name, {}).get("type") != type_]
+    if wrong:
+        layers = " and mappings/seismic.json" if settings.vector == "seismic" else ""
+        raise ResourceError(
+            f"mapping {path} lacks fields that ingest requires: {', '.join(wrong)}",
+            f"Start from mappings/image.json{layers}, and add to it.",
+        )

@@ -1,0 +1,191 @@
+"""Names and metadata of an index (`_meta.stair_es`): the name alone proves nothing. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.documents.document import DOCUMENT_VERSION
+from stair_es.errors import IndexMismatch, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stair_es.token_policy import TokenPolicy
+    from stair_es.types import Json, ResizeMode
+
+_BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
+MAX_INDEX_NAME_BYTES = 255
+TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".words", ".write"
+"""Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
+_ADDED_LATER = frozenset({"policy", "policy_undo"})
+"""An index from before there were policies lacks these fields; they are added with its first policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSpec:
+    """What an index is made with: documents of another spec don't belong in it."""
+
+    model_name: str
+    """Name for `--model`."""
+    model_id: str
+    settings: Mapping[str, Json]
+    """Everything else that changes documents."""
+    fit: ResizeMode | None = None
+    """How images were made square, for queries by image to do the same; already part of the model id."""
+    tokens: tuple[str, ...] = ()
+    """All tokens that vectors of the model can have, for an index that stores their ids (see `TokenIds`)."""
+
+    @property
+    def digest(self) -> str:
+        """8 hex digits that identify the spec (the model counts by its id, not its name)."""
+        parts = json.dumps([DOCUMENT_VERSION, self.model_id, dict(self.settings)], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteTarget:
+    """An index that documents of one spec can be written to."""
+
+    name: str
+    created: bool
+    """Created by this call: then it is empty, and no document in it can be up to date."""
+    replaces: str | None
+    """The alias target that an alias swap would replace; None if that is `name` itself."""
+    policy: TokenPolicy | None = None
+    """Policy of the index, which applies to all documents in it."""
+    pending_operation: str | None = None
+    """`apply` or `rollback`, if it has not ended: some documents may still be unchanged."""
+
+    @property
+    def write_alias(self) -> str:
+        """The alias that the index is written through; see `make_write_alias`."""
+        return make_write_alias(self.name)
+
+
+def check_alias_name(alias: str) -> None:
+    """Check that a name is valid for an alias.
+
+    Raises:
+        UsageError: If it breaks a rule of the engines.
+    """
+    if not alias or _BAD_NAME.search(alias) or len(alias.encode()) > 200:
+        raise UsageError(
+            f"not an index name: {alias!r}",
+            'Use lower case, without spaces and \\ / * ? " < > | , # : and not starting with - _ + or a dot.',
+        )
+
+
+def make_build_alias_prefix(alias: str) -> str:
+    """Make the prefix of the aliases by which builds for `alias` are found again; it is followed by the digest of the spec."""
+    return f"{alias}.building-"
+
+
+def make_write_alias(index: str) -> str:
+    """Make the alias that an index is written through for its whole life, whatever the target of its search alias.
+
+    An alias, since `require_alias` prevents that a deleted index is created again with guessed types.
+    """
+    return f"{index}{WRITE_ALIAS_SUFFIX}"
+
+
+def list_other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
+    """List the aliases of an index from a GET index response, without its write alias."""
+    return set(described.get("aliases", {})) - {make_write_alias(index)}
+
+
+def make_index_name(alias: str, model_id: str, now: datetime) -> str:
+    """Make the name `<alias>-<model>-<timestamp>`; a long model id is truncated to leave room for the token index's suffix."""
+    stamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
+    model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
+    longest = MAX_INDEX_NAME_BYTES - len(TOKEN_INDEX_SUFFIX + WRITE_ALIAS_SUFFIX)
+    return f"{alias}-{model[: longest - len(alias.encode()) - len(stamp) - 2]}-{stamp}"
+
+
+def build_index_meta(identity: IndexSpec, alias: str) -> dict[str, Any]:
+    """Build `_meta.stair_es` of a new index."""
+    return {
+        "model_name": identity.model_name,
+        "model": identity.model_id,
+        **({"fit": identity.fit} if identity.fit else {}),
+        "settings": dict(identity.settings),
+        "digest": identity.digest,
+        "alias": alias,
+        **({"token_ids": list(identity.tokens)} if identity.tokens else {}),
+    }
+
+
+def get_content_type(about: Mapping[str, Any]) -> str:
+    """Return the content type in the metadata of an index: an index of texts never replaces one of images, nor the reverse."""
+    return "texts" if "texts" in (about.get("settings") or {}) else "images"
+
+
+def has_thumbnails(index: Mapping[str, Any]) -> bool:
+    """Return whether the documents of an index, from a GET mapping response, were written with thumbnails."""
+    about = get_index_meta(index)
+    settings = about.get("settings")
+    px = settings.get("thumbnail_px") if isinstance(settings, dict) else None  # missing in an old index
+    return px != 0 and get_content_type(about) == "images"
+
+
+def has_colours(index: Mapping[str, Any]) -> bool:
+    """Return whether the documents of an index, from a GET mapping response, have `colours` that can be aggregated."""
+    field = index.get("mappings", {}).get("properties", {}).get("colours", {})
+    return field.get("type") == "keyword" and get_content_type(get_index_meta(index)) == "images"
+
+
+def add_index_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Add `_meta.stair_es` to the body of a new index; everything else in it stays unchanged."""
+    mappings = body.get("mappings", {})
+    return {**body, "mappings": {**mappings, "_meta": {**mappings.get("_meta", {}), "stair_es": dict(about)}}}
+
+
+def compare_mappings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Compare the field types of an existing mapping with those wanted; returns one phrase per difference.
+
+    Additional fields are fine, and so are missing fields of token policies.
+    """
+    fields, existing = wanted.get("properties", {}), found.get("properties", {})
+    return [
+        f"{name} is {existing[name].get('type', 'object')} instead of {spec.get('type', 'object')}"
+        if name in existing
+        else f"{name} is missing"
+        for name, spec in fields.items()
+        if (name not in existing and name not in _ADDED_LATER)
+        or existing.get(name, spec).get("type", "object") != spec.get("type", "object")
+    ]
+
+
+def get_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Get `_meta.stair_es` from a GET mapping response; empty for an index not made by stair-es, and for a token index."""
+    about = _get_raw_meta(index)
+    return {} if "words_of" in about else about
+
+
+def get_token_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Get `_meta.stair_es` of a token index from a GET mapping response; empty for all others."""
+    about = _get_raw_meta(index)
+    return about if "words_of" in about else {}
+
+
+def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
+    """Reject a token index where an image index is expected.
+
+    Raises:
+        IndexMismatch: If the index is a token index.
+    """
+    about = get_token_index_meta(index)
+    if about:
+        raise IndexMismatch(
+            f"index {name!r} is the token index of {str(about['words_of'])!r} and contains no images",
+            f"Name the images: --index {about.get('alias', about['words_of'])}; for a pattern use PATTERN,-*.words",
+        )
+
+
+def _get_raw_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
+    about = index.get("mappings", {}).get("_meta", {}).get("stair_es", {})
+    return about if isinstance(about, dict) else {}

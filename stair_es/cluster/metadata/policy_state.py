@@ -1,0 +1,129 @@
+"""The token policy in the metadata of an index: `_meta.stair_es.policy`, and two fields of its documents.
+
+==================================================  ===================================================
+`_meta.stair_es.policy`                             Meaning
+==================================================  ===================================================
+is missing                                          no policy
+`{"digest", "policy"}`                              applies to all documents
+`{"digest", "policy", "under_way": "apply"}`        the same, but not yet applied to all documents
+`{"digest": null, "under_way": "rollback"}`         no policy, but some documents still have one applied
+==================================================  ===================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.metadata.index_metadata import get_index_meta
+from stair_es.errors import IndexMismatch
+from stair_es.token_policy import parse_policy
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.token_policy import TokenPolicy
+
+POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "policy": {"type": "keyword"},
+    "policy_undo": {"type": "object", "enabled": False},
+}
+PolicyOperation = Literal["apply", "rollback"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyState:
+    """Policy of an index, from its metadata."""
+
+    policy: TokenPolicy | None = None
+    pending_operation: PolicyOperation | None = None
+    """Operation that was started and has not been seen to finish."""
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Return the value for `_meta`; None if there is no policy and no operation."""
+        if self.policy is None and self.pending_operation is None:
+            return None
+        about: dict[str, Any] = {"digest": self.policy.digest if self.policy else None}
+        if self.policy:
+            about["policy"] = self.policy.to_json()
+        return {**about, "under_way": self.pending_operation} if self.pending_operation else about
+
+
+def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
+    """Parse the policy state of an index from a GET mapping response.
+
+    Raises:
+        ResourceError: If this version doesn't understand the policy.
+    """
+    about = get_index_meta(index).get("policy") or {}
+    policy = parse_policy(about["policy"], f"policy of the index {name}") if about.get("policy") else None
+    return PolicyState(policy=policy, pending_operation=about.get("under_way"))
+
+
+def fetch_index_policy(client: OpenSearch, connection: Connection, name: str) -> TokenPolicy | None:
+    """Fetch the current policy of an index.
+
+    Raises:
+        ClusterError: If the request fails.
+    """
+    found = call_with_retry(lambda: client.indices.get_mapping(index=name), connection)
+    return parse_policy_state(found[name], name).policy
+
+
+def add_policy_to_body(body: Mapping[str, Any], policy: TokenPolicy | None) -> dict[str, Any]:
+    """Add a policy to the body of a new index: to `_meta`, and its fields to the mapping if they are missing.
+
+    Raises:
+        IndexMismatch: If the body has such a field with another type.
+    """
+    if policy is None:
+        return dict(body)
+    mappings = body["mappings"]
+    meta = mappings["_meta"]
+    about = {**meta["stair_es"], "policy": PolicyState(policy=policy).to_json()}
+    properties = {**mappings.get("properties", {}), **list_missing_policy_fields(mappings.get("properties", {}), "the mapping")}
+    return {**body, "mappings": {**mappings, "_meta": {**meta, "stair_es": about}, "properties": properties}}
+
+
+def find_conflicting_field(properties: Mapping[str, Any]) -> str | None:
+    """Find a column that has the name of a policy field: ours have fixed types, and are always both present."""
+    there = [name for name in POLICY_FIELDS if name in properties]
+    for name in there:
+        wanted, found = POLICY_FIELDS[name], properties[name]
+        other = any(found.get(key, "object" if key == "type" else None) != value for key, value in wanted.items())
+        if other or len(there) < len(POLICY_FIELDS):
+            return name
+    return None
+
+
+def list_missing_policy_fields(properties: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """List the policy fields that a mapping lacks.
+
+    Raises:
+        IndexMismatch: If a field with such a name isn't ours: a policy would overwrite it, and a rollback would delete it.
+    """
+    foreign = find_conflicting_field(properties)
+    if foreign:
+        raise IndexMismatch(
+            f"{where} has a column {foreign!r}, a name reserved for token policies",
+            f"Build an index without it: ingest with the column under another name (--map OTHER={foreign}).",
+        )
+    return {name: dict(spec) for name, spec in POLICY_FIELDS.items() if name not in properties}
+
+
+def check_policy_matches(requested: TokenPolicy | None, state: PolicyState, name: str, alias: str) -> None:
+    """Check that an ingest with this policy, or with none, may write to the index.
+
+    Raises:
+        IndexMismatch: If the index has another policy, or none.
+    """
+    if requested is None or (state.policy and state.policy.digest == requested.digest):
+        return
+    has = f"the policy {state.policy.label}" if state.policy else "no policy"
+    raise IndexMismatch(
+        f"index {name!r} has {has}, not {requested.label}",
+        f"Apply it to the existing documents: stair-es policy apply FILE --index {alias} (then leave --policy out).",
+    )

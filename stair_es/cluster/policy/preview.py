@@ -1,0 +1,149 @@
+"""Preview of a policy: reads the vectors of all documents that it may change, and changes nothing."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
+from stair_es.cluster.documents.read import count_matches
+from stair_es.cluster.metadata.policy_state import list_missing_policy_fields
+from stair_es.cluster.policy.manager import PolicyTarget
+from stair_es.cluster.policy.script import build_affected_query
+from stair_es.token_policy import TokenPolicy
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+_PAGE = 1000
+_KEEP = "5m"
+_FIELDS = ["uri", "tokens", "policy", "policy_undo"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentChange:
+    """A document that would change."""
+
+    id: str
+    uri: str
+    before: SparseVector
+    """The vector in the index."""
+    after: SparseVector
+    rules: tuple[str, ...]
+    """Rules that would apply; none for a document that would only lose another policy."""
+
+    @property
+    def token_changes(self) -> dict[str, tuple[float | None, float | None]]:
+        """Token -> weight before and after, for tokens that differ; None if the token is missing."""
+        before, after = self.before.to_dict(), self.after.to_dict()
+        names = [*before, *(word for word in after if word not in before)]
+        return {word: (before.get(word), after.get(word)) for word in names if before.get(word) != after.get(word)}
+
+    @cached_property
+    def difference(self) -> float:
+        """Sum of the weight differences of all tokens."""
+        return sum(abs((after or 0.0) - (before or 0.0)) for before, after in self.token_changes.values())
+
+
+@dataclass(kw_only=True)
+class PolicyPreview:
+    """Counts of the documents that a policy would change, complete after all of `preview_changes` has been read."""
+
+    examined: int = 0
+    changed: int = 0
+    emptied: int = 0
+    """Changed documents that would have no token left."""
+    only_reverted: int = 0
+    """Changed documents without a matching rule: they would only lose another policy."""
+    rules: Counter[str] = field(default_factory=Counter)
+    """Documents per rule; a document may be counted for several rules."""
+
+
+def preview_changes(
+    client: OpenSearch,
+    connection: Connection,
+    place: PolicyTarget,
+    policy: TokenPolicy | None,
+    plan: PolicyPreview,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[DocumentChange]:
+    """Compare each document with what `policy`, or its removal, would make of it, and yield those that would change.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        place: The index.
+        policy: The policy; None for a rollback.
+        plan: Counts to update.
+        progress: Called with the number of documents read so far, and of all.
+
+    Raises:
+        IndexMismatch: If documents have columns with the names of policy fields.
+        ClusterError: If a request fails.
+    """
+    list_missing_policy_fields(place.properties, f"index {place.name!r}")
+    query = build_affected_query(policy, place.layout)
+    total = count_matches(client, connection, place.name, query)
+    for hit in _scroll_documents(client, connection, place.name, query):
+        plan.examined += 1
+        change = _compute_change(hit, policy)
+        if change is not None:
+            plan.changed += 1
+            plan.emptied += not change.after
+            plan.only_reverted += not change.rules
+            plan.rules.update(change.rules)
+            yield change
+        progress(plan.examined, total)
+
+
+def add_change_sample(samples: list[DocumentChange], change: DocumentChange, most: int) -> None:
+    """Add a change to the samples, which keep the `most` changes with the largest difference (ties by id)."""
+    insort(samples, change, key=lambda each: (-each.difference, each.id))
+    del samples[most:]
+
+
+def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> DocumentChange | None:
+    source = hit["_source"]
+    tokens = source.get("tokens")
+    if not isinstance(tokens, dict):
+        return None
+    before = SparseVector.from_mapping(parse_token_weights(tokens))
+    original = parse_policy_undo(source).restore(before)
+    steered = policy.apply(original) if policy else None
+    after = steered.vector if steered else original
+    digest = policy.digest if policy and steered and steered.undo else None
+    if after == before and source.get("policy") == digest:
+        return None
+    return DocumentChange(
+        id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=steered.rules if steered else ()
+    )
+
+
+def _scroll_documents(
+    client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """Scroll over the documents: one snapshot of the index, unaffected by concurrent changes.
+
+    A page whose response is lost can't be requested again.
+    """
+    body = {"size": _PAGE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
+    params = {"scroll": _KEEP, "allow_partial_search_results": "false"}
+    answer = call_with_retry(partial(client.search, index=index, body=body, params=params), connection)
+    try:
+        while answer["hits"]["hits"]:
+            yield from answer["hits"]["hits"]
+            with translate_errors(connection):
+                answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP})
+    finally:
+        with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more
+            client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])

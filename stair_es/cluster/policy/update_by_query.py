@@ -1,0 +1,261 @@
+"""An update by query as a task of the cluster: start, watch and cancel it; and check that the cluster supports its script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client.cancellation import sleep_unless_cancelled
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
+from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+_LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
+_BATCH = 1000
+_FILTER = "completed,task.status,response"  # and `error`, which every filter lets through
+"""Without it each response repeats the script and the whole policy."""
+_UNKNOWN = (400, 404, 405, 410, 501)
+"""Status of a request that a cluster doesn't support."""
+_AFTER_FAILURE = RetryPolicy(attempts=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateLimits:
+    """Limits of the load that a task causes."""
+
+    requests_per_second: float = -1.0
+    """Documents per second, -1 for no limit."""
+    slices: int = 0
+    """Number of parallel slices, 0 for one per shard."""
+
+    @property
+    def batch_size(self) -> int:
+        """Documents per batch: about one second's worth, since the cluster only waits between batches."""
+        return _BATCH if self.requests_per_second < 0 else max(1, min(_BATCH, round(self.requests_per_second)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateProgress:
+    """Result of one task, or its progress so far."""
+
+    total: int = 0
+    """Documents that match its query."""
+    changed: int = 0
+    unchanged: int = 0
+    conflicts: int = 0
+    """Documents that were written concurrently."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Id and reason of documents that the cluster rejected; the task ended there."""
+    complete: bool = False
+    """It finished, and all matching documents are changed, unchanged or in conflict."""
+
+    @property
+    def processed(self) -> int:
+        """Number of documents processed so far."""
+        return self.changed + self.unchanged + self.conflicts + len(self.failed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateByQueryTask:
+    """Runs passes over one index, one at a time: a new one cancels what an earlier run left behind."""
+
+    client: OpenSearch
+    connection: Connection
+    index: str
+    limits: UpdateLimits
+    progress: Callable[[UpdateProgress], None]
+    say: Callable[[str], None]
+    """Called with what an interrupted run leaves behind."""
+    sleep: Callable[[float], None] = sleep_unless_cancelled
+
+    def check_supported(self, script: Mapping[str, Any]) -> None:
+        """Check that the cluster supports such an update, with one that matches no document.
+
+        Raises:
+            UnsupportedTarget: If it doesn't.
+            ClusterError: If the request fails.
+        """
+        refused = call_with_retry(partial(self._try_script, script), self.connection)
+        if refused is not None:
+            raise build_no_scripts_error(self.connection, get_error_reason(refused, self.connection))
+
+    def run_pass(self, body: Mapping[str, Any]) -> UpdateProgress:
+        """Run one pass to its end; it is cancelled if the caller is interrupted.
+
+        Raises:
+            ClusterError: If the cluster fails it as a whole, or it was cancelled.
+            UnsupportedTarget: If the cluster can't run such scripts.
+        """
+        self.cancel_running()
+        call_with_retry(partial(self.client.indices.refresh, index=self.index), self.connection)
+        id_ = None
+        try:
+            id_ = call_with_retry(partial(self._start_task, body), self.connection)
+            return self._wait_for_task(id_)
+        except BaseException:
+            self._cancel_quietly(id_)
+            raise
+
+    def _cancel_quietly(self, id_: str | None) -> None:
+        """Cancel the task if possible; the error that ended the run is more important than why it can't be cancelled."""
+        try:
+            self.cancel_running(_AFTER_FAILURE, only_task=id_)
+        except ClusterError as error:
+            self.say(
+                f"{self.index}: this update may still be running, since it could not be cancelled: {error.message}. "
+                "Run apply or rollback again when it has ended, to complete it"
+            )
+
+    def cancel_running(self, policy: RetryPolicy | None = None, only_task: str | None = None) -> None:
+        """Cancel our tasks on this index, and wait until they have ended: the task of a killed client keeps running.
+
+        Args:
+            policy: Retry policy.
+            only_task: Id of the only task to cancel: the others belong to a run that has cancelled this one.
+        """
+        waited_s = _LOOK_FIRST_S
+        while running := call_with_retry(self._list_running, self.connection, policy):
+            if only_task is not None and only_task not in running:
+                return
+            for id_ in [only_task] if only_task else running:
+                cancel = partial(self.client.tasks.cancel, task_id=id_, ignore=[404])
+                call_with_retry(cancel, self.connection, policy)
+            self.sleep(waited_s)
+            waited_s = min(_LOOK_LAST_S, waited_s * 2)
+
+    def _try_script(self, script: Mapping[str, Any]) -> exceptions.TransportError | None:
+        body = {"query": {"match_none": {}}, "script": dict(script)}
+        try:
+            self.client.update_by_query(index=self.index, body=body)
+        except exceptions.TransportError as error:
+            if error.status_code in _UNKNOWN:
+                return error
+            raise
+        return None
+
+    @property
+    def _opaque_id(self) -> str:
+        return f"stair-es-policy {self.index}"
+
+    def _start_task(self, body: Mapping[str, Any]) -> str:
+        params = {
+            "conflicts": "proceed",
+            "wait_for_completion": "false",
+            "slices": str(self.limits.slices or "auto"),
+            "requests_per_second": str(self.limits.requests_per_second),
+            "scroll_size": str(self.limits.batch_size),
+        }
+        headers = {"X-Opaque-Id": self._opaque_id}
+        id_: str = self.client.update_by_query(index=self.index, body=dict(body), params=params, headers=headers)["task"]
+        return id_
+
+    def _list_running(self) -> list[str]:
+        params = {"actions": "*update/byquery", "filter_path": "nodes.*.tasks.*.headers"}
+        answer = self.client.tasks.list(params=params)
+        tasks = [task for node in answer.get("nodes", {}).values() for task in node["tasks"].items()]
+        return [id_ for id_, task in tasks if task.get("headers", {}).get("X-Opaque-Id") == self._opaque_id]
+
+    def _wait_for_task(self, id_: str) -> UpdateProgress:
+        wait_s, seen = _LOOK_FIRST_S, UpdateProgress()
+        while True:
+            answer = call_with_retry(partial(self._get_task, id_), self.connection)
+            if answer is None:
+                return seen  # the task was lost with its node
+            if answer.get("completed"):
+                done = _parse_finished_task(answer, self.connection)
+                self.progress(done)
+                return done
+            seen = _parse_status(answer.get("task", {}).get("status", {}))
+            self.progress(seen)
+            self.sleep(wait_s)
+            wait_s = min(_LOOK_LAST_S, wait_s * 1.5)
+
+    def _get_task(self, id_: str) -> dict[str, Any] | None:
+        try:
+            answer: dict[str, Any] = self.client.tasks.get(task_id=id_, params={"filter_path": _FILTER})
+        except exceptions.NotFoundError:
+            return None
+        return answer
+
+
+def _parse_status(status: Mapping[str, Any]) -> UpdateProgress:
+    """Parse the counts of a task, summed over its slices."""
+    parts = [part for part in status.get("slices") or [status] if part]
+
+    def sum_field(name: str) -> int:
+        return sum(int(part.get(name, 0)) for part in parts)
+
+    return UpdateProgress(
+        total=sum_field("total"),
+        changed=sum_field("updated"),
+        unchanged=sum_field("noops"),
+        conflicts=sum_field("version_conflicts"),
+    )
+
+
+def _parse_finished_task(answer: Mapping[str, Any], connection: Connection) -> UpdateProgress:
+    if answer.get("error"):
+        raise _build_update_error(answer["error"], connection)
+    response = answer["response"]
+    if response.get("canceled"):
+        raise ClusterError(f"the update was cancelled: {response['canceled']}", "Run it again: it resumes from there.")
+    failed: dict[str, str] = {}
+    for failure in response.get("failures", []):
+        cause = failure.get("cause") or failure.get("reason") or {}
+        if "id" not in failure:
+            raise _build_update_error(cause, connection)
+        inner = (cause.get("caused_by") or {}).get("reason")
+        failed[failure["id"]] = connection.redact(cause.get("reason", "refused") + (f": {inner}" if inner else ""))
+    done = _parse_status(response)
+    return replace(done, failed=failed, complete=not failed and done.processed == done.total)
+
+
+def _build_update_error(error: Mapping[str, Any], connection: Connection) -> ClusterError:
+    reasons = [error.get("reason"), (error.get("caused_by") or {}).get("reason"), *(error.get("script_stack") or [])[:2]]
+    said = connection.redact(": ".join(str(reason) for reason in reasons if reason))
+    if error.get("type") == "security_exception":
+        return AuthenticationFailed(f"{connection.safe_url} forbids the update: {said}", choose_grant_remedy(connection))
+    if "script_lang not supported" in said or "cannot execute [inline] scripts" in said:
+        return build_no_scripts_error(connection, said)
+    return ClusterError(f"the cluster failed the update: {said}", "What was changed stays so; run it again to go on.")
+
+
+def check_script_support(client: OpenSearch, connection: Connection) -> None:
+    """Check that the cluster runs inline painless scripts on updates, if it can be asked.
+
+    Raises:
+        UnsupportedTarget: If it doesn't.
+    """
+    try:
+        answer = call_with_retry(partial(_get_script_languages, client), connection)
+    except ClusterError:
+        return  # forbidden, or too old to be asked
+    contexts = {entry["language"]: entry["contexts"] for entry in answer.get("language_contexts", [])}
+    if not {"update", "update_by_query"} & set(contexts.get("painless", [])):
+        raise build_no_scripts_error(connection, "it has no painless")
+    if "inline" not in answer.get("types_allowed", ["inline"]):
+        raise build_no_scripts_error(connection, "it allows no inline scripts")
+
+
+def _get_script_languages(client: OpenSearch) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = client.get_script_languages()
+    except exceptions.NotFoundError:
+        return {"language_contexts": [{"language": "painless", "contexts": ["update"]}]}
+    return answer
+
+
+def build_no_scripts_error(connection: Connection, why: str) -> UnsupportedTarget:
+    """Build the error for a cluster that can't update documents by script."""
+    return UnsupportedTarget(
+        f"{connection.safe_url} can't change documents by script: {why}",
+        "Inline painless scripts are required. Or apply the policy to a new index: stair-es ingest --policy FILE --index NEW",
+    )

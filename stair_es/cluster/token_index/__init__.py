@@ -1,0 +1,1 @@
+"""The token index: one document per token weight, for charts."""

@@ -1,0 +1,239 @@
+"""Read and compare the image index and its token index, page by page. The token index follows the image index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents.read import count_matches, get_documents_by_id, paginate_hits, search_all_shards
+from stair_es.cluster.token_index.documents import COPIED_FIELDS, VERSIONED_FIELDS, WriteVersion, compute_source_version
+from stair_es.errors import IndexMismatch
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PAGE_SIZE = 1000
+"""Images compared at once: within the bucket limit of any cluster."""
+_MOST_HITS = 10_000
+"""Default of `index.max_result_window`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexReader:
+    """Requests that both readers need."""
+
+    client: OpenSearch
+    connection: Connection
+    index: str
+
+    def search(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Search all shards, and return the response.
+
+        Raises:
+            ClusterError: If the request fails, or shards of the index are unavailable.
+        """
+        return search_all_shards(self.client, self.connection, self.index, body)
+
+    def count(self, query: Mapping[str, Any]) -> int:
+        """Count the documents that match a query."""
+        return count_matches(self.client, self.connection, self.index, query)
+
+    def get(self, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
+        """Get the documents that exist among `ids`, with some of their fields, in real time."""
+        return get_documents_by_id(self.client, self.connection, self.index, ids, fields)
+
+
+@dataclass(frozen=True)
+class SourceDocument:
+    """The fields of an image's document that its token documents need."""
+
+    source: Mapping[str, Any]
+    version: WriteVersion
+
+    @property
+    def source_version(self) -> str:
+        """Source version of the token documents."""
+        return compute_source_version(self.source, self.version)
+
+
+def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
+    """Check that images with these fields can be read page by page.
+
+    Raises:
+        IndexMismatch: If they can't be sorted as ingest does.
+    """
+    without = [name for name in ("uri", "sha256") if not _has_doc_values(properties.get(name, {}))]
+    if without:
+        raise IndexMismatch(
+            f"{where} can't have a words index: no doc values for {', '.join(without)}",
+            "Leave `doc_values` out of the file of --mapping, or go without --words-index.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageIndexReader:
+    """Reads the image index."""
+
+    reader: IndexReader
+    properties: Mapping[str, Any]
+    """Properties of its mapping."""
+
+    @property
+    def token_query(self) -> dict[str, Any]:
+        """Query for images with tokens; if `top_tokens` can't be searched, for all images."""
+        known = self.properties.get("top_tokens", {})
+        words = known.get("type") == "keyword" and (known.get("index", True) or known.get("doc_values", True))
+        fields = ["uri", "top_tokens"] if words else ["uri"]
+        return {"bool": {"filter": [{"exists": {"field": name}} for name in fields]}}
+
+    def iterate_source_versions(self) -> Iterator[dict[str, str]]:
+        """Iterate over id -> source version of the images with tokens, in the order of their URIs; see `scan_documents`."""
+        columns = [name for name in VERSIONED_FIELDS if _has_doc_values(self.properties.get(name, {}))]
+        others = [name for name in VERSIONED_FIELDS if name not in columns]
+        body = {
+            "query": self.token_query,
+            "_source": others or False,
+            "docvalue_fields": columns,
+            "seq_no_primary_term": True,
+        }
+        for hits in paginate_hits(self.reader.client, self.reader.connection, self.reader.index, body, size=PAGE_SIZE):
+            yield {
+                hit["_id"]: compute_source_version(
+                    {**hit.get("_source", {}), **hit.get("fields", {})}, WriteVersion.from_hit(hit)
+                )
+                for hit in hits
+            }
+
+    def filter_with_tokens(self, ids: Sequence[str]) -> set[str]:
+        """Filter the ids of images that exist and have tokens."""
+        query = {"bool": {"filter": [{"ids": {"values": list(ids)}}, self.token_query]}}
+        body = {"size": len(ids), "query": query, "_source": False, "track_total_hits": False}
+        return {hit["_id"] for hit in self.reader.search(body)["hits"]["hits"]}
+
+    def get_documents(self, ids: Sequence[str]) -> dict[str, SourceDocument]:
+        """Get the images that exist among `ids`, in real time."""
+        docs = self.reader.get(ids, ("tokens", "top_tokens", *VERSIONED_FIELDS, *COPIED_FIELDS))
+        return {doc["_id"]: SourceDocument(doc.get("_source", {}), WriteVersion.from_hit(doc)) for doc in docs}
+
+    def get_versions(self, ids: Sequence[str]) -> dict[str, WriteVersion]:
+        """Get the stored version of each document, in real time."""
+        return {doc["_id"]: WriteVersion.from_hit(doc) for doc in self.reader.get(ids, ())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIndexReader:
+    """Reads the token index, as of its last refresh."""
+
+    reader: IndexReader
+
+    def summarize_images(self, ids: Sequence[str]) -> dict[str, TokenSummary]:
+        """Summarize the token documents of each of these images."""
+        if not ids:
+            return {}
+        aggs = {
+            "stamps": {"terms": {"field": "stamp", "size": 2, "execution_hint": "map"}},
+            "words": {"max": {"field": "words"}},
+        }
+        images = {"terms": {"field": "image_id", "size": len(ids), "execution_hint": "map"}, "aggs": aggs}
+        body = {"size": 0, "query": _build_image_filter(ids), "aggs": {"images": images}}
+        buckets = self.reader.search(body)["aggregations"]["images"]["buckets"]
+        return {bucket["key"]: _parse_bucket(bucket) for bucket in buckets}
+
+    def iterate_image_ids(self) -> Iterator[list[str]]:
+        """Iterate over the ids of all images that have token documents, page by page."""
+        composite: dict[str, Any] = {"size": PAGE_SIZE, "sources": [{"id": {"terms": {"field": "image_id"}}}]}
+        while True:
+            answer = self.reader.search({"size": 0, "aggs": {"images": {"composite": composite}}})["aggregations"]["images"]
+            ids = [bucket["key"]["id"] for bucket in answer["buckets"]]
+            if ids:
+                yield ids
+            if len(ids) < PAGE_SIZE:
+                return
+            composite = {**composite, "after": answer["after_key"]}
+
+    def list_document_ids(self, ids: Sequence[str]) -> dict[str, set[str]]:
+        """List the ids of the token documents by the id of the image."""
+        body = {
+            "size": _MOST_HITS,
+            "query": _build_image_filter(ids),
+            "_source": False,
+            "docvalue_fields": ["image_id"],
+            "track_total_hits": False,
+        }
+        found: dict[str, set[str]] = {}
+        for hit in self.reader.search(body)["hits"]["hits"]:
+            found.setdefault(hit["fields"]["image_id"][0], set()).add(hit["_id"])
+        return found
+
+    def count_documents(self) -> int:
+        """Count the token documents."""
+        return self.reader.count({"match_all": {}})
+
+    def count_images(self) -> int:
+        """Count the images that have token documents."""
+        return self.reader.count({"term": {"rank": 1}})
+
+
+def _build_image_filter(ids: Sequence[str]) -> dict[str, Any]:
+    return {"bool": {"filter": [{"terms": {"image_id": list(ids)}}]}}
+
+
+def _parse_bucket(bucket: Mapping[str, Any]) -> TokenSummary:
+    stamps, words = bucket["stamps"], bucket["words"]["value"]
+    whole = len(stamps["buckets"]) == 1 and stamps["buckets"][0]["doc_count"] == bucket["doc_count"]
+    return TokenSummary(
+        documents=bucket["doc_count"],
+        token_count=None if words is None else int(words),
+        source_version=stamps["buckets"][0]["key"] if whole else None,
+    )
+
+
+def _has_doc_values(field: Mapping[str, Any]) -> bool:
+    return field.get("type") == "keyword" and field.get("doc_values", True) is not False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSummary:
+    """The token documents of one image."""
+
+    documents: int
+    token_count: int | None
+    """Number of tokens of the image, as stored in these documents."""
+    source_version: str | None
+    """None if there are several, or none: then some documents are stale."""
+
+    def is_up_to_date(self, stamp: str, top_words: int) -> bool:
+        """Return whether these are all the documents for an image with this source version."""
+        return (
+            self.source_version == stamp and self.token_count is not None and self.documents == min(top_words, self.token_count)
+        )
+
+
+def find_stale_images(wanted: Mapping[str, str], found: Mapping[str, TokenSummary], top_words: int) -> list[str]:
+    """Find the images whose token documents are missing, incomplete or stale.
+
+    Args:
+        wanted: Id -> source version of images with tokens in the image index.
+        found: Summaries of the token index by id.
+        top_words: Maximum number of documents per image.
+
+    Returns:
+        Ids of images.
+    """
+    return [id_ for id_, stamp in wanted.items() if id_ not in found or not found[id_].is_up_to_date(stamp, top_words)]
+
+
+def find_orphan_images(found: Iterable[str], wanted: Iterable[str]) -> list[str]:
+    """Find the images with token documents that the image index doesn't have, or has without tokens.
+
+    Args:
+        found: Ids of images in the token index.
+        wanted: Ids of images with tokens in the image index.
+
+    Returns:
+        Ids of images.
+    """
+    there = set(wanted)
+    return [id_ for id_ in found if id_ not in there]

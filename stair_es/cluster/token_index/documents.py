@@ -1,0 +1,101 @@
+"""The documents of a token index: one for each of the heaviest tokens of an image. Pure.
+
+Charts average and count these documents, since no cluster aggregates `rank_features`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from stair_es.cluster.documents.document import parse_token_weights
+from stair_es.types import SparseVector
+
+TOKEN_INDEX_VERSION = 1
+"""Part of each source version: increment it when the same image would give other documents."""
+
+VERSIONED_FIELDS = ("fingerprint", "policy")
+"""Fields of an image's document that are part of its source version, in addition to the version of the write."""
+COPIED_FIELDS = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+"""Fields that are copied from the image's document."""
+
+TokenDocuments: TypeAlias = dict[str, dict[str, Any]]
+"""`_id` -> `_source`."""
+
+
+@dataclass(frozen=True)
+class WriteVersion:
+    """The version of a stored document: the cluster numbers each write."""
+
+    seq_no: int
+    primary_term: int
+
+    @classmethod
+    def from_hit(cls, doc: Mapping[str, Any]) -> WriteVersion:
+        """Build the version from a hit or a document of a GET response."""
+        return cls(int(doc["_seq_no"]), int(doc["_primary_term"]))
+
+
+def compute_source_version(fields: Mapping[str, Any], write: WriteVersion) -> str:
+    """Compute the source version of an image's token documents: if it changes, they have to be written again.
+
+    The version of the write covers what the fingerprint doesn't: a document that was edited by hand, an image that has moved.
+
+    Args:
+        fields: The `VERSIONED_FIELDS`, from `_source` or doc values.
+        write: Version of the document.
+    """
+    told = (_get_text(fields.get(name)) or "-" for name in VERSIONED_FIELDS)
+    return ".".join((str(TOKEN_INDEX_VERSION), *told, str(write.seq_no), str(write.primary_term)))
+
+
+def build_token_documents(id_: str, source: Mapping[str, Any], source_version: str, top_token_count: int) -> TokenDocuments:
+    """Build one document for each of the heaviest tokens of an image; none without `top_tokens`.
+
+    Args:
+        id_: Id of the image.
+        source: `_source` of its document.
+        source_version: Its source version.
+        top_token_count: Maximum number of documents.
+
+    Raises:
+        ValueError: If its `tokens` aren't token weights: not every document was written by stair-es.
+    """
+    if not source.get("top_tokens"):
+        return {}
+    vector = _parse_vector(source.get("tokens"))
+    total = math.fsum(vector.weights)
+    image = {
+        "image_id": id_,
+        "words": len(vector),
+        **{name: source[name] for name in COPIED_FIELDS if _is_plain(source.get(name))},
+        "stamp": source_version,
+    }
+    return {
+        f"{id_}-{rank}": {**image, "token": word, "weight": weight, "rank": rank, "share": weight / total}
+        for rank, (word, weight) in enumerate(vector.top(top_token_count), start=1)
+    }
+
+
+def _parse_vector(tokens: object) -> SparseVector:
+    if tokens is None:
+        raise ValueError("it has `top_tokens`, but no `tokens` in its _source")
+    if not isinstance(tokens, Mapping):
+        raise ValueError(f"its `tokens` are not an object of tokens and weights, but {type(tokens).__name__}")
+    try:
+        return SparseVector.from_mapping(parse_token_weights(tokens))
+    except TypeError as error:
+        raise ValueError(f"its `tokens` contain an invalid weight: {error}") from error
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is a text or a list of texts: a column with one of these names may contain anything."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(part, str) for part in value))
+
+
+def _get_text(value: object) -> str:
+    if isinstance(value, list):
+        value = value[0] if value else ""
+    return str(value or "")

@@ -1,0 +1,194 @@
+"""The token index of an alias: `X.words` behind `A-words` for the index X behind A. Find, create, publish and delete it.
+
+Each is written through a write alias of its own, `X.words.write`, as the image index is: see `make_write_alias`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es import resources
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.metadata.index_metadata import (
+    MAX_INDEX_NAME_BYTES,
+    TOKEN_INDEX_SUFFIX,
+    add_index_meta,
+    get_token_index_meta,
+    make_write_alias,
+)
+from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
+from stair_es.cluster.token_index.diff import check_pageable_mapping
+from stair_es.errors import IndexMismatch
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+
+def make_token_alias(alias: str) -> str:
+    """Make the alias of the token index for a search alias."""
+    return f"{alias}-words"
+
+
+def make_token_index_name(index: str) -> str:
+    """Make the name of the token index of an index."""
+    return f"{index}{TOKEN_INDEX_SUFFIX}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIndexState:
+    """The token indices of one alias."""
+
+    alias: str
+    indices: Mapping[str, str]
+    """Our token indices of this alias -> the index that each belongs to, which may be deleted."""
+    alias_targets: frozenset[str]
+    """Targets of the alias of the token index."""
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the alias has token indices: then each new build gets one, too."""
+        return bool(self.indices)
+
+    def check_alias_available(self) -> None:
+        """Check that the name of the token alias is free, or ours.
+
+        Raises:
+            IndexMismatch: If it belongs to someone else.
+        """
+        foreign = sorted(self.alias_targets - set(self.indices))
+        if foreign:
+            name = make_token_alias(self.alias)
+            what = "is an index" if name in foreign else f"points to {', '.join(foreign)}"
+            raise IndexMismatch(
+                f"the words index of {self.alias!r} can't be called {name!r}: that {what} of someone else",
+                "Rename that, ingest under another name (--index), or go without: --no-words-index.",
+            )
+
+
+def get_token_index_state(client: OpenSearch, connection: Connection, alias: str) -> TokenIndexState:
+    """Get the state of the token indices.
+
+    Raises:
+        ClusterError: If the request fails.
+    """
+    return call_with_retry(partial(read_token_index_state, client, alias), connection)
+
+
+def read_token_index_state(client: OpenSearch, alias: str) -> TokenIndexState:
+    """Read the state in one attempt; raises the client's own errors."""
+    behind = make_token_alias(alias)
+    params = {"ignore_unavailable": "true", "expand_wildcards": "all", "filter_path": "*.aliases,*.mappings._meta"}
+    found = client.indices.get(index=f"{behind},{alias}-*{TOKEN_INDEX_SUFFIX}", params=params)
+    of = {name: index for name, described in found.items() if (index := _get_source_index(name, described, alias))}
+    return TokenIndexState(
+        alias=alias,
+        indices=of,
+        alias_targets=frozenset(
+            name for name, described in found.items() if name == behind or behind in described.get("aliases", {})
+        ),
+    )
+
+
+def _get_source_index(name: str, described: Mapping[str, Any], alias: str) -> str:
+    about = get_token_index_meta(described)
+    index = str(about.get("words_of", ""))
+    return index if about.get("alias") == alias and name == make_token_index_name(index) else ""
+
+
+def create_token_index(client: OpenSearch, connection: Connection, alias: str, index: str) -> bool:
+    """Create the token index of `index`, empty; returns False if it exists.
+
+    Raises:
+        IndexMismatch: If its name belongs to someone else or is too long, or the images can't be read page by page.
+    """
+    name = make_token_index_name(index)
+    if len(make_write_alias(name).encode()) > MAX_INDEX_NAME_BYTES:
+        raise IndexMismatch(f"the name of the words index {name!r} would be too long", "Ingest under a shorter name: --index.")
+    return call_with_retry(partial(_try_create, client, alias, index), connection)
+
+
+def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
+    name = make_token_index_name(index)
+    try:
+        client.indices.create(index=name, body=_build_body(client, alias, index))
+    except exceptions.TransportError:
+        if not client.indices.exists(index=name):
+            raise
+        if not _get_source_index(name, client.indices.get(index=name).get(name, {}), alias):
+            raise IndexMismatch(
+                f"{name!r} is the name of the words index of {index!r}, but someone else's index",
+                "Rename that one, or delete it.",
+            ) from None
+        return False
+    return True
+
+
+def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
+    """Build the body, with as many shards as the image index: if images need several, so do their tokens."""
+    described = client.indices.get(index=index, params={"flat_settings": "true"})[index]
+    check_pageable_mapping(described["mappings"].get("properties", {}), f"index {index!r}")
+    body = add_index_meta(resources.load_json_resource("mappings", "words"), {"words_of": index, "alias": alias})
+    shards = {"number_of_shards": described["settings"]["index.number_of_shards"]}
+    return {
+        **body,
+        "settings": {"index": {**body["settings"]["index"], **shards}},
+        "aliases": {make_write_alias(make_token_index_name(index)): WRITE_ALIAS_OPTIONS},
+    }
+
+
+def switch_token_alias(client: OpenSearch, connection: Connection, alias: str, index: str) -> bool:
+    """Switch the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
+
+    Raises:
+        IndexMismatch: If the name of the token alias belongs to someone else.
+    """
+    return call_with_retry(partial(_try_switch, client, alias, index), connection)
+
+
+def _try_switch(client: OpenSearch, alias: str, index: str) -> bool:
+    if not client.indices.exists_alias(name=alias, index=index):
+        return False
+    actions = build_alias_actions(read_token_index_state(client, alias), index)
+    if actions:
+        client.indices.update_aliases(body={"actions": actions})
+    return True
+
+
+def build_alias_actions(state: TokenIndexState, index: str) -> list[dict[str, Any]]:
+    """Build the alias actions that point the token alias to the token index of `index`; empty if it has none. Pure.
+
+    Raises:
+        IndexMismatch: If the name of the token alias belongs to someone else.
+    """
+    name, behind = make_token_index_name(index), make_token_alias(state.alias)
+    if name not in state.indices:
+        return []
+    state.check_alias_available()
+    if state.alias_targets == {name}:
+        return []
+    away = [{"remove": {"index": other, "alias": behind}} for other in sorted(state.alias_targets - {name})]
+    return [*away, {"add": {"index": name, "alias": behind}}]
+
+
+def delete_token_indices(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
+    """Delete all token indices of an alias, with their aliases; returns their names."""
+    return _delete_indices(client, connection, sorted(get_token_index_state(client, connection, alias).indices))
+
+
+def delete_orphan_token_indices(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
+    """Delete the token indices whose index was deleted; returns their names."""
+    state = get_token_index_state(client, connection, alias)
+    exists = {index: call_with_retry(partial(client.indices.exists, index=index), connection) for index in state.indices.values()}
+    return _delete_indices(client, connection, sorted(name for name, index in state.indices.items() if not exists[index]))
+
+
+def _delete_indices(client: OpenSearch, connection: Connection, names: list[str]) -> list[str]:
+    for name in names:
+        call_with_retry(partial(client.indices.delete, index=name, ignore=[404]), connection)
+    return names

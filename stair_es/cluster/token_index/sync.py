@@ -1,0 +1,284 @@
+"""Reconcile the token index with its image index: compared page by page at the end of each run, and updated.
+
+The work that a killed run left undone is a difference like any other, so no other state is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.metadata.token_fields import TokenFieldLayout
+from stair_es.cluster.metadata.write_alias import ensure_write_alias
+from stair_es.cluster.token_index.diff import (
+    ImageIndexReader,
+    IndexReader,
+    TokenIndexReader,
+    find_orphan_images,
+    find_stale_images,
+)
+from stair_es.cluster.token_index.documents import TokenDocuments, build_token_documents
+from stair_es.cluster.token_index.index import (
+    create_token_index,
+    delete_orphan_token_indices,
+    get_token_index_state,
+    make_token_index_name,
+    switch_token_alias,
+)
+from stair_es.errors import ClusterError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.token_index.diff import SourceDocument
+
+_LINE_EVERY_S = 10.0
+_DOCUMENTS_AT_ONCE = 5000
+"""Token documents are small: a request may contain more of them than of images."""
+_ROUNDS = 5
+_MOST_REASONS = 5
+_WORDS_AT_ONCE = 3200
+"""Token documents per batch: all of a batch's documents fit in one response."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIndexReport:
+    """What was changed in a token index."""
+
+    index: str
+    written: int
+    """Documents, one per token."""
+    deleted: int
+    failed: int
+    """Documents that the cluster rejected permanently, and images whose tokens can't be read."""
+    images: int
+    """Images that have token documents now."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Reasons of some failures, by document."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON for `--json`."""
+        return {name: getattr(self, name) for name in ("index", "written", "deleted", "failed", "images")}
+
+
+def reconcile_token_index(
+    client: OpenSearch,
+    connection: Connection,
+    alias: str,
+    index: str,
+    say: Callable[[str], None],
+    policy: BulkPolicy | None = None,
+) -> TokenIndexReport | None:
+    """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        alias: The search alias.
+        index: Its target, or the build of the next one; already refreshed.
+        say: Called with the result, and with the progress from time to time.
+        policy: Bulk policy of the writes.
+
+    Returns:
+        The changes; None if the token index was deleted concurrently.
+
+    Raises:
+        IndexMismatch: If a name belongs to someone else, or the images can't be read page by page.
+        ClusterError: If the cluster fails. What was written stays, and the next run does the rest.
+    """
+    name = make_token_index_name(index)
+    state = get_token_index_state(client, connection, alias)
+    state.check_alias_available()
+    if name not in state.indices:
+        create_token_index(client, connection, alias, index)
+    try:
+        ensure_write_alias(client, connection, name)
+        report = _sync_indices(client, connection, index, say, policy or BulkPolicy())
+        switch_token_alias(client, connection, alias, index)
+    except ClusterError:
+        if _has_index(client, connection, name):
+            say(f"words index {name}: not complete, the next run resumes it")
+            raise
+        say(f"words index {name}: it was deleted in the meantime")
+        return None
+    gone = delete_orphan_token_indices(client, connection, alias)
+    if gone:
+        say(f"deleted, since their indices are gone: {', '.join(gone)}")
+    _report_result(report, say)
+    return report
+
+
+def _has_index(client: OpenSearch, connection: Connection, name: str) -> bool:
+    try:
+        there: bool = call_with_retry(partial(client.indices.exists, index=name), connection)
+    except ClusterError:  # the first error is more helpful
+        return True
+    return there
+
+
+def _sync_indices(
+    client: OpenSearch, connection: Connection, index: str, say: Callable[[str], None], policy: BulkPolicy
+) -> TokenIndexReport:
+    described = call_with_retry(partial(client.indices.get, index=index), connection)[index]
+    name = make_token_index_name(index)
+    main = ImageIndexReader(
+        reader=IndexReader(client=client, connection=connection, index=index),
+        properties=described["mappings"].get("properties", {}),
+    )
+    words = TokenIndexReader(reader=IndexReader(client=client, connection=connection, index=name))
+    settler = TokenIndexWriter(
+        main=main,
+        tokens=words,
+        writer=BulkWriter(
+            client=client,
+            connection=connection,
+            index=name,
+            policy=replace(policy, max_chunk_docs=_DOCUMENTS_AT_ONCE),
+        ),
+        top_token_count=TokenFieldLayout.from_index(described, 0).top_token_count,
+    )
+    sync = _TokenIndexSync(main, words, settler, say)
+    sync.run()
+    return TokenIndexReport(
+        index=name,
+        written=settler.written,
+        deleted=settler.deleted,
+        failed=settler.failed,
+        images=words.count_images(),
+        reasons=settler.reasons,
+    )
+
+
+@dataclass
+class _TokenIndexSync:
+    main: ImageIndexReader
+    tokens: TokenIndexReader
+    writer: TokenIndexWriter
+    say: Callable[[str], None]
+    expected: int = 0
+    """Expected number of token documents, if the images don't change concurrently."""
+    told_s: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        self._refresh_tokens()
+        self._add_missing()
+        self._refresh_tokens()
+        if self.tokens.count_documents() != self.expected:
+            self._remove_orphans()
+            self._refresh_tokens()
+
+    def _refresh_tokens(self) -> None:
+        asked = self.tokens.reader
+        call_with_retry(partial(asked.client.indices.refresh, index=asked.index), asked.connection)
+
+    def _add_missing(self) -> None:
+        """Write the token documents that are missing or stale."""
+        total, done = self.main.reader.count(self.main.token_query), 0
+        for wanted in self.main.iterate_source_versions():
+            found = self.tokens.summarize_images(list(wanted))
+            old = find_stale_images(wanted, found, self.writer.top_token_count)
+            self.expected += sum(found[id_].documents for id_ in wanted.keys() - set(old))
+            before = self.writer.written
+            self.writer.update_images(old, partial(self._report_progress, done, total))
+            self.expected += self.writer.written - before
+            done += len(wanted)
+            self._report_progress(0, total, done)
+
+    def _remove_orphans(self) -> None:
+        """Delete the token documents of images that are gone."""
+        for found in self.tokens.iterate_image_ids():
+            self.writer.update_images(find_orphan_images(found, self.main.filter_with_tokens(found)))
+
+    def _report_progress(self, before: int, total: int, done: int) -> None:
+        if time.monotonic() - self.told_s >= _LINE_EVERY_S:
+            self.told_s = time.monotonic()
+            done = min(before + done, total)
+            self.say(f"words index: {done:,} of {total:,} images compared, {self.writer.written:,} words written")
+
+
+def _report_result(report: TokenIndexReport, say: Callable[[str], None]) -> None:
+    say(
+        f"words index {report.index}: {report.written:,} words written, {report.deleted:,} deleted,"
+        f" it has those of {report.images:,} images"
+    )
+    if report.failed:
+        some = "; ".join(f"{what}: {reason}" for what, reason in report.reasons.items())
+        say(f"words index {report.index}: {report.failed:,} could not be written or deleted, among them {some}")
+
+
+@dataclass(kw_only=True)
+class TokenIndexWriter:
+    """Writes and deletes token documents, and counts them."""
+
+    main: ImageIndexReader
+    tokens: TokenIndexReader
+    writer: BulkWriter
+    top_token_count: int
+    written: int = 0
+    deleted: int = 0
+    failed: int = 0
+    """Documents that the cluster rejected permanently, and images whose tokens can't be read."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Reasons of some failures."""
+
+    def update_images(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
+        """Update the token documents of these images to their current documents; those of deleted images are deleted.
+
+        Args:
+            ids: Ids of images.
+            progress: Called with the number of images done.
+
+        Raises:
+            ClusterError: If the cluster as a whole can't be read or written. What was written stays.
+        """
+        size = max(1, _WORDS_AT_ONCE // self.top_token_count)
+        for start in range(0, len(ids), size):
+            self._update_batch(list(ids[start : start + size]))
+            progress(min(len(ids), start + size))
+
+    def _update_batch(self, ids: list[str]) -> None:
+        """Update one batch, and check the documents again afterwards: one may have changed while its tokens were written.
+
+        So of two concurrent runs, the last one to write the tokens of an image writes those of its current document.
+        """
+        there = self.tokens.list_document_ids(ids)
+        for _ in range(_ROUNDS):
+            images = self.main.get_documents(ids)
+            self._write_differences(ids, images, there)
+            now = self.main.get_versions(ids)
+            ids = [id_ for id_ in ids if now.get(id_) != (images[id_].version if id_ in images else None)]
+            if not ids:
+                return
+
+    def _write_differences(self, ids: list[str], images: Mapping[str, SourceDocument], there: dict[str, set[str]]) -> None:
+        wanted = {id_: self._build_documents(id_, images[id_]) for id_ in ids if id_ in images}
+        old = [_id for id_ in ids for _id in sorted(there.get(id_, set()) - wanted.get(id_, {}).keys())]
+        documents = [pair for words in wanted.values() for pair in words.items()]
+        outcomes = self.writer.write(documents).outcomes if documents else {}
+        refused = {_id: reason for _id, reason in outcomes.items() if reason is not None}
+        self.written += len(outcomes) - len(refused)
+        gone = self.writer.delete(old).outcomes if old else {}
+        kept = {_id: reason for _id, reason in gone.items() if reason is not None}
+        self.deleted += len(gone) - len(kept)
+        for what, reason in {**refused, **kept}.items():
+            self._record_failure(what, reason)
+        for id_ in ids:
+            there[id_] = set(wanted.get(id_, ()))
+
+    def _build_documents(self, id_: str, image: SourceDocument) -> TokenDocuments:
+        try:
+            return build_token_documents(id_, image.source, image.source_version, self.top_token_count)
+        except ValueError as error:
+            self._record_failure(id_, str(error))
+            return {}
+
+    def _record_failure(self, what: str, reason: str) -> None:
+        self.failed += 1
+        if len(self.reasons) < _MOST_REASONS:
+            self.reasons[what] = reason

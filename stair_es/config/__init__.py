@@ -1,0 +1,1 @@
+"""Defaults, environment variables and the configuration file."""

@@ -1,0 +1,192 @@
+"""The index that a dashboard is built for, as reported by the cluster. Read-only."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.index.aliases import get_mappings_by_index
+from stair_es.cluster.metadata.index_metadata import (
+    check_alias_name,
+    check_not_token_index,
+    get_index_meta,
+    get_token_index_meta,
+    has_colours,
+    has_thumbnails,
+)
+from stair_es.cluster.token_index.index import make_token_alias
+from stair_es.errors import IndexMismatch, QueryError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+Product = Literal["opensearch-dashboards", "kibana"]
+TimeField = Literal["taken_at", "ingested_at"]
+Interval = Literal["d", "M", "y"]
+
+PRODUCT_LABELS: dict[Product, str] = {"opensearch-dashboards": "OpenSearch Dashboards", "kibana": "Kibana"}
+"""Product -> display name."""
+
+_MAX_SLUG_LENGTH = 40
+_DAY_S = 24 * 3600.0
+_INTERVALS: tuple[tuple[float, Interval], ...] = ((120 * _DAY_S, "d"), (5 * 365 * _DAY_S, "M"))
+"""Longest span between the first and the last image, and the bar width for it; years beyond. Never less than a day: the products
+don't widen the bars, and an index that grows for years would have too many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DashboardSpec:
+    """An index of images, with what its dashboard depends on.
+
+    Raises:
+        UsageError: If the name is not a valid index name, on construction.
+    """
+
+    name: str
+    """Alias of the index."""
+    has_token_index: bool = True
+    """Whether there is a token index `<name>-words`, with one document per image and token."""
+    token_field: Literal["top_tokens", "token"] = "top_tokens"
+    """Field of the tokens in the token index. `top_tokens` is also the name in the main index, so one filter reaches both."""
+    time_field: TimeField = "ingested_at"
+    """Field for `Words over time`."""
+    interval: Interval = "M"
+    """Width of the bars of `Words over time`."""
+    captions: bool = False
+    """Whether documents have a `caption`."""
+    thumbnails: bool = True
+    """Whether documents have a `thumbnail`."""
+    colours: bool = True
+    """Whether documents have `colours`, also in the token index."""
+
+    def __post_init__(self) -> None:
+        check_alias_name(self.name)  # patterns are rejected, too: the token index and the ids of the objects derive from the name
+
+    @property
+    def token_index_name(self) -> str:
+        """Alias of the token index."""
+        return make_token_alias(self.name)
+
+    def build_id(self, kind: str) -> str:
+        """Return the id of a saved object: stable, and different for every index."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.name)[:_MAX_SLUG_LENGTH].strip("-")
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]  # two names can have the same slug
+        return "-".join(part for part in ("stair", slug, digest, kind) if part)
+
+    def build_title(self, text: str) -> str:
+        """Return the title of a saved object; it names the index, since lists show the objects of all indices."""
+        return f"{text} [{self.name}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DashboardIndexInfo:
+    """What was read from the cluster."""
+
+    spec: DashboardSpec
+    images: int
+    remarks: tuple[str, ...] = ()
+    """What the dashboard lacks, and how to add it."""
+
+
+def inspect_index(
+    client: OpenSearch, connection: Connection, name: str, time_field: TimeField | None = None
+) -> DashboardIndexInfo:
+    """Read what a dashboard needs to know of an index.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        name: Alias of the index.
+        time_field: Field for `Words over time`; None takes `taken_at` if most images have it, otherwise `ingested_at`.
+
+    Returns:
+        Specification of the dashboard, number of images, and remarks.
+
+    Raises:
+        UsageError: If the name is not a valid index name.
+        QueryError: If there is no such index.
+        IndexMismatch: If stair-es didn't write the index.
+        ClusterError: If a request fails.
+    """
+    plain = DashboardSpec(name=name)  # rejects patterns
+    found = get_mappings_by_index(client, connection, name)
+    for index, about in found.items():
+        check_not_token_index(index, about)
+    if strange := [index for index, about in found.items() if not get_index_meta(about)]:
+        raise IndexMismatch(
+            f"index {strange[0]!r} was not written by stair-es: no `_meta.stair_es`",
+            "Choose another one with --index / STAIR_ES_INDEX.",
+        )
+    if not found:
+        raise QueryError(
+            f"there is no index or alias {name!r} at {connection.safe_url}",
+            f"Write one with: stair-es ingest FOLDER --index {name} --words-index",
+        )
+    words = _list_fields(
+        {
+            index: about
+            for index, about in get_mappings_by_index(client, connection, plain.token_index_name).items()
+            if get_token_index_meta(about)
+        }
+    )
+    told = _read_stats(client, connection, name, time_field)
+    corpus = DashboardSpec(
+        name=name,
+        has_token_index="token" in words,
+        token_field="top_tokens" if "top_tokens" in words else "token",
+        time_field=told.time_field,
+        interval=told.interval,
+        captions=told.captions,
+        thumbnails=any(map(has_thumbnails, found.values())),
+        colours=all(map(has_colours, found.values())) and (not words or "colours" in words),
+    )
+    return DashboardIndexInfo(spec=corpus, images=told.images, remarks=tuple(_list_remarks(corpus, told.images)))
+
+
+def _list_fields(found: Mapping[str, Any]) -> set[str]:
+    return {field for index in found.values() for field in index["mappings"].get("properties", {})}
+
+
+@dataclass(frozen=True)
+class _IndexStats:
+    images: int
+    time_field: TimeField
+    interval: Interval
+    captions: bool
+
+
+def _read_stats(client: OpenSearch, connection: Connection, name: str, asked: TimeField | None) -> _IndexStats:
+    aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
+    aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
+    with translate_errors(connection):
+        answer = client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": aggs})
+    images, found = int(answer["hits"]["total"]["value"]), answer["aggregations"]
+    field = asked or ("taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at")
+    low, high = found[field]["min"], found[field]["max"]
+    step = "M" if low is None else choose_interval((high - low) / 1000)
+    return _IndexStats(images, field, step, found["captions"]["doc_count"] > 0)
+
+
+def choose_interval(span_s: float) -> Interval:
+    """Return the bar width for images that span `span_s` seconds."""
+    return next((step for longest, step in _INTERVALS if span_s <= longest), "y")
+
+
+def _list_remarks(corpus: DashboardSpec, images: int) -> list[str]:
+    said = list[str]()
+    if images == 0:
+        said.append(f"{corpus.name} is empty, so the panels will be empty")
+    if not corpus.has_token_index:
+        said.append(
+            f"no panels about weights: there is no {corpus.token_index_name} "
+            f"(stair-es ingest ... --index {corpus.name} --words-index creates it)"
+        )
+    elif corpus.token_field == "token":
+        said.append(
+            f"{corpus.token_index_name} has no field `top_tokens`: a word chosen as a filter empties the panels about weights"
+        )
+    return said

@@ -1,0 +1,138 @@
+"""Facts about a cluster and its indices: the requests of the doctor, all read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.errors import AuthenticationFailed, ClusterError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+HEALTH_RIGHT, SETTINGS_RIGHT = "cluster:monitor/health", "cluster:monitor/state"
+"""Rights required for health and settings of a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterFacts:
+    """Facts about a cluster; None for what this user may not see."""
+
+    health: Mapping[str, Any] | None
+    """`GET /_cluster/health`."""
+    unassigned: Mapping[str, Any] | None
+    """`GET /_cluster/allocation/explain`, for one unassigned shard."""
+    settings: Mapping[str, Any]
+    """Flat: explicit settings over defaults."""
+    transient: Mapping[str, Any]
+    """Those that last until the cluster restarts."""
+    disks: Mapping[str, tuple[int, int]]
+    """Node -> bytes free and total."""
+    forbidden: tuple[str, ...] = ()
+    """Rights that this user lacks for the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexFacts:
+    """Facts about an index name and all indices that belong to it."""
+
+    name: str
+    indices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Index -> aliases, mappings and flat settings: of the name itself, its builds, retired indices and token indices."""
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Index -> documents, bytes."""
+    forbidden: tuple[str, ...] = ()
+    """Rights that this user lacks for the rest."""
+
+    @property
+    def targets(self) -> list[str]:
+        """Return the indices that the name points to."""
+        return sorted(index for index, told in self.indices.items() if index == self.name or self.name in told.get("aliases", {}))
+
+    def find_alias(self, index: str, beginning: str) -> str | None:
+        """Return an alias of an index that starts with `beginning`, or None."""
+        return next((alias for alias in self.indices[index].get("aliases", {}) if alias.startswith(beginning)), None)
+
+
+def fetch_cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
+    """Fetch facts about the cluster. Denied requests are left out."""
+    forbidden: list[str] = []
+
+    def fetch(right: str, path: str, **params: str) -> dict[str, Any] | None:
+        return _fetch_json(client, connection, path, params, right, forbidden)
+
+    health = fetch(HEALTH_RIGHT, "/_cluster/health")
+    settings = fetch(SETTINGS_RIGHT, "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
+    stats = fetch("cluster:monitor/nodes/stats", "/_nodes/stats/fs", filter_path="nodes.*.name,nodes.*.fs.total") or {}
+    nowhere = health is not None and health.get("unassigned_shards", 0) > 0
+    return ClusterFacts(
+        health=health,
+        unassigned=fetch("cluster:monitor/allocation/explain", "/_cluster/allocation/explain") if nowhere else None,
+        settings={**settings.get("defaults", {}), **settings.get("persistent", {}), **settings.get("transient", {})},
+        transient=settings.get("transient", {}),
+        disks={
+            node["name"]: (node["fs"]["total"]["available_in_bytes"], node["fs"]["total"]["total_in_bytes"])
+            for node in stats.get("nodes", {}).values()
+            if node.get("fs", {}).get("total", {}).get("total_in_bytes", 0) > 0
+        },
+        forbidden=tuple(forbidden),
+    )
+
+
+def fetch_index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexFacts:
+    """Fetch facts about an index and related indices. Denied requests are left out.
+
+    Args:
+        client: Of the cluster.
+        connection: Of that client.
+        name: Index or alias.
+
+    Raises:
+        ClusterError: If the cluster failed the request.
+    """
+    params = {"expand_wildcards": "all", "ignore_unavailable": "true", "flat_settings": "true"}
+    found: dict[str, dict[str, Any]] = {}
+    forbidden: list[str] = []
+    try:
+        with translate_errors(connection):
+            found = client.indices.get(index=f"{name},{name}-*", params=params)
+    except AuthenticationFailed:
+        forbidden.append("indices:admin/get")
+    path = f"/{name}*/_stats/docs,store"
+    stats = _fetch_json(client, connection, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
+    sizes = {
+        index: (told["primaries"]["docs"]["count"], told["total"]["store"]["size_in_bytes"])
+        for index, told in stats.get("indices", {}).items()
+    }
+    return IndexFacts(name=name, indices=found, sizes=sizes, forbidden=tuple(forbidden))
+
+
+def fetch_privileges(client: OpenSearch, connection: Connection, name: str) -> Mapping[str, bool] | None:
+    """Return which privileges on `name*` this user has (Elasticsearch); None if the cluster does not report them."""
+    asked = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
+    try:
+        with translate_errors(connection):
+            answer = client.transport.perform_request("POST", "/_security/user/_has_privileges", body=asked)
+    except ClusterError:
+        return None
+    told = answer.get("index", {}).get(f"{name}*") if isinstance(answer, dict) else None
+    return told if isinstance(told, dict) else None
+
+
+def _fetch_json(
+    client: OpenSearch, connection: Connection, path: str, params: Mapping[str, str], right: str, forbidden: list[str]
+) -> dict[str, Any] | None:
+    """Return a response, or None; add `right` to `forbidden` if the request is denied."""
+    try:
+        with translate_errors(connection, passthrough=lambda error: error.status_code in (400, 404, 405, 410)):
+            answer = client.transport.perform_request("GET", path, params=dict(params))
+    except AuthenticationFailed:
+        forbidden.append(right)
+        return None
+    except (ClusterError, exceptions.TransportError):
+        return None
+    return answer if isinstance(answer, dict) else None

@@ -1,0 +1,162 @@
+"""Start, stop and status: one node per folder, whatever number of processes ask at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from stair_es.config.defaults import DataDir
+from stair_es.embedded_node import state as states
+from stair_es.embedded_node.spec import NodeSpec
+from stair_es.embedded_node.state import NodeState, fetch_node_json
+from stair_es.system.folders import make_private_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStatus:
+    """The current state of the node."""
+
+    state: Literal["running", "starting", "stopped"]
+    """`starting` also means a process that does not respond."""
+    url: str | None = None
+    pid: int | None = None
+    opensearch: str | None = None
+    heap: str | None = None
+    uptime_s: float | None = None
+    rss_mb: float | None = None
+    """Resident memory of the process."""
+
+
+def ensure_running(say: Callable[[str], None], *, home: DataDir | None = None, port: int | None = None) -> str:
+    """Return the URL of the embedded node, and start it if it is not running.
+
+    Args:
+        say: Receives messages for the user.
+        home: The data folder; None for the one of the environment.
+        port: HTTP port; None for the one of the environment, or the node's own.
+
+    Raises:
+        NodeError: If it cannot be downloaded or started.
+        UsageError: If `STAIR_ES_NODE_PORT` or `STAIR_ES_NODE_HEAP` is invalid.
+        MissingExtra: If the extra `node` is not installed.
+    """
+    spec = NodeSpec.from_home(home, port=port)
+    running = _find_responding_node(spec)
+    if running and running.url:
+        return running.url
+    url = start_node(spec, say=say)
+    say("it keeps running for the next commands; stop it with: stair-es node down")
+    return url
+
+
+def start_node(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
+    """Return the URL of the node of `spec.base`, started unless it is running. It keeps the data of earlier runs.
+
+    A running node keeps its port and heap, whatever `spec` requests; `say` receives a message.
+
+    Args:
+        spec: The node.
+        say: Receives messages for the user.
+
+    Raises:
+        NodeError: If it cannot be downloaded or started, or its port is in use.
+        MissingExtra: If the extra `node` is not installed.
+    """
+    from stair_es.embedded_node.file_lock import build_write_error, hold_lock
+
+    try:
+        make_private_folder(spec.base)
+    except OSError as error:
+        raise build_write_error(spec.base, error) from error
+    with hold_lock(spec.lock_file, say, "starts or stops the embedded node"):
+        state = states.read_node_state(spec.state_file)
+        if state is None or states.find_node_process(state) is None:
+            state = _start_process(spec, say)
+        elif state.url:
+            say(f"the embedded node is already running, at {state.url} with a heap of {state.heap}")
+            return _wait_until_ready(spec, state, say)
+        return _wait_until_ready(spec, state, say)
+
+
+def stop_node(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
+    """Stop the node and wait until it has ended. Its data stays.
+
+    Args:
+        spec: The node.
+        say: Receives messages for the user.
+
+    Returns:
+        Whether it was running.
+
+    Raises:
+        NodeError: If its process belongs to another user.
+        MissingExtra: If the extra `node` is not installed.
+    """
+    from stair_es.embedded_node.file_lock import hold_lock
+    from stair_es.embedded_node.process import stop_process
+
+    if not spec.base.exists():
+        return False
+    with hold_lock(spec.lock_file, say, "starts or stops the embedded node"):
+        state = states.read_node_state(spec.state_file)
+        running = state is not None and states.find_node_process(state) is not None
+        if state is not None and not stop_process(state):
+            say(f"process {state.pid} did not end in time and was killed; no acknowledged document is lost")
+        spec.state_file.unlink(missing_ok=True)
+        return running
+
+
+def get_node_status(spec: NodeSpec) -> NodeStatus:
+    """Return the current state of the node. Starts and writes nothing.
+
+    Raises:
+        MissingExtra: If the extra `node` is not installed.
+    """
+    state = states.read_node_state(spec.state_file)
+    process = states.find_node_process(state) if state else None
+    if state is None or process is None:
+        return NodeStatus(state="stopped")
+    answers = state.url is not None and fetch_node_json(state.url, "/") is not None
+    return NodeStatus(
+        state="running" if answers else "starting",
+        url=state.url,
+        pid=state.pid,
+        opensearch=state.opensearch,
+        heap=state.heap,
+        uptime_s=round(time.time() - state.created_s, 1),
+        rss_mb=round(process.memory_info().rss / 1e6, 1),
+    )
+
+
+def _find_responding_node(spec: NodeSpec) -> NodeState | None:
+    """Return the state of a node that responds. Takes no lock and imports little: every command calls this first."""
+    state = states.read_node_state(spec.state_file)
+    if state is None or state.url is None or states.find_node_process(state) is None:
+        return None
+    return state if fetch_node_json(state.url, "/") else None
+
+
+def _start_process(spec: NodeSpec, say: Callable[[str], None]) -> NodeState:
+    from stair_es.embedded_node.distribution import ensure_distribution
+    from stair_es.embedded_node.lockfile import load_node_lock
+    from stair_es.embedded_node.process import start_process
+
+    lock = load_node_lock()
+    dist = ensure_distribution(lock, spec.dist, say)
+    say(f"starting the embedded node: OpenSearch {lock.opensearch}, heap {spec.heap}, data in {spec.data}")
+    return start_process(spec, dist=dist, opensearch=lock.opensearch, say=say)
+
+
+def _wait_until_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> str:
+    """Wait until it is ready. An interrupt (Ctrl-C) while it starts stops it again: no caller has its URL yet."""
+    from stair_es.embedded_node.process import stop_process, wait_ready
+
+    try:
+        return str(wait_ready(spec, state, say).url)
+    except KeyboardInterrupt:
+        if state.url is None:
+            stop_process(state)
+            spec.state_file.unlink(missing_ok=True)
+        raise

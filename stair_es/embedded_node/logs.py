@@ -1,0 +1,94 @@
+"""The node's log: read its end, follow it, and explain from it why a start failed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from stair_es.embedded_node.ports import build_port_error
+from stair_es.embedded_node.spec import NodeSpec
+from stair_es.errors import NodeError
+
+START_MARK = "=== stair-es starts the node: "
+"""Start of the line that separates one run of the server from the next."""
+
+_POLL_S = 0.3
+
+
+def read_log_tail(path: Path, count: int) -> list[str]:
+    """Return the last `count` lines; empty if there is no log."""
+    try:
+        with path.open("rb") as file:
+            return [_decode_line(line) for line in deque(file, maxlen=count)]
+    except FileNotFoundError:
+        return []
+
+
+def follow_log(path: Path, count: int) -> Iterator[str]:
+    """Yield the last `count` lines and then each new line, endlessly; a log that is replaced is read from its start."""
+    wanted: int | None = count
+    while True:
+        if path.exists():
+            with path.open("rb") as file:
+                yield from (_decode_line(line) for line in deque(file, maxlen=wanted))
+                yield from _read_added_lines(path, file)
+        else:
+            time.sleep(_POLL_S)
+        wanted = None
+
+
+def _read_added_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """Yield new lines until the log is replaced by another file."""
+    half = b""
+    while True:
+        half += file.readline()
+        if half.endswith(b"\n"):
+            yield _decode_line(half)
+            half = b""
+        elif _is_replaced(path, file):
+            return
+        else:
+            time.sleep(_POLL_S)
+
+
+def _is_replaced(path: Path, file: BinaryIO) -> bool:
+    if not path.exists():
+        return False
+    now = path.stat()
+    return now.st_ino != os.fstat(file.fileno()).st_ino or now.st_size < file.tell()
+
+
+def _decode_line(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r\n")
+
+
+_SHOWN_LINES = 12
+_READ_LINES = 200
+_SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could not")
+
+
+def explain_startup_failure(spec: NodeSpec) -> NodeError:
+    """Return the error for a server that ended while it started, based on its last log lines."""
+    lines = _select_last_run(read_log_tail(spec.log_file, _READ_LINES))
+    text = "\n".join(lines)
+    if "BindHttpException" in text or "Address already in use" in text:
+        return build_port_error(spec.port)
+    if "failed to obtain node locks" in text:
+        return NodeError(
+            f"another process uses the data in {spec.data}",
+            "It may run in another container or have lost its state file: stop it there, or set STAIR_ES_HOME to another folder.",
+        )
+    if "Could not reserve enough space" in text or "Cannot allocate memory" in text:
+        return NodeError(f"not enough memory for a heap of {spec.heap}", "Use a smaller heap: --heap 256m")
+    telling = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _SIGNS)]
+    shown = "\n".join(f"  {line[:200]}" for line in (telling or lines)[-_SHOWN_LINES:])
+    return NodeError(f"the embedded node ended while it started:\n{shown}", f"Complete log: {spec.log_file}")
+
+
+def _select_last_run(lines: list[str]) -> list[str]:
+    starts = [number for number, line in enumerate(lines) if line.startswith(START_MARK)]
+    return lines[starts[-1] + 1 :] if starts else lines

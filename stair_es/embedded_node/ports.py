@@ -1,0 +1,86 @@
+"""The HTTP port of a node: drawn at random once per data folder, so that its URL is stable and unknown to web pages."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from stair_es.embedded_node.spec import ENV_PORT
+from stair_es.errors import NodeError
+
+_FIRST, _LAST = 10_000, 32_767
+"""Below the ephemeral ports of operating systems, one of which could be in use at the next start."""
+_REFUSED_BY_BROWSERS = 10_080
+_DRAWS = 100
+
+
+def ensure_port(path: Path, say: Callable[[str], None]) -> int:
+    """Return the port in the file. Draw and write one if there is none or it is in use.
+
+    Args:
+        path: The file.
+        say: Receives a message if the port changes.
+
+    Raises:
+        NodeError: If no free port was found.
+        OSError: If the file cannot be written.
+    """
+    before = read_port(path)
+    if before is not None and is_port_free(before):
+        return before
+    port = _draw_free_port()
+    path.write_text(f"{port}\n", encoding="ascii")
+    if before is not None:
+        say(f"port {before} is used by another program: the embedded node uses port {port} from now on")
+    return port
+
+
+def read_port(path: Path) -> int | None:
+    """Return the drawn port, or None before the first start."""
+    try:
+        port = int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return port if _FIRST <= port <= _LAST else None
+
+
+def is_port_free(port: int) -> bool:
+    """Return whether a server could listen on this port of the loopback interface.
+
+    Raises:
+        NodeError: If the port requires root.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise NodeError(f"port {port} requires root", "Choose a port >= 1024.") from None
+        except OSError:
+            return False
+    return True
+
+
+def check_port_free(port: int | None) -> None:
+    """Raise NodeError if a requested port is in use: the server would need seconds to find out."""
+    if port and not is_port_free(port):
+        raise build_port_error(port)
+
+
+def build_port_error(port: int | None) -> NodeError:
+    """Return the error for a port in use; None for the node's own port."""
+    named = "the port of the embedded node" if port is None else f"port {port} of 127.0.0.1"
+    return NodeError(
+        f"{named} is used by another program",
+        f"Choose another: stair-es node up --port N (0 for any free port), or set {ENV_PORT}.",
+    )
+
+
+def _draw_free_port() -> int:
+    for _ in range(_DRAWS):
+        port = _FIRST + secrets.randbelow(_LAST - _FIRST + 1)
+        if port != _REFUSED_BY_BROWSERS and is_port_free(port):
+            return port
+    raise build_port_error(None)

@@ -1,0 +1,104 @@
+"""Caption datasets: images with the texts that describe them. The formats on disk are read in `datasets.detect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+from stair_es.errors import UsageError
+from stair_es.eval.datasets.detect import get_image_folder, read_entries
+from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
+from stair_es.sources.base import Locator
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedImage:
+    """One image with its captions."""
+
+    name: str
+    """Name in the dataset."""
+    locator: Locator
+    """Locator of the bytes: a file, a tar member, or a table cell."""
+    captions: tuple[str, ...]
+    """Distinct captions, at least one."""
+
+
+Problem: TypeAlias = str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionDataset:
+    """A dataset to evaluate on."""
+
+    name: str
+    form: str
+    """`JSON Lines`, `COCO`, `Karpathy` with the split, `TSV`, `CSV`, `Parquet`, `webdataset` or `folder`."""
+    images: tuple[CaptionedImage, ...]
+    problems: tuple[Problem, ...] = ()
+    """Entries that were skipped, and why."""
+
+    def exclude_images(self, names: Iterable[str], problems: Iterable[Problem]) -> CaptionDataset:
+        """Return the dataset without some images, with the reasons.
+
+        Args:
+            names: Names of the images.
+            problems: Reasons.
+        """
+        gone = set(names)
+        kept = tuple(image for image in self.images if image.name not in gone)
+        return CaptionDataset(name=self.name, form=self.form, images=kept, problems=(*self.problems, *problems))
+
+
+def read_captions(
+    path: Path, *, images: Path | None = None, split: str | None = None, limit: int | None = None
+) -> CaptionDataset:
+    """Read a caption dataset from a file or a folder.
+
+    Args:
+        path: JSON Lines of `{image, captions}`, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet,
+            webdataset tars (`shards/{0000..0127}.tar`), or a folder of images with a text file next to each.
+        images: Folder that image names are relative to; None for the folder of the file.
+        split: Split, for Karpathy's format; None for `test`. Several are written `train+restval`.
+        limit: Maximum number of images; the first ones are used.
+
+    Raises:
+        UsageError: If the format isn't one of these, or no entry is usable.
+        MissingExtra: If a library for the format isn't installed.
+    """
+    form, found = read_entries(path, split)
+    problems: list[Problem] = []
+    folder = images or get_image_folder(path)
+    kept = tuple(islice(_iterate_usable(_merge_entries(found, problems), folder, problems), limit))
+    if not kept:
+        first = f": {problems[0]}" if problems else ""
+        raise UsageError(
+            f"no image with a caption in {path}{first}",
+            "Name the folder that the images are in with --images DIR; docs/evaluate.md shows what a caption set looks like.",
+        )
+    return CaptionDataset(name=path.name, form=form, images=kept, problems=tuple(problems))
+
+
+def _merge_entries(found: Iterable[CaptionEntry | InvalidEntry], problems: list[Problem]) -> list[CaptionEntry]:
+    """Merge the entries of the same image, in the order of their first occurrence."""
+    merged: dict[str, CaptionEntry] = {}
+    for entry in found:
+        if isinstance(entry, InvalidEntry):
+            problems.append(str(entry))
+        else:
+            known = merged.get(entry.name)
+            merged[entry.name] = known.merge_with(entry) if known else entry
+    return list(merged.values())
+
+
+def _iterate_usable(found: Iterable[CaptionEntry], folder: Path, problems: list[Problem]) -> Iterator[CaptionedImage]:
+    for entry in found:
+        place = entry.find_image(str(folder))
+        if place is None:
+            problems.append(str(InvalidEntry(entry.name, f"no such file in {folder}")))
+        elif not entry.captions:
+            problems.append(str(InvalidEntry(entry.name, "no caption")))
+        else:
+            yield CaptionedImage(name=entry.name, locator=place, captions=tuple(dict.fromkeys(entry.captions)))

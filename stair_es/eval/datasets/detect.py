@@ -1,0 +1,147 @@
+"""Detect the format of a caption dataset by name and content, and read its entries. Invalid entries are reported, not fatal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from glob import glob, has_magic
+from itertools import chain
+from pathlib import Path
+
+import orjson
+
+from stair_es.errors import UsageError
+from stair_es.eval.datasets.entry import CaptionEntry, InvalidEntry
+from stair_es.eval.datasets.image_files import has_captioned_images, read_sidecar_captions, read_webdataset
+from stair_es.eval.datasets.json_formats import parse_coco, parse_karpathy, read_json_lines
+from stair_es.eval.datasets.tabular import read_csv, read_parquet, read_tsv
+from stair_es.sources.io.uris import CSV_SUFFIXES, JSONL_SUFFIXES, PARQUET_SUFFIXES, has_source_suffix
+
+_FORMS = (
+    "JSON Lines (.jsonl) of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), Karpathy's"
+    " dataset_*.json ({images: [{filename, split, sentences}]}), TSV (caption, image), CSV with a header, Parquet,"
+    " webdataset tars, or a folder of one of these or of images with a .txt next to each."
+)
+_TSV = frozenset({".tsv", ".tsv.gz", ".token"})
+_BY_SUFFIX: tuple[tuple[frozenset[str], str, Callable[[Path], Iterator[CaptionEntry | InvalidEntry]]], ...] = (
+    (JSONL_SUFFIXES, "JSON Lines", read_json_lines),
+    (_TSV, "TSV", read_tsv),
+    (CSV_SUFFIXES, "CSV", read_csv),
+    (PARQUET_SUFFIXES, "Parquet", read_parquet),
+    (frozenset({".tar"}), "webdataset", read_webdataset),
+)
+_PACKED_TARS = frozenset({".tar.gz", ".tgz"})
+_METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Lists of captions in a folder of images, as in Hugging Face datasets."""
+
+
+def read_entries(path: Path, split: str | None = None) -> tuple[str, Iterable[CaptionEntry | InvalidEntry]]:
+    """Return the format of a dataset, and its images one by one; an `InvalidEntry` says what is wrong with an entry.
+
+    Args:
+        path: File or folder; also a glob (not for JSON, which is one document), and for tars a brace pattern.
+        split: Split, for Karpathy's format; None for `test`. Several are written `train+restval`.
+
+    Raises:
+        UsageError: If the dataset can't be read, has another format, or has no such split.
+        MissingExtra: If a library for the format isn't installed.
+    """
+    if path.is_dir():
+        path = _find_metadata_file(path)
+    if has_source_suffix(str(path), _PACKED_TARS):
+        raise UsageError(
+            f"{path} is a compressed tar, whose members can't be read separately", "Decompress it: gunzip FILE.tar.gz."
+        )
+    form, read = _detect_format(path)
+    if read is not None:
+        if split is not None:
+            raise UsageError(f"{path} is {form}, which has no splits", "Leave --split out.")
+        return form, read(path)
+    return _read_json(path, split)
+
+
+def get_image_folder(path: Path) -> Path:
+    """Return the folder that image names are relative to by default."""
+    return path if path.is_dir() else path.parent
+
+
+def is_caption_folder(path: Path) -> bool:
+    """Return whether a path is a folder with captions, usable or not."""
+    return path.is_dir() and (_find_metadata_file(path) != path or _detect_folder_format(path) is not None)
+
+
+def _find_metadata_file(folder: Path) -> Path:
+    """Return the list of captions in a folder of images if there is one, else the folder."""
+    return next((folder / name for name in _METADATA_FILES if (folder / name).is_file()), folder)
+
+
+def _detect_folder_format(folder: Path) -> tuple[str, Callable[[Path], Iterator[CaptionEntry | InvalidEntry]]] | None:
+    if any(folder.rglob("*.tar")):
+        return "webdataset", read_webdataset
+    if has_captioned_images(folder):
+        return "folder", read_sidecar_captions
+    return ("Parquet", read_parquet) if any(folder.rglob("*.parquet")) else None
+
+
+def _detect_format(path: Path) -> tuple[str, Callable[[Path], Iterator[CaptionEntry | InvalidEntry]] | None]:
+    """Return the name of a format and its reader; None for JSON, whose content must be inspected."""
+    if path.is_dir():
+        found = _detect_folder_format(path)
+        if found is not None:
+            return found
+        raise UsageError(f"{path} is a folder without a caption set", f"A caption set is one of: {_FORMS}")
+    for suffixes, form, read in _BY_SUFFIX:
+        if has_source_suffix(str(path), suffixes):
+            return form, read if form in ("Parquet", "webdataset") else partial(_read_all, read, _match_files(path))
+    return "JSON", None
+
+
+def _match_files(path: Path) -> list[Path]:
+    """Return the file, or the files that match a pattern.
+
+    Raises:
+        UsageError: If there is none, or one can't be read.
+    """
+    found = [path]
+    if not path.exists() and has_magic(str(path)):
+        found = [Path(each) for each in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
+        if not found:
+            raise UsageError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to go into folders.")
+    for each in found:
+        _check_readable(each)
+    return found
+
+
+def _read_all(
+    read: Callable[[Path], Iterator[CaptionEntry | InvalidEntry]], files: Iterable[Path], _: Path
+) -> Iterator[CaptionEntry | InvalidEntry]:
+    return chain.from_iterable(map(read, files))
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise _build_unreadable_error(path, error) from error
+
+
+def _build_unreadable_error(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"can't read the caption set {path}: {error.strerror}", f"A caption set is one of: {_FORMS}")
+
+
+def _read_json(path: Path, split: str | None) -> tuple[str, Iterable[CaptionEntry | InvalidEntry]]:
+    try:
+        whole = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise _build_unreadable_error(path, error) from error
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{path} isn't JSON: {error}", f"A caption set is one of: {_FORMS}") from error
+    images = whole.get("images") if isinstance(whole, dict) else None
+    if isinstance(images, list) and isinstance(whole.get("annotations"), list):
+        if split is not None:
+            raise UsageError(f"{path} has COCO's form, which has no splits in one file", "Leave --split out.")
+        return "COCO", parse_coco(images, whole["annotations"])
+    if isinstance(images, list) and any(isinstance(image, dict) and "sentences" in image for image in images):
+        return f"Karpathy, split {split or 'test'}", parse_karpathy(path, images, split or "test")
+    raise UsageError(f"{path} isn't a caption set", f"A caption set is one of: {_FORMS}")

@@ -1,0 +1,133 @@
+"""Labeled images on disk: one folder of images per class (ImageNet's layout), and the class names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stair_es.errors import UsageError
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
+
+_FORMS = (
+    'JSON {"folder": "name"}, {"folder": ["name", "other name"]} or ["name", ...] in the order of the folders;'
+    " text: one line `folder name, other name` per folder."
+)
+_LAYOUT = "The form is FOLDER/<class>/<image>, as ImageNet has it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabeledDataset:
+    """Images with class labels."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Folder names, in order."""
+    names: tuple[tuple[str, ...], ...]
+    """Readable names of each class, the most common first; at least one."""
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    """Class of each file."""
+
+    @property
+    def locators(self) -> list[FileLocator]:
+        """Locators of the images."""
+        return [FileLocator(to_file_uri(path)) for path in self.files]
+
+    def describe_size(self) -> str:
+        """Return the number of images and classes as text."""
+        return f"{len(self.files)} images, {len(self.classes)} classes"
+
+
+def read_image_folder(folder: Path, *, classes: Path | None = None, limit: int | None = None) -> LabeledDataset:
+    """Read the images in the subfolders of a folder; subfolders without images are ignored.
+
+    Args:
+        folder: Folder in the layout `FOLDER/<class>/*.jpg`; deeper images are included.
+        classes: File with the class names; None to use the folder names (with `_` and `-` as spaces).
+        limit: Maximum number of images per class; the first ones by name are used.
+
+    Raises:
+        UsageError: If the folder doesn't exist, has fewer than two classes, or the file has no name for a class.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}", _LAYOUT)
+    found = {below.name: _list_images(below)[:limit] for below in sorted(folder.iterdir()) if _is_class_folder(below)}
+    found = {name: files for name, files in found.items() if files}
+    if len(found) < 2:
+        raise UsageError(
+            f"{folder} has {len(found)} folders with images in them: at least 2 classes are needed",
+            _LAYOUT,
+        )
+    ids = tuple(found)
+    return LabeledDataset(
+        name=folder.name or str(folder),
+        classes=ids,
+        names=_read_class_names(ids, classes)
+        if classes
+        else tuple((" ".join(name.replace("_", " ").replace("-", " ").split()),) for name in ids),
+        files=tuple(path for files in found.values() for path in files),
+        labels=tuple(label for label, files in enumerate(found.values()) for _ in files),
+    )
+
+
+def has_class_folders(folder: Path) -> bool:
+    """Return whether at least two subfolders contain images."""
+    return folder.is_dir() and sum(bool(_list_images(below)) for below in folder.iterdir() if _is_class_folder(below)) >= 2
+
+
+def _is_class_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _list_images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _read_class_names(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], ...]:
+    try:
+        known = (
+            _parse_json_names(orjson.loads(path.read_bytes()), ids, path)
+            if path.suffix.lower() == ".json"
+            else _parse_text_names(path)
+        )
+    except (OSError, UnicodeDecodeError, orjson.JSONDecodeError) as error:
+        raise UsageError(f"can't read the names of classes in {path}: {error}", _FORMS) from error
+    missing = [name for name in ids if not known.get(name)]
+    if missing:
+        raise UsageError(
+            f"{path} has no name for {len(missing)} of {len(ids)} folders, among them {', '.join(missing[:3])}",
+            f"Its form is: {_FORMS}",
+        )
+    return tuple(known[name] for name in ids)
+
+
+def _parse_json_names(value: Any, ids: Sequence[str], path: Path) -> dict[str, tuple[str, ...]]:  # noqa: ANN401  any JSON
+    if isinstance(value, list):
+        if len(value) != len(ids):
+            raise UsageError(f"{path} lists {len(value)} names for {len(ids)} folders", f"Its form is: {_FORMS}")
+        return {name: _parse_names(given) for name, given in zip(ids, value, strict=True)}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{path} is neither a JSON object nor a list", f"Its form is: {_FORMS}")
+    if not set(ids) & set(value):  # Keras' imagenet_class_index.json: {"0": ["n01440764", "tench"]}
+        return {given[0]: _parse_names(given[1].replace("_", " ")) for given in value.values() if _is_string_pair(given)}
+    return {str(name): _parse_names(given) for name, given in value.items()}
+
+
+def _is_string_pair(given: object) -> bool:
+    return isinstance(given, list) and len(given) == 2 and all(isinstance(each, str) for each in given)
+
+
+def _parse_names(given: object) -> tuple[str, ...]:
+    each = given if isinstance(given, list) else [given]
+    return tuple(dict.fromkeys(name for one in each if isinstance(one, str) and (name := " ".join(one.split()))))
+
+
+def _parse_text_names(path: Path) -> dict[str, tuple[str, ...]]:
+    """Parse lines as in ImageNet's `LOC_synset_mapping.txt`."""
+    rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    return {row[0]: _parse_names(row[1].split(",")) for row in rows if len(row) == 2}

@@ -1,0 +1,320 @@
+"""Interpretability of tokens: whether an image's top tokens, of the whole vocabulary, are the words people use for it.
+
+The protocol follows STAIR (Chen et al., 2023): every token of the vocabulary is scored for an image (by its weight, or by the
+cosine with the token's dense vector), a class by the best of its tokens, and it is found at k if fewer than k other tokens have
+at least that score. Captions are judged in the same way, by the best of their words, without stop words.
+
+Shape suffixes: V tokens of the vocabulary, D dimensions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from stair_es.errors import UsageError
+from stair_es.eval.bag_of_words import tokenize_words
+from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.metrics import Doubles
+from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
+from stair_es.eval.tables import ReportTable, TableReport, format_percent
+from stair_es.types import Floats, SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.eval.datasets.captions import CaptionDataset
+    from stair_es.eval.datasets.image_folder import LabeledDataset
+    from stair_es.sources.base import Locator
+
+TOKEN_CUTS = (1, 5, 20, 100)
+_ROUNDS = 10
+
+
+class TokenRanking(Protocol):
+    """One image's ranking of all tokens of the vocabulary."""
+
+    def rank_best(self, own: Collection[str]) -> int | None:
+        """Return the best rank of some tokens among all others, which win ties; None if none is in the vocabulary."""
+
+
+class WeightRanking:
+    """Ranking by token weights; tokens that are not in the vector have the score 0."""
+
+    def __init__(self, vector: SparseVector, vocabulary: Collection[str]) -> None:
+        """Index the weights.
+
+        Args:
+            vector: Vector of an image.
+            vocabulary: All tokens that a vector can have.
+        """
+        self._weights, self._vocabulary = vector.to_dict(), vocabulary
+        self._weights_N = np.array(vector.weights)
+
+    def rank_best(self, own: Collection[str]) -> int | None:
+        """Return the best rank of some tokens by weight; None if none is in the vocabulary."""
+        known = [word for word in own if word in self._vocabulary]
+        if not known:
+            return None
+        weights = [self._weights.get(word, 0.0) for word in known]
+        best = max(weights)
+        if not best:
+            return len(self._vocabulary) - len(known) + 1
+        return int(np.count_nonzero(self._weights_N >= best)) - sum(weight >= best for weight in weights) + 1
+
+
+class CosineRanking:
+    """Ranking by the cosine of each token's dense vector with that of the image."""
+
+    def __init__(self, scores_V: Doubles, places: dict[str, int]) -> None:
+        """Store the scores of all tokens.
+
+        Args:
+            scores_V: Scores of the tokens.
+            places: Position of each token in the scores.
+        """
+        self._scores_V, self._places = scores_V, places
+
+    def rank_best(self, own: Collection[str]) -> int | None:
+        """Return the best rank of some tokens by cosine; None if none is in the vocabulary."""
+        known = [self._places[word] for word in own if word in self._places]
+        if not known:
+            return None
+        mine = self._scores_V[known]
+        best = mine.max()
+        return int(np.count_nonzero(self._scores_V >= best) - np.count_nonzero(mine >= best)) + 1
+
+
+def rank_by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iterator[CosineRanking]:
+    """Yield the rankings of images by dense vectors.
+
+    Args:
+        images_ND: Vectors of the images.
+        words: Tokens of the vocabulary.
+        words_VD: Vectors of the tokens.
+    """
+    places = {word: place for place, word in enumerate(words)}
+    wide_VD = words_VD.astype(np.float64)
+    for image_D in images_ND.astype(np.float64):
+        yield CosineRanking(wide_VD @ image_D, places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HitRates:
+    """Hit rates over images, 0..1."""
+
+    images: int
+    unknown: int
+    """Images without a token in the vocabulary, which are never found."""
+    at: dict[int, float]
+    """Cut -> fraction of images with an own token among the first `cut`."""
+    chance: dict[int, float] | None
+    """The same for sampled tokens of other images; None if all images have the same tokens."""
+
+
+def compute_hit_rates(rankings: Iterator[TokenRanking], own: Sequence[Collection[str]]) -> HitRates:
+    """Compute how often an image's own tokens are among its first, and those of other images for comparison.
+
+    Args:
+        rankings: One per image.
+        own: Tokens that should be found for each image.
+    """
+    others = sample_negatives(own)
+    hits: list[int | None] = []
+    misses: list[int | None] = []
+    for image, ranking in enumerate(rankings):
+        hits.append(ranking.rank_best(own[image]))
+        misses += [ranking.rank_best(own[other]) for other in others[image]]
+    return HitRates(
+        images=len(hits), unknown=hits.count(None), at=_compute_shares(hits), chance=_compute_shares(misses) if misses else None
+    )
+
+
+def sample_negatives(own: Sequence[Collection[str]]) -> list[list[int]]:
+    """Sample for each image others that have different tokens.
+
+    Args:
+        own: Tokens of each image.
+    """
+    rng = np.random.default_rng(0)
+    rounds = [rng.permutation(len(own)).tolist() for _ in range(_ROUNDS)]
+    sets = [frozenset(words) for words in own]
+    return [[each[image] for each in rounds if sets[each[image]] != sets[image]] for image in range(len(own))]
+
+
+def _compute_shares(ranks: Sequence[int | None]) -> dict[int, float]:
+    return {cut: fmean(rank is not None and rank <= cut for rank in ranks) for cut in TOKEN_CUTS}
+
+
+_HEAD = ("vectors", "model", "vocabulary", *(f"top {cut}" for cut in TOKEN_CUTS), "chance at 20", "images")
+_TIES = "In percent; other tokens win ties. Chance: the tokens of other images."
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpretabilityTask:
+    """Images, and the texts that should be found for them."""
+
+    name: str
+    about: str
+    protocol: str
+    """Description of the measurement for readers."""
+    images: tuple[str, ...]
+    """Names of the images."""
+    locators: tuple[Locator, ...]
+    texts: tuple[tuple[str, ...], ...]
+    """Per image: the names of its class, or its captions."""
+    problems: tuple[str, ...] = ()
+
+
+def build_class_task(labelled: LabeledDataset) -> InterpretabilityTask:
+    """Build the task of finding the class of each image."""
+    return InterpretabilityTask(
+        name=labelled.name,
+        about=labelled.describe_size(),
+        protocol=f"Rank of an image's class among all tokens of the vocabulary, by the best of its tokens. {_TIES}",
+        images=tuple(map(str, labelled.files)),
+        locators=tuple(labelled.locators),
+        texts=tuple(labelled.names[label] for label in labelled.labels),
+    )
+
+
+def build_caption_task(captions: CaptionDataset) -> InterpretabilityTask:
+    """Build the task of finding a word of its captions for each image."""
+    return InterpretabilityTask(
+        name=captions.name,
+        about=f"{len(captions.images)} images",
+        protocol=f"Whether a word of an image's captions (without stop words) is among its first tokens. {_TIES}",
+        images=tuple(image.name for image in captions.images),
+        locators=tuple(image.locator for image in captions.images),
+        texts=tuple(image.captions for image in captions.images),
+        problems=captions.problems,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    kind: str
+    model: str
+    vocabulary: int
+    found: HitRates
+
+    def format_cells(self) -> tuple[str, ...]:
+        chance = format_percent(self.found.chance[20]) if self.found.chance else "n/a"
+        shares = map(format_percent, self.found.at.values())
+        return (self.kind, self.model, f"{self.vocabulary:,}", *shares, chance, str(self.found.images))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"vectors": self.kind, "model": self.model, "vocabulary": self.vocabulary, **asdict(self.found)}
+
+
+def evaluate_interpretability(
+    wanted: InterpretabilityTask,
+    models: Sequence[EvaluatedModel],
+    *,
+    prompt: str = "{}",
+    dense: bool = False,
+    say: Callable[[str], None],
+    progress: EvalProgress,
+) -> TableReport:
+    """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
+
+    Args:
+        wanted: Images, and what should be found for them.
+        models: At least one. Models without a vocabulary use that of the first model that has one, else BERT's.
+        prompt: Prompt in which tokens are encoded for dense vectors.
+        dense: Whether to measure dense vectors of models with tokens, too; this encodes one text per token of the vocabulary.
+        say: Called with messages for the user.
+        progress: Progress callback.
+
+    Raises:
+        UsageError: If no image is readable, or the prompt has no placeholder.
+        ModelError: If the first model fails.
+    """
+    if "{}" not in prompt:
+        raise UsageError(
+            f"the prompt {prompt!r} has no placeholder for the word", "Write {} where the word goes: a photo of a {}."
+        )
+    start = time.perf_counter()
+    shared = choose_label_space(models)
+    problems = list(wanted.problems)
+
+    def measure_model(model: EvaluatedModel) -> list[_Row]:
+        pictures = encode_images(wanted.locators, model, progress, dense=dense or not model.has_words)
+        problems.extend(f"{wanted.images[position]}: {reason}" for position, reason in pictures.problems.items())
+        texts = [wanted.texts[position] for position in pictures.kept]
+        rows = []
+        if pictures.vectors.sparse is not None:
+            space = _build_own_space(model, pictures.vectors.sparse, texts)
+            rankings: Iterator[TokenRanking] = _rank_by_weight(pictures.vectors.sparse, space)
+            rows.append(_build_row("words", model, space, rankings, texts))
+        if pictures.vectors.dense is not None:
+            tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared.tokens]
+            read = encode_texts(tokens, model, _report_as_vocabulary(progress), words=False).dense
+            if read is not None:
+                rows.append(
+                    _build_row("dense", model, shared, rank_by_cosine(pictures.vectors.dense, shared.tokens, read), texts)
+                )
+        return rows
+
+    rows = run_for_each_model(models, measure_model, problems, say)
+    return TableReport(
+        title=f"{wanted.name}: {wanted.about}",
+        about=wanted.protocol,
+        tables=(ReportTable(head=_HEAD, rows=tuple(row.format_cells() for row in rows)),),
+        values={"set": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
+        remarks=tuple(
+            f"{row.kind} of {row.model}: {row.found.unknown} images have no token in the vocabulary, and are never found"
+            for row in rows
+            if row.found.unknown
+        ),
+        problems=tuple(dict.fromkeys(problems)),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def strip_wordpiece_prefix(feature: str) -> str:
+    """Return a token without the WordPiece prefix `##`, the only marker that adapters keep."""
+    return feature.removeprefix("##") or feature
+
+
+def _build_row(
+    kind: str, model: EvaluatedModel, space: LabelSpace, rankings: Iterator[TokenRanking], texts: Sequence[Sequence[str]]
+) -> _Row:
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for own in map(tuple, texts):
+        if own not in known:
+            known[own] = tuple(dict.fromkeys(feature for text in own for feature in _tokenize_text(text, space)))
+    return _Row(
+        kind=kind,
+        model=model.label,
+        vocabulary=len(space.tokens),
+        found=compute_hit_rates(rankings, [known[tuple(own)] for own in texts]),
+    )
+
+
+def _tokenize_text(text: str, space: LabelSpace) -> Collection[str]:
+    """Return the tokens of a text without stop words, or with them if there are no others (a class called `can`)."""
+    return tokenize_words(text, space.speller) or (space.speller.tokenize_word(text) if space.speller else (text.lower(),))
+
+
+def _build_own_space(model: EvaluatedModel, vectors: Sequence[SparseVector], texts: Sequence[Sequence[str]]) -> LabelSpace:
+    """Return the model's vocabulary, or the tokens that occur if the model doesn't list it."""
+    words = model.tokens
+    if words is None:
+        seen = {word for vector in vectors for word in vector.tokens}
+        words = tuple(
+            sorted(seen | {feature for own in texts for text in own for feature in tokenize_words(text, model.speller)})
+        )
+    return LabelSpace(tokens=words, speller=model.speller)
+
+
+def _rank_by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Iterator[WeightRanking]:
+    vocabulary = frozenset(space.tokens)
+    return (WeightRanking(vector, vocabulary) for vector in vectors)
+
+
+def _report_as_vocabulary(progress: EvalProgress) -> EvalProgress:
+    return lambda _, done, total: progress("vocabulary", done, total)

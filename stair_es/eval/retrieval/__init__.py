@@ -1,0 +1,1 @@
+"""Retrieval: methods, exactly and on a cluster, and their report."""

@@ -1,0 +1,228 @@
+"""Retrieval methods: the documents that each writes to the cluster, its queries, and its exact scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from stair_es import feature_names
+from stair_es.errors import QueryError
+from stair_es.eval.exact_scores import DenseIndex, InvertedIndex
+from stair_es.eval.retrieval.knn import DENSE_FIELD, build_knn_body, build_knn_clause
+from stair_es.search.dsl.select import QueryType, build_sparse_query
+
+if TYPE_CHECKING:
+    from stair_es.cluster.client.capabilities import Distribution
+    from stair_es.eval.metrics import Doubles
+    from stair_es.eval.retrieval.tasks import LeaveOneOut, RetrievalTask
+    from stair_es.types import Floats, SparseVector
+
+MethodName: TypeAlias = Literal["STAIR", "bag of words", "BM25 on captions", "dense kNN"]
+Clause: TypeAlias = dict[str, Any]
+NO_CLUSTER = "no cluster was used (--exact)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalCorpus:
+    """Documents of one temporary index. Compared by identity: methods with the same corpus share the index."""
+
+    name: str
+    body: Mapping[str, Any]
+    documents: Callable[[], Iterator[Mapping[str, Any]]]
+    """Documents by position in the gallery, which is their `_id`; generated when they are written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineQuery:
+    """A query as sent to the engine."""
+
+    clause: Clause | None
+    """None if the query is empty: all items are tied."""
+    truncated: int = 0
+    """Number of tokens removed by the clause limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalMethod:
+    """A retrieval method in one direction."""
+
+    name: MethodName
+    model: str
+    """Id of the model; empty for BM25."""
+    task: RetrievalTask
+    corpus: EvalCorpus | None
+    """None if the cluster doesn't support the method: see `unavailable_reason`."""
+    build_query: Callable[[int], EngineQuery]
+    """Builds the query at a position."""
+    score_query: Callable[[int], Doubles] | None
+    """Returns the [N] scores of a query without an engine; None if only the engine defines them."""
+    tokens: tuple[float, float]
+    """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
+    unit: Literal["words", "dimensions"] = "words"
+    unavailable_reason: str = ""
+    """Why there is no corpus."""
+    nine_bits: bool = False
+    """Whether the engine stores weights with 9 bits, so that scores are up to 0.39 % too low."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnavailableMethod:
+    """A method that isn't available, and why."""
+
+    name: MethodName
+    model: str
+    direction: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How token weights are stored and queried."""
+
+    distribution: Distribution
+    query_type: QueryType
+    max_clauses: int
+    depth: int
+    """Number of hits per query."""
+    analyzer: str
+    """Analyzer of BM25 fields."""
+    token_body: Mapping[str, Any] = field(repr=False)
+    """Body of an index with `tokens`."""
+
+
+def build_token_corpus(
+    name: str, body: Mapping[str, Any], vectors: Sequence[SparseVector], items: Sequence[str], key: str
+) -> EvalCorpus:
+    """Build the corpus of token weights.
+
+    Args:
+        name: Name of the corpus.
+        body: Body of the index.
+        vectors: Vectors of the items.
+        items: Names or texts of the items.
+        key: Document field of `items`: `uri`, or `caption`.
+    """
+
+    def iterate_documents() -> Iterator[Mapping[str, Any]]:
+        for item, vector in zip(items, vectors, strict=True):
+            yield {
+                key: item,
+                **({"tokens": {feature_names.escape_feature(word): weight for word, weight in vector}} if len(vector) else {}),
+            }
+
+    return EvalCorpus(name=name, body=body, documents=iterate_documents)
+
+
+def build_token_method(
+    name: MethodName,
+    model: str,
+    task: RetrievalTask,
+    corpus: EvalCorpus | None,
+    gallery: Sequence[SparseVector],
+    queries: Sequence[SparseVector],
+    engine: EngineConfig | None,
+) -> RetrievalMethod:
+    """Build a method whose score is the dot product of token weights.
+
+    Args:
+        name: Name of the method.
+        model: Id of the model.
+        task: Queries and relevant items.
+        corpus: Documents of the gallery.
+        gallery: Vectors of the gallery.
+        queries: Vectors of the queries.
+        engine: Engine configuration; None for exact scores only.
+    """
+    postings = InvertedIndex(gallery)
+
+    def build_token_query(query: int) -> EngineQuery:
+        if engine is None:
+            return EngineQuery(clause=None)
+        try:
+            built = build_sparse_query(engine.query_type, queries[query], max_clauses=engine.max_clauses)
+        except QueryError:
+            if len(queries[query]):
+                raise
+            return EngineQuery(clause=None)
+        return EngineQuery(clause=built.clause, truncated=len(built.truncated))
+
+    return RetrievalMethod(
+        name=name,
+        model=model,
+        task=task,
+        corpus=corpus if engine else None,
+        unavailable_reason="" if engine else NO_CLUSTER,
+        build_query=build_token_query,
+        score_query=lambda query: postings.compute_scores(queries[query]),
+        tokens=(fmean(map(len, gallery)), fmean(map(len, queries))),
+        nine_bits=True,
+    )
+
+
+def build_dense_method(
+    model: str, task: RetrievalTask, gallery_ND: Floats, queries_ND: Floats, engine: EngineConfig | None, obstacle: str
+) -> RetrievalMethod:
+    """Build the method of dense vectors: exact, and approximate kNN in the engine if it is available.
+
+    Args:
+        model: Id of the model.
+        task: Queries and relevant items.
+        gallery_ND: Vectors of the gallery.
+        queries_ND: Vectors of the queries.
+        engine: Engine configuration; None for exact scores only.
+        obstacle: Why the engine has no kNN; empty if it has.
+    """
+    exact = DenseIndex(gallery_ND)
+    items, dimensions = gallery_ND.shape
+    corpus = EvalCorpus(
+        name=f"dense-{task.direction.rpartition(' ')[2]}s",
+        body=build_knn_body(engine.distribution, dimensions) if engine else {},
+        documents=lambda: ({DENSE_FIELD: vector_D.tolist()} for vector_D in gallery_ND),
+    )
+
+    def build_dense_query(query: int) -> EngineQuery:
+        if engine is None:
+            return EngineQuery(clause=None)
+        return EngineQuery(clause=build_knn_clause(engine.distribution, queries_ND[query].tolist(), min(engine.depth, items)))
+
+    return RetrievalMethod(
+        name="dense kNN",
+        model=model,
+        task=task,
+        corpus=corpus if engine and not obstacle else None,
+        unavailable_reason=obstacle if engine else NO_CLUSTER,
+        build_query=build_dense_query,
+        score_query=lambda query: exact.compute_scores(queries_ND[query]),
+        tokens=(float(dimensions), float(dimensions)),
+        unit="dimensions",
+    )
+
+
+def build_bm25_method(left: LeaveOneOut, analyzer: str) -> RetrievalMethod:
+    """Build the method that searches a caption by BM25 in the other captions of the images.
+
+    Args:
+        left: Leave-one-out task.
+        analyzer: Analyzer of the fields.
+    """
+    properties = {field_: {"type": "text", "analyzer": analyzer} for field_ in left.documents[0]}
+    corpus = EvalCorpus(
+        name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=lambda: iter(left.documents)
+    )
+    fields, queries = left.fields, left.task.queries
+    documents = [next(iter(document.values())) for document in left.documents]
+    return RetrievalMethod(
+        name="BM25 on captions",
+        model="",
+        task=left.task,
+        corpus=corpus,
+        build_query=lambda query: EngineQuery(clause={"match": {fields[query]: queries[query]}}),
+        score_query=None,
+        tokens=(fmean(len(text.split()) for text in documents), fmean(len(text.split()) for text in queries)),
+    )
+
+
+_ONE_SHARD = {"settings": {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1"}}}
+"""One shard, because BM25 statistics are per shard."""

@@ -1,0 +1,275 @@
+"""The report of a retrieval evaluation, as values, JSON, and Markdown tables that are readable in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from stair_es.eval.retrieval.ranking_diff import RankingDiff, describe_swap
+from stair_es.eval.tables import render_problems, render_table
+
+if TYPE_CHECKING:
+    from stair_es.eval.metrics import RetrievalMetrics
+    from stair_es.eval.retrieval.tasks import RetrievalTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    """A method in one direction."""
+
+    method: str
+    direction: str
+    model: str = ""
+    """Id of the model; empty for BM25."""
+    exact: RetrievalMetrics | None = None
+    exact_reason: str = ""
+    """Why there are no exact scores."""
+    engine: RetrievalMetrics | None = None
+    engine_reason: str = ""
+    tokens: tuple[float, float] | None = None
+    """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
+    unit: str = "words"
+    unasked: int = 0
+    """Queries without a known token; their relevant items are ranked last."""
+    task: RetrievalTask | None = None
+    differences: RankingDiff | None = None
+    """Differences between engine and exact ranking."""
+    nine_bits: bool = False
+    index: str = ""
+    """Name of the temporary index, if it is kept."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row for JSON, with names instead of positions."""
+        return {
+            "method": self.method,
+            "model": self.model or None,
+            "direction": self.direction,
+            "tokens": {"document": self.tokens[0], "query": self.tokens[1], "unit": self.unit} if self.tokens else None,
+            "unasked": self.unasked,
+            "exact": _export_metrics(self.exact, self.exact_reason),
+            "engine": _export_metrics(self.engine, self.engine_reason),
+            "differences": self._export_differences(),
+            "index": self.index or None,
+        }
+
+    def _export_differences(self) -> dict[str, Any] | None:
+        if self.differences is None or self.task is None:
+            return None
+        values = {name: value for name, value in asdict(self.differences).items() if name not in ("swaps", "lowest", "highest")}
+        scores = {"lowest": self.differences.lowest, "highest": self.differences.highest} if self.nine_bits else None
+        return {
+            **values,
+            "score_error": scores,
+            "examples": [describe_swap(swap, self.task.queries, self.task.items) for swap in self.differences.swaps],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalReport:
+    """All rows, and how they were measured."""
+
+    captions: str
+    form: str
+    images: int
+    texts: int
+    problems: tuple[str, ...]
+    model: str
+    """Id of the first model."""
+    against: tuple[str, ...] = ()
+    """Ids of the other models."""
+    text_tower: str
+    cluster: str = ""
+    """Name and version; empty with `--exact`, and the next three are unset then."""
+    shape: str = ""
+    depth: int = 0
+    analyzer: str = ""
+    """Analyzer of BM25 fields."""
+    rows: tuple[MethodRow, ...]
+    versions: dict[str, str]
+    seconds: float
+    kept: tuple[str, ...] = ()
+    """Indices that were kept (`--keep`)."""
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown tables."""
+        return render_retrieval_report(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report for JSON."""
+        names = (
+            "captions",
+            "form",
+            "images",
+            "texts",
+            "model",
+            "text_tower",
+            "shape",
+            "depth",
+            "analyzer",
+            "versions",
+        )
+        return {
+            **{name: getattr(self, name) for name in names},
+            "against": list(self.against),
+            "cluster": self.cluster or None,
+            "problems": list(self.problems),
+            "rows": [row.to_dict() for row in self.rows],
+            "seconds": round(self.seconds, 2),
+            "kept": list(self.kept),
+        }
+
+
+def _export_metrics(metrics: RetrievalMetrics | None, reason: str) -> dict[str, Any]:
+    if metrics is None:
+        return {"missing": reason}
+    values = asdict(metrics)
+    return {
+        **values,
+        "hit": {str(cut): value for cut, value in metrics.hit.items()},
+        "recall": {str(cut): value for cut, value in metrics.recall.items()},
+    }
+
+
+_HEAD = ("method", "model", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "tokens doc / query")
+_MOST_EXAMPLES = 5
+_WHY_FEWER = " (texts of one image that has another text)"
+
+
+def render_retrieval_report(found: RetrievalReport) -> str:
+    """Render the report as Markdown."""
+    parts = [
+        f"# {found.captions}: {found.images} images, {found.texts} texts",
+        f"{found.form}; {_describe_models(found)}; {_describe_cluster(found)}. "
+        "R@k, nDCG and MRR in percent; equal scores count against the method.",
+    ]
+    parts += render_problems(found.problems)
+    for direction in dict.fromkeys(row.direction for row in found.rows):
+        rows = [row for row in found.rows if row.direction == direction]
+        parts += [
+            f"## {direction}",
+            render_table(_HEAD, _format_rows(rows, exactly=not found.cluster)),
+            *_list_reasons(rows, found),
+        ]
+    if found.cluster:
+        parts += ["## Engine against exact", _render_differences(found.rows), *_render_examples(found.rows)]
+    parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
+    if found.kept:
+        parts.append("Indices kept: " + ", ".join(found.kept))
+    return "\n\n".join(parts) + "\n"
+
+
+def _describe_models(found: RetrievalReport) -> str:
+    others = f"s {found.model}, {', '.join(found.against)}" if found.against else f" {found.model}"
+    return f"model{others} (text tower {found.text_tower})"
+
+
+def _describe_cluster(found: RetrievalReport) -> str:
+    if not found.cluster:
+        return "exact dot products, no cluster"
+    return (
+        f"{found.cluster}, shape {found.shape}, the first {found.depth:,} hits of each query; BM25 with the analyzer"
+        f" {found.analyzer}"
+    )
+
+
+def _format_rows(rows: Sequence[MethodRow], *, exactly: bool) -> Iterable[Sequence[str]]:
+    for row in rows:
+        words = _format_size(row)
+        if row.exact is None and row.engine is None:
+            yield [row.method, row.model, "both", *["n/a"] * 6, words]
+            continue
+        for kind, metrics in (("exact", row.exact), ("engine", row.engine))[: 1 if exactly else 2]:
+            yield [row.method, row.model, kind, *(_format_metrics(metrics) if metrics else ["n/a"] * 6), words]
+
+
+def _format_size(row: MethodRow) -> str:
+    if row.tokens is None:
+        return ""
+    if row.unit == "dimensions":
+        return f"{row.tokens[0]:.0f} dimensions"
+    return f"{row.tokens[0]:.1f} / {row.tokens[1]:.1f}"
+
+
+def _format_metrics(metrics: RetrievalMetrics) -> list[str]:
+    shares = [*metrics.hit.values(), metrics.ndcg, metrics.mrr]
+    return [*(f"{100 * share:.1f}" for share in shares), f"{metrics.median_rank:g}"]
+
+
+def _list_reasons(rows: Sequence[MethodRow], found: RetrievalReport) -> list[str]:
+    """List what a reader must know about the numbers above."""
+    said = []
+    whole = max((metrics.queries for row in rows if (metrics := row.engine or row.exact)), default=0)
+    for row in rows:
+        name = _name_method(row, found)
+        if row.exact_reason and row.exact_reason == row.engine_reason:
+            said.append(f"- {name} n/a: {row.exact_reason}")
+        else:
+            said += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
+            said += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and found.cluster else []
+        if row.unasked:
+            said.append(f"- {name}: {row.unasked} queries have no known token: their relevant items are ranked last")
+        metrics = row.engine or row.exact
+        if metrics and metrics.queries != whole:
+            said.append(f"- {name}: {metrics.queries} of {whole} queries{_WHY_FEWER if row.method == 'BM25 on captions' else ''}")
+    return ["\n".join(said)] if said else []
+
+
+def _name_method(row: MethodRow, found: RetrievalReport) -> str:
+    """Return the method, and its model if there are several."""
+    return f"{row.method} of {row.model}" if row.model and found.against else row.method
+
+
+def _render_differences(rows: Sequence[MethodRow]) -> str:
+    head = (
+        "direction",
+        "method",
+        "model",
+        "queries",
+        "same first 10",
+        "swapped within 9 bits",
+        "other",
+        "cut",
+        "overlap@10",
+        "score error",
+    )
+    lines = []
+    for row in rows:
+        found = row.differences
+        if found is not None:
+            error = f"{100 * found.lowest:+.3f} to {100 * found.highest:+.3f} %" if row.nine_bits else "other scale"
+            explained = str(found.explained) if row.nine_bits else "n/a"
+            counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.cut)]
+            lines.append([row.direction, row.method, row.model, *counts, f"{100 * found.overlap:.1f} %", error])
+    return render_table(head, lines) if lines else "Nothing to compare."
+
+
+def _render_examples(rows: Sequence[MethodRow]) -> list[str]:
+    lines = []
+    for row in rows:
+        if row.differences is None or row.task is None:
+            continue
+        fallen = [swap for swap in row.differences.swaps if swap.engine_item_score <= swap.exact_item_score]
+        for swap in fallen[:_MOST_EXAMPLES]:  # of two swapped items, list one
+            query, mine, theirs = (
+                row.task.queries[swap.query],
+                row.task.items[swap.engine_item],
+                row.task.items[swap.exact_item],
+            )
+            nearness = (swap.engine_item_score / swap.exact_item_score - 1) * 100 if swap.exact_item_score else 0.0
+            lines.append(
+                [
+                    f"{row.direction}, {row.method}",
+                    _truncate_text(query),
+                    str(swap.rank),
+                    f"{_truncate_text(mine)} ({swap.engine_item_score:.5f})",
+                    f"{_truncate_text(theirs)} ({swap.exact_item_score:.5f})",
+                    f"{nearness:+.3f} %",
+                ]
+            )
+    head = ("of", "query", "rank", "engine has (exact score)", "exact has (exact score)", "apart")
+    return [render_table(head, lines)] if lines else []
+
+
+def _truncate_text(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,205 @@
+"""Retrieval evaluation from a caption dataset to a report: encode once, then run each method exactly and on the cluster."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal
+
+from stair_es.cluster.client.capabilities import list_cluster_plugins
+from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import IndexSpec
+from stair_es.config.defaults import MAX_HITS
+from stair_es.errors import UsageError
+from stair_es.eval.encode import EncodedDataset, EvalProgress, encode_dataset
+from stair_es.eval.models import EvaluatedModel, run_for_each_model
+from stair_es.eval.retrieval.methods import NO_CLUSTER, EngineConfig, RetrievalMethod, UnavailableMethod
+from stair_es.eval.retrieval.report import MethodRow, RetrievalReport
+from stair_es.eval.retrieval.runner import RetrievalRunner, build_exact_rows
+from stair_es.eval.retrieval.select_methods import KnnCheck, build_bm25_methods, make_knn_check, select_methods
+from stair_es.eval.retrieval.temporary_index import detect_analyzer
+from stair_es.model import registry
+from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.capabilities import ClusterInfo
+    from stair_es.eval.datasets.captions import CaptionDataset
+
+DEFAULT_EVAL_DEPTH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Options of a retrieval evaluation."""
+
+    vector: Literal["rank_features", "sparse_vector"] = "rank_features"
+    query_type: QueryType | None = None
+    """Query type; None for the default of the cluster."""
+    depth: int = DEFAULT_EVAL_DEPTH
+    """Maximum number of hits per query; items beyond it are ranked last."""
+    keep_index: bool = False
+    """Whether to keep the temporary indices."""
+
+    def __post_init__(self) -> None:
+        """Check the depth.
+
+        Raises:
+            UsageError: If it is out of range.
+        """
+        if not 10 <= self.depth <= MAX_HITS:
+            raise UsageError(f"the depth must be between 10 and {MAX_HITS}, got {self.depth}", "Give --depth 1000, say.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvalCluster:
+    """A cluster to evaluate on."""
+
+    client: OpenSearch
+    connection: Connection
+    target: ClusterInfo
+    engine: EngineConfig
+    check_knn: KnnCheck
+    """Checks kNN support."""
+
+
+def evaluate_retrieval(
+    captions: CaptionDataset,
+    models: Sequence[EvaluatedModel],
+    connection: Connection | None,
+    options: EvalOptions,
+    *,
+    say: Callable[[str], None],
+    progress: EvalProgress,
+) -> RetrievalReport:
+    """Evaluate all methods of all models, in both directions.
+
+    Args:
+        captions: The dataset.
+        models: At least one; they encode one after another.
+        connection: The cluster, on which temporary indices `eval-...` are created, and deleted at the end unless they are kept.
+            None for exact scores only.
+        options: Options.
+        say: Called with messages for the user.
+        progress: Callback for the progress of encoding and searching.
+
+    Raises:
+        StairError: If nothing in the dataset is usable, or the cluster fails.
+    """
+    start = time.perf_counter()
+    firsts: list[EncodedDataset] = []
+    problems: list[str] = []
+    with _open_cluster(connection, options) as place:
+        engine = place.engine if place else None
+
+        def measure_model(model: EvaluatedModel) -> list[MethodRow]:
+            encoded = encode_dataset(captions, model, progress)
+            problems.extend(encoded.captions.problems)
+            methods = select_methods(encoded, model, engine, place.check_knn if place else _explain_no_cluster)
+            if not firsts:
+                methods += build_bm25_methods(encoded, engine)
+                firsts.append(encoded)
+            return _measure_methods(methods, model, place, options, say, progress)
+
+        rows = run_for_each_model(models, measure_model, problems, say)
+    [first] = firsts
+    return RetrievalReport(
+        captions=captions.name,
+        form=captions.form,
+        images=len(first.captions.images),
+        texts=len(first.texts),
+        problems=tuple(dict.fromkeys(problems)),
+        model=models[0].label,
+        against=tuple(model.label for model in models[1:]),
+        text_tower=models[0].spec.text_tower,
+        cluster=place.target.label if place else "",
+        shape=engine.query_type if engine else "",
+        depth=options.depth if engine else 0,
+        analyzer=engine.analyzer if engine else "",
+        rows=_sort_rows(rows),
+        versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
+        seconds=time.perf_counter() - start,
+        kept=tuple(dict.fromkeys(row.index for row in rows if row.index)),
+    )
+
+
+@contextmanager
+def _open_cluster(connection: Connection | None, options: EvalOptions) -> Iterator[_EvalCluster | None]:
+    if connection is None:
+        yield None
+        return
+    client = connection.client()
+    try:
+        target = get_cluster_info(client, connection)
+        body = build_index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
+        ask_plugins = partial(list_cluster_plugins, client, connection)
+        engine = EngineConfig(
+            distribution=target.distribution,
+            query_type=select_query_type(
+                target, IndexFields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.query_type
+            ),
+            max_clauses=target.max_clauses,
+            depth=options.depth,
+            analyzer=detect_analyzer(client, connection),
+            token_body=body,
+        )
+        obstacle = make_knn_check(target, ask_plugins)
+        yield _EvalCluster(client=client, connection=connection, target=target, engine=engine, check_knn=obstacle)
+    finally:
+        client.close()
+
+
+def _explain_no_cluster(dimensions: int) -> str:
+    return NO_CLUSTER
+
+
+def _measure_methods(
+    methods: Sequence[RetrievalMethod | UnavailableMethod],
+    model: EvaluatedModel,
+    place: _EvalCluster | None,
+    options: EvalOptions,
+    say: Callable[[str], None],
+    progress: EvalProgress,
+) -> list[MethodRow]:
+    there = [method for method in methods if isinstance(method, RetrievalMethod)]
+    missing = [_build_missing_row(method) for method in methods if isinstance(method, UnavailableMethod)]
+    if place is None:
+        return build_exact_rows(there) + missing
+    name = f"eval-{secrets.token_hex(4)}"
+    bench = RetrievalRunner(
+        client=place.client,
+        connection=place.connection,
+        index_prefix=name,
+        identity=IndexSpec(
+            model_name=registry.make_portable_name(model.spec.name),
+            model_id=model.label,
+            fit=model.encoder.image_spec.fit,
+            settings={"evaluation": name},
+        ),
+        depth=options.depth,
+        keep_index=options.keep_index,
+        say=say,
+        progress=progress,
+    )
+    return bench.run_methods(there) + missing
+
+
+def _build_missing_row(method: UnavailableMethod) -> MethodRow:
+    reason = method.reason
+    return MethodRow(
+        method=method.name, model=method.model, direction=method.direction, exact_reason=reason, engine_reason=reason
+    )
+
+
+def _sort_rows(rows: list[MethodRow]) -> tuple[MethodRow, ...]:
+    methods = ("STAIR", "bag of words", "BM25 on captions", "dense kNN")
+    return tuple(sorted(rows, key=lambda row: (row.direction != "text -> image", methods.index(row.method))))

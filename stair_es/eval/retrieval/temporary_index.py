@@ -1,0 +1,146 @@
+"""A temporary index: written, searched in batches, and always deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es._itertools import batched
+from stair_es.cluster.bulk.writer import BulkWriter
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.index.lifecycle import IndexSpec, open_index, refresh_index
+from stair_es.errors import ClusterError, QueryError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.eval.retrieval.methods import Clause, EvalCorpus
+
+_QUERIES_PER_REQUEST = 50
+_DOCUMENTS_PER_REQUEST = 1000
+_RESPONSE_FILTER = "responses.hits.hits._id,responses.hits.hits._score,responses.error,responses._shards.failed"
+_AFTER_FAILURE = RetryPolicy(attempts=4)
+
+
+@dataclass(frozen=True)
+class EngineHits:
+    """Hits of one query."""
+
+    items: tuple[int, ...]
+    """Positions in the gallery, best first."""
+    scores: tuple[float, ...]
+
+
+NO_ENGINE_HITS = EngineHits((), ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporaryIndex:
+    """An index with the documents of a corpus."""
+
+    client: OpenSearch
+    connection: Connection
+    index: str
+
+    def search_queries(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[EngineHits]:
+        """Yield the best `depth` hits of each query; none for None.
+
+        Args:
+            clauses: Queries.
+            depth: Number of hits.
+
+        Raises:
+            QueryError: If the cluster rejected a query, for example a text with more words than the clause limit.
+            ClusterError: If the cluster failed, or searched only a part of the index.
+        """
+        for part in batched(clauses, _QUERIES_PER_REQUEST):
+            lines: list[dict[str, Any]] = []
+            for clause in part:
+                if clause is not None:
+                    lines += [{}, {"size": depth, "track_total_hits": False, "_source": False, "query": clause}]
+            answers = iter(self._send_msearch(lines) if lines else ())
+            for clause in part:
+                yield _parse_hits(next(answers)) if clause is not None else NO_ENGINE_HITS
+
+    def _send_msearch(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        call = partial(self.client.msearch, body=lines, index=self.index, params={"filter_path": _RESPONSE_FILTER})
+        answers: list[dict[str, Any]] = call_with_retry(call, self.connection)["responses"]
+        return answers
+
+
+@contextmanager
+def create_temporary_index(
+    client: OpenSearch,
+    connection: Connection,
+    corpus: EvalCorpus,
+    *,
+    run: str,
+    identity: IndexSpec,
+    keep: bool,
+    say: Callable[[str], None],
+) -> Iterator[TemporaryIndex]:
+    """Create the index of a corpus within the context.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of that client.
+        corpus: Documents to write.
+        run: Name of the run: indices are called `<run>-<corpus>`.
+        identity: Index metadata.
+        keep: Whether to keep the index.
+        say: Called with a message if the index couldn't be deleted.
+
+    Raises:
+        ClusterError: If the cluster rejected the index or a document.
+    """
+    alias = f"{run}-{corpus.name}"
+    try:
+        opened = open_index(client, connection, alias, corpus.body, identity, say)
+        writer = BulkWriter(client=client, connection=connection, index=opened.name)
+        for part in batched(enumerate(corpus.documents()), _DOCUMENTS_PER_REQUEST):
+            written = writer.write([(str(position), document) for position, document in part])
+            refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}
+            if refused:
+                id_, reason = next(iter(refused.items()))
+                raise ClusterError(f"the cluster rejected {len(refused)} of {len(part)} documents, number {id_}: {reason}")
+        refresh_index(client, connection, opened.name)
+        yield TemporaryIndex(client=client, connection=connection, index=opened.name)
+    finally:
+        if not keep:
+            _delete_indices(client, connection, alias, say)
+
+
+def detect_analyzer(client: OpenSearch, connection: Connection) -> str:
+    """Return `english` if the cluster has it, as usual; else `standard`, which has no stemming."""
+    try:
+        with translate_errors(connection, passthrough=lambda error: error.status_code == 400):
+            client.indices.analyze(body={"analyzer": "english", "text": "dogs"})
+    except exceptions.RequestError:
+        return "standard"
+    return "english"
+
+
+def _delete_indices(client: OpenSearch, connection: Connection, alias: str, say: Callable[[str], None]) -> None:
+    """Delete all indices with the name of the run, also one whose creation was interrupted."""
+    try:
+        found = call_with_retry(partial(client.indices.get, index=f"{alias}-*"), connection, _AFTER_FAILURE)
+        for name in found:
+            call_with_retry(partial(client.indices.delete, index=name, ignore=[404]), connection, _AFTER_FAILURE)
+    except ClusterError as error:
+        say(f"temporary indices {alias}-* could not be deleted: {error.message}")
+
+
+def _parse_hits(answer: dict[str, Any]) -> EngineHits:
+    if answer.get("error"):
+        causes = answer["error"].get("root_cause") or [answer["error"]]
+        raise QueryError(f"the cluster rejected a query: {str(causes[0].get('reason', causes[0]))[:300]}")
+    if answer.get("_shards", {}).get("failed"):
+        raise ClusterError("a part of the index couldn't be searched")
+    hits = answer.get("hits", {}).get("hits", [])
+    return EngineHits(tuple(int(hit["_id"]) for hit in hits), tuple(float(hit["_score"]) for hit in hits))

@@ -1,0 +1,1 @@
+"""Run accounting: outcomes, their report, the manifest and the dead letters."""

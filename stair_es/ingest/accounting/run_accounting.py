@@ -1,0 +1,137 @@
+"""Run accounting: one outcome per image, and sums that are checked at the end."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.errors import IngestError
+from stair_es.ingest.accounting.dead_letters import DeadLetters
+from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.ingest.accounting.report import FailureReason
+from stair_es.ingest.state import Batch, IngestStage, Outcome
+
+_NUMBERS = re.compile(r"\d+")
+_HOST = re.compile(r"\S+: ")
+"""Prefix of a failed request: numbers in it distinguish hosts."""
+_SHOWN_REASONS = 3
+_MOST_REASONS = 1000
+"""Maximum number of distinct reasons: memory must not grow with untrusted responses."""
+
+
+@dataclass
+class BulkStats:
+    """Statistics of the bulk requests of a run."""
+
+    requests: int = 0
+    retried: int = 0
+    """Number of requests that were retried because the cluster was busy or unreachable."""
+    documents: int = 0
+    bytes: int = 0
+
+    def record_request(self, request: BulkRequestStats) -> None:
+        """Add one request."""
+        self.requests += 1
+        self.retried += request.busy
+        self.documents += request.documents
+        self.bytes += request.bytes
+
+
+@dataclass
+class RunAccounting:
+    """Records one outcome per image during a run, and checks at the end that none is missing or duplicated."""
+
+    manifest: Manifest
+    dead_letters: DeadLetters
+    outcome_counts: Counter[str] = field(default_factory=Counter)
+    failed_stages: Counter[IngestStage] = field(default_factory=Counter)
+    stage_seconds: defaultdict[IngestStage, float] = field(default_factory=lambda: defaultdict(float))
+    bulk_stats: BulkStats = field(default_factory=BulkStats)
+    encoder_idle: float | None = None
+    """Share of idle time of the encoders so far; see `IngestReport`."""
+    removed: int = 0
+    """Documents removed because their image is gone."""
+    listed: int = 0
+    """Number of images listed so far."""
+    listing_done: bool = False
+    waiting_message: str = ""
+    """Message about the hosts that are waited for."""
+    _reasons: dict[tuple[IngestStage, str], FailureReason] = field(default_factory=dict)
+
+    @property
+    def done_count(self) -> int:
+        """Number of images that have an outcome."""
+        return self.outcome_counts.total()
+
+    def record_listed(self, uri: str, source: str) -> bool:
+        """Record a listed image; return whether it is new to the run."""
+        new = self.manifest.add_image(uri, source)
+        self.listed += new
+        return new
+
+    def record_batch(self, batch: Batch) -> None:
+        """Record a finished batch.
+
+        Raises:
+            IngestError: If an image comes twice, was never listed, or left the last stage without an outcome.
+        """
+        outcomes = batch.get_outcomes()
+        if len(outcomes) != len(batch.images):
+            raise IngestError(f"{len(batch.images) - len(outcomes)} images left the last stage without an outcome")
+        self.record_outcomes(outcomes)
+        for stage, seconds in batch.seconds.items():
+            self.stage_seconds[stage] += seconds
+
+    def record_outcomes(self, outcomes: Iterable[Outcome]) -> None:
+        """Record outcomes: those of a batch, or of images that skip the stages."""
+        taken = tuple(outcomes)
+        self.manifest.record_outcomes((outcome.item.uri, outcome.id) for outcome in taken)
+        for outcome in taken:
+            self.outcome_counts[outcome.kind] += 1
+            if outcome.kind == "dead":
+                self.failed_stages[outcome.stage] += 1
+                self._count_reason(outcome)
+                self.dead_letters.add(outcome)
+
+    def _count_reason(self, outcome: Outcome) -> None:
+        key = (outcome.stage, _mask_numbers(outcome.reason)[:200])
+        known = self._reasons.get(key)
+        if known is None and len(self._reasons) < _MOST_REASONS:
+            known = FailureReason(stage=outcome.stage, reason=outcome.reason, images=0, example=outcome.item.uri)
+        if known is not None:
+            self._reasons[key] = replace(known, images=known.images + 1)
+
+    def get_failure_reasons(self) -> tuple[FailureReason, ...]:
+        """Return the most frequent reasons of failures. Reasons that differ only in numbers, but not in the host, are grouped."""
+        return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.images)[:_SHOWN_REASONS])
+
+    def get_counts(self) -> dict[str, int]:
+        """Return `{kind: images}` with `seen`, for reports of failed runs, too."""
+        return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in ("written", "unchanged", "dead")}}
+
+    def describe_stop(self, noun: str) -> str:
+        """Return a message about what a failed run stored; `noun` names its items, in the plural."""
+        stored = self.outcome_counts["written"] + self.outcome_counts["unchanged"]
+        if not stored:
+            return f"the run stopped; none of {self.listed:,} {noun} was stored"
+        return f"the run stopped with {stored:,} of {self.listed:,} {noun} stored; the next run resumes from there"
+
+    def close(self) -> None:
+        """Close the dead-letter file and check the sums.
+
+        Raises:
+            IngestError: If images are without an outcome.
+        """
+        self.dead_letters.close()
+        unsettled = self.manifest.count_pending()
+        if unsettled or self.done_count != self.listed:
+            raise IngestError(f"the counts don't add up: {self.get_counts()}, {unsettled} images without an outcome")
+
+
+def _mask_numbers(reason: str) -> str:
+    host = _HOST.match(reason)
+    begin = host.end() if host else 0
+    return reason[:begin] + _NUMBERS.sub("#", reason[begin:])

@@ -1,0 +1,1 @@
+"""Plugins that add fields to documents or change pixels."""

@@ -1,0 +1,212 @@
+"""The executor for Ray, on every core and GPU of the cluster. The only module here that uses Ray.
+
+Checking, preparing and writing are CPU tasks; the encoders are actors that load the model once. Batches stay in Ray's object
+store: a prepared batch goes from its worker to the encoder, and this process sees only outcomes. Ray retries a task whose worker
+was killed; a document that is written twice is stored once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.errors import IngestError, StairError, UsageError
+from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
+from stair_es.ingest.executors.threads import CPU_BATCH, GPU_BATCH
+from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prepare_batch, write_batches
+from stair_es.ingest.state import Batch
+from stair_es.model import registry
+from stair_es.system import ray_session
+
+_LOG = logging.getLogger(__name__)
+_START_S = 120.0
+"""How long the encoders may take to start on a shared cluster."""
+_RETRIES = 3
+"""How often Ray retries a task whose worker died, before the images of its batch are tried one by one."""
+_WAITING_CPUS = 0.05
+"""CPUs of a task that mostly waits for the cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """How to use Ray."""
+
+    address: str | None = None
+    """Address of a running cluster; None starts one on this machine for the duration of the run."""
+    gpus_per_encoder: float = 1.0
+    """A fraction lets several encoders share a GPU; 0 runs them on CPUs."""
+    encoders: int = 0
+    """Number of encoders; 0 for as many as fit."""
+
+
+@contextmanager
+def start_ray(options: RayOptions) -> Iterator[Any]:
+    """Yield the module `ray` in a session that ends with the block, unless there was one before.
+
+    Raises:
+        MissingExtra: If Ray isn't installed.
+        IngestError: If Ray can't be started, or reached at the address.
+    """
+    with ray_session.open_ray_session("ray", options.address, error=IngestError, instead="Use --runner local") as ray:
+        yield ray
+
+
+@contextmanager
+def open_ray_executor(job: WorkerConfig, options: RayOptions, batch_images: int = 0) -> Iterator[StageExecutor]:
+    """Open an executor of Ray tasks and actors, in a session that ends with it unless the caller already had one.
+
+    Raises:
+        MissingExtra: If Ray isn't installed.
+        UsageError: If the cluster doesn't have the requested GPUs.
+        IngestError: If Ray can't be started, or reached at the address.
+    """
+    with start_ray(options) as ray:
+        lanes = _RayExecutor(ray, job, options, batch_images)
+        try:
+            yield lanes
+        finally:
+            lanes.close()
+
+
+class _RayExecutor:
+    def __init__(self, ray: Any, job: WorkerConfig, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
+        self._ray = ray
+        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        room = count_gpu_encoders(gpus, options.gpus_per_encoder)
+        on_gpu = room > 0
+        self.encoders = options.encoders or room or cpus
+        if on_gpu and self.encoders > room:
+            raise UsageError(
+                f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit: there is room for {room}",
+                "Use fewer --encoders, or a smaller --gpus-per-encoder.",
+            )
+        self.workers = cpus
+        self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
+        # On CPUs the encoders use every core by threads=1, but reserve only half of them: the other stages need CPUs, too.
+        needs: dict[str, Any] = (
+            {"num_gpus": options.gpus_per_encoder, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5 * cpus / self.encoders}
+        )
+        # Two batches per GPU: one is stacked or converted to token weights on the CPU while the other one is computed.
+        actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=2 if on_gpu else 1, **needs)(_RayEncoder)
+        self._job = ray.put(job)
+        self._actors = [actor.remote(self._job) for _ in range(self.encoders)]
+        if options.address:  # on a shared cluster an encoder may wait for resources, and its batches with it
+            self._actors = self._wait_for_encoders()
+            self.encoders = len(self._actors)
+        waits, works = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
+        self._check = ray.remote(max_retries=_RETRIES, **waits)(check_batch)
+        self._prepare = ray.remote(max_retries=_RETRIES, **works)(prepare_batch)
+        self._write = ray.remote(max_retries=_RETRIES, **waits)(_write_encoded)
+
+    def _wait_for_encoders(self) -> list[Any]:
+        """Return the encoders that could start; the others are killed."""
+        starting = {actor.ready.remote(): actor for actor in self._actors}
+        ready, late = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_S)
+        if not ready:
+            _LOG.warning("no encoder has started yet: is there room on the Ray cluster (ray status)? Waiting")
+            while not ready:  # waking now and then lets a Ctrl-C through
+                ready, late = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
+        if late:
+            _LOG.warning("the Ray cluster has no room for %d of %d encoders: continuing without them", len(late), len(starting))
+        for task in late:
+            self._ray.kill(starting[task])
+        return [starting[task] for task in ready]
+
+    def close(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+    def submit_check(self, batch: Batch) -> StageTask:
+        task: StageTask = self._check.remote(batch, self._job)
+        return task
+
+    def submit_prepare(self, batch: Batch) -> StageTask:
+        task: StageTask = self._prepare.remote(batch, self._job)
+        return task
+
+    def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
+        task: StageTask = self._actors[encoder].encode.remote(prepared)
+        return task
+
+    def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
+        task: StageTask = self._write.remote(self._job, chunk_bytes, *encoded)
+        return task
+
+    def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
+        # waking now and then lets a Ctrl-C through
+        done, _ = self._ray.wait(list(tasks), num_returns=1, timeout=1.0 if timeout_s is None else timeout_s, fetch_local=False)
+        return list(done)
+
+    def get_checked(self, task: StageTask) -> Batch:
+        batch: Batch = self._get_result(task)
+        return batch
+
+    def get_written(self, task: StageTask) -> tuple[list[Batch], list[BulkRequestStats]]:
+        result: tuple[list[Batch], list[BulkRequestStats]] = self._get_result(task)
+        return result
+
+    def _get_result(self, task: StageTask) -> Any:  # noqa: ANN401
+        exceptions = self._ray.exceptions
+        died = (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)
+        try:
+            return self._ray.get(task)
+        except exceptions.RayError as error:
+            cause: BaseException | None = error
+            while isinstance(cause, exceptions.RayTaskError):
+                cause = cause.cause
+            if isinstance(cause, StairError):
+                raise cause from None
+            if getattr(cause, "actor_init_failed", False):  # not caused by an image: otherwise each one would be marked as failed
+                raise IngestError(
+                    f"an encoder can't start on Ray: {_get_traceback_tail(str(cause))}",
+                    "The model must load on each node that gets an encoder: the same stair-es, extras and model files as here.",
+                ) from error
+            if isinstance(cause, died):
+                raise WorkerDied(str(cause).partition("\n")[0]) from error
+            raise IngestError(f"Ray failed: {cause or error}", "Run it again: it resumes from there.") from error
+
+
+def _get_traceback_tail(trace: str) -> str:
+    """Return the text below the last frame of a traceback, in one line."""
+    lines = trace.strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
+    return " ".join(lines[max(frames, default=-1) + 1 :])
+
+
+def count_gpu_encoders(gpus: Sequence[float], share: float) -> int:
+    """Return how many encoders with `share` GPUs each (a fraction or a whole number) fit on nodes with these numbers of GPUs.
+
+    Ray places a fraction on one GPU, so fractions are counted per GPU and node. 0 for a share of 0: the encoders run on CPUs.
+
+    Raises:
+        UsageError: If the share is above one, but not a whole number.
+    """
+    if share <= 0:
+        return 0
+    if share > 1 and share != int(share):
+        raise UsageError(f"an encoder can't have {share:g} GPUs", "Give a fraction of one, or a whole number.")
+    if share > 1:
+        return sum(int(there) // int(share) for there in gpus)
+    return sum(int(there) * int(1 / share + 1e-9) for there in gpus)
+
+
+class _RayEncoder:
+    """An actor that loads the model once."""
+
+    def __init__(self, job: WorkerConfig) -> None:
+        self._encoder = registry.load_encoder(replace(job.model, threads=1))
+
+    def ready(self) -> None:
+        """Return once the model is loaded."""
+
+    def encode(self, batch: Batch) -> Batch:
+        return encode_batch(batch, self._encoder)
+
+
+def _write_encoded(job: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:
+    return write_batches(batches, job, chunk_bytes)

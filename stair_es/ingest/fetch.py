@@ -1,0 +1,80 @@
+"""The first half of `prepare`: fetch the bytes of the images, and find those that are unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stair_es.cluster.client.cancellation import raise_if_cancelled
+from stair_es.cluster.documents.document import make_content_id, make_document_id
+from stair_es.errors import ReadError, RetryLater, StairError
+from stair_es.ingest.state import Batch, Deferred, Fetched, Outcome, Pending, VersionChanged, get_item_host
+from stair_es.sources.limits import PREPARED_BYTES
+
+if TYPE_CHECKING:
+    from stair_es.ingest.stages import WorkerConfig
+    from stair_es.sources.base import ReadResult
+
+
+def fetch_parts(batch: Batch, job: WorkerConfig) -> Iterator[tuple[list[int], Batch]]:
+    """Fetch the pending images; yield parts of about `PREPARED_BYTES`, with the positions of their images in the batch.
+
+    No further image is requested from a host that asks to wait.
+    """
+    waiting = deque(batch.enumerate_state(Pending))
+    resting: dict[str, Deferred] = {}
+    while waiting:
+        places, part, held_bytes = list[int](), Batch([], batch.seconds, batch.began_ns), 0
+        with batch.time_stage("read"):
+            while waiting and held_bytes < PREPARED_BYTES:
+                raise_if_cancelled()
+                place, wanted = waiting.popleft()
+                said = resting.get(get_item_host(wanted.item)) if resting else None
+                state = _fetch_image(wanted, job) if said is None else replace(said, item=wanted.item, was_requested=False)
+                if isinstance(state, Deferred) and state.host:
+                    resting[state.host] = state
+                held_bytes += len(state.data) if isinstance(state, Fetched) else 0
+                places.append(place)
+                part.images.append(state)
+            _skip_known_content(part, job)
+        yield places, part
+
+
+def _fetch_image(wanted: Pending, job: WorkerConfig) -> Fetched | VersionChanged | Deferred | Outcome:
+    item, stored = wanted.item, wanted.stored
+    known = stored if stored is not None and job.is_up_to_date(stored, item) else None
+    try:
+        read: ReadResult | None = item.locator.read(job.reading, known.version if known else None)
+    except RetryLater as error:
+        return Deferred(item, error.host, error.wait_s, error.message)
+    except ReadError as error:
+        return Outcome(item, "dead", "read", error.message)
+    except (StairError, ImportError):
+        raise
+    except Exception as error:  # noqa: BLE001  a plugin's locator: one image must not fail the run
+        return Outcome(item, "dead", "read", f"{type(error).__name__}: {error}")
+    if read is None:
+        return Outcome(item, "unchanged", "read", id=known.id if known else "")
+    sha256 = hashlib.sha256(read.data).hexdigest()
+    version = item.version or read.version
+    if known and known.sha256 == sha256:
+        if version is None or known.version == version:
+            return Outcome(item, "unchanged", "read", id=known.id)
+        return VersionChanged(item, known.id, version)
+    id_ = make_content_id(sha256) if job.document.id == "content" else make_document_id(item.uri)
+    return Fetched(item, id_, read.data, version, sha256, job.compute_fingerprint(sha256, item))
+
+
+def _skip_known_content(batch: Batch, job: WorkerConfig) -> None:
+    """Skip images whose content is already stored under another URI, if ids go by content."""
+    if job.document.id != "content" or job.fresh:
+        return
+    loaded = batch.enumerate_state(Fetched)
+    stored = job.writer.find_by_id([image.id for _, image in loaded])
+    for i, image in loaded:
+        known = stored.get(image.id)
+        if known and known.fingerprint == image.fingerprint and known.uri != image.item.uri:
+            batch.images[i] = Outcome(image.item, "unchanged", "read", id=known.id)

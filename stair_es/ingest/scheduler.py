@@ -1,0 +1,310 @@
+"""The scheduler: it keeps the encoders supplied with batches, and bounds what is in flight before and behind them.
+
+It decides what starts when; the `StageExecutor` decides where. Images come in as a stream and leave as batches of outcomes. At
+any moment a bounded number of images is in flight, however long the stream is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from stair_es.cluster.bulk.throttle import AdaptiveThrottle
+from stair_es.cluster.bulk.writer import BulkRequestStats
+from stair_es.errors import IngestError
+from stair_es.ingest.accounting.run_accounting import BulkStats
+from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.executors.base import StageExecutor, StageTask, WorkerDied
+from stair_es.ingest.prefetch import PrefetchQueue
+from stair_es.ingest.stages import mark_failed
+from stair_es.ingest.state import Batch, Deferred, ImageState, Outcome, Pending, estimate_listed_bytes
+from stair_es.sources.base import ListingFailure, SourceItem
+
+CHECK_IMAGES = 256
+MAX_TAKES = 4
+"""How many portions of listed images are taken before the running tasks are checked."""
+_CHECKS = 2
+_PER_ENCODER = 2
+"""One batch in progress and one waiting."""
+_BACKLOG_IMAGES = 4096
+"""Maximum number of encoded images that wait for a slow cluster, a few kilobytes each."""
+_BACKLOG_BYTES = 128 * 1024 * 1024
+"""Maximum listed size (`estimate_listed_bytes`) of the images that wait for a slow cluster, and of those that wait for a worker.
+It is held until the images have their outcome.
+"""
+_GUESSED_DOCUMENT_BYTES = 4096
+_LOOK_S = 0.05
+"""Interval of looking for newly listed images while tasks are running."""
+_TELL_S = 1.0
+"""Interval of progress reports while the run only waits for hosts."""
+
+
+@dataclass
+class EncoderClock:
+    """Encoder utilization from the first finished batch to the last; before the first one the models are being loaded."""
+
+    encoders: int
+    busy_s: float = 0.0
+    _first: float | None = None
+    _last: float = 0.0
+
+    def record_finished(self, seconds: float) -> None:
+        """Record an encode that took `seconds` and was seen to finish now."""
+        self._last = time.perf_counter()
+        if self._first is None:
+            self._first = self._last
+        else:
+            self.busy_s += seconds
+
+    @property
+    def idle_share(self) -> float | None:
+        """Share of idle time, 0..1; None if too little was encoded."""
+        span = self._last - self._first if self._first is not None else 0.0
+        return max(0.0, 1.0 - self.busy_s / (span * self.encoders)) if span > 0 and self.busy_s > 0 else None
+
+
+@dataclass
+class _WorkUnit:
+    """The images of a batch in flight. If its worker dies, each image is sent again alone."""
+
+    images: list[Pending]
+    alone: bool = False
+    bytes: int = field(init=False)
+    """Memory held for it."""
+
+    def __post_init__(self) -> None:
+        self.bytes = sum(estimate_listed_bytes(image.item) for image in self.images)
+
+
+@dataclass
+class StageScheduler:
+    """Schedules the stages of one run. `run` may be called once."""
+
+    executor: StageExecutor
+    throttle: AdaptiveThrottle
+    fresh: bool
+    """Whether the sink is empty, so that there is nothing to check."""
+    accept_listed: Callable[[SourceItem | ListingFailure], SourceItem | None]
+    """Records each listed image; returns None for one that already has its outcome."""
+    bulk_stats: BulkStats = field(default_factory=BulkStats)
+    deferred: DeferredImages = field(default_factory=DeferredImages)
+    encoder_clock: EncoderClock = field(init=False)
+    _checking: dict[StageTask, Batch] = field(default_factory=dict)
+    _todo: deque[Pending] = field(default_factory=deque)
+    _todo_bytes: int = 0
+    _settled: list[Outcome] = field(default_factory=list)
+    """Outcomes of images that skip the stages."""
+    _suspects: deque[Pending] = field(default_factory=deque)
+    _preparing: dict[StageTask, _WorkUnit] = field(default_factory=dict)
+    _prepared: deque[tuple[StageTask, _WorkUnit]] = field(default_factory=deque)
+    _encoding: dict[StageTask, tuple[int, _WorkUnit]] = field(default_factory=dict)
+    _encoded: deque[tuple[StageTask, _WorkUnit]] = field(default_factory=deque)
+    _writing: dict[StageTask, list[_WorkUnit]] = field(default_factory=dict)
+    _document_bytes: float = _GUESSED_DOCUMENT_BYTES
+
+    def __post_init__(self) -> None:
+        self.encoder_clock = EncoderClock(self.executor.encoders)
+
+    def run(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> Iterator[Batch]:
+        """Yield batches of outcomes as they become available, and empty batches while only hosts are waited for.
+
+        Raises:
+            StairError: If a stage failed as a whole. Tasks in flight are left to the executor.
+        """
+        while True:
+            more = self._take_listed(items)
+            self._start_tasks(last=items.is_exhausted and not self._checking)
+            if self._settled:
+                yield Batch(list(self._settled))
+                self._settled.clear()
+            tasks = [*self._checking, *self._preparing, *self._encoding, *self._writing]
+            if not tasks:
+                if items.is_exhausted and not (self._todo or self.deferred):
+                    items.raise_error()
+                    return
+                yield from self._wait_idle(items)
+                continue
+            for task in self.executor.wait_any(tasks, 0.0 if more else self._compute_wait_s(items)):
+                yield from self._handle_finished(task)
+
+    def _wait_idle(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> Iterator[Batch]:
+        """Wait for listed images or for hosts, while no task is running."""
+        due_s = self.deferred.due_in_s
+        if due_s is not None:
+            yield Batch([])
+        if due_s is not None and (items.is_exhausted or self._is_full()):
+            time.sleep(min(_TELL_S, due_s))
+        else:
+            self._accept_listed(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
+
+    def _compute_wait_s(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> float | None:
+        """Return how long to wait for tasks before there may be new ones to start."""
+        due_s = self.deferred.due_in_s
+        if not (self._is_full() or items.is_exhausted):
+            return _LOOK_S
+        return None if due_s is None else max(_LOOK_S, due_s)
+
+    def _take_listed(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> bool:
+        """Take listed images; return whether there may be more to take immediately.
+
+        Images without work (duplicates, images of a host that was given up) fill no queue: they are taken in small portions, so
+        that the others continue.
+        """
+        for _ in range(MAX_TAKES):
+            if len(self._settled) >= CHECK_IMAGES:
+                break
+            if self._is_full() or len(self._checking) >= _CHECKS:
+                return False
+            taken = items.take(CHECK_IMAGES)
+            if not taken:
+                return False
+            self._accept_listed(taken)
+        return True
+
+    def _start_tasks(self, *, last: bool) -> None:
+        if not self._is_queue_full():
+            self._queue_images(self.deferred.take_due(self.executor.batch_images))
+        self._start_preparing(last=last)
+        self._start_encoding()
+        self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
+
+    def _is_full(self) -> bool:
+        return self.deferred.is_full or self._is_queue_full()
+
+    def _is_queue_full(self) -> bool:
+        return len(self._todo) >= CHECK_IMAGES + self.executor.batch_images or self._todo_bytes >= _BACKLOG_BYTES
+
+    def _route_pending(self, images: Iterable[Pending]) -> None:
+        for image in images:
+            admitted = self.deferred.route_image(image)
+            if isinstance(admitted, Outcome):
+                self._settled.append(admitted)
+            elif admitted is not None:
+                self._queue_images([admitted])
+
+    def _queue_images(self, images: Iterable[Pending]) -> None:
+        """Queue images for `prepare`."""
+        for image in images:
+            self._todo.append(image)
+            self._todo_bytes += estimate_listed_bytes(image.item)
+
+    def _accept_listed(self, listed: list[SourceItem | ListingFailure]) -> None:
+        items = [item for found in listed if (item := self.accept_listed(found)) is not None]
+        if self.fresh:
+            self._route_pending([Pending(item) for item in items])
+        elif items:
+            batch = Batch(list(items))
+            self._checking[self.executor.submit_check(batch)] = batch
+
+    def _start_preparing(self, *, last: bool) -> None:
+        room = self.executor.workers + _PER_ENCODER * self.executor.encoders - len(self._preparing) - len(self._prepared)
+        idle = not (self._preparing or self._prepared or self._encoding)
+        for _ in range(room):
+            if self._suspects:
+                unit = _WorkUnit([self._suspects.popleft()], alone=True)
+            elif self._todo and (last or idle or self._is_full() or len(self._todo) >= self.executor.batch_images):
+                size = min(self.executor.batch_images, len(self._todo))
+                unit = _WorkUnit([self._todo.popleft() for _ in range(size)])
+                self._todo_bytes -= unit.bytes
+            else:
+                return
+            self._preparing[self.executor.submit_prepare(Batch(list(unit.images)))] = unit
+
+    def _start_encoding(self) -> None:
+        load = [0] * self.executor.encoders
+        for encoder, _ in self._encoding.values():
+            load[encoder] += 1
+        while self._prepared and min(load) < _PER_ENCODER and not self._is_backlog_full():
+            encoder = load.index(min(load))
+            load[encoder] += 1
+            task, unit = self._prepared.popleft()
+            self._encoding[self.executor.submit_encode(task, encoder)] = (encoder, unit)
+
+    def _is_backlog_full(self) -> bool:
+        bytes_ = sum(unit.bytes for _, unit in self._encoded)
+        return bytes_ >= _BACKLOG_BYTES or self._count_images(self._encoded) >= _BACKLOG_IMAGES
+
+    def _start_writing(self, *, last: bool) -> None:
+        """Start a request as soon as none is running; more in parallel only if they have full size."""
+        while self._encoded and len(self._writing) < self.throttle.concurrency:
+            wanted = max(1, int(self.throttle.chunk_bytes / self._document_bytes))
+            if self._writing and not last and self._count_images(self._encoded) < wanted:
+                return
+            tasks, units, images = list[StageTask](), list[_WorkUnit](), 0
+            while self._encoded and images < wanted and not (units and (units[0].alone or self._encoded[0][1].alone)):
+                task, unit = self._encoded.popleft()
+                tasks.append(task)
+                units.append(unit)
+                images += len(unit.images)
+            self._writing[self.executor.submit_write(tasks, self.throttle.chunk_bytes)] = units
+
+    @staticmethod
+    def _count_images(waiting: deque[tuple[StageTask, _WorkUnit]]) -> int:
+        return sum(len(unit.images) for _, unit in waiting)
+
+    def _handle_finished(self, task: StageTask) -> Iterator[Batch]:
+        if task in self._checking:
+            yield from self._handle_checked(task)
+        elif task in self._preparing:
+            self._prepared.append((task, self._preparing.pop(task)))
+        elif task in self._encoding:
+            self._encoded.append((task, self._encoding.pop(task)[1]))
+        else:
+            yield from self._handle_written(task)
+
+    def _handle_checked(self, task: StageTask) -> Iterator[Batch]:
+        del self._checking[task]
+        try:
+            batch = self.executor.get_checked(task)
+        except WorkerDied as error:
+            raise IngestError(
+                f"a worker died while it checked which images are stored: {error}", "Run it again: it resumes from there."
+            ) from error
+        self._route_pending(batch.select_state(Pending))
+        yield replace(batch, images=list(batch.get_outcomes()))
+
+    def _handle_written(self, task: StageTask) -> Iterator[Batch]:
+        units = self._writing.pop(task)
+        try:
+            batches, sent = self.executor.get_written(task)
+        except WorkerDied as error:
+            yield from self._handle_worker_death(units, error)
+            return
+        self._record_requests(sent)
+        for unit, batch in zip(units, batches, strict=True):
+            if "encode" in batch.seconds:
+                self.encoder_clock.record_finished(batch.seconds["encode"])
+            yield self._remove_deferred(unit, batch)
+
+    def _remove_deferred(self, unit: _WorkUnit, batch: Batch) -> Batch:
+        """Return the batch without the images that are deferred."""
+        through, put_back = list[ImageState](), False
+        for image, state in zip(unit.images, batch.images, strict=True):
+            if isinstance(state, Deferred):
+                through += self.deferred.add_deferred(image, state)
+                put_back = True
+            else:
+                self.deferred.observe_result(image, state)
+                through.append(state)
+        if put_back:  # queued images of the same host have to wait, too
+            todo, self._todo, self._todo_bytes = self._todo, deque(), 0
+            self._route_pending(todo)
+        return replace(batch, images=through)
+
+    def _handle_worker_death(self, units: list[_WorkUnit], error: WorkerDied) -> Iterator[Batch]:
+        """Retry each image alone, since the cause is unknown. An image that kills its worker again has failed."""
+        if len(units) == 1 and units[0].alone:
+            yield mark_failed(Batch(list(units[0].images)), "decode", f"the worker that processed only this image died: {error}")
+        else:
+            self._suspects.extend(chain.from_iterable(unit.images for unit in units))
+
+    def _record_requests(self, sent: list[BulkRequestStats]) -> None:
+        for request in sent:
+            self.bulk_stats.record_request(request)
+            self.throttle.record_request(request)
+        documents = sum(request.documents for request in sent)
+        if documents:
+            self._document_bytes = max(1.0, sum(request.bytes for request in sent) / documents)

@@ -1,0 +1,1 @@
+"""Plugins that write documents; the search cluster is the built-in one."""

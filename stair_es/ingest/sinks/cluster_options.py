@@ -1,0 +1,127 @@
+"""Options of the built-in sink, and the changes to the token index that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.token_index.diff import check_pageable_mapping
+from stair_es.cluster.token_index.index import (
+    TokenIndexState,
+    create_token_index,
+    delete_token_indices,
+    get_token_index_state,
+    make_token_index_name,
+)
+from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
+from stair_es.errors import UsageError
+from stair_es.ingest.sinks.base import Say, TokenIndexPlan
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+SwapMode = Literal["auto", "always", "never"]
+_YES_NO = ("yes", "no")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSinkOptions:
+    """Options of the built-in sink; see `cluster_sink`."""
+
+    keep: int = DEFAULT_RETAINED_INDICES
+    swap: SwapMode = "auto"
+    relax_replicas: bool = False
+    mapping: Path | None = None
+    words_index: bool | None = None
+    """None to keep what the index has."""
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, str]) -> ClusterSinkOptions:
+        """Parse the options of a plan.
+
+        Raises:
+            UsageError: If an option is unknown or has an invalid value.
+        """
+        unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping", "words_index"}
+        if unknown:
+            raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
+        keep, swap, relax = (
+            given.get("keep", str(DEFAULT_RETAINED_INDICES)),
+            given.get("swap", "auto"),
+            given.get("relax_replicas", "no"),
+        )
+        words = given.get("words_index")
+        if not keep.isdecimal() or swap not in get_args(SwapMode) or relax not in _YES_NO or words not in (None, *_YES_NO):
+            has = f"keep={keep}, swap={swap}, relax_replicas={relax}" + (f", words_index={words}" if words else "")
+            raise UsageError(
+                f"invalid options of the sink 'cluster': {has}",
+                f"keep is a number, swap one of {', '.join(get_args(SwapMode))}, relax_replicas and words_index yes or no.",
+            )
+        return cls(
+            keep=int(keep),
+            swap=cast(SwapMode, swap),
+            relax_replicas=relax == "yes",
+            mapping=Path(given["mapping"]) if given.get("mapping") else None,
+            words_index=None if words is None else words == "yes",
+        )
+
+
+@dataclass(frozen=True)
+class TokenIndexRequest:
+    """The requested and the present state of the token index."""
+
+    requested: bool | None
+    """None to keep what the index has."""
+    state: TokenIndexState
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether there is a token index after the run."""
+        return self.state.is_enabled if self.requested is None else self.requested
+
+    def plan_changes(self, index: str | None) -> TokenIndexPlan | None:
+        """Return the change to the token index of `index`, which is None if the index doesn't exist yet."""
+        name = make_token_index_name(index) if index else None
+        there = name in self.state.indices
+        if self.is_enabled:
+            return TokenIndexPlan(index=name, would="update" if there else "create")
+        return TokenIndexPlan(index=name if there else None, would="delete") if self.state.is_enabled else None
+
+
+def resolve_token_index(
+    client: OpenSearch, connection: Connection, alias: str, requested: bool | None, properties: Mapping[str, Any]
+) -> TokenIndexRequest:
+    """Compare the requested with the present state of the token index, without changing anything.
+
+    Args:
+        client: Client of the cluster.
+        connection: Connection of the client.
+        alias: Alias of the index.
+        requested: Whether to have a token index; None to keep what the index has.
+        properties: Mapping of the image fields.
+
+    Raises:
+        IndexMismatch: If the name of the token index is taken, or the fields conflict with its mapping.
+    """
+    made = TokenIndexRequest(requested, get_token_index_state(client, connection, alias))
+    if made.is_enabled:
+        made.state.check_alias_available()
+        check_pageable_mapping(properties, "the mapping")
+    return made
+
+
+def prepare_token_index(client: OpenSearch, connection: Connection, index: str, request: TokenIndexRequest, say: Say) -> None:
+    """Create the missing token index, or delete all token indices of the alias if none is requested.
+
+    Raises:
+        IndexMismatch: If the name is taken by another index.
+    """
+    alias = request.state.alias
+    if request.is_enabled:
+        if make_token_index_name(index) not in request.state.indices and create_token_index(client, connection, alias, index):
+            say(f"new token index: {make_token_index_name(index)}")
+    elif request.state.is_enabled:
+        say(f"token index deleted: {', '.join(delete_token_indices(client, connection, alias))}")

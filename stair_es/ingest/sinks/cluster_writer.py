@@ -1,0 +1,61 @@
+"""The writer of the built-in sink: how workers look up and write documents."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from stair_es.cluster.bulk.writer import BulkPolicy, BulkResult, BulkWriter
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.documents import state
+from stair_es.cluster.documents.state import StoredVersion
+from stair_es.ingest.sinks.base import Documents
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+
+@lru_cache(maxsize=4)
+def get_shared_client(connection: Connection) -> OpenSearch:
+    """Return the client of this process. Clients aren't picklable, so each worker builds its own."""
+    client = connection.client()
+    atexit.register(client.close)
+    return client
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSinkWriter:
+    """The `SinkWriter` of one index."""
+
+    connection: Connection
+    index: str
+    policy: BulkPolicy
+
+    def find_by_id(self, ids: Sequence[str]) -> dict[str, StoredVersion]:
+        """Look up documents by `_id`."""
+        return state.get_stored_by_id(get_shared_client(self.connection), self.connection, self.index, ids)
+
+    def find_by_uri(self, uris: Sequence[str]) -> dict[str, StoredVersion]:
+        """Look up documents by the URI of their image."""
+        return state.get_stored_by_uri(get_shared_client(self.connection), self.connection, self.index, uris)
+
+    def write(self, documents: Documents, chunk_bytes: int) -> BulkResult:
+        """Index documents with bulk requests of about `chunk_bytes`."""
+        return self._bulk.write(documents, chunk_bytes)
+
+    def update(self, documents: Documents) -> BulkResult:
+        """Update fields of documents with bulk requests."""
+        return self._bulk.update(documents)
+
+    def delete(self, ids: Sequence[str]) -> BulkResult:
+        """Delete documents with bulk requests."""
+        return self._bulk.delete(ids)
+
+    @property
+    def _bulk(self) -> BulkWriter:
+        return BulkWriter(
+            client=get_shared_client(self.connection), connection=self.connection, index=self.index, policy=self.policy
+        )

@@ -1,0 +1,105 @@
+"""Iterate over the sources of a run, and track which ones were listed completely."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from stair_es.cluster.documents.document import check_field_names
+from stair_es.errors import UsageError
+from stair_es.sources.base import ListingFailure, Source, SourceItem
+from stair_es.sources.io.uris import STDIN_URI
+
+_LEFT_OUT = (
+    ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
+    ("links", "link out of the source", "links out of the source", "--follow-links"),
+)
+"""Reason, noun in the singular and the plural, and the option that includes them."""
+
+
+class SourceStream:
+    """Iterates over the items of all sources. Iterate in one thread; the other members may be read from another."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self.complete: list[str] = []
+        """URIs of the sources that were listed completely."""
+        self.empty: list[str] = []
+        """URIs of the complete sources without images."""
+        self.dropped_columns: set[str] = set()
+        """Names of columns that can't be document fields: they are reserved, or invalid in every engine."""
+
+    def __iter__(self) -> Iterator[SourceItem | ListingFailure]:
+        for source in self._sources:
+            holes = images = 0
+            for found in map(_replace_invalid_uri, source.list_items()):
+                if isinstance(found, SourceItem):
+                    images += 1
+                    found = self._drop_columns(found)
+                else:
+                    holes += 1
+                yield found
+            if not holes:
+                self.complete.append(source.uri)
+                if not images:
+                    self.empty.append(source.uri)
+
+    def _drop_columns(self, item: SourceItem) -> SourceItem:
+        if all(map(_is_document_field, item.fields)):
+            return item
+        self.dropped_columns.update(name for name in item.fields if not _is_document_field(name))
+        return replace(item, fields={name: value for name, value in item.fields.items() if _is_document_field(name)})
+
+    @property
+    def source_uris(self) -> list[str]:
+        """URIs of the sources, in the order of the arguments."""
+        return [source.uri for source in self._sources]
+
+    @property
+    def fully_listed(self) -> frozenset[str]:
+        """URIs of the sources for which an image that isn't listed is gone.
+
+        Sources that were listed completely; but not an empty one, which may be an unmounted disk, and not stdin, which is a
+        different stream each time.
+        """
+        return frozenset(self.complete) - {*self.empty, STDIN_URI}
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Suffix -> number of files skipped because they aren't images."""
+        total: Counter[str] = Counter()
+        for source in self._sources:
+            total.update(source.ignored)
+        return total
+
+    def describe_left_out(self) -> str:
+        """Return a message about files that were left out by design, with the option that includes them; "" if there are none."""
+        total: Counter[str] = Counter()
+        for source in self._sources:
+            total.update(getattr(source, "left_out", {}))  # sources of plugins may lack it
+        said = [
+            f"{total[reason]:,} {one if total[reason] == 1 else several} left out (include with {option})"
+            for reason, one, several, option in _LEFT_OUT
+            if total[reason]
+        ]
+        return ", ".join(said)
+
+
+def _replace_invalid_uri(found: SourceItem | ListingFailure) -> SourceItem | ListingFailure:
+    """Return the item, or an unlisted one if its URI is not valid Unicode (from a damaged table): no document can have it."""
+    try:
+        found.uri.encode()
+    except UnicodeEncodeError:
+        return ListingFailure(found.uri.encode(errors="backslashreplace").decode(), found.source, "its URI is not valid Unicode")
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _is_document_field(name: str) -> bool:
+    try:
+        check_field_names([name])
+    except UsageError:
+        return False
+    return True

@@ -1,0 +1,174 @@
+"""The state of each image on its way through the stages. A batch keeps every image until it has its outcome.
+
+A stage processes the images in its input state and passes the others through, so that no image is lost and a failed image is
+data, not an exception.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from stair_es.cluster.documents.document import ImageMetadata
+from stair_es.cluster.documents.state import StoredVersion
+from stair_es.sources.base import ListingFailure, SourceItem
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.image.decode import DecodedImage
+from stair_es.sources.kinds.fields import estimate_json_bytes
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+OutcomeKind: TypeAlias = Literal["written", "unchanged", "dead"]
+IngestStage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "encode", "write"]
+STAGES: tuple[IngestStage, ...] = ("check", "read", "decode", "enrich", "encode", "write")
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An image after `check`: new, changed, or undecidable without its bytes."""
+
+    item: SourceItem
+    stored: StoredVersion | None = None
+    """Its document in the sink, if there is one."""
+    deferral_key: str = ""
+    """The key under which it was deferred, if it was: its host, or its own URI."""
+    answers_when_refused: int | None = None
+    """How many images its host had served when this one was last refused; None if it never was."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """An image after `read` whose host asks to wait: it is fetched later."""
+
+    item: SourceItem
+    host: str
+    wait_s: float
+    reason: str
+    was_requested: bool = True
+    """Whether this image was requested itself; otherwise another image of its host was refused."""
+
+
+@dataclass(frozen=True)
+class VersionChanged:
+    """An image after `read` with unchanged bytes, although the store reports another version."""
+
+    item: SourceItem
+    id: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An image after `read`: new or changed bytes."""
+
+    item: SourceItem
+    id: str
+    """`_id` of its document."""
+    data: bytes
+    version: str | None
+    sha256: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image after `decode` and `enrich`: pixels."""
+
+    fetched: Fetched
+    decoded: DecodedImage
+    fields: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image after `encode`: token weights."""
+
+    item: SourceItem
+    id: str
+    vector: SparseVector
+    facts: ImageMetadata
+    fields: Mapping[str, Json]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final outcome of one image."""
+
+    item: SourceItem
+    kind: OutcomeKind
+    stage: IngestStage
+    reason: str = ""
+    id: str = ""
+    """`_id` of its document, if it has one."""
+
+
+ImageState: TypeAlias = "SourceItem | Pending | Deferred | VersionChanged | Fetched | Prepared | Encoded | Outcome"
+_S = TypeVar("_S")
+
+
+@dataclass
+class Batch:
+    """A group of images on its way through the stages, with the time that each stage spent on it."""
+
+    images: list[ImageState]
+    seconds: dict[IngestStage, float] = field(default_factory=dict)
+    began_ns: dict[IngestStage, int] = field(default_factory=dict)
+    """Start of each stage in nanoseconds since 1970, by the clock of the worker."""
+
+    def get_outcomes(self) -> list[Outcome]:
+        """Return the outcomes of the images: one each, after the last stage."""
+        return self.select_state(Outcome)
+
+    def select_state(self, kind: type[_S]) -> list[_S]:
+        """Return the images in one state."""
+        return [image for image in self.images if isinstance(image, kind)]
+
+    def enumerate_state(self, kind: type[_S]) -> list[tuple[int, _S]]:
+        """Return the images in one state, with their positions in the batch."""
+        return [(i, image) for i, image in enumerate(self.images) if isinstance(image, kind)]
+
+    @contextmanager
+    def time_stage(self, stage: IngestStage) -> Iterator[None]:
+        """Add the time spent in the `with` block to the stage's seconds."""
+        self.began_ns.setdefault(stage, time.time_ns())
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
+    """Return the approximate size of a listed image before it is fetched: fields, names, and bytes that were listed."""
+    if isinstance(listed, ListingFailure):
+        return len(listed.uri) + len(listed.reason)
+    place = getattr(listed.locator, "__dict__", {}).values()
+    return (
+        estimate_json_bytes(listed.fields)
+        + len(listed.uri)
+        + sum(len(value) for value in place if isinstance(value, (str, bytes)))
+    )
+
+
+def get_item_host(item: SourceItem) -> str:
+    """Return the host that an image is fetched from; "" for an image without a URL."""
+    return item.locator.host if isinstance(item.locator, UrlLocator) else ""
+
+
+def get_timestamp() -> str:
+    """Return the current time in the format of the field `ingested_at`; a resync compares these strings."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def get_image_item(state: ImageState) -> SourceItem:
+    """Return the item of an image in any state."""
+    if isinstance(state, SourceItem):
+        return state
+    return state.fetched.item if isinstance(state, Prepared) else state.item

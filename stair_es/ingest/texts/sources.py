@@ -1,0 +1,181 @@
+"""Sources of texts: one text per line (`.txt`), or a column of JSON Lines, CSV or TSV. The bytes of their items are the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import orjson
+
+from stair_es.errors import SourceError, UsageError
+from stair_es.sources.base import ListingFailure, ReadLimits, ReadResult, Source, SourceItem, SourceOptions
+from stair_es.sources.io.files import FileSource
+from stair_es.sources.io.lines import read_numbered_lines
+from stair_es.sources.io.local_file import InlineBytes
+from stair_es.sources.io.open_file import create_file_lister, open_unpacked
+from stair_es.sources.io.uris import CSV_SUFFIXES, JSONL_SUFFIXES, LIST_SUFFIXES, STDIN_URI, has_source_suffix
+from stair_es.sources.kinds.csv import CsvSource
+from stair_es.sources.kinds.fields import check_fields_size, make_json_safe
+from stair_es.sources.kinds.jsonl import JsonLinesSource
+from stair_es.sources.kinds.table import COLUMN_REMEDY, TableSource
+
+if TYPE_CHECKING:
+    from stair_es.sources.io.files import ListedFile
+    from stair_es.types import Json
+
+TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
+
+TEXT_COLUMNS = ("text", "caption", "captions")
+"""Default names of the text column; the first one that exists is used."""
+MAX_LINE_BYTES = 1 << 20
+"""Maximum length of a line of a `.txt` file; encoders use only a few hundred words of a text."""
+_SCALARS = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class _TextsLocator:
+    """The locator of all texts of a row, until they are split."""
+
+    texts: tuple[str, ...] = field(repr=False)
+
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        return ReadResult("\n".join(self.texts).encode())
+
+    def to_json(self) -> None:
+        return None
+
+
+class _TextTable(TableSource):
+    """Rows with texts instead of images; subclasses parse the rows."""
+
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
+        """Yield the texts; a row with several texts gives one item each."""
+        try:
+            for each in super().list_items():
+                if isinstance(each, SourceItem) and isinstance(each.locator, _TextsLocator):
+                    yield from _split_texts(each, each.locator.texts)
+                else:
+                    yield each
+        except UsageError as error:  # a missing column: tables name the options for images only
+            raise UsageError(error.message, error.remedy.replace(COLUMN_REMEDY, "Choose with --text-column.")) from None
+
+    def _build_item(
+        self, row: Mapping[str, Any], column: str | None, table: ListedFile, position: str
+    ) -> SourceItem | ListingFailure:
+        where = f"{table.uri}#{position}"
+        column = self._options.image_column or next((name for name in TEXT_COLUMNS if name in row), None)
+        if column is None:
+            return ListingFailure(
+                where, self.uri, f"no column with a text (--text-column); there are: {', '.join(map(str, row))[:300]}"
+            )
+        texts = _extract_texts(row.get(column))
+        if not texts:
+            return ListingFailure(where, self.uri, f"no text in column {column!r}")
+        fields = _extract_fields(row, column)
+        check_fields_size({**fields, "caption": max(texts, key=len)})
+        return SourceItem(where, self.uri, _TextsLocator(texts), None, fields)
+
+
+class _JsonTexts(_TextTable, JsonLinesSource):
+    """Texts in JSON Lines."""
+
+
+class _DelimitedTexts(_TextTable, CsvSource):
+    """Texts in CSV or TSV."""
+
+
+class _TextLines(FileSource):
+    """One text per line; empty lines are skipped."""
+
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
+        for each in self._files.list_files():
+            if isinstance(each, ListingFailure):
+                yield each
+                continue
+            try:
+                with open_unpacked(each) as file:
+                    for number, line in read_numbered_lines(file, MAX_LINE_BYTES):
+                        if number == 1 and each.uri == STDIN_URI and _is_json_object(line):
+                            raise UsageError("the texts on standard input look like JSON Lines", "Add --format jsonl.")
+                        if line is None or line.strip():
+                            yield self._parse_line(line, f"{each.uri}#line={number}")
+            except SourceError as error:
+                yield ListingFailure(each.uri, self.uri, error.message)
+
+    def _parse_line(self, line: bytes | None, where: str) -> SourceItem | ListingFailure:
+        if line is None:
+            return ListingFailure(where, self.uri, "the line is too long")
+        try:
+            return _build_text_item(where, self.uri, line.decode().strip(), {})
+        except UnicodeDecodeError:
+            return ListingFailure(where, self.uri, "not UTF-8")
+
+
+def open_text_source(argument: str, format_: TextFormat | None = None, column: str | None = None) -> Source:
+    """Open the source of a FILE argument: a path, a glob, a URL supported by fsspec, or `-` for standard input.
+
+    Args:
+        argument: The argument.
+        format_: Format of the file; None to detect it from the name (standard input then has one text per line).
+        column: Column with the text; None for the first of `TEXT_COLUMNS`.
+
+    Raises:
+        UsageError: If there is no such file, its format can't be detected, or a column is given for a format without columns.
+    """
+    format_ = format_ or _detect_format(argument)
+    if format_ == "txt":
+        if column is not None:
+            raise UsageError(f"{argument!r} has one text per line, and no column {column!r}", "Name the format: --format jsonl")
+        return _TextLines(create_file_lister(argument, LIST_SUFFIXES))
+    options = SourceOptions(image_column=column)
+    if format_ == "jsonl":
+        return _JsonTexts(create_file_lister(argument, JSONL_SUFFIXES), options)
+    return _DelimitedTexts(create_file_lister(argument, CSV_SUFFIXES), options)
+
+
+def _detect_format(argument: str) -> TextFormat:
+    if argument == "-" or has_source_suffix(argument, LIST_SUFFIXES):
+        return "txt"
+    if has_source_suffix(argument, JSONL_SUFFIXES):
+        return "jsonl"
+    if has_source_suffix(argument, CSV_SUFFIXES):
+        return "csv"
+    raise UsageError(
+        f"can't detect the format of {argument!r} from its name",
+        "Texts come from .txt, .jsonl, .csv and .tsv (.gz, too); otherwise use --format.",
+    )
+
+
+def _build_text_item(uri: str, source: str, text: str, fields: Mapping[str, Json]) -> SourceItem:
+    return SourceItem(uri, source, InlineBytes(text.encode()), None, {**fields, "caption": text})
+
+
+def _split_texts(row: SourceItem, texts: tuple[str, ...]) -> Iterator[SourceItem]:
+    if len(texts) == 1:
+        yield _build_text_item(row.uri, row.source, texts[0], row.fields)
+        return
+    for number, text in enumerate(texts, 1):
+        yield _build_text_item(f"{row.uri}&text={number}", row.source, text, row.fields)
+
+
+def _extract_texts(value: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    return tuple(text for each in values if isinstance(each, str) and (text := each.strip()))
+
+
+def _extract_fields(row: Mapping[str, Any], column: str) -> dict[str, Json]:
+    """Return the other columns with scalar values; lists and objects can't be fields of a text."""
+    fields = {
+        name: make_json_safe(value)
+        for name, value in row.items()
+        if name not in (column, "caption") and isinstance(value, _SCALARS) and value != ""
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _is_json_object(line: bytes | None) -> bool:
+    try:
+        return isinstance(orjson.loads(line or b""), dict)
+    except orjson.JSONDecodeError:
+        return False

@@ -1,0 +1,70 @@
+"""The vocabulary of a model, and the tokens of it that no image has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stair_es.errors import ModelNotFetched, StairError, UnknownModel
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+from stair_es.token_policy import TokenPolicy
+from stair_es.types import ResizeMode
+
+BERT = "BERT, uncased"
+_SPECIAL = re.compile(r"\[.+\]")
+"""`[CLS]`, `[unused7]`: no model gives them to an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVocabulary:
+    """The vocabulary of a model, or a replacement for it."""
+
+    tokens: frozenset[str]
+    source: str
+    """Id of the model, or `BERT`."""
+    reason: str = ""
+    """Why it is BERT's vocabulary."""
+
+
+def load_model_vocabulary(name: str, *, required: bool = False, fit: ResizeMode | None = None) -> ModelVocabulary:
+    """Load the vocabulary of a model, or BERT's if the model doesn't expose one or isn't on this machine.
+
+    No network is run, and none is downloaded unless `required`.
+
+    Args:
+        name: Name, as for `--model`.
+        required: Whether the user named the model: then it is downloaded if necessary, and a failure is an error.
+        fit: Fit that the index was written with; it is part of the model's id.
+
+    Raises:
+        StairError: If the model can't be loaded, and `required` is true.
+    """
+    try:
+        spec = ModelSpec(name=name, fit=fit)
+        encoder = registry.load_encoder(spec) if required else registry.load_local_encoder(spec)
+        told = getattr(encoder, "image_features", None) or getattr(encoder, "features", None)
+    except StairError as error:
+        if required:
+            raise
+        away = isinstance(error, (ModelNotFetched, UnknownModel))
+        return _load_bert_vocabulary(f"the model {name} is not on this machine" if away else error.message)
+    if not told:
+        return _load_bert_vocabulary(f"the model {name} does not expose its vocabulary")
+    return ModelVocabulary(tokens=_remove_special_tokens(told), source=encoder.model_id)
+
+
+def find_unused_tokens(known: ModelVocabulary, seen: Iterable[str], policy: TokenPolicy | None) -> tuple[str, ...]:
+    """Find the tokens of a vocabulary that no image has, sorted, without those that a token policy removed."""
+    gone = {*policy.replacements, *policy.mute} if policy else set[str]()
+    return tuple(sorted(known.tokens.difference(seen, gone)))
+
+
+def _load_bert_vocabulary(why: str) -> ModelVocabulary:
+    return ModelVocabulary(tokens=_remove_special_tokens(load_wordpiece_vocabulary().tokens), source=BERT, reason=why)
+
+
+def _remove_special_tokens(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(word for word in words if not _SPECIAL.fullmatch(word))

@@ -1,0 +1,193 @@
+"""Read stored documents: the vector of an image, and the other fields."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
+from stair_es.search.dsl.limits import is_valid_unicode
+from stair_es.token_policy import PolicyUndo
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+
+_UNREAD = ("impacts", "token_ids", "thumbnail")
+"""Large, or redundant with the tokens."""
+_READ = {"includes": ["*", "tokens"], "excludes": list(_UNREAD)}
+"""Elasticsearch 9 may exclude vectors from `_source`, unless they are included by name."""
+_AT_ONCE = 500
+"""Ids per request."""
+_MOST_HITS = 1000
+_LONGEST = 8191
+"""Maximum length of a searchable id or URI; Elasticsearch 9 rejects much longer ones."""
+_DATA_URI = re.compile(r"data:(?P<type>image/(?:webp|jpeg|png));base64,(?P<data>.*)", re.DOTALL)
+_BEGINNINGS = {"image/webp": (b"RIFF", b"WEBP"), "image/jpeg": (b"\xff\xd8\xff", b""), "image/png": (b"\x89PNG\r\n\x1a\n", b"")}
+"""Content type -> first bytes of such data, and bytes from offset 8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """A stored document."""
+
+    id: str
+    index: str
+    """The concrete index, not the alias."""
+    uri: str
+    """Empty for a document without one."""
+    vector: SparseVector
+    """All tokens with their original spelling, heaviest first, without those that no query can find."""
+    source: Mapping[str, Any]
+    """The document without tokens, thumbnail and internal fields."""
+    undo: PolicyUndo = field(default_factory=PolicyUndo)
+    """What a token policy changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A thumbnail image."""
+
+    content_type: str
+    data: bytes
+
+
+def find_stored_image(client: OpenSearch, connection: Connection, index: str, reference: str) -> StoredImage | None:
+    """Find the document with this id, else the newest with this URI; None if there is none.
+
+    It searches: it sees what was written before the last refresh. The name may refer to several indices.
+
+    Raises:
+        ClusterError: If the request failed, or returned partial results.
+    """
+    if not _is_searchable_reference(reference):
+        return None
+    by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2.0}}
+    by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": 1.0}}
+    body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": _READ}
+    hits = _search(client, connection, index, body)
+    return parse_stored_image(hits[0]) if hits else None
+
+
+def find_stored_by_content(client: OpenSearch, connection: Connection, index: str, sha256: str) -> StoredImage | None:
+    """Find the newest document of an image with these bytes, regardless of its URI; None if there is none.
+
+    Raises:
+        ClusterError: If the request failed, or returned partial results.
+    """
+    same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
+    hits = _search(client, connection, index, {"size": 1, "query": same, "_source": _READ})
+    return parse_stored_image(hits[0]) if hits else None
+
+
+def get_stored_images(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
+    """Get `{id: document}` for those of `ids` that exist, in their order; the newest of several with the same id.
+
+    Raises:
+        ClusterError: If a request failed, or returned partial results.
+    """
+    wanted = [id_ for id_ in dict.fromkeys(ids) if _is_searchable_reference(id_)]
+    found: dict[str, StoredImage] = {}
+    for start in range(0, len(wanted), _AT_ONCE):
+        for hit in _search_by_ids(client, connection, index, wanted[start : start + _AT_ONCE]):
+            found.setdefault(hit["_id"], parse_stored_image(hit))
+    return {id_: found[id_] for id_ in wanted if id_ in found}
+
+
+def get_stored_fields(
+    client: OpenSearch, connection: Connection, index: str, id_: str, fields: Sequence[str]
+) -> dict[str, Any] | None:
+    """Get some fields of the newest document with this id; None if there is none.
+
+    Raises:
+        ClusterError: If the request failed, or returned partial results.
+    """
+    if not _is_searchable_reference(id_):
+        return None
+    body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": list(fields)}
+    hits = _search(client, connection, index, body)
+    return (hits[0].get("_source") or {}) if hits else None
+
+
+def get_stored_thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) -> Thumbnail | None:
+    """Get the thumbnail of the document with this id; None if there is no such document, or no thumbnail in it.
+
+    Raises:
+        ClusterError: If the request failed, or returned partial results.
+    """
+    return parse_thumbnail((get_stored_fields(client, connection, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
+
+
+def parse_thumbnail(value: object) -> Thumbnail | None:
+    """Parse a data URI; None unless it is WebP, JPEG or PNG and its content has that format. Pure function."""
+    about = _DATA_URI.fullmatch(value) if isinstance(value, str) else None
+    if about is None:
+        return None
+    try:
+        data = base64.b64decode(about["data"], validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    begins, goes_on = _BEGINNINGS[about["type"]]
+    right = data.startswith(begins) and data[8:].startswith(goes_on)
+    return Thumbnail(content_type=about["type"], data=data) if right else None
+
+
+def parse_stored_image(hit: Mapping[str, Any]) -> StoredImage:
+    """Parse an element of `hits.hits`. Pure function."""
+    source = dict(hit.get("_source") or {})
+    undo = parse_policy_undo(source)
+    tokens = source.pop("tokens", None)
+    for name in (*_UNREAD, "policy_undo"):
+        source.pop(name, None)
+    uri = source.get("uri")
+    return StoredImage(
+        id=hit["_id"],
+        index=str(hit.get("_index", "")),
+        uri=uri if isinstance(uri, str) else "",
+        vector=parse_token_vector(tokens),
+        source=source,
+        undo=undo,
+    )
+
+
+def parse_token_vector(tokens: object) -> SparseVector:
+    """Parse the field `tokens` of a document from any program; invalid weights are dropped. Pure function."""
+    try:
+        words = parse_token_weights(tokens)
+    except (TypeError, ValueError):  # a field with another mapping may contain anything
+        return SparseVector((), ())
+    return SparseVector.from_mapping({word: weight for word, weight in words.items() if math.isfinite(weight) and weight > 0})
+
+
+def _is_searchable_reference(reference: str) -> bool:
+    return 0 < len(reference) <= _LONGEST and is_valid_unicode(reference)
+
+
+def _search_by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the documents of some ids, the newest first for each id. Requests are split if many indices have the same ids."""
+    body = {"size": _MOST_HITS, "query": {"ids": {"values": list(ids)}}, "_source": _READ}
+    hits = _search(client, connection, index, body)
+    if len(hits) < _MOST_HITS or len(ids) == 1:
+        yield from hits
+        return
+    middle = len(ids) // 2
+    yield from _search_by_ids(client, connection, index, ids[:middle])
+    yield from _search_by_ids(client, connection, index, ids[middle:])
+
+
+def _search(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Search, best first, then newest. An unavailable shard fails the request: its documents must not count as missing."""
+    newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
+    whole = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
+    with translate_errors(connection):
+        answer = client.search(index=index, body=whole, params={"allow_partial_search_results": "false"})
+    hits: list[dict[str, Any]] = answer["hits"]["hits"]
+    return hits

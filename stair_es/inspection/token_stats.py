@@ -1,0 +1,131 @@
+"""Token statistics, computed by adding up images. Pure functions.
+
+**Flatness.** A query token adds its weight in the query times its weight `w` in the image to the score. A contribution that is
+the same for every image changes no ranking. So take the weights of a token in all `N` images, 0 if an image lacks it, and split
+their sum of squares into the part that a constant explains and the rest:
+
+    flatness = (sum of w)^2 / (N x sum of w^2) = p / (1 + v^2)
+
+with `p` the share of images that have the token and `v` the coefficient of variation of its weight among those. It is the
+squared cosine between the token and a constant: 1 for a token with one weight in every image, at most `p` for any other. A token
+that is in every image but much heavier in some keeps a low flatness, as does a rare token: a plain limit on `p` (or on idf, its
+logarithm) would remove the first, and a limit on the variation alone the second.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from stair_es.feature_names import unescape_feature
+
+StatsOrder = Literal["df", "mean", "max", "share", "flat"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStats:
+    """Statistics of one token."""
+
+    word: str
+    images: int
+    """Number of images that have it."""
+    share: float
+    """Share of all images."""
+    mean: float
+    """Mean weight in the images that have it."""
+    max: float
+    weight_share: float
+    """Share of the total weight of all tokens."""
+    flatness: float
+    """0 to 1: how uniform its weight is over all images."""
+    example: str
+    """URI of the image with its largest weight."""
+
+
+class StatsAccumulator:
+    """Accumulates token statistics over images. Memory grows with the vocabulary, not with the number of images."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.empty = 0
+        """Images without tokens."""
+        self.occurrences = 0
+        """Number of tokens of all images together."""
+        self._words: dict[str, _TokenSums] = {}
+        self._names: dict[str, str] = {}
+
+    def add_image(self, tokens: object, uri: str) -> None:
+        """Add one image with its stored tokens; values that aren't positive numbers are ignored."""
+        self.images += 1
+        before = self.occurrences
+        if isinstance(tokens, Mapping):
+            self._add_tokens(tokens, uri)
+        self.empty += before == self.occurrences
+
+    def _add_tokens(self, tokens: Mapping[str, object], uri: str) -> None:
+        names, words = self._names, self._words
+        for key, given in tokens.items():
+            weight = given if type(given) is float else _parse_number(given)
+            if not 0.0 < weight < math.inf:
+                continue
+            self.occurrences += 1
+            if key not in names:
+                names[key] = unescape_feature(key)
+                words.setdefault(names[key], _TokenSums())
+            sums = words[names[key]]
+            sums.images += 1
+            sums.weight += weight
+            sums.square += weight * weight
+            if weight > sums.max:
+                sums.max, sums.example = weight, uri
+
+    def compute_stats(self) -> tuple[TokenStats, ...]:
+        """Compute the statistics of each token, the most frequent token first."""
+        total = math.fsum(sums.weight for sums in self._words.values())
+        found = (
+            TokenStats(
+                word=word,
+                images=sums.images,
+                share=sums.images / self.images,
+                mean=sums.weight / sums.images,
+                max=sums.max,
+                weight_share=sums.weight / total,
+                flatness=min(1.0, sums.weight * sums.weight / (self.images * sums.square)) if sums.square else 0.0,
+                example=sums.example,
+            )
+            for word, sums in self._words.items()
+        )
+        return sort_token_stats(found, "df")
+
+
+class _TokenSums:
+    __slots__ = ("example", "images", "max", "square", "weight")
+
+    def __init__(self) -> None:
+        self.images, self.weight, self.square, self.max, self.example = 0, 0.0, 0.0, 0.0, ""
+
+
+def sort_token_stats(figures: Iterable[TokenStats], order: StatsOrder) -> tuple[TokenStats, ...]:
+    """Sort statistics in descending order; ties by frequency, then by name."""
+    name = {"df": "images", "mean": "mean", "max": "max", "share": "weight_share", "flat": "flatness"}[order]
+    return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.word)))
+
+
+def match_tokens(words: Iterable[str], pattern: str) -> set[str]:
+    """Return the words that match a pattern with `*`, `?` or `[...]`, or that begin with a text without them."""
+    if any(sign in pattern for sign in "*?["):
+        return {word for word in words if fnmatch.fnmatchcase(word, pattern)}
+    return {word for word in words if word.startswith(pattern)}
+
+
+def _parse_number(given: object) -> float:
+    """Return the value as a number, or 0 if it isn't one."""
+    if isinstance(given, (int, str)):
+        try:
+            return float(given)
+        except (ValueError, OverflowError):
+            return 0.0
+    return 0.0

@@ -1,0 +1,175 @@
+"""Checkpoint formats of sentence-transformers' `SparseEncoder`: V-SPLADE for page images, SPLADE for texts.
+
+Older SPLADE checkpoints have no `modules.json`: only a masked language model, with the default pooling of the library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import ModelError
+from stair_es.model import hub_download
+from stair_es.model.adapters.preprocessing import is_square_preprocessing, read_checkpoint_image_spec, read_preprocessor_config
+from stair_es.model.base import Encoder, EncoderPlugin, ModelSpec
+from stair_es.model.checkpoint import (
+    CONFIG_JSON,
+    MODULES_JSON,
+    CheckpointPlugin,
+    build_checkpoint_card,
+    read_checkpoint_config,
+    read_json_object,
+    read_license,
+)
+from stair_es.optional import import_optional
+from stair_es.types import ImageSpec, ResizeMode
+
+_LIBRARY_CONFIG = "config_sentence_transformers.json"
+_DEFAULT_PX, _MAX_PX = 384, 2048
+
+
+class SparseEncoderFormat:
+    """The checkpoint format of a `SparseEncoder`."""
+
+    name = "sentence-transformers SparseEncoder"
+    allows_pickle = False
+
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether the modules are those of a `SparseEncoder`."""
+        return (folder / MODULES_JSON).is_file() and (folder / _LIBRARY_CONFIG).is_file() and _is_sparse_encoder(folder)
+
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+        """Return the plugin of a `SparseEncoder`."""
+        return _open_sparse_encoder(folder, name, fit, _read_modules(folder), description="sentence-transformers SparseEncoder")
+
+
+class SpladeFormat:
+    """The checkpoint format of a masked language model without `modules.json`."""
+
+    name = "SPLADE (masked language model)"
+    allows_pickle = True
+
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether the architecture is a masked language model without `modules.json`."""
+        built = config.get("architectures")
+        masked = isinstance(built, list) and any(str(architecture).endswith("ForMaskedLM") for architecture in built)
+        return masked and not (folder / MODULES_JSON).is_file()
+
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+        """Return the plugin of a SPLADE checkpoint."""
+        return _open_sparse_encoder(
+            folder, name, fit, [], description="SPLADE checkpoint: masked language model, largest weight of each token"
+        )
+
+
+SPARSE_ENCODER_FORMAT, SPLADE_FORMAT = SparseEncoderFormat(), SpladeFormat()
+
+
+def _open_sparse_encoder(
+    folder: Path, name: str, fit: ResizeMode | None, modules: list[dict[str, Any]], *, description: str
+) -> EncoderPlugin:
+    foreign = find_remote_code(folder, modules)
+    if foreign and not hub_download.is_remote_code_trusted(name):
+        raise ModelError(
+            f"the model {name!r} contains its own Python code ({', '.join(foreign)}), which would run on this machine",
+            f"If you have read it and trust it, set {hub_download.TRUST_REMOTE_CODE_ENV}={name}",
+        )
+    card = build_checkpoint_card(
+        name,
+        [folder, *_list_subfolders(folder)],
+        _choose_image_spec(folder),
+        fit,
+        description=description,
+        licences=read_license(folder),
+    )
+
+    def build_encoder(spec: ModelSpec) -> Encoder:
+        import_optional("sentence_transformers", "models")
+        from stair_es.model.adapters.sparse_encoder import SentenceTransformersEncoder
+
+        return SentenceTransformersEncoder(folder, trust=bool(foreign), card=card, spec=spec)
+
+    return CheckpointPlugin(card, build_encoder)
+
+
+def _list_subfolders(folder: Path) -> list[Path]:
+    """Return all subfolders of a checkpoint: modules have their own, and a router has one per route, which no file lists."""
+    below = (path for path in folder.rglob("*") if path.is_dir())
+    return sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
+    """Find the Python code that a model brings: custom module classes, and networks that name custom classes.
+
+    Args:
+        folder: Checkpoint folder.
+        modules: Contents of `modules.json`.
+    """
+    foreign = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            said = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 1 << 20 else {}
+        except (OSError, ValueError):
+            continue
+        foreign += [str(found) for found in _list_named_code(said)]
+    return list(dict.fromkeys(foreign))
+
+
+def _list_named_code(said: Any) -> list[Any]:  # noqa: ANN401  JSON
+    """Return the values of `auto_map`, with which transformers names code, and the custom types that a router names."""
+    if not isinstance(said, dict):
+        return []
+    mapped, types = said.get("auto_map"), said.get("types")
+    found = list(mapped.values()) if isinstance(mapped, dict) else []
+    if isinstance(types, dict):
+        found += [kind for kind in types.values() if not str(kind).startswith("sentence_transformers.")]
+    return found
+
+
+def _is_sparse_encoder(folder: Path) -> bool:
+    about = read_json_object(folder / _LIBRARY_CONFIG)
+    return about.get("model_type") == "SparseEncoder" or any(
+        "sparse_encoder" in str(module.get("type")) for module in _read_modules(folder)
+    )
+
+
+def _read_modules(folder: Path) -> list[dict[str, Any]]:
+    path = folder / MODULES_JSON
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "Fetch the checkpoint again.") from error
+    if not isinstance(found, list) or not all(isinstance(module, dict) for module in found):
+        raise ModelError(f"{path} lists no modules", "Fetch the checkpoint again.")
+    if any(not (folder / str(module.get("path", ""))).resolve().is_relative_to(folder.resolve()) for module in found):
+        raise ModelError(f"{path} names a module outside the folder", "Don't use this checkpoint.")
+    return found
+
+
+def _choose_image_spec(folder: Path) -> ImageSpec:
+    """Return the square to pass on: that of the preprocessing if it is a plain one, which then has nothing left to resize.
+
+    Others keep the shape of an image, or cut it into tiles. They get the whole image on a padded square.
+    """
+    said = read_preprocessor_config(folder) or {}
+    if is_square_preprocessing(said):
+        own = read_checkpoint_image_spec(folder)
+        return replace(own, size_px=own.resized_px or own.size_px, resized_px=None)  # it crops the center itself
+    return ImageSpec(size_px=_get_largest_px(said) or _read_image_size(folder) or _DEFAULT_PX)
+
+
+def _get_largest_px(said: Mapping[str, Any]) -> int | None:
+    """Return the longest side that the preprocessing keeps, capped."""
+    size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
+    values = size.values() if isinstance(size, Mapping) else [size]
+    return max((min(value, _MAX_PX) for value in values if isinstance(value, int) and value > 0), default=None)
+
+
+def _read_image_size(folder: Path) -> int | None:
+    """Return the image size that `config.json` states for the vision network."""
+    vision = read_checkpoint_config(folder).get("vision_config") if (folder / CONFIG_JSON).is_file() else None
+    stated = vision.get("image_size") if isinstance(vision, dict) else None
+    return stated if isinstance(stated, int) and 0 < stated <= _MAX_PX else None

@@ -1,0 +1,60 @@
+"""Vocabularies of checkpoints that use BERT's WordPiece tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stair_es.errors import ModelError
+from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary, load_wordpiece_vocabulary
+
+VOCAB_FILE = "vocab.txt"
+_SHIPPED_TOKENIZERS = frozenset({"bert-base-uncased", "distilbert-base-uncased"})
+_REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
+    """Return the vocabulary in the folder's `vocab.txt`; without it, the shipped uncased BERT vocabulary if `base` names it.
+
+    Args:
+        folder: Checkpoint folder.
+        base: Name of the tokenizer.
+
+    Raises:
+        ModelError: If there is no vocabulary, or it lacks the special tokens.
+    """
+    path = folder / VOCAB_FILE
+    if not path.is_file():
+        if base.rpartition("/")[2] in _SHIPPED_TOKENIZERS:
+            return load_wordpiece_vocabulary()
+        raise ModelError(
+            f"{folder} has no {VOCAB_FILE}, and its tokenizer {base!r} isn't shipped",
+            "Put that tokenizer's vocab.txt there.",
+        )
+    try:
+        found = WordPieceVocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with one token per line.") from error
+    lacks = [token for token in _REQUIRED_TOKENS if token not in found.ids]
+    if lacks or len(found.ids) != len(found):
+        raise ModelError(f"{path} isn't a BERT vocabulary: it lacks {lacks}" if lacks else f"{path} contains a token twice")
+    return found
+
+
+def split_word(word: str, words: WordPieceVocabulary, features: Mapping[str, int]) -> tuple[str, ...]:
+    """Split a word into tokens: the word itself if it is a token, else those of its pieces that are in the vocabulary.
+
+    Args:
+        word: Word as users write it.
+        words: WordPiece vocabulary.
+        features: Tokens that have a dimension.
+    """
+    if word in features:
+        return (word,)
+    pieces = dict.fromkeys(words.tokens[token] for token in words.encode(word))
+    return tuple(piece for piece in pieces if piece in features)
+
+
+def is_special_token(word: str) -> bool:
+    """Return whether a token represents no text: `[CLS]`, `[unused7]` and the like."""
+    return len(word) > 2 and word.startswith("[") and word.endswith("]")

@@ -1,0 +1,259 @@
+"""Models that are checkpoint folders: format interface, configuration, model id and card, without loading the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from stair_es.errors import ModelError
+from stair_es.model import cuda
+from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_model_spec, choose_image_spec
+from stair_es.optional import import_optional
+from stair_es.types import ImageSpec, ResizeMode
+
+CONFIG_JSON = "config.json"
+MODULES_JSON = "modules.json"
+"""Present in every folder of sentence-transformers, with or without a `config.json`."""
+SENTENCEPIECE_FILE = "spiece.model"
+"""Tokenizer file of SigLIP 1."""
+
+_HASHED_SUFFIXES = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
+
+
+class CheckpointFormat(Protocol):
+    """A checkpoint format. Must not import a network library before `EncoderPlugin.load`."""
+
+    @property
+    def name(self) -> str:
+        """Return the display name."""
+
+    @property
+    def allows_pickle(self) -> bool:
+        """Return whether weights may be a `pytorch_model.bin` if there is no safetensors file."""
+
+    def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """Return whether a folder with this configuration has this format."""
+
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+        """Return the plugin of the model in a folder.
+
+        Args:
+            folder: Checkpoint folder.
+            name: Name that the model was requested by.
+            fit: How images become squares, instead of the model's own way.
+
+        Raises:
+            ModelError: If something is missing or inconsistent, or the model has no other fit.
+        """
+
+
+class CheckpointPlugin:
+    """An `EncoderPlugin` of a checkpoint folder that PyTorch runs."""
+
+    def __init__(self, card: ModelCard, build: Callable[[ModelSpec], Encoder], *, dense_only: bool = False) -> None:
+        """Create the plugin.
+
+        Args:
+            card: Model card.
+            build: Builds the encoder from a valid spec.
+            dense_only: Whether the model has dense vectors only.
+        """
+        self.card, self._build, self.dense_only = card, build, dense_only
+
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
+        """Return whether PyTorch would run on a GPU of this machine."""
+        return spec.backend in ("auto", "torch") and cuda.is_cuda_available()
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """Check the spec and build the encoder."""
+        check_torch_spec(spec)
+        return self._build(spec)
+
+
+def check_torch_spec(spec: ModelSpec) -> None:
+    """Check that a checkpoint can be run with these options.
+
+    Args:
+        spec: Options for loading an encoder.
+
+    Raises:
+        ModelError: If it can't.
+        MissingExtra: If PyTorch or transformers isn't installed.
+    """
+    if spec.backend not in ("auto", "torch"):
+        raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Use --backend torch or auto.")
+    if spec.text_tower != "full":
+        raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.")
+    check_model_spec(spec)
+    for module in ("torch", "transformers"):
+        import_optional(module, "models")
+
+
+def build_dense_only_error(name: str) -> ModelError:
+    """Return the error for a dense-only model that is asked for tokens."""
+    return ModelError(
+        f"the model {name!r} has dense vectors only, no tokens: it can't be indexed",
+        "To ingest, use a sparse model. Dense models are for comparisons with stair-es evaluate.",
+    )
+
+
+def read_checkpoint_config(folder: Path) -> dict[str, Any]:
+    """Return the contents of `config.json`; empty for a folder of sentence-transformers without one.
+
+    Args:
+        folder: Checkpoint folder.
+
+    Raises:
+        ModelError: If the folder isn't a checkpoint, or the file isn't a JSON object.
+    """
+    if not (folder / CONFIG_JSON).is_file() and (folder / MODULES_JSON).is_file():
+        return {}
+    return read_json_object(folder / CONFIG_JSON)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a checkpoint.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        ModelError: If the file is missing or isn't a JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Name the folder that holds it.") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} isn't a JSON object", "Fetch or write the checkpoint again.")
+    return found
+
+
+def get_config_section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+    """Return a section of the configuration.
+
+    Args:
+        config: Contents of `config.json`.
+        name: Name of the section.
+        folder: Checkpoint folder, for the error message.
+
+    Raises:
+        ModelError: If it isn't an object.
+    """
+    found = config.get(name)
+    if not isinstance(found, Mapping):
+        raise ModelError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
+    return found
+
+
+def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
+    """Return a positive integer from the configuration.
+
+    Args:
+        config: Contents of `config.json`.
+        name: Key.
+        default: Value if the key is missing.
+        folder: Checkpoint folder, for the error message.
+
+    Raises:
+        ModelError: If the value isn't a positive integer.
+    """
+    found = config.get(name, default)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ModelError(f"the config.json in {folder} says {name} = {found!r}", "It must be a whole number above 0.")
+    return found
+
+
+def build_checkpoint_card(
+    name: str, folders: Sequence[Path], own: ImageSpec, fit: ResizeMode | None, *, description: str, licences: tuple[str, ...]
+) -> ModelCard:
+    """Return the card of a checkpoint that supports other fits than its own.
+
+    Args:
+        name: Name that the model was requested by.
+        folders: All folders that its vectors depend on.
+        own: Image spec of the model's authors.
+        fit: Fit to use instead of that of `own`.
+        description: Description for users.
+        licences: One line for each part.
+
+    Raises:
+        ModelError: If the fit is unknown or a file can't be read.
+    """
+    spec = choose_image_spec(own, fit)
+    called = name if spec == own else f"{name}-{spec.fit}"
+    return ModelCard(
+        name=name,
+        model_id=compute_model_id(called, folders, spec),
+        image_spec=spec,
+        description=description,
+        licences=licences,
+    )
+
+
+def compute_model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
+    """Return `<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over image spec and files.
+
+    Args:
+        name: Name that the model was requested by.
+        folders: All folders that its vectors depend on.
+        image_spec: Pixel format.
+
+    Raises:
+        ModelError: If a file can't be read.
+    """
+    label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
+    total = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
+    for folder in folders:
+        for path in list_hashed_files(folder):
+            try:
+                digest = hash_file(path)
+            except OSError as error:
+                raise ModelError(f"{path} can't be read: {error.strerror}", "Make it readable.") from error
+            total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\0".encode())
+    return f"{label or 'model'}-{total.hexdigest()[:12]}"
+
+
+def list_hashed_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that vectors may depend on: configuration, tokenizer, weights and code."""
+    found = [path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file()]
+    if not any(path.suffix == ".safetensors" for path in found):
+        found += folder.glob("pytorch_model*.bin")
+    return sorted(found)
+
+
+def read_license(folder: Path) -> tuple[str, ...]:
+    """Return the license named in the head of the model card (`license:`), if there is a card."""
+    try:
+        head = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4096]
+    except OSError:
+        return ()
+    said = re.search(r"^---\n(?:.*\n)*?license:[ \t]*(\S.*)\n(?:.*\n)*?---", head)
+    return (f"weights: {said.group(1).strip()}, as their model card says",) if said else ()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; cached while its size and modification time stay the same.
+
+    Raises:
+        OSError: If the file can't be read.
+    """
+    status = path.stat()
+    return _hash_version(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_version(path: Path, size: int, changed_ns: int) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            total.update(piece)
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""Networks of the shipped model: their graphs, weights and runtimes."""

@@ -1,0 +1,1 @@
+"""STAIR checkpoints: configuration, model, tokenizer, runtimes, export."""

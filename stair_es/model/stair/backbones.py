@@ -1,0 +1,189 @@
+"""Backbones: any vision or BERT-like model of transformers, any of timm, and the two networks from Python packages.
+
+Shape suffixes: B batch, C channels, H height, W width, L positions, D states, V tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stair_es.config.defaults import DataDir
+from stair_es.errors import ModelError, StairError
+from stair_es.model.networks import minilm_download
+from stair_es.model.networks.efficientnet import load_classifier_weights
+from stair_es.model.stair.configuration import BackboneConfig
+from stair_es.optional import import_optional
+
+_MINILM = {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 512,
+}
+_EFFICIENTNET_WIDTH = 1280
+
+
+class ImageBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
+    """Normalized pixels [B, C, H, W] to states [B, L, D]."""
+
+    def __init__(self, network: nn.Module, width: int, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.width, self._call = network, width, call
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Compute the states [B, L, D]."""
+        states = self._call(self.network, pixels_BCHW)
+        if states.ndim == 3:
+            return states
+        if states.ndim == 2:
+            return states[:, None]
+        if states.shape[1] == self.width:  # channels first, from a convolutional network
+            return states.flatten(2).transpose(1, 2)
+        return states.flatten(1, 2)
+
+
+class TextBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
+    """Token ids [B, L] to states [B, L, D]."""
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.network, self.width = network, width
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Compute the states [B, L, D]."""
+        states_BLD: Tensor = self.network(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
+        return states_BLD
+
+    @property
+    def word_embeddings_VD(self) -> Tensor:  # noqa: N802  the suffix is its shape
+        """Return the input embeddings of all tokens."""
+        table: Tensor = self.network.get_input_embeddings().weight
+        return table
+
+
+def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -> BackboneConfig:
+    """Fill in the configuration that builds the backbone without access to a hub.
+
+    Args:
+        backbone: Backbone of a training config: a name, or a transformers configuration for random weights.
+        size_px: Size of the images, for networks that depend on it.
+
+    Raises:
+        ModelError: If the hub doesn't have the backbone or can't be reached.
+        MissingExtra: If transformers or timm isn't installed.
+    """
+    if backbone.config or backbone.kind == "package":
+        return backbone
+    if backbone.kind == "timm":
+        sized = {"img_size": size_px} if size_px and "vit" in backbone.name else {}
+        return replace(backbone, config={"num_classes": 0, **sized})
+    transformers = import_optional("transformers", "train")
+    try:
+        found = transformers.AutoConfig.from_pretrained(backbone.name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no configuration for {backbone.name!r}: {_get_first_line(error)}", _HUB_REMEDY) from error
+    return replace(backbone, config=found.to_dict())
+
+
+def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> ImageBackbone:
+    """Build an image backbone.
+
+    Args:
+        backbone: Backbone with its configuration.
+        pretrained: Whether to download published weights; else they are random, to be loaded from a checkpoint.
+
+    Raises:
+        ModelError: If it can't be built, or its weights can't be downloaded.
+        MissingExtra: If the library isn't installed.
+    """
+    if backbone.kind == "package":
+        return _build_efficientnet()
+    if backbone.kind == "timm":
+        timm = import_optional("timm", "train")
+        made = _build_or_raise(lambda: timm.create_model(backbone.name, pretrained=pretrained, **backbone.config), backbone.name)
+        return ImageBackbone(made, int(made.num_features), lambda network, pixels: network.forward_features(pixels))
+    network = _build_transformer(backbone, pretrained, "vision_config")
+    return ImageBackbone(
+        network, _get_hidden_size(network), lambda network, pixels: network(pixel_values=pixels).last_hidden_state
+    )
+
+
+def build_text_backbone(backbone: BackboneConfig, *, pretrained: bool) -> TextBackbone:
+    """Build a text backbone.
+
+    Args:
+        backbone: Backbone with its configuration.
+        pretrained: Whether to download published weights; else they are random, to be loaded from a checkpoint.
+
+    Raises:
+        ModelError: If it can't be built, or its weights can't be downloaded.
+        MissingExtra: If the library isn't installed.
+    """
+    if backbone.kind == "package":
+        return _build_minilm()
+    network = _build_transformer(backbone, pretrained, "text_config")
+    return TextBackbone(network, _get_hidden_size(network))
+
+
+def _build_transformer(backbone: BackboneConfig, pretrained: bool, inner: str) -> Any:  # noqa: ANN401  a PreTrainedModel
+    transformers = import_optional("transformers", "train")
+    values = dict(backbone.config)
+    kind = values.pop("model_type", None)
+    if kind is None:
+        raise ModelError(f"the configuration of {backbone.name!r} has no model_type", "Give that of the network, such as 'bert'.")
+
+    def make_model() -> Any:  # noqa: ANN401
+        config = transformers.AutoConfig.for_model(kind, **values)
+        config = getattr(config, inner, config)  # the matching tower of a dual encoder such as CLIP
+        if pretrained and backbone.name:
+            return transformers.AutoModel.from_pretrained(backbone.name, config=config, use_safetensors=True)
+        return transformers.AutoModel.from_config(config)
+
+    return _build_or_raise(make_model, backbone.name or kind)
+
+
+def _build_or_raise(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401
+    try:
+        return make()
+    except StairError:
+        raise
+    except Exception as error:  # each library raises its own errors for unknown names and values
+        raise ModelError(f"the backbone {name!r} can't be built: {_get_first_line(error)}", _HUB_REMEDY) from error
+
+
+def _build_efficientnet() -> ImageBackbone:
+    network = import_optional("efficientnet_lite_pytorch", "torch").EfficientNet.from_name("efficientnet-lite2")
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in load_classifier_weights().items()})
+    return ImageBackbone(network, _EFFICIENTNET_WIDTH, lambda network, pixels: network.extract_features(pixels))
+
+
+def _build_minilm() -> TextBackbone:
+    safetensors = import_optional("safetensors.torch", "torch")
+    network = _build_transformer(
+        BackboneConfig(kind="transformers", name="", config=_MINILM), pretrained=False, inner="text_config"
+    )
+    found = safetensors.load_file(minilm_download.ensure_minilm(DataDir.from_env().models) / minilm_download.MINILM_WEIGHTS)
+    missing = network.load_state_dict(found, strict=False).missing_keys
+    if any(not name.startswith("pooler.") for name in missing):
+        raise ModelError(f"the text network lacks {missing[0]}", "Delete its folder; it is fetched again on the next use.")
+    return TextBackbone(network, _get_hidden_size(network))
+
+
+def _get_hidden_size(network: Any) -> int:  # noqa: ANN401
+    config = network.config
+    return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
+
+
+def _get_first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+_HUB_REMEDY = "Name a model of the hub or of timm, and see that it can be reached (or HF_HOME holds it)."

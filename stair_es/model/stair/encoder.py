@@ -1,0 +1,261 @@
+"""Encoder for STAIR checkpoints: in PyTorch, or in numpy and onnxruntime if both backbones come from Python packages.
+
+Shape suffixes: B batch, F features, E dense dimensions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from stair_es.errors import ModelError
+from stair_es.model import cuda
+from stair_es.model.base import CardMixin, Encoder, ModelCard, ModelSpec, check_model_spec
+from stair_es.model.networks import image_network
+from stair_es.model.sparse_rows import build_sparse_vector
+from stair_es.model.stair import checkpoint
+from stair_es.model.stair.configuration import StairConfig
+from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, find_onnx_mismatch, restore_order
+from stair_es.model.stair.tokenizer import StairTokenizer
+from stair_es.optional import import_optional
+from stair_es.types import Floats, Pixels, SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.stair.modeling import StairModel
+
+TORCH_IMAGE_BATCH = {"cpu": 8, "cuda": 64}
+TORCH_TEXT_BATCH = 64
+
+
+class DualEncoder(Protocol):
+    """The two towers of a model in some runtime. May be called from several threads."""
+
+    def compute_images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
+        """Compute the weights [B, F] and unit dense vectors [B, E] of images; None for a missing head."""
+
+    def compute_texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
+        """Compute the weights [B, F] and unit dense vectors [B, E] of texts; None for a missing head."""
+
+
+def load_stair_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> Encoder:
+    """Load the encoder of a checkpoint.
+
+    Args:
+        folder: Checkpoint folder.
+        config: Its configuration.
+        card: Model card.
+        spec: Options for loading an encoder.
+
+    Raises:
+        ModelError: If the model doesn't support the spec, or a file is broken.
+    """
+    if spec.text_tower != "full":
+        raise ModelError(
+            f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only stair-mini has a table."
+        )
+    check_model_spec(spec)
+    if spec.backend == "onnx" and spec.precision != "fp32":
+        raise ModelError(f"the onnx backend computes in fp32, not in {spec.precision}", "Use --backend torch, or fp32.")
+    return StairEncoder(folder, config, card, spec)
+
+
+def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
+    """Return whether the towers would run on a GPU of this machine."""
+    there = image_network.is_classifier_cuda_available if config.image.backbone.kind == "package" else cuda.is_cuda_available
+    return spec.backend in ("auto", "torch") and there()
+
+
+class StairEncoder(CardMixin):
+    """An encoder that is also a `WordTokenizer` and a `DenseEncoder`. Each part is loaded once, when it is first used."""
+
+    def __init__(self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> None:
+        self._folder, self._config, self._card, self._spec = folder, config, card, spec
+        self._lock = threading.RLock()
+
+    @property
+    def dense_only(self) -> bool:
+        """Return whether the model has dense vectors only."""
+        return "words" not in self._config.heads
+
+    @property
+    def tokens_only(self) -> bool:
+        """Return whether the model has token weights only."""
+        return "dense" not in self._config.heads
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Return the sparse vector of each image.
+
+        Raises:
+            ModelError: If the pixels don't match `image_spec`, or the model has no token weights.
+        """
+        self._check_pixels(pixels_BHWC)
+        return self._build_vectors(self._get_towers("words").compute_images(pixels_BHWC)[0])
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return the sparse vector of each text; empty for a text without a known token.
+
+        Raises:
+            ModelError: If the model has no token weights.
+        """
+        return self._build_vectors(self._get_towers("words").compute_texts(texts)[0])
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """Return the dense vectors of images.
+
+        Raises:
+            ModelError: If the model has no dense vectors.
+        """
+        self._check_pixels(pixels_BHWC)
+        return _require_rows(self._get_towers("dense").compute_images(pixels_BHWC)[1])
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """Return the dense vectors of texts.
+
+        Raises:
+            ModelError: If the model has no dense vectors.
+        """
+        return _require_rows(self._get_towers("dense").compute_texts(texts)[1])
+
+    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
+        """Return the results of `encode_images` and `encode_images_dense` from one run of the tower.
+
+        Raises:
+            ModelError: As these two.
+        """
+        self._check_pixels(pixels_BHWC)
+        weights_BF, dense_BD = self._get_towers("words", "dense").compute_images(pixels_BHWC)
+        return self._build_vectors(weights_BF), _require_rows(dense_BD)
+
+    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
+        """Return the results of `encode_texts` and `encode_texts_dense` from one run of the tower.
+
+        Raises:
+            ModelError: As these two.
+        """
+        weights_BF, dense_BD = self._get_towers("words", "dense").compute_texts(texts)
+        return self._build_vectors(weights_BF), _require_rows(dense_BD)
+
+    @property
+    def unit_length(self) -> bool:
+        """Return whether vectors have length 1, so that no weight is above 1."""
+        return self._config.similarity == "cosine"
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Return all tokens that a vector can contain."""
+        with self._lock:
+            return self._tokenizer.tokens
+
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
+        """Return the tokens of a word: the word itself, or its pieces."""
+        with self._lock:
+            return self._tokenizer.tokenize_word(word)
+
+    def _get_towers(self, *heads: str) -> DualEncoder:
+        for head in heads:
+            if head not in self._config.heads:
+                has = ", ".join(self._config.heads)
+                raise ModelError(f"the model {self._card.name} has no head for {head}, only for {has}", _OTHER_HEAD_REMEDY[head])
+        with self._lock:
+            return self._towers
+
+    def _check_pixels(self, pixels_BHWC: Pixels) -> None:
+        want = (self.image_spec.size_px, self.image_spec.size_px, 3)
+        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != want:
+            raise ModelError(
+                f"{self._card.name} requires uint8 pixels (B, *{want}), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+                "Use stair_es.sources.image.decode with the image_spec of the encoder.",
+            )
+
+    def _build_vectors(self, weights_BF: Floats | None) -> list[SparseVector]:
+        weights_BF = _require_rows(weights_BF)
+        words, ranks_F, unit = self._tokenizer.tokens, self._tokenizer.ranks_F, self._config.similarity == "cosine"
+        return [build_sparse_vector(weights_F, words, ranks_F, unit=unit) for weights_F in weights_BF]
+
+    @cached_property
+    def _tokenizer(self) -> StairTokenizer:
+        return checkpoint.read_tokenizer(self._folder, self._config)
+
+    @cached_property
+    def _towers(self) -> DualEncoder:
+        folder, config, spec = self._folder, self._config, self._spec
+        on_cpu = spec.backend == "onnx" or (
+            spec.backend == "auto" and spec.precision == "fp32" and not can_towers_use_gpu(config, spec)
+        )
+        if on_cpu and config.is_packaged:
+            from stair_es.model.stair.numpy_runtime import NumpyDualEncoder
+
+            return NumpyDualEncoder(folder, config, self._tokenizer, spec)
+        if on_cpu and (spec.backend == "onnx" or not find_onnx_mismatch(folder, self.model_id)):
+            return OnnxDualEncoder(folder, config, self._tokenizer, spec, self.model_id)
+        import_optional("torch", "torch")
+        return TorchDualEncoder(checkpoint.load_stair_model(folder), spec)
+
+
+class TorchDualEncoder:
+    """The towers in PyTorch, on CUDA if available."""
+
+    def __init__(self, model: StairModel, spec: ModelSpec) -> None:
+        import torch
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._device == "cpu" and spec.threads:
+            torch.set_num_threads(spec.threads)
+        self._model = model.eval().to(self._device)
+        self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+
+    def compute_images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
+        """Compute images in batches."""
+        import torch
+
+        size = TORCH_IMAGE_BATCH[self._device]
+        parts = [torch.tensor(pixels_BHWC[i : i + size]) for i in range(0, len(pixels_BHWC), size)]
+        return self._join_outputs(
+            [self._run_inference(lambda part=part: self._model.encode_images(part.to(self._device))) for part in parts]
+        )
+
+    def compute_texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
+        """Compute texts in batches of similar length."""
+        from stair_es.model.stair.modeling import TextBatch
+
+        found, order = [], []
+        for places, part in self._model.tokens.encode_batches(texts, TORCH_TEXT_BATCH):
+            batch = TextBatch.from_tokenized(part).to(self._device)
+            found.append(self._run_inference(lambda batch=batch: self._model.encode_texts(batch)))
+            order.extend(places.tolist())
+        return restore_order(self._join_outputs(found), order)
+
+    def _run_inference(self, call: Any) -> Any:  # noqa: ANN401  a TowerOutput
+        import torch
+
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
+            return call()
+
+    def _join_outputs(self, outs: list[Any]) -> tuple[Floats | None, Floats | None]:
+        features = len(self._model.tokens.tokens)
+        config = self._model.config
+        words = [out.weights_BF.float().cpu().numpy() for out in outs if out.weights_BF is not None]
+        dense = [out.dense_BE.float().cpu().numpy() for out in outs if out.dense_BE is not None]
+        no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
+        no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
+        return (_join_parts(words) if words else no_words), (_join_parts(dense) if dense else no_dense)
+
+
+def _join_parts(parts: list[Floats]) -> Floats:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _require_rows(rows: Floats | None) -> Floats:
+    assert rows is not None
+    return rows
+
+
+_OTHER_HEAD_REMEDY = {
+    "words": "Use it with stair-es evaluate; ingest and search need a model with token weights.",
+    "dense": "Train one with heads = ['words', 'dense'], or compare with another model.",
+}

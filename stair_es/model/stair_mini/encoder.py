@@ -1,0 +1,367 @@
+"""stair-mini: token weights from an image classifier and an object detector, and for drawings from trained heads.
+
+The image side follows ConSE (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014), with
+tokens instead of a dense embedding; the heads follow STAIR (Chen et al., 2023). `docs/stair-mini.md` has formulas and limits.
+
+Shape suffixes: B batch, H height, W width, C channels; others as in `stair_mini_files`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from stair_es.config.defaults import DataDir
+from stair_es.errors import ModelError
+from stair_es.model.base import CardMixin, ModelSpec, check_model_spec
+from stair_es.model.networks import detector, image_network, minilm_download
+from stair_es.model.networks.detector import Detector
+from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
+from stair_es.model.networks.image_network import ImageNetwork, ImageNetworkOutput
+from stair_es.model.networks.minilm import MINILM_MAX_TOKENS, MiniLM, compute_softmax
+from stair_es.model.sparse_rows import build_sparse_vector
+from stair_es.model.stair.numpy_runtime import NumpyHeads
+from stair_es.model.stair_mini import artifacts
+from stair_es.model.stair_mini.artifacts import MINI_CARD, Float64Array, MiniArtifacts
+from stair_es.model.stair_mini.drawing_gate import DrawingGate
+from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.model.vocabularies.whole_words import WordMatch, assign_words_to_tokens
+from stair_es.model.vocabularies.wordpiece import EncodedText, WordPieceVocabulary, load_wordpiece_vocabulary
+from stair_es.types import Floats, Pixels, SparseVector
+
+_WORD_PATTERN = re.compile(r"[^\W\d_]+")
+
+
+class ImageOutputs(NamedTuple):
+    """Images with the output of the classifier."""
+
+    pixels_BHWC: Pixels
+    small_BHWC: Pixels
+    """Resized for the classifier."""
+    classifier_output: ImageNetworkOutput
+
+
+class TextOutputs(NamedTuple):
+    """A text with the output of the text network."""
+
+    encoded_text: EncodedText
+    states_LD: Floats
+
+    @property
+    def embedding_D(self) -> Floats:  # noqa: N802  the suffix is its shape
+        """Return the mean state, scaled to length 1."""
+        mean_D = self.states_LD.mean(axis=0)
+        unit_D: Floats = mean_D / np.linalg.norm(mean_D)
+        return unit_D
+
+
+class StairMiniEncoder(CardMixin):
+    """The encoder of stair-mini. Each network is loaded once, when it is first used, by any thread."""
+
+    _card = MINI_CARD
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Check and keep the spec. Nothing is loaded yet.
+
+        Args:
+            spec: Backend, threads and text tower.
+
+        Raises:
+            ModelError: If the text tower or backend is unknown, or the number of threads is negative.
+        """
+        check_model_spec(spec)
+        self._spec = spec
+        self._lock = threading.RLock()
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Return one sparse vector per image, with 1 to 64 tokens.
+
+        Raises:
+            ModelError: If the pixels don't match `image_spec`, or a network can't be loaded.
+            MissingExtra: If the torch backend is requested and isn't installed.
+        """
+        return self.encode_image_outputs(self.run_image_network(pixels_BHWC))
+
+    def run_image_network(self, pixels_BHWC: Pixels) -> ImageOutputs:
+        """Run the classifier, for `encode_image_outputs` and other uses of its output.
+
+        Raises:
+            ModelError: As for `encode_images`.
+            MissingExtra: As for `encode_images`.
+        """
+        side = self.image_spec.size_px
+        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
+            raise ModelError(
+                f"{self._card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+                "Use stair_es.sources.image.decode with the image_spec of the encoder.",
+            )
+        small_BHWC = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)
+        return ImageOutputs(pixels_BHWC, small_BHWC, self.image_network.run_network(small_BHWC))
+
+    def encode_image_outputs(self, outputs: ImageOutputs) -> list[SparseVector]:
+        """Encode images like `encode_images`, from the output of the classifier.
+
+        Raises:
+            ModelError: If the detector can't be loaded.
+        """
+        seen, scores_BO = outputs.classifier_output, self.detector.score_classes(outputs.pixels_BHWC)
+        rows = zip(outputs.small_BHWC, seen.logits_BK, seen.features_BD, scores_BO, strict=True)
+        return [self._build_vector(self._weigh_image(*row)) for row in rows]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return one sparse vector per text, of its own and near tokens, at most 48. Texts are truncated after 254 WordPieces.
+
+        Raises:
+            ModelError: If the text network can't be downloaded or loaded.
+        """
+        return [self._build_vector(self._weigh_text(text)) for text in texts]
+
+    def run_text_network(self, texts: Sequence[str]) -> list[TextOutputs]:
+        """Run the text network, for `encode_text_outputs` and other uses of its output.
+
+        Raises:
+            ModelError: If the text network can't be downloaded or loaded.
+        """
+        return [self._run_text_network(text) for text in texts]
+
+    def encode_text_outputs(self, texts: Sequence[str], outputs: Sequence[TextOutputs]) -> list[SparseVector]:
+        """Encode texts like `encode_texts`, from the output of the text network."""
+        return [self._build_vector(self._weigh_text(text, each)) for text, each in zip(texts, outputs, strict=True)]
+
+    def tokenize_word(self, word: str) -> tuple[str, ...]:
+        """Return the vocabulary tokens of a word as users write it."""
+        vocabulary = self._artifacts.vocabulary
+        place = vocabulary.find_word(word)
+        places = [place] if place >= 0 else [spotted.word_index for spotted in vocabulary.match_words(word)]
+        return tuple(vocabulary.words[place] for place in dict.fromkeys(places))
+
+    @property
+    def unit_length(self) -> bool:
+        """Return True: vectors have length 1, so no weight is above 1."""
+        return True
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Return all tokens that a vector can contain."""
+        return self._artifacts.vocabulary.words
+
+    @property
+    def image_tokens(self) -> tuple[str, ...]:
+        """Return all tokens that an image vector can contain."""
+        return self.tokens
+
+    @property
+    def image_network(self) -> ImageNetwork:
+        """Return the classifier, loading it on first use."""
+        with self._lock:
+            return self._image_network
+
+    @property
+    def detector(self) -> Detector:
+        """Return the detector, loading it on first use."""
+        with self._lock:
+            return self._detector
+
+    def _weigh_image(self, small_HWC: Pixels, logits_K: Floats, features_P: Floats, scores_O: Floats) -> Float64Array:
+        """Return the weights [V] of one image from the outputs of both networks."""
+        blend = self._artifacts.blend
+        classes_K = compute_softmax(logits_K.astype(np.float64))
+        seen_V = self._weigh_classes(classes_K, scores_O.astype(np.float64))
+        drawn = (self._gate.predict_probability(small_HWC, features_P) - blend.drawn_from) / (
+            blend.drawn_surely - blend.drawn_from
+        )
+        heads = min(1.0, max(0.0, drawn))
+        if not heads:
+            return seen_V
+        learned_V = scale_to_unit(
+            _require_weights(self._heads.apply_to_features(features_P)[0]).astype(np.float64) ** blend.image_power
+        )
+        sure = blend.image_classes_sure * float(classes_K.max()) + blend.image_classes_unsure * (1 - heads)
+        return scale_to_unit(keep_top_k(heads * learned_V + (blend.image_classes + sure) * seen_V, blend.image_words))
+
+    def _weigh_classes(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
+        """Return the weights [V], of length 1, of the recognized classes."""
+        mini, blend = self._artifacts, self._artifacts.blend
+        lifted_V = np.maximum(mini.classes.combine_classes(classes_K) - blend.lift * mini.classes.mean, 0)
+        words_V = lifted_V + mini.objects.combine_classes(self._combine_scores(classes_K, scores_O))
+        if not (words_V > 0).any():
+            # Every class is equally likely: use what all classes have in common rather than an empty vector.
+            words_V = mini.classes.combine_classes(classes_K)
+        weights_V = scale_to_unit(keep_top_k(np.log1p(blend.gain * words_V), blend.image_words))
+        return scale_to_unit(np.where(weights_V >= blend.trim * weights_V.max(), weights_V, 0))
+
+    def _combine_scores(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
+        """Combine both networks: a confidence for each of the 80 objects [O], 0 to 1."""
+        blend, sure_O = self._artifacts.blend, scores_O.copy()
+        for thing, same in enumerate(self._artifacts.same_things):
+            if same:
+                known = min(1.0, 2 * float(classes_K[list(same)].sum())) * (scores_O[thing] > blend.class_needs)
+                sure_O[thing] = blend.object_share * scores_O[thing] + blend.class_share * known
+        return np.maximum(0, (sure_O - blend.object_threshold) / (1 - blend.object_threshold))
+
+    def _weigh_text(self, text: str, outputs: TextOutputs | None = None) -> Float64Array:
+        """Return the weights [V] of a text, all 0 if nothing is known; `outputs` is the text network's, if it has run."""
+        mini, blend = self._artifacts, self._artifacts.blend
+        spotted = [
+            each for each in mini.vocabulary.match_words(text) if text[each.begin : each.end].lower() not in self._stop_words
+        ]
+        unknown = self._find_unknown_words(text, spotted)
+        if not spotted and not unknown:
+            return np.zeros(len(mini.vocabulary))
+        own_V = self._weigh_own_words(spotted, unknown)
+        if self._spec.text_tower == "table":
+            for word in {text[each.begin : each.end].lower() for each in spotted}:
+                own_V = np.maximum(own_V, blend.text_near_known * self._weigh_near_tokens(word))
+            learned_V = self._weigh_without_network(spotted)
+        else:
+            own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), spotted, own_V)
+        return scale_to_unit(keep_top_k(scale_to_unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
+
+    def _weigh_own_words(self, spotted: Sequence[WordMatch], unknown: Sequence[str]) -> Float64Array:
+        """Return the weights [V] of single words: known ones themselves, for unknown ones the tokens near them."""
+        own_V = np.zeros(len(self._artifacts.vocabulary))
+        for word in unknown:
+            own_V = np.maximum(own_V, self._weigh_near_tokens(word))
+        own_V[[each.word_index for each in spotted]] = 1.0
+        return own_V
+
+    def _run_text_network(self, text: str) -> TextOutputs:
+        with self._lock:
+            network = self._text_network
+        written = self._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS)
+        return TextOutputs(written, network.compute_states(written.ids))
+
+    def _weigh_with_network(
+        self, outputs: TextOutputs, spotted: Sequence[WordMatch], own_V: Float64Array
+    ) -> tuple[Float64Array, Float64Array]:
+        """Return the own tokens of a text with those that the text network adds, and the tokens of the heads; both [V]."""
+        mini, blend, embedding_D = self._artifacts, self._artifacts.blend, outputs.embedding_D
+        nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
+        near_V = keep_top_k(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
+        about_K = compute_softmax(
+            (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature
+        )
+        classes_V = keep_top_k(mini.classes.combine_classes(about_K) * np.sqrt(self._rarity), blend.text_class_words)
+        places = assign_words_to_tokens(spotted, outputs.encoded_text.offsets)
+        learned_V = scale_to_unit(
+            _require_weights(self._heads.apply_to_states(outputs.states_LD, np.array(places, np.int64))[0]).astype(np.float64)
+        )
+        return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
+
+    def _weigh_without_network(self, spotted: Sequence[WordMatch]) -> Float64Array:
+        """Return, without the text network, the learned lexical weights [V] of a text's own tokens."""
+        learned_V = np.zeros(len(self._artifacts.vocabulary))
+        places = [each.word_index for each in spotted]
+        learned_V[places] = np.log1p(np.maximum(self._artifacts.arrays["text.own_words.word_F"][places], 0))
+        return scale_to_unit(learned_V)
+
+    def _find_unknown_words(self, text: str, spotted: Sequence[WordMatch]) -> list[str]:
+        """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
+        begins = [each.begin for each in spotted]  # ascending
+        reached = list(accumulate((each.end for each in spotted), max, initial=0))  # end of the first 0, 1, 2, ... of them
+        found = (
+            match[0].lower()
+            for match in _WORD_PATTERN.finditer(text)
+            if match.end() > reached[bisect_right(begins, match.start())]
+        )
+        return [word for word in dict.fromkeys(found) if word not in self._stop_words]
+
+    def _weigh_near_tokens(self, word: str) -> Float64Array:
+        """Return the weights [V] of the tokens near a word; zeros if it isn't in the table."""
+        token = self._wordpieces.ids.get(word, -1)
+        return self._artifacts.table.find_near_tokens(token, len(self._artifacts.vocabulary))
+
+    def _build_vector(self, weights_V: Float64Array) -> SparseVector:
+        return build_sparse_vector(weights_V, self._artifacts.vocabulary.words, self._ranks_V, unit=False)
+
+    @cached_property
+    def _image_network(self) -> ImageNetwork:
+        return image_network.load_image_network(self._spec.backend, self._spec.threads, self._spec.precision)
+
+    @cached_property
+    def _detector(self) -> Detector:
+        return detector.load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
+
+    @cached_property
+    def _text_network(self) -> MiniLM:
+        return MiniLM(minilm_download.ensure_minilm(DataDir.from_env().models) / minilm_download.MINILM_WEIGHTS)
+
+    @cached_property
+    def _artifacts(self) -> MiniArtifacts:
+        return artifacts.read_mini_artifacts()
+
+    @cached_property
+    def _heads(self) -> NumpyHeads:
+        return NumpyHeads(self._artifacts.config, self._artifacts.arrays)
+
+    @cached_property
+    def _gate(self) -> DrawingGate:
+        arrays = self._artifacts.arrays
+        return DrawingGate(
+            statistic_weights_S=arrays["gate.statistics_S"],
+            feature_weights_P=arrays["gate.features_P"],
+            bias=float(arrays["gate.bias"][0]),
+        )
+
+    @cached_property
+    def _wordpieces(self) -> WordPieceVocabulary:
+        return load_wordpiece_vocabulary()
+
+    @cached_property
+    def _stop_words(self) -> frozenset[str]:
+        return load_stop_words()
+
+    @cached_property
+    def _rarity(self) -> Float64Array:
+        return np.maximum(self._artifacts.classes.rarity, self._artifacts.blend.text_rarest)
+
+    @cached_property
+    def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape
+        return np.array(self._artifacts.vocabulary.ranks, np.int64)
+
+
+def resize_square_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:
+    """Resize square images.
+
+    Args:
+        pixels_BHWC: Pixels of the images.
+        side_px: New side.
+    """
+    size = (side_px, side_px)
+    small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
+    return np.stack(small) if small else np.empty((0, side_px, side_px, 3), np.uint8)
+
+
+def scale_to_unit(weights_V: Float64Array) -> Float64Array:
+    """Scale a row to length 1, so that a dot product is a cosine; zeros stay zeros."""
+    kept = weights_V[weights_V > 0]
+    return weights_V / np.linalg.norm(kept) if len(kept) else weights_V
+
+
+def keep_top_k(weights_V: Float64Array, count: int) -> Float64Array:
+    """Keep the `count` largest weights, ties by index; the others become 0.
+
+    Args:
+        weights_V: Weights, not below 0.
+        count: Number of weights to keep.
+    """
+    ids = np.flatnonzero(weights_V > 0)
+    if len(ids) <= count:
+        return weights_V * (weights_V > 0)
+    kept = ids[np.argsort(-weights_V[ids], kind="stable")[:count]]
+    only_V = np.zeros_like(weights_V)
+    only_V[kept] = weights_V[kept]
+    return only_V
+
+
+def _require_weights(weights_V: Floats | None) -> Floats:
+    assert weights_V is not None  # the shipped heads are of words
+    return weights_V

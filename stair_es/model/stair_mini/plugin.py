@@ -1,0 +1,26 @@
+"""The plugin of stair-mini: its card, without loading the model."""
+
+from __future__ import annotations
+
+from stair_es.model.base import Encoder, ModelSpec
+from stair_es.model.networks import image_network
+from stair_es.model.stair_mini.artifacts import MINI_CARD
+
+
+class StairMiniPlugin:
+    """The `EncoderPlugin` of stair-mini."""
+
+    card = MINI_CARD
+
+    def can_use_gpu(self, spec: ModelSpec) -> bool:
+        """Return whether the classifier would run on a GPU of this machine."""
+        return spec.backend in ("auto", "torch") and image_network.is_classifier_cuda_available()
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """Load the encoder."""
+        from stair_es.model.stair_mini.encoder import StairMiniEncoder  # imports onnx and tokenizers: not for resolving a name
+
+        return StairMiniEncoder(spec)
+
+
+KIND = StairMiniPlugin()

@@ -1,0 +1,1 @@
+"""Vocabularies: WordPiece, whole words, stop words, readable tokens."""

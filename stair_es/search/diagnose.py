@@ -1,0 +1,194 @@
+"""Explain the rank of a document, and why a search finds nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stair_es.errors import QueryError
+from stair_es.feature_names import unescape_feature
+from stair_es.search.options import SearchOptions, prune_vector
+from stair_es.search.query import SearchQuery
+from stair_es.search.request import quantize_weight
+from stair_es.search.results import TokenContribution, build_document_filter, explain_score
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.search.query import TokenGroup
+    from stair_es.search.results import Hit
+    from stair_es.search.searcher import Searcher
+
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankExplanation:
+    """The explanation of the rank of one document for one query."""
+
+    id: str
+    uri: str
+    score: float | None
+    """The score of the engine; None if it doesn't find the document."""
+    rank: int | None
+    """1 + the number of documents with a higher score."""
+    wanted: float | None
+    """The score of the last requested hit; None if there are fewer hits."""
+    why: tuple[TokenContribution, ...]
+    """The matching tokens."""
+    lacking: SparseVector
+    """The tokens of the query that the document lacks."""
+    beside: SparseVector
+    """The tokens of the document that the query lacks."""
+    failing: tuple[str, ...]
+    """The conditions that the document fails, as text."""
+
+
+def explain_rank(
+    searcher: Searcher, query: SearchQuery, reference: str, *, k: int = 10, options: SearchOptions | None = None
+) -> RankExplanation:
+    """Explain the rank of a document, or why it is not found.
+
+    Args:
+        searcher: The searcher of the index.
+        query: The search query.
+        reference: The `_id` or URI of the document.
+        k: Number of hits among which the document is expected.
+        options: The search options.
+
+    Raises:
+        QueryError: If there is no such document, if ranks are fused, or as for `Searcher.search`.
+        ClusterError: As for `Searcher.search`.
+    """
+    options = options or SearchOptions()
+    if options.fusion == "rrf":
+        raise QueryError("explain does not support --hybrid rrf", "Use --hybrid sum, or omit the caption.")
+    pruned_vector = prune_vector(query.vector, options.weight_mass)
+    options = replace(options, weight_mass=None)
+    exact = replace(options, approximate=False, query_type=None if options.query_type == "seismic" else options.query_type)
+    query = searcher.apply_policy(replace(query, vector=pruned_vector.kept))
+    found = searcher.find_document(reference)
+    if found is None:
+        raise QueryError(f"the index has no document with the id or URI {reference!r}", "`stair-es search --json` prints both.")
+    tokens = found.source.get("tokens") or {}
+    hits = searcher.search(
+        replace(query, filters=[*query.filters, build_document_filter(found)], min_score=None), 1, options=exact
+    ).hits
+    result = searcher.search(query, k, options=options)
+    best = result.hits
+    score = hits[0].score if hits else None
+    failing = list_failed_tokens(query, tokens)
+    for clause in query.filters:
+        if not searcher.is_match(found, clause):
+            failing.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
+    if score is not None and query.min_score is not None and score < np.float32(query.min_score):
+        failing.append(f"its score {score:.5g} is below the minimum score {query.min_score:g}")
+        score = None
+    common, lacking, beside = compare_tokens(query, tokens)
+    if score is None and not failing:
+        failing.append(_explain_no_match(bool(common), explain_score(pruned_vector.dropped, tokens)))
+    rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=exact)
+    if result.query_type == "seismic" and score is not None and _is_missed(found, score, best, k):
+        failing.append("SEISMIC, which is approximate, doesn't find it; --shape rank_features does")
+    return RankExplanation(
+        id=found.id,
+        uri=found.uri,
+        score=score,
+        rank=rank,
+        wanted=best[-1].score if len(best) == k else None,
+        why=common,
+        lacking=lacking,
+        beside=beside,
+        failing=tuple(failing),
+    )
+
+
+def explain_no_hits(searcher: Searcher, query: SearchQuery, options: SearchOptions) -> str:
+    """Explain an empty result by the required words; empty if they are not the reason.
+
+    Args:
+        searcher: The searcher of the index.
+        query: The search query.
+        options: The search options.
+
+    Raises:
+        ClusterError: As for `Searcher.search`.
+    """
+    bare = replace(query, excluded=(), filters=(), min_score=None)
+    if not query.required or searcher.count(bare, options=options):
+        return ""
+    counts = {spelling: searcher.count(replace(bare, required=[spelling]), options=options) for spelling in query.required}
+    missing = [_format_required(spelling) for spelling, count in counts.items() if not count]
+    if missing:
+        return f"no image has {' or '.join(missing)}"
+    return "no image has all of " + ", ".join(f"{_format_required(spelling)} ({count:,})" for spelling, count in counts.items())
+
+
+def _is_missed(found: Hit, score: float, best: Sequence[Hit], k: int) -> bool:
+    """Check whether a document is missing among the best although its score is high enough."""
+    return (len(best) < k or score > best[-1].score) and found.id not in {hit.id for hit in best}
+
+
+def _explain_no_match(common: bool, dropped: Sequence[TokenContribution]) -> str:
+    """Explain why a document that fails no condition is not found."""
+    if common:
+        return "its matching tokens were not used to find documents: two-phase, `impacts` or the clause limit leave some out"
+    if dropped:
+        words = ", ".join(reason.feature for reason in dropped[:_MAX_LISTED])
+        return f"it has none of the tokens that were sent, only tokens that pruning left out: {words}"
+    return "it has no token of the query"
+
+
+def _get_next_float32(score: float) -> float:
+    """Return the next float32, the type that the engine compares."""
+    return float(np.nextafter(np.float32(score), np.float32(np.inf)))
+
+
+def compare_tokens(
+    query: SearchQuery, tokens: Mapping[str, float]
+) -> tuple[tuple[TokenContribution, ...], SparseVector, SparseVector]:
+    """Compare a query with the stored `tokens` of a document.
+
+    Returns:
+        The matching tokens, the tokens that the document lacks, and the tokens that the query lacks.
+    """
+    has = SparseVector.from_pairs((unescape_feature(feature), float(weight)) for feature, weight in tokens.items())
+    wanted = query.vector
+    lacking = SparseVector.from_pairs(pair for pair in wanted if pair[0] not in set(has.tokens))
+    beside = SparseVector.from_pairs(pair for pair in has if pair[0] not in set(wanted.tokens))
+    return explain_score(wanted, tokens), lacking, beside
+
+
+def list_failed_tokens(query: SearchQuery, tokens: Mapping[str, float]) -> list[str]:
+    """List the required tokens that a document lacks, and the excluded tokens that it has."""
+    weights = {unescape_feature(feature): float(weight) for feature, weight in tokens.items()}
+    threshold = query.min_weight
+    at_least = f" of {threshold:g} or more" if threshold else ""
+
+    def has_tokens(spelling: Sequence[str]) -> bool:
+        return all(feature in weights and quantize_weight(weights[feature]) >= quantize_weight(threshold) for feature in spelling)
+
+    missing = [word for word in query.required if not has_tokens(word)]
+    present = [word for word in query.excluded if has_tokens(word)]
+    return [
+        *(
+            f"it lacks the required word {_join_pieces(word)}{at_least} (weight {_get_lowest_weight(word, weights):g})"
+            for word in missing
+        ),
+        *(f"it has the excluded word {_join_pieces(word)} (weight {_get_lowest_weight(word, weights):g})" for word in present),
+    ]
+
+
+def _join_pieces(spelling: Sequence[str]) -> str:
+    return "".join(piece.removeprefix("##") for piece in spelling)
+
+
+def _get_lowest_weight(spelling: Sequence[str], weights: Mapping[str, Any]) -> float:
+    return min((float(weights.get(feature, 0.0)) for feature in spelling), default=0.0)
+
+
+def _format_required(spelling: TokenGroup) -> str:
+    return "+" + "".join(feature.removeprefix("##") for feature in spelling)

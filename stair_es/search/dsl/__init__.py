@@ -1,0 +1,1 @@
+"""Clauses of the query DSL for token weights."""

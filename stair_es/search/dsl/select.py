@@ -1,0 +1,159 @@
+"""Select the query type by the capabilities of cluster and index, or by the user's choice. Pure, except for `plugins`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH
+from stair_es.cluster.metadata.token_fields import IDS_FIELD
+from stair_es.config.defaults import MAX_CLAUSES
+from stair_es.errors import QueryError
+from stair_es.search.dsl.impacts import IMPACTS_FIELD, build_impacts_query
+from stair_es.search.dsl.neural_sparse import build_neural_sparse_query, build_seismic_query
+from stair_es.search.dsl.rank_features import TOKENS_FIELD, build_rank_features_query, build_sparse_vector_query
+
+if TYPE_CHECKING:
+    from stair_es.cluster.client.capabilities import ClusterInfo
+    from stair_es.search.dsl.weights import SparseQuery
+    from stair_es.types import SparseVector
+
+QueryType = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+QUERY_TYPES: tuple[QueryType, ...] = get_args(QueryType)
+
+_BUILDERS: Mapping[QueryType, Callable[..., SparseQuery]] = {
+    "rank_features": build_rank_features_query,
+    "neural_sparse": build_neural_sparse_query,
+    "seismic": build_seismic_query,
+    "sparse_vector": build_sparse_vector_query,
+    "impacts": build_impacts_query,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexFields:
+    """The searchable fields of an index."""
+
+    tokens: str | None
+    """Type of the field `tokens`, if it exists."""
+    seismic: str | None = None
+    """Name of the field with token ids (OpenSearch's `sparse_vector`), if it exists."""
+    impacts: bool = False
+    """Whether the text field `impacts` exists."""
+
+    @classmethod
+    def from_mapping(cls, properties: Mapping[str, Any]) -> IndexFields:
+        """Create from `mappings.properties` of an index."""
+        numbers = properties.get(IDS_FIELD, {})
+        return cls(
+            tokens=properties.get(TOKENS_FIELD, {}).get("type"),
+            seismic=IDS_FIELD if numbers.get("type") == "sparse_vector" and "method" in numbers else None,
+            impacts=properties.get(IMPACTS_FIELD, {}).get("type") == "text",
+        )
+
+
+def select_query_type(
+    target: ClusterInfo,
+    fields: IndexFields,
+    plugins: Callable[[], frozenset[str]],
+    requested: QueryType | None = None,
+    *,
+    approximate: bool = False,
+) -> QueryType:
+    """Select the query type: `requested` if it is possible, otherwise `seismic` if allowed, otherwise the best exact type.
+
+    `neural_sparse` is never selected automatically: it has the scores of `rank_features` (Lucene gets the same query).
+
+    Args:
+        target: The product and version of the cluster.
+        fields: The searchable fields of the index.
+        plugins: Fetches the plugins of the cluster; called only if they matter.
+        requested: The query type that the user requested.
+        approximate: Whether SEISMIC may be selected automatically if the index has its field. A node without the plugin can't
+            hold such an index, so the plugins are not checked.
+
+    Raises:
+        QueryError: If `requested` is impossible, or no query type is possible.
+    """
+    if requested is not None:
+        _get_builder(requested)
+        obstacle = _find_obstacle(requested, target, fields) or _find_missing_plugin(requested, target, plugins)
+        if obstacle:
+            raise QueryError(f"the query type {requested} is not possible: {obstacle}", _suggest_query_type(target, fields))
+        return requested
+    if approximate and _find_obstacle("seismic", target, fields) is None:
+        return "seismic"
+    found = _find_exact_type(target, fields)
+    if found is None:
+        too_old = f", and {_find_obstacle('sparse_vector', target, fields)}" if fields.tokens == "sparse_vector" else ""
+        raise QueryError(
+            f"the index has no field that {target.label} can search by token: `tokens` is {fields.tokens or 'missing'}{too_old}",
+            "Name an index that `stair-es ingest` wrote, or ingest into a new one.",
+        )
+    return found
+
+
+def build_sparse_query(
+    query_type: QueryType,
+    vector: SparseVector,
+    *,
+    max_clauses: int = MAX_CLAUSES,
+    **more: Any,  # noqa: ANN401
+) -> SparseQuery:
+    """Build the query of a vector in a query type.
+
+    Args:
+        query_type: The query type.
+        vector: The query vector.
+        max_clauses: The clause limit of the engine.
+        more: Further arguments of the builder of the query type: `field`, and for `seismic` `k` and `token_ids`.
+
+    Raises:
+        QueryError: If the query type is unknown, the vector is empty, or a weight or token is invalid.
+    """
+    return _get_builder(query_type)(vector, max_clauses=max_clauses, **more)
+
+
+def _get_builder(query_type: QueryType) -> Callable[..., SparseQuery]:
+    if query_type not in _BUILDERS:
+        raise QueryError(f"unknown query type {query_type!r}", f"Available: {', '.join(QUERY_TYPES)}.")
+    return _BUILDERS[query_type]
+
+
+def _find_exact_type(target: ClusterInfo, fields: IndexFields) -> QueryType | None:
+    unasked: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "impacts")
+    return next((shape for shape in unasked if not _find_obstacle(shape, target, fields)), None)
+
+
+def _find_obstacle(query_type: QueryType, target: ClusterInfo, fields: IndexFields) -> str | None:
+    """Return the reason why a query type is impossible, regardless of plugins, or None."""
+    able, needs, types = {
+        "rank_features": (True, "", {"rank_features"}),
+        "neural_sparse": (target.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
+        "seismic": (target.supports_seismic, "OpenSearch 3.3 or newer", {"rank_features"}),
+        "sparse_vector": (target.supports_sparse_vector, "Elasticsearch 8.15 or newer", {"sparse_vector"}),
+        "impacts": (True, "", None),
+    }[query_type]
+    if not able:
+        return f"it requires {needs}, and this is {target.label}"
+    if query_type == "seismic" and fields.seismic is None:
+        return (
+            f"the index has no field `{IDS_FIELD}` with the method seismic and a table of its ids (ingest with --vector seismic)"
+        )
+    if query_type == "impacts" and not fields.impacts:
+        return "the index has no field `impacts` (ingest with --impacts)"
+    if types is not None and fields.tokens not in types:
+        return f"the field `tokens` of the index is {fields.tokens or 'missing'}, not {' or '.join(sorted(types))}"
+    return None
+
+
+def _find_missing_plugin(query_type: QueryType, target: ClusterInfo, plugins: Callable[[], frozenset[str]]) -> str | None:
+    if query_type not in ("neural_sparse", "seismic") or not target.version:  # Serverless has the plugin, and lists none
+        return None
+    return None if NEURAL_SEARCH in plugins() else f"the cluster doesn't have the plugin {NEURAL_SEARCH} on every node"
+
+
+def _suggest_query_type(target: ClusterInfo, fields: IndexFields) -> str:
+    found = _find_exact_type(target, fields)
+    return f"Omit --shape: {found} is possible here." if found else "Use another index."

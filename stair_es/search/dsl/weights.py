@@ -1,0 +1,96 @@
+"""Fit a vector to the limits of an engine: float32 weights, valid tokens, the clause limit. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stair_es.errors import QueryError
+from stair_es.search.dsl.limits import check_unicode
+from stair_es.types import SparseVector
+
+MAX_WEIGHT = 2.0**100
+"""Above this, products with document weights could overflow float32: scores would be infinite and unordered."""
+MIN_WEIGHT = 2.0**-100
+"""Below this, they could underflow to 0."""
+MAX_TOKEN_BYTES = 32_766
+"""The maximum length of a term in Lucene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseQuery:
+    """A query clause, and the tokens that are in it."""
+
+    clause: dict[str, Any]
+    """The value of `query` in a request body. Its score is the dot product."""
+    vector: SparseVector
+    """The tokens in the clause, with the weights as the engine reads them (float32)."""
+    truncated: SparseVector
+    """The tokens that were left out: the lightest, or those that the query type doesn't support. Report them to the user."""
+    scale: float = 1.0
+    """Divisor of the weights in the clause relative to `vector` (a power of two); the clause's `boost` compensates for it."""
+
+
+def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, float]]:
+    """Fit a vector to the clause limit and to float32.
+
+    Tokens lighter than `MIN_WEIGHT` are dropped: with a weight of 0 they would still match.
+
+    Args:
+        vector: The query vector.
+        max_clauses: The maximum number of tokens.
+
+    Returns:
+        The heaviest tokens, heaviest first, each with its weight as the engine reads it.
+
+    Raises:
+        QueryError: If no token is left (an empty query would match every document), or if a token or weight is invalid.
+    """
+    if max_clauses < 1:
+        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
+    weighted = [(_check_token(word), round_to_float32(word, weight)) for word, weight in vector]
+    weighted.sort(key=lambda pair: -pair[1])
+    selected = [(word, boost) for word, boost in weighted if boost > 0][:max_clauses]
+    if not selected:
+        raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
+    return selected
+
+
+def finish_sparse_query(
+    clause: dict[str, Any], kept: list[tuple[str, float]], vector: SparseVector, *, scale: float = 1.0
+) -> SparseQuery:
+    """Complete a clause to a `SparseQuery`: the tokens of `vector` that are not in `kept` are reported as truncated."""
+    words = {word for word, _ in kept}
+    cut = [(word, weight) for word, weight in vector if word not in words]
+    return SparseQuery(
+        clause=clause,
+        vector=SparseVector.from_pairs(kept),
+        truncated=SparseVector(tuple(word for word, _ in cut), tuple(weight for _, weight in cut)),
+        scale=scale,
+    )
+
+
+def round_to_float32(word: str, weight: float) -> float:
+    """Round to the shortest number that the engine reads as the same float32; 0 for a weight below `MIN_WEIGHT`.
+
+    Raises:
+        QueryError: If the weight is not a finite number above 0, or is above `MAX_WEIGHT`.
+    """
+    if not weight > 0:  # NaN, too
+        raise QueryError(f"weight of {word!r} must be above 0, got {weight:g}")
+    if weight > MAX_WEIGHT:
+        raise QueryError(
+            f"weight of {word!r} is too large for an engine: {weight:g}",
+            f"Scale the query down: weights may be at most {MAX_WEIGHT:.2g}.",
+        )
+    return float(str(np.float32(weight))) if weight >= MIN_WEIGHT else 0.0
+
+
+def _check_token(word: str) -> str:
+    check_unicode(word)
+    size = len(word.encode())
+    if size > MAX_TOKEN_BYTES:
+        raise QueryError(f"the token {word[:20]!r}... has {size:,} bytes, engines allow {MAX_TOKEN_BYTES:,}")
+    return word

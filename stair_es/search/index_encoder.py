@@ -1,0 +1,103 @@
+"""Load the encoder that an index names, for the command line, the server and Python.
+
+An index is data: anyone who can write to it can name any model. So the named model is only loaded from what this machine already
+trusts: an entry point, a folder that an ingest on this machine has used, or the cache of the hub. An index alone never causes a
+download, a look into another folder, or trust in the code of a checkpoint (`STAIR_ES_TRUST_REMOTE_CODE` names models, and only
+the user sets it).
+"""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stair_es.errors import ModelNotFetched, UnknownModel
+from stair_es.model import registry
+from stair_es.model.base import Backend, Encoder, ModelSpec, TextTower
+from stair_es.search.index_info import IndexInfo, add_fit, fetch_index_info
+
+if TYPE_CHECKING:
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.types import ResizeMode
+
+
+def load_query_encoder(
+    info: IndexInfo,
+    index: str,
+    *,
+    model_name: str | None = None,
+    fit: ResizeMode | None = None,
+    backend: Backend = "auto",
+    text_tower: TextTower | None = None,
+) -> Encoder:
+    """Load the encoder for queries: the model that the user named, otherwise the one that the index names.
+
+    Args:
+        info: The index info.
+        index: The name of the index, for messages.
+        model_name: The model that the user named, if any. It is fetched if it is not on this machine.
+        fit: How images are resized to squares; by default as in the index, if the model is that of the index. Vectors of another
+            fit have another model id, which `IndexInfo.check_model` rejects.
+        backend: The backend of the network.
+        text_tower: The text tower; by default that of an index of texts.
+
+    Raises:
+        ModelNotFetched: If the index names a model that is not on this machine, or a folder that no ingest here has used.
+        ModelError: If the model is unknown or can't be loaded.
+        MissingExtra: If a library that it requires is not installed.
+    """
+    requested = ModelSpec(
+        name=model_name or info.model_name, fit=fit, backend=backend, text_tower=text_tower or info.text_tower or "full"
+    )
+    spec = add_fit(requested, info)
+    if model_name:
+        return registry.load_encoder(spec)
+    try:
+        return registry.load_local_encoder(spec)
+    except (ModelNotFetched, UnknownModel) as error:
+        what = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
+        raise ModelNotFetched(f"{what}: {error.message}", _suggest_model(info.model_name)) from error
+
+
+def load_index_encoder(
+    connection: Connection,
+    index: str,
+    *,
+    fit: ResizeMode | None = None,
+    backend: Backend = "auto",
+    text_tower: TextTower | None = None,
+) -> Encoder:
+    """Load the encoder of the model that an index names, after a request for its metadata.
+
+    Args:
+        connection: The connection to the cluster.
+        index: An alias or index.
+        fit: As for `load_query_encoder`.
+        backend: The backend of the network.
+        text_tower: As for `load_query_encoder`.
+
+    Raises:
+        QueryError: If the index doesn't exist.
+        IndexMismatch: If the index was not written by stair-es, or the name resolves to indices of several models.
+        ClusterError: If the request fails.
+        StairError: As for `load_query_encoder`.
+    """
+    with closing(connection.client()) as client:
+        info = fetch_index_info(client, connection, index)
+    return load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower)
+
+
+def _suggest_model(name: str) -> str:
+    if registry.resolve_hub_id(name):
+        return (
+            f"To fetch it, name it with --model {shlex.quote(name)} (in Python: model=ModelSpec(name={name!r})). An index alone "
+            "never causes a download."
+        )
+    if Path(name).is_absolute():
+        return (
+            f"If you trust that folder, name it: --model {shlex.quote(name)}, or its new path. A folder that only an index names "
+            "is read only if an ingest here has used it."
+        )
+    return "Install the package that provides it, or name the folder that contains it with --model FOLDER."

@@ -1,0 +1,296 @@
+"""The metadata of an index that a search requires: model, fields and token policy."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, get_args
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.index.aliases import get_mappings_by_index
+from stair_es.cluster.metadata.index_metadata import check_not_token_index, get_content_type
+from stair_es.cluster.metadata.policy_state import parse_policy_state
+from stair_es.cluster.metadata.token_fields import TokenIds, build_no_table_error, parse_token_table
+from stair_es.errors import IndexMismatch, QueryError
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec, TextTower
+from stair_es.search.dsl.filters import FilterField, list_filter_fields
+from stair_es.search.dsl.select import IndexFields
+from stair_es.search.query import SearchQuery, TokenGroup
+from stair_es.token_policy import TokenPolicy
+from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+_FITS: tuple[ResizeMode, ...] = get_args(ResizeMode)
+_VECTORS = ("rank_features", "sparse_vector")
+_PARTS = ("properties", "runtime")
+"""The parts of a mapping that contain fields."""
+_TEXTUAL = frozenset({"keyword", "text", "wildcard", "constant_keyword"})
+_REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexInfo:
+    """The metadata of the indices that a name resolves to."""
+
+    fields: Mapping[str, IndexFields]
+    """Index -> its searchable fields."""
+    model: str
+    model_name: str
+    """The name for `--model`."""
+    fit: ResizeMode | None = None
+    """How its images were resized to squares; None if unknown."""
+    text_tower: TextTower | None = None
+    """The text tower of an index of texts, if it is the same in all indices."""
+    content_type: str = "images"
+    """What its documents are: `images`, `texts`, or `documents` if the name resolves to indices of both."""
+    field_names: frozenset[str] = frozenset()
+    """The top-level fields of all indices together."""
+    field_types: Mapping[str, str] = field(default_factory=dict)
+    """Field -> type, for fields with the same type in all indices."""
+    sortable: bool = True
+    """Whether hits have a total order: `uri` and `sha256` are keyword fields, as ingest creates them."""
+    policy: TokenPolicy | None = None
+    """The token policy, if it is the same in all indices."""
+    tokens: tuple[str, ...] | None = None
+    """The table of token ids, if it and the token policy are the same in all indices."""
+
+    @cached_property
+    def common_fields(self) -> IndexFields:
+        """The searchable fields, which must be the same in all indices.
+
+        Raises:
+            IndexMismatch: If they differ.
+        """
+        if len(set(self.fields.values())) > 1:
+            found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
+            raise IndexMismatch(
+                f"the name resolves to indices with different field types ({found}), which need different queries",
+                "Name one of the indices.",
+            )
+        return next(iter(self.fields.values()))
+
+    @cached_property
+    def token_ids(self) -> TokenIds:
+        """The token ids of the documents.
+
+        Raises:
+            IndexMismatch: If there is no table of token ids, or if it is not the same in all indices.
+        """
+        if self.tokens is None and len(self.fields) > 1:
+            raise IndexMismatch(
+                f"the name resolves to indices with different token ids or token policies: {', '.join(sorted(self.fields))}",
+                "Name one of the indices.",
+            )
+        if self.tokens is None:
+            raise build_no_table_error(", ".join(sorted(self.fields)))
+        return TokenIds.from_tokens(self.tokens).extend_for_policy(self.policy)
+
+    def has_token_ids(self, query: SearchQuery) -> bool:
+        """Check whether the index has an id for each token of the query, as SEISMIC requires."""
+        return self.tokens is not None and not self.token_ids.list_unknown(self.apply_policy(query).vector.tokens)
+
+    def apply_policy(self, query: SearchQuery) -> SearchQuery:
+        """Rewrite a query by the token policy, as the policy rewrote the tokens of the documents."""
+        if self.policy is None:
+            return query
+        becomes = self.policy.replacements
+        return replace(
+            query,
+            vector=self.policy.rewrite_query(query.vector),
+            required=[_replace_tokens(becomes, word) for word in query.required],
+            excluded=[_replace_tokens(becomes, word) for word in query.excluded],
+        )
+
+    def check_caption_field(self, query: SearchQuery) -> None:
+        """Check that the caption field exists; the engine would silently find nothing.
+
+        Raises:
+            QueryError: If it doesn't exist.
+        """
+        if query.caption.strip() and query.caption_field.partition(".")[0] not in self.field_names:
+            raise QueryError(
+                f"no index that the name resolves to has the field {query.caption_field!r}",
+                f"Fields: {', '.join(sorted(self.field_names))}.",
+            )
+
+    def check_filter_fields(self, query: SearchQuery) -> None:
+        """Check that the fields of the filters exist; the engine would silently find nothing.
+
+        Raises:
+            QueryError: If one doesn't exist.
+        """
+        for reference in self._list_filter_fields(query):
+            root = reference.name.partition(".")[0]
+            if self.field_names and root not in self.field_names and not root.startswith("_"):
+                similar = get_close_matches(root, self.field_names, n=3)
+                suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
+                raise QueryError(
+                    f"the filter refers to the field {reference.name!r}, which no index that the name resolves to has",
+                    f"{suggestion}Fields: {', '.join(sorted(self.field_names))}.",
+                )
+
+    def list_remarks(self, query: SearchQuery) -> list[str]:
+        """List effects of the filters that may be unintended."""
+        texts = dict.fromkeys(
+            use.name for use in self._list_filter_fields(query) if use.is_range and self.field_types.get(use.name) in _TEXTUAL
+        )
+        return [
+            f"the filter compares {name!r} letter by letter, since it is a {self.field_types[name]} field: "
+            f"'3' is greater than '20'; an ingest into a new index with --map {name}:float=COLUMN makes it a number"
+            for name in texts
+        ]
+
+    @staticmethod
+    def _list_filter_fields(query: SearchQuery) -> Iterator[FilterField]:
+        for clause in query.filters:
+            yield from list_filter_fields(clause)
+
+    def check_model(self, model_id: str) -> None:
+        """Check that vectors of a model can be compared with those in the index.
+
+        Raises:
+            QueryError: If they can't.
+        """
+        if self.model == model_id:
+            return
+        name = shlex.quote(self.model_name)  # the name of a folder can contain spaces
+        fit = f" --fit {self.fit}" if self.fit in RESIZE_MODE_CHOICES else ""
+        if _strip_revision(self.model) == _strip_revision(model_id):
+            remedy = (
+                "The model or its fit has changed since the index was written, or two models have the same name: ingest "
+                f"again, or search with --model {name}{fit} as it was then."
+            )
+        else:
+            other_fit = fit if f"-{self.fit}-" in self.model else ""
+            remedy = f"Search with --model {name}{other_fit}, or ingest again with this model."
+        raise QueryError(
+            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
+            "their dot products are meaningless",
+            remedy,
+        )
+
+
+def add_fit(spec: ModelSpec, info: IndexInfo) -> ModelSpec:
+    """Add the fit of the index to a spec that names the model of the index without a fit."""
+    if spec.fit is not None:
+        return spec
+    own = spec.name == info.model_name  # compared first: no access to a path that only an index names
+    return replace(spec, fit=info.fit) if own or registry.make_portable_name(spec.name) == info.model_name else spec
+
+
+def fetch_index_info(client: OpenSearch, connection: Connection, index: str) -> IndexInfo:
+    """Fetch the metadata of an alias, an index, or a pattern.
+
+    Args:
+        client: The client of the cluster.
+        connection: The connection of the client.
+        index: The name.
+
+    Raises:
+        QueryError: If no index matches.
+        IndexMismatch: If an index was not written by stair-es, or if the indices have several models.
+        ClusterError: If the request fails.
+    """
+    one = not any(sign in index for sign in ",*")
+    missing = QueryError(
+        f"there is no index or alias {index!r} at {connection.safe_url}",
+        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must be there.",
+    )
+    answer = get_mappings_by_index(client, connection, index)
+    if not answer:
+        raise missing
+    tables = {name: parse_token_table(found) for name, found in answer.items()}
+    about = {
+        name: _read_index_metadata(name, found["mappings"], has_ids=tables[name] is not None) for name, found in answer.items()
+    }
+    models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in about.values()}
+    if len({model for model, _ in models}) > 1:
+        raise IndexMismatch(
+            f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
+            "Name one of the indices: dot products of different models can't be compared.",
+        )
+    model, name = min(models)
+    holds = {get_content_type(meta) for meta, _ in about.values()}
+    types = _collect_types(answer)
+    policies = [parse_policy_state(found, name).policy for name, found in answer.items()]
+    alike = len({policy and policy.digest for policy in policies}) == 1
+    return IndexInfo(
+        fields={index: fields for index, (_, fields) in about.items()},
+        model=model,
+        model_name=name,
+        fit=_find_common_fit([meta for meta, _ in about.values()]),
+        text_tower=_find_common_text_tower([meta for meta, _ in about.values()]),
+        content_type=holds.pop() if len(holds) == 1 else "documents",
+        field_names=frozenset(types),
+        field_types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
+        sortable=all(_is_sortable(found["mappings"]) for found in answer.values()),
+        policy=policies[0] if alike else None,  # if they differ, tokens are searched for unchanged
+        tokens=next(iter(tables.values()))
+        if alike and len(set(tables.values())) == 1
+        else None,  # otherwise an id could mean two tokens
+    )
+
+
+def _read_index_metadata(name: str, mapping: Mapping[str, Any], *, has_ids: bool) -> tuple[Mapping[str, Any], IndexFields]:
+    check_not_token_index(name, {"mappings": mapping})
+    meta = mapping.get("_meta", {}).get("stair_es")
+    fields = IndexFields.from_mapping(mapping.get("properties", {}))
+    if fields.seismic and not has_ids:
+        fields = replace(fields, seismic=None)  # its token ids are unknown
+    if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):
+        raise IndexMismatch(
+            f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of token weights (`tokens`)",
+            "Choose another index with --index / STAIR_ES_INDEX.",
+        )
+    return meta, fields
+
+
+def _collect_types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Return the types of each field over all indices."""
+    found = defaultdict[str, set[str]](set)
+    for index in answer.values():
+        for part in _PARTS:
+            for name, about in index["mappings"].get(part, {}).items():
+                found[name].add(str(about.get("type", "object")))
+    return found
+
+
+def _find_common_fit(abouts: Sequence[Mapping[str, Any]]) -> ResizeMode | None:
+    """Return the fit that all indices have; None if they differ, or were written before fits were recorded."""
+    return next((fit for fit in _FITS if all(about.get("fit") == fit for about in abouts)), None)
+
+
+def _find_common_text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
+    """Return the text tower of all indices; None for images, or if they differ."""
+    towers = set()
+    for about in abouts:
+        settings = about.get("settings")
+        texts = settings.get("texts") if isinstance(settings, Mapping) else None
+        towers.add(texts.get("text_tower") if isinstance(texts, Mapping) else None)
+    found = towers.pop() if len(towers) == 1 else None
+    return found if found in get_args(TextTower) else None
+
+
+def _strip_revision(model_id: str) -> str:
+    """Strip the revision from a model id.
+
+    `stair-mini-2` becomes `stair-mini`, `run-0c61e1f0a2b3` and `run-pad-0c61e1f0a2b3` become `run`, `mine@2` becomes `mine`.
+    """
+    return _REVISION.sub("", model_id)
+
+
+def _is_sortable(mapping: Mapping[str, Any]) -> bool:
+    fields = mapping.get("properties", {})
+    return all(fields.get(name, {}).get("type", "keyword") == "keyword" for name in ("uri", "sha256"))
+
+
+def _replace_tokens(becomes: Mapping[str, str], spelling: TokenGroup) -> TokenGroup:
+    return tuple(dict.fromkeys(becomes.get(feature, feature) for feature in spelling))

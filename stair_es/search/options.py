@@ -1,0 +1,89 @@
+"""Search options: query type, pruning, two-phase search and rank fusion. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from stair_es.errors import QueryError
+from stair_es.search.dsl.select import QueryType
+from stair_es.search.request import TwoPhase
+from stair_es.types import SparseVector
+
+FusionMethod: TypeAlias = Literal["sum", "rrf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Search options; the default is an exact search with the query type that suits cluster and index."""
+
+    query_type: QueryType | None = None
+    approximate: bool = False
+    """Whether SEISMIC may be selected if no query type is given: it has no pagination, and can miss a hit."""
+    weight_mass: float | None = None
+    """Send only the heaviest tokens that make up this share (0..1) of the sum of all weights; None for all tokens."""
+    two_phase: TwoPhase | None = None
+    fusion: FusionMethod = "sum"
+    """How the rankings by vector and by caption are combined: add scores (sum), or fuse ranks (rrf)."""
+    fusion_window: int = 100
+    """Number of hits of each ranking that are fused."""
+    search_pipeline: str | None = None
+    """A search pipeline of the cluster (OpenSearch 2.8), such as `pipelines/two-phase.json` for `neural_sparse`."""
+    explain_engine: bool = False
+    """Whether the engine explains the contribution of each token as well."""
+
+    def __post_init__(self) -> None:
+        """Check the weight mass.
+
+        Raises:
+            QueryError: If `mass` is not within (0, 1].
+        """
+        check_weight_mass(self.weight_mass)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedVector:
+    """A vector, split into the tokens that are sent and those that are not."""
+
+    kept: SparseVector
+    dropped: SparseVector
+
+
+def check_weight_mass(weight_mass: float | None) -> None:
+    """Check that a weight mass is within (0, 1].
+
+    Args:
+        weight_mass: The share of the sum of all weights; None for all.
+
+    Raises:
+        QueryError: If it is not.
+    """
+    if weight_mass is not None and not 0 < weight_mass <= 1:
+        raise QueryError(f"the weight mass must be above 0 and at most 1, got {weight_mass:g}", "0.9 keeps nine tenths.")
+
+
+def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVector:
+    """Split a vector into the heaviest tokens that make up a share of its weight, and the rest.
+
+    Args:
+        vector: The tokens of the query, heaviest first.
+        weight_mass: The share (0..1) of the sum of all weights; None for all of it. At least one token is kept.
+
+    Returns:
+        Both parts.
+    """
+    count = len(vector) if weight_mass is None else _count_for_mass(weight_mass, vector.weights)
+    return PrunedVector(kept=vector.top(count), dropped=SparseVector(vector.tokens[count:], vector.weights[count:]))
+
+
+def _count_for_mass(mass: float, weights: Sequence[float]) -> int:
+    """Count the heaviest tokens that reach the share `mass`; `weights` are sorted, heaviest first."""
+    wanted = mass * math.fsum(weights)
+    held = 0.0
+    for count, weight in enumerate(weights, start=1):
+        held += weight
+        if held >= wanted:
+            return count
+    return len(weights)

@@ -1,0 +1,60 @@
+"""The sort order of hits, and the cursor for pagination. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from stair_es.errors import QueryError
+from stair_es.search.dsl.limits import is_valid_unicode
+
+Cursor: TypeAlias = "Sequence[str | float | None]"
+"""The cursor of a page: the sort values of its last hit (`search_after`)."""
+
+SORT_ORDER: list[dict[str, Any]] = [
+    {"_score": {"order": "desc"}},
+    {"uri": {"order": "asc", "unmapped_type": "keyword"}},
+    {"sha256": {"order": "asc", "unmapped_type": "keyword"}},
+    {"_index": {"order": "asc"}},
+]
+"""A total order: equal scores have the same order on every replica, and pages neither repeat nor skip hits.
+
+`_id` would be the natural key, but Elasticsearch 9 doesn't sort by it. Documents without `uri` and `sha256`, which ingest never
+writes, have no defined order: see `validate_cursor`.
+"""
+
+
+def validate_cursor(after: Cursor) -> list[str | float | None]:
+    """Return the values of a cursor: a score, then strings.
+
+    Raises:
+        QueryError: If it is not a cursor, or its document can't be distinguished from others with the same score.
+    """
+    values = list(after)
+    if len(values) != len(SORT_ORDER) or not _is_number(values[0]) or not all(map(_is_name, values[1:])):
+        raise QueryError(f"not a cursor: {str(values)[:80]}", "Use `after` of the previous page.")
+    if values[1] is None and values[2] is None:
+        raise QueryError(
+            "the documents have neither `uri` nor `sha256`, so documents with the same score have no order across pages",
+            "Use a larger k instead.",
+        )
+    return values
+
+
+def sort_hits(hits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Sort hits in `SORT_ORDER`, where the engine didn't."""
+
+    def get_sort_key(hit: Mapping[str, Any]) -> tuple[Any, ...]:
+        values = [hit["_source"].get(name) for name in ("uri", "sha256")]
+        return (-hit["_score"], *((value is None, value or "") for value in values), hit["_index"])
+
+    return sorted(hits, key=get_sort_key)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_name(value: object) -> bool:
+    return value is None or (isinstance(value, str) and is_valid_unicode(value))

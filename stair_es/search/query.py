@@ -1,0 +1,78 @@
+"""`SearchQuery`: a query vector with required and excluded tokens, filters and a text for BM25. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stair_es.errors import QueryError
+from stair_es.search.dsl.limits import check_filters, check_unicode, count_clauses, count_terms
+from stair_es.search.dsl.weights import MAX_WEIGHT
+from stair_es.types import SparseVector
+
+EMPTY_VECTOR = SparseVector((), ())
+
+TokenGroup = tuple[str, ...]
+"""The tokens of one word: several if the vocabulary only has pieces of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchQuery:
+    """A search query, independent of the cluster.
+
+    The score of a document is the dot product with `vector`, plus its BM25 score times `caption_weight` if there is a `caption`.
+    Everything else only restricts which documents match.
+    """
+
+    vector: SparseVector = EMPTY_VECTOR
+    required: Sequence[TokenGroup] = ()
+    """Words that a document must have: all tokens of each."""
+    excluded: Sequence[TokenGroup] = ()
+    """Words that a document must not have: a document with all tokens of one is excluded."""
+    min_weight: float = 0.0
+    """Minimum weight for a token to count as present, for `required` and `excluded`; 0 for any weight."""
+    filters: Sequence[Mapping[str, Any]] = ()
+    """Query clauses that a document must match, without effect on its score."""
+    caption: str = ""
+    """A text for BM25 over `caption_field`."""
+    caption_weight: float = 1.0
+    caption_field: str = "caption"
+    min_score: float | None = None
+    """Minimum score of hits."""
+
+    def __post_init__(self) -> None:
+        """Check that the query is not empty and can be sent.
+
+        Raises:
+            QueryError: If it is empty, or a number, a text or a filter is invalid.
+        """
+        if not len(self.vector) and not self.caption.strip():
+            raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
+        for name, value in (("least", self.min_weight), ("caption_weight", self.caption_weight), ("min_score", self.min_score)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise QueryError(f"{name} must be a finite number >= 0, got {value:g}")
+        for spelling in (*self.required, *self.excluded):
+            if isinstance(spelling, str):  # its letters would be taken for tokens
+                problem = f"the required or excluded word {spelling!r} is not a tuple of tokens"
+                raise QueryError(problem, f"Write ({spelling!r},).")
+            if not spelling:
+                raise QueryError("a required or excluded word has no token", "Omit it.")
+        if self.caption.strip():
+            self._check_caption()
+        check_filters(self.filters)
+
+    @property
+    def other_clause_count(self) -> int:
+        """Estimated number of clauses for everything except the vector."""
+        words = sum(len(spelling) for spelling in (*self.required, *self.excluded))
+        return words + count_terms(self.caption) + sum(count_clauses(clause) for clause in self.filters)
+
+    def _check_caption(self) -> None:
+        if self.caption_weight > MAX_WEIGHT:
+            raise QueryError(f"the caption weight {self.caption_weight:g} is too large for an engine", "Use a smaller one.")
+        if not self.caption_field.strip():
+            raise QueryError("the name of the caption field is empty")
+        check_unicode(self.caption)
+        check_unicode(self.caption_field)

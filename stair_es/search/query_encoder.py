@@ -1,0 +1,252 @@
+"""Encode query inputs (query string, texts, images, filters) to a search query, and combine vectors."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stair_es.errors import DecodeError, QueryError, ReadError
+from stair_es.model.base import WordTokenizer
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.dsl.limits import check_unicode
+from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
+from stair_es.search.query_parser import ParsedQuery, parse_query
+from stair_es.sources.base import ReadLimits
+from stair_es.sources.http.locator import UrlLocator
+from stair_es.sources.http.urls import redact_web_url
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import get_scheme, to_file_uri
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.base import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryInputs:
+    """Everything that can be part of a query."""
+
+    words: str = ""
+    """A query string: `beach -people +dog^2` (see `parse_query`)."""
+    texts: Sequence[str] = ()
+    """Further texts, without operators."""
+    images: Sequence[Path | str] = ()
+    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.urls`."""
+    weights: Sequence[float] = ()
+    """One weight per input: `words` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
+    literal: bool = False
+    """Whether `words` is plain text, without operators."""
+    required: Sequence[str] = ()
+    excluded: Sequence[str] = ()
+    boosts: Mapping[str, float] = field(default_factory=dict)
+    muted: AbstractSet[str] = frozenset()
+    """Words whose tokens are removed from the query."""
+    min_weight: float = 0.0
+    """Minimum weight for a token to count as present, for `required` and `excluded`."""
+    filters: Sequence[str | Mapping[str, Any]] = ()
+    """Query strings, or clauses."""
+    caption: str = ""
+    """A text for BM25 over the caption."""
+    caption_weight: float = 1.0
+    caption_field: str = "caption"
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that sequences are not strings, whose letters would be taken for words.
+
+        Raises:
+            QueryError: If one is a string.
+        """
+        for name in ("texts", "images", "required", "excluded", "muted", "filters"):
+            if isinstance(getattr(self, name), str):
+                raise QueryError(f"`{name}` must be a list, got the string {getattr(self, name)!r}", "Put it into a list.")
+
+
+def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimits | None = None) -> SearchQuery:
+    """Build the search query of query inputs.
+
+    Args:
+        encoder: The model.
+        inputs: The query inputs.
+        reading: Limits for images, and the addresses that their URLs may lead to.
+
+    Raises:
+        QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
+        DecodeError: If an image can't be read; the message names it.
+        MissingExtra: If an image is at a URL and the HTTP library is not installed.
+    """
+    parsed = ParsedQuery(text=inputs.words.strip()) if inputs.literal else parse_query(inputs.words)
+    vectors = [encode_query_text(encoder, text) for text in (parsed.text, *inputs.texts) if text.strip()]
+    vectors += [_encode_known_image(encoder, image, reading) for image in inputs.images]
+    required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
+    if not vectors and not inputs.caption.strip():
+        what = "only excludes words" if excluded else "is empty"
+        raise QueryError(f"the query {what}", 'Add what to search for: "beach -people".')
+    if inputs.min_weight and not (required or excluded):
+        raise QueryError(
+            "`least` applies to required and excluded words, and there are none", "Add +word or -word, or use min_score."
+        )
+    vector = EMPTY_VECTOR
+    if vectors:
+        vector = combine_vectors(zip(vectors, _resolve_weights(inputs.weights, len(vectors)), strict=True))
+        factors = {**parsed.boosts, **inputs.boosts}
+        vector = boost_tokens(
+            vector, {piece: factor for word, factor in factors.items() for piece in resolve_tokens(encoder, word)}
+        )
+        vector = mute_tokens(vector, {piece for word in inputs.muted for piece in resolve_tokens(encoder, word)})
+    return SearchQuery(
+        vector=vector,
+        required=[resolve_tokens(encoder, word) for word in required],
+        excluded=[resolve_tokens(encoder, word) for word in excluded],
+        min_weight=inputs.min_weight,
+        filters=[parse_filter(each) if isinstance(each, str) else each for each in inputs.filters],
+        caption=inputs.caption,
+        caption_weight=inputs.caption_weight,
+        caption_field=inputs.caption_field,
+        min_score=inputs.min_score,
+    )
+
+
+def resolve_tokens(encoder: Encoder, word: str) -> TokenGroup:
+    """Return the tokens of a word in the vocabulary of the model; the word itself if the model doesn't provide them.
+
+    Raises:
+        QueryError: If the word has no token.
+    """
+    check_unicode(word)
+    if not isinstance(encoder, WordTokenizer):
+        return (word,)
+    features = encoder.tokenize_word(word)
+    if not features:
+        raise QueryError(
+            f"{word!r} is not in the vocabulary of the model {encoder.model_id}",
+            "Try another word; stop words and symbols are excluded.",
+        )
+    return features
+
+
+def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
+    """Encode a text.
+
+    Raises:
+        QueryError: If the model gives no token a weight.
+    """
+    check_unicode(text)
+    vector = encoder.encode_texts([text])[0]
+    if not len(vector):
+        raise QueryError(
+            f"the model {encoder.model_id} knows none of the words of {text!r}",
+            'Describe in English what the image shows: "red car", "dog on a beach".',
+        )
+    return vector
+
+
+def encode_query_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None = None) -> SparseVector:
+    """Encode an image; the vector is empty if the model finds no token for it.
+
+    Args:
+        encoder: The model.
+        image: A file, or an http(s) URL.
+        reading: Limits for images, and the addresses that a URL may lead to.
+
+    Raises:
+        DecodeError: If it can't be read, is too large or is not an image; the message names it.
+        MissingExtra: If it is a URL and the HTTP library is not installed.
+    """
+    place = UrlLocator(image) if isinstance(image, str) and is_http_url(image) else FileLocator(to_file_uri(image))
+    try:
+        read = place.read(reading or ReadLimits())
+        pixels_HWC = decode_image(read.data if read else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
+    except (ReadError, DecodeError) as error:
+        raise DecodeError(f"{_redact_image(image)!r}: {error.message}", error.remedy) from error
+    return encoder.encode_images(pixels_HWC[None])[0]
+
+
+def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
+    """Return the weighted sum of vectors. Tokens whose sum is 0 or negative are dropped.
+
+    Args:
+        parts: Vectors and their weights; a negative weight subtracts.
+
+    Raises:
+        QueryError: If a weight is not finite, or no token is left.
+    """
+    sums: defaultdict[str, float] = defaultdict(float)
+    for vector, factor in parts:
+        if not math.isfinite(factor):
+            raise QueryError(f"the weight of an input must be a finite number, got {factor}")
+        for word, weight in vector:
+            sums[word] += factor * weight
+    if not all(map(math.isfinite, sums.values())):
+        raise QueryError("the weights of the inputs are too large to be added", "Use smaller weights.")
+    left = SparseVector.from_pairs((word, weight) for word, weight in sums.items() if weight > 0)
+    if not len(left):
+        raise QueryError("the inputs cancel each other out: no token is left", "Give one of them a larger weight.")
+    return left
+
+
+def boost_tokens(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
+    """Boost tokens by a factor each; a factor of 0 removes a token.
+
+    Args:
+        vector: The query vector.
+        factors: Token -> factor.
+
+    Raises:
+        QueryError: If the vector lacks one of the tokens, a weight becomes too large, or no token is left.
+    """
+    missing = [word for word in factors if word not in vector.tokens]
+    if missing:
+        raise QueryError(
+            f"the query has no token {', '.join(map(repr, missing))} to boost", f"Its tokens are: {', '.join(vector.tokens)}."
+        )
+    left = [(word, weight * factors.get(word, 1.0)) for word, weight in vector]
+    if not all(math.isfinite(weight) for _, weight in left):
+        raise QueryError("a boost makes a weight too large", "Use a smaller boost.")
+    return _require_tokens((pair for pair in left if pair[1] > 0), "a boost of 0 removes all tokens of the query")
+
+
+def mute_tokens(vector: SparseVector, words: AbstractSet[str]) -> SparseVector:
+    """Remove tokens from a vector; tokens that it lacks are ignored.
+
+    Raises:
+        QueryError: If no token is left.
+    """
+    return _require_tokens((pair for pair in vector if pair[0] not in words), "all tokens of the query are muted")
+
+
+def _require_tokens(pairs: Iterable[tuple[str, float]], otherwise: str) -> SparseVector:
+    left = SparseVector.from_pairs(pairs)
+    if not len(left):
+        raise QueryError(otherwise, "Keep at least one of them.")
+    return left
+
+
+def is_http_url(text: str) -> bool:
+    """Check whether a string is an http(s) URL, not a path."""
+    return get_scheme(text) in ("http", "https")
+
+
+def _redact_image(image: Path | str) -> str:
+    return redact_web_url(image) if isinstance(image, str) and is_http_url(image) else str(image)
+
+
+def _encode_known_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None) -> SparseVector:
+    vector = encode_query_image(encoder, image, reading)
+    if not len(vector):
+        raise QueryError(f"the model {encoder.model_id} finds no token for {_redact_image(image)!r}", "Try another image.")
+    return vector
+
+
+def _resolve_weights(given: Sequence[float], inputs: int) -> Sequence[float]:
+    if given and len(given) != inputs:
+        raise QueryError(
+            f"{len(given)} weights for {inputs} inputs", "Pass one for the words, then one per text, then one per image."
+        )
+    return given or [1.0] * inputs

@@ -1,0 +1,1 @@
+"""Estimates of disk, memory and time for a corpus."""

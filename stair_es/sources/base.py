@@ -1,0 +1,159 @@
+"""The interfaces of sources: protocols and values shared by built-in sources and plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from stair_es.config.defaults import MAX_BYTES
+from stair_es.errors import ReadError
+from stair_es.sources.url_policy import UrlPolicy
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadLimits:
+    """Limits on reading the bytes of one image. Picklable: it travels to the workers."""
+
+    max_bytes: int = MAX_BYTES
+    """Larger objects are rejected, before reading where the store reports their size."""
+    url_policy: UrlPolicy = field(default_factory=UrlPolicy)
+    defer: bool = False
+    """Raise `RetryLater` when a host asks to wait, instead of waiting; the caller reads other images in between."""
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """The bytes of an image."""
+
+    data: bytes
+    version: str | None = None
+    """Version of these bytes as reported when reading them (an HTTP ETag); None if the store reports none."""
+
+
+class Locator(Protocol):
+    """Locates the bytes of an image, or holds them. Small and picklable: workers read, the driver lists."""
+
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        """Return the bytes, or None if the store reports that version `known` is still current.
+
+        Args:
+            reading: The limits.
+            known: Version of an earlier read.
+
+        Raises:
+            ReadError: If the image is missing, unreachable, forbidden or too large.
+            TryLater: If a host asks to wait and `reading.defer` is set.
+        """
+
+    def to_json(self) -> dict[str, Json] | None:
+        """Return JSON from which `restore_locator` restores this locator; None if the bytes exist only in memory."""
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One image to ingest."""
+
+    uri: str
+    """Its identity: the same across runs and machines."""
+    source: str
+    """URI of the source that yielded it."""
+    locator: Locator
+    version: str | None = None
+    """Changes with the bytes and is known without reading them (ETag, size and mtime). None if the store reports nothing."""
+    fields: Mapping[str, Json] = field(default_factory=dict)
+    """Further fields of its document, such as a caption or a license."""
+
+
+@dataclass(frozen=True)
+class ListingFailure:
+    """A location that could not be listed. Its contents are unknown, so the failure must be reported."""
+
+    uri: str
+    source: str
+    reason: str
+
+    def to_item(self) -> SourceItem:
+        """Convert it to an item without bytes, for run accounting."""
+        return SourceItem(self.uri, self.source, _MissingLocator())
+
+
+@dataclass(frozen=True)
+class _MissingLocator:
+    """The locator of an entry that could not be listed."""
+
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        raise ReadError("it was not listed")
+
+    def to_json(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WalkOptions:
+    """Which files below a folder are included, in addition to visible regular files."""
+
+    hidden: bool = False
+    """Include files and folders with hidden names (see `uris.is_hidden`)."""
+    follow_links: bool = False
+    """Follow symbolic links that lead out of the folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """The user's options for the sources of a run."""
+
+    format: str | None = None
+    """Name of a source kind (`stair-es plugins`); None to infer it from the argument."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Document field -> column of the table; `{"*": "*"}` for all columns under their own names; empty for the caption only.
+
+    A type suffix converts values to numbers: `price:float` and `year:int` fill the fields `price` and `year`. Columns of CSV
+    are text otherwise.
+    """
+    image_column: str | None = None
+    """Column with the image's bytes, path or URL; None to detect it by name and content."""
+    walk: WalkOptions = field(default_factory=WalkOptions)
+    read_limits: ReadLimits = field(default_factory=ReadLimits)
+
+
+class Source(Protocol):
+    """A location that contains images."""
+
+    @property
+    def uri(self) -> str:
+        """Return the `source` of its items, without credentials."""
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Return suffix -> number of files skipped because they are not images; grows while `list_items` runs."""
+
+    def list_items(self) -> Iterator[SourceItem | ListingFailure]:
+        """Yield the images one by one, in memory that does not grow with their number.
+
+        Raises:
+            UsageError: If the source does not exist or has another format.
+            SourceError: If listing cannot continue.
+        """
+
+
+class SourceKind(Protocol):
+    """Target of an entry point in the group `stair_es.sources`: opens the sources that it recognizes."""
+
+    name: str
+    description: str
+    """One line for `stair-es plugins`."""
+
+    def can_open(self, argument: str) -> bool:
+        """Return whether this kind accepts a SOURCE argument, judged by its text only."""
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """Return the source, without reading from it.
+
+        Raises:
+            UsageError: If the argument is not valid for this kind.
+            MissingExtra: If a required library is not installed.
+        """

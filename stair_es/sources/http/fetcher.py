@@ -1,0 +1,226 @@
+"""Fetch images from servers that may be slow, broken or malicious: redirects, retries, limits."""
+
+from __future__ import annotations
+
+import http
+import os
+import random
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import httpcore2
+import httpx2
+
+from stair_es._version import __version__
+from stair_es.errors import ReadError, RetryLater
+from stair_es.retry_after import parse_retry_after
+from stair_es.sources.base import ReadResult
+from stair_es.sources.http.body import TruncatedBodyError, read_body
+from stair_es.sources.http.conditional import build_conditional_headers, build_response_version
+from stair_es.sources.http.rate_limit import Deadline, HostLimiter
+from stair_es.sources.http.ssrf import GuardedBackend, Resolver, resolve_host
+from stair_es.sources.http.urls import redact_web_url
+from stair_es.sources.url_policy import UrlPolicy
+
+
+class RetryableError(Exception):
+    """An attempt failed for a reason that may be temporary."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0, host: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_s = wait_s
+        """Seconds that the server asked to wait."""
+        self.host = host
+        """Which server."""
+
+
+@contextmanager
+def translate_fetch_errors(where: str) -> Iterator[None]:
+    """Translate errors of httpcore, and prefix all errors with `where`.
+
+    Raises:
+        ReadError: If the error is permanent.
+        RetryableError: If the error may be temporary.
+    """
+    try:
+        yield
+    except ReadError as error:
+        raise ReadError(f"{where}: {error.message}", error.remedy) from error
+    except RetryableError as error:
+        raise RetryableError(f"{where}: {error.reason}", error.wait_s, error.host) from error
+    except httpcore2.TimeoutException as error:
+        raise RetryableError(f"{where}: no response in time") from error
+    except httpcore2.ConnectError as error:
+        cause = error.__context__  # the pool of httpcore clears `__cause__`
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message
+            raise ReadError(f"{where}: its certificate isn't trusted: {why}", "Add its CA to those of this machine.") from error
+        raise RetryableError(f"{where}: can't connect: {getattr(cause, 'strerror', None) or error}") from error
+    except (httpcore2.NetworkError, TruncatedBodyError) as error:
+        raise RetryableError(f"{where}: connection lost") from error
+    except httpcore2.RemoteProtocolError as error:
+        raise RetryableError(f"{where}: invalid response: {str(error)[:120]}") from error
+    except httpcore2.LocalProtocolError as error:
+        raise ReadError(f"{where}: invalid request: {str(error)[:120]}") from error
+
+
+def describe_status(status: int) -> str:
+    """Return a status with its standard reason phrase: the server's own phrase is untrusted."""
+    with suppress(ValueError):
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    return f"status {status}"
+
+
+_HEADERS = {"User-Agent": f"stair-es/{__version__}", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_DRAIN = 16 * 1024
+_MAX_BACKOFF_S = 8.0
+
+
+class Fetcher:
+    """Fetches under one policy over pooled connections. One per process; thread-safe."""
+
+    def __init__(self, policy: UrlPolicy, *, resolve: Resolver = resolve_host) -> None:
+        self._policy = policy
+        self._hosts = HostLimiter(policy.per_host)
+        self._pool = httpcore2.ConnectionPool(
+            # not httpx's Client: it cannot choose the address, and would carry cookies from one image to the next
+            network_backend=GuardedBackend(allow_private=policy.allow_private, resolve=resolve),
+            ssl_context=httpcore2.default_ssl_context(),
+            max_connections=None,
+            max_keepalive_connections=32,
+            keepalive_expiry=15.0,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def fetch(self, url: str, max_bytes: int, known: str | None = None, *, defer: bool = False) -> ReadResult | None:
+        """Return the bytes at `url`, or None if the server reports that version `known` is still current.
+
+        Args:
+            url: What to fetch.
+            max_bytes: The most to read.
+            known: Version of an earlier read.
+            defer: Raise `RetryLater` instead of waiting when the host asks to wait.
+
+        Raises:
+            ReadError: If the URL is not allowed or the fetch fails.
+            TryLater: If the host asks to wait and `defer` is set.
+        """
+        start, clock = self._parse_url(url), Deadline(self._policy.timeout_s)
+        for attempt in range(1, self._policy.attempts + 1):
+            try:
+                return self._follow_redirects(start, max_bytes, known, clock, heed_pause=not defer)
+            except RetryableError as passing:
+                if defer and passing.wait_s:
+                    raise RetryLater(passing.reason, "Run again later.", passing.host, passing.wait_s) from passing
+                wait_s = max(passing.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+                if clock.remaining_s <= 0:
+                    raise ReadError(f"{passing.reason}; not done within {self._policy.timeout_s:g} s") from passing
+                if attempt == self._policy.attempts or wait_s >= clock.remaining_s:
+                    tries = f" ({attempt} attempts)" if attempt > 1 else ""
+                    raise ReadError(passing.reason + tries, "Run again later.") from passing
+                time.sleep(wait_s)
+        raise AssertionError("a policy has one attempt at least")
+
+    def _follow_redirects(
+        self, start: httpx2.URL, max_bytes: int, known: str | None, clock: Deadline, *, heed_pause: bool
+    ) -> ReadResult | None:
+        url, seen = start, set[str]()
+        for _ in range(self._policy.max_redirects + 1):
+            seen.add(str(url))
+            where = url.host if url.host == start.host else f"{url.host} (redirected from {start.host})"
+            with translate_fetch_errors(where), self._hosts.acquire_slot(url.host, clock, heed_pause=heed_pause):
+                answer = self._send_request(url, max_bytes, known, clock, keep_pause=heed_pause)
+            if not isinstance(answer, httpx2.URL):
+                return answer
+            url = answer
+            if str(url) in seen:
+                raise ReadError(f"{where}: redirect loop")
+        raise ReadError(f"{start.host}: more than {self._policy.max_redirects} redirects")
+
+    def _send_request(
+        self, url: httpx2.URL, max_bytes: int, known: str | None, clock: Deadline, *, keep_pause: bool
+    ) -> ReadResult | httpx2.URL | None:
+        """Send one request; return the bytes, None if they are unchanged, or the URL of a redirect."""
+        conditional = build_conditional_headers(str(url), known)
+        raw = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        # points in time, not durations: see `ssrf`
+        ends = {"connect": clock.end, "read": clock.end, "write": clock.end, "pool": clock.remaining_s}
+        with self._pool.stream(
+            "GET", raw, headers=list((_HEADERS | conditional).items()), extensions={"timeout": ends}
+        ) as response:
+            status, headers = response.status, httpx2.Headers(response.headers)
+            if status in (200, 203):
+                return ReadResult(
+                    read_body(response.iter_stream(), headers, max_bytes), build_response_version(str(url), headers)
+                )
+            _discard_rest(response)
+        if status == 304 and conditional:
+            return None
+        if status in _REDIRECTS and "location" in headers:
+            return self._parse_url(headers["location"], url)
+        if status in _PASSING:
+            wait_s = parse_retry_after(headers.get("retry-after", "")) or 0.0
+            asked = f", asks to wait {wait_s:.0f} s" if wait_s else ""
+            if wait_s and keep_pause:
+                self._hosts.pause_host(url.host, wait_s)
+            raise RetryableError(describe_status(status) + asked, wait_s, url.host)
+        raise ReadError(describe_status(status))
+
+    def _parse_url(self, text: str, base: httpx2.URL | None = None) -> httpx2.URL:
+        """Return the URL if its form is allowed. Its address is checked when connecting."""
+        verb = "redirects to" if base is not None else "can't fetch"
+        try:
+            url = (base.join(text) if base is not None else httpx2.URL(text)).copy_with(fragment=None)
+            host = url.host  # decodes Punycode, which may be malformed itself
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ReadError(f"{verb} a malformed URL: {redact_web_url(text)}") from error
+        if url.scheme not in self._policy.schemes:
+            allowed = f"Allowed: {', '.join(self._policy.schemes)}."
+            raise ReadError(f"{verb} a URL whose scheme isn't allowed: {redact_web_url(str(url))}", allowed)
+        if url.userinfo:
+            remedy = "Use signed URLs: a password in a URL would end up in documents and reports."
+            raise ReadError(f"{verb} a URL with a user name or password: {redact_web_url(str(url))}", remedy)
+        if not host or b"%" in url.raw_host or not 0 < (1 if url.port is None else url.port) < 65536:
+            raise ReadError(f"{verb} a malformed URL: {redact_web_url(str(url))}")
+        return url
+
+
+def _discard_rest(response: httpcore2.Response) -> None:
+    """Read the rest of a short response so that the connection can be reused; a long one costs the connection."""
+    read = 0
+    with suppress(httpcore2.NetworkError, httpcore2.RemoteProtocolError):
+        for chunk in response.iter_stream():
+            read += len(chunk)
+            if read > _MAX_DRAIN:
+                return
+
+
+_lock = threading.Lock()
+_fetchers: dict[UrlPolicy, Fetcher] = {}
+
+
+def get_fetcher(policy: UrlPolicy) -> Fetcher:
+    """Return this process's fetcher for `policy`."""
+    with _lock:
+        if policy not in _fetchers:
+            _fetchers[policy] = Fetcher(policy)
+        return _fetchers[policy]
+
+
+def _reset_after_fork() -> None:
+    """Reset the fetchers in a forked child: it must not use its parent's connections or wait for locks held by its threads."""
+    global _lock, _fetchers
+    _lock, _fetchers = threading.Lock(), {}
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,0 +1,1 @@
+"""From bytes to pixels: decoding, limits, EXIF, colours."""

@@ -1,0 +1,162 @@
+"""Reject files that take far more time or memory to decode than their pixels suggest, before or while reading them. Pure."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from itertools import islice
+
+from stair_es.config.defaults import MAX_PIXELS
+from stair_es.errors import DecodeError
+from stair_es.sources.image.exif import EXIF_HEADER, MAX_EXIF_HEADERS, skip_exif_headers
+from stair_es.sources.image.tiff import MAX_ENTRIES, TiffDirectories
+
+APP1, APP2 = 0xE1, 0xE2
+"""Markers of the segments with EXIF and with the index of further images (MPF)."""
+_START_OF_SCAN = 0xDA
+_MARKER = re.compile(rb"\xff([\x01-\xc7\xc9-\xcf\xda-\xef\xfe])")
+"""Skips bytes between segments, 255 before a marker and before 0, and markers without a length."""
+_FIRST = 0xC0
+"""Values below are not markers: Pillow stops there."""
+
+
+def read_jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the segments before the first scan of a JPEG: marker, start of the payload after the length, and end."""
+    at = 2
+    while (found := _MARKER.search(data, at)) and (marker := found[1][0]) >= _FIRST and marker != _START_OF_SCAN:
+        begins = found.end() + 2
+        at = max(begins, found.end() + int.from_bytes(data[found.end() : begins], "big"))
+        yield marker, begins, min(at, len(data))
+
+
+MAX_JPEG_SCANS = 64
+"""In all images of a JPEG. A progressive JPEG has about 10. Each scan visits all pixels and may be 60 bytes long."""
+MAX_TIFF_TILES = 32_768
+"""Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte, however small it is."""
+MAX_TILE_PIXELS = 1 << 24
+"""Of a tile of a TIFF: libtiff decodes whole tiles, however small the image is."""
+MAX_TILE_OVERHEAD = 4
+"""All tiles of a TIFF may have up to this many times the pixels allowed for an image, since they extend over its edges."""
+MAX_TAG_NUMBERS = 1_000_000
+"""In the directories of a TIFF or an EXIF block. Pillow makes an object of each, about 33 bytes for one of 2."""
+MAX_EXIF_BYTES = 64_000_000
+"""Total bytes referenced by the entries of an EXIF block: several may reference the same bytes, and each gets a copy."""
+MAX_EXIF_SEGMENTS = 64
+"""EXIF segments of a JPEG, 65,533 bytes each: Pillow copies the previous ones for each."""
+MAX_DECODER_READS = 1_000_000
+"""Read calls of a decoder. Decoders read large chunks, except for headers, and except decoders written in Python that read one
+byte or pixel at a time: BMP with run lengths, PPM with other than 255 levels.
+"""
+MAX_SLOW_BYTES = MAX_SLOW_PIXELS = 4_000_000
+"""Of the other formats decoded in Python, 0.2 to 1 microsecond each: plain PNM, BMP with run lengths."""
+MAX_PNM_COMMENTS = 1_000
+"""In a plain PNM: removing each one copies the rest of the file."""
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""Start of a scan. In compressed data a byte 255 is always followed by 0."""
+_MPF = b"MPF\0"
+_PLACES = (273, 324)
+"""TIFF tags: offsets of the strips or tiles."""
+_SIDES = (322, 323)
+"""TIFF tags: width and length of the tiles."""
+_BELOW = (0x8769, 0x8825, 0xA005)
+"""Tags that point to further directories, which Pillow reads completely: EXIF, GPS, interoperability."""
+_OS2_HEADER = struct.pack("<L", 12)
+"""Length of the OS/2 header, its first field. It has shorter sides and no compression; pixels may overlap those fields."""
+_RUN_LENGTHS = (1, 2)
+"""Values of a BMP's compression field."""
+
+
+class ReadBudgetBytesIO(io.BytesIO):
+    """An in-memory file that allows `MAX_DECODER_READS` reads, which bounds the time of decoders written in Python."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read as any file does.
+
+        Raises:
+            DecodeError: If it is called too often.
+        """
+        self._reads += 1
+        if self._reads > MAX_DECODER_READS:
+            raise DecodeError(f"would take too long: decoding it takes more than {MAX_DECODER_READS:,} reads")
+        return super().read(size)
+
+
+def check_decompression_bomb(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
+    """Check that the time and memory to decode a file are in proportion to its pixels.
+
+    Args:
+        data: The file.
+        max_pixels: Maximum pixels of an image.
+
+    Raises:
+        DecodeError: If they are not.
+    """
+    if data.startswith(b"\xff\xd8"):
+        _check_jpeg(data)
+    elif data.startswith((b"II", b"MM")):
+        _check_tiff(data, max_pixels)
+    elif data.startswith((b"P1", b"P2", b"P3")):
+        if len(data) > MAX_SLOW_BYTES:
+            raise DecodeError(f"would take too long: {len(data):,} bytes of plain PNM exceed the limit of {MAX_SLOW_BYTES:,}")
+        if (comments := data.count(b"#")) > MAX_PNM_COMMENTS:
+            raise DecodeError(f"would take too long: {comments:,} comments exceed the limit of {MAX_PNM_COMMENTS:,}")
+    elif data.startswith(b"BM") and len(data) >= 34 and data[14:18] != _OS2_HEADER:
+        width, height = struct.unpack_from("<ll", data, 18)
+        if data[30] in _RUN_LENGTHS and abs(width * height) > MAX_SLOW_PIXELS:
+            raise DecodeError(
+                f"would take too long: {abs(width * height):,} pixels of BMP with run lengths exceed the limit of"
+                f" {MAX_SLOW_PIXELS:,}"
+            )
+
+
+def _check_jpeg(data: bytes) -> None:
+    scans = sum(1 for _ in _SCAN.finditer(data))
+    if scans > MAX_JPEG_SCANS:
+        raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_JPEG_SCANS}")
+    exif, mpf = [], b""
+    for marker, begins, ends in islice(read_jpeg_segments(data), MAX_DECODER_READS):
+        if marker == APP1 and data.startswith(EXIF_HEADER, begins, ends):
+            exif.append(data[begins + len(EXIF_HEADER) : ends])
+            if len(exif) > MAX_EXIF_SEGMENTS:
+                raise DecodeError(f"decompression bomb? more than {MAX_EXIF_SEGMENTS} EXIF segments")
+        elif marker == APP2 and data.startswith(_MPF, begins, ends):
+            mpf = data[begins + len(_MPF) : ends]
+    block = skip_exif_headers(b"".join(exif))  # Pillow joins them
+    if block.startswith(EXIF_HEADER):
+        raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_EXIF_HEADERS} times")
+    _check_directories(TiffDirectories(block), MAX_EXIF_BYTES)
+    _check_directories(TiffDirectories(mpf), MAX_EXIF_BYTES)  # Pillow takes the last of these
+
+
+def _check_tiff(data: bytes, max_pixels: int) -> None:
+    for big in (False, True) if 43 in data[2:4] else (False,):  # decoders disagree about a BigTIFF in the other byte order
+        tiff = TiffDirectories(data, big=big)
+        root = [*tiff.read_entries(tiff.first_offset)]
+        pieces = sum(entry.value_count for entry in root if entry.tag in _PLACES)
+        if pieces > MAX_TIFF_TILES:
+            raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_TIFF_TILES:,}")
+        width, length = (max((tiff.read_number(each) or 0 for each in root if each.tag == tag), default=0) for tag in _SIDES)
+        if width * length > MAX_TILE_PIXELS:
+            raise DecodeError(f"decompression bomb? tiles of {width} x {length} pixels exceed the limit of {MAX_TILE_PIXELS:,}")
+        if (all_pixels := pieces * width * length) > (most := max(MAX_TILE_PIXELS, MAX_TILE_OVERHEAD * max_pixels)):
+            raise DecodeError(f"decompression bomb? {all_pixels:,} pixels of tiles exceed the limit of {most:,}")
+        _check_directories(tiff, max(MAX_EXIF_BYTES, len(data)))
+
+
+def _check_directories(tiff: TiffDirectories, max_bytes: int) -> None:
+    """Check what Pillow reads of the first directory and those that it points to, as far as they are readable."""
+    root = [*tiff.read_entries(tiff.first_offset)]
+    below = [at for entry in root if entry.tag in _BELOW and (at := tiff.read_number(entry)) is not None]
+    directories = {tiff.first_offset: root, **{at: [*tiff.read_entries(at)] for at in below}}
+    entries = [*root, *(entry for at in below for entry in directories[at])]
+    numbers = sum(entry.number_count for entry in entries)
+    held = sum(entry.available_bytes for entry in entries)
+    if numbers > MAX_TAG_NUMBERS or held > max_bytes:
+        raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {held:,} bytes")
+    for at, listed in directories.items():
+        if (length := tiff.count_entries(at)) > MAX_ENTRIES and len(listed) == MAX_ENTRIES:
+            raise DecodeError(f"decompression bomb? {length:,} tags exceed the limit of {MAX_ENTRIES:,}")

@@ -1,0 +1,223 @@
+"""Decode image bytes to RGB pixels of the size an encoder expects, with metadata and thumbnail for the document.
+
+Every photo that Pillow can read becomes upright 8-bit RGB on the encoder's background: first frame of an animation, EXIF
+rotation applied, transparency composited, CMYK and 16-bit converted. Everything else is a `DecodeError` with a reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from stair_es.config.defaults import MAX_PIXELS
+from stair_es.errors import DecodeError
+from stair_es.sources.image.bombs import check_decompression_bomb
+from stair_es.sources.image.colours import name_colours
+from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
+from stair_es.sources.image.layers import convert_to_layer, flatten_layer, replace_image
+from stair_es.sources.image.pillow import open_image
+from stair_es.types import ImageSpec, Pixels, Resample, ResizeMode
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+MAX_SIDE_PX = 1_000_000
+"""Each row takes some bytes however short it is, and resizing takes some for each pixel of a side."""
+DOUBLE_MEMORY_FORMATS = ("WEBP", "AVIF")
+"""Formats limited to half the pixels: their decoders hold an image two or three times in addition to the result."""
+_SIDEWAYS = (5, 6, 7, 8)
+_LONGEST = 100
+"""Maximum ratio of the sides of an image to be center-cropped: it is resized as a whole first."""
+MAX_SQUASH = 1.35
+"""Maximum change of the aspect ratio by `squash`: 4:3 becomes a square, longer images keep some background."""
+_FILTERS: dict[Resample, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> transpose that makes it upright. `ImageOps.exif_transpose` also rewrites EXIF and fails if it is broken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeLimits:
+    """Limits on the cost of decoding an image."""
+
+    max_pixels: int = MAX_PIXELS
+    """Width times height, checked before decoding (decompression bombs); half for `DOUBLE_MEMORY_FORMATS`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedImage:
+    """One decoded image, ready for the encoder."""
+
+    pixels_HWC: Pixels
+    box: tuple[int, int, int, int]
+    """Position of the picture on the square of pixels: left, upper, right, lower."""
+    width: int
+    """Of the upright original, before resizing."""
+    height: int
+    format: str
+    taken_at: str | None
+    """ISO 8601 local time from EXIF."""
+    colours: tuple[str, ...]
+    """Names of the colours of the whole picture, dominant first, whatever square the encoder uses."""
+    thumbnail: str | None
+    """A WebP data URI."""
+
+
+def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> DecodedImage:
+    """Decode `data` to upright RGB pixels on a square of `spec.size_px`, with metadata and thumbnail.
+
+    Args:
+        data: The file's bytes.
+        spec: The pixels that the encoder expects.
+        limits: Limits on the cost.
+        thumbnail_px: Longer side of the thumbnail; 0 for none.
+
+    Raises:
+        DecodeError: If it cannot be decoded, with the reason.
+    """
+    if not data:
+        raise DecodeError("the file is empty (0 bytes)")
+    check_decompression_bomb(data, limits.max_pixels)
+    try:
+        return _decode_image(data, spec, limits, thumbnail_px)
+    except DecodeError:
+        raise
+    except UnidentifiedImageError:
+        raise DecodeError("not an image in a known format") from None
+    except Exception as error:
+        raise DecodeError(f"can't be decoded: {type(error).__name__}: {error}") from error
+
+
+def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> DecodedImage:
+    with open_image(data) as image:
+        _check_size(image, limits)
+        width, height = image.size
+        # The same with and without a thumbnail, so that the pixels are too. 1 where they must equal those of other preprocessing.
+        shrink = _choose_shrink(width, height, spec)
+        if shrink < 1:
+            image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
+        image.load()
+        orientation, taken_at = _read_exif(image, data)
+        upright = replace_image(image, image.transpose(_TURNS[orientation]) if orientation in _TURNS else image)
+        layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)))
+        colours = name_colours(layer)
+        rgb = flatten_layer(layer, spec.background)
+        small = _fit_image(rgb, spec)
+        left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
+        return DecodedImage(
+            pixels_HWC=_pad_to_square(small, spec, left, upper),
+            box=(left, upper, left + small.width, upper + small.height),
+            width=height if orientation in _SIDEWAYS else width,
+            height=width if orientation in _SIDEWAYS else height,
+            format="JPEG" if image.format == "MPO" else str(image.format),
+            taken_at=taken_at,
+            colours=colours,
+            thumbnail=_encode_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
+            if thumbnail_px
+            else None,
+        )
+
+
+def _check_size(image: PilImage, limits: DecodeLimits) -> None:
+    width, height = image.size
+    double = image.format in DOUBLE_MEMORY_FORMATS
+    max_pixels = limits.max_pixels // 2 if double else limits.max_pixels
+    if width * height > max_pixels:
+        raise DecodeError(
+            f"decompression bomb? {width} x {height} pixels exceed the limit of {max_pixels}"
+            + (f" for {image.format}, half of the limit for other formats" if double else "")
+        )
+    if max(width, height) > MAX_SIDE_PX:
+        raise DecodeError(f"decompression bomb? a side of {max(width, height)} pixels exceeds the limit of {MAX_SIDE_PX}")
+
+
+def _choose_shrink(width: int, height: int, spec: ImageSpec) -> float:
+    """Return by what an image may be scaled before it is resized; 1 and more for not at all."""
+    if spec.fit == "pad":
+        return 2 * spec.size_px / max(width, height)
+    return 2 * spec.size_px / min(width, height) if spec.fit == "squash" else 1
+
+
+def _fit_image(rgb: PilImage, spec: ImageSpec) -> PilImage:
+    if spec.fit in ("pad", "squash"):
+        return _resize_to_fit(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit)
+    return _fill_square(rgb, spec)
+
+
+def _pad_to_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
+    """Return the image centered on a square of `spec.size_px` (`pixels_HWC`)."""
+    square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
+    square.paste(small, (left, upper))
+    return np.asarray(square)
+
+
+def _resize_to_fit(
+    rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: ResizeMode = "pad"
+) -> PilImage:
+    size = compute_contained_size(rgb.width, rgb.height, side_px, fit)
+    return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
+
+
+def compute_contained_size(width: float, height: float, side_px: int, fit: ResizeMode) -> tuple[int, int]:
+    """Compute the size at which a whole image fits into a square.
+
+    Args:
+        width: Of the image.
+        height: Of the image.
+        side_px: Of the square.
+        fit: `squash` first shortens the longer side by a factor of at most `MAX_SQUASH`; other values keep the aspect ratio.
+    """
+    longer, shorter = max(width, height), min(width, height)
+    if fit == "squash":
+        shorter_px = max(1, round(side_px * min(1.0, MAX_SQUASH / (longer / shorter))))
+        return (side_px, shorter_px) if width >= height else (shorter_px, side_px)
+    scale = side_px / longer
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _fill_square(rgb: PilImage, spec: ImageSpec) -> PilImage:
+    """Fill the square as CLIP and others do: resize by the shorter side, or without keeping the ratio, then center-crop."""
+    side_px = spec.resized_px or spec.size_px
+    width, height = side_px, side_px
+    if spec.fit == "crop":
+        longer_px = int(side_px * max(rgb.size) / min(rgb.size))
+        if longer_px > _LONGEST * side_px:
+            raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long for a center crop")
+        width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
+    resized = rgb.resize((width, height), _FILTERS[spec.resample])
+    left, upper = round((width - spec.size_px) / 2), round((height - spec.size_px) / 2)
+    return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
+
+
+def _read_exif(image: PilImage, data: bytes) -> tuple[int, str | None]:
+    """Return the orientation of a loaded image, and when it was taken."""
+    if image.format == "TIFF":
+        return 1, read_exif(data)[1]  # Pillow has turned it
+    orientation, taken_at = read_exif(find_exif_block(image.info))
+    return orientation or read_xmp_orientation(image.info) or 1, taken_at
+
+
+def _encode_thumbnail(rgb: PilImage, side_px: int) -> str:
+    small = _resize_to_fit(rgb, side_px) if max(rgb.size) > side_px else rgb
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=60, method=0)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

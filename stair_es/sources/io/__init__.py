@@ -1,0 +1,1 @@
+"""Where bytes are: local files, object stores, cells, and how they are listed and read."""

@@ -1,0 +1,57 @@
+"""Locators of local files and of bytes in memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stair_es.errors import ReadError
+from stair_es.sources.base import ReadLimits, ReadResult
+from stair_es.sources.io.uris import get_file_version, open_regular
+from stair_es.sources.limits import check_size
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+
+@dataclass(frozen=True)
+class FileLocator:
+    """A local file."""
+
+    uri: str
+
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        """Return the file's bytes, or None if its version is still `known`."""
+        try:
+            with open_regular(self.uri) as file:
+                status = os.fstat(file.fileno())
+                version = get_file_version(status)
+                if known is not None and version == known:
+                    return None
+                check_size(status.st_size, reading.max_bytes)
+                data = file.read(reading.max_bytes + 1)
+        except OSError as error:
+            raise ReadError(f"can't be read: {error.strerror or error}") from error
+        check_size(len(data), reading.max_bytes)
+        return ReadResult(data, version)
+
+    def to_json(self) -> dict[str, Json] | None:
+        """Return JSON for `restore_locator`."""
+        return {"kind": "file", "uri": self.uri}
+
+
+@dataclass(frozen=True)
+class InlineBytes:
+    """Bytes already in memory, because their source cannot be read again."""
+
+    data: bytes = field(repr=False)
+
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        """Return the bytes."""
+        check_size(len(self.data), reading.max_bytes)
+        return ReadResult(self.data)
+
+    def to_json(self) -> dict[str, Json] | None:
+        """Return None: the bytes exist only in memory."""
+        return None

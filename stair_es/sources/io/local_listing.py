@@ -1,0 +1,149 @@
+"""List local files, folders and globs as a stream: one folder is open at a time, its names are read in batches."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
+
+from stair_es.errors import UsageError
+from stair_es.sources.base import ListingFailure, WalkOptions
+from stair_es.sources.io.files import LeftOutReason, ListedFile
+from stair_es.sources.io.glob import GLOB_MAGIC, GlobPattern, GlobStates, split_glob
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import from_file_uri, get_file_version, get_suffix, has_suffix, is_hidden, join_uri
+
+SORT_BATCH = 10_000
+"""Names of a folder sorted at a time: ordered by name in folders of usual size, bounded memory in larger ones."""
+_REMEDY = "SOURCE is a file, a folder or a glob on this machine, or a URL (docs/sources.md has them all)."
+
+
+class LocalFileLister:
+    """Lists the files of a path: the file itself, all files below a folder, or the matches of a glob.
+
+    Hidden names and links that lead out of the folder are left out, unless `walk` includes them. Links to folders are followed
+    after the real folders, each real folder once: loops end, and a new link never gives an old file a new URI. A file that
+    the argument names itself is included whatever its suffix.
+    """
+
+    def __init__(self, argument: str, suffixes: frozenset[str], walk: WalkOptions | None = None) -> None:
+        self._argument, self._walk = argument, walk or WalkOptions()
+        self.left_out = Counter[LeftOutReason]()
+        self._suffixes = suffixes
+        self.ignored = Counter[str]()
+        text = str(from_file_uri(argument)) if argument.startswith("file://") else os.path.expanduser(argument)  # noqa: PTH111
+        self._path = os.path.abspath(text)  # noqa: PTH100  resolves `..` without following links
+        named = bool(argument) and (os.path.lexists(self._path) or not GLOB_MAGIC.search(text))
+        self._folder, parts = (self._path, []) if named else split_glob(self._path)
+        self._pattern = None if named else GlobPattern(parts, hidden=self._walk.hidden)
+        self._real = os.path.realpath(self._folder)
+        self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
+
+    def check_exists(self) -> None:
+        """Check that the file, or the folder of a glob, exists.
+
+        Raises:
+            UsageError: If it does not exist.
+        """
+        if not self._argument or not os.path.lexists(self._folder):
+            raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY)
+
+    def list_files(self) -> Iterator[ListedFile | ListingFailure]:
+        """Yield the files, and the folders that cannot be listed."""
+        self.check_exists()
+        if self._pattern is None:
+            if not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
+                yield replace(_build_listed_file(Path(self._path).as_uri(), self._path), is_named=True)
+                return
+            yield from self._walk_folders(None)
+            return
+        nothing = True
+        for each in self._walk_folders(
+            None if self._pattern.is_complete(self._pattern.start_states) else self._pattern.start_states
+        ):
+            nothing = False
+            yield each
+        if nothing and not self.ignored and not self.left_out:
+            raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to go into folders.")
+
+    def _walk_folders(self, states: GlobStates | None) -> Iterator[ListedFile | ListingFailure]:
+        """Yield the files below the folder.
+
+        `states`: of the pattern in a folder; None if everything below matches.
+        """
+        entered, unreadable = set[tuple[int, int, GlobStates | None]](), set[str]()
+        folders: list[tuple[str, GlobStates | None]] = [(self._folder, states)]
+        links: list[tuple[str, GlobStates | None]] = []
+        while folders or links:
+            path, states = folders.pop() if folders else links.pop(0)
+            below: list[tuple[str, GlobStates | None]] = []
+            try:
+                status = os.stat(path)  # noqa: PTH116
+                identity = (status.st_dev, status.st_ino)
+                if (*identity, None) in entered or (*identity, states) in entered:
+                    continue
+                entered.add((*identity, states))
+                yield from self._list_folder(path, states, below, links)
+            except OSError as error:
+                if path not in unreadable:
+                    unreadable.add(path)
+                    yield ListingFailure(Path(path).as_uri(), self.uri, f"folder can't be listed: {error.strerror or error}")
+            folders += sorted(below, key=lambda each: each[0], reverse=True)
+
+    def _list_folder(
+        self,
+        path: str,
+        states: GlobStates | None,
+        below: list[tuple[str, GlobStates | None]],
+        links: list[tuple[str, GlobStates | None]],
+    ) -> Iterator[ListedFile]:
+        folder_uri = Path(path).as_uri()
+        with os.scandir(path) as entries:
+            while handful := list(islice(entries, SORT_BATCH)):
+                for entry in sorted(handful, key=lambda each: each.name):
+                    after = self._match_name(states, entry.name)
+                    if after is not None and not after:
+                        continue
+                    whole = after is None or (self._pattern is not None and self._pattern.is_complete(after))
+                    folder = _is_folder(entry)
+                    if not folder and not whole:
+                        continue
+                    if not folder and not has_suffix(entry.name, self._suffixes):
+                        self.ignored[get_suffix(entry.name)] += 1
+                    elif reason := self._find_reason(entry, whole=after is None):
+                        self.left_out[reason] += 1
+                    elif folder:
+                        (links if entry.is_symlink() else below).append((entry.path, None if whole else after))
+                    else:
+                        yield _build_listed_file(join_uri(folder_uri, entry.name), entry)
+
+    def _find_reason(self, entry: os.DirEntry[str], *, whole: bool) -> LeftOutReason | None:
+        """Return why a file or folder is left out, or None; `whole`: no part of a pattern names it."""
+        if whole and not self._walk.hidden and is_hidden(entry.name):
+            return "hidden"
+        if self._walk.follow_links or not entry.is_symlink() or not os.path.exists(entry.path):  # noqa: PTH110  as is_dir above
+            return None  # a broken link: reading it reports the reason
+        return None if Path(os.path.realpath(entry.path)).is_relative_to(self._real) else "links"
+
+    def _match_name(self, states: GlobStates | None, name: str) -> GlobStates | None:
+        return None if states is None or self._pattern is None else self._pattern.match_name(states, name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a broken link: reading it reports the reason
+
+
+def _build_listed_file(uri: str, file: str | os.DirEntry[str]) -> ListedFile:
+    """Return the file with size and version. A file without status is included too; reading it reports the reason."""
+    try:
+        status = file.stat() if isinstance(file, os.DirEntry) else os.stat(file)  # noqa: PTH116
+    except OSError:
+        return ListedFile(uri, FileLocator(uri))
+    return ListedFile(uri, FileLocator(uri), status.st_size, get_file_version(status))

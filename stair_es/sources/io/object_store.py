@@ -1,0 +1,96 @@
+"""Locators of an object in a store that fsspec supports, and of a byte range of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stair_es.errors import ReadError
+from stair_es.sources.base import ReadLimits, ReadResult
+from stair_es.sources.io.remote import get_object_version, open_file_system, strip_credentials
+from stair_es.sources.io.remote import translate_store_errors as plainly
+from stair_es.sources.io.uris import get_file_version, open_regular
+from stair_es.sources.limits import check_size
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+
+@dataclass(frozen=True)
+class ObjectLocator:
+    """An object by its URL."""
+
+    uri: str
+    """Without password and signature."""
+    size: int | None = None
+    """From the listing; None to request it first."""
+    secret_url: str | None = field(default=None, repr=False)
+    """The URL with credentials, if it has any: for workers, never written to a file."""
+
+    @classmethod
+    def from_url(cls, url: str, size: int | None = None) -> ObjectLocator:
+        """Create it from a URL, with the URL's credentials kept apart."""
+        uri = strip_credentials(url)
+        return cls(uri, size, url if url != uri else None)
+
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        """Return the object's bytes, or None if its version is still `known`."""
+        with plainly():
+            fs, path = open_file_system(self.secret_url or self.uri)
+            size, version = self.size, None
+            if size is None or known is not None:
+                info = fs.info(path)
+                size, version = info.get("size"), get_object_version(info)
+                if known is not None and version == known:
+                    return None
+            check_size(size or 0, reading.max_bytes)
+            # the range keeps an object that grew since the listing out of memory; an empty object has no range
+            data = bytes(fs.cat_file(path, start=0, end=reading.max_bytes + 1) if size else fs.cat_file(path))
+        check_size(len(data), reading.max_bytes)
+        return ReadResult(data, version)
+
+    def to_json(self) -> dict[str, Json] | None:
+        """Return JSON for `restore_locator`."""
+        return {"kind": "object", "uri": self.uri, "size": self.size}
+
+
+@dataclass(frozen=True)
+class TarMemberLocator:
+    """A byte range of a file or an object: a member of an uncompressed tar."""
+
+    uri: str
+    """URI of the tar, without password and signature."""
+    offset: int
+    size: int
+    version: str | None = None
+    """Version of the tar when it was listed: with another version the range would be a different image."""
+    secret_url: str | None = field(default=None, repr=False)
+
+    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+        """Return the member's bytes."""
+        check_size(self.size, reading.max_bytes)
+        with plainly():
+            data = self._read_local() if self.uri.startswith("file://") else self._read_remote()
+        if len(data) > self.size:
+            raise ReadError("the server doesn't give parts of a file: copy the tar here, or to an object store")
+        if len(data) < self.size:
+            raise ReadError(f"cut off: {len(data)} of {self.size} bytes are there")
+        return ReadResult(data)
+
+    def to_json(self) -> dict[str, Json] | None:
+        """Return JSON for `restore_locator`."""
+        return {"kind": "member", "uri": self.uri, "offset": self.offset, "size": self.size, "version": self.version}
+
+    def _read_local(self) -> bytes:
+        with open_regular(self.uri) as file:
+            if self.version is not None and get_file_version(os.fstat(file.fileno())) != self.version:
+                raise ReadError("the file around it has changed since it was listed")
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def _read_remote(self) -> bytes:
+        fs, path = open_file_system(self.secret_url or self.uri)
+        if self.size == 0:
+            return b""
+        return bytes(fs.cat_file(path, start=self.offset, end=self.offset + self.size))

@@ -1,0 +1,130 @@
+"""The source kind `parquet`: Parquet tables with a column of image bytes, paths or URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from stair_es.errors import SourceError, StairError, UsageError
+from stair_es.optional import import_optional
+from stair_es.sources.base import ListingFailure, Source, SourceItem, SourceOptions
+from stair_es.sources.io.files import ListedFile
+from stair_es.sources.io.object_store import ObjectLocator
+from stair_es.sources.io.open_file import check_not_stdin, create_file_lister, open_raw
+from stair_es.sources.io.parquet_cell import ParquetCellLocator
+from stair_es.sources.io.parquet_rows import ParquetRow, find_column_positions, read_row_group, reopen_with_dictionaries
+from stair_es.sources.io.remote import RERUN_REMEDY, describe_store_error
+from stair_es.sources.io.resolve import ResolvedImage
+from stair_es.sources.io.uris import PARQUET_SUFFIXES, has_source_suffix
+from stair_es.sources.kinds.fields import describe_row_error, select_fields
+from stair_es.sources.kinds.table import TableSource, find_image_column
+from stair_es.sources.limits import MAX_FIELDS_BYTES, MAX_JSON_LINE_BYTES
+
+
+class ParquetSource(TableSource):
+    """Rows of Parquet. Unrequested columns and image bytes are not read while listing."""
+
+    def _read_rows(self, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:
+        parquet = import_optional("pyarrow.parquet", "tables")
+        try:
+            with open_raw(table) as file:
+                yield from self._read_table(parquet.ParquetFile(file, pre_buffer=False), file, table)
+        except StairError:
+            raise
+        except Exception as error:
+            raise SourceError(f"{table.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY) from error
+
+    def _read_table(self, whole: Any, file: BinaryIO, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:  # noqa: ANN401  pyarrow has no types
+        schema = whole.schema_arrow
+        self._check_columns(schema.names, table)
+        column = _choose_image_column(schema, self._options.image_column)
+        if column is None:
+            raise UsageError(
+                f"{table.uri} has no column with an image", f"Name one of these with --image-column: {', '.join(schema.names)}."
+            )
+        types = schema.types
+        binary = {name for name, place in find_column_positions(schema.names).items() if _has_bytes(types[place])}
+        in_cell = column in binary
+        names = [name for name in self._select_columns(schema.names) if name != column and name not in binary]
+        whole = reopen_with_dictionaries(whole, file)
+        limits = dict.fromkeys(names, MAX_FIELDS_BYTES) | (
+            {} if in_cell else {column: MAX_JSON_LINE_BYTES}
+        )  # it may hold a data: URI
+        first = 0
+        for group in range(whole.num_row_groups):
+            rows, taken = whole.metadata.row_group(group).num_rows, 0
+            try:
+                for values in read_row_group(whole, file, group, limits):
+                    cell = self._build_cell_locator(table, group, taken, column) if in_cell else None
+                    yield self._convert_row(values, column, cell, table, f"row={first + taken}")
+                    taken += 1
+            except Exception as error:  # noqa: BLE001  the following row groups must be read
+                lost = f"{table.uri}#rows={first + taken}-{first + rows - 1}"
+                yield ListingFailure(lost, self.uri, f"these rows can't be read: {describe_row_error(error)}")
+            first += rows
+
+    def _select_columns(self, names: list[str]) -> list[str]:
+        columns = set(self._options.columns.values() or ("caption", "text", "txt"))
+        return [name for name in names if name in columns or "*" in columns]
+
+    def _convert_row(
+        self, values: ParquetRow, column: str, cell: ParquetCellLocator | None, table: ListedFile, position: str
+    ) -> SourceItem | ListingFailure:
+        if isinstance(values, str):
+            return ListingFailure(f"{table.uri}#{position}", self.uri, values)
+        if cell is None:
+            return self._try_item(values, column, table, position)
+        try:
+            fields = select_fields(values, self._options.columns, column)
+        except Exception as error:  # noqa: BLE001  the following rows must be read
+            return ListingFailure(f"{table.uri}#{position}", self.uri, describe_row_error(error))
+        return self._build_resolved_item(ResolvedImage(None, cell), fields, f"{table.uri}#{position}", table)
+
+    @staticmethod
+    def _build_cell_locator(table: ListedFile, group: int, row: int, column: str) -> ParquetCellLocator:
+        secret = table.locator.secret_url if isinstance(table.locator, ObjectLocator) else None
+        return ParquetCellLocator(table.uri, group, row, column, table.version, secret)
+
+
+def _choose_image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401
+    """Return `named`, else a column chosen by name, else the only column that holds bytes."""
+    by_name = find_image_column(schema.names, named)
+    if by_name is not None:
+        return by_name
+    binary = [field.name for field in schema if _has_bytes(field.type)]
+    return str(binary[0]) if len(binary) == 1 else None
+
+
+def _has_bytes(kind: Any) -> bool:  # noqa: ANN401
+    """Return whether cells are bytes, or the struct `{"bytes", "path"}` of Hugging Face."""
+    types = import_optional("pyarrow", "tables").types
+    if types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0 and _has_bytes(kind.field("bytes").type))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+@dataclass(frozen=True)
+class ParquetKind:
+    """Opens `parquet` sources."""
+
+    name: str = "parquet"
+    description: str = "Parquet (.parquet) with image bytes, paths or URLs in a column; local or remote, globs"
+
+    def can_open(self, argument: str) -> bool:
+        """Return whether the argument has a Parquet suffix."""
+        return has_source_suffix(argument, PARQUET_SUFFIXES)
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """Return the source, without reading from it.
+
+        Raises:
+            MissingExtra: If pyarrow is not installed.
+            UsageError: If the argument is standard input, or a path that does not exist.
+        """
+        check_not_stdin(argument, "Parquet")
+        import_optional("pyarrow", "tables")
+        return ParquetSource(create_file_lister(argument, PARQUET_SUFFIXES, options.walk), options)
+
+
+KIND = ParquetKind()

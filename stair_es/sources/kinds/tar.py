@@ -1,0 +1,165 @@
+"""List tars by their headers: the byte range of each member, without reading members if the tar is seekable."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, TypeAlias, cast
+
+from stair_es.errors import ReadError, StairError
+from stair_es.sources.base import Locator
+from stair_es.sources.io.files import ListedFile
+from stair_es.sources.io.local_file import InlineBytes
+from stair_es.sources.io.object_store import ObjectLocator, TarMemberLocator
+from stair_es.sources.io.open_file import open_raw
+from stair_es.sources.io.remote import describe_store_error
+from stair_es.sources.limits import MAX_TAR_GLOBAL_RECORDS, MAX_TAR_HEADER_BYTES, MAX_TAR_PADDING_BYTES, MAX_TEXT_BYTES
+
+MemberKind: TypeAlias = Literal["image", "text"]
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_NO_NUMBER = b"0" * 256
+"""Longer than a file name may be. Python before 3.11.10 takes quadratic time for such a number (CVE-2024-6232)."""
+_PADDING_READ = 1 << 16
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A file in a tar."""
+
+    name: str
+    locator: Locator
+    data: bytes | None
+    """Bytes of a text member."""
+
+
+@dataclass(frozen=True)
+class BrokenMember:
+    """A member that cannot be read, or (without a name) the unreadable rest of a tar."""
+
+    name: str
+    reason: str
+
+
+def read_tar_members(
+    tar: ListedFile, max_bytes: int, kind_of: Callable[[str], MemberKind | None]
+) -> Iterator[TarMember | BrokenMember]:
+    """Yield the files of a tar. A compressed tar is decompressed as a stream, with one member in memory at a time.
+
+    Args:
+        tar: The tar.
+        max_bytes: Maximum bytes of an image.
+        kind_of: Returns the kind of a member by its name. Members of no kind are not read and may have any size.
+    """
+    packed = tar.uri.endswith((".gz", ".tgz"))
+    try:
+        with open_raw(tar) as file:
+            guarded = _HeaderLimitedFile(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file)
+            with tarfile.open(fileobj=cast("BinaryIO", guarded), mode="r:") as archive:
+                while (info := archive.next()) is not None:
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                    guarded.begin_member(archive, info)
+                    if each := _build_member(archive, info, tar, max_bytes, kind_of, packed=packed):
+                        yield each
+                    guarded.begin_header()
+                if reason := guarded.explain_end(archive.offset):
+                    yield BrokenMember("", reason)
+    except Exception as error:  # noqa: BLE001  tarfile, zlib and each store have their own errors
+        reason = error.message if isinstance(error, StairError) else describe_store_error(error)
+        yield BrokenMember("", f"the rest of the tar can't be read: {reason}")
+
+
+class _HeaderLimitedFile:
+    """The file of a tar with a limit on headers: tarfile reads extended headers whole, whatever length they claim."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = MAX_TAR_HEADER_BYTES
+        self._last = b""
+        self.seek, self.tell = file.seek, file.tell
+
+    def begin_header(self) -> None:
+        """Expect headers."""
+        self._left = MAX_TAR_HEADER_BYTES
+
+    def begin_member(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        """Expect the bytes of a member.
+
+        Raises:
+            ReadError: If there are too many global headers, or the next member starts before this one.
+        """
+        if archive.offset <= info.offset:
+            raise ReadError(f"a member of {info.size} bytes at byte {info.offset}")
+        if len(archive.pax_headers) > MAX_TAR_GLOBAL_RECORDS:
+            raise ReadError(f"more than {MAX_TAR_GLOBAL_RECORDS} global pax records")
+        self._left = sys.maxsize
+
+    def read(self, size: int) -> bytes:
+        """Read for tarfile, within the limit on headers."""
+        if size > self._left:
+            raise ReadError(f"the headers of one member have more than {MAX_TAR_HEADER_BYTES:,} bytes")
+        self._left -= size
+        self._last = self._file.read(size)
+        if size > tarfile.BLOCKSIZE and self._left <= MAX_TAR_HEADER_BYTES and _NO_NUMBER in self._last.translate(_DIGITS):
+            raise ReadError(f"a number of {len(_NO_NUMBER)} digits in the headers of a member")
+        return self._last
+
+    def explain_end(self, offset: int) -> str | None:
+        """Return why the position where tarfile stopped is not the end, or None if it is.
+
+        tarfile also stops at a broken header or a cut between members. An end mark is followed by padding, which is read up
+        to a limit to detect joined tars and to verify the checksum of a gzip file.
+
+        Raises:
+            Exception: If the padding cannot be read.
+        """
+        if not self._last:
+            return "the tar has no end mark: the rest may be cut off"
+        if any(self._last):
+            return f"the rest of the tar can't be read: bad header at byte {offset}"
+        left = MAX_TAR_PADDING_BYTES
+        while left > 0 and (block := self._file.read(min(left, _PADDING_READ))):
+            if more := block.lstrip(b"\0"):
+                at = self._file.tell() - len(more)
+                return f"the rest of the tar isn't read: more follows the end mark, at byte {at:,}. Are these joined tars?"
+            left -= len(block)
+        return None
+
+
+def _build_member(
+    archive: tarfile.TarFile,
+    info: tarfile.TarInfo,
+    tar: ListedFile,
+    max_bytes: int,
+    kind_of: Callable[[str], MemberKind | None],
+    *,
+    packed: bool,
+) -> TarMember | BrokenMember | None:
+    if info.isdir():
+        return None
+    name = info.name.removeprefix("./")
+    if info.size < 0:
+        return BrokenMember(name, "its size is negative")
+    if not info.isreg() or info.issparse():
+        return BrokenMember(name, "a link or a special file, not a regular file")
+    kind = kind_of(name)
+    if kind is None:
+        return TarMember(name, InlineBytes(b""), None)
+    text = kind == "text"
+    limit = MAX_TEXT_BYTES if text else max_bytes
+    if (text or packed) and info.size > limit:
+        return BrokenMember(name, f"{info.size} bytes exceed the limit of {limit}")
+    data = _read_member(archive, info) if packed or text else None
+    if data is not None and len(data) < info.size:
+        raise tarfile.ReadError("unexpected end of data")
+    if packed and data is not None:
+        return TarMember(name, InlineBytes(data), data if text else None)
+    secret = tar.locator.secret_url if isinstance(tar.locator, ObjectLocator) else None
+    return TarMember(name, TarMemberLocator(tar.uri, info.offset_data, info.size, tar.version, secret), data)
+
+
+def _read_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(info)
+    return file.read() if file else b""

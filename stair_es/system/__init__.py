@@ -1,0 +1,1 @@
+"""The machine: limits of its CPUs and memory, folders, the Ray session."""

@@ -1,0 +1,172 @@
+"""A private and quiet Ray session, with errors that say what to do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from stair_es.errors import StairError, UsageError
+from stair_es.optional import import_optional
+from stair_es.urls import MASK
+
+_CONNECT_TIMEOUT_S = 10.0
+_AUTH_MODE = "RAY_AUTH_MODE"
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""`0` makes Ray listen on 127.0.0.1 only, which is its default on the two systems that the variable is named after."""
+_LONGEST_FOLDER = 26
+"""Maximum length of the temporary folder: Ray's socket paths below it add up to 80 characters, and the system's limit is 107."""
+_ADDRESS = re.compile(r"auto|local|(?:ray://)?[\w.\-\[\]:]+:\d+")
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_ray_session(extra: str, address: str | None, *, error: type[StairError], instead: str) -> Iterator[Any]:
+    """Open a Ray session for a run, or use the caller's open one. Ray's own logs are suppressed.
+
+    A session that is started here listens on this machine only, requires a token that only this process and its children know,
+    and keeps its files in a folder that only this user can read, which is removed at the end.
+
+    Args:
+        extra: Extra that installs Ray.
+        address: Address of a running cluster; None starts one on this machine.
+        error: Class of the error to raise.
+        instead: What to do without Ray, for the remedy.
+
+    Yields:
+        The module.
+
+    Raises:
+        MissingExtra: If Ray isn't installed.
+        StairError: Of the class `error`, if Ray can't be started, or reached at the address.
+        UsageError: If the address is invalid.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    running = sys.modules.get("ray")
+    if running is not None and running.is_initialized():
+        yield running
+        return
+    cluster = None if address == "local" else address
+    what = f"join the Ray cluster at {mask_ray_address(cluster)}" if cluster else "start Ray on this machine"
+    with nullcontext({"address": cluster}) if cluster else _prepare_local_options(error, instead) as options:
+        ray = import_optional("ray", extra)
+        if cluster:
+            check_ray_address(cluster, error, instead)
+        with _redirect_ray_output(ray), _connect_ray(ray, options, what, error, instead):
+            yield ray
+
+
+@contextmanager
+def _connect_ray(ray: Any, options: dict[str, Any], what: str, error: type[StairError], instead: str) -> Iterator[None]:  # noqa: ANN401
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as failed:
+        hint = f"{instead}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
+        raise error(f"can't {what}: {failed}", hint) from failed
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _prepare_local_options(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
+    """Yield the options of a private session on this machine. Enter it before Ray is imported, which reads the variables."""
+    asked = os.environ.get("RAY_TMPDIR")
+    above = asked or tempfile.gettempdir()
+    if len(above) > _LONGEST_FOLDER:
+        if asked:
+            raise error(
+                f"RAY_TMPDIR has {len(above)} characters, and Ray's sockets leave room for {_LONGEST_FOLDER}",
+                "Name a shorter folder.",
+            )
+        above = "/tmp"
+    try:
+        made = tempfile.TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True)
+    except OSError as failed:
+        raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or name another folder: RAY_TMPDIR.") from failed
+    os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
+    with made as folder:
+        # Ray opens the innermost folder to all users, so it gets one of its own.
+        yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}
+
+
+def _build_auth_variables(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
+    """Return the variables that make a session private, without those that the user set.
+
+    Args:
+        environ: The environment.
+        imported: Whether Ray has been imported and its settings are fixed: newer versions then require a token by default.
+    """
+    made = {} if imported else {_LOOPBACK: "0", _AUTH_MODE: "token"}
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(environ):
+        made["RAY_AUTH_TOKEN"] = _get_auth_token()
+    return {name: value for name, value in made.items() if name not in environ}
+
+
+@cache
+def _get_auth_token() -> str:
+    """Return the token of this process. Its variables stay set: Ray keeps the first token that it reads."""
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _redirect_ray_output(ray: Any) -> Iterator[None]:  # noqa: ANN401
+    """Log what Ray would print to stdout about retried tasks: stdout is for results only.
+
+    Ray has no option for this: one of its threads prints what the nodes report, whatever `log_to_driver` says.
+    """
+    worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
+    printing = getattr(worker, "print_to_stdstream", None)
+    if printing is None:
+        yield
+        return
+    worker.print_to_stdstream = lambda data, *_, **__: _LOG.debug("ray: %s", data.get("lines"))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
+
+
+def mask_ray_address(address: str) -> str:
+    """Return the address, or `***` if it is invalid: it may contain a login, or be a secret itself."""
+    return address if _ADDRESS.fullmatch(address) else MASK
+
+
+def check_ray_address(address: str, error: type[StairError], instead: str) -> None:
+    """Check that something listens at `host:port` or `ray://host:port`: Ray itself would keep trying for minutes.
+
+    Args:
+        address: Address of the cluster.
+        error: Class of the error to raise.
+        instead: What to do without Ray, for the remedy.
+
+    Raises:
+        StairError: Of the class `error`, if nothing listens there.
+        UsageError: If the address is invalid.
+    """
+    if address in ("auto", "local"):
+        return
+    try:
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port is None or not _ADDRESS.fullmatch(address):
+        raise UsageError("not a Ray address", "Write it like 10.0.0.1:6379, or auto on a node of the cluster.")
+    try:
+        socket.create_connection((host, port), _CONNECT_TIMEOUT_S).close()
+    except OSError as failed:
+        raise error(
+            f"no Ray cluster answers at {address}: {failed.strerror or failed}",
+            f"Start one with `ray start --head`, fix --ray-address / RAY_ADDRESS, or: {instead[:1].lower()}{instead[1:]}.",
+        ) from failed

@@ -1,0 +1,195 @@
+"""Metrics of an ingest, in a file or at a port.
+
+They are read from the run accounting on demand, so that nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from stair_es.errors import UsageError
+from stair_es.ingest.state import STAGES
+
+if TYPE_CHECKING:
+    from stair_es.ingest.accounting.run_accounting import RunAccounting
+
+PREFIX = "stair_es_ingest_"
+LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
+_FAILING = ("list", *STAGES)
+_EVERY_S = 10.0
+"""Minimum interval between writes of the file during a run."""
+
+
+@dataclass(eq=False)
+class IngestMetrics(Collector):
+    """Prometheus collector of one run, from its start until after its end."""
+
+    index: str
+    """The alias: label of every series, so that the files of several jobs can be in one folder."""
+    start_s: float
+    """Seconds since 1970."""
+    accounting: RunAccounting | None = None
+    """The accounting, once it exists."""
+    swap_pending: bool | None = None
+    """For a complete run: whether the alias doesn't point to the newly built index yet."""
+    end_s: float | None = None
+    exit_code: int | None = None
+    """Exit code of the command, once the run is over."""
+    success_s: float | None = None
+    """When a run of this index last completed: this one, or a previous one."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Collect the metrics."""
+        yield from self._collect_times()
+        if self.accounting is not None:
+            yield from _collect_counts(self.index, self.accounting)
+
+    def _collect_times(self) -> Iterator[Metric]:
+        yield _build_gauge(self.index, "start_timestamp_seconds", "When the run began.", self.start_s)
+        if self.end_s is not None:
+            yield _build_gauge(self.index, "end_timestamp_seconds", "When the run ended; absent while it is running.", self.end_s)
+        if self.success_s is not None:
+            told = "When a run last completed, with or without failed images; kept from the previous file until then."
+            yield _build_gauge(self.index, LAST_SUCCESS.removeprefix(PREFIX), told, self.success_s)
+        if self.exit_code is not None:
+            told = "Exit code of the command: 0, 3 (some images failed), or another (the run failed); absent before the end."
+            yield _build_gauge(self.index, "exit_code", told, self.exit_code)
+        if self.swap_pending is not None:
+            told = "1: a new index was built, but the alias doesn't point to it yet."
+            yield _build_gauge(self.index, "swap_pending", told, self.swap_pending)
+
+
+def _collect_counts(index: str, books: RunAccounting) -> Iterator[Metric]:
+    yield _build_counter(index, "listed_images", "Images listed so far.", books.listed)
+    yield _build_gauge(index, "listing_done", "1: all images are listed.", books.listing_done)
+    outcomes: dict[str, float] = {kind: count for kind, count in books.get_counts().items() if kind != "seen"}
+    yield _build_counters(index, "images", "Images with an outcome.", "outcome", outcomes)
+    stages: dict[str, float] = {stage: books.failed_stages[stage] for stage in _FAILING}
+    yield _build_counters(index, "dead_images", "Failed images, by the stage of the failure.", "stage", stages)
+    seconds: dict[str, float] = {stage: books.stage_seconds.get(stage, 0.0) for stage in STAGES}
+    told = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
+    yield _build_counters(index, "stage_seconds", told, "stage", seconds)
+    if books.encoder_idle is not None:
+        told = "Share of time in which the encoders were idle, from their first batch to their last."
+        yield _build_gauge(index, "encoder_idle_ratio", told, books.encoder_idle)
+    traffic = books.bulk_stats
+    yield _build_counter(index, "bulk_requests", "Bulk requests.", traffic.requests)
+    yield _build_counter(index, "bulk_busy_requests", "Bulk requests retried because the cluster was busy.", traffic.retried)
+    yield _build_counter(index, "bulk_documents", "Documents in bulk requests, including retries.", traffic.documents)
+    yield _build_counter(index, "bulk_bytes", "Bytes of bulk requests, including retries.", traffic.bytes)
+    yield _build_counter(index, "removed_documents", "Documents removed because their image is gone (--resync).", books.removed)
+
+
+def _build_gauge(index: str, name: str, told: str, value: float) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, told, labels=["index"])
+    family.add_metric([index], float(value))
+    return family
+
+
+def _build_counter(index: str, name: str, told: str, value: float) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, told, labels=["index"])
+    family.add_metric([index], float(value))
+    return family
+
+
+def _build_counters(index: str, name: str, told: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, told, labels=["index", label])
+    for value, count in values.items():
+        family.add_metric([index, value], float(count))
+    return family
+
+
+class MetricsTextfile:
+    """A file for node_exporter's textfile collector, replaced atomically."""
+
+    def __init__(self, path: Path, run: IngestMetrics, say: Callable[[str], None]) -> None:
+        """Write the file once, so that a run with an unwritable file fails at its start.
+
+        Raises:
+            UsageError: If the file can't be written.
+        """
+        self._path, self._run, self._say = path, run, say
+        self._registry = build_registry(run)
+        run.success_s = _read_last_success(path, run.index)
+        try:
+            self._write()
+        except OSError as error:
+            raise UsageError(
+                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Name a file in an existing folder."
+            ) from None
+
+    def write_if_due(self) -> None:
+        """Write the file, unless it was written recently."""
+        if time.monotonic() - self._written_s >= _EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file. A failure is reported, but doesn't end the run."""
+        try:
+            self._write()
+        except OSError as error:
+            self._say(f"the metrics in {str(self._path)!r} are not up to date: {error.strerror or error}")
+
+    def _write(self) -> None:
+        self._written_s = time.monotonic()
+        write_to_textfile(str(self._path), self._registry)
+
+
+@contextmanager
+def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
+    """Serve `GET /metrics` until the end of the `with` block; yields the URL.
+
+    Args:
+        run: The metrics.
+        host: Address to listen on.
+        port: 0 for any free port.
+
+    Raises:
+        UsageError: If the port is taken, or the host is not an address of this machine.
+    """
+    try:
+        server, thread = start_http_server(port, host, build_registry(run))
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        told = "it is taken" if taken else error.strerror or str(error)
+        remedy = (
+            "Use another port, or 0 for any free one."
+            if taken
+            else "Name an address of this machine with --metrics-host, and a port above 1023."
+        )
+        raise UsageError(f"can't serve metrics on {host} port {port}: {told}", remedy) from None
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def build_registry(run: IngestMetrics) -> CollectorRegistry:
+    """Build a registry that contains only this run."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(run)
+    return registry
+
+
+def _read_last_success(path: Path, index: str) -> float | None:
+    """Read the last success from the file of a previous run; None if there is none, or the file is something else."""
+    try:
+        families = list(text_string_to_metric_families(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    samples = (sample for family in families if family.name == LAST_SUCCESS for sample in family.samples)
+    return next((sample.value for sample in samples if sample.labels.get("index") == index), None)

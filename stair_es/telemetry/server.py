@@ -1,0 +1,70 @@
+"""Telemetry of the server: metrics at `/metrics` and traces, each only if requested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stair_es.cluster.client.transport import watch_requests
+from stair_es.optional import import_optional
+from stair_es.telemetry.tracing import open_tracer
+from stair_es.web.hooks import NoopHooks, ServerHooks
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+    from starlette.types import ASGIApp
+
+
+@dataclass
+class ServerTelemetry:
+    """What an application is built with, and wrapped in."""
+
+    watch: ServerHooks = field(default_factory=NoopHooks)
+    routes: tuple[Route, ...] = ()
+    _around: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
+
+    def wrap_app(self, app: ASGIApp) -> ASGIApp:
+        """Wrap the application outside of its access control, so that rejected requests are observed, too."""
+        for wrap in self._around:
+            app = wrap(app)
+        return app
+
+
+@contextmanager
+def open_server_telemetry(*, metrics: bool, say: Callable[[str], None]) -> Iterator[ServerTelemetry]:
+    """Open the telemetry of one server; libraries are imported only for what is requested.
+
+    Args:
+        metrics: Whether to serve metrics.
+        say: Receives messages for the operator.
+
+    Raises:
+        MissingExtra: If metrics are requested and the library isn't installed.
+    """
+    with ExitStack() as stack:
+        observer = ServerTelemetry()
+        if metrics:
+            import_optional("prometheus_client", "metrics")
+            from prometheus_client import disable_created_metrics
+
+            from stair_es.telemetry.http import time_requests
+            from stair_es.telemetry.server_metrics import ServerMetrics
+
+            # avoids a useless second series per metric: process_start_time_seconds is when all of them began
+            disable_created_metrics()  # type: ignore[no-untyped-call]
+            counts = ServerMetrics()
+            stack.enter_context(watch_requests(time_requests(counts.record_cluster_request)))
+            observer.watch, observer.routes = counts, (counts.build_route(),)
+            observer._around.append(counts.wrap_app)
+        tracer = stack.enter_context(open_tracer(say))
+        if tracer is not None:
+            from functools import partial
+
+            from stair_es.telemetry.spans import EncodingSpans, trace_cluster_requests, trace_server_requests
+
+            stack.enter_context(watch_requests(trace_cluster_requests(tracer)))
+            observer.watch = EncodingSpans(tracer, observer.watch)
+            observer._around.append(partial(trace_server_requests, tracer))
+        yield observer

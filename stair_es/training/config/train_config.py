@@ -1,0 +1,188 @@
+"""The configuration of `stair-es train`: one TOML file that is validated once; every error names its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import UsageError
+from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
+from stair_es.training.config.schema import (
+    BatchConfig,
+    DataConfig,
+    DatasetConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RecipeConfig,
+    ValidationConfig,
+    check_seed,
+)
+from stair_es.training.config.stages import TrainingStage, get_model_defaults, load_recipe, read_stages
+from stair_es.training.config.toml import TableReader, dump_toml, parse_training_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Configuration of a training run."""
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    stages: tuple[TrainingStage, ...]
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimizerConfig = field(default_factory=OptimizerConfig)
+    watch: ValidationConfig = field(default_factory=ValidationConfig)
+    seed: int = 0
+    """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
+    folder: Path = Path()
+    """Folder of the configuration file, to which paths are relative."""
+    text: str = ""
+    """Text of the file with overrides applied, saved next to the checkpoint."""
+
+    def __post_init__(self) -> None:
+        """Check constraints between sections.
+
+        Raises:
+            UsageError: If two settings contradict each other.
+        """
+        check_seed("seed", self.seed)
+        losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
+        if "words" not in self.model.heads and losses - {"contrastive", "distil"}:
+            raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a word head", "Give heads = ['words'].")
+        if "distil" in losses and not self.model.teacher:
+            raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
+        if self.data.cache and (cached := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
+            raise UsageError(
+                f"data.cache stores the states of frozen backbones, but stage {cached[0]!r} trains one",
+                'Give the stages train = ["image.head", "text.head"] (a recipe: frozen_backbones = true), or data.cache = false.',
+            )
+        for side, tower in (("image", self.model.image), ("text", self.model.text)):
+            training = [stage.name for stage in self.stages if f"{side}.backbone" in stage.train]
+            if tower.backbone.kind == "package" and training:
+                raise UsageError(
+                    f"stage {training[0]!r} trains the {side} backbone {tower.backbone.name!r}, which comes from a package:"
+                    " no checkpoint would contain it",
+                    'Write recipe.frozen_backbones = true, or train = ["image.head", "text.head"] in the stage.',
+                )
+        if self.watch.patience and not self.data.validation:
+            raise UsageError("watch.patience needs a validation set", "Write [[data.validation]].")
+
+
+_BACKBONES = {"image.backbone", "text.backbone"}
+
+
+def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read a configuration file.
+
+    Args:
+        path: TOML file; docs/training.md describes it.
+        changes: Overrides by dotted name: `{"optim.lr": 1e-3}`.
+
+    Raises:
+        UsageError: If the file can't be read, or a value is unknown, missing or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read the configuration {path}: {error}", "Name a TOML file; see docs/training.md.") from error
+    values = parse_training_toml(text, path.name)
+    for name, value in (changes or {}).items():
+        _set_value(values, name, value)
+    return _build_config(TableReader(values, path.name), path.parent.absolute(), dump_toml(values) if changes else text)
+
+
+def _build_config(top: TableReader, folder: Path, text: str) -> TrainConfig:
+    return top.build_dataclass(
+        TrainConfig,
+        skip=("recipe",),
+        model=_build_model_config(
+            _apply_defaults(top.get_table("model"), get_model_defaults(top.get_table("recipe").values.get("name")))
+        ),
+        data=_build_data_config(top.get_table("data")),
+        stages=_build_stages(top),
+        batch=top.get_table("batch").build_dataclass(BatchConfig),
+        optim=top.get_table("optim").build_dataclass(OptimizerConfig),
+        watch=top.get_table("watch").build_dataclass(ValidationConfig),
+        folder=folder,
+        text=text,
+    )
+
+
+def _build_model_config(table: TableReader) -> ModelConfig:
+    image, text = table.get_table("image"), table.get_table("text")
+    return table.build_dataclass(
+        ModelConfig,
+        image=image.build_dataclass(ImageTowerConfig, backbone=image.get_table("backbone").build_dataclass(BackboneConfig)),
+        text=text.build_dataclass(TextTowerConfig, backbone=text.get_table("backbone").build_dataclass(BackboneConfig)),
+    )
+
+
+def _apply_defaults(table: TableReader, defaults: Mapping[str, Any]) -> TableReader:
+    """Return the table with defaults for missing keys, also in nested tables."""
+    values = {**defaults, **table.values}
+    for name, inner in defaults.items():
+        if isinstance(inner, dict) and name in table.values:
+            values[name] = _apply_defaults(table.get_table(name), inner).values
+    return TableReader(values, table.where)
+
+
+def _build_data_config(table: TableReader) -> DataConfig:
+    train, validation, held_out = (
+        tuple(each.build_dataclass(DatasetConfig) for each in table.get_tables(name))
+        for name in ("train", "validation", "held_out")
+    )
+    return table.build_dataclass(DataConfig, train=train, validation=validation, held_out=held_out)
+
+
+def _build_stages(top: TableReader) -> tuple[TrainingStage, ...]:
+    given = read_stages(top.get_tables("stages"))
+    named = top.get_table("recipe")
+    if bool(given) == bool(named.values):
+        raise UsageError(
+            f"{top.where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
+        )
+    if given:
+        return given
+    asked = named.build_dataclass(RecipeConfig)
+    stages = load_recipe(asked.name, asked.steps)
+    if asked.flops is not None:
+        stages = tuple(_set_flops_weight(stage, asked.flops) for stage in stages)
+    return tuple(_freeze_backbones(stage) for stage in stages) if asked.frozen_backbones else stages
+
+
+def _set_flops_weight(stage: TrainingStage, weight: float) -> TrainingStage:
+    return replace(stage, losses={name: weight if name.startswith("flops") else old for name, old in stage.losses.items()})
+
+
+def _freeze_backbones(stage: TrainingStage) -> TrainingStage:
+    return replace(stage, train=tuple(part for part in stage.train if part not in _BACKBONES))
+
+
+def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
+    *path, last = name.split(".")
+    for key in path:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{name}: {key} isn't a table", "Name a value in a table: optim.lr.")
+    values[last] = value
+
+
+def build_stair_config(config: TrainConfig, image: BackboneConfig, text: BackboneConfig) -> StairConfig:
+    """Return the model configuration, with backbones that can be built without access to a model hub.
+
+    Args:
+        config: Training configuration.
+        image: Image backbone.
+        text: Text backbone.
+    """
+    plan = config.model
+    return StairConfig(
+        name=config.name,
+        image=replace(plan.image, backbone=image),
+        text=replace(plan.text, backbone=text),
+        heads=plan.heads,
+        dense_dim=plan.dense_dim,
+        similarity=plan.similarity,
+    )

@@ -1,0 +1,1 @@
+"""From caption sets to batches."""

@@ -1,0 +1,119 @@
+"""Collate pairs into tensors: images as pixels or cached states, captions as tokens. Deterministic for seed and sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from stair_es.errors import SourceError
+from stair_es.model.stair.modeling import TextBatch
+from stair_es.model.stair.tokenizer import StairTokenizer
+from stair_es.training.data.sampler import SampleIndex
+
+_IMAGE, _TEXT, _WORDS = 1, 2, 3
+"""Streams of random numbers, so that a change of one doesn't change the others."""
+_MAX_ATTEMPTS = 100
+
+
+class ImageLoader(Protocol):
+    """Loader of a batch's images."""
+
+    def load_batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Return pixels [B, H, W, C] (uint8) or states [B, L, D], and the positions of unreadable images."""
+
+
+class TextLoader(Protocol):
+    """Loader of a batch's texts."""
+
+    def load_batch(self, texts: Sequence[str]) -> TextBatch:
+        """Return the tokens, with cached states where there are some."""
+
+
+class CaptionSource(Protocol):
+    """Captions of all pairs."""
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+
+    def sample_caption(self, item: int, rng: np.random.Generator) -> str:
+        """Return a random caption of an item."""
+
+
+@dataclass(frozen=True)
+class OnlineTexts:
+    """Texts that go through the backbone."""
+
+    tokens: StairTokenizer
+
+    def load_batch(self, texts: Sequence[str]) -> TextBatch:
+        """Tokenize the texts."""
+        return TextBatch.from_tokenized(self.tokens.encode(texts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionSampler:
+    """Chooses the caption that a pair is shown with."""
+
+    captions: CaptionSource
+    seed: int
+    texts_per_image: int
+
+    def choose_caption(self, draw: SampleIndex) -> str:
+        """Return the caption of a sample: a random one of the item's few variants."""
+        rng = np.random.default_rng((self.seed, _TEXT, draw.item, draw.epoch))
+        return self.get_variant(draw.item, int(rng.integers(self.texts_per_image)))
+
+    def get_variant(self, item: int, number: int) -> str:
+        """Return the n-th caption variant of an item. It is the same in every run, so that its states can be cached."""
+        return self.captions.sample_caption(item, np.random.default_rng((_WORDS, item, number)))
+
+    def collect_captions(self) -> set[str]:
+        """Return every text that can occur."""
+        return {self.get_variant(item, number) for item in range(len(self.captions)) for number in range(self.texts_per_image)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collator:
+    """Builds the batches of the trainer."""
+
+    images: ImageLoader
+    texts: TextLoader
+    caption_sampler: CaptionSampler
+
+    def collate_batch(self, draws: Sequence[SampleIndex]) -> tuple[Tensor, TextBatch, list[str], list[SampleIndex]]:
+        """Return images, texts, the raw texts, and the samples taken; an unreadable pair is replaced by the next one.
+
+        Raises:
+            SourceError: If hardly any pair can be read.
+        """
+        taken = list(draws)
+        for _ in range(_MAX_ATTEMPTS):
+            images, bad = self.images.load_batch([draw.item for draw in taken], [draw.epoch for draw in taken])
+            if not bad:
+                written = [self.caption_sampler.choose_caption(draw) for draw in taken]
+                return images, self.texts.load_batch(written), written, taken
+            for place in bad:
+                taken[place] = self._find_replacement(taken, place)
+        raise SourceError(f"{_MAX_ATTEMPTS} pairs in a row can't be read", "See the reported problems, and fix the training set.")
+
+    def _find_replacement(self, taken: Sequence[SampleIndex], place: int) -> SampleIndex:
+        """Return the next pair after an unreadable one that isn't in the batch yet."""
+        there = {draw.item for draw in taken}
+        size = len(self.caption_sampler.captions)
+        after = ((taken[place].item + step) % size for step in range(1, size + 1))
+        return SampleIndex(next((item for item in after if item not in there), taken[place].item), taken[place].epoch)
+
+
+def make_image_rng(seed: int, item: int, view: int) -> np.random.Generator:
+    """Return the random generator for an image's augmentation.
+
+    Args:
+        seed: Seed of the run.
+        item: Number of the image.
+        view: Number of the view.
+    """
+    return np.random.default_rng((seed, _IMAGE, item, view))

@@ -1,0 +1,247 @@
+"""Access checks (host, origin, token), security headers and the login page, as ASGI middleware."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from stair_es.web.serializers import encode_json
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+SECURITY_HEADERS: Mapping[str, str] = {
+    "content-security-policy": _CSP,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "x-frame-options": "DENY",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=()",
+    "cache-control": "no-store",
+}
+"""Headers of every response; a route can override `cache-control`."""
+_LOGIN_PAGE_HEADERS = {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": _CSP.replace("form-action 'none'", "form-action 'self'"),
+}
+"""Headers of the login page, the only page with a form that the browser submits."""
+HEALTH_PATH = "/healthz"
+"""The only path without access checks: probes of a pod have no token, and use its address as host. It only reports that the
+server responds."""
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
+_LAST_PORT = 65535
+_COOKIE_S = 30 * 24 * 3600
+_LOGIN_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Access token required - stair-es</title>
+</head>
+<body>
+<main>
+<h1>Access token required</h1>
+<p role="status">{said}</p>
+<form method="get">
+<p><label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+{kept}<button type="submit">Open</button></p>
+</form>
+<p>Already logged in and followed a link from another site? <a href="{again}">Continue</a>.</p>
+</main>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessPolicy:
+    """The conditions for a request to be allowed."""
+
+    hosts: frozenset[str] = _LOOPBACK
+    """Allowed names in `Host`, in lower case and without port."""
+    origins: frozenset[str] = frozenset()
+    """Further hosts whose origin counts as same-site, regardless of the `Host` that a proxy sends."""
+    allow_addresses: bool = False
+    """Whether any IP address is allowed in `Host`: DNS rebinding requires a name."""
+    token: str = ""
+    """The access token; empty for none."""
+
+    def is_allowed_host(self, host: str) -> bool:
+        """Check whether a `Host` header names this server."""
+        name = parse_host(host)
+        if name is None:
+            return False
+        return name in self.hosts or (self.allow_addresses and _is_address(name))
+
+    def is_same_site(self, headers: Mapping[str, str]) -> bool:
+        """Check whether a request comes from this site's own page, or from no page."""
+        site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
+        if site not in (None, "same-origin", "none") and mode != "navigate":
+            return False
+        origin = headers.get("origin")
+        if origin is None:
+            return True
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        if parts.scheme not in ("http", "https"):
+            return False
+        own = headers.get("host", "").lower()
+        return parts.netloc.lower() in (own, _strip_default_port(own, parts.scheme)) or parse_host(parts.netloc) in self.origins
+
+    @property
+    def cookie_value(self) -> str:
+        """The value of the cookie: proves knowledge of the token without containing it."""
+        return hmac.new(self.token.encode(), b"stair-es serve: cookie", hashlib.sha256).hexdigest()
+
+    def is_token(self, given: str) -> bool:
+        """Check whether a string is the token, in constant time."""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
+
+    def is_cookie(self, given: str) -> bool:
+        """Check whether a string is the value of the cookie, in constant time."""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self.cookie_value.encode())
+
+
+class AccessMiddleware:
+    """ASGI middleware that checks access and adds security headers."""
+
+    def __init__(self, app: ASGIApp, policy: AccessPolicy, port: int) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            policy: The access policy.
+            port: Part of the cookie's name: browsers send cookies to all ports of a host.
+        """
+        self._app, self._policy, self._cookie_name = app, policy, f"stair-es-{port}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an ASGI scope."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = {name for name, _ in message.get("headers", ())}
+                more = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items() if name.encode() not in there]
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
+            await send(message)
+
+        answer = None if scope["path"] == HEALTH_PATH else self._check_access(scope)
+        if answer is None:
+            await self._app(scope, receive, with_headers)
+            return
+        status, body, headers = answer
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        raw.append((b"content-length", str(len(body)).encode()))
+        await with_headers({"type": "http.response.start", "status": status, "headers": raw})
+        await with_headers({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    def _check_access(self, scope: Scope) -> tuple[int, bytes, dict[str, str]] | None:
+        """Return the response for a request that is not allowed, or None."""
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if len(hosts) != 1 or not self._policy.is_allowed_host(hosts[0]):
+            return _build_refusal(403, "host not allowed", "Use the server's own name, or start it with --allow-host NAME.")
+        if not self._policy.is_same_site(headers):
+            return _build_refusal(403, "cross-site request not allowed", "Open the page itself.")
+        return self._authenticate(scope, headers) if self._policy.token else None
+
+    def _authenticate(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, bytes, dict[str, str]] | None:
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        tokens = [value for name, value in query if name == "token"]
+        if tokens and scope["method"] in ("GET", "HEAD") and self._policy.is_token(tokens[0]):
+            return self._redirect_with_cookie(scope, [pair for pair in query if pair[0] != "token"])
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._policy.is_token(bearer.strip()):
+            return None
+        if any(self._policy.is_cookie(value) for value in _parse_cookies(headers.get("cookie", ""), self._cookie_name)):
+            return None
+        if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # a browser
+            return 401, render_login_page(_get_path(scope), query), {**_LOGIN_PAGE_HEADERS, "www-authenticate": "Bearer"}
+        remedy = "Open /?token=... once, or send Authorization: Bearer ..."
+        status, body, more = _build_refusal(401, "access token required", remedy)
+        return status, body, {**more, "www-authenticate": "Bearer"}
+
+    def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
+        secure = "; Secure" if scope.get("scheme") == "https" else ""
+        cookie = (
+            f"{self._cookie_name}={self._policy.cookie_value}; Path=/; Max-Age={_COOKIE_S}; HttpOnly; SameSite=Strict{secure}"
+        )
+        return 303, b"", {"location": _get_path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
+
+
+def render_login_page(path: str, query: Sequence[tuple[str, str]]) -> bytes:
+    """Render the login page, which asks for the token and continues to the requested URL.
+
+    It has no script and style: all other files require the token as well.
+
+    Args:
+        path: The path of the URL, quoted, with one leading slash.
+        query: The parameters of the URL; a `token` among them was wrong.
+    """
+    rest = [pair for pair in query if pair[0] != "token"]
+    message = "Wrong token." if len(rest) < len(query) else "Ask the administrator for the token."
+    hidden = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in rest)
+    retry_url = escape(path + (f"?{urlencode(rest)}" if rest else ""))
+    return _LOGIN_PAGE.format(said=message, kept=hidden, again=retry_url).encode()
+
+
+def parse_host(header: str) -> str | None:
+    """Parse a `Host` header to the name in lower case, without port and brackets; None if it is invalid."""
+    found = _HOST.fullmatch(header.strip(" \t"))
+    if found is None or int(found["port"] or 0) > _LAST_PORT:
+        return None
+    return (found["address"] or found["name"]).lower().rstrip(".") or None
+
+
+def is_loopback(host: str) -> bool:
+    """Check whether a listening address is only reachable from this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _get_path(scope: Scope) -> str:
+    return "/" + quote(scope["path"], errors="replace").lstrip("/")  # two leading slashes would be another host
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _strip_default_port(host: str, scheme: str) -> str:
+    """Strip the default port of a scheme."""
+    return host.removesuffix(":443" if scheme == "https" else ":80")
+
+
+def _parse_cookies(header: str, name: str) -> list[str]:
+    parts = (part.strip().partition("=") for part in header.split(";"))
+    return [value for key, _, value in parts if key == name]
+
+
+def _build_refusal(status: int, error: str, remedy: str) -> tuple[int, bytes, dict[str, str]]:
+    return status, encode_json({"error": error, "remedy": remedy}), {"content-type": "application/json"}

@@ -1,0 +1,117 @@
+"""HTTP error responses: a status, a message and a remedy, without internal details. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stair_es.errors import (
+    AuthenticationFailed,
+    ClusterError,
+    ClusterUnreachable,
+    DecodeError,
+    IndexClosed,
+    IndexMismatch,
+    IndexNotFound,
+    MissingExtra,
+    MissingModule,
+    ModelError,
+    PluginError,
+    QueryError,
+    StairError,
+)
+
+if TYPE_CHECKING:
+    from stair_es.cluster.client.connection import Connection
+
+RETRY_AFTER_S = 2
+"""Value of `Retry-After`, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorResponse:
+    """An HTTP error response."""
+
+    status: int
+    error: str
+    remedy: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the body."""
+        return {"error": self.error, "remedy": self.remedy}
+
+
+class RequestRejected(Exception):
+    """Ends a request with an error response."""
+
+    def __init__(self, status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, error, remedy)
+        self.response = ErrorResponse(status=status, error=error, remedy=remedy, headers=headers or {})
+
+
+def build_not_found(id_: str) -> RequestRejected:
+    """Build the rejection for an unknown image."""
+    return RequestRejected(404, f"there is no image {id_[:200]!r} in this index", "It may have been removed.")
+
+
+def build_error_response(error: StairError, connection: Connection) -> ErrorResponse:
+    """Build the response for an error, without the cluster's address, credentials or paths.
+
+    Args:
+        error: The error.
+        connection: The connection whose nodes and credentials are redacted.
+    """
+    status = _get_status(error)
+    headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
+    message, remedy = _describe_error(error, status)
+    for node in connection.nodes:
+        message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
+    return ErrorResponse(
+        status=status, error=connection.redact(message)[:1000], remedy=connection.redact(remedy)[:1000], headers=headers
+    )
+
+
+def _get_status(error: StairError) -> int:
+    if isinstance(error, QueryError):
+        return 400
+    if isinstance(error, DecodeError):
+        return 422
+    if isinstance(error, ClusterUnreachable | IndexNotFound | IndexMismatch | ModelError | MissingExtra | PluginError):
+        return 503
+    if isinstance(error, MissingModule | IndexClosed):
+        return 502
+    if isinstance(error, ClusterError):
+        return {400: 400, 429: 503, 502: 503, 503: 503, 504: 503}.get(error.status or 0, 502)
+    return 500
+
+
+def _describe_error(error: StairError, status: int) -> tuple[str, str]:
+    """Return message and remedy for the client."""
+    if isinstance(error, ClusterUnreachable):
+        return "the search cluster doesn't answer", "Try again in a moment."
+    if isinstance(error, AuthenticationFailed):
+        return "the search cluster rejects the credentials of this server", "Contact the administrator."
+    if isinstance(error, IndexNotFound):
+        return "the index doesn't exist", "Contact the administrator."
+    if isinstance(error, ModelError | MissingExtra | PluginError):
+        return "the model of the index can't be loaded here", "Contact the administrator: the log has details."
+    if isinstance(error, ClusterError) and not isinstance(error, IndexMismatch):
+        return _describe_cluster_error(error, status)
+    return error.message, error.remedy
+
+
+def _describe_cluster_error(error: ClusterError, status: int) -> tuple[str, str]:
+    if status == 400 and "maxClauseCount" in error.message:
+        return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
+    reason = error.message.partition(" answered 400: ")[2]
+    if status == 502 and reason:
+        return f"the search cluster can't search this index: {reason}", "Contact the administrator."
+    if status == 400:
+        reason = reason or "no reason given"
+        return (
+            f"the search cluster can't parse the query: {reason}",
+            'In the filter, quote values with : / or other operators (uri:"file:///a.jpg").',
+        )
+    return f"the search cluster failed: {error.message}", error.remedy

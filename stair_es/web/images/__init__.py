@@ -1,0 +1,1 @@
+"""Images for the page: allowed files, rendering."""

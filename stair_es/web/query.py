@@ -1,0 +1,275 @@
+"""Build the weighted query of search parameters, and the bodies of `_search` requests. Pure, except for the encoder."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from stair_es.errors import QueryError
+from stair_es.search.dsl.filters import parse_filter
+from stair_es.search.pagination import SORT_ORDER, validate_cursor
+from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
+from stair_es.search.query_encoder import combine_vectors, resolve_tokens
+from stair_es.search.query_parser import ParsedQuery, parse_query
+from stair_es.search.request import build_search_request, build_token_clause
+from stair_es.search.results import TokenContribution
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.base import Encoder
+    from stair_es.search.dsl.select import QueryType
+    from stair_es.token_policy import TokenPolicy
+    from stair_es.web.schemas import SearchParams
+
+TOP_TOKENS_FIELD = "top_tokens"
+COLOURS_FIELD = "colours"
+_UNESCAPED_SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
+"""An unescaped slash. It would begin a regular expression, which engines compile without a limit:
+`/((a{1,100}){1,100}){1,100}/` blocks one of their few search threads until they are restarted."""
+MAX_FACETS = 20
+HIT_FIELDS = ["tokens", TOP_TOKENS_FIELD, "uri", "caption", "width", "height", "fingerprint"]
+"""The fields of a document that a hit requires."""
+_AGGREGATIONS = {
+    "words": {"terms": {"field": TOP_TOKENS_FIELD, "size": MAX_FACETS}},
+    "sources": {"terms": {"field": "source", "size": MAX_FACETS}},
+    "indices": {"terms": {"field": "_index"}},
+}
+_COLOURS = {"colours": {"terms": {"field": COLOURS_FIELD, "size": MAX_FACETS}}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryToken:
+    """A token of a query."""
+
+    token: str
+    weight: float
+    """Weight without the factor."""
+    factor: float = 1.0
+    added: bool = False
+    """Whether it is in the query only because of its factor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedQuery:
+    """A search query, with the weight and factor of each token."""
+
+    tokens: tuple[QueryToken, ...]
+    """All tokens, heaviest first, including those with a factor of 0."""
+    required: tuple[str, ...]
+    """The words as typed."""
+    excluded: tuple[str, ...]
+    query: SearchQuery
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenNormalizer:
+    """Converts words and vectors to the tokens of an index: by its model, then by its token policy."""
+
+    encoder: Encoder
+    policy: TokenPolicy | None = None
+
+    def resolve_tokens(self, word: str) -> TokenGroup:
+        """Resolve a word to tokens.
+
+        Raises:
+            QueryError: If it has none.
+        """
+        becomes: Mapping[str, str] = self.policy.replacements if self.policy else {}
+        if word in becomes.values():  # created by the policy, so perhaps not in the vocabulary of the model
+            return (word,)
+        return tuple(dict.fromkeys(becomes.get(feature, feature) for feature in resolve_tokens(self.encoder, word)))
+
+    def apply_policy(self, vector: SparseVector) -> SparseVector:
+        """Apply the token policy to a vector of the model."""
+        return self.policy.rewrite_query(vector) if self.policy else vector
+
+
+def build_weighted_query(
+    params: SearchParams, normalizer: TokenNormalizer, encode: Callable[[str], SparseVector], stored: SparseVector | None = None
+) -> WeightedQuery:
+    """Build the weighted query of search parameters.
+
+    Args:
+        params: The search parameters.
+        normalizer: The token normalizer of the index.
+        encode: Encodes a text.
+        stored: The tokens of the document `asked.like`, to which the policy has been applied already.
+
+    Raises:
+        QueryError: If the query is empty, a word is not in the vocabulary, or parameters contradict each other.
+    """
+    parsed = parse_query(params.text)
+    by_caption = params.method == "bm25"
+    words = () if by_caption else _collect_tokens(params, parsed, normalizer, encode, stored)
+    if by_caption and not parsed.text:
+        raise QueryError("bm25 requires a text, and the query has none", "Enter some words, or use another method.")
+    required = tuple(dict.fromkeys((*parsed.required, *params.require)))
+    excluded = tuple(dict.fromkeys((*parsed.excluded, *params.exclude)))
+    weights = {word.token: word.weight * word.factor for word in words if word.weight * word.factor > 0}
+    if words and not weights:
+        raise QueryError("all tokens of the query are muted", "Keep at least one of them.")
+    if not all(map(math.isfinite, weights.values())):
+        raise QueryError("a factor makes a weight too large", "Use a smaller one.")
+    query = SearchQuery(
+        vector=SparseVector.from_mapping(weights),
+        caption=parsed.text if by_caption else "",
+        required=[normalizer.resolve_tokens(word) for word in required],
+        excluded=[normalizer.resolve_tokens(word) for word in excluded],
+        filters=_build_filters(params),
+    )
+    return WeightedQuery(tokens=words, required=required, excluded=excluded, query=query)
+
+
+def build_filter_query(params: SearchParams) -> dict[str, Any] | None:
+    """Build the query for all images that match the filters, if there is nothing else in the parameters; otherwise None.
+
+    Raises:
+        QueryError: If a filter can't be parsed.
+    """
+    ranks = params.text.strip() or params.like or params.vector or params.factors
+    return None if ranks or params.require or params.exclude else {"bool": {"filter": _build_filters(params)}}
+
+
+def _collect_tokens(
+    params: SearchParams,
+    parsed: ParsedQuery,
+    normalizer: TokenNormalizer,
+    encode: Callable[[str], SparseVector],
+    stored: SparseVector | None,
+) -> tuple[QueryToken, ...]:
+    vectors = [normalizer.apply_policy(encode(parsed.text))] if parsed.text else []
+    vectors += [] if stored is None else [stored]
+    vectors += [normalizer.apply_policy(SparseVector.from_mapping(params.vector))] if params.vector else []
+    vector = combine_vectors((vector, 1.0) for vector in vectors) if vectors else EMPTY_VECTOR
+    words = _apply_boosts({word: QueryToken(token=word, weight=weight) for word, weight in vector}, parsed, normalizer)
+    words = _apply_factors(words, params.factors, normalizer)
+    if not words:
+        what = "only excludes words" if parsed.excluded or params.exclude else "is empty"
+        raise QueryError(f"the query {what}", 'Add what to search for: words, an image, or both ("beach -people").')
+    return tuple(sorted(words.values(), key=lambda word: (-word.weight, word.token)))
+
+
+def _apply_boosts(words: Mapping[str, QueryToken], parsed: ParsedQuery, normalizer: TokenNormalizer) -> dict[str, QueryToken]:
+    """Apply the typed boosts to the weights; `dog^0` sets the factor to 0."""
+    boosted = dict(words)
+    for written, boost in parsed.boosts.items():
+        for feature in normalizer.resolve_tokens(written):
+            if feature not in boosted:
+                raise QueryError(f"the query has no token {feature!r} to boost", f"Its tokens are: {', '.join(words)}.")
+            word = boosted[feature]
+            boosted[feature] = replace(word, weight=word.weight * boost) if boost > 0 else replace(word, factor=0.0)
+    return boosted
+
+
+def _apply_factors(
+    words: Mapping[str, QueryToken], factors: Mapping[str, float], normalizer: TokenNormalizer
+) -> dict[str, QueryToken]:
+    weighted = dict(words)
+    for written, factor in factors.items():
+        for feature in (written,) if written in words else normalizer.resolve_tokens(written):
+            if feature in words and (feature == written or feature not in factors):
+                weighted[feature] = replace(words[feature], factor=factor)
+            elif feature not in words:
+                weighted[feature] = QueryToken(token=feature, weight=1.0, factor=factor, added=True)
+    return weighted
+
+
+def _build_filters(params: SearchParams) -> list[dict[str, Any]]:
+    filters: list[dict[str, Any]] = [{"term": {TOP_TOKENS_FIELD: word}} for word in params.words]
+    filters += [{"term": {COLOURS_FIELD: colour}} for colour in params.colours]
+    text = params.filter.strip()
+    if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
+        raise QueryError("the filter is not a query string", "Write it like width:>800 AND format:JPEG.")
+    return [*filters, parse_filter(_UNESCAPED_SLASH.sub(r"\1\\/", text))] if text else filters
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryPlan:
+    """The query type and limits for a cluster and an index."""
+
+    query_type: QueryType
+    max_clauses: int
+    sortable: bool = True
+    """Whether hits have a total order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSearchRequest:
+    """The body of a `_search` request, and the tokens that are in it."""
+
+    body: dict[str, Any]
+    vector: SparseVector
+    """The tokens that are sent, with the weights as the engine reads them."""
+    truncated: SparseVector
+    """The tokens that exceed the clause limit."""
+
+
+def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> PageSearchRequest:
+    """Build the request for the best images.
+
+    Args:
+        query: The search query.
+        params: The parameters of the search.
+        plan: The query plan.
+
+    Raises:
+        QueryError: If the query is not supported.
+    """
+    if params.method == "bag":
+        return _build_bag_request(query, params, plan)
+    request = build_search_request(
+        query, plan.query_type, max_clauses=plan.max_clauses, k=params.k, after=params.after, ordered=plan.sortable
+    )
+    return PageSearchRequest(body={**request.body, "_source": HIT_FIELDS}, vector=request.vector, truncated=request.truncated)
+
+
+def build_facets_request(query: Mapping[str, Any], *, colours: bool) -> dict[str, Any]:
+    """Build the request for the facets of all images that match a query.
+
+    Args:
+        query: The query clause.
+        colours: Whether the index has the field `colours`.
+    """
+    aggs = {**_AGGREGATIONS, **(_COLOURS if colours else {})}
+    return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": aggs}
+
+
+def build_counts_request() -> dict[str, Any]:
+    """Build the request that counts images, and images with a caption."""
+    captions = {"captions": {"filter": {"exists": {"field": "caption"}}}}
+    return {"size": 0, "track_total_hits": True, "aggs": captions}
+
+
+def explain_bag_score(query: SearchQuery, source: Mapping[str, Any]) -> tuple[TokenContribution, ...]:
+    """Return the matching tokens, each with a contribution of 1."""
+    has = source.get(TOP_TOKENS_FIELD)
+    heaviest = set(map(str, has)) if isinstance(has, list) else {str(has)}
+    common = sorted(word for word in query.vector.tokens if word in heaviest)
+    return tuple(TokenContribution(feature=word, query_weight=1.0, image_weight=1.0, contribution=1.0) for word in common)
+
+
+def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> PageSearchRequest:
+    """Build a bag-of-words request, for comparison: each query token among the heaviest of an image adds 1.
+
+    Weights are ignored, except that the heaviest tokens are kept if there are too many.
+    """
+    if params.after is not None and not plan.sortable:
+        raise QueryError("pagination requires a total order", "Use a larger k instead.")
+    room = max(1, plan.max_clauses - query.other_clause_count)
+    words = query.vector.top(room)
+    counted = [{"constant_score": {"filter": {"term": {TOP_TOKENS_FIELD: word}}, "boost": 1.0}} for word, _ in words]
+    around = {
+        "must": [{"bool": {"should": counted}}],
+        "filter": [*query.filters, *(build_token_clause(word, plan.query_type) for word in query.required)],
+        "must_not": [build_token_clause(word, plan.query_type) for word in query.excluded],
+    }
+    body: dict[str, Any] = {"size": params.k, "track_total_hits": False, "_source": HIT_FIELDS}
+    body["query"] = {"bool": {name: clauses for name, clauses in around.items() if clauses}}
+    body |= {"sort": SORT_ORDER} if plan.sortable else {}
+    body |= {"search_after": validate_cursor(params.after)} if params.after is not None else {}
+    return PageSearchRequest(
+        body=body, vector=words, truncated=SparseVector(query.vector.tokens[room:], query.vector.weights[room:])
+    )

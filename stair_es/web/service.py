@@ -1,0 +1,266 @@
+"""The search service behind the routes. Its methods block, and send only searches and metadata requests to the cluster."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cachetools import LRUCache, TTLCache
+
+from stair_es._version import __version__
+from stair_es.cluster.client.connection import translate_errors
+from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
+from stair_es.inspection.stored_document import find_stored_image, get_stored_images
+from stair_es.search.query import SearchQuery
+from stair_es.search.query_encoder import encode_query_text
+from stair_es.search.results import Hit, parse_hit
+from stair_es.sources.image.decode import decode_image
+from stair_es.web import serializers
+from stair_es.web.errors import RETRY_AFTER_S, RequestRejected, build_not_found
+from stair_es.web.query import (
+    WeightedQuery,
+    build_counts_request,
+    build_facets_request,
+    build_filter_query,
+    build_page_request,
+    build_weighted_query,
+    explain_bag_score,
+)
+from stair_es.web.schemas import SearchParams
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.inspection.stored_document import StoredImage
+    from stair_es.types import SparseVector
+    from stair_es.web.hooks import ServerHooks
+    from stair_es.web.images.file_access import AllowedRoots
+    from stair_es.web.index_state import IndexState, IndexStateCache
+    from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
+
+_T = TypeVar("_T")
+_THUMBNAIL_PX = 128
+_SEARCH_TIMEOUT = "8s"
+"""Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
+
+
+class SearchService:
+    """The search service of one index. Thread safe."""
+
+    def __init__(
+        self,
+        client: OpenSearch,
+        connection: Connection,
+        index: str,
+        *,
+        states: IndexStateCache,
+        limiter: ConcurrencyLimiter,
+        limits: ServerLimits,
+        roots: AllowedRoots,
+        hooks: ServerHooks,
+    ) -> None:
+        """Create the service.
+
+        Args:
+            client: The client of the cluster.
+            connection: The connection of the client.
+            index: An alias or index.
+            states: The cached state of the index.
+            limiter: The limiter for the encoder.
+            limits: The limits of the server.
+            roots: Folders whose files may be shown.
+            hooks: The telemetry hooks.
+        """
+        self._client, self._connection, self._index = client, connection, index
+        self._states, self._limiter, self._limits, self._roots = states, limiter, limits, roots
+        self._hooks = hooks
+        self._lock = threading.Lock()
+        self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
+        self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
+        self._counted: TTLCache[str, tuple[int, int]] = TTLCache(1, ttl=10.0)
+
+    def describe_index(self, title: str) -> dict[str, Any]:
+        """Describe the index; `title` is shown instead of its name."""
+        view = self._states.get()
+        documents, captions = self._count_documents()
+        return {
+            "title": title or self._index,
+            "index": self._index,
+            "model": view.info.model,
+            "version": __version__,
+            "documents": documents,
+            "captions": captions > 0,
+            "originals": bool(self._roots),
+            "max_upload_bytes": self._limits.upload_bytes,
+            "policy": view.info.policy.label if view.info.policy else None,
+        }
+
+    def search(self, params: SearchParams) -> dict[str, Any]:
+        """Search for the best images."""
+        return self._run_on_fresh_index(lambda view: self._search_index(view, params))
+
+    def count_facets(self, params: SearchParams) -> dict[str, Any]:
+        """Count the facets of all images that match; without a query, of those that match the filters."""
+        return self._run_on_fresh_index(lambda view: self._count_facets(view, params))
+
+    def find_neighbors(self, id_: str, k: int) -> dict[str, Any]:
+        """Find the `k` images that are most similar to an image."""
+        return self._run_on_fresh_index(lambda view: self._find_neighbors(view, id_, k))
+
+    def get_image(self, id_: str) -> dict[str, Any]:
+        """Get one image with all that is shown of it."""
+        view = self._states.get()
+        image = get_stored_images(self._client, self._connection, self._index, [id_]).get(id_)
+        if image is None:
+            raise build_not_found(id_)
+        original = serializers.build_original_url(id_) if self._roots.contains(image.uri) else None
+        return serializers.serialize_image(image, self._get_thumbnail_url(view, id_, image.source), original)
+
+    def encode_upload(self, data: bytes) -> dict[str, Any]:
+        """Encode an uploaded image, without storing it."""
+        view = self._states.get()
+        with self._limiter():
+            decoded = decode_image(data, view.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
+            with self._hooks.track_encoding("image"):
+                [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
+        return {
+            "words": serializers.serialize_vector(view.normalizer.apply_policy(vector)),
+            "thumbnail": decoded.thumbnail,
+            "width": decoded.width,
+            "height": decoded.height,
+        }
+
+    def _run_on_fresh_index(self, ask: Callable[[IndexState], tuple[_T, set[str]]]) -> _T:
+        """Run a request; run it again if the alias points to another index now, or its token policy has changed."""
+        view = self._states.get()
+        try:
+            response, indices = ask(view)
+            if indices and indices <= set(view.info.fields):
+                return response
+            newer = self._states.refresh(view)  # no hits: the tokens may be those of another model
+            if newer is view:
+                return response
+        except ClusterUnreachable:
+            raise
+        except (QueryError, ClusterError):
+            newer = self._states.refresh(view)
+            if newer is view:
+                raise
+        return ask(newer)[0]
+
+    def _search_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
+        weighted = self._build_query(state, params)
+        request = build_page_request(weighted.query, params, state.plan)
+        response = self._send(request.body)
+        found = response["hits"]["hits"]
+        page = {
+            **serializers.serialize_query(weighted),
+            "hits": self._serialize_hits(state, weighted, params, [parse_hit(hit, request.vector) for hit in found]),
+            "after": found[-1].get("sort") if len(found) == params.k else None,
+            "took_ms": int(response["took"]),
+            "cut": list(request.truncated.tokens),
+            "method": params.method,
+        }
+        return page, {hit["_index"] for hit in found}
+
+    def _count_facets(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
+        query = (
+            build_filter_query(params)
+            or build_page_request(self._build_query(state, params).query, params, state.plan).body["query"]
+        )
+        answer = self._send(build_facets_request(query, colours=state.has_colours))
+        return serializers.serialize_facets(answer), {
+            str(bucket["key"]) for bucket in answer["aggregations"]["indices"]["buckets"]
+        }
+
+    def _find_neighbors(self, state: IndexState, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:
+        image = self._get_stored_image(state, id_)
+        if not len(image.vector):
+            return {"hits": []}, {image.index}
+        params = SearchParams(k=k)
+        query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
+        weighted = WeightedQuery(tokens=(), required=(), excluded=(), query=query)
+        request = build_page_request(query, params, state.plan)
+        found = [parse_hit(hit, request.vector) for hit in self._send(request.body)["hits"]["hits"]]
+        return {"hits": self._serialize_hits(state, weighted, params, found)}, {image.index, *(hit.index for hit in found)}
+
+    def _build_query(self, state: IndexState, params: SearchParams) -> WeightedQuery:
+        image = self._get_stored_image(state, params.like) if params.like and params.method != "bm25" else None
+        weighted = build_weighted_query(
+            params, state.normalizer, lambda text: self._encode_text(state, text), image.vector if image else None
+        )
+        if params.method == "bm25":
+            state.info.check_caption_field(weighted.query)
+            if not self._count_documents()[1]:
+                raise QueryError("bm25 searches captions, and no image of this index has one", "Use another method.")
+        return weighted
+
+    def _serialize_hits(
+        self, state: IndexState, made: WeightedQuery, params: SearchParams, found: Sequence[Hit]
+    ) -> list[dict[str, Any]]:
+        if not all(math.isfinite(hit.score) for hit in found):
+            raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
+        return [
+            serializers.serialize_hit(
+                hit,
+                explain_bag_score(made.query, hit.source) if params.method == "bag" else hit.contributions,
+                hit.score if params.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, apart from rounding
+                self._get_thumbnail_url(state, hit.id, hit.source),
+            )
+            for hit in found
+        ]
+
+    def _get_thumbnail_url(self, state: IndexState, id_: str, source: Mapping[str, Any]) -> str | None:
+        return serializers.build_thumbnail_url(id_, source.get("fingerprint")) if state.has_thumbnails or self._roots else None
+
+    def _encode_text(self, state: IndexState, text: str) -> SparseVector:
+        key = (state.encoder.model_id, text)
+        with self._lock:
+            vector = self._texts.get(key)
+        if vector is None:
+            with self._limiter(), self._hooks.track_encoding("text"):
+                vector = encode_query_text(state.encoder, text)
+            with self._lock:
+                self._texts[key] = vector
+        return vector
+
+    def _get_stored_image(self, state: IndexState, reference: str) -> StoredImage:
+        """Get a stored image from a short-lived cache: moving a slider requests the same image many times."""
+        with self._lock:
+            image = self._images.get(reference)
+        if image is None or image.index not in state.info.fields:
+            image = find_stored_image(self._client, self._connection, self._index, reference)
+            if image is None:
+                raise build_not_found(reference)
+            with self._lock:
+                self._images[reference] = image
+        return image
+
+    def _count_documents(self) -> tuple[int, int]:
+        """Count images, and images with a caption."""
+        with self._lock:
+            counted = self._counted.get("")
+        if counted is None:
+            response = self._send(build_counts_request())
+            counted = int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
+            with self._lock:
+                self._counted[""] = counted
+        return counted
+
+    def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        with translate_errors(self._connection):
+            response: dict[str, Any] = self._client.search(
+                index=self._index, body={**body, "timeout": _SEARCH_TIMEOUT}, params={"allow_partial_search_results": "false"}
+            )
+        if "hits" not in response:
+            raise ClusterError(
+                f"{self._connection.safe_url} returned no search response", "Check that it is the port of the cluster."
+            )
+        self._hooks.record_search_time(response.get("took", 0) / 1000)
+        if response.get("timed_out"):  # partial hits are not a result
+            headers = {"retry-after": str(RETRY_AFTER_S)}
+            raise RequestRejected(503, "the search timed out", "Simplify it: a filter with many * is slow.", headers)
+        return response

@@ -1,0 +1,126 @@
+"""Thumbnails, from the documents or else rendered from originals below an allowed folder, and originals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stair_es.errors import DecodeError
+from stair_es.inspection.stored_document import get_stored_fields, parse_thumbnail
+from stair_es.sources.image.decode import DecodeLimits
+from stair_es.web.errors import build_not_found
+from stair_es.web.images.render import ImageCache, RenderedImage, render_image
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+    from stair_es.web.hooks import ServerHooks
+    from stair_es.web.images.file_access import AllowedRoots
+    from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
+
+DRAWN_THUMBNAIL_PX = 256
+"""Longer side of a thumbnail that is rendered from an original, in pixels."""
+ORIGINAL_PX = 1600
+_STORED = DecodeLimits(max_pixels=1_000_000)
+"""Limits for the thumbnail in a document; ingest writes 128 pixels."""
+
+
+class ThumbnailService:
+    """Service for thumbnails and originals, with a cache."""
+
+    def __init__(
+        self,
+        client: OpenSearch,
+        connection: Connection,
+        index: str,
+        *,
+        roots: AllowedRoots,
+        limiter: ConcurrencyLimiter,
+        limits: ServerLimits,
+        hooks: ServerHooks,
+    ) -> None:
+        """Create the service.
+
+        Args:
+            client: The client of the cluster.
+            connection: The connection of the client.
+            index: An alias or index.
+            roots: Folders whose files may be shown.
+            limiter: The limiter for rendering.
+            limits: The limits of the server.
+            hooks: The telemetry hooks.
+        """
+        self._client, self._connection, self._index = client, connection, index
+        self._roots, self._limiter, self._limits = roots, limiter, limits
+        self._hooks = hooks
+        self.cache = ImageCache(limits.cache_bytes)
+
+    def get_thumbnail(self, id_: str, version: str) -> tuple[RenderedImage, bool]:
+        """Get the thumbnail of an image.
+
+        Args:
+            id_: The id of the document.
+            version: The fingerprint in the URL, if any.
+
+        Returns:
+            The thumbnail, and whether it has that version, so that it never changes.
+
+        Raises:
+            RequestRejected: If there is none.
+            ClusterError: If the request to the cluster fails.
+        """
+        cached = self.cache.get((id_, version)) if version else None
+        self._hooks.count_thumbnail(ready=cached is not None)
+        if cached is not None:
+            return cached, True
+        source = self._fetch_fields(id_)
+        stored = source.get("fingerprint")
+        fingerprint = stored if isinstance(stored, str) else ""
+        picture = self._render_stored(source.get("thumbnail"))
+        if picture is None:
+            picture = self._render_original(id_, source.get("uri"), DRAWN_THUMBNAIL_PX)
+        if fingerprint:
+            self.cache.put((id_, fingerprint), picture)
+        return picture, bool(version) and version == fingerprint
+
+    def get_original(self, id_: str) -> RenderedImage:
+        """Get the original of an image, rendered for the page.
+
+        Raises:
+            RequestRejected: If there is none.
+            ClusterError: If the request to the cluster fails.
+        """
+        if not self._roots:
+            raise build_not_found(id_)
+        return self._render_original(id_, self._fetch_fields(id_).get("uri"), ORIGINAL_PX)
+
+    def _render_stored(self, value: object) -> RenderedImage | None:
+        found = parse_thumbnail(value)
+        try:
+            return render_image(found.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED) if found else None
+        except DecodeError:
+            return None
+
+    def _render_original(self, id_: str, uri: object, side_px: int) -> RenderedImage:
+        if not self._roots or not isinstance(uri, str):
+            raise build_not_found(id_)
+        with self._limiter():
+            original = self._roots.read(uri, self._limits.original_bytes)
+            if original is None:
+                raise build_not_found(id_)
+            cached = self.cache.get((side_px, original.key))
+            if cached is not None:
+                return cached
+            try:
+                rendered = render_image(
+                    original.data, side_px, "WEBP" if side_px == DRAWN_THUMBNAIL_PX else "JPEG", self._limits.decode
+                )
+            except DecodeError:
+                raise build_not_found(id_) from None
+        return self.cache.put((side_px, original.key), rendered)
+
+    def _fetch_fields(self, id_: str) -> dict[str, Any]:
+        source = get_stored_fields(self._client, self._connection, self._index, id_, ["thumbnail", "fingerprint", "uri"])
+        if source is None:
+            raise build_not_found(id_)
+        return source

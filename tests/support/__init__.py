@@ -1,0 +1,1 @@
+"""What tests, benchmarks and scripts share: nodes, servers, tiny models, corpora and oracles. Nothing of it is shipped."""

@@ -1,0 +1,1 @@
+"""The page in Chromium: a server with photos, waiting, hostile documents."""

@@ -1,0 +1,81 @@
+"""What tests of the page ask: of the API beside it, and of the page itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+    from support.browser.web_server import Site
+
+QUERY = "brown bear in a tree"
+_HITS = ".found li.hit:not(.skeleton) a.name"
+
+
+def answered(site: Site, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
+    """What the API says to a question, or without one to a GET."""
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(f"{site.base}/api/{path}", data, {"Content-Type": "application/json"})
+    with urlopen(request) as answer:
+        made: dict[str, Any] = json.load(answer)
+        return made
+
+
+def order(site: Site, **body: Any) -> list[str]:  # noqa: ANN401  fields of a question
+    """The names that the API finds, best first."""
+    return [hit["name"] for hit in answered(site, body)["hits"]]
+
+
+def asked(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
+    """Opens the page and waits for its answer."""
+    from playwright.sync_api import expect
+
+    page.goto(site.base + path)
+    expect(page.locator(f"{_HITS}, [role=alert]").first).to_be_visible()
+    expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
+
+
+def resting(page: Page) -> None:
+    """Waits for the start page of the bundled photos."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(".landing .lead")).to_have_text("40 images, each a few dozen weighted words.")
+
+
+def weight(site: Site, word: str) -> float:
+    """Return the weight of a word in `QUERY`."""
+    return next(float(each["weight"]) for each in answered(site, {"text": QUERY})["query"] if each["word"] == word)
+
+
+def names(page: Page) -> list[str]:
+    """The hits, as they stand."""
+    return page.locator(_HITS).all_inner_texts()
+
+
+def settled(page: Page, expected: list[str]) -> None:
+    """Waits until the hits are these."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(_HITS)).to_have_text(expected)
+
+
+def until(page: Page, expression: str, within_s: float = 5.0) -> None:
+    """Waits until an expression is true: Playwright's own way of waiting needs `eval`, which the policy of the page forbids.
+
+    Raises:
+        TimeoutError: It never is.
+    """
+    end = time.monotonic() + within_s
+    while not page.evaluate(expression):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not true within {within_s:g} s: {expression}")
+        page.wait_for_timeout(30)
+
+
+def slider(page: Page, word: str) -> Locator:
+    """The slider of a word."""
+    return page.get_by_role("slider", name=f"Weight of {word}", exact=True)

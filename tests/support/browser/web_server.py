@@ -1,0 +1,138 @@
+"""The page of real images for browser tests and pictures: a corpus on a node, `stair-es serve` before it, Chromium in front.
+
+::
+
+    ingested_photos(node_url, index)
+    with serving(node_url, index) as base, chromium() as browser:
+        page = browser.new_page()
+        page.goto(base)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
+
+    from support.servers.recording_proxy import GateProxy
+
+ROOT = Path(__file__).parents[3]
+PHOTOS = ROOT / "examples" / "photos"
+STAIR_ES = Path(sys.executable).parent / "stair-es"
+SCREENSHOTS = Path(os.environ.get("STAIR_ES_SCREENSHOTS") or ROOT / "build" / "screenshots")
+DESKTOP = {"width": 1280, "height": 860}
+PHONE = {"width": 360, "height": 740}
+_WATCHED = "addEventListener('securitypolicyviolation', (e) => console.error('refused by the policy: ' + e.violatedDirective));"
+
+
+def ingested(url: str, index: str, *arguments: str | Path) -> None:
+    """Takes images in.
+
+    Raises:
+        RuntimeError: That failed.
+    """
+    done = subprocess.run(
+        [STAIR_ES, "ingest", *arguments, "--index", index, "--url", url], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"ingest ended with {done.returncode}: {done.stderr}")
+
+
+def ingested_photos(url: str, index: str, folder: Path = PHOTOS) -> None:
+    """Takes the bundled photos in, with their captions; `folder` may be a copy of theirs."""
+    ingested(url, index, folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
+
+
+@contextmanager
+def serving(url: str, index: str, *arguments: str | Path) -> Iterator[str]:
+    """`stair-es serve` on a free port: its address, until the end of the block.
+
+    Raises:
+        RuntimeError: It doesn't start.
+    """
+    command: Sequence[str | Path] = [STAIR_ES, "serve", "--index", index, "--url", url, "--port", "0", "--json", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            line = server.stdout.readline() if server.stdout else ""
+            if not line:
+                raise RuntimeError(f"`stair-es serve` ended with {server.wait()}")
+            yield str(json.loads(line)["url"]).rstrip("/")
+        finally:
+            server.terminate()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, driven.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        raise RuntimeError("there is no Chromium for the tests of the page; install it with: apt-get install chromium")
+    arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A page that is served."""
+
+    base: str
+    """Its address."""
+    proxy: GateProxy | None = None
+    """Between the server and the node."""
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """What a page must not do: complain, fail, ask, or try what the policy forbids."""
+
+    complaints: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+    """Parts of complaints that a test brings about on purpose."""
+
+    def over(self, page: Page) -> None:
+        """Watches a page from now on."""
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("dialog", self._asked)
+        page.add_init_script(_WATCHED)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+    def _asked(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def left(self) -> list[str]:
+        """The complaints that nobody expected."""
+        return [complaint for complaint in self.complaints if not any(part in complaint for part in self.allowed)]
+
+
+def shot(page: Page, name: str) -> Path:
+    """Keeps a picture of what is to be seen, for people to look at after the tests."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    path = SCREENSHOTS / f"{name}.png"
+    page.screenshot(path=path, animations="disabled")
+    return path

@@ -1,0 +1,1 @@
+"""Images, vectors and indices that several tests read."""

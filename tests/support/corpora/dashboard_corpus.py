@@ -1,0 +1,89 @@
+"""The sample photos as a corpus that has something to see on every panel.
+
+Three sources, days on which they were taken, and one image without any word.
+
+    python tests/support/corpora/dashboard_corpus.py URL INDEX
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from PIL import Image
+from typer.testing import CliRunner
+
+from stair_es.cli.main import app
+from stair_es.cluster.client.connection import Connection
+
+PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
+PLACES = {
+    "alpine-path",
+    "chinese-pavilion",
+    "city-gate-at-night",
+    "domed-cathedral",
+    "fairytale-castle",
+    "harbour-boats",
+    "stone-arch-bridge",
+    "windmills-on-a-canal",
+}
+THINGS = {
+    "airplane-from-above",
+    "astronaut",
+    "dandelions",
+    "drum-kit-and-guitar",
+    "espresso",
+    "frying-pan",
+    "half-a-fig",
+    "orange-dahlia",
+    "paint-brushes",
+    "photographer",
+    "rocket-on-the-pad",
+    "wall-clock",
+}
+WORDLESS = "nothing-to-say"
+_DATE_TIME = 306
+_UNDATED = 7
+"""Each so many-th photo has no date."""
+
+
+def dated(folder: Path, every: int = 1) -> Iterator[Path]:
+    """Three folders below `folder` with copies of each `every`-th photo, most with a date."""
+    for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))[::every]):
+        kind = "places" if photo.stem in PLACES else "things" if photo.stem in THINGS else "animals"
+        target = folder / kind / photo.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(photo) as image:
+            exif = image.getexif()
+            if number % _UNDATED:
+                exif[_DATE_TIME] = f"2024:{1 + number % 11:02d}:{1 + number % 27:02d} 12:00:00"
+            image.save(target, quality=92, exif=exif)
+    yield from (folder / kind for kind in ("animals", "places", "things"))
+
+
+def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector: str = "rank_features", every: int = 1) -> None:
+    """Ingest each `every`-th photo of the corpus behind the alias `index`, with a companion index or without."""
+    _ingest(url, index, *map(str, dated(folder, every)), "--vector", vector)
+    with closing(Connection(url=url).client()) as client:
+        about = client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
+        copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")
+        kept = {name: about[name] for name in copied if name in about}
+        uri = f"file:///elsewhere/{WORDLESS}.png"
+        silent = {**kept, "uri": uri, "source": "file:///elsewhere", "tokens": {}, "top_tokens": [], "sha256": "0" * 64}
+        client.index(index=index, id=WORDLESS, body=silent, refresh=True)
+    if words_index:
+        _ingest(url, index, str(folder / "things"), "--vector", vector, "--words-index")
+
+
+def _ingest(url: str, index: str, *more: str) -> None:
+    done = CliRunner().invoke(app, ["ingest", *more, "--index", index, "--url", url])
+    if done.exit_code != 0:
+        raise RuntimeError(f"{done.output}\n{done.exception!r}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        fill(sys.argv[1], sys.argv[2], Path(made))

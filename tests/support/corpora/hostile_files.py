@@ -1,0 +1,185 @@
+"""Small files that take gigabytes, minutes, or the rest of their source with them, if they are read without limits: for tests."""
+
+from __future__ import annotations
+
+import json
+import resource
+import struct
+import sys
+import tarfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from stair_es.sources.base import ListingFailure, ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.io.parquet_cell import ParquetCellLocator
+from stair_es.sources.registry import open_source
+
+MB = 1_000_000
+DEEP = 1000
+"""More levels than Python's recursion takes."""
+
+
+def pack(path: Path, *parts: tuple[bytes, int]) -> Path:
+    """Write a gzip file of (block, how many times), at the cost of packing each block once."""
+    crc = size = 0
+    with path.open("wb") as file:
+        file.write(b"\x1f\x8b\x08\0\0\0\0\0\0\xff")
+        for block, times in parts:
+            deflate = zlib.compressobj(1, zlib.DEFLATED, -15)
+            packed = deflate.compress(block) + deflate.flush(zlib.Z_FULL_FLUSH)
+            for _ in range(times):
+                file.write(packed)
+                crc = zlib.crc32(block, crc)
+                size += len(block)
+        file.write(zlib.compressobj(1, zlib.DEFLATED, -15).flush() + struct.pack("<LL", crc, size & 0xFFFFFFFF))
+    return path
+
+
+def member(name: str, data: bytes = b"", *, size: int | None = None, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A member of a tar with its padding; with `size` its header alone."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(data) if size is None else size
+    head = info.tobuf(tarfile.GNU_FORMAT)
+    return head if size is not None else head + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def deep_object(levels: int = DEEP) -> bytes:
+    """An object in an object in an object."""
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+_IMAGE = member("first.jpg", b"x")
+
+
+def _long_header(kind: bytes) -> Callable[[Path], Path]:
+    size = 704 * MB // 2**20 * 2**20
+    return lambda path: pack(
+        path, (_IMAGE + member("x", size=size, kind=kind), 1), (b"n" * 2**20, size >> 20), (member("last.jpg", b"x") + END, 1)
+    )
+
+
+def _one_key(path: Path) -> Path:
+    parts = [part for number in range(8) for part in ((member(f"k.{number}.jpg", size=100 << 20), 1), (bytes(2**20), 100))]
+    return pack(path, *parts, (END, 1))
+
+
+def _texts_of_one_key(path: Path) -> Path:
+    parts = [part for number in range(700) for part in ((member(f"k.{number}.txt", size=1 << 20), 1), (b"t" * 2**20, 1))]
+    return pack(path, (member("k.jpg", b"x"), 1), *parts, (END, 1))
+
+
+def _sparse_map(path: Path) -> Path:
+    entry = (b"%011o\0" % 512) * 2
+    block = entry * 21 + b"\1" + bytes(7)
+    head = bytearray(member("s.jpg", size=0, kind=tarfile.GNUTYPE_SPARSE))
+    head[386:410], head[482] = entry, 1
+    head[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(head))[0]  # type: ignore[attr-defined]
+    return pack(path, (_IMAGE + bytes(head), 1), (block * 2048, 200))
+
+
+def _global_records(path: Path) -> Path:
+    records = [b"%d %s=%s\n" % (17 + 200_000, b"key%05d" % number, b"v" * 200_000) for number in range(1000)]
+    parts = [(member("g", record, kind=tarfile.XGLTYPE) + member("x.txt", b"x"), 1) for record in records]
+    return pack(path, (_IMAGE, 1), *parts, (END, 1))
+
+
+def _digits(path: Path) -> Path:
+    path.write_bytes(_IMAGE + member("x", b"1" * 200_000, kind=tarfile.XHDTYPE) + member("last.jpg", b"x") + END)
+    return path
+
+
+def _around(line: Callable[[], Iterator[tuple[bytes, int]]], last: bytes) -> Callable[[Path], Path]:
+    return lambda path: pack(path, *line(), (b"\n" + last + b"\n", 1))
+
+
+_ROW = b'{"path": "last.jpg"}'
+
+
+def _parquet(**columns: Callable[[], pa.Array]) -> Callable[[Path], Path]:
+    def write(path: Path) -> Path:
+        table = pa.table({name: make() for name, make in columns.items()})
+        pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30, store_schema=False)
+        return path
+
+    return write
+
+
+def _same(value: str | bytes, count: int) -> Callable[[], pa.Array]:
+    return lambda: pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value]))
+
+
+def _in_lists(value: str, count: int, rows: int) -> Callable[[], pa.Array]:
+    return lambda: pa.ListArray.from_arrays([row * count for row in range(rows + 1)], _same(value, count * rows)())
+
+
+FILES: dict[str, Callable[[Path], Path]] = {
+    "long-name.tar.gz": _long_header(tarfile.GNUTYPE_LONGNAME),
+    "pax-header.tar.gz": _long_header(tarfile.XHDTYPE),
+    "global-records.tar.gz": _global_records,
+    "sparse-map.tar.gz": _sparse_map,
+    "digits.tar": _digits,
+    "one-key.tar.gz": _one_key,
+    "texts-of-one-key.tar.gz": _texts_of_one_key,
+    "objects.jsonl.gz": _around(lambda: iter([(b'{"path": "a.jpg", "x": [', 1), (b"{}," * 2**20, 18), (b"{}]}", 1)]), _ROW),
+    "long-line.jsonl.gz": _around(lambda: iter([(b"{}," * 2**20, 90)]), _ROW),
+    "emoji.jsonl.gz": _around(lambda: iter([(b'{"path": "\\ud83d\\ude00', 1), (b"x" * 2**20, 60), (b'"}', 1)]), _ROW),
+    "line-ends.jsonl.gz": _around(lambda: iter([(_ROW, 1), (b"\n" * 2**20, 300)]), _ROW),
+    "line-ends.csv.gz": _around(lambda: iter([(b"path\nfirst.jpg", 1), (b"\n" * 2**20, 300)]), b"last.jpg"),
+    "commas.csv.gz": _around(lambda: iter([(b"path\nfirst.jpg\n", 1), (b"," * 2**20, 100)]), b"last.jpg"),
+    "comments.txt.gz": _around(lambda: iter([(b"first.jpg\n", 1), (b"#\n" * 2**20, 150)]), b"last.jpg"),
+    "captions-2.parquet": _parquet(path=_same("a.jpg", 400), caption=_same("x" * 2 * MB, 400)),
+    "captions-8.parquet": _parquet(path=_same("a.jpg", 100), caption=_same("x" * 8 * MB, 100)),
+    "lists.parquet": _parquet(path=_same("a.jpg", 2), caption=_in_lists("x" * MB, 1000, 2)),
+    "nulls.parquet": _parquet(path=_same("a.jpg", 1), caption=lambda: pa.array([[None] * 10 * MB], pa.list_(pa.int8()))),
+    "cells.parquet": _parquet(image=_same(bytes(100 << 20), 8)),
+    "dictionary.parquet": _parquet(path=_same("a.jpg", 3), caption=_same("x" * 200 * MB, 3)),
+}
+"""Name -> what writes it."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What becomes of a file: its images, the entries that failed, and what that took."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before_mb, start = _status_mb("VmRSS"), time.process_time()
+    found = Counter[str]()
+    reasons, last = list[str](), ""
+    for each in open_source(str(path), SourceOptions(columns={"*": "*"})).list_items():
+        kind = "failed" if isinstance(each, ListingFailure) else "images"
+        if isinstance(each, SourceItem) and isinstance(each.locator, ParquetCellLocator):
+            each.locator.read(ReadLimits())
+        last = each.uri.rpartition("/")[2]
+        found[kind] += 1
+        reasons += [each.reason] if isinstance(each, ListingFailure) and len(reasons) < 3 else []
+    took_s = time.process_time() - start
+    return {**found, "last": last, "reasons": reasons, "mb": _status_mb("VmHWM") - before_mb, "s": round(took_s, 2)}
+
+
+def _status_mb(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) >> 10
+
+
+def main(folder: str, names: list[str]) -> None:
+    """Write the files, read them one after another in this process, print a line of JSON for each."""
+    limit = (_status_mb("VmData") << 20) + (3 << 30)  # what has no limit of its own must not take the machine
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    for name in names or FILES:
+        path = FILES[name](Path(folder) / name)
+        try:
+            told = _read(path)
+        except Exception as error:  # noqa: BLE001
+            told = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps({"name": name, "bytes": path.stat().st_size, **told}), flush=True)
+        path.unlink()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

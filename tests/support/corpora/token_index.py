@@ -1,0 +1,66 @@
+"""A companion index by hand: a document for each image and each of its heaviest words, as `ingest --words-index` writes them.
+
+Written after the contract alone, so that tests of what reads the companion depend on nobody's code but the node's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from opensearchpy import OpenSearch, helpers
+
+from stair_es.feature_names import unescape_feature
+
+TOP = 16
+MAPPING: dict[str, Any] = {
+    "properties": {
+        **{key: {"type": "keyword"} for key in ("image_id", "token", "uri", "source", "caption", "colours", "model", "stamp")},
+        **{key: {"type": "float"} for key in ("weight", "share")},
+        **{key: {"type": "integer"} for key in ("rank", "words")},
+        **{key: {"type": "date"} for key in ("taken_at", "ingested_at")},
+    }
+}
+ALIAS = {"top_tokens": {"type": "alias", "path": "token"}}
+"""By which a filter on the main index' words reaches the companion too."""
+
+
+def scanned(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
+    """All documents of an index: id -> source."""
+    client.indices.refresh(index=index)
+    return {hit["_id"]: hit["_source"] for hit in helpers.scan(client, index=index)}
+
+
+def entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The documents of one image, heaviest word first."""
+    weights = {unescape_feature(word): weight for word, weight in source.get("tokens", {}).items()}
+    heaviest = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
+    carried = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+    kept = {name: source[name] for name in carried if name in source}
+    for rank, (word, weight) in enumerate(heaviest, start=1):
+        yield {
+            **kept,
+            "image_id": id_,
+            "token": word,
+            "weight": weight,
+            "rank": rank,
+            "share": weight / sum(weights.values()),
+            "words": len(weights),
+            "stamp": source["fingerprint"],
+        }
+
+
+def make(client: OpenSearch, alias: str, *, with_alias: bool = True) -> str:
+    """Write the companion of what `alias` stands for, behind `<alias>-words`; returns its name."""
+    [index] = client.indices.get_alias(name=alias)
+    name = f"{index}.words"
+    properties = {**MAPPING["properties"], **(ALIAS if with_alias else {})}
+    mappings = {"properties": properties, "_meta": {"stair_es": {"words_of": index}}}
+    client.indices.create(index=name, body={"mappings": mappings, "aliases": {f"{alias}-words": {}}})
+    actions = (
+        {"_index": name, "_id": f"{id_}-{entry['rank']}", "_source": entry}
+        for id_, source in scanned(client, alias).items()
+        for entry in entries(id_, source)
+    )
+    helpers.bulk(client, actions, refresh=True)
+    return name

@@ -1,0 +1,75 @@
+"""A few photos with captions in an index, for tests of the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.pipeline import run_ingest
+from stair_es.model.base import ModelSpec
+from stair_es.sources.registry import open_source
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).resolve().parents[3] / "examples" / "photos"
+NAMES = ("tabby-cat", "kitten-with-yarn", "two-spaniels", "dairy-cow", "red-panda", "giant-panda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What is there."""
+
+    client: OpenSearch
+    url: str
+    alias: str
+    index: str
+    folder: Path
+
+    def add(self, id_: str, source: Mapping[str, Any]) -> None:
+        """Write a document as a stranger would."""
+        self.client.index(index=self.index, id=id_, body=dict(source), params={"refresh": "true"})
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        """Id -> source."""
+        hits = self.client.search(index=self.alias, body={"size": 1000})["hits"]["hits"]
+        return {hit["_id"]: hit["_source"] for hit in hits}
+
+    def id_of(self, name: str) -> str:
+        """The id of a photo."""
+        return next(id_ for id_, source in self.all().items() if source.get("caption") == name.replace("-", " "))
+
+
+@contextmanager
+def ingested(url: str, alias: str, folder: Path, model: str = "stair-mini", **more: Any) -> Iterator[Corpus]:  # noqa: ANN401
+    """`NAMES` copied into `folder` and ingested from there; the caption of a photo is its name. `more` are options of ingest."""
+    for name in NAMES:
+        shutil.copy(PHOTOS / f"{name}.jpg", folder)
+    with closing(Connection(url=url).client()) as client:
+        written(url, alias, folder, model, **more)
+        yield Corpus(client=client, url=url, alias=alias, index=index_of(client, alias), folder=folder)
+        client.indices.delete(index=",".join(client.indices.get(index=f"{alias}-*")))  # by name: not every engine takes a pattern
+
+
+def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None:  # noqa: ANN401  options of ingest
+    """Ingest what lies in the folder, with captions."""
+    rows = [{"image": str(path), "caption": path.stem.replace("-", " ")} for path in sorted(folder.glob("*.jpg"))]
+    table = folder / "photos.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = IngestOptions(
+        alias=alias, model=ModelSpec(name=model), runner="local", dead_letters=folder / "letters.jsonl", **more
+    )
+    run_ingest([open_source(str(table))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+
+
+def index_of(client: OpenSearch, alias: str) -> str:
+    """What an alias stands for."""
+    [index] = client.indices.get_alias(name=alias)
+    return str(index)

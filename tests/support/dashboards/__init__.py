@@ -1,0 +1,1 @@
+"""Checks of saved objects against what the products accept."""

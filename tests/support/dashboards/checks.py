@@ -1,0 +1,197 @@
+"""What is wrong with a bundle of saved objects that a product would refuse, or import and draw nothing for. Pure.
+
+There is no published schema. The rules are those that the products enforce: closed lists of attributes, references that
+resolve, known versions, JSON inside of strings, a grid of 48 columns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
+from stair_es.dashboards.saved_objects import MIGRATION_VERSIONS, SEARCH_SOURCE_INDEX, SavedObject, to_ndjson
+from support.dashboards.chart_checks import visualization_faults
+from support.dashboards.grid_checks import dashboard_faults
+
+MOST_OBJECTS = 10_000
+MOST_BYTES = 25 * 1024 * 1024
+"""What both products import at once, unless somebody set it."""
+
+_KEYS = {"id", "type", "attributes", "references", "migrationVersion"}
+_ATTRIBUTES = {
+    "index-pattern": {"title", "timeFieldName", "fields", "fieldFormatMap", "sourceFilters", "type", "typeMeta"},
+    "search": {"title", "description", "hits", "version", "columns", "sort", "kibanaSavedObjectMeta"},
+    "visualization": {
+        "title",
+        "description",
+        "version",
+        "uiStateJSON",
+        "visState",
+        "kibanaSavedObjectMeta",
+        "savedSearchRefName",
+    },
+    "dashboard": {
+        "title",
+        "description",
+        "hits",
+        "version",
+        "timeRestore",
+        "timeFrom",
+        "timeTo",
+        "refreshInterval",
+        "optionsJSON",
+        "panelsJSON",
+        "kibanaSavedObjectMeta",
+    },
+}
+"""Type -> attributes that both products know; OpenSearch Dashboards refuses any other."""
+_KIBANA_ONLY = {"dashboard": {"controlGroupInput"}}
+_STRINGS = {
+    "index-pattern": ("fields", "fieldFormatMap", "sourceFilters"),
+    "visualization": ("visState", "uiStateJSON"),
+    "dashboard": ("panelsJSON", "optionsJSON"),
+}
+"""Attributes that are JSON in a string."""
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # an underscore could make it the name of another cluster's object
+
+
+def faults(objects: Sequence[SavedObject], product: Product) -> list[str]:
+    """What is wrong, one phrase each with the object it is about; empty for a bundle that can be imported."""
+    found = [f"{_name(made)}: {fault}" for made in objects for fault in _of_one(made, product)]
+    found += _of_all(objects)
+    if found:
+        return found  # what follows reads the objects as if their form were right
+    there = {(made["type"], made["id"]) for made in objects}
+    for made in objects:
+        found += [f"{_name(made)}: {fault}" for fault in _references(made, there)]
+        found += [f"{_name(made)}: {fault}" for fault in _by_type(made, product)]
+    return found
+
+
+def _name(made: Mapping[str, Any]) -> str:
+    return f"{made.get('type')} {made.get('id')!r}"
+
+
+def _of_all(objects: Sequence[SavedObject]) -> Iterator[str]:
+    for (type_, id_), times in Counter((str(made.get("type")), str(made.get("id"))) for made in objects).items():
+        if times > 1:
+            yield f"{type_} {id_!r}: comes {times} times"
+    if len(objects) > MOST_OBJECTS:
+        yield f"{len(objects)} objects: more than {MOST_OBJECTS}"
+    size = len(to_ndjson(objects).encode())
+    if size > MOST_BYTES:
+        yield f"{size} bytes: more than {MOST_BYTES}"
+
+
+def _of_one(made: Mapping[str, Any], product: Product) -> Iterator[str]:
+    type_ = made.get("type")
+    if type_ not in MIGRATION_VERSIONS:
+        yield f"an unknown type: {type_!r}"
+        return
+    if set(made) != _KEYS:
+        yield f"has the keys {', '.join(sorted(made))}, not {', '.join(sorted(_KEYS))}"
+        return
+    if not isinstance(made["id"], str) or not _ID.fullmatch(made["id"]):
+        yield "its id is not words of a-z and 0-9 with hyphens between"
+    if made["migrationVersion"] != {type_: MIGRATION_VERSIONS[type_]}:
+        yield f"migrationVersion is {made['migrationVersion']}, not {{'{type_}': '{MIGRATION_VERSIONS[type_]}'}}"
+    yield from _attributes(type_, made["attributes"], product)
+
+
+def _attributes(type_: str, attributes: Mapping[str, Any], product: Product) -> Iterator[str]:
+    allowed = _ATTRIBUTES[type_] | (_KIBANA_ONLY.get(type_, set()) if product == "kibana" else set())
+    strange = sorted(set(attributes) - allowed)
+    if strange:
+        yield f"attributes that {PRODUCT_LABELS[product]} refuses: {', '.join(strange)}"
+    if not attributes.get("title"):
+        yield "no title"
+    for name in _STRINGS.get(type_, ()):
+        yield from _json(name, attributes.get(name, "{}"))
+    if type_ != "index-pattern":
+        meta = attributes.get("kibanaSavedObjectMeta", {})
+        yield from _json("searchSourceJSON", meta.get("searchSourceJSON"))
+    if "controlGroupInput" in attributes:
+        group = attributes["controlGroupInput"]
+        for name in ("panelsJSON", "ignoreParentSettingsJSON"):
+            yield from _json(f"controlGroupInput.{name}", group.get(name))
+
+
+def _json(name: str, value: object) -> Iterator[str]:
+    if not isinstance(value, str):
+        yield f"{name} is no string"
+        return
+    try:
+        json.loads(value)
+    except ValueError as error:
+        yield f"{name} is no JSON: {error}"
+
+
+def _references(made: SavedObject, there: set[tuple[str, str]]) -> Iterator[str]:
+    names = [each.get("name") for each in made["references"]]
+    for each in made["references"]:
+        if set(each) != {"name", "type", "id"}:
+            yield f"a reference with the keys {', '.join(sorted(each))}"
+        elif (each["type"], each["id"]) not in there:
+            yield f"refers to {each['type']} {each['id']!r}, which isn't in the file"
+    for name, times in Counter(names).items():
+        if times > 1:
+            yield f"{times} references called {name!r}"
+    used = set(_used(made))
+    for name in sorted(used - set(names)):
+        yield f"no reference called {name!r}"
+    for name in sorted({str(name) for name in names} - used):
+        yield f"nothing uses the reference {name!r}"
+
+
+def _used(made: SavedObject) -> Iterator[str]:
+    """Names of references that stand in the attributes."""
+    attributes = made["attributes"]
+    if made["type"] in ("search", "visualization"):
+        source = json.loads(attributes["kibanaSavedObjectMeta"]["searchSourceJSON"])
+        if "indexRefName" in source:
+            yield source["indexRefName"]
+    if made["type"] == "visualization":
+        params = json.loads(attributes["visState"]).get("params", {})
+        yield from (control["indexPatternRefName"] for control in params.get("controls", ()))
+    if made["type"] == "dashboard":
+        yield from (panel.get("panelRefName", "") for panel in json.loads(attributes["panelsJSON"]))
+        group = attributes.get("controlGroupInput", {})
+        yield from (f"controlGroup_{id_}:optionsListDataView" for id_ in json.loads(group.get("panelsJSON", "{}")))
+
+
+def _by_type(made: SavedObject, product: Product) -> Iterator[str]:
+    if made["type"] == "visualization":
+        yield from visualization_faults(made, product)
+    elif made["type"] == "dashboard":
+        yield from dashboard_faults(made)
+    elif made["type"] == "search":
+        yield from _search(made)
+    else:
+        yield from _pattern(made)
+
+
+def _search(made: SavedObject) -> Iterator[str]:
+    attributes = made["attributes"]
+    if not attributes.get("columns"):
+        yield "no columns"
+    if not all(len(each) == 2 and each[1] in ("asc", "desc") for each in attributes.get("sort", [[]])):
+        yield "sort is no list of [field, asc or desc]"
+    if SEARCH_SOURCE_INDEX not in [each["name"] for each in made["references"]]:
+        yield "no index pattern"
+
+
+def _pattern(made: SavedObject) -> Iterator[str]:
+    attributes = made["attributes"]
+    if "timeFieldName" in attributes:
+        yield "has a time field: the time picker, 15 minutes wide by default, would empty every panel"
+    for field, shown in json.loads(attributes.get("fieldFormatMap", "{}")).items():
+        params = shown.get("params", {})
+        if shown.get("id") == "url" and params.get("type") == "img":
+            if "urlTemplate" in params:
+                yield f"{field}: a urlTemplate encodes data URIs, and shows nothing"
+            if not params.get("labelTemplate"):
+                yield f"{field}: without a labelTemplate each image has its whole data URI as text too"

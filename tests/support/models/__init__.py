@@ -1,0 +1,1 @@
+"""Tiny checkpoints of every supported format, and tiny training runs."""

@@ -1,0 +1,126 @@
+"""A set to train on and configurations for it, so small that a training takes a second: for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
+from stair_es.training.config.train_config import TrainConfig, read_train_config
+from support.models import tiny_stair
+
+COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "the": (30, 200, 30)}
+NOUNS = ("dog", "cat", "bird", "car", "tree", "sea")
+WHOLE = (*NOUNS, "red", "blue", "bluebird", "running")
+"""Words of `write_words`: `blue bird` is one, too."""
+PAIRS = len(COLOURS) * len(NOUNS)
+
+
+def write_set(folder: Path) -> None:
+    """18 images of 32 px, a colour and a pattern each, with two captions; a text backbone beside them; and `tiny.toml`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for shape, noun in enumerate(NOUNS):
+        for word, colour in COLOURS.items():
+            name = f"{word}-{noun}.png"
+            picture(shape, colour).save(folder / name)
+            rows.append({"image": name, "captions": [f"{word} {noun}", f"a {noun} of {word}"]})
+    write_captions(folder / "train.jsonl", rows)
+    write_captions(folder / "val.jsonl", rows[::2])
+    text = folder / "text"
+    text.mkdir(exist_ok=True)
+    (text / "config.json").write_text(json.dumps(dict(tiny_stair.TEXTS["bert"].config)))
+    (text / "tokenizer.json").write_text(tiny_stair.tokenizer().to_str())
+    (folder / "tiny.toml").write_text(CONFIG)
+
+
+def write_words(folder: Path, words: Sequence[str] = WHOLE, **spellings: str) -> None:
+    """Write a vocabulary of whole words, `words.json`."""
+    (folder / "words.json").write_text(WholeWordVocabulary(words, spellings).to_json(), encoding="utf-8")
+
+
+def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A caption set."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def picture(shape: int, colour: tuple[int, int, int]) -> Image.Image:
+    """A pattern in a colour."""
+    y, x = np.mgrid[:32, :32]
+    on = (x * (shape % 3) + y * (shape // 3 + 1)) // (4 + shape) % 2 == 0
+    pixels = np.full((32, 32, 3), 128, np.uint8)
+    pixels[on] = colour
+    return Image.fromarray(pixels)
+
+
+def read(folder: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration `tiny.toml`, with changes by dotted names."""
+    return read_train_config(folder / "tiny.toml", changes)
+
+
+CONFIG = """\
+name = "tiny"
+seed = 3
+
+[model]
+pretrained = false
+start_embeddings = false
+
+[model.image]
+size_px = 32
+mean = [0.5, 0.5, 0.5]
+std = [0.25, 0.25, 0.25]
+transform_dim = 16
+top_k = 8
+
+[model.image.backbone]
+kind = "transformers"
+name = ""
+
+[model.image.backbone.config]
+model_type = "vit"
+hidden_size = 32
+intermediate_size = 48
+num_hidden_layers = 2
+num_attention_heads = 2
+patch_size = 8
+image_size = 32
+hidden_dropout_prob = 0.0
+attention_probs_dropout_prob = 0.0
+
+[model.text]
+max_tokens = 12
+transform_dim = 16
+top_k = 8
+own_words = true
+
+[model.text.backbone]
+kind = "transformers"
+name = "text"
+
+[[data.train]]
+captions = "train.jsonl"
+
+[[data.validation]]
+captions = "val.jsonl"
+
+[recipe]
+name = "grounded"
+steps = 6
+
+[batch]
+size = 6
+
+[optim]
+warmup_steps = 2
+backbone_lr = 1e-3
+
+[watch]
+every = 2
+log_every = 1
+"""

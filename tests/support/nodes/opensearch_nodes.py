@@ -1,0 +1,270 @@
+"""OpenSearch as production has it, for tests and benchmarks: with security, with k-NN and neural-search, older and newer.
+
+::
+
+    with plugin_node(tmp_path) as node:  # 3.6.0: neural_sparse, SEISMIC, dense vectors
+        print(node.url)
+    with secured_node(tmp_path) as node:  # 3.4.0: TLS, users, roles
+        node.put_roles({"photos_reader": {...}})
+        node.put_users({"reader": ["photos_reader"]}, "a long secret")
+    with release_node("2.19.1", tmp_path) as node:  # and 3.9.0: without plugins
+        print(node.url)
+
+Always map `knn_vector` with `"engine": "lucene"`: the plugin's default, faiss, wants native code that isn't there, and the first
+document that is written to such a field ends the node.
+
+What they are made of is pinned in `opensearch_locks`. Everything listens on 127.0.0.1 and is fetched once a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import ssl
+import zipfile
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+import trustme
+from cryptography.hazmat.primitives import serialization
+from jgo.maven import MavenContext
+
+from stair_es.embedded_node.distribution import ensure_distribution
+from stair_es.embedded_node.download import build_maven_source, fetch_jars, find_jar_defect
+from stair_es.embedded_node.file_lock import hold_lock
+from stair_es.embedded_node.lockfile import Jar, NodeLock
+from stair_es.embedded_node.process import build_node_settings, prepare_folders
+from stair_es.embedded_node.spec import NodeSpec
+from stair_es.errors import NodeError
+from support.nodes import opensearch_locks
+from support.nodes.java_tools import JRE, fetch_jre21
+from support.nodes.node_process import SearchNode
+from support.nodes.opensearch_locks import Plugin
+from support.nodes.search_nodes import build_command, free_port, get_cache, write_settings
+
+__all__ = ["ADMIN", "SecuredNode", "plugin_node", "release_node", "secured_node"]
+
+ADMIN = ("admin", "admin")
+"""Name and password of the user that the security plugin's example configuration brings, who may do everything."""
+
+_REST_TIMEOUT_S = 30.0
+
+
+def plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
+    """Return OpenSearch with k-NN and neural-search; not started yet.
+
+    Args:
+        base: The node's folder.
+        heap: Of the JVM.
+        full_jit: Whether to compile as a server that runs for long does; otherwise it starts quicker, as tests want it.
+
+    Raises:
+        NodeError: A part can't be fetched, or isn't the pinned one.
+    """
+    return release_node(opensearch_locks.SPARSE, base, heap=heap, full_jit=full_jit)
+
+
+def release_node(version: str, base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
+    """Return OpenSearch of this version, with the plugins that `opensearch_locks` names; not started yet.
+
+    Raises:
+        NodeError: A part can't be fetched, or isn't the pinned one.
+    """
+    port = free_port()
+    argv = _prepare(version, base, port, {}, heap=heap, full_jit=full_jit)
+    return SearchNode(f"OpenSearch {version}", argv, port, base)
+
+
+def secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
+    """Return OpenSearch with the security plugin, TLS and its example users; not started yet.
+
+    Raises:
+        NodeError: A part can't be fetched, or isn't the pinned one.
+    """
+    version, port = opensearch_locks.SECURED, free_port()
+    config = _spec(base, port, heap=heap, full_jit=False).config
+    config.mkdir(parents=True, exist_ok=True)
+    authority = _write_certificates(config)
+    _copy_security_config(_lay_out(version), config)
+    argv = _prepare(version, base, port, _SECURITY_SETTINGS, heap=heap, full_jit=False)
+    return SecuredNode(f"OpenSearch {version} with security", argv, port, base, authority)
+
+
+class SecuredNode(SearchNode):
+    """A node that asks for a login over TLS."""
+
+    def __init__(self, name: str, argv: list[str], port: int, base: Path, authority: trustme.CA) -> None:
+        """See `SearchNode`; `authority` is what a client has to trust, and what issues the certificates of clients."""
+        super().__init__(name, argv, port, base)
+        self.url = f"https://127.0.0.1:{port}"
+        self.ca_file = base / "ca.pem"
+        self._authority = authority
+        authority.cert_pem.write_to_path(self.ca_file)
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+
+    def put_roles(self, roles: Mapping[str, Mapping[str, Any]]) -> None:
+        """Make or replace roles, all at once: each request makes the node read all of its security index again."""
+        self._add("roles", roles)
+
+    def put_users(self, roles: Mapping[str, Sequence[str]], password: str) -> None:
+        """Make or replace users with these roles. The plugin refuses a password that resembles a name."""
+        self._add(
+            "internalusers", {name: {"password": password, "opendistro_security_roles": list(has)} for name, has in roles.items()}
+        )
+
+    def issue_certificate(self, user: str, file: Path) -> Path:
+        """Write a certificate and its key that log `user` in; return the file."""
+        self._authority.issue_cert("client.example.org", common_name=user).private_key_and_cert_chain_pem.write_to_path(file)
+        return file
+
+    def map_user(self, user: str, role: str) -> None:
+        """Give a role to a user whom only a certificate names."""
+        self._add("rolesmapping", {role: {"users": [user]}})
+
+    def _add(self, kind: str, values: Mapping[str, Any]) -> None:
+        patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()]
+        self.ask("PATCH", f"/_plugins/_security/api/{kind}", patch)
+
+    def ask(self, method: str, path: str, body: object = None, login: tuple[str, str] = ADMIN) -> Any:  # noqa: ANN401
+        """Send a request by a client that isn't ours; return the JSON of the answer.
+
+        Raises:
+            OSError: No answer, or a status from 400 on.
+        """
+        token = b64encode(":".join(login).encode()).decode()
+        headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        with self._opener.open(Request(self.url + path, data, headers, method=method), timeout=_REST_TIMEOUT_S) as answer:
+            return json.load(answer)
+
+    def ask_health(self) -> dict[str, Any] | None:
+        """See `SearchNode`; None until the security index is there."""
+        try:
+            health: dict[str, Any] = self.ask("GET", "/_cluster/health")
+        except (OSError, ValueError):
+            return None
+        return health
+
+
+_SECURITY_SETTINGS: Mapping[str, Any] = {
+    "plugins.security.ssl.transport.pemcert_filepath": "node.pem",
+    "plugins.security.ssl.transport.pemkey_filepath": "node.key",
+    "plugins.security.ssl.transport.pemtrustedcas_filepath": "ca.pem",
+    "plugins.security.ssl.transport.enforce_hostname_verification": False,
+    "plugins.security.ssl.http.enabled": True,
+    "plugins.security.ssl.http.pemcert_filepath": "node.pem",
+    "plugins.security.ssl.http.pemkey_filepath": "node.key",
+    "plugins.security.ssl.http.pemtrustedcas_filepath": "ca.pem",
+    "plugins.security.ssl.http.clientauth_mode": "OPTIONAL",
+    "plugins.security.allow_default_init_securityindex": True,
+    "plugins.security.restapi.roles_enabled": ["all_access"],
+    "plugins.security.password.hashing.bcrypt.rounds": 4,  # each login is checked against its hash
+}
+
+_GRANT_ALL = "grant { permission java.security.AllPermission; };\n"
+"""The real distribution lists rights for each module; Maven doesn't serve these lists."""
+
+
+def _copy_security_config(dist: Path, config: Path) -> None:
+    """Take the plugin's example, but let certificates log in as well as passwords, and give roles to the administrator only.
+
+    The example gives everybody `own_index`, and with it all composite operations of the cluster.
+    """
+    folder = config / "opensearch-security"
+    shutil.copytree(dist / "plugins" / "opensearch-security" / "config", folder, dirs_exist_ok=True)
+    mapping = {"_meta": {"type": "rolesmapping", "config_version": 2}, "all_access": {"backend_roles": ["admin"]}}
+    (folder / "roles_mapping.yml").write_text(json.dumps(mapping), encoding="utf-8")
+    file = folder / "config.yml"
+    before, domain, after = file.read_text(encoding="utf-8").partition("clientcert_auth_domain:")
+    file.write_text(before + domain + after.replace("http_enabled: false", "http_enabled: true", 1), encoding="utf-8")
+
+
+def _write_certificates(folder: Path) -> trustme.CA:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    (folder / "node.pem").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
+    pkcs8 = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )  # the plugin reads no other form
+    (folder / "node.key").write_bytes(pkcs8)
+    return authority
+
+
+def _spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
+    return NodeSpec(dist=get_cache(), base=base, port=port, heap=heap, jit="full" if full_jit else "quick")
+
+
+def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
+    """Write the configuration; return the command line."""
+    dist = _lay_out(version)
+    spec = _spec(base, port, heap=heap, full_jit=full_jit)
+    prepare_folders(spec)
+    write_settings(spec, {**build_node_settings(spec), "node.name": "test", **own})
+    if not opensearch_locks.RELEASES[version].security_manager:
+        return build_command(spec, dist, JRE)
+    policy = spec.config / "java.policy"
+    policy.write_text(_GRANT_ALL, encoding="utf-8")
+    java, *arguments = build_command(spec, dist, fetch_jre21(get_cache()))
+    return [java, "-Djava.security.manager=allow", f"-Djava.security.policy={policy}", *arguments]
+
+
+def _lay_out(version: str) -> Path:
+    """Return the distribution of a version, with its plugins."""
+    cache = get_cache()
+    dist = ensure_distribution(opensearch_locks.read(version), cache, print)
+    release = opensearch_locks.RELEASES[version]
+    with hold_lock(cache / ".lock", print, "unpacks plugins"):
+        if release.security_manager:
+            for module in (dist / "modules").iterdir():
+                _grant_all(module / "plugin-security.policy")
+        for plugin in release.plugins:
+            if not (dist / "plugins" / plugin.folder).is_dir():
+                _unpack(plugin, dist / "plugins", cache)
+    return dist
+
+
+def _grant_all(policy: Path) -> None:
+    """Write the policy where it isn't there yet: another node may be reading it."""
+    if policy.is_file() and policy.read_text(encoding="utf-8") == _GRANT_ALL:
+        return
+    scratch = policy.with_name(f".tmp-{secrets.token_hex(4)}")
+    scratch.write_text(_GRANT_ALL, encoding="utf-8")
+    scratch.replace(policy)
+
+
+def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
+    """Build the plugin in the cache, and rename it into its place: the server takes every folder there for a plugin."""
+    scratch = cache / f".tmp-{secrets.token_hex(4)}"  # what a killed process left goes when a distribution is built
+    try:
+        with zipfile.ZipFile(_fetch_zip(plugin.archive, cache)) as archive:
+            archive.extractall(scratch)
+        if plugin.standalone:
+            descriptor = scratch / "plugin-descriptor.properties"
+            lines = descriptor.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if not line.startswith("extended.plugins=")]
+            descriptor.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        files = fetch_jars(
+            NodeLock(opensearch="", modules=(), jars=plugin.jars), build_maven_source(cache / ".jars"), lambda _count: None
+        )
+        for jar in plugin.jars:
+            shutil.copyfile(files[jar.coordinates], scratch / jar.name)
+        scratch.rename(folder / plugin.folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fetch_zip(wanted: Jar, cache: Path) -> Path:
+    context = MavenContext(repo_cache=cache / ".jars", timeout=60)
+    path = Path(context.project(wanted.group, wanted.artifact).at_version(wanted.version).artifact(packaging="zip").resolve())
+    wrong = find_jar_defect(path, wanted)
+    if wrong:
+        path.unlink(missing_ok=True)
+        raise NodeError(f"{wanted.coordinates}: {wrong}", "Try again; if it stays so, something on the way alters it.")
+    return path

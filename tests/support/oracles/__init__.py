@@ -1,0 +1,1 @@
+"""Independent implementations that results are compared with."""

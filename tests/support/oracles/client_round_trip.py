@@ -1,0 +1,68 @@
+"""Write documents and search them with whatever client the import path has. Task as JSON on stdin, hits as JSON on stdout.
+
+`tests/integration/test_clients.py` runs it, once for each version of each client.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+Hits = list[tuple[str, float]]
+
+
+def by_client(task: dict[str, Any]) -> Hits:
+    """As a user's program does it: the client's own bulk helper, the client's own search."""
+    module, name = {"elasticsearch": ("elasticsearch", "Elasticsearch"), "opensearch-py": ("opensearchpy", "OpenSearch")}[
+        task["client"]
+    ]
+    client = getattr(import_module(module), name)([task["url"]])
+    helpers = import_module(f"{module}.helpers")
+    client.indices.create(index=task["index"], body=task["body"])
+    actions: Iterable[dict[str, Any]] = (
+        {"_op_type": "index", "_index": task["index"], "_id": id_, "_source": document} for id_, document in task["documents"]
+    )
+    written, errors = helpers.bulk(client, actions, refresh=True)
+    assert written == len(task["documents"]), errors
+    found = client.search(index=task["index"], body=task["query"])
+    client.close()
+    return _hits(found)
+
+
+def by_stair_es(task: dict[str, Any]) -> Hits:
+    """As `stair-es` does it: its connection, its bulk path."""
+    from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+    from stair_es.cluster.client.connection import Connection, get_cluster_info
+    from stair_es.cluster.client.retry import call_with_retry
+    from stair_es.cluster.metadata.index_metadata import make_write_alias
+
+    connection = Connection.from_env(task["url"])
+    client = connection.client()
+    get_cluster_info(client, connection)
+    client.indices.create(index=task["index"], body={**task["body"], "aliases": {make_write_alias(task["index"]): {}}})
+    writer = BulkWriter(client=client, connection=connection, index=task["index"], policy=BulkPolicy())
+    outcomes = writer.write([(id_, document) for id_, document in task["documents"]]).outcomes
+    assert not any(outcomes.values()), outcomes
+    client.indices.refresh(index=task["index"])
+    found = call_with_retry(lambda: client.search(index=task["index"], body=task["query"]), connection)
+    client.close()
+    return _hits(found)
+
+
+def _hits(found: Any) -> Hits:  # noqa: ANN401  each client has a type of its own
+    return [(hit["_id"], hit["_score"]) for hit in found["hits"]["hits"]]
+
+
+def main() -> None:
+    """Read, do, print."""
+    task = json.load(sys.stdin)
+    hits = by_stair_es(task) if task["by"] == "stair-es" else by_client(task)
+    json.dump({"version": version(task["client"]), "hits": hits}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

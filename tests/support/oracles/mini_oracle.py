@@ -1,0 +1,171 @@
+"""The formulas of docs/stair-mini.md once more, with plain dictionaries and loops: what tests hold the encoder against.
+
+Networks and heads aren't computed here: their answers are given.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stair_es.model.stair_mini.artifacts import ClassTokens, MiniArtifacts
+from stair_es.model.vocabularies.stop_words import load_stop_words
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+from stair_es.types import Floats, SparseVector
+
+Words = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What the networks make of an image."""
+
+    classes: Sequence[float]
+    """Probability of each class of the classifier."""
+    things: Sequence[float]
+    """Score of each class of the detector."""
+    drawn: float
+    """Probability of a drawing."""
+    learned: Words
+    """What the heads say."""
+
+
+class Oracle:
+    """The model as dictionaries."""
+
+    def __init__(self, mini: MiniArtifacts) -> None:
+        self._mini, self._blend = mini, mini.blend
+        self._words = mini.vocabulary.words
+        self.classes, self.objects = (self._read_rows(table) for table in (mini.classes, mini.objects))
+        self._mean = mix([1 / len(self.classes)] * len(self.classes), self.classes)
+        self._stop = load_stop_words()
+        self._tokens = load_wordpiece_vocabulary().ids
+
+    def see_image(self, answers: Answers) -> Words:
+        """Return the words of an image."""
+        blend, seen = self._blend, self._see_classes(answers)
+        share = min(1.0, max(0.0, (answers.drawn - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)))
+        if share == 0:
+            return seen
+        of_seen = blend.image_classes + blend.image_classes_sure * max(answers.classes) + blend.image_classes_unsure * (1 - share)
+        learned = scale({word: weight**blend.image_power for word, weight in answers.learned.items()})
+        return scale(keep(mix([share, of_seen], [learned, seen]), blend.image_words))
+
+    def _see_classes(self, answers: Answers) -> Words:
+        blend, mixed = self._blend, mix(answers.classes, self.classes)
+        lifted = {word: max(0.0, weight - blend.lift * self._mean[word]) for word, weight in mixed.items()}
+        words = mix([1.0, *self._agree(answers)], [lifted, *self.objects])
+        if not any(words.values()):
+            words = mixed
+        logs = scale(keep({word: math.log1p(blend.gain * weight) for word, weight in words.items()}, blend.image_words))
+        heaviest = max(logs.values())
+        return scale({word: weight for word, weight in logs.items() if weight >= blend.trim * heaviest})
+
+    def _agree(self, answers: Answers) -> list[float]:
+        blend, found = self._blend, []
+        for score, same in zip(answers.things, self._mini.same_things, strict=True):
+            sure = score
+            if same:
+                known = min(1.0, 2 * sum(answers.classes[place] for place in same)) if score > blend.class_needs else 0.0
+                sure = blend.object_share * score + blend.class_share * known
+            found.append(max(0.0, (sure - blend.object_threshold) / (1 - blend.object_threshold)))
+        return found
+
+    def read_text(self, text: str, learned: Words, embedding_D: Floats | None = None) -> Words:
+        """Return the words of a text: with the text network, or with the table where there is no embedding.
+
+        Args:
+            text: Of any case.
+            learned: What the heads say.
+            embedding_D: By the text network, of length 1.
+        """
+        spotted = self._mini.vocabulary.match_words(text)
+        said = {self._words[each.word_index] for each in spotted}
+        unknown = [
+            found[0].lower()
+            for found in re.finditer(r"[^\W\d_]+", text)
+            if not any(each.begin <= found.start() and found.end() <= each.end for each in spotted)
+        ]
+        asked = [(self.near_word(word), 1.0) for word in unknown if word not in self._stop]
+        if not asked and not said:
+            return {}
+        if embedding_D is None:
+            asked += [(self.near_word(text[each.begin : each.end].lower()), self._blend.text_near_known) for each in spotted]
+        own = max_of([dict.fromkeys(said, 1.0), *({word: share * w for word, w in near.items()} for near, share in asked)])
+        if embedding_D is not None:
+            own = self._understand(own, embedding_D)
+        rare = scale({word: weight * self.rarity(word) for word, weight in own.items()})
+        return scale(keep(mix([1.0, self._blend.text_heads], [rare, scale(learned)]), self._blend.text_words))
+
+    def _understand(self, own: Words, embedding_D: Floats) -> Words:
+        """Return the words of a text with those near to it and those of the classes that it is about."""
+        blend, arrays = self._blend, self._mini.arrays
+        cosines = zip(self._words, (arrays["embeddings.words_VD"] @ embedding_D).tolist(), strict=True)
+        near = {word: max(0.0, cosine - blend.text_near_least) / (1 - blend.text_near_least) for word, cosine in cosines}
+        closeness = [cosine / blend.text_temperature for cosine in (arrays["embeddings.classes_KD"] @ embedding_D).tolist()]
+        powers = [math.exp(each - max(closeness)) for each in closeness]
+        about = mix([power / sum(powers) for power in powers], self.classes)
+        rare = keep({word: weight * math.sqrt(self.rarity(word)) for word, weight in about.items()}, blend.text_class_words)
+        heaviest = max(rare.values())
+        return mix([1.0, blend.text_classes / heaviest], [max_of([own, keep(near, blend.text_near)]), rare])
+
+    def near_word(self, word: str) -> Words:
+        """Return the words of the table near a word; none if it isn't there."""
+        table, token = self._mini.table, self._tokens.get(word, -1)
+        tokens = table.token_ids_T.tolist()
+        if token not in tokens:
+            return {}
+        row = tokens.index(token)
+        pairs = zip(table.word_ids_TN[row].tolist(), table.weights_TN[row].tolist(), strict=True)
+        return {self._words[place]: weight / 255 for place, weight in pairs if weight}
+
+    def rarity(self, word: str) -> float:
+        """Return how few classes have a word, 1 for at most one."""
+        count = max(1, sum(word in row for row in self.classes))
+        return max(self._blend.text_rarest, math.log(len(self.classes) / count) / math.log(len(self.classes)))
+
+    def _read_rows(self, table: ClassTokens) -> list[Words]:
+        rows = zip(table.word_ids_KE.tolist(), table.weights_KE.tolist(), strict=True)
+        return [
+            {self._words[place]: weight / 255 for place, weight in zip(ids, weights, strict=True) if weight}
+            for ids, weights in rows
+        ]
+
+    def name(self, weights_V: Floats) -> Words:
+        """Return a row of the vocabulary as words."""
+        return {word: weight for word, weight in zip(self._words, weights_V.tolist(), strict=True) if weight}
+
+
+def mix(shares: Sequence[float], rows: Sequence[Mapping[str, float]]) -> Words:
+    """Return the sum of weighted rows."""
+    mixed: Words = {}
+    for share, row in zip(shares, rows, strict=True):
+        for word, weight in row.items():
+            mixed[word] = mixed.get(word, 0.0) + share * weight
+    return mixed
+
+
+def max_of(rows: Sequence[Mapping[str, float]]) -> Words:
+    """Return the largest weight of each word."""
+    words = {word for row in rows for word in row}
+    return {word: max(row.get(word, 0.0) for row in rows) for word in words}
+
+
+def keep(words: Words, count: int) -> Words:
+    """Return the heaviest words, ties by their names."""
+    there = [(word, weight) for word, weight in words.items() if weight > 0]
+    return dict(sorted(there, key=lambda pair: (-pair[1], pair[0]))[:count])
+
+
+def scale(words: Words) -> Words:
+    """Return the words scaled to length 1."""
+    length = math.sqrt(sum(weight * weight for weight in words.values()))
+    return {word: weight / length for word, weight in words.items()} if length else {}
+
+
+def measure_distance(vector: SparseVector, words: Words) -> float:
+    """Return how far a weight is from what it should be, at most."""
+    there = vector.to_dict()
+    return max((abs(there.get(word, 0.0) - words.get(word, 0.0)) for word in there.keys() | words.keys()), default=0.0)

@@ -1,0 +1,95 @@
+"""The Vega panels of a dashboard as pictures, drawn by the real Vega from a cluster's data.
+
+    cd tests && python -m support.oracles.vega_render URL INDEX FOLDER [--version 6.4] [--dark]
+
+The size is about that of the panel on a screen 1600 pixels wide. Needs vl-convert-python; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import vl_convert
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.dashboards.bundle import build_bundle
+from stair_es.dashboards.index_info import inspect_index
+from support.servers.saved_objects_requests import Product, Search, asks, rows
+
+WIDTH_PX = 760
+HEIGHT_PX = 380
+_BACKGROUNDS = {"light": "#ffffff", "dark": "#1d1e24"}
+Theme = Literal["light", "dark"]
+
+
+def drawable(spec: Mapping[str, Any], height: int, theme: Theme = "light") -> dict[str, Any]:
+    """A spec as a product hands it to Vega: its own settings taken out, the size of the panel and the theme's colours in."""
+    config = {name: value for name, value in spec.get("config", {}).items() if name != "kibana"}
+    if theme == "dark":
+        text = "#dfe5ef"
+        config |= {
+            "title": {"color": text},
+            "style": {"guide-label": {"fill": text}, "guide-title": {"fill": text}, "group-title": {"fill": text}},
+            "axis": {"domainColor": "#535966", "gridColor": "#343741", "tickColor": "#535966"},
+        }
+    return {**spec, "width": WIDTH_PX, "height": height, "background": _BACKGROUNDS[theme], "config": config}
+
+
+def png(spec: Mapping[str, Any], *, version: str | None = None, theme: Theme = "light") -> bytes:
+    """The picture of a spec whose data are inlined; errors of Vega are raised."""
+    made = drawable(spec, HEIGHT_PX, theme)
+    return vl_convert.vegalite_to_png(json.dumps(made), vl_version=version, scale=1.5, show_warnings=False)
+
+
+def drawn(spec: Mapping[str, Any], *, version: str | None = None) -> list[dict[str, str]]:
+    """What Vega has drawn, mark by mark, as it tells screen readers: title of a channel -> what is shown."""
+    svg = vl_convert.vegalite_to_svg(json.dumps(drawable(spec, 400)), vl_version=version, show_warnings=False)
+    labels = [html.unescape(label) for label in re.findall(r'aria-roledescription="[^"]*"[^>]*aria-label="([^"]*)"', svg)]
+    labels += [html.unescape(label) for label in re.findall(r'aria-label="([^"]*)"[^>]*aria-roledescription="[^"]*"', svg)]
+    pairs = [[part.partition(": ") for part in label.split("; ")] for label in labels]
+    return [{name: value for name, sign, value in each if sign} for each in pairs]
+
+
+def charts(
+    objects: Sequence[Mapping[str, Any]], search: Search, product: Product = "kibana"
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Id and spec of each Vega panel, with the answer of its request in place of the request."""
+    specs = {}
+    for made in objects:
+        state = json.loads(made["attributes"].get("visState", "{}"))
+        if state.get("type") == "vega":
+            specs[made["id"]] = json.loads(state["params"]["spec"])
+    for ask in asks([made for made in objects if made["type"] != "dashboard"], product, search):
+        if ask.panel in specs:
+            yield ask.panel, rows(specs[ask.panel], search(ask.index, ask.body))
+
+
+def main(url: str, index: str, folder: Path, version: str | None = None, theme: Theme = "light") -> None:
+    """Draw all of them."""
+    connection = Connection(url=url)
+    with closing(connection.client()) as client:
+        corpus = inspect_index(client, connection, index).spec
+        objects = build_bundle(corpus, "kibana")
+
+        def search(name: str, body: dict[str, Any]) -> dict[str, Any]:
+            answer: dict[str, Any] = client.search(index=name, body=body)
+            return answer
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for id_, spec in charts(objects, search):
+            path = folder / f"dashboards-{id_.removeprefix(corpus.build_id('')).strip('-')}.png"
+            path.write_bytes(png(spec, version=version, theme=theme))
+            print(path)
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    wanted = given[given.index("--version") + 1] if "--version" in given else None
+    main(given[0], given[1], Path(given[2]), wanted, "dark" if "--dark" in given else "light")

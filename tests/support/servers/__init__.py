@@ -1,0 +1,1 @@
+"""HTTP servers and proxies on loopback that record, fail or misbehave on purpose."""

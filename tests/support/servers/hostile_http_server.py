@@ -1,0 +1,116 @@
+"""The page of an index, served for a test by a real server on loopback, and a client that sends exactly what it is told.
+
+with serving(Connection(url=node_url), "photos") as page:
+page.post("/api/search", {"text": "red car"}).json["hits"]
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from stair_es.cluster.client.connection import Connection
+from stair_es.search.index_encoder import load_query_encoder
+from stair_es.telemetry.server import ServerTelemetry
+from stair_es.web.app import ServerConfig, create_app
+from stair_es.web.auth import AccessPolicy
+from stair_es.web.images.file_access import AllowedRoots
+from stair_es.web.limits import ServerLimits
+from stair_es.web.server import bind_socket, create_server
+
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case name."""
+    cookies: tuple[str, ...]
+    body: bytes
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401  JSON
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Where it is served."""
+
+    port: int
+    said: list[str] = field(default_factory=list)
+    """What the operator was told."""
+
+    def ask(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request, the target as it is."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
+        try:
+            connection.request(method, target, body, dict(headers or {}))
+            answer = connection.getresponse()
+            pairs = [(name.lower(), value) for name, value in answer.getheaders()]
+            cookies = tuple(value for name, value in pairs if name == "set-cookie")
+            return Answer(status=answer.status, headers=dict(pairs), cookies=cookies, body=answer.read())
+        finally:
+            connection.close()
+
+    def get(self, target: str, **headers: str) -> Answer:
+        """GET; an underscore in a header's name is a dash."""
+        return self.ask("GET", target, None, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def post(self, target: str, value: object, **headers: str) -> Answer:
+        """POST JSON."""
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", target, json.dumps(value).encode(), {"content-type": "application/json", **more})
+
+    def drop(self, data: bytes, kind: str = "image/jpeg") -> Answer:
+        """POST an image."""
+        return self.ask("POST", "/api/image", data, {"content-type": kind})
+
+
+@contextmanager
+def serving(
+    connection: Connection,
+    index: str,
+    *,
+    roots: tuple[Path, ...] = (),
+    guard: AccessPolicy | None = None,
+    limits: ServerLimits | None = None,
+    model: str | None = None,
+    observer: ServerTelemetry | None = None,
+) -> Iterator[Page]:
+    """A page that is served until the end of the `with`."""
+    observer = observer or ServerTelemetry()
+    site = ServerConfig(
+        connection=connection,
+        index=index,
+        load_encoder=partial(load_query_encoder, index=index, model_name=model),
+        roots=AllowedRoots.from_folders(roots),
+        limits=limits or ServerLimits(),
+        hooks=observer.watch,
+        extra_routes=observer.routes,
+    )
+    started = threading.Event()
+    with bind_socket("127.0.0.1", 0) as (listener, port), closing(connection.client()) as client:
+        page = Page(port=port)
+        app = observer.wrap_app(create_app(site, client, guard or AccessPolicy(), port, page.said.append))
+        server = create_server(app, started.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            if not started.wait(_TIMEOUT_S):
+                raise TimeoutError("the server doesn't start")
+            yield page
+        finally:
+            server.should_exit = True
+            thread.join()

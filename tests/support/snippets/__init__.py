@@ -1,0 +1,1 @@
+"""Run the commands and the code of the documentation pages."""

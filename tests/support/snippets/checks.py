@@ -1,0 +1,177 @@
+"""What is said of a snippet that can't be run here: our own commands in it are ones that exist, and files are what they seem."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from typer.main import get_command
+
+from stair_es.cli.main import app
+from stair_es.training.config.toml import parse_training_toml
+from stair_es.training.config.train_config import read_train_config
+
+__all__ = ["FILES", "Wrong", "check", "programs", "stair_es"]
+
+ROOT = Path(__file__).parents[3]
+_SEPARATORS = {"|", "||", "&&", ";", "&", "|&", "(", ")", "do", "then", "else", "done", "fi", "{", "}"}
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+_BEFORE = {"sudo", "time", "nice", "env", "exec"}
+_OURS = "stair-es"
+_IMAGE = re.compile(r"(?:\S+/)?stair-es:\S+")
+_FOLDERS = ("benchmarks/", "deploy/", "docs/", "examples/", "scripts/", "tests/")
+_NO_FILE = re.compile(r"(?:file|dir|directory|path)\b.* does not exist", re.IGNORECASE)
+_EXTRAS = re.compile(r"(?:stair-es|^\.)\[([\w,-]+)\]")
+
+# The script's own parser reads what it is given; then it is over.
+_PARSE_ONLY = """
+import argparse, runpy, sys
+from pathlib import Path
+real = argparse.ArgumentParser.parse_args
+def parse_args(self, *given, **more):
+    real(self, *given, **more)
+    sys.exit(0)
+argparse.ArgumentParser.parse_args = parse_args
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name="__main__")
+sys.exit("it reads no arguments")
+"""
+
+
+class Wrong(AssertionError):
+    """A snippet is not right. The message says where, what and why."""
+
+
+def programs(text: str) -> Iterator[list[str]]:
+    """The simple commands of a command, without variables before them: `A=1 b c | d` has `b c` and `d`."""
+    first = text.partition("<<")[0].replace("\\\n", " ")
+    words = shlex.shlex(first, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    words.commenters = ""
+    taken: list[str] = []
+    for word in [*_without_comment(words), ";"]:
+        if word in _SEPARATORS or (word and set(word) <= set("|&;()")):
+            if taken:
+                yield taken
+            taken = []
+        elif taken or not (_ASSIGNMENT.fullmatch(word) or word in _BEFORE):
+            taken.append(word)
+
+
+def _without_comment(words: shlex.shlex) -> Iterator[str]:
+    for word in words:
+        if word.startswith("#") and not word.startswith("##"):
+            return
+        yield word
+
+
+def stair_es(arguments: list[str]) -> None:
+    """Let the real command line read arguments.
+
+    Raises:
+        Wrong: It doesn't take them.
+    """
+    command: Any = get_command(app)
+    name, context, left = _OURS, None, arguments
+    try:
+        while True:
+            context = command.make_context(name, list(left), parent=context)
+            if not hasattr(command, "resolve_command"):
+                return
+            name, command, left = command.resolve_command(context, [*context._protected_args, *context.args])
+    except Exception as error:
+        if type(error).__name__ == "Exit":  # --help, --version
+            return
+        said = error.format_message() if hasattr(error, "format_message") else str(error)
+        if _NO_FILE.search(said):  # options are read before their values: all of them exist
+            return
+        raise Wrong(f"stair-es {shlex.join(arguments)}: {said or type(error).__name__}") from error
+
+
+def check(words: list[str], folder: Path = ROOT) -> None:
+    """Check a simple command as far as that goes without running it.
+
+    Args:
+        words: Program and arguments.
+        folder: Where a page has made files beside ours.
+
+    Raises:
+        Wrong: Something in it doesn't exist.
+    """
+    program = Path(words[0]).name
+    if program in ("pip", "pip3", "uv", "pipx"):
+        _extras(words)
+    elif program == "make":
+        _make(words)
+    elif program == "python" and len(words) > 1 and words[1].endswith(".py"):
+        _script(words[1:])
+    for word in words:
+        if word.startswith(_FOLDERS) and not any((each / word).exists() for each in (ROOT, folder)):
+            raise Wrong(f"{shlex.join(words)}: there is no {word}")
+    ours = [at for at, word in enumerate(words) if Path(word).name == _OURS or ("run" in words and _IMAGE.fullmatch(word))]
+    if ours:
+        stair_es(words[ours[0] + 1 :])
+
+
+def _extras(words: list[str]) -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    known = set(setup["options.extras_require"])
+    named = {extra for word in words for found in _EXTRAS.findall(word) for extra in found.split(",")}
+    if named - known:
+        raise Wrong(f"{shlex.join(words)}: setup.cfg has no extras {sorted(named - known)}")
+
+
+def _make(words: list[str]) -> None:
+    done = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Wrong(f"{shlex.join(words)}: {done.stderr}")
+
+
+def _script(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", _PARSE_ONLY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Wrong(f"python {shlex.join(words)}: {done.stderr[-2000:]}")
+
+
+def _toml(text: str) -> None:
+    values = parse_training_toml(text, "snippet.toml")
+    if "recipe" in values or "stages" in values:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "snippet.toml")
+            file.write_text(text, encoding="utf-8")
+            read_train_config(file)
+
+
+def _ini(text: str) -> None:
+    ConfigParser(strict=False, interpolation=None, allow_no_value=True).read_string(text)
+
+
+def _braces(text: str) -> None:
+    plain = re.sub(r"#.*", "", text)
+    if plain.count("{") != plain.count("}") or re.search(r"[^{};\s]\s*(\n\s*)?}", plain):
+        raise ValueError("braces that don't match, or a line without ';'")
+
+
+def _yaml(text: str) -> None:
+    list(yaml.safe_load_all(text))
+
+
+FILES: dict[str, Callable[[str], object]] = {
+    "json": json.loads,
+    "toml": _toml,
+    "yaml": _yaml,
+    "ini": _ini,
+    "nginx": _braces,
+}
+"""Language -> what reads it, and raises where it can't."""

@@ -1,0 +1,237 @@
+"""Where a page is tried: a home with pictures, a clone of the project, and what the made-up names of pages stand for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import requests
+import trustme
+from moto.server import ThreadedMotoServer
+
+from stair_es.config.defaults import DataDir
+from stair_es.model.networks import minilm_download
+from stair_es.model.stair import checkpoint
+from stair_es.model.stair.configuration import TOKENIZER_FILE
+from stair_es.model.stair.tokenizer import load_tokenizer
+from stair_es.model.stair_mini import artifacts
+from support.servers.recording_proxy import Asked, GateProxy, Said
+from support.servers.saved_objects_server import DashboardsServer
+from support.snippets.pages import blocks, commands
+
+ROOT = Path(__file__).parents[3]
+PHOTOS = ROOT / "examples" / "photos"
+_TIMEOUT_S = 60
+_FEW = 6
+"""Photos of a page that shows none, besides those that it names."""
+_REGION = "eu-central-1"
+_CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "docker-compose.yml")
+"""What pages use of a clone: copied, so that no page changes ours."""
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Taken from the tests: see the Makefile."""
+
+_STORE = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": _REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What runs during all pages, and what the names in pages become."""
+
+    node_url: str
+    places: Mapping[str, str]
+    """Text of a page -> what stands here in its place."""
+    environment: Mapping[str, str]
+
+    def clear(self) -> None:
+        """Take away what a page has left on the node."""
+        for target in ("_ingest/pipeline/*", "_search/pipeline/*", "_index_template/*", "_data_stream/*"):
+            requests.delete(f"{self.node_url}/{target}", timeout=_TIMEOUT_S)
+        found = requests.get(f"{self.node_url}/*?expand_wildcards=all&filter_path=*.settings.index.uuid", timeout=_TIMEOUT_S)
+        for index in found.json():
+            requests.delete(f"{self.node_url}/{index}", timeout=_TIMEOUT_S).raise_for_status()
+        state = requests.get(f"{self.node_url}/_cluster/state/metadata?filter_path=metadata.stored_scripts", timeout=_TIMEOUT_S)
+        for script in state.json().get("metadata", {}).get("stored_scripts", {}):
+            requests.delete(f"{self.node_url}/_scripts/{script}", timeout=_TIMEOUT_S).raise_for_status()
+
+
+@contextmanager
+def world(node_url: str, folder: Path) -> Iterator[World]:
+    """The servers that stand for those which pages name, all on loopback.
+
+    `https://search:9200` and its like are a proxy with TLS that wants a login; `s3://` is moto's server; dashboards are our
+    imitation.
+    """
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusted = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    api_key = folder / "api-key"
+    api_key.write_text("id:key\n")
+    with ExitStack() as stack:
+        secured = stack.enter_context(GateProxy(node_url, tls=context, gate=_login))
+        osd = stack.enter_context(DashboardsServer("opensearch-dashboards"))
+        kibana = stack.enter_context(DashboardsServer("kibana", version="8.15.0"))
+        store = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+        store.start()
+        stack.callback(store.stop)
+        endpoint = "http://{}:{}".format(*store.get_host_and_port())
+        _fill_store(endpoint)
+        yield World(
+            node_url=node_url,
+            places={
+                "https://search.example.org:9200": secured.url,
+                "https://search:9200": secured.url,
+                "https://search-photos-abc.eu-central-1.es.amazonaws.com": secured.url,
+                "/etc/ssl/search-ca.pem": str(trusted),
+                "/run/secrets/search-api-key": str(api_key),
+                "http://127.0.0.1:9200": node_url,
+                "http://localhost:5601": osd.url,
+                "https://dashboards:5601": osd.url,
+                "https://kibana.example.org": kibana.url,
+                "--host 0.0.0.0": "--host 127.0.0.1",
+            },
+            environment={
+                "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+                "COLUMNS": "100",
+                "BROWSER": "true",
+                **{name: os.environ[name] for name in _THREADS if name in os.environ},
+                "STAIR_ES_URL": node_url,
+                "AWS_ENDPOINT_URL": endpoint,
+                "SSL_CERT_FILE": str(trusted),
+                **_STORE,
+            },
+        )
+
+
+def _login(asked: Asked) -> Said | None:
+    return None if "authorization" in asked.headers else Said(status=401, body=b'{"error": "who is it?"}')
+
+
+def _fill_store(endpoint: str) -> None:
+    store = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=_REGION,
+        aws_access_key_id=_STORE["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=_STORE["AWS_SECRET_ACCESS_KEY"],
+    )
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}  # moto's servers in a process share what they hold
+    for bucket, folder in {"archive": "2024/05/", "bucket": "photos/", "products": ""}.items():
+        if bucket in there:
+            continue
+        store.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": _REGION})
+        for photo in photos[:4]:
+            for key in (folder, "products/"):
+                store.put_object(Bucket=bucket, Key=key + photo.name, Body=photo.read_bytes())
+    store.close()
+
+
+def home(folder: Path, text: str) -> Path:
+    """Make a home below `folder`: `~/Pictures`, the models that this machine has, and a clone, in which commands run.
+
+    Args:
+        folder: That of the user.
+        text: Of the page. One that shows what is found among all photos has them all in `~/Pictures`; another one a few.
+
+    Returns:
+        The clone.
+    """
+    data, own = folder / ".local" / "share" / "stair-es", DataDir.from_env()
+    data.mkdir(parents=True)
+    for name in ("models", "dist"):
+        (data / name).symlink_to(own.path / name)
+    (folder / ".curlrc").write_text("fail-with-body\n")  # an answer that is an error fails the page
+    (folder / ".search").write_text("a-password\n")
+    (folder / ".search").chmod(0o600)
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    few = photos if _needs_all_photos(text) else [each for each in photos if each in photos[:_FEW] or each.stem in text]
+    clone = folder / "stair-es"
+    for where, there in ((folder / "Pictures", few), (clone / "photos", photos)):
+        where.mkdir(parents=True)
+        for photo in there:
+            shutil.copy2(photo, where)
+    for name in _CLONE:
+        kind = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        kind(ROOT / name, clone / name)
+    shutil.copy2(PHOTOS / "tabby-cat.jpg", clone / "some.jpg")
+    return clone
+
+
+def _needs_all_photos(text: str) -> bool:
+    """Return whether a page shows photos that are found, or looks for words that nearly all have."""
+    if "--flat" in text:
+        return True
+    console = [block for block in blocks(text) if block.language == "console"]
+    return any(".jpg" in line for block in console for command in commands(block) for line in command.shown)
+
+
+def _table(clone: Path) -> None:
+    """`items.parquet`: photos by URL, with a title and a price."""
+    lines = [json.loads(line) for line in (PHOTOS / "captions.jsonl").read_text().splitlines()][:6]
+    urls = [f"photos/{line['file']}" for line in lines]
+    pq.write_table(
+        pa.table({"url": urls, "title": [line["caption"] for line in lines], "price": list(range(6))}), clone / "items.parquet"
+    )
+
+
+def _zip(clone: Path) -> None:
+    """`photos.zip`: two photos."""
+    with zipfile.ZipFile(clone / "photos.zip", "w") as file:
+        for photo in sorted(PHOTOS.glob("*.jpg"))[:2]:
+            file.write(photo, photo.name)
+
+
+def _picture(clone: Path) -> None:
+    """`~/Pictures/a.jpg`: a cup of coffee."""
+    shutil.copy2(PHOTOS / "espresso.jpg", clone.parent / "Pictures" / "a.jpg")
+
+
+def _model(clone: Path) -> None:
+    """`models/ours`: a model of one's own as `stair-es train` leaves it; stair-mini's heads alone."""
+    mini = artifacts.read_mini_artifacts()
+    heads = {name: array for name, array in mini.arrays.items() if name.startswith(("image.", "text."))}
+    tokenizer = load_tokenizer(minilm_download.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
+    checkpoint.save_checkpoint(
+        clone / "models" / "ours", replace(mini.config, name="ours"), tokenizer, heads, "# ours\n", mini.vocabulary
+    )
+
+
+FIXTURES: dict[str, Callable[[Path], Any]] = {
+    "items.parquet": _table,
+    "photos.zip": _zip,
+    "Pictures/a.jpg": _picture,
+    "models/ours": _model,
+}
+"""File that a page uses without making it -> how it is made."""
+
+
+def furnish(clone: Path, text: str) -> None:
+    """Make the files that a page uses without making them."""
+    for name, make in FIXTURES.items():
+        if name in text:
+            make(clone)
+
+
+def environment_of(made: World, folder: Path) -> dict[str, str]:
+    """What a page's shell has in its environment: nothing of ours."""
+    return {**made.environment, "HOME": str(folder), "USER": "anna", "PYTHONPATH": str(folder / ".plugins")}

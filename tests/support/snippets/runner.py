@@ -1,0 +1,168 @@
+"""Tries a page: its blocks from top to bottom, in one shell, on one cluster."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from support.snippets.checks import FILES, Wrong, check, programs
+from support.snippets.pages import Block, Command, blocks, commands, missing
+from support.snippets.shell import Done, Shell, Stuck
+
+_REQUEST = re.compile(r"(GET|PUT|POST|DELETE|HEAD) (/\S*)(?:\n|$)")
+_PROMPT = re.compile(r"^\$ ", re.MULTILINE)
+_PORT = re.compile(r"^http://127\.0\.0\.1:(\d+)", re.MULTILINE)
+_PAGE_PORT = ":8077"
+_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What is handled otherwise than a page says. Keys are beginnings, values say why, or what to wait for."""
+
+    not_run: Mapping[str, str]
+    """Commands."""
+    instead: Mapping[str, str]
+    """Beginnings of commands that have a twin which leaves the machine as it is."""
+    kept: Mapping[str, str]
+    """Commands that go on until the page ends: the expression for the line that they print when they are ready."""
+    not_sent: Mapping[str, str]
+    """Paths of requests."""
+    languages: Mapping[str, str]
+    """Languages of blocks that nobody runs or reads."""
+
+
+@dataclass
+class Trial:
+    """One page being tried."""
+
+    page: str
+    rules: Rules
+    shell: Shell
+    folder: Path
+    url: str
+    places: Mapping[str, str]
+    _wrong: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.places = dict(self.places)
+
+    def run(self, markdown: str) -> None:
+        """Try it all.
+
+        Raises:
+            Wrong: Something in it is not right. What only prints something else than shown is gathered.
+        """
+        found = list(blocks(markdown))
+        for block in found:  # first of all: a page may show the command before the file
+            if "title" in block.options:
+                (self.folder / block.options["title"]).write_text(self._placed(block.text), encoding="utf-8")
+        for block in found:
+            self._block(block)
+        if self._wrong:
+            raise Wrong("\n".join(self._wrong))
+
+    def _block(self, block: Block) -> None:
+        where = f"{self.page}:{block.line}"
+        if block.language == "console":
+            for command in commands(block):
+                self._command(command, block.options.get("expect") != "free")
+        elif block.language == "python":
+            done = self.shell.python(self._placed(block.text), self.page, block.line, _TIMEOUT_S)
+            if done.code:
+                raise Wrong(f"{where}: {done.printed}")
+        elif block.language == "json" and _REQUEST.match(block.text):
+            self._request(block.text, where)
+        elif block.language in FILES:
+            try:
+                FILES[block.language](block.text)
+            except Exception as error:
+                raise Wrong(f"{where}: not {block.language}: {error}") from error
+        elif block.language not in self.rules.languages:
+            raise Wrong(
+                f"{where}: nobody tries {block.language or 'a block without a language'!r} (`text` is for what is just shown)"
+            )
+        elif _PROMPT.search(block.text):
+            raise Wrong(f"{where}: commands stand in `console`, where they are tried, and not in {block.language!r}")
+
+    def _command(self, command: Command, compared: bool) -> None:
+        where = f"{self.page}:{command.line}: $ {command.text}"
+        if not_run(command.text, self.rules):
+            for words in programs(command.text):
+                try:
+                    check(words, self.folder)
+                except Wrong as error:
+                    raise Wrong(f"{where}\n{error}") from error
+            return
+        try:
+            done = self._done(command)
+        except Stuck as error:
+            raise Wrong(f"{where}\n{error}") from error
+        if not command.exits_rightly(done.code):
+            raise Wrong(f"{where}\nexit code {done.code}\n{done.printed[-4000:]}")
+        lost = missing(command.shown, self._named(done.printed)) if compared else []
+        if lost:
+            shown = "\n".join(f"  - {line}" for line in lost)
+            self._wrong.append(f"{where}\nshown, and not printed:\n{shown}\nprinted:\n{self._named(done.printed)[-6000:]}")
+
+    def _done(self, command: Command) -> Done:
+        text = self._placed(twin(command.text, self.rules))
+        ready = next((line for start, line in self.rules.kept.items() if command.text.startswith(start)), None)
+        if ready is None:
+            return self.shell.run(text, _TIMEOUT_S)
+        done = self.shell.keep(text, ready, _TIMEOUT_S)
+        port = _PORT.search(done.printed)
+        if port and _PAGE_PORT not in self.places:
+            self.places = {**self.places, _PAGE_PORT: f":{port[1]}"}
+        return done
+
+    def _request(self, text: str, where: str) -> None:
+        method, target = _REQUEST.match(text).groups()  # type: ignore[union-attr]
+        body = text.partition("\n")[2].strip()
+        bulk = "_bulk" in target or "_msearch" in target
+        if body:
+            for part in body.splitlines() if bulk else [body]:
+                try:
+                    FILES["json"](part)
+                except ValueError as error:
+                    raise Wrong(f"{where}: not json: {error}") from error
+        if any(target.startswith(start) for start in self.rules.not_sent):
+            return
+        kind = "application/x-ndjson" if bulk else "application/json"
+        said = requests.request(
+            method,
+            self.url + target,
+            data=(self._placed(body) + "\n").encode() if body else None,
+            headers={"content-type": kind} if body else {},
+            timeout=_TIMEOUT_S,
+        )
+        if not said.ok or (bulk and said.json().get("errors")):
+            raise Wrong(f"{where}: {method} {target}: {said.status_code} {said.text[:2000]}")
+
+    def _placed(self, text: str) -> str:
+        for name, place in self.places.items():
+            text = text.replace(name, place)
+        return text
+
+    def _named(self, text: str) -> str:
+        for name, place in self.places.items():
+            text = text.replace(place, name)
+        return text
+
+
+def twin(text: str, rules: Rules) -> str:
+    """What is run in place of a command: mostly itself."""
+    for start, instead in rules.instead.items():
+        if text.startswith(start):
+            return instead + text.removeprefix(start)
+    return text
+
+
+def not_run(text: str, rules: Rules) -> bool:
+    """Whether a command has a part that the rules keep from being run."""
+    text = twin(text, rules)
+    return any(" ".join(words).startswith(start) for words in programs(text) for start in rules.not_run)

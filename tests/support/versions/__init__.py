@@ -1,0 +1,1 @@
+"""The compatibility run: the same checks on every version of the engines."""

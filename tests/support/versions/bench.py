@@ -1,0 +1,103 @@
+"""What the checks of one node share: photos with captions, a policy, and which index can be asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from support.versions.commands import Commands
+
+__all__ = ["BEST", "MUTED", "PHOTOS", "QUESTION", "Bench", "Wrong", "expect", "expect_best"]
+
+_EXAMPLES = Path(__file__).parents[3] / "examples" / "photos"
+PHOTOS = ("tabby-cat.jpg", "two-spaniels.jpg", "espresso.jpg", "scarlet-macaw.jpg", "red-panda.jpg", "clownfish.jpg")
+BEST = PHOTOS[0]
+QUESTION = "a cat"
+MUTED = "lynx"
+"""A word of the best photo alone."""
+
+
+class Wrong(Exception):
+    """The command succeeded, and what it printed isn't right."""
+
+
+class Bench:
+    """What the checks of one node share: the commands, the photos, and which index can be asked."""
+
+    def __init__(self, commands: Commands, prefix: str = "") -> None:
+        """Lay out the photos with their captions.
+
+        Args:
+            commands: For the node.
+            prefix: What the names of indices begin with.
+        """
+        self.commands = commands
+        self.prefix = prefix
+        self.photos = commands.folder / "photos"
+        self.photos.mkdir()
+        lines = (_EXAMPLES / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+        (self.photos / "captions.jsonl").write_text("\n".join(line for line in lines if json.loads(line)["file"] in PHOTOS))
+        for name in PHOTOS:
+            shutil.copyfile(_EXAMPLES / name, self.photos / name)
+        self.policy = commands.folder / "policy.json"
+        self.policy.write_text(json.dumps({"stair_es_policy": 1, "mute": [MUTED]}))
+        self.indices: set[str] = set()
+
+    @property
+    def main(self) -> str:
+        """The index that most checks use, called as its field type: the default one, where the node has it.
+
+        Raises:
+            Wrong: There is none.
+        """
+        found = next((name for name in ("rank_features", "sparse_vector") if name in self.indices), None)
+        if found is None:
+            raise Wrong("no ingest succeeded")
+        return found
+
+    @property
+    def best(self) -> str:
+        """URI of the photo that the question means."""
+        return (self.photos / BEST).as_uri()
+
+    def alias(self, index: str) -> str:
+        """Return the name that commands are given for an index."""
+        return self.prefix + index
+
+    def ingest(self, index: str, *options: str) -> Mapping[str, object]:
+        """Take the photos in."""
+        report: Mapping[str, object] = self.commands.run(
+            "ingest", self.photos / "captions.jsonl", "--image-column", "file", "--index", self.alias(index), *options
+        )
+        expect(report, seen=len(PHOTOS), dead=0)
+        self.indices.add(index)
+        return report
+
+    def words(self) -> list[str]:
+        """Return the words that the best photo has in the index, without the muted ones."""
+        shown = self.commands.run("inspect", self.best, "--index", self.alias(self.main))
+        return [entry["word"] for entry in shown["words"]]
+
+
+def expect(found: Mapping[str, object], **wanted: object) -> None:
+    """Check what a command printed.
+
+    Raises:
+        Wrong: A value is another one.
+    """
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise Wrong(f"{name} is {found.get(name)!r}, not {value!r}")
+
+
+def expect_best(bench: Bench, hits: list[Mapping[str, object]]) -> None:
+    """Check that the photo that the question means is found first.
+
+    Raises:
+        Wrong: It isn't.
+    """
+    first = hits[0]["uri"] if hits else "nothing"
+    if first != bench.best:
+        raise Wrong(f"{QUESTION!r} finds {str(first).rpartition('/')[2]} first, not {BEST}")

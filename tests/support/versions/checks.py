@@ -1,0 +1,183 @@
+"""What people do with a cluster, as checks: each runs the installed command, and looks whether it has done it right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import get_args, get_type_hints
+
+from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.errors import StairError
+from stair_es.search.dsl.select import QUERY_TYPES
+from support.versions.bench import BEST, MUTED, PHOTOS, QUESTION, Bench, Wrong, expect, expect_best
+from support.versions.commands import Refused
+
+__all__ = ["CHECKS", "NEEDS"]
+
+VECTORS: tuple[str, ...] = get_args(get_type_hints(DocumentSettings)["vector"])
+"""What `ingest --vector` takes."""
+_NEAR = 0.005
+"""Scores are up to 0.39 % below the exact product."""
+
+
+def ingest_into(index: str, *options: str) -> Callable[[Bench], None]:
+    """Return the check that takes the photos in."""
+
+    def check(bench: Bench) -> None:
+        expect(bench.ingest(index, *options), written=len(PHOTOS))
+
+    return check
+
+
+def repeat_ingest(bench: Bench) -> None:
+    """Take the same photos in again: nothing is written."""
+    options = ("--vector", bench.main)
+    expect(bench.ingest(bench.main, *options), written=0, unchanged=len(PHOTOS))
+
+
+def swap_model(bench: Bench) -> None:
+    """Build an index with another model behind the same alias; searches see it at once."""
+    options = ("--vector", bench.main)
+    before = bench.ingest("swapped", *options)["index"]
+    report = bench.ingest("swapped", *options, "--model", "colours")
+    expect(report, swapped=True, written=len(PHOTOS))
+    hits = bench.commands.run("search", "red", "--index", bench.alias("swapped"))["hits"]
+    if not hits or hits[0]["index"] != report["index"] or report["index"] == before:
+        raise Wrong("a search doesn't ask the new index")
+
+
+def keep_words_index(bench: Bench) -> None:
+    """Keep an index of the words beside the images."""
+    options = ("--vector", bench.main)
+    report = bench.ingest(bench.main, *options, "--words-index")
+    if not report["words_index"]:
+        raise Wrong("there is no words index")
+
+
+def list_words(bench: Bench) -> None:
+    """Read the vocabulary of the index."""
+    found = {entry["word"]: entry["images"] for entry in bench.commands.run("words", "--index", bench.alias(bench.main))["words"]}
+    expect(found, cat=1)
+
+
+def search_unasked(bench: Bench) -> None:
+    """Search without a shape: the command takes the one that fits the index."""
+    expect_best(bench, bench.commands.run("search", QUESTION, "--index", bench.alias(bench.main))["hits"])
+
+
+def search_by(shape: str) -> Callable[[Bench], None]:
+    """Return the check that asks by a shape of query."""
+    preferred = {"neural_sparse": "rank_features"}
+
+    def check(bench: Bench) -> None:
+        wanted = preferred.get(shape, shape)
+        index = wanted if wanted in bench.indices else bench.main
+        answer = bench.commands.run("search", QUESTION, "--shape", shape, "--index", bench.alias(index))
+        expect(answer, shape=shape)
+        expect_best(bench, answer["hits"])
+        for hit in answer["hits"]:
+            exact = sum(reason["contribution"] for reason in hit["why"])
+            if abs(hit["score"] - exact) > _NEAR * exact + 0.001:
+                raise Wrong(f"the score is {hit['score']}, the exact product {exact}")
+
+    return check
+
+
+def search_hybrid(form: str) -> Callable[[Bench], None]:
+    """Return the check that asks words and captions together."""
+
+    def check(bench: Bench) -> None:
+        answer = bench.commands.run(
+            "search", QUESTION, "--caption", "tabby", "--hybrid", form, "--index", bench.alias(bench.main)
+        )
+        expect_best(bench, answer["hits"])
+
+    return check
+
+
+def plan_policy(bench: Bench) -> None:
+    """See what a policy would change."""
+    expect(bench.commands.run("policy", "plan", bench.policy, "--index", bench.alias(bench.main)), changed=1)
+
+
+def apply_policy(bench: Bench) -> None:
+    """Give the index the policy: the muted word is gone."""
+    expect(bench.commands.run("policy", "apply", bench.policy, "--index", bench.alias(bench.main))[0], changed=1, failed=[])
+    if MUTED in bench.words():
+        raise Wrong(f"{MUTED} isn't muted")
+
+
+def roll_policy_back(bench: Bench) -> None:
+    """Take the policy away: the word is there again."""
+    bench.commands.run("policy", "rollback", "--index", bench.alias(bench.main))
+    if MUTED not in bench.words():
+        raise Wrong(f"{MUTED} isn't back")
+
+
+def publish_templates(bench: Bench) -> None:
+    """Put the search templates into the cluster."""
+    expect(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-words": "created"})
+
+
+def search_template(bench: Bench) -> None:
+    """Use a template as another language would: by a plain request."""
+    body = {"id": "stair-es-words", "params": {"size": 1, "tokens": [{"word": "cat", "weight": 1}]}}
+    connection = Connection.from_env(environ=bench.commands.environ)
+    try:
+        with closing(connection.client()) as client, translate_errors(connection):
+            hits = client.search_template(index=bench.alias(bench.main), body=body)["hits"]["hits"]
+    except StairError as error:
+        raise Refused(bench.commands.tell(f"{error.message}\n{error.remedy}")) from None
+    expect_best(bench, [hit["_source"] for hit in hits])
+
+
+def delete_templates(bench: Bench) -> None:
+    """Take the templates out again."""
+    expect(bench.commands.run("template", "delete"), **{"stair-es-words": "deleted"})
+
+
+def use_page(bench: Bench) -> None:
+    """Load the page, search by words and by a picture, look at an image and its thumbnail."""
+    with bench.commands.serve("--index", bench.alias(bench.main), "--images", bench.photos) as page:
+        if b"<html" not in page.ask("/"):
+            raise Wrong("the start page isn't one")
+        seen = json.loads(page.ask("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
+        for question in ({"text": QUESTION}, {"vector": dict(seen["words"])}):
+            hits = json.loads(page.ask("/api/search", json.dumps(question).encode()))["hits"]
+            expect_best(bench, hits)
+        page.ask(f"/api/image/{hits[0]['id']}")
+        if not page.ask(hits[0]["thumbnail"]):
+            raise Wrong("the thumbnail is empty")
+
+
+def ask_doctor(bench: Bench) -> None:
+    """Look at cluster and index: nothing is wrong."""
+    expect(bench.commands.run("doctor", "--index", bench.alias(bench.main)), ok=True)
+
+
+CHECKS: Mapping[str, Callable[[Bench], None]] = {
+    **{f"ingest --vector {vector}": ingest_into(vector, "--vector", vector) for vector in VECTORS},
+    "ingest --impacts": ingest_into("impacts", "--impacts"),
+    "ingest the same again": repeat_ingest,
+    "ingest --words-index": keep_words_index,
+    "swap to another model": swap_model,
+    "words": list_words,
+    "search": search_unasked,
+    **{f"search --shape {shape}": search_by(shape) for shape in QUERY_TYPES},
+    "search --hybrid sum": search_hybrid("sum"),
+    "search --hybrid rrf": search_hybrid("rrf"),
+    "policy plan": plan_policy,
+    "policy apply": apply_policy,
+    "policy rollback": roll_policy_back,
+    "template publish": publish_templates,
+    "template search": search_template,
+    "template delete": delete_templates,
+    "serve": use_page,
+    "doctor": ask_doctor,
+}
+"""Name, as on the page -> the check. In this order: later ones need what earlier ones have made."""
+
+NEEDS: Mapping[str, str] = {"template search": "template publish", "template delete": "template publish"}
+"""Check -> the one without which it isn't tried."""

@@ -1,0 +1,135 @@
+"""The installed `stair-es` on a search node, as a script would call it: its JSON, or the message of its refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGKILL
+from threading import Timer
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from support.plugin_metadata import announce_plugins
+
+STAIR_ES = Path(sys.executable).with_name("stair-es")
+_TIMEOUT_S = 300.0
+_START_TIMEOUT_S = 60.0
+_PAGE_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 30.0
+_EXAMPLE_PLUGIN = Path(__file__).parents[3] / "examples" / "plugin" / "src"
+
+
+class Refused(Exception):
+    """The command, or the page, said that it can't; the text is what the user reads."""
+
+
+class Commands:
+    """Runs commands against one node."""
+
+    def __init__(self, url: str, folder: Path, environ: Mapping[str, str]) -> None:
+        """Give the commands a node and, as a second model, the example plugin's `colours`.
+
+        Args:
+            url: Of the node.
+            folder: For files of the commands.
+            environ: The login and so on.
+        """
+        self.url = url
+        self.folder = folder
+        announce_plugins(site := folder / "site", "stair-es-example-plugin", "colours = stair_es_example.colours:KIND")
+        kept = {name: value for name, value in os.environ.items() if name == "STAIR_ES_HOME" or not name.startswith("STAIR_ES_")}
+        paths = [str(site), str(_EXAMPLE_PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.environ = {**kept, "STAIR_ES_URL": url, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(paths), **environ}
+
+    def run(self, *arguments: str | Path) -> Any:  # noqa: ANN401  JSON
+        """Run `stair-es ARGUMENTS --json` to its end; return what it printed.
+
+        Raises:
+            Refused: It failed.
+            TimeoutExpired: It takes more than five minutes.
+        """
+        done = subprocess.run(
+            [STAIR_ES, *arguments, "--json"],
+            cwd=self.folder,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+        )
+        if done.returncode:
+            raise Refused(self.tell(done.stderr))
+        return json.loads(done.stdout.splitlines()[-1])
+
+    @contextmanager
+    def serve(self, *arguments: str | Path) -> Iterator[Page]:
+        """Serve the page with these options until the end of the block.
+
+        Raises:
+            Refused: It ends at once.
+            TimeoutExpired: It neither serves nor ends within a minute.
+        """
+        command = [STAIR_ES, "serve", *arguments, "--port", "0", "--json"]
+        log = self.folder / "serve.log"
+        with (
+            log.open("w") as errors,
+            subprocess.Popen(command, env=self.environ, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        ):
+            try:
+                assert process.stdout is not None
+                late = Timer(_START_TIMEOUT_S, process.kill)
+                late.start()
+                line = process.stdout.readline()
+                late.cancel()
+                if not line:
+                    if process.wait(_END_TIMEOUT_S) == -SIGKILL:
+                        raise subprocess.TimeoutExpired(command, _START_TIMEOUT_S)
+                    raise Refused(self.tell(log.read_text(encoding="utf-8")))
+                yield Page(self, json.loads(line)["url"])
+            finally:
+                process.kill()
+
+    def tell(self, said: str) -> str:
+        """Return the message and, in a line of its own, the remedy, without what differs from run to run: ports and times.
+
+        Args:
+            said: What stderr has: notes, then `error: ` at the start of a line.
+        """
+        told = re.split(r"^error: ", said, maxsplit=1, flags=re.MULTILINE)[-1].strip()
+        told = told.replace(self.url.partition("://")[2], "127.0.0.1:9200").replace(str(self.folder), "FOLDER")
+        return re.sub(r"-\d{8}-\d{6}-\d{6}", "-TIMESTAMP", told)
+
+
+class Page:
+    """The page that `stair-es serve` serves."""
+
+    def __init__(self, commands: Commands, url: str) -> None:
+        """See `Commands.serve`."""
+        self._commands, self._url = commands, url
+
+    def ask(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
+        """Return the body of the answer.
+
+        Args:
+            path: From the slash on.
+            body: To send by POST; without one it is a GET.
+            kind: The body's type.
+
+        Raises:
+            Refused: The status is no good one.
+        """
+        request = Request(self._url.rstrip("/") + path, body, {"Content-Type": kind})
+        try:
+            with build_opener(ProxyHandler({})).open(request, timeout=_PAGE_TIMEOUT_S) as answer:
+                return bytes(answer.read())
+        except HTTPError as error:
+            told = json.load(error)
+            raise Refused(self._commands.tell(f"{told['error']}\n{told['remedy']}")) from None

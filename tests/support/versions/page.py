@@ -1,0 +1,177 @@
+"""`docs/compatibility.md`: what was found on each version, as text. Nothing here runs anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Outcome", "Record", "write_page"]
+
+Status = Literal["ok", "engine", "plugin", "node", "failed", "not tried"]
+_SHOWN: Mapping[Status, str] = {
+    "ok": "ok",
+    "engine": "no",
+    "plugin": "plugin",
+    "node": "node",
+    "failed": "**failed**",
+    "not tried": "-",
+}
+_CAUSES: Mapping[Status, str] = {
+    "engine": "every cluster",
+    "plugin": "a cluster without the plugin",
+    "node": "this node",
+    "failed": "**unexpected**",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Of one check."""
+
+    check: str
+    status: Status
+    says: str = ""
+    """What the user reads, unless it is ok."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Of one version."""
+
+    label: str
+    made: str
+    java: str
+    lacks: tuple[str, ...]
+    """Modules of an ordinary installation that the node doesn't have."""
+    began: str
+    """ISO 8601, UTC, to the minute."""
+    seconds: float
+    stair_es: str
+    outcomes: tuple[Outcome, ...]
+    failure: str = ""
+    """Why there is no more: the node didn't start."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something unexpected happened."""
+        return bool(self.failure) or any(outcome.status == "failed" for outcome in self.outcomes)
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, file: Path) -> Record:
+        """Read what `write` wrote."""
+        values = json.loads(file.read_text(encoding="utf-8"))
+        outcomes = tuple(Outcome(**outcome) for outcome in values["outcomes"])
+        return cls(**{**values, "outcomes": outcomes, "lacks": tuple(values["lacks"])})
+
+
+_HEAD = """# Compatibility
+
+What the installed `stair-es` does on a real node of each version. `make compatibility` starts the nodes one after the other, runs
+the commands, compares what they print, and writes this page ([`check_versions.py`](../scripts/check_versions.py)). The images are
+six of the bundled photos, the model is the default one. See also [queries](queries.md), [connections](connection.md) and
+[limits](limits.md).
+"""
+_LEGEND = """
+| | |
+|---|---|
+| ok | done, and what it printed compared |
+| no | no cluster of this version can, and the command says so |
+| plugin | a cluster with the plugin can |
+| node | an ordinary cluster can; this node lacks a module that Maven doesn't serve |
+| - | not tried, since what it needs failed |
+
+- `swap to another model`: the second model is the example plugin's `colours`; a search after it asks the new index.
+- `search`: "a cat" finds the cat first. With `--shape` each score is the exact dot product, within 0.5 %.
+- `template search`: a plain request to `_search/template`.
+- `serve`: the start page, a search by words, one by an uploaded picture, an image and its thumbnail.
+
+## What the command says
+
+`VERSION` stands for the cluster's, as in "OpenSearch 3.9.0", and 127.0.0.1:9200 for its address.
+"""
+
+
+def write_page(records: Sequence[Record], checks: Iterable[str]) -> str:
+    """Return the text of the page.
+
+    Args:
+        records: The versions, in the order of the columns.
+        checks: Names of all checks, in the order of the rows.
+    """
+    names = list(checks)
+    nodes, found, told = _list_nodes(records), _list_checks(records, names), _list_messages(records, names)
+    return "\n".join([_HEAD, *nodes, "", "## What works where", "", *found, _LEGEND, *told, ""])
+
+
+def _list_nodes(records: Sequence[Record]) -> list[str]:
+    rows = ["| version | Java | the node | modules that it lacks | run |", "|---|---|---|---|---|"]
+    for record in records:
+        lacks = ", ".join(record.lacks) or "none"
+        run = f"{record.began.replace('T', ' ')} UTC, {record.seconds:.0f} s, stair-es {record.stair_es}"
+        rows.append(f"| {record.label} | {record.java or 'unknown'} | {record.made} | {lacks} | {run} |")
+    return rows
+
+
+def _list_checks(records: Sequence[Record], checks: Iterable[str]) -> list[str]:
+    rows = [
+        "| | " + " | ".join(record.label for record in records) + " |",
+        "|---|" + "---|" * len(records),
+    ]
+    for check in checks:
+        found = (_SHOWN[_find_status(record, check)] for record in records)
+        rows.append(f"| `{check}` | " + " | ".join(found) + " |")
+    return rows
+
+
+def _find_status(record: Record, check: str) -> Status:
+    return next((outcome.status for outcome in record.outcomes if outcome.check == check), "not tried")
+
+
+def _list_messages(records: Sequence[Record], checks: Sequence[str]) -> list[str]:
+    """One row for what several versions say alike."""
+    rows: dict[tuple[str, Status, str], list[str]] = {}
+    for record in records:
+        for outcome in record.outcomes:
+            if outcome.status in _CAUSES:
+                says = outcome.says.replace(record.label, "VERSION")
+                rows.setdefault((outcome.check, outcome.status, says), []).append(record.label)
+    lines = [
+        f"| `{check}` | {_join_labels(labels)} | {_CAUSES[status]} | {_cell(says)} |"
+        for (check, status, says), labels in sorted(rows.items(), key=lambda row: checks.index(row[0][0]))
+    ]
+    failures = [
+        f"| the node | {record.label} | {_CAUSES['failed']} | {_cell(record.failure)} |" for record in records if record.failure
+    ]
+    return ["| | on | what lacks it | message |", "|---|---|---|---|", *failures, *lines]
+
+
+def _join_labels(labels: Sequence[str]) -> str:
+    """Return `OpenSearch 2.19.1, 3.4.0; Elasticsearch 9.5.3`."""
+    engines: dict[str, list[str]] = {}
+    for label in labels:
+        engine, _, number = label.partition(" ")
+        engines.setdefault(engine, []).append(number)
+    return "; ".join(f"{engine} {', '.join(numbers)}" for engine, numbers in engines.items())
+
+
+def _cell(text: str) -> str:
+    """As one cell of a table: what Markdown would take for its own is escaped, but for code."""
+    return "<br>".join(_line(" ".join(line.split())) for line in text.splitlines())
+
+
+def _line(text: str) -> str:
+    """Escape what isn't between backticks; a pipe ends a cell even there."""
+    parts = text.replace("|", r"\|").split("`")
+    if len(parts) % 2 == 0:
+        parts = [r"\`".join(parts)]
+    parts[::2] = [re.sub(r"([\\<\[*_])(?!\|)", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
