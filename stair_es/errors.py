@@ -12,7 +12,7 @@
     |  `- UnknownModel             exit code 2
     |- NodeError
     |- ReadError
-    |  `- TryLater
+    |  `- RetryLater
     |- DecodeError
     |- QueryError
     |- SourceError
@@ -23,7 +23,7 @@
        |- AuthenticationFailed
        |- UnsupportedTarget
        |- MissingModule
-       |- IndexAway
+       |- IndexNotFound
        |- IndexClosed
        `- IndexMismatch
 

@@ -74,9 +74,11 @@ __all__ = [
     "WordTokenizer",
 ]
 _HEAVY = {
-    "cluster.bulk": ("Written",),
-    "cluster.ledger": ("Entry", "Stored"),
-    "ingest.sink": ("Completion", "Coverage", "Documents", "Say", "Session", "SinkKind", "SinkPlan", "Writer"),
+    "cluster.bulk.writer": ("BulkResult",),
+    "cluster.documents.state": ("IndexedDocument", "StoredVersion"),
+    "ingest.sinks.base": (
+        *("Documents", "RunCoverage", "Say", "SinkKind", "SinkPlan", "SinkResult", "SinkSession", "SinkWriter"),
+    ),
 }
 """Modules that load a client or Pillow -> their names here."""
 

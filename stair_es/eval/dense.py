@@ -57,7 +57,7 @@ def get_dense_encoder(encoder: Encoder) -> DenseEncoder | None:
 
     An encoder that has the methods only for other checkpoints of its kind sets `words_only`.
     """
-    if getattr(encoder, "words_only", False):
+    if getattr(encoder, "tokens_only", False):
         return None
     if isinstance(encoder, DenseEncoder):
         return encoder

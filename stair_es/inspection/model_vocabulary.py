@@ -45,7 +45,7 @@ def load_model_vocabulary(name: str, *, required: bool = False, fit: ResizeMode 
     try:
         spec = ModelSpec(name=name, fit=fit)
         encoder = registry.load_encoder(spec) if required else registry.load_local_encoder(spec)
-        told = getattr(encoder, "image_features", None) or getattr(encoder, "features", None)
+        told = getattr(encoder, "image_tokens", None) or getattr(encoder, "tokens", None)
     except StairError as error:
         if required:
             raise

@@ -42,15 +42,15 @@ __all__ = [
     "build_sparse_query",
 ]
 _HOMES = {
-    "body": ("Asked", "TwoPhase", "request_body"),
-    "hits": ("Hit", "Reason", "Result"),
+    "diagnose": ("RankExplanation",),
+    "dsl.select": ("QueryType", "build_sparse_query"),
     "image_search": ("ImageSearch",),
-    "inputs": ("Inputs",),
-    "placing": ("NearMiss",),
-    "prune": ("How",),
-    "question": ("Question",),
+    "options": ("SearchOptions",),
+    "query": ("SearchQuery",),
+    "query_encoder": ("QueryInputs",),
+    "request": ("SearchRequest", "TwoPhase", "build_search_request"),
+    "results": ("Hit", "SearchResult", "TokenContribution"),
     "searcher": ("Searcher",),
-    "shapes": ("Shape", "build"),
 }
 """Module -> its names here."""
 

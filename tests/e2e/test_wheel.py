@@ -59,14 +59,14 @@ def test_console_script_runs_from_the_wheel(elsewhere: Path, tmp_path: Path) -> 
 
 def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
     code = (
-        "import json\nfrom stair_es import resources\nfrom stair_es.model import catalogue\n"
+        "import json\nfrom stair_es import resources\nfrom stair_es.model import registry\n"
         "from stair_es.model.base import ModelSpec\n"
         "from importlib.resources import files\n"
         "assert (files('stair_es.cluster') / 'steer.painless').read_text()\n"
         "assert (files('stair_es.search') / 'templates' / 'words.mustache').read_text()\n"
         "bodies = [resources.load('mappings', 'image'), resources.load('pipelines', 'two-phase')]\n"
         "spec = ModelSpec(name='stair-mini', backend='onnx', text_tower='table')\n"
-        "print(json.dumps([len(bodies), catalogue.load(spec).encode_texts(['a dog'])[0].features[0]]))"
+        "print(json.dumps([len(bodies), registry.load_encoder(spec).encode_texts(['a dog'])[0].tokens[0]]))"
     )
     assert json.loads(_run(elsewhere / "python", "-c", code, cwd=tmp_path)) == [2, "dog"]
     assert "stair-mini" in _run(elsewhere / "stair-es", "encode", "--help", cwd=tmp_path)

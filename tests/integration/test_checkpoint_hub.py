@@ -29,8 +29,8 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 def _resolve(name: str, hub_url: str, home: Path, at: Path | None = None, **more: str) -> dict[str, str]:
     """The card of a model as a new process sees it, or what it said. The hub's address is read when its library is imported."""
     code = (
-        "import json, sys\nfrom stair_es.errors import StairError\nfrom stair_es.model import catalogue\n"
-        "try:\n    card = catalogue.resolve(sys.argv[1])\n    print(json.dumps({'id': card.model_id, 'name': card.name}))\n"
+        "import json, sys\nfrom stair_es.errors import StairError\nfrom stair_es.model import registry\n"
+        "try:\n    card = registry.get_model_card(sys.argv[1])\n    print(json.dumps({'id': card.model_id, 'name': card.name}))\n"
         "except StairError as error:\n    print(json.dumps({'error': error.message, 'remedy': error.remedy}))\n"
     )
     given = {**os.environ, **environment(hub_url, home), **more}

@@ -66,9 +66,9 @@ def test_siglip_with_sentencepiece_is_as_transformers_has_it(siglip: Path) -> No
 def test_siglip_without_sentencepiece_says_what_to_install(siglip: Path) -> None:
     code = (
         "import sys\nsys.modules['sentencepiece'] = None\n"
-        "from stair_es.errors import MissingExtra\nfrom stair_es.model import catalogue\n"
+        "from stair_es.errors import MissingExtra\nfrom stair_es.model import registry\n"
         "from stair_es.model.base import ModelSpec\n"
-        f"try:\n    catalogue.load(ModelSpec(name={str(siglip)!r})).encode_texts_dense(['dog'])\n"
+        f"try:\n    registry.load_encoder(ModelSpec(name={str(siglip)!r})).encode_texts_dense(['dog'])\n"
         "except MissingExtra as error:\n    print(error.message, error.remedy)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -115,8 +115,8 @@ def test_alone_in_a_batch_and_from_threads(folder: Path) -> None:
 def test_graphs_need_no_pytorch(folder: Path) -> None:
     code = (
         "import sys; sys.modules.update(torch=None, transformers=None, timm=None)\n"
-        "import numpy as np\nfrom stair_es.model import catalogue\nfrom stair_es.model.base import ModelSpec\n"
-        "encoder = catalogue.load(ModelSpec(name=sys.argv[1]))\n"
+        "import numpy as np\nfrom stair_es.model import registry\nfrom stair_es.model.base import ModelSpec\n"
+        "encoder = registry.load_encoder(ModelSpec(name=sys.argv[1]))\n"
         "print(len(encoder.encode_images(np.zeros((2, 32, 32, 3), np.uint8))), len(encoder.encode_texts(['a red dog'])[0]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)

@@ -31,7 +31,7 @@ def test_every_name_is_the_one_that_the_type_checker_sees(package: ModuleType) -
 
 def test_a_kind_can_be_written_without_loading_anything_heavy() -> None:
     code = (
-        "import sys\nfrom stair_es.api import Item, Source, SourceOptions, ReadError, ModelCard, ImageSpec, Enrichment\n"
+        "import sys\nfrom stair_es.api import SourceItem, Source, SourceOptions, ReadError, ModelCard, ImageSpec, Enrichment\n"
         "print(sorted({'torch', 'ray', 'opensearchpy', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

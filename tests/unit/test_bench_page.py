@@ -42,7 +42,7 @@ def ratio(bench: dict[str, ModuleType], value: float, **more: Any) -> Any:  # no
 
 
 def record(bench: dict[str, ModuleType], name: str, *ratios: Any, **more: Any) -> Any:  # noqa: ANN401
-    table = bench["result"].Table(head=("way", "docs/s"), rows=(("ours", "4,200"),))
+    table = bench["result"].ReportTable(head=("way", "docs/s"), rows=(("ours", "4,200"),))
     values = {
         "name": name,
         "command": f"benchmarks/{name}.py --docs 5",

@@ -17,7 +17,7 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
 ) -> None:
     said: list[tuple[str, object]] = []
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
-    monkeypatch.setattr(progress, "note", lambda text, **facts: said.append((text, facts["waiting"])))
+    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append((text, facts["waiting"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
         books = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
         update(books)

@@ -189,11 +189,11 @@ def test_large_transparent_and_deep_images_are_not_copied_at_full_size() -> None
     """In a process of its own: 8 bytes a pixel and the interpreter have to do."""
     code = (
         "import io\nfrom pathlib import Path\nfrom PIL import Image\n"
-        "from stair_es.sources.image.decode import DecodeLimits, decode\nfrom stair_es.types import ImageSpec\n"
+        "from stair_es.sources.image.decode import DecodeLimits, decode_image\nfrom stair_es.types import ImageSpec\n"
         "for mode in ('RGBA', 'LA', 'I;16'):\n"
         "    buffer = io.BytesIO(); Image.new(mode, (4000, 4000)).save(buffer, 'PNG', compress_level=1)\n"
         "    for fit in ('pad', 'crop'):\n"
-        "        decode(buffer.getvalue(), ImageSpec(size_px=64, fit=fit), DecodeLimits())\n"
+        "        decode_image(buffer.getvalue(), ImageSpec(size_px=64, fit=fit), DecodeLimits())\n"
         "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

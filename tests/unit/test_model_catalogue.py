@@ -150,7 +150,7 @@ def test_resolving_loads_no_network_library(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "clip", {"model_type": "clip"})
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": 224}))
     code = (
-        f"import sys\nfrom stair_es.model import catalogue\ncatalogue.resolve({str(folder)!r})\n"
+        f"import sys\nfrom stair_es.model import registry\nregistry.get_model_card({str(folder)!r})\n"
         "print(sorted({'torch', 'transformers', 'sentence_transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -109,7 +109,7 @@ def test_without_torch_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     def need(module: str, extra: str) -> ModuleType:
         raise MissingExtra(f"this needs the package {module!r}", f"pip install 'stair-es[{extra}]'")
 
-    monkeypatch.setattr(detector, "need", need)
+    monkeypatch.setattr(detector, "import_optional", need)
     with pytest.raises(MissingExtra, match=r"stair-es\[torch\]"):
         load_detector("torch", threads=1)
 

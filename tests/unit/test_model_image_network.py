@@ -65,7 +65,7 @@ def test_torch_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
     def absent(module: str, extra: str) -> object:
         raise MissingExtra(f"this needs the package {module!r}", f"pip install 'stair-es[{extra}]'")
 
-    monkeypatch.setattr(image_network, "need", absent)
+    monkeypatch.setattr(image_network, "import_optional", absent)
     with pytest.raises(MissingExtra, match=r"stair-es\[torch\]"):
         image_network.load_image_network("torch", 1)
 

@@ -106,8 +106,8 @@ def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example:
         file.writestr("in/red car.png", b"first")
         file.writestr("notes.txt", b"no image")
         file.writestr("b.jpg", b"second")
-    assert kind.claims(str(archive))
-    assert not kind.claims("s3://bucket/a.zip")
+    assert kind.can_open(str(archive))
+    assert not kind.can_open("s3://bucket/a.zip")
     source = kind.open(str(archive), SourceOptions())
     first, second = source.items()
     assert isinstance(first, SourceItem)
@@ -211,8 +211,8 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     assert "not JSON" in written.outcomes["3"]
     writer.write([("1", _document("u1", "v2"))], 1)
     writer.update([("2", {"version": "v3"}), ("4", {"version": "v3"})])
-    assert {id_: stored.version for id_, stored in writer.stored_by_id(["1", "2", "3", "4"]).items()} == {"1": "v2", "2": "v3"}
-    assert writer.stored_by_uri(["u2", "u9"])["u2"].id == "2"
+    assert {id_: stored.version for id_, stored in writer.find_by_id(["1", "2", "3", "4"]).items()} == {"1": "v2", "2": "v3"}
+    assert writer.find_by_uri(["u2", "u9"])["u2"].id == "2"
     writer.delete(["1", "9"])
     assert [(entry.id, entry.uri) for entry in session.entries(["file:///a"])] == [("2", "u2")]
     assert list(session.entries(["file:///b"])) == []
@@ -230,7 +230,7 @@ def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Cal
     body = part.read_bytes()
     assert body.endswith(b"\n")
     assert [json.loads(line) for line in body.splitlines()] == [{"index": {"_id": "1"}}, _document("u1", "v1")]
-    assert set(session.writer.stored_by_id(["1", "7"])) == {"1"}
+    assert set(session.writer.find_by_id(["1", "7"])) == {"1"}
 
 
 @pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
@@ -265,7 +265,7 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("b c.jpg", b"bytes")
     kind = source["Kind"]()
-    assert kind.claims("a.zip")
+    assert kind.can_open("a.zip")
     [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).items()
     assert item.uri.endswith("/a.zip!/b%20c.jpg")
     assert item.place.read(ReadLimits()).data == b"bytes"
@@ -280,4 +280,4 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     writer = sink["Writer"](tmp_path)
     assert writer.write([("1", {"uri": "a"})], 1).outcomes == {"1": None}
     assert [json.loads(path.read_text()) for path in tmp_path.glob("*.jsonl")] == [{"_id": "1", "uri": "a"}]
-    assert writer.stored_by_uri(["a"]) == {}
+    assert writer.find_by_uri(["a"]) == {}

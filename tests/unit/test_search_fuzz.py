@@ -84,7 +84,7 @@ def test_wishes_of_any_kind(encoder: Encoder) -> None:
 
 
 def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
-    found: tuple[str, ...] = encoder.spell(word)  # type: ignore[attr-defined]
+    found: tuple[str, ...] = encoder.tokenize_word(word)  # type: ignore[attr-defined]
     return found
 
 

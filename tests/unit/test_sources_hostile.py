@@ -119,7 +119,7 @@ def test_images_in_texts_may_be_longer_than_fields(tmp_path: Path) -> None:
 
 
 def test_large_cells_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_cell, "CELL_BYTES", 100)
+    monkeypatch.setattr(parquet_cell, "CELL_CACHE_BYTES", 100)
     images = [bytes([number]) * 60 for number in range(20)]
     pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
     places = [each.locator for each in _all(tmp_path / "x.parquet") if isinstance(each, SourceItem)]
@@ -187,7 +187,7 @@ def test_texts_in_lists_come_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "ENDLESS_BYTES", 3 << 20)
+    monkeypatch.setattr(lines, "MAX_SKIPPED_BYTES", 3 << 20)
     for name, head in {"x.txt": b"a.jpg\n", "x.csv": b"path\na.jpg\n"}.items():
         (tmp_path / name).write_bytes(head + b"x" * (2 << 20) + b"\nb.jpg\n" + b"x" * (5 << 20) + b"\nc.jpg\n")
         found = _all(tmp_path / name)

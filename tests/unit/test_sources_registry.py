@@ -45,7 +45,7 @@ def test_each_argument_is_claimed_by_one_kind(argument: str, wanted: str) -> Non
         for plugin in plugins.list_plugins("sources")
         if plugin.distribution == plugins.BUILTIN_DISTRIBUTION
     }
-    assert [name for name, kind in ours.items() if kind.claims(argument)] == [wanted]
+    assert [name for name, kind in ours.items() if kind.can_open(argument)] == [wanted]
 
 
 def test_an_unknown_kind_says_what_there_is() -> None:

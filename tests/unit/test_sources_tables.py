@@ -146,7 +146,7 @@ def test_bad_rows_of_csv_are_reported_with_their_line(folder: Path) -> None:
     )
     found = _all(table)
     assert [(type(each).__name__, each.uri.rpartition("#")[2]) for each in found if isinstance(each, ListingFailure)] == [
-        ("Unlisted", f"line={i}") for i in (3, 4, 5, 6, 7, 10)
+        ("ListingFailure", f"line={i}") for i in (3, 4, 5, 6, 7, 10)
     ]
     assert [_bytes(each) for each in found if isinstance(each, SourceItem)] == [b"A", b"B"]
 

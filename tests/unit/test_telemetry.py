@@ -343,8 +343,9 @@ def test_a_collector_that_is_away_is_said_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
     code = (
-        "import sys\nfrom stair_es.telemetry import page, run\n"
-        "with run.observing('x', run.Outlets(), print), page.observing(metrics=False, say=print): pass\n"
+        "import sys\nfrom stair_es.telemetry import ingest, server\n"
+        "targets = ingest.MetricsTargets()\n"
+        "with ingest.open_ingest_telemetry('x', targets, print), server.open_server_telemetry(metrics=False, say=print): pass\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'prometheus_client', 'opentelemetry', 'google'}))"
     )
     environ = {"PATH": "", "PYTHONPATH": str(ROOT)}

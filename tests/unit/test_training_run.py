@@ -153,7 +153,7 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
     encoder = registry.load_encoder(ModelSpec(name=str(tmp_path / "out")))
     model = checkpoint.load_stair_model(tmp_path / "out")
     table_FT = found["text.backbone.network.embeddings.word_embeddings.weight"][model.tokens.feature_ids_F]
-    assert torch.equal(model.text_embeddings(), table_FT)
+    assert torch.equal(model.get_text_embeddings(), table_FT)
     (image,) = encoder.encode_images(np.zeros((1, 32, 32, 3), np.uint8))
     with torch.inference_mode():
         states_BLD = model.image.states(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))

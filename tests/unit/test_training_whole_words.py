@@ -48,7 +48,7 @@ def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
     trained = train_model(tiny_training.read(folder, {**WORDS, **LEARNS}), tmp_path / "out", device="cpu")
     assert trained.best > 0.5  # of 9 images: by chance 1/9
     encoder = load(tmp_path / "out")
-    assert getattr(encoder, "features", None) == tiny_training.WHOLE
+    assert getattr(encoder, "tokens", None) == tiny_training.WHOLE
     bird, birds, none = encoder.encode_texts(["a blue bird", "Blue Birds", ""])
     assert {"bluebird", "bird"} <= set(bird.tokens)
     assert {"bluebird", "bird"} <= set(birds.tokens)
@@ -70,7 +70,7 @@ def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: 
     again = checkpoint.load_stair_model(tmp_path / "one")
     tiny_stair.write(tmp_path / "two", again, tiny_stair.tensors(again))
     assert ids == {registry.get_model_card(str(tmp_path / "two")).model_id}
-    (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(again.tokens.words).to_json())  # without a spelling
+    (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(again.tokens.tokens).to_json())  # without a spelling
     assert registry.get_model_card(str(tmp_path / "two")).model_id not in ids
 
 
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) ->
     assert (tmp_path / "second" / "words.json").read_bytes() == (tmp_path / "first" / "words.json").read_bytes()
     tiny_training.write_words(folder, scarlet="red")  # other spellings of the same words
     train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu")
-    assert checkpoint.load_stair_model(tmp_path / "third").tokens.spell("scarlet") == ("red",)
+    assert checkpoint.load_stair_model(tmp_path / "third").tokens.tokenize_word("scarlet") == ("red",)
     tiny_training.write_words(folder, tiny_training.WHOLE[::-1])
     with pytest.raises(ModelError, match="other tokens than the words of"):
         train_model(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu")

@@ -40,7 +40,7 @@ def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) ->
 
 @cache
 def _load_script_source() -> str:
-    return (files("stair_es.cluster") / "steer.painless").read_text(encoding="utf-8")
+    return (files("stair_es.cluster.policy") / "policy.painless").read_text(encoding="utf-8")
 
 
 def build_affected_query(policy: TokenPolicy | None, layout: TokenFieldLayout, without: Iterable[str] = ()) -> dict[str, Any]:
