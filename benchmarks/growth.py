@@ -9,8 +9,8 @@ Three OpenSearch processes of the embedded node's version form a cluster on this
 The documents are drawn images (`query_corpus.py`) as ingest writes them, sent by the product's own bulk path (`BulkWriter` at the
 pace of `AdaptiveThrottle`). Each load has two halves: nobody asks during the first, and during the second a process asks
 `--asked-per-s` questions a second, one after the other, kinds by turns. After each load, once merges have ended, the same
-questions are asked of the idle cluster. Questions are as `Searcher` sends them: ten hits in a total order, with documents. Segments stay as they come;
-at the end each shard is merged to one (`--no-merge`), and asked once more.
+questions are asked of the idle cluster. Questions are as `Searcher` sends them: ten hits in a total order, with documents.
+Segments stay as they come; at the end each shard is merged to one (`--no-merge`), and asked once more.
 
 Three nodes, client and questions share this machine's cores: a cluster of three machines does more a second. What is measured is
 how the figures change with the size. After each load the record (`--json`) is written anew, so that what was measured stays if

@@ -1,4 +1,4 @@
-"""Write `stair_es/node/lock.json`: resolve the embedded node's jars once, fetch them and note their hashes.
+"""Write `stair_es/embedded_node/lock.json`: resolve the embedded node's jars once, fetch them and note their hashes.
 
 Run it to take another version of OpenSearch::
 
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from jgo.maven import MavenContext
 
+from stair_es.embedded_node.lockfile import NodeLock
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.nodes.maven_locks import MODULES, check_classes, pin, plan
 
@@ -24,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", help="of OpenSearch")
     parser.add_argument("--cache", type=Path, help="folder for the fetched files (default: a temporary one)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[3] / "stair_es" / "node" / "lock.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[3] / "stair_es" / "embedded_node" / "lock.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=args.cache or Path(scratch), timeout=60)

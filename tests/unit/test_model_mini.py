@@ -214,8 +214,8 @@ class Clueless:
 
 
 def test_clueless_networks_still_give_words(monkeypatch: pytest.MonkeyPatch, pixels_BHWC: Pixels) -> None:
-    for name in ("image_network.load_network", "detector.load_detector"):
-        monkeypatch.setattr(f"stair_es.model.{name}", lambda backend, threads, precision: Clueless())
+    for name in ("image_network.load_image_network", "detector.load_detector"):
+        monkeypatch.setattr(f"stair_es.model.networks.{name}", lambda backend, threads, precision: Clueless())
     assert all(StairMiniEncoder(LIGHT).encode_images(pixels_BHWC))
 
 

@@ -249,7 +249,15 @@ def _documented() -> list[dict[str, Any]]:
     """What each Python block of docs/plugins.md defines."""
     names: dict[str, Any] = {"Counter": Counter, "Path": Path, "quote": quote, "uuid4": uuid.uuid4, "dataclass": dataclass}
     names |= {"json": json, "zipfile": zipfile}
-    for module in ("cluster.bulk", "cluster.ledger", "ingest.enrich", "ingest.sink", "model.encoder", "sources.item", "types"):
+    for module in (
+        "cluster.bulk.writer",
+        "cluster.documents.state",
+        "ingest.enrichers.base",
+        "ingest.sinks.base",
+        "model.base",
+        "sources.base",
+        "types",
+    ):
         names |= vars(import_module(f"stair_es.{module}"))
     blocks = re.findall(r"```python\n(.*?)```", (EXAMPLE.parents[2] / "docs" / "plugins.md").read_text(), re.DOTALL)
     defined = []

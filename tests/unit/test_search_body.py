@@ -173,7 +173,7 @@ def test_filters_and_captions_share_the_clause_limit() -> None:
 
 
 def test_a_question_must_look_for_something() -> None:
-    for wrong in ({}, {"caption": " "}, {"vector": VECTOR, "min_score": float("nan")}, {"vector": VECTOR, "least": -1.0}):
+    for wrong in ({}, {"caption": " "}, {"vector": VECTOR, "min_score": float("nan")}, {"vector": VECTOR, "min_weight": -1.0}):
         with pytest.raises(QueryError):
             SearchQuery(**wrong)
     with pytest.raises(QueryError, match="no part of it has a weight"):

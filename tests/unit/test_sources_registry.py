@@ -75,9 +75,9 @@ def _install(folder: Path, name: str, code: str, entry: str) -> None:
 
 def test_a_plugin_comes_first_and_a_broken_one_stops_nothing(plugin_folder: Path) -> None:
     _install(plugin_folder, "stranger_broken", "import no_such_module_at_all\n", "aaa-broken")
-    raising = "class K:\n    def claims(self, argument):\n        raise RuntimeError('oops')\nKIND = K()\n"
+    raising = "class K:\n    def can_open(self, argument):\n        raise RuntimeError('oops')\nKIND = K()\n"
     _install(plugin_folder, "stranger_raising", raising, "bbb-raising")
-    works = "class K:\n    def claims(self, argument):\n        return argument.endswith('.jpg')\n"
+    works = "class K:\n    def can_open(self, argument):\n        return argument.endswith('.jpg')\n"
     works += "    def open(self, argument, options):\n        return 'opened by the plugin'\nKIND = K()\n"
     _install(plugin_folder, "stranger_works", works, "ccc-works")
     said = list[str]()

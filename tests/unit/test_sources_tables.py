@@ -106,7 +106,7 @@ def test_bad_rows_of_jsonl_are_reported_with_their_line(folder: Path) -> None:
         b'{"path": "sub/b c.jpg"}',
     ]
     table.write_bytes(b"\n".join(rows))
-    found = _all(table, reading=ReadLimits(max_bytes=1000))
+    found = _all(table, read_limits=ReadLimits(max_bytes=1000))
     assert [isinstance(each, SourceItem) for each in found] == [True, *[False] * 11, True]
     lines = [each.uri.rpartition("#")[2] for each in found if isinstance(each, ListingFailure)]
     assert lines == [f"line={i}" for i in range(2, 13)]

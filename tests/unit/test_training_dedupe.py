@@ -147,7 +147,7 @@ def test_cost_grows_with_the_sets_and_not_with_their_product() -> None:
 
 
 def test_limits_out_of_range() -> None:
-    for wrong in ({"bits": 17}, {"bits": -1}, {"colour": -1.0}):
+    for wrong in ({"bits": 17}, {"bits": -1}, {"color": -1.0}):
         with pytest.raises(UsageError) as failed:
             SimilarityThresholds(**wrong)
         assert failed.value.remedy

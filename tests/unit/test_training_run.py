@@ -156,10 +156,10 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
     assert torch.equal(model.get_text_embeddings(), table_FT)
     (image,) = encoder.encode_images(np.zeros((1, 32, 32, 3), np.uint8))
     with torch.inference_mode():
-        states_BLD = model.image.states(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+        states_BLD = model.image.compute_states(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
         hidden_LT = model.image.head.transform(states_BLD)[0]
         logits_F = (hidden_LT @ table_FT.T + model.image.head.bias_F).amax(dim=0)
-    wanted = dict(zip(model.tokens.words, torch.log1p(logits_F.relu()).tolist(), strict=True))
+    wanted = dict(zip(model.tokens.tokens, torch.log1p(logits_F.relu()).tolist(), strict=True))
     assert image.to_dict() == pytest.approx({word: weight for word, weight in wanted.items() if weight > 5e-6}, abs=2e-5)
 
 
