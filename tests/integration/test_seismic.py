@@ -286,7 +286,7 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
 
 
 def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(registry.load_encoder(MINI)), "features", ("cat", "sofa"))
+    monkeypatch.setattr(type(registry.load_encoder(MINI)), "tokens", ("cat", "sofa"))
     said: list[str] = []
     place.ingest(CATS[0], say=said.append)
     [source] = place.documents()

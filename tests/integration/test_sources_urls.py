@@ -564,10 +564,10 @@ def test_certificates_are_checked_against_the_name_in_the_url(
 
 FORKS = """
 import os, sys
-from stair_es.sources.base import Reading
-from stair_es.sources.http.locator import UrlAt
+from stair_es.sources.base import ReadLimits
+from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.url_policy import UrlPolicy
-place, reading = UrlAt(sys.argv[1]), Reading(urls=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
+place, reading = UrlLocator(sys.argv[1]), ReadLimits(url_policy=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
 sizes = [len(place.read(reading).data)]
 child = os.fork()
 sizes += [len(place.read(reading).data) for _ in range(3)]
