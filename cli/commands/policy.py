@@ -203,7 +203,7 @@ def _run_update(call: Callable[..., dict[str, PolicyRunResult]], said: str, how:
 
     speed = UpdateLimits(requests_per_second=how[0] or -1.0, slices=how[1])
     with show_document_progress() as progress:
-        done = call(speed, print_notice, lambda now: progress(now.done, now.total))
+        done = call(speed, print_notice, lambda now: progress(now.processed, now.total))
     if as_json:
         emit_json(build_policy_counts_json(done))
     else:

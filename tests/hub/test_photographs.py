@@ -52,5 +52,5 @@ def test_a_short_name_and_its_id_are_the_same_model(model: hub_models.HubModel) 
 
 @pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
 def test_the_vocabulary_is_as_large_as_the_list_says(model: hub_models.HubModel) -> None:
-    features: tuple[str, ...] = _load(model.name).features  # type: ignore[attr-defined]
+    features: tuple[str, ...] = _load(model.name).tokens  # type: ignore[attr-defined]
     assert len(features) == model.facts.tokens

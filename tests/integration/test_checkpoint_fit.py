@@ -145,7 +145,7 @@ def test_a_sparse_encoder_is_handed_what_its_processor_would_make(sparse: Path, 
     wanted_V = np.log1p(np.maximum(load_file(sparse / "model.safetensors")["colours"] @ (mean_C - 0.5), 0))
     encoder = registry.load_encoder(ModelSpec(name=str(sparse)))
     row = encoder.encode_images(decoded(picture(size), encoder.image_spec)[None])[0].to_dict()
-    words: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
+    words: tuple[str, ...] = encoder.tokens  # type: ignore[attr-defined]
     assert [row.get(word, 0.0) for word in words] == pytest.approx(wanted_V, abs=1e-4)
 
 
@@ -220,7 +220,7 @@ def _ingest(url: str, index: str, spec: ModelSpec, pictures: Path) -> IngestRepo
 
 def _image_vector(encoder: Encoder, image: Image.Image) -> NDArray[np.float64]:
     vector = encoder.encode_images(decoded(image, encoder.image_spec)[None])[0].to_dict()
-    words: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
+    words: tuple[str, ...] = encoder.tokens  # type: ignore[attr-defined]
     return np.array([vector.get(word, 0.0) for word in words])
 
 

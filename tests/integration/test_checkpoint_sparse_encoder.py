@@ -52,7 +52,7 @@ def _load(folder: Path) -> Encoder:
 
 def _weights(encoder: Encoder, row: dict[str, float]) -> NDArray[np.float64]:
     """A vector as its dimensions."""
-    features: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
+    features: tuple[str, ...] = encoder.tokens  # type: ignore[attr-defined]
     assert set(row) <= set(features)
     return np.array([row.get(word, 0.0) for word in features])
 
@@ -94,7 +94,7 @@ def test_words_are_readable_and_spelled(folder: Path) -> None:
     for word in ("red", "v2.0", "café", "new york", "##d", "<mask>"):
         assert encoder.tokenize_word(word) == (word,)
     assert encoder.tokenize_word("reds") == ("red", "##s")
-    features: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
+    features: tuple[str, ...] = encoder.tokens  # type: ignore[attr-defined]
     assert len(set(features)) == len(features)
     assert features[-1] == f"[id {len(features) - 1}]"
 

@@ -54,7 +54,7 @@ def library(folder: Path) -> Floats:
 
 def check(folder: Path, wanted_BV: Floats) -> None:
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
-    assert encoder.features == WORDS  # type: ignore[attr-defined]
+    assert encoder.tokens == WORDS  # type: ignore[attr-defined]
     for vector, wanted_V in zip(encoder.encode_texts(TEXTS), wanted_BV, strict=True):
         weights = {word: float(weight) for word, weight in zip(WORDS, wanted_V, strict=True) if weight > 0}
         assert vector.to_dict() == pytest.approx(weights, abs=1e-6)

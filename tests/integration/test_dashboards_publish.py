@@ -180,7 +180,7 @@ def test_a_tenant_is_named_in_the_header() -> None:
 
 @pytest.mark.parametrize("product", ["kibana"])
 def test_a_space_that_is_not_there_is_said(server: DashboardsServer) -> None:
-    with pytest.raises(ClusterError, match=r"/s/nowhere has no import \(HTTP 404\)"):
+    with pytest.raises(ClusterError, match=r"/s/nowhere has no import API \(HTTP 404\)"):
         sent(DashboardsConnection(url=server.url, space="nowhere"))
 
 
@@ -229,7 +229,7 @@ def test_a_redirect_elsewhere_says_where_to(server: DashboardsServer) -> None:
 
 def test_a_page_instead_of_an_answer_is_recognised(server: DashboardsServer) -> None:
     server.planned = [Reply(kind="text/html", body=b"<html><title>Please log in</title></html>")]
-    with pytest.raises(ClusterError, match=r"a page \(text/html\), not with JSON") as caught:
+    with pytest.raises(ClusterError, match=r"a page \(text/html\) instead of JSON") as caught:
         sent(DashboardsConnection(url=server.url))
     assert "Please log in" in caught.value.message
 
@@ -260,7 +260,10 @@ def test_a_file_that_is_too_large_is_refused_with_the_setting_to_raise(server: D
 
 def test_what_an_object_lacks_and_what_holds_its_id_are_named(server: DashboardsServer, product: Product) -> None:
     answers: list[tuple[Mapping[str, Any], str]] = [
-        ({"type": "missing_references", "references": [{"type": "index-pattern", "id": "x"}]}, "isn't there: index-pattern x"),
+        (
+            {"type": "missing_references", "references": [{"type": "index-pattern", "id": "x"}]},
+            "missing objects: index-pattern x",
+        ),
         ({"type": "conflict"}, "another object has its id"),
         ({"type": "ambiguous_conflict", "destinations": []}, "another object has its id"),
         ({"type": "unsupported_type"}, "doesn't know objects of this type"),
@@ -483,7 +486,7 @@ def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
     assert "the product is unknown" in told(command("export", "--words-index", "-o", file)).message
     other = told(command("export", "--words-index", "-o", "photos.json"))
     assert "the extension .ndjson" in other.message
-    assert other.remedy == "Call it photos.ndjson"
+    assert other.remedy == "Use photos.ndjson"
     away = command("export", "-o", file, "--url", "http://127.0.0.1:9")
     assert "Or give --words-index or --no-words-index" in told(away).remedy
     still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-words-index", "--product", "kibana")

@@ -111,7 +111,7 @@ def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host
 
     site.asks_to_wait = asks_to_wait
     mixed = [item for pair in zip(site.items("a", 20), site.items("b", 20), strict=True) for item in pair]
-    report = run(mixed, 60.0, progress=lambda books: waiting.append(books.waiting), runner=runner)
+    report = run(mixed, 60.0, progress=lambda books: waiting.append(books.waiting_message), runner=runner)
     assert (report.seen, report.written, report.dead) == (40, 40, 0)
     early = [path for at, path in site.requests if at < began[0] + rest_s]
     assert sum(path.startswith("/b") for path in early) == 20
@@ -141,7 +141,7 @@ def test_one_url_that_asks_for_a_thousand_years_takes_no_other_with_it(site: Sit
     report = run(site.items("a", 24), 2.0)
     assert (report.seen, report.written, report.dead) == (24, 23, 1)
     assert report.dead_reasons[0].reason == (
-        "127.0.0.1: 429 Too Many Requests, asks to wait 999999999 s, after 2 s of waiting for the host"
+        "127.0.0.1: 429 Too Many Requests, asks to wait 99999999999 s, after 2 s of waiting for the host"
     )
 
 

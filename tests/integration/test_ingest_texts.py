@@ -160,7 +160,7 @@ def test_texts_go_through_the_word_policy_of_their_index(
     PolicyManager(client, connection, index_name).apply_policy(policy, UpdateLimits(), said.append, lambda _: None)
     assert bring("a brown dog", "brown dog").written == 1
     assert f"token policy: {policy.label}" in said
-    assert any("leaves 1 text no word" in line for line in said)
+    assert any("leaves 1 text without tokens" in line for line in said)
     assert documents(client, index_name)["brown dog"]["tokens"] == {}
 
 

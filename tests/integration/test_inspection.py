@@ -134,7 +134,7 @@ def check(found: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None
 
 @pytest.mark.parametrize("page", [1, 7, 1000])
 def test_the_figures_are_those_of_all_words_of_all_images(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
-    monkeypatch.setattr(reading, "PAGE_SIZE", page)
+    monkeypatch.setattr(reading, "PAGE", page)
     first, second = drawn(33, 1), drawn(20, 2, prefix="v")
     second["u/0003"] = first["u/0003"]  # the same image in both indices
     cluster.put(cluster.make("1"), first)
@@ -163,7 +163,7 @@ def test_what_can_not_be_read_is_counted(cluster: Cluster) -> None:
 
 
 def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PAGE_SIZE", 2)
+    monkeypatch.setattr(reading, "PAGE", 2)
     index = cluster.make("1")
     same = cluster.document("u", vector(dog=1.0))
     cluster.bulk(index, [line for number in range(5) for line in ({"index": {"_id": str(number)}}, same)])
@@ -182,7 +182,7 @@ def test_an_empty_index_and_an_absent_one(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("page", [3, 1000])
 def test_a_sample_is_without_replacement_and_the_same_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
-    monkeypatch.setattr(reading, "PAGE_SIZE", page)
+    monkeypatch.setattr(reading, "PAGE", page)
     images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
     cluster.put(cluster.make("1"), images)
     drawn_words = [{row.word for row in cluster.corpus(DocumentSample(size=10, seed=seed)).token_stats} for seed in (1, 1, 2, 3)]

@@ -183,7 +183,12 @@ def test_seismic_finds_the_best_of_a_segment_and_scores_them_exactly(photos: App
 
 def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the tests of this file would prove nothing."""
-    for name, value in (("CANDIDATES_PER_HIT", 1), ("MIN_CANDIDATES", 1), ("FINDING_TOKENS", 1), ("HEAP_FACTOR", 0.01)):
+    for name, value in (
+        ("SEISMIC_CANDIDATES_PER_HIT", 1),
+        ("MIN_SEISMIC_CANDIDATES", 1),
+        ("FINDING_TOKENS", 1),
+        ("HEAP_FACTOR", 0.01),
+    ):
         monkeypatch.setattr(neural_sparse, name, value)
     missed = []
     for vector in photos.queries:

@@ -61,7 +61,7 @@ def test_another_model_s_run_swaps_the_alias(runs: Runs) -> None:
 
 def test_two_models_into_a_new_name_at_once(runs: Runs) -> None:
     """The first has made the index behind the alias, which is empty yet, when the second one comes, and swaps."""
-    with pytest.raises(IndexMismatch, match="by now"):
+    with pytest.raises(IndexMismatch, match="now points to"):
         runs.run_behind(Meanwhile(lambda: runs.run("second")))
     runs.check(runs.live(), COUNT, "second-1")
     [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
@@ -143,7 +143,7 @@ def test_a_resync_deletes_nothing_elsewhere(runs: Runs) -> None:
 
 def test_a_resync_while_another_model_s_run_swaps(runs: Runs) -> None:
     own = runs.run().index
-    with pytest.raises(IndexMismatch, match="by now"):
+    with pytest.raises(IndexMismatch, match="now points to"):
         runs.run_behind(Meanwhile(lambda: runs.run("second"), _deletes), Photos(0, 3), resync=True)
     runs.check(own, 3, "first-1")
     runs.check(runs.live(), COUNT, "second-1")

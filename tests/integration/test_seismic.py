@@ -131,7 +131,7 @@ def check_ids(place: Place, policy: TokenPolicy | None = None) -> None:
 def test_documents_have_the_ids_that_the_index_keeps(photos: Place, mini: Encoder) -> None:
     [about] = photos.client.indices.get_mapping(index=photos.alias).values()
     told = about["mappings"]["_meta"]["stair_es"]
-    assert tuple(told["token_ids"]) == tuple(mini.features)  # type: ignore[attr-defined]
+    assert tuple(told["token_ids"]) == tuple(mini.tokens)  # type: ignore[attr-defined]
     assert about["mappings"]["properties"]["token_ids"]["type"] == "sparse_vector"
     check_ids(photos)
     assert len(photos.documents()) == 40
@@ -260,7 +260,7 @@ def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place:
     )
     third = place.ingest(*CATS, model=tiny)
     assert third.swapped
-    assert tuple(place.table().ids) == tuple(registry.load_encoder(tiny).features)  # type: ignore[attr-defined]
+    assert tuple(place.table().ids) == tuple(registry.load_encoder(tiny).tokens)  # type: ignore[attr-defined]
     check_ids(place)
     [about] = place.client.indices.get_mapping(index=place.alias).values()
     parameters = about["mappings"]["properties"]["token_ids"]["method"]["parameters"]

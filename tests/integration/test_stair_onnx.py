@@ -74,7 +74,7 @@ def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text
     assert made.max_difference <= MAX_DIFFERENCE
     assert made.model_id == registry.get_model_card(str(folder)).model_id == before
     one, other = _load(folder, "torch"), _load(folder, "onnx")
-    assert (_towers(one), _towers(other)) == ("TorchTowers", "OnnxTowers")
+    assert (_towers(one), _towers(other)) == ("TorchDualEncoder", "OnnxDualEncoder")
     assert isinstance(one, StairEncoder)
     assert isinstance(other, StairEncoder)
     for count in (1, 5):
@@ -93,10 +93,10 @@ def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text
 
 def test_auto_takes_the_graphs_where_there_is_no_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stair_es.model.cuda.is_cuda_available", lambda *_: False)
-    assert _towers(_load(folder, "auto")) == "OnnxTowers"
-    assert _towers(_load(folder, "auto", precision="bf16")) == "TorchTowers"
+    assert _towers(_load(folder, "auto")) == "OnnxDualEncoder"
+    assert _towers(_load(folder, "auto", precision="bf16")) == "TorchDualEncoder"
     tiny_stair.checkpoint(folder, seed=2)
-    assert _towers(_load(folder, "auto")) == "TorchTowers"
+    assert _towers(_load(folder, "auto")) == "TorchDualEncoder"
 
 
 def test_alone_in_a_batch_and_from_threads(folder: Path) -> None:

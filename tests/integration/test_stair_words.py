@@ -63,14 +63,14 @@ def test_numpy_gives_the_vectors_of_pytorch(folder: Path, monkeypatch: pytest.Mo
     size = encoders[0].image_spec.size_px
     pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     answers = []
-    for encoder, name in zip(encoders, ("NumpyTowers", "TorchTowers"), strict=True):
+    for encoder, name in zip(encoders, ("NumpyDualEncoder", "TorchDualEncoder"), strict=True):
         assert isinstance(encoder, StairEncoder)
         assert type(encoder._towers).__name__ == name
         assert encoder.tokens == WORDS
         answers.append((encoder.encode_texts(TEXTS), encoder.encode_images(pixels)))
     for ones, others in zip(*answers, strict=True):
         for one, other in zip(ones, others, strict=True):
-            for word in {*one.features, *other.features}:
+            for word in {*one.tokens, *other.tokens}:
                 assert one.to_dict().get(word, 0) == pytest.approx(other.to_dict().get(word, 0), abs=ALIKE), word
     for vector, own in zip(answers[0][0], OWN, strict=True):
         assert own <= set(vector.tokens)

@@ -95,4 +95,4 @@ def test_what_is_trained_is_loaded_and_both_runtimes_agree(folder: Path) -> None
 
 def test_stop_words_are_words_of_the_model(folder: Path) -> None:
     encoder = registry.load_encoder(ModelSpec(name=str(folder / "out"), backend="onnx"))
-    assert {"the", "of", "red", "dog"} <= set(encoder.features)  # type: ignore[attr-defined]
+    assert {"the", "of", "red", "dog"} <= set(encoder.tokens)  # type: ignore[attr-defined]
