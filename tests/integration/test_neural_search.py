@@ -186,8 +186,8 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
     for name, value in (
         ("SEISMIC_CANDIDATES_PER_HIT", 1),
         ("MIN_SEISMIC_CANDIDATES", 1),
-        ("FINDING_TOKENS", 1),
-        ("HEAP_FACTOR", 0.01),
+        ("SEISMIC_TOP_N", 1),
+        ("SEISMIC_HEAP_FACTOR", 0.01),
     ):
         monkeypatch.setattr(neural_sparse, name, value)
     missed = []
