@@ -19,7 +19,8 @@ from stair_es.cluster.metadata.token_fields import MAX_IDS, TokenIds
 from stair_es.errors import ModelError, ResourceError, UsageError
 from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
 from stair_es.ingest.executors.ray import RayOptions
-from stair_es.ingest.sinks.base import HasPolicy, HasTokenIds, SinkKind, SinkPlan, SinkSession
+from stair_es.ingest.sinks.base import SinkKind, SinkPlan, SinkSession
+from stair_es.ingest.sinks.features import HasPolicy, HasTokenIds
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec, VocabularyProvider

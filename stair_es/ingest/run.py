@@ -16,6 +16,7 @@ from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import BaseIngestOptions, get_session_policy
 from stair_es.ingest.sinks.base import RunCoverage, Say, SinkSession
+from stair_es.ingest.sinks.features import IndexSinkResult
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import describe_losses
 from stair_es.ingest.state import Batch
@@ -131,5 +132,5 @@ class IngestRun:
             runner=self.runner,
             dead_letters=str(books.dead_letters.path) if books.dead_letters.count else None,
             dead_reasons=books.get_failure_reasons(),
-            words_index=result.token_index,
+            words_index=result.token_index if isinstance(result, IndexSinkResult) else None,
         )
