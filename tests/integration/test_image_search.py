@@ -88,7 +88,7 @@ def test_what_is_written_as_one_word_is_required_and_excluded_as_a_whole(photos:
     found = names(photos.search("animal cat -tabby", k=100))
     assert "tabby-cat.jpg" not in found
     assert found
-    with pytest.raises(QueryError, match="'the' is no word"):
+    with pytest.raises(QueryError, match="'the' is not in the vocabulary"):
         photos.search("animal -the")
 
 

@@ -157,7 +157,7 @@ def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Ca
     runs.run()
     words = {word for source in stored().values() for word in source["tokens"]}
     assert runs.run(alias=f"{runs.options.alias}-e", policy=TokenPolicy(mute=tuple(sorted(words)))) == (3, 0)
-    assert any("leaves 3 images no word" in line for line in runs.said)
+    assert any("leaves 3 images without tokens" in line for line in runs.said)
     assert runs.run(alias=f"{runs.options.alias}-e") == (0, 3)
 
 
