@@ -45,8 +45,8 @@ _NOT_SERVED = ((_PLUGINS, "x-pack-template-resources"),)
 class ElasticModule(NodeModule):
     """A module of Elasticsearch 9."""
 
-    def descriptor(self, opensearch: str) -> str:
-        """The text of its `plugin-descriptor.properties`."""
+    def build_descriptor(self, opensearch: str) -> str:
+        """Return the text of its `plugin-descriptor.properties`."""
         return super().build_descriptor(opensearch).replace("opensearch.version=", "elasticsearch.version=")
 
 
