@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SearchTarget:
     """The cluster, and the indices that the name of an index resolves to."""
 
-    cluster: ClusterInfo
+    cluster_info: ClusterInfo
     info: IndexInfo
 
 
@@ -46,8 +46,8 @@ def fetch_search_target(client: OpenSearch, connection: Connection, index: str, 
         IndexMismatch: If it was not written by stair-es, or the name resolves to indices of several models.
         ClusterError: If the request fails.
     """
-    cluster = previous.cluster if previous else get_cluster_info(client, connection)
-    return SearchTarget(cluster=cluster, info=fetch_index_info(client, connection, index))
+    cluster_info = previous.cluster_info if previous else get_cluster_info(client, connection)
+    return SearchTarget(cluster_info=cluster_info, info=fetch_index_info(client, connection, index))
 
 
 class IndexCache(Generic[TargetT]):

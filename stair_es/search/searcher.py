@@ -161,7 +161,7 @@ class Searcher:
         def send(target: SearchTarget) -> tuple[tuple[dict[str, Any], SearchRequest], AbstractSet[str] | None]:
             request = self._build_request(target, query, k, after, options)
             body = {**request.body, "track_total_hits": total, **({"explain": True} if options.explain_engine else {})}
-            with _describe_errors(target.cluster):
+            with _describe_errors(target.cluster_info):
                 response = self._send(body, options.search_pipeline)
             indices = {hit["_index"] for hit in response["hits"]["hits"]}
             return (response, request), indices if k else None
@@ -178,7 +178,7 @@ class Searcher:
         request = build_search_request(
             info.apply_policy(query),
             query_type,
-            max_clauses=target.cluster.max_clauses,
+            max_clauses=target.cluster_info.max_clauses,
             k=k,
             after=after,
             two_phase=options.two_phase,
@@ -191,12 +191,12 @@ class Searcher:
         self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
     ) -> tuple[QueryType, tuple[str, ...]]:
         """Select the query type, with a remark if SEISMIC is selected automatically, or can't be used."""
-        cluster, info = target.cluster, target.info
+        cluster_info, info = target.cluster_info, target.info
         approximate = (
             options.approximate and options.query_type is None and not options.search_pipeline and info.has_token_ids(query)
         )
         query_type = select_query_type(
-            cluster, info.common_fields, self._fetch_plugins, options.query_type, approximate=approximate
+            cluster_info, info.common_fields, self._fetch_plugins, options.query_type, approximate=approximate
         )
         if query_type != "seismic" or not approximate:
             return query_type, ()
@@ -205,7 +205,7 @@ class Searcher:
             return query_type, (
                 "found by SEISMIC, which can miss hits; the query type rank_features finds all, and has pagination",
             )
-        exact = select_query_type(cluster, info.common_fields, self._fetch_plugins)
+        exact = select_query_type(cluster_info, info.common_fields, self._fetch_plugins)
         return exact, (f"searched with {exact} and not with SEISMIC: {obstacle}",)
 
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:

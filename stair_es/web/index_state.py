@@ -71,11 +71,11 @@ def create_state_cache(
             raise IndexMismatch(error.message, error.remedy) from None
         mappings = get_mappings_by_index(client, connection, index)
         return IndexState(
-            cluster=target.cluster,
+            cluster_info=target.cluster_info,
             info=target.info,
             plan=QueryPlan(
-                query_type=select_query_type(target.cluster, target.info.common_fields, frozenset),
-                max_clauses=target.cluster.max_clauses,
+                query_type=select_query_type(target.cluster_info, target.info.common_fields, frozenset),
+                max_clauses=target.cluster_info.max_clauses,
                 sortable=target.info.sortable,
             ),
             encoder=encoder,

@@ -13,7 +13,7 @@ from stair_es.search.index_info import IndexInfo
 
 def make_target(index: str) -> SearchTarget:
     info = IndexInfo(fields={index: IndexFields(tokens="rank_features")}, model="m@1", model_name="m")
-    return SearchTarget(cluster=ClusterInfo(distribution="opensearch", version=(3,), max_clauses=1024), info=info)
+    return SearchTarget(cluster_info=ClusterInfo(distribution="opensearch", version=(3,), max_clauses=1024), info=info)
 
 
 class Alias:
