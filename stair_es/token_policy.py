@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -141,6 +141,10 @@ class TokenPolicy:
     def replacements(self) -> Mapping[str, str]:
         """Token -> its replacement, by `rename` and `merge` alike."""
         return {source: target for _, source, target in self._list_replacements()}
+
+    def replace_tokens(self, tokens: Iterable[str]) -> tuple[str, ...]:
+        """Return tokens with their replacements, without duplicates."""
+        return tuple(dict.fromkeys(self.replacements.get(token, token) for token in tokens))
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions, build_sink_plan, build_worker_config, load_sink_kind
 from stair_es.ingest.resync import find_stale_documents
-from stair_es.ingest.sinks.base import HasTokenIndex, Say, TokenIndexPlan
+from stair_es.ingest.sinks.base import Say
+from stair_es.ingest.sinks.features import HasTokenIndex, TokenIndexPlan
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, check_batch
 from stair_es.ingest.state import Batch, Outcome, Pending, get_timestamp

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,11 +15,12 @@ from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.lifecycle import IndexSpec
-from stair_es.cluster.metadata.token_fields import MAX_IDS
+from stair_es.cluster.metadata.token_fields import MAX_IDS, TokenIds
 from stair_es.errors import ModelError, ResourceError, UsageError
 from stair_es.ingest.enrichers.base import EnricherSpec, get_enricher
 from stair_es.ingest.executors.ray import RayOptions
-from stair_es.ingest.sinks.base import HasPolicy, HasTokenIds, SinkKind, SinkPlan, SinkSession
+from stair_es.ingest.sinks.base import SinkKind, SinkPlan, SinkSession
+from stair_es.ingest.sinks.features import HasPolicy, HasTokenIds
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec, VocabularyProvider
@@ -36,27 +39,51 @@ _REMEDY = "Leave --vector seismic out: `rank_features` accept any token."
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestOptions:
-    """Options of an ingest."""
+class BaseIngestOptions(ABC):
+    """Options of every ingest."""
 
     alias: str
     model: ModelSpec
+    document: DocumentSettings = field(default_factory=DocumentSettings)
+    bulk: BulkPolicy = field(default_factory=BulkPolicy)
+    sink: str = "cluster"
+    sink_options: Mapping[str, str] = field(default_factory=dict)
+    policy: TokenPolicy | None = None
+    """Token policy of a new index; an existing index has its own."""
+    dead_letters: Path | None = None
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Json]:
+        """The settings that distinguish the documents: others don't go into the same index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions(BaseIngestOptions):
+    """Options of an ingest of images."""
+
     runner: Runner = "auto"
     ray: RayOptions = field(default_factory=RayOptions)
     batch_images: int = 0
     """Number of images per encoder batch; 0 to select it for the device."""
-    document: DocumentSettings = field(default_factory=DocumentSettings)
     source: SourceOptions = field(default_factory=SourceOptions)
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     enrichers: tuple[EnricherSpec, ...] = ()
-    bulk: BulkPolicy = field(default_factory=BulkPolicy)
-    sink: str = "cluster"
-    sink_options: dict[str, str] = field(default_factory=dict)
-    policy: TokenPolicy | None = None
-    """Token policy of a new index; an existing index has its own."""
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
-    dead_letters: Path | None = None
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """The settings that distinguish the documents.
+
+        Raises:
+            ResourceError: If the custom mapping can't be read.
+        """
+        return {
+            **asdict(self.document),
+            "enrichers": [*_get_enricher_versions(self)],
+            "mapping": _hash_mapping(self.sink_options.get("mapping")),
+        }
 
 
 def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> tuple[Literal["local", "ray"], str]:
@@ -104,7 +131,7 @@ def find_model_tokens(spec: ModelSpec, settings: DocumentSettings) -> ModelToken
     return ModelTokens(tokens, 1.0 if getattr(encoder, "unit_length", False) else None)
 
 
-def build_sink_plan(options: IngestOptions, connection: Connection | None, started_at: str) -> SinkPlan:
+def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, started_at: str) -> SinkPlan:
     """Build the plan for the sink of a run that began at `started_at` (see `get_timestamp`).
 
     Raises:
@@ -115,18 +142,13 @@ def build_sink_plan(options: IngestOptions, connection: Connection | None, start
         raise UsageError(f"the sink {options.sink!r} keeps no token ids", "Leave --vector seismic out.")
     card = registry.get_indexable_card(options.model.name, options.model.fit)
     known = find_model_tokens(options.model, options.document)
-    settings: dict[str, Json] = {
-        **asdict(options.document),
-        "enrichers": [*_get_enricher_versions(options)],
-        "mapping": _hash_mapping(options.sink_options.get("mapping")),
-    }
     return SinkPlan(
         alias=options.alias,
         identity=IndexSpec(
             model_name=registry.make_portable_name(options.model.name),
             model_id=card.model_id,
             fit=card.image_spec.fit,
-            settings=settings,
+            settings=options.settings,
             tokens=known.tokens,
         ),
         document=options.document,
@@ -163,16 +185,26 @@ def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerC
         limits=options.limits,
         enrichers=options.enrichers,
         enricher_versions=_get_enricher_versions(options),
-        policy=session.policy if isinstance(session, HasPolicy) else options.policy,
-        token_ids=session.token_ids if isinstance(session, HasTokenIds) else None,
+        policy=get_session_policy(session, options),
+        token_ids=get_session_token_ids(session),
     )
+
+
+def get_session_policy(session: SinkSession, options: BaseIngestOptions) -> TokenPolicy | None:
+    """Return the token policy of a run: that of the sink, if it can have one."""
+    return session.policy if isinstance(session, HasPolicy) else options.policy
+
+
+def get_session_token_ids(session: SinkSession) -> TokenIds | None:
+    """Return the token ids of the sink, if it has any."""
+    return session.token_ids if isinstance(session, HasTokenIds) else None
 
 
 def _get_enricher_versions(options: IngestOptions) -> tuple[str, ...]:
     return tuple(f"{spec.name}={get_enricher(spec).version}" for spec in options.enrichers)
 
 
-def load_sink_kind(options: IngestOptions) -> SinkKind:
+def load_sink_kind(options: BaseIngestOptions) -> SinkKind:
     """Load the sink kind named in the options.
 
     Raises:

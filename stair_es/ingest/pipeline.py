@@ -1,19 +1,14 @@
-"""The ingest pipeline: list the sources, open the sink, run the stages, account for each image."""
+"""The ingest of images: list the sources, open the sink, run the stages."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.client.connection import Connection
-from stair_es.errors import IngestError, StairError
-from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_letters_path
-from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.errors import IngestError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.deferred import DeferredImages
@@ -31,11 +26,12 @@ from stair_es.ingest.options import (
 )
 from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
+from stair_es.ingest.run import IngestRun, ProgressCallback, open_run_accounting
 from stair_es.ingest.scheduler import StageScheduler
-from stair_es.ingest.sinks.base import RunCoverage, Say, SinkResult, SinkSession
+from stair_es.ingest.sinks.base import Say
 from stair_es.ingest.source_stream import SourceStream
-from stair_es.ingest.stages import WorkerConfig, describe_losses
-from stair_es.ingest.state import Batch, Outcome, estimate_listed_bytes, get_timestamp
+from stair_es.ingest.stages import WorkerConfig
+from stair_es.ingest.state import Batch, estimate_listed_bytes, get_timestamp
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.system.ray_session import mask_ray_address
 
@@ -45,9 +41,6 @@ _LIST_AHEAD_BYTES = 256 * 1024 * 1024
 """Maximum total size of listed images: fields, long URLs, and bytes of streams that can't be read twice."""
 
 
-ProgressCallback: TypeAlias = Callable[[RunAccounting], None]
-
-
 def run_ingest(
     sources: Sequence[Source],
     connection: Connection | None,
@@ -55,7 +48,7 @@ def run_ingest(
     *,
     say: Say,
     progress: ProgressCallback,
-    on_start: Callable[[RunAccounting], None] = lambda _: None,
+    accounting: RunAccounting | None = None,
     on_batch: Callable[[Batch], None] = lambda _: None,
 ) -> IngestReport:
     """Ingest the images of `sources` into the index behind `options.alias`.
@@ -66,19 +59,15 @@ def run_ingest(
         options: Options of the ingest.
         say: Receives messages for the user.
         progress: Called with the accounting after each finished batch.
-        on_start: Called once with the accounting at the start, so that the caller has the counts of a failed run.
+        accounting: The accounting of the run, from `open_run_accounting`: pass it to have the counts of a failed run.
         on_batch: Called with each finished batch.
 
     Raises:
         StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
     with ExitStack() as stack:
-        manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content"))
-        kept = RunAccounting(
-            manifest, DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
-        )
-        on_start(kept)
-        kept.dead_letters.check_writable()
+        books = accounting or stack.enter_context(open_run_accounting(options))
+        books.dead_letters.check_writable()
         began, streams = get_timestamp(), SourceStream(sources)
         ahead = stack.enter_context(PrefetchQueue(streams, _LIST_AHEAD, estimate_listed_bytes, _LIST_AHEAD_BYTES))
         ready, over = ahead.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
@@ -92,116 +81,44 @@ def run_ingest(
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
         session = load_sink_kind(options).open(build_sink_plan(options, connection, began), say)
-        say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
-        kept.dead_letters.prepare_file()
-        return _IngestRun(streams, options, session, kept, say, progress, on_batch).run(runner, ahead)
-
-
-@dataclass
-class _IngestRun:
-    streams: SourceStream
-    options: IngestOptions
-    session: SinkSession
-    accounting: RunAccounting
-    say: Say
-    progress: ProgressCallback
-    on_batch: Callable[[Batch], None]
-    losses: Counter[str] = field(default_factory=Counter)
-    """Number of images by kind of loss; see `describe_loss`."""
-
-    def run(self, runner: Literal["local", "ray"], ahead: PrefetchQueue[SourceItem | ListingFailure]) -> IngestReport:
-        start = time.perf_counter()
-        job = build_worker_config(self.options, self.session)
-        if job.policy:
-            self.say(f"token policy: {job.policy.label}")
-        policy = self.options.bulk
-        try:
-            with self.session.load(), _open_executor(runner, job, self.options) as lanes:
-                deferred = DeferredImages(job.reading.url_policy.patience_s)
-                pump = StageScheduler(
-                    lanes, AdaptiveThrottle(policy), job.fresh, self._record_listed, self.accounting.bulk_stats, deferred
-                )
-                self._run_stages(pump, ahead)
-            for sentence in describe_losses(self.losses, "image"):
-                self.say(sentence)
-            self.accounting.removed = self._remove_stale_documents() if self.options.resync else 0
-        except StairError:
-            self.say(self.accounting.describe_stop("images"))
-            raise
-        finally:
-            self.accounting.dead_letters.close()
-        self.accounting.close()
-        coverage = RunCoverage(sources=self.streams.fully_listed, get_status=self.accounting.manifest.get_status)
-        return self._build_report(job, runner, self.session.complete(coverage), time.perf_counter() - start)
-
-    def _remove_stale_documents(self) -> int:
-        by_content = self.options.document.id == "content"
-        return remove_stale_documents(self.session, self.accounting.manifest, self.streams, self.say, by_content=by_content)
-
-    def _run_stages(self, pump: StageScheduler, ahead: PrefetchQueue[SourceItem | ListingFailure]) -> None:
-        told_busy = told_listed = False
-        for batch in pump.run(ahead):
-            self.accounting.record_batch(batch)
-            self.losses.update(outcome.reason for outcome in batch.get_outcomes() if outcome.kind == "written" and outcome.reason)
-            self.accounting.listing_done, self.accounting.encoder_idle = ahead.is_exhausted, pump.encoder_clock.idle_share
-            self.accounting.waiting_message = pump.deferred.describe_waiting()
-            self.on_batch(batch)
-            self.progress(self.accounting)
-            if self.accounting.bulk_stats.retried and not told_busy:
-                told_busy = True
-                self.say("the cluster is busy or unreachable at times: requests are retried, more slowly")
-            if ahead.is_exhausted and not told_listed:
-                told_listed = True
-                self._report_listed()
-        if not told_listed:
-            self._report_listed()
-
-    def _report_listed(self) -> None:
-        ignored = sum(self.streams.ignored.values())
-        self.say(f"{self.accounting.listed:,} images found" + (f", {ignored:,} other files ignored" if ignored else ""))
-        if left_out := self.streams.describe_left_out():
-            self.say(left_out)
-        if self.streams.dropped_columns:
-            names = ", ".join(sorted(self.streams.dropped_columns))
-            self.say(
-                f"columns left out, since their names are reserved or can't be field names: {names}."
-                " To keep one, give its field another name: --map FIELD=COLUMN"
-            )
-
-    def _record_listed(self, found: SourceItem | ListingFailure) -> SourceItem | None:
-        """Return the image if it is new to the run. A listing error becomes a failed image immediately."""
-        if not self.accounting.record_listed(found.uri, found.source):
-            return None
-        if isinstance(found, SourceItem):
-            return found
-        self.accounting.record_outcomes([Outcome(found.to_item(), "dead", "list", found.reason)])
-        return None
-
-    def _build_report(self, job: WorkerConfig, runner: str, completion: SinkResult, seconds: float) -> IngestReport:
-        counts = self.accounting.get_counts()
-        return IngestReport(
-            seen=counts["seen"],
-            written=counts["written"],
-            unchanged=counts["unchanged"],
-            dead=counts["dead"],
-            removed=self.accounting.removed,
-            documents=self.accounting.manifest.count_documents(),
-            seconds=seconds,
-            stage_seconds=dict(self.accounting.stage_seconds),
-            encoder_idle=self.accounting.encoder_idle,
-            bulk_requests=self.accounting.bulk_stats.requests,
-            bulk_busy=self.accounting.bulk_stats.retried,
-            index=self.session.index,
-            alias=self.options.alias,
-            swapped=completion.swapped,
-            unfinished=completion.not_swapped_reason,
-            pruned=completion.deleted_indices,
-            model=job.model_id,
+        job = build_worker_config(options, session)
+        run = IngestRun(
+            noun="image",
+            options=options,
+            streams=streams,
+            session=session,
+            accounting=books,
+            model_id=job.model_id,
             runner=runner,
-            dead_letters=str(self.accounting.dead_letters.path) if self.accounting.dead_letters.count else None,
-            dead_reasons=self.accounting.get_failure_reasons(),
-            words_index=completion.token_index,
+            say=say,
+            progress=progress,
+            on_batch=on_batch,
         )
+
+        def remove_stale() -> int:
+            by_content = options.document.id == "content"
+            return remove_stale_documents(session, books.manifest, streams, say, by_content=by_content)
+
+        batches = _run_stages(_open_executor(runner, job, options), job, options, books, ahead)
+        return run.run(batches, remove_stale if options.resync else lambda: 0)
+
+
+def _run_stages(
+    executor: AbstractContextManager[StageExecutor],
+    job: WorkerConfig,
+    options: IngestOptions,
+    accounting: RunAccounting,
+    ahead: PrefetchQueue[SourceItem | ListingFailure],
+) -> Generator[Batch]:
+    """Schedule the stages of all listed images."""
+    with executor as lanes:
+        deferred = DeferredImages(job.reading.url_policy.patience_s)
+        throttle = AdaptiveThrottle(options.bulk)
+        scheduler = StageScheduler(lanes, throttle, job.fresh, accounting.accept_listed, accounting.bulk_stats, deferred)
+        for batch in scheduler.run(ahead):
+            accounting.listing_done, accounting.encoder_idle = ahead.is_exhausted, scheduler.encoder_clock.idle_share
+            accounting.waiting_message = deferred.describe_waiting()
+            yield batch
 
 
 def _open_executor(

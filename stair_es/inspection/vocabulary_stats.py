@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.documents.read import count_matches, paginate_hits
 from stair_es.inspection.token_stats import StatsAccumulator, TokenStats
-from stair_es.search.pagination import SORT_ORDER
+from stair_es.search.dsl.pagination import SORT_ORDER
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

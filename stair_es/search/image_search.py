@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from stair_es.search.diagnose import RankExplanation
-    from stair_es.search.pagination import Cursor
+    from stair_es.search.dsl.pagination import Cursor
     from stair_es.search.results import SearchResult
 
 QueryLike: TypeAlias = "str | Path | QueryInputs | SearchQuery | SparseVector"

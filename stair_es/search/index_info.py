@@ -21,7 +21,7 @@ from stair_es.model import registry
 from stair_es.model.base import ModelSpec, TextTower
 from stair_es.search.dsl.filters import FilterField, list_filter_fields
 from stair_es.search.dsl.select import IndexFields
-from stair_es.search.query import SearchQuery, TokenGroup
+from stair_es.search.query import SearchQuery
 from stair_es.token_policy import TokenPolicy
 from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode
 
@@ -101,12 +101,11 @@ class IndexInfo:
         """Rewrite a query by the token policy, as the policy rewrote the tokens of the documents."""
         if self.policy is None:
             return query
-        becomes = self.policy.replacements
         return replace(
             query,
             vector=self.policy.rewrite_query(query.vector),
-            required=[_replace_tokens(becomes, word) for word in query.required],
-            excluded=[_replace_tokens(becomes, word) for word in query.excluded],
+            required=list(map(self.policy.replace_tokens, query.required)),
+            excluded=list(map(self.policy.replace_tokens, query.excluded)),
         )
 
     def check_caption_field(self, query: SearchQuery) -> None:
@@ -290,7 +289,3 @@ def _strip_revision(model_id: str) -> str:
 def _is_sortable(mapping: Mapping[str, Any]) -> bool:
     fields = mapping.get("properties", {})
     return all(fields.get(name, {}).get("type", "keyword") == "keyword" for name in ("uri", "sha256"))
-
-
-def _replace_tokens(becomes: Mapping[str, str], spelling: TokenGroup) -> TokenGroup:
-    return tuple(dict.fromkeys(becomes.get(feature, feature) for feature in spelling))

@@ -13,8 +13,8 @@ from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import QueryError
 from stair_es.search.dsl.neural_sparse import SEISMIC_CANDIDATES_PER_HIT, count_candidates
+from stair_es.search.dsl.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.dsl.select import QueryType, build_sparse_query
-from stair_es.search.pagination import SORT_ORDER, Cursor, validate_cursor
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
 from stair_es.types import SparseVector
 
@@ -56,6 +56,9 @@ class SearchRequest:
     """The tokens that are sent, with the weights as the engine reads them (float32)."""
     truncated: SparseVector
     """The tokens that exceed the clause limit."""
+    query_type: QueryType
+    remarks: tuple[str, ...] = ()
+    """Notes for the user on how the query is sent."""
 
 
 def build_search_request(
@@ -112,12 +115,25 @@ def build_search_request(
         rescore = _rescore_light_tokens(sent, two_phase, query_type, k, max_clauses)
     if query.caption.strip() and query.caption_weight > 0:
         scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
-    body: dict[str, Any] = {"size": k, "track_total_hits": False, "_source": {"excludes": EXCLUDED_FIELDS}}
-    body["query"] = _build_query(scoring, query, query_type)
-    body |= _build_pagination(after, ordered=ordered) if rescore is None else {"rescore": rescore}
-    if query.min_score is not None:
-        body["min_score"] = query.min_score
-    return SearchRequest(body=body, vector=sent, truncated=cut)
+    body = {**build_search_body(scoring, query, query_type, k=k), "_source": {"excludes": EXCLUDED_FIELDS}}
+    body |= build_pagination(after, ordered=ordered) if rescore is None else {"rescore": rescore}
+    return SearchRequest(body=body, vector=sent, truncated=cut, query_type=query_type)
+
+
+def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
+    """Build the body of a request from the clauses that score, and the conditions of a query.
+
+    Args:
+        scoring: The clauses whose scores are added.
+        query: The search query.
+        query_type: The query type of required and excluded words.
+        k: Number of hits.
+
+    Raises:
+        QueryError: If no clause scores.
+    """
+    body = {"size": k, "track_total_hits": False, "query": _build_query(scoring, query, query_type)}
+    return body if query.min_score is None else {**body, "min_score": query.min_score}
 
 
 def find_seismic_obstacle(query: SearchQuery, k: int, *, after: Cursor | None = None, two_phase: bool = False) -> str | None:
@@ -174,7 +190,16 @@ def _rescore_light_tokens(sent: SparseVector, two_phase: TwoPhase, query_type: Q
     return {"window_size": max(two_phase.window_size, k), "query": query}
 
 
-def _build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
+def build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
+    """Build the sort order of a request, and where its page begins.
+
+    Args:
+        after: The cursor of the previous page.
+        ordered: Whether hits can be sorted in a total order.
+
+    Raises:
+        QueryError: If there is no total order for the cursor, or `after` is not a cursor.
+    """
     if after is not None and not ordered:
         raise QueryError(
             "pagination requires a total order: a search pipeline may rescore, or `uri` and `sha256` are not keyword fields",

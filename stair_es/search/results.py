@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature, unescape_feature
+from stair_es.search.dsl.pagination import sort_hits
 from stair_es.search.dsl.select import QueryType
+from stair_es.search.query import EMPTY_VECTOR
 
 if TYPE_CHECKING:
-    from stair_es.search.pagination import Cursor
+    from stair_es.search.dsl.pagination import Cursor
+    from stair_es.search.request import SearchRequest
     from stair_es.types import SparseVector
 
 _LINEAR = re.compile(r"Linear function on the tokens field for the (?P<feature>.*) feature, computed as w \* S", re.DOTALL)
@@ -74,6 +79,34 @@ class SearchResult:
     """The cursor of the next page; None if there is none."""
     remarks: tuple[str, ...] = ()
     """Notes for the user on how the query was sent."""
+
+
+def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
+    """Parse a response of the cluster.
+
+    Args:
+        response: The response.
+        request: The request that was sent.
+
+    Raises:
+        QueryError: If a score is not finite.
+    """
+    found = response["hits"]["hits"]
+    if request.query_type == "seismic":
+        # The engine doesn't sort rescored hits in a total order, and keeps candidates without any token of the query.
+        found = sort_hits([hit for hit in found if hit["_score"] > 0])
+    hits = tuple(parse_hit(hit, request.vector) for hit in found)
+    if not all(math.isfinite(hit.score) for hit in hits):
+        raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
+    return SearchResult(
+        hits=hits,
+        took_ms=int(response["took"]),
+        truncated=request.truncated,
+        pruned=EMPTY_VECTOR,
+        query_type=request.query_type,
+        after=found[-1].get("sort") if len(found) == request.body["size"] else None,
+        remarks=request.remarks,
+    )
 
 
 def parse_hit(found: Mapping[str, Any], query_vector: SparseVector) -> Hit:

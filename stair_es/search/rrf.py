@@ -11,7 +11,7 @@ from stair_es.errors import QueryError
 from stair_es.search.results import Hit, SearchResult
 
 if TYPE_CHECKING:
-    from stair_es.search.pagination import Cursor
+    from stair_es.search.dsl.pagination import Cursor
     from stair_es.search.query import SearchQuery
 
 RRF_RANK_CONSTANT = 60

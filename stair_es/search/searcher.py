@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.capabilities import ClusterInfo, list_cluster_plugins
-from stair_es.cluster.client.connection import Connection, get_cluster_info, translate_errors
+from stair_es.cluster.client.connection import Connection, translate_errors
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.search.dsl.limits import is_valid_unicode
+from stair_es.search.dsl.pagination import Cursor
 from stair_es.search.dsl.select import QueryType, select_query_type
-from stair_es.search.index_info import IndexInfo, fetch_index_info
+from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.search.options import SearchOptions, prune_vector
-from stair_es.search.pagination import Cursor, sort_hits
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery
 from stair_es.search.request import EXCLUDED_FIELDS, SearchRequest, build_search_request, find_seismic_obstacle
-from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit
+from stair_es.search.results import Hit, SearchResult, build_document_filter, parse_hit, parse_search_response
 from stair_es.search.rrf import check_fusion, fuse_rankings
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
     from types import TracebackType
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SearchResponse:
-    """A request and its response."""
-
-    request: SearchRequest
-    query_type: QueryType
-    remarks: tuple[str, ...]
-    body: dict[str, Any]
 
 
 class Searcher:
     """Search client for one index and the vectors of one model. Close it, or use it in a `with` statement.
 
     Connects lazily: the first search fetches the clause limit of the cluster and the index info (model and fields). Later
-    searches fetch the index info again when a response shows that the alias points to another index.
+    searches fetch the index info again when they fail, have no hits, or have hits of another index than the alias pointed to.
     """
 
     def __init__(self, connection: Connection, index: str, model_id: str) -> None:
@@ -55,8 +46,7 @@ class Searcher:
         self._index = index
         self._model_id = model_id
         self._client = connection.client()
-        self._target: ClusterInfo | None = None
-        self._info: IndexInfo | None = None
+        self._targets = IndexCache(self._fetch_target)
 
     def __enter__(self) -> Searcher:
         return self
@@ -101,7 +91,7 @@ class Searcher:
             QueryError: As for `search`.
             ClusterError: As for `search`.
         """
-        return self._ensure_loaded()[1].apply_policy(query)
+        return self._targets.get().info.apply_policy(query)
 
     def list_remarks(self, query: SearchQuery) -> list[str]:
         """List effects of the query's filters that may be unintended.
@@ -109,7 +99,7 @@ class Searcher:
         Raises:
             ClusterError: As for `search`.
         """
-        return self._ensure_loaded()[1].list_remarks(query)
+        return self._targets.get().info.list_remarks(query)
 
     def count(self, query: SearchQuery, *, options: SearchOptions | None = None) -> int:
         """Count all documents that match the tokens that are sent, exactly and without two-phase search.
@@ -123,7 +113,8 @@ class Searcher:
         exact = replace(
             options, two_phase=None, approximate=False, query_type=None if options.query_type == "seismic" else options.query_type
         )
-        return int(self._search_fresh_index(pruned_query, 0, None, exact, total=True).body["hits"]["total"]["value"])
+        response, _ = self._send_query(pruned_query, 0, None, exact, total=True)
+        return int(response["hits"]["total"]["value"])
 
     def find_document(self, reference: str) -> Hit | None:
         """Find the document with an id or URI, regardless of its score; None if there is none.
@@ -148,23 +139,7 @@ class Searcher:
         return bool(self._send({"size": 1, "query": both, "_source": False})["hits"]["hits"])
 
     def _search_page(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
-        answer = self._search_fresh_index(query, k, after, options)
-        found = answer.body["hits"]["hits"]
-        if answer.query_type == "seismic":
-            # The engine doesn't sort rescored hits in a total order, and keeps candidates without any token of the query.
-            found = sort_hits([hit for hit in found if hit["_score"] > 0])
-        hits = tuple(parse_hit(hit, answer.request.vector) for hit in found)
-        if not all(math.isfinite(hit.score) for hit in hits):
-            raise QueryError("scores overflow float32, so the ranking is undefined", "Scale down the query weights.")
-        return SearchResult(
-            hits=hits,
-            took_ms=int(answer.body["took"]),
-            truncated=answer.request.truncated,
-            pruned=EMPTY_VECTOR,
-            query_type=answer.query_type,
-            after=found[-1].get("sort") if len(found) == k else None,
-            remarks=answer.remarks,
-        )
+        return parse_search_response(*self._send_query(query, k, after, options))
 
     def _search_fused(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
         """Search by vector and by caption, and fuse both rankings by rank."""
@@ -178,54 +153,50 @@ class Searcher:
         caption = self._search_page(alone, window, None, replace(options, two_phase=None))
         return fuse_rankings(words, caption, query.caption_weight, k)
 
-    def _search_fresh_index(
+    def _send_query(
         self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions, *, total: bool = False
-    ) -> _SearchResponse:
+    ) -> tuple[dict[str, Any], SearchRequest]:
         """Send a query; send it again if the alias has moved since the index info was fetched."""
-        for last in (False, True):
-            target, info = self._ensure_loaded()
-            info.check_caption_field(query)
-            info.check_filter_fields(query)
-            query_type, remarks = self._select_query_type(query, k, after, options)
-            request = build_search_request(
-                info.apply_policy(query),
-                query_type,
-                max_clauses=target.max_clauses,
-                k=k,
-                after=after,
-                two_phase=options.two_phase,
-                ordered=info.sortable and not options.search_pipeline,  # the two-phase processor rescores, which excludes sorting
-                token_ids=info.token_ids if query_type == "seismic" else None,
-            )
-            try:
-                extra = {"track_total_hits": total, **({"explain": True} if options.explain_engine else {})}
-                response = self._send({**request.body, **extra}, options.search_pipeline)
-            except ClusterUnreachable:
-                raise
-            except ClusterError as error:  # such as a `rank_feature` clause on a `sparse_vector` field
-                if "maxClauseCount" in error.message:
-                    raise QueryError(*_describe_clause_limit(target)) from None
-                if "Failed to parse query" in error.message:
-                    raise QueryError(*_describe_unreadable_filter(error)) from None
-                if last or self._load_index_info() == info:
-                    raise
-                self._info = None
-                continue
-            if last or {hit["_index"] for hit in response["hits"]["hits"]} <= set(info.fields):
-                break
-            self._info = None
-        return _SearchResponse(request=request, query_type=query_type, remarks=remarks, body=response)
+
+        def send(target: SearchTarget) -> tuple[tuple[dict[str, Any], SearchRequest], AbstractSet[str] | None]:
+            request = self._build_request(target, query, k, after, options)
+            body = {**request.body, "track_total_hits": total, **({"explain": True} if options.explain_engine else {})}
+            with _describe_errors(target.cluster_info):
+                response = self._send(body, options.search_pipeline)
+            indices = {hit["_index"] for hit in response["hits"]["hits"]}
+            return (response, request), indices if k else None
+
+        return self._targets.search_fresh(send)
+
+    def _build_request(
+        self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
+    ) -> SearchRequest:
+        info = target.info
+        info.check_caption_field(query)
+        info.check_filter_fields(query)
+        query_type, remarks = self._select_query_type(target, query, k, after, options)
+        request = build_search_request(
+            info.apply_policy(query),
+            query_type,
+            max_clauses=target.cluster_info.max_clauses,
+            k=k,
+            after=after,
+            two_phase=options.two_phase,
+            ordered=info.sortable and not options.search_pipeline,  # the two-phase processor rescores, which excludes sorting
+            token_ids=info.token_ids if query_type == "seismic" else None,
+        )
+        return replace(request, remarks=remarks)
 
     def _select_query_type(
-        self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
+        self, target: SearchTarget, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions
     ) -> tuple[QueryType, tuple[str, ...]]:
         """Select the query type, with a remark if SEISMIC is selected automatically, or can't be used."""
-        target, info = self._ensure_loaded()
+        cluster_info, info = target.cluster_info, target.info
         approximate = (
             options.approximate and options.query_type is None and not options.search_pipeline and info.has_token_ids(query)
         )
         query_type = select_query_type(
-            target, info.common_fields, self._fetch_plugins, options.query_type, approximate=approximate
+            cluster_info, info.common_fields, self._fetch_plugins, options.query_type, approximate=approximate
         )
         if query_type != "seismic" or not approximate:
             return query_type, ()
@@ -234,7 +205,7 @@ class Searcher:
             return query_type, (
                 "found by SEISMIC, which can miss hits; the query type rank_features finds all, and has pagination",
             )
-        exact = select_query_type(target, info.common_fields, self._fetch_plugins)
+        exact = select_query_type(cluster_info, info.common_fields, self._fetch_plugins)
         return exact, (f"searched with {exact} and not with SEISMIC: {obstacle}",)
 
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
@@ -243,21 +214,28 @@ class Searcher:
             answer: dict[str, Any] = self._client.search(index=self._index, body=dict(body), params=params)
         return answer
 
-    def _ensure_loaded(self) -> tuple[ClusterInfo, IndexInfo]:
-        """Return the target and the index info; fetch them at the first call."""
-        if self._target is None:
-            self._target = get_cluster_info(self._client, self._connection)
-        if self._info is None:
-            self._info = self._load_index_info()
-        return self._target, self._info
-
-    def _load_index_info(self) -> IndexInfo:
-        info = fetch_index_info(self._client, self._connection, self._index)
-        info.check_model(self._model_id)
-        return info
+    def _fetch_target(self, previous: SearchTarget | None) -> SearchTarget:
+        target = fetch_search_target(self._client, self._connection, self._index, previous)
+        target.info.check_model(self._model_id)
+        return previous if previous == target else target
 
     def _fetch_plugins(self) -> frozenset[str]:
         return list_cluster_plugins(self._client, self._connection)
+
+
+@contextmanager
+def _describe_errors(cluster: ClusterInfo) -> Iterator[None]:
+    """Describe the errors of a query that its caption or its filters cause."""
+    try:
+        yield
+    except ClusterUnreachable:
+        raise
+    except ClusterError as error:
+        if "maxClauseCount" in error.message:
+            raise QueryError(*_describe_clause_limit(cluster)) from None
+        if "Failed to parse query" in error.message:
+            raise QueryError(*_describe_unreadable_filter(error)) from None
+        raise
 
 
 def _describe_clause_limit(target: ClusterInfo) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from stair_es.web.auth import AccessMiddleware, AccessPolicy
 from stair_es.web.errors import RETRY_AFTER_S, ErrorResponse, RequestRejected, build_error_response
 from stair_es.web.hooks import NoopHooks, ServerHooks
 from stair_es.web.images.file_access import AllowedRoots
-from stair_es.web.index_state import IndexStateCache
+from stair_es.web.index_state import create_state_cache
 from stair_es.web.limits import ConcurrencyLimiter, ServerLimits, TooManyRequests
 from stair_es.web.routes import PageRoutes
 from stair_es.web.serializers import encode_json
@@ -67,7 +67,7 @@ def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, p
     """
     limits, log = config.limits, ThrottledLog(say, config.connection.redact)
     limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
-    states = IndexStateCache(client, config.connection, config.index, config.load_encoder)
+    states = create_state_cache(client, config.connection, config.index, config.load_encoder)
     states.get()
     service = SearchService(
         client,

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.client.connection import get_cluster_info
 from stair_es.cluster.index.aliases import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import has_colours, has_thumbnails
-from stair_es.errors import IndexMismatch, IndexNotFound, QueryError, StairError
+from stair_es.errors import IndexMismatch, IndexNotFound, QueryError
 from stair_es.search.dsl.select import select_query_type
-from stair_es.search.index_info import fetch_index_info
+from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_target
 from stair_es.web.query import QueryPlan, TokenNormalizer
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.client.connection import ClusterInfo, Connection
+    from stair_es.cluster.client.connection import Connection
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
 
@@ -28,10 +25,9 @@ STATE_MAX_AGE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexState:
-    """The state of an index."""
+class IndexState(SearchTarget):
+    """The target of a search, with the encoder of its model."""
 
-    info: IndexInfo
     plan: QueryPlan
     encoder: Encoder
     has_thumbnails: bool
@@ -45,96 +41,46 @@ class IndexState:
         return TokenNormalizer(encoder=self.encoder, policy=self.info.policy)
 
 
-class IndexStateCache:
-    """Cache of the state of an index. Refreshed by one thread at a time; others use the last state, or wait for the new one."""
+def create_state_cache(
+    client: OpenSearch, connection: Connection, index: str, load_encoder: Callable[[IndexInfo], Encoder]
+) -> IndexCache[IndexState]:
+    """Create an empty cache of the state of an index.
 
-    def __init__(
-        self, client: OpenSearch, connection: Connection, index: str, load_encoder: Callable[[IndexInfo], Encoder]
-    ) -> None:
-        """Create an empty cache.
+    `get` and `refresh` raise IndexNotFound if the index doesn't exist, IndexMismatch if it was not written by stair-es, or by
+    another model than the requested one, and ModelError if its model can't be loaded here.
 
-        Args:
-            client: The client of the cluster.
-            connection: The connection of the client.
-            index: An alias or index.
-            load_encoder: Loads the encoder for an index, given its info.
-        """
-        self._client, self._connection, self._index, self._load = client, connection, index, load_encoder
-        self._lock = threading.Lock()
-        self._target: ClusterInfo | None = None
-        self._state: IndexState | None = None
-        self._checked_s = 0.0
-        self._failed: tuple[float, StairError] | None = None
+    Args:
+        client: The client of the cluster.
+        connection: The connection of the client.
+        index: An alias or index.
+        load_encoder: Loads the encoder for an index, given its info.
+    """
 
-    def get(self) -> IndexState:
-        """Get the state, at most about `STATE_MAX_AGE_S` old.
-
-        Raises:
-            IndexNotFound: If the index doesn't exist.
-            IndexMismatch: If it was not written by stair-es, or by another model than the requested one.
-            ModelError: If its model can't be loaded here.
-            ClusterError: If the request fails.
-        """
-        view = self._state
-        if view is not None and time.monotonic() - self._checked_s <= STATE_MAX_AGE_S:
-            return view
-        return self._refresh_locked(view, wait=view is None)
-
-    def refresh(self, stale: IndexState) -> IndexState:
-        """Refresh the state; return `stale` if nothing has changed.
-
-        Args:
-            stale: The state that may be stale.
-
-        Raises:
-            StairError: As for `get`.
-        """
-        return self._refresh_locked(stale, wait=True)
-
-    def _refresh_locked(self, stale: IndexState | None, *, wait: bool) -> IndexState:
-        came_s = time.monotonic()
-        if not self._lock.acquire(blocking=wait) and stale is not None:
-            return stale
+    def fetch_state(previous: IndexState | None) -> IndexState:
         try:
-            if self._state is not None and (self._state is not stale or self._checked_s > came_s):
-                return self._state  # refreshed by another thread
-            if self._failed is not None and self._failed[0] > came_s:
-                raise self._failed[1]
-            return self._fetch_state()
-        except StairError as error:
-            self._failed = (time.monotonic(), error)
-            raise
-        finally:
-            self._lock.release()
-
-    def _fetch_state(self) -> IndexState:
-        if self._target is None:
-            self._target = get_cluster_info(self._client, self._connection)
-        try:
-            info = fetch_index_info(self._client, self._connection, self._index)
+            target = fetch_search_target(client, connection, index, previous)
         except QueryError as error:
             raise IndexNotFound(error.message, error.remedy) from None
-        if self._state is None or self._state.info != info:
-            self._state = self._build_state(info, self._target, self._state)
-        self._checked_s = time.monotonic()
-        return self._state
-
-    def _build_state(self, info: IndexInfo, target: ClusterInfo, previous: IndexState | None) -> IndexState:
-        same = previous is not None and previous.info.model == info.model
-        encoder = previous.encoder if previous is not None and same else self._load(info)
+        if previous is not None and previous.info == target.info:
+            return previous
+        same = previous is not None and previous.info.model == target.info.model
+        encoder = previous.encoder if previous is not None and same else load_encoder(target.info)
         try:
-            info.check_model(encoder.model_id)
+            target.info.check_model(encoder.model_id)
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
-        mappings = get_mappings_by_index(self._client, self._connection, self._index)
+        mappings = get_mappings_by_index(client, connection, index)
         return IndexState(
-            info=info,
+            cluster_info=target.cluster_info,
+            info=target.info,
             plan=QueryPlan(
-                query_type=select_query_type(target, info.common_fields, frozenset),
-                max_clauses=target.max_clauses,
-                sortable=info.sortable,
+                query_type=select_query_type(target.cluster_info, target.info.common_fields, frozenset),
+                max_clauses=target.cluster_info.max_clauses,
+                sortable=target.info.sortable,
             ),
             encoder=encoder,
             has_thumbnails=any(map(has_thumbnails, mappings.values())),
             has_colours=all(map(has_colours, mappings.values())),
         )
+
+    return IndexCache(fetch_state, STATE_MAX_AGE_S)

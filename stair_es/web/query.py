@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import parse_filter
-from stair_es.search.pagination import SORT_ORDER, validate_cursor
 from stair_es.search.query import EMPTY_VECTOR, SearchQuery, TokenGroup
-from stair_es.search.query_encoder import combine_vectors, resolve_tokens
+from stair_es.search.query_encoder import boost_tokens, combine_vectors, resolve_tokens
 from stair_es.search.query_parser import ParsedQuery, parse_query
-from stair_es.search.request import build_search_request, build_token_clause
+from stair_es.search.request import SearchRequest, build_pagination, build_search_body, build_search_request
 from stair_es.search.results import TokenContribution
 from stair_es.types import SparseVector
 
@@ -77,10 +76,11 @@ class TokenNormalizer:
         Raises:
             QueryError: If it has none.
         """
-        becomes: Mapping[str, str] = self.policy.replacements if self.policy else {}
-        if word in becomes.values():  # created by the policy, so perhaps not in the vocabulary of the model
+        if self.policy is None:
+            return resolve_tokens(self.encoder, word)
+        if word in self.policy.replacements.values():  # perhaps not in the vocabulary of the model
             return (word,)
-        return tuple(dict.fromkeys(becomes.get(feature, feature) for feature in resolve_tokens(self.encoder, word)))
+        return self.policy.replace_tokens(resolve_tokens(self.encoder, word))
 
     def apply_policy(self, vector: SparseVector) -> SparseVector:
         """Apply the token policy to a vector of the model."""
@@ -143,25 +143,17 @@ def _collect_tokens(
     vectors = [normalizer.apply_policy(encode(parsed.text))] if parsed.text else []
     vectors += [] if stored is None else [stored]
     vectors += [normalizer.apply_policy(SparseVector.from_mapping(params.vector))] if params.vector else []
-    vector = combine_vectors((vector, 1.0) for vector in vectors) if vectors else EMPTY_VECTOR
-    words = _apply_boosts({word: QueryToken(token=word, weight=weight) for word, weight in vector}, parsed, normalizer)
+    boosts = {token: boost for word, boost in parsed.boosts.items() for token in normalizer.resolve_tokens(word)}
+    vector = EMPTY_VECTOR
+    if vectors:  # a token with a boost of 0 keeps its weight, but its factor is 0
+        combined = combine_vectors((vector, 1.0) for vector in vectors)
+        vector = boost_tokens(combined, {token: boost or 1.0 for token, boost in boosts.items()})
+    words = {token: QueryToken(token=token, weight=weight, factor=float(boosts.get(token) != 0)) for token, weight in vector}
     words = _apply_factors(words, params.factors, normalizer)
     if not words:
         what = "only excludes words" if parsed.excluded or params.exclude else "is empty"
         raise QueryError(f"the query {what}", 'Add what to search for: words, an image, or both ("beach -people").')
     return tuple(sorted(words.values(), key=lambda word: (-word.weight, word.token)))
-
-
-def _apply_boosts(words: Mapping[str, QueryToken], parsed: ParsedQuery, normalizer: TokenNormalizer) -> dict[str, QueryToken]:
-    """Apply the typed boosts to the weights; `dog^0` sets the factor to 0."""
-    boosted = dict(words)
-    for written, boost in parsed.boosts.items():
-        for feature in normalizer.resolve_tokens(written):
-            if feature not in boosted:
-                raise QueryError(f"the query has no token {feature!r} to boost", f"Its tokens are: {', '.join(words)}.")
-            word = boosted[feature]
-            boosted[feature] = replace(word, weight=word.weight * boost) if boost > 0 else replace(word, factor=0.0)
-    return boosted
 
 
 def _apply_factors(
@@ -196,18 +188,7 @@ class QueryPlan:
     """Whether hits have a total order."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PageSearchRequest:
-    """The body of a `_search` request, and the tokens that are in it."""
-
-    body: dict[str, Any]
-    vector: SparseVector
-    """The tokens that are sent, with the weights as the engine reads them."""
-    truncated: SparseVector
-    """The tokens that exceed the clause limit."""
-
-
-def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> PageSearchRequest:
+def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> SearchRequest:
     """Build the request for the best images.
 
     Args:
@@ -219,11 +200,12 @@ def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan
         QueryError: If the query is not supported.
     """
     if params.method == "bag":
-        return _build_bag_request(query, params, plan)
-    request = build_search_request(
-        query, plan.query_type, max_clauses=plan.max_clauses, k=params.k, after=params.after, ordered=plan.sortable
-    )
-    return PageSearchRequest(body={**request.body, "_source": HIT_FIELDS}, vector=request.vector, truncated=request.truncated)
+        request = _build_bag_request(query, params, plan)
+    else:
+        request = build_search_request(
+            query, plan.query_type, max_clauses=plan.max_clauses, k=params.k, after=params.after, ordered=plan.sortable
+        )
+    return replace(request, body={**request.body, "_source": HIT_FIELDS})
 
 
 def build_facets_request(query: Mapping[str, Any], *, colours: bool) -> dict[str, Any]:
@@ -251,25 +233,18 @@ def explain_bag_score(query: SearchQuery, source: Mapping[str, Any]) -> tuple[To
     return tuple(TokenContribution(feature=word, query_weight=1.0, image_weight=1.0, contribution=1.0) for word in common)
 
 
-def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> PageSearchRequest:
+def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> SearchRequest:
     """Build a bag-of-words request, for comparison: each query token among the heaviest of an image adds 1.
 
     Weights are ignored, except that the heaviest tokens are kept if there are too many.
     """
-    if params.after is not None and not plan.sortable:
-        raise QueryError("pagination requires a total order", "Use a larger k instead.")
     room = max(1, plan.max_clauses - query.other_clause_count)
     words = query.vector.top(room)
     counted = [{"constant_score": {"filter": {"term": {TOP_TOKENS_FIELD: word}}, "boost": 1.0}} for word, _ in words]
-    around = {
-        "must": [{"bool": {"should": counted}}],
-        "filter": [*query.filters, *(build_token_clause(word, plan.query_type) for word in query.required)],
-        "must_not": [build_token_clause(word, plan.query_type) for word in query.excluded],
-    }
-    body: dict[str, Any] = {"size": params.k, "track_total_hits": False, "_source": HIT_FIELDS}
-    body["query"] = {"bool": {name: clauses for name, clauses in around.items() if clauses}}
-    body |= {"sort": SORT_ORDER} if plan.sortable else {}
-    body |= {"search_after": validate_cursor(params.after)} if params.after is not None else {}
-    return PageSearchRequest(
-        body=body, vector=words, truncated=SparseVector(query.vector.tokens[room:], query.vector.weights[room:])
+    body = build_search_body([{"bool": {"should": counted}}], query, plan.query_type, k=params.k)
+    return SearchRequest(
+        body={**body, **build_pagination(params.after, ordered=plan.sortable)},
+        vector=words,
+        truncated=SparseVector(query.vector.tokens[room:], query.vector.weights[room:]),
+        query_type=plan.query_type,
     )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache, TTLCache
 
 from stair_es._version import __version__
 from stair_es.cluster.client.connection import translate_errors
-from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
+from stair_es.errors import ClusterError, QueryError
 from stair_es.inspection.stored_document import find_stored_image, get_stored_images
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import encode_query_text
-from stair_es.search.results import Hit, parse_hit
+from stair_es.search.results import parse_search_response
 from stair_es.sources.image.decode import decode_image
 from stair_es.web import serializers
 from stair_es.web.errors import RETRY_AFTER_S, RequestRejected, build_not_found
@@ -35,13 +34,14 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.client.connection import Connection
     from stair_es.inspection.stored_document import StoredImage
+    from stair_es.search.index_cache import IndexCache
+    from stair_es.search.results import Hit, SearchResult
     from stair_es.types import SparseVector
     from stair_es.web.hooks import ServerHooks
     from stair_es.web.images.file_access import AllowedRoots
-    from stair_es.web.index_state import IndexState, IndexStateCache
+    from stair_es.web.index_state import IndexState
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
 
-_T = TypeVar("_T")
 _THUMBNAIL_PX = 128
 _SEARCH_TIMEOUT = "8s"
 """Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
@@ -56,7 +56,7 @@ class SearchService:
         connection: Connection,
         index: str,
         *,
-        states: IndexStateCache,
+        states: IndexCache[IndexState],
         limiter: ConcurrencyLimiter,
         limits: ServerLimits,
         roots: AllowedRoots,
@@ -84,87 +84,71 @@ class SearchService:
 
     def describe_index(self, title: str) -> dict[str, Any]:
         """Describe the index; `title` is shown instead of its name."""
-        view = self._states.get()
+        state = self._states.get()
         documents, captions = self._count_documents()
         return {
             "title": title or self._index,
             "index": self._index,
-            "model": view.info.model,
+            "model": state.info.model,
             "version": __version__,
             "documents": documents,
             "captions": captions > 0,
             "originals": bool(self._roots),
             "max_upload_bytes": self._limits.upload_bytes,
-            "policy": view.info.policy.label if view.info.policy else None,
+            "policy": state.info.policy.label if state.info.policy else None,
         }
 
     def search(self, params: SearchParams) -> dict[str, Any]:
         """Search for the best images."""
-        return self._run_on_fresh_index(lambda view: self._search_index(view, params))
+        return self._states.search_fresh(lambda state: self._search_index(state, params))
 
     def count_facets(self, params: SearchParams) -> dict[str, Any]:
         """Count the facets of all images that match; without a query, of those that match the filters."""
-        return self._run_on_fresh_index(lambda view: self._count_facets(view, params))
+        return self._states.search_fresh(lambda state: self._count_facets(state, params))
 
     def find_neighbors(self, id_: str, k: int) -> dict[str, Any]:
         """Find the `k` images that are most similar to an image."""
-        return self._run_on_fresh_index(lambda view: self._find_neighbors(view, id_, k))
+        return self._states.search_fresh(lambda state: self._find_neighbors(state, id_, k))
 
     def get_image(self, id_: str) -> dict[str, Any]:
         """Get one image with all that is shown of it."""
-        view = self._states.get()
+        state = self._states.get()
         image = get_stored_images(self._client, self._connection, self._index, [id_]).get(id_)
         if image is None:
             raise build_not_found(id_)
         original = serializers.build_original_url(id_) if self._roots.contains(image.uri) else None
-        return serializers.serialize_image(image, self._get_thumbnail_url(view, id_, image.source), original)
+        return serializers.serialize_image(image, self._get_thumbnail_url(state, id_, image.source), original)
 
     def encode_upload(self, data: bytes) -> dict[str, Any]:
         """Encode an uploaded image, without storing it."""
-        view = self._states.get()
+        state = self._states.get()
         with self._limiter():
-            decoded = decode_image(data, view.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
+            decoded = decode_image(data, state.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
             with self._hooks.track_encoding("image"):
-                [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
+                [vector] = state.encoder.encode_images(decoded.pixels_HWC[None])
         return {
-            "words": serializers.serialize_vector(view.normalizer.apply_policy(vector)),
+            "words": serializers.serialize_vector(state.normalizer.apply_policy(vector)),
             "thumbnail": decoded.thumbnail,
             "width": decoded.width,
             "height": decoded.height,
         }
 
-    def _run_on_fresh_index(self, ask: Callable[[IndexState], tuple[_T, set[str]]]) -> _T:
-        """Run a request; run it again if the alias points to another index now, or its token policy has changed."""
-        view = self._states.get()
-        try:
-            response, indices = ask(view)
-            if indices and indices <= set(view.info.fields):
-                return response
-            newer = self._states.refresh(view)  # no hits: the tokens may be those of another model
-            if newer is view:
-                return response
-        except ClusterUnreachable:
-            raise
-        except (QueryError, ClusterError):
-            newer = self._states.refresh(view)
-            if newer is view:
-                raise
-        return ask(newer)[0]
-
     def _search_index(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         weighted = self._build_query(state, params)
-        request = build_page_request(weighted.query, params, state.plan)
-        response = self._send(request.body)
-        found = response["hits"]["hits"]
+        result = self._send_query(state, weighted.query, params)
         page = {
             **serializers.serialize_query(weighted),
-            "hits": self._serialize_hits(state, weighted, params, [parse_hit(hit, request.vector) for hit in found]),
-            "after": found[-1].get("sort") if len(found) == params.k else None,
-            "took_ms": int(response["took"]),
-            "cut": list(request.truncated.tokens),
+            "hits": self._serialize_hits(state, weighted.query, params, result.hits),
+            "after": result.after,
+            "took_ms": result.took_ms,
+            "cut": list(result.truncated.tokens),
             "method": params.method,
         }
-        return page, {hit["_index"] for hit in found}
+        return page, {hit.index for hit in result.hits}
+
+    def _send_query(self, state: IndexState, query: SearchQuery, params: SearchParams) -> SearchResult:
+        request = build_page_request(query, params, state.plan)
+        return parse_search_response(self._send(request.body), request)
 
     def _count_facets(self, state: IndexState, params: SearchParams) -> tuple[dict[str, Any], set[str]]:
         query = (
@@ -182,10 +166,8 @@ class SearchService:
             return {"hits": []}, {image.index}
         params = SearchParams(k=k)
         query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
-        weighted = WeightedQuery(tokens=(), required=(), excluded=(), query=query)
-        request = build_page_request(query, params, state.plan)
-        found = [parse_hit(hit, request.vector) for hit in self._send(request.body)["hits"]["hits"]]
-        return {"hits": self._serialize_hits(state, weighted, params, found)}, {image.index, *(hit.index for hit in found)}
+        found = self._send_query(state, query, params).hits
+        return {"hits": self._serialize_hits(state, query, params, found)}, {image.index, *(hit.index for hit in found)}
 
     def _build_query(self, state: IndexState, params: SearchParams) -> WeightedQuery:
         image = self._get_stored_image(state, params.like) if params.like and params.method != "bm25" else None
@@ -199,14 +181,12 @@ class SearchService:
         return weighted
 
     def _serialize_hits(
-        self, state: IndexState, made: WeightedQuery, params: SearchParams, found: Sequence[Hit]
+        self, state: IndexState, query: SearchQuery, params: SearchParams, found: Sequence[Hit]
     ) -> list[dict[str, Any]]:
-        if not all(math.isfinite(hit.score) for hit in found):
-            raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
         return [
             serializers.serialize_hit(
                 hit,
-                explain_bag_score(made.query, hit.source) if params.method == "bag" else hit.contributions,
+                explain_bag_score(query, hit.source) if params.method == "bag" else hit.contributions,
                 hit.score if params.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, apart from rounding
                 self._get_thumbnail_url(state, hit.id, hit.source),
             )

@@ -20,7 +20,7 @@ from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.ingest.sinks.base import Say
-from stair_es.ingest.texts import run as texts_run
+from stair_es.ingest.texts import stages as text_stages
 from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
 from stair_es.ingest.texts.sources import open_text_source
 from stair_es.model import registry
@@ -73,7 +73,7 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
     path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
     first = take(path)
     assert (first.seen, first.written, first.unchanged, first.dead, first.documents) == (5, 2, 1, 2, 2)
-    assert [(why.stage, why.reason, why.images) for why in first.dead_reasons] == [("encode", texts_run.NO_KNOWN_TOKENS, 2)]
+    assert [(why.stage, why.reason, why.images) for why in first.dead_reasons] == [("encode", text_stages.NO_KNOWN_TOKENS, 2)]
     [letter, _] = map(json.loads, (tmp_path / "dead.jsonl").read_text().splitlines())
     assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
     found = documents(engine, engine_index)
@@ -92,7 +92,7 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
 def test_several_batches_and_sources_know_the_same_text(
     take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(texts_run, "BATCH_TEXTS", 3)
+    monkeypatch.setattr(text_stages, "BATCH_TEXTS", 3)
     table = tmp_path / "b.jsonl"
     rows = [{"captions": ["a dog", "a bird"], "price": 2, "tokens": "ours"}, {"captions": ["a boat", "a horse", "a dog"]}]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))

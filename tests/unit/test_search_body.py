@@ -9,7 +9,7 @@ from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.neural_sparse import count_candidates
-from stair_es.search.pagination import sort_hits
+from stair_es.search.dsl.pagination import sort_hits
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import QueryInputs
 from stair_es.search.request import TwoPhase, build_search_request, build_token_clause

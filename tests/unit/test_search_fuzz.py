@@ -16,8 +16,8 @@ from stair_es.model.base import Encoder, ModelSpec
 from stair_es.search.diagnose import list_failed_tokens
 from stair_es.search.dsl.filters import parse_filter
 from stair_es.search.dsl.limits import count_clauses, count_terms
+from stair_es.search.dsl.pagination import validate_cursor
 from stair_es.search.dsl.select import QueryType
-from stair_es.search.pagination import validate_cursor
 from stair_es.search.query import SearchQuery
 from stair_es.search.query_encoder import QueryInputs, boost_tokens, build_search_query, combine_vectors
 from stair_es.search.query_parser import parse_query

@@ -18,7 +18,6 @@ from .retry import build_retry_command, check_retry_index
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
-    from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.ingest.options import IngestOptions
     from stair_es.sources.base import Source, SourceOptions
     from stair_es.telemetry.ingest import IngestTelemetry
@@ -410,38 +409,34 @@ def _run_ingest(
     opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any], observer: IngestTelemetry
 ) -> IngestReport:
     from stair_es.ingest.pipeline import run_ingest as run
+    from stair_es.ingest.run import open_run_accounting
 
     from ...output.progress import show_ingest_progress
 
-    kept: list[RunAccounting] = []
-
-    def keep_accounting(books: RunAccounting) -> None:
-        kept.append(books)
+    connection = connections.resolve_connection(url) if chosen.sink == "cluster" or url else None
+    with open_run_accounting(chosen) as books:
         observer.record_start(books)
-
-    try:
-        with show_ingest_progress() as progress:
-            connection = connections.resolve_connection(url) if chosen.sink == "cluster" or url else None
-            report = run(
-                opened,
-                connection,
-                chosen,
-                say=print_notice,
-                progress=progress,
-                on_start=keep_accounting,
-                on_batch=observer.record_batch,
-            )
-            observer.record_report(report)
-    except Exception:
-        if kept:
-            said.update(kept[0].get_counts())
-        raise
-    except (KeyboardInterrupt, SystemExit):
-        if kept and kept[0].listed:
-            print_notice(
-                f"stopped with {kept[0].done_count:,} of {kept[0].listed:,} images done; the next run resumes from there"
-            )
-        raise
+        try:
+            with show_ingest_progress() as progress:
+                report = run(
+                    opened,
+                    connection,
+                    chosen,
+                    say=print_notice,
+                    progress=progress,
+                    accounting=books,
+                    on_batch=observer.record_batch,
+                )
+        except Exception:
+            said.update(books.get_counts())
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            if books.listed:
+                print_notice(
+                    f"stopped with {books.done_count:,} of {books.listed:,} images done; the next run resumes from there"
+                )
+            raise
+    observer.record_report(report)
     if as_json:
         emit_json(report.to_dict())
     else:

@@ -18,7 +18,6 @@ from .images import build_token_index_option
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
-    from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.ingest.texts.pipeline import TextIngestOptions
     from stair_es.sources.base import Source
 
@@ -132,20 +131,19 @@ def _count_duplicates(report: IngestReport) -> int:
 
 
 def _run_ingest(sources: list[Source], url: str | None, chosen: TextIngestOptions, said: dict[str, Any]) -> IngestReport:
+    from stair_es.ingest.run import open_run_accounting
     from stair_es.ingest.texts.pipeline import run_text_ingest as run
 
     from ...output.progress import show_ingest_progress
 
-    kept: list[RunAccounting] = []
-    try:
-        with show_ingest_progress("texts") as progress:
-            return run(
-                sources, connections.resolve_connection(url), chosen, say=print_notice, progress=progress, on_start=kept.append
-            )
-    except Exception:
-        if kept:
-            said.update(kept[0].get_counts())
-        raise
+    connection = connections.resolve_connection(url)
+    with open_run_accounting(chosen) as accounting:
+        try:
+            with show_ingest_progress("texts") as progress:
+                return run(sources, connection, chosen, say=print_notice, progress=progress, accounting=accounting)
+        except Exception:
+            said.update(accounting.get_counts())
+            raise
 
 
 def _print_report(report: IngestReport) -> None:

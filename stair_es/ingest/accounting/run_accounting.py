@@ -13,6 +13,7 @@ from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import FailureReason
 from stair_es.ingest.state import Batch, IngestStage, Outcome
+from stair_es.sources.base import ListingFailure, SourceItem
 
 _NUMBERS = re.compile(r"\d+")
 _HOST = re.compile(r"\S+: ")
@@ -71,6 +72,15 @@ class RunAccounting:
         new = self.manifest.add_image(uri, source)
         self.listed += new
         return new
+
+    def accept_listed(self, found: SourceItem | ListingFailure) -> SourceItem | None:
+        """Return a listed image if it is new to the run and has work left. A listing failure becomes a failed image."""
+        if not self.record_listed(found.uri, found.source):
+            return None
+        if isinstance(found, SourceItem):
+            return found
+        self.record_outcomes([Outcome(found.to_item(), "dead", "list", found.reason)])
+        return None
 
     def record_batch(self, batch: Batch) -> None:
         """Record a finished batch.

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias
 
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkResult
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
 from stair_es.cluster.index.lifecycle import IndexSpec
-from stair_es.cluster.metadata.token_fields import TokenIds
-from stair_es.cluster.token_index.sync import TokenIndexReport
 from stair_es.token_policy import TokenPolicy
 
 Say: TypeAlias = Callable[[str], None]
@@ -35,7 +33,7 @@ class SinkPlan:
     options: Mapping[str, str] = field(default_factory=dict)
     """Options of the sink; for the built-in one see `cluster_sink`."""
     policy: TokenPolicy | None = None
-    """Token policy to apply to documents; None for the sink's own (see `HasPolicy`)."""
+    """Token policy to apply to documents; None for the sink's own."""
     largest_weight: float | None = None
     """Largest possible weight of a token; None if unknown or irrelevant."""
     started_at: str = ""
@@ -74,8 +72,6 @@ class SinkResult:
     not_swapped_reason: str = ""
     """Why the alias doesn't point to a newly built index yet; "" otherwise."""
     deleted_indices: tuple[str, ...] = ()
-    token_index: TokenIndexReport | None = None
-    """Changes to the token index; None if there is none."""
 
 
 ImageStatus: TypeAlias = Literal["taken", "dead", "unseen"]
@@ -112,30 +108,6 @@ class SinkSession(Protocol):
         """Make everything that was written searchable; called after a complete run."""
 
 
-@runtime_checkable
-class HasPolicy(Protocol):
-    """A session whose sink has a token policy, which is applied to the documents."""
-
-    policy: TokenPolicy | None
-
-
-@runtime_checkable
-class HasTokenIds(Protocol):
-    """A session whose sink keeps token ids, if requested: documents get them."""
-
-    token_ids: TokenIds | None
-    """Token ids under the policy of the sink."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenIndexPlan:
-    """What a run would do to a token index."""
-
-    index: str | None
-    """None for an index without a name yet."""
-    would: Literal["create", "update", "delete"]
-
-
 class SinkKind(Protocol):
     """The interface of an entry point in the group `stair_es.sinks`."""
 
@@ -152,11 +124,3 @@ class SinkKind(Protocol):
 
     def open_readonly(self, plan: SinkPlan) -> SinkSession | None:
         """Open the sink for a dry run, without changes; None if the run would begin with an empty index."""
-
-
-@runtime_checkable
-class HasTokenIndex(Protocol):
-    """A sink kind whose sinks may keep a token index next to the images."""
-
-    def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
-        """Return what a run would do to the token index, without changes; None if there is none before and after."""

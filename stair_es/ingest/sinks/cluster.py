@@ -25,9 +25,10 @@ from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.errors import ClusterError, UsageError
-from stair_es.ingest.sinks.base import RunCoverage, Say, SinkPlan, SinkResult, TokenIndexPlan
+from stair_es.ingest.sinks.base import RunCoverage, Say, SinkPlan
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, TokenIndexRequest, prepare_token_index, resolve_token_index
 from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter, get_shared_client
+from stair_es.ingest.sinks.features import IndexSinkResult, TokenIndexPlan
 from stair_es.model.used_folders import record_model_folder
 from stair_es.token_policy import TokenPolicy
 
@@ -81,7 +82,7 @@ class ClusterSinkSession:
             get_shared_client(self._connection), self._connection, self.index, sources=sources, ingested_before=self.started_at
         )
 
-    def complete(self, coverage: RunCoverage) -> SinkResult:
+    def complete(self, coverage: RunCoverage) -> IndexSinkResult:
         """Swap the alias if the new index has every image of the old one that still exists.
 
         The token index is synchronized first, so that both aliases move at once.
@@ -102,17 +103,17 @@ class ClusterSinkSession:
             return None
         return reconcile_token_index(client, self._connection, self.alias, self.index, self.say, self.writer.policy)
 
-    def _swap_alias(self, client: OpenSearch, coverage: RunCoverage) -> SinkResult:
+    def _swap_alias(self, client: OpenSearch, coverage: RunCoverage) -> IndexSinkResult:
         live = self.opened.replaces
         if live is None:
-            return SinkResult()
+            return IndexSinkResult()
         behind = self._check_alias(client, live)
         if behind == self.index:
-            return SinkResult()  # swapped by a concurrent run
+            return IndexSinkResult()  # swapped by a concurrent run
         if reason := self._explain_not_swapped(client, coverage, behind):
-            return SinkResult(not_swapped_reason=reason)
+            return IndexSinkResult(not_swapped_reason=reason)
         indices.swap_alias(client, self._connection, self.alias, self.opened)
-        return SinkResult(
+        return IndexSinkResult(
             swapped=True,
             deleted_indices=tuple(indices.delete_retired_indices(client, self._connection, self.alias, self.options.keep)),
         )

@@ -18,7 +18,8 @@ from stair_es.cluster.token_index.index import (
 )
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.errors import UsageError
-from stair_es.ingest.sinks.base import Say, TokenIndexPlan
+from stair_es.ingest.sinks.base import Say
+from stair_es.ingest.sinks.features import TokenIndexPlan
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

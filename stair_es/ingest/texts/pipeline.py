@@ -6,52 +6,46 @@ process: nothing is decoded, and no text needs a worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
-from stair_es.cluster.metadata.index_metadata import IndexSpec, check_alias_name
+from stair_es.cluster.metadata.index_metadata import check_alias_name
 from stair_es.errors import IngestError
-from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_letters_path
-from stair_es.ingest.accounting.manifest import Manifest
-from stair_es.ingest.accounting.report import IngestReport
-from stair_es.ingest.accounting.run_accounting import RunAccounting
-from stair_es.ingest.options import find_model_tokens
-from stair_es.ingest.sinks import cluster
-from stair_es.ingest.sinks.base import Say, SinkPlan
+from stair_es.ingest.options import (
+    BaseIngestOptions,
+    build_sink_plan,
+    get_session_policy,
+    get_session_token_ids,
+    load_sink_kind,
+)
+from stair_es.ingest.run import IngestRun, ProgressCallback, open_run_accounting
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.state import get_timestamp
-from stair_es.ingest.texts.run import TextIngestRun
+from stair_es.ingest.texts.stages import TextStages
 from stair_es.model import registry
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
-    from stair_es.model.base import ModelSpec
-    from stair_es.sources.base import Source
+    from stair_es.ingest.accounting.report import IngestReport
+    from stair_es.ingest.accounting.run_accounting import RunAccounting
+    from stair_es.ingest.sinks.base import Say
+    from stair_es.sources.base import ListingFailure, Source, SourceItem
     from stair_es.types import Json
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextIngestOptions:
-    """Options of an ingest of texts."""
+class TextIngestOptions(BaseIngestOptions):
+    """Options of an ingest of texts. The text tower of the model is part of the settings: another one gives other vectors."""
 
-    alias: str
-    model: ModelSpec
-    """Its text tower is part of the settings: another one gives other vectors."""
     document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content"))
-    bulk: BulkPolicy = field(default_factory=BulkPolicy)
-    sink_options: Mapping[str, str] = field(default_factory=dict)
-    """Options of the sink `cluster`: `keep`, `swap`, `words_index`."""
-    dead_letters: Path | None = None
 
     @property
     def settings(self) -> dict[str, Json]:
-        """The settings that distinguish the documents, and mark the index as one of texts; see `identity.holds_of`."""
+        """The settings that distinguish the documents, and mark the index as one of texts; see `get_content_type`."""
         return {**asdict(self.document), "texts": {"text_tower": self.model.text_tower}}
 
 
@@ -61,8 +55,8 @@ def run_text_ingest(
     options: TextIngestOptions,
     *,
     say: Say,
-    progress: Callable[[RunAccounting], None],
-    on_start: Callable[[RunAccounting], None] = lambda _: None,
+    progress: ProgressCallback,
+    accounting: RunAccounting | None = None,
 ) -> IngestReport:
     """Ingest the texts of `sources` (see `open_text_source`) into the index behind `options.alias`.
 
@@ -72,7 +66,7 @@ def run_text_ingest(
         options: Options of the ingest.
         say: Receives messages for the user.
         progress: Called with the accounting after each batch.
-        on_start: Called once with the accounting at the start, so that the caller has the counts of a failed run.
+        accounting: The accounting of the run, from `open_run_accounting`: pass it to have the counts of a failed run.
 
     Raises:
         IndexMismatch: If the alias points to an index of images.
@@ -80,43 +74,39 @@ def run_text_ingest(
     """
     check_alias_name(options.alias)
     with ExitStack() as stack:
-        letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
-        kept = RunAccounting(stack.enter_context(Manifest()), letters)
-        on_start(kept)
-        letters.check_writable()
+        books = accounting or stack.enter_context(open_run_accounting(options))
+        books.dead_letters.check_writable()
         streams = SourceStream(sources)
-        found = iter(streams)
-        first = next(found, None)  # before an index is created: a wrong column is found here
-        if first is None:
-            raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Name a file with one text per line, or a table.")
-        card = registry.get_indexable_card(options.model.name, options.model.fit)
-        known = find_model_tokens(options.model, options.document)
-        plan = SinkPlan(
-            alias=options.alias,
-            identity=IndexSpec(
-                model_name=registry.make_portable_name(options.model.name),
-                model_id=card.model_id,
-                fit=card.image_spec.fit,
-                settings=options.settings,
-                tokens=known.tokens,
-            ),
-            document=options.document,
-            bulk=options.bulk,
-            connection=connection,
-            options=options.sink_options,
-            largest_weight=known.largest_weight,
-            started_at=get_timestamp(),
+        listed = _check_not_empty(streams)
+        session = load_sink_kind(options).open(build_sink_plan(options, connection, get_timestamp()), say)
+        encoder = registry.load_encoder(options.model)
+        stages = TextStages(
+            writer=session.writer,
+            fresh=session.fresh,
+            encoder=encoder,
+            options=options,
+            policy=get_session_policy(session, options),
+            token_ids=get_session_token_ids(session),
+            accounting=books,
         )
-        session = cluster.KIND.open(plan, say)
-        say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
-        letters.prepare_file()
-        run = TextIngestRun(
+        run = IngestRun(
+            noun="text",
+            options=options,
             streams=streams,
-            listed=chain([first], found),
-            document=options.document,
-            text_tower=options.model.text_tower,
             session=session,
-            accounting=kept,
-            encoder=registry.load_encoder(options.model),
+            accounting=books,
+            model_id=encoder.model_id,
+            runner="local",
+            say=say,
+            progress=progress,
         )
-        return run.run(say, progress)
+        return run.run(stages.run_batches(listed))
+
+
+def _check_not_empty(streams: SourceStream) -> Iterator[SourceItem | ListingFailure]:
+    """Return the listed texts. Raise IngestError if there are none, before an index is created: a wrong column is found here."""
+    found = iter(streams)
+    first = next(found, None)
+    if first is None:
+        raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Name a file with one text per line, or a table.")
+    return chain([first], found)

@@ -46,7 +46,7 @@ class ElasticModule(NodeModule):
     """A module of Elasticsearch 9."""
 
     def build_descriptor(self, opensearch: str) -> str:
-        """The text of its `plugin-descriptor.properties`."""
+        """Return the text of its `plugin-descriptor.properties`."""
         return super().build_descriptor(opensearch).replace("opensearch.version=", "elasticsearch.version=")
 
 

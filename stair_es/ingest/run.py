@@ -1,0 +1,136 @@
+"""The run of an ingest, of images or of texts: it records batches of outcomes, tells the user about them, and reports."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from stair_es.errors import StairError
+from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_letters_path
+from stair_es.ingest.accounting.manifest import Manifest
+from stair_es.ingest.accounting.report import IngestReport
+from stair_es.ingest.accounting.run_accounting import RunAccounting
+from stair_es.ingest.options import BaseIngestOptions, get_session_policy
+from stair_es.ingest.sinks.base import RunCoverage, Say, SinkSession
+from stair_es.ingest.sinks.features import IndexSinkResult
+from stair_es.ingest.source_stream import SourceStream
+from stair_es.ingest.stages import describe_losses
+from stair_es.ingest.state import Batch
+
+ProgressCallback: TypeAlias = Callable[[RunAccounting], None]
+
+
+@contextmanager
+def open_run_accounting(options: BaseIngestOptions) -> Iterator[RunAccounting]:
+    """Open the accounting of one run.
+
+    Args:
+        options: Options of the ingest.
+    """
+    letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
+    with Manifest(keep_uris=options.document.id == "content") as manifest:
+        yield RunAccounting(manifest, letters)
+
+
+@dataclass(kw_only=True)
+class IngestRun:
+    """One run. Outcomes are data; a failure of the whole run is an exception."""
+
+    noun: Literal["image", "text"]
+    """What the run ingests, for messages."""
+    options: BaseIngestOptions
+    streams: SourceStream
+    session: SinkSession
+    accounting: RunAccounting
+    model_id: str
+    runner: str
+    say: Say
+    progress: ProgressCallback
+    on_batch: Callable[[Batch], None] = lambda _: None
+    losses: Counter[str] = field(default_factory=Counter)
+    """Number of items by kind of loss; see `describe_loss`."""
+
+    def run(self, batches: Generator[Batch], remove_stale: Callable[[], int] = lambda: 0) -> IngestReport:
+        """Run the stages and complete the sink.
+
+        Args:
+            batches: Runs the stages of all listed items, and yields them when they have their outcomes.
+            remove_stale: Removes the documents whose item is gone, and returns their number.
+
+        Raises:
+            StairError: If the run failed as a whole.
+        """
+        start, session = time.perf_counter(), self.session
+        self.say(f"{'new index' if session.fresh else 'index'}: {session.index} for {self.options.alias} on {session.label}")
+        if policy := get_session_policy(session, self.options):
+            self.say(f"token policy: {policy.label}")
+        self.accounting.dead_letters.prepare_file()
+        try:
+            with session.load(), closing(batches):
+                self._record_batches(batches)
+            for sentence in describe_losses(self.losses, self.noun):
+                self.say(sentence)
+            self.accounting.removed = remove_stale()
+        except StairError:
+            self.say(self.accounting.describe_stop(f"{self.noun}s"))
+            raise
+        finally:
+            self.accounting.dead_letters.close()
+        self.accounting.close()
+        return self._complete(start)
+
+    def _record_batches(self, batches: Generator[Batch]) -> None:
+        told_busy = told_listed = False
+        for batch in batches:
+            self.accounting.record_batch(batch)
+            self.losses.update(outcome.reason for outcome in batch.get_outcomes() if outcome.kind == "written" and outcome.reason)
+            self.on_batch(batch)
+            self.progress(self.accounting)
+            if self.accounting.bulk_stats.retried and not told_busy:
+                told_busy = True
+                self.say("the cluster is busy or unreachable at times: requests are retried, more slowly")
+            if self.accounting.listing_done and not told_listed:
+                told_listed = True
+                self._report_listed()
+        if not told_listed:
+            self.accounting.listing_done = True
+            self.progress(self.accounting)
+            self._report_listed()
+
+    def _report_listed(self) -> None:
+        ignored = sum(self.streams.ignored.values())
+        self.say(f"{self.accounting.listed:,} {self.noun}s found" + (f", {ignored:,} other files ignored" if ignored else ""))
+        if left_out := self.streams.describe_left_out():
+            self.say(left_out)
+        if self.streams.dropped_columns:
+            names = ", ".join(sorted(self.streams.dropped_columns))
+            advice = " To keep one, give its field another name: --map FIELD=COLUMN" if self.noun == "image" else ""
+            self.say(f"columns left out, since their names are reserved or can't be field names: {names}.{advice}")
+
+    def _complete(self, start: float) -> IngestReport:
+        books = self.accounting
+        result = self.session.complete(RunCoverage(sources=self.streams.fully_listed, get_status=books.manifest.get_status))
+        return IngestReport(
+            **books.get_counts(),
+            removed=books.removed,
+            documents=books.manifest.count_documents(),
+            seconds=time.perf_counter() - start,
+            stage_seconds=dict(books.stage_seconds),
+            encoder_idle=books.encoder_idle,
+            bulk_requests=books.bulk_stats.requests,
+            bulk_busy=books.bulk_stats.retried,
+            index=self.session.index,
+            alias=self.options.alias,
+            swapped=result.swapped,
+            unfinished=result.not_swapped_reason,
+            pruned=result.deleted_indices,
+            model=self.model_id,
+            runner=self.runner,
+            dead_letters=str(books.dead_letters.path) if books.dead_letters.count else None,
+            dead_reasons=books.get_failure_reasons(),
+            words_index=result.token_index if isinstance(result, IndexSinkResult) else None,
+        )

@@ -1,0 +1,125 @@
+"""What a run records, says and reports, with a sink made by hand."""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from stair_es.cluster.documents.state import IndexedDocument
+from stair_es.errors import IngestError
+from stair_es.ingest.accounting.run_accounting import RunAccounting
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.run import IngestRun, open_run_accounting
+from stair_es.ingest.sinks.base import RunCoverage, SinkResult, SinkWriter
+from stair_es.ingest.source_stream import SourceStream
+from stair_es.ingest.stages import NO_TOKEN_ID
+from stair_es.ingest.state import Batch, Outcome
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ListingFailure, SourceItem
+from stair_es.sources.io.local_file import FileLocator
+
+A, B, C = (SourceItem(f"file:///{name}", "file:///", FileLocator(f"file:///{name}"), "1-2", {}) for name in "abc")
+
+
+class Shelf:
+    """A sink session that notes what is asked of it."""
+
+    writer: SinkWriter
+    index, fresh, label = "shelf-1", True, "a shelf"
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        self.events.append("load")
+        try:
+            yield
+        finally:
+            self.events.append("loaded")
+
+    def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
+        yield from ()
+
+    def complete(self, coverage: RunCoverage) -> SinkResult:
+        self.events.append("complete")
+        return SinkResult(swapped=True)
+
+
+class Given:
+    """A run over batches that are given, with everything that it says."""
+
+    def __init__(self, accounting: RunAccounting, options: IngestOptions) -> None:
+        self.said: list[str] = []
+        self.shelf, self.accounting = Shelf(), accounting
+        self.run = IngestRun(
+            noun="text",
+            options=options,
+            streams=SourceStream([]),
+            session=self.shelf,
+            accounting=accounting,
+            model_id="m-1",
+            runner="local",
+            say=self.said.append,
+            progress=lambda _: None,
+        )
+
+    def yield_batches(
+        self, *batches: list[Outcome], holes: Sequence[ListingFailure] = (), error: Exception | None = None
+    ) -> Generator[Batch]:
+        """Accept the holes, yield one batch after the other, then raise the error."""
+        try:
+            assert not any(map(self.accounting.accept_listed, holes))
+            for outcomes in batches:
+                for outcome in outcomes:
+                    assert self.accounting.accept_listed(outcome.item) is outcome.item
+                yield Batch(list(outcomes), {"write": 1.0})
+            if error:
+                raise error
+        finally:
+            self.shelf.events.append("stages closed")
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[Given]:
+    options = IngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "dead.jsonl")
+    with open_run_accounting(options) as accounting:
+        yield Given(accounting, options)
+
+
+def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
+    written, lossy = Outcome(A, "written", "write", id="1"), Outcome(B, "written", "write", NO_TOKEN_ID, id="2")
+    dead = Outcome(C, "dead", "encode", "why")
+    report = given.run.run(given.yield_batches([written, lossy], [dead]), lambda: 7)
+    assert (report.seen, report.written, report.dead, report.removed, report.documents) == (3, 2, 1, 7, 2)
+    assert (report.stage_seconds, report.model, report.runner, report.swapped) == ({"write": 2.0}, "m-1", "local", True)
+    assert (report.alias, report.index) == ("shelf", "shelf-1")
+    assert given.said[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
+    assert given.said[2].startswith("the index has no id for tokens of 1 text:")
+    assert given.shelf.events == ["load", "stages closed", "loaded", "complete"]
+
+
+def test_a_listing_failure_is_dead_and_no_work_is_left_of_it(given: Given) -> None:
+    hole = ListingFailure("file:///d", "file:///", "forbidden")
+    report = given.run.run(given.yield_batches(holes=[hole, hole]))
+    assert (report.seen, report.dead) == (1, 1)
+
+
+def test_the_counts_of_a_failed_run_are_in_the_accounting_of_the_caller(given: Given) -> None:
+    batches = given.yield_batches([Outcome(A, "written", "write", id="1")], error=IngestError("broken", ""))
+    with pytest.raises(IngestError, match="broken"):
+        given.run.run(batches)
+    assert given.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "dead": 0}
+    assert given.said[-1] == "the run stopped with 1 of 1 texts stored; the next run resumes from there"
+    assert given.shelf.events == ["load", "stages closed", "loaded"]
+
+
+def test_an_interrupted_run_ends_its_stages_before_the_sink(given: Given) -> None:
+    def interrupt(_: RunAccounting) -> None:
+        raise KeyboardInterrupt
+
+    given.run.progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        given.run.run(given.yield_batches([Outcome(A, "written", "write", id="1")], []))
+    assert given.shelf.events == ["load", "stages closed", "loaded"]
