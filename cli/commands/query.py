@@ -50,10 +50,10 @@ def query(
 ) -> None:
     """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
 
-    `--shape seismic` needs a cluster: it reads the token ids from the index.
+    `--query-type seismic` needs a cluster: it reads the token ids from the index.
 
     The model is the one given, otherwise the one of the index, or the default model if no cluster answers. The clauses are
-    `rank_feature` unless `--shape` names another query type.
+    `rank_feature` unless `--query-type` names another query type.
 
     **Examples**
 
@@ -61,7 +61,7 @@ def query(
 
     - `stair-es query "red car" | sh`
 
-    - `stair-es query "red car" --shape sparse_vector --json > body.json`
+    - `stair-es query "red car" --query-type sparse_vector --json > body.json`
     """
     given = search.parse_query_inputs(words or [], _EXAMPLE)
     how, cursor = search.parse_search_options(), search.parse_cursor(after)

@@ -29,7 +29,7 @@ TemplateNamesArgument = Annotated[
 ]
 TemplateQueryTypeOption = Annotated[
     Literal["rank_features", "sparse_vector"] | None,
-    typer.Option("--shape", help="Type of the field `tokens`. [default: read from the index]"),
+    typer.Option("--query-type", help="Type of the field `tokens`. [default: read from the index]"),
 ]
 PrefixOption = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
 _PREFIX = "stair-es-"
@@ -39,7 +39,7 @@ _PREFIX = "stair-es-"
 @connections.with_connection_options
 def publish_templates_command(
     names: TemplateNamesArgument = None,
-    shape: TemplateQueryTypeOption = None,
+    query_type: TemplateQueryTypeOption = None,
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -51,11 +51,11 @@ def publish_templates_command(
 
     - `stair-es template publish --index photos`
 
-    - `stair-es template publish words --shape rank_features --prefix acme-`
+    - `stair-es template publish words --query-type rank_features --prefix acme-`
     """
     from stair_es.search import templates
 
-    form, wanted = shape, tuple(names or ())
+    form, wanted = query_type, tuple(names or ())
     for name in wanted:
         templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
     connection = connections.resolve_connection(url)
@@ -72,8 +72,8 @@ def publish_templates_command(
 @app.command(name="show")
 def show_template(
     name: Annotated[TemplateName, typer.Argument(help="Template to print.")],
-    shape: Annotated[
-        Literal["rank_features", "sparse_vector"], typer.Option("--shape", help="Type of the field `tokens`.")
+    query_type: Annotated[
+        Literal["rank_features", "sparse_vector"], typer.Option("--query-type", help="Type of the field `tokens`.")
     ] = "rank_features",
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
@@ -88,7 +88,7 @@ def show_template(
     """
     from stair_es.search.templates import build_template
 
-    made = build_template(name, shape, prefix=prefix)
+    made = build_template(name, query_type, prefix=prefix)
     if as_json:
         emit_json(made.body)
     else:

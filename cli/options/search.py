@@ -78,10 +78,12 @@ _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
         Annotated[_Many, _define_option("exclude", "Only images without this token, like -dog.", _WHO, metavar="WORD")],
         None,
     ),
-    "least": (
+    "min_weight": (
         Annotated[
             float,
-            _define_option("least", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0),
+            _define_option(
+                "min-weight", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0
+            ),
         ],
         0.0,
     ),
@@ -98,14 +100,14 @@ _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "min_score": (Annotated[float | None, _define_option("min-score", "Minimum score of a hit.", _WHO, min=0.0)], None),
-    "shape": (
-        Annotated[_QUERY_TYPES | None, _define_option("shape", "Query type. [default: chosen by cluster and index]", _HOW)],
+    "query_type": (
+        Annotated[_QUERY_TYPES | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _HOW)],
         None,
     ),
-    "mass": (
+    "weight_mass": (
         Annotated[
             float | None,
-            _define_option("mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW),
+            _define_option("weight-mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW),
         ],
         None,
     ),
@@ -164,7 +166,7 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
         excluded=given["exclude"] or [],
         boosts=dict(_parse_boost(text) for text in given["boost"] or []),
         muted=frozenset(given["mute"] or []),
-        min_weight=given["least"],
+        min_weight=given["min_weight"],
         filters=given["filter_"] or [],
         caption=_parse_caption(typed),
         caption_weight=given["caption_weight"],
@@ -178,11 +180,11 @@ def get_reading_options() -> ReadLimits:
     return build_reading(allow_private=_search_options.values["allow_private_urls"])
 
 
-def parse_search_options(*, engine_explain: bool = False) -> SearchOptions:
+def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
     """Parse the search options.
 
     Args:
-        engine_explain: Whether the engine explains the scores.
+        explain_engine: Whether the engine explains the scores.
 
     Returns:
         The search options.
@@ -195,12 +197,12 @@ def parse_search_options(*, engine_explain: bool = False) -> SearchOptions:
 
     given = _search_options.values
     return SearchOptions(
-        query_type=given["shape"],
-        weight_mass=given["mass"],
+        query_type=given["query_type"],
+        weight_mass=given["weight_mass"],
         two_phase=_parse_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",
         search_pipeline=given["pipeline"],
-        explain_engine=engine_explain,
+        explain_engine=explain_engine,
     )
 
 

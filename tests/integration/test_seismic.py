@@ -169,7 +169,7 @@ def _check_found(place: Place, encoder: Encoder, vector: SparseVector) -> None:
 
 
 def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: str) -> None:
-    arguments = ["query", "a kitten", "--shape", "seismic", "--json", "--url", plugin_url, "--index", photos.alias]
+    arguments = ["query", "a kitten", "--query-type", "seismic", "--json", "--url", plugin_url, "--index", photos.alias]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     tokens = json.loads(done.stdout)["query"]["neural_sparse"]["token_ids"]["query_tokens"]
@@ -180,7 +180,7 @@ def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: s
 
 def test_search_takes_it_where_it_is_asked_to(photos: Place, plugin_url: str) -> None:
     where = ["--image", str(PHOTOS / CATS[0]), "--json", "--url", plugin_url, "--index", photos.alias]
-    for asked, shape in ((["--shape", "seismic"], "seismic"), ([], "rank_features")):
+    for asked, shape in ((["--query-type", "seismic"], "seismic"), ([], "rank_features")):
         done = CliRunner().invoke(app, ["search", *asked, *where])
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)

@@ -95,14 +95,14 @@ def test_words_and_images_add_up_with_their_weights(photo: Path) -> None:
         ("red", "--filter", "{"),
         ("red", "--filter", ""),
         ("red", "--after", "page 2"),
-        ("red", "--mass", "2"),
+        ("red", "--weight-mass", "2"),
         ("red", "--hybrid", "rrf"),
         ("red", "--mute", "red"),
         ("red", "--caption-weight", "2"),
         ("red", "--caption-field", "title"),
         ("+red^-1",),
         ("--exclude", "red"),
-        ("red", "--least", "0.5"),
+        ("red", "--min-weight", "0.5"),
     ],
 )
 def test_options_that_can_t_be_are_refused(wrong: tuple[str, ...]) -> None:
@@ -127,7 +127,7 @@ def test_missing_files_and_bad_numbers_are_wrong_usage(arguments: tuple[str, ...
     assert run(*arguments)[0] == 2
 
 
-@pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf"), ("--shape", "seismic")])
+@pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf"), ("--query-type", "seismic")])
 def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, ...]) -> None:
     code, _, said = run("search", "red", "--after", "start", *options)
     assert (code, "pages" in said) == (2, True)
@@ -205,8 +205,8 @@ def test_query_says_what_was_cut() -> None:
     assert code == 0
     assert len(json.loads(out)["query"]["bool"]["should"]) == 1
     assert "1 lightest" in said
-    assert "not sent (red)" in run("query", "red lorry", "--mass", "0.5")[2]
-    assert "not sent: ##lorry" in run("query", "red ##lorry", "--shape", "impacts")[2]
+    assert "not sent (red)" in run("query", "red lorry", "--weight-mass", "0.5")[2]
+    assert "not sent: ##lorry" in run("query", "red ##lorry", "--query-type", "impacts")[2]
 
 
 @pytest.mark.usefixtures("lengths")

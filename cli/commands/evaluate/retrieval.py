@@ -44,7 +44,7 @@ _FieldType = Annotated[
 ]
 _QueryType = Annotated[
     Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
-    typer.Option("--shape", help="Form of the queries; else what suits the cluster."),
+    typer.Option("--query-type", help="Form of the queries; else what suits the cluster."),
 ]
 _Depth = Annotated[
     int,
@@ -69,7 +69,7 @@ def evaluate_retrieval_command(
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
     vector: _FieldType = "rank_features",
-    shape: _QueryType = None,
+    query_type: _QueryType = None,
     depth: _Depth = 1000,
     keep: _Keep = False,
     as_json: shared.JsonOption = False,
@@ -95,9 +95,11 @@ def evaluate_retrieval_command(
         from stair_es.eval.datasets.captions import read_captions
         from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 
-        if exact and (keep or shape):
-            raise UsageError("--keep and --shape don't apply to --exact, which uses no cluster", "Leave them out, or --exact.")
-        chosen = EvalOptions(vector=vector, query_type=shape, depth=depth, keep_index=keep)
+        if exact and (keep or query_type):
+            raise UsageError(
+                "--keep and --query-type don't apply to --exact, which uses no cluster", "Leave them out, or --exact."
+            )
+        chosen = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep)
         found = read_captions(captions, images=images, split=split, limit=limit)
         models = given.load_models()
         print_skipped(found.problems)

@@ -156,4 +156,4 @@ def _find_missing_plugin(query_type: QueryType, target: ClusterInfo, plugins: Ca
 
 def _suggest_query_type(target: ClusterInfo, fields: IndexFields) -> str:
     found = _find_exact_type(target, fields)
-    return f"Omit --shape: {found} is possible here." if found else "Use another index."
+    return f"Omit --query-type: {found} is possible here." if found else "Use another index."

@@ -74,7 +74,7 @@ def search_by(shape: str) -> Callable[[Bench], None]:
     def check(bench: Bench) -> None:
         wanted = preferred.get(shape, shape)
         index = wanted if wanted in bench.indices else bench.main
-        answer = bench.commands.run("search", QUESTION, "--shape", shape, "--index", bench.alias(index))
+        answer = bench.commands.run("search", QUESTION, "--query-type", shape, "--index", bench.alias(index))
         expect(answer, shape=shape)
         expect_best(bench, answer["hits"])
         for hit in answer["hits"]:
@@ -165,7 +165,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "swap to another model": swap_model,
     "words": list_words,
     "search": search_unasked,
-    **{f"search --shape {shape}": search_by(shape) for shape in QUERY_TYPES},
+    **{f"search --query-type {shape}": search_by(shape) for shape in QUERY_TYPES},
     "search --hybrid sum": search_hybrid("sum"),
     "search --hybrid rrf": search_hybrid("rrf"),
     "policy plan": plan_policy,
