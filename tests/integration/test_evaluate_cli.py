@@ -111,9 +111,9 @@ def test_retrieval_of_a_coco_set_without_a_cluster(alone: CommandHere, tmp_path:
     stair = found["rows"][0]
     assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-2", 1.0)
     assert stair["engine"] == {"missing": "no cluster was used (--exact)"}
-    assert alone.read_error(*call, "--keep").exit_code == 2
+    assert alone.read_error(*call, "--keep-index").exit_code == 2
     assert "no-such.jsonl" in str(alone.read_error("retrieval", "no-such.jsonl", "--exact"))
-    unknown = alone.read_error(*call, "--against", "nobody")
+    unknown = alone.read_error(*call, "--compare", "nobody")
     assert unknown.exit_code == 2
     assert "nobody" in str(unknown)
 

@@ -13,7 +13,7 @@ from stair_es.errors import UsageError
 
 from ...options import shared
 from ...output.console import print_notice
-from .shared import AgainstOption, EvaluationArguments, LimitPerClassOption, OutFolderOption, run_and_report
+from .shared import CompareOption, EvaluationArguments, LimitPerClassOption, OutFolderOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
@@ -34,7 +34,7 @@ def evaluate_probe_command(
     out: OutFolderOption = None,
     model: shared.ModelOption = DEFAULT_MODEL,
     fit: shared.FitOption = None,
-    against: AgainstOption = None,
+    compare: CompareOption = None,
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
     as_json: shared.JsonOption = False,
@@ -48,10 +48,10 @@ def evaluate_probe_command(
 
     `stair-es evaluate probe pets`
 
-    `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --against google/siglip-base-patch16-224`
+    `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --compare google/siglip-base-patch16-224`
     """
     given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+        model=model, fit=fit, compare=compare, backend=backend, text_tower=text_tower, out=out, as_json=as_json
     )
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:

@@ -14,7 +14,7 @@ from stair_es.errors import UsageError
 from ...options import connections, shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
+    CompareOption,
     EvaluationArguments,
     ImageFolderOption,
     OutFolderOption,
@@ -52,7 +52,7 @@ _Depth = Annotated[
         "--depth", min=10, max=MAX_HITS, help="Number of hits to request; items that are not among them are ranked last."
     ),
 ]
-_Keep = Annotated[bool, typer.Option("--keep", help="Keep the temporary indices (eval-...).")]
+_KeepIndex = Annotated[bool, typer.Option("--keep-index", help="Keep the temporary indices (eval-...).")]
 
 
 def evaluate_retrieval_command(
@@ -65,13 +65,13 @@ def evaluate_retrieval_command(
     url: shared.UrlOption = None,
     model: shared.ModelOption = DEFAULT_MODEL,
     fit: shared.FitOption = None,
-    against: AgainstOption = None,
+    compare: CompareOption = None,
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
     vector: _FieldType = "rank_features",
     query_type: _QueryType = None,
     depth: _Depth = 1000,
-    keep: _Keep = False,
+    keep_index: _KeepIndex = False,
     as_json: shared.JsonOption = False,
 ) -> None:
     """Measure text-image retrieval of models and of the cluster, in both directions, and compare methods.
@@ -85,21 +85,21 @@ def evaluate_retrieval_command(
 
     `stair-es evaluate retrieval dataset_flickr30k.json --images flickr30k-images --limit 500 --out report`
 
-    `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --against openai/clip-vit-base-patch16`
+    `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --compare openai/clip-vit-base-patch16`
     """
     given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+        model=model, fit=fit, compare=compare, backend=backend, text_tower=text_tower, out=out, as_json=as_json
     )
 
     def build_report(progress: Callable[[str, int, int], None]) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions
         from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 
-        if exact and (keep or query_type):
+        if exact and (keep_index or query_type):
             raise UsageError(
-                "--keep and --query-type don't apply to --exact, which uses no cluster", "Leave them out, or --exact."
+                "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Leave them out, or --exact."
             )
-        chosen = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep)
+        chosen = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
         found = read_captions(captions, images=images, split=split, limit=limit)
         models = given.load_models()
         print_skipped(found.problems)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from stair_es.model.base import Backend, TextTower
     from stair_es.types import ResizeMode
 
-AgainstOption = Annotated[
+CompareOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--against",
+        "--compare",
         metavar="MODEL",
         help="Another model to compare, with its default settings; may be given several times.",
     ),
@@ -71,7 +71,7 @@ class EvaluationArguments:
     model: str
     fit: ResizeMode | None
     """Applies to `model` only."""
-    against: Sequence[str] | None
+    compare: Sequence[str] | None
     backend: Backend
     text_tower: TextTower
     out: Path | None
@@ -81,7 +81,7 @@ class EvaluationArguments:
         """Load the models.
 
         Returns:
-            The model of `--model`, then those of `--against`.
+            The model of `--model`, then those of `--compare`.
 
         Raises:
             StairError: If a model is unknown, broken or given twice.
@@ -90,7 +90,7 @@ class EvaluationArguments:
         from stair_es.model.base import ModelSpec
 
         first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
-        return load_models([first, *(ModelSpec(name=name) for name in self.against or ())])
+        return load_models([first, *(ModelSpec(name=name) for name in self.compare or ())])
 
 
 def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, int, int], None]], PrintableReport]) -> None:

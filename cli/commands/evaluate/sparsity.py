@@ -13,7 +13,7 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from ...options import shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
+    CompareOption,
     EvaluationArguments,
     ImageFolderOption,
     OutFolderOption,
@@ -35,7 +35,7 @@ def evaluate_sparsity_command(
     out: OutFolderOption = None,
     model: shared.ModelOption = DEFAULT_MODEL,
     fit: shared.FitOption = None,
-    against: AgainstOption = None,
+    compare: CompareOption = None,
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
     as_json: shared.JsonOption = False,
@@ -51,7 +51,7 @@ def evaluate_sparsity_command(
     `stair-es evaluate sparsity photos --limit 1000 --json`
     """
     given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+        model=model, fit=fit, compare=compare, backend=backend, text_tower=text_tower, out=out, as_json=as_json
     )
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:

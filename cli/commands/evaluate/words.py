@@ -14,8 +14,8 @@ from stair_es.errors import UsageError
 from ...options import shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
     ClassNamesOption,
+    CompareOption,
     EvaluationArguments,
     ImageFolderOption,
     OutFolderOption,
@@ -50,7 +50,7 @@ def evaluate_words_command(
     out: OutFolderOption = None,
     model: shared.ModelOption = DEFAULT_MODEL,
     fit: shared.FitOption = None,
-    against: AgainstOption = None,
+    compare: CompareOption = None,
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
     as_json: shared.JsonOption = False,
@@ -68,7 +68,7 @@ def evaluate_words_command(
     `stair-es evaluate words examples/photos/captions.jsonl`
     """
     given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+        model=model, fit=fit, compare=compare, backend=backend, text_tower=text_tower, out=out, as_json=as_json
     )
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:

@@ -14,9 +14,9 @@ from stair_es.errors import UsageError
 from ...options import shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
     ClassFolderArgument,
     ClassNamesOption,
+    CompareOption,
     EvaluationArguments,
     LimitPerClassOption,
     OutFolderOption,
@@ -40,7 +40,7 @@ def evaluate_zero_shot_command(
     out: OutFolderOption = None,
     model: shared.ModelOption = DEFAULT_MODEL,
     fit: shared.FitOption = None,
-    against: AgainstOption = None,
+    compare: CompareOption = None,
     backend: shared.BackendOption = "auto",
     text_tower: shared.TextTowerOption = "full",
     as_json: shared.JsonOption = False,
@@ -54,10 +54,10 @@ def evaluate_zero_shot_command(
 
     `stair-es evaluate zero-shot imagenet/val --classes LOC_synset_mapping.txt --limit 10`
 
-    `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --against openai/clip-vit-base-patch16`
+    `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --compare openai/clip-vit-base-patch16`
     """
     given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
+        model=model, fit=fit, compare=compare, backend=backend, text_tower=text_tower, out=out, as_json=as_json
     )
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
