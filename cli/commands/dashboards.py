@@ -43,7 +43,7 @@ DashboardsProductOption = Annotated[
 DashboardsTokenIndexOption = Annotated[
     bool | None,
     typer.Option(
-        "--words-index/--no-words-index",
+        "--token-index/--no-token-index",
         help="Whether there is a token index NAME-words, for the panels about weights. [default: detected]",
         show_default=False,
     ),
@@ -108,7 +108,7 @@ def publish_dashboards(
     space: SpaceOption = None,
     workspace: WorkspaceOption = None,
     tenant: TenantOption = None,
-    words_index: DashboardsTokenIndexOption = None,
+    token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
     as_json: shared.JsonOption = False,
     timeout: DashboardsTimeoutOption = 60.0,
@@ -144,7 +144,7 @@ def publish_dashboards(
     place = build_dashboards_connection(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
     )
-    corpus, _ = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    corpus, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
     with closing(DashboardsSession(place)) as session:
         found = detect_product(session, None if product == "auto" else product)
         imported = put(session, build_bundle(corpus, found.product))
@@ -190,19 +190,19 @@ def export_dashboards(
     output: OutputFileOption,
     index: shared.IndexOption = DEFAULT_INDEX,
     product: DashboardsProductOption = "auto",
-    words_index: DashboardsTokenIndexOption = None,
+    token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
     url: shared.UrlOption = None,
 ) -> None:
     """Export the dashboard as a file for import (Stack Management, Saved Objects, Import).
 
-    Reads the index, to leave out panels that would have no data. Needs no cluster if --words-index or --no-words-index is given.
+    Reads the index, to leave out panels that would have no data. Needs no cluster if --token-index or --no-token-index is given.
 
     **Examples**
 
     - `stair-es dashboards export --index photos -o photos.ndjson`
 
-    - `stair-es dashboards export --index photos --product kibana --words-index -o - | gzip > photos.ndjson.gz`
+    - `stair-es dashboards export --index photos --product kibana --token-index -o - | gzip > photos.ndjson.gz`
 
     **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on wrong usage.
     """
@@ -214,7 +214,7 @@ def export_dashboards(
             f"--output {output}: the products import only files with the extension .ndjson",
             f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
         )
-    corpus, distribution = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    corpus, distribution = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
     wanted = select_product(product, distribution)
     objects = build_bundle(corpus, wanted)
     text = to_ndjson(objects)
@@ -226,7 +226,7 @@ def export_dashboards(
 
 
 def resolve_dashboard_spec(
-    index: str, url: str | None, *, words_index: bool | None, time_field: TimeField | None
+    index: str, url: str | None, *, token_index: bool | None, time_field: TimeField | None
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
@@ -235,7 +235,7 @@ def resolve_dashboard_spec(
     Args:
         index: Alias of the index.
         url: URL of the cluster.
-        words_index: Whether there is a token index; None asks the cluster.
+        token_index: Whether there is a token index; None asks the cluster.
         time_field: Field for `Words over time`; None asks the cluster.
 
     Returns:
@@ -248,17 +248,17 @@ def resolve_dashboard_spec(
     """
     from stair_es.dashboards.index_info import DashboardSpec
 
-    told = DashboardSpec(name=index, has_token_index=bool(words_index), time_field=time_field or "ingested_at")
+    told = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at")
     given = url or os.environ.get(ENV_URL) or os.environ.get(f"{ENV_URL}_FILE")
-    if words_index is not None and not given:
+    if token_index is not None and not given:
         print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
         return told, None
     try:
-        return _inspect_in_cluster(index, url, words_index, time_field)
+        return _inspect_in_cluster(index, url, token_index, time_field)
     except ClusterUnreachable as error:
-        if words_index is None:
+        if token_index is None:
             raise ClusterUnreachable(
-                error.message, f"{error.remedy} Or give --words-index or --no-words-index, which need no cluster."
+                error.message, f"{error.remedy} Or give --token-index or --no-token-index, which need no cluster."
             ) from None
         print_notice(f"the cluster was not queried: {error.message}")
         return told, None
@@ -285,7 +285,7 @@ def select_product(asked: str, distribution: Distribution | None) -> Product:
 
 
 def _inspect_in_cluster(
-    index: str, url: str | None, words_index: bool | None, time_field: TimeField | None
+    index: str, url: str | None, token_index: bool | None, time_field: TimeField | None
 ) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
@@ -297,10 +297,10 @@ def _inspect_in_cluster(
         distribution = get_cluster_info(client, connection).distribution
         found = inspect_index(client, connection, index, time_field)
     corpus = found.spec
-    if words_index is not None and words_index != corpus.has_token_index:
-        if words_index:
+    if token_index is not None and token_index != corpus.has_token_index:
+        if token_index:
             print_notice(f"{corpus.token_index_name} doesn't exist yet: until it does, the panels about weights show an error")
-        corpus = replace(corpus, has_token_index=words_index)
+        corpus = replace(corpus, has_token_index=token_index)
     else:
         for remark in found.remarks:
             print_notice(remark)

@@ -153,7 +153,7 @@ def _print_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: b
     if "match" in wanted:
         print_notice(f"{index} has no field `impacts`: `match` will find nothing in it")
     elif not named:
-        print_notice(f"`match` is omitted: {index} has no field `impacts` (ingest with --impacts)")
+        print_notice(f"`match` is omitted: {index} has no field `impacts` (ingest with --impact-field)")
 
 
 def _print_states(states: Mapping[str, str], as_json: bool) -> None:

@@ -68,7 +68,7 @@ def print_dry_run(would: DryRunReport, alias: str) -> None:
     if would.words_index:
         fates = {"create": "would be created", "update": "would be updated", "delete": "would be deleted"}
         name = f" {would.words_index.index}" if would.words_index.index else ""
-        stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
+        stdout.print(f"token index{name}: {fates[would.words_index.would]}", markup=False)
 
 
 def _print_gone(would: DryRunReport) -> None:

@@ -73,7 +73,7 @@ def run_ingest(
         StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
     with ExitStack() as stack:
-        manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content"))
+        manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content-hash"))
         kept = RunAccounting(
             manifest, DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
         )
@@ -135,7 +135,7 @@ class _IngestRun:
         return self._build_report(job, runner, self.session.complete(coverage), time.perf_counter() - start)
 
     def _remove_stale_documents(self) -> int:
-        by_content = self.options.document.id == "content"
+        by_content = self.options.document.id == "content-hash"
         return remove_stale_documents(self.session, self.accounting.manifest, self.streams, self.say, by_content=by_content)
 
     def _run_stages(self, pump: StageScheduler, ahead: PrefetchQueue[SourceItem | ListingFailure]) -> None:
@@ -165,7 +165,7 @@ class _IngestRun:
             names = ", ".join(sorted(self.streams.dropped_columns))
             self.say(
                 f"columns left out, since their names are reserved or can't be field names: {names}."
-                " To keep one, give its field another name: --map FIELD=COLUMN"
+                " To keep one, give its field another name: --field FIELD=COLUMN"
             )
 
     def _record_listed(self, found: SourceItem | ListingFailure) -> SourceItem | None:

@@ -272,8 +272,8 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
     chosen = TextIngestOptions(
         alias=place.alias,
         model=MINI,
-        document=replace(SEISMIC, id="content"),
-        sink_options={"words_index": "yes"},
+        document=replace(SEISMIC, id="content-hash"),
+        sink_options={"token_index": "yes"},
         dead_letters=place.dead_letters,
     )
     for written in (2, 0):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.ingest.options import IngestOptions
+    from stair_es.ingest.sinks.cluster_options import SwapMode
     from stair_es.sources.base import Source, SourceOptions
     from stair_es.telemetry.ingest import IngestTelemetry
 
@@ -46,7 +47,7 @@ def ingest_command(
     columns: Annotated[
         list[str] | None,
         typer.Option(
-            "--map",
+            "--field",
             metavar="FIELD[:TYPE]=COLUMN,...",
             help="Columns to copy into the document; `*` for all. [default: the caption] "
             "TYPE int or float parses text as numbers, as for CSV.",
@@ -64,7 +65,7 @@ def ingest_command(
     retry: Annotated[
         Path | None,
         typer.Option(
-            "--retry",
+            "--retry-failed",
             metavar="FILE",
             exists=True,
             dir_okay=False,
@@ -128,18 +129,22 @@ def ingest_command(
             rich_help_panel=_DOCUMENTS,
         ),
     ] = None,
-    impacts: Annotated[
+    impact_field: Annotated[
         bool,
         typer.Option(
-            "--impacts",
+            "--impact-field",
             help="Add a field for `match` queries of unmodified BM25 clients (OpenSearch).",
             rich_help_panel=_DOCUMENTS,
         ),
     ] = False,
     vector: shared.VectorOption = "rank_features",
-    id_by: Annotated[
-        Literal["uri", "content"],
-        typer.Option("--id", help="Source of document ids: the URI or the content of an image.", rich_help_panel=_DOCUMENTS),
+    document_id: Annotated[
+        Literal["uri", "content-hash"],
+        typer.Option(
+            "--document-id",
+            help="Source of document ids: the URI of an image or the hash of its content.",
+            rich_help_panel=_DOCUMENTS,
+        ),
     ] = "uri",
     resync: Annotated[
         bool,
@@ -148,27 +153,30 @@ def ingest_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would happen; read no images, write nothing.", rich_help_panel=_INDEX)
     ] = False,
-    words_index: Annotated[
+    token_index: Annotated[
         bool | None,
         typer.Option(
-            "--words-index/--no-words-index",
+            "--token-index/--no-token-index",
             help="Maintain a token index with the heaviest words of each image, for charts; or delete it. [default: no change]",
             rich_help_panel=_INDEX,
         ),
     ] = None,
-    swap: Annotated[
-        Literal["auto", "always", "never"],
-        typer.Option(
-            "--swap", help="When a newly built index takes over the alias; auto: if it is complete.", rich_help_panel=_INDEX
-        ),
-    ] = "auto",
-    keep: Annotated[
-        int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.", rich_help_panel=_INDEX)
-    ] = DEFAULT_RETAINED_INDICES,
-    relax_replicas: Annotated[
+    no_swap: Annotated[
+        bool, typer.Option("--no-swap", help="Leave the alias where it is after building a new index.", rich_help_panel=_INDEX)
+    ] = False,
+    force_swap: Annotated[
         bool,
         typer.Option(
-            "--relax-replicas",
+            "--force-swap", help="Point the alias to a newly built index even if it is incomplete.", rich_help_panel=_INDEX
+        ),
+    ] = False,
+    retain_indices: Annotated[
+        int, typer.Option("--retain-indices", min=0, help="Retired indices to keep after a swap.", rich_help_panel=_INDEX)
+    ] = DEFAULT_RETAINED_INDICES,
+    no_replicas_while_building: Annotated[
+        bool,
+        typer.Option(
+            "--no-replicas-while-building",
             help="Build a new index without replicas: faster, but the build is lost if a node is.",
             rich_help_panel=_INDEX,
         ),
@@ -251,11 +259,11 @@ def ingest_command(
 
     `stair-es ingest s3://bucket/products/ --index products --resync`
 
-    `stair-es ingest 'laion/{00000..00099}.tar' --map caption=txt,licence=licence --runner ray`
+    `stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,licence=licence --runner ray`
 
-    `stair-es ingest items.parquet --image-column url --map caption=title,price=price --index shop`
+    `stair-es ingest items.parquet --image-column url --field caption=title,price=price --index shop`
 
-    `stair-es ingest --retry dead.jsonl --index photos`
+    `stair-es ingest --retry-failed dead.jsonl --index photos`
 
     **Exit code**: 0 if no image failed, 3 if some failed (see the dead letters; 0 with --allow-failed) or some token weights
     could not be written, 1 if the run failed, 2 on wrong usage.
@@ -297,12 +305,17 @@ def ingest_command(
             runner=runner,
             ray=RayOptions(address=ray_address, gpus_per_encoder=gpus_per_encoder, encoders=encoders),
             batch_images=batch_images,
-            document=DocumentSettings(thumbnail_px=thumbnail_px, impacts=impacts, vector=vector, id=id_by),
+            document=DocumentSettings(thumbnail_px=thumbnail_px, impacts=impact_field, vector=vector, id=document_id),
             source=place,
             limits=DecodeLimits(max_pixels=max_pixels),
             enrichers=tuple(EnricherSpec.parse(text) for text in enrich or []),
             **_build_sink_options(
-                sink, keep=keep, swap=swap, relax_replicas=relax_replicas, mapping=mapping, words_index=words_index
+                sink,
+                retain_indices=retain_indices,
+                swap=resolve_swap_mode(no_swap=no_swap, force_swap=force_swap),
+                no_replicas_while_building=no_replicas_while_building,
+                mapping=mapping,
+                token_index=token_index,
             ),
             policy=read_policy(policy) if policy else None,
             resync=resync,
@@ -331,15 +344,17 @@ def _open_sources(arguments: list[str], place: SourceOptions, retry: Path | None
     from stair_es.sources.registry import open_source
 
     if not arguments and retry is None:
-        raise UsageError("neither SOURCE nor --retry given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures")
+        raise UsageError(
+            "neither SOURCE nor --retry-failed given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures"
+        )
     if retry is not None and dead_letters is not None and retry.resolve() == dead_letters.resolve():
-        raise UsageError("--retry and --dead-letters name the same file", "Use another file for --dead-letters.")
+        raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
     opened = [open_source(argument, place, print_notice) for argument in arguments]
     return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"), print_notice)]
 
 
 def _parse_columns(given: list[str]) -> dict[str, str]:
-    """Parse `--map a=b,c:float=d --map e=f` into field -> column; `*` is all columns.
+    """Parse `--field a=b,c:float=d --field e=f` into field -> column; `*` is all columns.
 
     Args:
         given: Values of the option.
@@ -359,12 +374,12 @@ def _parse_columns(given: list[str]) -> dict[str, str]:
         if part == "*":
             field = column = "*"
         elif not (field and equals and column):
-            raise UsageError(f"not a column mapping: {part!r}", "Write --map caption=text,price:float=cost or --map '*'.")
+            raise UsageError(f"not a column mapping: {part!r}", "Write --field caption=text,price:float=cost or --field '*'.")
         name = split_field_type(field)[0]
         if ":" in name:
             raise UsageError(f"no such type: {field!r}", f"Write NAME:TYPE=COLUMN with one of {', '.join(NUMBER_TYPES)}.")
         if name in names:
-            raise UsageError(f"--map names the field {name!r} twice", "Give each field one column.")
+            raise UsageError(f"--field names the field {name!r} twice", "Give each field one column.")
         columns[field] = column
         names.add(name)
     check_field_names(names - {"*"})
@@ -372,17 +387,23 @@ def _parse_columns(given: list[str]) -> dict[str, str]:
 
 
 def _build_sink_options(
-    text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Path | None, words_index: bool | None
+    text: str,
+    *,
+    retain_indices: int,
+    swap: SwapMode,
+    no_replicas_while_building: bool,
+    mapping: Path | None,
+    token_index: bool | None,
 ) -> dict[str, Any]:
     """Return name and options of the sink. The built-in sink also has options on the command line.
 
     Args:
         text: NAME[:KEY=VALUE,...].
-        keep: Retired indices to keep.
+        retain_indices: Retired indices to keep.
         swap: When the new index takes over the alias.
-        relax_replicas: Whether the new index is built without replicas.
+        no_replicas_while_building: Whether the new index is built without replicas.
         mapping: File with the body of a new index.
-        words_index: Whether to keep a token index; None for no change.
+        token_index: Whether to keep a token index; None for no change.
 
     Returns:
         Values for `IngestOptions`.
@@ -394,16 +415,31 @@ def _build_sink_options(
 
     name, given = parse_named_options("a sink", text)
     if name == "cluster":
-        own = {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
-        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **build_token_index_option(words_index), **given}
-    elif words_index:
-        raise UsageError(f"the sink {name!r} has no words index", "Leave --words-index out.")
+        own = {
+            "retain_indices": str(retain_indices),
+            "swap": swap,
+            "no_replicas_while_building": "yes" if no_replicas_while_building else "no",
+        }
+        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **build_token_index_option(token_index), **given}
+    elif token_index:
+        raise UsageError(f"the sink {name!r} has no token index", "Leave --token-index out.")
     return {"sink": name, "sink_options": given}
 
 
-def build_token_index_option(words_index: bool | None) -> dict[str, str]:
-    """Return `--words-index` as an option of the sink; empty if it isn't given."""
-    return {} if words_index is None else {"words_index": "yes" if words_index else "no"}
+def resolve_swap_mode(*, no_swap: bool, force_swap: bool) -> SwapMode:
+    """Return when a newly built index takes over the alias; `auto` is when it is complete.
+
+    Raises:
+        UsageError: If both options are given.
+    """
+    if no_swap and force_swap:
+        raise UsageError("--no-swap and --force-swap exclude each other", "Leave one of them out.")
+    return "never" if no_swap else "always" if force_swap else "auto"
+
+
+def build_token_index_option(token_index: bool | None) -> dict[str, str]:
+    """Return `--token-index` as an option of the sink; empty if it isn't given."""
+    return {} if token_index is None else {"token_index": "yes" if token_index else "no"}
 
 
 def _run_ingest(

@@ -14,7 +14,7 @@ from ...options import connections, shared
 from ...output.console import emit_json, print_notice, report_failure_as_json, stdout
 from ...output.ingest import print_outcome
 from ...output.json_logging import is_json_logging
-from .images import build_token_index_option
+from .images import build_token_index_option, resolve_swap_mode
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
@@ -44,15 +44,15 @@ _TextColumn = Annotated[
 _TokenIndex = Annotated[
     bool | None,
     typer.Option(
-        "--words-index/--no-words-index",
+        "--token-index/--no-token-index",
         help="Maintain a token index with the heaviest words of each text, or delete it. [default: no change]",
     ),
 ]
-_Swap = Annotated[
-    Literal["auto", "always", "never"],
-    typer.Option("--swap", help="When a newly built index takes over the alias; auto: if it is complete."),
+_NoSwap = Annotated[bool, typer.Option("--no-swap", help="Leave the alias where it is after building a new index.")]
+_ForceSwap = Annotated[
+    bool, typer.Option("--force-swap", help="Point the alias to a newly built index even if it is incomplete.")
 ]
-_Keep = Annotated[int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.")]
+_RetainIndices = Annotated[int, typer.Option("--retain-indices", min=0, help="Retired indices to keep after a swap.")]
 _DeadLetters = Annotated[
     Path | None, typer.Option("--dead-letters", help="JSONL file for failed texts. [default: below STAIR_ES_HOME/dead-letters]")
 ]
@@ -68,9 +68,10 @@ def ingest_texts_command(
     fit: shared.FitOption = None,
     text_tower: shared.TextTowerOption = "full",
     vector: shared.VectorOption = "rank_features",
-    words_index: _TokenIndex = None,
-    swap: _Swap = "auto",
-    keep: _Keep = DEFAULT_RETAINED_INDICES,
+    token_index: _TokenIndex = None,
+    no_swap: _NoSwap = False,
+    force_swap: _ForceSwap = False,
+    retain_indices: _RetainIndices = DEFAULT_RETAINED_INDICES,
     dead_letters: _DeadLetters = None,
     as_json: shared.JsonOption = False,
 ) -> None:
@@ -105,8 +106,12 @@ def ingest_texts_command(
         chosen = TextIngestOptions(
             alias=index,
             model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
-            document=DocumentSettings(thumbnail_px=0, id="content", vector=vector),
-            sink_options={"swap": swap, "keep": str(keep), **build_token_index_option(words_index)},
+            document=DocumentSettings(thumbnail_px=0, id="content-hash", vector=vector),
+            sink_options={
+                "swap": resolve_swap_mode(no_swap=no_swap, force_swap=force_swap),
+                "retain_indices": str(retain_indices),
+                **build_token_index_option(token_index),
+            },
             dead_letters=dead_letters,
         )
         report = _run_ingest(sources, url, chosen, said)

@@ -43,10 +43,10 @@ class TextIngestOptions:
     alias: str
     model: ModelSpec
     """Its text tower is part of the settings: another one gives other vectors."""
-    document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content"))
+    document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content-hash"))
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     sink_options: Mapping[str, str] = field(default_factory=dict)
-    """Options of the sink `cluster`: `keep`, `swap`, `words_index`."""
+    """Options of the sink `cluster`: `retain_indices`, `swap`, `token_index`."""
     dead_letters: Path | None = None
 
     @property

@@ -51,7 +51,7 @@ def swap_model(bench: Bench) -> None:
 def keep_words_index(bench: Bench) -> None:
     """Keep an index of the words beside the images."""
     options = ("--vector", bench.main)
-    report = bench.ingest(bench.main, *options, "--words-index")
+    report = bench.ingest(bench.main, *options, "--token-index")
     if not report["words_index"]:
         raise Wrong("there is no words index")
 
@@ -159,9 +159,9 @@ def ask_doctor(bench: Bench) -> None:
 
 CHECKS: Mapping[str, Callable[[Bench], None]] = {
     **{f"ingest --vector {vector}": ingest_into(vector, "--vector", vector) for vector in VECTORS},
-    "ingest --impacts": ingest_into("impacts", "--impacts"),
+    "ingest --impact-field": ingest_into("impacts", "--impact-field"),
     "ingest the same again": repeat_ingest,
-    "ingest --words-index": keep_words_index,
+    "ingest --token-index": keep_words_index,
     "swap to another model": swap_model,
     "words": list_words,
     "search": search_unasked,

@@ -107,7 +107,7 @@ _OPENSEARCH = {**_NO_ELASTIC_SHAPES, **_NO_NEURAL}
 _NO_PAINLESS = Gap(says="it has no painless", cause="node")
 _NO_MUSTACHE = Gap(says="doesn't support mustache", cause="node")
 _ELASTICSEARCH = {
-    "ingest --impacts": Gap(says="it takes OpenSearch 2.10 or newer", cause="engine"),
+    "ingest --impact-field": Gap(says="it takes OpenSearch 2.10 or newer", cause="engine"),
     "ingest --vector seismic": _TOO_OLD,
     "search --query-type impacts": Gap(says="the index has no field `impacts`", cause="engine"),
     "search --query-type neural_sparse": Gap(says="it requires OpenSearch 2.14 or newer", cause="engine"),
