@@ -15,7 +15,8 @@ from stair_es.config.defaults import DEFAULT_INDEX, ENV_URL
 from stair_es.errors import ClusterUnreachable, UsageError
 
 from ..options import connections, shared
-from ..options.decorator import OptionGroup
+from ..options.connections import CONNECTION_OPTIONS
+from ..options.decorator import OptionGroup, prepare_command
 from ..output.console import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
@@ -59,25 +60,10 @@ TimeFieldOption = Annotated[
 OutputFileOption = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
 
 
-def _define_certificate_option(name: str, help_text: str) -> tuple[Any, None]:
-    variable = _ENV_PREFIX + name.upper().replace("-", "_")
-    option = typer.Option(f"--dashboards-{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
-    return Annotated[str | None, option], None
-
-
-_CERTIFICATES = {
-    "ca_file": _define_certificate_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
-    "ca_fingerprint": _define_certificate_option(
-        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
-    ),
-    "client_cert": _define_certificate_option("client-cert", "PEM file with the client certificate (and its key)."),
-    "client_key": _define_certificate_option("client-key", "PEM file with the key of the client certificate."),
-}
-_tls_options = OptionGroup(
-    {**{f"dashboards_{name}": option for name, option in _CERTIFICATES.items()}, "context": (typer.Context, None)}
+_TLS_OPTIONS = OptionGroup(
+    {**connections.define_certificate_options("dashboards_", _TLS_PANEL), "context": (typer.Context, None)}
 )
-with_dashboards_tls_options = _tls_options.decorate
-"""Decorator that adds the TLS options for the product to a command."""
+"""TLS options for the product."""
 
 DashboardsUrlOption = Annotated[
     str | None,
@@ -139,8 +125,8 @@ def publish_dashboards(
 
     if dashboards_url and dashboards_url != os.environ.get(f"{_ENV_PREFIX}URL"):
         connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
-    named, environ = connections.resolve_connection_settings(_tls_options.values, dashboards_url, "dashboards_")
-    certificates = {name: named[f"dashboards_{name}"] for name in _CERTIFICATES}
+    named, environ = connections.resolve_connection_settings(_TLS_OPTIONS.values, dashboards_url, "dashboards_")
+    certificates = {name: named[f"dashboards_{name}"] for name in connections.CERTIFICATE_KEYS}
     place = build_dashboards_connection(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
     )
@@ -307,5 +293,5 @@ def _inspect_in_cluster(
     return corpus, distribution
 
 
-app.command(name="publish")(connections.with_connection_options(with_dashboards_tls_options(publish_dashboards)))
-app.command(name="export")(connections.with_connection_options(export_dashboards))
+app.command(name="publish")(prepare_command(_TLS_OPTIONS, CONNECTION_OPTIONS)(publish_dashboards))
+app.command(name="export")(prepare_command(CONNECTION_OPTIONS)(export_dashboards))

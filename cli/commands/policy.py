@@ -12,6 +12,8 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 
 from ..options import connections, shared
+from ..options.connections import CONNECTION_OPTIONS
+from ..options.decorator import prepare_command
 from ..output.bars import escape_control
 from ..output.console import emit_json, print_notice, stdout
 from ..output.policy import build_policy_counts_json, print_policy_counts, print_policy_plan, print_policy_rules
@@ -42,7 +44,7 @@ _SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="N
 
 
 @app.command(name="show")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def show_policy(
     index: shared.IndexOption = DEFAULT_INDEX, url: shared.UrlOption = None, as_json: shared.JsonOption = False
 ) -> None:
@@ -79,7 +81,7 @@ def show_policy(
 
 
 @app.command(name="plan")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def plan_policy_command(
     file: Annotated[Path, _FileArgument],
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -134,7 +136,7 @@ def plan_policy_command(
 
 
 @app.command(name="apply")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def apply_policy_command(
     file: Annotated[
         Path | None,
@@ -169,7 +171,7 @@ def apply_policy_command(
 
 
 @app.command(name="rollback")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def rollback_policy_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, MAX_HITS
+from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
 from ..options import connections, shared
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 
 SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 
-_Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")]
-_After = Annotated[
-    str, typer.Option("--after", help="Paginate: `start`, then the cursor printed below the hits.", metavar="CURSOR")
-]
 _Explain = Annotated[bool, typer.Option("--explain", help="Show how much each common word adds to the score.")]
 _ExplainEngine = Annotated[
     bool, typer.Option("--explain-engine", help="Like --explain, together with the explanation of the engine.")
@@ -44,8 +40,8 @@ _Fields = Annotated[
 
 def search(
     words: shared.QueryWordsArgument = None,
-    k: _Hits = 10,
-    after: _After = "",
+    k: shared.HitsOption = 10,
+    after: shared.CursorOption = "",
     explain: _Explain = False,
     explain_engine: _ExplainEngine = False,
     fields: _Fields = "",

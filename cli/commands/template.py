@@ -11,6 +11,8 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 
 from ..options import connections, shared
+from ..options.connections import CONNECTION_OPTIONS
+from ..options.decorator import prepare_command
 from ..output.console import emit_json, print_notice, print_plain, stdout
 
 app = typer.Typer(
@@ -28,7 +30,7 @@ TemplateNamesArgument = Annotated[
     typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[words|hybrid|match]..."),
 ]
 TemplateQueryTypeOption = Annotated[
-    Literal["rank_features", "sparse_vector"] | None,
+    shared.FieldType | None,
     typer.Option("--query-type", help="Type of the field `tokens`. [default: read from the index]"),
 ]
 PrefixOption = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
@@ -36,7 +38,7 @@ _PREFIX = "stair-es-"
 
 
 @app.command(name="publish")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def publish_templates_command(
     names: TemplateNamesArgument = None,
     query_type: TemplateQueryTypeOption = None,
@@ -70,11 +72,10 @@ def publish_templates_command(
 
 
 @app.command(name="show")
+@prepare_command()
 def show_template(
     name: Annotated[TemplateName, typer.Argument(help="Template to print.")],
-    query_type: Annotated[
-        Literal["rank_features", "sparse_vector"], typer.Option("--query-type", help="Type of the field `tokens`.")
-    ] = "rank_features",
+    query_type: Annotated[shared.FieldType, typer.Option("--query-type", help="Type of the field `tokens`.")] = "rank_features",
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
 ) -> None:
@@ -96,7 +97,7 @@ def show_template(
 
 
 @app.command(name="list")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def list_templates_command(
     prefix: PrefixOption = _PREFIX, as_json: shared.JsonOption = False, url: shared.UrlOption = None
 ) -> None:
@@ -120,7 +121,7 @@ def list_templates_command(
 
 
 @app.command(name="delete")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def delete_templates_command(
     names: Annotated[
         list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")

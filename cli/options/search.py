@@ -29,7 +29,7 @@ def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  
     return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
 
 
-_QUERY_TYPES = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+QueryTypeChoice = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
 _Many = list[str] | None
 _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
     "image": (
@@ -101,7 +101,9 @@ _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
     ),
     "min_score": (Annotated[float | None, _define_option("min-score", "Minimum score of a hit.", _WHO, min=0.0)], None),
     "query_type": (
-        Annotated[_QUERY_TYPES | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _HOW)],
+        Annotated[
+            QueryTypeChoice | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _HOW)
+        ],
         None,
     ),
     "weight_mass": (
@@ -128,9 +130,8 @@ _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
         "",
     ),
 }
-_search_options = OptionGroup(_OPTIONS_BY_NAME)
-with_search_options = _search_options.decorate
-"""Decorator that adds the search options to a command; `parse_query_inputs` and `parse_search_options` read them."""
+SEARCH_OPTIONS = OptionGroup(_OPTIONS_BY_NAME)
+"""Search options of a command; `parse_query_inputs` and `parse_search_options` read them."""
 
 
 def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
@@ -148,7 +149,7 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     """
     from stair_es.search.query_encoder import QueryInputs
 
-    given = _search_options.values
+    given = SEARCH_OPTIONS.values
     typed = check_text_encoding(" ".join(words).strip())
     texts = [check_text_encoding(text) for text in given["text"] or [] if text.strip()]
     images = check_image_arguments("--image", given["image"] or [])
@@ -177,7 +178,7 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
 
 def get_reading_options() -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    return build_reading(allow_private=_search_options.values["allow_private_urls"])
+    return build_reading(allow_private=SEARCH_OPTIONS.values["allow_private_urls"])
 
 
 def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
@@ -195,7 +196,7 @@ def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
     """
     from stair_es.search.options import SearchOptions
 
-    given = _search_options.values
+    given = SEARCH_OPTIONS.values
     return SearchOptions(
         query_type=given["query_type"],
         weight_mass=given["weight_mass"],
@@ -230,7 +231,7 @@ def parse_cursor(text: str) -> list[Any] | None:
 
 
 def _parse_caption(typed: str) -> str:
-    given = _search_options.values
+    given = SEARCH_OPTIONS.values
     if given["caption"].strip():
         return check_text_encoding(given["caption"])
     if given["hybrid"] == "none":

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest import retry
 from stair_es.cli.main import app
-from stair_es.cli.output.console import report_failure_as_json
+from stair_es.cli.options.json_errors import add_failure_facts, report_failure_as_json
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()
@@ -100,10 +100,16 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
         (ZeroDivisionError("no"), "ZeroDivisionError: no"),
         (OSError(28, "No space", "f.txt"), "f.txt: No space"),
     ):
-        with pytest.raises(type(failure)), report_failure_as_json(True, {"seen": 3}):
-            raise failure
+        with pytest.raises(type(failure)):
+            _fail_after_three(failure)
         value = json.loads(capsys.readouterr().out)
         assert (value["error"], value["seen"]) == (told, 3)
+
+
+def _fail_after_three(failure: Exception) -> None:
+    with report_failure_as_json(True):
+        add_failure_facts(lambda: {"seen": 3})
+        raise failure
 
 
 def test_dead_letters_that_can_t_be_written_are_told_before_the_cluster_is_asked(photos: str, tmp_path: Path) -> None:
@@ -143,7 +149,7 @@ def test_the_command_that_takes_dead_letters_up_again_has_the_options_of_the_run
     letters, words = tmp_path / "dead letters.jsonl", shlex.split(command)
     assert words[:7] == ["stair-es", "--config", "my file.toml", "ingest", "--retry-failed", str(letters), "--index"]
     assert " ".join(words[7:]) == (
-        "photos --url http://h:9200 --url-timeout 5.0 --model starter --enrich filename --enrich more:a=... --impact-field"
+        "photos --url http://h:9200 --model starter --url-timeout 5.0 --enrich filename --enrich more:a=... --impact-field"
         " --no-token-index --sink mine:key=...,b=... --ray-address ***"
     )
     parse(words[3:])

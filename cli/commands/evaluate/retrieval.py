@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL, MAX_HITS
+from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
 
 from ...options import connections, shared
 from ...output.console import print_notice
 from .shared import (
-    CompareOption,
-    EvaluationArguments,
+    EVALUATION_OPTIONS,
     ImageFolderOption,
-    OutFolderOption,
+    LimitOption,
     SplitOption,
     print_skipped,
     run_and_report,
@@ -36,10 +35,9 @@ _Captions = Annotated[
         " with a text file next to each. Quote patterns.",
     ),
 ]
-_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")]
 _Exact = Annotated[bool, typer.Option("--exact", help="Compute exact dot products only; needs no cluster.")]
 _FieldType = Annotated[
-    Literal["rank_features", "sparse_vector"],
+    shared.FieldType,
     typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
 ]
 _QueryType = Annotated[
@@ -59,20 +57,13 @@ def evaluate_retrieval_command(
     captions: _Captions,
     images: ImageFolderOption = None,
     split: SplitOption = None,
-    limit: _Limit = None,
-    out: OutFolderOption = None,
+    limit: LimitOption = None,
     exact: _Exact = False,
     url: shared.UrlOption = None,
-    model: shared.ModelOption = DEFAULT_MODEL,
-    fit: shared.FitOption = None,
-    compare: CompareOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
     vector: _FieldType = "rank_features",
     query_type: _QueryType = None,
     depth: _Depth = 1000,
     keep_index: _KeepIndex = False,
-    as_json: shared.JsonOption = False,
 ) -> None:
     """Measure text-image retrieval of models and of the cluster, in both directions, and compare methods.
 
@@ -87,9 +78,7 @@ def evaluate_retrieval_command(
 
     `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --compare openai/clip-vit-base-patch16`
     """
-    given = EvaluationArguments(
-        model=model, fit=fit, compare=compare, backend=backend, text_tower=text_tower, out=out, as_json=as_json
-    )
+    given = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions

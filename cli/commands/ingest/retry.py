@@ -15,7 +15,7 @@ Context: TypeAlias = Any
 
 _FIRST_RUN_OPTIONS = frozenset(
     {
-        *("source_format", "columns", "image_column", "hidden", "follow_links", "retry", "index"),
+        *("source_format", "columns", "image_column", "hidden", "follow_links", "retry_failed", "index"),
         *(
             "resync",
             "dry_run",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES
+from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
 from ...options import connections, shared
-from ...output.console import emit_json, print_notice, report_failure_as_json, stdout
+from ...options.json_errors import add_failure_facts
+from ...output.console import emit_json, print_notice, stdout
 from ...output.ingest import print_outcome
-from ...output.json_logging import is_json_logging
-from .images import build_token_index_option, resolve_swap_mode
+from .arguments import BUILD_OPTIONS, JsonReportOption
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
@@ -41,21 +40,9 @@ _TextFormat = Annotated[
 _TextColumn = Annotated[
     str | None, typer.Option("--text-column", help="Column with a text or a list of texts. [default: text, caption or captions]")
 ]
-_TokenIndex = Annotated[
-    bool | None,
-    typer.Option(
-        "--token-index/--no-token-index",
-        help="Maintain a token index with the heaviest words of each text, or delete it. [default: no change]",
-    ),
-]
-_NoSwap = Annotated[bool, typer.Option("--no-swap", help="Leave the alias where it is after building a new index.")]
-_ForceSwap = Annotated[
-    bool, typer.Option("--force-swap", help="Point the alias to a newly built index even if it is incomplete.")
-]
-_RetainIndices = Annotated[int, typer.Option("--retain-indices", min=0, help="Retired indices to keep after a swap.")]
-_DeadLetters = Annotated[
-    Path | None, typer.Option("--dead-letters", help="JSONL file for failed texts. [default: below STAIR_ES_HOME/dead-letters]")
-]
+
+
+INGEST_TEXTS_OPTIONS = (BUILD_OPTIONS,)
 
 
 def ingest_texts_command(
@@ -68,12 +55,7 @@ def ingest_texts_command(
     fit: shared.FitOption = None,
     text_tower: shared.TextTowerOption = "full",
     vector: shared.VectorOption = "rank_features",
-    token_index: _TokenIndex = None,
-    no_swap: _NoSwap = False,
-    force_swap: _ForceSwap = False,
-    retain_indices: _RetainIndices = DEFAULT_RETAINED_INDICES,
-    dead_letters: _DeadLetters = None,
-    as_json: shared.JsonOption = False,
+    as_json: JsonReportOption = False,
 ) -> None:
     """Encode texts and write them into a separate index, to search captions by image.
 
@@ -97,24 +79,18 @@ def ingest_texts_command(
     from stair_es.model.base import ModelSpec
     from stair_es.model.registry import check_hub_libraries
 
-    as_json = as_json or is_json_logging()  # a container's stdout and stderr are one stream
-    said: dict[str, Any] = {}
-    with report_failure_as_json(as_json, said):
-        check_alias_name(index)
-        check_hub_libraries(model)
-        sources = [open_text_source(file, text_format, text_column) for file in files]
-        chosen = TextIngestOptions(
-            alias=index,
-            model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
-            document=DocumentSettings(thumbnail_px=0, id="content-hash", vector=vector),
-            sink_options={
-                "swap": resolve_swap_mode(no_swap=no_swap, force_swap=force_swap),
-                "retain_indices": str(retain_indices),
-                **build_token_index_option(token_index),
-            },
-            dead_letters=dead_letters,
-        )
-        report = _run_ingest(sources, url, chosen, said)
+    check_alias_name(index)
+    check_hub_libraries(model)
+    sources = [open_text_source(file, text_format, text_column) for file in files]
+    target = BUILD_OPTIONS.read()
+    options = TextIngestOptions(
+        alias=index,
+        model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
+        document=DocumentSettings(thumbnail_px=0, id="content-hash", vector=vector),
+        sink_options=target.build_sink_options(),
+        dead_letters=target.dead_letters,
+    )
+    report = _run_ingest(sources, url, options)
     if as_json:
         emit_json(to_json(report))
     else:
@@ -136,21 +112,17 @@ def _count_duplicates(report: IngestReport) -> int:
     return report.seen - report.dead - report.documents
 
 
-def _run_ingest(sources: list[Source], url: str | None, chosen: TextIngestOptions, said: dict[str, Any]) -> IngestReport:
-    from stair_es.ingest.texts.pipeline import run_text_ingest as run
+def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptions) -> IngestReport:
+    from stair_es.ingest.texts.pipeline import run_text_ingest
 
     from ...output.progress import show_ingest_progress
 
-    kept: list[RunAccounting] = []
-    try:
-        with show_ingest_progress("texts") as progress:
-            return run(
-                sources, connections.resolve_connection(url), chosen, say=print_notice, progress=progress, on_start=kept.append
-            )
-    except Exception:
-        if kept:
-            said.update(kept[0].get_counts())
-        raise
+    def record_start(accounting: RunAccounting) -> None:
+        add_failure_facts(accounting.get_counts)
+
+    with show_ingest_progress("texts") as progress:
+        connection = connections.resolve_connection(url)
+        return run_text_ingest(sources, connection, options, say=print_notice, progress=progress, on_start=record_start)
 
 
 def _print_report(report: IngestReport) -> None:
