@@ -54,7 +54,7 @@ def test_texts_from_standard_input(run: Run, client: OpenSearch, index_name: str
     assert client.count(index=index_name)["count"] == 1
     again = run("ingest-texts", "-", *where, given="a brown dog\n")
     assert again.returncode == 0, again.stderr
-    assert "1 texts: 0 written, 1 unchanged, 0 dead" in again.stdout
+    assert "1 texts: 0 written, 1 unchanged, 0 failed" in again.stdout
     wrong = run("ingest-texts", "gone.txt", *where, "--json")
     assert wrong.returncode == 2
     assert json.loads(wrong.stdout)["error"].startswith("no such file")

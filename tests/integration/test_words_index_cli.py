@@ -161,7 +161,7 @@ def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(s
     assert shell.indices() == [index, words]
     assert shell.words(index) == before
     said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
-    assert f"words index {words}: would be updated" in said
+    assert f"token index {words}: would be updated" in said
 
 
 def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
@@ -204,7 +204,7 @@ def test_an_index_that_is_called_like_the_words_of_one_is_left_alone(shell: Shel
 def test_another_sink_has_none(shell: Shell) -> None:
     error = shell.error("ingest", *shell.photos, "--sink", "other:a=b", "--token-index")
     assert isinstance(error, UsageError)
-    assert "no words index" in error.message
+    assert "no token index" in error.message
 
 
 def test_mappings_of_ones_own(shell: Shell) -> None:

@@ -128,7 +128,7 @@ def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptio
 def _print_report(report: IngestReport) -> None:
     same = f" ({_count_duplicates(report):,} of them the same as an earlier one)" if _count_duplicates(report) else ""
     stdout.print(
-        f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{same}, {report.dead:,} dead"
+        f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{same}, {report.dead:,} failed"
         f" in {report.seconds:.1f} s",
         style="bold",
     )
