@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -21,6 +22,11 @@ from ..output.policy import build_policy_counts_json, print_policy_counts, print
 if TYPE_CHECKING:
     from stair_es.cluster.policy.manager import PolicyManager, PolicyRunResult
     from stair_es.cluster.policy.preview import DocumentChange
+    from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
+
+    RunUpdate: TypeAlias = Callable[
+        [UpdateLimits, Callable[[str], None], Callable[[UpdateProgress], None]], dict[str, PolicyRunResult]
+    ]
 
 EXIT_SOME_FAILED = 3
 """Exit code of a run that completed, but failed for some documents."""
@@ -167,7 +173,7 @@ def apply_policy_command(
 
     policy = load_policy(file) if file else None
     with _open_policy_run(index, url) as steering:
-        _run_update(lambda *how: steering.apply_policy(policy, *how), "applied", (requests_per_second, slices), as_json)
+        _run_update(partial(steering.apply_policy, policy), "applied", (requests_per_second, slices), as_json)
 
 
 @app.command(name="rollback")
@@ -198,14 +204,14 @@ def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
         yield PolicyManager(client, connection, index)
 
 
-def _run_update(call: Callable[..., dict[str, PolicyRunResult]], said: str, how: tuple[float, int], as_json: bool) -> None:
+def _run_update(call: RunUpdate, said: str, how: tuple[float, int], as_json: bool) -> None:
     from stair_es.cluster.policy.update_by_query import UpdateLimits
 
     from ..output.progress import show_document_progress
 
     speed = UpdateLimits(requests_per_second=how[0] or -1.0, slices=how[1])
     with show_document_progress() as progress:
-        done = call(speed, print_notice, lambda now: progress(now.done, now.total))
+        done = call(speed, print_notice, lambda now: progress(now.processed, now.total))
     if as_json:
         emit_json(build_policy_counts_json(done))
     else:
