@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from stair_es._version import __version__
 from stair_es.config.defaults import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
@@ -23,9 +23,11 @@ from .commands import dashboards, encode, evaluate, explain, export, inspect, po
 from .commands.ingest import images, texts
 from .commands.setup import config, doctor, models, node, plan, plugins
 from .options import config_file as settings
-from .options import connections, metrics
-from .options import search as asking
+from .options.connections import CONNECTION_OPTIONS
+from .options.decorator import OptionGroup, prepare_command
 from .options.leading_minus import WordsCommand
+from .options.metrics import METRICS_OPTIONS
+from .options.search import SEARCH_OPTIONS
 from .output.console import print_error, print_notice, set_log_format, translate_os_error
 from .output.json_logging import is_json_logging
 
@@ -87,26 +89,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="ingest")(connections.with_connection_options(metrics.with_metrics_options(images.ingest_command)))
-app.command(name="ingest-texts")(connections.with_connection_options(texts.ingest_texts_command))
-app.command(name="search", cls=WordsCommand)(connections.with_connection_options(asking.with_search_options(search.search)))
-app.command(name="explain", cls=WordsCommand)(
-    connections.with_connection_options(asking.with_search_options(explain.explain_command))
-)
-app.command(name="inspect")(connections.with_connection_options(inspect.inspect))
-app.command(name="words")(connections.with_connection_options(words.show_words))
-app.command(name="serve")(connections.with_connection_options(serve.serve))
+
+
+def _register(name: str, command: Callable[..., None], *groups: OptionGroup, kind: type[TyperCommand] | None = None) -> None:
+    """Register a command with groups of options."""
+    app.command(name=name, cls=kind)(prepare_command(*groups)(command))
+
+
+_register("ingest", images.ingest_command, *images.INGEST_OPTIONS, METRICS_OPTIONS, CONNECTION_OPTIONS)
+_register("ingest-texts", texts.ingest_texts_command, *texts.INGEST_TEXTS_OPTIONS, CONNECTION_OPTIONS)
+_register("search", search.search, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
+_register("explain", explain.explain_command, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
+_register("inspect", inspect.inspect, CONNECTION_OPTIONS)
+_register("words", words.show_words, CONNECTION_OPTIONS)
+_register("serve", serve.serve, CONNECTION_OPTIONS)
 app.add_typer(dashboards.app, name="dashboards")
-app.command(name="encode")(connections.with_connection_options(encode.encode))
+_register("encode", encode.encode, CONNECTION_OPTIONS)
 app.add_typer(evaluate.app, name="evaluate")
-app.command(name="query", cls=WordsCommand)(connections.with_connection_options(asking.with_search_options(query.query)))
+_register("query", query.query, SEARCH_OPTIONS, CONNECTION_OPTIONS, kind=WordsCommand)
 app.add_typer(config.app, name="config")
-app.command(name="doctor")(connections.with_connection_options(doctor.doctor))
-app.command(name="models")(models.list_models_command)
-app.command(name="plan")(plan.plan_command)
-app.command(name="plugins")(plugins.list_plugins_command)
-app.command(name="train")(train.train_command)
-app.command(name="export")(export.export_command)
+_register("doctor", doctor.doctor, CONNECTION_OPTIONS)
+_register("models", models.list_models_command)
+_register("plan", plan.plan_command)
+_register("plugins", plugins.list_plugins_command)
+_register("train", train.train_command)
+_register("export", export.export_command)
 app.add_typer(template.app, name="template")
 app.add_typer(node.app, name="node")
 app.add_typer(policy.app, name="policy")

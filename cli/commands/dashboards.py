@@ -15,7 +15,8 @@ from stair_es.config.defaults import DEFAULT_INDEX, ENV_URL
 from stair_es.errors import ClusterUnreachable, UsageError
 
 from ..options import connections, shared
-from ..options.decorator import OptionGroup
+from ..options.connections import CONNECTION_OPTIONS
+from ..options.decorator import OptionGroup, prepare_command
 from ..output.console import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ DashboardsProductOption = Annotated[
 DashboardsTokenIndexOption = Annotated[
     bool | None,
     typer.Option(
-        "--words-index/--no-words-index",
+        "--token-index/--no-token-index",
         help="Whether there is a token index NAME-words, for the panels about weights. [default: detected]",
         show_default=False,
     ),
@@ -59,25 +60,10 @@ TimeFieldOption = Annotated[
 OutputFileOption = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
 
 
-def _define_certificate_option(name: str, help_text: str) -> tuple[Any, None]:
-    variable = _ENV_PREFIX + name.upper().replace("-", "_")
-    option = typer.Option(f"--dashboards-{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
-    return Annotated[str | None, option], None
-
-
-_CERTIFICATES = {
-    "ca_file": _define_certificate_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
-    "ca_fingerprint": _define_certificate_option(
-        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
-    ),
-    "client_cert": _define_certificate_option("client-cert", "PEM file with the client certificate (and its key)."),
-    "client_key": _define_certificate_option("client-key", "PEM file with the key of the client certificate."),
-}
-_tls_options = OptionGroup(
-    {**{f"dashboards_{name}": option for name, option in _CERTIFICATES.items()}, "context": (typer.Context, None)}
+_TLS_OPTIONS = OptionGroup(
+    {**connections.define_certificate_options("dashboards_", _TLS_PANEL), "context": (typer.Context, None)}
 )
-with_dashboards_tls_options = _tls_options.decorate
-"""Decorator that adds the TLS options for the product to a command."""
+"""TLS options for the product."""
 
 DashboardsUrlOption = Annotated[
     str | None,
@@ -108,7 +94,7 @@ def publish_dashboards(
     space: SpaceOption = None,
     workspace: WorkspaceOption = None,
     tenant: TenantOption = None,
-    words_index: DashboardsTokenIndexOption = None,
+    token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
     as_json: shared.JsonOption = False,
     timeout: DashboardsTimeoutOption = 60.0,
@@ -139,12 +125,12 @@ def publish_dashboards(
 
     if dashboards_url and dashboards_url != os.environ.get(f"{_ENV_PREFIX}URL"):
         connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
-    named, environ = connections.resolve_connection_settings(_tls_options.values, dashboards_url, "dashboards_")
-    certificates = {name: named[f"dashboards_{name}"] for name in _CERTIFICATES}
+    named, environ = connections.resolve_connection_settings(_TLS_OPTIONS.values, dashboards_url, "dashboards_")
+    certificates = {name: named[f"dashboards_{name}"] for name in connections.CERTIFICATE_KEYS}
     place = build_dashboards_connection(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
     )
-    corpus, _ = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    corpus, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
     with closing(DashboardsSession(place)) as session:
         found = detect_product(session, None if product == "auto" else product)
         imported = put(session, build_bundle(corpus, found.product))
@@ -190,19 +176,19 @@ def export_dashboards(
     output: OutputFileOption,
     index: shared.IndexOption = DEFAULT_INDEX,
     product: DashboardsProductOption = "auto",
-    words_index: DashboardsTokenIndexOption = None,
+    token_index: DashboardsTokenIndexOption = None,
     time_field: TimeFieldOption = None,
     url: shared.UrlOption = None,
 ) -> None:
     """Export the dashboard as a file for import (Stack Management, Saved Objects, Import).
 
-    Reads the index, to leave out panels that would have no data. Needs no cluster if --words-index or --no-words-index is given.
+    Reads the index, to leave out panels that would have no data. Needs no cluster if --token-index or --no-token-index is given.
 
     **Examples**
 
     - `stair-es dashboards export --index photos -o photos.ndjson`
 
-    - `stair-es dashboards export --index photos --product kibana --words-index -o - | gzip > photos.ndjson.gz`
+    - `stair-es dashboards export --index photos --product kibana --token-index -o - | gzip > photos.ndjson.gz`
 
     **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on wrong usage.
     """
@@ -214,7 +200,7 @@ def export_dashboards(
             f"--output {output}: the products import only files with the extension .ndjson",
             f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
         )
-    corpus, distribution = resolve_dashboard_spec(index, url, words_index=words_index, time_field=time_field)
+    corpus, distribution = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
     wanted = select_product(product, distribution)
     objects = build_bundle(corpus, wanted)
     text = to_ndjson(objects)
@@ -226,7 +212,7 @@ def export_dashboards(
 
 
 def resolve_dashboard_spec(
-    index: str, url: str | None, *, words_index: bool | None, time_field: TimeField | None
+    index: str, url: str | None, *, token_index: bool | None, time_field: TimeField | None
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
@@ -235,7 +221,7 @@ def resolve_dashboard_spec(
     Args:
         index: Alias of the index.
         url: URL of the cluster.
-        words_index: Whether there is a token index; None asks the cluster.
+        token_index: Whether there is a token index; None asks the cluster.
         time_field: Field for `Words over time`; None asks the cluster.
 
     Returns:
@@ -248,17 +234,17 @@ def resolve_dashboard_spec(
     """
     from stair_es.dashboards.index_info import DashboardSpec
 
-    told = DashboardSpec(name=index, has_token_index=bool(words_index), time_field=time_field or "ingested_at")
+    told = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at")
     given = url or os.environ.get(ENV_URL) or os.environ.get(f"{ENV_URL}_FILE")
-    if words_index is not None and not given:
+    if token_index is not None and not given:
         print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
         return told, None
     try:
-        return _inspect_in_cluster(index, url, words_index, time_field)
+        return _inspect_in_cluster(index, url, token_index, time_field)
     except ClusterUnreachable as error:
-        if words_index is None:
+        if token_index is None:
             raise ClusterUnreachable(
-                error.message, f"{error.remedy} Or give --words-index or --no-words-index, which need no cluster."
+                error.message, f"{error.remedy} Or give --token-index or --no-token-index, which need no cluster."
             ) from None
         print_notice(f"the cluster was not queried: {error.message}")
         return told, None
@@ -285,7 +271,7 @@ def select_product(asked: str, distribution: Distribution | None) -> Product:
 
 
 def _inspect_in_cluster(
-    index: str, url: str | None, words_index: bool | None, time_field: TimeField | None
+    index: str, url: str | None, token_index: bool | None, time_field: TimeField | None
 ) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
@@ -297,15 +283,15 @@ def _inspect_in_cluster(
         distribution = get_cluster_info(client, connection).distribution
         found = inspect_index(client, connection, index, time_field)
     corpus = found.spec
-    if words_index is not None and words_index != corpus.has_token_index:
-        if words_index:
+    if token_index is not None and token_index != corpus.has_token_index:
+        if token_index:
             print_notice(f"{corpus.token_index_name} doesn't exist yet: until it does, the panels about weights show an error")
-        corpus = replace(corpus, has_token_index=words_index)
+        corpus = replace(corpus, has_token_index=token_index)
     else:
         for remark in found.remarks:
             print_notice(remark)
     return corpus, distribution
 
 
-app.command(name="publish")(connections.with_connection_options(with_dashboards_tls_options(publish_dashboards)))
-app.command(name="export")(connections.with_connection_options(export_dashboards))
+app.command(name="publish")(prepare_command(_TLS_OPTIONS, CONNECTION_OPTIONS)(publish_dashboards))
+app.command(name="export")(prepare_command(CONNECTION_OPTIONS)(export_dashboards))

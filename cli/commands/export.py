@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..options import shared
-from ..output.console import emit_json, print_notice, print_plain, report_failure_as_json
+from ..output.console import emit_json, print_notice, print_plain
 
 
 def export_command(
@@ -33,8 +33,7 @@ def export_command(
 
     if not as_json:
         print_notice(f"exporting {folder} (a minute or two for a large model)")
-    with report_failure_as_json(as_json):
-        made = export_onnx(folder)
+    made = export_onnx(folder)
     if as_json:
         files = {path.name: path.stat().st_size for path in made.files}
         emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.max_difference})

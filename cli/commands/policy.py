@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from stair_es.config.defaults import DEFAULT_INDEX
 
 from ..options import connections, shared
+from ..options.connections import CONNECTION_OPTIONS
+from ..options.decorator import prepare_command
 from ..output.bars import escape_control
 from ..output.console import emit_json, print_notice, stdout
 from ..output.policy import build_policy_counts_json, print_policy_counts, print_policy_plan, print_policy_rules
@@ -19,6 +22,11 @@ from ..output.policy import build_policy_counts_json, print_policy_counts, print
 if TYPE_CHECKING:
     from stair_es.cluster.policy.manager import PolicyManager, PolicyRunResult
     from stair_es.cluster.policy.preview import DocumentChange
+    from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
+
+    RunUpdate: TypeAlias = Callable[
+        [UpdateLimits, Callable[[str], None], Callable[[UpdateProgress], None]], dict[str, PolicyRunResult]
+    ]
 
 EXIT_SOME_FAILED = 3
 """Exit code of a run that completed, but failed for some documents."""
@@ -42,7 +50,7 @@ _SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="N
 
 
 @app.command(name="show")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def show_policy(
     index: shared.IndexOption = DEFAULT_INDEX, url: shared.UrlOption = None, as_json: shared.JsonOption = False
 ) -> None:
@@ -79,7 +87,7 @@ def show_policy(
 
 
 @app.command(name="plan")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def plan_policy_command(
     file: Annotated[Path, _FileArgument],
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -134,7 +142,7 @@ def plan_policy_command(
 
 
 @app.command(name="apply")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def apply_policy_command(
     file: Annotated[
         Path | None,
@@ -165,11 +173,11 @@ def apply_policy_command(
 
     policy = load_policy(file) if file else None
     with _open_policy_run(index, url) as steering:
-        _run_update(lambda *how: steering.apply_policy(policy, *how), "applied", (requests_per_second, slices), as_json)
+        _run_update(partial(steering.apply_policy, policy), "applied", (requests_per_second, slices), as_json)
 
 
 @app.command(name="rollback")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def rollback_policy_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,
@@ -196,7 +204,7 @@ def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
         yield PolicyManager(client, connection, index)
 
 
-def _run_update(call: Callable[..., dict[str, PolicyRunResult]], said: str, how: tuple[float, int], as_json: bool) -> None:
+def _run_update(call: RunUpdate, said: str, how: tuple[float, int], as_json: bool) -> None:
     from stair_es.cluster.policy.update_by_query import UpdateLimits
 
     from ..output.progress import show_document_progress

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, MAX_CLAUSES, MAX_HITS
+from stair_es.config.defaults import DEFAULT_INDEX, MAX_CLAUSES
 from stair_es.errors import UsageError
 
 from ..options import connections, search, shared
@@ -28,8 +28,6 @@ _DEFAULT_PORT = 9200
 _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 
-_Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits to request.")]
-_After = Annotated[str, typer.Option("--after", help="Continue after this cursor, as printed by `search`.", metavar="CURSOR")]
 _MaxClauses = Annotated[
     int, typer.Option("--max-clauses", min=1, help="Maximum number of clauses; the default limit of clusters is 1024.")
 ]
@@ -37,8 +35,8 @@ _MaxClauses = Annotated[
 
 def query(
     words: shared.QueryWordsArgument = None,
-    k: _Hits = 10,
-    after: _After = "",
+    k: shared.HitsOption = 10,
+    after: shared.CursorOption = "",
     max_clauses: _MaxClauses = MAX_CLAUSES,
     as_json: shared.JsonOption = False,
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -50,10 +48,10 @@ def query(
 ) -> None:
     """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
 
-    `--shape seismic` needs a cluster: it reads the token ids from the index.
+    `--query-type seismic` needs a cluster: it reads the token ids from the index.
 
     The model is the one given, otherwise the one of the index, or the default model if no cluster answers. The clauses are
-    `rank_feature` unless `--shape` names another query type.
+    `rank_feature` unless `--query-type` names another query type.
 
     **Examples**
 
@@ -61,7 +59,7 @@ def query(
 
     - `stair-es query "red car" | sh`
 
-    - `stair-es query "red car" --shape sparse_vector --json > body.json`
+    - `stair-es query "red car" --query-type sparse_vector --json > body.json`
     """
     given = search.parse_query_inputs(words or [], _EXAMPLE)
     how, cursor = search.parse_search_options(), search.parse_cursor(after)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_INDEX, MAX_HITS
+from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
 from ..options import connections, shared
@@ -29,13 +29,9 @@ if TYPE_CHECKING:
 
 SEARCH_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 
-_Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")]
-_After = Annotated[
-    str, typer.Option("--after", help="Paginate: `start`, then the cursor printed below the hits.", metavar="CURSOR")
-]
 _Explain = Annotated[bool, typer.Option("--explain", help="Show how much each common word adds to the score.")]
-_EngineExplain = Annotated[
-    bool, typer.Option("--engine-explain", help="Like --explain, together with the explanation of the engine.")
+_ExplainEngine = Annotated[
+    bool, typer.Option("--explain-engine", help="Like --explain, together with the explanation of the engine.")
 ]
 _Fields = Annotated[
     str, typer.Option("--fields", help="Document fields to include with --json, separated by commas.", metavar="NAME,...")
@@ -44,10 +40,10 @@ _Fields = Annotated[
 
 def search(
     words: shared.QueryWordsArgument = None,
-    k: _Hits = 10,
-    after: _After = "",
+    k: shared.HitsOption = 10,
+    after: shared.CursorOption = "",
     explain: _Explain = False,
-    engine_explain: _EngineExplain = False,
+    explain_engine: _ExplainEngine = False,
     fields: _Fields = "",
     as_json: shared.JsonOption = False,
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -81,7 +77,7 @@ def search(
     - `stair-es search "black cat" --hybrid rrf`
     """
     given = asking.parse_query_inputs(words or [], SEARCH_EXAMPLE)
-    how = asking.parse_search_options(engine_explain=engine_explain)
+    how = asking.parse_search_options(explain_engine=explain_engine)
     cursor = asking.parse_cursor(after)
     if after:
         _check_pages(how)
@@ -94,13 +90,13 @@ def search(
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
     else:
-        _print_hits(result, explain=explain or engine_explain, paged=bool(after))
+        _print_hits(result, explain=explain or explain_engine, paged=bool(after))
 
 
 def _check_pages(how: SearchOptions) -> None:
     if how.two_phase or how.fusion == "rrf" or how.query_type == "seismic":
         raise UsageError(
-            "--two-phase, --hybrid rrf and --shape seismic don't support pages", "Omit --after, and use a larger -k."
+            "--two-phase, --hybrid rrf and --query-type seismic don't support pages", "Omit --after, and use a larger -k."
         )
 
 

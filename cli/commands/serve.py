@@ -73,10 +73,7 @@ def serve(
     from dataclasses import replace
     from functools import partial
 
-    from stair_es.optional import import_optional
-
-    for package in ("starlette", "uvicorn", "cachetools"):
-        import_optional(package, "serve")
+    _check_packages()
     from stair_es.search.index_encoder import load_query_encoder
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import ServerConfig, create_app
@@ -101,6 +98,14 @@ def serve(
         )
         with closing(connection.client()) as client:
             create_server(observer.wrap_app(create_app(site, client, guard, actual, print_notice)), ready).run(sockets=[listener])
+
+
+def _check_packages() -> None:
+    """Check that the extra `serve` is installed."""
+    from stair_es.optional import import_optional
+
+    for package in ("starlette", "uvicorn", "cachetools"):
+        import_optional(package, "serve")
 
 
 def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:

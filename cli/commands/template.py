@@ -11,6 +11,8 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 
 from ..options import connections, shared
+from ..options.connections import CONNECTION_OPTIONS
+from ..options.decorator import prepare_command
 from ..output.console import emit_json, print_notice, print_plain, stdout
 
 app = typer.Typer(
@@ -28,18 +30,18 @@ TemplateNamesArgument = Annotated[
     typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[words|hybrid|match]..."),
 ]
 TemplateQueryTypeOption = Annotated[
-    Literal["rank_features", "sparse_vector"] | None,
-    typer.Option("--shape", help="Type of the field `tokens`. [default: read from the index]"),
+    shared.FieldType | None,
+    typer.Option("--query-type", help="Type of the field `tokens`. [default: read from the index]"),
 ]
 PrefixOption = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
 _PREFIX = "stair-es-"
 
 
 @app.command(name="publish")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def publish_templates_command(
     names: TemplateNamesArgument = None,
-    shape: TemplateQueryTypeOption = None,
+    query_type: TemplateQueryTypeOption = None,
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
     index: shared.IndexOption = DEFAULT_INDEX,
@@ -51,11 +53,11 @@ def publish_templates_command(
 
     - `stair-es template publish --index photos`
 
-    - `stair-es template publish words --shape rank_features --prefix acme-`
+    - `stair-es template publish words --query-type rank_features --prefix acme-`
     """
     from stair_es.search import templates
 
-    form, wanted = shape, tuple(names or ())
+    form, wanted = query_type, tuple(names or ())
     for name in wanted:
         templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
     connection = connections.resolve_connection(url)
@@ -70,11 +72,10 @@ def publish_templates_command(
 
 
 @app.command(name="show")
+@prepare_command()
 def show_template(
     name: Annotated[TemplateName, typer.Argument(help="Template to print.")],
-    shape: Annotated[
-        Literal["rank_features", "sparse_vector"], typer.Option("--shape", help="Type of the field `tokens`.")
-    ] = "rank_features",
+    query_type: Annotated[shared.FieldType, typer.Option("--query-type", help="Type of the field `tokens`.")] = "rank_features",
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
 ) -> None:
@@ -88,7 +89,7 @@ def show_template(
     """
     from stair_es.search.templates import build_template
 
-    made = build_template(name, shape, prefix=prefix)
+    made = build_template(name, query_type, prefix=prefix)
     if as_json:
         emit_json(made.body)
     else:
@@ -96,7 +97,7 @@ def show_template(
 
 
 @app.command(name="list")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def list_templates_command(
     prefix: PrefixOption = _PREFIX, as_json: shared.JsonOption = False, url: shared.UrlOption = None
 ) -> None:
@@ -120,7 +121,7 @@ def list_templates_command(
 
 
 @app.command(name="delete")
-@connections.with_connection_options
+@prepare_command(CONNECTION_OPTIONS)
 def delete_templates_command(
     names: Annotated[
         list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")
@@ -153,7 +154,7 @@ def _print_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: b
     if "match" in wanted:
         print_notice(f"{index} has no field `impacts`: `match` will find nothing in it")
     elif not named:
-        print_notice(f"`match` is omitted: {index} has no field `impacts` (ingest with --impacts)")
+        print_notice(f"`match` is omitted: {index} has no field `impacts` (ingest with --impact-field)")
 
 
 def _print_states(states: Mapping[str, str], as_json: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from stair_es.errors import UsageError
 
 from ..options import shared
-from ..output.console import emit_json, print_notice, print_plain, report_failure_as_json
+from ..output.console import emit_json, print_notice, print_plain
 
 if TYPE_CHECKING:
     from stair_es.training.config.train_config import TrainConfig
@@ -41,17 +41,17 @@ _Out = Annotated[
 _Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the file: --set optim.lr=1e-3.")
 ]
-_Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device; auto uses CUDA if available.")]
-_Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Number of Ray training workers, with one GPU each unless --device is cpu.")
+_Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", help="Device; auto uses CUDA if available.", rich_help_panel=shared.EXECUTION_PANEL),
 ]
-_RayAddress = Annotated[
-    str | None,
+_Workers = Annotated[
+    int,
     typer.Option(
-        "--ray-address",
-        envvar="RAY_ADDRESS",
-        show_envvar=True,
-        help="Address of a Ray cluster for --workers. [default: a local one]",
+        "--workers",
+        min=1,
+        help="Number of Ray training workers, with one GPU each unless --device is cpu.",
+        rich_help_panel=shared.EXECUTION_PANEL,
     ),
 ]
 _Restart = Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")]
@@ -67,7 +67,7 @@ def train_command(
     changes: _Changes = None,
     device: _Device = "auto",
     workers: _Workers = 1,
-    ray_address: _RayAddress = None,
+    ray_address: shared.RayAddressOption = None,
     restart: _Restart = False,
     recipes: _Recipes = False,
     as_json: shared.JsonOption = False,
@@ -91,14 +91,13 @@ def train_command(
 
     folder = out or Path(config.stem)
     try:
-        with report_failure_as_json(as_json):
-            check_installed("torch", extra="train")
-            from stair_es.training.train import prepare_output_folder
+        check_installed("torch", extra="train")
+        from stair_es.training.train import prepare_output_folder
 
-            read = read_train_config(config, dict(map(_parse_change, changes or ())))
-            if prepare_output_folder(folder, restart=restart):
-                print_notice(f"resuming the training in {folder}")
-            trained = _run_training(read, folder, device, workers, ray_address)
+        read = read_train_config(config, dict(map(_parse_change, changes or ())))
+        if prepare_output_folder(folder, restart=restart):
+            print_notice(f"resuming the training in {folder}")
+        trained = _run_training(read, folder, device, workers, ray_address)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.checkpointing import STATE_FILE
 

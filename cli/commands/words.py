@@ -30,15 +30,17 @@ _Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. 
 _Sort = Annotated[
     StatsOrder,
     typer.Option(
-        "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or flatness; descending."
+        "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or uniformity; descending."
     ),
 ]
 _MinDf = Annotated[int, typer.Option("--min-df", min=1, help="Minimum number of images that have the word.")]
 _Match = Annotated[str, typer.Option("--match", help="Only words that match a pattern with * ? [...], or begin with a text.")]
-_Unused = Annotated[bool, typer.Option("--dead", help="List the words of the model that no image has, one per line.")]
+_Unused = Annotated[bool, typer.Option("--unused", help="List the words of the model that no image has, one per line.")]
 _SampleSize = Annotated[int | None, typer.Option("--sample", min=1, help="Read a random sample of N images.")]
 _Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the sample.")]
-_Flat = Annotated[float, typer.Option("--flat", min=0.0, max=1.0, help="Minimum flatness of a stop-word candidate.")]
+_Uniformity = Annotated[
+    float, typer.Option("--uniformity", min=0.0, max=1.0, help="Minimum uniformity of a stop-word candidate.")
+]
 _PolicyFile = Annotated[
     Path | None,
     typer.Option("--policy", metavar="FILE", help="Write a token policy that mutes the candidates. Never overwrites a file."),
@@ -54,10 +56,10 @@ def show_words(
     sort: _Sort = "df",
     min_df: _MinDf = 1,
     match: _Match = "",
-    dead: _Unused = False,
+    unused: _Unused = False,
     sample: _SampleSize = None,
     seed: _Seed = 0,
-    flat: _Flat = UNIFORMITY_THRESHOLD,
+    uniformity: _Uniformity = UNIFORMITY_THRESHOLD,
     policy: _PolicyFile = None,
     as_json: shared.JsonOption = False,
     as_csv: CsvOption = False,
@@ -96,10 +98,10 @@ def show_words(
     _print_remarks(found, index, known.content_type)
     spec = add_fit(ModelSpec(name=model or known.model_name), known)
     told = model_vocabulary.load_model_vocabulary(spec.name, required=model is not None, fit=spec.fit)
-    view = words.build_vocabulary_view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
+    view = words.build_vocabulary_view(found, known, told, uniformity=uniformity, order=sort, min_df=min_df, match=match)
     if policy:
         _write_policy(policy, view, known.policy)
-    words.print_vocabulary(view, k, index=index, dead=dead, form=form)
+    words.print_vocabulary(view, k, index=index, unused=unused, form=form)
 
 
 def _read_vocabulary(index: str, url: str | None, sample: DocumentSample | None) -> tuple[IndexInfo, VocabularyStats]:

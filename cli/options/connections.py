@@ -23,32 +23,61 @@ if TYPE_CHECKING:
 _TLS_PANEL = "Secure connection"
 
 
-def _define_tls_option(name: str, help_text: str) -> Any:  # noqa: ANN401  a type for Typer
-    variable = "STAIR_ES_" + name.upper().replace("-", "_")
-    option = typer.Option(f"--{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
-    return Annotated[str | None, option]
-
-
-_TLS_OPTIONS = {
-    "ca_file": _define_tls_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
-    "ca_fingerprint": _define_tls_option(
-        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
-    ),
-    "client_cert": _define_tls_option("client-cert", "PEM file with the client certificate (and its key)."),
-    "client_key": _define_tls_option("client-key", "PEM file with the key of the client certificate."),
-    "aws_service": _define_tls_option("aws-service", "Sign requests for this AWS service: es, or aoss for Serverless."),
-    "aws_region": _define_tls_option("aws-region", "AWS region for signing. [default: from the AWS configuration]"),
+_CERTIFICATE_HELP = {
+    "ca_file": "PEM file with trusted certificate authorities, instead of the system's.",
+    "ca_fingerprint": "SHA-256 fingerprint of the certificate of the authority or of the server.",
+    "client_cert": "PEM file with the client certificate (and its key).",
+    "client_key": "PEM file with the key of the client certificate.",
 }
-_connection_options = OptionGroup(
-    {**{name: (kind, None) for name, kind in _TLS_OPTIONS.items()}, "context": (typer.Context, None)}
+CERTIFICATE_KEYS = tuple(_CERTIFICATE_HELP)
+_AWS_HELP = {
+    "aws_service": "Sign requests for this AWS service: es, or aoss for Serverless.",
+    "aws_region": "AWS region for signing. [default: from the AWS configuration]",
+}
+
+
+def _define_options(help_texts: Mapping[str, str], prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
+    """Define options for texts: each has its environment variable, and no default."""
+    made = {}
+    for key, text in help_texts.items():
+        name = prefix + key
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            envvar=f"STAIR_ES_{name.upper()}",
+            show_envvar=True,
+            help=text,
+            rich_help_panel=panel,
+        )
+        made[name] = (Annotated[str | None, option], None)
+    return made
+
+
+def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
+    """Define the options for certificates.
+
+    Args:
+        prefix: Prefix of the option names, if any.
+        panel: Panel of `--help`.
+
+    Returns:
+        Parameter -> its Typer annotation and its default.
+    """
+    return _define_options(_CERTIFICATE_HELP, prefix, panel)
+
+
+CONNECTION_OPTIONS = OptionGroup(
+    {
+        **define_certificate_options("", _TLS_PANEL),
+        **_define_options(_AWS_HELP, "", _TLS_PANEL),
+        "context": (typer.Context, None),
+    }
 )
-with_connection_options = _connection_options.decorate
-"""Decorator that adds the TLS and AWS options to a command; `resolve_connection` reads them."""
+"""TLS and AWS options of a command that connects to the cluster; `resolve_connection` reads them."""
 
 
 def get_command_context() -> typer.Context | None:
     """Return the context of the running command; None outside of one, and for a command without these options."""
-    context: typer.Context | None = _connection_options.values["context"]
+    context: typer.Context | None = CONNECTION_OPTIONS.values["context"]
     return context
 
 
@@ -96,7 +125,7 @@ def resolve_named_connection(url: str | None) -> Connection | None:
     if url and url != os.environ.get(ENV_URL):
         check_no_password(url, ENV_URL)
     url = url or read_secret(ENV_URL)
-    return Connection.from_env(url, *resolve_connection_settings(_connection_options.values, url)) if url else None
+    return Connection.from_env(url, *resolve_connection_settings(CONNECTION_OPTIONS.values, url)) if url else None
 
 
 def resolve_running_connection(url: str | None) -> Connection | None:

@@ -1,14 +1,18 @@
-"""Options that many commands share: a decorator adds them to a command, and helper functions read their values."""
+"""Option groups: options that are added to a command by a decorator, and read by functions or as a dataclass."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import fields
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from .json_errors import with_json_errors
 
 _R = TypeVar("_R")
+_T = TypeVar("_T")
 
 
 class OptionGroup:
@@ -52,3 +56,37 @@ class OptionGroup:
         # The command's own annotations are strings, and Typer would evaluate each twice.
         run_with_options.__annotations__ = {each.name: each.annotation for each in parameters}
         return run_with_options
+
+
+class ArgumentGroup(OptionGroup, Generic[_T]):
+    """A group of options that are the fields of a dataclass: their annotations are Typer's, and each has a default."""
+
+    def __init__(self, arguments: type[_T]) -> None:
+        """Declare the group.
+
+        Args:
+            arguments: The dataclass.
+        """
+        kinds = get_type_hints(arguments, include_extras=True)
+        declared: Any = arguments
+        super().__init__({each.name: (kinds[each.name], each.default) for each in fields(declared)})
+        self._arguments = arguments
+
+    def read(self) -> _T:
+        """Return the values of the running command."""
+        return self._arguments(**self.values)
+
+
+def prepare_command(*groups: OptionGroup) -> Callable[[Callable[..., _R]], Callable[..., _R]]:
+    """Return a decorator for each command: it adds the options of the groups, and reports errors as JSON with `--json`.
+
+    Args:
+        groups: Groups of options, in the order of `--help`.
+    """
+
+    def decorate(command: Callable[..., _R]) -> Callable[..., _R]:
+        for group in groups:
+            command = group.decorate(command)
+        return with_json_errors(command)
+
+    return decorate

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _PANEL = "Metrics"
 _LOOPBACK = "127.0.0.1"
-_metrics_options = OptionGroup(
+METRICS_OPTIONS = OptionGroup(
     {
         "metrics_file": (
             Annotated[
@@ -57,8 +57,7 @@ _metrics_options = OptionGroup(
         ),
     }
 )
-with_metrics_options = _metrics_options.decorate
-"""Decorator that adds these options to a command; `get_metrics_targets` reads them."""
+"""Metrics options of a command; `get_metrics_targets` reads them."""
 
 
 def get_metrics_targets() -> MetricsTargets:
@@ -69,7 +68,7 @@ def get_metrics_targets() -> MetricsTargets:
     """
     from stair_es.telemetry.ingest import MetricsTargets
 
-    given = _metrics_options.values
+    given = METRICS_OPTIONS.values
     if given["metrics_host"] != _LOOPBACK and given["metrics_port"] is None:
         raise UsageError("--metrics-host without --metrics-port", "Add the port: --metrics-port 9464.")
     return MetricsTargets(file=given["metrics_file"], port=given["metrics_port"], host=given["metrics_host"])

@@ -29,7 +29,7 @@ def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  
     return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
 
 
-_QUERY_TYPES = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
+QueryTypeChoice = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
 _Many = list[str] | None
 _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
     "image": (
@@ -78,10 +78,12 @@ _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
         Annotated[_Many, _define_option("exclude", "Only images without this token, like -dog.", _WHO, metavar="WORD")],
         None,
     ),
-    "least": (
+    "min_weight": (
         Annotated[
             float,
-            _define_option("least", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0),
+            _define_option(
+                "min-weight", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0
+            ),
         ],
         0.0,
     ),
@@ -98,14 +100,16 @@ _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "min_score": (Annotated[float | None, _define_option("min-score", "Minimum score of a hit.", _WHO, min=0.0)], None),
-    "shape": (
-        Annotated[_QUERY_TYPES | None, _define_option("shape", "Query type. [default: chosen by cluster and index]", _HOW)],
+    "query_type": (
+        Annotated[
+            QueryTypeChoice | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _HOW)
+        ],
         None,
     ),
-    "mass": (
+    "weight_mass": (
         Annotated[
             float | None,
-            _define_option("mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW),
+            _define_option("weight-mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW),
         ],
         None,
     ),
@@ -126,9 +130,8 @@ _OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
         "",
     ),
 }
-_search_options = OptionGroup(_OPTIONS_BY_NAME)
-with_search_options = _search_options.decorate
-"""Decorator that adds the search options to a command; `parse_query_inputs` and `parse_search_options` read them."""
+SEARCH_OPTIONS = OptionGroup(_OPTIONS_BY_NAME)
+"""Search options of a command; `parse_query_inputs` and `parse_search_options` read them."""
 
 
 def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
@@ -146,7 +149,7 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     """
     from stair_es.search.query_encoder import QueryInputs
 
-    given = _search_options.values
+    given = SEARCH_OPTIONS.values
     typed = check_text_encoding(" ".join(words).strip())
     texts = [check_text_encoding(text) for text in given["text"] or [] if text.strip()]
     images = check_image_arguments("--image", given["image"] or [])
@@ -164,7 +167,7 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
         excluded=given["exclude"] or [],
         boosts=dict(_parse_boost(text) for text in given["boost"] or []),
         muted=frozenset(given["mute"] or []),
-        min_weight=given["least"],
+        min_weight=given["min_weight"],
         filters=given["filter_"] or [],
         caption=_parse_caption(typed),
         caption_weight=given["caption_weight"],
@@ -175,14 +178,14 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
 
 def get_reading_options() -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    return build_reading(allow_private=_search_options.values["allow_private_urls"])
+    return build_reading(allow_private=SEARCH_OPTIONS.values["allow_private_urls"])
 
 
-def parse_search_options(*, engine_explain: bool = False) -> SearchOptions:
+def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
     """Parse the search options.
 
     Args:
-        engine_explain: Whether the engine explains the scores.
+        explain_engine: Whether the engine explains the scores.
 
     Returns:
         The search options.
@@ -193,14 +196,14 @@ def parse_search_options(*, engine_explain: bool = False) -> SearchOptions:
     """
     from stair_es.search.options import SearchOptions
 
-    given = _search_options.values
+    given = SEARCH_OPTIONS.values
     return SearchOptions(
-        query_type=given["shape"],
-        weight_mass=given["mass"],
+        query_type=given["query_type"],
+        weight_mass=given["weight_mass"],
         two_phase=_parse_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",
         search_pipeline=given["pipeline"],
-        explain_engine=engine_explain,
+        explain_engine=explain_engine,
     )
 
 
@@ -228,7 +231,7 @@ def parse_cursor(text: str) -> list[Any] | None:
 
 
 def _parse_caption(typed: str) -> str:
-    given = _search_options.values
+    given = SEARCH_OPTIONS.values
     if given["caption"].strip():
         return check_text_encoding(given["caption"])
     if given["hybrid"] == "none":

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL
+from stair_es.config.defaults import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL, MAX_HITS
 
 QueryWordsArgument = Annotated[list[str] | None, typer.Argument(help="The query, in plain words.")]
 UrlOption = Annotated[
@@ -87,6 +87,8 @@ BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
     typer.Option("--backend", help="Runtime of the network; auto uses torch if CUDA is available, otherwise onnxruntime."),
 ]
+FieldType = Literal["rank_features", "sparse_vector"]
+"""Type of the field `tokens`."""
 VectorOption = Annotated[
     Literal["rank_features", "sparse_vector", "seismic"],
     typer.Option(
@@ -102,6 +104,21 @@ IndexTextTowerOption = Annotated[
 ]
 """Option `--text-tower` of a command that uses the text tower of the index by default."""
 
+EXECUTION_PANEL = "Execution"
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        show_envvar=True,
+        help="Address of a running Ray cluster.",
+        rich_help_panel=EXECUTION_PANEL,
+    ),
+]
+HitsOption = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")]
+CursorOption = Annotated[
+    str, typer.Option("--after", help="Paginate: `start`, then the cursor that `search` prints below the hits.", metavar="CURSOR")
+]
 AllowPrivateUrlsOption = Annotated[
     bool, typer.Option("--allow-private-urls", help="Allow URLs at loopback, private and link-local addresses.")
 ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -49,24 +47,6 @@ def print_notice(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
 def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
     """Print a JSON value on one line of stdout."""
     print_plain(dump_json_line(value))
-
-
-@contextmanager
-def report_failure_as_json(wanted: bool, known: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Print an object with `error`, `remedy` and `known` to stdout if the command fails.
-
-    Args:
-        wanted: Whether to print it.
-        known: Further values, read at the time of the failure.
-    """
-    try:
-        yield
-    except Exception as error:
-        if wanted:
-            told = translate_os_error(error) if isinstance(error, OSError) else error
-            message = told.message if isinstance(told, StairError) else f"{type(told).__name__}: {told}"
-            emit_json({"error": message, "remedy": getattr(told, "remedy", ""), **(known or {})})
-        raise
 
 
 def translate_os_error(error: OSError) -> Exception:

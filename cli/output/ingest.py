@@ -26,7 +26,7 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
     values = report.to_dict()
     removed = f", {report.removed:,} removed" if report.removed else ""
     stdout.print(
-        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.dead:,} dead{removed}"
+        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.dead:,} failed{removed}"
         f" in {report.seconds:.1f} s ({values['images_per_s']:,.1f} images/s)",
         style="bold",
     )
@@ -57,7 +57,7 @@ def print_dry_run(would: DryRunReport, alias: str) -> None:
         ("changed", would.changed, "would be encoded and written again"),
         ("unknown", would.unknown, "would be read to compare: no version is known, or ids are content hashes"),
         ("unchanged", would.unchanged, "would be skipped without reading"),
-        ("unlisted", would.unlisted, "couldn't be listed: would be dead"),
+        ("unlisted", would.unlisted, "couldn't be listed: would fail"),
         ("gone", would.gone, "would be removed"),
     )
     for name, count, what in rows:
@@ -68,7 +68,7 @@ def print_dry_run(would: DryRunReport, alias: str) -> None:
     if would.words_index:
         fates = {"create": "would be created", "update": "would be updated", "delete": "would be deleted"}
         name = f" {would.words_index.index}" if would.words_index.index else ""
-        stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
+        stdout.print(f"token index{name}: {fates[would.words_index.would]}", markup=False)
 
 
 def _print_gone(would: DryRunReport) -> None:
@@ -104,7 +104,7 @@ def _describe_failures(report: IngestReport) -> Iterator[str]:
     """Yield a line for each of the most frequent reasons, and the number of images with other ones."""
     for reason in report.dead_reasons:
         such_as = "such as " if reason.images > 1 else ""
-        yield f"dead in {reason.stage}, {reason.images:,}: {reason.reason} ({such_as}{reason.example})"
+        yield f"failed in {reason.stage}, {reason.images:,}: {reason.reason} ({such_as}{reason.example})"
     others = report.dead - sum(reason.images for reason in report.dead_reasons)
     if others:
         yield f"and {others:,} more for other reasons"

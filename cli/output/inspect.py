@@ -181,7 +181,7 @@ def _format_fact(value: object) -> str:
 def _format_policy_effect(steered: PolicyEffect, found: InspectionResult, canvas: TerminalInfo) -> list[Text]:
     digest = found.image.source.get("policy") if found.image else None
     rules = f": {', '.join(steered.rules)}" if steered.rules else ""
-    by = f"the word policy {digest}" if digest else "a word policy"
+    by = f"the token policy {digest}" if digest else "a token policy"
     return [
         format_line(f"  {by} changed it{rules}", canvas, "yellow"),
         *_format_differences(steered.words, ("without it", "with it"), canvas, reverse=True),

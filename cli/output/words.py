@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from stair_es.inspection.model_vocabulary import find_unused_tokens as dead_words
+from stair_es.inspection.model_vocabulary import find_unused_tokens
 from stair_es.inspection.stop_words import find_stop_words
 from stair_es.inspection.token_stats import StatsOrder, TokenStats, match_tokens, sort_token_stats
 
@@ -40,7 +40,7 @@ class VocabularyView:
     """The selected tokens, in the requested order."""
     stop_words: tuple[TokenStats, ...]
     """Candidates among all tokens."""
-    flat: float
+    uniformity: float
     unused: tuple[str, ...]
     """The selected unused tokens."""
     unused_count: int
@@ -48,12 +48,19 @@ class VocabularyView:
 
 
 def build_vocabulary_view(
-    found: VocabularyStats, known: IndexInfo, told: ModelVocabulary, *, flat: float, order: StatsOrder, min_df: int, match: str
+    found: VocabularyStats,
+    known: IndexInfo,
+    told: ModelVocabulary,
+    *,
+    uniformity: float,
+    order: StatsOrder,
+    min_df: int,
+    match: str,
 ) -> VocabularyView:
     """Select the rows to show. Pure."""
     seen = [row.word for row in found.token_stats]
     rows = [row for row in found.token_stats if row.images >= min_df]
-    dead = dead_words(told, seen, known.policy)
+    unused = find_unused_tokens(told, seen, known.policy)
     if match:
         wanted = match_tokens(seen, match)
         rows = [row for row in rows if row.word in wanted]
@@ -62,22 +69,22 @@ def build_vocabulary_view(
         index_info=known,
         vocabulary=told,
         rows=sort_token_stats(rows, order),
-        stop_words=find_stop_words(found.token_stats, found.images, flat),
-        flat=flat,
-        unused=tuple(sorted(match_tokens(dead, match))) if match else dead,
-        unused_count=len(dead),
+        stop_words=find_stop_words(found.token_stats, found.images, uniformity),
+        uniformity=uniformity,
+        unused=tuple(sorted(match_tokens(unused, match))) if match else unused,
+        unused_count=len(unused),
     )
 
 
-def print_vocabulary(shown: VocabularyView, k: int | None, *, index: str, dead: bool, form: OutputFormat) -> None:
+def print_vocabulary(shown: VocabularyView, k: int | None, *, index: str, unused: bool, form: OutputFormat) -> None:
     """Print the tokens, or the unused ones, to stdout."""
     if form == "json":
         emit_json(to_json(shown, k, index))
-    elif form == "csv" and dead:
+    elif form == "csv" and unused:
         emit_csv(["word"], [[word] for word in shown.unused[:k]])
     elif form == "csv":
         emit_csv(_COLUMNS, build_vocabulary_rows(shown, k))
-    elif dead:
+    elif unused:
         for word in shown.unused[:k]:
             print_plain(escape_control(word, stdout.encoding))
     else:
@@ -101,7 +108,7 @@ def to_json(shown: VocabularyView, k: int | None, index: str) -> dict[str, Any]:
         "distinct": len(corpus.token_stats),
         "sample": asdict(corpus.sample) if corpus.sample else None,
         "words": [asdict(row) for row in shown.rows[:k]],
-        "stop_words": {"flat": shown.flat, "words": [row.word for row in shown.stop_words]},
+        "stop_words": {"flat": shown.uniformity, "words": [row.word for row in shown.stop_words]},
         "dead": {
             "vocabulary": shown.vocabulary.source,
             "why": shown.vocabulary.reason or None,
@@ -178,7 +185,7 @@ def _format_stop_words(shown: VocabularyView, canvas: TerminalInfo) -> list[Text
         f", {len(stop) - _MAX_NAMED:,} more" if len(stop) > _MAX_NAMED else ""
     )
     share = 100 * sum(row.weight_share for row in stop)
-    said = f"{len(stop):,} stop-word candidates (flatness {shown.flat:g} or more), {share:.1f} % of all weight: {named}"
+    said = f"{len(stop):,} stop-word candidates (uniformity {shown.uniformity:g} or more), {share:.1f} % of all weight: {named}"
     return [format_line(said, canvas, "yellow")]
 
 
@@ -188,7 +195,7 @@ def _format_unused(shown: VocabularyView, canvas: TerminalInfo) -> list[Text]:
     said = "not seen in the sample" if shown.corpus.sample else f"in no {shown.index_info.content_type.removesuffix('s')}"
     return [
         format_line(
-            f"{shown.unused_count:,} of the {len(told.tokens):,} words {whose} are {said} (--dead lists them)", canvas, "dim"
+            f"{shown.unused_count:,} of the {len(told.tokens):,} words {whose} are {said} (--unused lists them)", canvas, "dim"
         )
     ]
 

@@ -142,7 +142,7 @@ def alias() -> str:
         box(190, 104, 190, 50, "photos-B-1030", "23 of 40 images", kind="box dashed"),
         text(410, 20, "after one atomic request", "soft"),
         box(410, 34, 110, 50, "photos", "alias"),
-        box(570, 34, 190, 50, "photos-A-1000", "kept (--keep 1)", kind="box dashed"),
+        box(570, 34, 190, 50, "photos-A-1000", "kept (--retain-indices 1)", kind="box dashed"),
         box(570, 104, 190, 50, "photos-B-1030", "40 of 40 images"),
         arrow("M465 90V129H564"),
     ]

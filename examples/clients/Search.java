@@ -1,4 +1,4 @@
-// java Search.java INDEX "a cup of coffee"      plain text: documents with impacts (stair-es ingest --impacts)
+// java Search.java INDEX "a cup of coffee"      plain text: documents with impacts (stair-es ingest --impact-field)
 // java Search.java INDEX kitten=0.9 cat=0.4     weighted words: every index
 // A JDK of 11 or newer runs it as it is; the JSON is put together by hand, so that no library is needed.
 

@@ -1,4 +1,4 @@
-// node search.mjs INDEX "a cup of coffee"      plain text: documents with impacts (stair-es ingest --impacts)
+// node search.mjs INDEX "a cup of coffee"      plain text: documents with impacts (stair-es ingest --impact-field)
 // node search.mjs INDEX kitten=0.9 cat=0.4     weighted words: every index
 // stair-es encode --text "a cup of coffee" --json | node search.mjs INDEX -     the words that the model asks with
 import { text as readAll } from 'node:stream/consumers';

@@ -1,5 +1,5 @@
 #!/bin/sh
-# sh search.sh INDEX "a cup of coffee"        plain text: documents with impacts (stair-es ingest --impacts)
+# sh search.sh INDEX "a cup of coffee"        plain text: documents with impacts (stair-es ingest --impact-field)
 # sh search.sh INDEX kitten=0.9 cat=0.4       weighted words: every index
 set -eu
 [ $# -ge 2 ] || { sed -n '2,3s/^# /usage: /p' "$0" >&2; exit 2; }

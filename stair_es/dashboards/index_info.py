@@ -124,7 +124,7 @@ def inspect_index(
     if not found:
         raise QueryError(
             f"there is no index or alias {name!r} at {connection.safe_url}",
-            f"Write one with: stair-es ingest FOLDER --index {name} --words-index",
+            f"Write one with: stair-es ingest FOLDER --index {name} --token-index",
         )
     words = _list_fields(
         {
@@ -183,7 +183,7 @@ def _list_remarks(corpus: DashboardSpec, images: int) -> list[str]:
     if not corpus.has_token_index:
         said.append(
             f"no panels about weights: there is no {corpus.token_index_name} "
-            f"(stair-es ingest ... --index {corpus.name} --words-index creates it)"
+            f"(stair-es ingest ... --index {corpus.name} --token-index creates it)"
         )
     elif corpus.token_field == "token":
         said.append(

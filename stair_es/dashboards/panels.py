@@ -89,7 +89,7 @@ def build_about_text(corpus: DashboardSpec) -> str:
     ]
     if not corpus.has_token_index:
         lines.append(
-            f"Weights are missing: `stair-es ingest ... --index {corpus.name} --words-index` makes the index "
+            f"Weights are missing: `stair-es ingest ... --index {corpus.name} --token-index` makes the index "
             f"`{corpus.token_index_name}`, then publish again."
         )
     elif corpus.token_field != "top_tokens":

@@ -168,7 +168,7 @@ def report_retired_indices(facts: IndexFacts, url: str) -> Iterator[CheckResult]
     listed = ", ".join(f"{name} ({_format_extent(facts, name)})" for name in left)
     if len(left) > DEFAULT_RETAINED_INDICES:
         gone = format_curl(url, "DELETE", f"/{','.join(left[:-DEFAULT_RETAINED_INDICES])}")
-        yield report_warning("retired", f"no alias points to {listed}", f"If more than --keep allows: {gone}")
+        yield report_warning("retired", f"no alias points to {listed}", f"If more than --retain-indices allows: {gone}")
     elif left:
         yield report_ok("retired", f"kept: {listed}")
 

@@ -106,5 +106,5 @@ def evaluate_dead_letters(counts: Mapping[Path, int], index: str) -> CheckResult
     return report_warning(
         "dead letters",
         f"waiting for a retry: {waiting[newest]:,} images of an ingest into {index} ({files} {newest})",
-        f"stair-es ingest --retry {file} --index {shlex.quote(index)} && rm {file}",
+        f"stair-es ingest --retry-failed {file} --index {shlex.quote(index)} && rm {file}",
     )

@@ -100,7 +100,7 @@ def _classify_image(state: Outcome | Pending, job: WorkerConfig) -> Verdict:
     if isinstance(state, Outcome):
         return "unchanged"
     if state.stored is None:
-        return "unknown" if job.document.id == "content" else "new"  # another image may have the same bytes
+        return "unknown" if job.document.id == "content-hash" else "new"  # another image may have the same bytes
     if not job.is_up_to_date(state.stored, state.item):
         return "changed"
     return "unknown" if state.item.version is None or state.stored.version is None else "changed"

@@ -64,13 +64,13 @@ def _fetch_image(wanted: Pending, job: WorkerConfig) -> Fetched | VersionChanged
         if version is None or known.version == version:
             return Outcome(item, "unchanged", "read", id=known.id)
         return VersionChanged(item, known.id, version)
-    id_ = make_content_id(sha256) if job.document.id == "content" else make_document_id(item.uri)
+    id_ = make_content_id(sha256) if job.document.id == "content-hash" else make_document_id(item.uri)
     return Fetched(item, id_, read.data, version, sha256, job.compute_fingerprint(sha256, item))
 
 
 def _skip_known_content(batch: Batch, job: WorkerConfig) -> None:
     """Skip images whose content is already stored under another URI, if ids go by content."""
-    if job.document.id != "content" or job.fresh:
+    if job.document.id != "content-hash" or job.fresh:
         return
     loaded = batch.enumerate_state(Fetched)
     stored = job.writer.find_by_id([image.id for _, image in loaded])

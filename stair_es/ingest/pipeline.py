@@ -96,7 +96,7 @@ def run_ingest(
         )
 
         def remove_stale() -> int:
-            by_content = options.document.id == "content"
+            by_content = options.document.id == "content-hash"
             return remove_stale_documents(session, books.manifest, streams, say, by_content=by_content)
 
         batches = _run_stages(_open_executor(runner, job, options), job, options, books, ahead)

@@ -43,7 +43,10 @@ def find_stale_documents(
     _report_spared(streams, say)
     sources = sorted(streams.fully_listed)
     if by_content and sources:
-        say("--resync with --id content: an image that is only in another source now counts as gone; name all sources in one run")
+        say(
+            "--resync with --document-id content-hash: an image that is only in another source now counts as gone;"
+            " name all sources in one run"
+        )
     for entry in session.iterate_documents(sources) if sources else ():
         fate = manifest.get_status(entry.uri)
         if manifest.has_document(entry.id):

@@ -32,7 +32,7 @@ def open_run_accounting(options: BaseIngestOptions) -> Iterator[RunAccounting]:
         options: Options of the ingest.
     """
     letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
-    with Manifest(keep_uris=options.document.id == "content") as manifest:
+    with Manifest(keep_uris=options.document.id == "content-hash") as manifest:
         yield RunAccounting(manifest, letters)
 
 
@@ -108,7 +108,7 @@ class IngestRun:
             self.say(left_out)
         if self.streams.dropped_columns:
             names = ", ".join(sorted(self.streams.dropped_columns))
-            advice = " To keep one, give its field another name: --map FIELD=COLUMN" if self.noun == "image" else ""
+            advice = " To keep one, give its field another name: --field FIELD=COLUMN" if self.noun == "image" else ""
             self.say(f"columns left out, since their names are reserved or can't be field names: {names}.{advice}")
 
     def _complete(self, start: float) -> IngestReport:

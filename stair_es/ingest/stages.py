@@ -90,7 +90,7 @@ def check_batch(batch: Batch, job: WorkerConfig) -> Batch:
     with batch.time_stage("check"):
         items = batch.enumerate_state(SourceItem)
         stored: dict[str, StoredVersion] = {}
-        if job.document.id == "content":
+        if job.document.id == "content-hash":
             stored = job.writer.find_by_uri([item.uri for _, item in items])
         else:
             by_id = job.writer.find_by_id([make_document_id(item.uri) for _, item in items])

@@ -22,7 +22,7 @@ from typing import Literal
 
 from stair_es.feature_names import unescape_feature
 
-StatsOrder = Literal["df", "mean", "max", "share", "flat"]
+StatsOrder = Literal["df", "mean", "max", "share", "uniformity"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class _TokenSums:
 
 def sort_token_stats(figures: Iterable[TokenStats], order: StatsOrder) -> tuple[TokenStats, ...]:
     """Sort statistics in descending order; ties by frequency, then by name."""
-    name = {"df": "images", "mean": "mean", "max": "max", "share": "weight_share", "flat": "flatness"}[order]
+    name = {"df": "images", "mean": "mean", "max": "max", "share": "weight_share", "uniformity": "flatness"}[order]
     return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.word)))
 
 

@@ -92,7 +92,7 @@ def explain_rank(
         failing.append(_explain_no_match(bool(common), explain_score(pruned_vector.dropped, tokens)))
     rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=exact)
     if result.query_type == "seismic" and score is not None and _is_missed(found, score, best, k):
-        failing.append("SEISMIC, which is approximate, doesn't find it; --shape rank_features does")
+        failing.append("SEISMIC, which is approximate, doesn't find it; --query-type rank_features does")
     return RankExplanation(
         id=found.id,
         uri=found.uri,

@@ -143,7 +143,7 @@ class IndexInfo:
         )
         return [
             f"the filter compares {name!r} letter by letter, since it is a {self.field_types[name]} field: "
-            f"'3' is greater than '20'; an ingest into a new index with --map {name}:float=COLUMN makes it a number"
+            f"'3' is greater than '20'; an ingest into a new index with --field {name}:float=COLUMN makes it a number"
             for name in texts
         ]
 

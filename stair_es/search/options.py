@@ -38,7 +38,7 @@ class SearchOptions:
         """Check the weight mass.
 
         Raises:
-            QueryError: If `mass` is not within (0, 1].
+            QueryError: If `weight_mass` is not within (0, 1].
         """
         check_weight_mass(self.weight_mass)
 

@@ -50,7 +50,11 @@ class SearchQuery:
         """
         if not len(self.vector) and not self.caption.strip():
             raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
-        for name, value in (("least", self.min_weight), ("caption_weight", self.caption_weight), ("min_score", self.min_score)):
+        for name, value in (
+            ("min_weight", self.min_weight),
+            ("caption_weight", self.caption_weight),
+            ("min_score", self.min_score),
+        ):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise QueryError(f"{name} must be a finite number >= 0, got {value:g}")
         for spelling in (*self.required, *self.excluded):

@@ -260,7 +260,8 @@ def _check_seismic(query: SearchQuery, k: int, after: Cursor | None, two_phase: 
     obstacle = find_seismic_obstacle(query, k, after=after, two_phase=two_phase is not None)
     if obstacle:
         raise QueryError(
-            f"the query type seismic can't answer this: {obstacle}", "Omit --shape seismic: an exact query type can answer it."
+            f"the query type seismic can't answer this: {obstacle}",
+            "Omit --query-type seismic: an exact query type can answer it.",
         )
 
 

@@ -241,7 +241,7 @@ def _describe_errors(cluster: ClusterInfo) -> Iterator[None]:
 def _describe_clause_limit(target: ClusterInfo) -> tuple[str, str]:
     return (
         f"the caption and the filters need more clauses than the cluster allows ({target.max_clauses:,})",
-        "Shorten them, or send fewer tokens (--mass).",
+        "Shorten them, or send fewer tokens (--weight-mass).",
     )
 
 

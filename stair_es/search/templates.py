@@ -98,7 +98,7 @@ def detect_templates(client: OpenSearch, connection: Connection, index: str) -> 
     if not answer:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
-            f"Ingest first, or name the type: --shape {' or '.join(TEMPLATE_QUERY_TYPES)}.",
+            f"Ingest first, or name the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
     target = get_cluster_info(client, connection)
     properties = [found.get("mappings", {}).get("properties", {}) for found in answer.values()]
@@ -214,5 +214,5 @@ def _parse_query_type(query_type: str) -> TemplateQueryType:
             return form
     raise QueryError(
         f"no search template supports the query type {query_type} of this index",
-        f"Use --shape {' or '.join(TEMPLATE_QUERY_TYPES)}.",
+        f"Use --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
     )

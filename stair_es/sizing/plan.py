@@ -185,7 +185,9 @@ def _list_remarks(given: SizingInputs, needs: SizingEstimate) -> tuple[str, ...]
     if needs.nodes < 3:
         remarks.append("a cluster outlives the loss of any one node only with three or more, and a replica of each shard")
     if needs.write_h > needs.encode_h > 0:
-        remarks.append("writing takes longer than encoding: set the replicas to 0 for the first load (--relax-replicas)")
+        remarks.append(
+            "writing takes longer than encoding: set the replicas to 0 for the first load (--no-replicas-while-building)"
+        )
     return tuple(remarks)
 
 

@@ -52,7 +52,7 @@ RULES = Rules(
         "stair-es search a girl with an umbrella": "the index of the line before",
         ".venv/bin/stair-es": "where `make demo` has installed it",
         "curl -sS -X PUT $STAIR_ES_URL/_search/pipeline/stair-es-two-phase": "the plugin neural-search isn't on the node",
-        "stair-es search a kitten --index photos --shape neural_sparse --pipeline": "the plugin neural-search isn't on the node",
+        "stair-es search a kitten --index photos --query-type neural_sparse --pipeline": "neural-search is not on the node",
     },
     instead={
         "pip install ./examples/plugin": f"{_PIP} --target ~/.plugins ./examples/plugin",

@@ -125,7 +125,7 @@ def _words(text: str) -> list[str]:
 def photos(node_url: str) -> Iterator[tuple[str, str]]:
     """URL and name of an index of the bundled photos with templates."""
     name = "examples-clients"
-    ingested(node_url, name, PHOTOS, "--impacts", "--thumbnail-px", "0")
+    ingested(node_url, name, PHOTOS, "--impact-field", "--thumbnail-px", "0")
     subprocess.run([STAIR_ES, "template", "publish", "--index", name, "--url", node_url], check=True, capture_output=True)
     yield node_url, name
     with OpenSearch(node_url) as client:

@@ -27,7 +27,7 @@ PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
 CAT = PHOTOS / "tabby-cat.jpg"
 INDEX = "test-inspect"
-FLAT = ("--flat", "0.3")
+FLAT = ("--uniformity", "0.3")
 """So that a word which half of the photos have is a candidate for a stop word."""
 MODEL = registry.get_model_card("stair-mini").model_id
 
@@ -214,7 +214,7 @@ def test_a_table_a_csv_and_the_dead(run: Run, vectors: dict[str, dict[str, float
     most = {word: max(image.get(word, 0) for image in images) for image in images for word in image if word.startswith("cat")}
     assert {"cat", "cattle"} <= set(most)
     assert [row["word"] for row in rows] == sorted(most, key=lambda word: -most[word])
-    dead = run("words", "--dead").stdout.splitlines()
+    dead = run("words", "--unused").stdout.splitlines()
     assert len(dead) == len(set(dead)) > 1000
     assert "cat" not in dead
     assert run("words", "--json", "--csv").returncode == 2
@@ -240,7 +240,7 @@ def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(r
     assert again.returncode == 2
     assert "not overwritten" in again.stderr
     assert run("words", "--policy", "no-folder/stop.json").returncode == 2
-    none = run("words", "--policy", "none.json", "--flat", "1")
+    none = run("words", "--policy", "none.json", "--uniformity", "1")
     assert none.returncode == 0
     assert "no stop-word candidates" in none.stderr
     assert not (tmp_path / "none.json").exists()

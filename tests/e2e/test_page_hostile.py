@@ -21,7 +21,7 @@ ELEMENTS = "b, i, script, textarea, style, iframe, object, svg[onload], [onerror
 def hostile(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The page of an index that strangers filled."""
     table = hostile_table(tmp_path_factory.mktemp("hostile"))
-    ingested(node_url, "page-hostile", table, "--image-column", "file", "--map", "*", "--thumbnail-px", "0")
+    ingested(node_url, "page-hostile", table, "--image-column", "file", "--field", "*", "--thumbnail-px", "0")
     with GateProxy(node_url) as proxy, serving(proxy.url, "page-hostile", "--title", TITLE) as base:
         yield Site(base=base, proxy=proxy)
 

@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from stair_es.cli.options import connections, shared
+from stair_es.cli.options.decorator import prepare_command
 from stair_es.cluster.client.connection import Connection
 from stair_es.errors import UsageError
 
@@ -23,7 +24,7 @@ def _app(seen: list[Connection]) -> typer.Typer:
         assert (what, k) == ("dog", 5)
         seen.append(connections.resolve_connection(url))
 
-    app.command()(connections.with_connection_options(look))
+    app.command()(prepare_command(connections.CONNECTION_OPTIONS)(look))
     return app
 
 

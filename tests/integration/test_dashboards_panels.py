@@ -453,7 +453,7 @@ def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_pat
         fill(node.url, alias, tmp_path, words_index=False, vector=node.vector, every=3)
         looked = inspect_index(client, connection, alias)
         assert not looked.spec.has_token_index
-        assert f"stair-es ingest ... --index {alias} --words-index" in looked.remarks[0]
+        assert f"stair-es ingest ... --index {alias} --token-index" in looked.remarks[0]
         album = _album(client, connection, alias)
         answers = album.answers("kibana")
         assert {kind for kind in answers if "/" not in kind} == set(PANELS) - {

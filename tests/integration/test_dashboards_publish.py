@@ -433,7 +433,7 @@ def told(result: Result) -> StairError:
 
 
 def test_the_command_prints_the_link(server: DashboardsServer) -> None:
-    done = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url)
+    done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{server.url}/app/dashboards#/view/{get_dashboard_id(PHOTOS)}\n"
     assert "objects imported" in done.stderr
@@ -441,30 +441,30 @@ def test_the_command_prints_the_link(server: DashboardsServer) -> None:
 
 def test_the_command_tells_programs_object_by_object(server: DashboardsServer, product: Product) -> None:
     server.refuse = lambda made: "no" if made["id"].endswith("-bars") else None
-    done = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url, "--json")
+    done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 3
     answer = json.loads(done.stdout)
     assert set(answer) == {"product", "version", "url", "imported", "refused", "objects"}
     assert (answer["product"], answer["refused"]) == (product, 1)
     assert [each["error"] for each in answer["objects"] if "error" in each] == ["no"]
-    plain = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url)
+    plain = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
     assert plain.exit_code == 3
     assert f"({PHOTOS.build_id('bars')}): no" in plain.stderr
 
 
 def test_the_command_fails_as_a_whole_when_nothing_came_through(server: DashboardsServer) -> None:
     server.refuse = lambda made: "no"
-    done = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url, "--json")
+    done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["url"] is None
 
 
 def test_a_password_on_the_command_line_is_refused(server: DashboardsServer) -> None:
-    done = command("publish", "--words-index", "--dashboards-url", server.url.replace("//", "//me:secret-word@"))
+    done = command("publish", "--token-index", "--dashboards-url", server.url.replace("//", "//me:secret-word@"))
     assert "a password on the command line" in told(done).message
     assert server.requests == []
     from_environment = command(
-        "publish", "--index", "photos", "--words-index", STAIR_ES_DASHBOARDS_URL=server.url.replace("//", "//me:secret-word@")
+        "publish", "--index", "photos", "--token-index", STAIR_ES_DASHBOARDS_URL=server.url.replace("//", "//me:secret-word@")
     )
     assert from_environment.exit_code == 0, from_environment.output
     assert "secret-word" not in from_environment.output
@@ -472,10 +472,10 @@ def test_a_password_on_the_command_line_is_refused(server: DashboardsServer) -> 
 
 def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
     file = tmp_path / "photos.ndjson"
-    done = command("export", "--index", "photos", "--words-index", "--product", "kibana", "-o", str(file))
+    done = command("export", "--index", "photos", "--token-index", "--product", "kibana", "-o", str(file))
     assert done.exit_code == 0, done.output
     assert file.read_text() == to_ndjson(build_bundle(PHOTOS, "kibana"))
-    out = command("export", "--index", "photos", "--words-index", "--product", "kibana", "-o", "-")
+    out = command("export", "--index", "photos", "--token-index", "--product", "kibana", "-o", "-")
     assert out.stdout == file.read_text()
     with DashboardsServer("kibana", "8.15.0") as server:
         assert raw(server, file.read_text())[1]["success"]
@@ -483,13 +483,13 @@ def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
 
 def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
     file = str(tmp_path / "photos.ndjson")
-    assert "the product is unknown" in told(command("export", "--words-index", "-o", file)).message
-    other = told(command("export", "--words-index", "-o", "photos.json"))
+    assert "the product is unknown" in told(command("export", "--token-index", "-o", file)).message
+    other = told(command("export", "--token-index", "-o", "photos.json"))
     assert "the extension .ndjson" in other.message
     assert other.remedy == "Use photos.ndjson"
     away = command("export", "-o", file, "--url", "http://127.0.0.1:9")
-    assert "Or give --words-index or --no-words-index" in told(away).remedy
-    still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-words-index", "--product", "kibana")
+    assert "Or give --token-index or --no-token-index" in told(away).remedy
+    still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-token-index", "--product", "kibana")
     assert still.exit_code == 0, still.output
     assert "the cluster wasn't asked" in still.stderr
 
@@ -501,7 +501,7 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     fill(node_url, index_name, tmp_path, words_index=False)
     done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
     assert done.exit_code == 0, done.output
-    assert f"--index {index_name} --words-index creates it" in done.stderr
+    assert f"--index {index_name} --token-index creates it" in done.stderr
     objects = [json.loads(line) for line in done.stdout.splitlines()]
     assert faults(objects, "opensearch-dashboards") == []
     assert any(made["id"].endswith("-controls") for made in objects)  # OpenSearch has OpenSearch Dashboards

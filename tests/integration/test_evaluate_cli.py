@@ -54,7 +54,7 @@ def test_texts_from_standard_input(run: Run, client: OpenSearch, index_name: str
     assert client.count(index=index_name)["count"] == 1
     again = run("ingest-texts", "-", *where, given="a brown dog\n")
     assert again.returncode == 0, again.stderr
-    assert "1 texts: 0 written, 1 unchanged, 0 dead" in again.stdout
+    assert "1 texts: 0 written, 1 unchanged, 0 failed" in again.stdout
     wrong = run("ingest-texts", "gone.txt", *where, "--json")
     assert wrong.returncode == 2
     assert json.loads(wrong.stdout)["error"].startswith("no such file")
@@ -111,9 +111,9 @@ def test_retrieval_of_a_coco_set_without_a_cluster(alone: CommandHere, tmp_path:
     stair = found["rows"][0]
     assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-2", 1.0)
     assert stair["engine"] == {"missing": "no cluster was used (--exact)"}
-    assert alone.read_error(*call, "--keep").exit_code == 2
+    assert alone.read_error(*call, "--keep-index").exit_code == 2
     assert "no-such.jsonl" in str(alone.read_error("retrieval", "no-such.jsonl", "--exact"))
-    unknown = alone.read_error(*call, "--against", "nobody")
+    unknown = alone.read_error(*call, "--compare", "nobody")
     assert unknown.exit_code == 2
     assert "nobody" in str(unknown)
 

@@ -141,7 +141,7 @@ def _stored(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
     return {hit["_source"]["uri"]: {**hit["_source"], "_id": hit["_id"]} for hit in hits}
 
 
-@pytest.mark.parametrize("id_by", ["uri", "content"])
+@pytest.mark.parametrize("id_by", ["uri", "content-hash"])
 def test_a_rerun_reads_no_byte_of_what_is_unchanged(run: Run, options: IngestOptions, folder: Path, id_by: str) -> None:
     options = replace(options, document=DocumentSettings(id=id_by))  # type: ignore[arg-type]
     assert _counts(run(options, _source(folder))) == (6, 6, 0, 0)
@@ -206,7 +206,7 @@ def test_new_settings_build_a_new_index_and_swap_the_alias(
     assert not first.swapped
     names = [first.index]
     for thumbnail_px in (0, 32, 64):
-        smaller = replace(options, document=DocumentSettings(thumbnail_px=thumbnail_px), sink_options={"keep": "1"})
+        smaller = replace(options, document=DocumentSettings(thumbnail_px=thumbnail_px), sink_options={"retain_indices": "1"})
         report = run(smaller, _source(folder))
         assert (_counts(report), report.swapped, report.unfinished) == ((6, 6, 0, 0), True, "")
         assert list(client.indices.get_alias(name=options.alias)) == [report.index]
@@ -252,7 +252,7 @@ def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
     run(options, _source(folder))
-    smaller = replace(options, document=DocumentSettings(thumbnail_px=0), sink_options={"keep": "0"}, batch_images=1)
+    smaller = replace(options, document=DocumentSettings(thumbnail_px=0), sink_options={"retain_indices": "0"}, batch_images=1)
     beside = replace(smaller, dead_letters=folder.parent / "beside.jsonl")
 
     class Overtaken(Given):
@@ -351,7 +351,7 @@ def test_resync_spares_a_source_that_is_empty_or_could_not_be_listed(
 def test_ids_by_content_store_the_same_picture_once_and_follow_it(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
-    options = replace(options, document=DocumentSettings(id="content"), resync=True)
+    options = replace(options, document=DocumentSettings(id="content-hash"), resync=True)
     original = sorted(folder.iterdir())[0]
     report = run(options, _source(folder))
     os.utime(shutil.copy(original, folder / "copy.jpg"), (LONG_AGO, LONG_AGO))
@@ -371,7 +371,7 @@ def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_mo
     run: Run, would: Callable[..., DryRunReport], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
 ) -> None:
     """A dry run counts what isn't where it was: only reading tells that it is elsewhere now, or what came in its place."""
-    options = replace(options, document=DocumentSettings(id="content"))
+    options = replace(options, document=DocumentSettings(id="content-hash"))
     first, second = sorted(folder.iterdir())[:2]
     other = tmp_path / "other"
     other.mkdir()
@@ -442,9 +442,9 @@ def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folde
     assert _counts(run(options, _source(folder))) == (6, 0, 6, 0)
 
 
-@pytest.mark.parametrize("id_by", ["uri", "content"])
+@pytest.mark.parametrize("id_by", ["uri", "content-hash"])
 def test_a_uri_that_is_no_text_and_a_place_that_fails_in_its_own_way_are_dead(
-    run: Run, options: IngestOptions, folder: Path, id_by: Literal["uri", "content"]
+    run: Run, options: IngestOptions, folder: Path, id_by: Literal["uri", "content-hash"]
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     half = replace(items[0], uri="file:///\ud800.jpg")

@@ -172,7 +172,7 @@ def test_nothing_to_take_makes_no_index(take: Take, engine: OpenSearch, engine_i
 
 def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str], tmp_path: Path) -> None:
     alias, connection = index_on(elasticsearch9_url), Connection(url=elasticsearch9_url)
-    document = DocumentSettings(thumbnail_px=0, id="content", vector="sparse_vector")
+    document = DocumentSettings(thumbnail_px=0, id="content-hash", vector="sparse_vector")
     options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "dead.jsonl")
     source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
     for written in (2, 0):

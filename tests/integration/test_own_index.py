@@ -205,7 +205,7 @@ def test_words_stay_in_theirs(runs: Runs) -> None:
 
     plan = Meanwhile(lambda: runs.move(runs.alias, foreign), is_of_words)
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
-        runs.run_behind(plan, sink_options={"words_index": "yes"})
+        runs.run_behind(plan, sink_options={"token_index": "yes"})
     assert len(runs.stored(f"{own}.words")) > COUNT
     runs.check_foreign(foreign)
     assert not runs.client.indices.exists_alias(name=f"{runs.alias}-words")

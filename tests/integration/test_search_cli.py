@@ -134,7 +134,8 @@ def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: CommandHere, 
 
 def test_a_missing_index_fails_with_the_remedy(run: Run) -> None:
     done = run("search", "cat", "--json")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert "stair-es ingest FOLDER" in json.loads(done.stdout)["remedy"]
     assert "stair-es ingest FOLDER" in done.stderr
 
 

@@ -359,7 +359,7 @@ def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> N
         {"caption": "dog", "caption_field": ""},
         {"caption": "dog", "caption_weight": 1e300},
         {"caption": "dog", "caption_weight": float("nan")},
-        {"least": float("inf")},
+        {"min_weight": float("inf")},
         {"min_score": float("nan")},
         {"required": [()]},
         {"filters": [{"term": {"a": float("nan")}}]},

@@ -267,7 +267,7 @@ def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, ran
 def test_an_index_that_is_not_there_is_no_guess(client: OpenSearch, node_url: str, index_name: str) -> None:
     with pytest.raises(QueryError, match="no index") as failure:
         detect_templates(client, Connection(url=node_url), index_name)
-    assert "--shape" in failure.value.remedy
+    assert "--query-type" in failure.value.remedy
     for name in ("", ","):  # which the cluster takes for all indices
         with pytest.raises(QueryError, match="no index"):
             detect_templates(client, Connection(url=node_url), name)
@@ -311,7 +311,7 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     own = ("--prefix", prefix)
     code, _, said = run("publish", *own)
     assert code == 1
-    assert "--shape" in said
+    assert "--query-type" in said
     assert "unknown search template" in run("publish", "other", *own)[2]
     target = get_cluster_info(client, Connection(url=node_url))
     client.indices.create(index=index_name, body=build_index_body(target, DocumentSettings()))
@@ -319,7 +319,7 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     assert (code, changes) == (0, {f"{prefix}words": "created", f"{prefix}hybrid": "created"})
     assert "impacts" in said
     assert run("publish", "match", "words", *own, "--json")[1] == {f"{prefix}match": "created", f"{prefix}words": "unchanged"}
-    assert run("publish", "words", *own, "--shape", "sparse_vector", "--json")[1] == {f"{prefix}words": "updated"}
+    assert run("publish", "words", *own, "--query-type", "sparse_vector", "--json")[1] == {f"{prefix}words": "updated"}
     assert run("list", *own, "--json")[1] == dict.fromkeys([f"{prefix}{name}" for name in TEMPLATE_NAMES], "published")
     assert run("delete", "words", *own)[1].split() == [f"{prefix}words", "deleted"]
     assert run("delete", *own, "--json")[1] == {

@@ -63,7 +63,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator
 @pytest.fixture(scope="module")
 def ingested(secured: Secured) -> Secured:
     """With two photos in `photos`, and their words index."""
-    secured.output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--words-index")
+    secured.output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--token-index")
     return secured
 
 
@@ -81,20 +81,20 @@ def test_the_life_of_an_index(secured: Secured, tmp_path: Path) -> None:
     def ingest(names: Sequence[str], *options: object) -> dict[str, Any]:
         rows = [{"image": str(PHOTOS / f"{name}.jpg"), "caption": name, "price": 2.5} for name in names]
         table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        how = ["--image-column", "image", "--map", "caption=caption,price=price", *options, "--json"]
+        how = ["--image-column", "image", "--field", "caption=caption,price=price", *options, "--json"]
         report: dict[str, Any] = json.loads(
             secured.output("photos_writer", "ingest", table, *how, index="photos-life").splitlines()[-1]
         )
         return report
 
     both = ["tabby-cat", "dairy-cow"]
-    assert ingest(both, "--model", "stair-mini", "--words-index", "--policy", secured.policy)["written"] == 2
+    assert ingest(both, "--model", "stair-mini", "--token-index", "--policy", secured.policy)["written"] == 2
     assert ingest(both, "--model", "stair-mini")["unchanged"] == 2
     [hit] = json.loads(secured.output("photos_reader", "search", "a cat", "-k", "1", "--json", index="photos-life"))["hits"]
     assert hit["uri"].endswith("tabby-cat.jpg")
     assert ingest(both[:1], "--model", "stair-mini", "--resync")["removed"] == 1
     [before] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
-    assert ingest(both, *COLOURS, "--keep", "0")["written"] == 2
+    assert ingest(both, *COLOURS, "--retain-indices", "0")["written"] == 2
     [after] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
     assert ("stair-mini" in before, "colours" in after) == (True, True)
     assert list(secured.node.ask("GET", "/photos-life-words/_alias")) == [f"{after}.words"]
@@ -206,7 +206,7 @@ def test_without_a_right_the_command_fails_and_names_it(ingested: Secured, tmp_p
 def choose_command(secured: Secured, role: str, right: str, index: str, tmp_path: Path) -> list[object]:
     """Return the quickest command that asks for a right."""
     again = {
-        "indices:admin/delete": ["--keep", "0", "--impacts"],  # another build takes the place of this one
+        "indices:admin/delete": ["--retain-indices", "0", "--impact-field"],  # another build takes the place of this one
         "indices:data/write/delete": ["--resync"],
         "indices:data/write/update": [],  # the same image, but a newer file
     }
@@ -222,7 +222,7 @@ def choose_command(secured: Secured, role: str, right: str, index: str, tmp_path
     }
     usual: Mapping[str, list[object]] = {
         "photos_reader": ["search", "gray"],
-        "photos_writer": ["ingest", secured.folder / "photos", *COLOURS, "--words-index"],
+        "photos_writer": ["ingest", secured.folder / "photos", *COLOURS, "--token-index"],
         "photos_policies": ["policy", "apply", secured.policy],
         "photos_templates": ["template", "publish", "--prefix", "other-"],
     }

@@ -169,7 +169,7 @@ def _check_found(place: Place, encoder: Encoder, vector: SparseVector) -> None:
 
 
 def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: str) -> None:
-    arguments = ["query", "a kitten", "--shape", "seismic", "--json", "--url", plugin_url, "--index", photos.alias]
+    arguments = ["query", "a kitten", "--query-type", "seismic", "--json", "--url", plugin_url, "--index", photos.alias]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     tokens = json.loads(done.stdout)["query"]["neural_sparse"]["token_ids"]["query_tokens"]
@@ -180,7 +180,7 @@ def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: s
 
 def test_search_takes_it_where_it_is_asked_to(photos: Place, plugin_url: str) -> None:
     where = ["--image", str(PHOTOS / CATS[0]), "--json", "--url", plugin_url, "--index", photos.alias]
-    for asked, shape in ((["--shape", "seismic"], "seismic"), ([], "rank_features")):
+    for asked, shape in ((["--query-type", "seismic"], "seismic"), ([], "rank_features")):
         done = CliRunner().invoke(app, ["search", *asked, *where])
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)
@@ -272,8 +272,8 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
     chosen = TextIngestOptions(
         alias=place.alias,
         model=MINI,
-        document=replace(SEISMIC, id="content"),
-        sink_options={"words_index": "yes"},
+        document=replace(SEISMIC, id="content-hash"),
+        sink_options={"token_index": "yes"},
         dead_letters=place.dead_letters,
     )
     for written in (2, 0):

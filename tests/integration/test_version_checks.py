@@ -11,7 +11,7 @@ from support.versions.checks import CHECKS
 from support.versions.commands import Commands
 from support.versions.nodes import VERSIONS
 
-INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --shape rank_features", "search --shape sparse_vector"
+INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --query-type rank_features", "search --query-type sparse_vector"
 
 
 def test_checks_hold_on_a_node_and_notice_what_is_wrong(
@@ -21,7 +21,7 @@ def test_checks_hold_on_a_node_and_notice_what_is_wrong(
     version = next(version for version in VERSIONS if version.made.startswith("the embedded node"))
     done, found, refused = run_checks(bench, version.gaps, {name: CHECKS[name] for name in (INGEST, SEARCH, OTHER)})
     assert (done.status, found.status, refused.status) == ("ok", "ok", "engine")
-    assert refused.says.endswith("\nOmit --shape: rank_features is possible here.")
+    assert refused.says.endswith("\nOmit --query-type: rank_features is possible here.")
 
     best = {"query": {"term": {"uri": bench.best}}}
     client.delete_by_query(index=bench.alias("rank_features"), body=best, params={"refresh": "true"})

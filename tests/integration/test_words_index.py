@@ -125,11 +125,11 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_follow_their_images(runs: Runs) -> None:
-    written, deleted, images = runs.words(words_index="yes")
+    written, deleted, images = runs.words(token_index="yes")
     assert (deleted, images) == (0, COUNT)
     assert COUNT < written <= 16 * COUNT
     runs.check(COUNT)
-    assert runs.words() == runs.words(words_index="yes") == (0, 0, COUNT)  # as the index has it
+    assert runs.words() == runs.words(token_index="yes") == (0, 0, COUNT)  # as the index has it
     copy(20, runs.folder / "2.jpg")
     copy(21, runs.folder / "new.jpg")
     assert runs.run().written == 2
@@ -151,7 +151,7 @@ def test_words_follow_their_images(runs: Runs) -> None:
 
 
 def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs) -> None:
-    first = runs.run(words_index="yes").index
+    first = runs.run(token_index="yes").index
     build = runs.run_as(runs.settings(0), swap="never")
     assert not build.swapped
     runs.check(COUNT)
@@ -163,14 +163,14 @@ def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs)
     runs.check(COUNT)
     assert runs.behind(f"{runs.alias}-words") == [f"{build.index}.words"]
     assert runs.indices() == sorted([first, f"{first}.words", build.index, f"{build.index}.words"])
-    third = runs.run_as(runs.settings(32), keep="0")
+    third = runs.run_as(runs.settings(32), retain_indices="0")
     assert (third.swapped, sorted(third.pruned)) == (True, sorted([first, build.index]))
     runs.check(COUNT)
     assert runs.indices() == [third.index, f"{third.index}.words"]
 
 
 def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) -> None:
-    first = runs.run(words_index="yes").index
+    first = runs.run(token_index="yes").index
     second = runs.run_as(runs.settings(0)).index
     back = [{"remove": {"index": second, "alias": runs.alias}}, {"add": {"index": first, "alias": runs.alias}}]
     runs.client.indices.update_aliases(body={"actions": back})
@@ -190,7 +190,7 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
 
 def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
     fill(runs.folder, MORE)
-    index = runs.run(words_index="yes").index
+    index = runs.run(token_index="yes").index
     words, client = f"{index}.words", runs.client
     ids = [runs.id(f"{number}.jpg") for number in range(MORE)]
     now = {"refresh": "true"}
@@ -212,7 +212,7 @@ def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
 
 
 def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> None:
-    index = runs.run(words_index="yes").index
+    index = runs.run(token_index="yes").index
     source = runs.client.get(index=index, id=runs.id("1.jpg"))["_source"]
     runs.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
     written, deleted, images = runs.words()
@@ -236,7 +236,7 @@ def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> N
 
 
 def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: Runs) -> None:
-    index = runs.run(words_index="yes").index
+    index = runs.run(token_index="yes").index
     longest = "i" * 512  # with a rank it is no `_id` any more
     document = {"uri": "u", "tokens": {"dog": 1.0, "cat": 0.5}, "top_tokens": ["dog", "cat"]}
     runs.client.index(index=index, id=longest, body=document)
@@ -274,7 +274,7 @@ def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_
 
     left = iter([Fault("interfere", interfere)])
     with FaultProxy(runs.connection.url, lambda request: next(left, None) if is_words(request) else None) as proxy:
-        runs.run(Connection(url=proxy.url), words_index="yes")
+        runs.run(Connection(url=proxy.url), token_index="yes")
         assert proxy.counts["interfere"] == 1
     runs.check(COUNT - 1)
 
@@ -291,7 +291,7 @@ def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.Mo
     monkeypatch.setattr(sync, "_LINE_EVERY_S", 0.0)
     storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
     with FaultProxy(runs.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
-        report = runs.run(Connection(url=proxy.url, timeout_s=5), words_index="yes").words_index
+        report = runs.run(Connection(url=proxy.url, timeout_s=5), token_index="yes").words_index
     assert sum(proxy.counts[fault.name] for fault in passing_faults()) >= 3
     assert report
     assert report.failed == 0
@@ -305,14 +305,14 @@ def passing_faults() -> list[Fault]:
 
 
 def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Runs) -> None:
-    """By a run beside this one, with `--no-words-index`."""
+    """By a run beside this one, with `--no-token-index`."""
 
     def delete(request: Request, send: Send) -> Answer:
         runs.client.indices.delete(index=runs.behind(runs.alias)[0] + ".words")
         return send(request)
 
     with FaultProxy(runs.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
-        report = runs.run(Connection(url=proxy.url), words_index="yes")
+        report = runs.run(Connection(url=proxy.url), token_index="yes")
     assert (report.written, report.words_index) == (COUNT, None)
     assert runs.said[-1] == f"words index {report.index}.words: it was deleted in the meantime"
     assert runs.indices() == [report.index]
@@ -324,7 +324,7 @@ def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
     def go(number: int) -> None:
         options = replace(runs.options, dead_letters=runs.folder.parent / f"{number}.jsonl")
         barrier.wait()
-        runs.run_as(options, words_index="yes")
+        runs.run_as(options, token_index="yes")
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(go, range(3)))

@@ -1,4 +1,4 @@
-"""The words index by the console script: kills, `--no-words-index`, `--dry-run`, policies, and names that others have."""
+"""The words index by the console script: kills, `--no-token-index`, `--dry-run`, policies, and names that others have."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(she
         command = [str(Path(sys.executable).with_name("stair-es")), "ingest", *shell.photos, "--model", "stair-mini"]
         environment = os.environ | shell.environment | {"STAIR_ES_URL": proxy.url}
         with subprocess.Popen(
-            [*command, "--words-index"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, "--token-index"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as running:
             try:
                 assert reached.wait(60)
@@ -127,41 +127,41 @@ def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(she
 
 
 def test_no_words_index_deletes_what_is_ours_alone(shell: Shell) -> None:
-    shell.ingest("--words-index", "--keep", "1")
+    shell.ingest("--token-index", "--retain-indices", "1")
     shell.ingest("--thumbnail-px", "0")
-    shell.ingest("--thumbnail-px", "32", "--swap", "never")
+    shell.ingest("--thumbnail-px", "32", "--no-swap")
     theirs = f"{shell.alias}-theirs.words"
     shell.client.indices.create(index=theirs)
     assert sum(name.endswith(".words") for name in shell.indices()) == 4
-    report = shell.ingest("--thumbnail-px", "0", "--no-words-index")
+    report = shell.ingest("--thumbnail-px", "0", "--no-token-index")
     assert report["words_index"] is None
     assert [name for name in shell.indices() if name.endswith(".words")] == [theirs]
     assert not shell.behind(f"{shell.alias}-words")
     assert shell.ingest("--thumbnail-px", "0")["words_index"] is None
-    assert shell.ingest("--thumbnail-px", "0", "--no-words-index")["words_index"] is None
-    shell.ingest("--thumbnail-px", "0", "--words-index")
+    assert shell.ingest("--thumbnail-px", "0", "--no-token-index")["words_index"] is None
+    shell.ingest("--thumbnail-px", "0", "--token-index")
     shell.check()
 
 
 def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(shell: Shell) -> None:
-    assert shell.ingest("--dry-run", "--words-index")["words_index"] == {"index": None, "would": "create"}
+    assert shell.ingest("--dry-run", "--token-index")["words_index"] == {"index": None, "would": "create"}
     assert shell.ingest("--dry-run")["words_index"] is None
-    assert shell.ingest("--dry-run", "--no-words-index")["words_index"] is None
+    assert shell.ingest("--dry-run", "--no-token-index")["words_index"] is None
     assert shell.indices() == []
     index = shell.ingest()["index"]
     words = f"{index}.words"
-    assert shell.ingest("--dry-run", "--words-index")["words_index"] == {"index": words, "would": "create"}
+    assert shell.ingest("--dry-run", "--token-index")["words_index"] == {"index": words, "would": "create"}
     assert shell.indices() == [index]
-    shell.ingest("--words-index")
+    shell.ingest("--token-index")
     before = shell.words(index)
     shell.client.update(index=index, id=next(iter(before.values()))["image_id"], body={"doc": {"caption": "new"}})
     assert shell.ingest("--dry-run")["words_index"] == {"index": words, "would": "update"}
-    assert shell.ingest("--dry-run", "--no-words-index")["words_index"] == {"index": words, "would": "delete"}
+    assert shell.ingest("--dry-run", "--no-token-index")["words_index"] == {"index": words, "would": "delete"}
     assert shell.ingest("--dry-run", "--thumbnail-px", "0")["words_index"] == {"index": None, "would": "create"}
     assert shell.indices() == [index, words]
     assert shell.words(index) == before
     said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
-    assert f"words index {words}: would be updated" in said
+    assert f"token index {words}: would be updated" in said
 
 
 def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
@@ -169,20 +169,20 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
     ingest = ("ingest", *shell.photos, "--model", "stair-mini")
     shell.client.indices.create(index=taken)
     for more in ((), ("--dry-run",)):
-        error = shell.error(*ingest, "--words-index", *more)
+        error = shell.error(*ingest, "--token-index", *more)
         assert isinstance(error, IndexMismatch)
         assert f"{taken!r}: that is an index of someone else" in error.message
-        assert "--no-words-index" in error.remedy
+        assert "--no-token-index" in error.remedy
         assert shell.indices() == [taken]
     assert shell.ingest()["words_index"] is None  # who doesn't ask for it isn't troubled
     shell.client.indices.delete(index=taken)
 
     photos, other = shell.photos, shell.json("ingest", *shell.photos, "--model", "stair-mini", "--index", taken)["index"]
-    error = shell.error("ingest", *photos, "--model", "stair-mini", "--words-index")
+    error = shell.error("ingest", *photos, "--model", "stair-mini", "--token-index")
     assert f"that points to {other} of someone else" in error.message
     shell.client.indices.delete(index=other)
 
-    index = shell.ingest("--words-index")["index"]
+    index = shell.ingest("--token-index")["index"]
     name = f"{index}.words"
     for command in ("ingest", *photos, "--model", "stair-mini"), ("policy", "show"), ("search", "cat", "--model", "stair-mini"):
         assert isinstance(shell.error(*command, "--index", taken), IndexMismatch)
@@ -193,18 +193,18 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
 def test_an_index_that_is_called_like_the_words_of_one_is_left_alone(shell: Shell) -> None:
     index = shell.ingest()["index"]
     shell.client.indices.create(index=f"{index}.words", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
-    error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--words-index")
+    error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--token-index")
     assert isinstance(error, IndexMismatch)
     assert "someone else's index" in error.message
     assert shell.ingest()["words_index"] is None
-    shell.ingest("--no-words-index")
+    shell.ingest("--no-token-index")
     assert shell.indices() == [index, f"{index}.words"]
 
 
 def test_another_sink_has_none(shell: Shell) -> None:
-    error = shell.error("ingest", *shell.photos, "--sink", "other:a=b", "--words-index")
+    error = shell.error("ingest", *shell.photos, "--sink", "other:a=b", "--token-index")
     assert isinstance(error, UsageError)
-    assert "no words index" in error.message
+    assert "no token index" in error.message
 
 
 def test_mappings_of_ones_own(shell: Shell) -> None:
@@ -215,14 +215,14 @@ def test_mappings_of_ones_own(shell: Shell) -> None:
             {"mappings": {**body["mappings"], "properties": {**fields, "sha256": {"type": "keyword", "doc_values": False}}}}
         )
     )
-    error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--mapping", str(file), "--words-index")
+    error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--mapping", str(file), "--token-index")
     assert isinstance(error, IndexMismatch | ResourceError)
     assert "no doc values for sha256" in error.message
     assert shell.indices() == []
     bare = {name: fields[name] for name in ("tokens", "uri", "source", "sha256")}
     settings = {"index": {"number_of_shards": 3}}
     file.write_text(json.dumps({"settings": settings, "mappings": {"dynamic": False, "properties": bare}}))
-    index = shell.ingest("--mapping", str(file), "--words-index")["index"]
+    index = shell.ingest("--mapping", str(file), "--token-index")["index"]
     shell.check()
     assert shell.ingest("--mapping", str(file))["words_index"]["written"] == 0
     found = shell.client.indices.get_settings(index=f"{index}.words", params={"flat_settings": "true"})
@@ -238,19 +238,19 @@ def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
     for file in folder.iterdir():
         os.utime(file, (946684800, 946684800))  # of files changed a moment ago no version is stored: they'd be written again
     shell.photos = [str(folder)]
-    shell.ingest("--words-index", "--id", "content")
+    shell.ingest("--token-index", "--document-id", "content-hash")
     shell.check()
     kept = Counter(document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values())
     [double] = [folder / name for name in ("again.jpg", NAMES[0]) if (folder / name).as_uri() in kept]
     double.unlink()
-    assert shell.ingest("--id", "content", "--resync")["words_index"]["written"] == kept[double.as_uri()]
+    assert shell.ingest("--document-id", "content-hash", "--resync")["words_index"]["written"] == kept[double.as_uri()]
     shell.check()
 
 
 def test_texts_have_words_too(shell: Shell) -> None:
     (file := shell.tmp_path / "captions.txt").write_text("a cat on a sofa\na red bus\n")
     arguments = ("ingest-texts", str(file), "--model", "stair-mini", "--index", shell.alias)
-    index = shell.json(*arguments, "--words-index")["index"]
+    index = shell.json(*arguments, "--token-index")["index"]
     shell.check(2)
     assert {document["caption"] for document in shell.words(index).values()} == {"a cat on a sofa", "a red bus"}
     file.write_text("a cat on a sofa\na blue bus\n")
@@ -260,8 +260,8 @@ def test_texts_have_words_too(shell: Shell) -> None:
 
 def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> None:
     shell = steered
-    index = shell.ingest("--words-index")["index"]
-    build = shell.ingest("--thumbnail-px", "0", "--swap", "never")["index"]
+    index = shell.ingest("--token-index")["index"]
+    build = shell.ingest("--thumbnail-px", "0", "--no-swap")["index"]
     before = _told(shell.words(index))
     cats = [document["weight"] for document in shell.words(index).values() if document["token"] == "cat"]
     assert max(cats) > 0.25
@@ -285,7 +285,7 @@ def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> No
 
 def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: Shell) -> None:
     shell = steered
-    index = shell.ingest("--words-index")["index"]
+    index = shell.ingest("--token-index")["index"]
     before = shell.words(index)
     (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
     forbidden = Fault("403", lambda request, send: Reply.json({"error": "forbidden"}, 403))
@@ -302,7 +302,7 @@ def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: S
 def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell) -> None:
     shell = steered
     shell.photos = shell.photos[:1]
-    index = shell.ingest("--words-index")["index"]
+    index = shell.ingest("--token-index")["index"]
     before = _told(shell.words(index))
     words = [key.replace("%2E", ".") for key in shell.client.search(index=index)["hits"]["hits"][0]["_source"]["tokens"]]
     (file := shell.tmp_path / "p.json").write_text(json.dumps({"stair_es_policy": 1, "mute": words}))

@@ -129,7 +129,7 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
         ("[serch]\nk = 3", "unknown key 'serch'", "'search'"),
         ("[ingest]\nbatch_size = 'many'", "[ingest]: batch_size must be a whole number, at least 0", "--help"),
         ("[search]\njson = 'yes'", "json must be true or false", "--help"),
-        ("[ingest]\nswap = 'perhaps'", "swap must be one of always, auto, never", "--help"),
+        ("[ingest]\ndocument_id = 'perhaps'", "document_id must be one of content-hash, uri", "--help"),
         (
             "[profiles.prod.node.up]\nport = 70000",
             "profile prod [node.up]: port must be a whole number, at least 0, at most 65535",

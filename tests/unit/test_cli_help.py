@@ -14,7 +14,7 @@ def test_a_switch_has_no_type_and_other_options_have(command: list[str]) -> None
     assert "bool" not in shown.lower()
     assert "Show this message and exit" in shown
     if command == ["search"]:
-        assert "--shape" in shown
+        assert "--query-type" in shown
         assert "int range" in shown.lower() or "integer range" in shown.lower()
         assert "Alias of the index." in shown
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest import retry
 from stair_es.cli.main import app
-from stair_es.cli.output.console import report_failure_as_json
+from stair_es.cli.options.json_errors import add_failure_facts, report_failure_as_json
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()
@@ -39,14 +39,15 @@ def photos(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "neither SOURCE nor --retry"),
+        ([], "neither SOURCE nor --retry-failed"),
+        (["{photos}", "-i", "a", "--no-swap", "--force-swap"], "exclude each other"),
         (["{photos}", "-i", "No Name"], "not an index name"),
-        (["{photos}", "-i", "a", "--map", "caption"], "not a column mapping: 'caption'"),
-        (["{photos}", "-i", "a", "--map", "a=b,a=c"], "field 'a' twice"),
-        (["{photos}", "-i", "a", "--map", "a=b,a:int=c"], "field 'a' twice"),
-        (["{photos}", "-i", "a", "--map", "a:number=b"], "no such type: 'a:number'"),
-        (["{photos}", "-i", "a", "--map", "tokens:int=b"], "name of a field of stair-es"),
-        (["{photos}", "-i", "a", "--map", "tokens=b"], "name of a field of stair-es"),
+        (["{photos}", "-i", "a", "--field", "caption"], "not a column mapping: 'caption'"),
+        (["{photos}", "-i", "a", "--field", "a=b,a=c"], "field 'a' twice"),
+        (["{photos}", "-i", "a", "--field", "a=b,a:int=c"], "field 'a' twice"),
+        (["{photos}", "-i", "a", "--field", "a:number=b"], "no such type: 'a:number'"),
+        (["{photos}", "-i", "a", "--field", "tokens:int=b"], "name of a field of stair-es"),
+        (["{photos}", "-i", "a", "--field", "tokens=b"], "name of a field of stair-es"),
         (["{photos}", "-i", "a", "--format", "nothing"], "nothing"),
         (["{photos}", "-i", "a", "--enrich", ":x"], "not the name of an enricher"),
         (["{photos}", "-i", "a", "--enrich", "unheard-of"], "unknown enricher 'unheard-of'"),
@@ -69,15 +70,15 @@ def test_retry_and_dead_letters_may_not_be_the_same_file(tmp_path: Path) -> None
     letters.touch()
     (tmp_path / "link").symlink_to(tmp_path)
     for same in (letters, tmp_path / "link" / "dead.jsonl", tmp_path / "link" / ".." / tmp_path.name / "dead.jsonl"):
-        error = _fails("-i", "a", "--retry", str(letters), "--dead-letters", str(same))
+        error = _fails("-i", "a", "--retry-failed", str(letters), "--dead-letters", str(same))
         assert isinstance(error, UsageError)
         assert letters.exists()
 
 
 def test_options_said_with_the_sink_are_not_overridden_by_defaults(photos: str) -> None:
-    error = _fails(photos, "-i", "a", "--sink", "cluster:keep=many")
+    error = _fails(photos, "-i", "a", "--sink", "cluster:retain_indices=many")
     assert isinstance(error, UsageError)
-    assert "keep=many" in error.message
+    assert "retain_indices=many" in error.message
 
 
 def test_a_failed_run_is_json_too(photos: str) -> None:
@@ -99,10 +100,16 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
         (ZeroDivisionError("no"), "ZeroDivisionError: no"),
         (OSError(28, "No space", "f.txt"), "f.txt: No space"),
     ):
-        with pytest.raises(type(failure)), report_failure_as_json(True, {"seen": 3}):
-            raise failure
+        with pytest.raises(type(failure)):
+            _fail_after_three(failure)
         value = json.loads(capsys.readouterr().out)
         assert (value["error"], value["seen"]) == (told, 3)
+
+
+def _fail_after_three(failure: Exception) -> None:
+    with report_failure_as_json(True):
+        add_failure_facts(lambda: {"seen": 3})
+        raise failure
 
 
 def test_dead_letters_that_can_t_be_written_are_told_before_the_cluster_is_asked(photos: str, tmp_path: Path) -> None:
@@ -119,29 +126,31 @@ def _letters(folder: Path, **more: str) -> str:
 
 def test_a_retry_into_another_index_must_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = _letters(tmp_path, index="photos")
-    error = _fails("--retry", letters)
+    error = _fails("--retry-failed", letters)
     assert "belong to the index 'photos', and this run would write into 'images'" in error.message
     assert "--index photos" in error.remedy
     for arguments in (["--index", "photos"], ["--index", "others"]):
-        assert "127.0.0.1:1" in _fails("--retry", letters, *arguments).message
-    assert "127.0.0.1:1" in _fails("--retry", _letters(tmp_path)).message  # they don't say
+        assert "127.0.0.1:1" in _fails("--retry-failed", letters, *arguments).message
+    assert "127.0.0.1:1" in _fails("--retry-failed", _letters(tmp_path)).message  # they don't say
     monkeypatch.setitem(NOWHERE, "STAIR_ES_INDEX", "others")
-    assert "would write into 'others'" in _fails("--retry", _letters(tmp_path, index="photos")).message
+    assert "would write into 'others'" in _fails("--retry-failed", _letters(tmp_path, index="photos")).message
 
 
 def test_the_command_that_takes_dead_letters_up_again_has_the_options_of_the_run(tmp_path: Path) -> None:
     root: Any = get_command(app)
     above = root.make_context("stair-es", ["--config", "my file.toml", "ingest"])
-    taken = "--format csv --map a=b --resync --json --impacts --no-words-index -m starter --url-timeout 5 --url http://h:9200"
+    taken = (
+        "--format csv --field a=b --resync --json --impact-field --no-token-index -m starter --url-timeout 5 --url http://h:9200"
+    )
     plugins = "--enrich filename --enrich more:a=b --sink mine:key=secret,b=c --ray-address ***"
     given = ["pictures", *taken.split(), *plugins.split()]
     context = root.commands["ingest"].make_context("ingest", given, parent=above)
     command = retry.build_retry_command(_letters(tmp_path), "photos", context)
     letters, words = tmp_path / "dead letters.jsonl", shlex.split(command)
-    assert words[:7] == ["stair-es", "--config", "my file.toml", "ingest", "--retry", str(letters), "--index"]
+    assert words[:7] == ["stair-es", "--config", "my file.toml", "ingest", "--retry-failed", str(letters), "--index"]
     assert " ".join(words[7:]) == (
-        "photos --url http://h:9200 --url-timeout 5.0 --model starter --enrich filename --enrich more:a=... --impacts"
-        " --no-words-index --sink mine:key=...,b=... --ray-address ***"
+        "photos --url http://h:9200 --model starter --url-timeout 5.0 --enrich filename --enrich more:a=... --impact-field"
+        " --no-token-index --sink mine:key=...,b=... --ray-address ***"
     )
     parse(words[3:])
-    assert retry.build_retry_command("f", "i", None) == "stair-es ingest --retry f --index i"
+    assert retry.build_retry_command("f", "i", None) == "stair-es ingest --retry-failed f --index i"

@@ -105,7 +105,7 @@ def test_a_comparison_says_why_and_which_words() -> None:
 def test_what_a_policy_did() -> None:
     done = PolicyEffect(rules=("cap cat",), words=(WeightDifference(word="cat", stored=0.5, now=0.9),))
     assert plain(inspected(image(), steered=done))[-2:] == [
-        "  the word policy ab changed it: cap cat",
+        "  the token policy ab changed it: cap cat",
         "    cat  without it 0.9000, with it 0.5000",
     ]
 

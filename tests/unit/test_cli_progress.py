@@ -23,5 +23,5 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
         update(books)
         books.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
         update(books)
-    assert said[0][0].endswith(", 0 dead")
+    assert said[0][0].endswith(", 0 failed")
     assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", books.waiting_message)

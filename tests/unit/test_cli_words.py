@@ -49,7 +49,7 @@ def shown(
     )
     known = IndexInfo(fields={}, model="m-1", model_name="m", policy=policy, content_type=holds)
     told = ModelVocabulary(tokens=frozenset({"cat", "dog", "dodo", "dolphin"}), source="m-1")
-    return build_vocabulary_view(corpus, known, told, flat=0.5, order=order, min_df=min_df, match=match)
+    return build_vocabulary_view(corpus, known, told, uniformity=0.5, order=order, min_df=min_df, match=match)
 
 
 PETS = {
@@ -72,8 +72,8 @@ def test_a_table_for_people() -> None:
     assert animal.split()[2:] == ["20", "100.0", "%", "0.5000", "0.5000", "64.52", "%", "1.00", "0.jpg"]
     assert cat.split()[2:] == ["15", "75.0", "%", "0.2500", "0.2500", "24.19", "%", "0.75", "0.jpg"]
     assert dog.split()[2:] == ["5", "25.0", "%", "0.3500", "0.7500", "11.29", "%", "0.19", "dog-3.jpg"]
-    assert stop == "2 stop-word candidates (flatness 0.5 or more), 88.7 % of all weight: animal, cat"
-    assert dead == "2 of the 4 words of m-1 are in no image (--dead lists them)"
+    assert stop == "2 stop-word candidates (uniformity 0.5 or more), 88.7 % of all weight: animal, cat"
+    assert dead == "2 of the 4 words of m-1 are in no image (--unused lists them)"
 
 
 @pytest.mark.parametrize(("holds", "one"), [("texts", "a text"), ("documents", "a document")])

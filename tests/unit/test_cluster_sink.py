@@ -11,11 +11,11 @@ from stair_es.ingest.sinks.cluster import KIND
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": "many"}, "keep=many"),
-        ({"keep": "-1"}, "keep=-1"),
+        ({"retain_indices": "many"}, "retain_indices=many"),
+        ({"retain_indices": "-1"}, "retain_indices=-1"),
         ({"swap": "sometimes"}, "swap=sometimes"),
-        ({"relax_replicas": "true"}, "relax_replicas=true"),
-        ({"words_index": "maybe"}, "words_index=maybe"),
+        ({"no_replicas_while_building": "true"}, "no_replicas_while_building=true"),
+        ({"token_index": "maybe"}, "token_index=maybe"),
         ({"colour": "red"}, "no option colour"),
     ],
 )

@@ -111,7 +111,7 @@ def test_without_the_companion_nothing_asks_for_it_and_the_text_says_how_to_make
     assert len(objects) < len(made())
     rest = [each for each in objects if not each["id"].endswith("-about")]
     assert "photos-words" not in to_ndjson(rest)
-    assert "stair-es ingest ... --index photos --words-index" in state(of(objects, "about"))["params"]["markdown"]
+    assert "stair-es ingest ... --index photos --token-index" in state(of(objects, "about"))["params"]["markdown"]
 
 
 def test_without_colours_nothing_asks_for_them() -> None:

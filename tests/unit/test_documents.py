@@ -162,7 +162,7 @@ def test_id_depends_on_the_uri_alone() -> None:
 
 def test_fingerprint_changes_with_all_that_a_document_is_made_of() -> None:
     settings = DocumentSettings()
-    others: dict[str, Any] = {"top_words": 3, "thumbnail_px": 0, "id": "content", "impacts": True, "vector": "sparse_vector"}
+    others: dict[str, Any] = {"top_words": 3, "thumbnail_px": 0, "id": "content-hash", "impacts": True, "vector": "sparse_vector"}
     assert others.keys() == asdict(settings).keys()
     prints = [
         compute_document_fingerprint("a", "m", settings, {}),

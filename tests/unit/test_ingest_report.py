@@ -39,14 +39,14 @@ def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.Captu
         FailureReason(stage="read", reason="no such host", images=3, example="http://h/1.jpg"),
         FailureReason(stage="decode", reason="cut off", images=1, example="file:///[b]2.jpg"),
     )
-    print_ingest_report(_report(dead_reasons=reasons), "stair-es ingest --retry d.jsonl --index photos")
+    print_ingest_report(_report(dead_reasons=reasons), "stair-es ingest --retry-failed d.jsonl --index photos")
     lines = capsys.readouterr().out.splitlines()
     assert lines[-5:] == [
-        "  dead in read, 3: no such host (such as http://h/1.jpg)",
-        "  dead in decode, 1: cut off (file:///[b]2.jpg)",
+        "  failed in read, 3: no such host (such as http://h/1.jpg)",
+        "  failed in decode, 1: cut off (file:///[b]2.jpg)",
         "  and 2 more for other reasons",
         "dead letters: d.jsonl",
-        "retry them: stair-es ingest --retry d.jsonl --index photos",
+        "retry them: stair-es ingest --retry-failed d.jsonl --index photos",
     ]
     print_ingest_report(_report(dead=0, dead_letters=None), "")
     assert "again" not in capsys.readouterr().out

@@ -98,7 +98,7 @@ def test_orders_are_total_and_largest_first() -> None:
     assert [each.word for each in sort_token_stats(rows, "df")] == ["c", "a", "b"]
     assert [each.word for each in sort_token_stats(rows, "mean")] == ["a", "c", "b"]
     assert [each.word for each in sort_token_stats(rows, "max")] == ["c", "a", "b"]
-    assert [each.word for each in sort_token_stats(rows, "flat")] == ["c", "a", "b"]
+    assert [each.word for each in sort_token_stats(rows, "uniformity")] == ["c", "a", "b"]
     for order in get_args(StatsOrder):
         assert sort_token_stats(rows, order) == sort_token_stats(reversed(rows), order)
 

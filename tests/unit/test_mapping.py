@@ -101,7 +101,7 @@ def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_impacts_are_refused_where_the_filter_is_not(there: ClusterInfo) -> None:
     with pytest.raises(UnsupportedTarget, match=there.label) as caught:
         build_index_body(there, IMPACTS)
-    assert "--impacts" in caught.value.remedy
+    assert "--impact-field" in caught.value.remedy
 
 
 def test_impacts_come_on_top_of_the_rest() -> None:

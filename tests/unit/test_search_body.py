@@ -115,7 +115,7 @@ def test_what_seismic_can_t_answer_rightly_is_refused(obstacle: str, more: dict[
     beside = {name: more.pop(name) for name in ("after", "two_phase", "k") if name in more}
     with pytest.raises(QueryError, match=obstacle) as failure:
         build_search_request(SearchQuery(vector=VECTOR, **more), "seismic", max_clauses=1024, **beside)
-    assert "Omit --shape seismic" in failure.value.remedy
+    assert "Omit --query-type seismic" in failure.value.remedy
 
 
 def test_a_caption_alone_has_nothing_to_do_with_seismic() -> None:

@@ -81,7 +81,7 @@ def _filtered(text: str) -> SearchQuery:
 def test_a_comparison_of_texts_gets_a_remark_that_says_how_to_make_numbers(text: str) -> None:
     [remark] = SHOP.list_remarks(_filtered(text))
     assert "'price' letter by letter" in remark
-    assert "--map price:float=COLUMN" in remark
+    assert "--field price:float=COLUMN" in remark
 
 
 @pytest.mark.parametrize("text", ["width:>20", "price:20", "taken:[2024-01-01 TO 2024-12-31]"])

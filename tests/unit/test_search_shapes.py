@@ -197,7 +197,7 @@ def test_two_phase_pipeline_is_written_as_documented() -> None:
 def test_tokens_without_an_id_are_named() -> None:
     with pytest.raises(QueryError, match="no id for 'hundd', 'qqzz', so") as failure:
         build_seismic_query(SparseVector.from_mapping({"hundd": 2.0, "qqzz": 1.0, "dog": 1.0}), token_ids=IDS)
-    assert "omit --shape seismic" in failure.value.remedy
+    assert "omit --query-type seismic" in failure.value.remedy
     with pytest.raises(QueryError, match="and 2 more"):
         build_seismic_query(SparseVector.from_mapping({f"unknown{i}": 1.0 for i in range(7)}), token_ids=IDS)
     with pytest.raises(QueryError, match="requires the token ids"):

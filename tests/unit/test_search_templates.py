@@ -53,7 +53,7 @@ def test_unknown_names_and_forms_are_refused() -> None:
 
 
 def test_show_needs_no_cluster() -> None:
-    shown = CliRunner().invoke(app, ["template", "show", "words", "--shape", "sparse_vector"])
+    shown = CliRunner().invoke(app, ["template", "show", "words", "--query-type", "sparse_vector"])
     assert (shown.exit_code, shown.stdout) == (0, build_template("words", "sparse_vector").source)
     assert CliRunner().invoke(app, ["template", "show", "nope"]).exit_code == 2
 

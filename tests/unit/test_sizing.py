@@ -162,7 +162,7 @@ def test_hours_and_money() -> None:
     assert value(plan, "load_hours") == 5
     quick = of(36 * MILLION, encoder_images_per_s=1e6)
     assert value(quick, "load_hours") == value(quick, "write_hours")
-    assert any("--relax-replicas" in remark for remark in quick.remarks)
+    assert any("--no-replicas-while-building" in remark for remark in quick.remarks)
 
 
 @pytest.mark.parametrize(

@@ -65,15 +65,17 @@ def test_every_gap_and_need_names_a_check() -> None:
 
 
 def test_the_page_has_every_check_and_every_message() -> None:
-    refused = Outcome(check="search --shape seismic", status="engine", says="it takes <3.3> | newer\nLeave `a_b` and a_b out.")
+    refused = Outcome(
+        check="search --query-type seismic", status="engine", says="it takes <3.3> | newer\nLeave `a_b` and a_b out."
+    )
     lost = Outcome(check="doctor", status="failed", says="TimeoutExpired: *late*")
     page = write_page(
         [record(Outcome(check="words", status="ok"), refused, lost), record(label="Elasticsearch 9.5.3", failure="no Java")],
-        ["words", "search --shape seismic", "doctor"],
+        ["words", "search --query-type seismic", "doctor"],
     )
     assert "| OpenSearch 2.19.1 | 21.0.8 (Vendor) | server and modules | lang-expression |" in page
     assert "| `words` | ok | - |" in page
-    assert "| `search --shape seismic` | no | - |" in page
+    assert "| `search --query-type seismic` | no | - |" in page
     assert "| `doctor` | **failed** | - |" in page
     assert r"| OpenSearch 2.19.1 | every cluster | it takes \<3.3> \| newer<br>Leave `a_b` and a\_b out. |" in page
     assert r"| **unexpected** | TimeoutExpired: \*late\* |" in page

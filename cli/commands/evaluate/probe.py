@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
-from ...options import shared
 from ...output.console import print_notice
-from .shared import AgainstOption, EvaluationArguments, LimitPerClassOption, OutFolderOption, run_and_report
+from .shared import EVALUATION_OPTIONS, LimitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
@@ -30,14 +28,7 @@ def evaluate_probe_command(
         Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes to learn from.")
     ] = None,
     test: Annotated[Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes to test.")] = None,
-    limit: LimitPerClassOption = None,
-    out: OutFolderOption = None,
-    model: shared.ModelOption = DEFAULT_MODEL,
-    fit: shared.FitOption = None,
-    against: AgainstOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
-    as_json: shared.JsonOption = False,
+    limit: LimitOption = None,
 ) -> None:
     """Measure the accuracy of a linear probe on image vectors. Needs no cluster.
 
@@ -48,11 +39,9 @@ def evaluate_probe_command(
 
     `stair-es evaluate probe pets`
 
-    `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --against google/siglip-base-patch16-224`
+    `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --compare google/siglip-base-patch16-224`
     """
-    given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
-    )
+    given = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL, MAX_HITS
+from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
 
 from ...options import connections, shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
-    EvaluationArguments,
+    EVALUATION_OPTIONS,
     ImageFolderOption,
-    OutFolderOption,
+    LimitOption,
     SplitOption,
     print_skipped,
     run_and_report,
@@ -36,15 +35,14 @@ _Captions = Annotated[
         " with a text file next to each. Quote patterns.",
     ),
 ]
-_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")]
 _Exact = Annotated[bool, typer.Option("--exact", help="Compute exact dot products only; needs no cluster.")]
 _FieldType = Annotated[
-    Literal["rank_features", "sparse_vector"],
+    shared.FieldType,
     typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
 ]
 _QueryType = Annotated[
     Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
-    typer.Option("--shape", help="Form of the queries; else what suits the cluster."),
+    typer.Option("--query-type", help="Form of the queries; else what suits the cluster."),
 ]
 _Depth = Annotated[
     int,
@@ -52,27 +50,20 @@ _Depth = Annotated[
         "--depth", min=10, max=MAX_HITS, help="Number of hits to request; items that are not among them are ranked last."
     ),
 ]
-_Keep = Annotated[bool, typer.Option("--keep", help="Keep the temporary indices (eval-...).")]
+_KeepIndex = Annotated[bool, typer.Option("--keep-index", help="Keep the temporary indices (eval-...).")]
 
 
 def evaluate_retrieval_command(
     captions: _Captions,
     images: ImageFolderOption = None,
     split: SplitOption = None,
-    limit: _Limit = None,
-    out: OutFolderOption = None,
+    limit: LimitOption = None,
     exact: _Exact = False,
     url: shared.UrlOption = None,
-    model: shared.ModelOption = DEFAULT_MODEL,
-    fit: shared.FitOption = None,
-    against: AgainstOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
     vector: _FieldType = "rank_features",
-    shape: _QueryType = None,
+    query_type: _QueryType = None,
     depth: _Depth = 1000,
-    keep: _Keep = False,
-    as_json: shared.JsonOption = False,
+    keep_index: _KeepIndex = False,
 ) -> None:
     """Measure text-image retrieval of models and of the cluster, in both directions, and compare methods.
 
@@ -85,19 +76,19 @@ def evaluate_retrieval_command(
 
     `stair-es evaluate retrieval dataset_flickr30k.json --images flickr30k-images --limit 500 --out report`
 
-    `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --against openai/clip-vit-base-patch16`
+    `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --compare openai/clip-vit-base-patch16`
     """
-    given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
-    )
+    given = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions
         from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 
-        if exact and (keep or shape):
-            raise UsageError("--keep and --shape don't apply to --exact, which uses no cluster", "Leave them out, or --exact.")
-        chosen = EvalOptions(vector=vector, query_type=shape, depth=depth, keep_index=keep)
+        if exact and (keep_index or query_type):
+            raise UsageError(
+                "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Leave them out, or --exact."
+            )
+        chosen = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
         found = read_captions(captions, images=images, split=split, limit=limit)
         models = given.load_models()
         print_skipped(found.problems)

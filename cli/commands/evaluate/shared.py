@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from stair_es.errors import StairError, UsageError
+from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.errors import UsageError
 
+from ...options import shared
+from ...options.decorator import ArgumentGroup
 from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
     from stair_es.eval.models import EvaluatedModel
-    from stair_es.model.base import Backend, TextTower
-    from stair_es.types import ResizeMode
 
-AgainstOption = Annotated[
+CompareOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--against",
+        "--compare",
         metavar="MODEL",
         help="Another model to compare, with its default settings; may be given several times.",
     ),
@@ -49,7 +50,9 @@ ClassNamesOption = Annotated[
         help="Class names by folder: .json, or .txt with `folder name, other name` per line. [default: the folder names]",
     ),
 ]
-LimitPerClassOption = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use only the first N images; with classes, of each class.")
+]
 
 _MAX_PROBLEMS = 5
 
@@ -68,20 +71,20 @@ class PrintableReport(Protocol):
 class EvaluationArguments:
     """Options of every `evaluate` command."""
 
-    model: str
-    fit: ResizeMode | None
+    out: OutFolderOption = None
+    model: shared.ModelOption = DEFAULT_MODEL
+    fit: shared.FitOption = None
     """Applies to `model` only."""
-    against: Sequence[str] | None
-    backend: Backend
-    text_tower: TextTower
-    out: Path | None
-    as_json: bool
+    compare: CompareOption = None
+    backend: shared.BackendOption = "auto"
+    text_tower: shared.TextTowerOption = "full"
+    as_json: shared.JsonOption = False
 
     def load_models(self) -> list[EvaluatedModel]:
         """Load the models.
 
         Returns:
-            The model of `--model`, then those of `--against`.
+            The model of `--model`, then those of `--compare`.
 
         Raises:
             StairError: If a model is unknown, broken or given twice.
@@ -90,7 +93,10 @@ class EvaluationArguments:
         from stair_es.model.base import ModelSpec
 
         first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
-        return load_models([first, *(ModelSpec(name=name) for name in self.against or ())])
+        return load_models([first, *(ModelSpec(name=name) for name in self.compare or ())])
+
+
+EVALUATION_OPTIONS = ArgumentGroup(EvaluationArguments)
 
 
 def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, int, int], None]], PrintableReport]) -> None:
@@ -101,18 +107,13 @@ def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, in
         work: Function that takes the callback and returns the report.
 
     Raises:
-        StairError: If the work fails or the folder of `--out` can't be made; with `--json` also printed as JSON.
+        StairError: If the work fails or the folder of `--out` can't be made.
     """
     from ...output.progress import show_evaluation_progress
 
-    try:
-        _make_out_folder(given.out)
-        with show_evaluation_progress() as progress:
-            found = work(progress)
-    except StairError as error:
-        if given.as_json:
-            emit_json({"error": error.message, "remedy": error.remedy})
-        raise
+    _make_out_folder(given.out)
+    with show_evaluation_progress() as progress:
+        found = work(progress)
     text = found.to_markdown()
     if given.out is not None:
         _write_report(given.out, found, text)

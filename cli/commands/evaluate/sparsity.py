@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL
-
-from ...options import shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
-    EvaluationArguments,
+    EVALUATION_OPTIONS,
     ImageFolderOption,
-    OutFolderOption,
     SplitOption,
     print_skipped,
     run_and_report,
@@ -32,13 +27,6 @@ def evaluate_sparsity_command(
     images: ImageFolderOption = None,
     split: SplitOption = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
-    out: OutFolderOption = None,
-    model: shared.ModelOption = DEFAULT_MODEL,
-    fit: shared.FitOption = None,
-    against: AgainstOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
-    as_json: shared.JsonOption = False,
 ) -> None:
     """Measure the cost of token vectors: tokens per item, multiplications per comparison, balance of the posting lists.
 
@@ -50,9 +38,7 @@ def evaluate_sparsity_command(
 
     `stair-es evaluate sparsity photos --limit 1000 --json`
     """
-    given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
-    )
+    given = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.sparsity import evaluate_sparsity as run

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
-from ...options import shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
+    EVALUATION_OPTIONS,
     ClassNamesOption,
-    EvaluationArguments,
     ImageFolderOption,
-    OutFolderOption,
+    LimitOption,
     SplitOption,
     print_skipped,
     run_and_report,
@@ -37,9 +34,7 @@ def evaluate_words_command(
     classes: ClassNamesOption = None,
     images: ImageFolderOption = None,
     split: SplitOption = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class, or of the caption set.")
-    ] = None,
+    limit: LimitOption = None,
     prompt: Annotated[str, typer.Option("--prompt", help="Prompt for dense vectors, with {} for the token.")] = "{}",
     dense: Annotated[
         bool,
@@ -47,13 +42,6 @@ def evaluate_words_command(
             "--dense", help="Also score the dense vectors of models with token weights: one text per token, minutes on a CPU."
         ),
     ] = False,
-    out: OutFolderOption = None,
-    model: shared.ModelOption = DEFAULT_MODEL,
-    fit: shared.FitOption = None,
-    against: AgainstOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
-    as_json: shared.JsonOption = False,
 ) -> None:
     """Measure whether words mean what they say: how often the right one is an image's first of the whole vocabulary.
 
@@ -67,9 +55,7 @@ def evaluate_words_command(
 
     `stair-es evaluate words examples/photos/captions.jsonl`
     """
-    given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
-    )
+    given = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.interpretability import evaluate_interpretability

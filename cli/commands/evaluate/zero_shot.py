@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
-from ...options import shared
 from ...output.console import print_notice
 from .shared import (
-    AgainstOption,
+    EVALUATION_OPTIONS,
     ClassFolderArgument,
     ClassNamesOption,
-    EvaluationArguments,
-    LimitPerClassOption,
-    OutFolderOption,
+    LimitOption,
     run_and_report,
 )
 
@@ -36,14 +32,7 @@ def evaluate_zero_shot_command(
     prompts: Annotated[
         Path | None, typer.Option("--prompts", exists=True, dir_okay=False, help="File of prompts, one per line.")
     ] = None,
-    limit: LimitPerClassOption = None,
-    out: OutFolderOption = None,
-    model: shared.ModelOption = DEFAULT_MODEL,
-    fit: shared.FitOption = None,
-    against: AgainstOption = None,
-    backend: shared.BackendOption = "auto",
-    text_tower: shared.TextTowerOption = "full",
-    as_json: shared.JsonOption = False,
+    limit: LimitOption = None,
 ) -> None:
     """Classify images by class names alone, and measure the accuracy of token weights and dense vectors. Needs no cluster.
 
@@ -54,11 +43,9 @@ def evaluate_zero_shot_command(
 
     `stair-es evaluate zero-shot imagenet/val --classes LOC_synset_mapping.txt --limit 10`
 
-    `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --against openai/clip-vit-base-patch16`
+    `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --compare openai/clip-vit-base-patch16`
     """
-    given = EvaluationArguments(
-        model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json
-    )
+    given = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder

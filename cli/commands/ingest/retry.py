@@ -1,4 +1,4 @@
-"""`stair-es ingest --retry`: the index of the dead letters, and the command that retries them."""
+"""`stair-es ingest --retry-failed`: the index of the dead letters, and the command that retries them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,19 @@ Context: TypeAlias = Any
 
 _FIRST_RUN_OPTIONS = frozenset(
     {
-        *("source_format", "columns", "image_column", "hidden", "follow_links", "retry", "index"),
-        *("resync", "dry_run", "swap", "keep", "dead_letters", "as_json", "metrics_file", "metrics_port", "metrics_host"),
+        *("source_format", "columns", "image_column", "hidden", "follow_links", "retry_failed", "index"),
+        *(
+            "resync",
+            "dry_run",
+            "no_swap",
+            "force_swap",
+            "retain_indices",
+            "dead_letters",
+            "as_json",
+            "metrics_file",
+            "metrics_port",
+            "metrics_host",
+        ),
     }
 )
 """Options that a retry doesn't need: the dead letters hold their effect, or they apply to whole sources."""
@@ -49,7 +60,7 @@ def check_retry_index(letters: Path, index: str, context: Context) -> None:
 def build_retry_command(letters: str, index: str, context: Context) -> str:
     """Build the command line that retries the dead letters of a run, with the options of that run."""
     above = _list_typed(context.parent) if context is not None else ()
-    return shlex.join(["stair-es", *above, "ingest", "--retry", letters, "--index", index, *_list_typed(context)])
+    return shlex.join(["stair-es", *above, "ingest", "--retry-failed", letters, "--index", index, *_list_typed(context)])
 
 
 def _list_typed(context: Context) -> Iterator[str]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES
+from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
 from ...options import connections, shared
-from ...output.console import emit_json, print_notice, report_failure_as_json, stdout
+from ...options.json_errors import add_failure_facts
+from ...output.console import emit_json, print_notice, stdout
 from ...output.ingest import print_outcome
-from ...output.json_logging import is_json_logging
-from .images import build_token_index_option
+from .arguments import BUILD_OPTIONS, JsonReportOption
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
@@ -40,21 +39,9 @@ _TextFormat = Annotated[
 _TextColumn = Annotated[
     str | None, typer.Option("--text-column", help="Column with a text or a list of texts. [default: text, caption or captions]")
 ]
-_TokenIndex = Annotated[
-    bool | None,
-    typer.Option(
-        "--words-index/--no-words-index",
-        help="Maintain a token index with the heaviest words of each text, or delete it. [default: no change]",
-    ),
-]
-_Swap = Annotated[
-    Literal["auto", "always", "never"],
-    typer.Option("--swap", help="When a newly built index takes over the alias; auto: if it is complete."),
-]
-_Keep = Annotated[int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.")]
-_DeadLetters = Annotated[
-    Path | None, typer.Option("--dead-letters", help="JSONL file for failed texts. [default: below STAIR_ES_HOME/dead-letters]")
-]
+
+
+INGEST_TEXTS_OPTIONS = (BUILD_OPTIONS,)
 
 
 def ingest_texts_command(
@@ -67,11 +54,7 @@ def ingest_texts_command(
     fit: shared.FitOption = None,
     text_tower: shared.TextTowerOption = "full",
     vector: shared.VectorOption = "rank_features",
-    words_index: _TokenIndex = None,
-    swap: _Swap = "auto",
-    keep: _Keep = DEFAULT_RETAINED_INDICES,
-    dead_letters: _DeadLetters = None,
-    as_json: shared.JsonOption = False,
+    as_json: JsonReportOption = False,
 ) -> None:
     """Encode texts and write them into a separate index, to search captions by image.
 
@@ -95,20 +78,18 @@ def ingest_texts_command(
     from stair_es.model.base import ModelSpec
     from stair_es.model.registry import check_hub_libraries
 
-    as_json = as_json or is_json_logging()  # a container's stdout and stderr are one stream
-    said: dict[str, Any] = {}
-    with report_failure_as_json(as_json, said):
-        check_alias_name(index)
-        check_hub_libraries(model)
-        sources = [open_text_source(file, text_format, text_column) for file in files]
-        chosen = TextIngestOptions(
-            alias=index,
-            model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
-            document=DocumentSettings(thumbnail_px=0, id="content", vector=vector),
-            sink_options={"swap": swap, "keep": str(keep), **build_token_index_option(words_index)},
-            dead_letters=dead_letters,
-        )
-        report = _run_ingest(sources, url, chosen, said)
+    check_alias_name(index)
+    check_hub_libraries(model)
+    sources = [open_text_source(file, text_format, text_column) for file in files]
+    target = BUILD_OPTIONS.read()
+    options = TextIngestOptions(
+        alias=index,
+        model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
+        document=DocumentSettings(thumbnail_px=0, id="content-hash", vector=vector),
+        sink_options=target.build_sink_options(),
+        dead_letters=target.dead_letters,
+    )
+    report = _run_ingest(sources, url, options)
     if as_json:
         emit_json(to_json(report))
     else:
@@ -130,26 +111,23 @@ def _count_duplicates(report: IngestReport) -> int:
     return report.seen - report.dead - report.documents
 
 
-def _run_ingest(sources: list[Source], url: str | None, chosen: TextIngestOptions, said: dict[str, Any]) -> IngestReport:
+def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptions) -> IngestReport:
     from stair_es.ingest.run import open_run_accounting
-    from stair_es.ingest.texts.pipeline import run_text_ingest as run
+    from stair_es.ingest.texts.pipeline import run_text_ingest
 
     from ...output.progress import show_ingest_progress
 
     connection = connections.resolve_connection(url)
-    with open_run_accounting(chosen) as accounting:
-        try:
-            with show_ingest_progress("texts") as progress:
-                return run(sources, connection, chosen, say=print_notice, progress=progress, accounting=accounting)
-        except Exception:
-            said.update(accounting.get_counts())
-            raise
+    with open_run_accounting(options) as accounting:
+        add_failure_facts(accounting.get_counts)
+        with show_ingest_progress("texts") as progress:
+            return run_text_ingest(sources, connection, options, say=print_notice, progress=progress, accounting=accounting)
 
 
 def _print_report(report: IngestReport) -> None:
     same = f" ({_count_duplicates(report):,} of them the same as an earlier one)" if _count_duplicates(report) else ""
     stdout.print(
-        f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{same}, {report.dead:,} dead"
+        f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{same}, {report.dead:,} failed"
         f" in {report.seconds:.1f} s",
         style="bold",
     )

@@ -11,6 +11,7 @@ from stair_es.config.file import SECRET_KEYS, get_default_config_path
 from stair_es.urls import MASK, mask_urls
 
 from ...options import config_file
+from ...options.decorator import prepare_command
 from ...options.shared import JsonOption
 from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, stdout
@@ -31,6 +32,7 @@ def _describe_group() -> None:
 
 
 @app.command(name="show")
+@prepare_command()
 def show_config(context: typer.Context, as_json: JsonOption = False) -> None:
     """Print the configured values and their origin: the environment, a profile, or the top level of the file. Secrets are masked.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ...options.decorator import prepare_command
 from ...options.shared import JsonOption
 from ...output.console import emit_json, print_notice, stdout
 
@@ -24,6 +25,7 @@ stops, and listens on 127.0.0.1 only.""",
 
 
 @app.command(name="up")
+@prepare_command()
 def start_node_command(
     port: Annotated[
         int | None,
@@ -70,6 +72,7 @@ def start_node_command(
 
 
 @app.command(name="down")
+@prepare_command()
 def stop_node_command() -> None:
     """Stop the node and wait until it has ended. Its data is kept for the next `up`.
 
@@ -84,6 +87,7 @@ def stop_node_command() -> None:
 
 
 @app.command(name="status")
+@prepare_command()
 def show_node_status(as_json: JsonOption = False) -> None:
     """Print whether the node is running, and where. Exits with 0 if it runs and answers, with 3 if not.
 
@@ -110,6 +114,7 @@ def show_node_status(as_json: JsonOption = False) -> None:
 
 
 @app.command(name="logs")
+@prepare_command()
 def print_node_logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,

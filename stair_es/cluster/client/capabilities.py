@@ -111,7 +111,7 @@ def list_cluster_plugins(client: OpenSearch, connection: Connection) -> frozense
     except AuthenticationFailed as error:
         raise QueryError(
             f"can't tell which plugins the cluster has: {error.message}",
-            "Grant `cluster:monitor/nodes/info` to the user, or leave --shape out.",
+            "Grant `cluster:monitor/nodes/info` to the user, or leave --query-type out.",
         ) from None
     return frozenset.intersection(*found) if found else frozenset()
 

@@ -64,8 +64,8 @@ class DocumentSettings:
     """Length of `top_tokens`."""
     thumbnail_px: int = THUMBNAIL_PX
     """Longer side of the thumbnail; 0 for none."""
-    id: Literal["uri", "content"] = "uri"
-    """What identifies a document: the URI of the image, or its content."""
+    id: Literal["uri", "content-hash"] = "uri"
+    """What identifies a document: the URI of the image, or the hash of its content."""
     impacts: bool = False
     """Whether documents have the field that a plain `match` searches (OpenSearch only)."""
     vector: Literal["rank_features", "sparse_vector", "seismic"] = "rank_features"
@@ -131,9 +131,11 @@ def check_field_names(names: Iterable[str]) -> None:
     """
     for name in names:
         if name.partition(".")[0] in RESERVED_FIELDS:  # the part before a dot names an object
-            raise UsageError(f"column {name!r} has the name of a field of stair-es", f"Map it to another one: --map NAME={name}")
+            raise UsageError(
+                f"column {name!r} has the name of a field of stair-es", f"Map it to another one: --field NAME={name}"
+            )
         if name.startswith("_") or not all(name.split(".")):
-            raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --map NAME={name}")
+            raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --field NAME={name}")
 
 
 def build_document(

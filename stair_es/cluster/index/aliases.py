@@ -89,7 +89,7 @@ def delete_retired_indices(client: OpenSearch, connection: Connection, alias: st
         UsageError: If `keep` is negative.
     """
     if keep < 0:
-        raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --keep N")
+        raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --retain-indices N")
     params = {"filter_path": "*.aliases,*.mappings._meta,*.settings.index.creation_date", "expand_wildcards": "all"}
     found = call_with_retry(lambda: client.indices.get(index=f"{alias}-*", params=params), connection)
     retired = [

@@ -74,7 +74,7 @@ def check_field_types(target: ClusterInfo, settings: DocumentSettings) -> None:
     if settings.impacts and not target.supports_impacts:
         raise UnsupportedTarget(
             f"{target.label} can't have the field `impacts`: it takes OpenSearch 2.10 or newer (`delimited_term_freq`)",
-            "Leave --impacts out.",
+            "Leave --impact-field out.",
         )
 
 

@@ -109,7 +109,7 @@ def list_missing_policy_fields(properties: Mapping[str, Any], where: str) -> dic
     if foreign:
         raise IndexMismatch(
             f"{where} has a column {foreign!r}, a name reserved for token policies",
-            f"Build an index without it: ingest with the column under another name (--map OTHER={foreign}).",
+            f"Build an index without it: ingest with the column under another name (--field OTHER={foreign}).",
         )
     return {name: dict(spec) for name, spec in POLICY_FIELDS.items() if name not in properties}
 

@@ -68,7 +68,7 @@ def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
     if without:
         raise IndexMismatch(
             f"{where} can't have a words index: no doc values for {', '.join(without)}",
-            "Leave `doc_values` out of the file of --mapping, or go without --words-index.",
+            "Leave `doc_values` out of the file of --mapping, or go without --token-index.",
         )
 
 

@@ -67,7 +67,7 @@ class TokenIndexState:
             what = "is an index" if name in foreign else f"points to {', '.join(foreign)}"
             raise IndexMismatch(
                 f"the words index of {self.alias!r} can't be called {name!r}: that {what} of someone else",
-                "Rename that, ingest under another name (--index), or go without: --no-words-index.",
+                "Rename that, ingest under another name (--index), or go without: --no-token-index.",
             )
 
 

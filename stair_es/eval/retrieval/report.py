@@ -89,7 +89,7 @@ class RetrievalReport:
     versions: dict[str, str]
     seconds: float
     kept: tuple[str, ...] = ()
-    """Indices that were kept (`--keep`)."""
+    """Indices that were kept (`--keep-index`)."""
 
     def to_markdown(self) -> str:
         """Return the report as Markdown tables."""

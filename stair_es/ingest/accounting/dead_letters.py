@@ -234,10 +234,10 @@ class _DeadLetterSource:
 
 
 class DeadLettersKind:
-    """The source kind `dead-letters`. It is requested by name (`ingest --retry`), never detected."""
+    """The source kind `dead-letters`. It is requested by name (`ingest --retry-failed`), never detected."""
 
     name = "dead-letters"
-    description = "the failed images of an earlier run (`ingest --retry FILE`)"
+    description = "the failed images of an earlier run (`ingest --retry-failed FILE`)"
 
     def can_open(self, argument: str) -> bool:
         """Return False: the kind is never detected from an argument."""

@@ -1,7 +1,8 @@
 """The built-in sink: an index behind an alias, in OpenSearch or Elasticsearch.
 
-Options: `keep` (number of retired indices to retain, 1), `swap` (auto, always, never), `relax_replicas` (yes or no),
-`mapping` (file with a custom index body), `words_index` (yes or no; by default what the index has).
+Options: `retain_indices` (number of retired indices to retain, 1), `swap` (auto, always, never),
+`no_replicas_while_building` (yes or no), `mapping` (file with a custom index body), `token_index` (yes or no; by default what
+the index has).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class ClusterSinkSession:
         """Relax refreshes, and replicas if requested, during the load. A failed load also reports a changed policy."""
         client = get_shared_client(self._connection)
         with indices.relax_index_settings(
-            client, self._connection, self.opened, replicas=self.options.relax_replicas, say=self.say
+            client, self._connection, self.opened, replicas=self.options.no_replicas_while_building, say=self.say
         ):
             try:
                 yield
@@ -115,7 +116,9 @@ class ClusterSinkSession:
         indices.swap_alias(client, self._connection, self.alias, self.opened)
         return IndexSinkResult(
             swapped=True,
-            deleted_indices=tuple(indices.delete_retired_indices(client, self._connection, self.alias, self.options.keep)),
+            deleted_indices=tuple(
+                indices.delete_retired_indices(client, self._connection, self.alias, self.options.retain_indices)
+            ),
         )
 
     def _explain_not_swapped(self, client: OpenSearch, coverage: RunCoverage, alias_target: str) -> str:
@@ -129,12 +132,12 @@ class ClusterSinkSession:
         swap = self.options.swap
         if not alias_target:
             how = f"To point it to this one: PUT /{self.index}/_alias/{self.alias}"
-            return f"--swap never: alias {self.alias} points to no index any more. {how}" if swap == "never" else ""
+            return f"--no-swap: alias {self.alias} points to no index any more. {how}" if swap == "never" else ""
         reason = self._explain_policy_difference(client, alias_target)
         if reason or swap == "always":
             return reason
         if swap == "never":
-            return f"--swap never: alias {self.alias} still points to {alias_target}"
+            return f"--no-swap: alias {self.alias} still points to {alias_target}"
         return self._explain_missing(alias_target, coverage)
 
     def _check_alias(self, client: OpenSearch, live: str | None) -> str:
@@ -165,12 +168,12 @@ class ClusterSinkSession:
             some = ", ".join(f"{source} ({count:,})" for source, count in others.most_common(3))
             return (
                 f"alias {self.alias} still points to {live}: it has {others.total():,} images of sources that this build has not"
-                f" seen, among them {some}. Ingest them with the same settings (it resumes), or use --swap always"
+                f" seen, among them {some}. Ingest them with the same settings (it resumes), or use --force-swap"
             )
         if dead:
             return (
                 f"alias {self.alias} still points to {live}: {dead:,} of its images failed in this build. Fix them and"
-                " ingest again (the build resumes; see the dead letters), or use --swap always"
+                " ingest again (the build resumes; see the dead letters), or use --force-swap"
             )
         return ""
 
@@ -202,7 +205,7 @@ class ClusterSinkKind:
         client, connection = get_shared_client(asked.connection), asked.connection
         opened = indices.open_index(client, connection, plan.alias, asked.body, plan.identity, say, plan.policy)
         prepare_token_index(client, connection, opened.name, asked.token_index, say)
-        if plan.document.id == "content" and not opened.created:
+        if plan.document.id == "content-hash" and not opened.created:
             indices.refresh_index(client, connection, opened.name)  # lookups by URI only see refreshed documents
         if opened.pending_operation:
             say(
@@ -239,7 +242,7 @@ class ClusterSinkKind:
         if plan.document.vector == "seismic":
             check_neural_plugin(client, plan.connection, target)
         fields = body.get("mappings", {}).get("properties", {})
-        words = resolve_token_index(client, plan.connection, plan.alias, options.words_index, fields)
+        words = resolve_token_index(client, plan.connection, plan.alias, options.token_index, fields)
         return _ResolvedPlan(options=options, connection=plan.connection, target=target, body=body, token_index=words)
 
 

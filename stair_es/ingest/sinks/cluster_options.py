@@ -32,11 +32,11 @@ _YES_NO = ("yes", "no")
 class ClusterSinkOptions:
     """Options of the built-in sink; see `cluster_sink`."""
 
-    keep: int = DEFAULT_RETAINED_INDICES
+    retain_indices: int = DEFAULT_RETAINED_INDICES
     swap: SwapMode = "auto"
-    relax_replicas: bool = False
+    no_replicas_while_building: bool = False
     mapping: Path | None = None
-    words_index: bool | None = None
+    token_index: bool | None = None
     """None to keep what the index has."""
 
     @classmethod
@@ -46,27 +46,30 @@ class ClusterSinkOptions:
         Raises:
             UsageError: If an option is unknown or has an invalid value.
         """
-        unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping", "words_index"}
+        unknown = set(given) - {"retain_indices", "swap", "no_replicas_while_building", "mapping", "token_index"}
         if unknown:
             raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
-        keep, swap, relax = (
-            given.get("keep", str(DEFAULT_RETAINED_INDICES)),
+        retained, swap, relax = (
+            given.get("retain_indices", str(DEFAULT_RETAINED_INDICES)),
             given.get("swap", "auto"),
-            given.get("relax_replicas", "no"),
+            given.get("no_replicas_while_building", "no"),
         )
-        words = given.get("words_index")
-        if not keep.isdecimal() or swap not in get_args(SwapMode) or relax not in _YES_NO or words not in (None, *_YES_NO):
-            has = f"keep={keep}, swap={swap}, relax_replicas={relax}" + (f", words_index={words}" if words else "")
+        words = given.get("token_index")
+        if not retained.isdecimal() or swap not in get_args(SwapMode) or relax not in _YES_NO or words not in (None, *_YES_NO):
+            has = f"retain_indices={retained}, swap={swap}, no_replicas_while_building={relax}" + (
+                f", token_index={words}" if words else ""
+            )
             raise UsageError(
                 f"invalid options of the sink 'cluster': {has}",
-                f"keep is a number, swap one of {', '.join(get_args(SwapMode))}, relax_replicas and words_index yes or no.",
+                f"retain_indices is a number, swap one of {', '.join(get_args(SwapMode))}, no_replicas_while_building"
+                " and token_index yes or no.",
             )
         return cls(
-            keep=int(keep),
+            retain_indices=int(retained),
             swap=cast(SwapMode, swap),
-            relax_replicas=relax == "yes",
+            no_replicas_while_building=relax == "yes",
             mapping=Path(given["mapping"]) if given.get("mapping") else None,
-            words_index=None if words is None else words == "yes",
+            token_index=None if words is None else words == "yes",
         )
 
 

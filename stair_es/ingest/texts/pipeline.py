@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class TextIngestOptions(BaseIngestOptions):
     """Options of an ingest of texts. The text tower of the model is part of the settings: another one gives other vectors."""
 
-    document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content"))
+    document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content-hash"))
 
     @property
     def settings(self) -> dict[str, Json]:

@@ -30,7 +30,7 @@ def build_impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max
         if is_single_term(token):
             terms.setdefault(_fold_case(token), (token, boost))
     if not terms:
-        raise QueryError(f"the field {field!r} contains whole words only, and the query has none", "Use another --shape.")
+        raise QueryError(f"the field {field!r} contains whole words only, and the query has none", "Use another --query-type.")
     if max_clauses < 1:
         raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
     selected = list(terms.items())[:max_clauses]

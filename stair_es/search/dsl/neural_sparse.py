@@ -109,7 +109,7 @@ def _resolve_ids(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> l
         named = ", ".join(repr(token) for token in unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         raise QueryError(
             f"the index has no id for {named}, so SEISMIC can't search for it",
-            "Use tokens of the model that wrote the index, or search exactly: omit --shape seismic.",
+            "Use tokens of the model that wrote the index, or search exactly: omit --query-type seismic.",
         )
     return [token_ids.ids[token] for token, _ in kept]
 

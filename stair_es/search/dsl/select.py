@@ -142,7 +142,7 @@ def _find_obstacle(query_type: QueryType, target: ClusterInfo, fields: IndexFiel
             f"the index has no field `{IDS_FIELD}` with the method seismic and a table of its ids (ingest with --vector seismic)"
         )
     if query_type == "impacts" and not fields.impacts:
-        return "the index has no field `impacts` (ingest with --impacts)"
+        return "the index has no field `impacts` (ingest with --impact-field)"
     if types is not None and fields.tokens not in types:
         return f"the field `tokens` of the index is {fields.tokens or 'missing'}, not {' or '.join(sorted(types))}"
     return None
@@ -156,4 +156,4 @@ def _find_missing_plugin(query_type: QueryType, target: ClusterInfo, plugins: Ca
 
 def _suggest_query_type(target: ClusterInfo, fields: IndexFields) -> str:
     found = _find_exact_type(target, fields)
-    return f"Omit --shape: {found} is possible here." if found else "Use another index."
+    return f"Omit --query-type: {found} is possible here." if found else "Use another index."

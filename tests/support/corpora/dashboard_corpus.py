@@ -75,7 +75,7 @@ def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector
         silent = {**kept, "uri": uri, "source": "file:///elsewhere", "tokens": {}, "top_tokens": [], "sha256": "0" * 64}
         client.index(index=index, id=WORDLESS, body=silent, refresh=True)
     if words_index:
-        _ingest(url, index, str(folder / "things"), "--vector", vector, "--words-index")
+        _ingest(url, index, str(folder / "things"), "--vector", vector, "--token-index")
 
 
 def _ingest(url: str, index: str, *more: str) -> None:

@@ -1,4 +1,4 @@
-"""A companion index by hand: a document for each image and each of its heaviest words, as `ingest --words-index` writes them.
+"""A companion index by hand: a document for each image and each of its heaviest words, as `ingest --token-index` writes them.
 
 Written after the contract alone, so that tests of what reads the companion depend on nobody's code but the node's.
 """

@@ -179,7 +179,7 @@ def home(folder: Path, text: str) -> Path:
 
 def _needs_all_photos(text: str) -> bool:
     """Return whether a page shows photos that are found, or looks for words that nearly all have."""
-    if "--flat" in text:
+    if "--uniformity" in text:
         return True
     console = [block for block in blocks(text) if block.language == "console"]
     return any(".jpg" in line for block in console for command in commands(block) for line in command.shown)

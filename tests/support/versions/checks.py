@@ -51,7 +51,7 @@ def swap_model(bench: Bench) -> None:
 def keep_words_index(bench: Bench) -> None:
     """Keep an index of the words beside the images."""
     options = ("--vector", bench.main)
-    report = bench.ingest(bench.main, *options, "--words-index")
+    report = bench.ingest(bench.main, *options, "--token-index")
     if not report["words_index"]:
         raise Wrong("there is no words index")
 
@@ -74,7 +74,7 @@ def search_by(shape: str) -> Callable[[Bench], None]:
     def check(bench: Bench) -> None:
         wanted = preferred.get(shape, shape)
         index = wanted if wanted in bench.indices else bench.main
-        answer = bench.commands.run("search", QUESTION, "--shape", shape, "--index", bench.alias(index))
+        answer = bench.commands.run("search", QUESTION, "--query-type", shape, "--index", bench.alias(index))
         expect(answer, shape=shape)
         expect_best(bench, answer["hits"])
         for hit in answer["hits"]:
@@ -159,13 +159,13 @@ def ask_doctor(bench: Bench) -> None:
 
 CHECKS: Mapping[str, Callable[[Bench], None]] = {
     **{f"ingest --vector {vector}": ingest_into(vector, "--vector", vector) for vector in VECTORS},
-    "ingest --impacts": ingest_into("impacts", "--impacts"),
+    "ingest --impact-field": ingest_into("impacts", "--impact-field"),
     "ingest the same again": repeat_ingest,
-    "ingest --words-index": keep_words_index,
+    "ingest --token-index": keep_words_index,
     "swap to another model": swap_model,
     "words": list_words,
     "search": search_unasked,
-    **{f"search --shape {shape}": search_by(shape) for shape in QUERY_TYPES},
+    **{f"search --query-type {shape}": search_by(shape) for shape in QUERY_TYPES},
     "search --hybrid sum": search_hybrid("sum"),
     "search --hybrid rrf": search_hybrid("rrf"),
     "policy plan": plan_policy,

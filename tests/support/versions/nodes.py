@@ -94,12 +94,12 @@ def _release(number: str) -> Callable[[Path], AbstractContextManager[Served]]:
 
 _NO_ELASTIC_SHAPES = {
     "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
-    "search --shape sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
+    "search --query-type sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
 }
 _NO_NEURAL = {
     "ingest --vector seismic": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
-    "search --shape neural_sparse": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
-    "search --shape seismic": Gap(says="the index has no field `token_ids`", cause="plugin"),
+    "search --query-type neural_sparse": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
+    "search --query-type seismic": Gap(says="the index has no field `token_ids`", cause="plugin"),
 }
 _TOO_OLD = Gap(says="it takes OpenSearch 3.3 or newer", cause="engine")
 _TOO_OLD_TO_SEARCH = Gap(says="it requires OpenSearch 3.3 or newer", cause="engine")
@@ -107,25 +107,25 @@ _OPENSEARCH = {**_NO_ELASTIC_SHAPES, **_NO_NEURAL}
 _NO_PAINLESS = Gap(says="it has no painless", cause="node")
 _NO_MUSTACHE = Gap(says="doesn't support mustache", cause="node")
 _ELASTICSEARCH = {
-    "ingest --impacts": Gap(says="it takes OpenSearch 2.10 or newer", cause="engine"),
+    "ingest --impact-field": Gap(says="it takes OpenSearch 2.10 or newer", cause="engine"),
     "ingest --vector seismic": _TOO_OLD,
-    "search --shape impacts": Gap(says="the index has no field `impacts`", cause="engine"),
-    "search --shape neural_sparse": Gap(says="it requires OpenSearch 2.14 or newer", cause="engine"),
-    "search --shape seismic": _TOO_OLD_TO_SEARCH,
+    "search --query-type impacts": Gap(says="the index has no field `impacts`", cause="engine"),
+    "search --query-type neural_sparse": Gap(says="it requires OpenSearch 2.14 or newer", cause="engine"),
+    "search --query-type seismic": _TOO_OLD_TO_SEARCH,
     "policy apply": _NO_PAINLESS,
     "policy rollback": _NO_PAINLESS,
 }
 _MODULAR = {
     **_ELASTICSEARCH,
     "ingest --vector rank_features": Gap(says="--vector sparse_vector", cause="node"),
-    "search --shape rank_features": Gap(says="is sparse_vector, not rank_features", cause="node"),
+    "search --query-type rank_features": Gap(says="is sparse_vector, not rank_features", cause="node"),
     "template publish": _NO_MUSTACHE,
 }
 _NO_QUERY = Gap(says="unknown query [sparse_vector]", cause="node")
 _SEARCHES = (
     "swap to another model",
     "search",
-    "search --shape sparse_vector",
+    "search --query-type sparse_vector",
     "search --hybrid sum",
     "search --hybrid rrf",
     "policy plan",
@@ -139,7 +139,7 @@ VERSIONS = (
         number=opensearch_locks.OLDEST,
         made="server and modules; Java's security manager with all rights granted",
         run=_release(opensearch_locks.OLDEST),
-        gaps={**_OPENSEARCH, "ingest --vector seismic": _TOO_OLD, "search --shape seismic": _TOO_OLD_TO_SEARCH},
+        gaps={**_OPENSEARCH, "ingest --vector seismic": _TOO_OLD, "search --query-type seismic": _TOO_OLD_TO_SEARCH},
     ),
     Version(
         engine="OpenSearch",
@@ -178,7 +178,7 @@ VERSIONS = (
         gaps={
             **_ELASTICSEARCH,
             "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
-            "search --shape sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
+            "search --query-type sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
         },
     ),
     Version(

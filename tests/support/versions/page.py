@@ -90,7 +90,7 @@ _LEGEND = """
 | - | not tried, since what it needs failed |
 
 - `swap to another model`: the second model is the example plugin's `colours`; a search after it asks the new index.
-- `search`: "a cat" finds the cat first. With `--shape` each score is the exact dot product, within 0.5 %.
+- `search`: "a cat" finds the cat first. With `--query-type` each score is the exact dot product, within 0.5 %.
 - `template search`: a plain request to `_search/template`.
 - `serve`: the start page, a search by words, one by an uploaded picture, an image and its thumbnail.
 

@@ -89,7 +89,7 @@ class Member:
             raise ReadError(f"can't be read: {error}") from error
 
     def to_json(self) -> None:
-        """None: `ingest --retry` can't come back here by itself. Its advice will be to run the archive again."""
+        """None: `ingest --retry-failed` can't come back here by itself. Its advice will be to run the archive again."""
 
 
 def _version(member: zipfile.ZipInfo) -> str:

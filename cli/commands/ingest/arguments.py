@@ -1,0 +1,357 @@
+"""Arguments of `stair-es ingest` and `ingest-texts`: options with their defaults, and the library's options made from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
+from stair_es.errors import UsageError
+
+from ...options import shared
+from ...options.decorator import ArgumentGroup
+from ...output.console import print_notice
+from ...output.json_logging import is_json_logging
+from .fields import parse_columns
+
+if TYPE_CHECKING:
+    from stair_es.cluster.documents.document import DocumentSettings
+    from stair_es.ingest.executors.ray import RayOptions
+    from stair_es.ingest.options import IngestOptions
+    from stair_es.sources.base import Source, SourceOptions
+    from stair_es.types import ResizeMode
+
+
+def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
+    return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
+
+
+def _is_json_wanted(given: bool) -> bool:
+    return given or is_json_logging()
+
+
+JsonReportOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.", callback=_is_json_wanted)]
+"""Option `--json` that `--log-format json` implies: stdout and stderr of a container are one stream."""
+
+_SOURCES, _DOCUMENTS, _INDEX = "Sources", "Documents", "Index"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceArguments:
+    """Options for the sources of images."""
+
+    source_format: Annotated[
+        str | None, _define_option("format", "Format of SOURCE, if not clear from its name: see `stair-es plugins`.", _SOURCES)
+    ] = None
+    columns: Annotated[
+        list[str] | None,
+        _define_option(
+            "field",
+            "Columns to copy into fields of the document; `*` for all. [default: the caption] "
+            "TYPE int or float parses text as numbers, as for CSV.",
+            _SOURCES,
+            metavar="FIELD[:TYPE]=COLUMN,...",
+        ),
+    ] = None
+    image_column: Annotated[
+        str | None, _define_option("image-column", "Column with the bytes, path or URL of the image.", _SOURCES)
+    ] = None
+    hidden: Annotated[bool, _define_option("hidden", "Include hidden files and folders.", _SOURCES)] = False
+    follow_links: Annotated[
+        bool, _define_option("follow-links", "Follow symbolic links that lead out of a folder.", _SOURCES)
+    ] = False
+    retry_failed: Annotated[
+        Path | None,
+        _define_option(
+            "retry-failed",
+            "Retry the failed images (dead letters) of an earlier run.",
+            _SOURCES,
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None
+    allow_private_urls: shared.AllowPrivateUrlsOption = False
+    url_timeout_s: Annotated[float, _define_option("url-timeout", "Timeout for one URL in seconds.", _SOURCES, min=0.1)] = 30.0
+    url_patience_s: Annotated[
+        float,
+        _define_option(
+            "url-patience",
+            "Total seconds to wait for a host that sends Retry-After; other hosts are not delayed.",
+            _SOURCES,
+            min=0.0,
+            max=86400.0,
+        ),
+    ] = 600.0
+    max_pixels: Annotated[
+        int, _define_option("max-pixels", "Reject images with more pixels (decompression bombs).", _SOURCES, min=1)
+    ] = MAX_PIXELS
+    max_bytes: Annotated[int, _define_option("max-bytes", "Reject larger files.", _SOURCES, min=1)] = MAX_BYTES
+
+    def build_source_options(self) -> SourceOptions:
+        """Build the options of the sources.
+
+        Raises:
+            UsageError: If the columns are invalid.
+        """
+        from stair_es.sources.base import ReadLimits, SourceOptions, WalkOptions
+        from stair_es.sources.url_policy import UrlPolicy
+
+        policy = UrlPolicy(allow_private=self.allow_private_urls, timeout_s=self.url_timeout_s, patience_s=self.url_patience_s)
+        return SourceOptions(
+            format=self.source_format,
+            columns=parse_columns(self.columns or []),
+            image_column=self.image_column,
+            walk=WalkOptions(hidden=self.hidden, follow_links=self.follow_links),
+            read_limits=ReadLimits(max_bytes=self.max_bytes, url_policy=policy),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentArguments:
+    """Options for the documents."""
+
+    enrich: Annotated[
+        list[str] | None,
+        _define_option("enrich", "Run an enricher on each image.", _DOCUMENTS, metavar="NAME[:KEY=VALUE,...]"),
+    ] = None
+    thumbnail_px: Annotated[
+        int,
+        _define_option("thumbnail-px", "Longer side of the stored thumbnail in pixels; 0 for none.", _DOCUMENTS, min=0, max=512),
+    ] = THUMBNAIL_PX
+    policy: Annotated[
+        Path | None,
+        _define_option(
+            "policy",
+            "Token policy (JSON) for a new index: mute, cap, rename, merge words. See `stair-es policy`.",
+            _DOCUMENTS,
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None
+    impact_field: Annotated[
+        bool,
+        _define_option("impact-field", "Add a field for `match` queries of unmodified BM25 clients (OpenSearch).", _DOCUMENTS),
+    ] = False
+    vector: shared.VectorOption = "rank_features"
+    document_id: Annotated[
+        Literal["uri", "content-hash"],
+        _define_option("document-id", "Source of document ids: the URI of an image or the hash of its content.", _DOCUMENTS),
+    ] = "uri"
+
+    def build_document_settings(self) -> DocumentSettings:
+        """Build the settings of the documents."""
+        from stair_es.cluster.documents.document import DocumentSettings
+
+        return DocumentSettings(
+            thumbnail_px=self.thumbnail_px, impacts=self.impact_field, vector=self.vector, id=self.document_id
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildArguments:
+    """Options for building an index and pointing its alias to it."""
+
+    token_index: Annotated[
+        bool | None,
+        _define_option(
+            "token-index/--no-token-index",
+            "Maintain a token index with the heaviest words of each document, for charts; or delete it. [default: no change]",
+            _INDEX,
+        ),
+    ] = None
+    no_swap: Annotated[bool, _define_option("no-swap", "Leave the alias where it is after building a new index.", _INDEX)] = False
+    force_swap: Annotated[
+        bool, _define_option("force-swap", "Point the alias to a newly built index even if it is incomplete.", _INDEX)
+    ] = False
+    retain_indices: Annotated[int, _define_option("retain-indices", "Retired indices to keep after a swap.", _INDEX, min=0)] = (
+        DEFAULT_RETAINED_INDICES
+    )
+    dead_letters: Annotated[
+        Path | None,
+        _define_option("dead-letters", "JSONL file for what failed. [default: below STAIR_ES_HOME/dead-letters]", _INDEX),
+    ] = None
+
+    def build_sink_options(self) -> dict[str, str]:
+        """Build the options of the built-in sink.
+
+        Raises:
+            UsageError: If the alias is to be swapped and left.
+        """
+        if self.no_swap and self.force_swap:
+            raise UsageError("--no-swap and --force-swap exclude each other", "Leave one of them out.")
+        swap = "never" if self.no_swap else "always" if self.force_swap else "auto"
+        made = {"retain_indices": str(self.retain_indices), "swap": swap}
+        return made if self.token_index is None else {**made, "token_index": "yes" if self.token_index else "no"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexArguments(BuildArguments):
+    """Options for the index, and for where else documents go."""
+
+    resync: Annotated[bool, _define_option("resync", "Delete documents whose image no longer exists in its SOURCE.", _INDEX)] = (
+        False
+    )
+    dry_run: Annotated[bool, _define_option("dry-run", "Print what would happen; read no images, write nothing.", _INDEX)] = False
+    no_replicas_while_building: Annotated[
+        bool,
+        _define_option(
+            "no-replicas-while-building",
+            "Build a new index without replicas: faster, but the build is lost if a node is.",
+            _INDEX,
+        ),
+    ] = False
+    mapping: Annotated[
+        Path | None,
+        _define_option(
+            "mapping", "Body of a new index (JSON), instead of the built-in one.", _INDEX, exists=True, dir_okay=False
+        ),
+    ] = None
+    sink: Annotated[str, _define_option("sink", "Destination of the documents.", _INDEX, metavar="NAME[:KEY=VALUE,...]")] = (
+        "cluster"
+    )
+
+    def parse_sink(self) -> tuple[str, dict[str, str]]:
+        """Parse name and options of the sink; those of the built-in one may also be options of the command line.
+
+        Raises:
+            UsageError: If the form is wrong, or a token index is requested from another sink.
+        """
+        from stair_es.ingest.enrichers.base import parse_named_options
+
+        name, given = parse_named_options("a sink", self.sink)
+        own = self.build_sink_options()
+        if name != "cluster":
+            if self.token_index:
+                raise UsageError(f"the sink {name!r} has no token index", "Leave --token-index out.")
+            return name, given
+        mapping = {"mapping": str(self.mapping)} if self.mapping else {}
+        relaxed = "yes" if self.no_replicas_while_building else "no"
+        return name, {**own, "no_replicas_while_building": relaxed, **mapping, **given}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionArguments:
+    """Options for where and how the work runs."""
+
+    runner: Annotated[
+        Literal["auto", "local", "ray"], _define_option("runner", "Run in this process, or on Ray.", shared.EXECUTION_PANEL)
+    ] = "auto"
+    ray_address: shared.RayAddressOption = None
+    gpus_per_encoder: Annotated[
+        float,
+        _define_option(
+            "gpus-per-encoder", "GPUs per Ray encoder actor (may be fractional; 0 = CPU only).", shared.EXECUTION_PANEL, min=0.0
+        ),
+    ] = 1.0
+    encoders: Annotated[
+        int, _define_option("encoders", "Number of Ray encoder actors (0 = as many as fit).", shared.EXECUTION_PANEL, min=0)
+    ] = 0
+    batch_images: Annotated[
+        int,
+        _define_option("batch-size", "Images per call of the encoder (0 = chosen by device).", shared.EXECUTION_PANEL, min=0),
+    ] = 0
+    backend: shared.BackendOption = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"],
+        _define_option("precision", "Precision of the torch backend; bf16 and fp16 require a GPU.", shared.EXECUTION_PANEL),
+    ] = "fp32"
+    allow_failed: Annotated[
+        bool,
+        _define_option(
+            "allow-failed",
+            "Exit with 0 instead of 3 if some images failed: for containers and jobs.",
+            shared.EXECUTION_PANEL,
+            envvar="STAIR_ES_ALLOW_FAILED",
+            show_envvar=True,
+        ),
+    ] = False
+
+    def build_ray_options(self) -> RayOptions:
+        """Build the options of the Ray executor."""
+        from stair_es.ingest.executors.ray import RayOptions
+
+        return RayOptions(address=self.ray_address, gpus_per_encoder=self.gpus_per_encoder, encoders=self.encoders)
+
+
+SOURCE_OPTIONS = ArgumentGroup(SourceArguments)
+DOCUMENT_OPTIONS = ArgumentGroup(DocumentArguments)
+BUILD_OPTIONS = ArgumentGroup(BuildArguments)
+INDEX_OPTIONS = ArgumentGroup(IndexArguments)
+EXECUTION_OPTIONS = ArgumentGroup(ExecutionArguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestArguments:
+    """All that the command line says about a run of `ingest`."""
+
+    sources: list[str]
+    index: str
+    url: str | None
+    model: str | None
+    fit: ResizeMode | None
+    as_json: bool
+    source: SourceArguments
+    document: DocumentArguments
+    target: IndexArguments
+    execution: ExecutionArguments
+
+    def build_options(self) -> IngestOptions:
+        """Build the options of the run.
+
+        Raises:
+            UsageError: If an option is invalid.
+        """
+        from stair_es.ingest.enrichers.base import EnricherSpec
+        from stair_es.ingest.options import IngestOptions
+        from stair_es.model.base import ModelSpec
+        from stair_es.sources.image.decode import DecodeLimits
+        from stair_es.token_policy import load_policy
+
+        source, execution = self.source.build_source_options(), self.execution
+        enrichers = tuple(EnricherSpec.parse(text) for text in self.document.enrich or [])
+        sink, sink_options = self.target.parse_sink()
+        return IngestOptions(
+            alias=self.index,
+            model=ModelSpec(
+                name=self.model or DEFAULT_MODEL, fit=self.fit, backend=execution.backend, precision=execution.precision
+            ),
+            runner=execution.runner,
+            ray=execution.build_ray_options(),
+            batch_images=execution.batch_images,
+            document=self.document.build_document_settings(),
+            source=source,
+            limits=DecodeLimits(max_pixels=self.source.max_pixels),
+            enrichers=enrichers,
+            sink=sink,
+            sink_options=sink_options,
+            policy=load_policy(self.document.policy) if self.document.policy else None,
+            resync=self.target.resync,
+            dead_letters=self.target.dead_letters,
+        )
+
+    def open_sources(self, options: SourceOptions) -> list[Source]:
+        """Open the sources, and the dead letters to retry.
+
+        Args:
+            options: Options of the sources.
+
+        Raises:
+            UsageError: If there is no source, or one can't be opened.
+        """
+        from stair_es.sources.registry import open_source
+
+        letters, dead_letters = self.source.retry_failed, self.target.dead_letters
+        if not self.sources and letters is None:
+            raise UsageError(
+                "neither SOURCE nor --retry-failed given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures"
+            )
+        if letters is not None and dead_letters is not None and letters.resolve() == dead_letters.resolve():
+            raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
+        opened = [open_source(argument, options, print_notice) for argument in self.sources]
+        if letters is None:
+            return opened
+        return [*opened, open_source(str(letters), replace(options, format="dead-letters"), print_notice)]

@@ -1,0 +1,72 @@
+"""Errors of commands as JSON: with `--json` a failed command prints one object with `error` and `remedy` to stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TypeVar
+
+import typer
+
+from stair_es.errors import StairError
+
+from ..output.console import emit_json, translate_os_error
+
+_R = TypeVar("_R")
+GetFacts = Callable[[], Mapping[str, Any]]
+_failure_facts: ContextVar[list[GetFacts]] = ContextVar("failure_facts")
+
+
+def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
+    """Return the command so that it prints its error to stdout as JSON if it has `as_json`. Exit code and stderr don't change."""
+
+    @wraps(command)
+    def run_with_json_errors(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
+        with report_failure_as_json(given.get("as_json", False)):
+            return command(*args, **given)
+
+    return run_with_json_errors
+
+
+@contextmanager
+def report_failure_as_json(wanted: bool) -> Iterator[None]:
+    """Print an object with `error`, `remedy` and the facts of `add_failure_facts` to stdout if the command fails.
+
+    Args:
+        wanted: Whether to print it.
+    """
+    facts: list[GetFacts] = []
+    token = _failure_facts.set(facts)
+    try:
+        yield
+    except (typer.Exit, typer.Abort):  # no failure: the command has printed its result
+        raise
+    except Exception as error:
+        if wanted:
+            _emit_error(error, facts)
+        raise
+    finally:
+        _failure_facts.reset(token)
+
+
+def add_failure_facts(get_facts: GetFacts) -> None:
+    """Add values to the JSON error of the running command; outside of one they are ignored.
+
+    Args:
+        get_facts: Function that returns them; called if the command fails.
+    """
+    _failure_facts.get([]).append(get_facts)
+
+
+def _emit_error(error: Exception, facts: list[GetFacts]) -> None:
+    told = translate_os_error(error) if isinstance(error, OSError) else error
+    message = told.message if isinstance(told, StairError) else f"{type(told).__name__}: {told}"
+    emit_json(
+        {
+            "error": message,
+            "remedy": getattr(told, "remedy", ""),
+            **{name: value for get_facts in facts for name, value in get_facts().items()},
+        }
+    )
