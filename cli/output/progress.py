@@ -115,7 +115,7 @@ def show_ingest_progress(noun: str = "images") -> Iterator[Callable[[RunAccounti
 
 
 def _describe_ingest(books: RunAccounting) -> str:
-    dead = f"{books.outcome_counts['dead']} dead" if books.outcome_counts["dead"] else ""
+    dead = f"{books.outcome_counts['dead']} dead" if books.outcome_counts["failed"] else ""
     listing = "" if books.listing_done else f"{books.listed:,} listed so far"
     return " ".join(filter(None, (listing, dead, escape_control(books.waiting_message))))
 
@@ -130,7 +130,7 @@ def _print_ingest_line(books: RunAccounting, noun: str, seconds: float) -> None:
         done=books.done_count,
         listed=books.listed,
         listing_done=books.listing_done,
-        dead=books.outcome_counts["dead"],
+        failed=books.outcome_counts["failed"],
         per_s=round(rate, 1),
         waiting=books.waiting_message,
     )

@@ -174,7 +174,7 @@ class _IngestRun:
             return None
         if isinstance(found, SourceItem):
             return found
-        self.accounting.record_outcomes([Outcome(found.to_item(), "dead", "list", found.reason)])
+        self.accounting.record_outcomes([Outcome(found.to_item(), "failed", "list", found.reason)])
         return None
 
     def _build_report(self, job: WorkerConfig, runner: str, completion: SinkResult, seconds: float) -> IngestReport:
@@ -183,24 +183,24 @@ class _IngestRun:
             seen=counts["seen"],
             written=counts["written"],
             unchanged=counts["unchanged"],
-            dead=counts["dead"],
+            failed=counts["failed"],
             removed=self.accounting.removed,
             documents=self.accounting.manifest.count_documents(),
             seconds=seconds,
             stage_seconds=dict(self.accounting.stage_seconds),
             encoder_idle=self.accounting.encoder_idle,
             bulk_requests=self.accounting.bulk_stats.requests,
-            bulk_busy=self.accounting.bulk_stats.retried,
+            bulk_retries=self.accounting.bulk_stats.retried,
             index=self.session.index,
             alias=self.options.alias,
             swapped=completion.swapped,
-            unfinished=completion.not_swapped_reason,
-            pruned=completion.deleted_indices,
+            not_swapped_reason=completion.not_swapped_reason,
+            deleted_indices=completion.deleted_indices,
             model=job.model_id,
             runner=runner,
             dead_letters=str(self.accounting.dead_letters.path) if self.accounting.dead_letters.count else None,
-            dead_reasons=self.accounting.get_failure_reasons(),
-            words_index=completion.token_index,
+            failure_reasons=self.accounting.get_failure_reasons(),
+            token_index=completion.token_index,
         )
 
 

@@ -179,7 +179,7 @@ def _ingest(url: str, index: str, model: str, pictures: Path, tmp_path: Path, ru
         dead_letters=tmp_path / "letters.jsonl",
     )
     report = run_ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
-    assert (report.written, report.dead) == (2, 0)
+    assert (report.written, report.failed) == (2, 0)
 
 
 def test_other_words_than_berts_go_into_an_index_and_are_found(

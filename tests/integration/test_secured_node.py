@@ -140,7 +140,7 @@ def test_policies_are_planned_applied_shown_and_taken_back(ingested: Secured) ->
     close_contexts(ingested.node)
     assert policy("plan", ingested.policy)["changed"] == 2
     [applied] = policy("apply", ingested.policy)
-    assert (applied["changed"], applied["failed"], applied["words_index"]["failed"]) == (2, [], 0)
+    assert (applied["changed"], applied["failed"], applied["token_index"]["failed"]) == (2, [], 0)
     assert policy("show")[0]["digest"]
     assert policy("rollback")[0]["changed"] == 2
     assert count_contexts(ingested.node) == 0

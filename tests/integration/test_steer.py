@@ -585,7 +585,7 @@ def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
     assert json.loads(run("plan", str(file), "--json", "--samples", "0"))["samples"] == []
     assert "applied: 2 changed, 0 unchanged, 0 failed of 2 documents" in run("apply", str(file))
     [again] = json.loads(run("apply", "--json"))
-    assert again == {"index": opened.name, "examined": 0, "changed": 0, "unchanged": 0, "failed": [], "words_index": None}
+    assert again == {"index": opened.name, "examined": 0, "changed": 0, "unchanged": 0, "failed": [], "token_index": None}
     [fact] = json.loads(run("show", "--json"))
     assert (fact["digest"], fact["documents"], fact["emptied"]) == (policy.digest, {policy.digest: 2}, 1)
     assert f"policy {policy.label}" in run("show")

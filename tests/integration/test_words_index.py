@@ -64,7 +64,7 @@ class Runs:
 
     def words(self, **sink: str) -> tuple[int, int, int]:
         """Words written and deleted, and images, of a run that went well."""
-        report = self.run(None, **sink).words_index
+        report = self.run(None, **sink).token_index
         assert report
         assert (report.failed, report.reasons) == (0, {})
         return report.written, report.deleted, report.images
@@ -137,15 +137,15 @@ def test_words_follow_their_images(runs: Runs) -> None:
     (runs.folder / "0.jpg").unlink()
     assert runs.words() == (0, 0, COUNT + 1)
     report = runs.run_as(replace(runs.options, resync=True))
-    assert (report.removed, report.words_index and report.words_index.written) == (1, 0)
-    assert report.to_dict()["words_index"] == {
+    assert (report.removed, report.token_index and report.token_index.written) == (1, 0)
+    assert report.to_dict()["token_index"] == {
         "index": f"{report.index}.words",
         "written": 0,
-        "deleted": report.words_index and report.words_index.deleted,
+        "deleted": report.token_index and report.token_index.deleted,
         "failed": 0,
         "images": COUNT,
     }
-    assert 0 < (report.words_index.deleted if report.words_index else 0) <= 16
+    assert 0 < (report.token_index.deleted if report.token_index else 0) <= 16
     runs.check(COUNT)
     assert any(line.startswith(f"words index {report.index}.words: 0 words written") for line in runs.said)
 
@@ -159,12 +159,12 @@ def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs)
     runs.check_words_of(build.index, COUNT)
     copy(20, runs.folder / "2.jpg")
     again = runs.run_as(runs.settings(0))
-    assert (again.index, again.swapped, again.pruned) == (build.index, True, ())
+    assert (again.index, again.swapped, again.deleted_indices) == (build.index, True, ())
     runs.check(COUNT)
     assert runs.behind(f"{runs.alias}-words") == [f"{build.index}.words"]
     assert runs.indices() == sorted([first, f"{first}.words", build.index, f"{build.index}.words"])
     third = runs.run_as(runs.settings(32), keep="0")
-    assert (third.swapped, sorted(third.pruned)) == (True, sorted([first, build.index]))
+    assert (third.swapped, sorted(third.deleted_indices)) == (True, sorted([first, build.index]))
     runs.check(COUNT)
     assert runs.indices() == [third.index, f"{third.index}.words"]
 
@@ -243,7 +243,7 @@ def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: 
     runs.client.index(index=index, id="empty", body={"uri": "e", "top_tokens": ["dog"]})
     copy(20, runs.folder / "2.jpg")
     for _ in range(2):
-        report = runs.run().words_index
+        report = runs.run().token_index
         assert report
         assert (report.failed, report.images) == (3, COUNT)
         assert any("too long" in reason for reason in report.reasons.values())
@@ -291,7 +291,7 @@ def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.Mo
     monkeypatch.setattr(sync, "_LINE_EVERY_S", 0.0)
     storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
     with FaultProxy(runs.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
-        report = runs.run(Connection(url=proxy.url, timeout_s=5), words_index="yes").words_index
+        report = runs.run(Connection(url=proxy.url, timeout_s=5), words_index="yes").token_index
     assert sum(proxy.counts[fault.name] for fault in passing_faults()) >= 3
     assert report
     assert report.failed == 0
@@ -313,7 +313,7 @@ def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
 
     with FaultProxy(runs.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url), words_index="yes")
-    assert (report.written, report.words_index) == (COUNT, None)
+    assert (report.written, report.token_index) == (COUNT, None)
     assert runs.said[-1] == f"words index {report.index}.words: it was deleted in the meantime"
     assert runs.indices() == [report.index]
 
@@ -342,7 +342,7 @@ def test_without_a_words_index_a_run_looks_once(runs: Runs) -> None:
 
     with FaultProxy(runs.connection.url, note) as proxy:
         report = runs.run(Connection(url=proxy.url))
-    assert report.words_index is None
-    assert report.to_dict()["words_index"] is None
+    assert report.token_index is None
+    assert report.to_dict()["token_index"] is None
     assert len(asked) == 1
     assert asked[0].startswith("GET ")

@@ -91,7 +91,7 @@ class RunAccounting:
         self.manifest.record_outcomes((outcome.item.uri, outcome.id) for outcome in taken)
         for outcome in taken:
             self.outcome_counts[outcome.kind] += 1
-            if outcome.kind == "dead":
+            if outcome.kind == "failed":
                 self.failed_stages[outcome.stage] += 1
                 self._count_reason(outcome)
                 self.dead_letters.add(outcome)
@@ -110,7 +110,7 @@ class RunAccounting:
 
     def get_counts(self) -> dict[str, int]:
         """Return `{kind: images}` with `seen`, for reports of failed runs, too."""
-        return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in ("written", "unchanged", "dead")}}
+        return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in ("written", "unchanged", "failed")}}
 
     def describe_stop(self, noun: str) -> str:
         """Return a message about what a failed run stored; `noun` names its items, in the plural."""

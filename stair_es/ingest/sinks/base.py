@@ -78,7 +78,7 @@ class SinkResult:
     """Changes to the token index; None if there is none."""
 
 
-ImageStatus: TypeAlias = Literal["taken", "dead", "unseen"]
+ImageStatus: TypeAlias = Literal["stored", "failed", "unlisted"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class TokenIndexPlan:
 
     index: str | None
     """None for an index without a name yet."""
-    would: Literal["create", "update", "delete"]
+    action: Literal["create", "update", "delete"]
 
 
 class SinkKind(Protocol):

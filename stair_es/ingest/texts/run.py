@@ -98,7 +98,7 @@ class TextIngestRun:
             if not self.accounting.record_listed(found.uri, found.source):
                 continue
             if isinstance(found, ListingFailure):
-                self.accounting.record_outcomes([Outcome(found.to_item(), "dead", "list", found.reason)])
+                self.accounting.record_outcomes([Outcome(found.to_item(), "failed", "list", found.reason)])
             else:
                 yield found
 
@@ -113,7 +113,7 @@ class TextIngestRun:
             fate = fates.get(text.id, _KNOWN)
             if fate.kind == "written" and text is not first[text.id]:
                 fate = _KNOWN
-            outcomes.append(Outcome(text.item, fate.kind, fate.stage, fate.reason, "" if fate.kind == "dead" else text.id))
+            outcomes.append(Outcome(text.item, fate.kind, fate.stage, fate.reason, "" if fate.kind == "failed" else text.id))
         return outcomes
 
     def _process_texts(self, texts: list[TextItem]) -> dict[str, _TextOutcome]:
@@ -131,14 +131,14 @@ class TextIngestRun:
                 documents[text.id] = document = self._build_document(text, vector)
                 losses[text.id] = describe_loss(vector, document, self.session.token_ids)
             else:
-                fates[text.id] = _TextOutcome("dead", "encode", NO_KNOWN_TOKENS)
+                fates[text.id] = _TextOutcome("failed", "encode", NO_KNOWN_TOKENS)
         if documents:
             with self._time_stage("write"):
                 written = writer.write(list(documents.items()), self.session.writer.policy.max_chunk_bytes)
             self.bulk_requests += len(written.requests)
             self.bulk_retries += sum(sent.busy for sent in written.requests)
             for id_, reason in written.outcomes.items():
-                fates[id_] = _TextOutcome("written", "write") if reason is None else _TextOutcome("dead", "write", reason)
+                fates[id_] = _TextOutcome("written", "write") if reason is None else _TextOutcome("failed", "write", reason)
                 if reason is None and losses[id_]:
                     self.losses[losses[id_]] += 1
         return fates
@@ -175,15 +175,15 @@ class TextIngestRun:
             stage_seconds=dict(self.accounting.stage_seconds),
             encoder_idle=None,
             bulk_requests=self.bulk_requests,
-            bulk_busy=self.bulk_retries,
+            bulk_retries=self.bulk_retries,
             index=self.session.index,
             alias=self.session.alias,
             swapped=completion.swapped,
-            unfinished=completion.not_swapped_reason,
-            pruned=completion.deleted_indices,
+            not_swapped_reason=completion.not_swapped_reason,
+            deleted_indices=completion.deleted_indices,
             model=self.encoder.model_id,
             runner="local",
             dead_letters=str(self.accounting.dead_letters.path) if self.accounting.dead_letters.count else None,
-            dead_reasons=self.accounting.get_failure_reasons(),
-            words_index=completion.token_index,
+            failure_reasons=self.accounting.get_failure_reasons(),
+            token_index=completion.token_index,
         )

@@ -71,7 +71,7 @@ class Bench:
         report: Mapping[str, object] = self.commands.run(
             "ingest", self.photos / "captions.jsonl", "--image-column", "file", "--index", self.alias(index), *options
         )
-        expect(report, seen=len(PHOTOS), dead=0)
+        expect(report, seen=len(PHOTOS), failed=0)
         self.indices.add(index)
         return report
 

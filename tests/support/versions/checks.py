@@ -52,7 +52,7 @@ def keep_words_index(bench: Bench) -> None:
     """Keep an index of the words beside the images."""
     options = ("--vector", bench.main)
     report = bench.ingest(bench.main, *options, "--words-index")
-    if not report["words_index"]:
+    if not report["token_index"]:
         raise Wrong("there is no words index")
 
 
