@@ -248,7 +248,7 @@ def explain_bag_score(query: SearchQuery, source: Mapping[str, Any]) -> tuple[To
     has = source.get(TOP_TOKENS_FIELD)
     heaviest = set(map(str, has)) if isinstance(has, list) else {str(has)}
     common = sorted(word for word in query.vector.tokens if word in heaviest)
-    return tuple(TokenContribution(feature=word, query_weight=1.0, image_weight=1.0, contribution=1.0) for word in common)
+    return tuple(TokenContribution(token=word, query_weight=1.0, document_weight=1.0, contribution=1.0) for word in common)
 
 
 def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> PageSearchRequest:

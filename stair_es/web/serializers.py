@@ -52,9 +52,9 @@ def serialize_hit(hit: Hit, why: Sequence[TokenContribution], beside: float, thu
         "thumbnail": thumbnail,
         "why": [
             {
-                "word": reason.feature,
+                "word": reason.token,
                 "query": round(reason.query_weight, _DIGITS),
-                "image": round(reason.image_weight, _DIGITS),
+                "image": round(reason.document_weight, _DIGITS),
                 "adds": round(reason.contribution, _DIGITS),
             }
             for reason in why

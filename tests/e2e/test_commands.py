@@ -79,7 +79,7 @@ def test_ingest_then_search_by_words_and_by_picture(stair_es_of_photos: Run, ing
         hits = _last_json(stair_es("search", words, "--json", "-k", "3"))["hits"]
         assert name in hits[0]["uri"], words
         for hit in hits:
-            total = sum(reason["contribution"] for reason in hit["why"])
+            total = sum(reason["contribution"] for reason in hit["contributions"])
             assert 0.9960 * total <= hit["score"] <= total * (1 + 1e-6)
     by_picture = _last_json(stair_es("search", "--image", PHOTOS / "tabby-cat.jpg", "--json"))
     assert by_picture["hits"][0]["uri"] == (PHOTOS / "tabby-cat.jpg").as_uri()

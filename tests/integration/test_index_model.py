@@ -78,7 +78,7 @@ def test_all_commands_that_ask_take_the_model_of_the_index(here: CommandHere, fo
     words = here.read_json("encode", "--text", "dog", "--index", index_name)["tokens"]
     assert words == here.read_json("encode", "--text", "dog", "--model", str(folder))["tokens"]
     [hit] = here.read_json("search", "dog")["hits"]
-    assert {reason["feature"] for reason in hit["why"]} <= set(words)
+    assert {reason["token"] for reason in hit["contributions"]} <= set(words)
     clauses = here.read_json("query", "dog")["query"]["bool"]["should"]
     assert {clause["rank_feature"]["field"] for clause in clauses} == {f"tokens.{word}" for word in words}
     assert here.read_json("explain", str(PHOTO), "dog")["rank"] == 1

@@ -196,8 +196,8 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
     told = explain_rank(photos.searcher, SearchQuery(vector=vector), name, options=SEISMIC)
     assert told.rank is not None
     assert told.rank <= rank
-    assert [reason for reason in told.failing if "SEISMIC" in reason]
-    assert not explain_rank(photos.searcher, SearchQuery(vector=vector), name).failing
+    assert [reason for reason in told.failed_conditions if "SEISMIC" in reason]
+    assert not explain_rank(photos.searcher, SearchQuery(vector=vector), name).failed_conditions
 
 
 @pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
@@ -243,10 +243,10 @@ def test_explain_tells_the_exact_rank_and_the_exact_product(photos: Approximate)
     for place in (0, 4, 9):
         told = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id, options=SEISMIC)
         exact = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id)
-        assert (told.score, told.rank, told.why) == (exact.score, exact.rank, hits[place].contributions)
-        assert not told.failing
+        assert (told.score, told.rank, told.contributions) == (exact.score, exact.rank, hits[place].contributions)
+        assert not told.failed_conditions
         assert hits[place].engine_scores == {
-            reason.feature: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].contributions
+            reason.token: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].contributions
         }
 
 

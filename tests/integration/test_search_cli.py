@@ -78,14 +78,14 @@ def here(node_url: str, index_name: str) -> CommandHere:
 
 def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
     found = answer(run("search", "a", "cat", "--json"))
-    assert set(found) == {"hits", "took_ms", "shape", "after", "cut", "dropped"}
+    assert set(found) == {"hits", "took_ms", "query_type", "after", "truncated", "pruned"}
     best = found["hits"][0]
-    assert set(best) == {"id", "index", "uri", "score", "why"}
+    assert set(best) == {"id", "index", "uri", "score", "contributions"}
     assert best["uri"].endswith("/tabby-cat.jpg")
     exact = encode_query_text(registry.load_encoder(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
     assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)
-    assert sum(reason["contribution"] for reason in best["why"]) == pytest.approx(exact, rel=1e-6)
-    assert {"feature", "query_weight", "image_weight", "contribution"} == set(best["why"][0])
+    assert sum(reason["contribution"] for reason in best["contributions"]) == pytest.approx(exact, rel=1e-6)
+    assert {"token", "query_weight", "document_weight", "contribution"} == set(best["contributions"][0])
 
 
 @pytest.mark.usefixtures("images")
@@ -96,10 +96,10 @@ def test_an_image_finds_itself_first(here: CommandHere) -> None:
 
 @pytest.mark.usefixtures("images")
 def test_explain_draws_a_bar_for_each_word_in_common(here: CommandHere) -> None:
-    why = here.read_json("search", "cat", "-k", "1")["hits"][0]["why"]
+    why = here.read_json("search", "cat", "-k", "1")["hits"][0]["contributions"]
     lines = here.read_output("search", "cat", "-k", "1", "--explain").splitlines()
     drawn = [line.split()[0] for line in lines if " x " in line]
-    assert drawn == [reason["feature"] for reason in why[: len(drawn)]]
+    assert drawn == [reason["token"] for reason in why[: len(drawn)]]
     left = [reason["contribution"] for reason in why[len(drawn) :]]
     told = [line.split() for line in lines if "more words" in line]
     assert told == ([[str(len(left)), "more", "words", "add", f"{sum(left):.4f}"]] if left else [])

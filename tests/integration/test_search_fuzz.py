@@ -166,7 +166,7 @@ def test_vectors_of_any_kind(node: Hostile) -> None:
         assert max(result.truncated.weights, default=0.0) <= min(sent.weights), case
         assert not node.oracle.faults(ranking(result), node.oracle.bounds(sent), k), case
         for hit in result.hits[:3]:
-            assert {reason.feature for reason in hit.contributions} == set(sent.tokens) & set(node.documents[hit.id].tokens), case
+            assert {reason.token for reason in hit.contributions} == set(sent.tokens) & set(node.documents[hit.id].tokens), case
         compared += len(result.hits)
     assert compared > 1000
 
@@ -177,7 +177,7 @@ def test_each_contribution_is_the_engine_s_own_explanation(node: Hostile) -> Non
     for case in range(15):
         vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20))
         for hit in node.searcher.search(vector, 5, options=SearchOptions(explain_engine=True)).hits:
-            ours = {reason.feature: reason.contribution for reason in hit.contributions}
+            ours = {reason.token: reason.contribution for reason in hit.contributions}
             assert hit.engine_scores == pytest.approx(ours, rel=2**-8), (case, hit.id)
             explained += len(ours)
     assert explained > 100

@@ -221,10 +221,10 @@ def test_a_hit_is_the_document_with_its_words_in_common(
                 image = documents[hit.id]
                 assert hit.uri == uri(hit.id)
                 assert "thumbnail" not in hit.source
-                assert {reason.feature for reason in hit.contributions} == set(query.tokens) & set(image.tokens)
+                assert {reason.token for reason in hit.contributions} == set(query.tokens) & set(image.tokens)
                 assert sum(reason.contribution for reason in hit.contributions) == pytest.approx(query.dot(image), rel=1e-6)
                 assert hit.engine_scores == pytest.approx(
-                    {reason.feature: reason.contribution for reason in hit.contributions}, rel=2**-8
+                    {reason.token: reason.contribution for reason in hit.contributions}, rel=2**-8
                 )
 
 

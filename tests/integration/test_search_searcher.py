@@ -85,8 +85,8 @@ def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str,
         found = asked.find_document("1")
         assert found is not None
         told = explain_rank(asked, SearchQuery(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
-    assert (told.score, told.failing) == (weights[found.index], ())
-    assert [reason.image_weight for reason in told.why] == [told.score]
+    assert (told.score, told.failed_conditions) == (weights[found.index], ())
+    assert [reason.document_weight for reason in told.contributions] == [told.score]
 
 
 def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> None:
@@ -111,7 +111,7 @@ def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, clie
     with searcher(node_url, index_name) as asked:
         result = asked.search(vector)
     assert len(result.truncated) == 476
-    assert [reason.feature for reason in result.hits[0].contributions] == ["w0"]
+    assert [reason.token for reason in result.hits[0].contributions] == ["w0"]
 
 
 def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(

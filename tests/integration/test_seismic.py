@@ -184,7 +184,7 @@ def test_search_takes_it_where_it_is_asked_to(photos: Place, plugin_url: str) ->
         done = CliRunner().invoke(app, ["search", *asked, *where])
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)
-        assert found["shape"] == shape
+        assert found["query_type"] == shape
         assert found["hits"][0]["uri"].endswith("tabby-cat.jpg")
 
 

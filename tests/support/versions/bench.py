@@ -78,7 +78,7 @@ class Bench:
     def words(self) -> list[str]:
         """Return the words that the best photo has in the index, without the muted ones."""
         shown = self.commands.run("inspect", self.best, "--index", self.alias(self.main))
-        return [entry["word"] for entry in shown["words"]]
+        return [entry["token"] for entry in shown["tokens"]]
 
 
 def expect(found: Mapping[str, object], **wanted: object) -> None:
