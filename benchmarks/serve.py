@@ -188,7 +188,7 @@ def thumbs(hits: Sequence[Mapping[str, Any]], node: str, url: str) -> list[tuple
 def moves(text: str, url: str, seconds: float) -> float:
     """Slider moves a second: each another weight of the heaviest word, the answer awaited."""
     client = Client(url)
-    word = json.loads(client.post("/api/search", json.dumps({"text": text}).encode()))["query"][0]["word"]
+    word = json.loads(client.post("/api/search", json.dumps({"text": text}).encode()))["query"][0]["token"]
     began_s, count = time.perf_counter(), 0
     while time.perf_counter() - began_s < seconds:
         client.post("/api/search", json.dumps({"text": text, "factors": {word: 0.01 + count % 300 / 100}}).encode())

@@ -127,7 +127,7 @@ class SearchService:
             with self._hooks.track_encoding("image"):
                 [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
         return {
-            "words": serializers.serialize_vector(view.normalizer.apply_policy(vector)),
+            "tokens": serializers.serialize_vector(view.normalizer.apply_policy(vector)),
             "thumbnail": decoded.thumbnail,
             "width": decoded.width,
             "height": decoded.height,
@@ -161,7 +161,7 @@ class SearchService:
             "hits": self._serialize_hits(state, weighted, params, [parse_hit(hit, request.vector) for hit in found]),
             "after": found[-1].get("sort") if len(found) == params.k else None,
             "took_ms": int(response["took"]),
-            "cut": list(request.truncated.tokens),
+            "truncated": list(request.truncated.tokens),
             "method": params.method,
         }
         return page, {hit["_index"] for hit in found}
@@ -188,7 +188,7 @@ class SearchService:
         return {"hits": self._serialize_hits(state, weighted, params, found)}, {image.index, *(hit.index for hit in found)}
 
     def _build_query(self, state: IndexState, params: SearchParams) -> WeightedQuery:
-        image = self._get_stored_image(state, params.like) if params.like and params.method != "bm25" else None
+        image = self._get_stored_image(state, params.similar_to) if params.similar_to and params.method != "bm25" else None
         weighted = build_weighted_query(
             params, state.normalizer, lambda text: self._encode_text(state, text), image.vector if image else None
         )

@@ -126,8 +126,8 @@ def test_a_reader_serves_the_page(ingested: Secured) -> None:
     with serving(ingested.connection("photos_reader"), "photos") as page:
         [hit, _] = page.post("/api/search", {"text": "gray"}).json["hits"]
         assert page.post("/api/facets", {"text": "gray"}).json["total"] == 2
-        assert page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["words"]
-        assert len(page.get(f"/api/image/{hit['id']}/neighbours").json["hits"]) == 1
+        assert page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"]
+        assert len(page.get(f"/api/image/{hit['id']}/neighbors").json["hits"]) == 1
         for target in ("/api/about", f"/api/image/{hit['id']}", hit["thumbnail"]):
             assert page.get(target).status == 200, target
         assert page.said == []

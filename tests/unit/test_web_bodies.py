@@ -76,7 +76,7 @@ def test_facets_are_of_everything_that_matches() -> None:
     body = build_facets_request({"match_all": {}}, colours=True)
     assert (body["size"], body["track_total_hits"]) == (0, True)
     assert {name: agg["terms"]["field"] for name, agg in body["aggs"].items()} == {
-        "words": "top_tokens",
+        "tokens": "top_tokens",
         "colours": "colours",
         "sources": "source",
         "indices": "_index",
