@@ -30,7 +30,9 @@ def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
     expect(first.locator(".score")).to_have_text(f"{answer['hits'][0]['score']:.3f}")
     for row, reason in zip(first.locator(".reasons li").all(), answer["hits"][0]["contributions"][:4], strict=True):
         expect(row.locator(".term")).to_have_text(reason["token"])
-        expect(row.locator(".sum")).to_have_text(f"{reason['query']:.3f} × {reason['image']:.3f} = {reason['adds']:.3f}")
+        expect(row.locator(".sum")).to_have_text(
+            f"{reason['query_weight']:.3f} × {reason['document_weight']:.3f} = {reason['contribution']:.3f}"
+        )
     expect(first.locator("img").first).to_have_js_property("complete", True)
     total = answered(site, {"text": QUERY}, "facets")["total"]
     expect(page.locator("#said")).to_have_text(f"{total} images found")

@@ -25,7 +25,7 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     expect(page.get_by_role("heading", name="giant-panda.jpg", level=1)).to_be_visible()
     bars = page.locator(".all-words li")
     expect(bars).to_have_count(len(image["tokens"]))
-    expect(bars.first).to_have_text(f"{image['words'][0][0]}{image['words'][0][1]:.3f}")
+    expect(bars.first).to_have_text(f"{image['tokens'][0][0]}{image['tokens'][0][1]:.3f}")
     expect(page.get_by_role("cell", name=image["uri"])).to_be_visible()
     expect(page.get_by_role("cell", name=image["facts"]["sha256"])).to_be_visible()
     figure = page.locator("figure img")
