@@ -136,7 +136,7 @@ def _print_hits(result: SearchResult, *, explain: bool, paged: bool) -> None:
 
 
 def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, object]:
-    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "contributions": [...]}], "took_ms", "query_type", "after", ...}`."""
+    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "contributions"}], "took_ms", "query_type", ...}`."""
     return {
         "hits": [_build_hit(hit, fields) for hit in result.hits],
         "took_ms": result.took_ms,

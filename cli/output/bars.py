@@ -117,7 +117,8 @@ def format_contributions(
     shown = reasons[: _count_significant([reason.contribution for reason in reasons])]
     rows = []
     for reason in shown:
-        figures = f"{format_weight(reason.query_weight)} x {format_weight(reason.document_weight)} = {format_weight(reason.contribution)}"
+        weights = f"{format_weight(reason.query_weight)} x {format_weight(reason.document_weight)}"
+        figures = f"{weights} = {format_weight(reason.contribution)}"
         if engine:
             figures += f"  engine {format_weight(engine.get(reason.token, 0.0))}"
         rows.append((reason.token, reason.contribution, figures))
@@ -163,11 +164,8 @@ def format_rank_explanation(found: RankExplanation, k: int, canvas: TerminalInfo
     else:
         lines.append(Text(f"  rank {found.rank}, score {format_weight(found.score)}", style="bold green"))
         if found.cutoff_score is not None and found.score < found.cutoff_score:
-            lines.append(
-                Text(
-                    f"  {format_weight(found.cutoff_score - found.score)} short of hit {k}, which scores {format_weight(found.cutoff_score)}"
-                )
-            )
+            gap, cutoff = format_weight(found.cutoff_score - found.score), format_weight(found.cutoff_score)
+            lines.append(Text(f"  {gap} short of hit {k}, which scores {cutoff}"))
     lines += [format_line(f"  {reason}", canvas, "red") for reason in found.failed_conditions]
     if found.contributions:
         lines += [Text("  common words"), *format_contributions(found.contributions, canvas)]

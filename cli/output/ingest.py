@@ -39,7 +39,8 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
     stdout.print(f"stages (summed over workers): {stages or 'none had work'}{idle}")
     if report.bulk_retries:
         stdout.print(
-            f"bulk requests: {report.bulk_requests:,}, {report.bulk_retries:,} of them retries (the cluster was busy or unreachable)"
+            f"bulk requests: {report.bulk_requests:,}, {report.bulk_retries:,} of them retries"
+            " (the cluster was busy or unreachable)"
         )
     if 0 < report.documents < report.seen - report.failed:
         stdout.print(f"documents: {report.documents:,} (identical content is one document)")

@@ -196,7 +196,7 @@ def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, clien
     runs.run()
     [name] = client.indices.get_alias(name=runs.options.alias)
     meta = client.indices.get_mapping(index=name)[name]["mappings"]["_meta"]
-    meta["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json(), "under_way": "apply"}
+    meta["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json(), "pending_operation": "apply"}
     client.indices.put_mapping(index=name, body={"_meta": meta})
     assert runs.run() == (0, 3)
     assert any(f"stair-es policy apply --index {runs.options.alias}" in line for line in runs.said)

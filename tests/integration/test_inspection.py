@@ -14,7 +14,7 @@ from stair_es import SparseVector
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.index.mappings import build_index_body
-from stair_es.cluster.metadata.index_metadata import add_index_meta
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT, add_index_meta
 from stair_es.errors import ClusterError, DecodeError
 from stair_es.inspection import stored_document as storing
 from stair_es.inspection import vocabulary_stats as reading
@@ -50,7 +50,7 @@ class Cluster:
     def make(self, name: str = "", shards: int = 2) -> str:
         """An index behind the alias."""
         body = build_index_body(get_cluster_info(self.client, self.connection), self.settings)
-        body = add_index_meta(body, {"model": "m-1", "model_name": "m"})
+        body = add_index_meta(body, {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"})
         own = {"number_of_shards": shards, "number_of_replicas": 0}
         inner = body["settings"].get("index", {})
         body["settings"] = {"index": {**{k: v for k, v in inner.items() if k != "auto_expand_replicas"}, **own}}
@@ -299,7 +299,7 @@ def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_u
     cluster = Cluster(elasticsearch9_url, index_on(elasticsearch9_url))
     body = add_index_meta(
         build_index_body(get_cluster_info(cluster.client, cluster.connection), cluster.settings),
-        {"model": "m-1", "model_name": "m"},
+        {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"},
     )
     del body["settings"]["index"]["mapping"]
     cluster.client.indices.create(index=f"{cluster.alias}-1", body={**body, "aliases": {cluster.alias: {}}})

@@ -19,6 +19,7 @@ from stair_es import resources
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import merge_bodies
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
@@ -130,7 +131,7 @@ def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
     index = f"test-{uuid.uuid4().hex[:12]}"
     own = {"token_ids": {"method": {"parameters": CEILING}}}
     image = {"uri": {"type": "keyword"}, "sha256": {"type": "keyword"}, "tokens": {"type": "rank_features"}}
-    meta = {"stair_es": {"model": "drawn", "token_ids": words}}
+    meta = {"stair_es": {"format_version": INDEX_FORMAT, "model": "drawn", "token_ids": words}}
     body = merge_bodies(
         resources.load_json_resource("mappings", "seismic"),
         {"settings": {"number_of_shards": 1}, "mappings": {"_meta": meta, "properties": {**image, **own}}},

@@ -201,17 +201,17 @@ def test_words_stay_in_theirs(runs: Runs) -> None:
     own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
 
     def is_of_words(request: Request) -> bool:
-        return request.is_bulk and ".words" in request.path
+        return request.is_bulk and ".tokens" in request.path
 
     plan = Meanwhile(lambda: runs.move(runs.alias, foreign), is_of_words)
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
         runs.run_behind(plan, sink_options={"words_index": "yes"})
-    assert len(runs.stored(f"{own}.words")) > COUNT
+    assert len(runs.stored(f"{own}.tokens")) > COUNT
     runs.check_foreign(foreign)
-    assert not runs.client.indices.exists_alias(name=f"{runs.alias}-words")
+    assert not runs.client.indices.exists_alias(name=f"{runs.alias}-tokens")
     runs.move(runs.alias, own)
-    plan = Meanwhile(lambda: runs.move(f"{own}.words.write", foreign), is_of_words)
-    with pytest.raises(IndexMismatch, match=f"documents for '{own}.words' were stored in '{foreign}'"):
+    plan = Meanwhile(lambda: runs.move(f"{own}.tokens.write", foreign), is_of_words)
+    with pytest.raises(IndexMismatch, match=f"documents for '{own}.tokens' were stored in '{foreign}'"):
         runs.run_behind(plan, Photos(0, COUNT + 2))
     strangers = len(runs.stored(foreign))
     report = runs.run(photos=Photos(0, COUNT + 2)).token_index

@@ -14,6 +14,7 @@ from support.commands import CommandHere
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.feature_names import escape_feature
@@ -40,7 +41,7 @@ def images(client: OpenSearch, index_name: str) -> dict[str, SparseVector]:
     """URI -> vector of three photos that are in the index."""
     encoder = registry.load_encoder(ModelSpec(name=DEFAULT_MODEL))
     vectors = {(PHOTOS / name).as_uri(): encode_query_image(encoder, PHOTOS / name) for name in NAMES}
-    about = {"model": encoder.model_id, "model_name": DEFAULT_MODEL}
+    about = {"format_version": INDEX_FORMAT, "model": encoder.model_id, "model_name": DEFAULT_MODEL}
     mappings = {
         "_meta": {"stair_es": about},
         "properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}},
@@ -123,7 +124,11 @@ def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images
 
 
 def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: CommandHere, client: OpenSearch, index_name: str) -> None:
-    about = {"model": registry.get_model_card(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
+    about = {
+        "format_version": INDEX_FORMAT,
+        "model": registry.get_model_card(DEFAULT_MODEL).model_id,
+        "model_name": DEFAULT_MODEL,
+    }
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     done = run("search", "cat", "--json")

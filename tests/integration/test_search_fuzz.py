@@ -21,6 +21,7 @@ from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import ClusterError, QueryError, StairError
 from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.filters import parse_filter
@@ -99,7 +100,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 def create(client: OpenSearch, connection: Connection, index: str, settings: DocumentSettings) -> None:
     body = build_index_body(get_cluster_info(client, connection), settings)
     body["settings"]["index"]["number_of_shards"] = 3
-    body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "drawn"}}
+    body["mappings"]["_meta"] = {"stair_es": {"format_version": INDEX_FORMAT, "model": MODEL_ID, "model_name": "drawn"}}
     client.indices.create(index=index, body=body)
 
 

@@ -62,7 +62,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator
 
 @pytest.fixture(scope="module")
 def ingested(secured: Secured) -> Secured:
-    """With two photos in `photos`, and their words index."""
+    """With two photos in `photos`, and their token index."""
     secured.output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--words-index")
     return secured
 
@@ -97,7 +97,7 @@ def test_the_life_of_an_index(secured: Secured, tmp_path: Path) -> None:
     assert ingest(both, *COLOURS, "--keep", "0")["written"] == 2
     [after] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
     assert ("stair-mini" in before, "colours" in after) == (True, True)
-    assert list(secured.node.ask("GET", "/photos-life-words/_alias")) == [f"{after}.words"]
+    assert list(secured.node.ask("GET", "/photos-life-tokens/_alias")) == [f"{after}.tokens"]
     assert before not in secured.node.ask("GET", "/photos-life*")
 
 

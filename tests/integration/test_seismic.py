@@ -280,7 +280,7 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
         report = run_text_ingest([open_text_source(str(file))], place.connection, chosen, say=print, progress=lambda _: None)
         assert (report.written, report.failed) == (written, 0)
     check_ids(place)
-    hits = place.client.search(index=f"{place.alias}-words", body={"size": 100})["hits"]["hits"]
+    hits = place.client.search(index=f"{place.alias}-tokens", body={"size": 100})["hits"]["hits"]
     assert hits
     assert not any("token_ids" in hit["_source"] for hit in hits)
 

@@ -209,7 +209,7 @@ def test_a_swap_to_another_index_of_the_model_is_followed_at_once(node_url: str,
         id_ = own.id_of("red-panda")
         before = page.post("/api/search", {"similar_to": id_}).json["hits"]
         shutil.copy(PHOTOS / "komodo-dragon.jpg", own.folder)
-        written(node_url, own.alias, own.folder, "stair-mini", document=DocumentSettings(top_words=8))
+        written(node_url, own.alias, own.folder, "stair-mini", document=DocumentSettings(top_token_count=8))
         assert index_of(own.client, own.alias) != own.index
         found = page.post("/api/search", {"similar_to": id_, "k": 100}).json["hits"]
         assert {hit["name"] for hit in found} - {hit["name"] for hit in before} == {"komodo-dragon.jpg"}

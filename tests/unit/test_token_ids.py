@@ -100,7 +100,7 @@ def test_a_model_whose_tokens_cannot_have_ids_is_refused(
         pass
 
     if features is not None:
-        Model.features = [str(i) for i in features]  # type: ignore[attr-defined]
+        Model.tokens = [str(i) for i in features]  # type: ignore[attr-defined]
     monkeypatch.setattr(registry, "load_encoder", lambda _: Model())
     with pytest.raises(ModelError, match=said) as caught:
         find_model_tokens(MINI, SEISMIC)

@@ -53,7 +53,7 @@ def keep_words_index(bench: Bench) -> None:
     options = ("--vector", bench.main)
     report = bench.ingest(bench.main, *options, "--words-index")
     if not report["token_index"]:
-        raise Wrong("there is no words index")
+        raise Wrong("there is no token index")
 
 
 def list_words(bench: Bench) -> None:
