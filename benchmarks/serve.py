@@ -37,6 +37,7 @@ from result import Ratio, ReportTable, Result
 
 from stair_es import resources
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.config.defaults import THUMBNAIL_PX, DataDir
 from stair_es.embedded_node import NodeSpec, start_node, stop_node
 from stair_es.model import registry
@@ -59,7 +60,14 @@ def kind(thumbnails: Sequence[str | None]) -> Kind:
     pictures = itertools.cycle(thumbnails)
     numbers = itertools.count()
     body = resources.load_json_resource("mappings", "image")
-    about = {"stair_es": {"model": KIND.card.model_id, "model_name": KIND.card.name, "settings": {"thumbnail_px": THUMBNAIL_PX}}}
+    about = {
+        "stair_es": {
+            "format_version": INDEX_FORMAT,
+            "model": KIND.card.model_id,
+            "model_name": KIND.card.name,
+            "settings": {"thumbnail_px": THUMBNAIL_PX},
+        }
+    }
 
     def fields(vector: SparseVector, _dense: object) -> dict[str, Any]:
         number = next(numbers)
@@ -188,7 +196,7 @@ def thumbs(hits: Sequence[Mapping[str, Any]], node: str, url: str) -> list[tuple
 def moves(text: str, url: str, seconds: float) -> float:
     """Slider moves a second: each another weight of the heaviest word, the answer awaited."""
     client = Client(url)
-    word = json.loads(client.post("/api/search", json.dumps({"text": text}).encode()))["query"][0]["word"]
+    word = json.loads(client.post("/api/search", json.dumps({"text": text}).encode()))["query"][0]["token"]
     began_s, count = time.perf_counter(), 0
     while time.perf_counter() - began_s < seconds:
         client.post("/api/search", json.dumps({"text": text, "factors": {word: 0.01 + count % 300 / 100}}).encode())

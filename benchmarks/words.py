@@ -23,6 +23,7 @@ from result import Ratio, ReportTable, Result
 from stair_es import resources
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.inspection import vocabulary_stats as reading
 from stair_es.inspection.vocabulary_stats import DocumentSample, build_tokens_query, collect_vocabulary_stats
 from stair_es.model.stair_mini.plugin import KIND
@@ -67,7 +68,9 @@ def load(client: OpenSearch, index: str, count: int) -> None:
     """The documents, in one segment as an index that is at rest."""
     made = resources.load_json_resource("mappings", "image")
     made["settings"]["index"] = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}
-    made["mappings"]["_meta"] = {"stair_es": {"model": KIND.card.model_id, "model_name": KIND.card.name}}
+    made["mappings"]["_meta"] = {
+        "stair_es": {"format_version": INDEX_FORMAT, "model": KIND.card.model_id, "model_name": KIND.card.name}
+    }
     client.indices.create(index=index, body=made)
     lines: list[dict[str, Any]] = []
     for each in documents(count):

@@ -1,4 +1,4 @@
-"""What a words index costs: bytes, time of the first fill and of a comparison that finds nothing to do, memory of this process.
+"""What a token index costs: bytes, time of the first fill and of a comparison that finds nothing to do, memory of this process.
 
     python benchmarks/words_index.py --images 20000
 
@@ -102,7 +102,7 @@ def _measure(client: OpenSearch, connection: Connection, alias: str, images: int
     writer.delete(gone)
     refresh_index(client, connection, opened.name)
     some, changed = _timed(client, connection, alias, opened.name)
-    size = _bytes(client, f"{opened.name}.words")
+    size = _bytes(client, f"{opened.name}.tokens")
     return {
         "cluster": target.label,
         "images": images,
@@ -129,7 +129,7 @@ def main() -> None:
         found = [_measure(client, connection, f"{name}-{images}", images) for images in map(int, given.images.split(","))]
     rows = tuple((what.replace("_", " "), *(str(each[what]) for each in found)) for what in found[0])
     result = Result(
-        about="a words index beside its main index",
+        about="a token index beside its main index",
         tables=(ReportTable(head=("", *(f"{each['images']:,} images" for each in found)), rows=rows),),
         figures={"measured": found},
     )

@@ -38,11 +38,11 @@ def figures(images: Sequence[SparseVector]) -> tuple[TokenStats, ...]:
 def rules(found: Sequence[TokenStats], images: int) -> Iterator[tuple[str, list[str]]]:
     """What is muted: by each floor of flatness, and as many words as the default's by other rules."""
     for floor in FLOORS:
-        yield f"flatness >= {floor}", [row.word for row in find_stop_words(found, images, floor)]
+        yield f"flatness >= {floor}", [row.token for row in find_stop_words(found, images, floor)]
     many = len(find_stop_words(found, images))
-    yield "as many by frequency (or idf)", [row.word for row in sort_token_stats(found, "df")[:many]]
-    yield "as many by share of all weight", [row.word for row in sort_token_stats(found, "share")[:many]]
-    yield "as many by mean weight", [row.word for row in sort_token_stats(found, "mean")[:many]]
+    yield "as many by frequency (or idf)", [row.token for row in sort_token_stats(found, "df")[:many]]
+    yield "as many by share of all weight", [row.token for row in sort_token_stats(found, "share")[:many]]
+    yield "as many by mean weight", [row.token for row in sort_token_stats(found, "mean")[:many]]
 
 
 def measured(gallery: Gallery) -> ReportTable:
@@ -50,7 +50,7 @@ def measured(gallery: Gallery) -> ReportTable:
     model = StairMiniEncoder(ModelSpec(name="stair-mini"))
     images, texts = model.encode_images(gallery.pixels_BHWC), model.encode_texts(list(gallery.queries))
     found = figures(images)
-    share = {row.word: row.weight_share for row in found}
+    share = {row.token: row.weight_share for row in found}
     before = best_ranks(sparse_scores(texts, images), gallery)[0]
     rows = [("none", "0", "0.0 %", " / ".join(map(str, recalls(before))), "")]
     for name, words in rules(found, len(images)):

@@ -165,8 +165,8 @@ def _check_rerun(place: Place, index: str, done: Disturbed, found: Round) -> Non
         found.wrong.append(f"the rerun failed: {error}")
         found.counts += Counts(lost=images)
         return
-    if (report.seen, report.written + report.unchanged, report.dead) != (images + broken, images, broken):
-        found.wrong.append(f"the rerun counts {report.written} written, {report.unchanged} unchanged, {report.dead} dead")
+    if (report.seen, report.written + report.unchanged, report.failed) != (images + broken, images, broken):
+        found.wrong.append(f"the rerun counts {report.written} written, {report.unchanged} unchanged, {report.failed} dead")
     if again.unchanged != images:
         found.wrong.append(f"a second rerun wrote {again.written} again")
     behind = list(place.cluster.behind(index))

@@ -189,7 +189,7 @@ RUNS = (
     Run(
         name="words-index",
         group=WAITS,
-        shows="What a words index costs",
+        shows="What a token index costs",
         script="words_index",
         short="--images 2000",
         long="--images 20000,100000",

@@ -86,5 +86,5 @@ def to_json(found: RankExplanation) -> dict[str, object]:
     """Return the machine-readable form."""
     from dataclasses import asdict
 
-    vectors = {"lacking": found.lacking.to_dict(), "beside": found.beside.to_dict()}
-    return {**asdict(found), "why": [asdict(reason) for reason in found.why], **vectors}
+    vectors = {"missing_tokens": found.missing_tokens.to_dict(), "extra_tokens": found.extra_tokens.to_dict()}
+    return {**asdict(found), "contributions": [asdict(reason) for reason in found.contributions], **vectors}

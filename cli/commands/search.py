@@ -132,14 +132,14 @@ def _print_hits(result: SearchResult, *, explain: bool, paged: bool) -> None:
 
 
 def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, object]:
-    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms", "shape", "after", ...}`."""
+    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "contributions"}], "took_ms", "query_type", ...}`."""
     return {
         "hits": [_build_hit(hit, fields) for hit in result.hits],
         "took_ms": result.took_ms,
-        "shape": result.query_type,
+        "query_type": result.query_type,
         "after": result.after,
-        "cut": result.truncated.to_dict(),
-        "dropped": result.pruned.to_dict(),
+        "truncated": result.truncated.to_dict(),
+        "pruned": result.pruned.to_dict(),
     }
 
 
@@ -147,7 +147,7 @@ def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
     from dataclasses import asdict
 
     shown = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
-    more = {"caption": hit.source.get("caption"), "engine": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
+    more = {"caption": hit.source.get("caption"), "engine_scores": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
     named = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
-    why = [asdict(reason) for reason in hit.contributions]
-    return {**shown, **{name: value for name, value in more.items() if value}, **named, "why": why}
+    contributions = [asdict(each) for each in hit.contributions]
+    return {**shown, **{name: value for name, value in more.items() if value}, **named, "contributions": contributions}

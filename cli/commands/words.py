@@ -149,7 +149,7 @@ def _write_policy(path: Path, view: VocabularyView, had: TokenPolicy | None) -> 
     if not view.stop_words:
         print_notice(f"no stop-word candidates: {path} was not written")
         return
-    made, left = build_stop_word_policy([row.word for row in view.stop_words], had, path.stem)
+    made, left = build_stop_word_policy([row.token for row in view.stop_words], had, path.stem)
     if left:
         print_notice(f"not muted, since the policy of the index renames or merges them: {', '.join(left)}")
     if len(made.mute) == len(had.mute if had else ()):

@@ -117,12 +117,11 @@ def format_contributions(
     shown = reasons[: _count_significant([reason.contribution for reason in reasons])]
     rows = []
     for reason in shown:
-        figures = (
-            f"{format_weight(reason.query_weight)} x {format_weight(reason.image_weight)} = {format_weight(reason.contribution)}"
-        )
+        weights = f"{format_weight(reason.query_weight)} x {format_weight(reason.document_weight)}"
+        figures = f"{weights} = {format_weight(reason.contribution)}"
         if engine:
-            figures += f"  engine {format_weight(engine.get(reason.feature, 0.0))}"
-        rows.append((reason.feature, reason.contribution, figures))
+            figures += f"  engine {format_weight(engine.get(reason.token, 0.0))}"
+        rows.append((reason.token, reason.contribution, figures))
     lines = format_rows(rows, _INDENT, canvas)
     rest = reasons[len(shown) :]
     if rest:
@@ -153,7 +152,7 @@ def format_hit(rank: int, hit: Hit, canvas: TerminalInfo, *, explain: bool) -> l
             *format_contributions(hit.contributions, canvas, hit.engine_scores),
             *([] if hit.ranks else [_format_score_sum(hit, canvas)]),
         ]
-    words = [_escape_token(reason.feature, canvas) for reason in hit.contributions]
+    words = [_escape_token(reason.token, canvas) for reason in hit.contributions]
     return [*lines, Text(_INDENT + _join_tokens(words), style="cyan")] if words else lines
 
 
@@ -164,16 +163,16 @@ def format_rank_explanation(found: RankExplanation, k: int, canvas: TerminalInfo
         lines.append(Text("  not found by this query", style="bold red"))
     else:
         lines.append(Text(f"  rank {found.rank}, score {format_weight(found.score)}", style="bold green"))
-        if found.wanted is not None and found.score < found.wanted:
-            lines.append(
-                Text(
-                    f"  {format_weight(found.wanted - found.score)} short of hit {k}, which scores {format_weight(found.wanted)}"
-                )
-            )
-    lines += [format_line(f"  {reason}", canvas, "red") for reason in found.failing]
-    if found.why:
-        lines += [Text("  common words"), *format_contributions(found.why, canvas)]
-    for title, vector in (("words of the query that it lacks", found.lacking), ("its heaviest words beside", found.beside)):
+        if found.cutoff_score is not None and found.score < found.cutoff_score:
+            gap, cutoff = format_weight(found.cutoff_score - found.score), format_weight(found.cutoff_score)
+            lines.append(Text(f"  {gap} short of hit {k}, which scores {cutoff}"))
+    lines += [format_line(f"  {reason}", canvas, "red") for reason in found.failed_conditions]
+    if found.contributions:
+        lines += [Text("  common words"), *format_contributions(found.contributions, canvas)]
+    for title, vector in (
+        ("words of the query that it lacks", found.missing_tokens),
+        ("its heaviest words beside", found.extra_tokens),
+    ):
         if len(vector):
             words = [f"{_escape_token(word, canvas)} {format_weight(weight)}" for word, weight in vector]
             lines += [Text(f"  {title}"), Text(_INDENT + _join_tokens(words), style="cyan")]

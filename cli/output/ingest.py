@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.dry_run import DryRunReport
 
 
-_MAX_GONE = 20
+_MAX_STALE_URIS = 20
 
 
 def print_ingest_report(report: IngestReport, retry: str) -> None:
@@ -26,7 +26,7 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
     values = report.to_dict()
     removed = f", {report.removed:,} removed" if report.removed else ""
     stdout.print(
-        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.dead:,} failed{removed}"
+        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.failed:,} failed{removed}"
         f" in {report.seconds:.1f} s ({values['images_per_s']:,.1f} images/s)",
         style="bold",
     )
@@ -37,11 +37,12 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
     )
     idle = "" if report.encoder_idle is None else f"; encoders idle {report.encoder_idle:.0%} of the time"
     stdout.print(f"stages (summed over workers): {stages or 'none had work'}{idle}")
-    if report.bulk_busy:
+    if report.bulk_retries:
         stdout.print(
-            f"bulk requests: {report.bulk_requests:,}, {report.bulk_busy:,} of them retries (the cluster was busy or unreachable)"
+            f"bulk requests: {report.bulk_requests:,}, {report.bulk_retries:,} of them retries"
+            " (the cluster was busy or unreachable)"
         )
-    if 0 < report.documents < report.seen - report.dead:
+    if 0 < report.documents < report.seen - report.failed:
         stdout.print(f"documents: {report.documents:,} (identical content is one document)")
     print_outcome(report)
     if report.dead_letters:
@@ -58,24 +59,24 @@ def print_dry_run(would: DryRunReport, alias: str) -> None:
         ("unknown", would.unknown, "would be read to compare: no version is known, or ids are content hashes"),
         ("unchanged", would.unchanged, "would be skipped without reading"),
         ("unlisted", would.unlisted, "couldn't be listed: would fail"),
-        ("gone", would.gone, "would be removed"),
+        ("stale", would.stale, "would be removed"),
     )
     for name, count, what in rows:
         if count:
             stdout.print(f"  {name:10} {count:12,}  {what}")
-            if name == "gone":
-                _print_gone(would)
-    if would.words_index:
+            if name == "stale":
+                _print_stale_uris(would)
+    if would.token_index:
         fates = {"create": "would be created", "update": "would be updated", "delete": "would be deleted"}
-        name = f" {would.words_index.index}" if would.words_index.index else ""
-        stdout.print(f"token index{name}: {fates[would.words_index.would]}", markup=False)
+        name = f" {would.token_index.index}" if would.token_index.index else ""
+        stdout.print(f"token index{name}: {fates[would.token_index.action]}", markup=False)
 
 
-def _print_gone(would: DryRunReport) -> None:
-    for uri in would.gone_uris[:_MAX_GONE]:
+def _print_stale_uris(would: DryRunReport) -> None:
+    for uri in would.stale_uris[:_MAX_STALE_URIS]:
         stdout.print(f"    {escape_control(uri)}", markup=False, emoji=False)
-    if would.gone > _MAX_GONE:
-        stdout.print(f"    and {would.gone - _MAX_GONE:,} more (--json has all of them)")
+    if would.stale > _MAX_STALE_URIS:
+        stdout.print(f"    and {would.stale - _MAX_STALE_URIS:,} more (--json has all of them)")
 
 
 def note_default_model(name: str) -> None:
@@ -90,10 +91,10 @@ def print_outcome(report: IngestReport) -> None:
     """Print the index, and the reasons of failed images."""
     stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
     if report.swapped:
-        gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
+        gone = f"; deleted: {', '.join(report.deleted_indices)}" if report.deleted_indices else ""
         stdout.print(f"alias {report.alias} now points to the new index{gone}", markup=False)
-    if report.unfinished:
-        stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
+    if report.not_swapped_reason:
+        stdout.print(report.not_swapped_reason, markup=False, emoji=False, style="yellow")
     for line in _describe_failures(report):
         stdout.print(f"  {escape_control(line)}", markup=False, emoji=False, style="yellow")
     if report.dead_letters:
@@ -102,9 +103,9 @@ def print_outcome(report: IngestReport) -> None:
 
 def _describe_failures(report: IngestReport) -> Iterator[str]:
     """Yield a line for each of the most frequent reasons, and the number of images with other ones."""
-    for reason in report.dead_reasons:
+    for reason in report.failure_reasons:
         such_as = "such as " if reason.images > 1 else ""
         yield f"failed in {reason.stage}, {reason.images:,}: {reason.reason} ({such_as}{reason.example})"
-    others = report.dead - sum(reason.images for reason in report.dead_reasons)
+    others = report.failed - sum(reason.images for reason in report.failure_reasons)
     if others:
         yield f"and {others:,} more for other reasons"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _MAX_TOKENS = 20
 _MAX_DIFFERENCES = 12
-_COLUMNS = ("reference", "id", "uri", "from", "rank", "word", "weight", "share", "cumulative")
+_COLUMNS = ("reference", "id", "uri", "origin", "rank", "token", "weight", "share", "cumulative")
 _LEADING_FIELDS = (
     "source",
     "model",
@@ -90,7 +90,7 @@ def format_inspection(found: InspectionResult, k: int | None, canvas: TerminalIn
 
 
 def to_json(reference: str, found: InspectionResult, k: int | None) -> dict[str, Any]:
-    """Return the machine-readable form: `{"reference", "id", "uri", "from", "words": [...], "fields": {...}, ...}`."""
+    """Return the machine-readable form: `{"reference", "id", "uri", "origin", "tokens": [...], "fields": {...}, ...}`."""
     image, seen = found.image, found.encoded_file
     comparison = found.comparison
     return {
@@ -98,14 +98,14 @@ def to_json(reference: str, found: InspectionResult, k: int | None) -> dict[str,
         "id": image.id if image else None,
         "index": image.index if image else None,
         "uri": found.uri,
-        "from": "index" if image else "model",
+        "origin": "index" if image else "model",
         "model": image.source.get("model") if image else seen.current.model if seen else None,
-        "words_in_all": len(found.vector),
+        "token_count": len(found.vector),
         "sum": math.fsum(found.vector.weights),
-        "words": [dict(zip(_COLUMNS[5:], row, strict=True)) for row in _compute_shares(found.vector, k)],
+        "tokens": [dict(zip(_COLUMNS[5:], row, strict=True)) for row in _compute_shares(found.vector, k)],
         "fields": dict(image.source) if image else dict(seen.facts) if seen else {},
         "policy": asdict(found.policy_effect) if found.policy_effect else None,
-        "compare": {"same": comparison.is_same, **asdict(comparison)} if comparison else None,
+        "compare": {"is_same": comparison.is_same, **asdict(comparison)} if comparison else None,
     }
 
 
@@ -184,7 +184,7 @@ def _format_policy_effect(steered: PolicyEffect, found: InspectionResult, canvas
     by = f"the token policy {digest}" if digest else "a token policy"
     return [
         format_line(f"  {by} changed it{rules}", canvas, "yellow"),
-        *_format_differences(steered.words, ("without it", "with it"), canvas, reverse=True),
+        *_format_differences(steered.tokens, ("without it", "with it"), canvas, reverse=True),
     ]
 
 
@@ -205,10 +205,10 @@ def _format_differences(
 ) -> list[Text]:
     """Format one line per token: before and after."""
     made = []
-    words = [escape_control(each.word, canvas.encoding) for each in differences[:_MAX_DIFFERENCES]]
+    words = [escape_control(each.token, canvas.encoding) for each in differences[:_MAX_DIFFERENCES]]
     cells = max(map(len, words), default=0)
     for word, each in zip(words, differences, strict=False):
-        pair = (each.now, each.stored) if reverse else (each.stored, each.now)
+        pair = (each.current, each.stored) if reverse else (each.stored, each.current)
         before, after = (format_weight(value) if value else "-" for value in pair)
         made.append(Text.assemble("    ", (f"{word:<{cells}}", "cyan"), f"  {titles[0]} {before:>6}, {titles[1]} {after:>6}"))
     if len(differences) > _MAX_DIFFERENCES:

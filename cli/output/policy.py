@@ -73,7 +73,7 @@ def build_policy_counts_json(done: Mapping[str, PolicyRunResult]) -> list[dict[s
             "changed": counts.changed,
             "unchanged": counts.unchanged,
             "failed": [{"id": id_, "reason": reason} for id_, reason in counts.failed.items()],
-            "words_index": counts.token_index.to_json() if counts.token_index else None,
+            "token_index": counts.token_index.to_json() if counts.token_index else None,
         }
         for name, counts in done.items()
     ]

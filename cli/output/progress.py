@@ -115,7 +115,7 @@ def show_ingest_progress(noun: str = "images") -> Iterator[Callable[[RunAccounti
 
 
 def _describe_ingest(books: RunAccounting) -> str:
-    failed = f"{books.outcome_counts['dead']} failed" if books.outcome_counts["dead"] else ""
+    failed = f"{books.outcome_counts['failed']} failed" if books.outcome_counts["failed"] else ""
     listing = "" if books.listing_done else f"{books.listed:,} listed so far"
     return " ".join(filter(None, (listing, failed, escape_control(books.waiting_message))))
 
@@ -125,12 +125,12 @@ def _print_ingest_line(books: RunAccounting, noun: str, seconds: float) -> None:
     left = books.listed - books.done_count
     eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
     print_notice(
-        f"{books.done_count:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.outcome_counts['dead']} failed"
+        f"{books.done_count:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.outcome_counts['failed']} failed"
         + (f", {escape_control(books.waiting_message)}" if books.waiting_message else ""),
         done=books.done_count,
         listed=books.listed,
         listing_done=books.listing_done,
-        dead=books.outcome_counts["dead"],
+        failed=books.outcome_counts["failed"],
         per_s=round(rate, 1),
         waiting=books.waiting_message,
     )

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 _MAX_ROWS = 30
 _MAX_NAMED = 12
 _BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 75
-_COLUMNS = ("word", "images", "share", "mean", "max", "weight_share", "flatness", "stop_word", "example")
+_COLUMNS = (
+    "token",
+    "images",
+    "image_share",
+    "mean_weight",
+    "max_weight",
+    "weight_share",
+    "uniformity",
+    "stop_word",
+    "example",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +68,12 @@ def build_vocabulary_view(
     match: str,
 ) -> VocabularyView:
     """Select the rows to show. Pure."""
-    seen = [row.word for row in found.token_stats]
+    seen = [row.token for row in found.token_stats]
     rows = [row for row in found.token_stats if row.images >= min_df]
     unused = find_unused_tokens(told, seen, known.policy)
     if match:
         wanted = match_tokens(seen, match)
-        rows = [row for row in rows if row.word in wanted]
+        rows = [row for row in rows if row.token in wanted]
     return VocabularyView(
         corpus=found,
         index_info=known,
@@ -81,7 +91,7 @@ def print_vocabulary(shown: VocabularyView, k: int | None, *, index: str, unused
     if form == "json":
         emit_json(to_json(shown, k, index))
     elif form == "csv" and unused:
-        emit_csv(["word"], [[word] for word in shown.unused[:k]])
+        emit_csv(["token"], [[word] for word in shown.unused[:k]])
     elif form == "csv":
         emit_csv(_COLUMNS, build_vocabulary_rows(shown, k))
     elif unused:
@@ -93,7 +103,7 @@ def print_vocabulary(shown: VocabularyView, k: int | None, *, index: str, unused
 
 
 def to_json(shown: VocabularyView, k: int | None, index: str) -> dict[str, Any]:
-    """Return the machine-readable form: `{"index", "images", "words": [...], "stop_words": {...}, "dead": {...}, ...}`."""
+    """Return the machine-readable form: `{"index", "images", "tokens": [...], "stop_words": {...}, "unused": {...}, ...}`."""
     corpus, known = shown.corpus, shown.index_info
     return {
         "index": index,
@@ -102,36 +112,36 @@ def to_json(shown: VocabularyView, k: int | None, index: str) -> dict[str, Any]:
         "documents": corpus.documents,
         "without_uri": corpus.without_uri,
         "images": corpus.images,
-        "missed": corpus.missed_count,
-        "empty": corpus.empty,
-        "words_an_image": corpus.mean_tokens,
-        "distinct": len(corpus.token_stats),
+        "missed_count": corpus.missed_count,
+        "without_tokens": corpus.empty,
+        "mean_tokens": corpus.mean_tokens,
+        "distinct_tokens": len(corpus.token_stats),
         "sample": asdict(corpus.sample) if corpus.sample else None,
-        "words": [asdict(row) for row in shown.rows[:k]],
-        "stop_words": {"flat": shown.uniformity, "words": [row.word for row in shown.stop_words]},
-        "dead": {
+        "tokens": [asdict(row) for row in shown.rows[:k]],
+        "stop_words": {"threshold": shown.uniformity, "tokens": [row.token for row in shown.stop_words]},
+        "unused": {
             "vocabulary": shown.vocabulary.source,
-            "why": shown.vocabulary.reason or None,
-            "words_in_it": len(shown.vocabulary.tokens),
+            "reason": shown.vocabulary.reason or None,
+            "vocabulary_size": len(shown.vocabulary.tokens),
             "count": shown.unused_count,
-            "words": list(shown.unused),
+            "tokens": list(shown.unused),
         },
     }
 
 
 def build_vocabulary_rows(shown: VocabularyView, k: int | None) -> Iterable[tuple[str | int | float | bool, ...]]:
     """Yield one row per token, with the columns of the header."""
-    stop = {row.word for row in shown.stop_words}
+    stop = {row.token for row in shown.stop_words}
     for row in shown.rows[:k]:
         yield (
-            row.word,
+            row.token,
             row.images,
-            row.share,
-            row.mean,
-            row.max,
+            row.image_share,
+            row.mean_weight,
+            row.max_weight,
             row.weight_share,
-            row.flatness,
-            row.word in stop,
+            row.uniformity,
+            row.token in stop,
             row.example,
         )
 
@@ -146,7 +156,7 @@ def format_vocabulary(shown: VocabularyView, k: int, index: str, canvas: Termina
     if corpus.empty:
         made.append(format_line(f"{corpus.empty:,} {holds} have no word, so no query finds them", canvas, "yellow"))
     if shown.rows:
-        made += _format_table(shown.rows[:k], {row.word for row in shown.stop_words}, holds, canvas)
+        made += _format_table(shown.rows[:k], {row.token for row in shown.stop_words}, holds, canvas)
     elif corpus.token_stats:
         made.append(format_line(f"no {one} has a matching word (--match, --min-df)", canvas, "yellow"))
     if len(shown.rows) > k:
@@ -156,7 +166,7 @@ def format_vocabulary(shown: VocabularyView, k: int, index: str, canvas: Termina
 
 
 def _format_table(rows: Sequence[TokenStats], stop: set[str], holds: str, canvas: TerminalInfo) -> list[Text]:
-    words = [_truncate_cells(escape_control(row.word, canvas.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
+    words = [_truncate_cells(escape_control(row.token, canvas.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
     cells = max(4, *map(cell_len, words))
     names = [_truncate_cells(escape_control(_get_file_name(row.example), canvas.encoding), _MOST_NAME_CELLS) for row in rows]
     counts = max(len(holds), *(len(f"{row.images:,}") for row in rows))
@@ -165,13 +175,13 @@ def _format_table(rows: Sequence[TokenStats], stop: set[str], holds: str, canvas
     made = [Text(f"  {'word':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
     for row, word, name in zip(rows, words, names, strict=True):
         parts = [
-            f"{row.images:>{counts},} {100 * row.share:>5.1f} %",
-            f"{format_weight(row.mean):>6}",
-            f"{format_weight(row.max):>6}",
+            f"{row.images:>{counts},} {100 * row.image_share:>5.1f} %",
+            f"{format_weight(row.mean_weight):>6}",
+            f"{format_weight(row.max_weight):>6}",
             f"{100 * row.weight_share:>5.2f} %",
         ]
-        drawn = (render_bar(row.share, _BAR_CELLS, canvas.encoding) + "  ", "green") if with_bar else ""
-        flat = (f"{row.flatness:>4.2f}", "yellow" if row.word in stop else "")
+        drawn = (render_bar(row.image_share, _BAR_CELLS, canvas.encoding) + "  ", "green") if with_bar else ""
+        flat = (f"{row.uniformity:>4.2f}", "yellow" if row.token in stop else "")
         padded = (word + " " * (cells - cell_len(word)), "cyan")
         made.append(Text.assemble("  ", padded, "  ", drawn, "  ".join(parts), "  ", flat, "  ", (name, "dim")))
     return made
@@ -181,7 +191,7 @@ def _format_stop_words(shown: VocabularyView, canvas: TerminalInfo) -> list[Text
     stop = shown.stop_words
     if not stop:
         return []
-    named = ", ".join(escape_control(row.word) for row in stop[:_MAX_NAMED]) + (
+    named = ", ".join(escape_control(row.token) for row in stop[:_MAX_NAMED]) + (
         f", {len(stop) - _MAX_NAMED:,} more" if len(stop) > _MAX_NAMED else ""
     )
     share = 100 * sum(row.weight_share for row in stop)

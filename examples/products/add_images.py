@@ -15,6 +15,7 @@ from opensearchpy import OpenSearch, helpers
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import DecodeError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
@@ -35,7 +36,7 @@ def prepare(shop: OpenSearch, encoder: Encoder, model_name: str) -> None:
     """Adds the fields to the mapping, and says whose words they hold, so that no other model's query is compared with them."""
     [described] = shop.indices.get_mapping(index=INDEX).values()
     meta = described["mappings"].get("_meta", {})
-    about = {"model": encoder.model_id, "model_name": model_name}
+    about = {"format_version": INDEX_FORMAT, "model": encoder.model_id, "model_name": model_name}
     shop.indices.put_mapping(index=INDEX, body={"properties": FIELDS, "_meta": {**meta, "stair_es": about}})
 
 

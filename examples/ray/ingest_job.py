@@ -1,4 +1,4 @@
-"""A Ray job that ingests images, for a scheduler that knows Ray: exit code 0 done, 3 some images are dead.
+"""A Ray job that ingests images, for a scheduler that knows Ray: exit code 0 done, 3 some images failed.
 
 ray job submit --address http://head:8265 --working-dir . -- python ingest_job.py s3://bucket/photos/ --index photos
 python ingest_job.py ~/Pictures --index photos        on a machine without a cluster: starts Ray for the time of the run

@@ -65,8 +65,13 @@ def _build_index_patterns(corpus: DashboardSpec) -> list[SavedObject]:
     main = {"thumbnail": _THUMBNAIL_FORMAT, "width": _WHOLE_NUMBER_FORMAT, "height": _WHOLE_NUMBER_FORMAT}
     made = [build_index_pattern(corpus.build_id("images"), corpus.name, main, _HIDDEN_FIELDS)]
     if corpus.has_token_index:
-        words = {"weight": _WEIGHT_FORMAT, "share": _SHARE_FORMAT, "rank": _WHOLE_NUMBER_FORMAT, "words": _WHOLE_NUMBER_FORMAT}
-        made.append(build_index_pattern(corpus.build_id("words"), corpus.token_index_name, words))
+        formats = {
+            "weight": _WEIGHT_FORMAT,
+            "weight_share": _SHARE_FORMAT,
+            "rank": _WHOLE_NUMBER_FORMAT,
+            "token_count": _WHOLE_NUMBER_FORMAT,
+        }
+        made.append(build_index_pattern(corpus.build_id("words"), corpus.token_index_name, formats))
     return made
 
 

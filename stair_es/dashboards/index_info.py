@@ -12,6 +12,7 @@ from stair_es.cluster.client.connection import Connection, translate_errors
 from stair_es.cluster.index.aliases import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import (
     check_alias_name,
+    check_index_format,
     check_not_token_index,
     get_index_meta,
     get_token_index_meta,
@@ -49,7 +50,7 @@ class DashboardSpec:
     name: str
     """Alias of the index."""
     has_token_index: bool = True
-    """Whether there is a token index `<name>-words`, with one document per image and token."""
+    """Whether there is a token index `<name>-tokens`, with one document per image and token."""
     token_field: Literal["top_tokens", "token"] = "top_tokens"
     """Field of the tokens in the token index. `top_tokens` is also the name in the main index, so one filter reaches both."""
     time_field: TimeField = "ingested_at"
@@ -109,13 +110,14 @@ def inspect_index(
     Raises:
         UsageError: If the name is not a valid index name.
         QueryError: If there is no such index.
-        IndexMismatch: If stair-es didn't write the index.
+        IndexMismatch: If stair-es didn't write the index, or wrote it in another format.
         ClusterError: If a request fails.
     """
     plain = DashboardSpec(name=name)  # rejects patterns
     found = get_mappings_by_index(client, connection, name)
     for index, about in found.items():
         check_not_token_index(index, about)
+        check_index_format(index, about)
     if strange := [index for index, about in found.items() if not get_index_meta(about)]:
         raise IndexMismatch(
             f"index {strange[0]!r} was not written by stair-es: no `_meta.stair_es`",

@@ -152,7 +152,7 @@ def _build_weight_panels(build: _PanelBuilder) -> Iterator[Panel]:
         rows,
         charts.build_metric_agg("avg", "weight", "Average weight", "3"),
         charts.build_metric_agg("max", "weight", "Largest weight", "4"),
-        charts.build_metric_agg("avg", "share", "Average share of an image", "5"),
+        charts.build_metric_agg("avg", "weight_share", "Average share of an image", "5"),
         charts.build_terms_agg(corpus.token_field, 100, "Word", "bucket"),
     ]
     yield build.build_chart("in-numbers", "Words in numbers", charts.build_data_table(numbers, 15), words, size=_TALL)
@@ -173,7 +173,7 @@ def _build_image_panels(build: _PanelBuilder) -> Iterator[Panel]:
         size=(GRID_COLUMNS, 22),
     )
     if corpus.has_token_index:
-        columns = ["token", "weight", "share", "rank", "uri"]
+        columns = ["token", "weight", "weight_share", "rank", "uri"]
         where = "choose it under Word" if corpus.token_field == "top_tokens" else "filter by `token`"
         title = f"Images by the weight of a word ({where})"
         yield build.build_table("by-weight", title, columns, ("weight", "desc"), size=_WIDE)
@@ -182,15 +182,19 @@ def _build_image_panels(build: _PanelBuilder) -> Iterator[Panel]:
 def _build_quality_panels(build: _PanelBuilder) -> Iterator[Panel]:
     if build.corpus.has_token_index:
         first = "rank:1"  # once per image
-        counts = [charts.build_count_agg("Images"), charts.build_histogram_agg("words", 40, "Words of an image")]
+        counts = [charts.build_count_agg("Images"), charts.build_histogram_agg("token_count", 40, "Words of an image")]
         state = charts.build_bar_chart(counts, upright=True)
         yield build.build_chart("words-per-image", "Quality: how many words images have", state, build.token_pattern, query=first)
         yield build.build_table(
-            "few-words", "Quality: images with few words", ["words", "token", "weight", "uri"], ("words", "asc"), query=first
+            "few-words",
+            "Quality: images with few words",
+            ["token_count", "token", "weight", "uri"],
+            ("token_count", "asc"),
+            query=first,
         )
         title = "Quality: images that one word dominates"
-        columns = ["share", "token", "weight", "words", "uri"]
-        yield build.build_table("dominated", title, columns, ("share", "desc"), query=first)
+        columns = ["weight_share", "token", "weight", "token_count", "uri"]
+        yield build.build_table("dominated", title, columns, ("weight_share", "desc"), query=first)
     columns = ["thumbnail", "uri"] if build.corpus.thumbnails else ["uri"]
     yield build.build_table(
         "wordless",

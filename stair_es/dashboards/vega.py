@@ -154,7 +154,7 @@ def build_image_chart(corpus: DashboardSpec) -> VegaSpec:
     """Build a chart of the token weights of one image: the first one by URI that passes the filters."""
     body = {
         "size": IMAGE_CHART_TOKENS,
-        "_source": ["image_id", "uri", "token", "weight", "share", "rank", "words"],
+        "_source": ["image_id", "uri", "token", "weight", "weight_share", "rank", "token_count"],
         "sort": [{"uri": "asc"}, {"image_id": "asc"}, {"rank": "asc"}],
     }
     transform: list[VegaSpec] = [
@@ -169,8 +169,8 @@ def build_image_chart(corpus: DashboardSpec) -> VegaSpec:
         _build_tooltip("_source.uri", "Image"),
         _build_tooltip("word", "Word"),
         _build_tooltip("weight", "Weight", ".3f"),
-        _build_tooltip("_source.share", "of all its weights", ".1%"),
-        _build_tooltip("_source.words", "Words in all", "d"),
+        _build_tooltip("_source.weight_share", "of all its weights", ".1%"),
+        _build_tooltip("_source.token_count", "Words in all", "d"),
     ]
     legend = {"orient": "top", "labelLimit": 420, "labelExpr": _truncate_label(60), "symbolType": "square"}
     return _build_spec(

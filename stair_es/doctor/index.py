@@ -84,7 +84,7 @@ def evaluate_index_settings(name: str, told: Mapping[str, Any], url: str) -> Ite
             barred = "searched" if block == "read" else "written"
             lift = format_curl(url, "PUT", f"/{name}/_settings", {f"index.blocks.{block}": None})
             yield report_failure("index", f"{name} has index.blocks.{block}: it can't be {barred}{why}", lift)
-    relaxed = get_index_meta(told).get("relaxed")
+    relaxed = get_index_meta(told).get("original_settings")
     changed = {key: value for key, value in relaxed.items() if own.get(f"index.{key}") != value} if relaxed else {}
     if changed:
         now = ", ".join(f"{key} {own.get(f'index.{key}')}" for key in changed)
@@ -117,10 +117,10 @@ def _count_fields(properties: Mapping[str, Any]) -> int:
 
 def evaluate_policy_change(alias: str, name: str, told: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Report an unfinished change of the token policy."""
-    under_way = (get_index_meta(told).get("policy") or {}).get("under_way")
-    if under_way:
-        again = f"stair-es policy {under_way}{' FILE' if under_way == 'apply' else ''} --index {alias}"
-        yield report_warning("policy", f"{under_way} of the token policy of {name} is running or was interrupted", again)
+    operation = (get_index_meta(told).get("policy") or {}).get("pending_operation")
+    if operation:
+        again = f"stair-es policy {operation}{' FILE' if operation == 'apply' else ''} --index {alias}"
+        yield report_warning("policy", f"{operation} of the token policy of {name} is running or was interrupted", again)
 
 
 def evaluate_token_index(facts: IndexFacts) -> Iterator[CheckResult]:
@@ -136,13 +136,13 @@ def evaluate_token_index(facts: IndexFacts) -> Iterator[CheckResult]:
     own, alias = make_token_index_name(live), make_token_alias(facts.name)
     again = f"Run the ingest of {facts.name} again, which reconciles it."
     if own not in companions:
-        yield report_warning("words index", f"{live} has none, but an earlier index has one", again)
+        yield report_warning("token index", f"{live} has none, but an earlier index has one", again)
     elif alias not in facts.indices[own].get("aliases", {}):
-        yield report_warning("words index", f"the alias {alias} does not point to {own} yet", again)
+        yield report_warning("token index", f"the alias {alias} does not point to {own} yet", again)
     elif facts.sizes.get(live, (0, 0))[0] and not facts.sizes.get(own, (1, 0))[0]:
-        yield report_warning("words index", f"{own} is empty", again)
+        yield report_warning("token index", f"{own} is empty", again)
     else:
-        yield report_ok("words index", f"{own}: {_format_extent(facts, own)}")
+        yield report_ok("token index", f"{own}: {_format_extent(facts, own)}")
 
 
 def report_unfinished_builds(facts: IndexFacts, url: str) -> Iterator[CheckResult]:

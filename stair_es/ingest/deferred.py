@@ -77,7 +77,7 @@ class DeferredImages:
         if host is None or host.rests_until <= self._clock():
             return image
         if host.given_up:
-            return Outcome(image.item, "dead", "read", host.given_up)
+            return Outcome(image.item, "failed", "read", host.given_up)
         self._keep_image(host, image)
         return None
 
@@ -92,7 +92,7 @@ class DeferredImages:
             image = replace(image, answers_when_refused=host.answers)
         now = self._clock()
         if host.given_up and host.rests_until > now:
-            return [Outcome(image.item, "dead", "read", host.given_up)]
+            return [Outcome(image.item, "failed", "read", host.given_up)]
         left_s = self._patience_s - host.waited_s
         if host.rests_until > now or not state.was_requested:  # the rest was already started by another worker or image
             self._keep_image(host, image)
@@ -107,7 +107,7 @@ class DeferredImages:
 
     def observe_result(self, image: Pending, state: ImageState) -> None:
         """Record that an image was fetched: its host answers, unless the fetch failed."""
-        if not self._hosts or (isinstance(state, Outcome) and state.kind == "dead" and state.stage == "read"):
+        if not self._hosts or (isinstance(state, Outcome) and state.kind == "failed" and state.stage == "read"):
             return
         for name in {image.deferral_key, get_item_host(image.item)} - {""}:
             host = self._hosts.get(name)
@@ -172,12 +172,12 @@ class DeferredImages:
         waited = f"after {host.waited_s:.0f} s of waiting for the host"
         host.refusals += 1
         self._hosts.pop(image.item.uri, None)
-        failed = [Outcome(image.item, "dead", "read", f"{state.reason}, {waited}")]
+        failed = [Outcome(image.item, "failed", "read", f"{state.reason}, {waited}")]
         if host.refusals >= MAX_REFUSALS:
             host.given_up = (
                 f"{host.name}: not requested, since {host.refusals} others got {_extract_status(state.reason)} {waited}"
             )
-            failed += [Outcome(left.item, "dead", "read", host.given_up) for left in host.images]
+            failed += [Outcome(left.item, "failed", "read", host.given_up) for left in host.images]
             self._release_images(host.images)
             host.images.clear()
             host.rests_until, host.waited_s, host.refusals, host.rests = now + self._patience_s, 0.0, 0, 0

@@ -36,13 +36,13 @@ class DryRunReport:
     """A run would read the bytes to decide: the store has no versions, or ids go by content and the URI is new."""
     unlisted: int
     """Locations that can't be listed."""
-    gone: int
+    stale: int
     """Documents that `--resync` would remove; 0 without it. With ids by content only reading finds all, and moved images."""
-    gone_uris: tuple[str, ...]
+    stale_uris: tuple[str, ...]
     """The images of those documents."""
     index: str | None
     """The index to write into; None for a new one."""
-    words_index: TokenIndexPlan | None = None
+    token_index: TokenIndexPlan | None = None
     """Changes to the token index, if there are any."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,10 +79,10 @@ def simulate_ingest(
             unchanged=counts["unchanged"],
             unknown=counts["unknown"],
             unlisted=counts["unlisted"],
-            gone=len(removed),
-            gone_uris=removed,
+            stale=len(removed),
+            stale_uris=removed,
             index=session.index if session else None,
-            words_index=kind.plan_token_index(asked) if isinstance(kind, HasTokenIndex) else None,
+            token_index=kind.plan_token_index(asked) if isinstance(kind, HasTokenIndex) else None,
         )
 
 

@@ -51,11 +51,11 @@ def _fetch_image(wanted: Pending, job: WorkerConfig) -> Fetched | VersionChanged
     except RetryLater as error:
         return Deferred(item, error.host, error.wait_s, error.message)
     except ReadError as error:
-        return Outcome(item, "dead", "read", error.message)
+        return Outcome(item, "failed", "read", error.message)
     except (StairError, ImportError):
         raise
     except Exception as error:  # noqa: BLE001  a plugin's locator: one image must not fail the run
-        return Outcome(item, "dead", "read", f"{type(error).__name__}: {error}")
+        return Outcome(item, "failed", "read", f"{type(error).__name__}: {error}")
     if read is None:
         return Outcome(item, "unchanged", "read", id=known.id if known else "")
     sha256 = hashlib.sha256(read.data).hexdigest()

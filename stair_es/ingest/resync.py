@@ -50,9 +50,9 @@ def find_stale_documents(
     for entry in session.iterate_documents(sources) if sources else ():
         fate = manifest.get_status(entry.uri)
         if manifest.has_document(entry.id):
-            if fate == "unseen" and (image := manifest.find_image(entry.id)):
+            if fate == "unlisted" and (image := manifest.find_image(entry.id)):
                 yield StaleDocument(entry.id, entry.uri, image)
-        elif fate == "unseen" or (by_content and fate == "taken"):
+        elif fate == "unlisted" or (by_content and fate == "stored"):
             yield StaleDocument(entry.id, entry.uri)
 
 

@@ -119,7 +119,7 @@ def _prepare_part(part: Batch, job: WorkerConfig) -> None:
             try:
                 decoded = decode_image(loaded.data, job.image_spec, job.limits, job.document.thumbnail_px)
             except DecodeError as error:
-                part.images[i] = Outcome(loaded.item, "dead", "decode", error.message)
+                part.images[i] = Outcome(loaded.item, "failed", "decode", error.message)
                 continue
             part.images[i] = Prepared(loaded, decoded, loaded.item.fields)
     if job.enrichers:
@@ -147,7 +147,7 @@ def _enrich_batch(batch: Batch, spec: EnricherSpec) -> None:
         return
     for (i, ready), result in zip(images, run_enricher(get_enricher(spec), spec.name, candidates), strict=True):
         if isinstance(result, str):
-            batch.images[i] = Outcome(ready.fetched.item, "dead", "enrich", result)
+            batch.images[i] = Outcome(ready.fetched.item, "failed", "enrich", result)
         else:
             batch.images[i] = _apply_enrichment(ready, result)
 
@@ -210,7 +210,7 @@ def write_batches(batches: Sequence[Batch], job: WorkerConfig, chunk_bytes: int)
                 for i, image in batch.enumerate_state(VersionChanged):
                     reason = updated.outcomes.get(image.id)
                     kept = Outcome(image.item, "unchanged", "read", id=image.id)
-                    batch.images[i] = kept if reason is None else Outcome(image.item, "dead", "write", reason)
+                    batch.images[i] = kept if reason is None else Outcome(image.item, "failed", "write", reason)
     return list(batches), sent
 
 
@@ -234,7 +234,7 @@ def _record_outcomes(batch: Batch, refused: dict[str, str | None], losses: Mappi
         if reason is None:
             batch.images[i] = Outcome(image.item, "written", "write", losses[image.id], id=image.id)
         else:
-            batch.images[i] = Outcome(image.item, "dead", "write", reason)
+            batch.images[i] = Outcome(image.item, "failed", "write", reason)
 
 
 def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: TokenIds | None) -> str:
@@ -263,5 +263,5 @@ def mark_failed(batch: Batch, stage: IngestStage, reason: str) -> Batch:
     """Mark each image of the batch that has no outcome yet as failed, and return the batch."""
     for i, state in enumerate(batch.images):
         if not isinstance(state, Outcome):
-            batch.images[i] = Outcome(get_image_item(state), "dead", stage, reason)
+            batch.images[i] = Outcome(get_image_item(state), "failed", stage, reason)
     return batch

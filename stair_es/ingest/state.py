@@ -24,7 +24,7 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from stair_es.types import Json
 
-OutcomeKind: TypeAlias = Literal["written", "unchanged", "dead"]
+OutcomeKind: TypeAlias = Literal["written", "unchanged", "failed"]
 IngestStage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "encode", "write"]
 STAGES: tuple[IngestStage, ...] = ("check", "read", "decode", "enrich", "encode", "write")
 

@@ -31,10 +31,10 @@ class CurrentVector:
 class WeightDifference:
     """A token whose stored weight differs from the current one."""
 
-    word: str
+    token: str
     stored: float
     """0 if the token isn't stored."""
-    now: float
+    current: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class PolicyEffect:
 
     rules: tuple[str, ...]
     """The rules that apply, as named by `TokenPolicy.rules`; empty if the policy of the index is unknown."""
-    words: tuple[WeightDifference, ...]
+    tokens: tuple[WeightDifference, ...]
     """Each token that it changed: `stored` with the policy, `now` without it. Largest first."""
 
 
@@ -77,18 +77,18 @@ def find_policy_effect(image: StoredImage, policy: TokenPolicy | None) -> Policy
     original = _restore_original(image)
     return PolicyEffect(
         rules=policy.apply(original).rules if policy else (),
-        words=_diff_vectors(image.vector, original, 0.0),
+        tokens=_diff_vectors(image.vector, original, 0.0),
     )
 
 
 def _diff_vectors(stored: SparseVector, now: SparseVector, tolerance: float) -> tuple[WeightDifference, ...]:
     before, after = stored.to_dict(), now.to_dict()
     found = (
-        WeightDifference(word=word, stored=before.get(word, 0.0), now=after.get(word, 0.0))
+        WeightDifference(token=word, stored=before.get(word, 0.0), current=after.get(word, 0.0))
         for word in dict.fromkeys([*before, *after])
     )
-    other = [each for each in found if abs(each.stored - each.now) > tolerance]
-    return tuple(sorted(other, key=lambda each: (-abs(each.stored - each.now), each.word)))
+    other = [each for each in found if abs(each.stored - each.current) > tolerance]
+    return tuple(sorted(other, key=lambda each: (-abs(each.stored - each.current), each.token)))
 
 
 def _explain_changes(image: StoredImage, now: CurrentVector, policy: TokenPolicy | None) -> list[str]:

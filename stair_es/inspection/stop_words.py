@@ -20,7 +20,7 @@ def find_stop_words(
     """Find the tokens that don't distinguish images, the flattest first; none if there are too few images."""
     if images < MIN_IMAGES:
         return ()
-    return sort_token_stats((row for row in figures if row.flatness >= threshold), "uniformity")
+    return sort_token_stats((row for row in figures if row.uniformity >= threshold), "uniformity")
 
 
 def build_stop_word_policy(words: Iterable[str], policy: TokenPolicy | None, name: str) -> tuple[TokenPolicy, tuple[str, ...]]:

@@ -29,17 +29,17 @@ StatsOrder = Literal["df", "mean", "max", "share", "uniformity"]
 class TokenStats:
     """Statistics of one token."""
 
-    word: str
+    token: str
     images: int
     """Number of images that have it."""
-    share: float
+    image_share: float
     """Share of all images."""
-    mean: float
+    mean_weight: float
     """Mean weight in the images that have it."""
-    max: float
+    max_weight: float
     weight_share: float
     """Share of the total weight of all tokens."""
-    flatness: float
+    uniformity: float
     """0 to 1: how uniform its weight is over all images."""
     example: str
     """URI of the image with its largest weight."""
@@ -87,13 +87,13 @@ class StatsAccumulator:
         total = math.fsum(sums.weight for sums in self._words.values())
         found = (
             TokenStats(
-                word=word,
+                token=word,
                 images=sums.images,
-                share=sums.images / self.images,
-                mean=sums.weight / sums.images,
-                max=sums.max,
+                image_share=sums.images / self.images,
+                mean_weight=sums.weight / sums.images,
+                max_weight=sums.max,
                 weight_share=sums.weight / total,
-                flatness=min(1.0, sums.weight * sums.weight / (self.images * sums.square)) if sums.square else 0.0,
+                uniformity=min(1.0, sums.weight * sums.weight / (self.images * sums.square)) if sums.square else 0.0,
                 example=sums.example,
             )
             for word, sums in self._words.items()
@@ -110,8 +110,10 @@ class _TokenSums:
 
 def sort_token_stats(figures: Iterable[TokenStats], order: StatsOrder) -> tuple[TokenStats, ...]:
     """Sort statistics in descending order; ties by frequency, then by name."""
-    name = {"df": "images", "mean": "mean", "max": "max", "share": "weight_share", "uniformity": "flatness"}[order]
-    return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.word)))
+    name = {"df": "images", "mean": "mean_weight", "max": "max_weight", "share": "weight_share", "uniformity": "uniformity"}[
+        order
+    ]
+    return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.token)))
 
 
 def match_tokens(words: Iterable[str], pattern: str) -> set[str]:

@@ -35,15 +35,15 @@ class RankExplanation:
     """The score of the engine; None if it doesn't find the document."""
     rank: int | None
     """1 + the number of documents with a higher score."""
-    wanted: float | None
+    cutoff_score: float | None
     """The score of the last requested hit; None if there are fewer hits."""
-    why: tuple[TokenContribution, ...]
+    contributions: tuple[TokenContribution, ...]
     """The matching tokens."""
-    lacking: SparseVector
+    missing_tokens: SparseVector
     """The tokens of the query that the document lacks."""
-    beside: SparseVector
+    extra_tokens: SparseVector
     """The tokens of the document that the query lacks."""
-    failing: tuple[str, ...]
+    failed_conditions: tuple[str, ...]
     """The conditions that the document fails, as text."""
 
 
@@ -98,11 +98,11 @@ def explain_rank(
         uri=found.uri,
         score=score,
         rank=rank,
-        wanted=best[-1].score if len(best) == k else None,
-        why=common,
-        lacking=lacking,
-        beside=beside,
-        failing=tuple(failing),
+        cutoff_score=best[-1].score if len(best) == k else None,
+        contributions=common,
+        missing_tokens=lacking,
+        extra_tokens=beside,
+        failed_conditions=tuple(failing),
     )
 
 
@@ -137,7 +137,7 @@ def _explain_no_match(common: bool, dropped: Sequence[TokenContribution]) -> str
     if common:
         return "its matching tokens were not used to find documents: two-phase, `impacts` or the clause limit leave some out"
     if dropped:
-        words = ", ".join(reason.feature for reason in dropped[:_MAX_LISTED])
+        words = ", ".join(reason.token for reason in dropped[:_MAX_LISTED])
         return f"it has none of the tokens that were sent, only tokens that pruning left out: {words}"
     return "it has no token of the query"
 

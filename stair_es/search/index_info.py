@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.aliases import get_mappings_by_index
-from stair_es.cluster.metadata.index_metadata import check_not_token_index, get_content_type
+from stair_es.cluster.metadata.index_metadata import check_index_format, check_not_token_index, get_content_type
 from stair_es.cluster.metadata.policy_state import parse_policy_state
 from stair_es.cluster.metadata.token_fields import TokenIds, build_no_table_error, parse_token_table
 from stair_es.errors import IndexMismatch, QueryError
@@ -195,7 +195,7 @@ def fetch_index_info(client: OpenSearch, connection: Connection, index: str) -> 
 
     Raises:
         QueryError: If no index matches.
-        IndexMismatch: If an index was not written by stair-es, or if the indices have several models.
+        IndexMismatch: If an index was not written by stair-es or has another format, or if the indices have several models.
         ClusterError: If the request fails.
     """
     one = not any(sign in index for sign in ",*")
@@ -240,6 +240,7 @@ def fetch_index_info(client: OpenSearch, connection: Connection, index: str) -> 
 
 def _read_index_metadata(name: str, mapping: Mapping[str, Any], *, has_ids: bool) -> tuple[Mapping[str, Any], IndexFields]:
     check_not_token_index(name, {"mappings": mapping})
+    check_index_format(name, {"mappings": mapping})
     meta = mapping.get("_meta", {}).get("stair_es")
     fields = IndexFields.from_mapping(mapping.get("properties", {}))
     if fields.seismic and not has_ids:

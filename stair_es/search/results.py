@@ -27,10 +27,10 @@ _TERM = re.compile(r"weight\(impacts:(?P<feature>.*) in \d+\)", re.DOTALL)
 class TokenContribution:
     """The contribution of one matching token to a score."""
 
-    feature: str
+    token: str
     """The token, not escaped."""
     query_weight: float
-    image_weight: float
+    document_weight: float
     """The weight in the document's `_source`; the engine scores with a copy of 9 significant bits, up to 0.39 % smaller."""
     contribution: float
     """The product of both weights, which is what the token adds to the score."""
@@ -53,7 +53,7 @@ class Hit:
     engine_scores: Mapping[str, float] = field(default_factory=dict)
     """Token -> its contribution by the explanation of the engine, if that was requested."""
     ranks: Mapping[str, int] = field(default_factory=dict)
-    """`words` and `caption` -> the rank in that ranking, where two were fused."""
+    """`tokens` and `caption` -> the rank in that ranking, where two were fused."""
 
     @property
     def text_score(self) -> float:
@@ -141,13 +141,13 @@ def explain_score(query: SparseVector, document_tokens: Mapping[str, float]) -> 
         if image_weight is not None:
             reasons.append(
                 TokenContribution(
-                    feature=token,
+                    token=token,
                     query_weight=query_weight,
-                    image_weight=float(image_weight),
+                    document_weight=float(image_weight),
                     contribution=query_weight * float(image_weight),
                 )
             )
-    return tuple(sorted(reasons, key=lambda reason: (-reason.contribution, reason.feature)))
+    return tuple(sorted(reasons, key=lambda reason: (-reason.contribution, reason.token)))
 
 
 def build_document_filter(hit: Hit) -> dict[str, Any]:

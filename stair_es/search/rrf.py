@@ -45,7 +45,7 @@ def fuse_rankings(words: SearchResult, caption: SearchResult, caption_weight: fl
     by_key: dict[str, Hit] = {_build_key(hit): hit for hit in (*caption.hits, *words.hits)}
     hits = []
     for key, score in fuse_reciprocal_ranks(rankings, [1.0, caption_weight])[:k]:
-        ranks_of_hit = {name: of[key] for name, of in zip(("words", "caption"), ranks, strict=True) if key in of}
+        ranks_of_hit = {name: of[key] for name, of in zip(("tokens", "caption"), ranks, strict=True) if key in of}
         hits.append(replace(by_key[key], score=score, ranks=ranks_of_hit))
     return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
 

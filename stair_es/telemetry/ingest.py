@@ -120,7 +120,7 @@ def _open_metrics(
 def _record_success(run: IngestMetrics, report: IngestReport | None, allow_failed: bool) -> None:
     run.end_s = run.success_s = time.time()
     run.exit_code = 0 if report is None or report.is_complete(allow_failed=allow_failed) else EXIT_PARTIAL_FAILURE
-    run.swap_pending = bool(report and report.unfinished)
+    run.swap_pending = bool(report and report.not_swapped_reason)
 
 
 def _get_exit_code(error: BaseException) -> int:

@@ -76,7 +76,7 @@ def _collect_counts(index: str, books: RunAccounting) -> Iterator[Metric]:
     outcomes: dict[str, float] = {kind: count for kind, count in books.get_counts().items() if kind != "seen"}
     yield _build_counters(index, "images", "Images with an outcome.", "outcome", outcomes)
     stages: dict[str, float] = {stage: books.failed_stages[stage] for stage in _FAILING}
-    yield _build_counters(index, "dead_images", "Failed images, by the stage of the failure.", "stage", stages)
+    yield _build_counters(index, "failed_images", "Failed images, by the stage of the failure.", "stage", stages)
     seconds: dict[str, float] = {stage: books.stage_seconds.get(stage, 0.0) for stage in STAGES}
     told = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
     yield _build_counters(index, "stage_seconds", told, "stage", seconds)
@@ -85,7 +85,7 @@ def _collect_counts(index: str, books: RunAccounting) -> Iterator[Metric]:
         yield _build_gauge(index, "encoder_idle_ratio", told, books.encoder_idle)
     traffic = books.bulk_stats
     yield _build_counter(index, "bulk_requests", "Bulk requests.", traffic.requests)
-    yield _build_counter(index, "bulk_busy_requests", "Bulk requests retried because the cluster was busy.", traffic.retried)
+    yield _build_counter(index, "bulk_retried_requests", "Bulk requests retried because the cluster was busy.", traffic.retried)
     yield _build_counter(index, "bulk_documents", "Documents in bulk requests, including retries.", traffic.documents)
     yield _build_counter(index, "bulk_bytes", "Bytes of bulk requests, including retries.", traffic.bytes)
     yield _build_counter(index, "removed_documents", "Documents removed because their image is gone (--resync).", books.removed)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.transport import OutgoingRequest
     from stair_es.web.hooks import EncodedKind
 
-_PREFIX = "stair_es_page_"
+_PREFIX = "stair_es_server_"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -52,7 +52,7 @@ class ServerMetrics:
             buckets=_SECONDS,
         )
         self._thumbnails = Counter(
-            f"{_PREFIX}thumbnails", "Requested thumbnails, by whether they were cached.", ["ready"], registry=registry
+            f"{_PREFIX}thumbnails", "Requested thumbnails, by whether they were cached.", ["cached"], registry=registry
         )
         self._took = Summary(f"{_PREFIX}search_took_seconds", "Time of a search as reported by the cluster.", registry=registry)
         self._asked = Histogram(
@@ -83,9 +83,9 @@ class ServerMetrics:
         """Track an upload in progress."""
         return self._uploads.track_inprogress()
 
-    def count_thumbnail(self, *, ready: bool) -> None:
-        """Count a thumbnail; `ready` if it was cached."""
-        self._thumbnails.labels("yes" if ready else "no").inc()
+    def count_thumbnail(self, *, cached: bool) -> None:
+        """Count a thumbnail; `cached` if it was cached."""
+        self._thumbnails.labels("yes" if cached else "no").inc()
 
     def record_cluster_request(self, asked: OutgoingRequest, operation: str, seconds: float) -> None:
         """Record a finished request to the cluster; without a status it failed."""

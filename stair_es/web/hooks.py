@@ -22,7 +22,7 @@ class ServerHooks(Protocol):
     def track_upload(self) -> AbstractContextManager[object]:
         """Track the processing of an uploaded image, from its first byte to its tokens."""
 
-    def count_thumbnail(self, *, ready: bool) -> None:
+    def count_thumbnail(self, *, cached: bool) -> None:
         """Count a request for a thumbnail; `ready` tells whether it was cached."""
 
 
@@ -40,5 +40,5 @@ class NoopHooks:
         """Ignore an upload."""
         return nullcontext()
 
-    def count_thumbnail(self, *, ready: bool) -> None:
+    def count_thumbnail(self, *, cached: bool) -> None:
         """Ignore a request for a thumbnail."""

@@ -32,7 +32,7 @@ MAX_FACETS = 20
 HIT_FIELDS = ["tokens", TOP_TOKENS_FIELD, "uri", "caption", "width", "height", "fingerprint"]
 """The fields of a document that a hit requires."""
 _AGGREGATIONS = {
-    "words": {"terms": {"field": TOP_TOKENS_FIELD, "size": MAX_FACETS}},
+    "tokens": {"terms": {"field": TOP_TOKENS_FIELD, "size": MAX_FACETS}},
     "sources": {"terms": {"field": "source", "size": MAX_FACETS}},
     "indices": {"terms": {"field": "_index"}},
 }
@@ -96,7 +96,7 @@ def build_weighted_query(
         params: The search parameters.
         normalizer: The token normalizer of the index.
         encode: Encodes a text.
-        stored: The tokens of the document `asked.like`, to which the policy has been applied already.
+        stored: The tokens of the document `params.similar_to`, to which the policy has been applied already.
 
     Raises:
         QueryError: If the query is empty, a word is not in the vocabulary, or parameters contradict each other.
@@ -129,7 +129,7 @@ def build_filter_query(params: SearchParams) -> dict[str, Any] | None:
     Raises:
         QueryError: If a filter can't be parsed.
     """
-    ranks = params.text.strip() or params.like or params.vector or params.factors
+    ranks = params.text.strip() or params.similar_to or params.vector or params.factors
     return None if ranks or params.require or params.exclude else {"bool": {"filter": _build_filters(params)}}
 
 
@@ -170,7 +170,7 @@ def _apply_factors(
 
 
 def _build_filters(params: SearchParams) -> list[dict[str, Any]]:
-    filters: list[dict[str, Any]] = [{"term": {TOP_TOKENS_FIELD: word}} for word in params.words]
+    filters: list[dict[str, Any]] = [{"term": {TOP_TOKENS_FIELD: word}} for word in params.top_tokens]
     filters += [{"term": {COLOURS_FIELD: colour}} for colour in params.colours]
     text = params.filter.strip()
     if text[:1] in ("{", "["):  # a clause can run scripts, and read other indices
@@ -230,7 +230,7 @@ def explain_bag_score(query: SearchQuery, source: Mapping[str, Any]) -> tuple[To
     has = source.get(TOP_TOKENS_FIELD)
     heaviest = set(map(str, has)) if isinstance(has, list) else {str(has)}
     common = sorted(word for word in query.vector.tokens if word in heaviest)
-    return tuple(TokenContribution(feature=word, query_weight=1.0, image_weight=1.0, contribution=1.0) for word in common)
+    return tuple(TokenContribution(token=word, query_weight=1.0, document_weight=1.0, contribution=1.0) for word in common)
 
 
 def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> SearchRequest:

@@ -116,7 +116,7 @@ class PageRoutes:
 
     async def _get_image(self, request: Request) -> Response:
         id_, rest = _parse_id(request, "/api/image/")
-        if rest == "neighbours":
+        if rest == "neighbors":
             return await _respond_with_json(self._service.find_neighbors, id_, _parse_k(request.query_params))
         if rest:
             raise RequestRejected(404, "page not found")

@@ -30,7 +30,7 @@ class SearchParams:
 
     text: str = ""
     """A query string: `beach -people +dog^2`."""
-    like: str = ""
+    similar_to: str = ""
     """Id of a document whose tokens are added to the query."""
     vector: Mapping[str, float] = field(default_factory=dict)
     """Tokens with weights, such as those of a dropped image."""
@@ -38,7 +38,7 @@ class SearchParams:
     """Token -> factor of its weight; for a token that the query lacks, its weight."""
     require: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    top_tokens: tuple[str, ...] = ()
     """Tokens that must be among the heaviest of an image."""
     colours: tuple[str, ...] = ()
     """Colours that an image must have."""
@@ -132,12 +132,12 @@ def _parse_method(name: str, value: object) -> SearchMethod:
 
 _PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "text": _parse_text,
-    "like": _parse_id,
+    "similar_to": _parse_id,
     "vector": _parse_weights,
     "factors": _parse_factors,
     "require": _parse_tokens,
     "exclude": _parse_tokens,
-    "words": _parse_tokens,
+    "top_tokens": _parse_tokens,
     "colours": _parse_tokens,
     "filter": _parse_text,
     "k": _parse_k,

@@ -32,13 +32,15 @@ def encode_json(value: Json | Mapping[str, Any]) -> bytes:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def serialize_hit(hit: Hit, why: Sequence[TokenContribution], beside: float, thumbnail: str | None) -> dict[str, Any]:
+def serialize_hit(
+    hit: Hit, contributions: Sequence[TokenContribution], text_score: float, thumbnail: str | None
+) -> dict[str, Any]:
     """Serialize a hit.
 
     Args:
         hit: The hit.
-        why: The contributions of its tokens.
-        beside: The part of the score that is not from tokens.
+        contributions: The contributions of its tokens.
+        text_score: The part of the score that is not from tokens.
         thumbnail: The URL of the thumbnail, if any.
     """
     return {
@@ -50,17 +52,17 @@ def serialize_hit(hit: Hit, why: Sequence[TokenContribution], beside: float, thu
         "width": _get_int(hit.source.get("width")),
         "height": _get_int(hit.source.get("height")),
         "thumbnail": thumbnail,
-        "why": [
+        "contributions": [
             {
-                "word": reason.feature,
-                "query": round(reason.query_weight, _DIGITS),
-                "image": round(reason.image_weight, _DIGITS),
-                "adds": round(reason.contribution, _DIGITS),
+                "token": reason.token,
+                "query_weight": round(reason.query_weight, _DIGITS),
+                "document_weight": round(reason.document_weight, _DIGITS),
+                "contribution": round(reason.contribution, _DIGITS),
             }
-            for reason in why
+            for reason in contributions
         ],
-        "beside": round(beside, _DIGITS),
-        "words": list_top_tokens(hit.source.get("tokens"), MAX_HIT_TOKENS),
+        "text_score": round(text_score, _DIGITS),
+        "tokens": list_top_tokens(hit.source.get("tokens"), MAX_HIT_TOKENS),
     }
 
 
@@ -68,7 +70,7 @@ def serialize_query(weighted: WeightedQuery) -> dict[str, Any]:
     """Serialize a query, token by token."""
     words = [
         {
-            "word": word.token,
+            "token": word.token,
             "weight": round(word.weight, _DIGITS),
             "factor": word.factor,
             **({"added": True} if word.added else {}),
@@ -96,11 +98,11 @@ def serialize_image(image: StoredImage, thumbnail: str | None, original: str | N
         "uri": image.uri,
         "name": get_display_name(image.uri) or image.id,
         "caption": format_caption(image.source.get("caption")),
-        "words": serialize_vector(image.vector),
+        "tokens": serialize_vector(image.vector),
         "facts": {"index": image.index, **facts},
         "thumbnail": thumbnail,
         "original": original,
-        "explain": {"sum_of_weights": round(math.fsum(image.vector.weights), _DIGITS), "words": len(image.vector)},
+        "explain": {"sum_of_weights": round(math.fsum(image.vector.weights), _DIGITS), "token_count": len(image.vector)},
     }
 
 
@@ -109,7 +111,7 @@ def serialize_facets(answer: Mapping[str, Any]) -> dict[str, Any]:
     groups = answer.get("aggregations") or {}
     return {
         "total": int(answer["hits"]["total"]["value"]),
-        "words": _serialize_buckets(groups.get("words"), "word"),
+        "tokens": _serialize_buckets(groups.get("tokens"), "token"),
         "colours": _serialize_buckets(groups.get("colours"), "colour"),
         "sources": _serialize_buckets(groups.get("sources"), "source"),
     }

@@ -127,7 +127,7 @@ class SearchService:
             with self._hooks.track_encoding("image"):
                 [vector] = state.encoder.encode_images(decoded.pixels_HWC[None])
         return {
-            "words": serializers.serialize_vector(state.normalizer.apply_policy(vector)),
+            "tokens": serializers.serialize_vector(state.normalizer.apply_policy(vector)),
             "thumbnail": decoded.thumbnail,
             "width": decoded.width,
             "height": decoded.height,
@@ -141,7 +141,7 @@ class SearchService:
             "hits": self._serialize_hits(state, weighted.query, params, result.hits),
             "after": result.after,
             "took_ms": result.took_ms,
-            "cut": list(result.truncated.tokens),
+            "truncated": list(result.truncated.tokens),
             "method": params.method,
         }
         return page, {hit.index for hit in result.hits}
@@ -170,7 +170,7 @@ class SearchService:
         return {"hits": self._serialize_hits(state, query, params, found)}, {image.index, *(hit.index for hit in found)}
 
     def _build_query(self, state: IndexState, params: SearchParams) -> WeightedQuery:
-        image = self._get_stored_image(state, params.like) if params.like and params.method != "bm25" else None
+        image = self._get_stored_image(state, params.similar_to) if params.similar_to and params.method != "bm25" else None
         weighted = build_weighted_query(
             params, state.normalizer, lambda text: self._encode_text(state, text), image.vector if image else None
         )

@@ -70,7 +70,7 @@ class ThumbnailService:
             ClusterError: If the request to the cluster fails.
         """
         cached = self.cache.get((id_, version)) if version else None
-        self._hooks.count_thumbnail(ready=cached is not None)
+        self._hooks.count_thumbnail(cached=cached is not None)
         if cached is not None:
             return cached, True
         source = self._fetch_fields(id_)

@@ -66,8 +66,8 @@ def test_ingest_then_search_by_words_and_by_picture(stair_es_of_photos: Run, ing
     stair_es, done = stair_es_of_photos, ingested
     report = _last_json(done)
     count = len(list(PHOTOS.glob("*.jpg")))
-    assert {"seen", "written", "unchanged", "dead", "seconds", "index", "dead_letters"} <= set(report)
-    assert (report["seen"], report["written"], report["dead"], report["dead_letters"]) == (count, count, 0, None)
+    assert {"seen", "written", "unchanged", "failed", "seconds", "index", "dead_letters"} <= set(report)
+    assert (report["seen"], report["written"], report["failed"], report["dead_letters"]) == (count, count, 0, None)
     assert done.stdout.count("\n") == 1
     assert "runner: local" in done.stderr
 
@@ -79,7 +79,7 @@ def test_ingest_then_search_by_words_and_by_picture(stair_es_of_photos: Run, ing
         hits = _last_json(stair_es("search", words, "--json", "-k", "3"))["hits"]
         assert name in hits[0]["uri"], words
         for hit in hits:
-            total = sum(reason["contribution"] for reason in hit["why"])
+            total = sum(reason["contribution"] for reason in hit["contributions"])
             assert 0.9960 * total <= hit["score"] <= total * (1 + 1e-6)
     by_picture = _last_json(stair_es("search", "--image", PHOTOS / "tabby-cat.jpg", "--json"))
     assert by_picture["hits"][0]["uri"] == (PHOTOS / "tabby-cat.jpg").as_uri()
@@ -97,7 +97,7 @@ def test_dead_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path) 
     (folder / "broken.jpg").write_bytes(b"no image")
     done = stair_es("ingest", folder, "--json")
     report = _last_json(done)
-    assert (done.returncode, report["seen"], report["written"], report["dead"]) == (3, 2, 1, 1)
+    assert (done.returncode, report["seen"], report["written"], report["failed"]) == (3, 2, 1, 1)
     [line] = Path(report["dead_letters"]).read_text().splitlines()
     assert json.loads(line)["stage"] == "decode"
 
@@ -157,7 +157,7 @@ def test_a_run_killed_in_the_middle_is_finished_by_the_next(
         run.kill()
     assert 16 <= _count(client, index_name) < count
     report = _last_json(stair_es("ingest", folder, "--json"))
-    assert (report["seen"], report["dead"]) == (count, 0)
+    assert (report["seen"], report["failed"]) == (count, 0)
     assert report["written"] + report["unchanged"] == count
     assert report["written"] > 0
     assert report["unchanged"] >= 16

@@ -220,6 +220,6 @@ def test_the_ray_job_ingests_and_says_what_it_did(node_url: str, index_name: str
     )
     assert done.returncode == 3, done.stderr
     report = json.loads(done.stdout)
-    assert (report["runner"], report["written"], report["dead"]) == ("ray", 2, 1)
+    assert (report["runner"], report["written"], report["failed"]) == ("ray", 2, 1)
     with ImageSearch(index_name, url=node_url) as images:
         assert images.search("coffee", k=1).hits[0].uri.endswith("/espresso.jpg")

@@ -83,10 +83,10 @@ def test_an_id_a_uri_and_a_path_are_one_image(run: Run) -> None:
     assert [one.pop("reference") for one in found] == asked
     assert all(one == found[0] for one in found)
     words = json.loads(run("encode", CAT, "--json").stdout)["tokens"]
-    assert {row["word"]: row["weight"] for row in found[0]["words"]} == words
-    assert found[0]["from"] == "index"
+    assert {row["token"]: row["weight"] for row in found[0]["tokens"]} == words
+    assert found[0]["origin"] == "index"
     assert found[0]["sum"] == pytest.approx(sum(words.values()))
-    assert found[0]["words"][-1]["cumulative"] == pytest.approx(1)
+    assert found[0]["tokens"][-1]["cumulative"] == pytest.approx(1)
     assert not {"tokens", "thumbnail"} & set(found[0]["fields"])
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_is_not_in_the_index_is_encoded_and_that_is_said(run: Run, t
     done = run("inspect", "new.jpg", "-k", "1")
     assert f"not in {INDEX}: encoded by {MODEL} now" in done.stdout
     found = answer(run("inspect", new, "--json", "-k", "1"))
-    assert (found["from"], found["id"], found["words"][0]["word"]) == ("model", None, "cat")
+    assert (found["origin"], found["id"], found["tokens"][0]["token"]) == ("model", None, "cat")
     shutil.copy(CAT, tmp_path / "copy.jpg")
     done = run("inspect", "copy.jpg", "--json")
     assert answer(done)["uri"] == CAT.as_uri()
@@ -119,12 +119,12 @@ def test_a_file_that_is_not_in_the_index_is_encoded_and_that_is_said(run: Run, t
 
 def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_path: Path) -> None:
     found = answer(run("inspect", CAT, "--compare", "--json"))
-    assert found["compare"] == {"same": True, "differences": [], "reasons": []}
+    assert found["compare"] == {"is_same": True, "differences": [], "reasons": []}
     announce_plugins(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
     path = os.pathsep.join(map(str, (site, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
     asked = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
     other = answer(run(*asked, PYTHONPATH=path))
-    assert other["compare"]["same"] is False
+    assert other["compare"]["is_same"] is False
     assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
     shown = run("inspect", CAT, "--compare", "-k", "1").stdout
     assert f"the stored words are those that {MODEL} gives the file now" in shown
@@ -152,7 +152,7 @@ def test_references_come_from_stdin(run: Run) -> None:
     done = run("inspect", "-", "--csv", "-k", "2", stdin=ids)
     assert done.returncode == 0, done.stderr
     header, *rows = csv.reader(io.StringIO(done.stdout))
-    assert header == ["reference", "id", "uri", "from", "rank", "word", "weight", "share", "cumulative"]
+    assert header == ["reference", "id", "uri", "origin", "rank", "token", "weight", "share", "cumulative"]
     assert [Path(row[2]).name for row in rows] == ["koala.jpg"] * 2 + ["bison.jpg"] * 2
     assert run("inspect", "-", stdin="\n").returncode == 2
 
@@ -167,7 +167,7 @@ def test_a_terminal_with_colours_shows_the_thumbnail(environment: dict[str, str]
 def test_a_table_on_a_terminal_drives_nothing_and_a_program_gets_the_word(environment: dict[str, str]) -> None:
     code = r"from stair_es.cli.output.csv import emit_csv; emit_csv(['word'], [['\x1b]0;title\x07']])"
     command: list[str | Path] = [sys.executable, "-c", code]
-    assert on_a_terminal(command, environment).splitlines() == ["word", r"\x1b]0;title\x07"]
+    assert on_a_terminal(command, environment).splitlines() == ["token", r"\x1b]0;title\x07"]
     assert subprocess.run(command, env=environment, capture_output=True, check=True).stdout == b"word\n\x1b]0;title\x07\n"
 
 
@@ -192,17 +192,17 @@ def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str
 
 def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vectors: dict[str, dict[str, float]]) -> None:
     found, images = answer(run("words", "--json", *FLAT)), vectors
-    assert (found["documents"], found["images"], found["missed"], found["without_uri"]) == (40, 40, 0, 0)
-    assert {row["word"] for row in found["words"]} == {word for image in images.values() for word in image}
-    for row in found["words"]:
-        has = [image[row["word"]] for image in images.values() if row["word"] in image]
+    assert (found["documents"], found["images"], found["missed_count"], found["without_uri"]) == (40, 40, 0, 0)
+    assert {row["token"] for row in found["tokens"]} == {word for image in images.values() for word in image}
+    for row in found["tokens"]:
+        has = [image[row["token"]] for image in images.values() if row["token"] in image]
         assert row["images"] == len(has)
-        assert row["mean"] == pytest.approx(sum(has) / len(has))
-        assert images[row["example"]][row["word"]] == row["max"] == max(has)
-    assert [row["images"] for row in found["words"]] == sorted((row["images"] for row in found["words"]), reverse=True)
-    assert "animal" in found["stop_words"]["words"]
-    assert found["dead"]["vocabulary"] == MODEL
-    assert found["dead"]["count"] == found["dead"]["words_in_it"] - found["distinct"]
+        assert row["mean_weight"] == pytest.approx(sum(has) / len(has))
+        assert images[row["example"]][row["token"]] == row["max_weight"] == max(has)
+    assert [row["images"] for row in found["tokens"]] == sorted((row["images"] for row in found["tokens"]), reverse=True)
+    assert "animal" in found["stop_words"]["tokens"]
+    assert found["unused"]["vocabulary"] == MODEL
+    assert found["unused"]["count"] == found["unused"]["vocabulary_size"] - found["distinct_tokens"]
 
 
 def test_a_table_a_csv_and_the_dead(run: Run, vectors: dict[str, dict[str, float]]) -> None:
@@ -213,7 +213,7 @@ def test_a_table_a_csv_and_the_dead(run: Run, vectors: dict[str, dict[str, float
     rows = list(csv.DictReader(io.StringIO(run("words", "--csv", "--match", "cat*", "--sort", "max").stdout)))
     most = {word: max(image.get(word, 0) for image in images) for image in images for word in image if word.startswith("cat")}
     assert {"cat", "cattle"} <= set(most)
-    assert [row["word"] for row in rows] == sorted(most, key=lambda word: -most[word])
+    assert [row["token"] for row in rows] == sorted(most, key=lambda word: -most[word])
     dead = run("words", "--unused").stdout.splitlines()
     assert len(dead) == len(set(dead)) > 1000
     assert "cat" not in dead
@@ -231,7 +231,7 @@ def test_a_sample_is_called_an_estimate(run: Run) -> None:
 def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:
     done = run("words", "--policy", "stop.json", "-k", "1", *FLAT)
     assert done.returncode == 0, done.stderr
-    wanted = answer(run("words", "--json", *FLAT))["stop_words"]["words"]
+    wanted = answer(run("words", "--json", *FLAT))["stop_words"]["tokens"]
     assert wanted
     assert json.loads((tmp_path / "stop.json").read_text())["mute"] == wanted
     plan = answer(run("policy", "plan", "stop.json", "--json", "--samples", "0"))

@@ -28,9 +28,11 @@ def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
     settled(page, [hit["name"] for hit in answer["hits"]])
     first = page.locator(".found li.hit").first
     expect(first.locator(".score")).to_have_text(f"{answer['hits'][0]['score']:.3f}")
-    for row, reason in zip(first.locator(".reasons li").all(), answer["hits"][0]["why"][:4], strict=True):
-        expect(row.locator(".term")).to_have_text(reason["word"])
-        expect(row.locator(".sum")).to_have_text(f"{reason['query']:.3f} × {reason['image']:.3f} = {reason['adds']:.3f}")
+    for row, reason in zip(first.locator(".reasons li").all(), answer["hits"][0]["contributions"][:4], strict=True):
+        expect(row.locator(".term")).to_have_text(reason["token"])
+        expect(row.locator(".sum")).to_have_text(
+            f"{reason['query_weight']:.3f} × {reason['document_weight']:.3f} = {reason['contribution']:.3f}"
+        )
     expect(first.locator("img").first).to_have_js_property("complete", True)
     total = answered(site, {"text": QUERY}, "facets")["total"]
     expect(page.locator("#said")).to_have_text(f"{total} images found")
@@ -42,7 +44,7 @@ def test_examples_from_the_corpus_are_one_click_away(site: Site, page: Page) -> 
     page.goto(site.base)
     first = page.locator(".examples button").first
     word = first.locator(".word").inner_text()
-    assert word in [item["word"] for item in answered(site, {}, "facets")["words"]]
+    assert word in [item["token"] for item in answered(site, {}, "facets")["tokens"]]
     first.click()
     settled(page, order(site, text=word))
 
@@ -136,7 +138,7 @@ def test_all_words_in_common_on_demand(site: Site, page: Page) -> None:
     [first] = answered(site, {"text": QUERY, "k": 1})["hits"]
     card = page.locator(".found li.hit").first
     card.locator("button.rest").click()
-    expect(card.locator(".reasons li")).to_have_count(len(first["why"]))
+    expect(card.locator(".reasons li")).to_have_count(len(first["contributions"]))
 
 
 def test_facets_and_filters_narrow(site: Site, page: Page) -> None:
@@ -144,9 +146,9 @@ def test_facets_and_filters_narrow(site: Site, page: Page) -> None:
     word, total = "animal", answered(site, {"text": QUERY}, "facets")["total"]
     facet = page.locator(".facet.words").get_by_role("button", name=word)
     facet.click()
-    settled(page, order(site, text=QUERY, words=[word]))
+    settled(page, order(site, text=QUERY, top_tokens=[word]))
     expect(facet).to_have_attribute("aria-pressed", "true")
-    narrowed = answered(site, {"text": QUERY, "words": [word]}, "facets")["total"]
+    narrowed = answered(site, {"text": QUERY, "top_tokens": [word]}, "facets")["total"]
     assert narrowed < total
     expect(page.locator("#said")).to_have_text(f"{narrowed} images found")
     page.get_by_role("button", name=f"Remove: with {word}").click()
@@ -235,7 +237,7 @@ def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
     page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
     expect(page.locator(".veil")).to_be_visible()
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    words = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "tabby-cat.jpg")["words"]}
+    words = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "tabby-cat.jpg")["tokens"]}
     settled(page, order(site, vector=words))
     assert names(page)[0] == "tabby-cat.jpg"
     chip = page.locator(".image-chip")
@@ -254,7 +256,7 @@ def test_an_image_can_be_chosen_or_pasted_beside_words(site: Site, page: Page) -
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Search with an image").click()
     chooser.value.set_files(PHOTOS / "bison.jpg")
-    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "bison.jpg")["words"]}
+    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "bison.jpg")["tokens"]}
     settled(page, order(site, text="grass", vector=vector))
     data = base64.b64encode((PHOTOS / "koala.jpg").read_bytes()).decode()
     page.evaluate(
@@ -266,7 +268,7 @@ def test_an_image_can_be_chosen_or_pasted_beside_words(site: Site, page: Page) -
         }""",
         data,
     )
-    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "koala.jpg")["words"]}
+    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "koala.jpg")["tokens"]}
     settled(page, order(site, text="grass", vector=vector))
 
 
@@ -274,7 +276,7 @@ def test_more_like_a_hit(site: Site, page: Page) -> None:
     asked(site, page)
     page.get_by_role("link", name="More like giant-panda.jpg").click()
     [panda] = [hit["id"] for hit in answered(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg"]
-    settled(page, order(site, like=panda))
+    settled(page, order(site, similar_to=panda))
     expect(page.locator(".image-chip")).to_have_text("like giant-panda.jpg")
 
 
@@ -283,7 +285,7 @@ def test_nothing_found_says_what_to_lift(site: Site, page: Page) -> None:
     expect(page.get_by_text("Nothing found.")).to_be_visible()
     shot(page, "nothing")
     page.get_by_role("button", name="without the filter width:>100000").click()
-    settled(page, order(site, text="bear", words=["animal"]))
+    settled(page, order(site, text="bear", top_tokens=["animal"]))
 
 
 def test_a_slider_that_never_rests_shows_what_it_does_on_the_way(site: Site, page: Page) -> None:

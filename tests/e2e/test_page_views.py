@@ -24,14 +24,14 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     image = answered(site, None, f"image/{panda(site)}")
     expect(page.get_by_role("heading", name="giant-panda.jpg", level=1)).to_be_visible()
     bars = page.locator(".all-words li")
-    expect(bars).to_have_count(len(image["words"]))
-    expect(bars.first).to_have_text(f"{image['words'][0][0]}{image['words'][0][1]:.3f}")
+    expect(bars).to_have_count(len(image["tokens"]))
+    expect(bars.first).to_have_text(f"{image['tokens'][0][0]}{image['tokens'][0][1]:.3f}")
     expect(page.get_by_role("cell", name=image["uri"])).to_be_visible()
     expect(page.get_by_role("cell", name=image["facts"]["sha256"])).to_be_visible()
     figure = page.locator("figure img")
     expect(figure).to_have_attribute("src", image["original"])
     expect(figure).to_have_js_property("naturalWidth", image["facts"]["width"])
-    near = answered(site, None, f"image/{panda(site)}/neighbours?k=12")["hits"]
+    near = answered(site, None, f"image/{panda(site)}/neighbors?k=12")["hits"]
     expect(page.locator(".below li.hit a.name")).to_have_text([hit["name"] for hit in near])
     shot(page, "image")
 
@@ -39,15 +39,15 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     shown = [text.lstrip("#") for text in bars.locator(".word").all_inner_texts()]
     assert shown == sorted(shown, key=str.casefold)
     page.get_by_role("searchbox", name="find").fill("an")
-    expect(bars).to_have_count(sum("an" in word for word, _ in image["words"]))
+    expect(bars).to_have_count(sum("an" in word for word, _ in image["tokens"]))
     expect(page).to_have_title("giant-panda.jpg · page-photos")
     page.reload()
-    expect(bars).to_have_count(sum("an" in word for word, _ in image["words"]))
+    expect(bars).to_have_count(sum("an" in word for word, _ in image["tokens"]))
     expect(page).to_have_title("giant-panda.jpg · page-photos")
 
 
 def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -> None:
-    words = {word: round(weight, 4) for word, weight in answered(site, None, f"image/{panda(site)}")["words"]}
+    words = {word: round(weight, 4) for word, weight in answered(site, None, f"image/{panda(site)}")["tokens"]}
     page.goto(f"{site.base}/image/{panda(site)}")
     page.get_by_role("link", name="search with these words").click()
     settled(page, order(site, vector=words))
@@ -128,7 +128,7 @@ def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Cont
     box.fill("width:>10")
     box.press("Enter")
     expected = order(
-        site, text=QUERY, factors={"tree": 2.5}, require=["tree"], exclude=["bear"], words=["animal"], filter="width:>10"
+        site, text=QUERY, factors={"tree": 2.5}, require=["tree"], exclude=["bear"], top_tokens=["animal"], filter="width:>10"
     )
     settled(page, expected)
     context_of_copy = context(permissions=["clipboard-read", "clipboard-write"])

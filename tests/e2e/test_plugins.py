@@ -136,7 +136,7 @@ def test_from_an_archive_into_files_and_again(stair_es: Run, archive: Path, tmp_
     command = ["ingest", archive, "--model", "colours", "--enrich", "pixelate:blocks=4", "--index", "shop", "--json"]
     sink = ["--sink", f"ndjson:folder={tmp_path / 'out'}", "--runner"]
     report = _json(stair_es(*command, *sink, runner), code=3)
-    assert (report["seen"], report["written"], report["dead"], report["runner"]) == (len(PHOTOS) + 1, len(PHOTOS), 1, runner)
+    assert (report["seen"], report["written"], report["failed"], report["runner"]) == (len(PHOTOS) + 1, len(PHOTOS), 1, runner)
     assert report["model"] == "colours-1"
     documents = _bulk_bodies(tmp_path / "out")
     assert {document["uri"] for document in documents.values()} == {f"{archive.as_uri()}!/in/{photo.name}" for photo in PHOTOS}
@@ -147,7 +147,7 @@ def test_from_an_archive_into_files_and_again(stair_es: Run, archive: Path, tmp_
     assert len({document["thumbnail"] for document in documents.values()}) == len(PHOTOS)
 
     again = _json(stair_es(*command, *sink, "local"), code=3)  # the ledger is the same, whoever wrote it
-    assert (again["written"], again["unchanged"], again["dead"]) == (0, len(PHOTOS), 1)
+    assert (again["written"], again["unchanged"], again["failed"]) == (0, len(PHOTOS), 1)
     assert _bulk_bodies(tmp_path / "out") == documents
 
 
@@ -166,7 +166,7 @@ def test_a_picture_that_left_the_archive_leaves_the_sink(stair_es: Run, archive:
         for photo in PHOTOS[1:]:
             file.write(photo, f"in/{photo.name}")
     would = _json(stair_es(*command, "--resync", "--dry-run"))
-    assert (would["unchanged"], would["gone"]) == (len(PHOTOS) - 1, 1)
+    assert (would["unchanged"], would["stale"]) == (len(PHOTOS) - 1, 1)
     report = _json(stair_es(*command, "--resync"))
     assert (report["unchanged"], report["removed"]) == (len(PHOTOS) - 1, 1)
     assert len(_bulk_bodies(tmp_path / "out")) == len(PHOTOS) - 1
@@ -186,7 +186,7 @@ def test_from_an_archive_into_the_cluster_and_found_by_colour(
     ray = request.getfixturevalue("ray_cluster") if runner == "ray" else {}
     command = ["ingest", archive, *where, "--enrich", "pixelate", "--gpus-per-encoder", "0.5", "--batch-size", "2"]
     report = _json(stair_es(*command, **ray), code=3)
-    assert (report["written"], report["dead"], report["runner"]) == (len(PHOTOS), 1, runner)
+    assert (report["written"], report["failed"], report["runner"]) == (len(PHOTOS), 1, runner)
     hits = client.search(index=index_name, body={"query": {"range": {"brightness": {"gt": 0}}}})["hits"]["hits"]
     assert len(hits) == len(PHOTOS)
 

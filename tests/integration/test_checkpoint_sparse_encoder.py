@@ -179,7 +179,7 @@ def _ingest(url: str, index: str, model: str, pictures: Path, tmp_path: Path, ru
         dead_letters=tmp_path / "letters.jsonl",
     )
     report = run_ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
-    assert (report.written, report.dead) == (2, 0)
+    assert (report.written, report.failed) == (2, 0)
 
 
 def test_other_words_than_berts_go_into_an_index_and_are_found(
@@ -214,7 +214,7 @@ def test_other_words_than_berts_go_into_an_index_and_are_found(
         for word, name in ((" red", "red"), (" v2.0", "red"), (" blue", "blue"), ("new york", "blue")):
             hits = search.search(QueryInputs(texts=[word])).hits
             assert Path(hits[0].uri).stem == name, word
-            assert word.strip() in {reason.feature for reason in hits[0].contributions}
+            assert word.strip() in {reason.token for reason in hits[0].contributions}
         only = search.search(QueryInputs(texts=[" red blue"], required=["v2.0"])).hits
         assert [Path(hit.uri).stem for hit in only] == ["red"]
         only = search.search(QueryInputs(texts=[" red blue"], excluded=["v2.0"])).hits

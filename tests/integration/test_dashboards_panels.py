@@ -194,7 +194,7 @@ def in_numbers(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert pairs(answer, "2") == counted([row["token"] for row in album.rows], 100)
     for bucket in buckets(answer, "2"):
         of_word = by_token(album)[bucket["key"]]
-        weights, shares = [row["weight"] for row in of_word], [row["share"] for row in of_word]
+        weights, shares = [row["weight"] for row in of_word], [row["weight_share"] for row in of_word]
         assert bucket["3"]["value"] == pytest.approx(sum(weights) / len(weights), rel=1e-6)
         assert bucket["4"]["value"] == pytest.approx(max(weights), rel=1e-6)
         assert bucket["5"]["value"] == pytest.approx(sum(shares) / len(shares), rel=1e-6)
@@ -213,7 +213,7 @@ def distribution(album: Album, ask: Ask, answer: dict[str, Any]) -> None:
 
 
 def words_per_image(album: Album, ask: Ask, answer: dict[str, Any]) -> None:
-    in_ranges([row["words"] for row in album.rows if row["rank"] == 1], ask, answer)
+    in_ranges([row["token_count"] for row in album.rows if row["rank"] == 1], ask, answer)
 
 
 def sources(answer: Mapping[str, Any]) -> list[Any]:
@@ -248,13 +248,13 @@ def first_rows(album: Album) -> list[Document]:
 
 
 def few_words(album: Album, _: Ask, answer: dict[str, Any]) -> None:
-    assert [row["words"] for row in sources(answer)] == sorted(row["words"] for row in first_rows(album))
+    assert [row["token_count"] for row in sources(answer)] == sorted(row["token_count"] for row in first_rows(album))
     assert {row["uri"] for row in sources(answer)} == {row["uri"] for row in first_rows(album)}
 
 
 def dominated(album: Album, _: Ask, answer: dict[str, Any]) -> None:
-    expected = sorted(first_rows(album), key=lambda row: -row["share"])
-    assert [row["share"] for row in sources(answer)] == pytest.approx([row["share"] for row in expected])
+    expected = sorted(first_rows(album), key=lambda row: -row["weight_share"])
+    assert [row["weight_share"] for row in sources(answer)] == pytest.approx([row["weight_share"] for row in expected])
     assert sources(answer)[0]["token"] == expected[0]["token"]
 
 
@@ -466,4 +466,4 @@ def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_pat
             "few-words",
             "dominated",
         }
-        assert f"{alias}-words" not in json.dumps([ask.index for ask, _ in answers.values()])
+        assert f"{alias}-tokens" not in json.dumps([ask.index for ask, _ in answers.values()])

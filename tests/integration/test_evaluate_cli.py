@@ -46,11 +46,11 @@ def test_texts_from_standard_input(run: Run, client: OpenSearch, index_name: str
     done = run("ingest-texts", "-", *where, "--json", given="a brown dog\nthe of\na brown dog\n")
     assert done.returncode == 3, done.stderr
     report = json.loads(done.stdout)
-    assert {name: report[name] for name in ("seen", "written", "unchanged", "dead", "documents", "duplicates")} == {
-        **{"seen": 3, "written": 1, "unchanged": 1, "dead": 1},
+    assert {name: report[name] for name in ("seen", "written", "unchanged", "failed", "documents", "duplicates")} == {
+        **{"seen": 3, "written": 1, "unchanged": 1, "failed": 1},
         **{"documents": 1, "duplicates": 1},
     }
-    assert report["dead_reasons"] == [{"stage": "encode", "reason": "no token that the model knows", "texts": 1}]
+    assert report["failure_reasons"] == [{"stage": "encode", "reason": "no token that the model knows", "texts": 1}]
     assert client.count(index=index_name)["count"] == 1
     again = run("ingest-texts", "-", *where, given="a brown dog\n")
     assert again.returncode == 0, again.stderr

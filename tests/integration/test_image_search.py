@@ -110,7 +110,7 @@ def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
     assert added.hits[1].text_score == pytest.approx(0, abs=0.004)
     fused = photos.search(QueryInputs(words="a kitten", caption="spaniels"), k=100, options=SearchOptions(fusion="rrf"))
     assert names(fused)[0] == "two-spaniels.jpg"  # in both rankings, and first by its caption
-    assert fused.hits[0].score == pytest.approx(1 / 61 + 1 / (60 + fused.hits[0].ranks["words"]))
+    assert fused.hits[0].score == pytest.approx(1 / 61 + 1 / (60 + fused.hits[0].ranks["tokens"]))
     assert fused.hits[1].ranks == {"words": 1}
     assert [hit.score for hit in fused.hits] == sorted((hit.score for hit in fused.hits), reverse=True)
 
@@ -147,9 +147,9 @@ def test_the_engine_explains_the_same_words(photos: ImageSearch) -> None:
         SearchOptions(explain_engine=True, two_phase=TwoPhase(top_k=2, window_size=100)),
     ):
         for hit in photos.search("a kitten", options=how).hits:
-            assert set(hit.engine_scores) == {reason.feature for reason in hit.contributions}
+            assert set(hit.engine_scores) == {reason.token for reason in hit.contributions}
             for reason in hit.contributions:
-                assert reason.contribution * (1 - 2**-8) <= hit.engine_scores[reason.feature] <= reason.contribution * (1 + 1e-6)
+                assert reason.contribution * (1 - 2**-8) <= hit.engine_scores[reason.token] <= reason.contribution * (1 + 1e-6)
             assert sum(hit.engine_scores.values()) == pytest.approx(hit.score, rel=1e-5)
 
 
@@ -165,18 +165,18 @@ def test_near_misses(photos: ImageSearch) -> None:
     spaniels, kitten = (PHOTOS / name for name in ("two-spaniels.jpg", "tabby-cat.jpg"))
     uri = next(hit.uri for hit in photos.search(spaniels, k=1).hits)
     found = photos.explain(uri, "a kitten", k=1)
-    assert (found.uri, found.failing) == (uri, ())
+    assert (found.uri, found.failed_conditions) == (uri, ())
     assert found.rank is not None
     assert found.rank > 1
-    assert found.wanted == photos.search("a kitten", k=1).hits[0].score
-    assert found.lacking.tokens[0] == "kitten"
+    assert found.cutoff_score == photos.search("a kitten", k=1).hits[0].score
+    assert found.missing_tokens.tokens[0] == "kitten"
     asked = photos.build_query("a kitten").vector.tokens
-    assert found.beside.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in asked)
+    assert found.extra_tokens.tokens[0] == next(word for word in photos.build_query(spaniels).vector.tokens if word not in asked)
     best = photos.explain(photos.search(kitten, k=1).hits[0].id, "a kitten")
-    assert (best.rank, best.wanted) == (1, None)
+    assert (best.rank, best.cutoff_score) == (1, None)
     refused = photos.explain(uri, QueryInputs(words="a kitten -dog", required=["kitten"], filters=["format:png"]))
     assert refused.score is None
-    assert [reason.split(" ", 2)[1] for reason in refused.failing] == ["lacks", "has", "doesn't"]
+    assert [reason.split(" ", 2)[1] for reason in refused.failed_conditions] == ["lacks", "has", "doesn't"]
     with pytest.raises(QueryError, match="no document"):
         photos.explain("nowhere", "a kitten")
 
@@ -186,13 +186,13 @@ def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) ->
     one = SearchOptions(weight_mass=0.01)
     ranked = [hit.id for hit in photos.search("a kitten", k=100, options=one).hits]
     found = photos.explain(yarn, "a kitten", options=one)
-    assert (found.rank, [reason.feature for reason in found.why]) == (ranked.index(yarn) + 1, ["kitten"])
+    assert (found.rank, [reason.token for reason in found.contributions]) == (ranked.index(yarn) + 1, ["kitten"])
     assert cow not in ranked
-    assert "pruning left out: animal" in photos.explain(cow, "a kitten", options=one).failing[0]
-    assert "two-phase" in photos.explain(cow, "a kitten", options=SearchOptions(two_phase=TwoPhase(top_k=1))).failing[0]
+    assert "pruning left out: animal" in photos.explain(cow, "a kitten", options=one).failed_conditions[0]
+    assert "two-phase" in photos.explain(cow, "a kitten", options=SearchOptions(two_phase=TwoPhase(top_k=1))).failed_conditions[0]
     missed = photos.explain(cow, QueryInputs(words="a kitten", min_score=5))
     assert missed.score is None
-    assert "below the minimum score 5" in missed.failing[0]
+    assert "below the minimum score 5" in missed.failed_conditions[0]
     with pytest.raises(QueryError, match="does not support --hybrid rrf"):
         photos.explain(cow, QueryInputs(words="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
 
@@ -225,11 +225,11 @@ def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str
     hit = next(hit for hit in after.hits if hit.uri.endswith("two-spaniels.jpg"))
     was = next(hit for hit in before.hits if hit.uri.endswith("two-spaniels.jpg"))
     moved = {"puppy": "houndstooth"}
-    assert {reason.feature for reason in hit.contributions} == {
-        moved.get(reason.feature, reason.feature) for reason in was.contributions
+    assert {reason.token for reason in hit.contributions} == {
+        moved.get(reason.token, reason.token) for reason in was.contributions
     }
     assert hit.score == pytest.approx(was.score, rel=0.004)
-    assert missed.failing == (f"it has the excluded word houndstooth (weight {hit.source['tokens']['houndstooth']:g})",)
+    assert missed.failed_conditions == (f"it has the excluded word houndstooth (weight {hit.source['tokens']['houndstooth']:g})",)
 
 
 def names_and_ids(result: SearchResult) -> dict[str, str]:

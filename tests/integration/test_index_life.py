@@ -23,13 +23,14 @@ from stair_es.cluster.index.lifecycle import (
     refresh_index,
     swap_alias,
 )
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-OLD = IndexSpec(model_name="model", model_id="model-1", settings={"top_words": 16})
-NEW = IndexSpec(model_name="model", model_id="model-2", settings={"top_words": 16})
+OLD = IndexSpec(model_name="model", model_id="model-1", settings={"top_token_count": 16})
+NEW = IndexSpec(model_name="model", model_id="model-2", settings={"top_token_count": 16})
 
 
 class Cluster:
@@ -77,7 +78,8 @@ def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: Cluster)
     assert about == {
         "model_name": "model",
         "model": "model-1",
-        "settings": {"top_words": 16},
+        "settings": {"top_token_count": 16},
+        "format_version": INDEX_FORMAT,
         "digest": OLD.digest,
         "alias": cluster.alias,
     }
@@ -96,7 +98,7 @@ def test_what_lies_in_the_body_beside_our_meta_stays(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [NEW, replace(OLD, settings={"top_words": 8})],
+    [NEW, replace(OLD, settings={"top_token_count": 8})],
     ids=["model", "settings"],
 )
 def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step(cluster: Cluster, other: IndexSpec) -> None:

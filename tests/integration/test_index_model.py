@@ -16,6 +16,7 @@ from support.models.tiny_checkpoints import d2s_config, d2s_weights, vdr_config,
 from support.servers.hub_server import Hub, environment, serving
 from support.warm_commands import run_warm
 
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.model import registry
 from stair_es.model.used_folders import record_model_folder
@@ -65,7 +66,7 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401  JSON
 
 
 def make_index(client: OpenSearch, index: str, model_name: str, model: str = "unknown-1") -> None:
-    about = {"model": model, "model_name": model_name, "settings": {}}
+    about = {"format_version": INDEX_FORMAT, "model": model, "model_name": model_name, "settings": {}}
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}}}
     client.indices.create(index=index, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     client.index(index=index, id="a", body={"tokens": {"dog": 1.0}, "uri": "file:///a.jpg"}, params={"refresh": "true"})
@@ -78,7 +79,7 @@ def test_all_commands_that_ask_take_the_model_of_the_index(here: CommandHere, fo
     words = here.read_json("encode", "--text", "dog", "--index", index_name)["tokens"]
     assert words == here.read_json("encode", "--text", "dog", "--model", str(folder))["tokens"]
     [hit] = here.read_json("search", "dog")["hits"]
-    assert {reason["feature"] for reason in hit["why"]} <= set(words)
+    assert {reason["token"] for reason in hit["contributions"]} <= set(words)
     clauses = here.read_json("query", "dog")["query"]["bool"]["should"]
     assert {clause["rank_feature"]["field"] for clause in clauses} == {f"tokens.{word}" for word in words}
     assert here.read_json("explain", str(PHOTO), "dog")["rank"] == 1

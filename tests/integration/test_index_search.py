@@ -33,7 +33,7 @@ def test_it_finds_what_is_in_the_new_index(engine: OpenSearch, rank_features_url
     first = built(engine, connection, engine_index, FIRST, "old")
     with Searcher(connection, engine_index, "m@1") as searcher:
         assert [hit.uri for hit in searcher.search(CAR).hits] == ["old"]
-        built(engine, connection, engine_index, replace(FIRST, settings={"top_words": 3}), "new")
+        built(engine, connection, engine_index, replace(FIRST, settings={"top_token_count": 3}), "new")
         engine.indices.delete(index=first.name)
         assert [hit.uri for hit in searcher.search(CAR).hits] == ["new"]
 

@@ -22,6 +22,7 @@ from stair_es.cluster.index.lifecycle import (
     swap_alias,
 )
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import IndexMismatch, UnsupportedTarget
 from stair_es.search.searcher import Searcher
 
@@ -128,7 +129,7 @@ def test_pruning_is_off_a_word_in_every_image_counts(client: OpenSearch, connect
 
 
 def test_indices_of_both_field_types_can_t_be_searched_in_one(client: OpenSearch, connection: Connection) -> None:
-    meta = {"stair_es": {"model": "drawn@1", "model_name": "drawn"}}
+    meta = {"stair_es": {"format_version": INDEX_FORMAT, "model": "drawn@1", "model_name": "drawn"}}
     for name, type_ in ((f"{ALIAS}-1", "sparse_vector"), (f"{ALIAS}-2", "keyword")):
         client.indices.create(index=name, body={"mappings": {"_meta": meta, "properties": {"tokens": {"type": type_}}}})
     with Searcher(connection, f"{ALIAS}-*", "drawn@1") as searcher, pytest.raises(IndexMismatch, match=f"{ALIAS}-2"):

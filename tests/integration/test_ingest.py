@@ -99,7 +99,7 @@ def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
 
 
 def _counts(report: IngestReport) -> tuple[int, int, int, int]:
-    return report.seen, report.written, report.unchanged, report.dead
+    return report.seen, report.written, report.unchanged, report.failed
 
 
 def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, options: IngestOptions, client: OpenSearch) -> None:

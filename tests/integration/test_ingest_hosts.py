@@ -112,7 +112,7 @@ def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host
     site.asks_to_wait = asks_to_wait
     mixed = [item for pair in zip(site.items("a", 20), site.items("b", 20), strict=True) for item in pair]
     report = run(mixed, 60.0, progress=lambda books: waiting.append(books.waiting_message), runner=runner)
-    assert (report.seen, report.written, report.dead) == (40, 40, 0)
+    assert (report.seen, report.written, report.failed) == (40, 40, 0)
     early = [path for at, path in site.requests if at < began[0] + rest_s]
     assert sum(path.startswith("/b") for path in early) == 20
     assert sum(path.startswith("/a") for path in early) <= 10  # one of each batch that was under way
@@ -124,8 +124,8 @@ def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host
 def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reason(site: Site, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 1.0 if path.startswith("/a") else None
     report = run(site.items("a", 6) + site.items("b", 6), 3.0)
-    assert (report.seen, report.written, report.dead) == (12, 6, 6)
-    [reason] = report.dead_reasons
+    assert (report.seen, report.written, report.failed) == (12, 6, 6)
+    [reason] = report.failure_reasons
     assert (reason.stage, reason.images) == ("read", 6)
     assert reason.reason == "127.0.0.1: 429 Too Many Requests, asks to wait 1 s, after 3 s of waiting for the host"
     asked = [at for at, path in site.requests if path.startswith("/a")]
@@ -133,14 +133,14 @@ def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reaso
 
     site.asks_to_wait = lambda path, _: None
     again = run(site.items("a", 6) + site.items("b", 6), 3.0)
-    assert (again.written, again.unchanged, again.dead) == (6, 6, 0)
+    assert (again.written, again.unchanged, again.failed) == (6, 6, 0)
 
 
 def test_one_url_that_asks_for_a_thousand_years_takes_no_other_with_it(site: Site, run: Run) -> None:
     site.asks_to_wait = lambda path, _: 99999999999 if path == "/a3.jpg" else None
     report = run(site.items("a", 24), 2.0)
-    assert (report.seen, report.written, report.dead) == (24, 23, 1)
-    assert report.dead_reasons[0].reason == (
+    assert (report.seen, report.written, report.failed) == (24, 23, 1)
+    assert report.failure_reasons[0].reason == (
         "127.0.0.1: 429 Too Many Requests, asks to wait 99999999999 s, after 2 s of waiting for the host"
     )
 

@@ -132,7 +132,7 @@ def _without_bytes(folder: Path) -> Given:
 
 
 def _counts(report: IngestReport) -> tuple[int, int, int, int]:
-    return report.seen, report.written, report.unchanged, report.dead
+    return report.seen, report.written, report.unchanged, report.failed
 
 
 def _stored(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
@@ -208,9 +208,9 @@ def test_new_settings_build_a_new_index_and_swap_the_alias(
     for thumbnail_px in (0, 32, 64):
         smaller = replace(options, document=DocumentSettings(thumbnail_px=thumbnail_px), sink_options={"retain_indices": "1"})
         report = run(smaller, _source(folder))
-        assert (_counts(report), report.swapped, report.unfinished) == ((6, 6, 0, 0), True, "")
+        assert (_counts(report), report.swapped, report.not_swapped_reason) == ((6, 6, 0, 0), True, "")
         assert list(client.indices.get_alias(name=options.alias)) == [report.index]
-        assert report.pruned == tuple(names[:-1])
+        assert report.deleted_indices == tuple(names[:-1])
         names = [names[-1], report.index]
         assert sorted(client.indices.get(index=f"{options.alias}-*")) == sorted(names)
         assert _counts(run(smaller, _without_bytes(folder))) == (6, 0, 6, 0)
@@ -241,10 +241,10 @@ def test_a_build_that_lacks_other_sources_waits_for_them(
     smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
     report = run(smaller, _source(folder))
     assert not report.swapped
-    assert other.as_uri() in report.unfinished
+    assert other.as_uri() in report.not_swapped_reason
     assert list(client.indices.get_alias(name=options.alias)) == [live]
     report = run(smaller, _source(other))
-    assert (report.swapped, report.unfinished) == (True, "")
+    assert (report.swapped, report.not_swapped_reason) == (True, "")
     assert len(_stored(client, options.alias)) == 6
 
 
@@ -273,7 +273,7 @@ def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     late = SourceItem(more.as_uri(), folder.as_uri(), FileLocator(str(more)))
     report = run(smaller, Overtaken([*items, late], folder.as_uri()))
-    assert (report.seen, report.dead) == (7, 0)
+    assert (report.seen, report.failed) == (7, 0)
     assert list(client.indices.get_alias(name=options.alias)) == [report.index]
     assert len(_stored(client, options.alias)) == 7
 
@@ -289,7 +289,7 @@ def test_a_source_that_is_empty_now_does_not_vanish_by_a_swap(
     shutil.move(other / first.name, tmp_path / "away.jpg")  # as if the disk weren't mounted
     report = run(replace(options, document=DocumentSettings(thumbnail_px=0)), _source(folder), _source(other))
     assert not report.swapped
-    assert other.as_uri() in report.unfinished
+    assert other.as_uri() in report.not_swapped_reason
     assert list(client.indices.get_alias(name=options.alias)) == [live]
 
 
@@ -303,7 +303,7 @@ def test_a_build_in_which_live_images_died_waits_for_them_and_can_be_forced(
     broken.write_bytes(b"broken")
     report = run(smaller, _source(folder))
     assert (_counts(report), report.swapped) == ((6, 5, 0, 1), False)
-    assert "1 of its images failed" in report.unfinished
+    assert "1 of its images failed" in report.not_swapped_reason
     assert list(client.indices.get_alias(name=options.alias)) == [live]
     assert not run(replace(smaller, sink_options={"swap": "never"}), _source(folder)).swapped
     broken.write_bytes(photo)
@@ -325,7 +325,7 @@ def test_resync_removes_what_is_gone_from_these_sources_alone(
     resync = replace(options, resync=True)
     assert run(options, _source(folder)).removed == 0
     planned = would(resync, _source(folder))
-    assert planned.gone == len(planned.gone_uris) == 2
+    assert planned.stale == len(planned.stale_uris) == 2
     assert len(_stored(client, options.alias)) == 6
     assert run(resync, _source(folder)).removed == 2
     assert sorted(_stored(client, options.alias)) == sorted(p.as_uri() for p in (*folder.iterdir(), *other.iterdir()))
@@ -382,7 +382,7 @@ def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_mo
     second.write_bytes(sorted(PHOTOS.glob("*.jpg"))[8].read_bytes())
     run(options, _source(folder))
     resync = replace(options, resync=True)
-    assert would(resync, _source(folder), _source(other)).gone == 1
+    assert would(resync, _source(folder), _source(other)).stale == 1
     assert run(resync, _source(folder), _source(other)).removed == 1
     assert _stored(client, options.alias)[(other / "moved.jpg").as_uri()]["source"] == other.as_uri()
     assert run(resync, _source(folder)).removed == 0
@@ -452,7 +452,7 @@ def test_a_uri_that_is_no_text_and_a_place_that_fails_in_its_own_way_are_dead(
     options = replace(options, document=DocumentSettings(id=id_by))
     for _ in range(2):
         report = run(options, Given([half, odd, *items[2:]], "given:"))
-        assert (report.seen, report.dead) == (6, 2)
+        assert (report.seen, report.failed) == (6, 2)
     reasons = [json.loads(line)["reason"] for line in Path(str(report.dead_letters)).read_text().splitlines()]
     assert reasons == ["its URI is not valid Unicode", "KeyError: 'no such member'"]
 

@@ -196,7 +196,7 @@ def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, clien
     runs.run()
     [name] = client.indices.get_alias(name=runs.options.alias)
     meta = client.indices.get_mapping(index=name)[name]["mappings"]["_meta"]
-    meta["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json(), "under_way": "apply"}
+    meta["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json(), "pending_operation": "apply"}
     client.indices.put_mapping(index=name, body={"_meta": meta})
     assert runs.run() == (0, 3)
     assert any(f"stair-es policy apply --index {runs.options.alias}" in line for line in runs.said)
@@ -209,14 +209,14 @@ def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
     """Whoever steered the live index alone: the policy must not be lost by a swap that says nothing."""
     runs.run()
     other, options = DocumentSettings(thumbnail_px=0), {"swap": swap}
-    assert runs.report(document=other, sink_options={"swap": "never"}).unfinished
+    assert runs.report(document=other, sink_options={"swap": "never"}).not_swapped_reason
     [live] = client.indices.get_alias(name=runs.options.alias)
     about = client.indices.get_mapping(index=live)[live]["mappings"]["_meta"]
     about["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json()}
     client.indices.put_mapping(index=live, body={"_meta": about})
     report = runs.report(document=other, sink_options=options)
     assert not report.swapped
-    assert f"it has the token policy {POLICY.label}, this build none" in str(report.unfinished)
+    assert f"it has the token policy {POLICY.label}, this build none" in str(report.not_swapped_reason)
     PolicyManager(client, runs.connection, runs.options.alias).apply_policy(None, UpdateLimits(), runs.said.append, _ignore)
     assert runs.report(document=other, sink_options=options).swapped
     assert stored()[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest

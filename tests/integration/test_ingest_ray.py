@@ -124,13 +124,13 @@ def test_an_address_without_ray_is_told_at_once(
 def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     items = _items(20, {7: str(tmp_path / "first"), 13: str(tmp_path / "second")})
     report = run(options, Given(items))
-    assert (report.seen, report.written, report.dead, report.documents) == (20, 20, 0, 20)
+    assert (report.seen, report.written, report.failed, report.documents) == (20, 20, 0, 20)
 
 
 @pytest.mark.usefixtures("ray_here")
 def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options: IngestOptions) -> None:
     report = run(options, Given(_items(12, {5: None})))
-    assert (report.seen, report.written, report.dead) == (12, 11, 1)
+    assert (report.seen, report.written, report.failed) == (12, 11, 1)
     assert report.dead_letters
     [letter] = Path(report.dead_letters).read_text().splitlines()
     assert '"given:5"' in letter
@@ -188,7 +188,7 @@ def test_a_relative_folder_reaches_the_workers_of_ray(
     monkeypatch.chdir(tmp_path)
     options = replace(options, model=ModelSpec(name="VDR Tiny"), ray=RayOptions(encoders=1))
     report = run(options, open_source(str(tmp_path / "pictures")))
-    assert (report.written, report.dead) == (2, 0)
+    assert (report.written, report.failed) == (2, 0)
     monkeypatch.chdir("/")
     about = next(iter(client.indices.get(index=options.alias).values()))["mappings"]["_meta"]["stair_es"]
     assert about["model_name"] == str(folder)

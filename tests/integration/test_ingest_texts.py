@@ -72,8 +72,8 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
 ) -> None:
     path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
     first = take(path)
-    assert (first.seen, first.written, first.unchanged, first.dead, first.documents) == (5, 2, 1, 2, 2)
-    assert [(why.stage, why.reason, why.images) for why in first.dead_reasons] == [("encode", text_stages.NO_KNOWN_TOKENS, 2)]
+    assert (first.seen, first.written, first.unchanged, first.failed, first.documents) == (5, 2, 1, 2, 2)
+    assert [(why.stage, why.reason, why.images) for why in first.failure_reasons] == [("encode", text_stages.NO_KNOWN_TOKENS, 2)]
     [letter, _] = map(json.loads, (tmp_path / "dead.jsonl").read_text().splitlines())
     assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
     found = documents(engine, engine_index)
@@ -84,7 +84,7 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
 
     lines(path, "a brown dog", "a red house", "a cat on a sofa")
     again = take(path)
-    assert (again.seen, again.written, again.unchanged, again.dead) == (3, 1, 2, 0)
+    assert (again.seen, again.written, again.unchanged, again.failed) == (3, 1, 2, 0)
     assert documents(engine, engine_index)["a brown dog"] == dog
     assert again.index == first.index
 
@@ -177,7 +177,7 @@ def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str],
     source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
     for written in (2, 0):
         report = run_text_ingest([source], connection, options, say=print, progress=lambda _: None)
-        assert (report.written, report.unchanged, report.dead) == (written, 2 - written, 0)
+        assert (report.written, report.unchanged, report.failed) == (written, 2 - written, 0)
     with Searcher(connection, alias, "stair-mini-2") as searcher:
         [hit] = searcher.search(encode_query_image(registry.load_encoder(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
     assert hit.source["caption"] == "a brown dog"

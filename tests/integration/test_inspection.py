@@ -14,7 +14,7 @@ from stair_es import SparseVector
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.index.mappings import build_index_body
-from stair_es.cluster.metadata.index_metadata import add_index_meta
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT, add_index_meta
 from stair_es.errors import ClusterError, DecodeError
 from stair_es.inspection import stored_document as storing
 from stair_es.inspection import vocabulary_stats as reading
@@ -50,7 +50,7 @@ class Cluster:
     def make(self, name: str = "", shards: int = 2) -> str:
         """An index behind the alias."""
         body = build_index_body(get_cluster_info(self.client, self.connection), self.settings)
-        body = add_index_meta(body, {"model": "m-1", "model_name": "m"})
+        body = add_index_meta(body, {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"})
         own = {"number_of_shards": shards, "number_of_replicas": 0}
         inner = body["settings"].get("index", {})
         body["settings"] = {"index": {**{k: v for k, v in inner.items() if k != "auto_expand_replicas"}, **own}}
@@ -121,15 +121,15 @@ def drawn(count: int, seed: int, *, prefix: str = "u") -> dict[str, SparseVector
 def check(found: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None:
     """The figures are those of the vectors, computed column by column."""
     total = sum(weight for image in images for weight in image.values())
-    assert {row.word for row in found.token_stats} == {word for image in images for word in image}
+    assert {row.token for row in found.token_stats} == {word for image in images for word in image}
     for row in found.token_stats:
-        has = [image[row.word] for image in images if row.word in image]
+        has = [image[row.token] for image in images if row.token in image]
         assert row.images == len(has)
-        assert row.share == len(has) / len(images)
-        assert row.mean == pytest.approx(sum(has) / len(has), rel=1e-9)
-        assert row.max == max(has)
+        assert row.image_share == len(has) / len(images)
+        assert row.mean_weight == pytest.approx(sum(has) / len(has), rel=1e-9)
+        assert row.max_weight == max(has)
         assert row.weight_share == pytest.approx(sum(has) / total, rel=1e-9)
-        assert row.flatness == pytest.approx(sum(has) ** 2 / (len(images) * sum(x * x for x in has)), rel=1e-9)
+        assert row.uniformity == pytest.approx(sum(has) ** 2 / (len(images) * sum(x * x for x in has)), rel=1e-9)
 
 
 @pytest.mark.parametrize("page", [1, 7, 1000])
@@ -149,7 +149,7 @@ def test_the_figures_are_those_of_all_words_of_all_images(cluster: Cluster, monk
     assert found.mean_tokens == pytest.approx(sum(map(len, (*first.values(), *second.values()))) / 55)
     assert seen[-1] == (55, 55)
     for row in found.token_stats:
-        assert {**first, **second}[row.example].to_dict()[row.word] == row.max
+        assert {**first, **second}[row.example].to_dict()[row.token] == row.max_weight
 
 
 def test_what_can_not_be_read_is_counted(cluster: Cluster) -> None:
@@ -159,7 +159,7 @@ def test_what_can_not_be_read_is_counted(cluster: Cluster) -> None:
     cluster.bulk(index, [{"index": {}}, bare, {"index": {}}, {**bare, "uri": None}, {"index": {}}, {"uri": "u/2"}])
     found = cluster.corpus()
     assert (found.documents, found.without_uri, found.images, found.empty, found.missed_count) == (5, 3, 2, 1, 0)
-    assert [row.word for row in found.token_stats] == ["dog"]
+    assert [row.token for row in found.token_stats] == ["dog"]
 
 
 def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_sample_is_without_replacement_and_the_same_again(cluster: Cluster, mo
     monkeypatch.setattr(reading, "PAGE", page)
     images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
     cluster.put(cluster.make("1"), images)
-    drawn_words = [{row.word for row in cluster.corpus(DocumentSample(size=10, seed=seed)).token_stats} for seed in (1, 1, 2, 3)]
+    drawn_words = [{row.token for row in cluster.corpus(DocumentSample(size=10, seed=seed)).token_stats} for seed in (1, 1, 2, 3)]
     assert [len(words) for words in drawn_words] == [10] * 4  # ten images, each with a word of its own
     assert drawn_words[0] == drawn_words[1]
     assert len({frozenset(words) for words in drawn_words}) == 3
@@ -198,7 +198,7 @@ def test_each_image_is_as_likely_in_a_sample(cluster: Cluster) -> None:
     counts = dict.fromkeys((f"w{number}" for number in range(8)), 0)
     for seed in range(60):
         for row in cluster.corpus(DocumentSample(size=4, seed=seed)).token_stats:
-            counts[row.word] += 1
+            counts[row.token] += 1
     assert all(15 <= count <= 45 for count in counts.values()), counts  # 30 each: four deviations
 
 
@@ -299,13 +299,13 @@ def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_u
     cluster = Cluster(elasticsearch9_url, index_on(elasticsearch9_url))
     body = add_index_meta(
         build_index_body(get_cluster_info(cluster.client, cluster.connection), cluster.settings),
-        {"model": "m-1", "model_name": "m"},
+        {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"},
     )
     del body["settings"]["index"]["mapping"]
     cluster.client.indices.create(index=f"{cluster.alias}-1", body={**body, "aliases": {cluster.alias: {}}})
     cluster.put(f"{cluster.alias}-1", {"u": vector(dog=1.0)})
     assert "tokens" not in cluster.client.search(index=cluster.alias)["hits"]["hits"][0]["_source"]
-    assert [row.word for row in cluster.corpus().token_stats] == ["dog"]
+    assert [row.token for row in cluster.corpus().token_stats] == ["dog"]
     image = find_stored_image(cluster.client, cluster.connection, cluster.alias, "u")
     assert image
     assert image.vector == vector(dog=1.0)

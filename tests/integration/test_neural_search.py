@@ -19,6 +19,7 @@ from stair_es import resources
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import merge_bodies
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.errors import QueryError
 from stair_es.feature_names import escape_feature
@@ -130,7 +131,7 @@ def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
     index = f"test-{uuid.uuid4().hex[:12]}"
     own = {"token_ids": {"method": {"parameters": CEILING}}}
     image = {"uri": {"type": "keyword"}, "sha256": {"type": "keyword"}, "tokens": {"type": "rank_features"}}
-    meta = {"stair_es": {"model": "drawn", "token_ids": words}}
+    meta = {"stair_es": {"format_version": INDEX_FORMAT, "model": "drawn", "token_ids": words}}
     body = merge_bodies(
         resources.load_json_resource("mappings", "seismic"),
         {"settings": {"number_of_shards": 1}, "mappings": {"_meta": meta, "properties": {**image, **own}}},
@@ -201,8 +202,8 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
     told = explain_rank(photos.searcher, SearchQuery(vector=vector), name, options=SEISMIC)
     assert told.rank is not None
     assert told.rank <= rank
-    assert [reason for reason in told.failing if "SEISMIC" in reason]
-    assert not explain_rank(photos.searcher, SearchQuery(vector=vector), name).failing
+    assert [reason for reason in told.failed_conditions if "SEISMIC" in reason]
+    assert not explain_rank(photos.searcher, SearchQuery(vector=vector), name).failed_conditions
 
 
 @pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
@@ -248,10 +249,10 @@ def test_explain_tells_the_exact_rank_and_the_exact_product(photos: Approximate)
     for place in (0, 4, 9):
         told = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id, options=SEISMIC)
         exact = explain_rank(photos.searcher, SearchQuery(vector=vector), hits[place].id)
-        assert (told.score, told.rank, told.why) == (exact.score, exact.rank, hits[place].contributions)
-        assert not told.failing
+        assert (told.score, told.rank, told.contributions) == (exact.score, exact.rank, hits[place].contributions)
+        assert not told.failed_conditions
         assert hits[place].engine_scores == {
-            reason.feature: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].contributions
+            reason.token: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].contributions
         }
 
 

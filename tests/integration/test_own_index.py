@@ -124,7 +124,7 @@ def test_a_build_that_must_not_swap_stays_aside_where_the_index_was_removed(runs
     live = runs.run("second", Photos(0, 2)).index
     report = runs.run_behind(Meanwhile(lambda: runs.client.indices.delete(index=live)), sink_options={"swap": "never"})
     assert not report.swapped
-    assert report.unfinished.endswith(f"PUT /{report.index}/_alias/{runs.alias}")
+    assert report.not_swapped_reason.endswith(f"PUT /{report.index}/_alias/{runs.alias}")
     assert not runs.client.indices.exists_alias(name=runs.alias)
     runs.check(report.index, COUNT, "first-1")
     runs.client.indices.put_alias(index=report.index, name=runs.alias)
@@ -201,20 +201,20 @@ def test_words_stay_in_theirs(runs: Runs) -> None:
     own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
 
     def is_of_words(request: Request) -> bool:
-        return request.is_bulk and ".words" in request.path
+        return request.is_bulk and ".tokens" in request.path
 
     plan = Meanwhile(lambda: runs.move(runs.alias, foreign), is_of_words)
     with pytest.raises(IndexMismatch, match=f"now points to {foreign}"):
         runs.run_behind(plan, sink_options={"token_index": "yes"})
-    assert len(runs.stored(f"{own}.words")) > COUNT
+    assert len(runs.stored(f"{own}.tokens")) > COUNT
     runs.check_foreign(foreign)
-    assert not runs.client.indices.exists_alias(name=f"{runs.alias}-words")
+    assert not runs.client.indices.exists_alias(name=f"{runs.alias}-tokens")
     runs.move(runs.alias, own)
-    plan = Meanwhile(lambda: runs.move(f"{own}.words.write", foreign), is_of_words)
-    with pytest.raises(IndexMismatch, match=f"documents for '{own}.words' were stored in '{foreign}'"):
+    plan = Meanwhile(lambda: runs.move(f"{own}.tokens.write", foreign), is_of_words)
+    with pytest.raises(IndexMismatch, match=f"documents for '{own}.tokens' were stored in '{foreign}'"):
         runs.run_behind(plan, Photos(0, COUNT + 2))
     strangers = len(runs.stored(foreign))
-    report = runs.run(photos=Photos(0, COUNT + 2)).words_index
+    report = runs.run(photos=Photos(0, COUNT + 2)).token_index
     assert report
     assert report.images == COUNT + 2
     assert len(runs.stored(foreign)) == strangers

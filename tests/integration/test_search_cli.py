@@ -14,6 +14,7 @@ from support.commands import CommandHere
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.feature_names import escape_feature
@@ -40,7 +41,7 @@ def images(client: OpenSearch, index_name: str) -> dict[str, SparseVector]:
     """URI -> vector of three photos that are in the index."""
     encoder = registry.load_encoder(ModelSpec(name=DEFAULT_MODEL))
     vectors = {(PHOTOS / name).as_uri(): encode_query_image(encoder, PHOTOS / name) for name in NAMES}
-    about = {"model": encoder.model_id, "model_name": DEFAULT_MODEL}
+    about = {"format_version": INDEX_FORMAT, "model": encoder.model_id, "model_name": DEFAULT_MODEL}
     mappings = {
         "_meta": {"stair_es": about},
         "properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}},
@@ -78,14 +79,14 @@ def here(node_url: str, index_name: str) -> CommandHere:
 
 def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
     found = answer(run("search", "a", "cat", "--json"))
-    assert set(found) == {"hits", "took_ms", "shape", "after", "cut", "dropped"}
+    assert set(found) == {"hits", "took_ms", "query_type", "after", "truncated", "pruned"}
     best = found["hits"][0]
-    assert set(best) == {"id", "index", "uri", "score", "why"}
+    assert set(best) == {"id", "index", "uri", "score", "contributions"}
     assert best["uri"].endswith("/tabby-cat.jpg")
     exact = encode_query_text(registry.load_encoder(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
     assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)
-    assert sum(reason["contribution"] for reason in best["why"]) == pytest.approx(exact, rel=1e-6)
-    assert {"feature", "query_weight", "image_weight", "contribution"} == set(best["why"][0])
+    assert sum(reason["contribution"] for reason in best["contributions"]) == pytest.approx(exact, rel=1e-6)
+    assert {"token", "query_weight", "document_weight", "contribution"} == set(best["contributions"][0])
 
 
 @pytest.mark.usefixtures("images")
@@ -96,10 +97,10 @@ def test_an_image_finds_itself_first(here: CommandHere) -> None:
 
 @pytest.mark.usefixtures("images")
 def test_explain_draws_a_bar_for_each_word_in_common(here: CommandHere) -> None:
-    why = here.read_json("search", "cat", "-k", "1")["hits"][0]["why"]
+    why = here.read_json("search", "cat", "-k", "1")["hits"][0]["contributions"]
     lines = here.read_output("search", "cat", "-k", "1", "--explain").splitlines()
     drawn = [line.split()[0] for line in lines if " x " in line]
-    assert drawn == [reason["feature"] for reason in why[: len(drawn)]]
+    assert drawn == [reason["token"] for reason in why[: len(drawn)]]
     left = [reason["contribution"] for reason in why[len(drawn) :]]
     told = [line.split() for line in lines if "more words" in line]
     assert told == ([[str(len(left)), "more", "words", "add", f"{sum(left):.4f}"]] if left else [])
@@ -123,7 +124,11 @@ def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images
 
 
 def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: CommandHere, client: OpenSearch, index_name: str) -> None:
-    about = {"model": registry.get_model_card(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
+    about = {
+        "format_version": INDEX_FORMAT,
+        "model": registry.get_model_card(DEFAULT_MODEL).model_id,
+        "model_name": DEFAULT_MODEL,
+    }
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     done = run("search", "cat", "--json")

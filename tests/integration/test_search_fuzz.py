@@ -21,6 +21,7 @@ from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import ClusterError, QueryError, StairError
 from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.filters import parse_filter
@@ -99,7 +100,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 def create(client: OpenSearch, connection: Connection, index: str, settings: DocumentSettings) -> None:
     body = build_index_body(get_cluster_info(client, connection), settings)
     body["settings"]["index"]["number_of_shards"] = 3
-    body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "drawn"}}
+    body["mappings"]["_meta"] = {"stair_es": {"format_version": INDEX_FORMAT, "model": MODEL_ID, "model_name": "drawn"}}
     client.indices.create(index=index, body=body)
 
 
@@ -166,7 +167,7 @@ def test_vectors_of_any_kind(node: Hostile) -> None:
         assert max(result.truncated.weights, default=0.0) <= min(sent.weights), case
         assert not node.oracle.faults(ranking(result), node.oracle.bounds(sent), k), case
         for hit in result.hits[:3]:
-            assert {reason.feature for reason in hit.contributions} == set(sent.tokens) & set(node.documents[hit.id].tokens), case
+            assert {reason.token for reason in hit.contributions} == set(sent.tokens) & set(node.documents[hit.id].tokens), case
         compared += len(result.hits)
     assert compared > 1000
 
@@ -177,7 +178,7 @@ def test_each_contribution_is_the_engine_s_own_explanation(node: Hostile) -> Non
     for case in range(15):
         vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20))
         for hit in node.searcher.search(vector, 5, options=SearchOptions(explain_engine=True)).hits:
-            ours = {reason.feature: reason.contribution for reason in hit.contributions}
+            ours = {reason.token: reason.contribution for reason in hit.contributions}
             assert hit.engine_scores == pytest.approx(ours, rel=2**-8), (case, hit.id)
             explained += len(ours)
     assert explained > 100

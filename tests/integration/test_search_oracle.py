@@ -21,6 +21,7 @@ from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, encode_impacts, is_single_term
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.feature_names import escape_feature
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec
@@ -125,7 +126,7 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
     index = "test-search-oracle"
     try:
         body = build_index_body(target, settings)
-        body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "stair-mini"}}
+        body["mappings"]["_meta"] = {"stair_es": {"format_version": INDEX_FORMAT, "model": MODEL_ID, "model_name": "stair-mini"}}
         client.indices.create(index=index, body=body)
         lines: list[dict[str, Any]] = []
         for number, (id_, vector) in enumerate(documents.items()):
@@ -221,10 +222,10 @@ def test_a_hit_is_the_document_with_its_words_in_common(
                 image = documents[hit.id]
                 assert hit.uri == uri(hit.id)
                 assert "thumbnail" not in hit.source
-                assert {reason.feature for reason in hit.contributions} == set(query.tokens) & set(image.tokens)
+                assert {reason.token for reason in hit.contributions} == set(query.tokens) & set(image.tokens)
                 assert sum(reason.contribution for reason in hit.contributions) == pytest.approx(query.dot(image), rel=1e-6)
                 assert hit.engine_scores == pytest.approx(
-                    {reason.feature: reason.contribution for reason in hit.contributions}, rel=2**-8
+                    {reason.token: reason.contribution for reason in hit.contributions}, rel=2**-8
                 )
 
 

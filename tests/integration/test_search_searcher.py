@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
 from stair_es.search.diagnose import explain_rank
 from stair_es.search.query import SearchQuery
@@ -20,7 +21,9 @@ CAR = SparseVector.from_mapping({"car": 1.0})
 
 
 def create(client: OpenSearch, name: str, model: str | None = "m@1", field: str = "rank_features") -> None:
-    about: dict[str, Any] = {"_meta": {"stair_es": {"model": model, "model_name": "m"}}} if model else {}
+    about: dict[str, Any] = (
+        {"_meta": {"stair_es": {"format_version": INDEX_FORMAT, "model": model, "model_name": "m"}}} if model else {}
+    )
     body = {
         "settings": {"number_of_shards": 1, "number_of_replicas": 0},
         "mappings": {**about, "properties": {"tokens": {"type": field}}},
@@ -85,8 +88,8 @@ def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str,
         found = asked.find_document("1")
         assert found is not None
         told = explain_rank(asked, SearchQuery(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
-    assert (told.score, told.failing) == (weights[found.index], ())
-    assert [reason.image_weight for reason in told.why] == [told.score]
+    assert (told.score, told.failed_conditions) == (weights[found.index], ())
+    assert [reason.document_weight for reason in told.contributions] == [told.score]
 
 
 def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> None:
@@ -111,7 +114,7 @@ def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, clie
     with searcher(node_url, index_name) as asked:
         result = asked.search(vector)
     assert len(result.truncated) == 476
-    assert [reason.feature for reason in result.hits[0].contributions] == ["w0"]
+    assert [reason.token for reason in result.hits[0].contributions] == ["w0"]
 
 
 def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(
@@ -119,7 +122,10 @@ def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(
 ) -> None:
     body = {
         "settings": {"number_of_replicas": 0, "index.routing.allocation.require._name": "nowhere"},
-        "mappings": {"_meta": {"stair_es": {"model": "m@1"}}, "properties": {"tokens": {"type": "rank_features"}}},
+        "mappings": {
+            "_meta": {"stair_es": {"format_version": INDEX_FORMAT, "model": "m@1"}},
+            "properties": {"tokens": {"type": "rank_features"}},
+        },
     }
     client.indices.create(index=index_name, body=body, params={"wait_for_active_shards": "0"})
     with searcher(node_url, index_name) as asked, pytest.raises(ClusterError, match="503"):

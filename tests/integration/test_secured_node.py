@@ -62,7 +62,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator
 
 @pytest.fixture(scope="module")
 def ingested(secured: Secured) -> Secured:
-    """With two photos in `photos`, and their words index."""
+    """With two photos in `photos`, and their token index."""
     secured.output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--token-index")
     return secured
 
@@ -97,7 +97,7 @@ def test_the_life_of_an_index(secured: Secured, tmp_path: Path) -> None:
     assert ingest(both, *COLOURS, "--retain-indices", "0")["written"] == 2
     [after] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
     assert ("stair-mini" in before, "colours" in after) == (True, True)
-    assert list(secured.node.ask("GET", "/photos-life-words/_alias")) == [f"{after}.words"]
+    assert list(secured.node.ask("GET", "/photos-life-tokens/_alias")) == [f"{after}.tokens"]
     assert before not in secured.node.ask("GET", "/photos-life*")
 
 
@@ -126,8 +126,8 @@ def test_a_reader_serves_the_page(ingested: Secured) -> None:
     with serving(ingested.connection("photos_reader"), "photos") as page:
         [hit, _] = page.post("/api/search", {"text": "gray"}).json["hits"]
         assert page.post("/api/facets", {"text": "gray"}).json["total"] == 2
-        assert page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["words"]
-        assert len(page.get(f"/api/image/{hit['id']}/neighbours").json["hits"]) == 1
+        assert page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"]
+        assert len(page.get(f"/api/image/{hit['id']}/neighbors").json["hits"]) == 1
         for target in ("/api/about", f"/api/image/{hit['id']}", hit["thumbnail"]):
             assert page.get(target).status == 200, target
         assert page.said == []
@@ -140,7 +140,7 @@ def test_policies_are_planned_applied_shown_and_taken_back(ingested: Secured) ->
     close_contexts(ingested.node)
     assert policy("plan", ingested.policy)["changed"] == 2
     [applied] = policy("apply", ingested.policy)
-    assert (applied["changed"], applied["failed"], applied["words_index"]["failed"]) == (2, [], 0)
+    assert (applied["changed"], applied["failed"], applied["token_index"]["failed"]) == (2, [], 0)
     assert policy("show")[0]["digest"]
     assert policy("rollback")[0]["changed"] == 2
     assert count_contexts(ingested.node) == 0

@@ -108,7 +108,7 @@ def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPat
     body = merge_bodies(resources.load_json_resource("mappings", "image"), resources.load_json_resource("mappings", "seismic"))
     (own := folder / "own.json").write_text(json.dumps(merge_bodies(body, {"mappings": {"properties": APPROXIMATE}})))
     report = made.ingest("*.jpg", sink_options={"mapping": str(own)})
-    assert (report.dead, report.written) == (0, report.seen)
+    assert (report.failed, report.written) == (0, report.seen)
     client.indices.forcemerge(index=made.alias, params={"max_num_segments": "1"})
     yield made
     client.indices.delete(index=f"{made.alias}*")
@@ -184,7 +184,7 @@ def test_search_takes_it_where_it_is_asked_to(photos: Place, plugin_url: str) ->
         done = CliRunner().invoke(app, ["search", *asked, *where])
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)
-        assert found["shape"] == shape
+        assert found["query_type"] == shape
         assert found["hits"][0]["uri"].endswith("tabby-cat.jpg")
 
 
@@ -278,9 +278,9 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
     )
     for written in (2, 0):
         report = run_text_ingest([open_text_source(str(file))], place.connection, chosen, say=print, progress=lambda _: None)
-        assert (report.written, report.dead) == (written, 0)
+        assert (report.written, report.failed) == (written, 0)
     check_ids(place)
-    hits = place.client.search(index=f"{place.alias}-words", body={"size": 100})["hits"]["hits"]
+    hits = place.client.search(index=f"{place.alias}-tokens", body={"size": 100})["hits"]["hits"]
     assert hits
     assert not any("token_ids" in hit["_source"] for hit in hits)
 

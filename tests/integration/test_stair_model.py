@@ -69,7 +69,7 @@ def test_what_is_ingested_is_found_by_its_words(
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     model_id = registry.get_model_card(str(folder)).model_id
-    assert (report["written"], report["dead"], report["model"]) == (6, 0, model_id)
+    assert (report["written"], report["failed"], report["model"]) == (6, 0, model_id)
 
     encoder = registry.load_encoder(ModelSpec(name=str(folder)))
     vectors = {photo.as_uri(): encode_query_image(encoder, photo).to_dict() for photo in photos.iterdir()}

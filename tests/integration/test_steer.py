@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Stored = dict[str, dict[str, Any]]
 
-SETTINGS = DocumentSettings(top_words=5, impacts=True)
+SETTINGS = DocumentSettings(top_token_count=5, impacts=True)
 _LATIN = "dog dogs ##dog cat kitten car automobile a.b 100% % %2E it's x|y b2b Æ e\u0301 привет ٣ ½"
 _OTHER = "犬 日本 ひ ｶ \u3041\u3041 \uf900\uf900 \U00020000\u3400 \ue000z \uffdc \U00010400 \U00020000 \U0001f600"
 WORDS = [*_LATIN.split(), *_OTHER.split(), "", "ab" * 130]
@@ -283,7 +283,7 @@ def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_
     with _applying(cluster, policy, tmp_path) as running:
         running.kill()
     assert running.returncode == -9
-    assert cluster.meta()["policy"]["under_way"] == "apply"
+    assert cluster.meta()["policy"]["pending_operation"] == "apply"
     assert _tasks(cluster)  # it goes on without its client
 
     [counts] = (cluster.apply(policy) if then == "apply" else cluster.rollback()).values()
@@ -292,7 +292,7 @@ def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_
     assert not _tasks(cluster)
     _same(cluster.stored(), vectors, policy if then == "apply" else None)
     assert cluster.meta().get("policy", {}).get("digest") == (policy.digest if then == "apply" else None)
-    assert "under_way" not in cluster.meta().get("policy", {})
+    assert "pending_operation" not in cluster.meta().get("policy", {})
 
 
 def test_an_interrupted_client_takes_its_task_with_it(cluster: Cluster, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_an_interrupted_client_takes_its_task_with_it(cluster: Cluster, tmp_path
         running.terminate()
         assert running.wait(30) == 143
     assert not _tasks(cluster)
-    assert cluster.meta()["policy"]["under_way"] == "apply"
+    assert cluster.meta()["policy"]["pending_operation"] == "apply"
 
 
 @contextmanager
@@ -354,11 +354,11 @@ def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_
         [counts] = cluster.apply(policy, UpdateLimits(requests_per_second=10)).values()
         assert (counts.changed, counts.unchanged, set(counts.failed), counts.examined) == (18, 0, {"7", "8"}, 20)
         assert all("not " in reason for reason in counts.failed.values())
-        assert cluster.meta()["policy"]["under_way"] == "apply"
+        assert cluster.meta()["policy"]["pending_operation"] == "apply"
         cluster.client.indices.put_settings(index=opened.name, body={"index.default_pipeline": None})
         [counts] = cluster.apply(None).values()
         assert (counts.changed, counts.examined) == (2, 2)
-        assert "under_way" not in cluster.meta()["policy"]
+        assert "pending_operation" not in cluster.meta()["policy"]
         _same(cluster.stored(), vectors, policy)
     finally:
         cluster.client.ingest.delete_pipeline(id=pipeline)
@@ -485,8 +485,8 @@ def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("node", "settings"),
     [
-        ("elasticsearch7_url", DocumentSettings(top_words=5)),
-        ("elasticsearch9_url", DocumentSettings(top_words=5, vector="sparse_vector")),
+        ("elasticsearch7_url", DocumentSettings(top_token_count=5)),
+        ("elasticsearch9_url", DocumentSettings(top_token_count=5, vector="sparse_vector")),
     ],
     ids=["elasticsearch7", "elasticsearch9"],
 )
@@ -525,7 +525,7 @@ def test_a_task_that_someone_calls_off_is_no_success(cluster: Cluster) -> None:
         cluster.steering.apply_policy(
             TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), cluster.said.append, call_off
         )
-    assert cluster.meta()["policy"]["under_way"] == "apply"
+    assert cluster.meta()["policy"]["pending_operation"] == "apply"
 
 
 def test_of_two_runs_the_later_one_wins(cluster: Cluster) -> None:
@@ -585,7 +585,7 @@ def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
     assert json.loads(run("plan", str(file), "--json", "--samples", "0"))["samples"] == []
     assert "applied: 2 changed, 0 unchanged, 0 failed of 2 documents" in run("apply", str(file))
     [again] = json.loads(run("apply", "--json"))
-    assert again == {"index": opened.name, "examined": 0, "changed": 0, "unchanged": 0, "failed": [], "words_index": None}
+    assert again == {"index": opened.name, "examined": 0, "changed": 0, "unchanged": 0, "failed": [], "token_index": None}
     [fact] = json.loads(run("show", "--json"))
     assert (fact["digest"], fact["documents"], fact["emptied"]) == (policy.digest, {policy.digest: 2}, 1)
     assert f"policy {policy.label}" in run("show")

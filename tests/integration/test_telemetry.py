@@ -58,13 +58,13 @@ def test_what_is_told_of_an_ingest_adds_up_with_its_report(node_url: str, index_
     assert done.returncode == 3, done.stderr
     report = json.loads(done.stdout)
     found = {(name.removeprefix("stair_es_ingest_"), *rest[1:]): value for (name, *rest), value in told(file.read_text()).items()}
-    assert {kind: found["images_total", kind] for kind in ("written", "unchanged", "dead")} == {
+    assert {kind: found["images_total", kind] for kind in ("written", "unchanged", "failed")} == {
         "written": 3,
         "unchanged": 0,
-        "dead": 1,
+        "failed": 1,
     }
     assert found["listed_images_total",] == report["seen"] == 4
-    assert found["dead_images_total", "decode"] == report["dead"] == 1
+    assert found["failed_images_total", "decode"] == report["failed"] == 1
     assert (found["bulk_requests_total",], found["bulk_documents_total",]) == (report["bulk_requests"], 3)
     assert (found["exit_code",], found["listing_done",], found["swap_pending",]) == (3, 1, 0)
     assert {stage: round(found["stage_seconds_total", stage], 3) for stage in report["stage_seconds"]} == report["stage_seconds"]
@@ -76,7 +76,7 @@ def _check_spans(collector: Collector, index: str) -> None:
     [run] = collector.named("ingest")
     assert f"{run.trace_id.hex()}-{run.parent_span_id.hex()}" == PARENT[3:-3]
     about = attributes(run.attributes)
-    assert (about["stair_es.index"], about["stair_es.written"], about["stair_es.dead"]) == (index, 3, 1)
+    assert (about["stair_es.index"], about["stair_es.written"], about["stair_es.failed"]) == (index, 3, 1)
     assert {span.trace_id for span in collector.spans} == {run.trace_id}
     batches = [span for span in collector.below(run) if span.name == "batch"]
     assert sum(int(attributes(batch.attributes)["stair_es.images"]) for batch in batches) == 4
@@ -139,9 +139,9 @@ def metrics_of(page: Page) -> Told:
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
     return {
-        (name.removeprefix("stair_es_page_"), *rest): value
+        (name.removeprefix("stair_es_server_"), *rest): value
         for (name, *rest), value in told(answer.body.decode()).items()
-        if name.startswith("stair_es_page_") and not name.endswith("_bucket")
+        if name.startswith("stair_es_server_") and not name.endswith("_bucket")
     }
 
 

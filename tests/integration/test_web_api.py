@@ -47,7 +47,7 @@ def vectors(corpus: Corpus) -> dict[str, SparseVector]:
 
 
 def query_of(answer: dict[str, Any]) -> SparseVector:
-    sent = {word["word"]: word["weight"] * word["factor"] for word in answer["query"]}
+    sent = {word["token"]: word["weight"] * word["factor"] for word in answer["query"]}
     return SparseVector.from_mapping({word: weight for word, weight in sent.items() if weight > 0})
 
 
@@ -80,15 +80,15 @@ def test_scores_are_the_dot_products_of_what_is_shown(page: Page, corpus: Corpus
     assert [hit["score"] for hit in found["hits"]] == sorted((hit["score"] for hit in found["hits"]), reverse=True)
     for hit in found["hits"]:
         assert hit["score"] == pytest.approx(wanted[hit["id"]], rel=0.005)
-        assert math.fsum(reason["adds"] for reason in hit["why"]) == pytest.approx(wanted[hit["id"]], abs=1e-4)
-        assert hit["words"] == [[word, pytest.approx(weight)] for word, weight in stored[hit["id"]].top(12)]
-        adds = [reason["adds"] for reason in hit["why"]]
+        assert math.fsum(reason["contribution"] for reason in hit["contributions"]) == pytest.approx(wanted[hit["id"]], abs=1e-4)
+        assert hit["tokens"] == [[word, pytest.approx(weight)] for word, weight in stored[hit["id"]].top(12)]
+        adds = [reason["contribution"] for reason in hit["contributions"]]
         assert adds == sorted(adds, reverse=True)
-        assert (hit["beside"], hit["name"]) == (0.0, Path(hit["uri"]).name)
-    shown = {word["word"]: word for word in found["query"]}
+        assert (hit["text_score"], hit["name"]) == (0.0, Path(hit["uri"]).name)
+    shown = {word["token"]: word for word in found["query"]}
     assert (shown["grass"]["factor"], shown["cat"]["factor"]) == (0.0, 1.5)
-    assert not any(reason["word"] == "grass" for hit in found["hits"] for reason in hit["why"])
-    assert (found["cut"], found["method"]) == ([], "stair")
+    assert not any(reason["token"] == "grass" for hit in found["hits"] for reason in hit["contributions"])
+    assert (found["truncated"], found["method"]) == ([], "stair")
 
 
 def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(page: Page, corpus: Corpus) -> None:
@@ -97,7 +97,7 @@ def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(pag
     moved = search(page, text="kitten", factors={"panda": 50})
     assert moved["hits"][0]["name"] in ("red-panda.jpg", "giant-panda.jpg")
     assert [hit["id"] for hit in moved["hits"]] != ids
-    added = next(word for word in moved["query"] if word["word"] == "panda")
+    added = next(word for word in moved["query"] if word["token"] == "panda")
     assert added.get("added") or added["factor"] == 50
 
 
@@ -112,7 +112,7 @@ def test_required_excluded_and_faceted_words_decide_who_takes_part(page: Page, c
     assert {hit["id"] for hit in without["hits"]} == set(stored) - with_dog
     assert without["excluded"] == ["dog"]
     top = {id_ for id_, source in corpus.all().items() if "dog" in source["top_tokens"]}
-    assert {hit["id"] for hit in search(page, text=text, words=["dog"])["hits"]} == top
+    assert {hit["id"] for hit in search(page, text=text, top_tokens=["dog"])["hits"]} == top
     assert [hit["name"] for hit in search(page, text=text, filter="caption:tabby")["hits"]] == ["tabby-cat.jpg"]
 
 
@@ -132,13 +132,13 @@ def test_pages_follow_each_other_without_gap_or_repetition(page: Page) -> None:
         assert len(whole) > 3
 
 
-def test_an_image_s_neighbours_are_those_with_the_largest_dot_product(page: Page, corpus: Corpus) -> None:
+def test_an_image_s_neighbors_are_those_with_the_largest_dot_product(page: Page, corpus: Corpus) -> None:
     stored, id_ = vectors(corpus), corpus.id_of("red-panda")
     others = {other: stored[id_].dot(vector) for other, vector in stored.items() if other != id_}
-    hits = page.get(f"/api/image/{id_}/neighbours?k=3").json["hits"]
+    hits = page.get(f"/api/image/{id_}/neighbors?k=3").json["hits"]
     assert [hit["id"] for hit in hits] == sorted(others, key=lambda other: -others[other])[:3]
     assert hits[0]["score"] == pytest.approx(max(others.values()), rel=0.005)
-    like = search(page, like=id_)
+    like = search(page, similar_to=id_)
     assert like["hits"][0]["id"] == id_
     assert [hit["id"] for hit in like["hits"]][1:4] == [hit["id"] for hit in hits]
     assert query_of(like).to_dict() == pytest.approx(stored[id_].to_dict(), abs=1e-6)
@@ -147,13 +147,15 @@ def test_an_image_s_neighbours_are_those_with_the_largest_dot_product(page: Page
 def test_bag_counts_and_bm25_reads_captions(page: Page, corpus: Corpus) -> None:
     found = search(page, text="a kitten with a dog", method="bag")
     listed = {id_: source["top_tokens"] for id_, source in corpus.all().items()}
-    words = {word["word"] for word in found["query"]}
+    words = {word["token"] for word in found["query"]}
     for hit in found["hits"]:
-        assert hit["score"] == len(words & set(listed[hit["id"]])) == len(hit["why"])
-        assert {reason["adds"] for reason in hit["why"]} == {1.0}
+        assert hit["score"] == len(words & set(listed[hit["id"]])) == len(hit["contributions"])
+        assert {reason["contribution"] for reason in hit["contributions"]} == {1.0}
     captions = search(page, text="panda", method="bm25")
     assert {hit["name"] for hit in captions["hits"]} == {"red-panda.jpg", "giant-panda.jpg"}
-    assert all(hit["why"] == [] and hit["beside"] == pytest.approx(hit["score"], abs=1e-5) for hit in captions["hits"])
+    assert all(
+        hit["contributions"] == [] and hit["text_score"] == pytest.approx(hit["score"], abs=1e-5) for hit in captions["hits"]
+    )
     assert captions["query"] == []
 
 
@@ -163,9 +165,9 @@ def test_facets_count_everything_that_matches(page: Page, corpus: Corpus) -> Non
     matching = [source for source in corpus.all().values() if "dog" in source["tokens"]]
     counted = Counter(word for source in matching for word in source["top_tokens"])
     assert facets["total"] == len(matching) > 1
-    assert all(counted[entry["word"]] == entry["count"] for entry in facets["words"])
-    assert len(facets["words"]) == min(20, len(counted))
-    assert [entry["count"] for entry in facets["words"]] == sorted(counted.values(), reverse=True)[: len(facets["words"])]
+    assert all(counted[entry["token"]] == entry["count"] for entry in facets["tokens"])
+    assert len(facets["tokens"]) == min(20, len(counted))
+    assert [entry["count"] for entry in facets["tokens"]] == sorted(counted.values(), reverse=True)[: len(facets["tokens"])]
     assert facets["sources"] == [{"source": matching[0]["source"], "count": len(matching)}]
     for method in ("bag", "bm25"):
         more = page.post("/api/facets", {"text": "cat panda", "method": method}).json
@@ -194,7 +196,7 @@ def test_facets_without_a_question_are_of_all_images_that_the_filters_leave(page
     assert page.post("/api/facets", {"filter": "caption:tabby"}).json["total"] == 1
     word = cat["top_tokens"][0]
     having = [source for source in sources if word in source["top_tokens"]]
-    assert page.post("/api/facets", {"words": [word]}).json["total"] == len(having)
+    assert page.post("/api/facets", {"top_tokens": [word]}).json["total"] == len(having)
     assert "is empty" in page.post("/api/search", {}).json["error"]
 
 
@@ -202,7 +204,7 @@ def test_an_image_is_told_whole(page: Page, corpus: Corpus) -> None:
     id_ = corpus.id_of("tabby-cat")
     source = corpus.all()[id_]
     image = page.get(f"/api/image/{id_}").json
-    assert image["words"] == [[word, weight] for word, weight in vectors(corpus)[id_]]
+    assert image["tokens"] == [[word, weight] for word, weight in vectors(corpus)[id_]]
     assert image["explain"]["sum_of_weights"] == pytest.approx(sum(source["tokens"].values()), abs=1e-5)
     assert (image["caption"], image["name"], image["uri"]) == ("tabby cat", "tabby-cat.jpg", source["uri"])
     assert image["facts"]["sha256"] == source["sha256"]
@@ -239,12 +241,12 @@ def test_a_dropped_image_is_read_and_forgotten(page: Page, corpus: Corpus) -> No
     before = corpus.all()
     data = (PHOTOS / "giant-panda.jpg").read_bytes()
     seen = page.drop(data).json
-    assert dict(seen["words"]) == vectors(corpus)[corpus.id_of("giant-panda")].to_dict()
+    assert dict(seen["tokens"]) == vectors(corpus)[corpus.id_of("giant-panda")].to_dict()
     assert (seen["width"], seen["height"]) == Image.open(io.BytesIO(data)).size
     kind, _, encoded = seen["thumbnail"].partition(",")
     assert kind == "data:image/webp;base64"
     Image.open(io.BytesIO(base64.b64decode(encoded))).load()
-    found = search(page, vector=dict(seen["words"]), k=1)
+    found = search(page, vector=dict(seen["tokens"]), k=1)
     assert found["hits"][0]["name"] == "giant-panda.jpg"
     assert corpus.all() == before
 
@@ -264,7 +266,7 @@ def test_the_page_itself(page: Page) -> None:
 
 def test_words_beyond_the_cluster_s_limit_are_told(page: Page) -> None:
     found = search(page, vector={f"word{i}": 1 + i for i in range(3000)})
-    assert len(found["cut"]) == 3000 - 1024
+    assert len(found["truncated"]) == 3000 - 1024
     assert (found["hits"], found["after"]) == ([], None)
 
 
@@ -275,4 +277,4 @@ def test_many_ask_at_once_and_each_gets_its_own_answer(page: Page, corpus: Corpu
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda text: (text, search(page, text=text)), texts * 10))
     for text, found in answers:
-        assert {word["word"]: word["weight"] for word in found["query"]} == pytest.approx(wanted[text], abs=1e-6)
+        assert {word["token"]: word["weight"] for word in found["query"]} == pytest.approx(wanted[text], abs=1e-6)

@@ -47,13 +47,13 @@ def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def everything(page: Page, corpus: Corpus) -> dict[str, int]:
     """Return each route's status. Those that wait for the cluster are asked side by side."""
     id_ = corpus.id_of("tabby-cat")
-    read = ("/", f"/api/image/{id_}", f"/api/image/{id_}/neighbours", f"/thumb/{id_}", f"/original/{id_}")
+    read = ("/", f"/api/image/{id_}", f"/api/image/{id_}/neighbors", f"/thumb/{id_}", f"/original/{id_}")
     asked: dict[str, Callable[[], Answer]] = {target: partial(page.get, target) for target in read}
     asked["/api/image"] = partial(page.drop, (PHOTOS / "tabby-cat.jpg").read_bytes())
     for method in METHODS:
         for target in ("/api/search", "/api/facets"):
             asked[f"{target} {method}"] = partial(page.post, target, {**CAT, "method": method})
-    asked["like"] = partial(page.post, "/api/search", {"like": id_})
+    asked["like"] = partial(page.post, "/api/search", {"similar_to": id_})
     about = page.get("/api/about").status  # first: while somebody looks whether the cluster is back, it says what it knows
     with ThreadPoolExecutor(len(asked)) as pool:
         answers = {name: pool.submit(ask) for name, ask in asked.items()}
@@ -207,11 +207,11 @@ def own(node_url: str, index_name: str, tmp_path: Path) -> Iterator[Corpus]:
 def test_a_swap_to_another_index_of_the_model_is_followed_at_once(node_url: str, own: Corpus) -> None:
     with serving(Connection(url=node_url), own.alias, roots=(own.folder,)) as page:
         id_ = own.id_of("red-panda")
-        before = page.post("/api/search", {"like": id_}).json["hits"]
+        before = page.post("/api/search", {"similar_to": id_}).json["hits"]
         shutil.copy(PHOTOS / "komodo-dragon.jpg", own.folder)
-        written(node_url, own.alias, own.folder, "stair-mini", document=DocumentSettings(top_words=8))
+        written(node_url, own.alias, own.folder, "stair-mini", document=DocumentSettings(top_token_count=8))
         assert index_of(own.client, own.alias) != own.index
-        found = page.post("/api/search", {"like": id_, "k": 100}).json["hits"]
+        found = page.post("/api/search", {"similar_to": id_, "k": 100}).json["hits"]
         assert {hit["name"] for hit in found} - {hit["name"] for hit in before} == {"komodo-dragon.jpg"}
         assert page.get(f"/api/image/{id_}").json["facts"]["index"] == index_of(own.client, own.alias)
         assert page.post("/api/facets", {"text": "panda"}).status == 200
@@ -226,14 +226,14 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: Corpus, other_model: str) -> None:
     with serving(Connection(url=node_url), own.alias) as page:
         id_ = own.id_of("tabby-cat")
-        first = page.post("/api/search", {"text": "cat", "like": id_}).json
+        first = page.post("/api/search", {"text": "cat", "similar_to": id_}).json
         written(node_url, own.alias, own.folder, other_model)
         assert index_of(own.client, own.alias) != own.index
-        found = page.post("/api/search", {"text": "cat", "like": id_}).json
-        stored = dict(page.get(f"/api/image/{id_}").json["words"])
+        found = page.post("/api/search", {"text": "cat", "similar_to": id_}).json
+        stored = dict(page.get(f"/api/image/{id_}").json["tokens"])
         assert id_ in [hit["id"] for hit in found["hits"]]
-        words = {word["word"]: word["weight"] for word in found["query"]}
-        assert words != {word["word"]: word["weight"] for word in first["query"]}
+        words = {word["token"]: word["weight"] for word in found["query"]}
+        assert words != {word["token"]: word["weight"] for word in first["query"]}
         assert all(words[word] >= weight - 1e-6 for word, weight in stored.items())
         assert page.get("/api/about").json["model"] == registry.get_model_card(other_model).model_id
 
@@ -268,16 +268,16 @@ def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: 
     with serving(Connection(url=node_url), index_name) as page:
         assert page.get("/api/about").json["policy"] == policy.label
         found = page.post("/api/search", {"text": "cat"}).json
-        words = [word["word"] for word in found["query"]]
+        words = [word["token"] for word in found["query"]]
         assert "feline.pet" in words
         assert "cat" not in words
         assert found["hits"][0]["name"] == "tabby-cat.jpg"
-        assert "feline.pet" in [reason["word"] for reason in found["hits"][0]["why"]]
+        assert "feline.pet" in [reason["token"] for reason in found["hits"][0]["contributions"]]
         tabby = found["hits"][0]["id"]
-        stored = dict(page.get(f"/api/image/{tabby}").json["words"])
+        stored = dict(page.get(f"/api/image/{tabby}").json["tokens"])
         assert "feline.pet" in stored
-        like = page.post("/api/search", {"like": tabby, "factors": {"cat": 2}}).json
-        shown = {word["word"]: word for word in like["query"]}
+        like = page.post("/api/search", {"similar_to": tabby, "factors": {"cat": 2}}).json
+        shown = {word["token"]: word for word in like["query"]}
         assert shown["feline.pet"]["weight"] == pytest.approx(stored["feline.pet"], abs=1e-6)
         assert (shown["feline.pet"]["factor"], "cat" in shown) == (2.0, False)
         for name in ("cat", "feline.pet"):
@@ -287,8 +287,8 @@ def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: 
             assert tabby not in [
                 hit["id"] for hit in page.post("/api/search", {"text": "animal", "exclude": [name]}).json["hits"]
             ]
-        assert page.post("/api/facets", {"text": "cat", "words": ["feline.pet"]}).json["total"] >= 1
-        assert "feline.pet" in dict(page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["words"])
+        assert page.post("/api/facets", {"text": "cat", "top_tokens": ["feline.pet"]}).json["total"] >= 1
+        assert "feline.pet" in dict(page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["tokens"])
 
 
 def test_what_isn_t_there_or_isn_t_ours_is_said_before_anything_is_served(node_url: str, index_name: str) -> None:

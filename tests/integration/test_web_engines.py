@@ -47,14 +47,14 @@ def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[Page, 
         assert [hit["id"] for hit in [*first["hits"], *rest["hits"]]] == [hit["id"] for hit in whole]
         facets = page.post("/api/facets", {"text": TEXT, "method": method}).json
         assert facets["total"] == len(whole)
-        assert facets["words"][0]["count"] >= facets["words"][-1]["count"] > 0
+        assert facets["tokens"][0]["count"] >= facets["tokens"][-1]["count"] > 0
         if method == "stair":
             assert {hit["id"]: hit["score"] for hit in whole} == pytest.approx(wanted, rel=0.005)
     dotted = page.post("/api/search", {"factors": {"a.b": 3}, "require": ["a.b"]})
     assert dotted.status in (200, 400)  # the model may write it in pieces
-    named = page.post("/api/search", {"vector": {"a.b": 3}, "words": ["a.b"]}).json
+    named = page.post("/api/search", {"vector": {"a.b": 3}, "top_tokens": ["a.b"]}).json
     assert [(hit["id"], hit["score"]) for hit in named["hits"]] == [("a/b", pytest.approx(6.0, rel=0.005))]
-    assert named["hits"][0]["why"][0]["word"] == "a.b"
+    assert named["hits"][0]["contributions"][0]["token"] == "a.b"
 
 
 def test_every_engine_shows_images_captions_and_errors(served: tuple[Page, Corpus]) -> None:
@@ -63,17 +63,17 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[Page, Corpu
     image = page.get(f"/api/image/{id_}").json
     assert page.get(image["thumbnail"]).headers["content-type"] == "image/webp"
     assert page.get(image["original"]).headers["content-type"] == "image/jpeg"
-    assert page.get(f"/api/image/{id_}/neighbours?k=1").json["hits"][0]["name"] == "red-panda.jpg"
-    assert page.get("/api/image/a%2Fb").json["words"][0] == ["a.b", 2.0]
+    assert page.get(f"/api/image/{id_}/neighbors?k=1").json["hits"][0]["name"] == "red-panda.jpg"
+    assert page.get("/api/image/a%2Fb").json["tokens"][0] == ["a.b", 2.0]
     assert {hit["name"] for hit in page.post("/api/search", {"text": "panda", "method": "bm25"}).json["hits"]} == {
         "red-panda.jpg",
         "giant-panda.jpg",
     }
-    assert page.drop((PHOTOS / "giant-panda.jpg").read_bytes()).json["words"] == image["words"]
+    assert page.drop((PHOTOS / "giant-panda.jpg").read_bytes()).json["tokens"] == image["tokens"]
     broken = page.post("/api/search", {"text": "cat", "filter": "width:(("})
     assert (broken.status, "can't parse the query" in broken.json["error"]) == (400, True)
     many = page.post("/api/search", {"vector": {f"word{i}": 1 + i for i in range(3000)}})
     taken = get_cluster_info(
         corpus.client, Connection(url=corpus.url)
     ).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
-    assert (many.status, len(many.json["cut"])) == (200, max(0, 3000 - taken))
+    assert (many.status, len(many.json["truncated"])) == (200, max(0, 3000 - taken))

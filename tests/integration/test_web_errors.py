@@ -36,7 +36,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
         ("OPTIONS", "/api/search", 405),
         ("GET", "/api/image/nope", 404),
         ("GET", "/api/image/", 404),
-        ("GET", "/api/image/nope/neighbours", 404),
+        ("GET", "/api/image/nope/neighbors", 404),
         ("GET", "/api/image/nope/other", 404),
         ("GET", "/thumb/nope", 404),
         ("GET", "/thumb/", 404),
@@ -67,7 +67,7 @@ def test_what_there_isn_t_is_said_in_json(page: Page, method: str, target: str, 
         ({"text": "cat", "filter": '{"match_all": {}}'}, 400, "not a query string"),
         ({"text": "cat", "after": [1, 2]}, 400, "not a cursor"),
         ({"text": "cat", "after": [1.0, "u", "s", {"a": 1}]}, 400, "not a cursor"),
-        ({"like": "nope"}, 404, "no image 'nope'"),
+        ({"similar_to": "nope"}, 404, "no image 'nope'"),
         ({"text": " ".join(["cat"] * 400)}, 200, None),
         ({"vector": {f"word{i}": 1 + i for i in range(3000)}}, 200, None),
     ],
@@ -80,8 +80,8 @@ def test_questions_that_can_t_be(page: Page, body: dict[str, object], status: in
             assert message in answer.json["error"]
 
 
-def test_neighbours_in_odd_numbers(page: Page, corpus: Corpus) -> None:
+def test_neighbors_in_odd_numbers(page: Page, corpus: Corpus) -> None:
     id_ = corpus.id_of("tabby-cat")
-    assert len(page.get(f"/api/image/{id_}/neighbours").json["hits"]) == len(NAMES) - 1
+    assert len(page.get(f"/api/image/{id_}/neighbors").json["hits"]) == len(NAMES) - 1
     for odd in ("0", "-1", "x", "101", "1e2", "", "١", "99999999999"):
-        assert page.get(f"/api/image/{id_}/neighbours?k={quote(odd)}").status == 400
+        assert page.get(f"/api/image/{id_}/neighbors?k={quote(odd)}").status == 400

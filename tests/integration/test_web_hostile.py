@@ -21,7 +21,7 @@ HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(1)>\u2028{{7*7}}'
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
 SECRET = b"the secret of another folder"
 
-IDS = ("a/b", "x/neighbours", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…")
+IDS = ("a/b", "x/neighbors", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…")
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def test_documents_of_any_kind_are_shown(page: Page, corpus: Corpus, source: dic
     image = page.get("/api/image/foreign")
     assert image.status == 200, image.body
     assert image.json["caption"] is None or isinstance(image.json["caption"], str)
-    assert page.get("/api/image/foreign/neighbours").status == 200
+    assert page.get("/api/image/foreign/neighbors").status == 200
     assert page.get(page.get("/api/image/foreign").json["thumbnail"]).status == 404
 
 
 @pytest.mark.parametrize(
-    "id_", ["a/b", "x/neighbours", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…"]
+    "id_", ["a/b", "x/neighbors", "ünï 猫", "a?b#c&d=e", "100%", "a%2Fb", "a+b", "'\"<>", "a\\b", ".hidden", "…"]
 )
 def test_ids_of_any_kind_can_be_asked_for(page: Page, corpus: Corpus, id_: str) -> None:
     [document] = [source for source in corpus.all().values() if source.get("caption") == "tabby cat"]
@@ -102,12 +102,12 @@ def test_ids_of_any_kind_can_be_asked_for(page: Page, corpus: Corpus, id_: str) 
     try:
         image = page.get(f"/api/image/{quote(id_, safe='')}")
         assert (image.status, image.json["id"]) == (200, id_)
-        hits = page.get(f"/api/image/{quote(id_, safe='')}/neighbours").json["hits"]
+        hits = page.get(f"/api/image/{quote(id_, safe='')}/neighbors").json["hits"]
         assert id_ not in [hit["id"] for hit in hits]
         assert hits[0]["name"] == "tabby-cat.jpg"
         assert page.get(image.json["thumbnail"]).headers["content-type"] == "image/webp"
         assert page.get(image.json["original"]).headers["content-type"] == "image/jpeg"
-        assert page.post("/api/search", {"like": id_}).status == 200
+        assert page.post("/api/search", {"similar_to": id_}).status == 200
     finally:
         corpus.client.delete(index=corpus.index, id=id_, params={"refresh": "true"})
 

@@ -1,4 +1,4 @@
-"""The words index follows the main one: after each thing that can happen to that, every word is compared with its `_source`."""
+"""The token index follows the main one: after each thing that can happen to that, every word is compared with its `_source`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fill(folder: Path, count: int) -> None:
 
 
 class Runs:
-    """Ingests of one folder into one alias that has a words index."""
+    """Ingests of one folder into one alias that has a token index."""
 
     def __init__(self, url: str, client: OpenSearch, options: IngestOptions, folder: Path) -> None:
         self.connection, self.client, self.options, self.folder = Connection(url=url), client, options, folder
@@ -64,7 +64,7 @@ class Runs:
 
     def words(self, **sink: str) -> tuple[int, int, int]:
         """Words written and deleted, and images, of a run that went well."""
-        report = self.run(None, **sink).words_index
+        report = self.run(None, **sink).token_index
         assert report
         assert (report.failed, report.reasons) == (0, {})
         return report.written, report.deleted, report.images
@@ -84,11 +84,11 @@ class Runs:
     def check(self, images: int) -> None:
         """Everything behind the alias of the words is what has to be there, and is found."""
         [index] = self.behind(self.alias)
-        assert self.behind(f"{self.alias}-words") == [f"{index}.words"]
+        assert self.behind(f"{self.alias}-tokens") == [f"{index}.tokens"]
         self.check_words_of(index, images)
 
     def check_words_of(self, index: str, images: int) -> None:
-        found = stored_words(self.client, f"{index}.words")
+        found = stored_words(self.client, f"{index}.tokens")
         assert found == expected_words(self.client, index)
         assert len({document["image_id"] for document in found.values()}) == images
 
@@ -137,17 +137,17 @@ def test_words_follow_their_images(runs: Runs) -> None:
     (runs.folder / "0.jpg").unlink()
     assert runs.words() == (0, 0, COUNT + 1)
     report = runs.run_as(replace(runs.options, resync=True))
-    assert (report.removed, report.words_index and report.words_index.written) == (1, 0)
-    assert report.to_dict()["words_index"] == {
-        "index": f"{report.index}.words",
+    assert (report.removed, report.token_index and report.token_index.written) == (1, 0)
+    assert report.to_dict()["token_index"] == {
+        "index": f"{report.index}.tokens",
         "written": 0,
-        "deleted": report.words_index and report.words_index.deleted,
+        "deleted": report.token_index and report.token_index.deleted,
         "failed": 0,
         "images": COUNT,
     }
-    assert 0 < (report.words_index.deleted if report.words_index else 0) <= 16
+    assert 0 < (report.token_index.deleted if report.token_index else 0) <= 16
     runs.check(COUNT)
-    assert any(line.startswith(f"words index {report.index}.words: 0 words written") for line in runs.said)
+    assert any(line.startswith(f"token index {report.index}.tokens: 0 tokens written") for line in runs.said)
 
 
 def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs) -> None:
@@ -155,18 +155,18 @@ def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs)
     build = runs.run_as(runs.settings(0), swap="never")
     assert not build.swapped
     runs.check(COUNT)
-    assert runs.behind(f"{runs.alias}-words") == [f"{first}.words"]
+    assert runs.behind(f"{runs.alias}-tokens") == [f"{first}.tokens"]
     runs.check_words_of(build.index, COUNT)
     copy(20, runs.folder / "2.jpg")
     again = runs.run_as(runs.settings(0))
-    assert (again.index, again.swapped, again.pruned) == (build.index, True, ())
+    assert (again.index, again.swapped, again.deleted_indices) == (build.index, True, ())
     runs.check(COUNT)
-    assert runs.behind(f"{runs.alias}-words") == [f"{build.index}.words"]
-    assert runs.indices() == sorted([first, f"{first}.words", build.index, f"{build.index}.words"])
-    third = runs.run_as(runs.settings(32), retain_indices="0")
-    assert (third.swapped, sorted(third.pruned)) == (True, sorted([first, build.index]))
+    assert runs.behind(f"{runs.alias}-tokens") == [f"{build.index}.tokens"]
+    assert runs.indices() == sorted([first, f"{first}.tokens", build.index, f"{build.index}.tokens"])
+    third = runs.run_as(runs.settings(32), keep="0")
+    assert (third.swapped, sorted(third.deleted_indices)) == (True, sorted([first, build.index]))
     runs.check(COUNT)
-    assert runs.indices() == [third.index, f"{third.index}.words"]
+    assert runs.indices() == [third.index, f"{third.index}.tokens"]
 
 
 def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) -> None:
@@ -176,26 +176,26 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
     runs.client.indices.update_aliases(body={"actions": back})
     assert runs.words() == (0, 0, COUNT)
     runs.check(COUNT)
-    assert runs.behind(f"{runs.alias}-words") == [f"{first}.words"]
-    runs.client.indices.delete_alias(index=f"{first}.words", name=f"{runs.alias}-words")
+    assert runs.behind(f"{runs.alias}-tokens") == [f"{first}.tokens"]
+    runs.client.indices.delete_alias(index=f"{first}.tokens", name=f"{runs.alias}-tokens")
     assert runs.words() == (0, 0, COUNT)
     runs.check(COUNT)
     runs.client.indices.delete(index=first)  # and its words are left
     third = runs.run()
     assert third.index not in (first, second)
     runs.check(COUNT)
-    assert f"{first}.words" not in runs.indices()
+    assert f"{first}.tokens" not in runs.indices()
     assert any("indices are gone" in line for line in runs.said)
 
 
 def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
     fill(runs.folder, MORE)
     index = runs.run(token_index="yes").index
-    words, client = f"{index}.words", runs.client
+    words, client = f"{index}.tokens", runs.client
     ids = [runs.id(f"{number}.jpg") for number in range(MORE)]
     now = {"refresh": "true"}
     client.delete(index=words, id=f"{ids[0]}-1", params=now)
-    client.update(index=words, id=f"{ids[1]}-2", body={"doc": {"stamp": "old"}}, params=now)
+    client.update(index=words, id=f"{ids[1]}-2", body={"doc": {"source_version": "old"}}, params=now)
     client.index(index=words, id="stray", body={"image_id": ids[2], "token": "x", "words": 16, "rank": 1}, params=now)
     client.index(index=words, id="nowhere", body={"image_id": "no image", "token": "x", "rank": 1}, params=now)
     client.update(index=index, id=ids[3], body={"doc": {"caption": "by hand"}})
@@ -231,7 +231,7 @@ def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> N
         client = with_proxy.client()
         report = reconcile_token_index(client, with_proxy, runs.alias, index, runs.said.append)
         client.close()
-    assert report == TokenIndexReport(index=f"{index}.words", written=0, deleted=0, failed=0, images=COUNT - 1)
+    assert report == TokenIndexReport(index=f"{index}.tokens", written=0, deleted=0, failed=0, images=COUNT - 1)
     assert gets == []
 
 
@@ -243,14 +243,14 @@ def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: 
     runs.client.index(index=index, id="empty", body={"uri": "e", "top_tokens": ["dog"]})
     copy(20, runs.folder / "2.jpg")
     for _ in range(2):
-        report = runs.run().words_index
+        report = runs.run().token_index
         assert report
         assert (report.failed, report.images) == (3, COUNT)
         assert any("too long" in reason for reason in report.reasons.values())
         assert "no `tokens`" in report.reasons["empty"]
         assert "3 could not be written or deleted" in runs.said[-1]
     expected = expected_words_without(runs, index, longest)
-    assert stored_words(runs.client, f"{index}.words") == expected
+    assert stored_words(runs.client, f"{index}.tokens") == expected
 
 
 def expected_words_without(runs: Runs, index: str, id_: str) -> dict[str, dict[str, Any]]:
@@ -281,7 +281,7 @@ def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_
 
 def is_words(request: Request) -> bool:
     """Whether it writes words."""
-    return request.is_bulk and ".words.write/" in request.path
+    return request.is_bulk and ".tokens.write/" in request.path
 
 
 def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,13 +291,13 @@ def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.Mo
     monkeypatch.setattr(sync, "_LINE_EVERY_S", 0.0)
     storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
     with FaultProxy(runs.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
-        report = runs.run(Connection(url=proxy.url, timeout_s=5), token_index="yes").words_index
+        report = runs.run(Connection(url=proxy.url, timeout_s=5), token_index="yes").token_index
     assert sum(proxy.counts[fault.name] for fault in passing_faults()) >= 3
     assert report
     assert report.failed == 0
     runs.check(MORE)
     compared = [line for line in runs.said if "images compared" in line]
-    assert any(f"words index: {MORE} of {MORE} images compared, {report.written} words written" in line for line in compared)
+    assert any(f"token index: {MORE} of {MORE} images compared, {report.written} tokens written" in line for line in compared)
 
 
 def passing_faults() -> list[Fault]:
@@ -308,13 +308,13 @@ def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
     """By a run beside this one, with `--no-token-index`."""
 
     def delete(request: Request, send: Send) -> Answer:
-        runs.client.indices.delete(index=runs.behind(runs.alias)[0] + ".words")
+        runs.client.indices.delete(index=runs.behind(runs.alias)[0] + ".tokens")
         return send(request)
 
     with FaultProxy(runs.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url), token_index="yes")
-    assert (report.written, report.words_index) == (COUNT, None)
-    assert runs.said[-1] == f"words index {report.index}.words: it was deleted in the meantime"
+    assert (report.written, report.token_index) == (COUNT, None)
+    assert runs.said[-1] == f"token index {report.index}.tokens: it was deleted in the meantime"
     assert runs.indices() == [report.index]
 
 
@@ -336,13 +336,13 @@ def test_without_a_words_index_a_run_looks_once(runs: Runs) -> None:
     asked: list[str] = []
 
     def note(request: Request) -> Fault | None:
-        if "words" in request.path:
+        if "-tokens" in request.path:
             asked.append(f"{request.method} {request.path.partition('?')[0]}")
         return None
 
     with FaultProxy(runs.connection.url, note) as proxy:
         report = runs.run(Connection(url=proxy.url))
-    assert report.words_index is None
-    assert report.to_dict()["words_index"] is None
+    assert report.token_index is None
+    assert report.to_dict()["token_index"] is None
     assert len(asked) == 1
     assert asked[0].startswith("GET ")

@@ -1,4 +1,4 @@
-"""The words index by the console script: kills, `--no-token-index`, `--dry-run`, policies, and names that others have."""
+"""The token index by the console script: kills, `--no-token-index`, `--dry-run`, policies, and names that others have."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ class Shell:
 
     def check(self, images: int = len(NAMES)) -> None:
         [index] = self.behind(self.alias)
-        assert self.behind(f"{self.alias}-words") == [f"{index}.words"]
+        assert self.behind(f"{self.alias}-tokens") == [f"{index}.tokens"]
         self.check_words_of(index, images)
 
     def check_words_of(self, index: str, images: int = len(NAMES)) -> None:
-        found = stored_words(self.client, f"{index}.words")
+        found = stored_words(self.client, f"{index}.tokens")
         assert found == expected_words(self.client, index)
         assert len({document["image_id"] for document in found.values()}) == images
 
     def words(self, index: str) -> dict[str, dict[str, Any]]:
-        return stored_words(self.client, f"{index}.words")
+        return stored_words(self.client, f"{index}.tokens")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def steered(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) 
 
 def is_words(request: Request) -> bool:
     """Whether it writes words."""
-    return request.is_bulk and ".words.write/" in request.path
+    return request.is_bulk and ".tokens.write/" in request.path
 
 
 @pytest.mark.parametrize("then", ["lost", "stored"])
@@ -118,11 +118,11 @@ def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(she
                 killed.set()
     assert running.returncode == -9
     [index] = shell.behind(shell.alias)
-    assert not shell.behind(f"{shell.alias}-words")
-    shell.client.indices.refresh(index=f"{index}.words")
+    assert not shell.behind(f"{shell.alias}-tokens")
+    shell.client.indices.refresh(index=f"{index}.tokens")
     assert len(shell.words(index)) == (10 if then == "stored" else 0)
     report = shell.ingest()  # that there is to be one, the index has
-    assert (report["written"], report["words_index"]["images"]) == (0, 3)
+    assert (report["written"], report["token_index"]["images"]) == (0, 3)
     shell.check()
 
 
@@ -130,34 +130,34 @@ def test_no_words_index_deletes_what_is_ours_alone(shell: Shell) -> None:
     shell.ingest("--token-index", "--retain-indices", "1")
     shell.ingest("--thumbnail-px", "0")
     shell.ingest("--thumbnail-px", "32", "--no-swap")
-    theirs = f"{shell.alias}-theirs.words"
+    theirs = f"{shell.alias}-theirs.tokens"
     shell.client.indices.create(index=theirs)
-    assert sum(name.endswith(".words") for name in shell.indices()) == 4
+    assert sum(name.endswith(".tokens") for name in shell.indices()) == 4
     report = shell.ingest("--thumbnail-px", "0", "--no-token-index")
-    assert report["words_index"] is None
-    assert [name for name in shell.indices() if name.endswith(".words")] == [theirs]
-    assert not shell.behind(f"{shell.alias}-words")
-    assert shell.ingest("--thumbnail-px", "0")["words_index"] is None
-    assert shell.ingest("--thumbnail-px", "0", "--no-token-index")["words_index"] is None
+    assert report["token_index"] is None
+    assert [name for name in shell.indices() if name.endswith(".tokens")] == [theirs]
+    assert not shell.behind(f"{shell.alias}-tokens")
+    assert shell.ingest("--thumbnail-px", "0")["token_index"] is None
+    assert shell.ingest("--thumbnail-px", "0", "--no-token-index")["token_index"] is None
     shell.ingest("--thumbnail-px", "0", "--token-index")
     shell.check()
 
 
 def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(shell: Shell) -> None:
-    assert shell.ingest("--dry-run", "--token-index")["words_index"] == {"index": None, "would": "create"}
-    assert shell.ingest("--dry-run")["words_index"] is None
-    assert shell.ingest("--dry-run", "--no-token-index")["words_index"] is None
+    assert shell.ingest("--dry-run", "--token-index")["token_index"] == {"index": None, "action": "create"}
+    assert shell.ingest("--dry-run")["token_index"] is None
+    assert shell.ingest("--dry-run", "--no-token-index")["token_index"] is None
     assert shell.indices() == []
     index = shell.ingest()["index"]
-    words = f"{index}.words"
-    assert shell.ingest("--dry-run", "--token-index")["words_index"] == {"index": words, "would": "create"}
+    words = f"{index}.tokens"
+    assert shell.ingest("--dry-run", "--token-index")["token_index"] == {"index": words, "action": "create"}
     assert shell.indices() == [index]
     shell.ingest("--token-index")
     before = shell.words(index)
     shell.client.update(index=index, id=next(iter(before.values()))["image_id"], body={"doc": {"caption": "new"}})
-    assert shell.ingest("--dry-run")["words_index"] == {"index": words, "would": "update"}
-    assert shell.ingest("--dry-run", "--no-token-index")["words_index"] == {"index": words, "would": "delete"}
-    assert shell.ingest("--dry-run", "--thumbnail-px", "0")["words_index"] == {"index": None, "would": "create"}
+    assert shell.ingest("--dry-run")["token_index"] == {"index": words, "action": "update"}
+    assert shell.ingest("--dry-run", "--no-token-index")["token_index"] == {"index": words, "action": "delete"}
+    assert shell.ingest("--dry-run", "--thumbnail-px", "0")["token_index"] == {"index": None, "action": "create"}
     assert shell.indices() == [index, words]
     assert shell.words(index) == before
     said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
@@ -165,7 +165,7 @@ def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(s
 
 
 def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
-    taken = f"{shell.alias}-words"
+    taken = f"{shell.alias}-tokens"
     ingest = ("ingest", *shell.photos, "--model", "stair-mini")
     shell.client.indices.create(index=taken)
     for more in ((), ("--dry-run",)):
@@ -174,7 +174,7 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
         assert f"{taken!r}: that is an index of someone else" in error.message
         assert "--no-token-index" in error.remedy
         assert shell.indices() == [taken]
-    assert shell.ingest()["words_index"] is None  # who doesn't ask for it isn't troubled
+    assert shell.ingest()["token_index"] is None  # who doesn't ask for it isn't troubled
     shell.client.indices.delete(index=taken)
 
     photos, other = shell.photos, shell.json("ingest", *shell.photos, "--model", "stair-mini", "--index", taken)["index"]
@@ -183,7 +183,7 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
     shell.client.indices.delete(index=other)
 
     index = shell.ingest("--token-index")["index"]
-    name = f"{index}.words"
+    name = f"{index}.tokens"
     for command in ("ingest", *photos, "--model", "stair-mini"), ("policy", "show"), ("search", "cat", "--model", "stair-mini"):
         assert isinstance(shell.error(*command, "--index", taken), IndexMismatch)
     assert shell.behind(taken) == [name]
@@ -192,13 +192,13 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
 
 def test_an_index_that_is_called_like_the_words_of_one_is_left_alone(shell: Shell) -> None:
     index = shell.ingest()["index"]
-    shell.client.indices.create(index=f"{index}.words", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
+    shell.client.indices.create(index=f"{index}.tokens", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
     error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--token-index")
     assert isinstance(error, IndexMismatch)
     assert "someone else's index" in error.message
-    assert shell.ingest()["words_index"] is None
+    assert shell.ingest()["token_index"] is None
     shell.ingest("--no-token-index")
-    assert shell.indices() == [index, f"{index}.words"]
+    assert shell.indices() == [index, f"{index}.tokens"]
 
 
 def test_another_sink_has_none(shell: Shell) -> None:
@@ -224,9 +224,9 @@ def test_mappings_of_ones_own(shell: Shell) -> None:
     file.write_text(json.dumps({"settings": settings, "mappings": {"dynamic": False, "properties": bare}}))
     index = shell.ingest("--mapping", str(file), "--token-index")["index"]
     shell.check()
-    assert shell.ingest("--mapping", str(file))["words_index"]["written"] == 0
-    found = shell.client.indices.get_settings(index=f"{index}.words", params={"flat_settings": "true"})
-    assert found[f"{index}.words"]["settings"]["index.number_of_shards"] == "3"
+    assert shell.ingest("--mapping", str(file))["token_index"]["written"] == 0
+    found = shell.client.indices.get_settings(index=f"{index}.tokens", params={"flat_settings": "true"})
+    assert found[f"{index}.tokens"]["settings"]["index.number_of_shards"] == "3"
 
 
 def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
@@ -243,7 +243,7 @@ def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
     kept = Counter(document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values())
     [double] = [folder / name for name in ("again.jpg", NAMES[0]) if (folder / name).as_uri() in kept]
     double.unlink()
-    assert shell.ingest("--document-id", "content-hash", "--resync")["words_index"]["written"] == kept[double.as_uri()]
+    assert shell.ingest("--document-id", "content-hash", "--resync")["token_index"]["written"] == kept[double.as_uri()]
     shell.check()
 
 
@@ -254,7 +254,7 @@ def test_texts_have_words_too(shell: Shell) -> None:
     shell.check(2)
     assert {document["caption"] for document in shell.words(index).values()} == {"a cat on a sofa", "a red bus"}
     file.write_text("a cat on a sofa\na blue bus\n")
-    assert shell.json(*arguments)["words_index"]["images"] == 3
+    assert shell.json(*arguments)["token_index"]["images"] == 3
     shell.check(3)
 
 
@@ -267,17 +267,17 @@ def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> No
     assert max(cats) > 0.25
     (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
     done = shell.json("policy", "apply", str(file))
-    assert [(one["index"], one["words_index"]["index"]) for one in done] == [(name, f"{name}.words") for name in (index, build)]
-    assert all(one["words_index"]["written"] > 0 and one["words_index"]["failed"] == 0 for one in done)
+    assert [(one["index"], one["token_index"]["index"]) for one in done] == [(name, f"{name}.tokens") for name in (index, build)]
+    assert all(one["token_index"]["written"] > 0 and one["token_index"]["failed"] == 0 for one in done)
     after = shell.words(index)
     assert not {"tabby", "kitten"} & {document["token"] for document in after.values()}
     assert all(document["weight"] <= 0.25 for document in after.values() if document["token"] == "cat")
     shell.check()
     shell.check_words_of(build)
-    assert shell.json("policy", "apply")[0]["words_index"]["written"] == 0
+    assert shell.json("policy", "apply")[0]["token_index"]["written"] == 0
     assert shell.json("policy", "show")[0]["index"] == index
     done = shell.json("policy", "rollback")
-    assert [one["words_index"]["images"] for one in done] == [3, 3]
+    assert [one["token_index"]["images"] for one in done] == [3, 3]
     assert _told(shell.words(index)) == before
     shell.check()
     shell.check_words_of(build)
@@ -292,10 +292,10 @@ def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: S
     with FaultProxy(shell.url, lambda request: forbidden if is_words(request) else None) as proxy:
         done = CliRunner().invoke(app, ["policy", "apply", str(file)], env=shell.environment | {"STAIR_ES_URL": proxy.url})
     assert isinstance(done.exception, AuthenticationFailed)
-    assert f"words index {index}.words: not complete, the next run resumes it" in done.stderr
+    assert f"token index {index}.tokens: not complete, the next run resumes it" in done.stderr
     assert shell.words(index) == before
     assert shell.json("policy", "show")[0]["digest"]
-    assert shell.ingest()["words_index"]["written"] > 0
+    assert shell.ingest()["token_index"]["written"] > 0
     shell.check()
 
 
@@ -307,9 +307,9 @@ def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell
     words = [key.replace("%2E", ".") for key in shell.client.search(index=index)["hits"]["hits"][0]["_source"]["tokens"]]
     (file := shell.tmp_path / "p.json").write_text(json.dumps({"stair_es_policy": 1, "mute": words}))
     [done] = shell.json("policy", "apply", str(file))
-    assert (done["words_index"]["deleted"], done["words_index"]["images"]) == (len(before), 0)
+    assert (done["token_index"]["deleted"], done["token_index"]["images"]) == (len(before), 0)
     assert shell.words(index) == {}
-    assert shell.ingest()["words_index"] == {"index": f"{index}.words", "written": 0, "deleted": 0, "failed": 0, "images": 0}
+    assert shell.ingest()["token_index"] == {"index": f"{index}.tokens", "written": 0, "deleted": 0, "failed": 0, "images": 0}
     shell.json("policy", "rollback")
     assert _told(shell.words(index)) == before
 
@@ -317,10 +317,10 @@ def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell
 def test_a_policy_without_a_words_index_says_so(steered: Shell) -> None:
     steered.ingest()
     (file := steered.tmp_path / "p.json").write_text(json.dumps(POLICY))
-    assert [one["words_index"] for one in steered.json("policy", "apply", str(file))] == [None]
+    assert [one["token_index"] for one in steered.json("policy", "apply", str(file))] == [None]
     assert len(steered.indices()) == 1
 
 
 def _told(words: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What does not tell how often the image's document was written."""
-    return {id_: {name: value for name, value in document.items() if name != "stamp"} for id_, document in words.items()}
+    return {id_: {name: value for name, value in document.items() if name != "source_version"} for id_, document in words.items()}

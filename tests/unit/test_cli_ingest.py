@@ -118,7 +118,7 @@ def test_dead_letters_that_can_t_be_written_are_told_before_the_cluster_is_asked
 
 
 def _letters(folder: Path, **more: str) -> str:
-    letter = {"uri": "file:///a", "source": "file:///", "stage": "read", "reason": "why", "place": None, **more}
+    letter = {"uri": "file:///a", "source": "file:///", "stage": "read", "reason": "why", "locator": None, **more}
     path = folder / "dead letters.jsonl"
     path.write_text(json.dumps(letter) + "\n")
     return str(path)

@@ -87,7 +87,7 @@ def test_hostile_fields_are_one_line_each_and_drive_no_terminal() -> None:
 
 def test_a_comparison_says_why_and_which_words() -> None:
     different = VectorComparison(
-        differences=tuple(WeightDifference(word=f"w{i}", stored=0.5, now=0.0) for i in range(14)),
+        differences=tuple(WeightDifference(token=f"w{i}", stored=0.5, current=0.0) for i in range(14)),
         reasons=("the file has changed",),
     )
     drawn = plain(inspected(image(), seen(), different))
@@ -103,7 +103,7 @@ def test_a_comparison_says_why_and_which_words() -> None:
 
 
 def test_what_a_policy_did() -> None:
-    done = PolicyEffect(rules=("cap cat",), words=(WeightDifference(word="cat", stored=0.5, now=0.9),))
+    done = PolicyEffect(rules=("cap cat",), tokens=(WeightDifference(token="cat", stored=0.5, current=0.9),))
     assert plain(inspected(image(), steered=done))[-2:] == [
         "  the token policy ab changed it: cap cat",
         "    cat  without it 0.9000, with it 0.5000",
@@ -112,12 +112,12 @@ def test_what_a_policy_did() -> None:
 
 def test_json_of_a_document_and_of_a_file() -> None:
     found = json.loads(json.dumps(to_json("ref", inspected(image()), 1)))
-    assert found["words"] == [{"word": "cat", "weight": 0.5, "share": 0.5, "cumulative": 0.5}]
-    assert (found["words_in_all"], found["sum"], found["from"], found["id"], found["index"]) == (4, 1.0, "index", "1", "i-1")
+    assert found["tokens"] == [{"token": "cat", "weight": 0.5, "share": 0.5, "cumulative": 0.5}]
+    assert (found["token_count"], found["sum"], found["origin"], found["id"], found["index"]) == (4, 1.0, "index", "1", "i-1")
     assert found["fields"]["caption"] == "a cat"
     assert (found["compare"], found["policy"]) == (None, None)
     file = to_json("ref", inspected(None, seen()), None)
-    assert (file["from"], file["id"], file["uri"], file["model"], len(file["words"])) == (
+    assert (file["origin"], file["id"], file["uri"], file["model"], len(file["tokens"])) == (
         "model",
         None,
         "file:///p/new.jpg",
@@ -125,7 +125,7 @@ def test_json_of_a_document_and_of_a_file() -> None:
         4,
     )
     compared = to_json("ref", inspected(image(), seen(), VectorComparison(differences=(), reasons=())), None)
-    assert compared["compare"] == {"same": True, "differences": (), "reasons": ()}
+    assert compared["compare"] == {"is_same": True, "differences": (), "reasons": ()}
 
 
 def test_rows_of_both_where_both_are_there() -> None:

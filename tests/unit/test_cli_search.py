@@ -266,15 +266,15 @@ def test_search_json_has_the_promised_shape() -> None:
     result = SearchResult(
         hits=(hit,), took_ms=4, truncated=cut, pruned=EMPTY_VECTOR, query_type="rank_features", after=[5.99, "file:///a.jpg"]
     )
-    reason = {"feature": "red", "query_weight": 2.0, "image_weight": 3.0, "contribution": 6.0}
+    reason = {"token": "red", "query_weight": 2.0, "document_weight": 3.0, "contribution": 6.0}
     where = {"id": "ab", "index": "photos-1", "uri": "file:///a.jpg", "score": 5.99}
     assert json.loads(json.dumps(to_json(result, ["width", "price"]))) == {
-        "hits": [{**where, "fields": {"width": 640, "price": None}, "why": [reason]}],
+        "hits": [{**where, "fields": {"width": 640, "price": None}, "contributions": [reason]}],
         "took_ms": 4,
-        "shape": "rank_features",
+        "query_type": "rank_features",
         "after": [5.99, "file:///a.jpg"],
-        "cut": {"dust": 0.5},
-        "dropped": {},
+        "truncated": {"dust": 0.5},
+        "pruned": {},
     }
 
 

@@ -143,7 +143,7 @@ def test_numbers_never_look_like_nothing() -> None:
 def _hit(uri: str, words: int = 1) -> Hit:
     part = 3.0 / words
     reasons = tuple(
-        TokenContribution(feature=f"w{i:02}", query_weight=1.0, image_weight=part, contribution=part) for i in range(words)
+        TokenContribution(token=f"w{i:02}", query_weight=1.0, document_weight=part, contribution=part) for i in range(words)
     )
     return Hit(id="00", uri=uri, score=2.99, contributions=reasons, source={})
 

@@ -104,14 +104,14 @@ def test_columns_stand_below_each_other_whatever_the_words() -> None:
 
 def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
     assert "1 more word (" in text(shown(PETS), k=2)
-    assert [row.word for row in shown(PETS, min_df=15).rows] == ["animal", "cat"]
-    assert [row.word for row in shown(PETS, match="d*").rows] == ["dog"]
-    assert [row.word for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
+    assert [row.token for row in shown(PETS, min_df=15).rows] == ["animal", "cat"]
+    assert [row.token for row in shown(PETS, match="d*").rows] == ["dog"]
+    assert [row.token for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
     assert shown(PETS, match="dod").unused == ("dodo",)
     assert shown(PETS, match="dod").unused_count == 2
     assert "no image has a matching word" in text(shown(PETS, match="zebra"))
     assert "no image has a matching word" not in text(shown(PETS, match="d*"))
-    assert [row.word for row in shown(PETS, match="d*").stop_words] == ["animal", "cat"]
+    assert [row.token for row in shown(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
@@ -127,27 +127,33 @@ def test_dead_words_that_a_policy_took_are_not_counted() -> None:
 
 def test_json_has_all_figures_and_the_dead_words() -> None:
     found = json.loads(json.dumps(to_json(shown(PETS, policy=TokenPolicy(name="p", mute=("x",))), 1, "pets")))
-    assert found["words"] == [
+    assert found["tokens"] == [
         {
-            "word": "animal",
+            "token": "animal",
             "images": 20,
-            "share": 1.0,
-            "mean": 0.5,
-            "max": 0.5,
+            "image_share": 1.0,
+            "mean_weight": 0.5,
+            "max_weight": 0.5,
             "weight_share": pytest.approx(10 / 15.5),
-            "flatness": pytest.approx(1.0),
+            "uniformity": pytest.approx(1.0),
             "example": "file:///p/0.jpg",
         }
     ]
-    assert found["dead"] == {
+    assert found["unused"] == {
         "vocabulary": "m-1",
-        "why": None,
-        "words_in_it": 4,
+        "reason": None,
+        "vocabulary_size": 4,
         "count": 2,
-        "words": ["dodo", "dolphin"],
+        "tokens": ["dodo", "dolphin"],
     }
-    assert found["stop_words"] == {"flat": 0.5, "words": ["animal", "cat"]}
-    assert (found["documents"], found["without_uri"], found["images"], found["missed"], found["distinct"]) == (21, 1, 20, 0, 3)
+    assert found["stop_words"] == {"threshold": 0.5, "tokens": ["animal", "cat"]}
+    assert (found["documents"], found["without_uri"], found["images"], found["missed_count"], found["distinct_tokens"]) == (
+        21,
+        1,
+        20,
+        0,
+        3,
+    )
     assert found["policy"].startswith("p (")
     assert found["sample"] is None
 
@@ -155,10 +161,11 @@ def test_json_has_all_figures_and_the_dead_words() -> None:
 def test_csv_is_read_back_by_any_reader_and_is_no_formula() -> None:
     images = {f"={word}": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
     table = csv_lines(
-        ["word", "images", "stop_word", "example"], ((r[0], r[1], r[7], r[8]) for r in build_vocabulary_rows(shown(images), None))
+        ["token", "images", "stop_word", "example"],
+        ((r[0], r[1], r[7], r[8]) for r in build_vocabulary_rows(shown(images), None)),
     )
     header, *rows = csv.reader(io.StringIO(table, newline=""))
-    assert header[0] == "word"
+    assert header[0] == "token"
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row)
     assert {row[0].removeprefix("'") for row in rows} == {*FORMULAS, *HOSTILE}
     assert {(row[1], row[2]) for row in rows} == {("1", "false")}

@@ -25,7 +25,7 @@ CORPORA = [
     DashboardSpec(name="photos", token_field="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
     DashboardSpec(name="photos", colours=False),
 ]
-NAMES = ["photos", "photos-words", "my.photos", "my-photos", "my_photos", "фото", "日本", "a" * 200, "a" * 199]
+NAMES = ["photos", "photos-tokens", "my.photos", "my-photos", "my_photos", "фото", "日本", "a" * 200, "a" * 199]
 Objects = list[dict[str, Any]]
 
 PHOTOS = DashboardSpec(name="photos")
@@ -110,7 +110,7 @@ def test_without_the_companion_nothing_asks_for_it_and_the_text_says_how_to_make
     objects = made(corpus=replace(PHOTOS, has_token_index=False))
     assert len(objects) < len(made())
     rest = [each for each in objects if not each["id"].endswith("-about")]
-    assert "photos-words" not in to_ndjson(rest)
+    assert "photos-tokens" not in to_ndjson(rest)
     assert "stair-es ingest ... --index photos --token-index" in state(of(objects, "about"))["params"]["markdown"]
 
 

@@ -118,7 +118,7 @@ def test_a_host_that_never_answers_is_asked_ever_more_rarely_and_given_up() -> N
         [image] = kept.take_due(10)
     assert asked == [0, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     assert clock.now - 1000 == 600
-    assert failed[0].kind == "dead"
+    assert failed[0].kind == "failed"
 
     waiting = [_image(number) for number in range(100, 200)]
     for number in range(1, MAX_REFUSALS - 1):
@@ -154,7 +154,7 @@ def test_an_answer_without_an_image_restores_no_patience() -> None:
     kept.add_deferred(_image(), _says(_image(), 60.0))
     clock.now += 60
     [due] = kept.take_due(10)
-    kept.observe_result(due, Outcome(due.item, "dead", "read", "a.test: connection lost"))
+    kept.observe_result(due, Outcome(due.item, "failed", "read", "a.test: connection lost"))
     assert len(kept.add_deferred(due, _says(due))) == 1
 
 

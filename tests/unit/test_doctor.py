@@ -158,23 +158,27 @@ def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
     assert list(index.evaluate_index(_facts(properties=fields), URL)) == []
     [full] = index.evaluate_index(_facts(properties=fields, settings={"index.mapping.total_fields.limit": "4"}), URL)
     assert "4 of 4 fields" in full.message
-    [policy] = index.evaluate_index(_facts(about={"policy": {"digest": "d", "under_way": "apply"}}), URL)
+    [policy] = index.evaluate_index(_facts(about={"policy": {"digest": "d", "pending_operation": "apply"}}), URL)
     assert policy.remedy == "stair-es policy apply FILE --index photos"
 
 
 @pytest.mark.parametrize(
     ("of", "aliases", "documents", "state"),
     [
-        ("photos-1", {"photos-words": {}}, 5, "ok"),
-        ("photos-1", {"photos-words": {}}, 0, "warn"),
+        ("photos-1", {"photos-tokens": {}}, 5, "ok"),
+        ("photos-1", {"photos-tokens": {}}, 0, "warn"),
         ("photos-1", {}, 5, "warn"),
-        ("photos-0", {"photos-words": {}}, 5, "warn"),
+        ("photos-0", {"photos-tokens": {}}, 5, "warn"),
     ],
 )
 def test_a_words_index_that_lags_behind_is_said(of: str, aliases: dict[str, Any], documents: int, state: str) -> None:
-    companion = {"aliases": aliases, "mappings": {"_meta": {"stair_es": {"words_of": of, "alias": "photos"}}}, "settings": {}}
-    sizes = {"photos-1": (2, 1000), f"{of}.words": (documents, 1000)}
-    assert _states(index.evaluate_index(_facts(more={f"{of}.words": companion}, sizes=sizes), URL)) == [state]
+    companion = {
+        "aliases": aliases,
+        "mappings": {"_meta": {"stair_es": {"token_index_of": of, "alias": "photos"}}},
+        "settings": {},
+    }
+    sizes = {"photos-1": (2, 1000), f"{of}.tokens": (documents, 1000)}
+    assert _states(index.evaluate_index(_facts(more={f"{of}.tokens": companion}, sizes=sizes), URL)) == [state]
 
 
 def test_rights_that_lack_are_named() -> None:

@@ -69,7 +69,7 @@ def made(
 
 def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() -> None:
     fields: dict[str, Json] = {"caption": "a dog", "stars": 5, "licence": None}
-    assert made({"dog": 0.9, ".": 0.5, "grass": 0.1}, FACTS, fields, DocumentSettings(top_words=2)) == {
+    assert made({"dog": 0.9, ".": 0.5, "grass": 0.1}, FACTS, fields, DocumentSettings(top_token_count=2)) == {
         "tokens": {"dog": 0.9, "%2E": 0.5, "grass": 0.1},
         "top_tokens": ["dog", "."],
         "caption": "a dog",
@@ -162,7 +162,13 @@ def test_id_depends_on_the_uri_alone() -> None:
 
 def test_fingerprint_changes_with_all_that_a_document_is_made_of() -> None:
     settings = DocumentSettings()
-    others: dict[str, Any] = {"top_words": 3, "thumbnail_px": 0, "id": "content-hash", "impacts": True, "vector": "sparse_vector"}
+    others: dict[str, Any] = {
+        "top_token_count": 3,
+        "thumbnail_px": 0,
+        "id": "content-hash",
+        "impacts": True,
+        "vector": "sparse_vector",
+    }
     assert others.keys() == asdict(settings).keys()
     prints = [
         compute_document_fingerprint("a", "m", settings, {}),
@@ -195,7 +201,7 @@ def test_identity_is_model_and_settings_not_the_name() -> None:
 def test_index_names_keep_within_what_engines_take() -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
     assert make_index_name("photos", "Model@1/x", now) == "photos-model-1-x-20260102-020405-000006"
-    assert len(make_index_name("a" * 200, "m" * 300, now) + ".words.write") == 255
+    assert len(make_index_name("a" * 200, "m" * 300, now) + ".tokens.write") == 255
 
 
 def test_mapping_differences_name_field_and_type() -> None:

@@ -90,9 +90,9 @@ def given(tmp_path: Path) -> Iterator[Given]:
 
 def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
     written, lossy = Outcome(A, "written", "write", id="1"), Outcome(B, "written", "write", NO_TOKEN_ID, id="2")
-    dead = Outcome(C, "dead", "encode", "why")
+    dead = Outcome(C, "failed", "encode", "why")
     report = given.run.run(given.yield_batches([written, lossy], [dead]), lambda: 7)
-    assert (report.seen, report.written, report.dead, report.removed, report.documents) == (3, 2, 1, 7, 2)
+    assert (report.seen, report.written, report.failed, report.removed, report.documents) == (3, 2, 1, 7, 2)
     assert (report.stage_seconds, report.model, report.runner, report.swapped) == ({"write": 2.0}, "m-1", "local", True)
     assert (report.alias, report.index) == ("shelf", "shelf-1")
     assert given.said[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
@@ -103,14 +103,14 @@ def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
 def test_a_listing_failure_is_dead_and_no_work_is_left_of_it(given: Given) -> None:
     hole = ListingFailure("file:///d", "file:///", "forbidden")
     report = given.run.run(given.yield_batches(holes=[hole, hole]))
-    assert (report.seen, report.dead) == (1, 1)
+    assert (report.seen, report.failed) == (1, 1)
 
 
 def test_the_counts_of_a_failed_run_are_in_the_accounting_of_the_caller(given: Given) -> None:
     batches = given.yield_batches([Outcome(A, "written", "write", id="1")], error=IngestError("broken", ""))
     with pytest.raises(IngestError, match="broken"):
         given.run.run(batches)
-    assert given.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "dead": 0}
+    assert given.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0}
     assert given.said[-1] == "the run stopped with 1 of 1 texts stored; the next run resumes from there"
     assert given.shelf.events == ["load", "stages closed", "loaded"]
 

@@ -37,15 +37,15 @@ def tally(images: list[dict[str, float]]) -> StatsAccumulator:
     return made
 
 
-def row(word: str, *, images: int = 1, flatness: float = 0.0, **more: float) -> TokenStats:
-    figures = {"share": 0.1, "mean": 0.2, "max": 0.3, "weight_share": 0.01, **more}
-    return TokenStats(word=word, images=images, flatness=flatness, example="u", **figures)
+def row(word: str, *, images: int = 1, uniformity: float = 0.0, **more: float) -> TokenStats:
+    figures = {"image_share": 0.1, "mean_weight": 0.2, "max_weight": 0.3, "weight_share": 0.01, **more}
+    return TokenStats(token=word, images=images, uniformity=uniformity, example="u", **figures)
 
 
 def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
     images = drawn(200, 1)
     made = tally(images)
-    found = {each.word: each for each in made.compute_stats()}
+    found = {each.token: each for each in made.compute_stats()}
     everything = math.fsum(weight for image in images for weight in image.values())
     assert set(found) == {word for image in images for word in image}
     assert made.images == 200
@@ -55,22 +55,22 @@ def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
         column = [image.get(word, 0.0) for image in images]
         has = [weight for weight in column if weight]
         assert figures.images == len(has)
-        assert figures.share == len(has) / 200
-        assert figures.mean == pytest.approx(statistics.fmean(has))
-        assert figures.max == max(has)
+        assert figures.image_share == len(has) / 200
+        assert figures.mean_weight == pytest.approx(statistics.fmean(has))
+        assert figures.max_weight == max(has)
         assert figures.example == f"u/{column.index(max(has))}"
         assert figures.weight_share == pytest.approx(sum(has) / everything)
         p, v = len(has) / 200, statistics.pstdev(has) / statistics.fmean(has)
-        assert figures.flatness == pytest.approx(p / (1 + v * v))
+        assert figures.uniformity == pytest.approx(p / (1 + v * v))
         constant = math.sqrt(200)
         cosine = sum(column) / (constant * math.sqrt(sum(weight * weight for weight in column)))
-        assert figures.flatness == pytest.approx(cosine * cosine)
+        assert figures.uniformity == pytest.approx(cosine * cosine)
     assert sum(each.weight_share for each in found.values()) == pytest.approx(1)
 
 
 def test_flatness_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -> None:
     images = [{"same": 0.3, "varies": 3.0 if i % 50 == 0 else 0.01, **({"half": 0.3} if i % 2 else {})} for i in range(100)]
-    flat = {each.word: each.flatness for each in tally(images).compute_stats()}
+    flat = {each.token: each.uniformity for each in tally(images).compute_stats()}
     assert flat["same"] == pytest.approx(1)
     assert flat["half"] == pytest.approx(0.5)
     assert flat["varies"] < 0.03
@@ -86,7 +86,7 @@ def test_what_is_no_weight_counts_for_nothing_and_the_image_counts(tokens: objec
 def test_weights_in_other_forms_of_json_count() -> None:
     made = StatsAccumulator()
     made.add_image({"dog": 2, "cat": "0.5", "nan": math.nan, "inf": math.inf}, "u")
-    assert {each.word: each.max for each in made.compute_stats()} == {"dog": 2.0, "cat": 0.5}
+    assert {each.token: each.max_weight for each in made.compute_stats()} == {"dog": 2.0, "cat": 0.5}
 
 
 def test_of_nothing_there_are_no_figures() -> None:
@@ -94,11 +94,15 @@ def test_of_nothing_there_are_no_figures() -> None:
 
 
 def test_orders_are_total_and_largest_first() -> None:
-    rows = [row("b", images=2, mean=0.1), row("a", images=2, mean=0.9), row("c", images=3, mean=0.5, max=0.9, flatness=0.7)]
-    assert [each.word for each in sort_token_stats(rows, "df")] == ["c", "a", "b"]
-    assert [each.word for each in sort_token_stats(rows, "mean")] == ["a", "c", "b"]
-    assert [each.word for each in sort_token_stats(rows, "max")] == ["c", "a", "b"]
-    assert [each.word for each in sort_token_stats(rows, "uniformity")] == ["c", "a", "b"]
+    rows = [
+        row("b", images=2, mean_weight=0.1),
+        row("a", images=2, mean_weight=0.9),
+        row("c", images=3, mean_weight=0.5, max_weight=0.9, uniformity=0.7),
+    ]
+    assert [each.token for each in sort_token_stats(rows, "df")] == ["c", "a", "b"]
+    assert [each.token for each in sort_token_stats(rows, "mean")] == ["a", "c", "b"]
+    assert [each.token for each in sort_token_stats(rows, "max")] == ["c", "a", "b"]
+    assert [each.token for each in sort_token_stats(rows, "uniformity")] == ["c", "a", "b"]
     for order in get_args(StatsOrder):
         assert sort_token_stats(rows, order) == sort_token_stats(reversed(rows), order)
 
@@ -121,9 +125,13 @@ def test_patterns(pattern: str, found: set[str]) -> None:
 
 
 def test_stop_words_are_flat_and_need_images_to_say_so() -> None:
-    rows = [row("the", flatness=0.9), row("a", flatness=UNIFORMITY_THRESHOLD), row("dog", flatness=UNIFORMITY_THRESHOLD - 0.01)]
-    assert [each.word for each in find_stop_words(rows, MIN_IMAGES)] == ["the", "a"]
-    assert [each.word for each in find_stop_words(rows, 1000, 0.2)] == ["the", "a", "dog"]
+    rows = [
+        row("the", uniformity=0.9),
+        row("a", uniformity=UNIFORMITY_THRESHOLD),
+        row("dog", uniformity=UNIFORMITY_THRESHOLD - 0.01),
+    ]
+    assert [each.token for each in find_stop_words(rows, MIN_IMAGES)] == ["the", "a"]
+    assert [each.token for each in find_stop_words(rows, 1000, 0.2)] == ["the", "a", "dog"]
     assert find_stop_words(rows, MIN_IMAGES - 1) == ()
 
 

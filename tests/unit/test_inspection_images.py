@@ -118,7 +118,7 @@ def test_the_same_words_are_the_same_up_to_rounding() -> None:
     assert compare_vectors(image, now(near), None).is_same
     far = SparseVector.from_pairs((word, weight + 1.1 * TOLERANCE) for word, weight in WORDS)
     found = compare_vectors(image, now(far), None)
-    assert [each.word for each in found.differences]
+    assert [each.token for each in found.differences]
     assert not found.reasons
 
 
@@ -127,10 +127,10 @@ def test_a_changed_file_another_model_and_what_differs_largest_first() -> None:
     found = compare_vectors(parse_stored_image(hit(WORDS)), now(other, sha256="bb", model="m-2"), None)
     assert not found.is_same
     assert found.differences == (
-        WeightDifference(word="fox", stored=0.0, now=0.9),
-        WeightDifference(word="hound", stored=0.25, now=0.0),
-        WeightDifference(word="a.b", stored=0.125, now=0.0),
-        WeightDifference(word="egyptian", stored=0.5, now=0.4),
+        WeightDifference(token="fox", stored=0.0, current=0.9),
+        WeightDifference(token="hound", stored=0.25, current=0.0),
+        WeightDifference(token="a.b", stored=0.125, current=0.0),
+        WeightDifference(token="egyptian", stored=0.5, current=0.4),
     )
     file, model = found.reasons
     assert "the file has changed" in file
@@ -147,7 +147,7 @@ def test_a_policy_is_no_difference_where_it_was_applied() -> None:
 
 def test_a_policy_that_has_not_reached_a_document_and_one_that_was_taken_back() -> None:
     late = compare_vectors(parse_stored_image(hit(WORDS)), now(), POLICY)
-    assert {each.word for each in late.differences} == {"cat", "egyptian", "hound", "dog"}
+    assert {each.token for each in late.differences} == {"cat", "egyptian", "hound", "dog"}
     assert POLICY.digest in late.reasons[0]
     assert "no token policy" in late.reasons[0]
     back = compare_vectors(parse_stored_image(hit(WORDS, POLICY)), now(), None)
@@ -166,7 +166,7 @@ def test_what_a_policy_did() -> None:
     found = find_policy_effect(parse_stored_image(hit(WORDS, POLICY)), POLICY)
     assert found is not None
     assert found.rules == ("hound -> dog", "mute egyptian", "cap cat")
-    assert {each.word: (each.now, each.stored) for each in found.words} == {
+    assert {each.token: (each.current, each.stored) for each in found.tokens} == {
         "cat": (0.8, 0.3),
         "egyptian": (0.5, 0.0),
         "hound": (0.25, 0.0),
@@ -176,11 +176,11 @@ def test_what_a_policy_did() -> None:
     unknown = find_policy_effect(parse_stored_image(hit(WORDS, POLICY)), None)
     assert unknown is not None
     assert unknown.rules == ()
-    assert unknown.words == found.words
+    assert unknown.tokens == found.tokens
 
 
 def test_an_undo_that_makes_no_vector_is_no_error() -> None:
     image = StoredImage(id="1", index="", uri="", vector=WORDS, source={}, undo=PolicyUndo(tokens={"cat": -1.0}))
     found = find_policy_effect(image, POLICY)
     assert found is not None
-    assert found.words == ()
+    assert found.tokens == ()

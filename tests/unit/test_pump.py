@@ -159,9 +159,9 @@ def test_images_that_carry_their_bytes_are_few_while_the_cluster_is_slow() -> No
 def test_an_image_that_kills_its_worker_is_dead_and_no_other() -> None:
     lanes = FakeExecutor(killers=frozenset({"mem:17", "mem:40"}))
     outcomes = _run(lanes, _items(100))
-    assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "dead" if i in (17, 40) else "written" for i in range(100)}
+    assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "failed" if i in (17, 40) else "written" for i in range(100)}
     assert len(outcomes) == 100
-    assert all("signal 11" in o.reason for o in outcomes if o.kind == "dead")
+    assert all("signal 11" in o.reason for o in outcomes if o.kind == "failed")
 
 
 def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> None:
@@ -285,7 +285,7 @@ def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
         )
         kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in pump.run(ahead)]
     in_order = list(chain.from_iterable(kinds))
-    assert (in_order.count("written"), in_order.count("dead")) == (100, 10_100)
+    assert (in_order.count("written"), in_order.count("failed")) == (100, 10_100)
     assert max(map(len, kinds)) < 2 * CHECK_IMAGES
     assert in_order.index("written") < 5_000
 
@@ -312,5 +312,5 @@ def test_a_host_that_always_asks_to_wait_costs_its_images_and_a_bounded_time(mon
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", lanes.sleep)
     outcomes = _run(lanes, _urls(5000), deferred=lanes.deferred())
     assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
-    assert {(outcome.kind, outcome.item.uri[8]) for outcome in outcomes} == {("dead", "a"), ("written", "b")}
+    assert {(outcome.kind, outcome.item.uri[8]) for outcome in outcomes} == {("failed", "a"), ("written", "b")}
     assert lanes.now == pytest.approx(600.0)

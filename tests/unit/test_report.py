@@ -41,15 +41,15 @@ def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> N
     books = make(A, B, C)
     assert not books.record_listed(A.uri, A.source)
     books.dead_letters.prepare_file()
-    books.record_batch(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
+    books.record_batch(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "failed", "decode", "why\nnot")], {"read": 1.0}))
     assert books.done_count == 2
     books.record_batch(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
     books.close()
     assert [(reason.stage, reason.images) for reason in books.get_failure_reasons()] == [("decode", 1)]
-    assert books.get_counts() == {"seen": 3, "written": 1, "dead": 1, "unchanged": 1}
+    assert books.get_counts() == {"seen": 3, "written": 1, "failed": 1, "unchanged": 1}
     assert dict(books.stage_seconds) == {"read": 1.5, "write": 2.0}
     assert books.manifest.count_documents() == 1
-    assert [books.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["taken", "dead", "unseen"]
+    assert [books.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["stored", "failed", "unlisted"]
     [line] = (tmp_path / "dead.jsonl").read_text().splitlines()
     letter = json.loads(line)
     assert (letter["uri"], letter["stage"], letter["reason"]) == ("file:///b", "decode", "why\nnot")
@@ -59,7 +59,7 @@ def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
     letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
     inline, hole = SourceItem("mem:1", "mem:", InlineBytes(b"x")), ListingFailure("file:///d", "file:///", "forbidden")
     for item in (A, inline, hole.to_item()):
-        letters.add(Outcome(item, "dead", "read", "why"))
+        letters.add(Outcome(item, "failed", "read", "why"))
     letters.close()
     with (tmp_path / "dead.jsonl").open("a") as file:
         file.write("no json\n\n[1]\n")
@@ -116,11 +116,11 @@ def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Pat
     first, second = (DeadLetters(tmp_path / "dead.jsonl", "photos") for _ in range(2))
     first.prepare_file()
     second.prepare_file()  # neither has a letter yet: they will share the file
-    first.add(Outcome(A, "dead", "read", "why"))
+    first.add(Outcome(A, "failed", "read", "why"))
     second.check_writable()
     with pytest.raises(IngestError, match=r"another run is writing dead letters to .*dead\.jsonl"):
         second.prepare_file()
-    second.add(Outcome(A, "dead", "read", "another"))
+    second.add(Outcome(A, "failed", "read", "another"))
     first.close()
     second.close()
     assert [json.loads(line)["reason"] for line in first.path.read_text().splitlines()] == ["why", "another"]
@@ -138,7 +138,7 @@ def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, m
         return locked(file, alone=alone)
 
     monkeypatch.setattr(dead_letters, "_lock_file", lock_late)
-    letters.add(Outcome(A, "dead", "read", "why"))
+    letters.add(Outcome(A, "failed", "read", "why"))
     letters.close()
     assert len(letters.path.read_text().splitlines()) == 1
 
@@ -162,7 +162,7 @@ def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path
             DeadLetters(table, "photos").prepare_file()
         assert table.read_text() == content
     letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
-    letters.add(Outcome(A, "dead", "read", "why"))
+    letters.add(Outcome(A, "failed", "read", "why"))
     letters.close()
     letters.close()
     DeadLetters(letters.path, "photos").prepare_file()
@@ -175,7 +175,7 @@ def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
     DeadLetters(pipe, "photos").prepare_file()
     assert pipe.is_fifo()
     letters = DeadLetters(Path(os.devnull), "photos")
-    letters.add(Outcome(A, "dead", "read", "why"))
+    letters.add(Outcome(A, "failed", "read", "why"))
     letters.close()
 
 
@@ -187,7 +187,7 @@ def test_the_commonest_reasons_are_told_and_numbers_make_no_new_one(make: Make) 
         *(f"{i} bytes exceed the limit" for i in range(30)),
         *(f"name {chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(1169)),
     ]
-    books.record_batch(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=False)]))
+    books.record_batch(Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=False)]))
     books.dead_letters.close()
     first, *others = books.get_failure_reasons()
     assert (first.images, first.reason) == (30, "0 bytes exceed the limit")
@@ -204,7 +204,7 @@ def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None
     ]
     items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(len(reasons))]
     books = make(*items)
-    books.record_batch(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
+    books.record_batch(Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
     found = {(why.reason, why.images, why.example) for why in books.get_failure_reasons()}
     assert found == {
         ("127.0.0.1: 404 Not Found", 1, "file:///0"),
@@ -216,7 +216,7 @@ def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None
 
 def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: Make) -> None:
     books = make(A, B, C)
-    books.record_batch(Batch([Outcome(A, "dead", "list", "why")]))
+    books.record_batch(Batch([Outcome(A, "failed", "list", "why")]))
     assert books.describe_stop("images") == "the run stopped; none of 3 images was stored"
     books.record_batch(Batch([Outcome(B, "written", "write", id="1")]))
     assert books.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run resumes from there"
@@ -224,19 +224,22 @@ def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: 
 
 
 @pytest.mark.parametrize(
-    ("dead", "words", "complete", "allowed"), [(0, 0, True, True), (1, 0, False, True), (0, 1, False, False)]
+    ("failed", "words", "complete", "allowed"), [(0, 0, True, True), (1, 0, False, True), (0, 1, False, False)]
 )
-def test_failed_images_may_be_allowed_and_failed_words_not(dead: int, words: int, complete: bool, allowed: bool) -> None:
-    numbers = ("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_busy")
-    rest: dict[str, Any] = {**dict.fromkeys(numbers, 0), **dict.fromkeys(("index", "alias", "unfinished", "model", "runner"), "")}
+def test_failed_images_may_be_allowed_and_failed_words_not(failed: int, words: int, complete: bool, allowed: bool) -> None:
+    numbers = ("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_retries")
+    rest: dict[str, Any] = {
+        **dict.fromkeys(numbers, 0),
+        **dict.fromkeys(("index", "alias", "not_swapped_reason", "model", "runner"), ""),
+    }
     report = IngestReport(
         **rest,
-        dead=dead,
+        failed=failed,
         stage_seconds={},
         encoder_idle=None,
         swapped=False,
-        pruned=(),
+        deleted_indices=(),
         dead_letters=None,
-        words_index=TokenIndexReport(index="", written=0, deleted=0, failed=words, images=0),
+        token_index=TokenIndexReport(index="", written=0, deleted=0, failed=words, images=0),
     )
     assert (report.is_complete(), report.is_complete(allow_failed=True)) == (complete, allowed)

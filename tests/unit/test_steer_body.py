@@ -59,9 +59,15 @@ def test_a_policy_of_more_words_than_clauses_goes_through_all_documents() -> Non
 
 
 def test_the_script_gets_escaped_words_and_no_policy_is_none() -> None:
-    params = {"becomes": {"100%25": "dog"}, "mute": {"a%2Eb": True}, "cap": {"%": 0.5}, "top_words": 16, "token_ids": None}
+    params = {
+        "replacements": {"100%25": "dog"},
+        "mute": {"a%2Eb": True},
+        "cap": {"%": 0.5},
+        "top_token_count": 16,
+        "token_ids": None,
+    }
     assert build_policy_script(POLICY, FEATURES)["params"] == {"digest": POLICY.digest, **params}
-    none: dict[str, Any] = {"digest": None, "becomes": {}, "mute": {}, "cap": {}, "top_words": 16, "token_ids": None}
+    none: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}, "top_token_count": 16, "token_ids": None}
     assert build_policy_script(None, FEATURES)["params"] == none
     assert len(build_policy_script(POLICY, FEATURES)["source"]) < 65_535  # what a cluster takes
 
@@ -74,7 +80,7 @@ def test_the_script_gets_the_ids_that_documents_have_under_the_policy() -> None:
 
 
 def test_the_layout_is_that_of_the_index() -> None:
-    assert TokenFieldLayout.from_index(made({"top_words": 4}), 99) == TokenFieldLayout(
+    assert TokenFieldLayout.from_index(made({"top_token_count": 4}), 99) == TokenFieldLayout(
         vector="rank_features", top_token_count=4, max_clauses=99
     )
     assert TokenFieldLayout.from_index(made(), 99).top_token_count == 16

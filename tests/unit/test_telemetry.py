@@ -68,7 +68,7 @@ def books(tmp_path: Path) -> Iterator[RunAccounting]:
         outcomes = [
             Outcome(items[0], "written", "write"),
             Outcome(items[1], "unchanged", "check"),
-            Outcome(items[2], "dead", "read"),
+            Outcome(items[2], "failed", "read"),
         ]
         made.record_batch(Batch([*outcomes], {"read": 0.5, "decode": 1.5}))
         yield made
@@ -87,8 +87,8 @@ def full(books: RunAccounting) -> IngestMetrics:
 def test_the_metrics_of_a_run_are_its_books(full: IngestMetrics) -> None:
     told = values(generate_latest(build_registry(full)).decode())
     assert told["listed_images_total",] == 4
-    assert [told["images_total", kind] for kind in ("written", "unchanged", "dead")] == [1, 1, 1]
-    assert (told["dead_images_total", "read"], told["dead_images_total", "decode"]) == (1, 0)
+    assert [told["images_total", kind] for kind in ("written", "unchanged", "failed")] == [1, 1, 1]
+    assert (told["failed_images_total", "read"], told["failed_images_total", "decode"]) == (1, 0)
     assert (told["stage_seconds_total", "decode"], told["encoder_idle_ratio",]) == (1.5, 0.25)
     assert (told["exit_code",], told["swap_pending",], told["listing_done",]) == (3, 0, 0)
     [labels] = {sample.labels["index"] for family in build_registry(full).collect() for sample in family.samples}
@@ -137,11 +137,11 @@ def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_fi
         assert "exit_code" not in path.read_text()
         observer.record_start(books)
     first = values(path.read_text())
-    assert (first["exit_code",], first["images_total", "dead"]) == (0, 1)
+    assert (first["exit_code",], first["images_total", "failed"]) == (0, 1)
     between: list[Values] = []
     with pytest.raises(IngestError), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path), quiet):
         _fail(between, path)
-    assert ("images_total", "dead") not in between[0]
+    assert ("images_total", "failed") not in between[0]
     second = values(path.read_text())
     assert second["exit_code",] == 1
     assert second["last_success_timestamp_seconds",] == first["last_success_timestamp_seconds",]

@@ -33,15 +33,15 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
         "width": 3,
         "height": 4,
         "thumbnail": "/thumb/a%2Fb?v=f%2F1",
-        "why": [{"word": "car", "query": 2.0, "image": 0.5, "adds": 1.0}],
-        "beside": 0.0,
-        "words": [["car", 0.5], ["a.b", 0.25]],
+        "contributions": [{"token": "car", "query_weight": 2.0, "document_weight": 0.5, "contribution": 1.0}],
+        "text_score": 0.0,
+        "tokens": [["car", 0.5], ["a.b", 0.25]],
     }
 
 
 def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
     made = hit(tokens=None)
-    assert (made["name"], made["uri"], made["caption"], made["width"], made["words"]) == ("a/b", "", None, None, [])
+    assert (made["name"], made["uri"], made["caption"], made["width"], made["tokens"]) == ("a/b", "", None, None, [])
     assert made["thumbnail"] == "/thumb/a%2Fb"
 
 
@@ -104,8 +104,8 @@ def test_an_image_tells_what_people_can_read_and_no_more() -> None:
         "none": None,
     }
     made = serializers.serialize_image(parse_stored_image({"_id": "1", "_index": "i", "_source": source}), None, "/original/1")
-    assert made["words"] == [["car", 0.5], ["sun", 0.25]]
-    assert made["explain"] == {"sum_of_weights": 0.75, "words": 2}
+    assert made["tokens"] == [["car", 0.5], ["sun", 0.25]]
+    assert made["explain"] == {"sum_of_weights": 0.75, "token_count": 2}
     facts = made["facts"]
     assert set(facts) == {"index", "width", "camera", "note", "odd", "vector"}
     assert (facts["camera"], facts["odd"]) == ({"make": "x", "iso": [100, 200]}, None)
@@ -126,7 +126,7 @@ def test_the_heaviest_words_are_the_beginning_of_all(odd: dict[str, Any]) -> Non
 def test_facets_without_aggregations_are_empty() -> None:
     assert serializers.serialize_facets({"hits": {"total": {"value": 3}}}) == {
         "total": 3,
-        "words": [],
+        "tokens": [],
         "colours": [],
         "sources": [],
     }

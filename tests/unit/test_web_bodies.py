@@ -66,7 +66,7 @@ def test_a_cursor_that_is_none_and_pages_without_an_order_are_refused(method: st
 
 def test_bag_explains_by_the_words_that_a_document_lists() -> None:
     reasons = explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": ["car", "dog"]})
-    assert [(reason.feature, reason.contribution) for reason in reasons] == [("car", 1.0)]
+    assert [(reason.token, reason.contribution) for reason in reasons] == [("car", 1.0)]
     for odd in (None, 7, {"car": 1}, [None, 1], []):
         assert explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": odd}) == ()
     assert len(explain_bag_score(SearchQuery(vector=CAR), {"top_tokens": "car"})) == 1
@@ -76,7 +76,7 @@ def test_facets_are_of_everything_that_matches() -> None:
     body = build_facets_request({"match_all": {}}, colours=True)
     assert (body["size"], body["track_total_hits"]) == (0, True)
     assert {name: agg["terms"]["field"] for name, agg in body["aggs"].items()} == {
-        "words": "top_tokens",
+        "tokens": "top_tokens",
         "colours": "colours",
         "sources": "source",
         "indices": "_index",

@@ -110,11 +110,11 @@ def test_bm25_takes_the_text_as_it_is_and_needs_one() -> None:
     assert (made.query.caption, len(made.query.vector), made.tokens) == ("the kittens", 0, ())
     assert list(made.query.excluded) == [("dog",)]
     with pytest.raises(QueryError, match="bm25"):
-        asked(like="x", stored=STORED, method="bm25")
+        asked(similar_to="x", stored=STORED, method="bm25")
 
 
 def test_the_filters_are_words_and_a_query_string() -> None:
-    made = asked(text="red", words=("cat", "a.b"), filter=" width:>8 ")
+    made = asked(text="red", top_tokens=("cat", "a.b"), filter=" width:>8 ")
     assert list(made.query.filters) == [
         {"term": {"top_tokens": "cat"}},
         {"term": {"top_tokens": "a.b"}},

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from stair_es.cluster.metadata.index_metadata import (
+    INDEX_FORMAT,
     MAX_INDEX_NAME_BYTES,
     IndexSpec,
+    build_index_meta,
+    build_token_index_meta,
+    check_index_format,
     check_not_token_index,
     get_index_meta,
     get_token_index_meta,
@@ -38,11 +42,17 @@ SOURCE = {
 def test_a_word_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_image() -> None:
     made = build_token_documents("1", {**SOURCE, "caption": ["two", "captions"], "taken_at": None}, "s", 3)
     image: dict[str, Any] = {name: SOURCE[name] for name in ("uri", "source", "model", "ingested_at")}
-    image |= {"image_id": "1", "words": 4, "caption": ["two", "captions"], "stamp": "s"}
+    image |= {"image_id": "1", "token_count": 4, "caption": ["two", "captions"], "source_version": "s"}
     assert made == {
-        "1-1": {**image, "token": "a.b", "weight": 1.5, "rank": 1, "share": 0.6},
-        "1-2": {**image, "token": "dog", "weight": 0.5, "rank": 2, "share": 0.2},
-        "1-3": {**image, "token": "", "weight": 0.25, "rank": 3, "share": 0.1},  # of two that weigh the same the first by name
+        "1-1": {**image, "token": "a.b", "weight": 1.5, "rank": 1, "weight_share": 0.6},
+        "1-2": {**image, "token": "dog", "weight": 0.5, "rank": 2, "weight_share": 0.2},
+        "1-3": {
+            **image,
+            "token": "",
+            "weight": 0.25,
+            "rank": 3,
+            "weight_share": 0.1,
+        },  # of two that weigh the same the first by name
     }
 
 
@@ -78,7 +88,7 @@ def test_a_stamp_is_the_same_from_a_source_and_from_doc_values_and_changes_with_
     assert (
         compute_source_version({"fingerprint": "f", "policy": "p"}, write)
         == compute_source_version({"fingerprint": ["f"], "policy": ["p"]}, write)
-        == "1.f.p.7.2"
+        == "2.f.p.7.2"
     )
     others = [
         compute_source_version({"fingerprint": "f"}, write),
@@ -87,7 +97,7 @@ def test_a_stamp_is_the_same_from_a_source_and_from_doc_values_and_changes_with_
         compute_source_version({"fingerprint": "f", "policy": "p"}, WriteVersion(8, 2)),
         compute_source_version({"fingerprint": "f", "policy": "p"}, WriteVersion(7, 3)),
     ]
-    assert len({*others, "1.f.p.7.2"}) == 6
+    assert len({*others, "2.f.p.7.2"}) == 6
 
 
 def test_whatever_two_sides_hold_settling_the_differences_makes_them_equal() -> None:
@@ -115,7 +125,7 @@ def test_names() -> None:
     identity = IndexSpec(model_name="m", model_id="m" * 300, settings={})
     name = make_index_name("a" * 200, identity.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
     assert len(make_write_alias(make_token_index_name(name))) == MAX_INDEX_NAME_BYTES
-    assert (make_token_alias("photos"), make_token_index_name("photos-m-1")) == ("photos-words", "photos-m-1.words")
+    assert (make_token_alias("photos"), make_token_index_name("photos-m-1")) == ("photos-tokens", "photos-m-1.tokens")
 
 
 def _index(about: object) -> dict[str, Any]:
@@ -123,30 +133,44 @@ def _index(about: object) -> dict[str, Any]:
 
 
 def test_a_words_index_is_no_index_of_images_nor_the_other_way_round() -> None:
-    images, words = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "words_of": "x"})
+    images, words = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
     assert (get_index_meta(images), get_token_index_meta(images)) == ({"alias": "a", "model": "m"}, {})
-    assert (get_index_meta(words), get_token_index_meta(words)) == ({}, {"alias": "a", "words_of": "x"})
+    assert (get_index_meta(words), get_token_index_meta(words)) == ({}, {"alias": "a", "token_index_of": "x"})
     assert get_index_meta(_index(3)) == get_token_index_meta(_index(3)) == get_index_meta({}) == get_token_index_meta({}) == {}
     check_not_token_index("x", images)
     check_not_token_index("x", _index(3))
-    with pytest.raises(IndexMismatch, match=r"'x.words' is the token index of 'x' and contains no images") as wrong:
-        check_not_token_index("x.words", words)
+    with pytest.raises(IndexMismatch, match=r"'x.tokens' is the token index of 'x' and contains no images") as wrong:
+        check_not_token_index("x.tokens", words)
     assert "--index a;" in wrong.value.remedy
 
 
+@pytest.mark.parametrize("found", [None, 1, INDEX_FORMAT + 1, "2", [2]])
+def test_an_index_of_another_format_is_refused(found: object) -> None:
+    about = {"alias": "a", "model": "m", **({} if found is None else {"format_version": found})}
+    with pytest.raises(IndexMismatch, match=f"index 'x' has the format .* this one uses {INDEX_FORMAT}"):
+        check_index_format("x", _index(about))
+
+
+def test_an_index_of_this_format_or_of_somebody_else_has_no_other_format() -> None:
+    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
+    for about in (build_index_meta(identity, "a"), build_token_index_meta("x", "a"), {}, 3):
+        check_index_format("x", _index(about))
+    check_index_format("x", {})
+
+
 def _state(behind: set[str]) -> TokenIndexState:
-    return TokenIndexState(alias="a", indices={"x.words": "x", "y.words": "y"}, alias_targets=frozenset(behind))
+    return TokenIndexState(alias="a", indices={"x.tokens": "x", "y.tokens": "y"}, alias_targets=frozenset(behind))
 
 
 def test_the_alias_of_the_words_moves_to_those_of_the_new_index_alone() -> None:
-    add = {"add": {"index": "y.words", "alias": "a-words"}}
-    assert build_alias_actions(_state({"x.words"}), "y") == [{"remove": {"index": "x.words", "alias": "a-words"}}, add]
+    add = {"add": {"index": "y.tokens", "alias": "a-tokens"}}
+    assert build_alias_actions(_state({"x.tokens"}), "y") == [{"remove": {"index": "x.tokens", "alias": "a-tokens"}}, add]
     assert build_alias_actions(_state(set()), "y") == [add]
-    assert build_alias_actions(_state({"y.words"}), "y") == []
-    assert build_alias_actions(_state({"x.words"}), "z") == []  # no words of it: what was found stays
-    for foreign in ("theirs", "a-words"):
+    assert build_alias_actions(_state({"y.tokens"}), "y") == []
+    assert build_alias_actions(_state({"x.tokens"}), "z") == []  # no words of it: what was found stays
+    for foreign in ("theirs", "a-tokens"):
         with pytest.raises(IndexMismatch, match="someone else"):
-            build_alias_actions(_state({"x.words", foreign}), "y")
+            build_alias_actions(_state({"x.tokens", foreign}), "y")
 
 
 def test_a_mapping_that_can_t_be_paged_is_told() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.metadata.token_fields import TokenIds
     from stair_es.types import Json
 
-DOCUMENT_VERSION = 3
+DOCUMENT_VERSION = 4
 """Part of each document fingerprint and index spec: increment it when the same image would give another document."""
 
 IMPACT_SCALE = 1000
@@ -60,7 +60,7 @@ _ONE_BY_ONE = re.compile(r"[\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff
 class DocumentSettings:
     """What a document contains in addition to the vector, and how it is indexed; part of its fingerprint."""
 
-    top_words: int = 16
+    top_token_count: int = 16
     """Length of `top_tokens`."""
     thumbnail_px: int = THUMBNAIL_PX
     """Longer side of the thumbnail; 0 for none."""
@@ -180,7 +180,7 @@ def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy
         vector, undo = steered.vector, steered.undo
     return {
         "tokens": {feature_names.escape_feature(word): weight for word, weight in vector},
-        "top_tokens": list(vector.top(settings.top_words).tokens),
+        "top_tokens": list(vector.top(settings.top_token_count).tokens),
         **({"impacts": encode_impacts(vector)} if settings.impacts else {}),
         **({"policy": policy.digest, "policy_undo": _build_undo_field(undo)} if policy and undo else {}),
     }

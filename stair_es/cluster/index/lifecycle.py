@@ -21,6 +21,7 @@ from stair_es.cluster.metadata.index_metadata import (
     add_index_meta,
     build_index_meta,
     check_alias_name,
+    check_index_format,
     compare_mappings,
     get_content_type,
     get_index_meta,
@@ -175,6 +176,7 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
         raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another one", _OTHER_NAME)
     if not get_index_meta(index):
         raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
+    check_index_format(name, index)
     if index["settings"]["index"].get("verified_before_close") == "true":
         raise IndexMismatch(
             f"index {name!r} behind alias {alias!r} is closed", f"Open it, and run this again: POST /{name}/_open"

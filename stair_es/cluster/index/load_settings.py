@@ -39,7 +39,7 @@ class _IndexState:
 
     @property
     def saved_settings(self) -> dict[str, Any] | None:
-        remembered = self.meta.get("stair_es", {}).get("relaxed")
+        remembered = self.meta.get("stair_es", {}).get("original_settings")
         return remembered if isinstance(remembered, dict) else None
 
 
@@ -142,9 +142,9 @@ class _SettingsClient:
     def _save_originals(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> None:
         """Save the originals in `_meta`, or remove them. A mapping update replaces all of `_meta`, so it is read first."""
         meta = self.read_state(policy).meta
-        about = {name: value for name, value in meta.get("stair_es", {}).items() if name != "relaxed"}
+        about = {name: value for name, value in meta.get("stair_es", {}).items() if name != "original_settings"}
         if originals is not None:
-            about["relaxed"] = dict(originals)
+            about["original_settings"] = dict(originals)
         body = {"_meta": {**meta, "stair_es": about}}
         call_with_retry(partial(self.client.indices.put_mapping, index=self.name, body=body), self.connection, policy)
 

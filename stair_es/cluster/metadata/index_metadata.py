@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 MAX_INDEX_NAME_BYTES = 255
-TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".words", ".write"
+TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".tokens", ".write"
 """Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
+INDEX_FORMAT = 2
+"""Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""
 _ADDED_LATER = frozenset({"policy", "policy_undo"})
 """An index from before there were policies lacks these fields; they are added with its first policy."""
 
@@ -109,6 +111,7 @@ def make_index_name(alias: str, model_id: str, now: datetime) -> str:
 def build_index_meta(identity: IndexSpec, alias: str) -> dict[str, Any]:
     """Build `_meta.stair_es` of a new index."""
     return {
+        "format_version": INDEX_FORMAT,
         "model_name": identity.model_name,
         "model": identity.model_id,
         **({"fit": identity.fit} if identity.fit else {}),
@@ -117,6 +120,11 @@ def build_index_meta(identity: IndexSpec, alias: str) -> dict[str, Any]:
         "alias": alias,
         **({"token_ids": list(identity.tokens)} if identity.tokens else {}),
     }
+
+
+def build_token_index_meta(index: str, alias: str) -> dict[str, Any]:
+    """Build `_meta.stair_es` of the token index of `index`."""
+    return {"format_version": INDEX_FORMAT, "token_index_of": index, "alias": alias}
 
 
 def get_content_type(about: Mapping[str, Any]) -> str:
@@ -163,13 +171,13 @@ def compare_mappings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> lis
 def get_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
     """Get `_meta.stair_es` from a GET mapping response; empty for an index not made by stair-es, and for a token index."""
     about = _get_raw_meta(index)
-    return {} if "words_of" in about else about
+    return {} if "token_index_of" in about else about
 
 
 def get_token_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
     """Get `_meta.stair_es` of a token index from a GET mapping response; empty for all others."""
     about = _get_raw_meta(index)
-    return about if "words_of" in about else {}
+    return about if "token_index_of" in about else {}
 
 
 def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
@@ -181,9 +189,28 @@ def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
     about = get_token_index_meta(index)
     if about:
         raise IndexMismatch(
-            f"index {name!r} is the token index of {str(about['words_of'])!r} and contains no images",
-            f"Name the images: --index {about.get('alias', about['words_of'])}; for a pattern use PATTERN,-*.words",
+            f"index {name!r} is the token index of {str(about['token_index_of'])!r} and contains no images",
+            f"Name the images: --index {about.get('alias', about['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
         )
+
+
+def check_index_format(name: str, index: Mapping[str, Any]) -> None:
+    """Check the format of an index from a GET mapping response; an index without our metadata passes.
+
+    Raises:
+        IndexMismatch: If another version of stair-es has written it, in another format.
+    """
+    about = _get_raw_meta(index)
+    found = about.get("format_version", 1)
+    if not about or found == INDEX_FORMAT:
+        return
+    newer = isinstance(found, int) and found > INDEX_FORMAT
+    raise IndexMismatch(
+        f"index {name!r} has the format {found} of another version of stair-es, this one uses {INDEX_FORMAT}",
+        "Use the version that has written it, or a newer one."
+        if newer
+        else f"Ingest again into a new index: stair-es ingest SOURCE --index NEW. Then delete the old one: DELETE /{name}",
+    )
 
 
 def _get_raw_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:

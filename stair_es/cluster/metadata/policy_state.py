@@ -5,8 +5,8 @@
 ==================================================  ===================================================
 is missing                                          no policy
 `{"digest", "policy"}`                              applies to all documents
-`{"digest", "policy", "under_way": "apply"}`        the same, but not yet applied to all documents
-`{"digest": null, "under_way": "rollback"}`         no policy, but some documents still have one applied
+`{"digest", "policy", "pending_operation": "apply"}`        the same, but not yet applied to all documents
+`{"digest": null, "pending_operation": "rollback"}`         no policy, but some documents still have one applied
 ==================================================  ===================================================
 """
 
@@ -49,7 +49,7 @@ class PolicyState:
         about: dict[str, Any] = {"digest": self.policy.digest if self.policy else None}
         if self.policy:
             about["policy"] = self.policy.to_json()
-        return {**about, "under_way": self.pending_operation} if self.pending_operation else about
+        return {**about, "pending_operation": self.pending_operation} if self.pending_operation else about
 
 
 def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
@@ -60,7 +60,7 @@ def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
     """
     about = get_index_meta(index).get("policy") or {}
     policy = parse_policy(about["policy"], f"policy of the index {name}") if about.get("policy") else None
-    return PolicyState(policy=policy, pending_operation=about.get("under_way"))
+    return PolicyState(policy=policy, pending_operation=about.get("pending_operation"))
 
 
 def fetch_index_policy(client: OpenSearch, connection: Connection, name: str) -> TokenPolicy | None:

@@ -86,11 +86,11 @@ class TokenFieldLayout:
         """Build the layout from a GET index response."""
         tokens = index.get("mappings", {}).get("properties", {}).get("tokens", {})
         settings = get_index_meta(index).get("settings", {})
-        top_words = settings.get("top_words", DocumentSettings().top_words)
+        top_token_count = settings.get("top_token_count", DocumentSettings().top_token_count)
         table = parse_token_table(index)
         return cls(
             vector=tokens.get("type", "rank_features"),
-            top_token_count=int(top_words),
+            top_token_count=int(top_token_count),
             max_clauses=max_clauses,
             token_ids=None if table is None else TokenIds.from_tokens(table),
         )

@@ -15,7 +15,12 @@ from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import get_alias_targets
-from stair_es.cluster.metadata.index_metadata import check_alias_name, get_index_meta, make_build_alias_prefix
+from stair_es.cluster.metadata.index_metadata import (
+    check_alias_name,
+    check_index_format,
+    get_index_meta,
+    make_build_alias_prefix,
+)
 from stair_es.cluster.metadata.policy_state import (
     PolicyState,
     find_conflicting_field,
@@ -84,7 +89,7 @@ class PolicyManager:
         """List the alias target first, then unfinished builds, which are to replace it with the same policy.
 
         Raises:
-            IndexMismatch: If the alias doesn't exist, or points to an index that stair-es didn't make.
+            IndexMismatch: If the alias doesn't exist, or points to an index that stair-es didn't make, or made in another format.
         """
         check_alias_name(self.alias)
         target = get_cluster_info(self.client, self.connection)
@@ -98,7 +103,10 @@ class PolicyManager:
             raise IndexMismatch(
                 f"index {live[0]!r} behind alias {self.alias!r} was not made by stair-es", "Name what `stair-es ingest` made."
             )
-        return [_build_target(name, found[name], target.max_clauses) for name in [*live, *builds] if get_index_meta(found[name])]
+        names = [name for name in [*live, *builds] if get_index_meta(found[name])]
+        for name in names:
+            check_index_format(name, found[name])
+        return [_build_target(name, found[name], target.max_clauses) for name in names]
 
     def apply_policy(
         self,

@@ -21,11 +21,11 @@ def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) ->
     It gets the ids of all tokens, if there are any: `tokens` and `policy_undo` have no ids, and a document may come from any
     earlier policy.
     """
-    policy_params: dict[str, Any] = {"digest": None, "becomes": {}, "mute": {}, "cap": {}}
+    policy_params: dict[str, Any] = {"digest": None, "replacements": {}, "mute": {}, "cap": {}}
     if policy:
         policy_params = {
             "digest": policy.digest,
-            "becomes": {
+            "replacements": {
                 feature_names.escape_feature(word): feature_names.escape_feature(target)
                 for word, target in policy.replacements.items()
             },
@@ -34,7 +34,7 @@ def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) ->
         }
     ids = layout.token_ids.extend_for_policy(policy).ids if layout.token_ids else None
     token_ids = None if ids is None else {feature_names.escape_feature(token): str(id_) for token, id_ in ids.items()}
-    params = {**policy_params, "top_words": layout.top_token_count, "token_ids": token_ids}
+    params = {**policy_params, "top_token_count": layout.top_token_count, "token_ids": token_ids}
     return {"lang": "painless", "source": _load_script_source(), "params": params}
 
 

@@ -67,7 +67,7 @@ def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
     without = [name for name in ("uri", "sha256") if not _has_doc_values(properties.get(name, {}))]
     if without:
         raise IndexMismatch(
-            f"{where} can't have a words index: no doc values for {', '.join(without)}",
+            f"{where} can't have a token index: no doc values for {', '.join(without)}",
             "Leave `doc_values` out of the file of --mapping, or go without --token-index.",
         )
 
@@ -133,8 +133,8 @@ class TokenIndexReader:
         if not ids:
             return {}
         aggs = {
-            "stamps": {"terms": {"field": "stamp", "size": 2, "execution_hint": "map"}},
-            "words": {"max": {"field": "words"}},
+            "source_versions": {"terms": {"field": "source_version", "size": 2, "execution_hint": "map"}},
+            "token_count": {"max": {"field": "token_count"}},
         }
         images = {"terms": {"field": "image_id", "size": len(ids), "execution_hint": "map"}, "aggs": aggs}
         body = {"size": 0, "query": _build_image_filter(ids), "aggs": {"images": images}}
@@ -181,12 +181,12 @@ def _build_image_filter(ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _parse_bucket(bucket: Mapping[str, Any]) -> TokenSummary:
-    stamps, words = bucket["stamps"], bucket["words"]["value"]
-    whole = len(stamps["buckets"]) == 1 and stamps["buckets"][0]["doc_count"] == bucket["doc_count"]
+    versions, token_count = bucket["source_versions"], bucket["token_count"]["value"]
+    whole = len(versions["buckets"]) == 1 and versions["buckets"][0]["doc_count"] == bucket["doc_count"]
     return TokenSummary(
         documents=bucket["doc_count"],
-        token_count=None if words is None else int(words),
-        source_version=stamps["buckets"][0]["key"] if whole else None,
+        token_count=None if token_count is None else int(token_count),
+        source_version=versions["buckets"][0]["key"] if whole else None,
     )
 
 
@@ -204,25 +204,31 @@ class TokenSummary:
     source_version: str | None
     """None if there are several, or none: then some documents are stale."""
 
-    def is_up_to_date(self, stamp: str, top_words: int) -> bool:
+    def is_up_to_date(self, source_version: str, top_token_count: int) -> bool:
         """Return whether these are all the documents for an image with this source version."""
         return (
-            self.source_version == stamp and self.token_count is not None and self.documents == min(top_words, self.token_count)
+            self.source_version == source_version
+            and self.token_count is not None
+            and self.documents == min(top_token_count, self.token_count)
         )
 
 
-def find_stale_images(wanted: Mapping[str, str], found: Mapping[str, TokenSummary], top_words: int) -> list[str]:
+def find_stale_images(wanted: Mapping[str, str], found: Mapping[str, TokenSummary], top_token_count: int) -> list[str]:
     """Find the images whose token documents are missing, incomplete or stale.
 
     Args:
         wanted: Id -> source version of images with tokens in the image index.
         found: Summaries of the token index by id.
-        top_words: Maximum number of documents per image.
+        top_token_count: Maximum number of documents per image.
 
     Returns:
         Ids of images.
     """
-    return [id_ for id_, stamp in wanted.items() if id_ not in found or not found[id_].is_up_to_date(stamp, top_words)]
+    return [
+        id_
+        for id_, source_version in wanted.items()
+        if id_ not in found or not found[id_].is_up_to_date(source_version, top_token_count)
+    ]
 
 
 def find_orphan_images(found: Iterable[str], wanted: Iterable[str]) -> list[str]:

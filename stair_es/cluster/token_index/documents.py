@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from stair_es.cluster.documents.document import parse_token_weights
 from stair_es.types import SparseVector
 
-TOKEN_INDEX_VERSION = 1
+TOKEN_INDEX_VERSION = 2
 """Part of each source version: increment it when the same image would give other documents."""
 
 VERSIONED_FIELDS = ("fingerprint", "policy")
@@ -69,13 +69,13 @@ def build_token_documents(id_: str, source: Mapping[str, Any], source_version: s
     total = math.fsum(vector.weights)
     image = {
         "image_id": id_,
-        "words": len(vector),
+        "token_count": len(vector),
         **{name: source[name] for name in COPIED_FIELDS if _is_plain(source.get(name))},
-        "stamp": source_version,
+        "source_version": source_version,
     }
     return {
-        f"{id_}-{rank}": {**image, "token": word, "weight": weight, "rank": rank, "share": weight / total}
-        for rank, (word, weight) in enumerate(vector.top(top_token_count), start=1)
+        f"{id_}-{rank}": {**image, "token": token, "weight": weight, "rank": rank, "weight_share": weight / total}
+        for rank, (token, weight) in enumerate(vector.top(top_token_count), start=1)
     }
 
 

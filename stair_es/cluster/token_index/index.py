@@ -1,6 +1,6 @@
-"""The token index of an alias: `X.words` behind `A-words` for the index X behind A. Find, create, publish and delete it.
+"""The token index of an alias: `X.tokens` behind `A-tokens` for the index X behind A. Find, create, publish and delete it.
 
-Each is written through a write alias of its own, `X.words.write`, as the image index is: see `make_write_alias`.
+Each is written through a write alias of its own, `X.tokens.write`, as the image index is: see `make_write_alias`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from stair_es.cluster.metadata.index_metadata import (
     MAX_INDEX_NAME_BYTES,
     TOKEN_INDEX_SUFFIX,
     add_index_meta,
+    build_token_index_meta,
     get_token_index_meta,
     make_write_alias,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def make_token_alias(alias: str) -> str:
     """Make the alias of the token index for a search alias."""
-    return f"{alias}-words"
+    return f"{alias}-tokens"
 
 
 def make_token_index_name(index: str) -> str:
@@ -66,7 +67,7 @@ class TokenIndexState:
             name = make_token_alias(self.alias)
             what = "is an index" if name in foreign else f"points to {', '.join(foreign)}"
             raise IndexMismatch(
-                f"the words index of {self.alias!r} can't be called {name!r}: that {what} of someone else",
+                f"the token index of {self.alias!r} can't be called {name!r}: that {what} of someone else",
                 "Rename that, ingest under another name (--index), or go without: --no-token-index.",
             )
 
@@ -97,7 +98,7 @@ def read_token_index_state(client: OpenSearch, alias: str) -> TokenIndexState:
 
 def _get_source_index(name: str, described: Mapping[str, Any], alias: str) -> str:
     about = get_token_index_meta(described)
-    index = str(about.get("words_of", ""))
+    index = str(about.get("token_index_of", ""))
     return index if about.get("alias") == alias and name == make_token_index_name(index) else ""
 
 
@@ -109,7 +110,7 @@ def create_token_index(client: OpenSearch, connection: Connection, alias: str, i
     """
     name = make_token_index_name(index)
     if len(make_write_alias(name).encode()) > MAX_INDEX_NAME_BYTES:
-        raise IndexMismatch(f"the name of the words index {name!r} would be too long", "Ingest under a shorter name: --index.")
+        raise IndexMismatch(f"the name of the token index {name!r} would be too long", "Ingest under a shorter name: --index.")
     return call_with_retry(partial(_try_create, client, alias, index), connection)
 
 
@@ -122,7 +123,7 @@ def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
             raise
         if not _get_source_index(name, client.indices.get(index=name).get(name, {}), alias):
             raise IndexMismatch(
-                f"{name!r} is the name of the words index of {index!r}, but someone else's index",
+                f"{name!r} is the name of the token index of {index!r}, but someone else's index",
                 "Rename that one, or delete it.",
             ) from None
         return False
@@ -133,7 +134,7 @@ def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
     """Build the body, with as many shards as the image index: if images need several, so do their tokens."""
     described = client.indices.get(index=index, params={"flat_settings": "true"})[index]
     check_pageable_mapping(described["mappings"].get("properties", {}), f"index {index!r}")
-    body = add_index_meta(resources.load_json_resource("mappings", "words"), {"words_of": index, "alias": alias})
+    body = add_index_meta(resources.load_json_resource("mappings", "token-index"), build_token_index_meta(index, alias))
     shards = {"number_of_shards": described["settings"]["index.number_of_shards"]}
     return {
         **body,

@@ -103,9 +103,9 @@ def reconcile_token_index(
         switch_token_alias(client, connection, alias, index)
     except ClusterError:
         if _has_index(client, connection, name):
-            say(f"words index {name}: not complete, the next run resumes it")
+            say(f"token index {name}: not complete, the next run resumes it")
             raise
-        say(f"words index {name}: it was deleted in the meantime")
+        say(f"token index {name}: it was deleted in the meantime")
         return None
     gone = delete_orphan_token_indices(client, connection, alias)
     if gone:
@@ -199,17 +199,17 @@ class _TokenIndexSync:
         if time.monotonic() - self.told_s >= _LINE_EVERY_S:
             self.told_s = time.monotonic()
             done = min(before + done, total)
-            self.say(f"words index: {done:,} of {total:,} images compared, {self.writer.written:,} words written")
+            self.say(f"token index: {done:,} of {total:,} images compared, {self.writer.written:,} tokens written")
 
 
 def _report_result(report: TokenIndexReport, say: Callable[[str], None]) -> None:
     say(
-        f"words index {report.index}: {report.written:,} words written, {report.deleted:,} deleted,"
+        f"token index {report.index}: {report.written:,} tokens written, {report.deleted:,} deleted,"
         f" it has those of {report.images:,} images"
     )
     if report.failed:
         some = "; ".join(f"{what}: {reason}" for what, reason in report.reasons.items())
-        say(f"words index {report.index}: {report.failed:,} could not be written or deleted, among them {some}")
+        say(f"token index {report.index}: {report.failed:,} could not be written or deleted, among them {some}")
 
 
 @dataclass(kw_only=True)

@@ -22,7 +22,7 @@ from stair_es.sources.base import ListingFailure, SourceItem, SourceOptions
 from stair_es.sources.io import locator_registry
 from stair_es.system.folders import make_private_folder
 
-_SIGNS = frozenset({"uri", "source", "stage", "reason", "place"})
+_SIGNS = frozenset({"uri", "source", "stage", "reason", "locator"})
 _FOLDER = "dead-letters"
 _LONGEST_LINE = 16 * 1024 * 1024
 
@@ -36,7 +36,7 @@ def default_dead_letters_path(alias: str) -> Path:
 class DeadLetters:
     """The dead-letter file (JSONL) of a run, created with the first failed image.
 
-    A line has `uri`, `source`, `stage`, `reason`, `at`, and what a retry needs: `index`, `place`, `version`, `fields`.
+    A line has `uri`, `source`, `stage`, `reason`, `at`, and what a retry needs: `index`, `locator`, `version`, `fields`.
     """
 
     def __init__(self, path: Path, alias: str) -> None:
@@ -109,7 +109,7 @@ class DeadLetters:
             "reason": outcome.reason,
             "at": get_timestamp(),
             "index": self.alias,
-            "place": item.locator.to_json(),
+            "locator": item.locator.to_json(),
             "version": item.version,
             "fields": dict(item.fields),
         }
@@ -223,11 +223,11 @@ class _DeadLetterSource:
     def _parse_line(self, number: int, line: str) -> SourceItem | ListingFailure:
         try:
             letter = json.loads(line)
-            uri, source, place = letter["uri"], letter["source"], letter["place"]
-            if place is None:
+            uri, source, locator = letter["uri"], letter["source"], letter["locator"]
+            if locator is None:
                 return ListingFailure(uri, source, "its bytes can only be read from its source: ingest that source again")
             return SourceItem(
-                uri, source, locator_registry.restore_locator(place), letter.get("version"), letter.get("fields") or {}
+                uri, source, locator_registry.restore_locator(locator), letter.get("version"), letter.get("fields") or {}
             )
         except (ValueError, KeyError, TypeError, AttributeError, StairError) as error:
             return ListingFailure(f"{self.uri}#{number}", self.uri, f"not a dead letter: {type(error).__name__}: {error}")

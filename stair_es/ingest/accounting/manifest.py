@@ -104,9 +104,9 @@ class Manifest:
         return done.rowcount == 1
 
     def get_status(self, uri: str) -> ImageStatus:
-        """Return the status of an image; one without an outcome counts as taken."""
+        """Return the status of an image; one without an outcome counts as stored."""
         row = self._fetch_one("select id from image where key = ?", (_hash_uri(uri),))
-        return "unseen" if row is None else "dead" if row[0] == "" else "taken"
+        return "unlisted" if row is None else "failed" if row[0] == "" else "stored"
 
     def __len__(self) -> int:
         return int(self._fetch_one("select count(*) from image")[0])

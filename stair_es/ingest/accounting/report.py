@@ -28,7 +28,7 @@ class IngestReport:
     seen: int
     written: int
     unchanged: int
-    dead: int
+    failed: int
     removed: int
     """Documents removed because their image is gone (`--resync`)."""
     documents: int
@@ -40,44 +40,45 @@ class IngestReport:
     encoder_idle: float | None
     """Share of time in which the encoders were idle, 0..1, from their first batch to their last."""
     bulk_requests: int
-    bulk_busy: int
+    bulk_retries: int
     """Number of bulk requests that were retried because the cluster was busy or unreachable."""
     index: str
     """The concrete index that was written."""
     alias: str
     swapped: bool
     """Whether the alias was moved to a newly built index."""
-    unfinished: str
+    not_swapped_reason: str
     """Why the alias doesn't point to a newly built index yet; "" otherwise."""
-    pruned: tuple[str, ...]
+    deleted_indices: tuple[str, ...]
     """Retired indices that were deleted."""
     model: str
     runner: str
     dead_letters: str | None
     """Path of the dead-letter file, if images failed."""
-    dead_reasons: tuple[FailureReason, ...] = ()
+    failure_reasons: tuple[FailureReason, ...] = ()
     """The most frequent reasons of failures, most images first."""
-    words_index: TokenIndexReport | None = None
+    token_index: TokenIndexReport | None = None
     """Changes to the token index, if there is one."""
 
     def is_complete(self, *, allow_failed: bool = False) -> bool:
         """Return whether all tokens are in the token index, if there is one, and no image failed (or failures are allowed)."""
-        return not ((self.dead and not allow_failed) or (self.words_index and self.words_index.failed))
+        return not ((self.failed and not allow_failed) or (self.token_index and self.token_index.failed))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON for `--json`."""
         rate = self.seen / self.seconds if self.seconds else 0.0
         total = sum(self.stage_seconds.values()) or 1.0
         return {
-            **{name: getattr(self, name) for name in ("seen", "written", "unchanged", "dead", "removed", "documents")},
+            **{name: getattr(self, name) for name in ("seen", "written", "unchanged", "failed", "removed", "documents")},
             "seconds": round(self.seconds, 3),
             "images_per_s": round(rate, 2),
             "stage_seconds": {stage: round(self.stage_seconds.get(stage, 0.0), 3) for stage in STAGES},
             "stage_share": {stage: round(self.stage_seconds.get(stage, 0.0) / total, 3) for stage in STAGES},
             "encoder_idle": None if self.encoder_idle is None else round(self.encoder_idle, 3),
-            **{name: getattr(self, name) for name in ("bulk_requests", "bulk_busy", "index", "alias", "swapped", "unfinished")},
-            "pruned": list(self.pruned),
-            "words_index": self.words_index.to_json() if self.words_index else None,
+            **{name: getattr(self, name) for name in ("bulk_requests", "bulk_retries", "index", "alias", "swapped")},
+            "not_swapped_reason": self.not_swapped_reason,
+            "deleted_indices": list(self.deleted_indices),
+            "token_index": self.token_index.to_json() if self.token_index else None,
             **{name: getattr(self, name) for name in ("model", "runner", "dead_letters")},
-            "dead_reasons": [asdict(reason) for reason in self.dead_reasons],
+            "failure_reasons": [asdict(reason) for reason in self.failure_reasons],
         }

@@ -79,7 +79,7 @@ class RunAccounting:
             return None
         if isinstance(found, SourceItem):
             return found
-        self.record_outcomes([Outcome(found.to_item(), "dead", "list", found.reason)])
+        self.record_outcomes([Outcome(found.to_item(), "failed", "list", found.reason)])
         return None
 
     def record_batch(self, batch: Batch) -> None:
@@ -101,7 +101,7 @@ class RunAccounting:
         self.manifest.record_outcomes((outcome.item.uri, outcome.id) for outcome in taken)
         for outcome in taken:
             self.outcome_counts[outcome.kind] += 1
-            if outcome.kind == "dead":
+            if outcome.kind == "failed":
                 self.failed_stages[outcome.stage] += 1
                 self._count_reason(outcome)
                 self.dead_letters.add(outcome)
@@ -120,7 +120,7 @@ class RunAccounting:
 
     def get_counts(self) -> dict[str, int]:
         """Return `{kind: images}` with `seen`, for reports of failed runs, too."""
-        return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in ("written", "unchanged", "dead")}}
+        return {"seen": self.listed, **{kind: self.outcome_counts[kind] for kind in ("written", "unchanged", "failed")}}
 
     def describe_stop(self, noun: str) -> str:
         """Return a message about what a failed run stored; `noun` names its items, in the plural."""

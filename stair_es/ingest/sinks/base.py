@@ -74,7 +74,7 @@ class SinkResult:
     deleted_indices: tuple[str, ...] = ()
 
 
-ImageStatus: TypeAlias = Literal["taken", "dead", "unseen"]
+ImageStatus: TypeAlias = Literal["stored", "failed", "unlisted"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,9 +184,9 @@ class ClusterSinkSession:
             there = state.get_stored_by_uri(client, self._connection, self.index, [entry.uri for entry in part])
             for entry in part:
                 fate = coverage.get_status(entry.uri)
-                if entry.uri in there or fate == "taken":
+                if entry.uri in there or fate == "stored":
                     continue
-                if fate == "dead":
+                if fate == "failed":
                     dead += 1
                 elif entry.source not in coverage.sources:
                     others[entry.source] += 1

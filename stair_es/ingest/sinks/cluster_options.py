@@ -91,8 +91,8 @@ class TokenIndexRequest:
         name = make_token_index_name(index) if index else None
         there = name in self.state.indices
         if self.is_enabled:
-            return TokenIndexPlan(index=name, would="update" if there else "create")
-        return TokenIndexPlan(index=name if there else None, would="delete") if self.state.is_enabled else None
+            return TokenIndexPlan(index=name, action="update" if there else "create")
+        return TokenIndexPlan(index=name if there else None, action="delete") if self.state.is_enabled else None
 
 
 def resolve_token_index(

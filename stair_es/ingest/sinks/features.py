@@ -42,7 +42,7 @@ class TokenIndexPlan:
 
     index: str | None
     """None for an index without a name yet."""
-    would: Literal["create", "update", "delete"]
+    action: Literal["create", "update", "delete"]
 
 
 @runtime_checkable

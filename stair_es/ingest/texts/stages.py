@@ -75,7 +75,9 @@ class TextStages:
             vectors = self.encoder.encode_texts([text.text for text in changed]) if changed else []
         encoded = list(zip(changed, vectors, strict=True))
         known = [(text, vector) for text, vector in encoded if len(vector)]
-        outcomes = {text.id: Outcome(text.item, "dead", "encode", NO_KNOWN_TOKENS) for text, vector in encoded if not len(vector)}
+        outcomes = {
+            text.id: Outcome(text.item, "failed", "encode", NO_KNOWN_TOKENS) for text, vector in encoded if not len(vector)
+        }
         if known:
             with batch.time_stage("write"):
                 outcomes |= self._write_texts(known)
@@ -92,7 +94,7 @@ class TextStages:
                 loss = describe_loss(vector, documents[text.id], self.token_ids)
                 outcomes[text.id] = Outcome(text.item, "written", "write", loss, id=text.id)
             else:
-                outcomes[text.id] = Outcome(text.item, "dead", "write", reason)
+                outcomes[text.id] = Outcome(text.item, "failed", "write", reason)
         return outcomes
 
     def _build_document(self, text: TextItem, vector: SparseVector) -> dict[str, Any]:

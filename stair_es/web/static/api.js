@@ -14,7 +14,7 @@ export const about = () => ask("/api/about");
 export const search = (body, signal) => post("/api/search", body, signal);
 export const facets = (body, signal) => post("/api/facets", body, signal);
 export const image = (id, signal) => ask(`/api/image/${encodeURIComponent(id)}`, { signal });
-export const neighbours = (id, k, signal) => ask(`/api/image/${encodeURIComponent(id)}/neighbours?k=${k}`, { signal });
+export const neighbors = (id, k, signal) => ask(`/api/image/${encodeURIComponent(id)}/neighbors?k=${k}`, { signal });
 
 /** The words of a picture, which the server forgets. */
 export function read(blob, signal) {

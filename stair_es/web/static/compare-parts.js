@@ -100,9 +100,9 @@ function row({ id, name, thumbnail }) {
     drawRibbon(ribbon, hit, hueOf, top);
     say(
       words,
-      hit.why
+      hit.contributions
         .slice(0, 5)
-        .map((reason) => visible(reason.word))
+        .map((reason) => visible(reason.token))
         .join(", "),
     );
     const way =

@@ -54,7 +54,7 @@ export function compareView(app) {
   function draw() {
     const { k } = route;
     const [left, right] = [answers.a?.hits ?? [], answers.b?.hits ?? []];
-    const words = [answers.a, answers.b].flatMap((answer) => (answer ? inOrder(answer.query).map((item) => item.word) : []));
+    const words = [answers.a, answers.b].flatMap((answer) => (answer ? inOrder(answer.query).map((item) => item.token) : []));
     const hueOf = hues([...new Set(words)]);
     sides.a.rows(left.slice(0, k), ranksOf(right), hueOf, k, answers.b !== null, "right");
     sides.b.rows(right.slice(0, k), ranksOf(left), hueOf, k, answers.a !== null, "left");
@@ -66,7 +66,7 @@ export function compareView(app) {
 
   /** Comparisons to begin with, of a word that the index has. */
   function suggest() {
-    const name = app.corpus && wordsOf(app.corpus).slice(0, EXAMPLES).at(-1)?.word;
+    const name = app.corpus && wordsOf(app.corpus).slice(0, EXAMPLES).at(-1)?.token;
     const methods = app.about?.captions ? ["bag", "bm25"] : ["bag"];
     const links = name
       ? methods.map((method) =>

@@ -29,7 +29,7 @@ export function landing({ about, corpus }, found, ask) {
       ? h(
           "ul",
           { class: "examples" },
-          examples.map(({ word: name, count: heavy }) =>
+          examples.map(({ token: name, count: heavy }) =>
             h(
               "li",
               {},
@@ -50,7 +50,7 @@ export function landing({ about, corpus }, found, ask) {
     ),
     h("div", { class: "specimen" }),
   );
-  page.example = examples.at(-1)?.word; // the rarest of them says most
+  page.example = examples.at(-1)?.token; // the rarest of them says most
   return page;
 }
 
@@ -92,7 +92,7 @@ export function nothingFound(query, corpus, change) {
       ? h(
           "ul",
           { class: "examples" },
-          examples.map(({ word: name }) =>
+          examples.map(({ token: name }) =>
             h(
               "li",
               {},
@@ -105,7 +105,7 @@ export function nothingFound(query, corpus, change) {
 }
 
 /** The whole words of a corpus: pieces and signs are no examples. */
-export const wordsOf = (facets) => (facets?.words ?? []).filter(({ word: name }) => /^\p{L}{3,}$/u.test(name));
+export const wordsOf = (facets) => (facets?.tokens ?? []).filter(({ token: name }) => /^\p{L}{3,}$/u.test(name));
 
 const GRAMMAR = [
   ["red bird", "images of these words, and of what the model reads into them"],

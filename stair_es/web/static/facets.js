@@ -56,7 +56,7 @@ export function facetPanel(change) {
       for (const [place, item] of shown.entries()) list.children[place].fill(item, chosen.includes(item.name), most);
     };
     const named = (counts, key) => counts.map(({ [key]: name, count }) => ({ name, count }));
-    draw(words, named(facets.words, "word"), query.has, word, having);
+    draw(words, named(facets.tokens, "token"), query.has, word, having);
     draw(colours, named(facets.colours, "colour"), query.colours, colour, inColour);
     coloursTitle.hidden = colours.hidden = !colours.children.length; // an index may lack them
     draw(sources, named(facets.sources, "source"), query.sources, short, from);

@@ -55,22 +55,22 @@ export function hitCard({ hit }, act) {
     drawRibbon(ribbon, hit, hueOf, scale.score);
     keyed(
       rows,
-      open ? hit.why : hit.why.slice(0, SHOWN),
-      (reason) => reason.word,
+      open ? hit.contributions : hit.contributions.slice(0, SHOWN),
+      (reason) => reason.token,
       () => reasonRow(act.word),
     );
-    for (const [place, row] of [...rows.children].entries()) row.fill(hit.why[place], hueOf, scale.adds, required);
-    const hidden = hit.why.slice(SHOWN);
+    for (const [place, row] of [...rows.children].entries()) row.fill(hit.contributions[place], hueOf, scale.adds, required);
+    const hidden = hit.contributions.slice(SHOWN);
     rest.hidden = !hidden.length;
     set(rest, {
       "aria-expanded": String(open),
       "aria-label": `${open ? "Fewer words" : `${hidden.length} more words in common`} of ${visible(hit.name)}`,
     });
-    say(rest, open ? "fewer" : `+${hidden.length} = ${weight(hidden.reduce((sum, reason) => sum + reason.adds, 0))}`);
-    const common = new Set(hit.why.map((reason) => reason.word));
+    say(rest, open ? "fewer" : `+${hidden.length} = ${weight(hidden.reduce((sum, reason) => sum + reason.contribution, 0))}`);
+    const common = new Set(hit.contributions.map((reason) => reason.token));
     keyed(
       also,
-      hit.words.filter(([name]) => !common.has(name)).slice(0, 3),
+      hit.tokens.filter(([name]) => !common.has(name)).slice(0, 3),
       ([name]) => name,
       ([name]) => tag(name, act.word),
     );
@@ -82,7 +82,8 @@ export function hitCard({ hit }, act) {
 /** The largest score and the largest contribution of a word among hits. */
 export function scaleOf(hits) {
   const most = (numbers) => numbers.reduce((one, other) => Math.max(one, other), 1e-9);
-  return { score: most(hits.map((hit) => hit.score)), adds: most(hits.flatMap((hit) => hit.why.map((reason) => reason.adds))) };
+  const adds = hits.flatMap((hit) => hit.contributions.map((reason) => reason.contribution));
+  return { score: most(hits.map((hit) => hit.score)), adds: most(adds) };
 }
 
 /** The image, or a sign that there is none. */
@@ -101,11 +102,11 @@ export function picture(address, alt = "") {
 
 /** The score as one line: a part for each word that has a colour, as long as what it adds, and one for all others. */
 export function drawRibbon(ribbon, hit, hueOf, top) {
-  const all = hit.why.map((reason) => ({ key: reason.word, adds: reason.adds, hue: hueOf(reason.word) }));
+  const all = hit.contributions.map((reason) => ({ key: reason.token, adds: reason.contribution, hue: hueOf(reason.token) }));
   const parts = all.filter((part) => part.hue !== "rest");
   const rest = all.filter((part) => part.hue === "rest").reduce((sum, part) => sum + part.adds, 0);
   if (rest) parts.push({ key: " rest", adds: rest, hue: "rest" });
-  if (hit.beside > 0.005 * hit.score) parts.push({ key: " beside", adds: hit.beside, hue: "beside" });
+  if (hit.text_score > 0.005 * hit.score) parts.push({ key: " beside", adds: hit.text_score, hue: "beside" });
   keyed(
     ribbon,
     parts,
@@ -128,12 +129,12 @@ function reasonRow(onWord) {
   const button = h("button", { type: "button", class: "term", on: { click: () => onWord(name) } });
   const row = h("li", {}, button, h("span", { class: "track", "aria-hidden": "true" }, bar), sum);
   row.fill = (reason, hueOf, most, required) => {
-    if (name !== reason.word) button.replaceChildren(word((name = reason.word)));
+    if (name !== reason.token) button.replaceChildren(word((name = reason.token)));
     const must = required.has(name);
     set(button, { "aria-pressed": String(must), title: must ? "Required: click to lift" : "Click to require it" });
     bar.dataset.hue = hueOf(name);
-    bar.style.width = `${(100 * reason.adds) / most}%`;
-    say(sum, `${weight(reason.query)} × ${weight(reason.image)} = ${weight(reason.adds)}`);
+    bar.style.width = `${(100 * reason.contribution) / most}%`;
+    say(sum, `${weight(reason.query_weight)} × ${weight(reason.document_weight)} = ${weight(reason.contribution)}`);
   };
   return row;
 }

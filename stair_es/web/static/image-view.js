@@ -47,13 +47,13 @@ export function imageView(app) {
   }
 
   async function near() {
-    const { result, error, stale } = await nearing((signal) => api.neighbours(route.id, NEAR, signal));
+    const { result, error, stale } = await nearing((signal) => api.neighbors(route.id, NEAR, signal));
     if (stale) return;
     parts.trouble.replaceChildren(...(error ? [errorNotice(error, near)] : []));
     const hits = error ? [] : result.hits;
     app.meet(hits);
     const scale = scaleOf(hits);
-    const hueOf = hues(image.words.map(([name]) => name));
+    const hueOf = hues(image.tokens.map(([name]) => name));
     const act = {
       open: (id) => hrefOf({ view: "image", id }),
       like: (id) => hrefOf({ view: "search", query: likeImage(id) }),
@@ -81,7 +81,7 @@ export function imageView(app) {
     set(parts.original, { href: image.original ?? "#" });
     parts.original.hidden = !image.original;
     set(parts.like, { href: hrefOf({ view: "search", query: likeImage(image.id) }) });
-    say(parts.sum, `${many(image.explain.words, "word")}, weights of ${weight(image.explain.sum_of_weights)} in all`);
+    say(parts.sum, `${many(image.explain.token_count, "word")}, weights of ${weight(image.explain.sum_of_weights)} in all`);
     parts.facts.replaceChildren(
       ...[["uri", image.uri], ...Object.entries(image.facts)].map(([key, value]) =>
         h("tr", {}, h("th", { scope: "row" }, visible(key)), h("td", {}, drawnFact(key, value))),
@@ -91,10 +91,10 @@ export function imageView(app) {
   }
 
   function drawWords() {
-    const hueOf = hues(image.words.map(([name]) => name));
-    const most = Math.max(...image.words.map(([, value]) => value), 1e-9);
+    const hueOf = hues(image.tokens.map(([name]) => name));
+    const most = Math.max(...image.tokens.map(([, value]) => value), 1e-9);
     const sought = route.find.toLowerCase();
-    const shown = image.words.filter(([name]) => name.toLowerCase().includes(sought));
+    const shown = image.tokens.filter(([name]) => name.toLowerCase().includes(sought));
     if (route.sort === "name") shown.sort(([one], [other]) => bare(one).localeCompare(bare(other)));
     put(parts.find, route.find);
     parts.sort.value = route.sort;
@@ -106,8 +106,8 @@ export function imageView(app) {
     );
     for (const [place, [name, value]] of shown.entries())
       parts.words.children[place].fill(value, most, hueOf(name), route.picked.includes(name));
-    say(parts.matches, sought ? `${many(shown.length, "word")} of ${image.words.length}` : "");
-    const vector = route.picked.length ? image.words.filter(([name]) => route.picked.includes(name)) : image.words;
+    say(parts.matches, sought ? `${many(shown.length, "word")} of ${image.tokens.length}` : "");
+    const vector = route.picked.length ? image.tokens.filter(([name]) => route.picked.includes(name)) : image.tokens;
     say(parts.withWords, route.picked.length ? `search with ${many(vector.length, "chosen word")}` : "search with these words");
     set(parts.withWords, { href: hrefOf({ view: "search", query: { ...NOTHING, vector } }) });
     parts.clear.hidden = !route.picked.length;

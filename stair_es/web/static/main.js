@@ -113,8 +113,8 @@ async function take(blob) {
   }
   shell.classList.add("reading");
   try {
-    const { words, thumbnail } = await api.read(blob);
-    const rounded = words.map(([name, value]) => [name, Number(value.toFixed(4))]);
+    const { tokens, thumbnail } = await api.read(blob);
+    const rounded = tokens.map(([name, value]) => [name, Number(value.toFixed(4))]);
     keepThumbnail(rounded, thumbnail);
     go({ view: "search", query: withVector(route.view === "search" ? { ...route.query, like: "" } : NOTHING, rounded) });
   } catch (error) {

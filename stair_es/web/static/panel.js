@@ -37,26 +37,26 @@ export function queryPanel(change) {
     const { answer, query, of } = shown;
     const words = inOrder(answer.query).map((item) => ({
       ...item,
-      factor: query.factors.get(item.word) ?? (of.factors.has(item.word) && !item.added ? 1 : item.factor),
+      factor: query.factors.get(item.token) ?? (of.factors.has(item.token) && !item.added ? 1 : item.factor),
     }));
-    const hueOf = hues(words.map((item) => item.word));
+    const hueOf = hues(words.map((item) => item.token));
     const required = new Set(answer.required);
-    const touched = (item) => item.factor !== 1 || item.added || required.has(item.word);
+    const touched = (item) => item.factor !== 1 || item.added || required.has(item.token);
     const listed = all ? words : words.filter((item, place) => place < SHOWN || touched(item));
     say(count, words.length ? many(words.length, "word") : "");
     none.hidden = words.length > 0;
     say(none, answer.method === "bm25" ? "BM25 compares the text with the captions: there are no weights to move." : "");
     back.hidden = !(query.factors.size || query.require.length || query.exclude.length);
-    const extra = [...required].filter((name) => !words.some((item) => item.word === name));
-    const items = [...listed, ...extra.map((name) => ({ word: name, weight: 0, factor: 0, absent: true }))];
+    const extra = [...required].filter((name) => !words.some((item) => item.token === name));
+    const items = [...listed, ...extra.map((name) => ({ token: name, weight: 0, factor: 0, absent: true }))];
     keyed(
       rows,
       items,
-      (item) => item.word,
+      (item) => item.token,
       (item) => wordRow(item, change),
     );
     for (const [place, row] of [...rows.children].entries())
-      row.fill(items[place], hueOf(items[place].word), required.has(items[place].word), query);
+      row.fill(items[place], hueOf(items[place].token), required.has(items[place].token), query);
     more.hidden = words.length <= SHOWN || (!all && listed.length === words.length);
     say(more, all ? "fewer words" : `all ${words.length} words`);
     set(more, { "aria-expanded": String(all) });
@@ -76,7 +76,7 @@ export function inOrder(words) {
   return [...words.filter((item) => !item.added), ...words.filter((item) => item.added)];
 }
 
-function wordRow({ word: name }, change) {
+function wordRow({ token: name }, change) {
   const shown = visible(name);
   const value = h("output", { class: "value" });
   const slider = h("input", { type: "range", min: 0, max: MOST, step: 0.05, "aria-label": `Weight of ${shown}` });

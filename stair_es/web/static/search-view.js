@@ -230,7 +230,7 @@ export function searchView(app) {
         : hits.length < total
           ? `${hits.length} of ${many(total, "image")}`
           : many(total, "image");
-    const cut = answer?.cut?.length ? `, ${many(answer.cut.length, "light word")} left out` : "";
+    const cut = answer?.truncated?.length ? `, ${many(answer.truncated.length, "light word")} left out` : "";
     say(parts.count, answer ? `${shown}, ${answer.took_ms} ms${cut}` : "");
     parts.status.hidden = !answer;
   }
@@ -250,7 +250,7 @@ export function searchView(app) {
 
 /** What cards are drawn from: hits, with the colours and the scale that they share. */
 function hitsOf(answer, hits) {
-  const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.word) : []);
+  const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.token) : []);
   const required = new Set(answer?.required ?? []);
   const scale = scaleOf(hits);
   return hits.map((hit) => ({ hit, scale, hueOf, required }));
@@ -260,6 +260,6 @@ const keyOf = (query) => JSON.stringify({ ...bodyOf(query, 1) });
 
 /** What a click on a word does: a word of the query is required, or no longer; another one is added. */
 function clicked(query, name, answer) {
-  if (!answer?.query.some((item) => item.word === name)) return withFactor(query, name, ADDED);
+  if (!answer?.query.some((item) => item.token === name)) return withFactor(query, name, ADDED);
   return requiring(query, name, answer.required.includes(name));
 }

@@ -48,7 +48,7 @@ def resting(page: Page) -> None:
 
 def weight(site: Site, word: str) -> float:
     """Return the weight of a word in `QUERY`."""
-    return next(float(each["weight"]) for each in answered(site, {"text": QUERY})["query"] if each["word"] == word)
+    return next(float(each["weight"]) for each in answered(site, {"text": QUERY})["query"] if each["token"] == word)
 
 
 def names(page: Page) -> list[str]:

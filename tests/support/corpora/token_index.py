@@ -10,14 +10,18 @@ from typing import Any
 
 from opensearchpy import OpenSearch, helpers
 
+from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.feature_names import unescape_feature
 
 TOP = 16
 MAPPING: dict[str, Any] = {
     "properties": {
-        **{key: {"type": "keyword"} for key in ("image_id", "token", "uri", "source", "caption", "colours", "model", "stamp")},
-        **{key: {"type": "float"} for key in ("weight", "share")},
-        **{key: {"type": "integer"} for key in ("rank", "words")},
+        **{
+            key: {"type": "keyword"}
+            for key in ("image_id", "token", "uri", "source", "caption", "colours", "model", "source_version")
+        },
+        **{key: {"type": "float"} for key in ("weight", "weight_share")},
+        **{key: {"type": "integer"} for key in ("rank", "token_count")},
         **{key: {"type": "date"} for key in ("taken_at", "ingested_at")},
     }
 }
@@ -44,19 +48,19 @@ def entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "token": word,
             "weight": weight,
             "rank": rank,
-            "share": weight / sum(weights.values()),
-            "words": len(weights),
-            "stamp": source["fingerprint"],
+            "weight_share": weight / sum(weights.values()),
+            "token_count": len(weights),
+            "source_version": source["fingerprint"],
         }
 
 
 def make(client: OpenSearch, alias: str, *, with_alias: bool = True) -> str:
-    """Write the companion of what `alias` stands for, behind `<alias>-words`; returns its name."""
+    """Write the companion of what `alias` stands for, behind `<alias>-tokens`; returns its name."""
     [index] = client.indices.get_alias(name=alias)
-    name = f"{index}.words"
+    name = f"{index}.tokens"
     properties = {**MAPPING["properties"], **(ALIAS if with_alias else {})}
-    mappings = {"properties": properties, "_meta": {"stair_es": {"words_of": index}}}
-    client.indices.create(index=name, body={"mappings": mappings, "aliases": {f"{alias}-words": {}}})
+    mappings = {"properties": properties, "_meta": {"stair_es": {"format_version": INDEX_FORMAT, "token_index_of": index}}}
+    client.indices.create(index=name, body={"mappings": mappings, "aliases": {f"{alias}-tokens": {}}})
     actions = (
         {"_index": name, "_id": f"{id_}-{entry['rank']}", "_source": entry}
         for id_, source in scanned(client, alias).items()

@@ -1,6 +1,6 @@
-"""What a words index has to hold, computed from the documents of its main index without the code that fills it.
+"""What a token index has to hold, computed from the documents of its main index without the code that fills it.
 
-assert stored_words(client, f"{index}.words") == expected_words(client, index)
+assert stored_words(client, f"{index}.tokens") == expected_words(client, index)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _CARRIED = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
 
 
-def expected_words(client: OpenSearch, index: str, top_words: int = 16) -> dict[str, dict[str, Any]]:
+def expected_words(client: OpenSearch, index: str, top_token_count: int = 16) -> dict[str, dict[str, Any]]:
     """`_id` -> `_source` of every word of every document that has words and a URI."""
     client.indices.refresh(index=index)
     expected: dict[str, dict[str, Any]] = {}
@@ -25,23 +25,29 @@ def expected_words(client: OpenSearch, index: str, top_words: int = 16) -> dict[
         written = f"{hit['_seq_no']}.{hit['_primary_term']}"
         image = {
             "image_id": hit["_id"],
-            "words": len(source["tokens"]),
-            "stamp": f"1.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{written}",
+            "token_count": len(source["tokens"]),
+            "source_version": f"2.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{written}",
             **{name: source[name] for name in _CARRIED if source.get(name) is not None},
         }
         weights = {_word(key): weight for key, weight in source["tokens"].items()}
         total = sum(sorted(weights.values()))
-        heaviest = sorted(weights, key=lambda word: (-weights[word], word))[:top_words]
+        heaviest = sorted(weights, key=lambda word: (-weights[word], word))[:top_token_count]
         for rank, word in enumerate(heaviest, start=1):
             share = round(weights[word] / total, 12)
-            expected[f"{hit['_id']}-{rank}"] = {**image, "token": word, "weight": weights[word], "rank": rank, "share": share}
+            expected[f"{hit['_id']}-{rank}"] = {
+                **image,
+                "token": word,
+                "weight": weights[word],
+                "rank": rank,
+                "weight_share": share,
+            }
     return expected
 
 
 def stored_words(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
-    """The same as the words index has it, as whoever searches it sees it: nothing is refreshed."""
+    """The same as the token index has it, as whoever searches it sees it: nothing is refreshed."""
     hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
-    return {hit["_id"]: {**hit["_source"], "share": round(hit["_source"].get("share", 0.0), 12)} for hit in hits}
+    return {hit["_id"]: {**hit["_source"], "weight_share": round(hit["_source"].get("weight_share", 0.0), 12)} for hit in hits}
 
 
 def _word(key: str) -> str:

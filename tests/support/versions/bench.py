@@ -71,14 +71,14 @@ class Bench:
         report: Mapping[str, object] = self.commands.run(
             "ingest", self.photos / "captions.jsonl", "--image-column", "file", "--index", self.alias(index), *options
         )
-        expect(report, seen=len(PHOTOS), dead=0)
+        expect(report, seen=len(PHOTOS), failed=0)
         self.indices.add(index)
         return report
 
     def words(self) -> list[str]:
         """Return the words that the best photo has in the index, without the muted ones."""
         shown = self.commands.run("inspect", self.best, "--index", self.alias(self.main))
-        return [entry["word"] for entry in shown["words"]]
+        return [entry["token"] for entry in shown["tokens"]]
 
 
 def expect(found: Mapping[str, object], **wanted: object) -> None:

@@ -52,13 +52,15 @@ def keep_words_index(bench: Bench) -> None:
     """Keep an index of the words beside the images."""
     options = ("--vector", bench.main)
     report = bench.ingest(bench.main, *options, "--token-index")
-    if not report["words_index"]:
-        raise Wrong("there is no words index")
+    if not report["token_index"]:
+        raise Wrong("there is no token index")
 
 
 def list_words(bench: Bench) -> None:
     """Read the vocabulary of the index."""
-    found = {entry["word"]: entry["images"] for entry in bench.commands.run("words", "--index", bench.alias(bench.main))["words"]}
+    found = {
+        entry["token"]: entry["images"] for entry in bench.commands.run("words", "--index", bench.alias(bench.main))["tokens"]
+    }
     expect(found, cat=1)
 
 
@@ -78,7 +80,7 @@ def search_by(shape: str) -> Callable[[Bench], None]:
         expect(answer, shape=shape)
         expect_best(bench, answer["hits"])
         for hit in answer["hits"]:
-            exact = sum(reason["contribution"] for reason in hit["why"])
+            exact = sum(reason["contribution"] for reason in hit["contributions"])
             if abs(hit["score"] - exact) > _NEAR * exact + 0.001:
                 raise Wrong(f"the score is {hit['score']}, the exact product {exact}")
 

@@ -46,7 +46,7 @@ class Pixelate:
         return f"1-blocks-{self._blocks}"
 
     def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
-        """One answer an image, in order. Raising is fine: stair-es then tries image by image, and only the culprit is dead."""
+        """One answer an image, in order. Raising is fine: stair-es then tries image by image, and only the culprit fails."""
         return [self._enrich(image) for image in images]
 
     def _enrich(self, image: EnricherInput) -> Enrichment:

@@ -72,7 +72,7 @@ class Member:
     name: str
 
     def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
-        """See `Place.read`. What goes wrong with one image is a ReadError: that image is dead, the run goes on."""
+        """See `Place.read`. What goes wrong with one image is a ReadError: that image fails, the run goes on."""
         try:
             status = Path(self.archive).stat()
             archive = _opened(self.archive, status.st_mtime_ns, status.st_size)
