@@ -10,7 +10,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
-from ..options import connections, shared
+from ..options import config_file, connections, shared
 from ..output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
@@ -90,7 +90,14 @@ def serve(
         site = ServerConfig(
             connection=connection,
             index=index,
-            load_encoder=partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower),
+            load_encoder=partial(
+                load_query_encoder,
+                index=index,
+                model_name=model,
+                backend=backend,
+                text_tower=text_tower,
+                settings=config_file.get_config().settings,
+            ),
             roots=roots,
             title=title,
             hooks=observer.watch,
@@ -148,7 +155,7 @@ def _read_token(path: Path | None) -> str:
     from stair_es.cluster.client.auth import describe_read_error, is_utf8, read_secret
 
     if path is None:
-        token = read_secret(ENV_SERVE_TOKEN) or ""
+        token = read_secret(ENV_SERVE_TOKEN, config_file.get_config().environ) or ""
     else:
         try:
             token = path.read_text(encoding="utf-8").strip()

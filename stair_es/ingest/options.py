@@ -113,7 +113,7 @@ def build_sink_plan(options: IngestOptions, connection: Connection | None, start
     """
     if options.document.vector == "seismic" and options.sink != "cluster":
         raise UsageError(f"the sink {options.sink!r} keeps no token ids", "Leave --vector seismic out.")
-    card = registry.get_indexable_card(options.model.name, options.model.fit)
+    card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
     known = find_model_tokens(options.model, options.document)
     settings: dict[str, Json] = {
         **asdict(options.document),
@@ -136,6 +136,7 @@ def build_sink_plan(options: IngestOptions, connection: Connection | None, start
         policy=options.policy,
         largest_weight=known.largest_weight,
         started_at=started_at,
+        settings=options.model.settings,
     )
 
 
@@ -149,7 +150,7 @@ def _hash_mapping(mapping: str | None) -> str | None:
 
 def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerConfig:
     """Build the configuration of the workers."""
-    card = registry.get_indexable_card(options.model.name, options.model.fit)
+    card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
     return WorkerConfig(
         writer=session.writer,
         fresh=session.fresh,

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.client.connection import Connection
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import IngestError, StairError
 from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_letters_path
 from stair_es.ingest.accounting.manifest import Manifest
@@ -72,10 +73,11 @@ def run_ingest(
     Raises:
         StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
+    home = resolve_settings(options.model.settings).home
     with ExitStack() as stack:
         manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content"))
         kept = RunAccounting(
-            manifest, DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
+            manifest, DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
         )
         on_start(kept)
         kept.dead_letters.check_writable()

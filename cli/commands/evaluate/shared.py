@@ -11,6 +11,7 @@ import typer
 
 from stair_es.errors import StairError, UsageError
 
+from ...options import config_file
 from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, print_plain, stdout
 
@@ -89,8 +90,9 @@ class EvaluationArguments:
         from stair_es.eval.models import load_models
         from stair_es.model.base import ModelSpec
 
-        first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
-        return load_models([first, *(ModelSpec(name=name) for name in self.against or ())])
+        settings = config_file.get_config().settings
+        first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings)
+        return load_models([first, *(ModelSpec(name=name, settings=settings) for name in self.against or ())])
 
 
 def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, int, int], None]], PrintableReport]) -> None:

@@ -10,7 +10,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, DEFAULT_MODEL, DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import EXIT_PARTIAL_FAILURE, UsageError
 
-from ...options import connections, metrics, shared
+from ...options import config_file, connections, metrics, shared
 from ...output.console import emit_json, print_notice, report_failure_as_json
 from ...output.ingest import note_default_model, print_dry_run, print_ingest_report
 from ...output.json_logging import is_json_logging
@@ -293,7 +293,13 @@ def ingest_command(
         )
         chosen = IngestOptions(
             alias=index,
-            model=ModelSpec(name=model or DEFAULT_MODEL, fit=fit, backend=backend, precision=precision),
+            model=ModelSpec(
+                name=model or DEFAULT_MODEL,
+                fit=fit,
+                backend=backend,
+                precision=precision,
+                settings=config_file.get_config().settings,
+            ),
             runner=runner,
             ray=RayOptions(address=ray_address, gpus_per_encoder=gpus_per_encoder, encoders=encoders),
             batch_images=batch_images,

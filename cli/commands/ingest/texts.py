@@ -10,7 +10,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
-from ...options import connections, shared
+from ...options import config_file, connections, shared
 from ...output.console import emit_json, print_notice, report_failure_as_json, stdout
 from ...output.ingest import print_outcome
 from ...output.json_logging import is_json_logging
@@ -104,7 +104,7 @@ def ingest_texts_command(
         sources = [open_text_source(file, text_format, text_column) for file in files]
         chosen = TextIngestOptions(
             alias=index,
-            model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
+            model=ModelSpec(name=model, fit=fit, text_tower=text_tower, settings=config_file.get_config().settings),
             document=DocumentSettings(thumbnail_px=0, id="content", vector=vector),
             sink_options={"swap": swap, "keep": str(keep), **build_token_index_option(words_index)},
             dead_letters=dead_letters,

@@ -14,6 +14,7 @@ from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
 from stair_es.cluster.index.lifecycle import IndexSpec
 from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.cluster.token_index.sync import TokenIndexReport
+from stair_es.config.settings import Settings
 from stair_es.token_policy import TokenPolicy
 
 Say: TypeAlias = Callable[[str], None]
@@ -40,6 +41,8 @@ class SinkPlan:
     """Largest possible weight of a token; None if unknown or irrelevant."""
     started_at: str = ""
     """Start of the listing, in the format of `ingested_at`. Documents stored later, by a concurrent run, are never stale."""
+    settings: Settings | None = None
+    """Data folder and trusted models of this machine; None for those of the environment."""
 
 
 class SinkWriter(Protocol):

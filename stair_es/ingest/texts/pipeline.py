@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from stair_es.cluster.bulk.writer import BulkPolicy
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import IndexSpec, check_alias_name
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import IngestError
 from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_letters_path
 from stair_es.ingest.accounting.manifest import Manifest
@@ -79,8 +80,9 @@ def run_text_ingest(
         StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
     check_alias_name(options.alias)
+    home = resolve_settings(options.model.settings).home
     with ExitStack() as stack:
-        letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
+        letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
         kept = RunAccounting(stack.enter_context(Manifest()), letters)
         on_start(kept)
         letters.check_writable()
@@ -89,7 +91,7 @@ def run_text_ingest(
         first = next(found, None)  # before an index is created: a wrong column is found here
         if first is None:
             raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Name a file with one text per line, or a table.")
-        card = registry.get_indexable_card(options.model.name, options.model.fit)
+        card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
         known = find_model_tokens(options.model, options.document)
         plan = SinkPlan(
             alias=options.alias,
@@ -106,6 +108,7 @@ def run_text_ingest(
             options=options.sink_options,
             largest_weight=known.largest_weight,
             started_at=get_timestamp(),
+            settings=options.model.settings,
         )
         session = cluster.KIND.open(plan, say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
