@@ -61,9 +61,8 @@ def train_on_ray(
         StairError: If Ray can't be reached, or the training failed.
     """
     split_batch(range(config.batch.size), 0, workers)
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     with (
+        ray_session.set_missing_variables(_QUIET),
         ray_session.open_ray_session("train", address, error=StairError, instead="Train with one worker") as ray,
         TemporaryDirectory() as kept,
     ):
