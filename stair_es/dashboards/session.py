@@ -14,9 +14,8 @@ import urllib3
 from stair_es.cluster.client import tls
 from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, ENV_DASHBOARDS_URL, DashboardsConnection
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
-from stair_es.retry_after import parse_retry_after
+from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 
-_RETRY_STATUSES = (429, 502, 503, 504)
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 _MAX_PAUSE_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -82,7 +81,7 @@ class DashboardsSession:
         """
         for pause in (*_PAUSES_S, None):
             answer, failed = self._send_once(method, path, fields)
-            if answer is not None and answer.status not in _RETRY_STATUSES:
+            if answer is not None and answer.status not in BUSY_STATUSES:
                 self._check_response(answer)
                 return answer
             if pause is None:

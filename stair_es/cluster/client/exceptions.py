@@ -12,11 +12,11 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.client import tls
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexClosed, MissingModule, NotASearchCluster
+from stair_es.retry_after import BUSY_STATUSES
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
-BUSY_STATUSES = frozenset({429, 502, 503, 504})
 _LONGEST_REQUEST = 300
 _LOGIN = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
