@@ -86,7 +86,7 @@ def serve(
     guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
     roots = AllowedRoots.from_folders(images or [])
     with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
-        connection = replace(connections.resolve_connection(url), timeout_s=10.0)
+        connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=observer.request_hooks)
         site = ServerConfig(
             connection=connection,
             index=index,

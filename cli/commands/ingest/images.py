@@ -415,6 +415,8 @@ def build_token_index_option(words_index: bool | None) -> dict[str, str]:
 def _run_ingest(
     opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any], observer: IngestTelemetry
 ) -> IngestReport:
+    from dataclasses import replace
+
     from stair_es.ingest.pipeline import run_ingest as run
 
     from ...output.progress import show_ingest_progress
@@ -427,7 +429,9 @@ def _run_ingest(
 
     try:
         with show_ingest_progress() as progress:
-            connection = connections.resolve_connection(url) if chosen.sink == "cluster" or url else None
+            connection = None
+            if chosen.sink == "cluster" or url:
+                connection = replace(connections.resolve_connection(url), request_hooks=observer.request_hooks)
             report = run(
                 opened,
                 connection,

@@ -13,7 +13,7 @@ from stair_es.cluster.client import tls
 from stair_es.cluster.client.auth import SecuritySettings, read_secret, read_security_settings, resolve_url_login
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.transport import NodeConnection
+from stair_es.cluster.client.transport import NodeConnection, RequestHook
 from stair_es.config.defaults import ENV_URL
 from stair_es.errors import AuthenticationFailed, UsageError
 from stair_es.optional import import_optional
@@ -42,6 +42,11 @@ class Connection:
     """`http[s]://[user:password@]host[:port][/prefix]`; several nodes of one cluster, separated by commas."""
     timeout_s: float = 30.0
     security: SecuritySettings = _NO_SECURITY
+    request_hooks: tuple[RequestHook, ...] = field(default=(), repr=False)
+    """Contexts of each request of its clients, the outermost first. Not pickled: workers in other processes have none."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "request_hooks": ()}
 
     def __post_init__(self) -> None:
         security = resolve_url_login(split_node_urls(self.url), self.security, "a cluster URL", _URL_REMEDY)
@@ -97,7 +102,7 @@ class Connection:
             MissingExtra: If AWS requires the extra `aws` and it isn't installed.
         """
         nodes = self.nodes
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"request_hooks": self.request_hooks}
         if any(node.startswith("https:") for node in nodes):
             options["ssl_context"] = tls.create_ssl_context(self.security)
             options["ca_fingerprint"] = self.security.ca_fingerprint
