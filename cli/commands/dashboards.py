@@ -58,23 +58,8 @@ TimeFieldOption = Annotated[
 OutputFileOption = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
 
 
-def _define_certificate_option(name: str, help_text: str) -> tuple[Any, None]:
-    variable = _ENV_PREFIX + name.upper().replace("-", "_")
-    option = typer.Option(f"--dashboards-{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
-    return Annotated[str | None, option], None
-
-
-_CERTIFICATES = {
-    "ca_file": _define_certificate_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
-    "ca_fingerprint": _define_certificate_option(
-        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
-    ),
-    "client_cert": _define_certificate_option("client-cert", "PEM file with the client certificate (and its key)."),
-    "client_key": _define_certificate_option("client-key", "PEM file with the key of the client certificate."),
-}
-_tls_options = OptionGroup(
-    {**{f"dashboards_{name}": option for name, option in _CERTIFICATES.items()}, "context": (typer.Context, None)}
-)
+_CERTIFICATES = connections.define_certificate_options("dashboards_", _TLS_PANEL)
+_tls_options = OptionGroup({**_CERTIFICATES, "context": (typer.Context, None)})
 with_dashboards_tls_options = _tls_options.decorate
 """Decorator that adds the TLS options for the product to a command."""
 
@@ -139,7 +124,7 @@ def publish_dashboards(
     if dashboards_url and dashboards_url != config_file.get_config().environ.get(f"{_ENV_PREFIX}URL"):
         connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
     named, environ = connections.resolve_connection_settings(_tls_options.values, dashboards_url, "dashboards_")
-    certificates = {name: named[f"dashboards_{name}"] for name in _CERTIFICATES}
+    certificates = {name.removeprefix("dashboards_"): named[name] for name in _CERTIFICATES}
     place = build_dashboards_connection(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
     )

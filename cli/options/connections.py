@@ -22,24 +22,39 @@ if TYPE_CHECKING:
 _TLS_PANEL = "Secure connection"
 
 
-def _define_tls_option(name: str, help_text: str) -> Any:  # noqa: ANN401  a type for Typer
-    variable = "STAIR_ES_" + name.upper().replace("-", "_")
-    option = typer.Option(f"--{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_TLS_PANEL)
-    return Annotated[str | None, option]
-
-
-_TLS_OPTIONS = {
-    "ca_file": _define_tls_option("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
-    "ca_fingerprint": _define_tls_option(
-        "ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."
-    ),
-    "client_cert": _define_tls_option("client-cert", "PEM file with the client certificate (and its key)."),
-    "client_key": _define_tls_option("client-key", "PEM file with the key of the client certificate."),
-    "aws_service": _define_tls_option("aws-service", "Sign requests for this AWS service: es, or aoss for Serverless."),
-    "aws_region": _define_tls_option("aws-region", "AWS region for signing. [default: from the AWS configuration]"),
+_CERTIFICATES = {
+    "ca_file": "PEM file with trusted certificate authorities, instead of the system's.",
+    "ca_fingerprint": "SHA-256 fingerprint of the certificate of the authority or of the server.",
+    "client_cert": "PEM file with the client certificate (and its key).",
+    "client_key": "PEM file with the key of the client certificate.",
 }
+_AWS = {
+    "aws_service": "Sign requests for this AWS service: es, or aoss for Serverless.",
+    "aws_region": "AWS region for signing. [default: from the AWS configuration]",
+}
+
+
+def define_certificate_options(prefix: str = "", panel: str = _TLS_PANEL) -> dict[str, tuple[Any, None]]:
+    """Return the options for certificates: parameter -> annotation and default.
+
+    Args:
+        prefix: Prefix of the parameters: `dashboards_` for the product.
+        panel: Panel in the help.
+    """
+    return _define_options({f"{prefix}{name}": help_text for name, help_text in _CERTIFICATES.items()}, panel)
+
+
+def _define_options(helps: Mapping[str, str], panel: str) -> dict[str, tuple[Any, None]]:
+    made = {}
+    for name, help_text in helps.items():
+        flag, variable = f"--{name.replace('_', '-')}", f"STAIR_ES_{name.upper()}"
+        option = typer.Option(flag, envvar=variable, show_envvar=True, help=help_text, rich_help_panel=panel)
+        made[name] = (Annotated[str | None, option], None)
+    return made
+
+
 _connection_options = OptionGroup(
-    {**{name: (kind, None) for name, kind in _TLS_OPTIONS.items()}, "context": (typer.Context, None)}
+    {**define_certificate_options(), **_define_options(_AWS, _TLS_PANEL), "context": (typer.Context, None)}
 )
 with_connection_options = _connection_options.decorate
 """Decorator that adds the TLS and AWS options to a command; `resolve_connection` reads them."""

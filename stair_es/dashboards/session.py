@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from stair_es.cluster.client import tls
-from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, ENV_DASHBOARDS_URL, DashboardsConnection
+from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DASHBOARDS_VARIABLES, ENV_DASHBOARDS_URL, DashboardsConnection
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
 from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 
@@ -154,7 +154,7 @@ class DashboardsSession:
         where = self.connection.safe_url
         failed = tls.find_ssl_error(error)
         if failed is not None:
-            advice = tls.get_tls_remedy(failed).replace("STAIR_ES_", DASHBOARDS_ENV_PREFIX).replace("--c", "--dashboards-c")
+            advice = tls.get_tls_remedy(failed, DASHBOARDS_VARIABLES)
             return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", advice)
         said = self.connection.redact(str(getattr(error, "reason", None) or error))
         return ClusterUnreachable(

@@ -137,7 +137,8 @@ def _build_unreachable_error(error: exceptions.ConnectionError, where: str, conn
     if parts.scheme == "https" and parts.hostname and not late and (failed is None or not tls.is_permanent_tls_error(failed)):
         failed = tls.get_tls_alert(parts.hostname, parts.port or 443, connection.security) or failed
     if failed is not None:
-        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", tls.get_tls_remedy(failed))
+        advice = tls.get_tls_remedy(failed, connection.security.variables)
+        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", advice)
     if _is_tls_expected(where):
         return _build_plain_http_error(where)
     said = connection.redact(f"{getattr(error, 'info', error)}")
