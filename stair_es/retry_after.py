@@ -1,9 +1,12 @@
-"""The `Retry-After` header of HTTP responses."""
+"""What an HTTP response says about trying again: its status, and its `Retry-After` header."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+
+BUSY_STATUSES = frozenset({429, 502, 503, 504})
+"""Statuses by which a server, or a proxy in front of it, says that it is temporarily unavailable."""
 
 
 def parse_retry_after(retry_after: str) -> float | None:

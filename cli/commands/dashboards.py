@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, ENV_URL
 from stair_es.errors import ClusterUnreachable, UsageError
 
-from ..options import connections, shared
+from ..options import config_file, connections, shared
 from ..options.connections import CONNECTION_OPTIONS
 from ..options.decorator import OptionGroup, prepare_command
 from ..output.console import emit_json, print_notice, print_plain, stdout
@@ -123,7 +122,7 @@ def publish_dashboards(
     from stair_es.dashboards.publish import import_objects as put
     from stair_es.dashboards.session import DashboardsSession
 
-    if dashboards_url and dashboards_url != os.environ.get(f"{_ENV_PREFIX}URL"):
+    if dashboards_url and dashboards_url != config_file.get_config().environ.get(f"{_ENV_PREFIX}URL"):
         connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
     named, environ = connections.resolve_connection_settings(_TLS_OPTIONS.values, dashboards_url, "dashboards_")
     certificates = {name: named[f"dashboards_{name}"] for name in connections.CERTIFICATE_KEYS}
@@ -235,7 +234,8 @@ def resolve_dashboard_spec(
     from stair_es.dashboards.index_info import DashboardSpec
 
     told = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at")
-    given = url or os.environ.get(ENV_URL) or os.environ.get(f"{ENV_URL}_FILE")
+    environ = config_file.get_config().environ
+    given = url or environ.get(ENV_URL) or environ.get(f"{ENV_URL}_FILE")
     if token_index is not None and not given:
         print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
         return told, None

@@ -9,7 +9,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import DecodeError, UsageError
 
-from ..options import connections, shared
+from ..options import config_file, connections, shared
 from ..options import encoder as inputs
 from ..output.bars import TerminalInfo, escape_control, format_weights
 from ..output.console import emit_json, print_error, stdout
@@ -78,7 +78,10 @@ def _load_encoder_of_index(
     connection = connections.resolve_connection(url)
     with closing(connection.client()) as client:
         known = fetch_index_info(client, connection, index)
-    encoder = load_query_encoder(known, index, model_name=model, fit=fit, backend=backend, text_tower=text_tower)
+    settings = config_file.get_config().settings
+    encoder = load_query_encoder(
+        known, index, model_name=model, fit=fit, backend=backend, text_tower=text_tower, settings=settings
+    )
     known.check_model(encoder.model_id)
     return encoder
 

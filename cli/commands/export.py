@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..options import shared
+from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain
 
 
@@ -33,7 +33,7 @@ def export_command(
 
     if not as_json:
         print_notice(f"exporting {folder} (a minute or two for a large model)")
-    made = export_onnx(folder)
+    made = export_onnx(folder, config_file.get_config().settings.home)
     if as_json:
         files = {path.name: path.stat().st_size for path in made.files}
         emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.max_difference})

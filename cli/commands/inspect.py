@@ -13,7 +13,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import DecodeError, QueryError, UsageError
 
-from ..options import connections, shared
+from ..options import config_file, connections, shared
 from ..output.console import print_error, print_notice
 from ..output.csv import CsvOption, select_output_format
 from .explain import parse_document_reference as uri_or_id
@@ -87,7 +87,7 @@ def inspect(
         def load_encoder_once() -> Encoder:
             from stair_es.search.index_encoder import load_query_encoder
 
-            return load_query_encoder(known, index, model_name=model, backend=backend)
+            return load_query_encoder(known, index, model_name=model, backend=backend, settings=config_file.get_config().settings)
 
         inspector = Inspector(client, connection, index, load_encoder_once, known.policy)
         printer = InspectionPrinter(index, k=k, every=every, form=form, thumbnail=thumbnail)

@@ -13,7 +13,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, MAX_CLAUSES
 from stair_es.errors import UsageError
 
-from ..options import connections, search, shared
+from ..options import config_file, connections, search, shared
 from ..options import encoder as inputs
 from ..output.console import emit_json, print_notice, print_plain
 from ..output.notices import print_dropped_tokens
@@ -131,6 +131,6 @@ def _get_display_url(url: str | None) -> str:
     from stair_es.embedded_node.ports import read_port
     from stair_es.embedded_node.spec import NodeSpec
 
-    spec = NodeSpec.from_home()
+    spec = NodeSpec.from_home(environ=config_file.get_config().environ)
     known = state.read_node_state(spec.state_file)
     return (known and known.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _DEFAULT_PORT}"

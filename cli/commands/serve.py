@@ -10,7 +10,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
-from ..options import connections, shared
+from ..options import config_file, connections, shared
 from ..output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
@@ -83,11 +83,18 @@ def serve(
     guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
     roots = AllowedRoots.from_folders(images or [])
     with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
-        connection = replace(connections.resolve_connection(url), timeout_s=10.0)
+        connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=observer.request_hooks)
         site = ServerConfig(
             connection=connection,
             index=index,
-            load_encoder=partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower),
+            load_encoder=partial(
+                load_query_encoder,
+                index=index,
+                model_name=model,
+                backend=backend,
+                text_tower=text_tower,
+                settings=config_file.get_config().settings,
+            ),
             roots=roots,
             title=title,
             hooks=observer.watch,
@@ -153,7 +160,7 @@ def _read_token(path: Path | None) -> str:
     from stair_es.cluster.client.auth import describe_read_error, is_utf8, read_secret
 
     if path is None:
-        token = read_secret(ENV_SERVE_TOKEN) or ""
+        token = read_secret(ENV_SERVE_TOKEN, config_file.get_config().environ) or ""
     else:
         try:
             token = path.read_text(encoding="utf-8").strip()

@@ -9,7 +9,7 @@ import typer
 
 from stair_es.errors import UsageError
 
-from ..options import shared
+from ..options import config_file, shared
 from ..output.console import emit_json, print_notice, print_plain
 
 if TYPE_CHECKING:
@@ -125,15 +125,16 @@ def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray
 
     from ..output.progress import show_training_progress
 
+    settings = config_file.get_config().settings
     with show_training_progress() as (tell, progress):
         ears = Callbacks(on_message=print_notice, on_metrics=tell, on_progress=progress)
         if workers > 1:
             from stair_es.training.ray_train import train_on_ray
 
-            return train_on_ray(config, out, ears, workers=workers, device=device, address=ray_address)
+            return train_on_ray(config, out, ears, workers=workers, device=device, address=ray_address, settings=settings)
         from stair_es.training.train import train_model as train_alone
 
-        return train_alone(config, out, ears, device=device)
+        return train_alone(config, out, ears, device=device, settings=settings)
 
 
 def _print_result(trained: TrainingResult, as_json: bool) -> None:

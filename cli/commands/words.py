@@ -14,7 +14,7 @@ from stair_es.errors import IndexMismatch, UsageError
 from stair_es.inspection.stop_words import UNIFORMITY_THRESHOLD
 from stair_es.inspection.token_stats import StatsOrder
 
-from ..options import connections, shared
+from ..options import config_file, connections, shared
 from ..output.console import print_notice
 from ..output.csv import CsvOption, select_output_format
 
@@ -97,7 +97,9 @@ def show_words(
     known, found = _read_vocabulary(index, url, DocumentSample(size=sample, seed=seed) if sample else None)
     _print_remarks(found, index, known.content_type)
     spec = add_fit(ModelSpec(name=model or known.model_name), known)
-    told = model_vocabulary.load_model_vocabulary(spec.name, required=model is not None, fit=spec.fit)
+    told = model_vocabulary.load_model_vocabulary(
+        spec.name, required=model is not None, fit=spec.fit, settings=config_file.get_config().settings
+    )
     view = words.build_vocabulary_view(found, known, told, uniformity=uniformity, order=sort, min_df=min_df, match=match)
     if policy:
         _write_policy(policy, view, known.policy)

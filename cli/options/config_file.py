@@ -1,9 +1,13 @@
-"""Values of the configuration file for the commands: options as Typer defaults, the rest through the environment."""
+"""Configuration of a run, resolved once: options of the file as Typer defaults, the rest as variables below the environment's.
+
+The environment of the process is read and never changed: what needs a variable gets `CliConfig.environ`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -23,6 +27,7 @@ from stair_es.config.file import (
     read_config_file,
     resolve_profile,
 )
+from stair_es.config.settings import Settings
 from stair_es.errors import StairError, UsageError
 
 _PREFIX = "STAIR_ES_"
@@ -33,7 +38,7 @@ _PATH_KEYS = ("home", *(f"{name}_file" for name in ("user", "dashboards_user", *
 
 @dataclass(frozen=True, kw_only=True)
 class CliConfig:
-    """Values of the configuration file with the active profile."""
+    """The configuration of a run: the environment, and the configuration file with the active profile."""
 
     path: Path | None = None
     """None if there is no file."""
@@ -41,8 +46,10 @@ class CliConfig:
     values: ConfigValues = field(default_factory=dict)
     error: StairError | None = None
     """Error in the file, for commands that run nevertheless."""
-    exported_keys: frozenset[OptionKey] = frozenset()
-    """Keys that were exported to the environment."""
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """The environment, with the values of the file for variables that no option covers."""
+    file_keys: frozenset[OptionKey] = frozenset()
+    """Keys whose variables in `environ` come from the file."""
     effective_keys: frozenset[OptionKey] = frozenset()
     """Keys that the environment doesn't override."""
 
@@ -51,36 +58,35 @@ class CliConfig:
         found = self.values.get((name,))
         return None if found is None else str(found.value)
 
-    def build_environ(self, url: str | None, prefix: str = "") -> dict[str, str]:
-        """Return the environment for a connection to `url`, without logins that the file sets for another URL."""
-        theirs = (
-            {get_env_variable(key) for key in self.exported_keys if is_auth_key(key, prefix)}
-            if self._is_foreign(url, prefix)
-            else set()
-        )
-        return {name: value for name, value in os.environ.items() if name not in theirs}
+    @property
+    def settings(self) -> Settings:
+        """The settings that belong to no connection."""
+        return Settings.from_env(self.environ)
 
-    def select_options(
-        self, context: typer.Context, given: Mapping[str, Any], url: str | None, prefix: str = ""
-    ) -> dict[str, Any]:
-        """Select the options that apply to a connection to `url`.
+    def resolve_for_url(
+        self, url: str | None, given: Mapping[str, Any], from_file: Collection[str], prefix: str = ""
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the options and the variables that apply to a connection to `url`.
 
         Values of the file don't apply if the file sets them for another URL, or if a related option was given.
 
         Args:
-            context: Context of the command.
-            given: Parameter -> value.
             url: URL of the cluster, or of the product.
+            given: Parameter -> value.
+            from_file: Parameters whose value comes from the file.
             prefix: Prefix of the keys: `dashboards_` for the product.
 
         Returns:
-            Parameter -> value, None for those that don't apply.
+            Parameter -> value, None for those that don't apply; and variables.
         """
-        ours = {name for name in given if _get_parameter_source(context, name) == "DEFAULT_MAP"}
-        own = {(name,) for name in given if name not in ours and given[name] is not None}
         foreign = self._is_foreign(url, prefix)
-        left_out = {name for name in ours if foreign or list_related_keys((name,)) & own}
-        return {name: None if name in left_out else value for name, value in given.items()}
+        own = {(name,) for name, value in given.items() if name not in from_file and value is not None}
+        left_out = {name for name in from_file if foreign or list_related_keys((name,)) & own}
+        theirs = {get_env_variable(key) for key in self.file_keys if foreign and is_auth_key(key, prefix)}
+        return (
+            {name: None if name in left_out else value for name, value in given.items()},
+            {name: value for name, value in self.environ.items() if name not in theirs},
+        )
 
     def _is_foreign(self, url: str | None, prefix: str) -> bool:
         name = f"{prefix}url"
@@ -89,8 +95,11 @@ class CliConfig:
         return url is not None and bool(known) and url.rstrip("/") not in {str(each.value).rstrip("/") for each in known}
 
 
+_current: ContextVar[CliConfig] = ContextVar("current")
+
+
 def load_config(context: typer.Context, path: Path | None, profile: str | None, *, tolerant: bool) -> CliConfig:
-    """Load the configuration file, and apply it to the following command; undone when the context closes.
+    """Load the configuration file, and apply it to the following command until the context closes.
 
     Args:
         context: Context of the root command.
@@ -112,19 +121,21 @@ def load_config(context: typer.Context, path: Path | None, profile: str | None, 
         settings = CliConfig(path=path or get_default_config_path(), profile=profile, error=error)
     taken = _drop_overridden(settings.values, os.environ)
     context.default_map = build_default_map(context.command, taken)
-    exported = {key for key in taken if len(key) == 1 and key[0] in (*_TEXT_KEYS, *_PATH_KEYS, "node_port")}
-    before = {name: os.environ.get(name) for name in map(get_env_variable, exported)}
-    os.environ.update({get_env_variable(key): str(taken[key].value) for key in exported})
-    context.call_on_close(lambda: _restore_environ(before))
-    held = replace(settings, exported_keys=frozenset(exported), effective_keys=frozenset(taken))
-    context.obj = held
-    return held
+    file_keys = {key for key in taken if len(key) == 1 and key[0] in (*_TEXT_KEYS, *_PATH_KEYS, "node_port")}
+    resolved = replace(
+        settings,
+        environ={**os.environ, **{get_env_variable(key): str(taken[key].value) for key in file_keys}},
+        file_keys=frozenset(file_keys),
+        effective_keys=frozenset(taken),
+    )
+    token = _current.set(resolved)
+    context.call_on_close(lambda: _current.reset(token))
+    return resolved
 
 
-def get_config(context: typer.Context | None) -> CliConfig:
-    """Return the configuration that `load_config` loaded."""
-    found = context.find_root().obj if context is not None else None
-    return found if isinstance(found, CliConfig) else CliConfig()
+def get_config() -> CliConfig:
+    """Return the configuration of the running command; outside of one, that of the environment."""
+    return _current.get(None) or CliConfig()
 
 
 def list_known_keys(context: typer.Context) -> dict[OptionKey, OptionType]:
@@ -203,14 +214,6 @@ def _drop_overridden(values: ConfigValues, environ: Mapping[str, str]) -> Config
     return {key: found for key, found in values.items() if len(key) > 1 or not is_set(key)}
 
 
-def _restore_environ(before: Mapping[str, str | None]) -> None:
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
 def _iterate_options(command: Any, path: OptionKey = ()) -> Iterator[tuple[OptionKey, str, Any, Any]]:  # noqa: ANN401
     """Yield the options below a command that a file may set: command names, own name, option, annotation."""
     for name, inner in getattr(command, "commands", {}).items():
@@ -274,6 +277,6 @@ _WHOLE_NUMBER = OptionType(
 _LOG_FORMAT = OptionType(accepts=lambda value: value in LOG_FORMATS, expected=f"one of {', '.join(LOG_FORMATS)}")
 
 
-def _get_parameter_source(context: typer.Context, name: str) -> str:
-    source = context.get_parameter_source(name)
-    return "" if source is None else source.name
+def list_file_parameters(context: typer.Context, names: Iterable[str]) -> set[str]:
+    """Return the parameters whose value comes from the configuration file."""
+    return {name for name in names if (source := context.get_parameter_source(name)) and source.name == "DEFAULT_MAP"}

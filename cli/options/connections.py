@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -102,7 +101,7 @@ def resolve_connection(url: str | None) -> Connection:
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import ensure_running
 
-    node_url = ensure_running(say=print_notice)
+    node_url = ensure_running(say=print_notice, environ=config_file.get_config().environ)
     print_notice(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
 
@@ -122,9 +121,10 @@ def resolve_named_connection(url: str | None) -> Connection | None:
     from stair_es.cluster.client.auth import read_secret
     from stair_es.cluster.client.connection import Connection
 
-    if url and url != os.environ.get(ENV_URL):
+    environ = config_file.get_config().environ
+    if url and url != environ.get(ENV_URL):
         check_no_password(url, ENV_URL)
-    url = url or read_secret(ENV_URL)
+    url = url or read_secret(ENV_URL, environ)
     return Connection.from_env(url, *resolve_connection_settings(CONNECTION_OPTIONS.values, url)) if url else None
 
 
@@ -147,29 +147,26 @@ def resolve_running_connection(url: str | None) -> Connection | None:
     from stair_es.embedded_node import state
     from stair_es.embedded_node.spec import NodeSpec
 
-    known = state.read_node_state(NodeSpec.from_home().state_file)
+    known = state.read_node_state(NodeSpec.from_home(environ=config_file.get_config().environ).state_file)
     return Connection(url=known.url) if known and known.url else None
 
 
 def resolve_connection_settings(
     given: Mapping[str, Any], url: str | None, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the options and the environment that apply to a connection.
+    """Return the options and the variables that apply to a connection.
 
     Args:
-        given: Parameters of a command, and its `context`.
+        given: Parameters of a command, and its `context`, which is None outside of a command.
         url: URL of the cluster, or of the product.
         prefix: Prefix of the option names, if any.
 
     Returns:
-        Options, and environment variables.
+        Options, and variables.
     """
-    context = given["context"]
     named = {name: value for name, value in given.items() if name != "context"}
-    if context is None:
-        return named, dict(os.environ)
-    found = config_file.get_config(context)
-    return found.select_options(context, named, url, prefix), found.build_environ(url, prefix)
+    from_file = config_file.list_file_parameters(given["context"], named) if given["context"] is not None else set[str]()
+    return config_file.get_config().resolve_for_url(url, named, from_file, prefix)
 
 
 def check_no_password(url: str, variable: str) -> None:

@@ -12,7 +12,7 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import StairError, UsageError
 
 from ..output.console import print_notice
-from . import connections
+from . import config_file, connections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,8 @@ def load_named_encoder(model: str, fit: ResizeMode | None, backend: Backend, tex
     from stair_es.model import registry
     from stair_es.model.base import ModelSpec
 
-    return registry.load_encoder(ModelSpec(name=model, fit=fit, backend=backend, text_tower=text_tower))
+    settings = config_file.get_config().settings
+    return registry.load_encoder(ModelSpec(name=model, fit=fit, backend=backend, text_tower=text_tower, settings=settings))
 
 
 def resolve_encoder(
@@ -76,7 +77,8 @@ def resolve_encoder(
         return load_named_encoder(model, fit, backend, text_tower or "full")
     from stair_es.search.index_encoder import load_index_encoder
 
-    return load_index_encoder(connection, index, fit=fit, backend=backend, text_tower=text_tower)
+    settings = config_file.get_config().settings
+    return load_index_encoder(connection, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
 
 
 def resolve_encoder_offline(
@@ -106,7 +108,8 @@ def resolve_encoder_offline(
         return load_named_encoder(DEFAULT_MODEL, fit, backend, text_tower)
     from stair_es.search.index_encoder import load_query_encoder
 
-    encoder = load_query_encoder(known, index, fit=fit, backend=backend, text_tower=text_tower)
+    settings = config_file.get_config().settings
+    encoder = load_query_encoder(known, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
     known.check_model(encoder.model_id)
     return encoder
 

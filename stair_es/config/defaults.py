@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ ENV_FIT = "STAIR_ES_FIT"
 ENV_CONFIG = "STAIR_ES_CONFIG"
 ENV_PROFILE = "STAIR_ES_PROFILE"
 ENV_LOG_FORMAT = "STAIR_ES_LOG_FORMAT"
+ENV_TRUST_REMOTE_CODE = "STAIR_ES_TRUST_REMOTE_CODE"
+"""Comma-separated names of the models whose own Python code may run."""
 
 DEFAULT_INDEX = "images"
 DEFAULT_MODEL = "stair-mini"
@@ -38,9 +41,9 @@ class DataDir:
     path: Path
 
     @classmethod
-    def from_env(cls) -> DataDir:
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> DataDir:
         """Return the folder `$STAIR_ES_HOME`, or the platform's folder for user data."""
-        given = os.environ.get(ENV_HOME)
+        given = environ.get(ENV_HOME)
         return cls(Path(given).expanduser().absolute() if given else user_data_path("stair-es"))
 
     @property

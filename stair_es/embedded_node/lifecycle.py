@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,20 +30,27 @@ class NodeStatus:
     """Resident memory of the process."""
 
 
-def ensure_running(say: Callable[[str], None], *, home: DataDir | None = None, port: int | None = None) -> str:
+def ensure_running(
+    say: Callable[[str], None],
+    *,
+    home: DataDir | None = None,
+    port: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> str:
     """Return the URL of the embedded node, and start it if it is not running.
 
     Args:
         say: Receives messages for the user.
         home: The data folder; None for the one of the environment.
         port: HTTP port; None for the one of the environment, or the node's own.
+        environ: Environment variables: home, port and heap.
 
     Raises:
         NodeError: If it cannot be downloaded or started.
         UsageError: If `STAIR_ES_NODE_PORT` or `STAIR_ES_NODE_HEAP` is invalid.
         MissingExtra: If the extra `node` is not installed.
     """
-    spec = NodeSpec.from_home(home, port=port)
+    spec = NodeSpec.from_home(home, port=port, environ=environ)
     running = _find_responding_node(spec)
     if running and running.url:
         return running.url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,23 +48,31 @@ class NodeSpec:
         _check_heap(self.heap)
 
     @classmethod
-    def from_home(cls, home: DataDir | None = None, *, port: int | None = None, heap: str | None = None) -> NodeSpec:
+    def from_home(
+        cls,
+        home: DataDir | None = None,
+        *,
+        port: int | None = None,
+        heap: str | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> NodeSpec:
         """Return the node of a data folder. Values not given come from the environment, then from the defaults.
 
         Args:
             home: The data folder; None for the one of the environment.
             port: HTTP port.
             heap: Java heap.
+            environ: Environment variables.
 
         Raises:
             UsageError: If the port or the heap size is invalid.
         """
-        home = home or DataDir.from_env()
+        home = home or DataDir.from_env(environ)
         return cls(
             dist=home.dist,
             base=home.node,
-            port=_read_port_from_env() if port is None else port,
-            heap=heap or os.environ.get(ENV_HEAP) or DEFAULT_HEAP,
+            port=_read_port_from_env(environ) if port is None else port,
+            heap=heap or environ.get(ENV_HEAP) or DEFAULT_HEAP,
         )
 
     @property
@@ -112,8 +121,8 @@ class NodeSpec:
         return self.base / "node.lock"
 
 
-def _read_port_from_env() -> int | None:
-    given = os.environ.get(ENV_PORT)
+def _read_port_from_env(environ: Mapping[str, str]) -> int | None:
+    given = environ.get(ENV_PORT)
     if not given:
         return None
     if not given.isdecimal():

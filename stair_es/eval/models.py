@@ -70,7 +70,7 @@ def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
         UsageError: If a model is given twice.
         ModelError: If a model is unknown or broken.
     """
-    kinds = [(registry.get_encoder_plugin(spec.name, spec.fit), spec) for spec in specs]
+    kinds = [(registry.get_encoder_plugin(spec.name, spec.fit, spec.settings), spec) for spec in specs]
     meant = [
         (registry.make_portable_name(spec.name), kind.card.model_id) for kind, spec in kinds
     ]  # the same model with another fit is allowed

@@ -140,7 +140,7 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, s
     """
     if options.document.vector == "seismic" and options.sink != "cluster":
         raise UsageError(f"the sink {options.sink!r} keeps no token ids", "Leave --vector seismic out.")
-    card = registry.get_indexable_card(options.model.name, options.model.fit)
+    card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
     known = find_model_tokens(options.model, options.document)
     return SinkPlan(
         alias=options.alias,
@@ -158,6 +158,7 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, s
         policy=options.policy,
         largest_weight=known.largest_weight,
         started_at=started_at,
+        settings=options.model.settings,
     )
 
 
@@ -171,7 +172,7 @@ def _hash_mapping(mapping: str | None) -> str | None:
 
 def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerConfig:
     """Build the configuration of the workers."""
-    card = registry.get_indexable_card(options.model.name, options.model.fit)
+    card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
     return WorkerConfig(
         writer=session.writer,
         fresh=session.fresh,

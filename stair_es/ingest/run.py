@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import StairError
 from stair_es.ingest.accounting.dead_letters import DeadLetters, default_dead_letters_path
 from stair_es.ingest.accounting.manifest import Manifest
@@ -31,7 +32,8 @@ def open_run_accounting(options: BaseIngestOptions) -> Iterator[RunAccounting]:
     Args:
         options: Options of the ingest.
     """
-    letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias), options.alias)
+    home = resolve_settings(options.model.settings).home
+    letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
     with Manifest(keep_uris=options.document.id == "content-hash") as manifest:
         yield RunAccounting(manifest, letters)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stair_es.config.settings import Settings
 from stair_es.errors import ModelNotFetched, StairError, UnknownModel
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
@@ -29,7 +30,9 @@ class ModelVocabulary:
     """Why it is BERT's vocabulary."""
 
 
-def load_model_vocabulary(name: str, *, required: bool = False, fit: ResizeMode | None = None) -> ModelVocabulary:
+def load_model_vocabulary(
+    name: str, *, required: bool = False, fit: ResizeMode | None = None, settings: Settings | None = None
+) -> ModelVocabulary:
     """Load the vocabulary of a model, or BERT's if the model doesn't expose one or isn't on this machine.
 
     No network is run, and none is downloaded unless `required`.
@@ -38,12 +41,13 @@ def load_model_vocabulary(name: str, *, required: bool = False, fit: ResizeMode 
         name: Name, as for `--model`.
         required: Whether the user named the model: then it is downloaded if necessary, and a failure is an error.
         fit: Fit that the index was written with; it is part of the model's id.
+        settings: Data folder and trusted models; None for those of the environment.
 
     Raises:
         StairError: If the model can't be loaded, and `required` is true.
     """
     try:
-        spec = ModelSpec(name=name, fit=fit)
+        spec = ModelSpec(name=name, fit=fit, settings=settings)
         encoder = registry.load_encoder(spec) if required else registry.load_local_encoder(spec)
         told = getattr(encoder, "image_tokens", None) or getattr(encoder, "tokens", None)
     except StairError as error:

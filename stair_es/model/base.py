@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
+from stair_es.config.settings import Settings
 from stair_es.errors import ModelError
 from stair_es.types import Floats, ImageSpec, Pixels, ResizeMode, SparseVector
 
@@ -117,6 +118,8 @@ class ModelSpec:
     """CPU threads of one `encode_images` call; 0 for one per core."""
     fit: ResizeMode | None = None
     """How an image becomes a square (see `ImageSpec.fit`), instead of the model's default; part of the model id."""
+    settings: Settings | None = None
+    """Data folder, and the models whose code may run; None for those of the environment of the process that loads the model."""
 
 
 def check_model_spec(spec: ModelSpec) -> None:

@@ -40,13 +40,14 @@ class CheckpointFormat(Protocol):
     def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether a folder with this configuration has this format."""
 
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of the model in a folder.
 
         Args:
             folder: Checkpoint folder.
             name: Name that the model was requested by.
             fit: How images become squares, instead of the model's own way.
+            trusts_code: Whether Python code in the folder may run.
 
         Raises:
             ModelError: If something is missing or inconsistent, or the model has no other fit.

@@ -25,7 +25,7 @@ class StairFormat:
         """Return whether the configuration names our format."""
         return config.get("format") == STAIR_FORMAT
 
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a STAIR checkpoint."""
         found = StairPlugin(folder, configuration.read_stair_config(folder), name)
         check_fit_unchanged(found.card, fit)  # it was trained with its own fit
@@ -88,15 +88,16 @@ def detect_checkpoint_format(folder: Path) -> CheckpointFormat:
     )
 
 
-def open_checkpoint(folder: Path, name: str, fit: ResizeMode | None = None) -> EncoderPlugin:
+def open_checkpoint(folder: Path, name: str, fit: ResizeMode | None = None, *, trusts_code: bool = False) -> EncoderPlugin:
     """Return the plugin of the model in a folder.
 
     Args:
         folder: Checkpoint folder.
         name: Name that the model was requested by.
         fit: How images become squares, instead of the model's own way.
+        trusts_code: Whether Python code in the folder may run.
 
     Raises:
         ModelError: If the folder isn't a checkpoint, has an unknown format or is incomplete.
     """
-    return detect_checkpoint_format(folder).open_checkpoint(folder, name, fit)
+    return detect_checkpoint_format(folder).open_checkpoint(folder, name, fit, trusts_code=trusts_code)

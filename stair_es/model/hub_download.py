@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,16 +16,8 @@ from stair_es.model.hub_integrity import find_weight_faults
 from stair_es.model.hub_models import HUB_EXTRA
 from stair_es.optional import import_optional
 
-TRUST_REMOTE_CODE_ENV = "STAIR_ES_TRUST_REMOTE_CODE"
-"""Environment variable: comma-separated names of the models whose own Python code may run."""
-
 _METADATA_PATTERNS = ("*.json", "*.txt", "*.model", "README.md")
 _may_fetch: ContextVar[bool] = ContextVar("may_fetch", default=True)
-
-
-def is_remote_code_trusted(name: str) -> bool:
-    """Return whether the user allows the code of this model, by the name given to `--model`."""
-    return name in {part.strip() for part in os.environ.get(TRUST_REMOTE_CODE_ENV, "").split(",")}
 
 
 @contextmanager
@@ -61,7 +52,7 @@ def get_cache_folder(name: str) -> Path:
 
 
 @lru_cache
-def download_snapshot(name: str, detect_format: Callable[[Path], CheckpointFormat]) -> Path:
+def download_snapshot(name: str, detect_format: Callable[[Path], CheckpointFormat], *, with_code: bool = False) -> Path:
     """Return the folder of a repository in the hub's cache; download missing files first.
 
     Pickled weights are downloaded only if the format allows them and the repository has no safetensors file.
@@ -69,13 +60,14 @@ def download_snapshot(name: str, detect_format: Callable[[Path], CheckpointForma
     Args:
         name: Id of the repository.
         detect_format: Returns the format of a folder, or raises ModelError.
+        with_code: Whether to download the model's own Python code, too.
 
     Raises:
         ModelNotFetched: If it isn't cached, within `disable_downloads`.
         ModelError: If the repository doesn't exist or can't be reached, has an unknown format, or one of its files is broken.
         MissingExtra: If `huggingface_hub` isn't installed.
     """
-    code = ("*.py",) if is_remote_code_trusted(name) else ()
+    code = ("*.py",) if with_code else ()
     folder = _fetch_files(name, (*_METADATA_PATTERNS, *code))
     try:
         known = detect_format(folder)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from stair_es import optional, plugins
+from stair_es.config.settings import Settings, resolve_settings
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import hub_models
 from stair_es.model.base import Encoder, EncoderPlugin, ModelCard, ModelSpec, check_fit_unchanged
@@ -31,12 +32,13 @@ def list_short_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*list_plugin_models(), *hub_models.list_hub_model_names())))
 
 
-def get_encoder_plugin(name: str, fit: ResizeMode | None = None) -> EncoderPlugin:
+def get_encoder_plugin(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> EncoderPlugin:
     """Return the plugin of a model: an entry point, else a public checkpoint, a checkpoint folder, or a repository on the hub.
 
     Args:
         name: Value of `--model`.
         fit: How images become squares, instead of the model's own way.
+        settings: Names the models whose code may run; None for those of the environment.
 
     Raises:
         UnknownModel: If no model has this name; the remedy lists the known ones.
@@ -58,11 +60,7 @@ def get_encoder_plugin(name: str, fit: ResizeMode | None = None) -> EncoderPlugi
             f"Known models: {known} (see stair-es models). The folder of a checkpoint, or its id on the Hugging Face hub "
             "(org/name), works too.",
         )
-    from stair_es.model import checkpoint_formats, hub_download
-
-    return checkpoint_formats.open_checkpoint(
-        folder or hub_download.download_snapshot(wanted, checkpoint_formats.detect_checkpoint_format), wanted, fit
-    )
+    return _open_checkpoint(folder, wanted, fit, settings)
 
 
 def make_portable_name(name: str) -> str:
@@ -98,33 +96,35 @@ def check_hub_libraries(name: str) -> None:
         optional.check_installed(*HUB_LIBRARIES, extra=hub_models.HUB_EXTRA)
 
 
-def get_model_card(name: str, fit: ResizeMode | None = None) -> ModelCard:
+def get_model_card(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> ModelCard:
     """Return the card of a model.
 
     Args:
         name: Value of `--model`.
         fit: How images become squares, instead of the model's own way.
+        settings: Names the models whose code may run; None for those of the environment.
 
     Raises:
         UnknownModel: If no model has this name.
         ModelError: As for `get_encoder_plugin`.
         PluginError: If the package of the model is broken.
     """
-    return get_encoder_plugin(name, fit).card
+    return get_encoder_plugin(name, fit, settings).card
 
 
-def get_indexable_card(name: str, fit: ResizeMode | None = None) -> ModelCard:
+def get_indexable_card(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> ModelCard:
     """Return the card of a model that produces tokens. Called before an index is created for it.
 
     Args:
         name: Value of `--model`.
         fit: How images become squares, instead of the model's own way.
+        settings: Names the models whose code may run; None for those of the environment.
 
     Raises:
         ModelError: If the model has dense vectors only, or as for `get_encoder_plugin`.
         PluginError: If the package of the model is broken.
     """
-    found = get_encoder_plugin(name, fit)
+    found = get_encoder_plugin(name, fit, settings)
     if getattr(found, "dense_only", False):
         raise build_dense_only_error(name)
     return found.card
@@ -141,7 +141,7 @@ def load_encoder(spec: ModelSpec) -> Encoder:
         MissingExtra: If a required library isn't installed.
     """
     check_hub_libraries(spec.name)
-    return get_encoder_plugin(spec.name, spec.fit).load(spec)
+    return get_encoder_plugin(spec.name, spec.fit, spec.settings).load(spec)
 
 
 def load_local_encoder(spec: ModelSpec) -> Encoder:
@@ -157,10 +157,11 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
         ModelError: As for `load_encoder`.
         MissingExtra: As for `load_encoder`.
     """
-    from stair_es.model import checkpoint_formats, hub_download
+    from stair_es.model import hub_download
 
     with hub_download.disable_downloads():
-        if plugins.get_plugin("encoders", spec.name) is not None or is_used_model_folder(spec.name):
+        home = resolve_settings(spec.settings).home
+        if plugins.get_plugin("encoders", spec.name) is not None or is_used_model_folder(spec.name, home):
             return load_encoder(spec)
         wanted = resolve_hub_id(spec.name)
         if wanted is None:
@@ -168,14 +169,22 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
                 "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder"
             )
         optional.check_installed(*HUB_LIBRARIES, extra=hub_models.HUB_EXTRA)
-        return checkpoint_formats.open_checkpoint(
-            hub_download.download_snapshot(wanted, checkpoint_formats.detect_checkpoint_format), wanted, spec.fit
-        ).load(spec)
+        return _open_checkpoint(None, wanted, spec.fit, spec.settings).load(spec)
 
 
 def can_model_use_gpu(spec: ModelSpec) -> bool:
     """Return whether the image tower would run on a GPU of this machine."""
-    return get_encoder_plugin(spec.name, spec.fit).can_use_gpu(spec)
+    return get_encoder_plugin(spec.name, spec.fit, spec.settings).can_use_gpu(spec)
+
+
+def _open_checkpoint(folder: Path | None, name: str, fit: ResizeMode | None, settings: Settings | None) -> EncoderPlugin:
+    """Open the checkpoint in a folder, or in the repository `name` on the hub."""
+    from stair_es.model import checkpoint_formats, hub_download
+
+    trusts_code = name in resolve_settings(settings).trusted_models
+    if folder is None:
+        folder = hub_download.download_snapshot(name, checkpoint_formats.detect_checkpoint_format, with_code=trusts_code)
+    return checkpoint_formats.open_checkpoint(folder, name, fit, trusts_code=trusts_code)
 
 
 def _find_folder(name: str) -> Path | None:

@@ -21,11 +21,11 @@ _MAX_FOLDERS = 200
 """The oldest entries are dropped; their folders still work with `--model`."""
 
 
-def record_model_folder(name: str) -> None:
+def record_model_folder(name: str, data: DataDir) -> None:
     """Record that an ingest used a model, if its name is the absolute path of a folder. Ignores a list that can't be written."""
     if not Path(name).is_absolute() or not Path(name).is_dir():
         return
-    home = DataDir.from_env().path
+    home = data.path
     if _read_folders(home)[-1:] == [name]:
         return
     scratch = home / f"{_FILE}.{os.getpid()}"
@@ -37,9 +37,9 @@ def record_model_folder(name: str) -> None:
             scratch.replace(home / _FILE)
 
 
-def is_used_model_folder(name: str) -> bool:
+def is_used_model_folder(name: str, data: DataDir) -> bool:
     """Return whether an ingest on this machine has used the model with this absolute path."""
-    return name in _read_folders(DataDir.from_env().path)
+    return name in _read_folders(data.path)
 
 
 def _read_folders(home: Path) -> list[str]:

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stair_es.config.settings import Settings
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import registry
 from stair_es.model.base import Backend, Encoder, ModelSpec, TextTower
@@ -31,6 +32,7 @@ def load_query_encoder(
     fit: ResizeMode | None = None,
     backend: Backend = "auto",
     text_tower: TextTower | None = None,
+    settings: Settings | None = None,
 ) -> Encoder:
     """Load the encoder for queries: the model that the user named, otherwise the one that the index names.
 
@@ -42,6 +44,7 @@ def load_query_encoder(
             fit have another model id, which `IndexInfo.check_model` rejects.
         backend: The backend of the network.
         text_tower: The text tower; by default that of an index of texts.
+        settings: The data folder and the trusted models; None for those of the environment.
 
     Raises:
         ModelNotFetched: If the index names a model that is not on this machine, or a folder that no ingest here has used.
@@ -49,7 +52,11 @@ def load_query_encoder(
         MissingExtra: If a library that it requires is not installed.
     """
     requested = ModelSpec(
-        name=model_name or info.model_name, fit=fit, backend=backend, text_tower=text_tower or info.text_tower or "full"
+        name=model_name or info.model_name,
+        fit=fit,
+        backend=backend,
+        text_tower=text_tower or info.text_tower or "full",
+        settings=settings,
     )
     spec = add_fit(requested, info)
     if model_name:
@@ -68,6 +75,7 @@ def load_index_encoder(
     fit: ResizeMode | None = None,
     backend: Backend = "auto",
     text_tower: TextTower | None = None,
+    settings: Settings | None = None,
 ) -> Encoder:
     """Load the encoder of the model that an index names, after a request for its metadata.
 
@@ -77,6 +85,7 @@ def load_index_encoder(
         fit: As for `load_query_encoder`.
         backend: The backend of the network.
         text_tower: As for `load_query_encoder`.
+        settings: As for `load_query_encoder`.
 
     Raises:
         QueryError: If the index doesn't exist.
@@ -86,7 +95,7 @@ def load_index_encoder(
     """
     with closing(connection.client()) as client:
         info = fetch_index_info(client, connection, index)
-    return load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower)
+    return load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
 
 
 def _suggest_model(name: str) -> str:

@@ -50,7 +50,26 @@ def open_ray_session(extra: str, address: str | None, *, error: type[StairError]
         StairError: Of the class `error`, if Ray can't be started, or reached at the address.
         UsageError: If the address is invalid.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with set_missing_variables({"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}):
+        yield from _open_session(extra, address, error, instead)
+
+
+@contextmanager
+def set_missing_variables(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set those environment variables that the user didn't, until the context ends.
+
+    Ray takes some settings from nowhere else, in this process and in those that it starts.
+    """
+    made = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(made)
+    try:
+        yield
+    finally:
+        for name in made:
+            os.environ.pop(name, None)
+
+
+def _open_session(extra: str, address: str | None, error: type[StairError], instead: str) -> Iterator[Any]:
     running = sys.modules.get("ray")
     if running is not None and running.is_initialized():
         yield running

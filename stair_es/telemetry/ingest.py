@@ -14,6 +14,7 @@ from stair_es.optional import import_optional
 from stair_es.telemetry.tracing import open_tracer
 
 if TYPE_CHECKING:
+    from stair_es.cluster.client.transport import RequestHook
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.ingest.state import Batch
@@ -43,6 +44,11 @@ class IngestTelemetry:
     file: MetricsTextfile | None = None
     spans: IngestTrace | None = None
     report: IngestReport | None = field(default=None, init=False)
+
+    @property
+    def request_hooks(self) -> tuple[RequestHook, ...]:
+        """Hooks for the connection to the cluster."""
+        return (self.spans.request_hook,) if self.spans else ()
 
     def record_start(self, books: RunAccounting) -> None:
         """Record the start of the run."""

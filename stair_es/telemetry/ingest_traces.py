@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
-from stair_es.cluster.client.transport import watch_requests
 from stair_es.telemetry.spans import PROPAGATOR, trace_cluster_requests
 
 if TYPE_CHECKING:
@@ -54,6 +53,7 @@ class IngestTrace:
         """Start below the span of the run."""
         self._tracer, self._span = tracer, span
         self._keeps = DecayingSampler()
+        self.request_hook = trace_cluster_requests(tracer, trace.set_span_in_context(span), DecayingSampler())
 
     def record_batch(self, batch: Batch) -> None:
         """Record a finished batch: its span, and one for each of its stages."""
@@ -84,10 +84,8 @@ def trace_ingest(tracer: Tracer, index: str) -> Iterator[IngestTrace]:
     """Trace a run. `TRACEPARENT` in the environment, as set by job schedulers, becomes its parent."""
     parent = PROPAGATOR.extract({"traceparent": os.environ.get("TRACEPARENT", "")})
     with tracer.start_as_current_span("ingest", parent, attributes={"stair_es.index": index}, record_exception=False) as span:
-        below = trace.set_span_in_context(span)
         try:
-            with watch_requests(trace_cluster_requests(tracer, below, DecayingSampler())):
-                yield IngestTrace(tracer, span)
+            yield IngestTrace(tracer, span)
         except (KeyboardInterrupt, SystemExit) as error:  # the library records other exceptions
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.client.transport import watch_requests
 from stair_es.optional import import_optional
 from stair_es.telemetry.tracing import open_tracer
 from stair_es.web.hooks import NoopHooks, ServerHooks
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from starlette.routing import Route
     from starlette.types import ASGIApp
 
+    from stair_es.cluster.client.transport import RequestHook
+
 
 @dataclass
 class ServerTelemetry:
@@ -23,6 +24,8 @@ class ServerTelemetry:
 
     watch: ServerHooks = field(default_factory=NoopHooks)
     routes: tuple[Route, ...] = ()
+    request_hooks: tuple[RequestHook, ...] = ()
+    """Hooks for the connection to the cluster."""
     _around: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
 
     def wrap_app(self, app: ASGIApp) -> ASGIApp:
@@ -55,7 +58,7 @@ def open_server_telemetry(*, metrics: bool, say: Callable[[str], None]) -> Itera
             # avoids a useless second series per metric: process_start_time_seconds is when all of them began
             disable_created_metrics()  # type: ignore[no-untyped-call]
             counts = ServerMetrics()
-            stack.enter_context(watch_requests(time_requests(counts.record_cluster_request)))
+            observer.request_hooks = (time_requests(counts.record_cluster_request),)
             observer.watch, observer.routes = counts, (counts.build_route(),)
             observer._around.append(counts.wrap_app)
         tracer = stack.enter_context(open_tracer(say))
@@ -64,7 +67,7 @@ def open_server_telemetry(*, metrics: bool, say: Callable[[str], None]) -> Itera
 
             from stair_es.telemetry.spans import EncodingSpans, trace_cluster_requests, trace_server_requests
 
-            stack.enter_context(watch_requests(trace_cluster_requests(tracer)))
+            observer.request_hooks += (trace_cluster_requests(tracer),)
             observer.watch = EncodingSpans(tracer, observer.watch)
             observer._around.append(partial(trace_server_requests, tracer))
         yield observer

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stair_es.config.defaults import DataDir
+from stair_es.config.settings import Settings
 from stair_es.errors import UsageError
 from stair_es.eval.dense import get_dense_encoder
 from stair_es.model import registry
@@ -35,7 +36,9 @@ class DataModule:
     teacher: Teacher | None
 
 
-def build_data_module(config: TrainConfig, model: StairModel, learned: TrainingSet, ears: Callbacks, threads: int) -> DataModule:
+def build_data_module(
+    config: TrainConfig, model: StairModel, learned: TrainingSet, ears: Callbacks, threads: int, settings: Settings
+) -> DataModule:
     """Build the data module of a configuration.
 
     Args:
@@ -44,6 +47,7 @@ def build_data_module(config: TrainConfig, model: StairModel, learned: TrainingS
         learned: Training set.
         ears: Callbacks for progress.
         threads: Threads that read images.
+        settings: Data folder of the cache, and trusted models.
 
     Returns:
         Collator, validation sets and teacher.
@@ -64,8 +68,8 @@ def build_data_module(config: TrainConfig, model: StairModel, learned: TrainingS
     texts: TextLoader = OnlineTexts(model.tokens)
     if data.cache:
         written = [*wording.collect_captions(), *(text for first in firsts for text in first)]
-        texts = feature_cache.CachedTextFeatures(model, written, _get_cache_folder(), ears.on_progress)
-    images = _choose_image_loader(config, model, ears, threads)
+        texts = feature_cache.CachedTextFeatures(model, written, _get_cache_folder(settings.home), ears.on_progress)
+    images = _choose_image_loader(config, model, ears, threads, settings.home)
     names = _make_unique_names([Path(each.captions).stem for each in data.validation])
     validations = [
         ValidationSet(name=name, captions=first, images=images(each, 1), texts=texts, mask=config.stages[-1].text_mask)
@@ -74,24 +78,24 @@ def build_data_module(config: TrainConfig, model: StairModel, learned: TrainingS
     return DataModule(
         collator=Collator(images=images(reader, data.views), texts=texts, caption_sampler=wording),
         validations=tuple(validations),
-        teacher=_build_teacher(config, reader, threads),
+        teacher=_build_teacher(config, reader, threads, settings),
     )
 
 
 def _choose_image_loader(
-    config: TrainConfig, model: StairModel, ears: Callbacks, threads: int
+    config: TrainConfig, model: StairModel, ears: Callbacks, threads: int, home: DataDir
 ) -> Callable[[feature_cache.PixelReader, int], ImageLoader]:
     """Return a function that makes an image loader from a reader and the number of views."""
     if not config.data.cache:
         return lambda reader, views: feature_cache.OnlineImages(reader, threads)
     return lambda reader, views: feature_cache.cache_image_features(
-        model, reader, views, _get_cache_folder(), ears.on_progress, threads
+        model, reader, views, _get_cache_folder(home), ears.on_progress, threads
     )
 
 
-def _get_cache_folder() -> Path:
+def _get_cache_folder(home: DataDir) -> Path:
     """Return the folder of the feature cache."""
-    return DataDir.from_env().path / "training"
+    return home.path / "training"
 
 
 def _get_view_seed(config: TrainConfig) -> int:
@@ -104,13 +108,14 @@ def _make_unique_names(stems: Sequence[str]) -> list[str]:
     return [f"{stem}-{place}" if stems.count(stem) > 1 else stem for place, stem in enumerate(stems, 1)]
 
 
-def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threads: int) -> Teacher | None:
+def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threads: int, settings: Settings) -> Teacher | None:
     """Return a function from a batch to the teacher's dense vectors; None if no stage needs it."""
     if not any(stage.losses.get("distil") for stage in config.stages):
         return None
     asked = str(config.model.teacher)
     beside = config.folder / Path(asked).expanduser()
-    encoder = registry.load_encoder(ModelSpec(name=str(beside) if beside.is_dir() else asked))
+    name = str(beside) if beside.is_dir() else asked
+    encoder = registry.load_encoder(ModelSpec(name=name, settings=settings))
     dense = get_dense_encoder(encoder)
     if dense is None:
         raise UsageError(

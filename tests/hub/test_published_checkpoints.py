@@ -9,10 +9,10 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from huggingface_hub import hf_hub_download
 
+from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.model import registry
 from stair_es.model.adapters.d2s_encoder import D2sEncoder
 from stair_es.model.base import ModelSpec
-from stair_es.model.hub_download import TRUST_REMOTE_CODE_ENV
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 VDR_PICTURE = (
@@ -54,7 +54,7 @@ def test_d2s_says_what_its_readme_says() -> None:
 def test_v_splade_sees_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its order, not its numbers: it gets our images on a padded square."""
     name = "naver/v-splade-quality"
-    monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, name)
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, name)
     encoder = registry.load_encoder(ModelSpec(name=name))
     pixels_HWC = decode_image(_fetched(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
     page = encoder.encode_images(pixels_HWC[None])[0]

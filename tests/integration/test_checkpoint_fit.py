@@ -20,6 +20,7 @@ from support.models.tiny_checkpoints import d2s_config, d2s_weights, vdr_config,
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize  # type: ignore[import-untyped]
 
 from stair_es.cluster.client.connection import Connection
+from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.errors import ModelError, QueryError
 from stair_es.eval.models import load_models
 from stair_es.ingest.accounting.report import IngestReport
@@ -27,7 +28,6 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model import registry
 from stair_es.model.base import DenseEncoder, Encoder, ModelSpec
-from stair_es.model.hub_download import TRUST_REMOTE_CODE_ENV
 from stair_es.search import ImageSearch
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.sources.registry import open_source
@@ -71,7 +71,7 @@ def sparse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A SparseEncoder that sees the mean colour of the pixels it is handed."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_sparse.with_images(tmp_path / "splade")
-    monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, str(tmp_path / "splade"))
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, str(tmp_path / "splade"))
     return tmp_path / "splade"
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from support.models import tiny_sparse
 
 from stair_es.cluster.client.connection import Connection
+from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.errors import ModelError
 from stair_es.feature_names import unescape_feature
 from stair_es.ingest.executors.ray import RayOptions
@@ -22,7 +23,6 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
-from stair_es.model.hub_download import TRUST_REMOTE_CODE_ENV
 from stair_es.search import ImageSearch, QueryInputs
 from stair_es.sources.registry import open_source
 
@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model with code of its own, which is trusted."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     tiny_sparse.with_images(tmp_path / "splade")
-    monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, f"org/other, {tmp_path / 'splade'}")
+    monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, f"org/other, {tmp_path / 'splade'}")
     return tmp_path / "splade"
 
 
@@ -104,10 +104,10 @@ def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypa
     with (folder / "tiny_splade.py").open("a") as file:
         file.write(f"\nopen({str(ran)!r}, 'w').close()\n")
     for said in ("", "1", str(tmp_path), "splade"):
-        monkeypatch.setenv(TRUST_REMOTE_CODE_ENV, said)
+        monkeypatch.setenv(ENV_TRUST_REMOTE_CODE, said)
         with pytest.raises(ModelError, match=r"its own Python code \(tiny_splade\.TinySplade\)") as wrong:
             registry.get_encoder_plugin(str(folder))
-        assert f"{TRUST_REMOTE_CODE_ENV}={folder}" in wrong.value.remedy
+        assert f"{ENV_TRUST_REMOTE_CODE}={folder}" in wrong.value.remedy
     assert not ran.exists()
 
 

@@ -17,7 +17,7 @@ from support.servers.hub_server import Hub, environment, serving
 from support.warm_commands import run_warm
 
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
-from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_MODEL, DataDir
 from stair_es.model import registry
 from stair_es.model.used_folders import record_model_folder
 
@@ -179,7 +179,7 @@ def test_the_dense_model_of_a_folder_is_not_fetched_either(
     run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
     head = write(tmp_path / "head", d2s_config("org/tiny"), d2s_weights())
-    record_model_folder(str(head))
+    record_model_folder(str(head), DataDir.from_env())
     make_index(client, index_name, str(head))
     done = run("search", "dog", **environment(hub.url, tmp_path / "hf"))
     assert done.returncode == 1
@@ -192,7 +192,7 @@ def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
 ) -> None:
     tiny_sparse.with_images(tmp_path / "own code")
     (tmp_path / "own code" / "tiny_splade.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    record_model_folder(str(tmp_path / "own code"))
+    record_model_folder(str(tmp_path / "own code"), DataDir.from_env())
     make_index(client, index_name, str(tmp_path / "own code"))
     done = run("search", "dog")
     assert done.returncode == 1

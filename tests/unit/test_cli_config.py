@@ -121,6 +121,31 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
     assert dict(os.environ) == before
 
 
+def test_what_has_no_option_reaches_a_command_past_the_environment(tmp_path: Path) -> None:
+    """The file sets the home; no variable is set for the process, not even while the command runs."""
+    path = _write(tmp_path, 'home = "elsewhere"\nuser = "anna"\nnode_heap = "1g"\ntrust_remote_code = "org/name"\n')
+    changed, watching = [], [True]
+
+    def watch(event: str, values: tuple[Any, ...]) -> None:
+        if watching and event == "os.putenv" and values[0].startswith(b"STAIR_ES_"):
+            changed.append(values[0])
+
+    sys.addaudithook(watch)  # can't be removed
+    try:
+        result = CliRunner().invoke(app, ["--config", str(path), "node", "status", "--json"])
+    finally:
+        watching.clear()
+    assert json.loads(result.stdout)["data"] == str(tmp_path / "elsewhere" / "node" / "data")
+    assert changed == []
+
+
+def test_the_environment_goes_before_the_file_for_a_home_too(tmp_path: Path) -> None:
+    path = _write(tmp_path, 'home = "elsewhere"\n')
+    mine = {"STAIR_ES_HOME": str(tmp_path / "mine")}
+    result = CliRunner().invoke(app, ["--config", str(path), "node", "status", "--json"], env=mine)
+    assert json.loads(result.stdout)["data"] == str(tmp_path / "mine" / "node" / "data")
+
+
 @pytest.mark.parametrize(
     ("text", "said", "remedy"),
     [
@@ -222,9 +247,9 @@ def test_a_login_goes_to_no_url_but_those_of_the_file(monkeypatch: pytest.Monkey
         (table, "http://search:9200/", "http://other:9200"),
         ({**table, ("url",): of_all}, "http://all:9200", "http://search:9200"),
     ):
-        settings = CliConfig(values=values, exported_keys=frozenset({("user",)}))
-        assert settings.build_environ(ours)["STAIR_ES_USER"] == "tom"
-        assert "STAIR_ES_USER" not in settings.build_environ(others)
+        settings = CliConfig(values=values, file_keys=frozenset({("user",)}))
+        assert settings.resolve_for_url(ours, {}, ())[1]["STAIR_ES_USER"] == "tom"
+        assert "STAIR_ES_USER" not in settings.resolve_for_url(others, {}, ())[1]
 
 
 def test_help_is_given_though_the_file_is_broken(tmp_path: Path) -> None:

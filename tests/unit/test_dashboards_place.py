@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stair_es.cluster.client.connection import SecuritySettings
-from stair_es.dashboards.connection import DashboardsConnection, build_dashboards_connection
+from stair_es.dashboards.connection import DASHBOARDS_VARIABLES, DashboardsConnection, build_dashboards_connection
 from stair_es.errors import UsageError
 
 URL = "http://localhost:5601"
@@ -62,12 +63,12 @@ def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
 
 
 def test_a_second_login_is_refused() -> None:
-    with pytest.raises(UsageError, match="a login in the URL of the dashboards, and another login method"):
+    with pytest.raises(UsageError, match="a login in the URL of the dashboards, and another way to log in"):
         DashboardsConnection(url="https://me:pass@host", security=SecuritySettings(api_key="abc"))
 
 
 def test_certificates_need_https() -> None:
-    with pytest.raises(UsageError, match="certificates don't apply"):
+    with pytest.raises(UsageError, match="certificates require https"):
         DashboardsConnection(url=URL, security=SecuritySettings(ca_file="ca.pem"))
 
 
@@ -98,7 +99,7 @@ def test_the_clusters_login_is_not_sent_to_another_place() -> None:
         ({}, "no URL of OpenSearch Dashboards or Kibana"),
         ({"URL": URL, "USER": "me"}, "has no password"),
         ({"URL": URL, "PASSWORD": "secret"}, "has no user"),
-        ({"URL": URL, "API_KEY": "a", "TOKEN": "b"}, "more than one login method"),
+        ({"URL": URL, "API_KEY": "a", "TOKEN": "b"}, "more than one way to log in"),
         ({"URL": URL, "TOKEN": "a b"}, "STAIR_ES_DASHBOARDS_TOKEN holds spaces"),
         ({"URL": URL, "PASSWORD": "a", "PASSWORD_FILE": "b"}, "are both set"),
         ({"URL": "https://h", "CLIENT_KEY": "k.pem"}, "a client key without its certificate"),
@@ -109,3 +110,19 @@ def test_what_does_not_go_together_is_refused_by_its_own_name(environ: dict[str,
     with pytest.raises(UsageError, match=said) as caught:
         build_dashboards_connection(None, {}, {f"STAIR_ES_DASHBOARDS_{name}": value for name, value in environ.items()})
     assert "STAIR_ES_USER" not in str(caught.value)
+
+
+def test_a_copy_keeps_the_login_of_its_url() -> None:
+    place = replace(DashboardsConnection(url="https://me:secret@host"), timeout_s=1.0)
+    assert (place.security.user, place.security.password) == ("me", "secret")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("ca_fingerprint", "zz", "--dashboards-ca-fingerprint"), ("user", "\udcff", "STAIR_ES_DASHBOARDS_USER isn't UTF-8")],
+)
+def test_errors_name_the_settings_of_the_product(name: str, value: str, said: str) -> None:
+    settings = {"password": "secret"} if name == "user" else {}
+    with pytest.raises(UsageError) as caught:
+        SecuritySettings(variables=DASHBOARDS_VARIABLES, **{name: value}, **settings)  # type: ignore[arg-type]
+    assert said in caught.value.message

@@ -27,7 +27,7 @@ from support.deploy_files import (
     stair_es_of,
 )
 
-from stair_es.cluster.client.auth import OPTION_VARIABLES, SECRET_VARIABLES
+from stair_es.cluster.client.auth import CLUSTER_VARIABLES
 
 VERSION = "1.34"
 ALL = everything()
@@ -120,10 +120,11 @@ def test_what_is_mounted_is_there_and_secrets_are_files(pod: dict[str, Any]) -> 
     assert set(folders) == {volume["name"] for volume in pod["volumes"]}
     for variable in container.get("env", []):
         name = variable["name"]
-        assert name not in SECRET_VARIABLES.values()  # in a file, never in a variable that every process of the container shows
+        # A secret is in a file, never in a variable that every process of the container shows.
+        assert name not in CLUSTER_VARIABLES.secrets.values()
         if (
-            name.removesuffix("_FILE") in {*SECRET_VARIABLES.values(), "STAIR_ES_SERVE_TOKEN"}
-            or name in OPTION_VARIABLES.values()
+            name.removesuffix("_FILE") in {*CLUSTER_VARIABLES.secrets.values(), "STAIR_ES_SERVE_TOKEN"}
+            or name in CLUSTER_VARIABLES.options.values()
         ):
             assert variable["value"].startswith(folders["secrets"] + "/")
     for volume in pod["volumes"]:

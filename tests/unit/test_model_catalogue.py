@@ -13,8 +13,10 @@ import huggingface_hub.constants
 import pytest
 
 from stair_es.cluster.metadata.index_metadata import check_alias_name, make_index_name
+from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
+from stair_es.config.settings import Settings
 from stair_es.errors import ModelError, UnknownModel
-from stair_es.model import checkpoint_formats, hub_download, registry
+from stair_es.model import checkpoint_formats, registry
 from stair_es.model.checkpoint import compute_model_id
 from stair_es.types import ImageSpec
 
@@ -140,10 +142,9 @@ def test_the_hub_out_of_reach_says_how_to_do_without(monkeypatch: pytest.MonkeyP
     assert "hf download vsearch/vdr-cross-modal" in wrong.value.remedy
 
 
-def test_code_is_trusted_by_the_name_of_the_model_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_trusted_by_the_name_of_the_model_only() -> None:
     for said, trusted in (("", False), ("1", False), ("*", False), ("org/other, org/name", True), ("org/name", True)):
-        monkeypatch.setenv(hub_download.TRUST_REMOTE_CODE_ENV, said)
-        assert hub_download.is_remote_code_trusted("org/name") is trusted
+        assert ("org/name" in Settings.from_env({ENV_TRUST_REMOTE_CODE: said}).trusted_models) is trusted
 
 
 def test_resolving_loads_no_network_library(tmp_path: Path) -> None:

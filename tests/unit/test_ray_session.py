@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,11 @@ def test_a_folder_that_can_t_be_had_is_named(
         ray_session.open_ray_session("ray", address, error=IngestError, instead="Use --runner local"),
     ):
         pass
+
+
+def test_variables_for_ray_are_set_for_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_A", "the user's")
+    monkeypatch.delenv("RAY_B", raising=False)
+    with ray_session.set_missing_variables({"RAY_A": "0", "RAY_B": "0"}):
+        assert (os.environ["RAY_A"], os.environ["RAY_B"]) == ("the user's", "0")
+    assert (os.environ["RAY_A"], os.environ.get("RAY_B")) == ("the user's", None)

@@ -24,7 +24,7 @@ from stair_es.cluster.client.auth import read_security_settings
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.file import SECRET_KEYS, resolve_profile
 from stair_es.dashboards import connection
-from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DashboardsConnection, build_dashboards_connection
+from stair_es.dashboards.connection import DashboardsConnection, build_dashboards_connection
 from stair_es.errors import StairError
 from stair_es.system import ray_session
 from stair_es.system.ray_session import mask_ray_address
@@ -165,11 +165,8 @@ def test_a_url_is_shown_without_its_login(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_cluster = {"url": "STAIR_ES_URL", **auth.SECRET_VARIABLES}
-    of_product = {
-        "url": "STAIR_ES_DASHBOARDS_URL",
-        **{name: DASHBOARDS_ENV_PREFIX + end for name, end in connection.LOGIN_VARIABLES.items()},
-    }
+    of_cluster = {"url": "STAIR_ES_URL", **auth.CLUSTER_VARIABLES.secrets}
+    of_product = {"url": "STAIR_ES_DASHBOARDS_URL", **connection.DASHBOARDS_VARIABLES.secrets}
     for names, made in (
         (of_cluster, read_security_settings),
         (of_product, lambda _, environ: build_dashboards_connection(None, {}, environ)),

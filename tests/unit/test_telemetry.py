@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.main import app
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.transport import OutgoingRequest, watch_requests
+from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
 from stair_es.errors import IngestError, MissingExtra, UsageError
 from stair_es.ingest.accounting.dead_letters import DeadLetters
 from stair_es.ingest.accounting.manifest import Manifest
@@ -258,15 +260,18 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
     with received() as collector, GateProxy(None, gate=lambda asked: Said(status=404 if "none" in asked.target else 503)) as node:
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
-        with open_tracer(quiet) as tracer, closing(Connection(url=f"{node.url}/es").client()) as client:
+        plain = Connection(url=f"{node.url}/es")
+        with open_tracer(quiet) as tracer:
             assert tracer is not None
-            with watch_requests(trace_cluster_requests(tracer)):
+            with closing(replace(plain, request_hooks=(trace_cluster_requests(tracer),)).client()) as client:
                 assert not client.indices.exists(index="none")
                 with pytest.raises(Exception, match="503"):
                     client.search(index="photos", body={"query": {"match": {"caption": "secret words"}}})
-            with watch_requests(trace_cluster_requests(tracer, should_keep=lambda: False)):
+            silent = trace_cluster_requests(tracer, should_keep=lambda: False)
+            with closing(replace(plain, request_hooks=(silent,)).client()) as client:
                 client.indices.exists(index="none")
-            client.indices.exists(index="none")
+            with closing(plain.client()) as client:
+                client.indices.exists(index="none")
     exists, search = collector.spans
     assert [span.name for span in collector.spans] == ["indices none", "search photos"]
     sent = [asked.headers.get("traceparent", "")[:52] for asked in node.seen]  # without the flags
@@ -278,6 +283,28 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
     assert told["url.full"] == f"{node.url}/es/photos/_search"
     assert b"secret" not in search.SerializeToString()
     assert collector.resource["service.name"] == "stair-es"
+
+
+def test_hooks_nest_and_stay_in_their_process() -> None:
+    order = list[str]()
+
+    def hook(name: str) -> RequestHook:
+        @contextmanager
+        def watch(asked: OutgoingRequest) -> Iterator[None]:
+            order.append(name)
+            yield
+            order.append(f"{name} {asked.status}")
+
+        return watch
+
+    with GateProxy(None, gate=lambda asked: Said(status=200)) as node:
+        watched = Connection(url=node.url, request_hooks=(hook("outer"), hook("inner")))
+        sent = pickle.loads(pickle.dumps(watched))
+        for connection in (watched, sent):
+            with closing(connection.client()) as client:
+                client.indices.exists(index="photos")
+    assert order == ["outer", "inner", "inner 200", "outer 200"]
+    assert sent == Connection(url=node.url)
 
 
 ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}

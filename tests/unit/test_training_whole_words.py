@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from support.models import tiny_stair, tiny_training
 
+from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError, StairError, UsageError
 from stair_es.model import registry
 from stair_es.model.base import Encoder, ModelSpec, WordTokenizer
@@ -179,7 +180,7 @@ def test_what_can_not_be_is_a_usage_error(folder: Path, changes: dict[str, Any],
 def test_a_file_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, {"model.vocabulary": "nowhere.json"})
     with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
-        factory.build_model(config, factory.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS)
+        factory.build_model(config, factory.build_training_set(config, NO_CALLBACKS, 1), NO_CALLBACKS, DataDir.from_env())
 
 
 def test_a_checkpoint_whose_words_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.config.defaults import DEFAULT_MODEL
+from stair_es.config.defaults import DEFAULT_MODEL, DataDir
+from stair_es.config.settings import Settings
 from stair_es.errors import ModelError, ModelNotFetched
 from stair_es.model import registry
 from stair_es.model.base import ModelSpec
@@ -62,10 +63,20 @@ def test_a_folder_of_the_working_directory_does_not_stand_for_a_repository(
     assert "--model org/tiny" in caught.value.remedy
 
 
-def test_a_folder_that_an_ingest_used_is_read(planted: Path) -> None:
-    record_model_folder(str(planted))
+def test_a_folder_that_an_ingest_used_is_read(planted: Path, home: Path) -> None:
+    record_model_folder(str(planted), DataDir(home))
     with pytest.raises(ModelError, match="read") as caught:
         load_query_encoder(known(str(planted)), "i")
+    assert not isinstance(caught.value, ModelNotFetched)
+
+
+def test_the_home_of_the_settings_goes_before_the_environment(planted: Path, tmp_path: Path) -> None:
+    settings = Settings(home=DataDir(tmp_path / "other"))
+    record_model_folder(str(planted), settings.home)
+    with pytest.raises(ModelNotFetched, match="no ingest with this STAIR_ES_HOME has used such a folder"):
+        load_query_encoder(known(str(planted)), "i")
+    with pytest.raises(ModelError, match="read") as caught:
+        load_query_encoder(known(str(planted)), "i", settings=settings)
     assert not isinstance(caught.value, ModelNotFetched)
 
 
@@ -78,10 +89,10 @@ def test_folders_are_remembered_once_and_the_oldest_forgotten(tmp_path: Path, ho
     folders = [tmp_path / f"m{number}" for number in range(203)]
     for folder in folders:
         folder.mkdir()
-        record_model_folder(str(folder))
-    record_model_folder(str(folders[-2]))
-    assert not any(is_used_model_folder(str(folder)) for folder in folders[:3])
-    assert all(is_used_model_folder(str(folder)) for folder in folders[3:])
+        record_model_folder(str(folder), DataDir(home))
+    record_model_folder(str(folders[-2]), DataDir(home))
+    assert not any(is_used_model_folder(str(folder), DataDir(home)) for folder in folders[:3])
+    assert all(is_used_model_folder(str(folder), DataDir(home)) for folder in folders[3:])
     assert {path.name for path in home.iterdir()} == {"model-folders.json", "model-folders.json.lock"}
 
 
@@ -89,7 +100,7 @@ def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     for name in (DEFAULT_MODEL, "org/tiny", "m", "./m", str(tmp_path / "absent")):
-        record_model_folder(name)
+        record_model_folder(name, DataDir(home))
     assert not home.exists()
 
 
@@ -97,12 +108,12 @@ def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path
 def test_a_broken_list_names_nothing_and_is_written_anew(tmp_path: Path, home: Path, text: str) -> None:
     home.mkdir()
     (home / "model-folders.json").write_text(text)
-    assert not is_used_model_folder(str(tmp_path))
-    record_model_folder(str(tmp_path))
-    assert is_used_model_folder(str(tmp_path))
+    assert not is_used_model_folder(str(tmp_path), DataDir(home))
+    record_model_folder(str(tmp_path), DataDir(home))
+    assert is_used_model_folder(str(tmp_path), DataDir(home))
 
 
 def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path, home: Path) -> None:
     home.write_text("a file")
-    record_model_folder(str(tmp_path))
-    assert not is_used_model_folder(str(tmp_path))
+    record_model_folder(str(tmp_path), DataDir(home))
+    assert not is_used_model_folder(str(tmp_path), DataDir(home))

@@ -12,7 +12,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
-from ...options import shared
+from ...options import config_file, shared
 from ...options.decorator import ArgumentGroup
 from ...output.bars import escape_control
 from ...output.console import emit_json, print_notice, print_plain, stdout
@@ -92,8 +92,9 @@ class EvaluationArguments:
         from stair_es.eval.models import load_models
         from stair_es.model.base import ModelSpec
 
-        first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
-        return load_models([first, *(ModelSpec(name=name) for name in self.compare or ())])
+        settings = config_file.get_config().settings
+        first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings)
+        return load_models([first, *(ModelSpec(name=name, settings=settings) for name in self.compare or ())])
 
 
 EVALUATION_OPTIONS = ArgumentGroup(EvaluationArguments)

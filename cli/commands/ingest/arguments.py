@@ -11,7 +11,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import UsageError
 
-from ...options import shared
+from ...options import config_file, shared
 from ...options.decorator import ArgumentGroup
 from ...output.console import print_notice
 from ...output.json_logging import is_json_logging
@@ -317,7 +317,11 @@ class IngestArguments:
         return IngestOptions(
             alias=self.index,
             model=ModelSpec(
-                name=self.model or DEFAULT_MODEL, fit=self.fit, backend=execution.backend, precision=execution.precision
+                name=self.model or DEFAULT_MODEL,
+                fit=self.fit,
+                backend=execution.backend,
+                precision=execution.precision,
+                settings=config_file.get_config().settings,
             ),
             runner=execution.runner,
             ray=execution.build_ray_options(),

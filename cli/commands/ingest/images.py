@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -123,6 +124,8 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, observer: In
 
     sources = arguments.open_sources(options.source)
     connection = _resolve_connection(arguments, options)
+    if connection is not None:
+        connection = replace(connection, request_hooks=observer.request_hooks)
     with open_run_accounting(options) as accounting:
         add_failure_facts(accounting.get_counts)
         observer.record_start(accounting)

@@ -9,7 +9,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
-from ...options import connections, shared
+from ...options import config_file, connections, shared
 from ...options.json_errors import add_failure_facts
 from ...output.console import emit_json, print_notice, stdout
 from ...output.ingest import print_outcome
@@ -84,7 +84,7 @@ def ingest_texts_command(
     target = BUILD_OPTIONS.read()
     options = TextIngestOptions(
         alias=index,
-        model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
+        model=ModelSpec(name=model, fit=fit, text_tower=text_tower, settings=config_file.get_config().settings),
         document=DocumentSettings(thumbnail_px=0, id="content-hash", vector=vector),
         sink_options=target.build_sink_options(),
         dead_letters=target.dead_letters,

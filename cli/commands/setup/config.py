@@ -44,7 +44,7 @@ def show_config(context: typer.Context, as_json: JsonOption = False) -> None:
 
     - `stair-es --config work.toml --profile staging config show --json`
     """
-    found = config_file.get_config(context)
+    found = config_file.get_config()
     rows = list(_list_values(context, found))
     if as_json:
         emit_json({"file": str(found.path) if found.path else None, "profile": found.profile, "values": rows})
@@ -65,7 +65,7 @@ def _list_values(context: typer.Context, found: config_file.CliConfig) -> list[d
         variable = variables.get(key, config_file.get_env_variable(key)) if len(key) == 1 else None
         in_file = found.values.get(key)
         in_environment = os.environ.get(variable) if variable else None
-        if in_environment and key not in found.exported_keys:
+        if in_environment:
             rows.append({"key": key[0], "value": _mask_value(key[0], in_environment), "from": f"environment {variable}"})
         elif in_file is not None and (len(key) > 1 or key in found.effective_keys):
             rows.append({"key": ".".join(key), "value": _mask_value(key[-1], in_file.value), "from": in_file.origin})

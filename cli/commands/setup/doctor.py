@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
@@ -50,9 +49,10 @@ def doctor(
     from stair_es.doctor.run import CheckContext, run_checks
 
     def run_all_checks() -> Iterator[CheckResult]:
-        yield _report_configuration(config_file.get_config(context))
+        config = config_file.get_config()
+        yield _report_configuration(config)
         of_ingest = (context.find_root().default_map or {}).get("ingest", {})
-        ray_address = os.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
+        ray_address = config.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
         connect = partial(connections.resolve_named_connection, url)
         patient = CheckContext(
             connect=connect,
@@ -61,6 +61,7 @@ def doctor(
             is_model_named=model is not None,
             fit=fit,
             ray_address=ray_address,
+            environ=config.environ,
         )
         yield from run_checks(patient)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ...options import config_file
 from ...options.decorator import prepare_command
 from ...options.shared import JsonOption
 from ...output.console import emit_json, print_notice, stdout
@@ -58,7 +59,7 @@ def start_node_command(
     from stair_es.embedded_node import start_node as start
     from stair_es.errors import NodeError
 
-    spec = NodeSpec.from_home(port=port, heap=heap)
+    spec = NodeSpec.from_home(port=port, heap=heap, environ=config_file.get_config().environ)
     url = start(spec, say=print_notice)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
@@ -81,9 +82,8 @@ def stop_node_command() -> None:
     from stair_es.embedded_node import NodeSpec
     from stair_es.embedded_node import stop_node as stop
 
-    print_notice(
-        "the embedded node is stopped" if stop(NodeSpec.from_home(), say=print_notice) else "the embedded node was not running"
-    )
+    spec = NodeSpec.from_home(environ=config_file.get_config().environ)
+    print_notice("the embedded node is stopped" if stop(spec, say=print_notice) else "the embedded node was not running")
 
 
 @app.command(name="status")
@@ -100,7 +100,7 @@ def show_node_status(as_json: JsonOption = False) -> None:
     from stair_es.embedded_node import NodeSpec
     from stair_es.embedded_node import get_node_status as look
 
-    spec = NodeSpec.from_home()
+    spec = NodeSpec.from_home(environ=config_file.get_config().environ)
     now = look(spec)
     facts = {**asdict(now), "data": str(spec.data), "log": str(spec.log_file)}
     if as_json:
@@ -130,7 +130,7 @@ def print_node_logs(
     from stair_es.embedded_node import NodeSpec
     from stair_es.embedded_node import logs as reading
 
-    log_file = NodeSpec.from_home().log_file
+    log_file = NodeSpec.from_home(environ=config_file.get_config().environ).log_file
     if not log_file.exists():
         print_notice(f"there is no log yet: {log_file}")
     for line in reading.follow_log(log_file, lines) if follow else reading.read_log_tail(log_file, lines):

@@ -5,30 +5,56 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from stair_es.errors import UsageError
+from stair_es.urls import parse_node_url, remove_login
 
-SECRET_VARIABLES = {
-    "user": "STAIR_ES_USER",
-    "password": "STAIR_ES_PASSWORD",
-    "api_key": "STAIR_ES_API_KEY",
-    "bearer_token": "STAIR_ES_BEARER_TOKEN",
-}
-"""Field -> environment variable. Each value can also be read from the file named by `<VARIABLE>_FILE`."""
-OPTION_VARIABLES = {
-    "ca_file": "STAIR_ES_CA_FILE",
-    "ca_fingerprint": "STAIR_ES_CA_FINGERPRINT",
-    "client_cert": "STAIR_ES_CLIENT_CERT",
-    "client_key": "STAIR_ES_CLIENT_KEY",
-    "aws_service": "STAIR_ES_AWS_SERVICE",
-    "aws_region": "STAIR_ES_AWS_REGION",
-}
-"""Field -> environment variable of settings that aren't secret."""
+
+@dataclass(frozen=True, kw_only=True)
+class SecurityVariables:
+    """Names of the variables and options that set `SecuritySettings`, for one kind of server."""
+
+    secrets: Mapping[str, str]
+    """Field -> environment variable. Each value can also be read from the file named by `<VARIABLE>_FILE`."""
+    options: Mapping[str, str]
+    """Field -> environment variable of settings that aren't secret."""
+    option_prefix: str
+    """Prefix of the options for the latter: `--` for `--ca-file`."""
+    url: str
+    """What the URL is called in messages."""
+
+    def __getitem__(self, name: str) -> str:
+        """Return the variable of a field."""
+        return self.secrets.get(name) or self.options[name]
+
+    def get_option(self, name: str) -> str:
+        """Return the option of a field."""
+        return self.option_prefix + name.replace("_", "-")
+
+
+CLUSTER_VARIABLES = SecurityVariables(
+    secrets={
+        "user": "STAIR_ES_USER",
+        "password": "STAIR_ES_PASSWORD",
+        "api_key": "STAIR_ES_API_KEY",
+        "bearer_token": "STAIR_ES_BEARER_TOKEN",
+    },
+    options={
+        "ca_file": "STAIR_ES_CA_FILE",
+        "ca_fingerprint": "STAIR_ES_CA_FINGERPRINT",
+        "client_cert": "STAIR_ES_CLIENT_CERT",
+        "client_key": "STAIR_ES_CLIENT_KEY",
+        "aws_service": "STAIR_ES_AWS_SERVICE",
+        "aws_region": "STAIR_ES_AWS_REGION",
+    },
+    option_prefix="--",
+    url="the URL",
+)
 
 AuthMethod = Literal["none", "basic", "api_key", "bearer", "aws"]
 _WORTH = 4
@@ -61,31 +87,35 @@ class SecuritySettings:
     """Sign every request (SigV4) for Amazon OpenSearch Service (`es`) or Serverless (`aoss`)."""
     aws_region: str | None = None
     """None for the region of the AWS configuration."""
+    variables: SecurityVariables = field(default=CLUSTER_VARIABLES, repr=False, compare=False)
+    """What the settings are called in messages."""
 
     def __post_init__(self) -> None:
         named = {"user": self.user, "api_key": self.api_key, "bearer_token": self.bearer_token, "aws_service": self.aws_service}
         given = [name for name, value in named.items() if value is not None]
         if len(given) > 1:
             raise UsageError(
-                f"more than one way to log in: {' and '.join({**SECRET_VARIABLES, **OPTION_VARIABLES}[name] for name in given)}",
+                f"more than one way to log in: {' and '.join(self.variables[name] for name in given)}",
                 "Keep one of them. A user can also be part of the URL.",
             )
         if (self.user is None) != (self.password is None):
             missing = "password" if self.password is None else "user"
-            raise UsageError(
-                f"the login has no {missing}", f"Set {SECRET_VARIABLES[missing]} (or {SECRET_VARIABLES[missing]}_FILE)."
-            )
+            variable = self.variables[missing]
+            raise UsageError(f"the login has no {missing}", f"Set {variable} (or {variable}_FILE).")
         self._check_header_values()
+        option = self.variables.get_option
         if self.client_key is not None and self.client_cert is None:
-            raise UsageError("a client key without its certificate", "Give --client-cert too.")
+            raise UsageError("a client key without its certificate", f"Give {option('client_cert')} too.")
         if self.ca_file is not None and self.ca_fingerprint is not None:
-            raise UsageError("--ca-file and --ca-fingerprint exclude each other", "Keep the file: it is more specific.")
+            raise UsageError(
+                f"{option('ca_file')} and {option('ca_fingerprint')} exclude each other", "Keep the file: it is more specific."
+            )
         if self.aws_service not in (None, "es", "aoss"):
             raise UsageError(f"--aws-service: {self.aws_service!r} is unknown", "Give es, or aoss for Serverless.")
         if self.aws_region is not None and self.aws_service is None:
             raise UsageError("an AWS region without a service", "Give --aws-service es (or aoss) too, or leave both out.")
         if self.ca_fingerprint is not None:
-            object.__setattr__(self, "ca_fingerprint", normalize_fingerprint(self.ca_fingerprint))
+            object.__setattr__(self, "ca_fingerprint", normalize_fingerprint(self.ca_fingerprint, option("ca_fingerprint")))
 
     def _check_header_values(self) -> None:
         """Reject values that can't be sent in a header: an error of the client would show them."""
@@ -93,10 +123,10 @@ class SecuritySettings:
             value = getattr(self, name)
             if value is not None and not _TOKEN.fullmatch(value):
                 raise UsageError(
-                    f"{SECRET_VARIABLES[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value."
+                    f"{self.variables[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value."
                 )
         for name in ("user", "password"):
-            check_utf8(SECRET_VARIABLES[name], getattr(self, name) or "")
+            check_utf8(self.variables[name], getattr(self, name) or "")
 
     @property
     def method(self) -> AuthMethod:
@@ -133,15 +163,52 @@ class SecuritySettings:
         return text
 
 
-def read_security_settings(given: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> SecuritySettings:
+def read_security_settings(
+    given: Mapping[str, str | None],
+    environ: Mapping[str, str] = os.environ,
+    variables: SecurityVariables = CLUSTER_VARIABLES,
+) -> SecuritySettings:
     """Read the settings from `given`, by field name, and otherwise from the environment.
+
+    Args:
+        given: Settings that aren't secret.
+        environ: Environment variables.
+        variables: Names of the variables.
 
     Raises:
         UsageError: If settings conflict, or a file of a secret can't be read.
     """
-    values: dict[str, str | None] = {name: read_secret(variable, environ) for name, variable in SECRET_VARIABLES.items()}
-    values |= {name: given.get(name) or environ.get(variable) or None for name, variable in OPTION_VARIABLES.items()}
-    return SecuritySettings(**cast("dict[str, Any]", values))
+    values: dict[str, str | None] = {name: read_secret(variable, environ) for name, variable in variables.secrets.items()}
+    values |= {name: given.get(name) or environ.get(variable) or None for name, variable in variables.options.items()}
+    return SecuritySettings(variables=variables, **cast("dict[str, Any]", values))
+
+
+def resolve_url_login(
+    urls: Sequence[str], security: SecuritySettings, what: str, remedy: str, variables: SecurityVariables = CLUSTER_VARIABLES
+) -> SecuritySettings:
+    """Check the URLs of the nodes of one server, and return its settings with the login that the URLs hold.
+
+    Args:
+        urls: `http[s]://[user:password@]host[:port][/prefix]`.
+        security: Settings beside the URLs.
+        what: What a URL should be, with its article, for the error.
+        remedy: Remedy of that error.
+        variables: What the settings are called in messages.
+
+    Raises:
+        UsageError: If a URL is invalid, the logins differ, or a certificate is set for a URL without TLS.
+    """
+    parts = [parse_node_url(url, what, remedy) for url in urls]
+    logins = {(unquote(part.username), unquote(part.password or "")) for part in parts if part.username is not None}
+    if len(logins) > 1:
+        raise UsageError("the nodes in the URL have different logins", "They are nodes of one cluster: give one login.")
+    login = next(iter(logins), None)
+    if login is not None and security.method != "none" and login != (security.user, security.password):
+        raise UsageError(f"a login in {variables.url}, and another way to log in ({security.method})", "Keep one of the two.")
+    plain = [remove_login(url) for url, part in zip(urls, parts, strict=True) if part.scheme == "http"]
+    if security.requires_tls and plain:
+        raise UsageError(f"certificates require https, not {','.join(plain)}", "Write https:// in the URL, or leave them out.")
+    return security if login is None else replace(security, user=login[0], password=login[1])
 
 
 def read_secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -187,8 +254,12 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def normalize_fingerprint(text: str) -> str:
+def normalize_fingerprint(text: str, option: str) -> str:
     """Normalize a SHA-256 fingerprint in any common notation to 64 hex digits.
+
+    Args:
+        text: The fingerprint.
+        option: Option that sets it, for the error.
 
     Raises:
         UsageError: If it isn't a SHA-256 fingerprint.
@@ -196,7 +267,7 @@ def normalize_fingerprint(text: str) -> str:
     digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE).replace(":", "").replace(" ", "").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise UsageError(
-            "not a SHA-256 fingerprint: --ca-fingerprint",
+            f"not a SHA-256 fingerprint: {option}",
             "It has 64 hex digits: openssl x509 -in ca.crt -noout -fingerprint -sha256",
         )
     return digits

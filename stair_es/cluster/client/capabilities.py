@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.exceptions import BUSY_STATUSES, get_error_reason, translate_errors
+from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
 from stair_es.cluster.client.retry import INTERACTIVE_RETRY, RetryPolicy, is_busy_error, repeat_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
+from stair_es.retry_after import BUSY_STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

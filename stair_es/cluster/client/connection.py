@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth
 
 from stair_es.cluster.client import tls
-from stair_es.cluster.client.auth import SecuritySettings, read_secret, read_security_settings
+from stair_es.cluster.client.auth import SecuritySettings, read_secret, read_security_settings, resolve_url_login
 from stair_es.cluster.client.capabilities import ClusterInfo, get_cluster_info
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.transport import NodeConnection
+from stair_es.cluster.client.transport import NodeConnection, RequestHook
 from stair_es.config.defaults import ENV_URL
 from stair_es.errors import AuthenticationFailed, UsageError
 from stair_es.optional import import_optional
-from stair_es.urls import parse_node_url, remove_login, split_node_urls
+from stair_es.urls import remove_login, split_node_urls
 
 __all__ = ["ClusterInfo", "Connection", "SecuritySettings", "get_cluster_info", "translate_errors"]
 
@@ -43,22 +42,15 @@ class Connection:
     """`http[s]://[user:password@]host[:port][/prefix]`; several nodes of one cluster, separated by commas."""
     timeout_s: float = 30.0
     security: SecuritySettings = _NO_SECURITY
+    request_hooks: tuple[RequestHook, ...] = field(default=(), repr=False)
+    """Contexts of each request of its clients, the outermost first. Not pickled: workers in other processes have none."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "request_hooks": ()}
 
     def __post_init__(self) -> None:
-        login = None
-        for part in (parse_node_url(each, "a cluster URL", _URL_REMEDY) for each in split_node_urls(self.url)):
-            if part.username is None:
-                continue
-            found = (unquote(part.username), unquote(part.password or ""))
-            if login not in (None, found):
-                raise UsageError("the nodes in the URL have different logins", "They are nodes of one cluster: give one login.")
-            login = found
-        if login is not None and self.security.method != "none" and login != (self.security.user, self.security.password):
-            raise UsageError(f"a login in the URL, and another way to log in ({self.security.method})", "Keep one of the two.")
-        if self.security.requires_tls and any(part.scheme == "http" for part in map(urlsplit, self.nodes)):
-            raise UsageError(f"certificates require https, not {self.safe_url}", "Write https:// in the URL, or leave them out.")
-        if login is not None and self.security.method == "none":
-            object.__setattr__(self, "security", replace(self.security, user=login[0], password=login[1]))
+        security = resolve_url_login(split_node_urls(self.url), self.security, "a cluster URL", _URL_REMEDY)
+        object.__setattr__(self, "security", security)
 
     @classmethod
     def from_env(
@@ -110,7 +102,7 @@ class Connection:
             MissingExtra: If AWS requires the extra `aws` and it isn't installed.
         """
         nodes = self.nodes
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"request_hooks": self.request_hooks}
         if any(node.startswith("https:") for node in nodes):
             options["ssl_context"] = tls.create_ssl_context(self.security)
             options["ca_fingerprint"] = self.security.ca_fingerprint

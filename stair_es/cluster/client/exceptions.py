@@ -12,11 +12,11 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.client import tls
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexClosed, MissingModule, NotASearchCluster
+from stair_es.retry_after import BUSY_STATUSES
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
-BUSY_STATUSES = frozenset({429, 502, 503, 504})
 _LONGEST_REQUEST = 300
 _LOGIN = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
@@ -137,7 +137,8 @@ def _build_unreachable_error(error: exceptions.ConnectionError, where: str, conn
     if parts.scheme == "https" and parts.hostname and not late and (failed is None or not tls.is_permanent_tls_error(failed)):
         failed = tls.get_tls_alert(parts.hostname, parts.port or 443, connection.security) or failed
     if failed is not None:
-        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", tls.get_tls_remedy(failed))
+        advice = tls.get_tls_remedy(failed, connection.security.variables)
+        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", advice)
     if _is_tls_expected(where):
         return _build_plain_http_error(where)
     said = connection.redact(f"{getattr(error, 'info', error)}")

@@ -12,8 +12,8 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
-from stair_es.cluster.client.exceptions import BUSY_STATUSES, translate_errors
-from stair_es.retry_after import parse_retry_after
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection

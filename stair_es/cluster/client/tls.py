@@ -10,7 +10,7 @@ from typing import Any
 
 import certifi
 
-from stair_es.cluster.client.auth import SecuritySettings
+from stair_es.cluster.client.auth import SecuritySettings, SecurityVariables
 from stair_es.errors import UsageError
 
 _LOOK_TIMEOUT_S = 3.0
@@ -189,19 +189,28 @@ def describe_ssl_error(error: Exception) -> str:
     return str(getattr(error, "reason", None) or error).replace("_", " ").lower()
 
 
-def get_tls_remedy(error: ssl.SSLError) -> str:
-    """Get the remedy for a TLS error."""
-    text = str(error).upper()
+def get_tls_remedy(error: ssl.SSLError, variables: SecurityVariables) -> str:
+    """Get the remedy for a TLS error.
+
+    Args:
+        error: The error.
+        variables: What the settings of the connection are called.
+    """
+    text, option = str(error).upper(), variables.get_option
     if isinstance(error, FingerprintMismatch):
-        return "Compare with the cluster's own record. Nothing was sent. If it doesn't send its authority, use --ca-file."
+        return (
+            f"Compare with the cluster's own record. Nothing was sent. If it doesn't send its authority, use {option('ca_file')}."
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         if "EXPIRED" in text:
             return "The cluster's certificate must be renewed (or this machine's clock is wrong)."
         if "HOSTNAME MISMATCH" in text or "IP ADDRESS MISMATCH" in text:
             return "Use a host name in the URL that the certificate is valid for."
-        return "Give the authority that signed it: --ca-file / STAIR_ES_CA_FILE, or --ca-fingerprint / STAIR_ES_CA_FINGERPRINT."
+        ways = (f"{option(name)} / {variables[name]}" for name in ("ca_file", "ca_fingerprint"))
+        return f"Give the authority that signed it: {', or '.join(ways)}."
     if "ALERT" in text and any(word in text for word in ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA", "HANDSHAKE")):
-        return "The cluster requires another certificate: --client-cert and --client-key, valid and signed by its authority."
+        needed = f"{option('client_cert')} and {option('client_key')}"
+        return f"The cluster requires another certificate: {needed}, valid and signed by its authority."
     if (
         "WRONG_VERSION" in text
         or "WRONG VERSION" in text

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -33,28 +33,7 @@ class OutgoingRequest:
 
 
 RequestHook: TypeAlias = Callable[[OutgoingRequest], AbstractContextManager[object]]
-_request_hook: RequestHook = nullcontext
-
-
-@contextmanager
-def watch_requests(watch: RequestHook) -> Iterator[None]:
-    """Run every request of this process within `watch(request)`, in the requesting thread, until the context ends.
-
-    Contexts can be nested: a request is then made within both hooks.
-    """
-    global _request_hook  # clients are created in many places, so the hook is global
-    before = _request_hook
-
-    @contextmanager
-    def enter_both(asked: OutgoingRequest) -> Iterator[None]:
-        with before(asked), watch(asked):
-            yield
-
-    _request_hook = enter_both
-    try:
-        yield
-    finally:
-        _request_hook = before
+"""Returns a context for a request, which is entered and left in the requesting thread."""
 
 
 class NodeConnection(Urllib3HttpConnection):
@@ -63,8 +42,15 @@ class NodeConnection(Urllib3HttpConnection):
     `location` is the target of a redirect; redirects aren't followed.
     """
 
-    def __init__(self, *, ca_fingerprint: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401  the client's own
+    def __init__(
+        self,
+        *,
+        ca_fingerprint: str | None = None,
+        request_hooks: Sequence[RequestHook] = (),
+        **kwargs: Any,  # noqa: ANN401  the client's own
+    ) -> None:
         self._wanted = ca_fingerprint
+        self._request_hooks = request_hooks
         self._tls = kwargs.get("ssl_context")
         self._pinning = threading.Lock()
         super().__init__(**kwargs)
@@ -96,7 +82,9 @@ class NodeConnection(Urllib3HttpConnection):
         asked = OutgoingRequest(method, url, self.host + self.url_prefix)
         try:
             self._pin_certificate()
-            with _request_hook(asked):
+            with ExitStack() as stack:
+                for hook in self._request_hooks:
+                    stack.enter_context(hook(asked))
                 more = {**(headers or {}), **asked.headers}
                 kept = _keep_error_field(params)
                 status, answered, raw = super().perform_request(method, url, kept, body, timeout, _ANY_STATUS, more)

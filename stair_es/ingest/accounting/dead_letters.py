@@ -27,10 +27,15 @@ _FOLDER = "dead-letters"
 _LONGEST_LINE = 16 * 1024 * 1024
 
 
-def default_dead_letters_path(alias: str) -> Path:
-    """Return the default path of the dead letters of a run into `alias` that starts now."""
+def default_dead_letters_path(alias: str, home: DataDir | None = None) -> Path:
+    """Return the default path of the dead letters of a run into `alias` that starts now.
+
+    Args:
+        alias: Alias that the run writes into.
+        home: Data folder; None for that of the environment.
+    """
     at = datetime.now(timezone.utc)
-    return DataDir.from_env().path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
+    return (home or DataDir.from_env()).path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
 
 
 class DeadLetters:
@@ -39,15 +44,17 @@ class DeadLetters:
     A line has `uri`, `source`, `stage`, `reason`, `at`, and what a retry needs: `index`, `locator`, `version`, `fields`.
     """
 
-    def __init__(self, path: Path, alias: str) -> None:
+    def __init__(self, path: Path, alias: str, home: DataDir | None = None) -> None:
         """Set the path; the file is created later.
 
         Args:
             path: Path of the file.
             alias: Alias that the run writes into: the `index` of each line.
+            home: Data folder, whose dead letters are private; None for that of the environment.
         """
         self.path = path
         self.alias = alias
+        self._private_folder = (home or DataDir.from_env()).path / _FOLDER
         self.count = 0
         self._file: IO[str] | None = None
 
@@ -73,7 +80,7 @@ class DeadLetters:
                 return
             if self.path.is_file() and not _is_dead_letter_file(self.path):
                 raise IngestError(f"{self.path} contains something other than dead letters", "Name another --dead-letters FILE.")
-            if self.path.parent == DataDir.from_env().path / _FOLDER:
+            if self.path.parent == self._private_folder:
                 make_private_folder(self.path.parent)  # it contains captions and file names
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = not os.path.lexists(self.path)

@@ -12,6 +12,7 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
 from stair_es.cluster.index.lifecycle import IndexSpec
+from stair_es.config.settings import Settings
 from stair_es.token_policy import TokenPolicy
 
 Say: TypeAlias = Callable[[str], None]
@@ -38,6 +39,8 @@ class SinkPlan:
     """Largest possible weight of a token; None if unknown or irrelevant."""
     started_at: str = ""
     """Start of the listing, in the format of `ingested_at`. Documents stored later, by a concurrent run, are never stale."""
+    settings: Settings | None = None
+    """Data folder and trusted models of this machine; None for those of the environment."""
 
 
 class SinkWriter(Protocol):

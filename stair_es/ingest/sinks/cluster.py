@@ -25,6 +25,7 @@ from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.sinks.base import RunCoverage, Say, SinkPlan
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, TokenIndexRequest, prepare_token_index, resolve_token_index
@@ -212,7 +213,8 @@ class ClusterSinkKind:
                 f"{opened.name}: a policy {opened.pending_operation} is in progress there, or was interrupted: "
                 f"unless it still runs, run stair-es policy {opened.pending_operation} --index {plan.alias}"
             )
-        record_model_folder(plan.identity.model_name)  # searches of this index find the model without --model
+        # Searches of this index find the model without --model.
+        record_model_folder(plan.identity.model_name, resolve_settings(plan.settings).home)
         return _build_session(plan, asked, opened, say)
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:

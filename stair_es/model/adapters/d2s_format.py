@@ -44,7 +44,7 @@ class D2sFormat:
         """Return whether the model type is `d2s`."""
         return config.get("model_type") == "d2s"
 
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a D2S checkpoint."""
         config = read_checkpoint_config(folder)
         dense_size = get_positive_int(config, "dense_size", 256, folder)

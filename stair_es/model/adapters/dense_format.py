@@ -44,7 +44,7 @@ class DenseCheckpointFormat:
         built = built if isinstance(built, list) and built else [self.architecture]
         return config.get("model_type") == self.model_type and self.architecture in built
 
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a dense checkpoint."""
         card = build_checkpoint_card(
             name,

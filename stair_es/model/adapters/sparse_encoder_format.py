@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE
 from stair_es.errors import ModelError
-from stair_es.model import hub_download
 from stair_es.model.adapters.preprocessing import is_square_preprocessing, read_checkpoint_image_spec, read_preprocessor_config
 from stair_es.model.base import Encoder, EncoderPlugin, ModelSpec
 from stair_es.model.checkpoint import (
@@ -41,9 +41,10 @@ class SparseEncoderFormat:
         """Return whether the modules are those of a `SparseEncoder`."""
         return (folder / MODULES_JSON).is_file() and (folder / _LIBRARY_CONFIG).is_file() and _is_sparse_encoder(folder)
 
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a `SparseEncoder`."""
-        return _open_sparse_encoder(folder, name, fit, _read_modules(folder), description="sentence-transformers SparseEncoder")
+        _check_remote_code(folder, name, modules := _read_modules(folder), trusts_code=trusts_code)
+        return _open_sparse_encoder(folder, name, fit, modules, description="sentence-transformers SparseEncoder")
 
 
 class SpladeFormat:
@@ -58,8 +59,9 @@ class SpladeFormat:
         masked = isinstance(built, list) and any(str(architecture).endswith("ForMaskedLM") for architecture in built)
         return masked and not (folder / MODULES_JSON).is_file()
 
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a SPLADE checkpoint."""
+        _check_remote_code(folder, name, [], trusts_code=trusts_code)
         return _open_sparse_encoder(
             folder, name, fit, [], description="SPLADE checkpoint: masked language model, largest weight of each token"
         )
@@ -68,15 +70,19 @@ class SpladeFormat:
 SPARSE_ENCODER_FORMAT, SPLADE_FORMAT = SparseEncoderFormat(), SpladeFormat()
 
 
+def _check_remote_code(folder: Path, name: str, modules: list[dict[str, Any]], *, trusts_code: bool) -> None:
+    """Raise ModelError if the model brings its own Python code, and the user doesn't trust it."""
+    foreign = find_remote_code(folder, modules)
+    if foreign and not trusts_code:
+        raise ModelError(
+            f"the model {name!r} contains its own Python code ({', '.join(foreign)}), which would run on this machine",
+            f"If you have read it and trust it, set {ENV_TRUST_REMOTE_CODE}={name}",
+        )
+
+
 def _open_sparse_encoder(
     folder: Path, name: str, fit: ResizeMode | None, modules: list[dict[str, Any]], *, description: str
 ) -> EncoderPlugin:
-    foreign = find_remote_code(folder, modules)
-    if foreign and not hub_download.is_remote_code_trusted(name):
-        raise ModelError(
-            f"the model {name!r} contains its own Python code ({', '.join(foreign)}), which would run on this machine",
-            f"If you have read it and trust it, set {hub_download.TRUST_REMOTE_CODE_ENV}={name}",
-        )
     card = build_checkpoint_card(
         name,
         [folder, *_list_subfolders(folder)],
@@ -90,7 +96,8 @@ def _open_sparse_encoder(
         import_optional("sentence_transformers", "models")
         from stair_es.model.adapters.sparse_encoder import SentenceTransformersEncoder
 
-        return SentenceTransformersEncoder(folder, trust=bool(foreign), card=card, spec=spec)
+        has_code = bool(find_remote_code(folder, modules))
+        return SentenceTransformersEncoder(folder, trust=has_code, card=card, spec=spec)
 
     return CheckpointPlugin(card, build_encoder)
 

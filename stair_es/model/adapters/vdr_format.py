@@ -55,7 +55,7 @@ class VdrFormat:
         """Return whether the configuration has the two encoders of VDR."""
         return "encoder_q" in config and "encoder_p" in config
 
-    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None) -> EncoderPlugin:
+    def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a VDR checkpoint."""
         shape = read_vdr_config(folder)
         card = build_checkpoint_card(

@@ -116,19 +116,20 @@ def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> Image
     )
 
 
-def build_text_backbone(backbone: BackboneConfig, *, pretrained: bool) -> TextBackbone:
+def build_text_backbone(backbone: BackboneConfig, *, pretrained: bool, home: DataDir | None = None) -> TextBackbone:
     """Build a text backbone.
 
     Args:
         backbone: Backbone with its configuration.
         pretrained: Whether to download published weights; else they are random, to be loaded from a checkpoint.
+        home: Data folder, for the weights of a packaged text backbone; None for that of the environment.
 
     Raises:
         ModelError: If it can't be built, or its weights can't be downloaded.
         MissingExtra: If the library isn't installed.
     """
     if backbone.kind == "package":
-        return _build_minilm()
+        return _build_minilm(home or DataDir.from_env())
     network = _build_transformer(backbone, pretrained, "text_config")
     return TextBackbone(network, _get_hidden_size(network))
 
@@ -165,12 +166,12 @@ def _build_efficientnet() -> ImageBackbone:
     return ImageBackbone(network, _EFFICIENTNET_WIDTH, lambda network, pixels: network.extract_features(pixels))
 
 
-def _build_minilm() -> TextBackbone:
+def _build_minilm(home: DataDir) -> TextBackbone:
     safetensors = import_optional("safetensors.torch", "torch")
     network = _build_transformer(
         BackboneConfig(kind="transformers", name="", config=_MINILM), pretrained=False, inner="text_config"
     )
-    found = safetensors.load_file(minilm_download.ensure_minilm(DataDir.from_env().models) / minilm_download.MINILM_WEIGHTS)
+    found = safetensors.load_file(minilm_download.ensure_minilm(home.models) / minilm_download.MINILM_WEIGHTS)
     missing = network.load_state_dict(found, strict=False).missing_keys
     if any(not name.startswith("pooler.") for name in missing):
         raise ModelError(f"the text network lacks {missing[0]}", "Delete its folder; it is fetched again on the next use.")

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
 from stair_es.model.checkpoint import hash_file
 from stair_es.model.stair.configuration import (
@@ -197,11 +198,12 @@ def is_stored_tensor(name: str, config: StairConfig) -> bool:
     return tower.backbone.kind != "package"
 
 
-def load_stair_model(folder: Path) -> Any:  # noqa: ANN401  a StairModelModel: importing it here would import torch for all
+def load_stair_model(folder: Path, home: DataDir | None = None) -> Any:  # noqa: ANN401  without importing torch for all
     """Load the model in a folder, in fp32 and evaluation mode.
 
     Args:
         folder: Checkpoint folder.
+        home: Data folder, for the weights of a packaged text backbone; None for that of the environment.
 
     Raises:
         ModelError: If a file is missing or broken, or the tensors don't match the configuration; names them.
@@ -210,7 +212,7 @@ def load_stair_model(folder: Path) -> Any:  # noqa: ANN401  a StairModelModel: i
     from stair_es.model.stair.modeling import StairModel
 
     config = read_stair_config(folder)
-    model = StairModel(config, read_tokenizer(folder, config))
+    model = StairModel(config, read_tokenizer(folder, config), home=home)
     load_tensors_into(model, folder)
     return model.eval()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model import cuda
 from stair_es.model.base import CardMixin, Encoder, ModelCard, ModelSpec, check_model_spec
@@ -194,7 +195,7 @@ class StairEncoder(CardMixin):
         if on_cpu and (spec.backend == "onnx" or not find_onnx_mismatch(folder, self.model_id)):
             return OnnxDualEncoder(folder, config, self._tokenizer, spec, self.model_id)
         import_optional("torch", "torch")
-        return TorchDualEncoder(checkpoint.load_stair_model(folder), spec)
+        return TorchDualEncoder(checkpoint.load_stair_model(folder, resolve_settings(spec.settings).home), spec)
 
 
 class TorchDualEncoder:

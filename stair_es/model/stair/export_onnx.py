@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import ModelProto
 
+from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
 from stair_es.model.networks.onnx_graph import create_onnx_session
 from stair_es.model.stair import checkpoint
@@ -49,11 +50,12 @@ class ExportResult:
     """Largest difference between the weights of onnxruntime and PyTorch, over some noise images and texts."""
 
 
-def export_onnx(folder: Path) -> ExportResult:
+def export_onnx(folder: Path, home: DataDir | None = None) -> ExportResult:
     """Export the graphs of a checkpoint, after checking that onnxruntime computes the same as PyTorch.
 
     Args:
         folder: Checkpoint folder.
+        home: Data folder, for the weights of a packaged text backbone; None for that of the environment.
 
     Raises:
         ModelError: If the checkpoint is broken, or a tower can't be exported.
@@ -68,7 +70,7 @@ def export_onnx(folder: Path) -> ExportResult:
     if not os.access(folder, os.W_OK):
         raise ModelError(f"{folder} can't be written", "Copy the checkpoint to a folder of your own, and export that one.")
     model_id = checkpoint.compute_stair_id(folder, config)
-    model = checkpoint.load_stair_model(folder)
+    model = checkpoint.load_stair_model(folder, home)
     graphs, differences = {}, []
     for side, file in ONNX_FILES.items():
         data = _export_tower(model, side) + build_onnx_metadata(model_id)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stair_es.config.defaults import DataDir
 from stair_es.errors import ModelError
 from stair_es.model.stair import heads
 from stair_es.model.stair.backbones import ImageBackbone, TextBackbone, build_image_backbone, build_text_backbone
@@ -56,13 +57,16 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
     feature_ids_F: Tensor
 
-    def __init__(self, config: StairConfig, tokens: StairTokenizer, *, pretrained: bool = False) -> None:
+    def __init__(
+        self, config: StairConfig, tokens: StairTokenizer, *, pretrained: bool = False, home: DataDir | None = None
+    ) -> None:
         """Create a model whose heads have random weights.
 
         Args:
             config: Configuration, with those of the backbones.
             tokens: Tokenizer and features.
             pretrained: Whether to download the published weights of the backbones.
+            home: Data folder, for the weights of a packaged text backbone; None for that of the environment.
 
         Raises:
             ModelError: If a backbone can't be built, or tied widths differ.
@@ -73,7 +77,7 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         features = len(tokens.tokens) if "words" in config.heads else 0
         dense = config.dense_dim if "dense" in config.heads else 0
         self.image = _ImageTower(config.image, features, dense, pretrained=pretrained)
-        self.text = _TextTower(config.text, features, dense, pretrained=pretrained)
+        self.text = _TextTower(config.text, features, dense, pretrained=pretrained, home=home)
         self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
         self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)
         if tokens.whole is None:
@@ -201,9 +205,9 @@ class _ImageTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
 
 class _TextTower(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    def __init__(self, tower: TextTowerConfig, features: int, dense_dim: int, *, pretrained: bool) -> None:
+    def __init__(self, tower: TextTowerConfig, features: int, dense_dim: int, *, pretrained: bool, home: DataDir | None) -> None:
         super().__init__()
-        self.backbone: TextBackbone = build_text_backbone(tower.backbone, pretrained=pretrained)
+        self.backbone: TextBackbone = build_text_backbone(tower.backbone, pretrained=pretrained, home=home)
         self.head = _build_head(tower, self.backbone.width, features, dense_dim)
         self.own_words = LexicalHead(self.backbone.width, features) if tower.own_words and features else None
 

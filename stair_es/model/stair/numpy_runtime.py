@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from stair_es.config.defaults import DataDir
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
 from stair_es.model.networks import image_network, minilm_download
@@ -80,7 +80,8 @@ class NumpyDualEncoder:
 
     @cached_property
     def _text_network(self) -> MiniLM:
-        return MiniLM(minilm_download.ensure_minilm(DataDir.from_env().models) / minilm_download.MINILM_WEIGHTS)
+        models = resolve_settings(self._spec.settings).home.models
+        return MiniLM(minilm_download.ensure_minilm(models) / minilm_download.MINILM_WEIGHTS)
 
 
 class NumpyHeads:

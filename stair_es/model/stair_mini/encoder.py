@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stair_es.config.defaults import DataDir
+from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model.base import CardMixin, ModelSpec, check_model_spec
 from stair_es.model.networks import detector, image_network, minilm_download
@@ -292,7 +292,8 @@ class StairMiniEncoder(CardMixin):
 
     @cached_property
     def _text_network(self) -> MiniLM:
-        return MiniLM(minilm_download.ensure_minilm(DataDir.from_env().models) / minilm_download.MINILM_WEIGHTS)
+        models = resolve_settings(self._spec.settings).home.models
+        return MiniLM(minilm_download.ensure_minilm(models) / minilm_download.MINILM_WEIGHTS)
 
     @cached_property
     def _artifacts(self) -> MiniArtifacts:

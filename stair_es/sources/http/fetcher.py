@@ -16,7 +16,7 @@ import httpx2
 
 from stair_es._version import __version__
 from stair_es.errors import ReadError, RetryLater
-from stair_es.retry_after import parse_retry_after
+from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 from stair_es.sources.base import ReadResult
 from stair_es.sources.http.body import TruncatedBodyError, read_body
 from stair_es.sources.http.conditional import build_conditional_headers, build_response_version
@@ -76,7 +76,8 @@ def describe_status(status: int) -> str:
 
 
 _HEADERS = {"User-Agent": f"stair-es/{__version__}", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_PASSING = BUSY_STATUSES | {408, 425, 500}
+"""Statuses of foreign servers that may be different on the next attempt."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DRAIN = 16 * 1024
 _MAX_BACKOFF_S = 8.0

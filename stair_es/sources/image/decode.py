@@ -20,7 +20,7 @@ from stair_es.sources.image.bombs import check_decompression_bomb
 from stair_es.sources.image.colours import name_colours
 from stair_es.sources.image.exif import find_exif_block, read_exif, read_xmp_orientation
 from stair_es.sources.image.layers import convert_to_layer, flatten_layer, replace_image
-from stair_es.sources.image.pillow import open_image
+from stair_es.sources.image.pillow import load_pixels, open_image
 from stair_es.types import ImageSpec, Pixels, Resample, ResizeMode
 
 if TYPE_CHECKING:
@@ -108,14 +108,14 @@ def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_p
 
 
 def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> DecodedImage:
-    with open_image(data) as image:
+    with open_image(data, limits.max_pixels) as image:
         _check_size(image, limits)
         width, height = image.size
         # The same with and without a thumbnail, so that the pixels are too. 1 where they must equal those of other preprocessing.
         shrink = _choose_shrink(width, height, spec)
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
-        image.load()
+        load_pixels(image)
         orientation, taken_at = _read_exif(image, data)
         upright = replace_image(image, image.transpose(_TURNS[orientation]) if orientation in _TURNS else image)
         layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)))

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import struct
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from PIL import Image, _imaging
+from PIL import Image, UnidentifiedImageError, _imaging
 
+from stair_es.config.defaults import MAX_PIXELS
+from stair_es.errors import DecodeError
 from stair_es.sources.image.bombs import ReadBudgetBytesIO
 
 if TYPE_CHECKING:
@@ -18,8 +24,11 @@ IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 
 
 def _disable_decoder_logs() -> None:
-    """Disable the warnings of Pillow and libtiff about damaged files, thousands of lines: a `DecodeError` is enough."""
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    """Disable the warnings of Pillow and libtiff about damaged files, thousands of lines: a `DecodeError` is enough.
+
+    Not Pillow's warning about very large images, which the application that imports this package may rely on.
+    """
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
         libtiff = ctypes.CDLL(_imaging.__file__)  # or a library linked with it
@@ -32,11 +41,80 @@ def _disable_decoder_logs() -> None:
 _disable_decoder_logs()
 
 
-def open_image(data: bytes) -> PilImage:
-    """Open an image file of a known format without decoding its pixels.
+class _PixelAllowance:
+    """Pillow's limit of pixels, raised for the images that need it.
+
+    It is one variable of the process, and nothing but that variable raises the limit for some steps of decoding. So it is left
+    alone for images within it, which are nearly all, and for a larger one that our own limit allows it is raised while that image
+    is decoded. The last of several such images, in any thread, restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before: int | None = None
+
+    @contextmanager
+    def allow(self, pixels: int) -> Iterator[None]:
+        with self._lock:
+            limit = self._before if self._count else Image.MAX_IMAGE_PIXELS
+            is_needed = limit is not None and pixels > limit
+            if is_needed:
+                self._before, self._count = limit, self._count + 1
+                Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            if is_needed:
+                with self._lock:
+                    self._count -= 1
+                    if not self._count:
+                        Image.MAX_IMAGE_PIXELS = self._before
+
+
+_allowance = _PixelAllowance()
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> PilImage:
+    """Open an image file of a known format without decoding its pixels. The caller checks its size.
+
+    `PIL.Image.open` would apply Pillow's own limit, which belongs to the whole process, so the decoders are called directly.
+
+    Args:
+        data: The file.
+        max_pixels: Limit of the caller, for decoders that need memory for all pixels to open an image.
 
     Raises:
+        DecodeError: If such a decoder refuses the size.
+        UnidentifiedImageError: If it has no known format.
         Exception: If the decoder fails; hostile bytes may raise anything.
     """
-    Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit, checked before decoding
-    return Image.open(ReadBudgetBytesIO(data), formats=IMAGE_FORMATS)
+    try:
+        return _open_with_decoders(data)
+    except Image.DecompressionBombError as error:  # of WebP, whose decoder checks before it allocates
+        if max_pixels <= 2 * (Image.MAX_IMAGE_PIXELS or 0):
+            raise DecodeError(f"decompression bomb? its pixels exceed the limit of {max_pixels}") from error
+        with _allowance.allow(max_pixels):
+            return _open_with_decoders(data)
+
+
+def _open_with_decoders(data: bytes) -> PilImage:
+    """Do what `PIL.Image.open` does, except for its check of the size."""
+    if not Image.OPEN.keys() >= set(IMAGE_FORMATS):
+        Image.init()
+    for name in IMAGE_FORMATS:
+        decoder, accepts = Image.OPEN.get(name, (None, None))
+        accepted = decoder is not None and (accepts is None or accepts(data[:16]))
+        if decoder is None or not accepted or isinstance(accepted, str):  # text says that Pillow was built without it
+            continue
+        try:
+            return decoder(ReadBudgetBytesIO(data), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # by these a decoder says that a file isn't of its format
+            continue
+    raise UnidentifiedImageError
+
+
+def load_pixels(image: PilImage) -> None:
+    """Decode the pixels of an image whose size was checked."""
+    with _allowance.allow(image.width * image.height):
+        image.load()

@@ -44,7 +44,7 @@ def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: D
         DecodeError: If it is not an image, or too large.
     """
     check_decompression_bomb(data, limits.max_pixels)
-    side_px = min(side_px, _read_longer_side(data) or side_px)
+    side_px = min(side_px, _read_longer_side(data, limits) or side_px)
     decoded = decode_image(data, ImageSpec(size_px=side_px), limits)
     left, upper, right, lower = decoded.box
     buffer = io.BytesIO()
@@ -59,10 +59,10 @@ def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: D
     )
 
 
-def _read_longer_side(data: bytes) -> int:
+def _read_longer_side(data: bytes, limits: DecodeLimits) -> int:
     """Read the longer side from the file header; 0 if that fails, which `decode` reports better."""
     try:
-        with open_image(data) as image:
+        with open_image(data, limits.max_pixels) as image:
             return max(image.size)
     except Exception:  # noqa: BLE001  decoders raise anything on hostile bytes
         return 0

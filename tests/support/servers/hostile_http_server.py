@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -91,6 +91,7 @@ def serving(
 ) -> Iterator[Page]:
     """A page that is served until the end of the `with`."""
     observer = observer or ServerTelemetry()
+    connection = replace(connection, request_hooks=observer.request_hooks)
     site = ServerConfig(
         connection=connection,
         index=index,

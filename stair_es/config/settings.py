@@ -1,0 +1,37 @@
+"""Settings of this machine that belong to no connection, resolved once and passed to whatever needs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stair_es.config.defaults import ENV_TRUST_REMOTE_CODE, DataDir
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The data folder and the models whose code may run. Picklable.
+
+    The command line builds it from the configuration file and the environment. Python callers may leave it out: the environment
+    applies then (see `resolve_settings`).
+    """
+
+    home: DataDir
+    trusted_models: frozenset[str] = frozenset()
+    """Names of the models whose own Python code may run, as given to `--model`."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Return the settings of an environment.
+
+        Args:
+            environ: Environment variables: those of the process, or with the values of a configuration file added.
+        """
+        names = (part.strip() for part in environ.get(ENV_TRUST_REMOTE_CODE, "").split(","))
+        return cls(home=DataDir.from_env(environ), trusted_models=frozenset(filter(None, names)))
+
+
+def resolve_settings(settings: Settings | None) -> Settings:
+    """Return the settings, or those of the environment if there are none."""
+    return Settings.from_env() if settings is None else settings
