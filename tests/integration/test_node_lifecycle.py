@@ -307,7 +307,8 @@ def test_node_of_a_killed_test_run_ends_with_it(home: DataDir) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
         "from stair_es.embedded_node import NodeSpec, start_node\n"
-        "start_node(NodeSpec(dist=pathlib.Path(sys.argv[1]), base=pathlib.Path(sys.argv[2]), port=0, die_with_parent=True), say=print)\n"
+        "spec = NodeSpec(dist=pathlib.Path(sys.argv[1]), base=pathlib.Path(sys.argv[2]), port=0, die_with_parent=True)\n"
+        "start_node(spec, say=print)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(home.dist), str(home.node)], check=False, timeout=120)
