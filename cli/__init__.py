@@ -1,1 +1,1 @@
-"""The `stair-es` command: one command a file; `main.py` is the only exit point."""
+"""The `stair-es` command: one module per command; `main.py` is the only exit point."""

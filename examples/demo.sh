@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job, as one would type it: photos into a real search node, then questions in words and by a picture.
+# A typical session: ingest photos into a real search node, then search by words and by a picture.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -33,7 +33,7 @@ The same with your own photos (stair-es is in .venv/bin):
     .venv/bin/stair-es search "a cup of coffee" --index mine --explain
     .venv/bin/stair-es search --image some.jpg --index mine
     .venv/bin/stair-es serve --index demo --open           the same in the browser
-    .venv/bin/stair-es encode some.jpg                     what the model reads in a picture
+    .venv/bin/stair-es encode some.jpg                     the words of a picture
     .venv/bin/stair-es query "a cup of coffee" --index mine  the request, for your own client or curl
 
 On your own cluster: export STAIR_ES_URL=https://host:9200 STAIR_ES_USER=... STAIR_ES_PASSWORD=... (docs/connection.md)

@@ -32,8 +32,9 @@ COLUMNS = ("giant-panda", "koala", "red-panda", "bison", "dairy-cow", "tabby-cat
 ROWS = 4
 """Words of the query in it: the heaviest that one of the photos has."""
 ACROSS = {
-    **{"telemetry": 0.0, "sources": 1.0, "model": 1.0, "ingest": 1.0, "api": 1.5, "eval": 2.0, "training": 2.6},
-    **{"cluster": 3.0, "search": 3.0, "inspection": 3.4, "web": 3.7, "dashboards": 4.0, "node": 5.0, "doctor": 5.0},
+    **{"sizing": 0.0, "telemetry": 0.0, "api": 0.0, "sources": 1.0, "ingest": 0.9, "eval": 1.4, "training": 1.4},
+    **{"model": 2.0, "search": 2.5, "inspection": 2.9, "web": 2.9, "cluster": 3.0},
+    **{"dashboards": 3.9, "embedded_node": 5.0, "doctor": 5.0},
 }
 """Where the layers stand, so that no arrow runs behind one; how high, their imports say. Another one comes to the right."""
 
@@ -149,14 +150,25 @@ def alias() -> str:
     return picture(760, 164, "An alias moves from the old index to the new one when that is complete", parts)
 
 
-def allowed() -> dict[str, set[str]]:
-    """Layer -> the layers that it may import, as the guard has it."""
+def read_guard(name: str) -> ast.expr:
+    """Return the value of a constant of `tests/unit/test_guards.py`."""
     tree = ast.parse((ROOT / "tests" / "unit" / "test_guards.py").read_text())
     [value] = [
         node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "ALLOWED"
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name
     ]
+    return value
+
+
+def shared() -> tuple[str, ...]:
+    """Return the rooms that every layer may import."""
+    return tuple(ast.literal_eval(read_guard("SHARED")))
+
+
+def allowed() -> dict[str, set[str]]:
+    """Layer -> the layers that it may import, as the guard has it."""
+    value = read_guard("ALLOWED")
     assert isinstance(value, ast.Dict)
     named = zip(value.keys, value.values, strict=True)
     return {ast.literal_eval(key): set(ast.literal_eval(of)) if isinstance(of, ast.Set) else set() for key, of in named if key}
@@ -175,7 +187,7 @@ def layers() -> str:
     place = {name: (58 + 128.8 * ACROSS.get(name, 5.0), tall - 20 - step * (level + 1)) for name, level in depth.items()}
     parts = [
         box(0, 4, 760, 34, "cli: the command line, imports any layer"),
-        box(0, tall - 38, 760, 34, "stair_es/*.py: values, errors"),
+        box(0, tall - 38, 760, 34, "stair_es/*.py, config, system: values, errors, settings, the machine"),
     ]
     for name, uses in below.items():
         for other in sorted(uses - {far for near in uses for far in below[near]}):

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 
 import cli_reference
-from figures import ROOT, allowed
+from figures import ROOT, allowed, shared
 from sphinx.application import Sphinx
 
 from stair_es import errors
@@ -41,13 +41,21 @@ def error_table() -> str:
     return "\n".join(rows)
 
 
-def layer_table() -> str:
-    """Each layer, what it says of itself, and what it may import."""
-    rows = ["| layer | | may import |", "|---|---|---|"]
-    for name, others in allowed().items():
-        says = (import_module(f"stair_es.{name}").__doc__ or "").strip().splitlines()[0]
-        rows.append(f"| `{name}` | {says} | {', '.join(f'`{other}`' for other in others) or 'none'} |")
+def room_table() -> str:
+    """Return a table of all rooms: layers with what they may import, and the rooms in them."""
+    rows = ["| room | what is in it | may import |", "|---|---|---|"]
+    layers = {**{name: set[str]() for name in shared()}, **allowed()}
+    for name, others in layers.items():
+        listed = ", ".join(f"`{other}`" for other in layers if other in others)
+        rows.append(f"| **`{name}`** | {_describe_room(name)} | {listed} |")
+        for inner in sorted((ROOT / "stair_es" / name).glob("*/__init__.py")):
+            rows.append(f"| `{name}.{inner.parent.name}` | {_describe_room(f'{name}.{inner.parent.name}')} | |")
     return "\n".join(rows)
+
+
+def _describe_room(name: str) -> str:
+    """Return the first line of the docstring of a room."""
+    return (import_module(f"stair_es.{name}").__doc__ or "").strip().splitlines()[0]
 
 
 def root_page(name: str) -> str:
@@ -58,7 +66,7 @@ def root_page(name: str) -> str:
 MAKERS: dict[str, Callable[[], str]] = {
     "cli": cli_reference.reference,
     "errors": error_table,
-    "layers": layer_table,
+    "rooms": room_table,
     **{page: partial(root_page, name) for page, name in FROM_THE_ROOT.items()},
 }
 

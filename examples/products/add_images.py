@@ -1,6 +1,6 @@
-"""Gives the products that are there the words of their pictures. Documents, ids and the shop's own queries stay as they are.
+"""Add the words of their pictures to existing products. Ids, other fields and the shop's queries don't change.
 
-python add_images.py        again any time: products that are new, or were written anew, get their words
+python add_images.py        can be repeated: new and rewritten products get their words
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ FIELDS = {
     "uri": {"type": "keyword"},
     "model": {"type": "keyword"},
 }
-# A partial document would be merged into the old one, so that words of an earlier picture stayed: the script puts fields.
-PUT = "ctx._source.putAll(params)"
+# A partial document would be merged into the old one and keep words of an earlier picture; the script replaces fields.
+REPLACE_FIELDS = "ctx._source.putAll(params)"
 
 
-def prepare(shop: OpenSearch, encoder: Encoder, model_name: str) -> None:
-    """Adds the fields to the mapping, and says whose words they hold, so that no other model's query is compared with them."""
+def prepare_index(shop: OpenSearch, encoder: Encoder, model_name: str) -> None:
+    """Add the fields to the mapping, and record their model, so that queries of another model are rejected."""
     [described] = shop.indices.get_mapping(index=INDEX).values()
     meta = described["mappings"].get("_meta", {})
     about = {"format_version": INDEX_FORMAT, "model": encoder.model_id, "model_name": model_name}
     shop.indices.put_mapping(index=INDEX, body={"properties": FIELDS, "_meta": {**meta, "stair_es": about}})
 
 
-def updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
-    """One update for each product with a picture and without words of this model."""
-    lacking = {
+def build_updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """Yield one update for each product with a picture and without words of this model."""
+    without_words = {
         "bool": {"filter": [{"exists": {"field": "image"}}], "must_not": [{"term": {"model": encoder.model_id}}]},
     }
-    found = helpers.scan(shop, index=INDEX, query={"query": lacking, "_source": ["image"]}, size=100)
+    found = helpers.scan(shop, index=INDEX, query={"query": without_words, "_source": ["image"]}, size=100)
     for hit in found:
         image = Path(hit["_source"]["image"])
         try:
@@ -55,17 +55,17 @@ def updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
             continue
         words = build_vector_fields(vector, DocumentSettings())
         params = {**words, "uri": image.as_uri(), "model": encoder.model_id}
-        script = {"lang": "painless", "source": PUT, "params": params}
+        script = {"lang": "painless", "source": REPLACE_FIELDS, "params": params}
         yield {"_op_type": "update", "_index": INDEX, "_id": hit["_id"], "script": script, "retry_on_conflict": 3}
 
 
 def main() -> None:
-    """Prepares the index and brings the words in."""
+    """Prepare the index and write the words."""
     model_name = os.environ.get("STAIR_ES_MODEL", "stair-mini")
     encoder = registry.load_encoder(ModelSpec(name=model_name))
     with Connection.from_env().client() as shop:
-        prepare(shop, encoder, model_name)
-        done, _ = helpers.bulk(shop, updates(shop, encoder), chunk_size=100, refresh=True)
+        prepare_index(shop, encoder, model_name)
+        done, _ = helpers.bulk(shop, build_updates(shop, encoder), chunk_size=100, refresh=True)
     print(f"{done} products of {INDEX} have new words")
 
 

@@ -1,7 +1,7 @@
-"""The shop as it was before: an index of products, and the search that its website has. Knows nothing of images.
+"""The original shop: an index of products, and the search of its website, without images.
 
-python shop.py              makes the index `products`
-python shop.py siesta       asks it as the website does
+python shop.py              creates the index `products`
+python shop.py siesta       searches it as the website does
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ FIELDS = {
 }
 
 
-def client() -> OpenSearch:
-    """The shop's own client."""
+def create_client() -> OpenSearch:
+    """Return the client of the shop."""
     return OpenSearch(os.environ["STAIR_ES_URL"])
 
 
-def fill(shop: OpenSearch) -> int:
-    """Makes the index from the shop's list of products; how many there are."""
+def create_index(shop: OpenSearch) -> int:
+    """Create the index from the shop's list of products; return their number."""
     shop.indices.create(index=INDEX, body={"mappings": {"properties": FIELDS}})
-    made, _ = helpers.bulk(shop, products(), refresh=True)
+    made, _ = helpers.bulk(shop, read_products(), refresh=True)
     return int(made)
 
 
-def products() -> Iterator[dict[str, Any]]:
-    """The products as documents; `image` is the path of the picture."""
+def read_products() -> Iterator[dict[str, Any]]:
+    """Yield the products as documents; `image` is the path of the picture."""
     listed = Path(__file__).with_name("products.jsonl")
     for line in listed.read_text(encoding="utf-8").splitlines():
         product = json.loads(line)
@@ -47,15 +47,15 @@ def products() -> Iterator[dict[str, Any]]:
         yield {"_index": INDEX, "_id": product["sku"], "_source": product}
 
 
-def find(shop: OpenSearch, text: str) -> list[dict[str, Any]]:
-    """The website's search: BM25 over the titles."""
-    answer = shop.search(index=INDEX, body={"query": {"match": {"title": text}}})
-    return list(answer["hits"]["hits"])
+def find_products(shop: OpenSearch, text: str) -> list[dict[str, Any]]:
+    """Search like the website: BM25 over the titles."""
+    response = shop.search(index=INDEX, body={"query": {"match": {"title": text}}})
+    return list(response["hits"]["hits"])
 
 
 if __name__ == "__main__":
-    with client() as shop:
+    with create_client() as shop:
         if len(sys.argv) == 1:
-            print(f"{fill(shop)} products in {INDEX}")
-        for hit in find(shop, " ".join(sys.argv[1:])) if sys.argv[1:] else []:
+            print(f"{create_index(shop)} products in {INDEX}")
+        for hit in find_products(shop, " ".join(sys.argv[1:])) if sys.argv[1:] else []:
             print(f"{hit['_score']:.4f}  {hit['_source']['sku']}  {hit['_source']['title']}")

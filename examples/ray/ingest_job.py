@@ -1,7 +1,7 @@
-"""A Ray job that ingests images, for a scheduler that knows Ray: exit code 0 done, 3 some images failed.
+"""A Ray job that ingests images, for a scheduler of Ray jobs. Exit codes: 0 done, 1 failed, 3 some images failed.
 
 ray job submit --address http://head:8265 --working-dir . -- python ingest_job.py s3://bucket/photos/ --index photos
-python ingest_job.py ~/Pictures --index photos        on a machine without a cluster: starts Ray for the time of the run
+python ingest_job.py ~/Pictures --index photos        on a machine without a cluster: starts Ray for the duration of the run
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from stair_es.sources.registry import open_source
 _EVERY = 1_000
 
 
-def address() -> str | None:
-    """The cluster to join: `RAY_ADDRESS`, which Ray sets in a job; None starts one on this machine."""
+def get_ray_address() -> str | None:
+    """Return the address of the cluster: `RAY_ADDRESS`, which Ray sets in a job; None starts one on this machine."""
     return os.environ.get("RAY_ADDRESS")
 
 
-def run(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, encoders: int) -> IngestReport:
-    """One ingest: the stages run as tasks and actors of the cluster, this process keeps the books.
+def ingest_images(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, encoders: int) -> IngestReport:
+    """Ingest on Ray: the stages run as tasks and actors of the cluster, this process accounts for all images.
 
     Documents whose image is gone from its source are removed (`resync`).
     """
@@ -38,28 +38,28 @@ def run(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, 
         alias=index,
         model=ModelSpec(name=model),
         runner="ray",
-        ray=RayOptions(address=address(), gpus_per_encoder=gpus_per_encoder, encoders=encoders),
+        ray=RayOptions(address=get_ray_address(), gpus_per_encoder=gpus_per_encoder, encoders=encoders),
         resync=True,
     )
     opened = [open_source(source, options.source) for source in sources]
-    return run_ingest(opened, Connection.from_env(), options, say=log, progress=Progress())
+    return run_ingest(opened, Connection.from_env(), options, say=log, progress=ProgressLog())
 
 
-class Progress:
-    """A line in the job's log for each thousand images."""
+class ProgressLog:
+    """Progress in the job's log: one line per thousand images."""
 
     def __init__(self) -> None:
-        self._said = 0
+        self._logged = 0
 
-    def __call__(self, books: RunAccounting) -> None:
-        """Say how far it is, if that is worth a line."""
-        if books.done_count // _EVERY > self._said:
-            self._said = books.done_count // _EVERY
-            log(f"{books.done_count:,} of {books.listed:,} images done")
+    def __call__(self, accounting: RunAccounting) -> None:
+        """Log the progress if another thousand images are done."""
+        if accounting.done_count // _EVERY > self._logged:
+            self._logged = accounting.done_count // _EVERY
+            log(f"{accounting.done_count:,} of {accounting.listed:,} images done")
 
 
 def log(text: str) -> None:
-    """A line in the job's log."""
+    """Write a line to the job's log."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -69,12 +69,12 @@ def main() -> int:
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
     parser.add_argument("--index", required=True)
     parser.add_argument("--model", default="stair-mini")
-    parser.add_argument("--gpus-per-encoder", type=float, default=1.0, help="where the cluster has GPUs; 0: on CPUs")
-    parser.add_argument("--encoders", type=int, default=0, help="how many; 0: as many as fit")
-    asked = parser.parse_args()
+    parser.add_argument("--gpus-per-encoder", type=float, default=1.0, help="if the cluster has GPUs; 0: on CPUs")
+    parser.add_argument("--encoders", type=int, default=0, help="number of encoders; 0: as many as fit")
+    args = parser.parse_args()
     try:
-        report = run(
-            asked.sources, asked.index, model=asked.model, gpus_per_encoder=asked.gpus_per_encoder, encoders=asked.encoders
+        report = ingest_images(
+            args.sources, args.index, model=args.model, gpus_per_encoder=args.gpus_per_encoder, encoders=args.encoders
         )
     except StairError as error:
         log(f"error: {error.message}\n{error.remedy}")

@@ -2,7 +2,7 @@
 
 ::
 
-    from stair_es.api import Item, ReadError, Source, SourceKind
+    from stair_es.api import ReadError, Source, SourceItem, SourceKind
 
 It contains the Protocols of a source, an encoder, an enricher and a sink, the values that they take and return, and the errors
 that they raise. `docs/plugins.md` shows how to use them. `API_VERSION` is raised when one of the Protocols changes

@@ -1,1 +1,1 @@
-"""Evaluation on a caption set, both ways: exact dot products beside the rankings of a real cluster, method beside method."""
+"""Evaluation of models: retrieval, exactly and on a cluster, zero-shot, linear probe, sparsity, interpretability."""

@@ -1,1 +1,1 @@
-"""Models: from pixels and texts to word weights."""
+"""Models: from pixels and texts to token weights."""

@@ -46,7 +46,7 @@ class Locator(Protocol):
 
         Raises:
             ReadError: If the image is missing, unreachable, forbidden or too large.
-            TryLater: If a host asks to wait and `reading.defer` is set.
+            RetryLater: If a host asks to wait and `reading.defer` is set.
         """
 
     def to_json(self) -> dict[str, Json] | None:

@@ -1,1 +1,1 @@
-"""Metrics for Prometheus and traces for OpenTelemetry, for ingest and the server. Neither of them imports this package."""
+"""Metrics for Prometheus and traces for OpenTelemetry, of ingest and the server; neither of them imports this package."""

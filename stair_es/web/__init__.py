@@ -1,1 +1,1 @@
-"""The page for search and inspection."""
+"""The server of the search page: HTTP API, access control, thumbnails."""

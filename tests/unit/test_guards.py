@@ -2,6 +2,9 @@
 
 import ast
 import configparser
+import importlib
+import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,39 +12,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = [
-    "embedded_node",
-    "model",
-    "sources",
-    "cluster",
-    "ingest",
-    "search",
-    "eval",
-    "training",
-    "inspection",
-    "dashboards",
-    "web",
-    "telemetry",
-    "api",
-    "doctor",
-]
-"""Subpackages, lowest first where one builds on another; a file may import from its own layer and those in `ALLOWED`."""
+SHARED = ("config", "system")
+"""Subpackages that every layer may import, like the modules next to them; they import no layer."""
 ALLOWED = {
-    "embedded_node": set[str](),
-    "model": {"sources"},
+    "sizing": set[str](),
     "sources": set[str](),
+    "model": set[str](),
     "cluster": set[str](),
+    "embedded_node": set[str](),
     "ingest": {"model", "sources", "cluster"},
     "search": {"model", "sources", "cluster"},
-    "eval": {"model", "sources", "cluster", "ingest", "search"},
-    "training": {"model", "sources", "eval"},
     "inspection": {"model", "sources", "cluster", "search"},
     "dashboards": {"cluster"},
+    "eval": {"model", "sources", "cluster", "search"},
+    "training": {"model", "sources", "eval"},
     "web": {"model", "sources", "cluster", "search", "inspection"},
     "telemetry": {"cluster", "ingest", "web"},
-    "api": {"model", "sources", "cluster", "ingest", "eval"},
     "doctor": {"embedded_node", "model", "cluster", "search"},
+    "api": {"model", "sources", "cluster", "ingest"},
 }
+"""Layer -> layers that it may import, in addition to itself and those in `SHARED`. Lower layers first."""
 
 
 def _imports(path: Path) -> set[str]:
@@ -66,18 +56,40 @@ def test_every_package_of_the_tree_is_in_the_wheel() -> None:
     assert listed == tree | commands | {"stair_es.mappings", "stair_es.pipelines"}
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+def test_every_room_is_a_layer() -> None:
+    rooms = {path.parent.name for path in (ROOT / "stair_es").glob("*/__init__.py")}
+    assert rooms - {"cli", "mappings", "pipelines"} == {*ALLOWED, *SHARED}
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
 def test_imports_go_downward_only(layer: str) -> None:
+    below = list(ALLOWED)[: list(ALLOWED).index(layer)]
+    assert ALLOWED[layer] <= set(below)
     for path in _files(ROOT / "stair_es" / layer):
-        used = {name.split(".")[1] for name in _imports(path) if name.startswith("stair_es.")} & set(LAYERS)
+        used = {name.split(".")[1] for name in _imports(path) if name.startswith("stair_es.")} & {*ALLOWED, "cli"}
         assert used <= ALLOWED[layer] | {layer}, path
 
 
 def test_the_base_imports_no_layer_and_nothing_heavy() -> None:
-    for path in (ROOT / "stair_es").glob("*.py"):
+    for path in (*(ROOT / "stair_es").glob("*.py"), *(path for room in SHARED for path in _files(ROOT / "stair_es" / room))):
         heavy = {name for name in _imports(path) if name.split(".")[0] in {"torch", "ray", "opensearchpy", "PIL", "onnxruntime"}}
-        layers = {name for name in _imports(path) if name.startswith("stair_es.") and name.split(".")[1] in LAYERS}
+        layers = {name for name in _imports(path) if name.startswith("stair_es.") and name.split(".")[1] in ALLOWED}
         assert not heavy | layers, path
+
+
+def test_the_architecture_page_names_what_exists() -> None:
+    rooms = "|".join([*ALLOWED, *SHARED, "cli", "types", "errors", "plugins", "token_policy"])
+    names = re.findall(rf"`((?:{rooms})(?:\.\w+)*)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(names) > 80
+    for name in names:
+        parts = f"stair_es.{name}".split(".")
+        found, rest = importlib.import_module("stair_es"), parts[1:]
+        while rest and (importlib.util.find_spec(f"{found.__name__}.{rest[0]}") if hasattr(found, "__path__") else None):
+            found, rest = importlib.import_module(f"{found.__name__}.{rest[0]}"), rest[1:]
+        value: object = found
+        for part in rest:
+            assert hasattr(value, part), name
+            value = getattr(value, part)
 
 
 def test_two_files_import_ray() -> None:

@@ -9,13 +9,11 @@ import pickle
 import re
 import uuid
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -109,21 +107,21 @@ def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example:
     assert kind.can_open(str(archive))
     assert not kind.can_open("s3://bucket/a.zip")
     source = kind.open(str(archive), SourceOptions())
-    first, second = source.items()
+    first, second = source.list_items()
     assert isinstance(first, SourceItem)
     assert first.uri == f"{archive.as_uri()}!/in/red%20car.png"
     assert dict(source.ignored) == {".txt": 1}
-    place = pickle.loads(pickle.dumps(first.locator))
-    read = place.read(ReadLimits())
+    locator = pickle.loads(pickle.dumps(first.locator))
+    read = locator.read(ReadLimits())
     assert (read.data, read.version) == (b"first", first.version)
-    assert place.read(ReadLimits(), known=first.version) is None
+    assert locator.read(ReadLimits(), known=first.version) is None
     assert first.version != second.version
     with pytest.raises(ReadError, match="5 bytes exceed the limit of 4"):
-        place.read(ReadLimits(max_bytes=4))
+        locator.read(ReadLimits(max_bytes=4))
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("b.jpg", b"second")
     with pytest.raises(ReadError, match="any more"):
-        place.read(ReadLimits())
+        locator.read(ReadLimits())
     with pytest.raises(UsageError, match="no such file"):
         kind.open(str(tmp_path / "none.zip"), SourceOptions())
 
@@ -131,7 +129,7 @@ def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example:
 def test_a_broken_archive_is_wrong_usage(example: Callable[[str], Any], tmp_path: Path) -> None:
     (tmp_path / "broken.zip").write_bytes(b"no archive")
     with pytest.raises(UsageError, match=r"broken\.zip"):
-        list(example("zip_source").open(str(tmp_path / "broken.zip"), SourceOptions()).items())
+        list(example("zip_source").open(str(tmp_path / "broken.zip"), SourceOptions()).list_items())
 
 
 def test_colours_sees_what_a_text_asks_for(example: Callable[[str], Any]) -> None:
@@ -201,7 +199,7 @@ def _document(uri: str, version: str) -> dict[str, str]:
 
 def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any], tmp_path: Path) -> None:
     kind = example("ndjson")
-    assert kind.peek(_plan(tmp_path / "out")) is None
+    assert kind.open_readonly(_plan(tmp_path / "out")) is None
     assert not (tmp_path / "out").exists()
     session = kind.open(_plan(tmp_path / "out"), print)
     assert session.fresh
@@ -214,8 +212,8 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     assert {id_: stored.version for id_, stored in writer.find_by_id(["1", "2", "3", "4"]).items()} == {"1": "v2", "2": "v3"}
     assert writer.find_by_uri(["u2", "u9"])["u2"].id == "2"
     writer.delete(["1", "9"])
-    assert [(entry.id, entry.uri) for entry in session.entries(["file:///a"])] == [("2", "u2")]
-    assert list(session.entries(["file:///b"])) == []
+    assert [(entry.id, entry.uri) for entry in session.iterate_documents(["file:///a"])] == [("2", "u2")]
+    assert list(session.iterate_documents(["file:///b"])) == []
     again = kind.open(_plan(tmp_path / "out"), print)
     assert not again.fresh
     assert again.index == session.index
@@ -247,22 +245,10 @@ def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str,
 
 def _documented() -> list[dict[str, Any]]:
     """What each Python block of docs/plugins.md defines."""
-    names: dict[str, Any] = {"Counter": Counter, "Path": Path, "quote": quote, "uuid4": uuid.uuid4, "dataclass": dataclass}
-    names |= {"json": json, "zipfile": zipfile}
-    for module in (
-        "cluster.bulk.writer",
-        "cluster.documents.state",
-        "ingest.enrichers.base",
-        "ingest.sinks.base",
-        "model.base",
-        "sources.base",
-        "types",
-    ):
-        names |= vars(import_module(f"stair_es.{module}"))
     blocks = re.findall(r"```python\n(.*?)```", (EXAMPLE.parents[2] / "docs" / "plugins.md").read_text(), re.DOTALL)
     defined = []
     for block in blocks:
-        scope = dict(names)
+        scope: dict[str, Any] = {}
         exec("from __future__ import annotations\n" + block, scope)
         defined.append(scope)
     return defined
@@ -274,9 +260,9 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
         file.writestr("b c.jpg", b"bytes")
     kind = source["Kind"]()
     assert kind.can_open("a.zip")
-    [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).items()
+    [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).list_items()
     assert item.uri.endswith("/a.zip!/b%20c.jpg")
-    assert item.place.read(ReadLimits()).data == b"bytes"
+    assert item.locator.read(ReadLimits()).data == b"bytes"
 
     colours = encoder["Colours"]()
     assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}

@@ -1,1 +1,1 @@
-"""What an index says of itself in `_meta.stair_es`."""
+"""The metadata of an index, in `_meta.stair_es`."""

@@ -1,1 +1,1 @@
-"""Where bytes are: local files, object stores, cells, and how they are listed and read."""
+"""Local files, object stores and table cells: locators, listing, reading."""

@@ -1,1 +1,1 @@
-"""The source kinds."""
+"""The built-in source kinds: files, tables, tars, URL lists, data sets."""

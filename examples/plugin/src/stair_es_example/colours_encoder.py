@@ -1,4 +1,4 @@
-"""The encoder of the model `colours`: which colour word each pixel is nearest to, and which colour words a text has."""
+"""The encoder of the model `colours`: the nearest colour word of each pixel, and the colour words of a text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np  # this module is imported only to encode
 from stair_es.api import ImageSpec, ModelCard, Pixels, SparseVector
 
 WORDS = ("black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow")
-"""All of them are words of the BERT vocabulary, as every feature of a model for stair-es should be."""
+"""All of them are in the BERT vocabulary, as the tokens of a model for stair-es should be."""
 _RGB_KC = np.array(
     [
         (20, 20, 20),
@@ -32,7 +32,7 @@ _LEAST_SHARE = 0.02
 
 
 class Colours:
-    """See `Encoder`. Without state, hence safe for several threads."""
+    """See `Encoder`. It has no state, so several threads may use it."""
 
     def __init__(self, card: ModelCard) -> None:
         self._card = card
@@ -49,15 +49,15 @@ class Colours:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """See `Vocabulary`: all words that a vector can have."""
+        """See `VocabularyProvider`: all tokens that a vector can contain."""
         return WORDS
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Each image by itself: its vector mustn't depend on its neighbours in the batch."""
+        """Encode each image alone: its vector must not depend on the other images of the batch."""
         return [self._image(pixels_HWC) for pixels_HWC in pixels_BHWC]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """The colour words of each text, all alike; empty for a text without one, which then finds nothing."""
+        """Return the colour words of each text with equal weights; empty for a text without any, which then finds nothing."""
         return [SparseVector.from_mapping(dict.fromkeys(_words(text), 1.0)) for text in texts]
 
     def _image(self, pixels_HWC: Pixels) -> SparseVector:
@@ -65,7 +65,7 @@ class Colours:
         seen_NC = pixels_NC[(pixels_NC != self.image_spec.background).any(axis=1)]
         distances_NK = ((seen_NC[:, None, :] - _RGB_KC[None]) ** 2).sum(axis=2)
         counts_K = np.bincount(distances_NK.argmin(axis=1), minlength=len(WORDS)) if len(seen_NC) else np.zeros(len(WORDS))
-        # Weights must be finite and above 0: what isn't there is left out.
+        # Weights must be finite and above 0: absent colours are left out.
         shares = {word: round(float(count) / max(1, len(seen_NC)), 4) for word, count in zip(WORDS, counts_K, strict=True)}
         return SparseVector.from_mapping({word: share for word, share in shares.items() if share >= _LEAST_SHARE})
 

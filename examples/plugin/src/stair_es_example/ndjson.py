@@ -1,12 +1,12 @@
-"""The sink `ndjson`: documents as files, each of them the body of one `_bulk` request, in a folder.
+"""The sink `ndjson`: documents as files in a folder, each the body of one `_bulk` request.
 
     stair-es ingest photos.zip --index shop --sink ndjson:folder=/data/out
     for part in /data/out/shop-*/*.ndjson; do
         curl -H 'Content-Type: application/x-ndjson' --data-binary @"$part" "$URL/shop/_bulk"
     done
 
-What to take from it: the writer carries a path, never an open file, so that threads and Ray workers on any machine that
-sees the folder can write at once; and a ledger, from which a rerun learns what is there.
+It shows two things: the writer carries a path, never an open file, so that threads and Ray workers on any machine that sees the
+folder can write concurrently; and a ledger tells a rerun what is stored.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class NdjsonWriter:
         return {document.stored.uri: document.stored for document in documents if document.stored.uri in wanted}
 
     def write(self, documents: Documents, chunk_bytes: int) -> BulkResult:
-        """One call, one file: calls are of about `chunk_bytes` already.
+        """Write one file per call: a call already has about `chunk_bytes`.
 
-        A document that can't be written has its reason in the answer; an exception would end the run.
+        The result has a reason for each document that can't be written; an exception would end the run.
         """
         outcomes: dict[str, str | None] = {}
         lines: list[bytes] = []
@@ -80,9 +80,9 @@ class NdjsonWriter:
         return BulkResult(dict.fromkeys(ids), [self._put([_action("delete", id_) for id_ in ids], len(ids))])
 
     def _put(self, lines: Iterable[bytes], documents: int) -> BulkRequestStats:
-        """A new file that is there as a whole or not at all: whoever is killed here leaves nothing that looks finished.
+        """Write a new file atomically: a process that is killed here leaves no file that looks complete.
 
-        Names begin with the time, so that their order is that of writing.
+        Names begin with the time, so that sorting them gives the order of writing.
         """
         start_s = time.monotonic()
         body = b"".join(line + b"\n" for line in lines)
@@ -101,7 +101,7 @@ class NdjsonWriter:
 
 @dataclass(frozen=True, kw_only=True)
 class NdjsonSession:
-    """See `Session`."""
+    """See `SinkSession`."""
 
     writer: NdjsonWriter
     index: str
@@ -109,17 +109,17 @@ class NdjsonSession:
     label: str = "NDJSON files"
 
     def load(self) -> AbstractContextManager[None]:
-        """Nothing has to be relaxed for a load, or restored after it."""
+        """Return an empty context: no setting has to be relaxed for a load."""
         return nullcontext()
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
-        """See `Session`: what `--resync` compares with the sources."""
+        """See `SinkSession`: `--resync` compares these documents with the sources."""
         for id_, document in ledger_of(self.writer.folder).documents().items():
             if document.source in sources:
                 yield IndexedDocument(id=id_, uri=document.stored.uri, source=document.source)
 
     def complete(self, coverage: RunCoverage) -> SinkResult:
-        """Every file was complete when it got its name."""
+        """Return the result: every file was complete when it got its name."""
         return SinkResult()
 
 
@@ -136,20 +136,20 @@ class Kind:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise IngestError(f"can't make {folder}: {error}", "Give another one: --sink ndjson:folder=PATH.") from error
+            raise IngestError(f"can't create {folder}: {error}", "Give another one: --sink ndjson:folder=PATH.") from error
         return _session(folder)
 
     def open_readonly(self, plan: SinkPlan) -> NdjsonSession | None:
-        """For a dry run: makes nothing, not even the folder."""
+        """Open the sink for a dry run, without creating anything, not even the folder."""
         folder = _folder(plan)
         return _session(folder) if folder.is_dir() else None
 
 
 def _folder(plan: SinkPlan) -> Path:
-    """Documents of another model or other settings go into another folder, as they would into another index."""
+    """Return the folder; another model or other settings get another one, as they would get another index."""
     options: Mapping[str, str] = plan.options
     if set(options) != {"folder"} or not options["folder"]:
-        raise UsageError("the sink 'ndjson' needs a folder, and nothing else", "Write --sink ndjson:folder=PATH.")
+        raise UsageError("the sink 'ndjson' requires the option folder, and has no other", "Write --sink ndjson:folder=PATH.")
     return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.identity.digest}"
 
 

@@ -1,7 +1,7 @@
-"""What the files of an `ndjson` folder add up to: the ledger of that sink.
+"""The ledger of the sink `ndjson`: the documents that the files of a folder contain.
 
-Every process reads each file once and keeps a line's worth of memory for each document: fine for an example, and the reason
-why a sink for millions of images should ask a database instead.
+Every process reads each file once and keeps a small value per document: fine for an example, but a sink for millions of images
+should query a database instead.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from stair_es.api import StoredVersion
 
 @dataclass(frozen=True)
 class Document:
-    """One document that is there."""
+    """One stored document."""
 
     stored: StoredVersion
     source: str
 
 
 class Ledger:
-    """Reads what has come since it was last asked; may be asked by several threads at once."""
+    """Reads new files on each call. Several threads may use it concurrently."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class Ledger:
         self._documents: dict[str, Document] = {}
 
     def documents(self) -> dict[str, Document]:
-        """`{_id: document}`, a copy."""
+        """Return `{_id: document}`, a copy."""
         with self._lock:
             for path in sorted(self._folder.glob("*.ndjson")):
                 if path.name not in self._read:
@@ -76,5 +76,5 @@ def _updated(document: Document, changed: dict[str, Any]) -> Document:
 
 @lru_cache(maxsize=4)
 def ledger_of(folder: Path) -> Ledger:
-    """One ledger a process and folder."""
+    """Return the ledger of a folder, one per process."""
     return Ledger(folder)

@@ -1,7 +1,7 @@
 """The enricher `pixelate`: coarse blocks in place of the picture, in what the encoder sees and in the thumbnail.
 
-It hides the whole picture. One that hides faces differs in a single step: it finds the rectangles first. The rest holds for
-both: everything that shows the picture is replaced, `pixels_HWC` and `thumbnail`; the original bytes never get into a document.
+It hides the whole picture. An enricher that hides faces needs one more step: find the rectangles first. The rest is the same:
+replace everything that shows the picture, `pixels_HWC` and `thumbnail`. The original bytes are never stored in a document.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Kind:
     description = "coarse blocks in place of the picture, its brightness as a field (option: blocks=N, by default 8)"
 
     def build(self, options: Mapping[str, str]) -> Pixelate:
-        """Called once in each process that uses it. An option that it doesn't know is an error, not ignored."""
+        """Build the enricher, once in each process that uses it. An unknown option is an error."""
         unknown = set(options) - {"blocks"}
         blocks = options.get("blocks", "8")
         if unknown or not blocks.isdecimal() or not 1 <= int(blocks) <= 64:
-            raise UsageError(f"enricher 'pixelate' can't be built from {dict(options)}", "It knows blocks=N, N from 1 to 64.")
+            raise UsageError(f"enricher 'pixelate' can't be built from {dict(options)}", "Its option is blocks=N, from 1 to 64.")
         return Pixelate(int(blocks))
 
 
@@ -42,11 +42,11 @@ class Pixelate:
 
     @property
     def version(self) -> str:
-        """Whatever changes the outcome is in it, options too: otherwise documents that are there already stay as they are."""
+        """Return a version with everything that changes the result, options too: otherwise stored documents stay."""
         return f"1-blocks-{self._blocks}"
 
     def enrich(self, images: Sequence[EnricherInput]) -> list[Enrichment]:
-        """One answer an image, in order. Raising is fine: stair-es then tries image by image, and only the culprit fails."""
+        """Return one enrichment per image, in order. If this raises, stair-es tries each image alone."""
         return [self._enrich(image) for image in images]
 
     def _enrich(self, image: EnricherInput) -> Enrichment:

@@ -1,7 +1,7 @@
-"""The source kind `zip`: the images inside a .zip archive, read where they lie.
+"""The source kind `zip`: the images inside a .zip archive, read without unpacking it.
 
-What to take from it: listing yields one item after another, the place is a small value that reads for itself on whatever
-worker it lands, and the version comes from the table of contents, so that a rerun doesn't read a byte of unchanged images.
+It shows three things: the listing yields one item after another, the locator is a small value that reads the bytes on
+whichever worker receives it, and the version comes from the table of contents, so that a rerun reads no unchanged image.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff"
 
 
 class Kind:
-    """See `SourceKind`. `api_version` says what it was written for: stair-es refuses it rather than run it half-fitting."""
+    """See `SourceKind`. `api_version` is the API that it was written for: stair-es rejects a plugin for another one."""
 
     api_version = 1
     name = "zip"
     description = "images inside a .zip archive on this machine"
 
     def can_open(self, argument: str) -> bool:
-        """By the text alone: this is asked for every SOURCE of every run, so it opens nothing."""
+        """Judge by the text only: this is called for every SOURCE of every run, so it opens nothing."""
         return argument.lower().endswith(".zip") and "://" not in argument
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The archive; nothing is read yet."""
+        """Return the source; nothing is read yet."""
         path = Path(argument).absolute()
         if not path.is_file():
             raise UsageError(f"no such file: {argument!r}", "Give the path of a .zip archive.")
@@ -48,7 +48,7 @@ class ZipSource:
         self.ignored: Counter[str] = Counter()
 
     def list_items(self) -> Iterator[SourceItem | ListingFailure]:
-        """The images, in the archive's order."""
+        """Yield the images, in the archive's order."""
         try:
             archive = zipfile.ZipFile(self._path)
         except (OSError, zipfile.BadZipFile) as error:
@@ -59,20 +59,20 @@ class ZipSource:
                 if suffix in _SUFFIXES:
                     # The URI is the identity of the image: the same in the next run, and never with a credential in it.
                     uri = f"{self.uri}!/{quote(member.filename)}"
-                    yield SourceItem(uri, self.uri, Member(str(self._path), member.filename), _version(member))
+                    yield SourceItem(uri, self.uri, ZipMember(str(self._path), member.filename), _version(member))
                 elif not member.is_dir():
                     self.ignored[suffix] += 1
 
 
 @dataclass(frozen=True)
-class Member:
-    """The place of one image. It is pickled to workers: path and name travel, the open archive stays behind."""
+class ZipMember:
+    """The locator of one image. It is pickled to workers: path and name travel, the open archive doesn't."""
 
     archive: str
     name: str
 
     def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
-        """See `Place.read`. What goes wrong with one image is a ReadError: that image fails, the run goes on."""
+        """See `Locator.read`. A problem of one image is a ReadError: that image fails, the run continues."""
         try:
             status = Path(self.archive).stat()
             archive = _opened(self.archive, status.st_mtime_ns, status.st_size)
@@ -89,7 +89,7 @@ class Member:
             raise ReadError(f"can't be read: {error}") from error
 
     def to_json(self) -> None:
-        """None: `ingest --retry-failed` can't come back here by itself. Its advice will be to run the archive again."""
+        """Return None: `ingest --retry-failed` can't restore this locator, and advises to ingest the archive again."""
 
 
 def _version(member: zipfile.ZipInfo) -> str:
@@ -98,9 +98,9 @@ def _version(member: zipfile.ZipInfo) -> str:
 
 @lru_cache(maxsize=4)
 def _opened(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
-    """One open archive a process: reading its table of contents for every image would take longer than the images.
+    """Return the open archive, one per process: reading its table of contents for every image would take longer than the images.
 
-    An archive that was replaced has another time or size, and is opened anew. ZipFile may be read by several threads at once.
+    An archive that was replaced has another time or size, and is opened again. Several threads may read a ZipFile concurrently.
     """
     return zipfile.ZipFile(path)
 
