@@ -5,7 +5,7 @@
     python benchmarks/words_stop.py --sets SETS     # also on the drawings of small_sets/build.py
 
 Images and texts are those of `model_quality.py`, the model is stair-mini. The figures of the words come from the gallery
-itself, as `stair-es words` would see it. Muted words are taken out of the images, as a word policy does.
+itself, as `stair-es words` would see it. Muted words are taken out of the images, as a token policy does.
 """
 
 from __future__ import annotations

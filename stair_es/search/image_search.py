@@ -111,7 +111,7 @@ class ImageSearch:
             query = QueryInputs(words=query)
         if not isinstance(query, QueryInputs):
             raise QueryError(
-                f"can't search for a {type(query).__name__}", "Pass words, a Path, Inputs, a Question or a SparseVector."
+                f"can't search for a {type(query).__name__}", "Pass words, a Path, QueryInputs, a SearchQuery or a SparseVector."
             )
         return build_search_query(self.encoder, query, self._reading)
 

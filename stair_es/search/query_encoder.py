@@ -37,7 +37,7 @@ class QueryInputs:
     texts: Sequence[str] = ()
     """Further texts, without operators."""
     images: Sequence[Path | str] = ()
-    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.urls`."""
+    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `ReadLimits.url_policy`."""
     weights: Sequence[float] = ()
     """One weight per input: `words` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
     literal: bool = False

@@ -1,4 +1,4 @@
-"""Ingests with a word policy: it is the index's, later runs keep it, and nothing is encoded again for its sake."""
+"""Ingests with a token policy: it is the index's, later runs keep it, and nothing is encoded again for its sake."""
 
 from __future__ import annotations
 

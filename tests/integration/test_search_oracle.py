@@ -278,7 +278,7 @@ def meets(oracle: Oracle, question: SearchQuery, least: float) -> np.ndarray[Any
 def test_conditions_leave_exactly_the_documents_that_meet_them(
     engine: Engine, oracle: Oracle, documents: dict[str, SparseVector], queries: list[SparseVector]
 ) -> None:
-    """A weight of `least` or more always counts, one below it never by more than the truncation."""
+    """A weight of `min_weight` or more always counts, one below it never by more than the truncation."""
     rng = random.Random(SEED)
     questions = [narrowed(rng, rng.choice(queries), documents) for _ in range(80)]
     rankings = engine.rankings(questions, 10_000)

@@ -26,7 +26,7 @@ def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None
     place = UrlLocator("https://user:hunter2@images.test/a.jpg?X-Amz-Signature=cafe")
     assert pickle.loads(pickle.dumps(place)) == place
     assert place.to_json() == {"kind": "url", "url": place.url}
-    assert repr(place) == "UrlAt('https://images.test/a.jpg?...')"
+    assert repr(place) == "UrlLocator('https://images.test/a.jpg?...')"
 
 
 @pytest.mark.parametrize(

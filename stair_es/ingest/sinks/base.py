@@ -32,7 +32,7 @@ class SinkPlan:
     connection: Connection | None = None
     """The search cluster, for sinks that write into one."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Options of the sink; for the built-in one see `cluster_sink`."""
+    """Options of the sink; for the built-in one see `ClusterSinkOptions`."""
     policy: TokenPolicy | None = None
     """Token policy to apply to documents; None for the sink's own."""
     largest_weight: float | None = None

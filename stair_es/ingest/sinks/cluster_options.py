@@ -30,7 +30,7 @@ _YES_NO = ("yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSinkOptions:
-    """Options of the built-in sink; see `cluster_sink`."""
+    """Options of the built-in sink; see `ClusterSinkOptions`."""
 
     retain_indices: int = DEFAULT_RETAINED_INDICES
     swap: SwapMode = "auto"

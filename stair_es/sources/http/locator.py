@@ -21,7 +21,7 @@ class UrlLocator:
     url: str
 
     def __repr__(self) -> str:
-        return f"UrlAt({redact_web_url(self.url)!r})"
+        return f"UrlLocator({redact_web_url(self.url)!r})"
 
     @property
     def host(self) -> str:

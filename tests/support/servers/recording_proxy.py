@@ -30,7 +30,7 @@ _WITHOUT_INDEX = re.compile(
     r"_nodes/(_local|plugins|stats/fs)"
     r"|_cluster/(allocation/explain|health|settings)"
     r"|_aliases"  # names its indices in the body
-    r"|_search/scroll|_tasks(/[^/]+(/_cancel)?)?|_script_language"  # word policies
+    r"|_search/scroll|_tasks(/[^/]+(/_cancel)?)?|_script_language"  # token policies
     r"|_scripts/[^/]+"  # search templates
     r"|_security/user/_has_privileges"
     r")"
