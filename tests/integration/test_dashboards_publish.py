@@ -491,7 +491,7 @@ def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
     assert "Or give --token-index or --no-token-index" in told(away).remedy
     still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-token-index", "--product", "kibana")
     assert still.exit_code == 0, still.output
-    assert "the cluster wasn't asked" in still.stderr
+    assert "the cluster was not queried" in still.stderr
 
 
 def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Path) -> None:
