@@ -167,7 +167,7 @@ def test_a_terminal_with_colours_shows_the_thumbnail(environment: dict[str, str]
 def test_a_table_on_a_terminal_drives_nothing_and_a_program_gets_the_word(environment: dict[str, str]) -> None:
     code = r"from stair_es.cli.output.csv import emit_csv; emit_csv(['word'], [['\x1b]0;title\x07']])"
     command: list[str | Path] = [sys.executable, "-c", code]
-    assert on_a_terminal(command, environment).splitlines() == ["token", r"\x1b]0;title\x07"]
+    assert on_a_terminal(command, environment).splitlines() == ["word", r"\x1b]0;title\x07"]
     assert subprocess.run(command, env=environment, capture_output=True, check=True).stdout == b"word\n\x1b]0;title\x07\n"
 
 

@@ -234,7 +234,7 @@ def test_plugins_that_do_not_fit_are_named_and_harm_nobody(stair_es: Run, archiv
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sink", "ndjson"], "needs a folder"),
+        (["--sink", "ndjson"], "requires the option folder"),
         (["--sink", "nowhere"], "unknown sink 'nowhere'"),
         (["--sink", "ndjson:folder=out", "--enrich", "pixelate:blocks=none"], "blocks=N"),
         (["--sink", "ndjson:folder=out", "--enrich", "nobody"], "unknown enricher 'nobody'"),
