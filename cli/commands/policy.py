@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -112,7 +112,7 @@ def plan_policy_command(
     opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
     with _open_policy_run(index, url) as steering, show_document_progress() as progress, opened as out:
         place = steering.list_targets()[0]
-        for change in preview_changes(steering.client, steering.connection, place, policy, counted, progress):
+        for change in preview_changes(steering.cluster, place, policy, counted, progress):
             add_change_sample(shown, change, samples)
             if out:
                 _write_change(out, change)
@@ -189,11 +189,12 @@ def rollback_policy_command(
 
 @contextmanager
 def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.policy.manager import PolicyManager
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
-        yield PolicyManager(client, connection, index)
+    with Cluster(connection) as cluster:
+        yield PolicyManager(cluster, index)
 
 
 def _run_update(call: Callable[..., dict[str, PolicyRunResult]], said: str, how: tuple[float, int], as_json: bool) -> None:

@@ -69,10 +69,10 @@ def serve(
 
     - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
     """
-    from contextlib import closing
     from dataclasses import replace
     from functools import partial
 
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.optional import import_optional
 
     for package in ("starlette", "uvicorn", "cachetools"):
@@ -88,7 +88,6 @@ def serve(
     with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
         connection = replace(connections.resolve_connection(url), timeout_s=10.0)
         site = ServerConfig(
-            connection=connection,
             index=index,
             load_encoder=partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower),
             roots=roots,
@@ -99,8 +98,10 @@ def serve(
         ready = partial(
             _report_ready, build_page_url(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_
         )
-        with closing(connection.client()) as client:
-            create_server(observer.wrap_app(create_app(site, client, guard, actual, print_notice)), ready).run(sockets=[listener])
+        with Cluster(connection) as cluster:
+            create_server(observer.wrap_app(create_app(site, cluster, guard, actual, print_notice)), ready).run(
+                sockets=[listener]
+            )
 
 
 def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.capabilities import ClusterInfo, list_cluster_plugins
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info, translate_errors
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
@@ -51,10 +52,9 @@ class Searcher:
             index: An alias or index.
             model_id: The `model_id` of the encoder of the query vectors.
         """
-        self._connection = connection
+        self._cluster = Cluster(connection)
         self._index = index
         self._model_id = model_id
-        self._client = connection.client()
         self._target: ClusterInfo | None = None
         self._info: IndexInfo | None = None
 
@@ -66,7 +66,7 @@ class Searcher:
 
     def close(self) -> None:
         """Close the client's connections."""
-        self._client.close()
+        self._cluster.close()
 
     def search(
         self, query: SearchQuery | SparseVector, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None
@@ -239,25 +239,25 @@ class Searcher:
 
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
         params = {"allow_partial_search_results": "false", **({"search_pipeline": pipeline} if pipeline else {})}
-        with translate_errors(self._connection):
-            answer: dict[str, Any] = self._client.search(index=self._index, body=dict(body), params=params)
+        with translate_errors(self._cluster.connection):
+            answer: dict[str, Any] = self._cluster.client.search(index=self._index, body=dict(body), params=params)
         return answer
 
     def _ensure_loaded(self) -> tuple[ClusterInfo, IndexInfo]:
         """Return the target and the index info; fetch them at the first call."""
         if self._target is None:
-            self._target = get_cluster_info(self._client, self._connection)
+            self._target = get_cluster_info(self._cluster)
         if self._info is None:
             self._info = self._load_index_info()
         return self._target, self._info
 
     def _load_index_info(self) -> IndexInfo:
-        info = fetch_index_info(self._client, self._connection, self._index)
+        info = fetch_index_info(self._cluster, self._index)
         info.check_model(self._model_id)
         return info
 
     def _fetch_plugins(self) -> frozenset[str]:
-        return list_cluster_plugins(self._client, self._connection)
+        return list_cluster_plugins(self._cluster)
 
 
 def _describe_clause_limit(target: ClusterInfo) -> tuple[str, str]:

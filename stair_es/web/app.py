@@ -24,12 +24,11 @@ from stair_es.web.service import SearchService
 from stair_es.web.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
     from starlette.requests import Request
     from starlette.routing import Route
     from starlette.types import ASGIApp
 
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
 
@@ -40,7 +39,6 @@ _QUIET_S = 10.0
 class ServerConfig:
     """The configuration of the server."""
 
-    connection: Connection
     index: str
     load_encoder: Callable[[IndexInfo], Encoder]
     """Loads the encoder for an index, given its info: see `search.index_encoder`."""
@@ -52,12 +50,12 @@ class ServerConfig:
     """Additional routes, under the same access policy."""
 
 
-def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, port: int, say: Callable[[str], None]) -> ASGIApp:
+def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int, say: Callable[[str], None]) -> ASGIApp:
     """Create the application for an index.
 
     Args:
         config: The configuration.
-        client: The client of its connection.
+        cluster: The cluster of the index.
         policy: The access policy.
         port: The port, for the name of the cookie.
         say: Receives messages for the operator.
@@ -65,13 +63,12 @@ def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, p
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
     """
-    limits, log = config.limits, ThrottledLog(say, config.connection.redact)
+    limits, log = config.limits, ThrottledLog(say, cluster.connection.redact)
     limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
-    states = IndexStateCache(client, config.connection, config.index, config.load_encoder)
+    states = IndexStateCache(cluster, config.index, config.load_encoder)
     states.get()
     service = SearchService(
-        client,
-        config.connection,
+        cluster,
         config.index,
         states=states,
         limiter=limiter,
@@ -79,14 +76,12 @@ def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, p
         roots=config.roots,
         hooks=config.hooks,
     )
-    thumbnails = ThumbnailService(
-        client, config.connection, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks
-    )
+    thumbnails = ThumbnailService(cluster, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks)
 
     def handle_stair_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, StairError):
             raise error
-        fault = build_error_response(error, config.connection)
+        fault = build_error_response(error, cluster.connection)
         if fault.status >= 500:
             log(f"{error.message} {error.remedy}")
         return _build_response(fault)

@@ -17,9 +17,8 @@ from stair_es.search.index_info import fetch_index_info
 from stair_es.web.query import QueryPlan, TokenNormalizer
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import ClusterInfo, Connection
+    from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.connection import ClusterInfo
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
 
@@ -48,18 +47,15 @@ class IndexState:
 class IndexStateCache:
     """Cache of the state of an index. Refreshed by one thread at a time; others use the last state, or wait for the new one."""
 
-    def __init__(
-        self, client: OpenSearch, connection: Connection, index: str, load_encoder: Callable[[IndexInfo], Encoder]
-    ) -> None:
+    def __init__(self, cluster: Cluster, index: str, load_encoder: Callable[[IndexInfo], Encoder]) -> None:
         """Create an empty cache.
 
         Args:
-            client: The client of the cluster.
-            connection: The connection of the client.
+            cluster: The cluster.
             index: An alias or index.
             load_encoder: Loads the encoder for an index, given its info.
         """
-        self._client, self._connection, self._index, self._load = client, connection, index, load_encoder
+        self._cluster, self._index, self._load = cluster, index, load_encoder
         self._lock = threading.Lock()
         self._target: ClusterInfo | None = None
         self._state: IndexState | None = None
@@ -109,9 +105,9 @@ class IndexStateCache:
 
     def _fetch_state(self) -> IndexState:
         if self._target is None:
-            self._target = get_cluster_info(self._client, self._connection)
+            self._target = get_cluster_info(self._cluster)
         try:
-            info = fetch_index_info(self._client, self._connection, self._index)
+            info = fetch_index_info(self._cluster, self._index)
         except QueryError as error:
             raise IndexNotFound(error.message, error.remedy) from None
         if self._state is None or self._state.info != info:
@@ -126,7 +122,7 @@ class IndexStateCache:
             info.check_model(encoder.model_id)
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
-        mappings = get_mappings_by_index(self._client, self._connection, self._index)
+        mappings = get_mappings_by_index(self._cluster, self._index)
         return IndexState(
             info=info,
             plan=QueryPlan(

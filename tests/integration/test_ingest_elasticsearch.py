@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import UnsupportedTarget
@@ -92,5 +92,5 @@ def test_fields_that_elasticsearch_7_has_not_are_refused_before_anything_is_made
         options = IngestOptions(alias=name, model=ModelSpec(name="stair-mini"), runner="local", document=document)
         with pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.17\.29"):
             run_ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
-    with closing(connection.client()) as client:
-        assert not client.indices.get(index=f"{name}*")
+    with Cluster(connection) as cluster:
+        assert not cluster.client.indices.get(index=f"{name}*")

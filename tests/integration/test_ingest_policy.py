@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es import SparseVector
 from stair_es.cli.main import app
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields, make_document_id
 from stair_es.cluster.policy.manager import PolicyManager
@@ -135,7 +136,7 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
 ) -> None:
     runs.run()
     before = stored()
-    steering, say, see = PolicyManager(client, runs.connection, runs.options.alias), runs.said.append, lambda _: None
+    steering, say, see = PolicyManager(Cluster(runs.connection, client), runs.options.alias), runs.said.append, lambda _: None
     steering.apply_policy(POLICY, UpdateLimits(), say, see)
     steered = stored()
     for id_, source in before.items():
@@ -163,7 +164,7 @@ def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Ca
 
 def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, client: OpenSearch) -> None:
     runs.run()
-    steering = PolicyManager(client, runs.connection, runs.options.alias)
+    steering = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
@@ -182,7 +183,7 @@ def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client:
     def say(line: str) -> None:
         runs.said.append(line)
         if "images found" in line:
-            PolicyManager(client, runs.connection, runs.options.alias).apply_policy(
+            PolicyManager(Cluster(runs.connection, client), runs.options.alias).apply_policy(
                 POLICY, UpdateLimits(), runs.said.append, _ignore
             )
             raise IngestError("stopped on the way")
@@ -217,7 +218,9 @@ def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
     report = runs.report(document=other, sink_options=options)
     assert not report.swapped
     assert f"it has the token policy {POLICY.label}, this build none" in str(report.unfinished)
-    PolicyManager(client, runs.connection, runs.options.alias).apply_policy(None, UpdateLimits(), runs.said.append, _ignore)
+    PolicyManager(Cluster(runs.connection, client), runs.options.alias).apply_policy(
+        None, UpdateLimits(), runs.said.append, _ignore
+    )
     assert runs.report(document=other, sink_options=options).swapped
     assert stored()[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 from support.corpora.hostile_files import deep_object, member
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
@@ -42,7 +43,7 @@ def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
     def asked(text: str) -> SearchQuery:
         return SearchQuery(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
 
-    known = fetch_index_info(client, Connection(url=node_url), index_name)
+    known = fetch_index_info(Cluster(Connection(url=node_url), client), index_name)
     assert known.list_remarks(asked("price:>20")) == []
     found = client.search(index=index_name, body={"query": parse_filter("price:>20"), "sort": ["price"]})["hits"]["hits"]
     assert [hit["_source"]["price"] for hit in found] == [20.5, 100.0]

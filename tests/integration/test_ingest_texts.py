@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.policy.manager import PolicyManager
@@ -128,6 +129,7 @@ def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_feature
 
 def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
     connection = Connection(url=rank_features_url)
+    cluster = Cluster(connection, engine)
     image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions(), print)
     options = IngestOptions(alias=engine_index, model=TABLE)
     run_ingest([image], connection, options, say=print, progress=lambda _: None)
@@ -140,7 +142,11 @@ def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_inde
         run_ingest([image], connection, replace(options, alias=texts), say=print, progress=lambda _: None)
     assert len(engine.indices.get(index=f"{texts}*")) == 1
     names = (engine_index, texts, f"{engine_index},{texts}")
-    assert [fetch_index_info(engine, connection, name).content_type for name in names] == ["images", "texts", "documents"]
+    assert [fetch_index_info(cluster, name).content_type for name in names] == [
+        "images",
+        "texts",
+        "documents",
+    ]
 
 
 def test_texts_go_through_the_word_policy_of_their_index(
@@ -157,7 +163,7 @@ def test_texts_go_through_the_word_policy_of_their_index(
     words = documents(client, index_name)["a brown dog"]["tokens"]
     assert isinstance(words, dict)
     policy = TokenPolicy(name="quiet", mute=tuple(words))
-    PolicyManager(client, connection, index_name).apply_policy(policy, UpdateLimits(), said.append, lambda _: None)
+    PolicyManager(Cluster(connection, client), index_name).apply_policy(policy, UpdateLimits(), said.append, lambda _: None)
     assert bring("a brown dog", "brown dog").written == 1
     assert f"token policy: {policy.label}" in said
     assert any("leaves 1 text without tokens" in line for line in said)

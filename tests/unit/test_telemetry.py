@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from support.servers.recording_proxy import GateProxy, Said
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.transport import OutgoingRequest, watch_requests
 from stair_es.errors import IngestError, MissingExtra, UsageError
@@ -258,15 +258,15 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
     with received() as collector, GateProxy(None, gate=lambda asked: Said(status=404 if "none" in asked.target else 503)) as node:
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
-        with open_tracer(quiet) as tracer, closing(Connection(url=f"{node.url}/es").client()) as client:
+        with open_tracer(quiet) as tracer, Cluster(Connection(url=f"{node.url}/es")) as cluster:
             assert tracer is not None
             with watch_requests(trace_cluster_requests(tracer)):
-                assert not client.indices.exists(index="none")
+                assert not cluster.client.indices.exists(index="none")
                 with pytest.raises(Exception, match="503"):
-                    client.search(index="photos", body={"query": {"match": {"caption": "secret words"}}})
+                    cluster.client.search(index="photos", body={"query": {"match": {"caption": "secret words"}}})
             with watch_requests(trace_cluster_requests(tracer, should_keep=lambda: False)):
-                client.indices.exists(index="none")
-            client.indices.exists(index="none")
+                cluster.client.indices.exists(index="none")
+            cluster.client.indices.exists(index="none")
     exists, search = collector.spans
     assert [span.name for span in collector.spans] == ["indices none", "search photos"]
     sent = [asked.headers.get("traceparent", "")[:52] for asked in node.seen]  # without the flags

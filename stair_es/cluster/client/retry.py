@@ -12,7 +12,7 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
-from stair_es.cluster.client.exceptions import BUSY_STATUSES, translate_errors
+from stair_es.cluster.client.exceptions import BUSY_STATUSES
 from stair_es.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
@@ -81,21 +81,6 @@ def log_retry(connection: Connection, cause: object, attempt: int) -> None:
     """Log once per call that it is being retried: an unavailable cluster must not look like a hang."""
     if attempt == 2:
         _LOG.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
-
-
-def call_with_retry(
-    call: Callable[[], _T],
-    connection: Connection,
-    policy: RetryPolicy | None = None,
-    sleep: Callable[[float], None] = sleep_unless_cancelled,
-) -> _T:
-    """Call a function with retries on temporary errors, and return its result.
-
-    Raises:
-        ClusterError: If the last attempt fails, or the error isn't temporary.
-    """
-    with translate_errors(connection):
-        return repeat_call(call, connection, policy or RetryPolicy(), sleep)
 
 
 def repeat_call(

@@ -6,13 +6,10 @@ Here an index is found or created; `aliases` and `load_settings` have the rest o
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, get_alias_targets, swap_alias
 from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.metadata.index_metadata import (
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
 
     from opensearchpy import OpenSearch
 
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
 
 __all__ = [
@@ -49,7 +47,6 @@ __all__ = [
     "find_index",
     "get_alias_targets",
     "open_index",
-    "refresh_index",
     "relax_index_settings",
     "swap_alias",
 ]
@@ -58,8 +55,7 @@ _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
 
 
 def open_index(
-    client: OpenSearch,
-    connection: Connection,
+    cluster: Cluster,
     alias: str,
     body: Mapping[str, Any],
     identity: IndexSpec,
@@ -71,8 +67,7 @@ def open_index(
     Runs that start together get the same index, and an interrupted build is resumed. A missing write alias is restored.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         alias: The search alias.
         body: Body of a new index, without the metadata of stair-es.
         identity: Spec of this run.
@@ -86,18 +81,17 @@ def open_index(
     """
     check_alias_name(alias)
     made = add_index_meta(body, build_index_meta(identity, alias))
-    opened, why = call_with_retry(partial(_try_open, client, alias, made, policy), connection)
+    opened, why = cluster.call(_try_open, cluster.client, alias, made, policy)
     if why is not None:
         doing = "building" if opened.created else "resuming"
         say(f"{opened.replaces} {why}: {doing} {opened.name}, the alias is switched when it is complete")
     if not opened.created:
-        ensure_write_alias(client, connection, opened.name)
+        ensure_write_alias(cluster, opened.name)
     return opened
 
 
 def find_index(
-    client: OpenSearch,
-    connection: Connection,
+    cluster: Cluster,
     alias: str,
     body: Mapping[str, Any],
     identity: IndexSpec,
@@ -111,7 +105,7 @@ def find_index(
     """
     check_alias_name(alias)
     made = add_index_meta(body, build_index_meta(identity, alias))
-    return call_with_retry(partial(_try_find, client, alias, made, policy), connection)
+    return cluster.call(_try_find, cluster.client, alias, made, policy)
 
 
 def _try_open(
@@ -143,11 +137,6 @@ def _try_find(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: T
         return None
     live, why = _inspect_live_index(client, alias, made, policy)
     return live if why is None else _find_build(client, alias, made, live)
-
-
-def refresh_index(client: OpenSearch, connection: Connection, name: str) -> None:
-    """Refresh an index, so that everything written is searchable."""
-    call_with_retry(lambda: client.indices.refresh(index=name), connection)
 
 
 def _create_index(client: OpenSearch, alias: str, behind: str, body: Mapping[str, Any]) -> str | None:

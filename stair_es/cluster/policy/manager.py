@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.connection import Connection, get_cluster_info
-from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.client.connection import get_cluster_info
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.cluster.metadata.index_metadata import check_alias_name, get_index_meta, make_build_alias_prefix
@@ -30,8 +28,7 @@ from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
 
 _IN_VAIN = 8
@@ -70,15 +67,14 @@ class PolicyTarget:
 class PolicyManager:
     """Applies policies to the target of an alias, and to the builds that are to replace it."""
 
-    def __init__(self, client: OpenSearch, connection: Connection, alias: str) -> None:
+    def __init__(self, cluster: Cluster, alias: str) -> None:
         """Initialize without a request.
 
         Args:
-            client: Client of the cluster.
-            connection: Connection of that client.
+            cluster: The cluster.
             alias: The search alias.
         """
-        self.client, self.connection, self.alias = client, connection, alias
+        self.cluster, self.alias = cluster, alias
 
     def list_targets(self) -> list[PolicyTarget]:
         """List the alias target first, then unfinished builds, which are to replace it with the same policy.
@@ -87,13 +83,13 @@ class PolicyManager:
             IndexMismatch: If the alias doesn't exist, or points to an index that stair-es didn't make.
         """
         check_alias_name(self.alias)
-        target = get_cluster_info(self.client, self.connection)
-        live = get_alias_targets(self.client, self.connection, self.alias)
+        target = get_cluster_info(self.cluster)
+        live = get_alias_targets(self.cluster, self.alias)
         if len(live) != 1:
             what = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
             raise IndexMismatch(f"{self.alias!r} {what}", "Name what `stair-es ingest --index NAME` made.")
-        builds = get_alias_targets(self.client, self.connection, make_build_alias_prefix(self.alias) + "*")
-        found = call_with_retry(partial(self.client.indices.get, index=",".join([*live, *builds])), self.connection)
+        builds = get_alias_targets(self.cluster, make_build_alias_prefix(self.alias) + "*")
+        found = self.cluster.call(self.cluster.client.indices.get, index=",".join([*live, *builds]))
         if not get_index_meta(found[live[0]]):
             raise IndexMismatch(
                 f"index {live[0]!r} behind alias {self.alias!r} was not made by stair-es", "Name what `stair-es ingest` made."
@@ -149,7 +145,7 @@ class PolicyManager:
         if find_conflicting_field(place.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
-        answer = call_with_retry(partial(self.client.search, index=place.name, body=body), self.connection)
+        answer = self.cluster.call(self.cluster.client.search, index=place.name, body=body)
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["policies"]["buckets"]}
 
     def count_emptied(self, place: PolicyTarget) -> int:
@@ -157,7 +153,7 @@ class PolicyManager:
         if find_conflicting_field(place.properties):
             return 0
         query = {"bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"exists": {"field": "top_tokens"}}]}}
-        return count_matches(self.client, self.connection, place.name, query)
+        return count_matches(self.cluster, place.name, query)
 
     def _update_targets(
         self,
@@ -168,7 +164,7 @@ class PolicyManager:
         progress: Callable[[UpdateProgress], None],
     ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
-        check_script_support(self.client, self.connection)
+        check_script_support(self.cluster)
         done: dict[str, PolicyRunResult] = {}
         while places:
             for place in places:
@@ -181,10 +177,10 @@ class PolicyManager:
 
     def _sync_token_indices(self, done: dict[str, PolicyRunResult], say: Callable[[str], None]) -> dict[str, PolicyRunResult]:
         """Update the token indices last: if a run ends before, the next run or an ingest finds and repairs the differences."""
-        if not get_token_index_state(self.client, self.connection, self.alias).is_enabled:
+        if not get_token_index_state(self.cluster, self.alias).is_enabled:
             return done
         return {
-            name: replace(counts, token_index=reconcile_token_index(self.client, self.connection, self.alias, name, say))
+            name: replace(counts, token_index=reconcile_token_index(self.cluster, self.alias, name, say))
             for name, counts in done.items()
         }
 
@@ -199,16 +195,14 @@ class PolicyManager:
         if place.state.pending_operation:
             say(f"{place.name}: an earlier {place.state.pending_operation} has not finished; this run completes it")
         fields = list_missing_policy_fields(place.properties, f"index {place.name!r}") if policy else {}
-        task = UpdateByQueryTask(
-            client=self.client, connection=self.connection, index=place.name, limits=speed, progress=progress, say=say
-        )
+        task = UpdateByQueryTask(cluster=self.cluster, index=place.name, limits=speed, progress=progress, say=say)
         task.cancel_running()
         task.check_supported(build_policy_script(policy, place.layout))
         self._write_policy_state(
             place.name, PolicyState(policy=policy, pending_operation="apply" if policy else "rollback"), fields
         )
         counts = self._repeat_passes(task, policy, place.layout)
-        call_with_retry(partial(self.client.indices.refresh, index=place.name), self.connection)
+        self.cluster.refresh(place.name)
         if not counts.failed:
             self._write_policy_state(place.name, PolicyState(policy=policy), {})
         return counts
@@ -244,14 +238,14 @@ class PolicyManager:
         Each update replaces all of `_meta`, so a concurrent one may have reverted it.
         """
         for _ in range(_META_ATTEMPTS):
-            found = call_with_retry(partial(self.client.indices.get_mapping, index=name), self.connection)[name]
+            found = self.cluster.call(self.cluster.client.indices.get_mapping, index=name)[name]
             if not fields and parse_policy_state(found, name) == state:
                 return
             meta = found["mappings"].get("_meta", {})
             about = {key: value for key, value in meta.get("stair_es", {}).items() if key != "policy"}
             about |= {"policy": state.to_json()} if state.to_json() else {}
             body = {"_meta": {**meta, "stair_es": about}, **({"properties": dict(fields)} if fields else {})}
-            call_with_retry(partial(self.client.indices.put_mapping, index=name, body=body), self.connection)
+            self.cluster.call(self.cluster.client.indices.put_mapping, index=name, body=body)
             fields = {}
         raise ClusterError(f"something else constantly changes the _meta of {name}", "Run it again.")
 

@@ -12,8 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout
 from stair_es.cluster.metadata.write_alias import ensure_write_alias
 from stair_es.cluster.token_index.diff import (
@@ -34,8 +32,7 @@ from stair_es.cluster.token_index.index import (
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.token_index.diff import SourceDocument
 
 _LINE_EVERY_S = 10.0
@@ -68,8 +65,7 @@ class TokenIndexReport:
 
 
 def reconcile_token_index(
-    client: OpenSearch,
-    connection: Connection,
+    cluster: Cluster,
     alias: str,
     index: str,
     say: Callable[[str], None],
@@ -78,8 +74,7 @@ def reconcile_token_index(
     """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         alias: The search alias.
         index: Its target, or the build of the next one; already refreshed.
         say: Called with the result, and with the progress from time to time.
@@ -93,51 +88,48 @@ def reconcile_token_index(
         ClusterError: If the cluster fails. What was written stays, and the next run does the rest.
     """
     name = make_token_index_name(index)
-    state = get_token_index_state(client, connection, alias)
+    state = get_token_index_state(cluster, alias)
     state.check_alias_available()
     if name not in state.indices:
-        create_token_index(client, connection, alias, index)
+        create_token_index(cluster, alias, index)
     try:
-        ensure_write_alias(client, connection, name)
-        report = _sync_indices(client, connection, index, say, policy or BulkPolicy())
-        switch_token_alias(client, connection, alias, index)
+        ensure_write_alias(cluster, name)
+        report = _sync_indices(cluster, index, say, policy or BulkPolicy())
+        switch_token_alias(cluster, alias, index)
     except ClusterError:
-        if _has_index(client, connection, name):
+        if _has_index(cluster, name):
             say(f"words index {name}: not complete, the next run resumes it")
             raise
         say(f"words index {name}: it was deleted in the meantime")
         return None
-    gone = delete_orphan_token_indices(client, connection, alias)
+    gone = delete_orphan_token_indices(cluster, alias)
     if gone:
         say(f"deleted, since their indices are gone: {', '.join(gone)}")
     _report_result(report, say)
     return report
 
 
-def _has_index(client: OpenSearch, connection: Connection, name: str) -> bool:
+def _has_index(cluster: Cluster, name: str) -> bool:
     try:
-        there: bool = call_with_retry(partial(client.indices.exists, index=name), connection)
+        there: bool = cluster.call(cluster.client.indices.exists, index=name)
     except ClusterError:  # the first error is more helpful
         return True
     return there
 
 
-def _sync_indices(
-    client: OpenSearch, connection: Connection, index: str, say: Callable[[str], None], policy: BulkPolicy
-) -> TokenIndexReport:
-    described = call_with_retry(partial(client.indices.get, index=index), connection)[index]
+def _sync_indices(cluster: Cluster, index: str, say: Callable[[str], None], policy: BulkPolicy) -> TokenIndexReport:
+    described = cluster.call(cluster.client.indices.get, index=index)[index]
     name = make_token_index_name(index)
     main = ImageIndexReader(
-        reader=IndexReader(client=client, connection=connection, index=index),
+        reader=IndexReader(cluster=cluster, index=index),
         properties=described["mappings"].get("properties", {}),
     )
-    words = TokenIndexReader(reader=IndexReader(client=client, connection=connection, index=name))
+    words = TokenIndexReader(reader=IndexReader(cluster=cluster, index=name))
     settler = TokenIndexWriter(
         main=main,
         tokens=words,
         writer=BulkWriter(
-            client=client,
-            connection=connection,
+            cluster=cluster,
             index=name,
             policy=replace(policy, max_chunk_docs=_DOCUMENTS_AT_ONCE),
         ),
@@ -175,7 +167,7 @@ class _TokenIndexSync:
 
     def _refresh_tokens(self) -> None:
         asked = self.tokens.reader
-        call_with_retry(partial(asked.client.indices.refresh, index=asked.index), asked.connection)
+        asked.cluster.refresh(asked.index)
 
     def _add_missing(self) -> None:
         """Write the token documents that are missing or stale."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.search.index_encoder import load_query_encoder
 from stair_es.telemetry.server import ServerTelemetry
@@ -92,7 +93,6 @@ def serving(
     """A page that is served until the end of the `with`."""
     observer = observer or ServerTelemetry()
     site = ServerConfig(
-        connection=connection,
         index=index,
         load_encoder=partial(load_query_encoder, index=index, model_name=model),
         roots=AllowedRoots.from_folders(roots),
@@ -101,9 +101,9 @@ def serving(
         extra_routes=observer.routes,
     )
     started = threading.Event()
-    with bind_socket("127.0.0.1", 0) as (listener, port), closing(connection.client()) as client:
+    with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster:
         page = Page(port=port)
-        app = observer.wrap_app(create_app(site, client, guard or AccessPolicy(), port, page.said.append))
+        app = observer.wrap_app(create_app(site, cluster, guard or AccessPolicy(), port, page.said.append))
         server = create_server(app, started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
