@@ -109,7 +109,7 @@ def corpus(images: int) -> Iterator[Path]:
 @contextmanager
 def node(url: str | None) -> Iterator[tuple[Cluster, str]]:
     """A cluster, and a name: all indices that start with it are deleted at the end."""
-    connection = Connection(url=url or ensure_running(say=print), timeout_s=120)
+    connection = Connection(url=url or ensure_running(), timeout_s=120)
     name = f"bench-{uuid4().hex[:10]}"
     with Cluster(connection) as cluster:
         try:

@@ -57,7 +57,6 @@ def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str, 
         [open_source(str(folder))],
         connection,
         options,
-        say=lambda _: None,
         progress=lambda books: marks.append((time.perf_counter(), books.done_count)),
     )
     seconds = time.perf_counter() - start

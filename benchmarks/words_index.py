@@ -83,7 +83,7 @@ def _bytes(client: OpenSearch, index: str) -> int:
 
 def _timed(cluster: Cluster, alias: str, index: str) -> tuple[float, TokenIndexReport]:
     start = time.perf_counter()
-    report = reconcile_token_index(cluster, alias, index, lambda _: None)
+    report = reconcile_token_index(cluster, alias, index)
     if report is None or report.failed:
         raise SystemExit(f"it went wrong: {report}")
     return time.perf_counter() - start, report
@@ -92,7 +92,7 @@ def _timed(cluster: Cluster, alias: str, index: str) -> tuple[float, TokenIndexR
 def _measure(cluster: Cluster, alias: str, images: int) -> dict[str, Any]:
     settings, target = DocumentSettings(), get_cluster_info(cluster)
     identity = IndexSpec(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
-    opened = open_index(cluster, alias, build_index_body(target, settings), identity, lambda _: None)
+    opened = open_index(cluster, alias, build_index_body(target, settings), identity)
     writer = BulkWriter(cluster=cluster, index=opened.name)
     for start in range(0, images, _BATCH):
         writer.write(list(_images(start, min(_BATCH, images - start))))

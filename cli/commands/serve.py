@@ -85,7 +85,7 @@ def serve(
 
     guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
     roots = AllowedRoots.from_folders(images or [])
-    with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
+    with open_server_telemetry(metrics=metrics) as observer, bind_socket(host, port) as (listener, actual):
         connection = replace(connections.resolve_connection(url), timeout_s=10.0)
         site = ServerConfig(
             index=index,
@@ -99,9 +99,7 @@ def serve(
             _report_ready, build_page_url(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_
         )
         with Cluster(connection) as cluster:
-            create_server(observer.wrap_app(create_app(site, cluster, guard, actual, print_notice)), ready).run(
-                sockets=[listener]
-            )
+            create_server(observer.wrap_app(create_app(site, cluster, guard, actual)), ready).run(sockets=[listener])
 
 
 def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:

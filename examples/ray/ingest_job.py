@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 
@@ -42,7 +43,7 @@ def run(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, 
         resync=True,
     )
     opened = [open_source(source, options.source) for source in sources]
-    return run_ingest(opened, Connection.from_env(), options, say=log, progress=Progress())
+    return run_ingest(opened, Connection.from_env(), options, progress=Progress())
 
 
 class Progress:
@@ -72,6 +73,8 @@ def main() -> int:
     parser.add_argument("--gpus-per-encoder", type=float, default=1.0, help="where the cluster has GPUs; 0: on CPUs")
     parser.add_argument("--encoders", type=int, default=0, help="how many; 0: as many as fit")
     asked = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("stair_es").setLevel(logging.INFO)
     try:
         report = run(
             asked.sources, asked.index, model=asked.model, gpus_per_encoder=asked.gpus_per_encoder, encoders=asked.encoders

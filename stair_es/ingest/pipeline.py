@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,12 +33,14 @@ from stair_es.ingest.options import (
 from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
 from stair_es.ingest.scheduler import StageScheduler
-from stair_es.ingest.sinks.base import RunCoverage, Say, SinkResult, SinkSession
+from stair_es.ingest.sinks.base import RunCoverage, SinkResult, SinkSession
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, describe_losses
 from stair_es.ingest.state import Batch, Outcome, estimate_listed_bytes, get_timestamp
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.system.ray_session import mask_ray_address
+
+logger = logging.getLogger(__name__)
 
 _LIST_AHEAD = 20_000
 """Maximum number of listed images that wait for the stages."""
@@ -53,7 +56,6 @@ def run_ingest(
     connection: Connection | None,
     options: IngestOptions,
     *,
-    say: Say,
     progress: ProgressCallback,
     on_start: Callable[[RunAccounting], None] = lambda _: None,
     on_batch: Callable[[Batch], None] = lambda _: None,
@@ -64,7 +66,6 @@ def run_ingest(
         sources: Sources as opened by `sources.registry.open_source`.
         connection: The cluster, for a sink that writes into one.
         options: Options of the ingest.
-        say: Receives messages for the user.
         progress: Called with the accounting after each finished batch.
         on_start: Called once with the accounting at the start, so that the caller has the counts of a failed run.
         on_batch: Called with each finished batch.
@@ -86,15 +87,15 @@ def run_ingest(
             ahead.raise_error()
             raise _build_empty_error(streams)
         runner, why = choose_runner(options, ready, all_listed=over)
-        say(f"runner: {runner} ({why})")
+        logger.info("runner: %s (%s)", runner, why)
         if runner == "local" and options.ray.address:
-            say(f"the Ray cluster at {mask_ray_address(options.ray.address)} is not used")
+            logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
-        session = load_sink_kind(options).open(build_sink_plan(options, connection, began), say)
-        say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
+        session = load_sink_kind(options).open(build_sink_plan(options, connection, began))
+        logger.info("%s: %s for %s on %s", "new index" if session.fresh else "index", session.index, options.alias, session.label)
         kept.dead_letters.prepare_file()
-        return _IngestRun(streams, options, session, kept, say, progress, on_batch).run(runner, ahead)
+        return _IngestRun(streams, options, session, kept, progress, on_batch).run(runner, ahead)
 
 
 @dataclass
@@ -103,7 +104,6 @@ class _IngestRun:
     options: IngestOptions
     session: SinkSession
     accounting: RunAccounting
-    say: Say
     progress: ProgressCallback
     on_batch: Callable[[Batch], None]
     losses: Counter[str] = field(default_factory=Counter)
@@ -113,7 +113,7 @@ class _IngestRun:
         start = time.perf_counter()
         job = build_worker_config(self.options, self.session)
         if job.policy:
-            self.say(f"token policy: {job.policy.label}")
+            logger.info("token policy: %s", job.policy.label)
         policy = self.options.bulk
         try:
             with self.session.load(), _open_executor(runner, job, self.options) as lanes:
@@ -123,10 +123,10 @@ class _IngestRun:
                 )
                 self._run_stages(pump, ahead)
             for sentence in describe_losses(self.losses, "image"):
-                self.say(sentence)
+                logger.info(sentence)
             self.accounting.removed = self._remove_stale_documents() if self.options.resync else 0
         except StairError:
-            self.say(self.accounting.describe_stop("images"))
+            logger.info(self.accounting.describe_stop("images"))
             raise
         finally:
             self.accounting.dead_letters.close()
@@ -136,7 +136,7 @@ class _IngestRun:
 
     def _remove_stale_documents(self) -> int:
         by_content = self.options.document.id == "content"
-        return remove_stale_documents(self.session, self.accounting.manifest, self.streams, self.say, by_content=by_content)
+        return remove_stale_documents(self.session, self.accounting.manifest, self.streams, by_content=by_content)
 
     def _run_stages(self, pump: StageScheduler, ahead: PrefetchQueue[SourceItem | ListingFailure]) -> None:
         told_busy = told_listed = False
@@ -149,7 +149,7 @@ class _IngestRun:
             self.progress(self.accounting)
             if self.accounting.bulk_stats.retried and not told_busy:
                 told_busy = True
-                self.say("the cluster is busy or unreachable at times: requests are retried, more slowly")
+                logger.warning("the cluster is busy or unreachable at times: requests are retried, more slowly")
             if ahead.is_exhausted and not told_listed:
                 told_listed = True
                 self._report_listed()
@@ -158,14 +158,16 @@ class _IngestRun:
 
     def _report_listed(self) -> None:
         ignored = sum(self.streams.ignored.values())
-        self.say(f"{self.accounting.listed:,} images found" + (f", {ignored:,} other files ignored" if ignored else ""))
+        others = f", {ignored:,} other files ignored" if ignored else ""
+        logger.info("%s images found%s", f"{self.accounting.listed:,}", others)
         if left_out := self.streams.describe_left_out():
-            self.say(left_out)
+            logger.info(left_out)
         if self.streams.dropped_columns:
             names = ", ".join(sorted(self.streams.dropped_columns))
-            self.say(
-                f"columns left out, since their names are reserved or can't be field names: {names}."
-                " To keep one, give its field another name: --map FIELD=COLUMN"
+            logger.info(
+                "columns left out, since their names are reserved or can't be field names: %s."
+                " To keep one, give its field another name: --map FIELD=COLUMN",
+                names,
             )
 
     def _record_listed(self, found: SourceItem | ListingFailure) -> SourceItem | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
 
+logger = logging.getLogger(__name__)
+
 _QUIET_S = 10.0
 
 
@@ -50,7 +53,7 @@ class ServerConfig:
     """Additional routes, under the same access policy."""
 
 
-def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int, say: Callable[[str], None]) -> ASGIApp:
+def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int) -> ASGIApp:
     """Create the application for an index.
 
     Args:
@@ -58,12 +61,11 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
         cluster: The cluster of the index.
         policy: The access policy.
         port: The port, for the name of the cookie.
-        say: Receives messages for the operator.
 
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
     """
-    limits, log = config.limits, ThrottledLog(say, cluster.connection.redact)
+    limits, log = config.limits, ThrottledLog(cluster.connection.redact)
     limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
     states = IndexStateCache(cluster, config.index, config.load_encoder)
     states.get()
@@ -106,14 +108,13 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
 class ThrottledLog:
     """Log that repeats the same message at most every 10 s, so that an unreachable cluster doesn't flood the terminal."""
 
-    def __init__(self, say: Callable[[str], None], redact: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
         """Create the log.
 
         Args:
-            say: Receives messages.
             redact: Removes credentials from a message.
         """
-        self._say, self._redact = say, redact
+        self._redact = redact
         self._last: tuple[str, float] = ("", 0.0)
 
     def __call__(self, text: str) -> None:
@@ -121,7 +122,7 @@ class ThrottledLog:
         last, then_s = self._last
         if text != last or time.monotonic() - then_s > _QUIET_S:
             self._last = (text, time.monotonic())
-            self._say(self._redact(text))
+            logger.warning(self._redact(text))
 
 
 def _handle_rejection(request: Request, error: Exception) -> Response:

@@ -46,7 +46,7 @@ def _open(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-
     body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"] |= settings
     identity = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
-    return open_index(Cluster(Connection(url=url), client), alias, body, identity, lambda _: None)
+    return open_index(Cluster(Connection(url=url), client), alias, body, identity)
 
 
 def _only(found: list[CheckResult], check: str) -> CheckResult:
@@ -76,7 +76,7 @@ def test_no_index_and_no_cluster_are_said(examine: Examine) -> None:
 def test_a_load_that_was_killed_is_found_and_restored(
     examine: Examine, client: OpenSearch, node_url: str, opened: WriteTarget
 ) -> None:
-    load = relax_index_settings(Cluster(Connection(url=node_url), client), opened, replicas=False, say=lambda _: None)
+    load = relax_index_settings(Cluster(Connection(url=node_url), client), opened, replicas=False)
     load.__enter__()  # and never left: as after kill -9
     finding = _only(examine(), "index")
     assert "refresh_interval -1" in finding.message

@@ -110,7 +110,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
 
 def run(url: str, captions: CaptionDataset, options: EvalOptions | None = None) -> RetrievalReport:
     options = options or EvalOptions()
-    return evaluate_retrieval(captions, MODELS, Connection(url=url), options, say=print, progress=lambda *_: None)
+    return evaluate_retrieval(captions, MODELS, Connection(url=url), options, progress=lambda *_: None)
 
 
 def of(found: RetrievalReport, method: str, direction: str) -> MethodRow:
@@ -194,7 +194,7 @@ def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
     assert method.corpus is not None
     identity = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
-    with create_temporary_index(cluster, method.corpus, run=run, identity=identity, keep=False, say=print) as there:
+    with create_temporary_index(cluster, method.corpus, run=run, identity=identity, keep=False) as there:
         asked = [method.build_query(query).clause for query in range(len(method.task.queries))]
         clauses = {query: clause for query, clause in enumerate(asked) if clause is not None}
         assert len(clauses) >= len(asked) - 1
@@ -252,7 +252,7 @@ def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> 
         model_id = "other@1"
 
     models = [*MODELS, build_evaluated_model(Other(), ModelSpec(name="other"))]
-    found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), say=print, progress=lambda *_: None)
+    found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), progress=lambda *_: None)
     assert (found.model, found.against) == ("drawn@1", ("other@1",))
     by_model = {row.model: row for row in found.rows if (row.method, row.direction) == ("STAIR", "text -> image")}
     assert by_model["drawn@1"].engine == by_model["other@1"].engine
@@ -270,7 +270,7 @@ def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionDa
 
     seen: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate_retrieval(captions, MODELS, Connection(url=node_url), EvalOptions(), say=print, progress=stop)
+        evaluate_retrieval(captions, MODELS, Connection(url=node_url), EvalOptions(), progress=stop)
     assert len(seen) == 1
     assert left_behind(node_url) == []
 

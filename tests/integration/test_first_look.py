@@ -41,7 +41,7 @@ def _options(alias: str, tmp_path: Path) -> IngestOptions:
 
 
 def _ingest(url: str, options: IngestOptions) -> None:
-    run_ingest([open_source(str(PHOTOS / "*.jpg"))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    run_ingest([open_source(str(PHOTOS / "*.jpg"))], Connection(url=url), options, progress=lambda _: None)
 
 
 def _search(url: str, index: str) -> None:
@@ -51,7 +51,7 @@ def _search(url: str, index: str) -> None:
 
 def _make(cluster: Cluster, alias: str) -> str:
     identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    return open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity, lambda _: None).name
+    return open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity).name
 
 
 def test_a_search_waits_some_seconds_for_a_cluster_that_starts(

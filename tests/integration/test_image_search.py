@@ -42,7 +42,7 @@ def photos(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     options = IngestOptions(
         alias="test-image-search", model=ModelSpec(name="stair-mini"), runner="local", dead_letters=folder / "letters.jsonl"
     )
-    report = run_ingest([open_source(str(table))], connection, options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest([open_source(str(table))], connection, options, progress=lambda _: None)
     assert report.written == len(NAMES)
     with ImageSearch(options.alias, url=node_url) as search:
         yield search
@@ -215,13 +215,13 @@ def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str
     before = photos.search("puppy", k=100)
     with Cluster(Connection(url=node_url)) as cluster:
         steering = PolicyManager(cluster, "test-image-search")
-        steering.apply_policy(policy, UpdateLimits(), print, lambda _: None)
+        steering.apply_policy(policy, UpdateLimits(), lambda _: None)
         try:
             with ImageSearch("test-image-search", url=node_url) as steered:
                 after = steered.search(QueryInputs(words="puppy", required=["puppy"]), k=100)
                 missed = steered.explain(names_and_ids(after)["two-spaniels.jpg"], "puppy -espresso")
         finally:
-            steering.rollback_policy(UpdateLimits(), print, lambda _: None)
+            steering.rollback_policy(UpdateLimits(), lambda _: None)
     hit = next(hit for hit in after.hits if hit.uri.endswith("two-spaniels.jpg"))
     was = next(hit for hit in before.hits if hit.uri.endswith("two-spaniels.jpg"))
     moved = {"puppy": "houndstooth"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.bulk_faults import unavailable
+from support.messages import forward_messages
 from support.servers.fault_proxy import FaultProxy
 
 from stair_es import resources
@@ -42,7 +43,8 @@ class AliasCluster(Cluster):
 
     def open(self, identity: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
         body = body or resources.load_json_resource("mappings", "image")
-        return open_index(self, self.alias, body, identity, self.said.append)
+        with forward_messages(self.said.append):
+            return open_index(self, self.alias, body, identity)
 
     def find(self, identity: IndexSpec) -> WriteTarget | None:
         return find_index(self, self.alias, resources.load_json_resource("mappings", "image"), identity)

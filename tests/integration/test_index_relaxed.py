@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.messages import forward_messages
 
 from stair_es import resources
 from stair_es.cluster.client.cluster import Cluster
@@ -29,12 +31,12 @@ class Loads:
         body = resources.load_json_resource("mappings", "image")
         body["settings"]["index"] = {"number_of_shards": 1, **settings}
         body["mappings"]["_meta"] = {"mine": 1}
-        self.opened = open_index(self.cluster, alias, body, IDENTITY, self.said.append)
+        self.opened = open_index(self.cluster, alias, body, IDENTITY)
         self.original = self.settings()
 
     def start(self, *, live: bool = False, replicas: bool = False) -> AbstractContextManager[None]:
         opened: WriteTarget = replace(self.opened, created=not live)
-        return relax_index_settings(self.cluster, opened, replicas=replicas, say=self.said.append)
+        return relax_index_settings(self.cluster, opened, replicas=replicas)
 
     def settings(self) -> dict[str, Any]:
         name = self.opened.name
@@ -56,8 +58,10 @@ class Loads:
     params=[{"auto_expand_replicas": "0-1"}, {"number_of_replicas": 2, "refresh_interval": "1m"}],
     ids=["auto", "set"],
 )
-def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Loads:
-    return Loads(engine, rank_features_url, engine_index, request.param)
+def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Iterator[Loads]:
+    made = Loads(engine, rank_features_url, engine_index, request.param)
+    with forward_messages(made.said.append):
+        yield made
 
 
 def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:

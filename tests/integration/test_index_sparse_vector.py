@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from opensearchpy import OpenSearch
+from support.messages import forward_messages
 
 from stair_es import SparseVector
 from stair_es.cluster.client.cluster import Cluster
@@ -73,10 +74,12 @@ def test_the_whole_life_of_an_index(
     said: list[str] = []
     body = build_index_body(get_cluster_info(cluster), SETTINGS)
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(100, 1))}
-    live = open_index(cluster, ALIAS, body, IDENTITY, said.append)
-    build = open_index(cluster, ALIAS, body, replace(IDENTITY, settings={"new": True}), said.append)
+    with forward_messages(said.append):
+        live = open_index(cluster, ALIAS, body, IDENTITY)
+    with forward_messages(said.append):
+        build = open_index(cluster, ALIAS, body, replace(IDENTITY, settings={"new": True}))
     assert build.replaces == live.name
-    with relax_index_settings(cluster, build, replicas=True, say=said.append):
+    with forward_messages(said.append), relax_index_settings(cluster, build, replicas=True):
         put(cluster.client, build.write_alias, images)
     cluster.refresh(build.name)
     swap_alias(cluster, ALIAS, build)
@@ -92,7 +95,7 @@ def test_scores_and_reasons_are_those_of_the_exact_product(
     cluster: Cluster,
 ) -> None:
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(150, 2))}
-    opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY, print)
+    opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY)
     put(cluster.client, opened.write_alias, images)
     cluster.refresh(opened.name)
     queries = [*drawn(10, 3), *(SparseVector.from_mapping({word: 1.5}) for word in STRANGE)]
@@ -113,7 +116,7 @@ def test_pruning_is_off_a_word_in_every_image_counts(
 ) -> None:
     """With its default, Elasticsearch drops query words that are frequent and light."""
     everywhere = {f"u/{number:03}": SparseVector.from_mapping({"all": 0.01, f"w{number}": 1.0}) for number in range(100)}
-    opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY, print)
+    opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY)
     put(cluster.client, opened.write_alias, everywhere)
     cluster.refresh(opened.name)
     mapping = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["properties"]["tokens"]

@@ -36,7 +36,7 @@ def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
     of_csv = SourceOptions(columns={"price:float": "cost", "code": "code"})
     sources = [open_source(str(tmp_path / "x.tar"), of_tar), open_source(str(tmp_path / "x.csv"), of_csv)]
     options = IngestOptions(alias=index_name, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "dead.jsonl")
-    report = run_ingest(sources, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest(sources, Connection(url=node_url), options, progress=lambda _: None)
     assert (report.seen, report.written, report.dead) == (6, 5, 1)
     assert '"list"' in (tmp_path / "dead.jsonl").read_text()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.held_runs import COUNT, Meanwhile, Photos, Runs, two_models
+from support.messages import forward_messages
 from support.servers.fault_proxy import FaultProxy, Request
 
 from stair_es import resources
@@ -184,9 +185,8 @@ def test_texts_stay_in_their_index(runs: Runs, tmp_path: Path) -> None:
     options = TextIngestOptions(alias=runs.alias, model=ModelSpec(name="first"), dead_letters=tmp_path / "texts.jsonl")
 
     def run(url: str) -> None:
-        run_text_ingest(
-            [open_text_source(str(file))], Connection(url=url), options, say=runs.said.append, progress=lambda _: None
-        )
+        with forward_messages(runs.said.append):
+            run_text_ingest([open_text_source(str(file))], Connection(url=url), options, progress=lambda _: None)
 
     with (
         FaultProxy(runs.url, Meanwhile(lambda: runs.move(runs.alias, foreign))) as proxy,
@@ -231,8 +231,8 @@ def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
             runs.move(runs.alias, foreign)
             moved.append(foreign)
 
-    with pytest.raises(IndexMismatch, match="not made by stair-es"):
-        steering.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), runs.said.append, move)
+    with pytest.raises(IndexMismatch, match="not made by stair-es"), forward_messages(runs.said.append):
+        steering.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move)
     assert moved
     assert not any("blue" in source["tokens"] for source in runs.stored(own).values())
     runs.check_foreign(foreign)

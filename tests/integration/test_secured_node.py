@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pytest
+from support.messages import forward_messages
 from support.nodes.documented_roles import PAGE, rights_of
 from support.nodes.opensearch_nodes import SecuredNode, secured_node
 from support.nodes.secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
@@ -242,8 +243,8 @@ def test_an_interrupted_apply_that_may_not_be_called_off_says_that_it_goes_on(in
         raise KeyboardInterrupt
 
     slow = UpdateLimits(requests_per_second=0.1)
-    with Cluster(connection) as cluster, pytest.raises(KeyboardInterrupt):
-        PolicyManager(cluster, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, said.append, interrupt)
+    with Cluster(connection) as cluster, pytest.raises(KeyboardInterrupt), forward_messages(said.append):
+        PolicyManager(cluster, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, interrupt)
     assert "this update may still be running" in said[-1]
     assert LATE[0] in said[-1]
     ingested.output("photos_policies", "policy", "rollback")  # calls it off

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.messages import forward_messages
 from support.models import tiny_checkpoints
 from typer.testing import CliRunner
 
@@ -67,9 +68,9 @@ class Place:
         given = {"document": SEISMIC, "model": MINI, **more}
         return IngestOptions(alias=self.alias, dead_letters=self.dead_letters, runner="local", **given)
 
-    def ingest(self, *sources: str, say: Callable[[str], None] = lambda _: None, **more: Any) -> IngestReport:  # noqa: ANN401
+    def ingest(self, *sources: str, **more: Any) -> IngestReport:  # noqa: ANN401
         opened = [open_source(str(PHOTOS / source)) for source in sources]
-        return run_ingest(opened, self.cluster.connection, self.options(**more), say=say, progress=lambda _: None)
+        return run_ingest(opened, self.cluster.connection, self.options(**more), progress=lambda _: None)
 
     def table(self) -> TokenIds:
         [name] = self.cluster.client.indices.get_alias(name=self.alias)
@@ -83,9 +84,9 @@ class Place:
     def steer(self, policy: TokenPolicy | None) -> None:
         steering = PolicyManager(self.cluster, self.alias)
         if policy:
-            steering.apply_policy(policy, UpdateLimits(), print, lambda _: None)
+            steering.apply_policy(policy, UpdateLimits(), lambda _: None)
         else:
-            steering.rollback_policy(UpdateLimits(), print, lambda _: None)
+            steering.rollback_policy(UpdateLimits(), lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,9 @@ def test_a_second_run_changes_nothing(photos: Place) -> None:
     again = photos.ingest("*.jpg", sink_options={"mapping": str(own)})
     assert (again.written, again.unchanged, again.swapped) == (0, 40, False)
     would = simulate_ingest(
-        [open_source(str(PHOTOS))], photos.cluster.connection, photos.options(sink_options={"mapping": str(own)}), say=print
+        [open_source(str(PHOTOS))],
+        photos.cluster.connection,
+        photos.options(sink_options={"mapping": str(own)}),
     )
     assert (would.new, would.unchanged) == (0, 40)
 
@@ -249,7 +252,8 @@ def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, min
 def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place: Place, tmp_path: Path) -> None:
     first = place.ingest(*CATS, document=DocumentSettings(thumbnail_px=0))
     said: list[str] = []
-    second = place.ingest(*CATS, say=said.append)
+    with forward_messages(said.append):
+        second = place.ingest(*CATS)
     assert second.swapped
     assert second.index != first.index
     assert any("was made with other settings" in line for line in said)
@@ -278,7 +282,7 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
     )
     for written in (2, 0):
         source = open_text_source(str(file))
-        report = run_text_ingest([source], place.cluster.connection, chosen, say=print, progress=lambda _: None)
+        report = run_text_ingest([source], place.cluster.connection, chosen, progress=lambda _: None)
         assert (report.written, report.dead) == (written, 0)
     check_ids(place)
     hits = place.cluster.client.search(index=f"{place.alias}-words", body={"size": 100})["hits"]["hits"]
@@ -289,7 +293,8 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
 def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(registry.load_encoder(MINI)), "tokens", ("cat", "sofa"))
     said: list[str] = []
-    place.ingest(CATS[0], say=said.append)
+    with forward_messages(said.append):
+        place.ingest(CATS[0])
     [source] = place.documents()
     assert set(source["token_ids"]) <= {"0", "1"}
     assert len(source["tokens"]) > len(source["token_ids"])

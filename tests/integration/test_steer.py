@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support.messages import forward_messages
 from support.servers.recording_proxy import GateProxy, Said
 from typer.testing import CliRunner
 
@@ -89,7 +90,8 @@ class Steered(Cluster):
         body = self.body()
         body["settings"]["index"]["number_of_shards"] = shards
         identity = self.identity(model)
-        return open_index(self, self.alias, body, identity, self.said.append, policy)
+        with forward_messages(self.said.append):
+            return open_index(self, self.alias, body, identity, policy)
 
     def identity(self, model: str = "m-1") -> IndexSpec:
         return IndexSpec(model_name="m", model_id=model, settings=dict(asdict(self.settings)), tokens=tuple(IDS.ids))
@@ -114,10 +116,12 @@ class Steered(Cluster):
         return {hit["_id"]: hit["_source"] for hit in self.client.search(index=index or self.alias, body=body)["hits"]["hits"]}
 
     def apply(self, policy: TokenPolicy | None, speed: UpdateLimits | None = None) -> dict[str, Any]:
-        return dict(self.steering.apply_policy(policy, speed or UpdateLimits(), self.said.append, lambda _: None))
+        with forward_messages(self.said.append):
+            return dict(self.steering.apply_policy(policy, speed or UpdateLimits(), lambda _: None))
 
     def rollback(self) -> dict[str, Any]:
-        return dict(self.steering.rollback_policy(UpdateLimits(), self.said.append, lambda _: None))
+        with forward_messages(self.said.append):
+            return dict(self.steering.rollback_policy(UpdateLimits(), lambda _: None))
 
     def plan(self, policy: TokenPolicy | None) -> tuple[PolicyPreview, list[DocumentChange]]:
         self.client.indices.refresh(index=self.alias)
@@ -191,11 +195,13 @@ def test_parts_that_go_at_once_are_counted_together(cluster: Steered, slices: in
     cluster.write(vectors)
     plan, _ = cluster.plan(policy)
     how = UpdateLimits(requests_per_second=200, slices=slices)
-    [counts] = cluster.steering.apply_policy(policy, how, cluster.said.append, seen.append).values()
+    with forward_messages(cluster.said.append):
+        [counts] = cluster.steering.apply_policy(policy, how, seen.append).values()
     assert (counts.changed, counts.examined) == (plan.changed, plan.examined)
     assert max(now.processed for now in seen) == max(now.total for now in seen) == plan.examined
     _same(cluster.stored(), vectors, policy)
-    [counts] = cluster.steering.rollback_policy(how, cluster.said.append, seen.append).values()
+    with forward_messages(cluster.said.append):
+        [counts] = cluster.steering.rollback_policy(how, seen.append).values()
     assert counts.changed == plan.changed
     _same(cluster.stored(), vectors, None)
 
@@ -261,7 +267,8 @@ def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluste
 
     writer.start()
     try:
-        cluster.steering.apply_policy(policy, UpdateLimits(requests_per_second=200), cluster.said.append, see)
+        with forward_messages(cluster.said.append):
+            cluster.steering.apply_policy(policy, UpdateLimits(requests_per_second=200), see)
     finally:
         ended.set()
         writer.join()
@@ -372,7 +379,8 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Steer
     body = cluster.body()
     for name in ("policy", "policy_undo"):
         del body["mappings"]["properties"][name]
-    opened = open_index(cluster, cluster.alias, body, cluster.identity(), cluster.said.append)
+    with forward_messages(cluster.said.append):
+        opened = open_index(cluster, cluster.alias, body, cluster.identity())
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     cluster.write(vectors)
     assert cluster.open().name == opened.name  # no new build for that
@@ -392,11 +400,11 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: Steered, type_: str) -
     document = {"policy": "no smoking", "tokens": {"a": 0.5}}
     cluster.client.index(index=own, id="1", body=document, params={"refresh": "true"})
     steering = PolicyManager(cluster, own)
-    policy, say, see = TokenPolicy(mute=("a",)), cluster.said.append, lambda _: None
+    policy, see = TokenPolicy(mute=("a",)), lambda _: None
     [place] = steering.list_targets()
     for go in (
-        lambda: steering.apply_policy(policy, UpdateLimits(), say, see),
-        lambda: steering.rollback_policy(UpdateLimits(), say, see),
+        lambda: steering.apply_policy(policy, UpdateLimits(), see),
+        lambda: steering.rollback_policy(UpdateLimits(), see),
         lambda: list(preview_changes(cluster, place, policy, PolicyPreview())),
     ):
         with pytest.raises(IndexMismatch, match="column 'policy', a name reserved"):
@@ -462,7 +470,8 @@ def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: S
                 cluster.write(vectors, to=builds[0].name)
             return found
 
-    done = Late(cluster, cluster.alias).apply_policy(policy, UpdateLimits(), cluster.said.append, lambda _: None)
+    with forward_messages(cluster.said.append):
+        done = Late(cluster, cluster.alias).apply_policy(policy, UpdateLimits(), lambda _: None)
     assert {name: counts.changed for name, counts in done.items()} == {live.name: 1, builds[0].name: 1}
     _same(cluster.stored(builds[0].name), vectors, policy)
     assert cluster.open(model="m-2").policy == policy
@@ -522,10 +531,8 @@ def test_a_task_that_someone_calls_off_is_no_success(cluster: Steered) -> None:
             for id_ in _tasks(cluster):
                 cluster.client.tasks.cancel(task_id=id_)
 
-    with pytest.raises(ClusterError, match="cancelled"):
-        cluster.steering.apply_policy(
-            TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), cluster.said.append, call_off
-        )
+    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
+        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), call_off)
     assert cluster.meta()["policy"]["under_way"] == "apply"
 
 
@@ -542,9 +549,8 @@ def test_of_two_runs_the_later_one_wins(cluster: Steered) -> None:
             at_work.set()
 
     def apply_second() -> None:
-        ended.append(
-            dict(cluster.steering.apply_policy(second, UpdateLimits(requests_per_second=20), cluster.said.append, begun))
-        )
+        with forward_messages(cluster.said.append):
+            ended.append(dict(cluster.steering.apply_policy(second, UpdateLimits(requests_per_second=20), begun)))
 
     later = threading.Thread(target=apply_second)
 
@@ -553,8 +559,8 @@ def test_of_two_runs_the_later_one_wins(cluster: Steered) -> None:
             later.start()
             assert at_work.wait(30)
 
-    with pytest.raises(ClusterError, match="cancelled"):
-        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), cluster.said.append, see)
+    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
+        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), see)
     assert not ended
     later.join(60)
     assert ended

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from support.bulk_faults import every_fault
+from support.messages import forward_messages
 from support.oracles.token_index_oracle import expected_words, stored_words
 from support.servers.fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
 
@@ -61,7 +62,8 @@ class Runs:
     def run_as(self, options: IngestOptions, connection: Connection | None = None, **sink: str) -> IngestReport:
         asked = replace(options, sink_options={**options.sink_options, **sink})
         source = open_source(str(self.folder))
-        return run_ingest([source], connection or self.cluster.connection, asked, say=self.said.append, progress=lambda _: None)
+        with forward_messages(self.said.append):
+            return run_ingest([source], connection or self.cluster.connection, asked, progress=lambda _: None)
 
     def words(self, **sink: str) -> tuple[int, int, int]:
         """Words written and deleted, and images, of a run that went well."""
@@ -232,7 +234,7 @@ def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> N
         return None
 
     with FaultProxy(runs.cluster.connection.url, note) as proxy, Cluster(Connection(url=proxy.url)) as cluster:
-        report = reconcile_token_index(cluster, runs.alias, index, runs.said.append)
+        report = reconcile_token_index(cluster, runs.alias, index)
     assert report == TokenIndexReport(index=f"{index}.words", written=0, deleted=0, failed=0, images=COUNT - 1)
     assert gets == []
 

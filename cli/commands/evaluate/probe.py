@@ -12,7 +12,6 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
 from ...options import shared
-from ...output.console import print_notice
 from .shared import AgainstOption, EvaluationArguments, LimitPerClassOption, OutFolderOption, run_and_report
 
 if TYPE_CHECKING:
@@ -65,7 +64,6 @@ def evaluate_probe_command(
             read_image_folder(learn, limit=limit),
             read_image_folder(ask, limit=limit),
             given.load_models(),
-            say=print_notice,
             progress=progress,
         )
 

@@ -11,7 +11,6 @@ import typer
 from stair_es.config.defaults import DEFAULT_MODEL
 
 from ...options import shared
-from ...output.console import print_notice
 from .shared import (
     AgainstOption,
     EvaluationArguments,
@@ -59,7 +58,7 @@ def evaluate_sparsity_command(
 
         items = _read_items(path, images, split, limit)
         print_skipped(items.problems)
-        return run(items, given.load_models(), say=print_notice, progress=progress)
+        return run(items, given.load_models(), progress=progress)
 
     run_and_report(given, build_report)
 

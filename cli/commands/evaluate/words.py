@@ -12,7 +12,6 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import UsageError
 
 from ...options import shared
-from ...output.console import print_notice
 from .shared import (
     AgainstOption,
     ClassNamesOption,
@@ -76,9 +75,7 @@ def evaluate_words_command(
 
         wanted = _read_expectations(path, classes, images, split, limit)
         print_skipped(wanted.problems)
-        return evaluate_interpretability(
-            wanted, given.load_models(), prompt=prompt, dense=dense, say=print_notice, progress=progress
-        )
+        return evaluate_interpretability(wanted, given.load_models(), prompt=prompt, dense=dense, progress=progress)
 
     run_and_report(given, build_report)
 

@@ -311,7 +311,7 @@ def ingest_command(
         if dry_run:
             _run_dry(_open_sources(sources or [], place, retry, dead_letters), url, chosen, as_json)
             return True
-        with open_ingest_telemetry(index, metrics.get_metrics_targets(), print_notice, allow_failed=allow_failed) as observer:
+        with open_ingest_telemetry(index, metrics.get_metrics_targets(), allow_failed=allow_failed) as observer:
             report = _run_ingest(_open_sources(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
         if model is None and report.written and not as_json:
             note_default_model(DEFAULT_MODEL)
@@ -334,8 +334,8 @@ def _open_sources(arguments: list[str], place: SourceOptions, retry: Path | None
         raise UsageError("neither SOURCE nor --retry given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures")
     if retry is not None and dead_letters is not None and retry.resolve() == dead_letters.resolve():
         raise UsageError("--retry and --dead-letters name the same file", "Use another file for --dead-letters.")
-    opened = [open_source(argument, place, print_notice) for argument in arguments]
-    return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"), print_notice)]
+    opened = [open_source(argument, place) for argument in arguments]
+    return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"))]
 
 
 def _parse_columns(given: list[str]) -> dict[str, str]:
@@ -426,7 +426,6 @@ def _run_ingest(
                 opened,
                 connection,
                 chosen,
-                say=print_notice,
                 progress=progress,
                 on_start=keep_accounting,
                 on_batch=observer.record_batch,
@@ -455,7 +454,7 @@ def _run_dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_js
     from stair_es.ingest.dry_run import simulate_ingest
 
     connection = connections.resolve_connection(url) if chosen.sink == "cluster" or url else None
-    would = simulate_ingest(opened, connection, chosen, say=print_notice)
+    would = simulate_ingest(opened, connection, chosen)
     if as_json:
         emit_json(would.to_dict())
     else:

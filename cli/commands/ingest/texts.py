@@ -11,7 +11,7 @@ from stair_es.config.defaults import DEFAULT_MODEL, DEFAULT_RETAINED_INDICES
 from stair_es.errors import EXIT_PARTIAL_FAILURE
 
 from ...options import connections, shared
-from ...output.console import emit_json, print_notice, report_failure_as_json, stdout
+from ...output.console import emit_json, report_failure_as_json, stdout
 from ...output.ingest import print_outcome
 from ...output.json_logging import is_json_logging
 from .images import build_token_index_option
@@ -139,9 +139,7 @@ def _run_ingest(sources: list[Source], url: str | None, chosen: TextIngestOption
     kept: list[RunAccounting] = []
     try:
         with show_ingest_progress("texts") as progress:
-            return run(
-                sources, connections.resolve_connection(url), chosen, say=print_notice, progress=progress, on_start=kept.append
-            )
+            return run(sources, connections.resolve_connection(url), chosen, progress=progress, on_start=kept.append)
     except Exception:
         if kept:
             said.update(kept[0].get_counts())

@@ -57,7 +57,7 @@ def start_node_command(
     from stair_es.errors import NodeError
 
     spec = NodeSpec.from_home(port=port, heap=heap)
-    url = start(spec, say=print_notice)
+    url = start(spec)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
             f"the embedded node is already running at {url}, not on port {port}",
@@ -78,9 +78,7 @@ def stop_node_command() -> None:
     from stair_es.embedded_node import NodeSpec
     from stair_es.embedded_node import stop_node as stop
 
-    print_notice(
-        "the embedded node is stopped" if stop(NodeSpec.from_home(), say=print_notice) else "the embedded node was not running"
-    )
+    print_notice("the embedded node is stopped" if stop(NodeSpec.from_home()) else "the embedded node was not running")
 
 
 @app.command(name="status")

@@ -5,6 +5,7 @@ Here an index is found or created; `aliases` and `load_settings` have the rest o
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,14 @@ from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS, ensure_wr
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "IndexSpec",
@@ -55,12 +58,7 @@ _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
 
 
 def open_index(
-    cluster: Cluster,
-    alias: str,
-    body: Mapping[str, Any],
-    identity: IndexSpec,
-    say: Callable[[str], None],
-    policy: TokenPolicy | None = None,
+    cluster: Cluster, alias: str, body: Mapping[str, Any], identity: IndexSpec, policy: TokenPolicy | None = None
 ) -> WriteTarget:
     """Open the index to write to: the target of `alias`, a new one, or the build of the next one (see `swap_alias`).
 
@@ -71,7 +69,6 @@ def open_index(
         alias: The search alias.
         body: Body of a new index, without the metadata of stair-es.
         identity: Spec of this run.
-        say: Called with the reason if the next index is built.
         policy: Policy of a new index; None for the policy of the alias target, which a build inherits.
 
     Raises:
@@ -84,7 +81,7 @@ def open_index(
     opened, why = cluster.call(_try_open, cluster.client, alias, made, policy)
     if why is not None:
         doing = "building" if opened.created else "resuming"
-        say(f"{opened.replaces} {why}: {doing} {opened.name}, the alias is switched when it is complete")
+        logger.info("%s %s: %s %s, the alias is switched when it is complete", opened.replaces, why, doing, opened.name)
     if not opened.created:
         ensure_write_alias(cluster, opened.name)
     return opened

@@ -8,6 +8,7 @@ another run for originals.
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.metadata.index_metadata import WriteTarget
+
+logger = logging.getLogger(__name__)
 
 _NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 _LIVE_REFRESH = "30s"
@@ -41,7 +44,7 @@ class _IndexState:
 
 
 @contextmanager
-def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: bool, say: Callable[[str], None]) -> Iterator[None]:
+def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: bool) -> Iterator[None]:
     """Relax the settings of an index within the context: it refreshes rarely, or not at all while it isn't searched yet.
 
     Of runs that load the same index concurrently, the first to end restores the settings for all.
@@ -50,7 +53,6 @@ def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: boo
         cluster: The cluster.
         opened: The index.
         replicas: Whether to remove its replicas, if it isn't searched yet.
-        say: Called with what is changed, and with what an earlier run left behind.
 
     Raises:
         ClusterError: If the settings can't be changed or restored; the next run then restores them.
@@ -59,7 +61,7 @@ def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: boo
     before = index.read_state()
     originals = before.saved_settings or before.settings
     if before.saved_settings:
-        say(f"{opened.name} still has the settings of a load that was killed, or that is still running")
+        logger.warning("%s still has the settings of a load that was killed, or that is still running", opened.name)
     changed = {
         **originals,
         **choose_load_settings(originals, live=opened.replaces is None and not opened.created, replicas=replicas),
@@ -68,13 +70,13 @@ def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: boo
         index.relax_settings(originals, changed)
         said = ", ".join(f"{name} {changed[name]}" for name in _NAMES if changed[name] != originals[name])
         if said:
-            say(f"while it loads: {said}")
+            logger.info("while it loads: %s", said)
         yield
     except BaseException:
         try:
             index.restore_settings(originals, _AFTER_FAILURE)
         except ClusterError as error:
-            say(f"the settings of {opened.name} could not be restored ({error.message}): the next run does it")
+            logger.warning("the settings of %s could not be restored (%s): the next run does it", opened.name, error.message)
         raise
     index.restore_settings(originals, RetryPolicy())
 

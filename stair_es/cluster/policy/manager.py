@@ -6,6 +6,7 @@ second run sees the requested policy.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ from stair_es.errors import ClusterError, IndexMismatch, UsageError
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
+
+logger = logging.getLogger(__name__)
 
 _IN_VAIN = 8
 """Consecutive passes that may change nothing because of concurrent writes to the same documents."""
@@ -97,18 +100,13 @@ class PolicyManager:
         return [_build_target(name, found[name], target.max_clauses) for name in [*live, *builds] if get_index_meta(found[name])]
 
     def apply_policy(
-        self,
-        policy: TokenPolicy | None,
-        speed: UpdateLimits,
-        say: Callable[[str], None],
-        progress: Callable[[UpdateProgress], None],
+        self, policy: TokenPolicy | None, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]
     ) -> dict[str, PolicyRunResult]:
         """Apply `policy` to every document, or the policy recorded in the index; returns the result of each index.
 
         Args:
             policy: The policy; None for the recorded one.
             speed: Limits of the update.
-            say: Called with messages.
             progress: Called with the progress of each pass.
 
         Raises:
@@ -121,16 +119,13 @@ class PolicyManager:
         policy = policy or places[0].state.policy
         if policy is None:
             raise UsageError(f"{self.alias!r} has no policy", "Name one: stair-es policy apply FILE")
-        return self._update_targets(places, policy, speed, say, progress)
+        return self._update_targets(places, policy, speed, progress)
 
-    def rollback_policy(
-        self, speed: UpdateLimits, say: Callable[[str], None], progress: Callable[[UpdateProgress], None]
-    ) -> dict[str, PolicyRunResult]:
+    def rollback_policy(self, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]) -> dict[str, PolicyRunResult]:
         """Restore the original vector of every document exactly; returns the result of each index.
 
         Args:
             speed: Limits of the update.
-            say: Called with messages.
             progress: Called with the progress of each pass.
 
         Raises:
@@ -138,7 +133,7 @@ class PolicyManager:
             UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
             ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
         """
-        return self._update_targets(self.list_targets(), None, speed, say, progress)
+        return self._update_targets(self.list_targets(), None, speed, progress)
 
     def count_by_policy(self, place: PolicyTarget) -> dict[str, int]:
         """Count documents by the digest of the policy that changed them."""
@@ -160,7 +155,6 @@ class PolicyManager:
         places: list[PolicyTarget],
         policy: TokenPolicy | None,
         speed: UpdateLimits,
-        say: Callable[[str], None],
         progress: Callable[[UpdateProgress], None],
     ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
@@ -171,31 +165,26 @@ class PolicyManager:
                 list_missing_policy_fields(place.properties, f"index {place.name!r}")
                 if IDS_FIELD in place.properties and place.layout.token_ids is None:
                     raise build_no_table_error(place.name)  # the field would keep what `tokens` no longer contains
-            done |= {place.name: self._update_target(place, policy, speed, say, progress) for place in places}
+            done |= {place.name: self._update_target(place, policy, speed, progress) for place in places}
             places = [place for place in self.list_targets() if place.name not in done]
-        return self._sync_token_indices(done, say)
+        return self._sync_token_indices(done)
 
-    def _sync_token_indices(self, done: dict[str, PolicyRunResult], say: Callable[[str], None]) -> dict[str, PolicyRunResult]:
+    def _sync_token_indices(self, done: dict[str, PolicyRunResult]) -> dict[str, PolicyRunResult]:
         """Update the token indices last: if a run ends before, the next run or an ingest finds and repairs the differences."""
         if not get_token_index_state(self.cluster, self.alias).is_enabled:
             return done
         return {
-            name: replace(counts, token_index=reconcile_token_index(self.cluster, self.alias, name, say))
+            name: replace(counts, token_index=reconcile_token_index(self.cluster, self.alias, name))
             for name, counts in done.items()
         }
 
     def _update_target(
-        self,
-        place: PolicyTarget,
-        policy: TokenPolicy | None,
-        speed: UpdateLimits,
-        say: Callable[[str], None],
-        progress: Callable[[UpdateProgress], None],
+        self, place: PolicyTarget, policy: TokenPolicy | None, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]
     ) -> PolicyRunResult:
         if place.state.pending_operation:
-            say(f"{place.name}: an earlier {place.state.pending_operation} has not finished; this run completes it")
+            logger.warning("%s: an earlier %s has not finished; this run completes it", place.name, place.state.pending_operation)
         fields = list_missing_policy_fields(place.properties, f"index {place.name!r}") if policy else {}
-        task = UpdateByQueryTask(cluster=self.cluster, index=place.name, limits=speed, progress=progress, say=say)
+        task = UpdateByQueryTask(cluster=self.cluster, index=place.name, limits=speed, progress=progress)
         task.cancel_running()
         task.check_supported(build_policy_script(policy, place.layout))
         self._write_policy_state(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarge
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
+
+logger = logging.getLogger(__name__)
 
 _LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
 _BATCH = 1000
@@ -71,7 +74,6 @@ class UpdateByQueryTask:
     index: str
     limits: UpdateLimits
     progress: Callable[[UpdateProgress], None]
-    say: Callable[[str], None]
     """Called with what an interrupted run leaves behind."""
     sleep: Callable[[float], None] = sleep_unless_cancelled
 
@@ -108,9 +110,11 @@ class UpdateByQueryTask:
         try:
             self.cancel_running(_AFTER_FAILURE, only_task=id_)
         except ClusterError as error:
-            self.say(
-                f"{self.index}: this update may still be running, since it could not be cancelled: {error.message}. "
-                "Run apply or rollback again when it has ended, to complete it"
+            logger.warning(
+                "%s: this update may still be running, since it could not be cancelled: %s. "
+                "Run apply or rollback again when it has ended, to complete it",
+                self.index,
+                error.message,
             )
 
     def cancel_running(self, policy: RetryPolicy | None = None, only_task: str | None = None) -> None:

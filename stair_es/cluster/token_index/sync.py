@@ -5,6 +5,7 @@ The work that a killed run left undone is a difference like any other, so no oth
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.token_index.diff import SourceDocument
 
+logger = logging.getLogger(__name__)
+
 _LINE_EVERY_S = 10.0
 _DOCUMENTS_AT_ONCE = 5000
 """Token documents are small: a request may contain more of them than of images."""
@@ -64,20 +67,13 @@ class TokenIndexReport:
         return {name: getattr(self, name) for name in ("index", "written", "deleted", "failed", "images")}
 
 
-def reconcile_token_index(
-    cluster: Cluster,
-    alias: str,
-    index: str,
-    say: Callable[[str], None],
-    policy: BulkPolicy | None = None,
-) -> TokenIndexReport | None:
+def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: BulkPolicy | None = None) -> TokenIndexReport | None:
     """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
 
     Args:
         cluster: The cluster.
         alias: The search alias.
         index: Its target, or the build of the next one; already refreshed.
-        say: Called with the result, and with the progress from time to time.
         policy: Bulk policy of the writes.
 
     Returns:
@@ -94,18 +90,18 @@ def reconcile_token_index(
         create_token_index(cluster, alias, index)
     try:
         ensure_write_alias(cluster, name)
-        report = _sync_indices(cluster, index, say, policy or BulkPolicy())
+        report = _sync_indices(cluster, index, policy or BulkPolicy())
         switch_token_alias(cluster, alias, index)
     except ClusterError:
         if _has_index(cluster, name):
-            say(f"words index {name}: not complete, the next run resumes it")
+            logger.warning("words index %s: not complete, the next run resumes it", name)
             raise
-        say(f"words index {name}: it was deleted in the meantime")
+        logger.warning("words index %s: it was deleted in the meantime", name)
         return None
     gone = delete_orphan_token_indices(cluster, alias)
     if gone:
-        say(f"deleted, since their indices are gone: {', '.join(gone)}")
-    _report_result(report, say)
+        logger.info("deleted, since their indices are gone: %s", ", ".join(gone))
+    _report_result(report)
     return report
 
 
@@ -117,7 +113,7 @@ def _has_index(cluster: Cluster, name: str) -> bool:
     return there
 
 
-def _sync_indices(cluster: Cluster, index: str, say: Callable[[str], None], policy: BulkPolicy) -> TokenIndexReport:
+def _sync_indices(cluster: Cluster, index: str, policy: BulkPolicy) -> TokenIndexReport:
     described = cluster.call(cluster.client.indices.get, index=index)[index]
     name = make_token_index_name(index)
     main = ImageIndexReader(
@@ -135,7 +131,7 @@ def _sync_indices(cluster: Cluster, index: str, say: Callable[[str], None], poli
         ),
         top_token_count=TokenFieldLayout.from_index(described, 0).top_token_count,
     )
-    sync = _TokenIndexSync(main, words, settler, say)
+    sync = _TokenIndexSync(main, words, settler)
     sync.run()
     return TokenIndexReport(
         index=name,
@@ -152,7 +148,6 @@ class _TokenIndexSync:
     main: ImageIndexReader
     tokens: TokenIndexReader
     writer: TokenIndexWriter
-    say: Callable[[str], None]
     expected: int = 0
     """Expected number of token documents, if the images don't change concurrently."""
     told_s: float = field(default_factory=time.monotonic)
@@ -191,17 +186,24 @@ class _TokenIndexSync:
         if time.monotonic() - self.told_s >= _LINE_EVERY_S:
             self.told_s = time.monotonic()
             done = min(before + done, total)
-            self.say(f"words index: {done:,} of {total:,} images compared, {self.writer.written:,} words written")
+            logger.info(
+                "words index: %s of %s images compared, %s words written", f"{done:,}", f"{total:,}", f"{self.writer.written:,}"
+            )
 
 
-def _report_result(report: TokenIndexReport, say: Callable[[str], None]) -> None:
-    say(
-        f"words index {report.index}: {report.written:,} words written, {report.deleted:,} deleted,"
-        f" it has those of {report.images:,} images"
+def _report_result(report: TokenIndexReport) -> None:
+    logger.info(
+        "words index %s: %s words written, %s deleted, it has those of %s images",
+        report.index,
+        f"{report.written:,}",
+        f"{report.deleted:,}",
+        f"{report.images:,}",
     )
     if report.failed:
         some = "; ".join(f"{what}: {reason}" for what, reason in report.reasons.items())
-        say(f"words index {report.index}: {report.failed:,} could not be written or deleted, among them {some}")
+        logger.warning(
+            "words index %s: %s could not be written or deleted, among them %s", report.index, f"{report.failed:,}", some
+        )
 
 
 @dataclass(kw_only=True)

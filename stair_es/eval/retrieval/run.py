@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -76,7 +76,6 @@ def evaluate_retrieval(
     connection: Connection | None,
     options: EvalOptions,
     *,
-    say: Callable[[str], None],
     progress: EvalProgress,
 ) -> RetrievalReport:
     """Evaluate all methods of all models, in both directions.
@@ -87,7 +86,6 @@ def evaluate_retrieval(
         connection: The cluster, on which temporary indices `eval-...` are created, and deleted at the end unless they are kept.
             None for exact scores only.
         options: Options.
-        say: Called with messages for the user.
         progress: Callback for the progress of encoding and searching.
 
     Raises:
@@ -106,9 +104,9 @@ def evaluate_retrieval(
             if not firsts:
                 methods += build_bm25_methods(encoded, engine)
                 firsts.append(encoded)
-            return _measure_methods(methods, model, place, options, say, progress)
+            return _measure_methods(methods, model, place, options, progress)
 
-        rows = run_for_each_model(models, measure_model, problems, say)
+        rows = run_for_each_model(models, measure_model, problems)
     [first] = firsts
     return RetrievalReport(
         captions=captions.name,
@@ -162,7 +160,6 @@ def _measure_methods(
     model: EvaluatedModel,
     place: _EvalCluster | None,
     options: EvalOptions,
-    say: Callable[[str], None],
     progress: EvalProgress,
 ) -> list[MethodRow]:
     there = [method for method in methods if isinstance(method, RetrievalMethod)]
@@ -181,7 +178,6 @@ def _measure_methods(
         ),
         depth=options.depth,
         keep_index=options.keep_index,
-        say=say,
         progress=progress,
     )
     return bench.run_methods(there) + missing

@@ -33,7 +33,6 @@ class RetrievalRunner:
     """Index metadata of the temporary indices."""
     depth: int
     keep_index: bool
-    say: Callable[[str], None]
     progress: EvalProgress
 
     def run_methods(self, methods: list[RetrievalMethod]) -> list[MethodRow]:
@@ -56,7 +55,6 @@ class RetrievalRunner:
                 run=self.index_prefix,
                 identity=self.identity,
                 keep=self.keep_index,
-                say=self.say,
             ) as there:
                 for method in methods:
                     if method.corpus is corpus:

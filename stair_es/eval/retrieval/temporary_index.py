@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from stair_es.errors import ClusterError, QueryError
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.eval.retrieval.methods import Clause, EvalCorpus
+
+logger = logging.getLogger(__name__)
 
 _QUERIES_PER_REQUEST = 50
 _DOCUMENTS_PER_REQUEST = 1000
@@ -74,13 +77,7 @@ class TemporaryIndex:
 
 @contextmanager
 def create_temporary_index(
-    cluster: Cluster,
-    corpus: EvalCorpus,
-    *,
-    run: str,
-    identity: IndexSpec,
-    keep: bool,
-    say: Callable[[str], None],
+    cluster: Cluster, corpus: EvalCorpus, *, run: str, identity: IndexSpec, keep: bool
 ) -> Iterator[TemporaryIndex]:
     """Create the index of a corpus within the context.
 
@@ -90,14 +87,13 @@ def create_temporary_index(
         run: Name of the run: indices are called `<run>-<corpus>`.
         identity: Index metadata.
         keep: Whether to keep the index.
-        say: Called with a message if the index couldn't be deleted.
 
     Raises:
         ClusterError: If the cluster rejected the index or a document.
     """
     alias = f"{run}-{corpus.name}"
     try:
-        opened = open_index(cluster, alias, corpus.body, identity, say)
+        opened = open_index(cluster, alias, corpus.body, identity)
         writer = BulkWriter(cluster=cluster, index=opened.name)
         for part in batched(enumerate(corpus.documents()), _DOCUMENTS_PER_REQUEST):
             written = writer.write([(str(position), document) for position, document in part])
@@ -109,7 +105,7 @@ def create_temporary_index(
         yield TemporaryIndex(cluster=cluster, index=opened.name)
     finally:
         if not keep:
-            _delete_indices(cluster, alias, say)
+            _delete_indices(cluster, alias)
 
 
 def detect_analyzer(cluster: Cluster) -> str:
@@ -122,14 +118,14 @@ def detect_analyzer(cluster: Cluster) -> str:
     return "english"
 
 
-def _delete_indices(cluster: Cluster, alias: str, say: Callable[[str], None]) -> None:
+def _delete_indices(cluster: Cluster, alias: str) -> None:
     """Delete all indices with the name of the run, also one whose creation was interrupted."""
     try:
         found = cluster.call(cluster.client.indices.get, index=f"{alias}-*", retry=_AFTER_FAILURE)
         for name in found:
             cluster.call(cluster.client.indices.delete, index=name, ignore=[404], retry=_AFTER_FAILURE)
     except ClusterError as error:
-        say(f"temporary indices {alias}-* could not be deleted: {error.message}")
+        logger.warning("temporary indices %s-* could not be deleted: %s", alias, error.message)
 
 
 def _parse_hits(answer: dict[str, Any]) -> EngineHits:

@@ -16,7 +16,6 @@ from stair_es.cluster.metadata.token_fields import TokenIds
 from stair_es.cluster.token_index.sync import TokenIndexReport
 from stair_es.token_policy import TokenPolicy
 
-Say: TypeAlias = Callable[[str], None]
 Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
 
 
@@ -143,7 +142,7 @@ class SinkKind(Protocol):
     description: str
     """One line for `stair-es plugins`."""
 
-    def open(self, plan: SinkPlan, say: Say) -> SinkSession:
+    def open(self, plan: SinkPlan) -> SinkSession:
         """Prepare the sink for a run.
 
         Raises:

@@ -6,6 +6,7 @@ Options: `keep` (number of retired indices to retain, 1), `swap` (auto, always, 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,11 +27,13 @@ from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.errors import ClusterError, UsageError
-from stair_es.ingest.sinks.base import RunCoverage, Say, SinkPlan, SinkResult, TokenIndexPlan
+from stair_es.ingest.sinks.base import RunCoverage, SinkPlan, SinkResult, TokenIndexPlan
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, TokenIndexRequest, prepare_token_index, resolve_token_index
 from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter, get_shared_cluster
 from stair_es.model.used_folders import record_model_folder
 from stair_es.token_policy import TokenPolicy
+
+logger = logging.getLogger(__name__)
 
 _PART = 256
 
@@ -47,7 +50,6 @@ class ClusterSinkSession:
     opened: WriteTarget
     options: ClusterSinkOptions
     started_at: str
-    say: Say
     policy: TokenPolicy | None
     """Token policy of the index at the start of the run."""
     token_ids: TokenIds | None
@@ -62,7 +64,7 @@ class ClusterSinkSession:
     @contextmanager
     def load(self) -> Iterator[None]:
         """Relax refreshes, and replicas if requested, during the load. A failed load also reports a changed policy."""
-        with indices.relax_index_settings(self._cluster, self.opened, replicas=self.options.relax_replicas, say=self.say):
+        with indices.relax_index_settings(self._cluster, self.opened, replicas=self.options.relax_replicas):
             try:
                 yield
             except BaseException:
@@ -92,7 +94,7 @@ class ClusterSinkSession:
     def _sync_token_index(self) -> TokenIndexReport | None:
         if not self.has_token_index:
             return None
-        return reconcile_token_index(self._cluster, self.alias, self.index, self.say, self.writer.policy)
+        return reconcile_token_index(self._cluster, self.alias, self.index, self.writer.policy)
 
     def _swap_alias(self, coverage: RunCoverage) -> SinkResult:
         live = self.opened.replaces
@@ -133,9 +135,11 @@ class ClusterSinkSession:
     def _warn_policy_changed(self) -> None:
         now = fetch_index_policy(self._cluster, self.index)
         if (now and now.digest) != (self.policy and self.policy.digest):
-            self.say(
+            logger.warning(
                 "the token policy of the index changed during this run: to update the documents that it wrote, run"
-                f" stair-es policy {'apply' if now else 'rollback'} --index {self.alias}"
+                " stair-es policy %s --index %s",
+                "apply" if now else "rollback",
+                self.alias,
             )
 
     def _explain_policy_difference(self, live: str) -> str:
@@ -186,27 +190,31 @@ class ClusterSinkKind:
     name = "cluster"
     description = "an index behind an alias in OpenSearch or Elasticsearch"
 
-    def open(self, plan: SinkPlan, say: Say) -> ClusterSinkSession:
+    def open(self, plan: SinkPlan) -> ClusterSinkSession:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""
         asked = self._resolve_plan(plan)
         cluster = get_shared_cluster(asked.connection)
-        opened = indices.open_index(cluster, plan.alias, asked.body, plan.identity, say, plan.policy)
-        prepare_token_index(cluster, opened.name, asked.token_index, say)
+        opened = indices.open_index(cluster, plan.alias, asked.body, plan.identity, plan.policy)
+        prepare_token_index(cluster, opened.name, asked.token_index)
         if plan.document.id == "content" and not opened.created:
             cluster.refresh(opened.name)  # lookups by URI only see refreshed documents
         if opened.pending_operation:
-            say(
-                f"{opened.name}: a policy {opened.pending_operation} is in progress there, or was interrupted: "
-                f"unless it still runs, run stair-es policy {opened.pending_operation} --index {plan.alias}"
+            logger.warning(
+                "%s: a policy %s is in progress there, or was interrupted: "
+                "unless it still runs, run stair-es policy %s --index %s",
+                opened.name,
+                opened.pending_operation,
+                opened.pending_operation,
+                plan.alias,
             )
         record_model_folder(plan.identity.model_name)  # searches of this index find the model without --model
-        return _build_session(plan, asked, opened, say)
+        return _build_session(plan, asked, opened)
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:
         """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
         asked = self._resolve_plan(plan)
         opened = self._find_index(plan, asked)
-        return _build_session(plan, asked, opened, lambda _: None) if opened else None
+        return _build_session(plan, asked, opened) if opened else None
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index; None if nothing."""
@@ -244,7 +252,7 @@ class _ResolvedPlan:
     token_index: TokenIndexRequest
 
 
-def _build_session(plan: SinkPlan, asked: _ResolvedPlan, opened: WriteTarget, say: Say) -> ClusterSinkSession:
+def _build_session(plan: SinkPlan, asked: _ResolvedPlan, opened: WriteTarget) -> ClusterSinkSession:
     writer = ClusterSinkWriter(connection=asked.connection, index=opened.name, policy=plan.bulk)
     token_ids = None
     if plan.document.vector == "seismic":
@@ -258,7 +266,6 @@ def _build_session(plan: SinkPlan, asked: _ResolvedPlan, opened: WriteTarget, sa
         opened=opened,
         options=asked.options,
         started_at=plan.started_at,
-        say=say,
         policy=opened.policy,
         token_ids=token_ids,
         has_token_index=asked.token_index.is_enabled,

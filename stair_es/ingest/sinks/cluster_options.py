@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from stair_es.cluster.token_index.index import (
 )
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.errors import UsageError
-from stair_es.ingest.sinks.base import Say, TokenIndexPlan
+from stair_es.ingest.sinks.base import TokenIndexPlan
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
+
+logger = logging.getLogger(__name__)
 
 SwapMode = Literal["auto", "always", "never"]
 _YES_NO = ("yes", "no")
@@ -109,7 +112,7 @@ def resolve_token_index(cluster: Cluster, alias: str, requested: bool | None, pr
     return made
 
 
-def prepare_token_index(cluster: Cluster, index: str, request: TokenIndexRequest, say: Say) -> None:
+def prepare_token_index(cluster: Cluster, index: str, request: TokenIndexRequest) -> None:
     """Create the missing token index, or delete all token indices of the alias if none is requested.
 
     Raises:
@@ -118,6 +121,6 @@ def prepare_token_index(cluster: Cluster, index: str, request: TokenIndexRequest
     alias = request.state.alias
     if request.is_enabled:
         if make_token_index_name(index) not in request.state.indices and create_token_index(cluster, alias, index):
-            say(f"new token index: {make_token_index_name(index)}")
+            logger.info("new token index: %s", make_token_index_name(index))
     elif request.state.is_enabled:
-        say(f"token index deleted: {', '.join(delete_token_indices(cluster, alias))}")
+        logger.info("token index deleted: %s", ", ".join(delete_token_indices(cluster, alias)))

@@ -6,6 +6,7 @@ process: nothing is decoded, and no text needs a worker.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -23,7 +24,7 @@ from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import find_model_tokens
 from stair_es.ingest.sinks import cluster
-from stair_es.ingest.sinks.base import Say, SinkPlan
+from stair_es.ingest.sinks.base import SinkPlan
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.state import get_timestamp
 from stair_es.ingest.texts.run import TextIngestRun
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from stair_es.model.base import ModelSpec
     from stair_es.sources.base import Source
     from stair_es.types import Json
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,6 @@ def run_text_ingest(
     connection: Connection,
     options: TextIngestOptions,
     *,
-    say: Say,
     progress: Callable[[RunAccounting], None],
     on_start: Callable[[RunAccounting], None] = lambda _: None,
 ) -> IngestReport:
@@ -70,7 +72,6 @@ def run_text_ingest(
         sources: Sources of texts.
         connection: The cluster.
         options: Options of the ingest.
-        say: Receives messages for the user.
         progress: Called with the accounting after each batch.
         on_start: Called once with the accounting at the start, so that the caller has the counts of a failed run.
 
@@ -107,8 +108,8 @@ def run_text_ingest(
             largest_weight=known.largest_weight,
             started_at=get_timestamp(),
         )
-        session = cluster.KIND.open(plan, say)
-        say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
+        session = cluster.KIND.open(plan)
+        logger.info("%s: %s for %s on %s", "new index" if session.fresh else "index", session.index, options.alias, session.label)
         letters.prepare_file()
         run = TextIngestRun(
             streams=streams,
@@ -119,4 +120,4 @@ def run_text_ingest(
             accounting=kept,
             encoder=registry.load_encoder(options.model),
         )
-        return run.run(say, progress)
+        return run.run(progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from stair_es.cluster.documents.document import add_token_ids
 from stair_es.errors import StairError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
-from stair_es.ingest.sinks.base import RunCoverage, Say
+from stair_es.ingest.sinks.base import RunCoverage
 from stair_es.ingest.stages import describe_loss, describe_losses
 from stair_es.ingest.state import IngestStage, Outcome, OutcomeKind, get_timestamp
 from stair_es.ingest.texts.document import TextItem, build_text_document, read_text_item
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from stair_es.model.base import Encoder
     from stair_es.sources.base import SourceItem
     from stair_es.types import SparseVector
+
+logger = logging.getLogger(__name__)
 
 BATCH_TEXTS = 256
 NO_KNOWN_TOKENS = "no token that the model knows"
@@ -61,7 +64,7 @@ class TextIngestRun:
     losses: Counter[str] = field(default_factory=Counter)
     """Number of texts by kind of loss; see `describe_loss`."""
 
-    def run(self, say: Say, progress: Callable[[RunAccounting], None]) -> IngestReport:
+    def run(self, progress: Callable[[RunAccounting], None]) -> IngestReport:
         """Ingest all texts.
 
         Raises:
@@ -69,7 +72,7 @@ class TextIngestRun:
         """
         start = time.perf_counter()
         if self.session.policy:
-            say(f"token policy: {self.session.policy.label}")
+            logger.info("token policy: %s", self.session.policy.label)
         try:
             with self.session.load():
                 for part in batched(self._accept_listed(), BATCH_TEXTS):
@@ -82,15 +85,17 @@ class TextIngestRun:
             self.accounting.listing_done = True
             progress(self.accounting)
         except StairError:
-            say(self.accounting.describe_stop("texts"))
+            logger.info(self.accounting.describe_stop("texts"))
             raise
         finally:
             self.accounting.dead_letters.close()
         self.accounting.close()
         for sentence in describe_losses(self.losses, "text"):
-            say(sentence)
+            logger.info(sentence)
         if self.streams.dropped_columns:
-            say(f"columns left out, since their names can't be field names: {', '.join(sorted(self.streams.dropped_columns))}")
+            logger.info(
+                "columns left out, since their names can't be field names: %s", ", ".join(sorted(self.streams.dropped_columns))
+            )
         return self._build_report(start)
 
     def _accept_listed(self) -> Iterator[SourceItem]:

@@ -69,7 +69,7 @@ def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None
     options = IngestOptions(
         alias=alias, model=ModelSpec(name=model), runner="local", dead_letters=folder / "letters.jsonl", **more
     )
-    run_ingest([open_source(str(table))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    run_ingest([open_source(str(table))], Connection(url=url), options, progress=lambda _: None)
 
 
 def index_of(client: OpenSearch, alias: str) -> str:

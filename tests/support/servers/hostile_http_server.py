@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.client import HTTPConnection
@@ -25,6 +25,7 @@ from stair_es.web.auth import AccessPolicy
 from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.limits import ServerLimits
 from stair_es.web.server import bind_socket, create_server
+from support.messages import forward_messages
 
 _TIMEOUT_S = 60.0
 
@@ -101,9 +102,10 @@ def serving(
         extra_routes=observer.routes,
     )
     started = threading.Event()
-    with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster:
+    with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster, ExitStack() as stack:
         page = Page(port=port)
-        app = observer.wrap_app(create_app(site, cluster, guard or AccessPolicy(), port, page.said.append))
+        stack.enter_context(forward_messages(page.said.append))
+        app = observer.wrap_app(create_app(site, cluster, guard or AccessPolicy(), port))
         server = create_server(app, started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
