@@ -13,7 +13,7 @@ from stair_es.config.defaults import DEFAULT_INDEX
 
 from ..options import connections, shared
 from ..output.bars import escape_control
-from ..output.console import emit_json, print_notice, stdout
+from ..output.console import emit_json, stdout
 from ..output.policy import build_policy_counts_json, print_policy_counts, print_policy_plan, print_policy_rules
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _run_update(call: Callable[..., dict[str, PolicyRunResult]], said: str, how:
 
     speed = UpdateLimits(requests_per_second=how[0] or -1.0, slices=how[1])
     with show_document_progress() as progress:
-        done = call(speed, print_notice, lambda now: progress(now.processed, now.total))
+        done = call(speed, lambda now: progress(now.processed, now.total))
     if as_json:
         emit_json(build_policy_counts_json(done))
     else:

@@ -47,11 +47,10 @@ def test_what_the_environment_says_arrives(node_url: str, tmp_path: Path, enviro
     environ = {name: _file(tmp_path, value) if name.endswith("_FILE") else value for name, value in environ.items()}
     with GateProxy(node_url) as proxy:
         connection = pickle.loads(pickle.dumps(Connection.from_env(environ={**environ, "STAIR_ES_URL": proxy.url})))
-        client = connection.client()
-        assert get_cluster_info(client, connection).label == "OpenSearch 3.8.0"
-        client.close()
+        with Cluster(connection) as cluster:
+            assert get_cluster_info(cluster).label == "OpenSearch 3.8.0"
         assert {asked.headers.get("authorization") for asked in proxy.seen} == {header}
-    assert "hunter2" not in repr(connection) + repr(connection.security) + f"{client!r}{vars(client)!r}"
+    assert "hunter2" not in repr(connection) + repr(connection.security) + f"{cluster.client!r}{vars(cluster.client)!r}"
 
 
 def test_the_url_itself_may_stand_in_a_file(tmp_path: Path) -> None:

@@ -65,11 +65,8 @@ def endpoint(node_url: str) -> Iterator[Endpoint]:
 
 def _label(url: str, **security: str) -> str:
     connection = pickle.loads(pickle.dumps(Connection(url=url, timeout_s=5, security=SecuritySettings(**security))))  # type: ignore[arg-type]
-    client = connection.client()
-    try:
-        return get_cluster_info(client, connection).label
-    finally:
-        client.close()
+    with Cluster(connection) as cluster:
+        return get_cluster_info(cluster).label
 
 
 def _sha256(pem: bytes) -> str:
