@@ -252,9 +252,8 @@ def evaluate_interpretability(
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared.tokens]
             read = encode_texts(tokens, model, _report_as_vocabulary(progress), words=False).dense
             if read is not None:
-                rows.append(
-                    _build_row("dense", model, shared, rank_by_cosine(pictures.vectors.dense, shared.tokens, read), texts)
-                )
+                rankings = rank_by_cosine(pictures.vectors.dense, shared.tokens, read)
+                rows.append(_build_row("dense", model, shared, rankings, texts))
         return rows
 
     rows = run_for_each_model(models, measure_model, problems)

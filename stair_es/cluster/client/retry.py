@@ -18,7 +18,7 @@ from stair_es.retry_after import parse_retry_after
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -80,7 +80,7 @@ def compute_backoff_s(attempt: int, policy: RetryPolicy) -> float:
 def log_retry(connection: Connection, cause: object, attempt: int) -> None:
     """Log once per call that it is being retried: an unavailable cluster must not look like a hang."""
     if attempt == 2:
-        _LOG.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
+        logger.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
 
 
 def repeat_call(

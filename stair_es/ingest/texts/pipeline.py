@@ -90,25 +90,7 @@ def run_text_ingest(
         first = next(found, None)  # before an index is created: a wrong column is found here
         if first is None:
             raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Name a file with one text per line, or a table.")
-        card = registry.get_indexable_card(options.model.name, options.model.fit)
-        known = find_model_tokens(options.model, options.document)
-        plan = SinkPlan(
-            alias=options.alias,
-            identity=IndexSpec(
-                model_name=registry.make_portable_name(options.model.name),
-                model_id=card.model_id,
-                fit=card.image_spec.fit,
-                settings=options.settings,
-                tokens=known.tokens,
-            ),
-            document=options.document,
-            bulk=options.bulk,
-            connection=connection,
-            options=options.sink_options,
-            largest_weight=known.largest_weight,
-            started_at=get_timestamp(),
-        )
-        session = cluster.KIND.open(plan)
+        session = cluster.KIND.open(_build_sink_plan(options, connection))
         logger.info("%s: %s for %s on %s", "new index" if session.fresh else "index", session.index, options.alias, session.label)
         letters.prepare_file()
         run = TextIngestRun(
@@ -121,3 +103,25 @@ def run_text_ingest(
             encoder=registry.load_encoder(options.model),
         )
         return run.run(progress)
+
+
+def _build_sink_plan(options: TextIngestOptions, connection: Connection) -> SinkPlan:
+    """Build the plan of a run that starts now."""
+    card = registry.get_indexable_card(options.model.name, options.model.fit)
+    known = find_model_tokens(options.model, options.document)
+    return SinkPlan(
+        alias=options.alias,
+        identity=IndexSpec(
+            model_name=registry.make_portable_name(options.model.name),
+            model_id=card.model_id,
+            fit=card.image_spec.fit,
+            settings=options.settings,
+            tokens=known.tokens,
+        ),
+        document=options.document,
+        bulk=options.bulk,
+        connection=connection,
+        options=options.sink_options,
+        largest_weight=known.largest_weight,
+        started_at=get_timestamp(),
+    )
