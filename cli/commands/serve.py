@@ -69,9 +69,10 @@ def serve(
 
     - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
     """
-    from contextlib import closing
     from dataclasses import replace
     from functools import partial
+
+    from stair_es.cluster.client.cluster import Cluster
 
     _check_packages()
     from stair_es.search.index_encoder import load_query_encoder
@@ -82,10 +83,9 @@ def serve(
 
     guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
     roots = AllowedRoots.from_folders(images or [])
-    with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
+    with open_server_telemetry(metrics=metrics) as observer, bind_socket(host, port) as (listener, actual):
         connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=observer.request_hooks)
         site = ServerConfig(
-            connection=connection,
             index=index,
             load_encoder=partial(
                 load_query_encoder,
@@ -103,8 +103,8 @@ def serve(
         ready = partial(
             _report_ready, build_page_url(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_
         )
-        with closing(connection.client()) as client:
-            create_server(observer.wrap_app(create_app(site, client, guard, actual, print_notice)), ready).run(sockets=[listener])
+        with Cluster(connection) as cluster:
+            create_server(observer.wrap_app(create_app(site, cluster, guard, actual)), ready).run(sockets=[listener])
 
 
 def _check_packages() -> None:
