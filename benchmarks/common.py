@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from result import Result
 
 from stair_es import __version__
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.defaults import DEFAULT_MODEL, ENV_URL, THUMBNAIL_PX
 from stair_es.embedded_node import ensure_running
@@ -26,7 +27,7 @@ from stair_es.model.stair_mini.plugin import KIND
 from stair_es.sources.image.decode import DecodeLimits, decode_image
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    pass
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 
@@ -106,15 +107,14 @@ def corpus(images: int) -> Iterator[Path]:
 
 
 @contextmanager
-def node(url: str | None) -> Iterator[tuple[Connection, OpenSearch, str]]:
-    """Connection, client, and a name: all indices that start with it are deleted at the end."""
-    connection = Connection(url=url or ensure_running(say=print), timeout_s=120)
-    client = connection.client()
+def node(url: str | None) -> Iterator[tuple[Cluster, str]]:
+    """A cluster, and a name: all indices that start with it are deleted at the end."""
+    connection = Connection(url=url or ensure_running(), timeout_s=120)
     name = f"bench-{uuid4().hex[:10]}"
-    try:
-        yield connection, client, name
-    finally:
-        found = client.indices.get(index=f"{name}*", params={"allow_no_indices": "true"})
-        for index in found:
-            client.indices.delete(index=index)
-        client.close()
+    with Cluster(connection) as cluster:
+        try:
+            yield cluster, name
+        finally:
+            found = cluster.client.indices.get(index=f"{name}*", params={"allow_no_indices": "true"})
+            for index in found:
+                cluster.client.indices.delete(index=index)

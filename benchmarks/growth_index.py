@@ -20,6 +20,7 @@ from query_load import FRESH_STATS, Http
 from stair_es import resources
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.mappings import merge_bodies
 from stair_es.cluster.metadata.index_metadata import make_write_alias
@@ -66,7 +67,7 @@ class GrowingIndex:
         self.pictures = thumbnails() if given.thumbnails else [None]
         self.pace = AdaptiveThrottle(BulkPolicy())
         connection = Connection(url=",".join(urls), timeout_s=120)
-        self.writer = BulkWriter(client=connection.client(), connection=connection, index=self.index)
+        self.writer = BulkWriter(cluster=Cluster(connection), index=self.index)
         self.sent, self.document_bytes = 0, FIRST_DOCUMENT_BYTES
         shape = {"number_of_shards": given.shards, "number_of_replicas": given.replicas, "auto_expand_replicas": "false"}
         settings = {"index": {**shape, **_SETTINGS}}

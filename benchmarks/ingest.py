@@ -57,7 +57,6 @@ def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str, 
         [open_source(str(folder))],
         connection,
         options,
-        say=lambda _: None,
         progress=lambda books: marks.append((time.perf_counter(), books.done_count)),
     )
     seconds = time.perf_counter() - start
@@ -81,7 +80,7 @@ def main() -> None:
 
     rates: dict[str, list[float]] = {}
     idle: dict[str, list[float]] = {}
-    with corpus(arguments.images) as folder, node(arguments.url) as (connection, _, name):
+    with corpus(arguments.images) as folder, node(arguments.url) as (cluster, name):
         files = sorted(folder.iterdir())
         one, many = (registry.load_encoder(ModelSpec(name=arguments.model, threads=threads)) for threads in (1, 0))
         bare(files[:32], many)
@@ -91,7 +90,9 @@ def main() -> None:
                 loop(files, encoder)
                 rates.setdefault(label, []).append(len(files) / (time.perf_counter() - start))
             for runner in runners:
-                whole, steady, idle_share = timed_ingest(folder, connection, f"{name}-{runner}-{turn}", runner, arguments.model)
+                whole, steady, idle_share = timed_ingest(
+                    folder, cluster.connection, f"{name}-{runner}-{turn}", runner, arguments.model
+                )
                 rates.setdefault(f"ingest {runner}", []).append(whole)
                 rates.setdefault(f"ingest {runner}, steady", []).append(steady)
                 idle.setdefault(runner, []).append(idle_share or 0.0)

@@ -94,12 +94,12 @@ def main() -> None:
     sizes = [int(size) for size in arguments.images.split(",")]
     table: dict[str, dict[str, dict[int, float]]] = {}
     speed: dict[str, dict[int, float]] = {}
-    with node(arguments.url) as (connection, _, name):
+    with node(arguments.url) as (cluster, name):
         for size in sizes:
             with small_images(size) as folder:
                 for runner in arguments.runners.split(","):
                     asked = ["--index", f"{name}-{runner}-{size}", "--runner", runner, "--model", arguments.model]
-                    command = [STAIR_ES, "ingest", str(folder), "--url", connection.url, "--json", *asked]
+                    command = [STAIR_ES, "ingest", str(folder), "--url", cluster.connection.url, "--json", *asked]
                     peaks, seconds, report = watch(command)
                     if report["written"] != size:
                         raise SystemExit(f"not all written: {report}")

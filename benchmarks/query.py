@@ -137,11 +137,11 @@ def node(given: argparse.Namespace) -> Iterator[Http]:
                 die_with_parent=True,
             )
             try:
-                http = Http(start_node(spec, say=print))
+                http = Http(start_node(spec))
                 yield http
                 http.close()
             finally:
-                stop_node(spec, say=print)
+                stop_node(spec)
 
 
 def main() -> None:

@@ -266,11 +266,11 @@ def main() -> None:
         spec = NodeSpec(
             dist=DataDir.from_env().dist, base=Path(folder) / "node", port=0, heap=given.heap, jit="full", die_with_parent=True
         )
-        node = start_node(spec, say=print)
+        node = start_node(spec)
         try:
             run(corpus, documents, node, given)
         finally:
-            stop_node(spec, say=print)
+            stop_node(spec)
 
 
 def run(corpus: Corpus, documents: Documents, node: str, given: argparse.Namespace) -> None:

@@ -26,8 +26,8 @@ def main() -> None:
     arguments = parser.parse_args()
     found: dict[str, list[float]] = {}
     command = Path(sys.executable).parent / "stair-es"
-    with node(arguments.url) as (connection, _, name):
-        environment = {**os.environ, "STAIR_ES_URL": connection.url, "STAIR_ES_INDEX": name}
+    with node(arguments.url) as (cluster, name):
+        environment = {**os.environ, "STAIR_ES_URL": cluster.connection.url, "STAIR_ES_INDEX": name}
         subprocess.run([command, "ingest", PHOTOS], env=environment, check=True, capture_output=True)
         for label, words in {
             "stair-es --help": ["--help"],

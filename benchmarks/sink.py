@@ -182,10 +182,10 @@ def main() -> None:
     bodies = [b"".join(lines for _, lines in chunk) for chunk in cut]
     size = sum(map(len, bodies)) / len(docs)
     reached: list[tuple[int, int]] = []
-    with node(arguments.url) as (connection, client, name), ThreadPoolExecutor(arguments.threads) as pool:
+    with node(arguments.url) as (cluster, name), ThreadPoolExecutor(arguments.threads) as pool:
 
         def writer(index: str, policy: BulkPolicy) -> BulkWriter:
-            return BulkWriter(client=client, connection=connection, index=index, policy=policy)
+            return BulkWriter(cluster=cluster, index=index, policy=policy)
 
         def at_pace(index: str) -> None:
             pace = AdaptiveThrottle(many)
@@ -193,16 +193,16 @@ def main() -> None:
             reached.append((pace.chunk_bytes, pace.concurrency))
 
         ways: dict[str, Way] = {
-            RAW: lambda index: raw(connection.url, index, bodies),
+            RAW: lambda index: raw(cluster.connection.url, index, bodies),
             ONE: lambda index: checked(writer(index, one).write(docs)),
-            "helpers.bulk": lambda index: helpers.bulk(client, actions(index, docs), chunk_size=CHUNK_DOCS),
+            "helpers.bulk": lambda index: helpers.bulk(cluster.client, actions(index, docs), chunk_size=CHUNK_DOCS),
             MANY: at_pace,
-            "parallel_bulk": lambda index: parallel_bulk(client, index, docs, arguments.threads),
+            "parallel_bulk": lambda index: parallel_bulk(cluster.client, index, docs, arguments.threads),
         }
-        theirs = peer(connection.url, docs)
+        theirs = peer(cluster.connection.url, docs)
         if theirs is not None:
             ways[PEER] = theirs
-        rates = measure(client, name, ways, len(docs), arguments.rounds)
+        rates = measure(cluster.client, name, ways, len(docs), arguments.rounds)
     publish(result(arguments, size, rates, reached[-1]), arguments.json)
 
 

@@ -63,8 +63,8 @@ def served(index: str, url: str, observed: Mapping[str, str]) -> Iterator[Client
 
 def measure(given: argparse.Namespace) -> Result:
     """Both, and their ratios."""
-    with corpus(given.images) as folder, node(given.url) as (connection, _, name), received() as collector, ExitStack() as stack:
-        url, observed = connection.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    with corpus(given.images) as folder, node(given.url) as (cluster, name), received() as collector, ExitStack() as stack:
+        url, observed = cluster.connection.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
         ingested(folder, f"{name}-first", url, {})
         runs: dict[bool, list[float]] = {False: [], True: []}
         for turn in range(given.rounds):

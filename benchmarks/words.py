@@ -21,6 +21,7 @@ from query_corpus import Corpus, see_photos
 from result import Ratio, ReportTable, Result
 
 from stair_es import resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
@@ -95,15 +96,15 @@ def scroll(client: OpenSearch, index: str, size: int) -> int:
     return read
 
 
-def readings(client: OpenSearch, connection: Connection, index: str) -> dict[str, Callable[[], int]]:
+def readings(cluster: Cluster, index: str) -> dict[str, Callable[[], int]]:
     """What is measured: each gives the number of documents that it read."""
 
     def scan(size: int, sample: DocumentSample | None = None) -> int:
         reading.PAGE = size
-        return collect_vocabulary_stats(client, connection, index, sample=sample).images
+        return collect_vocabulary_stats(cluster, index, sample=sample).images
 
     own = reading.PAGE
-    made: dict[str, Callable[[], int]] = {f"bare scroll, pages of {own:,}": lambda: scroll(client, index, own)}
+    made: dict[str, Callable[[], int]] = {f"bare scroll, pages of {own:,}": lambda: scroll(cluster.client, index, own)}
     for size in (200, own, 5000):
         made[f"words, pages of {size:,}"] = lambda size=size: scan(size)  # type: ignore[misc]
     made[f"words --sample {SAMPLE:,}"] = lambda: scan(own, DocumentSample(size=SAMPLE))
@@ -127,17 +128,17 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    with node(given.url) as (connection, client, index):
+    with node(given.url) as (cluster, index):
         start = time.perf_counter()
-        load(client, index, given.documents)
+        load(cluster.client, index, given.documents)
         about = f"{given.documents:,} documents loaded in {time.perf_counter() - start:.0f} s, best of {given.rounds} rounds"
         best: dict[str, tuple[float, int]] = {}
         for _ in range(given.rounds):
-            for name, read in readings(client, connection, index).items():
+            for name, read in readings(cluster, index).items():
                 start = time.perf_counter()
                 count = read()
                 best[name] = min(best.get(name, (1e9, 0)), (time.perf_counter() - start, count))
-        publish(result(about, best, command(connection, index)), given.json)
+        publish(result(about, best, command(cluster.connection, index)), given.json)
 
 
 def result(about: str, best: Mapping[str, tuple[float, int]], whole: str) -> Result:

@@ -19,7 +19,8 @@ from result import ReportTable, Result
 
 from stair_es import SparseVector
 from stair_es.cluster.bulk.writer import BulkWriter
-from stair_es.cluster.client.connection import Connection, get_cluster_info
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import get_cluster_info
 from stair_es.cluster.documents.document import (
     DocumentSettings,
     ImageMetadata,
@@ -27,7 +28,7 @@ from stair_es.cluster.documents.document import (
     compute_document_fingerprint,
     make_document_id,
 )
-from stair_es.cluster.index.lifecycle import IndexSpec, open_index, refresh_index
+from stair_es.cluster.index.lifecycle import IndexSpec, open_index
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 
@@ -80,29 +81,29 @@ def _bytes(client: OpenSearch, index: str) -> int:
     return size
 
 
-def _timed(client: OpenSearch, connection: Connection, alias: str, index: str) -> tuple[float, TokenIndexReport]:
+def _timed(cluster: Cluster, alias: str, index: str) -> tuple[float, TokenIndexReport]:
     start = time.perf_counter()
-    report = reconcile_token_index(client, connection, alias, index, lambda _: None)
+    report = reconcile_token_index(cluster, alias, index)
     if report is None or report.failed:
         raise SystemExit(f"it went wrong: {report}")
     return time.perf_counter() - start, report
 
 
-def _measure(client: OpenSearch, connection: Connection, alias: str, images: int) -> dict[str, Any]:
-    settings, target = DocumentSettings(), get_cluster_info(client, connection)
+def _measure(cluster: Cluster, alias: str, images: int) -> dict[str, Any]:
+    settings, target = DocumentSettings(), get_cluster_info(cluster)
     identity = IndexSpec(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
-    opened = open_index(client, connection, alias, build_index_body(target, settings), identity, lambda _: None)
-    writer = BulkWriter(client=client, connection=connection, index=opened.name)
+    opened = open_index(cluster, alias, build_index_body(target, settings), identity)
+    writer = BulkWriter(cluster=cluster, index=opened.name)
     for start in range(0, images, _BATCH):
         writer.write(list(_images(start, min(_BATCH, images - start))))
-    refresh_index(client, connection, opened.name)
-    fill, filled = _timed(client, connection, alias, opened.name)
-    nothing, _ = _timed(client, connection, alias, opened.name)
+    cluster.refresh(opened.name)
+    fill, filled = _timed(cluster, alias, opened.name)
+    nothing, _ = _timed(cluster, alias, opened.name)
     gone = [id_ for id_, _ in _images(0, images // 100)]
     writer.delete(gone)
-    refresh_index(client, connection, opened.name)
-    some, changed = _timed(client, connection, alias, opened.name)
-    size = _bytes(client, f"{opened.name}.tokens")
+    cluster.refresh(opened.name)
+    some, changed = _timed(cluster, alias, opened.name)
+    size = _bytes(cluster.client, f"{opened.name}.tokens")
     return {
         "cluster": target.label,
         "images": images,
@@ -114,7 +115,7 @@ def _measure(client: OpenSearch, connection: Connection, alias: str, images: int
         "deleted": changed.deleted,
         "bytes_per_word": round(size / (filled.written - changed.deleted), 1),
         "bytes_per_image": round(size / changed.images),
-        "main_bytes_per_image": round(_bytes(client, opened.name) / changed.images),
+        "main_bytes_per_image": round(_bytes(cluster.client, opened.name) / changed.images),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
@@ -125,8 +126,8 @@ def main() -> None:
     add_url(parser)
     parser.add_argument("--images", default="20000", help="How many, or several numbers: 10000,100000.")
     given = parser.parse_args()
-    with node(given.url) as (connection, client, name):
-        found = [_measure(client, connection, f"{name}-{images}", images) for images in map(int, given.images.split(","))]
+    with node(given.url) as (cluster, name):
+        found = [_measure(cluster, f"{name}-{images}", images) for images in map(int, given.images.split(","))]
     rows = tuple((what.replace("_", " "), *(str(each[what]) for each in found)) for what in found[0])
     result = Result(
         about="a token index beside its main index",

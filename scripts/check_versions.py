@@ -17,12 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from stair_es import __version__
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -95,8 +95,8 @@ def look_at(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
         LookupError: It is of another version.
     """
     paths = ",".join(f"nodes.*.{name}" for name in ("version", "jvm.version", "jvm.vm_vendor", "modules.name"))
-    with closing(Connection.from_env(served.url, environ=served.environ).client()) as client:
-        answer = client.transport.perform_request("GET", "/_nodes/_local", params={"filter_path": paths})
+    with Cluster(Connection.from_env(served.url, environ=served.environ)) as cluster:
+        answer = cluster.client.transport.perform_request("GET", "/_nodes/_local", params={"filter_path": paths})
     (node,) = answer["nodes"].values()
     if node["version"] != version.number:
         raise LookupError(f"the node says that it is {node['version']}")

@@ -116,4 +116,4 @@ def run_within(
         dead_letters=dead_letters,
     )
     opened = [open_source(str(source)) for source in sources]
-    return run_ingest(opened, Connection(url=url, timeout_s=60), options, say=lambda _: None, progress=lambda _: None)
+    return run_ingest(opened, Connection(url=url, timeout_s=60), options, progress=lambda _: None)

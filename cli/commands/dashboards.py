@@ -275,13 +275,14 @@ def _inspect_in_cluster(
 ) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import get_cluster_info
     from stair_es.dashboards.index_info import inspect_index
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
-        distribution = get_cluster_info(client, connection).distribution
-        found = inspect_index(client, connection, index, time_field)
+    with Cluster(connection) as cluster:
+        distribution = get_cluster_info(cluster).distribution
+        found = inspect_index(cluster, index, time_field)
     corpus = found.spec
     if token_index is not None and token_index != corpus.has_token_index:
         if token_index:

@@ -70,14 +70,13 @@ def _load_encoder_of_index(
     index: str, url: str | None, model: str | None, fit: ResizeMode | None, backend: Backend, text_tower: TextTower | None
 ) -> Encoder:
     """Load the encoder of an index; a given model or fit must be the same."""
-    from contextlib import closing
-
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_encoder import load_query_encoder
     from stair_es.search.index_info import fetch_index_info
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
-        known = fetch_index_info(client, connection, index)
+    with Cluster(connection) as cluster:
+        known = fetch_index_info(cluster, index)
     settings = config_file.get_config().settings
     encoder = load_query_encoder(
         known, index, model_name=model, fit=fit, backend=backend, text_tower=text_tower, settings=settings

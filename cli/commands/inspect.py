@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,14 +74,15 @@ def inspect(
     form = select_output_format(as_json=as_json, as_csv=as_csv)
     if every and k:
         raise UsageError("-k and --all exclude each other", "Leave one of them out.")
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.inspector import Inspector
     from stair_es.search.index_info import fetch_index_info
 
     from ..output.inspect import InspectionPrinter
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
-        known = fetch_index_info(client, connection, index)
+    with Cluster(connection) as cluster:
+        known = fetch_index_info(cluster, index)
 
         @cache
         def load_encoder_once() -> Encoder:
@@ -89,7 +90,7 @@ def inspect(
 
             return load_query_encoder(known, index, model_name=model, backend=backend, settings=config_file.get_config().settings)
 
-        inspector = Inspector(client, connection, index, load_encoder_once, known.policy)
+        inspector = Inspector(cluster, index, load_encoder_once, known.policy)
         printer = InspectionPrinter(index, k=k, every=every, form=form, thumbnail=thumbnail)
         asked, found = _inspect_all(inspector, printer, references, compare=compare, index=index)
     _check_found(asked, found, index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, TypeAlias
@@ -16,7 +16,7 @@ from ..options import connections, shared
 from ..options.connections import CONNECTION_OPTIONS
 from ..options.decorator import prepare_command
 from ..output.bars import escape_control
-from ..output.console import emit_json, print_notice, stdout
+from ..output.console import emit_json, stdout
 from ..output.policy import build_policy_counts_json, print_policy_counts, print_policy_plan, print_policy_rules
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.policy.preview import DocumentChange
     from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
 
-    RunUpdate: TypeAlias = Callable[
-        [UpdateLimits, Callable[[str], None], Callable[[UpdateProgress], None]], dict[str, PolicyRunResult]
-    ]
+    RunUpdate: TypeAlias = Callable[[UpdateLimits, Callable[[UpdateProgress], None]], dict[str, PolicyRunResult]]
 
 EXIT_SOME_FAILED = 3
 """Exit code of a run that completed, but failed for some documents."""
@@ -120,7 +118,7 @@ def plan_policy_command(
     opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
     with _open_policy_run(index, url) as steering, show_document_progress() as progress, opened as out:
         place = steering.list_targets()[0]
-        for change in preview_changes(steering.client, steering.connection, place, policy, counted, progress):
+        for change in preview_changes(steering.cluster, place, policy, counted, progress):
             add_change_sample(shown, change, samples)
             if out:
                 _write_change(out, change)
@@ -197,11 +195,12 @@ def rollback_policy_command(
 
 @contextmanager
 def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.policy.manager import PolicyManager
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
-        yield PolicyManager(client, connection, index)
+    with Cluster(connection) as cluster:
+        yield PolicyManager(cluster, index)
 
 
 def _run_update(call: RunUpdate, said: str, how: tuple[float, int], as_json: bool) -> None:
@@ -211,7 +210,7 @@ def _run_update(call: RunUpdate, said: str, how: tuple[float, int], as_json: boo
 
     speed = UpdateLimits(requests_per_second=how[0] or -1.0, slices=how[1])
     with show_document_progress() as progress:
-        done = call(speed, print_notice, lambda now: progress(now.processed, now.total))
+        done = call(speed, lambda now: progress(now.processed, now.total))
     if as_json:
         emit_json(build_policy_counts_json(done))
     else:

@@ -97,13 +97,12 @@ def query(
 
 def _resolve_token_ids(question: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
     """Return the query with the tokens of the index, and its token ids."""
-    from contextlib import closing
-
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_info import fetch_index_info
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
-        known = fetch_index_info(client, connection, index)
+    with Cluster(connection) as cluster:
+        known = fetch_index_info(cluster, index)
     known.check_model(model_id)
     return known.apply_policy(question), known.token_ids
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ from ..options import config_file, connections, shared
 from ..output.console import emit_json, print_notice, stdout
 
 if TYPE_CHECKING:
+    from stair_es.model.base import Backend, Encoder, TextTower
+    from stair_es.search.index_info import IndexInfo
     from stair_es.web.auth import AccessPolicy
 
 ENV_SERVE_TOKEN = "STAIR_ES_SERVE_TOKEN"
@@ -69,12 +72,11 @@ def serve(
 
     - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
     """
-    from contextlib import closing
     from dataclasses import replace
     from functools import partial
 
     _check_packages()
-    from stair_es.search.index_encoder import load_query_encoder
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.telemetry.server import open_server_telemetry
     from stair_es.web.app import ServerConfig, create_app
     from stair_es.web.images.file_access import AllowedRoots
@@ -82,19 +84,11 @@ def serve(
 
     guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
     roots = AllowedRoots.from_folders(images or [])
-    with open_server_telemetry(metrics=metrics, say=print_notice) as observer, bind_socket(host, port) as (listener, actual):
+    with open_server_telemetry(metrics=metrics) as observer, bind_socket(host, port) as (listener, actual):
         connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=observer.request_hooks)
         site = ServerConfig(
-            connection=connection,
             index=index,
-            load_encoder=partial(
-                load_query_encoder,
-                index=index,
-                model_name=model,
-                backend=backend,
-                text_tower=text_tower,
-                settings=config_file.get_config().settings,
-            ),
+            load_encoder=_prepare_encoder(index, model, backend, text_tower),
             roots=roots,
             title=title,
             hooks=observer.watch,
@@ -103,8 +97,8 @@ def serve(
         ready = partial(
             _report_ready, build_page_url(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_
         )
-        with closing(connection.client()) as client:
-            create_server(observer.wrap_app(create_app(site, client, guard, actual, print_notice)), ready).run(sockets=[listener])
+        with Cluster(connection) as cluster:
+            create_server(observer.wrap_app(create_app(site, cluster, guard, actual)), ready).run(sockets=[listener])
 
 
 def _check_packages() -> None:
@@ -113,6 +107,16 @@ def _check_packages() -> None:
 
     for package in ("starlette", "uvicorn", "cachetools"):
         import_optional(package, "serve")
+
+
+def _prepare_encoder(index: str, model: str | None, backend: Backend, text_tower: TextTower) -> Callable[[IndexInfo], Encoder]:
+    """Return a function that loads the encoder for the index, given its info."""
+    from functools import partial
+
+    from stair_es.search.index_encoder import load_query_encoder
+
+    settings = config_file.get_config().settings
+    return partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower, settings=settings)
 
 
 def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:

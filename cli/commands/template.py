@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from typing import Annotated, Literal
 
 import typer
@@ -55,19 +54,20 @@ def publish_templates_command(
 
     - `stair-es template publish words --query-type rank_features --prefix acme-`
     """
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
     form, wanted = query_type, tuple(names or ())
     for name in wanted:
         templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
+    with Cluster(connection) as cluster:
         if form is None:
-            found = templates.detect_templates(client, connection, index)
+            found = templates.detect_templates(cluster, index)
             form, wanted = found.query_type, wanted or found.names
             _print_left_out(wanted, found.names, names is not None, index)
         made = [templates.build_template(name, form, prefix=prefix) for name in dict.fromkeys(wanted or templates.TEMPLATE_NAMES)]
-        changes = {each.id: templates.publish_template(client, connection, each) for each in made}
+        changes = {each.id: templates.publish_template(cluster, each) for each in made}
     _print_states(changes, as_json)
 
 
@@ -109,13 +109,13 @@ def list_templates_command(
 
     - `stair-es template list --prefix acme- --json`
     """
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
+    with Cluster(connection) as cluster:
         states = {
-            f"{prefix}{name}": templates.get_template_state(client, connection, name, prefix=prefix)
-            for name in templates.TEMPLATE_NAMES
+            f"{prefix}{name}": templates.get_template_state(cluster, name, prefix=prefix) for name in templates.TEMPLATE_NAMES
         }
     _print_states(states, as_json)
 
@@ -138,13 +138,14 @@ def delete_templates_command(
 
     - `stair-es template delete match --prefix acme-`
     """
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
+    with Cluster(connection) as cluster:
         chosen = dict.fromkeys(names or templates.TEMPLATE_NAMES)
         ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in chosen]
-        gone = {id_: "deleted" if templates.delete_template(client, connection, id_) else "missing" for id_ in ids}
+        gone = {id_: "deleted" if templates.delete_template(cluster, id_) else "missing" for id_ in ids}
     _print_states(gone, as_json)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,21 +106,22 @@ def show_words(
 
 
 def _read_vocabulary(index: str, url: str | None, sample: DocumentSample | None) -> tuple[IndexInfo, VocabularyStats]:
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.vocabulary_stats import collect_vocabulary_stats
     from stair_es.search.index_info import fetch_index_info
 
     from ..output.progress import show_document_progress
 
     connection = connections.resolve_connection(url)
-    with closing(connection.client()) as client:
-        known = fetch_index_info(client, connection, index)
+    with Cluster(connection) as cluster:
+        known = fetch_index_info(cluster, index)
         if not known.sortable:
             raise IndexMismatch(
                 f"the index {index!r} can't be paginated: `uri` and `sha256` are not keyword fields in its mapping",
                 "Ingest into an index with the packaged mapping, or one that maps these two fields the same way.",
             )
         with show_document_progress() as progress:
-            return known, collect_vocabulary_stats(client, connection, index, sample=sample, progress=progress)
+            return known, collect_vocabulary_stats(cluster, index, sample=sample, progress=progress)
 
 
 def _print_remarks(found: VocabularyStats, index: str, holds: str) -> None:

@@ -101,7 +101,7 @@ def resolve_connection(url: str | None) -> Connection:
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import ensure_running
 
-    node_url = ensure_running(say=print_notice, environ=config_file.get_config().environ)
+    node_url = ensure_running(environ=config_file.get_config().environ)
     print_notice(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
 

@@ -115,9 +115,9 @@ def resolve_encoder_offline(
 
 
 def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
-    from contextlib import closing
     from dataclasses import replace
 
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_info import fetch_index_info
 
     try:
@@ -125,8 +125,8 @@ def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
         if connection is None:
             return None
         connection = replace(connection, timeout_s=_CLUSTER_TIMEOUT_S)
-        with closing(connection.client()) as client:
-            return fetch_index_info(client, connection, index)
+        with Cluster(connection) as cluster:
+            return fetch_index_info(cluster, index)
     except StairError as error:
         print_notice(f"using {DEFAULT_MODEL}, since the model of the index can't be read: {error.message}")
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any, NoReturn
@@ -27,13 +28,26 @@ class _StderrConsole(Console):
         return super().is_terminal and not is_json_logging()
 
 
+class _NoticeHandler(logging.Handler):
+    """Handler that prints records as notices, unless the handler of the root logger writes them as JSON lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        if not is_json_logging():
+            _print_stderr(self.format(record), "dim")
+
+
 stdout = _StdoutConsole(highlight=False, soft_wrap=True)
 stderr = _StderrConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def set_log_format(form: str) -> None:
-    """Set the format of stderr: `json` for one object per line, `text` for people."""
+    """Set the format of stderr: `json` for one object per line, `text` for people. What stair_es logs is shown there, too."""
     set_json_logging(form == "json")
+    logger = logging.getLogger("stair_es")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _NoticeHandler) for handler in logger.handlers):
+        logger.addHandler(_NoticeHandler())
 
 
 def print_notice(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values

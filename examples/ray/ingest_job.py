@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 
@@ -42,7 +43,7 @@ def ingest_images(sources: list[str], index: str, *, model: str, gpus_per_encode
         resync=True,
     )
     opened = [open_source(source, options.source) for source in sources]
-    return run_ingest(opened, Connection.from_env(), options, say=log, progress=ProgressLog())
+    return run_ingest(opened, Connection.from_env(), options, progress=ProgressLog())
 
 
 class ProgressLog:
@@ -72,6 +73,8 @@ def main() -> int:
     parser.add_argument("--gpus-per-encoder", type=float, default=1.0, help="if the cluster has GPUs; 0: on CPUs")
     parser.add_argument("--encoders", type=int, default=0, help="number of encoders; 0: as many as fit")
     args = parser.parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("stair_es").setLevel(logging.INFO)
     try:
         report = ingest_images(
             args.sources, args.index, model=args.model, gpus_per_encoder=args.gpus_per_encoder, encoders=args.encoders

@@ -25,7 +25,7 @@ from stair_es.types import ImageSpec, Json, Pixels, SparseVector
 if TYPE_CHECKING:
     from stair_es.cluster.bulk.writer import BulkResult
     from stair_es.cluster.documents.state import IndexedDocument, StoredVersion
-    from stair_es.ingest.sinks.base import Documents, RunCoverage, Say, SinkKind, SinkPlan, SinkResult, SinkSession, SinkWriter
+    from stair_es.ingest.sinks.base import Documents, RunCoverage, SinkKind, SinkPlan, SinkResult, SinkSession, SinkWriter
 
 __all__ = [
     "API_VERSION",
@@ -55,7 +55,6 @@ __all__ = [
     "ReadLimits",
     "ReadResult",
     "RunCoverage",
-    "Say",
     "SinkKind",
     "SinkPlan",
     "SinkResult",
@@ -76,9 +75,7 @@ __all__ = [
 _HEAVY = {
     "cluster.bulk.writer": ("BulkResult",),
     "cluster.documents.state": ("IndexedDocument", "StoredVersion"),
-    "ingest.sinks.base": (
-        *("Documents", "RunCoverage", "Say", "SinkKind", "SinkPlan", "SinkResult", "SinkSession", "SinkWriter"),
-    ),
+    "ingest.sinks.base": (*("Documents", "RunCoverage", "SinkKind", "SinkPlan", "SinkResult", "SinkSession", "SinkWriter"),),
 }
 """Modules that load a client or Pillow -> their names here."""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import translate_errors
 from stair_es.cluster.index.aliases import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import (
     check_alias_name,
@@ -23,7 +23,7 @@ from stair_es.cluster.token_index.index import make_token_alias
 from stair_es.errors import IndexMismatch, QueryError
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.cluster import Cluster
 
 Product = Literal["opensearch-dashboards", "kibana"]
 TimeField = Literal["taken_at", "ingested_at"]
@@ -93,14 +93,11 @@ class DashboardIndexInfo:
     """What the dashboard lacks, and how to add it."""
 
 
-def inspect_index(
-    client: OpenSearch, connection: Connection, name: str, time_field: TimeField | None = None
-) -> DashboardIndexInfo:
+def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = None) -> DashboardIndexInfo:
     """Read what a dashboard needs to know of an index.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         name: Alias of the index.
         time_field: Field for `Words over time`; None takes `taken_at` if most images have it, otherwise `ingested_at`.
 
@@ -114,7 +111,7 @@ def inspect_index(
         ClusterError: If a request fails.
     """
     plain = DashboardSpec(name=name)  # rejects patterns
-    found = get_mappings_by_index(client, connection, name)
+    found = get_mappings_by_index(cluster, name)
     for index, about in found.items():
         check_not_token_index(index, about)
         check_index_format(index, about)
@@ -125,17 +122,17 @@ def inspect_index(
         )
     if not found:
         raise QueryError(
-            f"there is no index or alias {name!r} at {connection.safe_url}",
+            f"there is no index or alias {name!r} at {cluster.connection.safe_url}",
             f"Write one with: stair-es ingest FOLDER --index {name} --token-index",
         )
     words = _list_fields(
         {
             index: about
-            for index, about in get_mappings_by_index(client, connection, plain.token_index_name).items()
+            for index, about in get_mappings_by_index(cluster, plain.token_index_name).items()
             if get_token_index_meta(about)
         }
     )
-    told = _read_stats(client, connection, name, time_field)
+    told = _read_stats(cluster, name, time_field)
     corpus = DashboardSpec(
         name=name,
         has_token_index="token" in words,
@@ -161,11 +158,11 @@ class _IndexStats:
     captions: bool
 
 
-def _read_stats(client: OpenSearch, connection: Connection, name: str, asked: TimeField | None) -> _IndexStats:
+def _read_stats(cluster: Cluster, name: str, asked: TimeField | None) -> _IndexStats:
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
     aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
-    with translate_errors(connection):
-        answer = client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": aggs})
+    with translate_errors(cluster.connection):
+        answer = cluster.client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": aggs})
     images, found = int(answer["hits"]["total"]["value"]), answer["aggregations"]
     field = asked or ("taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at")
     low, high = found[field]["min"], found[field]["max"]

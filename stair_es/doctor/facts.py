@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import translate_errors
 from stair_es.errors import AuthenticationFailed, ClusterError
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.cluster import Cluster
 
 HEALTH_RIGHT, SETTINGS_RIGHT = "cluster:monitor/health", "cluster:monitor/state"
 """Rights required for health and settings of a cluster."""
@@ -58,12 +58,12 @@ class IndexFacts:
         return next((alias for alias in self.indices[index].get("aliases", {}) if alias.startswith(beginning)), None)
 
 
-def fetch_cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
+def fetch_cluster_facts(cluster: Cluster) -> ClusterFacts:
     """Fetch facts about the cluster. Denied requests are left out."""
     forbidden: list[str] = []
 
     def fetch(right: str, path: str, **params: str) -> dict[str, Any] | None:
-        return _fetch_json(client, connection, path, params, right, forbidden)
+        return _fetch_json(cluster, path, params, right, forbidden)
 
     health = fetch(HEALTH_RIGHT, "/_cluster/health")
     settings = fetch(SETTINGS_RIGHT, "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
@@ -83,12 +83,11 @@ def fetch_cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFa
     )
 
 
-def fetch_index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexFacts:
+def fetch_index_facts(cluster: Cluster, name: str) -> IndexFacts:
     """Fetch facts about an index and related indices. Denied requests are left out.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
+        cluster: The cluster.
         name: Index or alias.
 
     Raises:
@@ -98,12 +97,12 @@ def fetch_index_facts(client: OpenSearch, connection: Connection, name: str) -> 
     found: dict[str, dict[str, Any]] = {}
     forbidden: list[str] = []
     try:
-        with translate_errors(connection):
-            found = client.indices.get(index=f"{name},{name}-*", params=params)
+        with translate_errors(cluster.connection):
+            found = cluster.client.indices.get(index=f"{name},{name}-*", params=params)
     except AuthenticationFailed:
         forbidden.append("indices:admin/get")
     path = f"/{name}*/_stats/docs,store"
-    stats = _fetch_json(client, connection, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
+    stats = _fetch_json(cluster, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
     sizes = {
         index: (told["primaries"]["docs"]["count"], told["total"]["store"]["size_in_bytes"])
         for index, told in stats.get("indices", {}).items()
@@ -111,12 +110,12 @@ def fetch_index_facts(client: OpenSearch, connection: Connection, name: str) -> 
     return IndexFacts(name=name, indices=found, sizes=sizes, forbidden=tuple(forbidden))
 
 
-def fetch_privileges(client: OpenSearch, connection: Connection, name: str) -> Mapping[str, bool] | None:
+def fetch_privileges(cluster: Cluster, name: str) -> Mapping[str, bool] | None:
     """Return which privileges on `name*` this user has (Elasticsearch); None if the cluster does not report them."""
     asked = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
     try:
-        with translate_errors(connection):
-            answer = client.transport.perform_request("POST", "/_security/user/_has_privileges", body=asked)
+        with translate_errors(cluster.connection):
+            answer = cluster.client.transport.perform_request("POST", "/_security/user/_has_privileges", body=asked)
     except ClusterError:
         return None
     told = answer.get("index", {}).get(f"{name}*") if isinstance(answer, dict) else None
@@ -124,12 +123,12 @@ def fetch_privileges(client: OpenSearch, connection: Connection, name: str) -> M
 
 
 def _fetch_json(
-    client: OpenSearch, connection: Connection, path: str, params: Mapping[str, str], right: str, forbidden: list[str]
+    cluster: Cluster, path: str, params: Mapping[str, str], right: str, forbidden: list[str]
 ) -> dict[str, Any] | None:
     """Return a response, or None; add `right` to `forbidden` if the request is denied."""
     try:
-        with translate_errors(connection, passthrough=lambda error: error.status_code in (400, 404, 405, 410)):
-            answer = client.transport.perform_request("GET", path, params=dict(params))
+        with translate_errors(cluster.connection, passthrough=lambda error: error.status_code in (400, 404, 405, 410)):
+            answer = cluster.client.transport.perform_request("GET", path, params=dict(params))
     except AuthenticationFailed:
         forbidden.append(right)
         return None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.config.settings import Settings
-from stair_es.doctor import cluster, compute, index, machine, models, python
+from stair_es.doctor import cluster as cluster_checks
+from stair_es.doctor import compute, index, machine, models, python
 from stair_es.doctor import facts as look
 from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
 from stair_es.errors import IndexMismatch, QueryError, StairError
@@ -19,8 +20,6 @@ from stair_es.search import index_info
 from stair_es.search.index_encoder import load_query_encoder
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.types import ResizeMode
 
@@ -86,31 +85,29 @@ def check_cluster(patient: CheckContext) -> Iterator[CheckResult]:
     """Check the named cluster, else the embedded node, and the index in it."""
     connection = patient.connect()
     if connection is None:
-        finding, url = cluster.check_embedded_node(patient.environ)
+        finding, url = cluster_checks.check_embedded_node(patient.environ)
         yield finding
         if url is None:
             return
         connection = Connection(url=url)
-    with closing(connection.client()) as client:
-        yield from _check_connected(client, connection, patient)
+    with Cluster(connection) as cluster:
+        yield from _check_connected(cluster, patient)
 
 
-def _check_connected(client: OpenSearch, connection: Connection, patient: CheckContext) -> Iterator[CheckResult]:
-    target = get_cluster_info(client, connection)
-    login = f", login by {connection.security.method}" if connection.security.method != "none" else ""
-    yield report_ok("cluster", f"{target.label} at {connection.safe_url}{login}")
-    facts = look.fetch_cluster_facts(client, connection)
-    yield from cluster.evaluate_cluster(facts, target, connection.safe_url)
-    if target.distribution == "elasticsearch" and connection.security.method != "none":
-        yield from index.evaluate_rights(look.fetch_privileges(client, connection, patient.index), patient.index)
-    yield from _check_index(client, connection, patient, target, facts.forbidden)
+def _check_connected(cluster: Cluster, patient: CheckContext) -> Iterator[CheckResult]:
+    target = get_cluster_info(cluster)
+    login = f", login by {cluster.connection.security.method}" if cluster.connection.security.method != "none" else ""
+    yield report_ok("cluster", f"{target.label} at {cluster.connection.safe_url}{login}")
+    facts = look.fetch_cluster_facts(cluster)
+    yield from cluster_checks.evaluate_cluster(facts, target, cluster.connection.safe_url)
+    if target.distribution == "elasticsearch" and cluster.connection.security.method != "none":
+        yield from index.evaluate_rights(look.fetch_privileges(cluster, patient.index), patient.index)
+    yield from _check_index(cluster, patient, target, facts.forbidden)
 
 
-def _check_index(
-    client: OpenSearch, connection: Connection, patient: CheckContext, target: ClusterInfo, forbidden: Sequence[str]
-) -> Iterator[CheckResult]:
+def _check_index(cluster: Cluster, patient: CheckContext, target: ClusterInfo, forbidden: Sequence[str]) -> Iterator[CheckResult]:
     try:
-        found = index_info.fetch_index_info(client, connection, patient.index)
+        found = index_info.fetch_index_info(cluster, patient.index)
     except QueryError as error:
         yield report_warning("index", error.message, error.remedy)
         yield from index.report_missing_rights(forbidden, patient.index, target.distribution)
@@ -118,13 +115,13 @@ def _check_index(
     except IndexMismatch as error:
         yield report_error("index", error)
         return
-    facts = look.fetch_index_facts(client, connection, patient.index)
+    facts = look.fetch_index_facts(cluster, patient.index)
     yield index.report_index(facts, found.model)
     try:
         _check_model(found, patient)
     except StairError as error:
         yield report_error("index model", error)
-    yield from index.evaluate_index(facts, connection.safe_url)
+    yield from index.evaluate_index(facts, cluster.connection.safe_url)
     yield from index.report_missing_rights([*forbidden, *facts.forbidden], patient.index, target.distribution)
 
 

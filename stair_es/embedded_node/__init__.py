@@ -4,7 +4,7 @@
 
     from stair_es.embedded_node import ensure_running
 
-    url = ensure_running(say=print)
+    url = ensure_running()
 """
 
 from stair_es.embedded_node.lifecycle import NodeStatus, ensure_running, get_node_status, start_node, stop_node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -15,18 +16,17 @@ from stair_es.embedded_node.lockfile import Jar, NodeLock
 from stair_es.embedded_node.progress import track_download
 from stair_es.errors import NodeError
 
+logger = logging.getLogger(__name__)
+
 _SCRATCH = ".tmp-"
 
 
-def ensure_distribution(
-    lock: NodeLock, dist: Path, say: Callable[[str], None], make_source: Callable[[Path], JarSource] = build_maven_source
-) -> Path:
+def ensure_distribution(lock: NodeLock, dist: Path, make_source: Callable[[Path], JarSource] = build_maven_source) -> Path:
     """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
 
     Args:
         lock: What the distribution consists of.
         dist: Parent folder of distributions.
-        say: Receives messages.
         make_source: Builds the source of jars from a cache folder.
 
     Raises:
@@ -36,14 +36,14 @@ def ensure_distribution(
     home = dist / lock.folder
     if home.is_dir() and find_corruption(lock, home) is None:
         return home
-    with hold_lock(dist / ".lock", say, "is fetching the embedded node"):
+    with hold_lock(dist / ".lock", "is fetching the embedded node"):
         wrong = find_corruption(lock, home) if home.is_dir() else None
         if home.is_dir() and wrong is None:
             return home  # built by the other process
         if wrong:
-            say(f"the embedded node's files are damaged ({wrong}): rebuilding them")
+            logger.warning("the embedded node's files are damaged (%s): rebuilding them", wrong)
         try:
-            _build_distribution(lock, dist, say, make_source(dist / ".jars"))
+            _build_distribution(lock, dist, make_source(dist / ".jars"))
         except NodeError:
             raise
         except OSError as error:
@@ -69,11 +69,11 @@ def find_corruption(lock: NodeLock, home: Path) -> str | None:
         return next(filter(None, pool.map(find_defect, lock.jars)), None)
 
 
-def _build_distribution(lock: NodeLock, dist: Path, say: Callable[[str], None], source: JarSource) -> None:
+def _build_distribution(lock: NodeLock, dist: Path, source: JarSource) -> None:
     for left in dist.glob(f"{_SCRATCH}*"):  # left by a killed process: this one holds the lock
         shutil.rmtree(left)
-    say(f"fetching the embedded node: OpenSearch {lock.opensearch}, {lock.size_bytes / 1e6:.0f} MB, once")
-    with track_download(lock.size_bytes, say) as advance:
+    logger.info("fetching the embedded node: OpenSearch %s, %.0f MB, once", lock.opensearch, lock.size_bytes / 1e6)
+    with track_download(lock.size_bytes) as advance:
         files = fetch_jars(lock, source, advance)
     scratch = dist / f"{_SCRATCH}{secrets.token_hex(4)}"
     for jar in lock.jars:

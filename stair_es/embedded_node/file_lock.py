@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,16 +11,17 @@ from filelock import FileLock, Timeout
 
 from stair_es.errors import NodeError
 
+logger = logging.getLogger(__name__)
+
 _PATIENCE_S = 900.0
 
 
 @contextmanager
-def hold_lock(path: Path, say: Callable[[str], None], waiting_for: str) -> Iterator[None]:
+def hold_lock(path: Path, waiting_for: str) -> Iterator[None]:
     """Hold the lock file. The operating system releases it when its holder dies, so a stale file blocks nobody.
 
     Args:
         path: The lock file.
-        say: Receives a message if another process holds the lock.
         waiting_for: What the holder does, for messages.
 
     Raises:
@@ -31,7 +33,7 @@ def hold_lock(path: Path, say: Callable[[str], None], waiting_for: str) -> Itera
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"waiting for another process that {waiting_for}")
+            logger.warning("waiting for another process that %s", waiting_for)
             lock.acquire(timeout=_PATIENCE_S)
     except Timeout:
         raise NodeError(

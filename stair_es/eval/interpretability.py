@@ -10,7 +10,7 @@ Shape suffixes: V tokens of the vocabulary, D dimensions.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
@@ -216,7 +216,6 @@ def evaluate_interpretability(
     *,
     prompt: str = "{}",
     dense: bool = False,
-    say: Callable[[str], None],
     progress: EvalProgress,
 ) -> TableReport:
     """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
@@ -226,7 +225,6 @@ def evaluate_interpretability(
         models: At least one. Models without a vocabulary use that of the first model that has one, else BERT's.
         prompt: Prompt in which tokens are encoded for dense vectors.
         dense: Whether to measure dense vectors of models with tokens, too; this encodes one text per token of the vocabulary.
-        say: Called with messages for the user.
         progress: Progress callback.
 
     Raises:
@@ -254,12 +252,11 @@ def evaluate_interpretability(
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared.tokens]
             read = encode_texts(tokens, model, _report_as_vocabulary(progress), words=False).dense
             if read is not None:
-                rows.append(
-                    _build_row("dense", model, shared, rank_by_cosine(pictures.vectors.dense, shared.tokens, read), texts)
-                )
+                rankings = rank_by_cosine(pictures.vectors.dense, shared.tokens, read)
+                rows.append(_build_row("dense", model, shared, rankings, texts))
         return rows
 
-    rows = run_for_each_model(models, measure_model, problems, say)
+    rows = run_for_each_model(models, measure_model, problems)
     return TableReport(
         title=f"{wanted.name}: {wanted.about}",
         about=wanted.protocol,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -172,12 +172,7 @@ class _Row:
 
 
 def evaluate_linear_probe(
-    train: LabeledDataset,
-    test: LabeledDataset,
-    models: Sequence[EvaluatedModel],
-    *,
-    say: Callable[[str], None],
-    progress: EvalProgress,
+    train: LabeledDataset, test: LabeledDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress
 ) -> TableReport:
     """Measure the accuracy on `test` of a probe fitted to `train`, for token weights and for dense vectors of each model.
 
@@ -185,7 +180,6 @@ def evaluate_linear_probe(
         train: Training set.
         test: Test set.
         models: Models to compare.
-        say: Called with messages for the user.
         progress: Progress callback.
 
     Raises:
@@ -221,7 +215,7 @@ def evaluate_linear_probe(
             for kind, rows, tests in _iterate_kinds(learnt.vectors, asked.vectors)
         ]
 
-    rows = run_for_each_model(models, measure_model, problems, say)
+    rows = run_for_each_model(models, measure_model, problems)
     return TableReport(
         title=f"{train.name} to {test.name}: {train.describe_size()}; {test.describe_size()}",
         about=(

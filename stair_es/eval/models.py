@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +15,8 @@ from stair_es.model.stair_mini.encoder import StairMiniEncoder
 from stair_es.model.vocabularies.stop_words import is_content_token, load_stop_words
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary as WordPieces
 from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -80,10 +83,7 @@ def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
 
 
 def run_for_each_model(
-    models: Sequence[EvaluatedModel],
-    work: Callable[[EvaluatedModel], Sequence[_T]],
-    problems: list[str],
-    say: Callable[[str], None],
+    models: Sequence[EvaluatedModel], work: Callable[[EvaluatedModel], Sequence[_T]], problems: list[str]
 ) -> list[_T]:
     """Run a function for one model after another and concatenate the results. If a later model fails, a problem is added instead.
 
@@ -91,7 +91,6 @@ def run_for_each_model(
         models: Models in order.
         work: Measures one model.
         problems: Gets the failures of later models.
-        say: Called with a line per model, if there are several.
 
     Raises:
         StairError: If the first model failed, or something other than a model.
@@ -99,7 +98,7 @@ def run_for_each_model(
     found: list[_T] = []
     for number, model in enumerate(models, 1):
         if len(models) > 1:
-            say(f"model {number} of {len(models)}: {model.label}")
+            logger.info("model %s of %s: %s", number, len(models), model.label)
         try:
             found += work(model)
         except (ModelError, MissingExtra) as error:

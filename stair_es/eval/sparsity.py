@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -209,15 +209,12 @@ class _ModelCost:
         }
 
 
-def evaluate_sparsity(
-    items: SparsityDataset, models: Sequence[EvaluatedModel], *, say: Callable[[str], None], progress: EvalProgress
-) -> TableReport:
+def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress) -> TableReport:
     """Measure tokens per item, multiplications per pair, and balance of the posting lists for each model.
 
     Args:
         items: Images and texts.
         models: Models to compare.
-        say: Called with messages for the user.
         progress: Progress callback.
 
     Raises:
@@ -237,7 +234,7 @@ def evaluate_sparsity(
             sides["texts"] = encode_texts(items.texts, model, progress, dense=False).sparse or ()
         return [_build_cost(model, sides, None)]
 
-    found = run_for_each_model(models, measure_model, problems, say)
+    found = run_for_each_model(models, measure_model, problems)
     return TableReport(
         title=f"{items.name}: {len(items.images)} images, {len(items.texts)} texts",
         about=(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -159,12 +159,7 @@ _HEAD = ("vectors", "model", "top-1", "top-5", "mean per class", "images")
 
 
 def evaluate_zero_shot(
-    labelled: LabeledDataset,
-    models: Sequence[EvaluatedModel],
-    prompts: Sequence[str],
-    *,
-    say: Callable[[str], None],
-    progress: EvalProgress,
+    labelled: LabeledDataset, models: Sequence[EvaluatedModel], prompts: Sequence[str], *, progress: EvalProgress
 ) -> TableReport:
     """Measure the accuracy of each model, by token weights and by dense vectors.
 
@@ -172,7 +167,6 @@ def evaluate_zero_shot(
         labelled: Images with classes.
         models: Models to compare.
         prompts: Prompts for the class names.
-        say: Called with messages for the user.
         progress: Progress callback.
 
     Raises:
@@ -197,7 +191,7 @@ def evaluate_zero_shot(
                 remarks.append(f"{kind} of {model.label}: {silent} classes have no known token, and are never found")
         return rows
 
-    rows = run_for_each_model(models, measure_model, problems, say)
+    rows = run_for_each_model(models, measure_model, problems)
     return TableReport(
         title=f"{labelled.name}: {labelled.describe_size()}",
         about=f"Zero-shot, {len(prompts)} prompts, ensembled; in percent. Equal scores count against the model.",

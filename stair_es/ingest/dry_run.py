@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +13,13 @@ from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.options import IngestOptions, build_sink_plan, build_worker_config, load_sink_kind
 from stair_es.ingest.resync import find_stale_documents
-from stair_es.ingest.sinks.base import Say
 from stair_es.ingest.sinks.features import HasTokenIndex, TokenIndexPlan
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig, check_batch
 from stair_es.ingest.state import Batch, Outcome, Pending, get_timestamp
 from stair_es.sources.base import Source, SourceItem
+
+logger = logging.getLogger(__name__)
 
 _PART = 256
 Verdict: TypeAlias = Literal["new", "changed", "unchanged", "unknown"]
@@ -50,9 +52,7 @@ class DryRunReport:
         return {"dry_run": True, **asdict(self)}
 
 
-def simulate_ingest(
-    sources: Sequence[Source], connection: Connection | None, options: IngestOptions, *, say: Say
-) -> DryRunReport:
+def simulate_ingest(sources: Sequence[Source], connection: Connection | None, options: IngestOptions) -> DryRunReport:
     """Simulate an ingest with the same arguments.
 
     Raises:
@@ -68,10 +68,10 @@ def simulate_ingest(
             items = [found for found in fresh if isinstance(found, SourceItem)]
             counts["unlisted"] += len(fresh) - len(items)
             counts.update(_classify_images(items, job))
-        found = find_stale_documents(session, manifest, streams, say, by_content=False) if session and options.resync else ()
+        found = find_stale_documents(session, manifest, streams, by_content=False) if session and options.resync else ()
         removed = tuple(one.uri for one in found if one.found_at is None)
         if left_out := streams.describe_left_out():
-            say(left_out)
+            logger.info(left_out)
         return DryRunReport(
             seen=len(manifest),
             new=counts["new"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Literal
@@ -28,12 +29,13 @@ from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
 from stair_es.ingest.run import IngestRun, ProgressCallback, open_run_accounting
 from stair_es.ingest.scheduler import StageScheduler
-from stair_es.ingest.sinks.base import Say
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig
 from stair_es.ingest.state import Batch, estimate_listed_bytes, get_timestamp
 from stair_es.sources.base import ListingFailure, Source, SourceItem
 from stair_es.system.ray_session import mask_ray_address
+
+logger = logging.getLogger(__name__)
 
 _LIST_AHEAD = 20_000
 """Maximum number of listed images that wait for the stages."""
@@ -46,7 +48,6 @@ def run_ingest(
     connection: Connection | None,
     options: IngestOptions,
     *,
-    say: Say,
     progress: ProgressCallback,
     accounting: RunAccounting | None = None,
     on_batch: Callable[[Batch], None] = lambda _: None,
@@ -57,7 +58,6 @@ def run_ingest(
         sources: Sources as opened by `sources.registry.open_source`.
         connection: The cluster, for a sink that writes into one.
         options: Options of the ingest.
-        say: Receives messages for the user.
         progress: Called with the accounting after each finished batch.
         accounting: The accounting of the run, from `open_run_accounting`: pass it to have the counts of a failed run.
         on_batch: Called with each finished batch.
@@ -75,12 +75,12 @@ def run_ingest(
             ahead.raise_error()
             raise _build_empty_error(streams)
         runner, why = choose_runner(options, ready, all_listed=over)
-        say(f"runner: {runner} ({why})")
+        logger.info("runner: %s (%s)", runner, why)
         if runner == "local" and options.ray.address:
-            say(f"the Ray cluster at {mask_ray_address(options.ray.address)} is not used")
+            logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
-        session = load_sink_kind(options).open(build_sink_plan(options, connection, began), say)
+        session = load_sink_kind(options).open(build_sink_plan(options, connection, began))
         job = build_worker_config(options, session)
         run = IngestRun(
             noun="image",
@@ -90,14 +90,13 @@ def run_ingest(
             accounting=books,
             model_id=job.model_id,
             runner=runner,
-            say=say,
             progress=progress,
             on_batch=on_batch,
         )
 
         def remove_stale() -> int:
             by_content = options.document.id == "content-hash"
-            return remove_stale_documents(session, books.manifest, streams, say, by_content=by_content)
+            return remove_stale_documents(session, books.manifest, streams, by_content=by_content)
 
         batches = _run_stages(_open_executor(runner, job, options), job, options, books, ahead)
         return run.run(batches, remove_stale if options.resync else lambda: 0)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stair_es._itertools import batched
 from stair_es.ingest.accounting.manifest import Manifest
-from stair_es.ingest.sinks.base import Say, SinkSession
+from stair_es.ingest.sinks.base import SinkSession
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.sources.io.uris import STDIN_URI
+
+logger = logging.getLogger(__name__)
 
 _PART = 500
 
@@ -26,7 +29,7 @@ class StaleDocument:
 
 
 def find_stale_documents(
-    session: SinkSession, manifest: Manifest, streams: SourceStream, say: Say, *, by_content: bool
+    session: SinkSession, manifest: Manifest, streams: SourceStream, *, by_content: bool
 ) -> Iterator[StaleDocument]:
     """Yield the documents to remove, or to update with a new URI.
 
@@ -37,13 +40,12 @@ def find_stale_documents(
         session: Session of the sink.
         manifest: The images of the run, with their outcomes.
         streams: The sources of the run.
-        say: Receives what is skipped, and why.
         by_content: Whether ids go by content: then a document whose image has other bytes now is stale, too.
     """
-    _report_spared(streams, say)
+    _report_spared(streams)
     sources = sorted(streams.fully_listed)
     if by_content and sources:
-        say(
+        logger.warning(
             "--resync with --document-id content-hash: an image that is only in another source now counts as gone;"
             " name all sources in one run"
         )
@@ -56,18 +58,18 @@ def find_stale_documents(
             yield StaleDocument(entry.id, entry.uri)
 
 
-def _report_spared(streams: SourceStream, say: Say) -> None:
+def _report_spared(streams: SourceStream) -> None:
     complete, empty = set(streams.complete), set(streams.empty)
     for uri in streams.source_uris:
         if uri == STDIN_URI:
-            say("--resync: stdin is a different stream each time, so no document of it is removed")
+            logger.info("--resync: stdin is a different stream each time, so no document of it is removed")
         elif uri not in complete:
-            say(f"--resync: {uri} couldn't be listed completely, so no document of it is removed")
+            logger.warning("--resync: %s couldn't be listed completely, so no document of it is removed", uri)
         elif uri in empty:
-            say(f"--resync: {uri} contains no images any more (is it mounted?), so no document of it is removed")
+            logger.warning("--resync: %s contains no images any more (is it mounted?), so no document of it is removed", uri)
 
 
-def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: SourceStream, say: Say, *, by_content: bool) -> int:
+def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: SourceStream, *, by_content: bool) -> int:
     """Remove the stale documents and update the moved ones; return how many were removed.
 
     Documents that the sink refuses to change are reported.
@@ -76,7 +78,7 @@ def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: So
         StairError: If the sink can't be written to.
     """
     removed = 0
-    for part in batched(find_stale_documents(session, manifest, streams, say, by_content=by_content), _PART):
+    for part in batched(find_stale_documents(session, manifest, streams, by_content=by_content), _PART):
         remove = [one.id for one in part if one.found_at is None]
         moved = [(one.id, {"uri": one.found_at[0], "source": one.found_at[1]}) for one in part if one.found_at]
         outcomes = session.writer.delete(remove).outcomes if remove else {}
@@ -84,5 +86,5 @@ def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: So
         changed = session.writer.update(moved).outcomes if moved else {}
         for id_, reason in (*outcomes.items(), *changed.items()):
             if reason is not None:
-                say(f"--resync: the document {id_} was not changed: {reason}")
+                logger.warning("--resync: the document %s was not changed: %s", id_, reason)
     return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -16,11 +17,13 @@ from stair_es.ingest.accounting.manifest import Manifest
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.accounting.run_accounting import RunAccounting
 from stair_es.ingest.options import BaseIngestOptions, get_session_policy
-from stair_es.ingest.sinks.base import RunCoverage, Say, SinkSession
+from stair_es.ingest.sinks.base import RunCoverage, SinkSession
 from stair_es.ingest.sinks.features import IndexSinkResult
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import describe_losses
 from stair_es.ingest.state import Batch
+
+logger = logging.getLogger(__name__)
 
 ProgressCallback: TypeAlias = Callable[[RunAccounting], None]
 
@@ -50,7 +53,6 @@ class IngestRun:
     accounting: RunAccounting
     model_id: str
     runner: str
-    say: Say
     progress: ProgressCallback
     on_batch: Callable[[Batch], None] = lambda _: None
     losses: Counter[str] = field(default_factory=Counter)
@@ -67,18 +69,19 @@ class IngestRun:
             StairError: If the run failed as a whole.
         """
         start, session = time.perf_counter(), self.session
-        self.say(f"{'new index' if session.fresh else 'index'}: {session.index} for {self.options.alias} on {session.label}")
+        kind = "new index" if session.fresh else "index"
+        logger.info("%s: %s for %s on %s", kind, session.index, self.options.alias, session.label)
         if policy := get_session_policy(session, self.options):
-            self.say(f"token policy: {policy.label}")
+            logger.info("token policy: %s", policy.label)
         self.accounting.dead_letters.prepare_file()
         try:
             with session.load(), closing(batches):
                 self._record_batches(batches)
             for sentence in describe_losses(self.losses, self.noun):
-                self.say(sentence)
+                logger.info(sentence)
             self.accounting.removed = remove_stale()
         except StairError:
-            self.say(self.accounting.describe_stop(f"{self.noun}s"))
+            logger.info(self.accounting.describe_stop(f"{self.noun}s"))
             raise
         finally:
             self.accounting.dead_letters.close()
@@ -94,7 +97,7 @@ class IngestRun:
             self.progress(self.accounting)
             if self.accounting.bulk_stats.retried and not told_busy:
                 told_busy = True
-                self.say("the cluster is busy or unreachable at times: requests are retried, more slowly")
+                logger.warning("the cluster is busy or unreachable at times: requests are retried, more slowly")
             if self.accounting.listing_done and not told_listed:
                 told_listed = True
                 self._report_listed()
@@ -105,13 +108,14 @@ class IngestRun:
 
     def _report_listed(self) -> None:
         ignored = sum(self.streams.ignored.values())
-        self.say(f"{self.accounting.listed:,} {self.noun}s found" + (f", {ignored:,} other files ignored" if ignored else ""))
+        others = f", {ignored:,} other files ignored" if ignored else ""
+        logger.info("%s %ss found%s", f"{self.accounting.listed:,}", self.noun, others)
         if left_out := self.streams.describe_left_out():
-            self.say(left_out)
+            logger.info(left_out)
         if self.streams.dropped_columns:
             names = ", ".join(sorted(self.streams.dropped_columns))
             advice = " To keep one, give its field another name: --field FIELD=COLUMN" if self.noun == "image" else ""
-            self.say(f"columns left out, since their names are reserved or can't be field names: {names}.{advice}")
+            logger.info("columns left out, since their names are reserved or can't be field names: %s.%s", names, advice)
 
     def _complete(self, start: float) -> IngestReport:
         books = self.accounting

@@ -26,9 +26,7 @@ from stair_es.sources.io.uris import find_file, to_file_uri
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.model.base import Encoder
     from stair_es.token_policy import TokenPolicy
     from stair_es.types import Json
@@ -77,8 +75,7 @@ class Inspector:
 
     def __init__(
         self,
-        client: OpenSearch,
-        connection: Connection,
+        cluster: Cluster,
         index: str,
         encoder: Callable[[], Encoder],
         policy: TokenPolicy | None = None,
@@ -86,13 +83,12 @@ class Inspector:
         """Set the index and the model.
 
         Args:
-            client: Client of the cluster.
-            connection: Connection of the client.
+            cluster: The cluster.
             index: An alias or index.
             encoder: Returns the model; called when the first file has to be encoded.
             policy: Token policy of the index.
         """
-        self._client, self._connection, self._index = client, connection, index
+        self._cluster, self._index = cluster, index
         self._encoder, self._policy = encoder, policy
 
     def inspect(self, names: Iterable[str], file: Path | None, *, against_file: bool = False) -> InspectionResult | None:
@@ -108,7 +104,7 @@ class Inspector:
             ModelError: If the model can't be loaded.
             ClusterError: If a request failed.
         """
-        image = next(filter(None, (find_stored_image(self._client, self._connection, self._index, name) for name in names)), None)
+        image = next(filter(None, (find_stored_image(self._cluster, self._index, name) for name in names)), None)
         try:
             data = _read_file(file) if file else None
         except DecodeError:
@@ -117,7 +113,7 @@ class Inspector:
             data = None  # the document exists, even if the file is unreadable
         sha256 = hashlib.sha256(data).hexdigest() if data is not None else None
         if image is None and sha256:
-            image = find_stored_by_content(self._client, self._connection, self._index, sha256)
+            image = find_stored_by_content(self._cluster, self._index, sha256)
         if image is None and file is None:
             return None
         if against_file and file is None and image and image.uri.startswith("file:"):
@@ -170,7 +166,7 @@ class Inspector:
         """
         if found.image is None:
             return found.encoded_file.thumbnail if found.encoded_file else None
-        return get_stored_thumbnail(self._client, self._connection, found.image.index, found.image.id)
+        return get_stored_thumbnail(self._cluster, found.image.index, found.image.id)
 
 
 def _read_file(file: Path) -> bytes:

@@ -17,9 +17,7 @@ from stair_es.token_policy import PolicyUndo
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
 
 _UNREAD = ("impacts", "token_ids", "thumbnail")
 """Large, or redundant with the tokens."""
@@ -60,7 +58,7 @@ class Thumbnail:
     data: bytes
 
 
-def find_stored_image(client: OpenSearch, connection: Connection, index: str, reference: str) -> StoredImage | None:
+def find_stored_image(cluster: Cluster, index: str, reference: str) -> StoredImage | None:
     """Find the document with this id, else the newest with this URI; None if there is none.
 
     It searches: it sees what was written before the last refresh. The name may refer to several indices.
@@ -73,22 +71,22 @@ def find_stored_image(client: OpenSearch, connection: Connection, index: str, re
     by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2.0}}
     by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": 1.0}}
     body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": _READ}
-    hits = _search(client, connection, index, body)
+    hits = _search(cluster, index, body)
     return parse_stored_image(hits[0]) if hits else None
 
 
-def find_stored_by_content(client: OpenSearch, connection: Connection, index: str, sha256: str) -> StoredImage | None:
+def find_stored_by_content(cluster: Cluster, index: str, sha256: str) -> StoredImage | None:
     """Find the newest document of an image with these bytes, regardless of its URI; None if there is none.
 
     Raises:
         ClusterError: If the request failed, or returned partial results.
     """
     same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
-    hits = _search(client, connection, index, {"size": 1, "query": same, "_source": _READ})
+    hits = _search(cluster, index, {"size": 1, "query": same, "_source": _READ})
     return parse_stored_image(hits[0]) if hits else None
 
 
-def get_stored_images(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
+def get_stored_images(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
     """Get `{id: document}` for those of `ids` that exist, in their order; the newest of several with the same id.
 
     Raises:
@@ -97,14 +95,12 @@ def get_stored_images(client: OpenSearch, connection: Connection, index: str, id
     wanted = [id_ for id_ in dict.fromkeys(ids) if _is_searchable_reference(id_)]
     found: dict[str, StoredImage] = {}
     for start in range(0, len(wanted), _AT_ONCE):
-        for hit in _search_by_ids(client, connection, index, wanted[start : start + _AT_ONCE]):
+        for hit in _search_by_ids(cluster, index, wanted[start : start + _AT_ONCE]):
             found.setdefault(hit["_id"], parse_stored_image(hit))
     return {id_: found[id_] for id_ in wanted if id_ in found}
 
 
-def get_stored_fields(
-    client: OpenSearch, connection: Connection, index: str, id_: str, fields: Sequence[str]
-) -> dict[str, Any] | None:
+def get_stored_fields(cluster: Cluster, index: str, id_: str, fields: Sequence[str]) -> dict[str, Any] | None:
     """Get some fields of the newest document with this id; None if there is none.
 
     Raises:
@@ -113,17 +109,17 @@ def get_stored_fields(
     if not _is_searchable_reference(id_):
         return None
     body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": list(fields)}
-    hits = _search(client, connection, index, body)
+    hits = _search(cluster, index, body)
     return (hits[0].get("_source") or {}) if hits else None
 
 
-def get_stored_thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) -> Thumbnail | None:
+def get_stored_thumbnail(cluster: Cluster, index: str, id_: str) -> Thumbnail | None:
     """Get the thumbnail of the document with this id; None if there is no such document, or no thumbnail in it.
 
     Raises:
         ClusterError: If the request failed, or returned partial results.
     """
-    return parse_thumbnail((get_stored_fields(client, connection, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
+    return parse_thumbnail((get_stored_fields(cluster, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
 
 
 def parse_thumbnail(value: object) -> Thumbnail | None:
@@ -171,23 +167,23 @@ def _is_searchable_reference(reference: str) -> bool:
     return 0 < len(reference) <= _LONGEST and is_valid_unicode(reference)
 
 
-def _search_by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _search_by_ids(cluster: Cluster, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the documents of some ids, the newest first for each id. Requests are split if many indices have the same ids."""
     body = {"size": _MOST_HITS, "query": {"ids": {"values": list(ids)}}, "_source": _READ}
-    hits = _search(client, connection, index, body)
+    hits = _search(cluster, index, body)
     if len(hits) < _MOST_HITS or len(ids) == 1:
         yield from hits
         return
     middle = len(ids) // 2
-    yield from _search_by_ids(client, connection, index, ids[:middle])
-    yield from _search_by_ids(client, connection, index, ids[middle:])
+    yield from _search_by_ids(cluster, index, ids[:middle])
+    yield from _search_by_ids(cluster, index, ids[middle:])
 
 
-def _search(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _search(cluster: Cluster, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Search, best first, then newest. An unavailable shard fails the request: its documents must not count as missing."""
     newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
     whole = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
-    with translate_errors(connection):
-        answer = client.search(index=index, body=whole, params={"allow_partial_search_results": "false"})
+    with translate_errors(cluster.connection):
+        answer = cluster.client.search(index=index, body=whole, params={"allow_partial_search_results": "false"})
     hits: list[dict[str, Any]] = answer["hits"]["hits"]
     return hits

@@ -12,9 +12,7 @@ from stair_es.inspection.token_stats import StatsAccumulator, TokenStats
 from stair_es.search.dsl.pagination import SORT_ORDER
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
 
 PAGE = 1000
 """Documents per request; some models give an image hundreds of tokens."""
@@ -56,8 +54,7 @@ class VocabularyStats:
 
 
 def collect_vocabulary_stats(
-    client: OpenSearch,
-    connection: Connection,
+    cluster: Cluster,
     index: str,
     *,
     sample: DocumentSample | None = None,
@@ -68,8 +65,7 @@ def collect_vocabulary_stats(
     Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count` requests.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of the client.
+        cluster: The cluster.
         index: An index or alias.
         sample: Read a random sample of the documents only.
         progress: Called with the number of documents read so far, and the total.
@@ -77,10 +73,10 @@ def collect_vocabulary_stats(
     Raises:
         ClusterError: If a request failed, or returned partial results.
     """
-    documents = count_matches(client, connection, index, {"match_all": {}})
-    with_uri = count_matches(client, connection, index, _WITH_URI)
+    documents = count_matches(cluster, index, {"match_all": {}})
+    with_uri = count_matches(cluster, index, _WITH_URI)
     wanted = min(with_uri, sample.size) if sample else with_uri
-    found = _scan_sample(client, connection, index, sample) if sample else _scan_all(client, connection, index)
+    found = _scan_sample(cluster, index, sample) if sample else _scan_all(cluster, index)
     tally = StatsAccumulator()
     for hits in found:
         for hit in hits:
@@ -102,18 +98,16 @@ def build_tokens_query(query: Mapping[str, Any]) -> dict[str, Any]:
     return {"query": dict(query), "_source": ["tokens"]}
 
 
-def _scan_all(client: OpenSearch, connection: Connection, index: str) -> Iterator[list[dict[str, Any]]]:
-    return paginate_hits(client, connection, index, build_tokens_query(_WITH_URI), size=PAGE, sort=SORT_ORDER[1:])
+def _scan_all(cluster: Cluster, index: str) -> Iterator[list[dict[str, Any]]]:
+    return paginate_hits(cluster, index, build_tokens_query(_WITH_URI), size=PAGE, sort=SORT_ORDER[1:])
 
 
-def _scan_sample(
-    client: OpenSearch, connection: Connection, index: str, sample: DocumentSample
-) -> Iterator[list[dict[str, Any]]]:
+def _scan_sample(cluster: Cluster, index: str, sample: DocumentSample) -> Iterator[list[dict[str, Any]]]:
     """Iterate in random order: a prefix of it is a sample without replacement."""
     drawn = {"seed": sample.seed, "field": "_seq_no"}
     query = {"function_score": {"query": {"bool": {"filter": [_WITH_URI]}}, "random_score": drawn, "boost_mode": "replace"}}
     left = sample.size
-    for hits in paginate_hits(client, connection, index, build_tokens_query(query), size=min(PAGE, sample.size), sort=SORT_ORDER):
+    for hits in paginate_hits(cluster, index, build_tokens_query(query), size=min(PAGE, sample.size), sort=SORT_ORDER):
         yield list(islice(hits, left))
         left -= len(hits)
         if left <= 0:

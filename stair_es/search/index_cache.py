@@ -15,9 +15,8 @@ from stair_es.errors import ClusterError, ClusterUnreachable, QueryError, StairE
 from stair_es.search.index_info import IndexInfo, fetch_index_info
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import ClusterInfo, Connection
+    from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.connection import ClusterInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +31,11 @@ TargetT = TypeVar("TargetT", bound=SearchTarget)
 _ResultT = TypeVar("_ResultT")
 
 
-def fetch_search_target(client: OpenSearch, connection: Connection, index: str, previous: SearchTarget | None) -> SearchTarget:
+def fetch_search_target(cluster: Cluster, index: str, previous: SearchTarget | None) -> SearchTarget:
     """Fetch the target of a search, but the cluster info only once.
 
     Args:
-        client: The client of the cluster.
-        connection: The connection of the client.
+        cluster: The cluster.
         index: An alias or index.
         previous: The previous target, if any.
 
@@ -46,8 +44,8 @@ def fetch_search_target(client: OpenSearch, connection: Connection, index: str, 
         IndexMismatch: If it was not written by stair-es, or the name resolves to indices of several models.
         ClusterError: If the request fails.
     """
-    cluster_info = previous.cluster_info if previous else get_cluster_info(client, connection)
-    return SearchTarget(cluster_info=cluster_info, info=fetch_index_info(client, connection, index))
+    cluster_info = previous.cluster_info if previous else get_cluster_info(cluster)
+    return SearchTarget(cluster_info=cluster_info, info=fetch_index_info(cluster, index))
 
 
 class IndexCache(Generic[TargetT]):

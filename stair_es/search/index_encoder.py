@@ -9,10 +9,10 @@ the user sets it).
 from __future__ import annotations
 
 import shlex
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.config.settings import Settings
 from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import registry
@@ -93,8 +93,8 @@ def load_index_encoder(
         ClusterError: If the request fails.
         StairError: As for `load_query_encoder`.
     """
-    with closing(connection.client()) as client:
-        info = fetch_index_info(client, connection, index)
+    with Cluster(connection) as cluster:
+        info = fetch_index_info(cluster, index)
     return load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
 
 

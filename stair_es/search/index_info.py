@@ -11,7 +11,6 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.aliases import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import check_index_format, check_not_token_index, get_content_type
 from stair_es.cluster.metadata.policy_state import parse_policy_state
@@ -26,7 +25,7 @@ from stair_es.token_policy import TokenPolicy
 from stair_es.types import RESIZE_MODE_CHOICES, ResizeMode
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.cluster import Cluster
 
 _FITS: tuple[ResizeMode, ...] = get_args(ResizeMode)
 _VECTORS = ("rank_features", "sparse_vector")
@@ -185,12 +184,11 @@ def add_fit(spec: ModelSpec, info: IndexInfo) -> ModelSpec:
     return replace(spec, fit=info.fit) if own or registry.make_portable_name(spec.name) == info.model_name else spec
 
 
-def fetch_index_info(client: OpenSearch, connection: Connection, index: str) -> IndexInfo:
+def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     """Fetch the metadata of an alias, an index, or a pattern.
 
     Args:
-        client: The client of the cluster.
-        connection: The connection of the client.
+        cluster: The cluster.
         index: The name.
 
     Raises:
@@ -200,10 +198,10 @@ def fetch_index_info(client: OpenSearch, connection: Connection, index: str) -> 
     """
     one = not any(sign in index for sign in ",*")
     missing = QueryError(
-        f"there is no index or alias {index!r} at {connection.safe_url}",
+        f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
         f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must be there.",
     )
-    answer = get_mappings_by_index(client, connection, index)
+    answer = get_mappings_by_index(cluster, index)
     if not answer:
         raise missing
     tables = {name: parse_token_table(found) for name, found in answer.items()}

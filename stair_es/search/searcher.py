@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.capabilities import ClusterInfo, list_cluster_plugins
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, translate_errors
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
@@ -42,10 +43,9 @@ class Searcher:
             index: An alias or index.
             model_id: The `model_id` of the encoder of the query vectors.
         """
-        self._connection = connection
+        self._cluster = Cluster(connection)
         self._index = index
         self._model_id = model_id
-        self._client = connection.client()
         self._targets = IndexCache(self._fetch_target)
 
     def __enter__(self) -> Searcher:
@@ -56,7 +56,7 @@ class Searcher:
 
     def close(self) -> None:
         """Close the client's connections."""
-        self._client.close()
+        self._cluster.close()
 
     def search(
         self, query: SearchQuery | SparseVector, k: int = 10, *, after: Cursor | None = None, options: SearchOptions | None = None
@@ -210,17 +210,17 @@ class Searcher:
 
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
         params = {"allow_partial_search_results": "false", **({"search_pipeline": pipeline} if pipeline else {})}
-        with translate_errors(self._connection):
-            answer: dict[str, Any] = self._client.search(index=self._index, body=dict(body), params=params)
+        with translate_errors(self._cluster.connection):
+            answer: dict[str, Any] = self._cluster.client.search(index=self._index, body=dict(body), params=params)
         return answer
 
     def _fetch_target(self, previous: SearchTarget | None) -> SearchTarget:
-        target = fetch_search_target(self._client, self._connection, self._index, previous)
+        target = fetch_search_target(self._cluster, self._index, previous)
         target.info.check_model(self._model_id)
         return previous if previous == target else target
 
     def _fetch_plugins(self) -> frozenset[str]:
-        return list_cluster_plugins(self._client, self._connection)
+        return list_cluster_plugins(self._cluster)
 
 
 @contextmanager

@@ -16,9 +16,7 @@ from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
 from stair_es.search.dsl.select import IndexFields, select_query_type
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
 
 TemplateQueryType = Literal["rank_features", "sparse_vector"]
 """Type of the field `tokens` that a template searches."""
@@ -82,74 +80,69 @@ def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TE
     return SearchTemplate(name=name, id=id_, source=_expand_partials(name, query_type))
 
 
-def detect_templates(client: OpenSearch, connection: Connection, index: str) -> SupportedTemplates:
+def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
     """Detect which templates an index supports.
 
     Args:
-        client: The client of the cluster.
-        connection: The connection of the client.
+        cluster: The cluster.
         index: An alias or index.
 
     Raises:
         QueryError: If the index doesn't exist, or no template can search it.
         ClusterError: If a request fails.
     """
-    answer = get_mappings_by_index(client, connection, index)
+    answer = get_mappings_by_index(cluster, index)
     if not answer:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
             f"Ingest first, or name the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
-    target = get_cluster_info(client, connection)
+    target = get_cluster_info(cluster)
     properties = [found.get("mappings", {}).get("properties", {}) for found in answer.values()]
     fields = [IndexFields.from_mapping(each) for each in properties]
-    forms = {
-        _parse_query_type(select_query_type(target, each, lambda: list_cluster_plugins(client, connection))) for each in fields
-    }
+    forms = {_parse_query_type(select_query_type(target, each, lambda: list_cluster_plugins(cluster))) for each in fields}
     if len(forms) > 1:
         raise QueryError(f"the indices of {index!r} need different templates", "Publish for each of them, with --prefix.")
     impacts = all(each.impacts for each in fields)
     return SupportedTemplates(query_type=forms.pop(), names=tuple(name for name in TEMPLATE_NAMES if impacts or name != "match"))
 
 
-def publish_template(client: OpenSearch, connection: Connection, search_template: SearchTemplate) -> TemplateChange:
+def publish_template(cluster: Cluster, search_template: SearchTemplate) -> TemplateChange:
     """Publish a template, unless the cluster has it already.
 
     Args:
-        client: The client of the cluster.
-        connection: The connection of the client.
+        cluster: The cluster.
         search_template: The template.
 
     Raises:
         ClusterError: If the cluster doesn't support mustache, or rejects the request.
     """
-    stored = get_stored_source(client, connection, search_template.id)
+    stored = get_stored_source(cluster, search_template.id)
     if stored == search_template.source:
         return "unchanged"
     try:
-        with translate_errors(connection, passthrough=_is_mustache_error):
-            client.put_script(id=search_template.id, body=search_template.body)
+        with translate_errors(cluster.connection, passthrough=_is_mustache_error):
+            cluster.client.put_script(id=search_template.id, body=search_template.body)
     except RequestError:
         raise ClusterError(
-            f"{connection.safe_url} doesn't support mustache, so it can't store search templates",
+            f"{cluster.connection.safe_url} doesn't support mustache, so it can't store search templates",
             "OpenSearch and Elasticsearch include the module lang-mustache by default: check whether it was removed.",
         ) from None
     return "created" if stored is None else "updated"
 
 
-def get_template_state(client: OpenSearch, connection: Connection, name: str, *, prefix: str = TEMPLATE_PREFIX) -> TemplateState:
+def get_template_state(cluster: Cluster, name: str, *, prefix: str = TEMPLATE_PREFIX) -> TemplateState:
     """Get the state of a template in the cluster.
 
     Args:
-        client: The client of the cluster.
-        connection: The connection of the client.
+        cluster: The cluster.
         name: One of `TEMPLATE_NAMES`.
         prefix: The prefix of the id.
 
     Raises:
         ClusterError: If the request fails.
     """
-    stored = get_stored_source(client, connection, build_template(name, TEMPLATE_QUERY_TYPES[0], prefix=prefix).id)
+    stored = get_stored_source(cluster, build_template(name, TEMPLATE_QUERY_TYPES[0], prefix=prefix).id)
     if stored is None:
         return "missing"
     return (
@@ -159,29 +152,29 @@ def get_template_state(client: OpenSearch, connection: Connection, name: str, *,
     )
 
 
-def get_stored_source(client: OpenSearch, connection: Connection, id_: str) -> str | None:
+def get_stored_source(cluster: Cluster, id_: str) -> str | None:
     """Get the source of a stored script; None if it doesn't exist.
 
     Raises:
         ClusterError: If the request fails.
     """
     try:
-        with translate_errors(connection, passthrough=lambda error: error.status_code == 404):
-            answer = client.get_script(id=id_)
+        with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
+            answer = cluster.client.get_script(id=id_)
     except NotFoundError:
         return None
     return str(answer["script"]["source"])
 
 
-def delete_template(client: OpenSearch, connection: Connection, id_: str) -> bool:
+def delete_template(cluster: Cluster, id_: str) -> bool:
     """Delete a template from the cluster; return whether it existed.
 
     Raises:
         ClusterError: If the cluster rejects the request.
     """
     try:
-        with translate_errors(connection, passthrough=lambda error: error.status_code == 404):
-            client.delete_script(id=id_)
+        with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
+            cluster.client.delete_script(id=id_)
     except NotFoundError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from stair_es.errors import PluginError, UsageError
@@ -9,21 +10,20 @@ from stair_es.plugins import Plugin, get_plugin, list_plugins
 from stair_es.sources.base import SourceOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from stair_es.sources.base import Source, SourceKind
 
+logger = logging.getLogger(__name__)
 
-def open_source(argument: str, options: SourceOptions | None = None, say: Callable[[str], None] | None = None) -> Source:
+
+def open_source(argument: str, options: SourceOptions | None = None) -> Source:
     """Open the source that a SOURCE argument names, by the kind `options.format` or the first kind that accepts it.
 
-    Plugins are asked before the built-in kinds, so a plugin can take over a scheme. A plugin that fails does not affect the
-    others.
+    Plugins are asked before the built-in kinds, so a plugin can take over a scheme. A plugin that fails is logged, and
+    does not affect the others.
 
     Args:
         argument: What the user wrote.
         options: How to read the source.
-        say: Receives a message for each plugin that fails.
 
     Raises:
         UsageError: If no kind has that name, or none accepts the argument.
@@ -44,8 +44,7 @@ def open_source(argument: str, options: SourceOptions | None = None, say: Callab
             claimed = kind.can_open(argument)
         except Exception as error:  # noqa: BLE001  third-party code must not affect the other kinds
             problems.append(_describe_problem(plugin, error))
-            if say:
-                say(problems[-1])
+            logger.warning(problems[-1])
             continue
         if claimed:
             return kind.open(argument, options)

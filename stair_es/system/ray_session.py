@@ -26,7 +26,7 @@ _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _LONGEST_FOLDER = 26
 """Maximum length of the temporary folder: Ray's socket paths below it add up to 80 characters, and the system's limit is 107."""
 _ADDRESS = re.compile(r"auto|local|(?:ray://)?[\w.\-\[\]:]+:\d+")
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def _redirect_ray_output(ray: Any) -> Iterator[None]:  # noqa: ANN401
     if printing is None:
         yield
         return
-    worker.print_to_stdstream = lambda data, *_, **__: _LOG.debug("ray: %s", data.get("lines"))
+    worker.print_to_stdstream = lambda data, *_, **__: logger.debug("ray: %s", data.get("lines"))
     try:
         yield
     finally:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from stair_es.ingest.state import Batch
     from stair_es.telemetry.ingest_metrics import IngestMetrics, MetricsTextfile
     from stair_es.telemetry.ingest_traces import IngestTrace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +73,12 @@ class IngestTelemetry:
 
 
 @contextmanager
-def open_ingest_telemetry(
-    index: str, targets: MetricsTargets, say: Callable[[str], None], *, allow_failed: bool = False
-) -> Iterator[IngestTelemetry]:
+def open_ingest_telemetry(index: str, targets: MetricsTargets, *, allow_failed: bool = False) -> Iterator[IngestTelemetry]:
     """Open the telemetry of one ingest into `index`; libraries are imported only for what is requested.
 
     Args:
         index: The alias.
         targets: Where the metrics go.
-        say: Receives messages for the user.
         allow_failed: Whether the command exits with 0 although images failed.
 
     Raises:
@@ -86,8 +86,8 @@ def open_ingest_telemetry(
         UsageError: If the file can't be written, or the port is not available.
     """
     with ExitStack() as stack:
-        tracer = stack.enter_context(open_tracer(say))
-        observer = stack.enter_context(_open_metrics(index, targets, say, allow_failed)) if targets else IngestTelemetry()
+        tracer = stack.enter_context(open_tracer())
+        observer = stack.enter_context(_open_metrics(index, targets, allow_failed)) if targets else IngestTelemetry()
         if tracer is not None:
             from stair_es.telemetry.ingest_traces import trace_ingest
 
@@ -96,9 +96,7 @@ def open_ingest_telemetry(
 
 
 @contextmanager
-def _open_metrics(
-    index: str, outlets: MetricsTargets, say: Callable[[str], None], allow_failed: bool
-) -> Iterator[IngestTelemetry]:
+def _open_metrics(index: str, outlets: MetricsTargets, allow_failed: bool) -> Iterator[IngestTelemetry]:
     import_optional("prometheus_client", "metrics")
     from stair_es.telemetry.ingest_metrics import IngestMetrics, MetricsTextfile, serve_metrics
 
@@ -110,8 +108,8 @@ def _open_metrics(
     run = IngestMetrics(index=index, start_s=time.time())
     with ExitStack() as stack:
         if outlets.port is not None:
-            say(f"metrics: {stack.enter_context(serve_metrics(run, outlets.host, outlets.port))}")
-        observer = IngestTelemetry(metrics=run, file=MetricsTextfile(outlets.file, run, say) if outlets.file else None)
+            logger.info("metrics: %s", stack.enter_context(serve_metrics(run, outlets.host, outlets.port)))
+        observer = IngestTelemetry(metrics=run, file=MetricsTextfile(outlets.file, run) if outlets.file else None)
         try:
             yield observer
             _record_success(run, observer.report, allow_failed)

@@ -6,8 +6,9 @@ They are read from the run accounting on demand, so that nothing is counted twic
 from __future__ import annotations
 
 import errno
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from stair_es.ingest.state import STAGES
 
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.run_accounting import RunAccounting
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "stair_es_ingest_"
 LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
@@ -113,13 +116,13 @@ def _build_counters(index: str, name: str, told: str, label: str, values: Mappin
 class MetricsTextfile:
     """A file for node_exporter's textfile collector, replaced atomically."""
 
-    def __init__(self, path: Path, run: IngestMetrics, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, run: IngestMetrics) -> None:
         """Write the file once, so that a run with an unwritable file fails at its start.
 
         Raises:
             UsageError: If the file can't be written.
         """
-        self._path, self._run, self._say = path, run, say
+        self._path, self._run = path, run
         self._registry = build_registry(run)
         run.success_s = _read_last_success(path, run.index)
         try:
@@ -139,7 +142,7 @@ class MetricsTextfile:
         try:
             self._write()
         except OSError as error:
-            self._say(f"the metrics in {str(self._path)!r} are not up to date: {error.strerror or error}")
+            logger.warning("the metrics in %r are not up to date: %s", str(self._path), error.strerror or error)
 
     def _write(self) -> None:
         self._written_s = time.monotonic()

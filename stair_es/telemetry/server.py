@@ -36,12 +36,11 @@ class ServerTelemetry:
 
 
 @contextmanager
-def open_server_telemetry(*, metrics: bool, say: Callable[[str], None]) -> Iterator[ServerTelemetry]:
+def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
     """Open the telemetry of one server; libraries are imported only for what is requested.
 
     Args:
         metrics: Whether to serve metrics.
-        say: Receives messages for the operator.
 
     Raises:
         MissingExtra: If metrics are requested and the library isn't installed.
@@ -61,7 +60,7 @@ def open_server_telemetry(*, metrics: bool, say: Callable[[str], None]) -> Itera
             observer.request_hooks = (time_requests(counts.record_cluster_request),)
             observer.watch, observer.routes = counts, (counts.build_route(),)
             observer._around.append(counts.wrap_app)
-        tracer = stack.enter_context(open_tracer(say))
+        tracer = stack.enter_context(open_tracer())
         if tracer is not None:
             from functools import partial
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -14,20 +14,21 @@ from stair_es._version import __version__
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
+logger = logging.getLogger(__name__)
+
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
 
 
 @contextmanager
-def open_tracer(say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | None]:
+def open_tracer(environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | None]:
     """Open a tracer that exports to the collector named in the environment; spans are flushed at the end of the `with` block.
 
     Yields None, and imports nothing, if no collector is named or tracing is disabled. A problem with tracing is reported once and
     affects nothing else: the same environment is often set for all programs of a machine.
 
     Args:
-        say: Receives messages for the operator.
         environ: The environment. The library reads its other OpenTelemetry variables from the real one.
     """
     endpoint = next((name for name in _ENDPOINTS if environ.get(name)), None)
@@ -37,10 +38,10 @@ def open_tracer(say: Callable[[str], None], environ: Mapping[str, str] = os.envi
         return
     hindered = _explain_disabled(environ, exporters)
     if hindered:
-        say(f"no traces, though {endpoint} is set: {hindered}")
+        logger.warning("no traces, though %s is set: %s", endpoint, hindered)
         yield None
         return
-    with _forward_logs(say):
+    with _forward_logs():
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -52,7 +53,7 @@ def open_tracer(say: Callable[[str], None], environ: Mapping[str, str] = os.envi
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         except (ValueError, OSError) as error:  # from a variable that the library doesn't validate
-            say(f"no traces, though {endpoint} is set: {error}")
+            logger.warning("no traces, though %s is set: %s", endpoint, error)
             yield None
             return
         try:
@@ -78,24 +79,24 @@ def _explain_disabled(environ: Mapping[str, str], exporters: str) -> str:
 class _OnceHandler(logging.Handler):
     """Reports each message once: an unreachable collector would fill the terminal."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._say, self._known = say, set[str]()
+        self._known = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
         if str(record.msg) not in self._known:
             self._known.add(str(record.msg))
-            self._say(f"traces: {record.getMessage()}")
+            logger.warning("traces: %s", record.getMessage())
 
 
 @contextmanager
-def _forward_logs(say: Callable[[str], None]) -> Iterator[None]:
-    """Forward the log messages of OpenTelemetry to `say`."""
-    logger, handler = logging.getLogger("opentelemetry"), _OnceHandler(say)
-    propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
+def _forward_logs() -> Iterator[None]:
+    """Log the messages of OpenTelemetry as our own."""
+    theirs, handler = logging.getLogger("opentelemetry"), _OnceHandler()
+    propagated, theirs.propagate = theirs.propagate, False
+    theirs.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagated
+        theirs.removeHandler(handler)
+        theirs.propagate = propagated

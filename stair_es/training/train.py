@@ -99,6 +99,10 @@ def train_model(
     progress = _run_trainer(loop)
     if workers.rank == 0:
         _write_checkpoint(config, model, out, progress, learned)
+    return _build_result(out, progress, learned)
+
+
+def _build_result(out: Path, progress: TrainingProgress, learned: TrainingSet) -> TrainingResult:
     return TrainingResult(
         folder=out,
         steps=progress.done,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,14 +25,15 @@ from stair_es.web.service import SearchService
 from stair_es.web.thumbnails import ThumbnailService
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
     from starlette.requests import Request
     from starlette.routing import Route
     from starlette.types import ASGIApp
 
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
+
+logger = logging.getLogger(__name__)
 
 _QUIET_S = 10.0
 
@@ -40,7 +42,6 @@ _QUIET_S = 10.0
 class ServerConfig:
     """The configuration of the server."""
 
-    connection: Connection
     index: str
     load_encoder: Callable[[IndexInfo], Encoder]
     """Loads the encoder for an index, given its info: see `search.index_encoder`."""
@@ -52,26 +53,24 @@ class ServerConfig:
     """Additional routes, under the same access policy."""
 
 
-def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, port: int, say: Callable[[str], None]) -> ASGIApp:
+def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int) -> ASGIApp:
     """Create the application for an index.
 
     Args:
         config: The configuration.
-        client: The client of its connection.
+        cluster: The cluster of the index.
         policy: The access policy.
         port: The port, for the name of the cookie.
-        say: Receives messages for the operator.
 
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
     """
-    limits, log = config.limits, ThrottledLog(say, config.connection.redact)
+    limits, log = config.limits, ThrottledLog(cluster.connection.redact)
     limiter = ConcurrencyLimiter(limits.max_concurrent, limits.max_waiting, limits.wait_s)
-    states = create_state_cache(client, config.connection, config.index, config.load_encoder)
+    states = create_state_cache(cluster, config.index, config.load_encoder)
     states.get()
     service = SearchService(
-        client,
-        config.connection,
+        cluster,
         config.index,
         states=states,
         limiter=limiter,
@@ -79,14 +78,12 @@ def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, p
         roots=config.roots,
         hooks=config.hooks,
     )
-    thumbnails = ThumbnailService(
-        client, config.connection, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks
-    )
+    thumbnails = ThumbnailService(cluster, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks)
 
     def handle_stair_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, StairError):
             raise error
-        fault = build_error_response(error, config.connection)
+        fault = build_error_response(error, cluster.connection)
         if fault.status >= 500:
             log(f"{error.message} {error.remedy}")
         return _build_response(fault)
@@ -111,14 +108,13 @@ def create_app(config: ServerConfig, client: OpenSearch, policy: AccessPolicy, p
 class ThrottledLog:
     """Log that repeats the same message at most every 10 s, so that an unreachable cluster doesn't flood the terminal."""
 
-    def __init__(self, say: Callable[[str], None], redact: Callable[[str], str]) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
         """Create the log.
 
         Args:
-            say: Receives messages.
             redact: Removes credentials from a message.
         """
-        self._say, self._redact = say, redact
+        self._redact = redact
         self._last: tuple[str, float] = ("", 0.0)
 
     def __call__(self, text: str) -> None:
@@ -126,7 +122,7 @@ class ThrottledLog:
         last, then_s = self._last
         if text != last or time.monotonic() - then_s > _QUIET_S:
             self._last = (text, time.monotonic())
-            self._say(self._redact(text))
+            logger.warning(self._redact(text))
 
 
 def _handle_rejection(request: Request, error: Exception) -> Response:

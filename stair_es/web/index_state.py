@@ -14,9 +14,7 @@ from stair_es.search.index_cache import IndexCache, SearchTarget, fetch_search_t
 from stair_es.web.query import QueryPlan, TokenNormalizer
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
 
@@ -41,24 +39,21 @@ class IndexState(SearchTarget):
         return TokenNormalizer(encoder=self.encoder, policy=self.info.policy)
 
 
-def create_state_cache(
-    client: OpenSearch, connection: Connection, index: str, load_encoder: Callable[[IndexInfo], Encoder]
-) -> IndexCache[IndexState]:
+def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[IndexInfo], Encoder]) -> IndexCache[IndexState]:
     """Create an empty cache of the state of an index.
 
     `get` and `refresh` raise IndexNotFound if the index doesn't exist, IndexMismatch if it was not written by stair-es, or by
     another model than the requested one, and ModelError if its model can't be loaded here.
 
     Args:
-        client: The client of the cluster.
-        connection: The connection of the client.
+        cluster: The cluster.
         index: An alias or index.
         load_encoder: Loads the encoder for an index, given its info.
     """
 
     def fetch_state(previous: IndexState | None) -> IndexState:
         try:
-            target = fetch_search_target(client, connection, index, previous)
+            target = fetch_search_target(cluster, index, previous)
         except QueryError as error:
             raise IndexNotFound(error.message, error.remedy) from None
         if previous is not None and previous.info == target.info:
@@ -69,7 +64,7 @@ def create_state_cache(
             target.info.check_model(encoder.model_id)
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
-        mappings = get_mappings_by_index(client, connection, index)
+        mappings = get_mappings_by_index(cluster, index)
         return IndexState(
             cluster_info=target.cluster_info,
             info=target.info,

@@ -30,9 +30,7 @@ from stair_es.web.query import (
 from stair_es.web.schemas import SearchParams
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.stored_document import StoredImage
     from stair_es.search.index_cache import IndexCache
     from stair_es.search.results import Hit, SearchResult
@@ -52,8 +50,7 @@ class SearchService:
 
     def __init__(
         self,
-        client: OpenSearch,
-        connection: Connection,
+        cluster: Cluster,
         index: str,
         *,
         states: IndexCache[IndexState],
@@ -65,8 +62,7 @@ class SearchService:
         """Create the service.
 
         Args:
-            client: The client of the cluster.
-            connection: The connection of the client.
+            cluster: The cluster.
             index: An alias or index.
             states: The cached state of the index.
             limiter: The limiter for the encoder.
@@ -74,7 +70,7 @@ class SearchService:
             roots: Folders whose files may be shown.
             hooks: The telemetry hooks.
         """
-        self._client, self._connection, self._index = client, connection, index
+        self._cluster, self._index = cluster, index
         self._states, self._limiter, self._limits, self._roots = states, limiter, limits, roots
         self._hooks = hooks
         self._lock = threading.Lock()
@@ -113,7 +109,7 @@ class SearchService:
     def get_image(self, id_: str) -> dict[str, Any]:
         """Get one image with all that is shown of it."""
         state = self._states.get()
-        image = get_stored_images(self._client, self._connection, self._index, [id_]).get(id_)
+        image = get_stored_images(self._cluster, self._index, [id_]).get(id_)
         if image is None:
             raise build_not_found(id_)
         original = serializers.build_original_url(id_) if self._roots.contains(image.uri) else None
@@ -212,7 +208,7 @@ class SearchService:
         with self._lock:
             image = self._images.get(reference)
         if image is None or image.index not in state.info.fields:
-            image = find_stored_image(self._client, self._connection, self._index, reference)
+            image = find_stored_image(self._cluster, self._index, reference)
             if image is None:
                 raise build_not_found(reference)
             with self._lock:
@@ -231,13 +227,13 @@ class SearchService:
         return counted
 
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        with translate_errors(self._connection):
-            response: dict[str, Any] = self._client.search(
+        with translate_errors(self._cluster.connection):
+            response: dict[str, Any] = self._cluster.client.search(
                 index=self._index, body={**body, "timeout": _SEARCH_TIMEOUT}, params={"allow_partial_search_results": "false"}
             )
         if "hits" not in response:
             raise ClusterError(
-                f"{self._connection.safe_url} returned no search response", "Check that it is the port of the cluster."
+                f"{self._cluster.connection.safe_url} returned no search response", "Check that it is the port of the cluster."
             )
         self._hooks.record_search_time(response.get("took", 0) / 1000)
         if response.get("timed_out"):  # partial hits are not a result

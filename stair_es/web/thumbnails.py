@@ -11,9 +11,7 @@ from stair_es.web.errors import build_not_found
 from stair_es.web.images.render import ImageCache, RenderedImage, render_image
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.web.hooks import ServerHooks
     from stair_es.web.images.file_access import AllowedRoots
     from stair_es.web.limits import ConcurrencyLimiter, ServerLimits
@@ -30,8 +28,7 @@ class ThumbnailService:
 
     def __init__(
         self,
-        client: OpenSearch,
-        connection: Connection,
+        cluster: Cluster,
         index: str,
         *,
         roots: AllowedRoots,
@@ -42,15 +39,14 @@ class ThumbnailService:
         """Create the service.
 
         Args:
-            client: The client of the cluster.
-            connection: The connection of the client.
+            cluster: The cluster.
             index: An alias or index.
             roots: Folders whose files may be shown.
             limiter: The limiter for rendering.
             limits: The limits of the server.
             hooks: The telemetry hooks.
         """
-        self._client, self._connection, self._index = client, connection, index
+        self._cluster, self._index = cluster, index
         self._roots, self._limiter, self._limits = roots, limiter, limits
         self._hooks = hooks
         self.cache = ImageCache(limits.cache_bytes)
@@ -120,7 +116,7 @@ class ThumbnailService:
         return self.cache.put((side_px, original.key), rendered)
 
     def _fetch_fields(self, id_: str) -> dict[str, Any]:
-        source = get_stored_fields(self._client, self._connection, self._index, id_, ["thumbnail", "fingerprint", "uri"])
+        source = get_stored_fields(self._cluster, self._index, id_, ["thumbnail", "fingerprint", "uri"])
         if source is None:
             raise build_not_found(id_)
         return source

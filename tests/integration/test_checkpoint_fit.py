@@ -215,7 +215,7 @@ def test_two_fits_of_a_model_can_be_compared(tmp_path: Path) -> None:
 
 def _ingest(url: str, index: str, spec: ModelSpec, pictures: Path) -> IngestReport:
     options = IngestOptions(alias=index, model=spec, runner="local", dead_letters=pictures.parent / "letters.jsonl")
-    return run_ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    return run_ingest([open_source(str(pictures))], Connection(url=url), options, progress=lambda _: None)
 
 
 def _image_vector(encoder: Encoder, image: Image.Image) -> NDArray[np.float64]:

@@ -178,7 +178,7 @@ def _ingest(url: str, index: str, model: str, pictures: Path, tmp_path: Path, ru
         ray=RayOptions(encoders=1),
         dead_letters=tmp_path / "letters.jsonl",
     )
-    report = run_ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest([open_source(str(pictures))], Connection(url=url), options, progress=lambda _: None)
     assert (report.written, report.failed) == (2, 0)
 
 

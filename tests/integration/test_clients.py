@@ -19,6 +19,7 @@ from filelock import FileLock
 from opensearchpy import OpenSearch
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
 from stair_es.cluster.index.mappings import build_index_body
@@ -66,9 +67,9 @@ def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
     vectors = {f"image{i}": _drawn(rng, 40) for i in range(50)}
     asked = _drawn(rng, 30)
     connection = Connection(url=url)
-    client = connection.client()
-    body = build_index_body(get_cluster_info(client, connection), settings)
-    client.close()
+    cluster = Cluster(connection)
+    body = build_index_body(get_cluster_info(cluster), settings)
+    cluster.close()
     facts = {
         name: ImageMetadata(
             uri=f"file:///{name}.jpg",

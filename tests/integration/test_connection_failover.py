@@ -10,10 +10,10 @@ from email.utils import format_datetime
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.client.retry import (
     RetryPolicy,
-    call_with_retry,
     compute_backoff_s,
     compute_retry_delay_s,
     get_retry_after_s,
@@ -36,20 +36,19 @@ def _busy(retry_after: str, times: int = 1) -> Callable[[Asked], Said | None]:
 @pytest.mark.parametrize("died", ["first", "second"])
 def test_a_dead_node_is_left_and_the_other_asked(node_url: str, died: str) -> None:
     with GateProxy(node_url) as first, GateProxy(node_url) as second:
-        connection = Connection(url=f"{first.url},{second.url}")
-        client = connection.client()
+        cluster = Cluster(Connection(url=f"{first.url},{second.url}"))
         for _ in range(4):
-            client.cluster.health()
+            cluster.client.cluster.health()
         assert first.seen, "both are asked in turn"
         assert second.seen
         dead, alive = (first, second) if died == "first" else (second, first)
         dead.kill()
         before = len(alive.seen)
         for _ in range(6):
-            client.cluster.health()  # none of them fails
+            cluster.client.cluster.health()  # none of them fails
         assert len(alive.seen) == before + 6
-        assert get_cluster_info(client, connection).label == "OpenSearch 3.8.0"
-        client.close()
+        assert get_cluster_info(cluster).label == "OpenSearch 3.8.0"
+        cluster.close()
 
 
 def test_a_hanging_node_is_left_too(node_url: str) -> None:
@@ -72,19 +71,17 @@ def test_all_nodes_dead_is_an_error_that_names_the_last() -> None:
     with GateProxy(None) as first, GateProxy(None) as second:
         pass
     connection = Connection(url=f"{first.url},{second.url}")
-    client = connection.client()
-    with pytest.raises(ClusterUnreachable, match=r"localhost:\d+"):
-        call_with_retry(lambda: client.info(), connection, _POLICY, lambda _: None)
-    client.close()
+    with Cluster(connection, sleep=lambda _: None) as cluster, pytest.raises(ClusterUnreachable, match=r"localhost:\d+"):
+        cluster.call(cluster.client.info, retry=_POLICY)
 
 
 def test_a_server_that_names_its_time_is_not_asked_earlier(node_url: str) -> None:
     waits = list[float]()
-    with GateProxy(node_url, gate=_busy("7", times=2)) as proxy:
-        connection = Connection(url=proxy.url)
-        client = connection.client()
-        assert call_with_retry(lambda: client.info(), connection, _POLICY, waits.append)["version"]["number"] == "3.8.0"
-        client.close()
+    with (
+        GateProxy(node_url, gate=_busy("7", times=2)) as proxy,
+        Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster,
+    ):
+        assert cluster.call(cluster.client.info, retry=_POLICY)["version"]["number"] == "3.8.0"
     assert len(waits) == 2
     assert all(7 <= wait <= 7 + _POLICY.backoff_s for wait in waits)
 
@@ -94,12 +91,9 @@ def test_a_date_is_understood_and_a_year_is_not_waited_for() -> None:
     for asked, most in ((timedelta(seconds=20), 20.0), (timedelta(days=365), 60.0)):
         date = format_datetime(datetime.now(timezone.utc) + asked, usegmt=True)
         with GateProxy(None, gate=_busy(date, times=9)) as proxy:
-            connection = Connection(url=proxy.url)
-            client = connection.client()
             waits.clear()
-            with pytest.raises(ClusterError, match="429"):
-                call_with_retry(lambda: client.info(), connection, _POLICY, waits.append)  # noqa: B023  called at once
-            client.close()
+            with Cluster(Connection(url=proxy.url), sleep=waits.append) as cluster, pytest.raises(ClusterError, match="429"):
+                cluster.call(cluster.client.info, retry=_POLICY)
         assert len(waits) == 3
         assert all(most - 10 < wait <= most + _POLICY.backoff_s for wait in waits)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, SecuritySettings, get_cluster_info, translate_errors
-from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.errors import AuthenticationFailed, ClusterError, UsageError
 
@@ -46,11 +47,10 @@ def test_what_the_environment_says_arrives(node_url: str, tmp_path: Path, enviro
     environ = {name: _file(tmp_path, value) if name.endswith("_FILE") else value for name, value in environ.items()}
     with GateProxy(node_url) as proxy:
         connection = pickle.loads(pickle.dumps(Connection.from_env(environ={**environ, "STAIR_ES_URL": proxy.url})))
-        client = connection.client()
-        assert get_cluster_info(client, connection).label == "OpenSearch 3.8.0"
-        client.close()
+        with Cluster(connection) as cluster:
+            assert get_cluster_info(cluster).label == "OpenSearch 3.8.0"
         assert {asked.headers.get("authorization") for asked in proxy.seen} == {header}
-    assert "hunter2" not in repr(connection) + repr(connection.security) + f"{client!r}{vars(client)!r}"
+    assert "hunter2" not in repr(connection) + repr(connection.security) + f"{cluster.client!r}{vars(cluster.client)!r}"
 
 
 def test_the_url_itself_may_stand_in_a_file(tmp_path: Path) -> None:
@@ -110,10 +110,8 @@ def test_a_server_that_repeats_what_it_was_sent_gives_nothing_away(
 
     with caplog.at_level(logging.DEBUG, "stair_es"), GateProxy(None, gate=echo) as proxy:
         connection = Connection(url=proxy.url, security=security)
-        client = connection.client()
-        with pytest.raises(ClusterError) as caught:
-            call_with_retry(lambda: client.get(index="i", id="1"), connection, RetryPolicy(attempts=3), lambda _: None)
-        client.close()
+        with Cluster(connection, sleep=lambda _: None) as cluster, pytest.raises(ClusterError) as caught:
+            cluster.call(cluster.client.get, index="i", id="1", retry=RetryPolicy(attempts=3))
     shown = f"{caught.value} {caught.value!r} {caplog.text}"
     if security.method != "none":
         assert "hunter2" not in shown
@@ -127,12 +125,12 @@ def test_a_server_that_repeats_what_it_was_sent_gives_nothing_away(
 
 
 def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
-    with GateProxy(None, gate=lambda _: Said(status=403)) as proxy:
-        connection = Connection(url=proxy.url)
-        client = connection.client()
-        with pytest.raises(AuthenticationFailed) as caught:
-            get_cluster_info(client, connection)
-        client.close()
+    with (
+        GateProxy(None, gate=lambda _: Said(status=403)) as proxy,
+        Cluster(Connection(url=proxy.url)) as cluster,
+        pytest.raises(AuthenticationFailed) as caught,
+    ):
+        get_cluster_info(cluster)
     assert "monitor" in caught.value.remedy
 
 
@@ -157,8 +155,8 @@ def test_a_request_about_all_indices_is_refused_by_the_proxy_and_an_alias_is_ask
     with GateProxy(None) as proxy:
         proxy.gate = lambda _: Said(status=200)
         connection = Connection(url=proxy.url)
-        with closing(connection.client()) as client:
-            assert get_alias_targets(client, connection, "photos") == []
+        with Cluster(connection) as cluster:
+            assert get_alias_targets(cluster, "photos") == []
             assert proxy.seen[-1].target == "/photos/_alias/photos"
             with pytest.raises(AuthenticationFailed, match="names no index"), translate_errors(connection):
-                client.indices.get_alias(name="photos")
+                cluster.client.indices.get_alias(name="photos")

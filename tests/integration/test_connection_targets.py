@@ -9,17 +9,15 @@ import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, check_neural_plugin
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import ClusterInfo, Connection, SecuritySettings, get_cluster_info
 from stair_es.errors import NotASearchCluster, UnsupportedTarget
 
 
 def _probe(url: str, security: SecuritySettings | None = None) -> ClusterInfo:
     connection = Connection(url=url, security=security or SecuritySettings())
-    client = connection.client()
-    try:
-        return get_cluster_info(client, connection)
-    finally:
-        client.close()
+    with Cluster(connection) as cluster:
+        return get_cluster_info(cluster)
 
 
 def _capabilities(target: ClusterInfo) -> tuple[bool, bool]:
@@ -110,12 +108,9 @@ def test_serverless_has_neither_root_nor_nodes(monkeypatch: pytest.MonkeyPatch) 
 
 def _check_neural_search(said: Said | None, version: tuple[int, ...] = (3, 8, 0)) -> None:
     with GateProxy(None, gate=lambda asked: said if asked.target.startswith("/_nodes/plugins") else Said(status=500)) as proxy:
-        connection = Connection(url=proxy.url)
-        client = connection.client()
-        try:
-            check_neural_plugin(client, connection, ClusterInfo(distribution="opensearch", version=version, max_clauses=1024))
-        finally:
-            client.close()
+        info = ClusterInfo(distribution="opensearch", version=version, max_clauses=1024)
+        with Cluster(Connection(url=proxy.url)) as cluster:
+            check_neural_plugin(cluster, info)
 
 
 def _plugins(**of_nodes: list[str]) -> Said:

@@ -15,8 +15,8 @@ import trustme
 from support.servers.recording_proxy import GateProxy
 
 from stair_es.cluster.client import tls
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, SecuritySettings, get_cluster_info
-from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
 from stair_es.errors import ClusterUnreachable, StairError, UsageError
 
 
@@ -65,11 +65,8 @@ def endpoint(node_url: str) -> Iterator[Endpoint]:
 
 def _label(url: str, **security: str) -> str:
     connection = pickle.loads(pickle.dumps(Connection(url=url, timeout_s=5, security=SecuritySettings(**security))))  # type: ignore[arg-type]
-    client = connection.client()
-    try:
-        return get_cluster_info(client, connection).label
-    finally:
-        client.close()
+    with Cluster(connection) as cluster:
+        return get_cluster_info(cluster).label
 
 
 def _sha256(pem: bytes) -> str:
@@ -119,11 +116,9 @@ def test_a_wrong_fingerprint_is_refused_before_anything_is_sent(
 ) -> None:
     with GateProxy(node_url, tls=_server(authority.issue_cert("localhost"), root=authority)) as proxy:
         connection = Connection(url=proxy.url, security=SecuritySettings(ca_fingerprint="0" * 64, api_key="secret-key"))
-        client = connection.client()
-        waits = list[float]()
-        with pytest.raises(ClusterUnreachable, match=_sha256(authority.cert_pem.bytes())):
-            call_with_retry(lambda: client.info(), connection, RetryPolicy(), waits.append)
-        client.close()
+        waits, wanted = list[float](), _sha256(authority.cert_pem.bytes())
+        with Cluster(connection, sleep=waits.append) as cluster, pytest.raises(ClusterUnreachable, match=wanted):
+            cluster.call(cluster.client.info)
         assert (proxy.seen, waits, caplog.records) == ([], [], [])
 
 

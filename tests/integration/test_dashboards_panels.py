@@ -7,7 +7,7 @@ import math
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from support.dashboards.checks import faults
 from support.oracles.vega_render import charts, drawn, png
 from support.servers.saved_objects_requests import Ask, asks, phrase
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.dashboards.bundle import build_bundle
 from stair_es.dashboards.index_info import DashboardSpec, Product, inspect_index
@@ -75,29 +76,29 @@ def node(request: pytest.FixtureRequest) -> Node:
     return Node(request.getfixturevalue(request.param), NODES[request.param])
 
 
-def _album(client: OpenSearch, connection: Connection, alias: str) -> Album:
-    docs = scanned(client, alias)
+def _album(cluster: Cluster, alias: str) -> Album:
+    docs = scanned(cluster.client, alias)
     rows = [entry for id_, source in docs.items() for entry in entries(id_, source)]
-    return Album(client, inspect_index(client, connection, alias).spec, docs, rows)
+    return Album(cluster.client, inspect_index(cluster, alias).spec, docs, rows)
 
 
 @pytest.fixture(scope="module")
 def album(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
     """With the companion that `ingest` writes."""
     connection, alias = Connection(url=node.url), "test-dashboards"
-    with closing(connection.client()) as client, gone_afterwards(client, alias):
+    with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
         fill(node.url, alias, tmp_path_factory.mktemp("photos"), vector=node.vector)
-        yield _album(client, connection, alias)
+        yield _album(cluster, alias)
 
 
 @pytest.fixture(scope="module")
 def by_hand(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
     """With one that somebody else has written after the contract, and that calls words as the main index does."""
     connection, alias = Connection(url=node.url), "test-dashboards-by-hand"
-    with closing(connection.client()) as client, gone_afterwards(client, alias):
+    with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
         fill(node.url, alias, tmp_path_factory.mktemp("photos"), words_index=False, vector=node.vector, every=2)
-        make(client, alias)
-        yield _album(client, connection, alias)
+        make(cluster.client, alias)
+        yield _album(cluster, alias)
 
 
 def _float32(value: float) -> float:
@@ -449,12 +450,12 @@ def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> N
 @ON_ONE_NODE
 def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
-    with closing(connection.client()) as client, gone_afterwards(client, alias):
+    with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
         fill(node.url, alias, tmp_path, words_index=False, vector=node.vector, every=3)
-        looked = inspect_index(client, connection, alias)
+        looked = inspect_index(cluster, alias)
         assert not looked.spec.has_token_index
         assert f"stair-es ingest ... --index {alias} --token-index" in looked.remarks[0]
-        album = _album(client, connection, alias)
+        album = _album(cluster, alias)
         answers = album.answers("kibana")
         assert {kind for kind in answers if "/" not in kind} == set(PANELS) - {
             "average-weight",

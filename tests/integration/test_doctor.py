@@ -11,6 +11,7 @@ import pytest
 from support.servers.recording_proxy import GateProxy, Said
 
 from stair_es import resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, SecuritySettings, translate_errors
 from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, relax_index_settings
 from stair_es.doctor.facts import fetch_privileges
@@ -45,7 +46,7 @@ def _open(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-
     body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"] |= settings
     identity = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
-    return open_index(client, Connection(url=url), alias, body, identity, lambda _: None)
+    return open_index(Cluster(Connection(url=url), client), alias, body, identity)
 
 
 def _only(found: list[CheckResult], check: str) -> CheckResult:
@@ -75,7 +76,7 @@ def test_no_index_and_no_cluster_are_said(examine: Examine) -> None:
 def test_a_load_that_was_killed_is_found_and_restored(
     examine: Examine, client: OpenSearch, node_url: str, opened: WriteTarget
 ) -> None:
-    load = relax_index_settings(client, Connection(url=node_url), opened, replicas=False, say=lambda _: None)
+    load = relax_index_settings(Cluster(Connection(url=node_url), client), opened, replicas=False)
     load.__enter__()  # and never left: as after kill -9
     finding = _only(examine(), "index")
     assert "refresh_interval -1" in finding.message
@@ -218,7 +219,7 @@ def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
         assert (finding.check, finding.state) == ("checks", "warn")
         assert "cluster:monitor/health, cluster:monitor/state, cluster:monitor/nodes/stats" in finding.message
         client = connection.client()
-        assert fetch_privileges(client, connection, index_name) is None
+        assert fetch_privileges(Cluster(connection, client), index_name) is None
         client.close()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from statistics import fmean
 
@@ -16,6 +15,7 @@ from PIL import Image
 from support.oracles.rank_eval import AT, ask_rank_eval, own_values
 
 from stair_es import SparseVector
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body
@@ -110,7 +110,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionDataset:
 
 def run(url: str, captions: CaptionDataset, options: EvalOptions | None = None) -> RetrievalReport:
     options = options or EvalOptions()
-    return evaluate_retrieval(captions, MODELS, Connection(url=url), options, say=print, progress=lambda *_: None)
+    return evaluate_retrieval(captions, MODELS, Connection(url=url), options, progress=lambda *_: None)
 
 
 def of(found: RetrievalReport, method: str, direction: str) -> MethodRow:
@@ -166,22 +166,22 @@ def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str
 
 def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: str, captions: CaptionDataset) -> None:
     connection = Connection(url=rank_features_url)
-    with closing(connection.client()) as client:
-        methods = methods_on(client, connection, captions)
+    with Cluster(connection) as cluster:
+        methods = methods_on(cluster, captions)
         assert len(methods) >= 5
         for method in methods:
-            check_rank_eval(client, connection, method)
+            check_rank_eval(cluster, method)
 
 
-def methods_on(client: OpenSearch, connection: Connection, captions: CaptionDataset) -> list[RetrievalMethod]:
+def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMethod]:
     """Return what can be asked there without kNN, which the nodes with the module rank-eval don't have."""
-    target = get_cluster_info(client, connection)
+    target = get_cluster_info(cluster)
     engine = EngineConfig(
         distribution=target.distribution,
         query_type="rank_features",
         max_clauses=target.max_clauses,
         depth=AT,
-        analyzer=detect_analyzer(client, connection),
+        analyzer=detect_analyzer(cluster),
         token_body=build_index_body(target, DocumentSettings(thumbnail_px=0)),
     )
     encoded = encode_dataset(captions, MODELS[0], lambda *_: None)
@@ -189,12 +189,12 @@ def methods_on(client: OpenSearch, connection: Connection, captions: CaptionData
     return [method for method in found if isinstance(method, RetrievalMethod) and method.corpus is not None]
 
 
-def check_rank_eval(client: OpenSearch, connection: Connection, method: RetrievalMethod) -> None:
+def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
     """Check that `_rank_eval` of the cluster has our metrics."""
     assert method.corpus is not None
     identity = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
-    with create_temporary_index(client, connection, method.corpus, run=run, identity=identity, keep=False, say=print) as there:
+    with create_temporary_index(cluster, method.corpus, run=run, identity=identity, keep=False) as there:
         asked = [method.build_query(query).clause for query in range(len(method.task.queries))]
         clauses = {query: clause for query, clause in enumerate(asked) if clause is not None}
         assert len(clauses) >= len(asked) - 1
@@ -252,7 +252,7 @@ def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> 
         model_id = "other@1"
 
     models = [*MODELS, build_evaluated_model(Other(), ModelSpec(name="other"))]
-    found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), say=print, progress=lambda *_: None)
+    found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), progress=lambda *_: None)
     assert (found.model, found.against) == ("drawn@1", ("other@1",))
     by_model = {row.model: row for row in found.rows if (row.method, row.direction) == ("STAIR", "text -> image")}
     assert by_model["drawn@1"].engine == by_model["other@1"].engine
@@ -270,7 +270,7 @@ def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionDa
 
     seen: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate_retrieval(captions, MODELS, Connection(url=node_url), EvalOptions(), say=print, progress=stop)
+        evaluate_retrieval(captions, MODELS, Connection(url=node_url), EvalOptions(), progress=stop)
     assert len(seen) == 1
     assert left_behind(node_url) == []
 

@@ -64,7 +64,7 @@ DENSE = [("dense", "clip"), ("dense", "siglip")]
 
 
 def test_retrieval(models: list[EvaluatedModel], captions: CaptionDataset) -> None:
-    found = evaluate_retrieval(captions, models, None, EvalOptions(), say=print, progress=nothing)
+    found = evaluate_retrieval(captions, models, None, EvalOptions(), progress=nothing)
     assert found.problems == ()
     measured = {(row.method, row.model) for row in found.rows if row.exact is not None}
     labels = [model.label for model in models]
@@ -77,13 +77,13 @@ def test_retrieval(models: list[EvaluatedModel], captions: CaptionDataset) -> No
 
 
 def test_classes_and_words(models: list[EvaluatedModel], captions: CaptionDataset, labelled: LabeledDataset) -> None:
-    found = evaluate_zero_shot(labelled, models, ["a {}"], say=print, progress=nothing)
+    found = evaluate_zero_shot(labelled, models, ["a {}"], progress=nothing)
     assert kinds(found.to_dict()["rows"], models) == [*WORDS, *DENSE]
-    found = evaluate_linear_probe(labelled, labelled, models, say=print, progress=nothing)
+    found = evaluate_linear_probe(labelled, labelled, models, progress=nothing)
     assert kinds(found.to_dict()["rows"], models) == [*WORDS, *DENSE]
-    found = evaluate_interpretability(build_caption_task(captions), models[1:], say=print, progress=nothing)
+    found = evaluate_interpretability(build_caption_task(captions), models[1:], progress=nothing)
     rows = found.to_dict()["rows"]
     assert kinds(rows, models) == [WORDS[1], *DENSE]
     assert len({row["vocabulary"] for row in rows}) == 1  # dense models take the one of the model with words
-    found = evaluate_sparsity(items_of(captions), models, say=print, progress=nothing)
+    found = evaluate_sparsity(items_of(captions), models, progress=nothing)
     assert [row["dense_dimensions"] for row in found.to_dict()["rows"]] == [None, None, 6, 8]

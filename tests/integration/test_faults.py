@@ -29,8 +29,9 @@ from support.servers.fault_proxy import Answer, Fault, FaultProxy, Plan, Reply, 
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
-from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import (
     AuthenticationFailed,
@@ -44,18 +45,18 @@ from stair_es.errors import (
 
 def _probe(url: str) -> str:
     connection = Connection(url=url, timeout_s=5)
-    client = connection.client()
+    cluster = Cluster(connection)
     try:
-        return get_cluster_info(client, connection).label
+        return get_cluster_info(cluster).label
     finally:
-        client.close()
+        cluster.close()
 
 
 def test_the_real_node_is_recognised(node_url: str) -> None:
     connection = Connection(url=node_url)
-    client = connection.client()
-    target = get_cluster_info(client, connection)
-    client.close()
+    cluster = Cluster(connection)
+    target = get_cluster_info(cluster)
+    cluster.close()
     assert (target.label, target.max_clauses) == ("OpenSearch 3.8.0", 1024)
 
 
@@ -135,14 +136,12 @@ def _writer(
     waits = list[float]()
     with FaultProxy(node_url, plan) as proxy:
         connection = Connection(url=proxy.url, timeout_s=timeout_s)
-        client = connection.client()
+        cluster = Cluster(connection)
         try:
-            writer = BulkWriter(
-                client=client, connection=connection, index=index, policy=policy or BulkPolicy(), sleep=waits.append
-            )
+            writer = BulkWriter(cluster=cluster, index=index, policy=policy or BulkPolicy(), sleep=waits.append)
             yield writer, waits, proxy.counts
         finally:
-            client.close()
+            cluster.close()
 
 
 def _pass(_: Request) -> None:
@@ -357,8 +356,7 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
     with FaultProxy(node_url, always(busy())) as proxy:
         connection = Connection(url=proxy.url, timeout_s=5)
         writer = BulkWriter(
-            client=connection.client(),
-            connection=connection,
+            cluster=Cluster(connection),
             index=index_name,
             policy=BulkPolicy(attempts=10**6, give_up_after_s=60),
             sleep=sleep,
@@ -366,7 +364,7 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
         )
         with pytest.raises(ClusterError, match="429"):
             writer.write(_documents(3))
-        writer.client.close()
+        writer.cluster.close()
     assert now_s == pytest.approx(1060)
 
 
@@ -417,7 +415,7 @@ def test_a_full_disk_is_waited_for(node_url: str, client: OpenSearch, index_name
             if len(waits) == 3:
                 _block(client, index_name, None)
 
-        patient = BulkWriter(client=writer.client, connection=writer.connection, index=index_name, sleep=sleep)
+        patient = BulkWriter(cluster=writer.cluster, index=index_name, sleep=sleep)
         assert patient.write(_documents(30)).outcomes == {f"{i:03}": None for i in range(30)}
     assert len(waits) == 3
     assert len(_stored(client, index_name)) == 30
@@ -458,10 +456,8 @@ def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSear
         with serve(lambda _: None) as away:
             pass
         sleepy = stack.enter_context(FaultProxy(node_url, always(slow(1.2)))).url
-        connection = Connection(url=f"{away},{sleepy},{node_url}", timeout_s=0.8)
-        cluster = connection.client()
-        stack.callback(cluster.close)
-        writer = BulkWriter(client=cluster, connection=connection, index=index_name, sleep=lambda _: None)
+        cluster = stack.enter_context(Cluster(Connection(url=f"{away},{sleepy},{node_url}", timeout_s=0.8)))
+        writer = BulkWriter(cluster=cluster, index=index_name, sleep=lambda _: None)
         written = writer.write(documents, chunk_bytes=2000)
     assert written.outcomes == _names(documents)
     assert _stored(client, index_name) == _uris(documents)
@@ -496,13 +492,12 @@ def test_reading_the_ledger_and_refreshing_are_repeated_too(failures: int, passe
 
     waits = list[float]()
     with serve(answer) as url:
-        connection = Connection(url=url, timeout_s=5)
-        client = connection.client()
-        call = partial(call_with_retry, lambda: client.mget(body={}), connection, RetryPolicy(attempts=3), waits.append)
+        cluster = Cluster(Connection(url=url, timeout_s=5), sleep=waits.append)
+        call = partial(cluster.call, cluster.client.mget, body={}, retry=RetryPolicy(attempts=3))
         if passes:
             assert call() == {"docs": []}
         else:
             with pytest.raises(ClusterError, match="503"):
                 call()
-        client.close()
+        cluster.close()
     assert len(waits) == 2

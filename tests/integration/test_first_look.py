@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from support.bulk_faults import unavailable
 from support.servers.fault_proxy import Answer, FaultProxy, Reply, Request, serve
 
 from stair_es import SparseVector, resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
@@ -36,22 +36,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-@contextmanager
-def _connected(url: str) -> Iterator[tuple[OpenSearch, Connection]]:
-    connection = Connection(url=url, timeout_s=5)
-    client = connection.client()
-    try:
-        yield client, connection
-    finally:
-        client.close()
-
-
 def _options(alias: str, tmp_path: Path) -> IngestOptions:
     return IngestOptions(alias=alias, model=ModelSpec(name="stair-mini"), runner="local", dead_letters=tmp_path / "dead.jsonl")
 
 
 def _ingest(url: str, options: IngestOptions) -> None:
-    run_ingest([open_source(str(PHOTOS / "*.jpg"))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    run_ingest([open_source(str(PHOTOS / "*.jpg"))], Connection(url=url), options, progress=lambda _: None)
 
 
 def _search(url: str, index: str) -> None:
@@ -59,15 +49,15 @@ def _search(url: str, index: str) -> None:
         searcher.search(WORD)
 
 
-def _make(client: OpenSearch, connection: Connection, alias: str) -> str:
+def _make(cluster: Cluster, alias: str) -> str:
     identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    return open_index(client, connection, alias, resources.load_json_resource("mappings", "image"), identity, lambda _: None).name
+    return open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity).name
 
 
 def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
     node_url: str, client: OpenSearch, index_name: str, waits: list[float]
 ) -> None:
-    _make(client, Connection(url=node_url), index_name)
+    _make(Cluster(Connection(url=node_url), client), index_name)
     busy = {"/": 2, f"/{index_name}/_mapping": 3}
 
     def starts(request: Request) -> bool:
@@ -105,23 +95,24 @@ def test_a_cluster_that_stays_busy_is_told_of_with_a_remedy(
 def test_nobody_is_waited_for_where_nothing_ever_answered(waits: list[float]) -> None:
     with serve(lambda _: None) as url:
         pass
-    with _connected(url) as (client, connection), pytest.raises(ClusterUnreachable, match="no search cluster answers"):
-        get_cluster_info(client, connection, RetryPolicy())
+    cluster = Cluster(Connection(url=url, timeout_s=5))
+    with cluster, pytest.raises(ClusterUnreachable, match="no search cluster answers"):
+        get_cluster_info(cluster, RetryPolicy())
     assert waits == []
 
 
 def test_a_closed_index_is_named_at_once_with_what_opens_it(
     node_url: str, client: OpenSearch, index_name: str, waits: list[float], tmp_path: Path
 ) -> None:
-    connection = Connection(url=node_url)
-    name = _make(client, connection, index_name)
+    cluster = Cluster(Connection(url=node_url), client)
+    name = _make(cluster, index_name)
     client.indices.close(index=name)
     with pytest.raises(IndexMismatch, match=f"'{name}' behind alias '{index_name}' is closed") as mismatch:
         _ingest(node_url, _options(index_name, tmp_path))
     assert f"POST /{name}/_open" in mismatch.value.remedy
     calls: list[Callable[[], object]] = [
         lambda: _search(node_url, index_name),
-        lambda: state.get_stored_by_id(client, connection, name, ["1"]),
+        lambda: state.get_stored_by_id(cluster, name, ["1"]),
     ]
     for call in calls:
         with pytest.raises(ClusterError, match="closed") as caught:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits
@@ -42,12 +42,12 @@ def photos(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     options = IngestOptions(
         alias="test-image-search", model=ModelSpec(name="stair-mini"), runner="local", dead_letters=folder / "letters.jsonl"
     )
-    report = run_ingest([open_source(str(table))], connection, options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest([open_source(str(table))], connection, options, progress=lambda _: None)
     assert report.written == len(NAMES)
     with ImageSearch(options.alias, url=node_url) as search:
         yield search
-    with closing(connection.client()) as client:
-        client.indices.delete(index=f"{options.alias}-*")
+    with Cluster(connection) as cluster:
+        cluster.client.indices.delete(index=f"{options.alias}-*")
 
 
 def names(result: SearchResult) -> list[str]:
@@ -213,15 +213,15 @@ def test_it_needs_a_cluster_or_says_so(photos: ImageSearch, monkeypatch: pytest.
 def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str) -> None:
     policy = parse_policy({"stair_es_policy": 1, "rename": {"puppy": "houndstooth", "espresso": "houndstooth"}}, "here")
     before = photos.search("puppy", k=100)
-    with closing(Connection(url=node_url).client()) as client:
-        steering = PolicyManager(client, Connection(url=node_url), "test-image-search")
-        steering.apply_policy(policy, UpdateLimits(), print, lambda _: None)
+    with Cluster(Connection(url=node_url)) as cluster:
+        steering = PolicyManager(cluster, "test-image-search")
+        steering.apply_policy(policy, UpdateLimits(), lambda _: None)
         try:
             with ImageSearch("test-image-search", url=node_url) as steered:
                 after = steered.search(QueryInputs(words="puppy", required=["puppy"]), k=100)
                 missed = steered.explain(names_and_ids(after)["two-spaniels.jpg"], "puppy -espresso")
         finally:
-            steering.rollback_policy(UpdateLimits(), print, lambda _: None)
+            steering.rollback_policy(UpdateLimits(), lambda _: None)
     hit = next(hit for hit in after.hits if hit.uri.endswith("two-spaniels.jpg"))
     was = next(hit for hit in before.hits if hit.uri.endswith("two-spaniels.jpg"))
     moved = {"puppy": "houndstooth"}

@@ -12,6 +12,7 @@ import pytest
 from support.commands import CommandHere
 
 from stair_es import resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.dashboards.index_info import inspect_index
@@ -109,7 +110,7 @@ def test_an_index_of_the_first_format_is_refused_and_stays_as_it_is(old: OldInde
 def test_no_dashboard_is_built_for_it(old: OldIndex) -> None:
     old.create()
     with pytest.raises(IndexMismatch, match=f"index '{old.name}' has the format 1"):
-        inspect_index(old.client, Connection(url=old.environment["STAIR_ES_URL"]), old.alias)
+        inspect_index(Cluster(Connection(url=old.environment["STAIR_ES_URL"]), old.client), old.alias)
 
 
 def test_the_doctor_names_it(old: OldIndex) -> None:

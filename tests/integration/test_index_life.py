@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.bulk_faults import unavailable
+from support.messages import forward_messages
 from support.servers.fault_proxy import FaultProxy
 
 from stair_es import resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.lifecycle import (
     IndexSpec,
@@ -20,7 +22,6 @@ from stair_es.cluster.index.lifecycle import (
     delete_retired_indices,
     find_index,
     open_index,
-    refresh_index,
     swap_alias,
 )
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
@@ -33,29 +34,31 @@ OLD = IndexSpec(model_name="model", model_id="model-1", settings={"top_token_cou
 NEW = IndexSpec(model_name="model", model_id="model-2", settings={"top_token_count": 16})
 
 
-class Cluster:
+class AliasCluster(Cluster):
     """What the functions under test take, in one place."""
 
     def __init__(self, client: OpenSearch, url: str, alias: str) -> None:
-        self.client, self.connection, self.alias = client, Connection(url=url), alias
+        super().__init__(Connection(url=url), client)
+        self.alias = alias
         self.said: list[str] = []
 
     def open(self, identity: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
         body = body or resources.load_json_resource("mappings", "image")
-        return open_index(self.client, self.connection, self.alias, body, identity, self.said.append)
+        with forward_messages(self.said.append):
+            return open_index(self, self.alias, body, identity)
 
     def find(self, identity: IndexSpec) -> WriteTarget | None:
-        return find_index(self.client, self.connection, self.alias, resources.load_json_resource("mappings", "image"), identity)
+        return find_index(self, self.alias, resources.load_json_resource("mappings", "image"), identity)
 
     def write(self, opened: WriteTarget, id_: str) -> None:
         params = {"require_alias": "true", "refresh": "true"}
         self.client.index(index=opened.write_alias, id=id_, body={"uri": id_}, params=params)
 
     def swap(self, opened: WriteTarget) -> None:
-        swap_alias(self.client, self.connection, self.alias, opened)
+        swap_alias(self, self.alias, opened)
 
     def prune(self, keep: int) -> list[str]:
-        return delete_retired_indices(self.client, self.connection, self.alias, keep)
+        return delete_retired_indices(self, self.alias, keep)
 
     def indices(self) -> set[str]:
         return set(self.client.indices.get(index=f"{self.alias}*"))
@@ -65,11 +68,11 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Cluster:
-    return Cluster(engine, rank_features_url, engine_index)
+def cluster(engine: OpenSearch, rank_features_url: str, engine_index: str) -> AliasCluster:
+    return AliasCluster(engine, rank_features_url, engine_index)
 
 
-def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: Cluster) -> None:
+def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: AliasCluster) -> None:
     assert cluster.find(OLD) is None
     opened = cluster.open(OLD)
     assert opened == WriteTarget(name=opened.name, created=True, replaces=None)
@@ -87,7 +90,7 @@ def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: Cluster)
     assert cluster.said == []
 
 
-def test_what_lies_in_the_body_beside_our_meta_stays(cluster: Cluster) -> None:
+def test_what_lies_in_the_body_beside_our_meta_stays(cluster: AliasCluster) -> None:
     body = resources.load_json_resource("mappings", "image")
     body["mappings"]["_meta"] = {"mine": 1}
     opened = cluster.open(OLD, body)
@@ -101,7 +104,7 @@ def test_what_lies_in_the_body_beside_our_meta_stays(cluster: Cluster) -> None:
     [NEW, replace(OLD, settings={"top_token_count": 8})],
     ids=["model", "settings"],
 )
-def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step(cluster: Cluster, other: IndexSpec) -> None:
+def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step(cluster: AliasCluster, other: IndexSpec) -> None:
     live = cluster.open(OLD)
     cluster.write(live, "old")
     assert cluster.find(other) is None
@@ -124,7 +127,7 @@ def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step
     assert build.name in cluster.said[0]
 
 
-def test_another_mapping_of_the_same_identity_is_built_too(cluster: Cluster) -> None:
+def test_another_mapping_of_the_same_identity_is_built_too(cluster: AliasCluster) -> None:
     live = cluster.open(OLD)
     body = resources.load_json_resource("mappings", "image")
     body["mappings"]["properties"]["caption"] = {"type": "keyword"}
@@ -136,7 +139,7 @@ def test_another_mapping_of_the_same_identity_is_built_too(cluster: Cluster) -> 
         cluster.open(OLD, body)
 
 
-def test_a_swap_done_twice_or_by_another_run_is_done(cluster: Cluster) -> None:
+def test_a_swap_done_twice_or_by_another_run_is_done(cluster: AliasCluster) -> None:
     cluster.open(OLD)
     build = cluster.open(NEW)
     cluster.swap(build)
@@ -146,7 +149,7 @@ def test_a_swap_done_twice_or_by_another_run_is_done(cluster: Cluster) -> None:
     assert cluster.behind(cluster.alias) == [build.name]
 
 
-def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: Cluster) -> None:
+def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: AliasCluster) -> None:
     cluster.open(OLD)
     first, second = cluster.open(NEW), cluster.open(replace(NEW, model_id="model-3"))
     cluster.swap(second)
@@ -156,7 +159,7 @@ def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: Cluster) -> No
     assert cluster.behind(f"{cluster.alias}.building-{NEW.digest}") == [first.name]
 
 
-def test_a_live_index_that_was_deleted_meanwhile_doesn_t_stop_the_swap(cluster: Cluster) -> None:
+def test_a_live_index_that_was_deleted_meanwhile_doesn_t_stop_the_swap(cluster: AliasCluster) -> None:
     live = cluster.open(OLD)
     build = cluster.open(NEW)
     cluster.client.indices.delete(index=live.name)
@@ -164,7 +167,7 @@ def test_a_live_index_that_was_deleted_meanwhile_doesn_t_stop_the_swap(cluster: 
     assert cluster.behind(cluster.alias) == [build.name]
 
 
-def test_a_searcher_never_sees_two_indices_or_none(cluster: Cluster) -> None:
+def test_a_searcher_never_sees_two_indices_or_none(cluster: AliasCluster) -> None:
     live = cluster.open(OLD)
     cluster.write(live, "old")
     seen: set[tuple[str, ...]] = set()
@@ -195,13 +198,13 @@ def test_a_searcher_never_sees_two_indices_or_none(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["new", "build"])
-def test_runs_that_open_at_once_share_one_index(cluster: Cluster, live: bool) -> None:
+def test_runs_that_open_at_once_share_one_index(cluster: AliasCluster, live: bool) -> None:
     if live:
         cluster.open(OLD)
     gate = threading.Barrier(6)
 
     def run() -> WriteTarget:
-        own = Cluster(cluster.connection.client(), cluster.connection.url, cluster.alias)
+        own = AliasCluster(cluster.connection.client(), cluster.connection.url, cluster.alias)
         gate.wait()
         try:
             return own.open(NEW)
@@ -216,7 +219,7 @@ def test_runs_that_open_at_once_share_one_index(cluster: Cluster, live: bool) ->
 
 
 @pytest.mark.parametrize("kind", ["index", "foreign", "several"])
-def test_what_is_not_ours_is_never_written(cluster: Cluster, kind: str) -> None:
+def test_what_is_not_ours_is_never_written(cluster: AliasCluster, kind: str) -> None:
     client, alias = cluster.client, cluster.alias
     if kind == "index":
         client.indices.create(index=alias)
@@ -232,7 +235,7 @@ def test_what_is_not_ours_is_never_written(cluster: Cluster, kind: str) -> None:
     assert cluster.indices() == before
 
 
-def test_prune_keeps_the_newest_and_all_that_is_not_a_retired_index_of_this_alias(cluster: Cluster) -> None:
+def test_prune_keeps_the_newest_and_all_that_is_not_a_retired_index_of_this_alias(cluster: AliasCluster) -> None:
     client, alias = cluster.client, cluster.alias
     built = [cluster.open(OLD)]
     for number in range(4):
@@ -241,7 +244,7 @@ def test_prune_keeps_the_newest_and_all_that_is_not_a_retired_index_of_this_alia
     unfinished = cluster.open(NEW)
     foreign = f"{alias}-m-0-20200101-000000-000000"  # looks alike, by its name alone
     client.indices.create(index=foreign)
-    other = Cluster(client, cluster.connection.url, f"{alias}-other")
+    other = AliasCluster(client, cluster.connection.url, f"{alias}-other")
     neighbours = [other.open(OLD), other.open(NEW)]
     other.swap(neighbours[1])
     client.indices.put_alias(index=built[0].name, name=f"{alias}-pinned")  # somebody still uses it
@@ -262,22 +265,22 @@ def test_prune_keeps_the_newest_and_all_that_is_not_a_retired_index_of_this_alia
         cluster.prune(keep=-1)
 
 
-def test_refresh_makes_documents_searchable(cluster: Cluster) -> None:
+def test_refresh_makes_documents_searchable(cluster: AliasCluster) -> None:
     opened = cluster.open(OLD)
     cluster.client.indices.put_settings(index=opened.name, body={"index": {"refresh_interval": "-1"}})
     cluster.client.index(index=opened.write_alias, id="1", body={"uri": "u"})
     assert cluster.client.count(index=cluster.alias)["count"] == 0
-    refresh_index(cluster.client, cluster.connection, opened.name)
+    cluster.refresh(opened.name)
     assert cluster.client.count(index=cluster.alias)["count"] == 1
 
 
-def test_a_busy_cluster_is_asked_again_for_the_index(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_cluster_is_asked_again_for_the_index(cluster: AliasCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
     numbers = count()
     with FaultProxy(cluster.connection.url, lambda _: unavailable() if next(numbers) in (0, 2) else None) as proxy:
         client = Connection(url=proxy.url).client()
-        busy = Cluster(client, proxy.url, cluster.alias)
+        busy = AliasCluster(client, proxy.url, cluster.alias)
         opened = busy.open(OLD)
         assert busy.find(OLD) == replace(opened, created=False)
         client.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.messages import forward_messages
 
 from stair_es import resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, relax_index_settings
 from stair_es.errors import ClusterError
@@ -24,24 +27,24 @@ class Loads:
     """Loads of one index, and what its settings are."""
 
     def __init__(self, client: OpenSearch, url: str, alias: str, settings: dict[str, Any]) -> None:
-        self.client, self.connection, self.said = client, Connection(url=url), list[str]()
+        self.cluster, self.said = Cluster(Connection(url=url), client), list[str]()
         body = resources.load_json_resource("mappings", "image")
         body["settings"]["index"] = {"number_of_shards": 1, **settings}
         body["mappings"]["_meta"] = {"mine": 1}
-        self.opened = open_index(client, self.connection, alias, body, IDENTITY, self.said.append)
+        self.opened = open_index(self.cluster, alias, body, IDENTITY)
         self.original = self.settings()
 
     def start(self, *, live: bool = False, replicas: bool = False) -> AbstractContextManager[None]:
         opened: WriteTarget = replace(self.opened, created=not live)
-        return relax_index_settings(self.client, self.connection, opened, replicas=replicas, say=self.said.append)
+        return relax_index_settings(self.cluster, opened, replicas=replicas)
 
     def settings(self) -> dict[str, Any]:
         name = self.opened.name
-        found = self.client.indices.get_settings(index=name, params={"flat_settings": "true"})[name]["settings"]
+        found = self.cluster.client.indices.get_settings(index=name, params={"flat_settings": "true"})[name]["settings"]
         return {key: found.get(f"index.{key}") for key in NAMES}
 
     def remembered(self) -> dict[str, Any] | None:
-        meta = self.client.indices.get_mapping(index=self.opened.name)[self.opened.name]["mappings"]["_meta"]
+        meta = self.cluster.client.indices.get_mapping(index=self.opened.name)[self.opened.name]["mappings"]["_meta"]
         assert meta["mine"] == 1
         assert meta["stair_es"]["digest"] == IDENTITY.digest
         found: dict[str, Any] | None = meta["stair_es"].get("relaxed")
@@ -55,8 +58,10 @@ class Loads:
     params=[{"auto_expand_replicas": "0-1"}, {"number_of_replicas": 2, "refresh_interval": "1m"}],
     ids=["auto", "set"],
 )
-def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Loads:
-    return Loads(engine, rank_features_url, engine_index, request.param)
+def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Iterator[Loads]:
+    made = Loads(engine, rank_features_url, engine_index, request.param)
+    with forward_messages(made.said.append):
+        yield made
 
 
 def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
@@ -103,9 +108,9 @@ def test_what_a_killed_run_has_left_is_restored_by_the_next(loads: Loads, live: 
 
 
 def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: Loads) -> None:
-    meta = loads.client.indices.get_mapping(index=loads.opened.name)[loads.opened.name]["mappings"]["_meta"]
+    meta = loads.cluster.client.indices.get_mapping(index=loads.opened.name)[loads.opened.name]["mappings"]["_meta"]
     meta["stair_es"]["relaxed"] = loads.original
-    loads.client.indices.put_mapping(index=loads.opened.name, body={"_meta": meta})
+    loads.cluster.client.indices.put_mapping(index=loads.opened.name, body={"_meta": meta})
     with loads.start():
         pass
     assert loads.restored()
@@ -129,7 +134,7 @@ def test_of_two_runs_at_once_none_takes_relaxed_settings_for_originals(loads: Lo
 def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> None:
     def run() -> None:
         with loads.start():
-            loads.client.indices.delete(index=loads.opened.name)
+            loads.cluster.client.indices.delete(index=loads.opened.name)
             raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
@@ -139,4 +144,4 @@ def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> 
 
 def test_a_failing_restore_of_a_run_that_went_well_is_said(loads: Loads) -> None:
     with pytest.raises(ClusterError, match=loads.opened.name), loads.start():
-        loads.client.indices.delete(index=loads.opened.name)
+        loads.cluster.client.indices.delete(index=loads.opened.name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stair_es import SparseVector, resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index, swap_alias
 from stair_es.errors import QueryError
@@ -20,20 +21,21 @@ FIRST = IndexSpec(model_name="m", model_id="m@1", settings={})
 CAR = SparseVector.from_mapping({"car": 1.0})
 
 
-def built(client: OpenSearch, connection: Connection, alias: str, identity: IndexSpec, uri: str) -> WriteTarget:
-    opened = open_index(client, connection, alias, resources.load_json_resource("mappings", "image"), identity, print)
+def built(cluster: Cluster, alias: str, identity: IndexSpec, uri: str) -> WriteTarget:
+    opened = open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity)
     body = {"uri": uri, "tokens": {"car": 2.0}}
-    client.index(index=opened.write_alias, id="1", body=body, params={"refresh": "true", "require_alias": "true"})
-    swap_alias(client, connection, alias, opened)
+    cluster.client.index(index=opened.write_alias, id="1", body=body, params={"refresh": "true", "require_alias": "true"})
+    swap_alias(cluster, alias, opened)
     return opened
 
 
 def test_it_finds_what_is_in_the_new_index(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     connection = Connection(url=rank_features_url)
-    first = built(engine, connection, engine_index, FIRST, "old")
+    cluster = Cluster(connection, engine)
+    first = built(cluster, engine_index, FIRST, "old")
     with Searcher(connection, engine_index, "m@1") as searcher:
         assert [hit.uri for hit in searcher.search(CAR).hits] == ["old"]
-        built(engine, connection, engine_index, replace(FIRST, settings={"top_token_count": 3}), "new")
+        built(cluster, engine_index, replace(FIRST, settings={"top_token_count": 3}), "new")
         engine.indices.delete(index=first.name)
         assert [hit.uri for hit in searcher.search(CAR).hits] == ["new"]
 
@@ -42,9 +44,10 @@ def test_it_doesn_t_take_another_model_s_vectors_for_its_own(
     engine: OpenSearch, rank_features_url: str, engine_index: str
 ) -> None:
     connection = Connection(url=rank_features_url)
-    built(engine, connection, engine_index, FIRST, "old")
+    cluster = Cluster(connection, engine)
+    built(cluster, engine_index, FIRST, "old")
     with Searcher(connection, engine_index, "m@1") as searcher:
         searcher.search(CAR)
-        built(engine, connection, engine_index, replace(FIRST, model_id="m@2"), "new")
+        built(cluster, engine_index, replace(FIRST, model_id="m@2"), "new")
         with pytest.raises(QueryError, match="m@2"):
             searcher.search(CAR)

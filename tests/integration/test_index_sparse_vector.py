@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from opensearchpy import OpenSearch
+from support.messages import forward_messages
 
 from stair_es import SparseVector
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.documents.state import get_stored_by_id, get_stored_by_uri, scan_documents
@@ -17,7 +19,6 @@ from stair_es.cluster.index.lifecycle import (
     IndexSpec,
     delete_retired_indices,
     open_index,
-    refresh_index,
     relax_index_settings,
     swap_alias,
 )
@@ -37,17 +38,11 @@ STRANGE = ("a.b", ".", "##ing", "100%", "%", "", "café", "犬", "a b")
 
 
 @pytest.fixture
-def connection(elasticsearch9_url: str) -> Connection:
-    return Connection(url=elasticsearch9_url)
-
-
-@pytest.fixture
-def client(connection: Connection) -> Iterator[OpenSearch]:
-    made = connection.client()
-    yield made
-    for name in made.indices.get(index=f"{ALIAS}*"):
-        made.indices.delete(index=name)
-    made.close()
+def cluster(elasticsearch9_url: str) -> Iterator[Cluster]:
+    with Cluster(Connection(url=elasticsearch9_url)) as made:
+        yield made
+        for name in made.client.indices.get(index=f"{ALIAS}*"):
+            made.client.indices.delete(index=name)
 
 
 def drawn(count: int, seed: int) -> list[SparseVector]:
@@ -74,34 +69,38 @@ def put(client: OpenSearch, alias: str, vectors: Mapping[str, SparseVector]) -> 
     assert not answer["errors"], answer
 
 
-def test_the_whole_life_of_an_index(client: OpenSearch, connection: Connection) -> None:
+def test_the_whole_life_of_an_index(
+    cluster: Cluster,
+) -> None:
     said: list[str] = []
-    body = build_index_body(get_cluster_info(client, connection), SETTINGS)
+    body = build_index_body(get_cluster_info(cluster), SETTINGS)
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(100, 1))}
-    live = open_index(client, connection, ALIAS, body, IDENTITY, said.append)
-    build = open_index(client, connection, ALIAS, body, replace(IDENTITY, settings={"new": True}), said.append)
+    with forward_messages(said.append):
+        live = open_index(cluster, ALIAS, body, IDENTITY)
+    with forward_messages(said.append):
+        build = open_index(cluster, ALIAS, body, replace(IDENTITY, settings={"new": True}))
     assert build.replaces == live.name
-    with relax_index_settings(client, connection, build, replicas=True, say=said.append):
-        put(client, build.write_alias, images)
-    refresh_index(client, connection, build.name)
-    swap_alias(client, connection, ALIAS, build)
-    assert list(client.indices.get_alias(name=ALIAS)) == [build.name]
-    assert {entry.uri for entry in scan_documents(client, connection, ALIAS, sources=["s"])} == set(images)
-    assert set(get_stored_by_uri(client, connection, ALIAS, list(images))) == set(images)
-    assert len(get_stored_by_id(client, connection, ALIAS, [make_document_id(uri) for uri in images])) == 100
-    assert delete_retired_indices(client, connection, ALIAS, 0) == [live.name]
-    assert len(client.indices.get(index=f"{ALIAS}*")) == 1
+    with forward_messages(said.append), relax_index_settings(cluster, build, replicas=True):
+        put(cluster.client, build.write_alias, images)
+    cluster.refresh(build.name)
+    swap_alias(cluster, ALIAS, build)
+    assert list(cluster.client.indices.get_alias(name=ALIAS)) == [build.name]
+    assert {entry.uri for entry in scan_documents(cluster, ALIAS, sources=["s"])} == set(images)
+    assert set(get_stored_by_uri(cluster, ALIAS, list(images))) == set(images)
+    assert len(get_stored_by_id(cluster, ALIAS, [make_document_id(uri) for uri in images])) == 100
+    assert delete_retired_indices(cluster, ALIAS, 0) == [live.name]
+    assert len(cluster.client.indices.get(index=f"{ALIAS}*")) == 1
 
 
-def test_scores_and_reasons_are_those_of_the_exact_product(client: OpenSearch, connection: Connection) -> None:
+def test_scores_and_reasons_are_those_of_the_exact_product(
+    cluster: Cluster,
+) -> None:
     images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(150, 2))}
-    opened = open_index(
-        client, connection, ALIAS, build_index_body(get_cluster_info(client, connection), SETTINGS), IDENTITY, print
-    )
-    put(client, opened.write_alias, images)
-    refresh_index(client, connection, opened.name)
+    opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY)
+    put(cluster.client, opened.write_alias, images)
+    cluster.refresh(opened.name)
     queries = [*drawn(10, 3), *(SparseVector.from_mapping({word: 1.5}) for word in STRANGE)]
-    with Searcher(connection, ALIAS, "drawn@1") as searcher:
+    with Searcher(cluster.connection, ALIAS, "drawn@1") as searcher:
         for query in queries:
             hits = searcher.search(query, k=1000).hits
             assert {hit.uri for hit in hits} == {uri for uri, image in images.items() if set(image.tokens) & set(query.tokens)}
@@ -113,29 +112,33 @@ def test_scores_and_reasons_are_those_of_the_exact_product(client: OpenSearch, c
                 assert "thumbnail" not in hit.source
 
 
-def test_pruning_is_off_a_word_in_every_image_counts(client: OpenSearch, connection: Connection) -> None:
+def test_pruning_is_off_a_word_in_every_image_counts(
+    cluster: Cluster,
+) -> None:
     """With its default, Elasticsearch drops query words that are frequent and light."""
     everywhere = {f"u/{number:03}": SparseVector.from_mapping({"all": 0.01, f"w{number}": 1.0}) for number in range(100)}
-    opened = open_index(
-        client, connection, ALIAS, build_index_body(get_cluster_info(client, connection), SETTINGS), IDENTITY, print
-    )
-    put(client, opened.write_alias, everywhere)
-    refresh_index(client, connection, opened.name)
-    mapping = client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["properties"]["tokens"]
+    opened = open_index(cluster, ALIAS, build_index_body(get_cluster_info(cluster), SETTINGS), IDENTITY)
+    put(cluster.client, opened.write_alias, everywhere)
+    cluster.refresh(opened.name)
+    mapping = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["properties"]["tokens"]
     assert mapping["index_options"]["prune"] is False
-    with Searcher(connection, ALIAS, "drawn@1") as searcher:
+    with Searcher(cluster.connection, ALIAS, "drawn@1") as searcher:
         hits = searcher.search(SparseVector.from_mapping({"w7": 1.0, "all": 0.01}), k=1000).hits
     assert len(hits) == 100
 
 
-def test_indices_of_both_field_types_can_t_be_searched_in_one(client: OpenSearch, connection: Connection) -> None:
+def test_indices_of_both_field_types_can_t_be_searched_in_one(
+    cluster: Cluster,
+) -> None:
     meta = {"stair_es": {"format_version": INDEX_FORMAT, "model": "drawn@1", "model_name": "drawn"}}
     for name, type_ in ((f"{ALIAS}-1", "sparse_vector"), (f"{ALIAS}-2", "keyword")):
-        client.indices.create(index=name, body={"mappings": {"_meta": meta, "properties": {"tokens": {"type": type_}}}})
-    with Searcher(connection, f"{ALIAS}-*", "drawn@1") as searcher, pytest.raises(IndexMismatch, match=f"{ALIAS}-2"):
+        cluster.client.indices.create(index=name, body={"mappings": {"_meta": meta, "properties": {"tokens": {"type": type_}}}})
+    with Searcher(cluster.connection, f"{ALIAS}-*", "drawn@1") as searcher, pytest.raises(IndexMismatch, match=f"{ALIAS}-2"):
         searcher.search(SparseVector.from_mapping({"a": 1.0}))
 
 
-def test_impacts_are_refused(client: OpenSearch, connection: Connection) -> None:
+def test_impacts_are_refused(
+    cluster: Cluster,
+) -> None:
     with pytest.raises(UnsupportedTarget, match="impacts"):
-        build_index_body(get_cluster_info(client, connection), DocumentSettings(impacts=True))
+        build_index_body(get_cluster_info(cluster), DocumentSettings(impacts=True))

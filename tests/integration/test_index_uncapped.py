@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from opensearchpy import RequestError
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
 from stair_es.cluster.index.mappings import build_index_body
@@ -31,7 +32,9 @@ def test_a_document_holds_the_whole_vocabulary_and_a_query_its_heaviest_tokens(
     client: OpenSearch, node_url: str, index_name: str
 ) -> None:
     settings = DocumentSettings()
-    client.indices.create(index=index_name, body=build_index_body(get_cluster_info(client, Connection(url=node_url)), settings))
+    client.indices.create(
+        index=index_name, body=build_index_body(get_cluster_info(Cluster(Connection(url=node_url), client)), settings)
+    )
     facts = ImageMetadata(
         uri="a", source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
     )

@@ -59,8 +59,8 @@ def _opened(sources: tuple[Path | str | Source, ...]) -> list[Source]:
 
 @pytest.fixture
 def run(node_url: str) -> Run:
-    def run_(options: IngestOptions, *sources: Path | str | Source, say: Callable[[str], None] = lambda _: None) -> IngestReport:
-        return run_ingest(_opened(sources), Connection(url=node_url), options, say=say, progress=lambda _: None)
+    def run_(options: IngestOptions, *sources: Path | str | Source) -> IngestReport:
+        return run_ingest(_opened(sources), Connection(url=node_url), options, progress=lambda _: None)
 
     return run_
 
@@ -68,7 +68,7 @@ def run(node_url: str) -> Run:
 @pytest.fixture
 def would(node_url: str) -> Callable[..., DryRunReport]:
     def would_(options: IngestOptions, *sources: Path | str | Source) -> DryRunReport:
-        return simulate_ingest(_opened(sources), Connection(url=node_url), options, say=lambda _: None)
+        return simulate_ingest(_opened(sources), Connection(url=node_url), options)
 
     return would_
 

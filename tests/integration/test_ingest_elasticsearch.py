@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import UnsupportedTarget
@@ -64,7 +64,7 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
             dead_letters=tmp_path / "letters.jsonl",
             **{"document": DocumentSettings(vector=vector), **more},  # type: ignore[arg-type]
         )
-        return run_ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
+        return run_ingest([open_source(str(folder))], connection, options, progress=lambda _: None)
 
     assert _counts(run()) == (12, 12, 0, 0)
     assert _counts(run()) == (12, 0, 12, 0)
@@ -91,6 +91,6 @@ def test_fields_that_elasticsearch_7_has_not_are_refused_before_anything_is_made
     for document in (DocumentSettings(vector="sparse_vector"), DocumentSettings(impacts=True)):
         options = IngestOptions(alias=name, model=ModelSpec(name="stair-mini"), runner="local", document=document)
         with pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.17\.29"):
-            run_ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
-    with closing(connection.client()) as client:
-        assert not client.indices.get(index=f"{name}*")
+            run_ingest([open_source(str(folder))], connection, options, progress=lambda _: None)
+    with Cluster(connection) as cluster:
+        assert not cluster.client.indices.get(index=f"{name}*")

@@ -95,7 +95,7 @@ def run(node_url: str, options: IngestOptions) -> Run:
     ) -> IngestReport:
         reading = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
         chosen = replace(options, source=SourceOptions(read_limits=reading), **more)  # type: ignore[arg-type]
-        return run_ingest([Given(items)], Connection(url=node_url), chosen, say=lambda _: None, progress=progress)
+        return run_ingest([Given(items)], Connection(url=node_url), chosen, progress=progress)
 
     return run_
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from support.messages import forward_messages
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_content_id
@@ -99,7 +100,8 @@ def said() -> list[str]:
 @pytest.fixture
 def run(node_url: str, said: list[str]) -> Run:
     def run_(options: IngestOptions, *sources: Source) -> IngestReport:
-        return run_ingest(sources, Connection(url=node_url), options, say=said.append, progress=lambda _: None)
+        with forward_messages(said.append):
+            return run_ingest(sources, Connection(url=node_url), options, progress=lambda _: None)
 
     return run_
 
@@ -107,7 +109,7 @@ def run(node_url: str, said: list[str]) -> Run:
 @pytest.fixture
 def would(node_url: str) -> Callable[..., DryRunReport]:
     def would_(options: IngestOptions, *sources: Source) -> DryRunReport:
-        return simulate_ingest(sources, Connection(url=node_url), options, say=lambda _: None)
+        return simulate_ingest(sources, Connection(url=node_url), options)
 
     return would_
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.messages import forward_messages
 from typer.testing import CliRunner
 
 from stair_es import SparseVector
 from stair_es.cli.main import app
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields, make_document_id
 from stair_es.cluster.policy.manager import PolicyManager
@@ -55,9 +57,8 @@ class Runs:
 
     def report(self, **changed: object) -> IngestReport:
         options = replace(self.options, **changed)  # type: ignore[arg-type]
-        return run_ingest(
-            [open_source(str(self.folder))], self.connection, options, say=self.said.append, progress=lambda _: None
-        )
+        with forward_messages(self.said.append):
+            return run_ingest([open_source(str(self.folder))], self.connection, options, progress=lambda _: None)
 
     def id(self, name: str) -> str:
         return make_document_id((self.folder / name).as_uri())
@@ -123,7 +124,7 @@ def test_another_policy_is_refused_with_the_way_to_apply_it(runs: Runs) -> None:
     other = replace(runs.options, policy=TokenPolicy(mute=("dog",)))
     for go in (
         lambda: runs.report(policy=other.policy),
-        lambda: simulate_ingest([open_source(str(runs.folder))], runs.connection, other, say=runs.said.append),
+        lambda: simulate_ingest([open_source(str(runs.folder))], runs.connection, other),
     ):
         with pytest.raises(IndexMismatch, match=r"has the policy quiet .*") as caught:
             go()
@@ -135,8 +136,8 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
 ) -> None:
     runs.run()
     before = stored()
-    steering, say, see = PolicyManager(client, runs.connection, runs.options.alias), runs.said.append, lambda _: None
-    steering.apply_policy(POLICY, UpdateLimits(), say, see)
+    steering = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
+    steering.apply_policy(POLICY, UpdateLimits(), _ignore)
     steered = stored()
     for id_, source in before.items():
         wanted = {**source, **build_vector_fields(_vector(source), DocumentSettings(), POLICY)}
@@ -148,7 +149,7 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
     assert stored()[runs.id("new.jpg")]["policy"] == POLICY.digest
     (runs.folder / "new.jpg").unlink()
     runs.report(resync=True)
-    steering.rollback_policy(UpdateLimits(), say, see)
+    steering.rollback_policy(UpdateLimits(), _ignore)
     assert stored() == before
     assert runs.run() == (0, 3)
 
@@ -163,15 +164,16 @@ def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Ca
 
 def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, client: OpenSearch) -> None:
     runs.run()
-    steering = PolicyManager(client, runs.connection, runs.options.alias)
+    steering = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
         runs.said.append(line)
         if "images found" in line:  # while the run is under way
-            steering.apply_policy(POLICY, UpdateLimits(), runs.said.append, _ignore)
+            steering.apply_policy(POLICY, UpdateLimits(), _ignore)
 
-    run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
+    with forward_messages(say):
+        run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, progress=lambda _: None)
     assert any("the token policy of the index changed during this run" in line for line in runs.said)
 
 
@@ -182,13 +184,11 @@ def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client:
     def say(line: str) -> None:
         runs.said.append(line)
         if "images found" in line:
-            PolicyManager(client, runs.connection, runs.options.alias).apply_policy(
-                POLICY, UpdateLimits(), runs.said.append, _ignore
-            )
+            PolicyManager(Cluster(runs.connection, client), runs.options.alias).apply_policy(POLICY, UpdateLimits(), _ignore)
             raise IngestError("stopped on the way")
 
-    with pytest.raises(IngestError, match="stopped on the way"):
-        run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
+    with forward_messages(say), pytest.raises(IngestError, match="stopped on the way"):
+        run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, progress=lambda _: None)
     assert any("the token policy of the index changed during this run" in line for line in runs.said)
 
 
@@ -217,7 +217,8 @@ def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
     report = runs.report(document=other, sink_options=options)
     assert not report.swapped
     assert f"it has the token policy {POLICY.label}, this build none" in str(report.not_swapped_reason)
-    PolicyManager(client, runs.connection, runs.options.alias).apply_policy(None, UpdateLimits(), runs.said.append, _ignore)
+    with forward_messages(runs.said.append):
+        PolicyManager(Cluster(runs.connection, client), runs.options.alias).apply_policy(None, UpdateLimits(), _ignore)
     assert runs.report(document=other, sink_options=options).swapped
     assert stored()[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest
 

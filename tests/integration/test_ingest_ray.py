@@ -91,7 +91,7 @@ def run(node_url: str) -> Run:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
 
     def run_(options: IngestOptions, source: Source) -> IngestReport:
-        return run_ingest([source], Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+        return run_ingest([source], Connection(url=node_url), options, progress=lambda _: None)
 
     return run_
 

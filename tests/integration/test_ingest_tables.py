@@ -8,6 +8,7 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 from support.corpora.hostile_files import deep_object, member
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
@@ -35,14 +36,14 @@ def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
     of_csv = SourceOptions(columns={"price:float": "cost", "code": "code"})
     sources = [open_source(str(tmp_path / "x.tar"), of_tar), open_source(str(tmp_path / "x.csv"), of_csv)]
     options = IngestOptions(alias=index_name, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "dead.jsonl")
-    report = run_ingest(sources, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+    report = run_ingest(sources, Connection(url=node_url), options, progress=lambda _: None)
     assert (report.seen, report.written, report.failed) == (6, 5, 1)
     assert '"list"' in (tmp_path / "dead.jsonl").read_text()
 
     def asked(text: str) -> SearchQuery:
         return SearchQuery(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
 
-    known = fetch_index_info(client, Connection(url=node_url), index_name)
+    known = fetch_index_info(Cluster(Connection(url=node_url), client), index_name)
     assert known.list_remarks(asked("price:>20")) == []
     found = client.search(index=index_name, body={"query": parse_filter("price:>20"), "sort": ["price"]})["hits"]["hits"]
     assert [hit["_source"]["price"] for hit in found] == [20.5, 100.0]

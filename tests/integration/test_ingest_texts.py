@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
+from support.messages import forward_messages
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.policy.manager import PolicyManager
@@ -19,7 +21,6 @@ from stair_es.errors import IndexMismatch, IngestError
 from stair_es.ingest.accounting.report import IngestReport
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
-from stair_es.ingest.sinks.base import Say
 from stair_es.ingest.texts import stages as text_stages
 from stair_es.ingest.texts.pipeline import TextIngestOptions, run_text_ingest
 from stair_es.ingest.texts.sources import open_text_source
@@ -43,12 +44,10 @@ Take = Callable[..., IngestReport]
 def take(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path: Path) -> Take:
     """Ingests the texts of some files into the index of the test."""
 
-    def run(*files: Path, say: Say = print, **more: Any) -> IngestReport:  # noqa: ANN401
+    def run(*files: Path, **more: Any) -> IngestReport:  # noqa: ANN401
         given = {"alias": engine_index, "model": TABLE, "dead_letters": tmp_path / "dead.jsonl", **more}
         sources = [open_text_source(str(file)) for file in files]
-        return run_text_ingest(
-            sources, Connection(url=rank_features_url), TextIngestOptions(**given), say=say, progress=lambda _: None
-        )
+        return run_text_ingest(sources, Connection(url=rank_features_url), TextIngestOptions(**given), progress=lambda _: None)
 
     return run
 
@@ -128,19 +127,24 @@ def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_feature
 
 def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
     connection = Connection(url=rank_features_url)
-    image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions(), print)
+    cluster = Cluster(connection, engine)
+    image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions())
     options = IngestOptions(alias=engine_index, model=TABLE)
-    run_ingest([image], connection, options, say=print, progress=lambda _: None)
+    run_ingest([image], connection, options, progress=lambda _: None)
     with pytest.raises(IndexMismatch, match="an index of images"):
         take(PHOTOS / "captions.jsonl")
     assert engine.count(index=engine_index)["count"] == 1
     texts = f"{engine_index}-texts"
     take(PHOTOS / "captions.jsonl", alias=texts)
     with pytest.raises(IndexMismatch, match="an index of texts"):
-        run_ingest([image], connection, replace(options, alias=texts), say=print, progress=lambda _: None)
+        run_ingest([image], connection, replace(options, alias=texts), progress=lambda _: None)
     assert len(engine.indices.get(index=f"{texts}*")) == 1
     names = (engine_index, texts, f"{engine_index},{texts}")
-    assert [fetch_index_info(engine, connection, name).content_type for name in names] == ["images", "texts", "documents"]
+    assert [fetch_index_info(cluster, name).content_type for name in names] == [
+        "images",
+        "texts",
+        "documents",
+    ]
 
 
 def test_texts_go_through_the_word_policy_of_their_index(
@@ -151,13 +155,15 @@ def test_texts_go_through_the_word_policy_of_their_index(
 
     def bring(*texts: str) -> IngestReport:
         source = open_text_source(str(lines(tmp_path / "a.txt", *texts)))
-        return run_text_ingest([source], connection, options, say=said.append, progress=lambda _: None)
+        with forward_messages(said.append):
+            return run_text_ingest([source], connection, options, progress=lambda _: None)
 
     bring("a brown dog")
     words = documents(client, index_name)["a brown dog"]["tokens"]
     assert isinstance(words, dict)
     policy = TokenPolicy(name="quiet", mute=tuple(words))
-    PolicyManager(client, connection, index_name).apply_policy(policy, UpdateLimits(), said.append, lambda _: None)
+    with forward_messages(said.append):
+        PolicyManager(Cluster(connection, client), index_name).apply_policy(policy, UpdateLimits(), lambda _: None)
     assert bring("a brown dog", "brown dog").written == 1
     assert f"token policy: {policy.label}" in said
     assert any("leaves 1 text without tokens" in line for line in said)
@@ -176,7 +182,7 @@ def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str],
     options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "dead.jsonl")
     source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
     for written in (2, 0):
-        report = run_text_ingest([source], connection, options, say=print, progress=lambda _: None)
+        report = run_text_ingest([source], connection, options, progress=lambda _: None)
         assert (report.written, report.unchanged, report.failed) == (written, 2 - written, 0)
     with Searcher(connection, alias, "stair-mini-2") as searcher:
         [hit] = searcher.search(encode_query_image(registry.load_encoder(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits

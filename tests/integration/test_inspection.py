@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
 from stair_es.cluster.index.mappings import build_index_body
@@ -28,7 +29,7 @@ from stair_es.search.query_encoder import encode_query_image
 from stair_es.token_policy import TokenPolicy
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    pass
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 STRANGE = ("a.b", ".", "##ing", "100%", "%2E", "", "café", "犬", "a b", "=1+1")
@@ -37,19 +38,19 @@ POLICY = TokenPolicy(mute=("muted",), cap={"capped": 0.5}, rename={"old": "new.e
 ENGINES = {"opensearch": "node_url", "elasticsearch7": "elasticsearch7_url", "elasticsearch9": "elasticsearch9_url"}
 
 
-class Cluster:
+class Filled(Cluster):
     """One engine, and a name on it that stands for one index or two."""
 
     def __init__(self, url: str, alias: str) -> None:
-        self.connection, self.alias = Connection(url=url), alias
-        self.client: OpenSearch = self.connection.client()
+        super().__init__(Connection(url=url))
+        self.alias = alias
         # the tests' Elasticsearch 9 has `sparse_vector` in place of `rank_features`
-        self.nine = get_cluster_info(self.client, self.connection).supports_sparse_vector
+        self.nine = get_cluster_info(self).supports_sparse_vector
         self.settings = DocumentSettings(vector="sparse_vector" if self.nine else "rank_features")
 
     def make(self, name: str = "", shards: int = 2) -> str:
         """An index behind the alias."""
-        body = build_index_body(get_cluster_info(self.client, self.connection), self.settings)
+        body = build_index_body(get_cluster_info(self), self.settings)
         body = add_index_meta(body, {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"})
         own = {"number_of_shards": shards, "number_of_replicas": 0}
         inner = body["settings"].get("index", {})
@@ -92,13 +93,13 @@ class Cluster:
         )
 
     def corpus(self, sample: DocumentSample | None = None) -> VocabularyStats:
-        return collect_vocabulary_stats(self.client, self.connection, self.alias, sample=sample)
+        return collect_vocabulary_stats(self, self.alias, sample=sample)
 
 
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
-def cluster(request: pytest.FixtureRequest, index_on: Callable[[str], str]) -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest, index_on: Callable[[str], str]) -> Iterator[Filled]:
     url: str = request.getfixturevalue(request.param)
-    made = Cluster(url, index_on(url))
+    made = Filled(url, index_on(url))
     yield made
     made.client.close()
 
@@ -133,7 +134,7 @@ def check(found: VocabularyStats, images: Sequence[Mapping[str, float]]) -> None
 
 
 @pytest.mark.parametrize("page", [1, 7, 1000])
-def test_the_figures_are_those_of_all_words_of_all_images(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+def test_the_figures_are_those_of_all_words_of_all_images(cluster: Filled, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr(reading, "PAGE", page)
     first, second = drawn(33, 1), drawn(20, 2, prefix="v")
     second["u/0003"] = first["u/0003"]  # the same image in both indices
@@ -141,9 +142,7 @@ def test_the_figures_are_those_of_all_words_of_all_images(cluster: Cluster, monk
     cluster.put(cluster.make("2", shards=1), second)
     cluster.put(f"{cluster.alias}-2", {"empty": SparseVector((), ())})
     seen: list[tuple[int, int]] = []
-    found = collect_vocabulary_stats(
-        cluster.client, cluster.connection, cluster.alias, progress=lambda *so_far: seen.append(so_far)
-    )
+    found = collect_vocabulary_stats(cluster, cluster.alias, progress=lambda *so_far: seen.append(so_far))
     check(found, [image.to_dict() for image in (*first.values(), *second.values(), SparseVector((), ()))])
     assert (found.documents, found.without_uri, found.images, found.missed_count, found.empty) == (55, 0, 55, 0, 1)
     assert found.mean_tokens == pytest.approx(sum(map(len, (*first.values(), *second.values()))) / 55)
@@ -152,7 +151,7 @@ def test_the_figures_are_those_of_all_words_of_all_images(cluster: Cluster, monk
         assert {**first, **second}[row.example].to_dict()[row.token] == row.max_weight
 
 
-def test_what_can_not_be_read_is_counted(cluster: Cluster) -> None:
+def test_what_can_not_be_read_is_counted(cluster: Filled) -> None:
     index = cluster.make("1")
     cluster.put(index, {"u/1": vector(dog=1.0), "x" * 9000: vector(cat=1.0)})
     bare = {"tokens": {"bird": 1.0}}
@@ -162,7 +161,7 @@ def test_what_can_not_be_read_is_counted(cluster: Cluster) -> None:
     assert [row.token for row in found.token_stats] == ["dog"]
 
 
-def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PAGE", 2)
     index = cluster.make("1")
     same = cluster.document("u", vector(dog=1.0))
@@ -172,7 +171,7 @@ def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: 
     assert found.images + found.missed_count == 5
 
 
-def test_an_empty_index_and_an_absent_one(cluster: Cluster) -> None:
+def test_an_empty_index_and_an_absent_one(cluster: Filled) -> None:
     with pytest.raises(ClusterError, match=cluster.alias):
         cluster.corpus()
     cluster.make("1")
@@ -181,7 +180,7 @@ def test_an_empty_index_and_an_absent_one(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("page", [3, 1000])
-def test_a_sample_is_without_replacement_and_the_same_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+def test_a_sample_is_without_replacement_and_the_same_again(cluster: Filled, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     monkeypatch.setattr(reading, "PAGE", page)
     images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
     cluster.put(cluster.make("1"), images)
@@ -193,7 +192,7 @@ def test_a_sample_is_without_replacement_and_the_same_again(cluster: Cluster, mo
     assert (whole.images, whole.missed_count, len(whole.token_stats)) == (60, 0, 60)
 
 
-def test_each_image_is_as_likely_in_a_sample(cluster: Cluster) -> None:
+def test_each_image_is_as_likely_in_a_sample(cluster: Filled) -> None:
     cluster.put(cluster.make("1"), {f"u/{number}": vector(**{f"w{number}": 1.0}) for number in range(8)})
     counts = dict.fromkeys((f"w{number}" for number in range(8)), 0)
     for seed in range(60):
@@ -202,23 +201,23 @@ def test_each_image_is_as_likely_in_a_sample(cluster: Cluster) -> None:
     assert all(15 <= count <= 45 for count in counts.values()), counts  # 30 each: four deviations
 
 
-def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: Cluster) -> None:
+def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: Filled) -> None:
     weights = {word: 0.125 * (1 + number) for number, word in enumerate(STRANGE)}
     image = SparseVector.from_mapping({**weights, **{f"w{number}": 0.01 for number in range(60)}})
     uri = 'file:///a "b"/%C3%A9 #1.jpg?x=\\'
     index = cluster.make("1")
     cluster.put(index, {uri: image, "other": vector(dog=1.0)})
-    found = find_stored_image(cluster.client, cluster.connection, cluster.alias, uri)
+    found = find_stored_image(cluster, cluster.alias, uri)
     assert found is not None
-    assert found == find_stored_image(cluster.client, cluster.connection, cluster.alias, make_document_id(uri))
+    assert found == find_stored_image(cluster, cluster.alias, make_document_id(uri))
     assert (found.id, found.index, found.uri, found.vector) == (make_document_id(uri), index, uri, image)
     assert found.source["caption"] == "c"
     assert not {"tokens", "thumbnail"} & set(found.source)
     for absent in ("", "nope", "x" * 600, "x" * 40_000, "\ud800", "*", "file:///a*"):
-        assert find_stored_image(cluster.client, cluster.connection, cluster.alias, absent) is None
+        assert find_stored_image(cluster, cluster.alias, absent) is None
 
 
-def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Cluster) -> None:
+def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Filled) -> None:
     old, new = cluster.make("1"), cluster.make("2")
     cluster.put(old, {"u": vector(old=1.0), "v": vector(v=1.0)}, at="2026-01-01T00:00:00Z")
     cluster.put(new, {"u": vector(new=1.0)}, at="2026-01-02T00:00:00Z")
@@ -226,57 +225,51 @@ def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Cluster
     words = {
         name: found.vector.tokens
         for name in ("u", "v", make_document_id("u"))
-        if (found := find_stored_image(cluster.client, cluster.connection, cluster.alias, name))
+        if (found := find_stored_image(cluster, cluster.alias, name))
     }
     assert words == {"u": ("new",), "v": ("named",), make_document_id("u"): ("new",)}
-    many = get_stored_images(cluster.client, cluster.connection, cluster.alias, [make_document_id("u")])
+    many = get_stored_images(cluster, cluster.alias, [make_document_id("u")])
     assert many[make_document_id("u")].vector.tokens == ("new",)
-    assert (
-        find_stored_by_content(cluster.client, cluster.connection, cluster.alias, f"{make_document_id('u')}00")
-        == many[make_document_id("u")]
-    )
-    assert find_stored_by_content(cluster.client, cluster.connection, cluster.alias, "00") is None
+    assert find_stored_by_content(cluster, cluster.alias, f"{make_document_id('u')}00") == many[make_document_id("u")]
+    assert find_stored_by_content(cluster, cluster.alias, "00") is None
 
 
 @pytest.mark.parametrize("most", [2, 1000])
-def test_many_at_once_in_their_order(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def test_many_at_once_in_their_order(cluster: Filled, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(storing, "_MOST_HITS", most)
     monkeypatch.setattr(storing, "_AT_ONCE", 5)
     images = drawn(12, 4)
     for name in ("1", "2"):
         cluster.put(cluster.make(name), images)
     ids = [make_document_id(uri) for uri in reversed(images)]
-    found = get_stored_images(cluster.client, cluster.connection, cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
+    found = get_stored_images(cluster, cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
     assert list(found) == ids
     assert {each.uri: each.vector for each in found.values()} == images
-    assert get_stored_images(cluster.client, cluster.connection, cluster.alias, []) == {}
+    assert get_stored_images(cluster, cluster.alias, []) == {}
 
 
-def test_the_thumbnail_of_a_document(cluster: Cluster) -> None:
+def test_the_thumbnail_of_a_document(cluster: Filled) -> None:
     index = cluster.make("1")
     cluster.put(index, {"u": vector(dog=1.0)})
     cluster.put(index, {"svg": vector(dog=1.0)}, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
     cluster.put(index, {"none": vector(dog=1.0)}, thumbnail=None)
-    found = {
-        uri: get_stored_thumbnail(cluster.client, cluster.connection, cluster.alias, make_document_id(uri))
-        for uri in ("u", "svg", "none")
-    }
+    found = {uri: get_stored_thumbnail(cluster, cluster.alias, make_document_id(uri)) for uri in ("u", "svg", "none")}
     assert found["u"] is not None
     assert (found["u"].content_type, found["u"].data) == ("image/png", b"\x89PNG\r\n\x1a\n")
     assert (found["svg"], found["none"]) == (None, None)
-    assert get_stored_thumbnail(cluster.client, cluster.connection, cluster.alias, "nope") is None
+    assert get_stored_thumbnail(cluster, cluster.alias, "nope") is None
 
 
-def test_what_a_policy_changed_is_told(cluster: Cluster) -> None:
+def test_what_a_policy_changed_is_told(cluster: Filled) -> None:
     original = SparseVector.from_mapping({"muted": 0.5, "capped": 1.0, "old": 0.25, "dog": 0.125})
     cluster.put(cluster.make("1"), {"u": original}, policy=POLICY)
-    found = find_stored_image(cluster.client, cluster.connection, cluster.alias, "u")
+    found = find_stored_image(cluster, cluster.alias, "u")
     assert found is not None
     assert found.vector.to_dict() == {"capped": 0.5, "new.er": 0.25, "dog": 0.125}
     assert found.undo.restore(found.vector) == original
 
 
-def test_only_reading_requests_are_sent(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_reading_requests_are_sent(cluster: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.put(cluster.make("1"), drawn(5, 5))
     sent: set[str] = set()
     perform = cluster.client.transport.perform_request
@@ -286,19 +279,19 @@ def test_only_reading_requests_are_sent(cluster: Cluster, monkeypatch: pytest.Mo
         return perform(method, url, *given, **more)
 
     monkeypatch.setattr(cluster.client.transport, "perform_request", noted)
-    fetch_index_info(cluster.client, cluster.connection, cluster.alias)
+    fetch_index_info(cluster, cluster.alias)
     cluster.corpus()
     cluster.corpus(DocumentSample(size=2))
-    find_stored_image(cluster.client, cluster.connection, cluster.alias, "u/0001")
-    get_stored_images(cluster.client, cluster.connection, cluster.alias, [make_document_id("u/0001")])
-    get_stored_thumbnail(cluster.client, cluster.connection, cluster.alias, make_document_id("u/0001"))
+    find_stored_image(cluster, cluster.alias, "u/0001")
+    get_stored_images(cluster, cluster.alias, [make_document_id("u/0001")])
+    get_stored_thumbnail(cluster, cluster.alias, make_document_id("u/0001"))
     assert sent == {"GET /_mapping", "POST /_count", "POST /_search"}
 
 
 def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_url: str, index_on: Callable[[str], str]) -> None:
-    cluster = Cluster(elasticsearch9_url, index_on(elasticsearch9_url))
+    cluster = Filled(elasticsearch9_url, index_on(elasticsearch9_url))
     body = add_index_meta(
-        build_index_body(get_cluster_info(cluster.client, cluster.connection), cluster.settings),
+        build_index_body(get_cluster_info(cluster), cluster.settings),
         {"format_version": INDEX_FORMAT, "model": "m-1", "model_name": "m"},
     )
     del body["settings"]["index"]["mapping"]
@@ -306,7 +299,7 @@ def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_u
     cluster.put(f"{cluster.alias}-1", {"u": vector(dog=1.0)})
     assert "tokens" not in cluster.client.search(index=cluster.alias)["hits"]["hits"][0]["_source"]
     assert [row.token for row in cluster.corpus().token_stats] == ["dog"]
-    image = find_stored_image(cluster.client, cluster.connection, cluster.alias, "u")
+    image = find_stored_image(cluster, cluster.alias, "u")
     assert image
     assert image.vector == vector(dog=1.0)
     assert {"tokens", "thumbnail"} & set(image.source) == set()
@@ -322,7 +315,7 @@ def encoder() -> Encoder:
 class Desk:
     """An index with a photo, and with a document of it under the name of a file that has become another photo."""
 
-    def __init__(self, cluster: Cluster, encoder: Encoder, folder: Path) -> None:
+    def __init__(self, cluster: Filled, encoder: Encoder, folder: Path) -> None:
         self.photo, self.copied, self.changed = PHOTOS / "koala.jpg", folder / "copied.jpg", folder / "changed.jpg"
         self.copied.write_bytes(self.photo.read_bytes())
         self.changed.write_bytes((PHOTOS / "bison.jpg").read_bytes())
@@ -336,7 +329,7 @@ class Desk:
             self.loads.append(encoder.model_id)
             return encoder
 
-        self.inspector = Inspector(cluster.client, cluster.connection, cluster.alias, load)
+        self.inspector = Inspector(cluster, cluster.alias, load)
 
     def inspect(self, names: Sequence[str], file: Path | None, *, against_file: bool = False) -> InspectionResult:
         found = self.inspector.inspect(names, file, against_file=against_file)
@@ -346,7 +339,7 @@ class Desk:
 
 @pytest.fixture
 def desk(node_url: str, index_on: Callable[[str], str], encoder: Encoder, tmp_path: Path) -> Iterator[Desk]:
-    cluster = Cluster(node_url, index_on(node_url))
+    cluster = Filled(node_url, index_on(node_url))
     yield Desk(cluster, encoder, tmp_path)
     cluster.client.close()
 

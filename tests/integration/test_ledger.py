@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector, resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document, make_document_id
@@ -58,8 +59,8 @@ def index(engine: OpenSearch, engine_index: str) -> str:
 
 
 @pytest.fixture
-def connection(rank_features_url: str) -> Connection:
-    return Connection(url=rank_features_url)
+def cluster(engine: OpenSearch, rank_features_url: str) -> Cluster:
+    return Cluster(Connection(url=rank_features_url), engine)
 
 
 def stored(uri: str, version: str | None = "etag-1") -> StoredVersion:
@@ -67,41 +68,41 @@ def stored(uri: str, version: str | None = "etag-1") -> StoredVersion:
 
 
 def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
-    engine: OpenSearch, connection: Connection, index: str
+    engine: OpenSearch, cluster: Cluster, index: str
 ) -> None:
     put(engine, index, [facts("u/1"), facts("u/2", version=None)], refresh=False)
     wanted = {make_document_id("u/1"): stored("u/1"), make_document_id("u/2"): stored("u/2", version=None)}
-    assert get_stored_by_id(engine, connection, index, [*wanted, "absent"]) == wanted
-    assert get_stored_by_uri(engine, connection, index, ["u/1", "u/2"]) == {}
+    assert get_stored_by_id(cluster, index, [*wanted, "absent"]) == wanted
+    assert get_stored_by_uri(cluster, index, ["u/1", "u/2"]) == {}
     engine.indices.refresh(index=index)
-    assert get_stored_by_uri(engine, connection, index, ["u/1", "u/2", "absent"]) == {
+    assert get_stored_by_uri(cluster, index, ["u/1", "u/2", "absent"]) == {
         "u/1": stored("u/1"),
         "u/2": stored("u/2", version=None),
     }
-    assert get_stored_by_id(engine, connection, index, []) == get_stored_by_uri(engine, connection, index, []) == {}
+    assert get_stored_by_id(cluster, index, []) == get_stored_by_uri(cluster, index, []) == {}
 
 
 def test_more_than_one_request_takes_are_asked_for_in_portions(
-    engine: OpenSearch, connection: Connection, index: str, monkeypatch: pytest.MonkeyPatch
+    engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_AT_ONCE", 7)
     uris = [f"u/{i}" for i in range(40)]
     put(engine, index, [facts(uri) for uri in uris])
-    assert get_stored_by_uri(engine, connection, index, uris) == {uri: stored(uri) for uri in uris}
-    assert get_stored_by_id(engine, connection, index, [make_document_id(uri) for uri in uris]) == {
+    assert get_stored_by_uri(cluster, index, uris) == {uri: stored(uri) for uri in uris}
+    assert get_stored_by_id(cluster, index, [make_document_id(uri) for uri in uris]) == {
         make_document_id(u): stored(u) for u in uris
     }
 
 
-def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSearch, connection: Connection, index: str) -> None:
+def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSearch, cluster: Cluster, index: str) -> None:
     put(engine, index, [facts("u", sha256="aa"), facts("u", sha256="bb"), facts("v")], ids=["1", "2", "3"])
-    found = get_stored_by_uri(engine, connection, index, ["u", "v"])
+    found = get_stored_by_uri(cluster, index, ["u", "v"])
     assert {uri: entry.id for uri, entry in found.items()} == {"u": "2", "v": "3"}
 
 
 @pytest.mark.parametrize("page", [1, 11, 5000])
 def test_entries_are_every_document_once_whatever_the_page(
-    engine: OpenSearch, connection: Connection, index: str, monkeypatch: pytest.MonkeyPatch, page: int
+    engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(state, "_PAGE", page)
     images = [facts(f"u/{i:03}", SOURCES[i % 2]) for i in range(20)]
@@ -116,45 +117,43 @@ def test_entries_are_every_document_once_whatever_the_page(
         IndexedDocument(id="second content", uri="u/007", source="s3://a/"),
         IndexedDocument(id="bare", uri="u/999", source=""),
     ]
-    found = list(scan_documents(engine, connection, index))
+    found = list(scan_documents(cluster, index))
     assert sorted(found, key=repr) == sorted(wanted, key=repr)
     assert [entry.uri for entry in found] == sorted(entry.uri for entry in found)
     for some in ([SOURCES[1]], list(SOURCES), ["s3://none/"], []):
-        found = list(scan_documents(engine, connection, index, sources=some))
+        found = list(scan_documents(cluster, index, sources=some))
         assert sorted(found, key=repr) == sorted((entry for entry in wanted if entry.source in some), key=repr)
 
 
 def test_entries_go_on_while_others_write(
-    engine: OpenSearch, connection: Connection, index: str, monkeypatch: pytest.MonkeyPatch
+    engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state, "_PAGE", 5)
     images = [facts(f"u/{i:03}") for i in range(12)]
     put(engine, index, images)
     found = []
-    for number, entry in enumerate(scan_documents(engine, connection, index)):
+    for number, entry in enumerate(scan_documents(cluster, index)):
         found.append(entry.uri)
         put(engine, index, [facts(entry.uri, version="etag-2")], refresh=number % 3 == 0)
     assert found == [image.uri for image in images]
 
 
-def test_an_absent_index_is_an_error_and_not_an_empty_ledger(
-    engine: OpenSearch, connection: Connection, engine_index: str
-) -> None:
+def test_an_absent_index_is_an_error_and_not_an_empty_ledger(cluster: Cluster, engine_index: str) -> None:
     for call in (
-        lambda: get_stored_by_uri(engine, connection, engine_index, ["u"]),
-        lambda: list(scan_documents(engine, connection, engine_index)),
+        lambda: get_stored_by_uri(cluster, engine_index, ["u"]),
+        lambda: list(scan_documents(cluster, engine_index)),
     ):
         with pytest.raises(ClusterError, match=engine_index):
             call()
 
 
 def test_a_shard_that_is_away_is_not_an_empty_one(
-    engine: OpenSearch, connection: Connection, engine_index: str, monkeypatch: pytest.MonkeyPatch
+    engine: OpenSearch, cluster: Cluster, engine_index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = {"index.routing.allocation.require._name": "no-such-node", "index.number_of_replicas": 0}
     engine.indices.create(index=engine_index, body={"settings": nowhere}, params={"wait_for_active_shards": "0"})
     waits: list[float] = []
     monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
     with pytest.raises(ClusterError, match="503"):
-        get_stored_by_id(engine, connection, engine_index, ["a"])
+        get_stored_by_id(cluster, engine_index, ["a"])
     assert len(waits) == 7

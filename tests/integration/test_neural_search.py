@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from support.corpora.strange_vectors import draw_images, draw_queries, fill
 from support.oracles.search_oracle import ROUNDING, TRUNCATION
 
 from stair_es import resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import merge_bodies
@@ -38,8 +38,8 @@ PRUNE_RATIO = 0.4
 
 @pytest.fixture(scope="module")
 def plugged(plugin_url: str) -> Iterator[OpenSearch]:
-    with closing(Connection(url=plugin_url).client()) as client:
-        yield client
+    with Cluster(Connection(url=plugin_url)) as cluster:
+        yield cluster.client
 
 
 @pytest.fixture(scope="module")

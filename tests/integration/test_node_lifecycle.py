@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
+from support.messages import forward_messages
 from support.nodes.search_nodes import free_port
 
 from stair_es.cluster.client.connection import Connection
@@ -44,7 +45,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def dist() -> Path:
     """The machine's distributions, with the current one in it."""
     shared = DataDir.from_env().dist
-    ensure_distribution(load_node_lock(), shared, print)
+    ensure_distribution(load_node_lock(), shared)
     return shared
 
 
@@ -237,7 +238,8 @@ def test_time_for_indices_to_come_back_begins_with_the_first_answer(tmp_path: Pa
         serving.start()
         binding.start()
         try:
-            ready = launch.wait_ready(spec, state, said.append)
+            with forward_messages(said.append):
+                ready = launch.wait_ready(spec, state)
         finally:
             binding.join()
             server.shutdown()
@@ -280,16 +282,18 @@ def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken
         home.node.mkdir()
         (home.node / "port").write_text(f"{taken}\n")
         with pytest.raises(NodeError, match=f"port {taken} of 127.0.0.1 is used by another program"):
-            ensure_running(said.append, home=home, port=taken)  # one that is asked for has to be had
+            ensure_running(home=home, port=taken)  # one that is asked for has to be had
         said.clear()
-        url = ensure_running(said.append, home=home)
+        with forward_messages(said.append):
+            url = ensure_running(home=home)
     port = int(url.rpartition(":")[2])
     assert port != taken
     assert f"port {taken} is used by another program: the embedded node uses port {port} from now on" in said
     assert any("starting the embedded node" in line for line in said)
     assert any("stair-es node down" in line for line in said)
     said.clear()
-    assert ensure_running(said.append, home=home) == url
+    with forward_messages(said.append):
+        assert ensure_running(home=home) == url
     assert said == []
 
 
@@ -308,7 +312,7 @@ def test_node_of_a_killed_test_run_ends_with_it(home: DataDir) -> None:
         "import os, pathlib, signal, sys\n"
         "from stair_es.embedded_node import NodeSpec, start_node\n"
         "spec = NodeSpec(dist=pathlib.Path(sys.argv[1]), base=pathlib.Path(sys.argv[2]), port=0, die_with_parent=True)\n"
-        "start_node(spec, say=print)\n"
+        "start_node(spec)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(home.dist), str(home.node)], check=False, timeout=120)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.held_runs import COUNT, Meanwhile, Photos, Runs, two_models
+from support.messages import forward_messages
 from support.servers.fault_proxy import FaultProxy, Request
 
 from stair_es import resources
 from stair_es.cluster.bulk.writer import BulkPolicy
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.lifecycle import find_index
@@ -183,9 +185,8 @@ def test_texts_stay_in_their_index(runs: Runs, tmp_path: Path) -> None:
     options = TextIngestOptions(alias=runs.alias, model=ModelSpec(name="first"), dead_letters=tmp_path / "texts.jsonl")
 
     def run(url: str) -> None:
-        run_text_ingest(
-            [open_text_source(str(file))], Connection(url=url), options, say=runs.said.append, progress=lambda _: None
-        )
+        with forward_messages(runs.said.append):
+            run_text_ingest([open_text_source(str(file))], Connection(url=url), options, progress=lambda _: None)
 
     with (
         FaultProxy(runs.url, Meanwhile(lambda: runs.move(runs.alias, foreign))) as proxy,
@@ -222,7 +223,7 @@ def test_words_stay_in_theirs(runs: Runs) -> None:
 
 def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
     own, foreign = runs.run().index, runs.make_foreign()
-    steering = PolicyManager(runs.client, Connection(url=runs.url), runs.alias)
+    steering = PolicyManager(Cluster(Connection(url=runs.url), runs.client), runs.alias)
     moved: list[str] = []
 
     def move(_: object) -> None:
@@ -230,8 +231,8 @@ def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
             runs.move(runs.alias, foreign)
             moved.append(foreign)
 
-    with pytest.raises(IndexMismatch, match="not made by stair-es"):
-        steering.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), runs.said.append, move)
+    with pytest.raises(IndexMismatch, match="not made by stair-es"), forward_messages(runs.said.append):
+        steering.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move)
     assert moved
     assert not any("blue" in source["tokens"] for source in runs.stored(own).values())
     runs.check_foreign(foreign)
@@ -242,7 +243,7 @@ def test_an_index_without_an_alias_of_its_own_gets_one_and_a_look_gives_none(run
     runs.client.indices.delete_alias(index=own, name=make_write_alias(own))
     body, connection = resources.load_json_resource("mappings", "image"), Connection(url=runs.url)
     identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    find_index(runs.client, connection, runs.alias, body, identity)
+    find_index(Cluster(connection, runs.client), runs.alias, body, identity)
     assert not runs.client.indices.exists_alias(name=make_write_alias(own))
     assert runs.run(photos=Photos(0, 2)).written == 1
     assert list(runs.client.indices.get_alias(name=make_write_alias(own))) == [own]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stair_es import SparseVector, feature_names, resources
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, encode_impacts
 from stair_es.cluster.index.mappings import build_index_body
@@ -30,7 +31,9 @@ def escaped(words: dict[str, float]) -> dict[str, float]:
 def ingest(client: OpenSearch, node_url: str, index_name: str) -> Iterator[Ingest]:
     """Puts a document through one of the pipelines, with changed params, and gives what is stored and can be searched."""
     settings = DocumentSettings(impacts=True)
-    client.indices.create(index=index_name, body=build_index_body(get_cluster_info(client, Connection(url=node_url)), settings))
+    client.indices.create(
+        index=index_name, body=build_index_body(get_cluster_info(Cluster(Connection(url=node_url), client)), settings)
+    )
 
     def put(name: str, document: dict[str, Any], **params: object) -> dict[str, Any]:
         for each in NAMES:

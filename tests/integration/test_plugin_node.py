@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ def test_dense_and_sparse_are_ranked_in_one_node(plugin_url: str, index_on: Call
         "method": {"name": "hnsw", "engine": "lucene", "space_type": "innerproduct"},
     }
     fields = {"dense": dense, "tokens": {"type": "rank_features"}}
-    with closing(Connection(url=plugin_url).client()) as client:
-        client.indices.create(index=index, body={"settings": {"index": {"knn": True}}, "mappings": {"properties": fields}})
+    with Cluster(Connection(url=plugin_url)) as cluster:
+        cluster.client.indices.create(
+            index=index, body={"settings": {"index": {"knn": True}}, "mappings": {"properties": fields}}
+        )
         for id_, vector in VECTORS.items():
-            client.index(index=index, id=id_, body={"dense": vector, "tokens": TOKENS[id_]})
-        client.indices.refresh(index=index)
+            cluster.client.index(index=index, id=id_, body={"dense": vector, "tokens": TOKENS[id_]})
+        cluster.client.indices.refresh(index=index)
         asked = {
             ("near", "middle", "far"): {"knn": {"dense": {"vector": [1, 0], "k": 3}}},
             ("far", "middle", "near"): {"rank_feature": {"field": "tokens.dog", "linear": {}}},
         }
         for order, query in asked.items():
-            hits = client.search(index=index, body={"query": query})["hits"]["hits"]
+            hits = cluster.client.search(index=index, body={"query": query})["hits"]["hits"]
             assert tuple(hit["_id"] for hit in hits) == order

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from opensearchpy import OpenSearch
 from support import fuzz_inputs
 from support.oracles.search_oracle import Oracle
 
 from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body
@@ -46,8 +46,7 @@ ENGINES: dict[str, Literal["rank_features", "sparse_vector"]] = {
 class Hostile:
     """An index full of strange words, and what is true of it."""
 
-    connection: Connection
-    client: OpenSearch
+    cluster: Cluster
     index: str
     searcher: Searcher
     oracle: Oracle
@@ -77,31 +76,31 @@ def drawn_documents() -> dict[str, SparseVector]:
 @pytest.fixture(scope="module", params=list(ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
 def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
     connection = Connection(url=request.getfixturevalue(request.param))
-    client = connection.client()
+    cluster = Cluster(connection)
     index, documents = "test-search-fuzz", drawn_documents()
-    target = get_cluster_info(client, connection)
+    target = get_cluster_info(cluster)
     settings = DocumentSettings(vector=ENGINES[request.param])
     try:
-        create(client, connection, index, settings)
+        create(cluster, index, settings)
         lines: list[dict[str, Any]] = []
         for number, (id_, tokens) in enumerate(documents.items()):
             caption = " ".join(CAPTION[: 1 + number % len(CAPTION)])
             texts = {"caption": caption, "title": "dog", "subtitle": "dog"}
             lines += [{"index": {"_id": id_}}, {**source(tokens), **texts, "uri": f"u/{id_}", "width": number}]
-        answer = client.bulk(body=lines, index=index, params={"refresh": "true"})
+        answer = cluster.client.bulk(body=lines, index=index, params={"refresh": "true"})
         assert not answer["errors"], [item for item in answer["items"] if "error" in item["index"]][:3]
         with Searcher(connection, index, MODEL_ID) as searcher:
-            yield Hostile(connection, client, index, searcher, Oracle(documents), documents, target, settings)
-        client.indices.delete(index=",".join(client.indices.get(index=f"{index}*")))
+            yield Hostile(cluster, index, searcher, Oracle(documents), documents, target, settings)
+        cluster.client.indices.delete(index=",".join(cluster.client.indices.get(index=f"{index}*")))
     finally:
-        client.close()
+        cluster.close()
 
 
-def create(client: OpenSearch, connection: Connection, index: str, settings: DocumentSettings) -> None:
-    body = build_index_body(get_cluster_info(client, connection), settings)
+def create(cluster: Cluster, index: str, settings: DocumentSettings) -> None:
+    body = build_index_body(get_cluster_info(cluster), settings)
     body["settings"]["index"]["number_of_shards"] = 3
     body["mappings"]["_meta"] = {"stair_es": {"format_version": INDEX_FORMAT, "model": MODEL_ID, "model_name": "drawn"}}
-    client.indices.create(index=index, body=body)
+    cluster.client.indices.create(index=index, body=body)
 
 
 def source(vector: SparseVector) -> dict[str, Any]:
@@ -375,9 +374,9 @@ def test_what_no_engine_takes_is_refused_before_anything_is_sent(ask: dict[str, 
 
 def test_scores_beyond_float32_are_no_ranking(node: Hostile) -> None:
     index = f"{node.index}-large"
-    create(node.client, node.connection, index, node.settings)
-    node.client.index(index=index, id="1", body={"tokens": {"a": 3e38, "b": 1.0}}, params={"refresh": "true"})
-    with Searcher(node.connection, index, MODEL_ID) as searcher:
+    create(node.cluster, index, node.settings)
+    node.cluster.client.index(index=index, id="1", body={"tokens": {"a": 3e38, "b": 1.0}}, params={"refresh": "true"})
+    with Searcher(node.cluster.connection, index, MODEL_ID) as searcher:
         assert len(searcher.search(SparseVector.from_mapping({"a": 0.5})).hits) == 1
         with pytest.raises(QueryError, match="float32"):
             searcher.search(SparseVector.from_mapping({"a": 5.0}))
@@ -387,15 +386,15 @@ def test_pages_over_equal_scores_have_every_document_once(node: Hostile) -> None
     """Equal scores, equal URIs in two indices, URIs too long to be sorted by; documents with nothing to sort by are refused."""
     names = [f"{node.index}-tied-{number}" for number in (1, 2)]
     for name in names:
-        create(node.client, node.connection, name, node.settings)
+        create(node.cluster, name, node.settings)
         for number in range(9):
             uri = f"u/{number}" if number < 6 else "x" * 8200 + str(number)
             body = {"tokens": {"a": 1.0 + number // 4}, "uri": uri, "sha256": f"{number}"}
-            node.client.index(index=name, id=str(number), body=body)
-    node.client.indices.refresh(index=f"{node.index}-tied-*")
+            node.cluster.client.index(index=name, id=str(number), body=body)
+    node.cluster.client.indices.refresh(index=f"{node.index}-tied-*")
     asked = SparseVector.from_mapping({"a": 1.0})
     for pattern, count in ((names[0], 9), (f"{node.index}-tied-*", 18)):
-        with Searcher(node.connection, pattern, MODEL_ID) as searcher:
+        with Searcher(node.cluster.connection, pattern, MODEL_ID) as searcher:
             whole = [(hit.index, hit.id) for hit in searcher.search(asked, 100).hits]
             assert len(set(whole)) == len(whole) == count
             for size in (1, 2, 5, 9):
@@ -406,8 +405,8 @@ def test_pages_over_equal_scores_have_every_document_once(node: Hostile) -> None
                     paged += [(hit.index, hit.id) for hit in result.hits]
                 assert paged == whole
     for number in range(3):
-        node.client.index(index=names[0], id=f"bare-{number}", body={"tokens": {"bare": 1.0}}, params={"refresh": "true"})
-    with Searcher(node.connection, names[0], MODEL_ID) as searcher:
+        node.cluster.client.index(index=names[0], id=f"bare-{number}", body={"tokens": {"bare": 1.0}}, params={"refresh": "true"})
+    with Searcher(node.cluster.connection, names[0], MODEL_ID) as searcher:
         page = searcher.search(SparseVector.from_mapping({"bare": 1.0}), 2)
         with pytest.raises(QueryError, match="neither `uri` nor `sha256`"):
             searcher.search(SparseVector.from_mapping({"bare": 1.0}), 2, after=page.after)

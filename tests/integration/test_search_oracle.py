@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from opensearchpy import OpenSearch
 from support.corpora import photo_vectors
 from support.oracles.search_oracle import ROUNDING, Bounds, Oracle, Ranking
 
 from stair_es.cluster.client.capabilities import ClusterInfo
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, encode_impacts, is_single_term
 from stair_es.cluster.index.mappings import build_index_body
@@ -45,8 +45,7 @@ FORMATS = ("jpeg", "png", "webp")
 class Engine:
     """A node with the vectors in an index of its own."""
 
-    connection: Connection
-    client: OpenSearch
+    cluster: Cluster
     target: ClusterInfo
     index: str
     shape: QueryType
@@ -64,7 +63,7 @@ class Engine:
                 )
                 assert not len(asked.truncated) or shape == "impacts"
                 lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
-            answer = self.client.msearch(body=lines, params={"filter_path": FILTER_PATH})
+            answer = self.cluster.client.msearch(body=lines, params={"filter_path": FILTER_PATH})
             for one in answer["responses"]:
                 assert one["status"] == 200, one
                 hits = one.get("hits", {}).get("hits", [])
@@ -121,13 +120,13 @@ _ENGINES: dict[str, tuple[QueryType, DocumentSettings]] = {
 def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -> Iterator[Engine]:
     connection = Connection(url=request.getfixturevalue(request.param))
     shape, settings = _ENGINES[request.param]
-    client = connection.client()
-    target = get_cluster_info(client, connection)
+    cluster = Cluster(connection)
+    target = get_cluster_info(cluster)
     index = "test-search-oracle"
     try:
         body = build_index_body(target, settings)
         body["mappings"]["_meta"] = {"stair_es": {"format_version": INDEX_FORMAT, "model": MODEL_ID, "model_name": "stair-mini"}}
-        client.indices.create(index=index, body=body)
+        cluster.client.indices.create(index=index, body=body)
         lines: list[dict[str, Any]] = []
         for number, (id_, vector) in enumerate(documents.items()):
             source = {
@@ -140,13 +139,13 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
             }
             lines += [{"index": {"_id": id_}}, source]
         for start in range(0, len(lines), 1000):
-            answer = client.bulk(body=lines[start : start + 1000], index=index)
+            answer = cluster.client.bulk(body=lines[start : start + 1000], index=index)
             assert not answer["errors"], answer
-        client.indices.refresh(index=index)
-        yield Engine(connection, client, target, index, shape)
-        client.indices.delete(index=index)
+        cluster.client.indices.refresh(index=index)
+        yield Engine(cluster, target, index, shape)
+        cluster.client.indices.delete(index=index)
     finally:
-        client.close()
+        cluster.close()
 
 
 def uri(id_: str) -> str:
@@ -200,7 +199,7 @@ def test_pages_have_every_document_once_in_the_order_of_one_large_page(
     engine: Engine, oracle: Oracle, queries: list[SparseVector]
 ) -> None:
     some = [*queries[::90], max(queries, key=len)]
-    with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
+    with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
         for query, whole in zip(some, engine.rankings(asking(some), 10_000), strict=True):
             size = max(1, len(whole) // 3 - 1)
             paged: list[tuple[str, float]] = []
@@ -216,7 +215,7 @@ def test_pages_have_every_document_once_in_the_order_of_one_large_page(
 def test_a_hit_is_the_document_with_its_words_in_common(
     engine: Engine, documents: dict[str, SparseVector], queries: list[SparseVector]
 ) -> None:
-    with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
+    with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::12]:
             for hit in searcher.search(query, 5, options=SearchOptions(explain_engine=True)).hits:
                 image = documents[hit.id]
@@ -330,7 +329,7 @@ def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
     engine: Engine, oracle: Oracle, queries: list[SparseVector]
 ) -> None:
     how = SearchOptions(weight_mass=0.8)
-    with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
+    with Searcher(engine.cluster.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::8]:
             left = prune_vector(query, how.weight_mass)
             assert sum(left.kept.weights) >= 0.8 * sum(query.weights)

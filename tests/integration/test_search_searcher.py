@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.metadata.index_metadata import INDEX_FORMAT
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
@@ -109,7 +110,7 @@ def test_an_unreachable_cluster_is_said() -> None:
 def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, client: OpenSearch, index_name: str) -> None:
     create(client, index_name)
     client.index(index=index_name, id="1", body={"tokens": {"w0": 2.0, "w1499": 2.0}}, params={"refresh": "true"})
-    limit = get_cluster_info(client, Connection(url=node_url)).max_clauses
+    limit = get_cluster_info(Cluster(Connection(url=node_url), client)).max_clauses
     vector = SparseVector.from_pairs((f"w{i}", 5000.0 - i) for i in range(limit + 476))
     with searcher(node_url, index_name) as asked:
         result = asked.search(vector)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ from support.oracles.search_oracle import ROUNDING, TRUNCATION
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.client.capabilities import NEURAL_SEARCH, list_cluster_plugins
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import IMPACT_SCALE, DocumentSettings, is_single_term
 from stair_es.cluster.metadata.token_fields import TokenIds
@@ -66,27 +66,22 @@ def test_rank_features(
     queries: list[SparseVector],
 ) -> None:
     fields = fill(engine, engine_index, DocumentSettings(), rank_features_url, images)
-    connection = Connection(url=rank_features_url)
-    assert (
-        select_query_type(get_cluster_info(engine, connection), fields, lambda: list_cluster_plugins(engine, connection))
-        == "rank_features"
-    )
+    cluster = Cluster(Connection(url=rank_features_url), engine)
+    assert select_query_type(get_cluster_info(cluster), fields, lambda: list_cluster_plugins(cluster)) == "rank_features"
     agree(engine, engine_index, "rank_features", images, queries)
 
 
 def test_neural_sparse(
     plugin_url: str, index_on: Callable[[str], str], images: Mapping[str, SparseVector], queries: list[SparseVector]
 ) -> None:
-    index, connection = index_on(plugin_url), Connection(url=plugin_url)
-    with closing(connection.client()) as plugged:
-        fields = fill(plugged, index, DocumentSettings(), plugin_url, images)
+    index = index_on(plugin_url)
+    with Cluster(Connection(url=plugin_url)) as cluster:
+        fields = fill(cluster.client, index, DocumentSettings(), plugin_url, images)
         assert (
-            select_query_type(
-                get_cluster_info(plugged, connection), fields, lambda: list_cluster_plugins(plugged, connection), "neural_sparse"
-            )
+            select_query_type(get_cluster_info(cluster), fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
             == "neural_sparse"
         )
-        agree(plugged, index, "neural_sparse", images, queries)
+        agree(cluster.client, index, "neural_sparse", images, queries)
 
 
 @pytest.fixture
@@ -105,12 +100,10 @@ def test_sparse_vector(
 ) -> None:
     index = index_on(elasticsearch9_url)
     fields = fill(elastic, index, DocumentSettings(vector="sparse_vector"), elasticsearch9_url, images)
-    connection = Connection(url=elasticsearch9_url)
-    target = get_cluster_info(elastic, connection)
-    assert select_query_type(target, fields, lambda: list_cluster_plugins(elastic, connection)) == "sparse_vector"
-    assert (
-        select_query_type(target, fields, lambda: list_cluster_plugins(elastic, connection), "sparse_vector") == "sparse_vector"
-    )
+    cluster = Cluster(Connection(url=elasticsearch9_url), elastic)
+    target = get_cluster_info(cluster)
+    assert select_query_type(target, fields, lambda: list_cluster_plugins(cluster)) == "sparse_vector"
+    assert select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "sparse_vector") == "sparse_vector"
     agree(elastic, index, "sparse_vector", images, queries)
 
 
@@ -135,7 +128,9 @@ def test_impacts(
     client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector], queries: list[SparseVector]
 ) -> None:
     fields = fill(client, index_name, DocumentSettings(impacts=True), node_url, images)
-    assert select_query_type(get_cluster_info(client, Connection(url=node_url)), fields, frozenset, "impacts") == "impacts"
+    assert (
+        select_query_type(get_cluster_info(Cluster(Connection(url=node_url), client)), fields, frozenset, "impacts") == "impacts"
+    )
     compared = 0
     for query in queries:
         if not any(map(is_single_term, query.tokens)):
@@ -173,7 +168,7 @@ def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
 ) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(10_000))
     fill(engine, engine_index, DocumentSettings(), rank_features_url, {"first": many.top(60)})
-    limit = get_cluster_info(engine, Connection(url=rank_features_url)).max_clauses
+    limit = get_cluster_info(Cluster(Connection(url=rank_features_url), engine)).max_clauses
     fits = build_sparse_query("rank_features", many, max_clauses=limit)
     assert (len(fits.vector), len(fits.truncated)) == (limit, 10_000 - limit)
     score = scores(engine, engine_index, fits.clause)["first"]
@@ -185,7 +180,7 @@ def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
 def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: str, index_name: str) -> None:
     many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(2000))
     fill(client, index_name, DocumentSettings(impacts=True), node_url, {"first": many.top(60)})
-    limit = get_cluster_info(client, Connection(url=node_url)).max_clauses
+    limit = get_cluster_info(Cluster(Connection(url=node_url), client)).max_clauses
     assert scores(client, index_name, build_sparse_query("impacts", many, max_clauses=limit).clause).keys() == {"first"}
     with pytest.raises(RequestError):
         scores(client, index_name, build_sparse_query("impacts", many, max_clauses=limit + 1).clause)
@@ -195,12 +190,17 @@ def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: st
 def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
     client: OpenSearch, node_url: str, index_name: str, shape: QueryType
 ) -> None:
-    connection = Connection(url=node_url)
-    found = list_cluster_plugins(client, connection)
+    cluster = Cluster(Connection(url=node_url), client)
+    found = list_cluster_plugins(cluster)
     assert NEURAL_SEARCH not in found
     fields = IndexFields(tokens="rank_features", seismic="token_ids")
     with pytest.raises(QueryError, match=NEURAL_SEARCH):
-        select_query_type(get_cluster_info(client, connection), fields, lambda: list_cluster_plugins(client, connection), shape)
+        select_query_type(
+            get_cluster_info(cluster),
+            fields,
+            lambda: list_cluster_plugins(cluster),
+            shape,
+        )
     client.indices.create(index=index_name)
     more: dict[str, Any] = {"token_ids": TokenIds({"dog": 0})} if shape == "seismic" else {}
     with pytest.raises(RequestError, match="unknown query"):
@@ -229,16 +229,15 @@ def lists(*plugins_of_nodes: list[str]) -> Callable[[Asked], Said | None]:
 def test_the_plugin_counts_where_every_node_has_it(node_url: str, of_nodes: list[list[str]], possible: bool) -> None:
     with GateProxy(node_url, gate=lists(*of_nodes)) as proxy:
         connection = Connection(url=proxy.url)
-        with closing(connection.client()) as client:
-            target, fields = get_cluster_info(client, connection), IndexFields(tokens="rank_features")
+        with Cluster(connection) as cluster:
+            target, fields = get_cluster_info(cluster), IndexFields(tokens="rank_features")
             if possible:
                 assert (
-                    select_query_type(target, fields, lambda: list_cluster_plugins(client, connection), "neural_sparse")
-                    == "neural_sparse"
+                    select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse") == "neural_sparse"
                 )
             else:
                 with pytest.raises(QueryError, match="on every node"):
-                    select_query_type(target, fields, lambda: list_cluster_plugins(client, connection), "neural_sparse")
+                    select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
 
 
 def test_who_may_not_see_the_plugins_is_told_what_to_grant_and_can_search_all_the_same(node_url: str) -> None:
@@ -247,10 +246,10 @@ def test_who_may_not_see_the_plugins_is_told_what_to_grant_and_can_search_all_th
 
     with GateProxy(node_url, gate=gate) as proxy:
         connection = Connection(url=proxy.url)
-        with closing(connection.client()) as client:
-            target, fields = get_cluster_info(client, connection), IndexFields(tokens="rank_features")
+        with Cluster(connection) as cluster:
+            target, fields = get_cluster_info(cluster), IndexFields(tokens="rank_features")
             with pytest.raises(QueryError, match="can't tell which plugins") as failure:
-                select_query_type(target, fields, lambda: list_cluster_plugins(client, connection), "neural_sparse")
+                select_query_type(target, fields, lambda: list_cluster_plugins(cluster), "neural_sparse")
             assert "cluster:monitor/nodes/info" in failure.value.remedy
-            assert select_query_type(target, fields, lambda: list_cluster_plugins(client, connection)) == "rank_features"
+            assert select_query_type(target, fields, lambda: list_cluster_plugins(cluster)) == "rank_features"
             assert len([asked for asked in proxy.seen if asked.target.startswith("/_nodes/plugins")]) == 1

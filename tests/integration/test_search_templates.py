@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, encode_impacts
 from stair_es.cluster.index.mappings import build_index_body
@@ -110,8 +111,8 @@ class Site:
 
 @pytest.fixture
 def site(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Iterator[Site]:
-    connection = Connection(url=rank_features_url)
-    engine.indices.create(index=engine_index, body=build_index_body(get_cluster_info(engine, connection), DocumentSettings()))
+    cluster = Cluster(Connection(url=rank_features_url), engine)
+    engine.indices.create(index=engine_index, body=build_index_body(get_cluster_info(cluster), DocumentSettings()))
     documents = [
         ({"dog": 1.5, "a.b": 2.0, "": 0.75, "50%": 0.5}, "a dog", 0),
         ({"cat": 1.0}, "a cat", 1),
@@ -123,10 +124,10 @@ def site(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Itera
     engine.indices.refresh(index=engine_index)
     prefix = f"{engine_index}-"
     for name in TEMPLATE_NAMES:
-        assert publish_template(engine, connection, build_template(name, "rank_features", prefix=prefix)) == "created"
+        assert publish_template(cluster, build_template(name, "rank_features", prefix=prefix)) == "created"
     yield Site(rank_features_url, engine_index, prefix)
     for name in TEMPLATE_NAMES:
-        delete_template(engine, connection, f"{prefix}{name}")
+        delete_template(cluster, f"{prefix}{name}")
 
 
 def test_words_with_paging_filter_and_least_score(site: Site) -> None:
@@ -228,49 +229,45 @@ def test_too_many_words_are_an_error(site: Site) -> None:
 
 
 def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, index_name: str) -> None:
-    connection = Connection(url=node_url)
-    client.indices.create(
-        index=index_name, body=build_index_body(get_cluster_info(client, connection), DocumentSettings(impacts=True))
-    )
+    cluster = Cluster(Connection(url=node_url), client)
+    client.indices.create(index=index_name, body=build_index_body(get_cluster_info(cluster), DocumentSettings(impacts=True)))
     for name, vector in {"1": {"dog": 1.5, "grass": 0.3}, "2": {"dog": 0.5}}.items():
         client.index(index=index_name, id=name, body={"impacts": encode_impacts(SparseVector.from_mapping(vector))})
     client.indices.refresh(index=index_name)
-    wanted = detect_templates(client, connection, index_name)
+    wanted = detect_templates(cluster, index_name)
     assert (wanted.query_type, wanted.names) == ("rank_features", TEMPLATE_NAMES)
     site = Site(node_url, index_name, f"{index_name}-")
     made = build_template("match", wanted.query_type, prefix=site.prefix)
-    publish_template(client, connection, made)
+    publish_template(cluster, made)
     assert site.ask("match", text="a Dog on the grass!") == (200, {"1": 1800.0, "2": 500.0})
     assert site.ask("match", text="dog", min_score=1000, size=5)[1] == {"1": 1500.0}
     assert site.ask("match", text="dog", filter=[{"ids": {"values": ["2"]}}])[1] == {"2": 500.0}
     for nothing in ("", "the", "?", None):
         assert site.ask("match", text=nothing) == (200, {})
-    assert delete_template(client, connection, made.id)
+    assert delete_template(cluster, made.id)
 
 
 def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
-    connection = Connection(url=rank_features_url)
+    cluster = Cluster(Connection(url=rank_features_url), engine)
     mine = build_template("words", "rank_features", prefix=f"{engine_index}-a-")
     other = build_template("words", "sparse_vector", prefix=f"{engine_index}-b-")
-    assert [publish_template(engine, connection, mine) for _ in range(2)] == ["created", "unchanged"]
-    assert get_template_state(engine, connection, "words", prefix=f"{engine_index}-b-") == "missing"
-    assert publish_template(engine, connection, other) == "created"
+    assert [publish_template(cluster, mine) for _ in range(2)] == ["created", "unchanged"]
+    assert get_template_state(cluster, "words", prefix=f"{engine_index}-b-") == "missing"
+    assert publish_template(cluster, other) == "created"
     engine.put_script(id=mine.id, body={"script": {"lang": "mustache", "source": "{}"}})
-    assert get_template_state(engine, connection, "words", prefix=f"{engine_index}-a-") == "different"
-    assert publish_template(engine, connection, mine) == "updated"
-    assert [get_template_state(engine, connection, "words", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == [
-        "published"
-    ] * 2
-    assert [delete_template(engine, connection, each.id) for each in (mine, mine, other)] == [True, False, True]
+    assert get_template_state(cluster, "words", prefix=f"{engine_index}-a-") == "different"
+    assert publish_template(cluster, mine) == "updated"
+    assert [get_template_state(cluster, "words", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == ["published"] * 2
+    assert [delete_template(cluster, each.id) for each in (mine, mine, other)] == [True, False, True]
 
 
 def test_an_index_that_is_not_there_is_no_guess(client: OpenSearch, node_url: str, index_name: str) -> None:
     with pytest.raises(QueryError, match="no index") as failure:
-        detect_templates(client, Connection(url=node_url), index_name)
+        detect_templates(Cluster(Connection(url=node_url), client), index_name)
     assert "--query-type" in failure.value.remedy
     for name in ("", ","):  # which the cluster takes for all indices
         with pytest.raises(QueryError, match="no index"):
-            detect_templates(client, Connection(url=node_url), name)
+            detect_templates(Cluster(Connection(url=node_url), client), name)
 
 
 def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
@@ -278,16 +275,17 @@ def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
 ) -> None:
     index = index_on(elasticsearch9_url)
     connection = Connection(url=elasticsearch9_url)
-    client = connection.client()
-    client.indices.create(
-        index=index, body=build_index_body(get_cluster_info(client, connection), DocumentSettings(vector="sparse_vector"))
+    cluster = Cluster(connection)
+    cluster.client.indices.create(
+        index=index,
+        body=build_index_body(get_cluster_info(cluster), DocumentSettings(vector="sparse_vector")),
     )
     for name, tokens in {"1": {"dog": 1.5, 'q"': 1.0}, "2": {"dog": 0.5}, "3": {"cat": 1.0}}.items():
-        client.index(index=index, id=name, body={"tokens": tokens})
-    client.indices.refresh(index=index)
-    assert detect_templates(client, connection, index).query_type == "sparse_vector"
+        cluster.client.index(index=index, id=name, body={"tokens": tokens})
+    cluster.client.indices.refresh(index=index)
+    assert detect_templates(cluster, index).query_type == "sparse_vector"
     with pytest.raises(ClusterError, match="mustache"):
-        publish_template(client, connection, build_template("words", "sparse_vector"))
+        publish_template(cluster, build_template("words", "sparse_vector"))
     for params, expected in (
         ({"tokens": [*DOG, {"word": 'q"', "weight": 0.5}], "min_score": 0.1}, {"1": 3.5, "2": 1.0}),
         ({"tokens": DOG, "filter": [{"ids": {"values": ["2"]}}]}, {"2": 1.0}),
@@ -295,9 +293,9 @@ def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
     ):
         source = build_template("words", "sparse_vector").source
         _, rendered = http(elasticsearch7_url, "POST", "/_render/template", {"source": source, "params": params})
-        found = client.search(index=index, body=rendered["template_output"])["hits"]["hits"]
+        found = cluster.client.search(index=index, body=rendered["template_output"])["hits"]["hits"]
         assert {hit["_id"]: hit["_score"] for hit in found} == expected
-    client.close()
+    cluster.close()
 
 
 def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None:
@@ -313,7 +311,7 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     assert code == 1
     assert "--query-type" in said
     assert "unknown search template" in run("publish", "other", *own)[2]
-    target = get_cluster_info(client, Connection(url=node_url))
+    target = get_cluster_info(Cluster(Connection(url=node_url), client))
     client.indices.create(index=index_name, body=build_index_body(target, DocumentSettings()))
     code, changes, said = run("publish", *own, "--json")
     assert (code, changes) == (0, {f"{prefix}words": "created", f"{prefix}hybrid": "created"})

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pytest
+from support.messages import forward_messages
 from support.nodes.documented_roles import PAGE, rights_of
 from support.nodes.opensearch_nodes import SecuredNode, secured_node
 from support.nodes.secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
@@ -22,6 +22,7 @@ from support.plugin_metadata import announce_plugins
 from support.servers.hostile_http_server import serving
 
 from stair_es import plugins
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, SecuritySettings
 from stair_es.cluster.policy.manager import PolicyManager
 from stair_es.cluster.policy.update_by_query import UpdateLimits, UpdateProgress
@@ -242,8 +243,8 @@ def test_an_interrupted_apply_that_may_not_be_called_off_says_that_it_goes_on(in
         raise KeyboardInterrupt
 
     slow = UpdateLimits(requests_per_second=0.1)
-    with closing(connection.client()) as client, pytest.raises(KeyboardInterrupt):
-        PolicyManager(client, connection, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, said.append, interrupt)
+    with Cluster(connection) as cluster, pytest.raises(KeyboardInterrupt), forward_messages(said.append):
+        PolicyManager(cluster, "photos").apply_policy(TokenPolicy(mute=("gray",)), slow, interrupt)
     assert "this update may still be running" in said[-1]
     assert LATE[0] in said[-1]
     ingested.output("photos_policies", "policy", "rollback")  # calls it off
@@ -274,8 +275,8 @@ def test_logins(ingested: Secured, tmp_path: Path) -> None:
         Connection(url=in_url, security=SecuritySettings(ca_file=ca_file)),
         Connection(url=node.url, security=SecuritySettings(ca_file=ca_file, client_cert=certificate)),
     ):
-        with closing(connection.client()) as client:
-            assert client.count(index="photos")["count"] == 2
+        with Cluster(connection) as cluster:
+            assert cluster.client.count(index="photos")["count"] == 2
     with pytest.raises(AuthenticationFailed, match="refused the login"):
         list(
             check_cluster(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.messages import forward_messages
 from support.models import tiny_checkpoints
 from typer.testing import CliRunner
 
 from stair_es import resources
 from stair_es.cli.main import app
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, parse_token_weights
 from stair_es.cluster.index.mappings import merge_bodies
@@ -58,8 +60,7 @@ APPROXIMATE = {"token_ids": {"method": {"parameters": {"approximate_threshold": 
 class Place:
     """An alias on the node, and what the functions under test take."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     alias: str
     dead_letters: Path
 
@@ -67,25 +68,25 @@ class Place:
         given = {"document": SEISMIC, "model": MINI, **more}
         return IngestOptions(alias=self.alias, dead_letters=self.dead_letters, runner="local", **given)
 
-    def ingest(self, *sources: str, say: Callable[[str], None] = lambda _: None, **more: Any) -> IngestReport:  # noqa: ANN401
+    def ingest(self, *sources: str, **more: Any) -> IngestReport:  # noqa: ANN401
         opened = [open_source(str(PHOTOS / source)) for source in sources]
-        return run_ingest(opened, self.connection, self.options(**more), say=say, progress=lambda _: None)
+        return run_ingest(opened, self.cluster.connection, self.options(**more), progress=lambda _: None)
 
     def table(self) -> TokenIds:
-        [name] = self.client.indices.get_alias(name=self.alias)
-        return read_token_ids(self.client, self.connection, name)
+        [name] = self.cluster.client.indices.get_alias(name=self.alias)
+        return read_token_ids(self.cluster, name)
 
     def documents(self) -> list[dict[str, Any]]:
-        self.client.indices.refresh(index=self.alias)
-        hits = self.client.search(index=self.alias, body={"size": 1000})["hits"]["hits"]
+        self.cluster.client.indices.refresh(index=self.alias)
+        hits = self.cluster.client.search(index=self.alias, body={"size": 1000})["hits"]["hits"]
         return [hit["_source"] for hit in hits]
 
     def steer(self, policy: TokenPolicy | None) -> None:
-        steering = PolicyManager(self.client, self.connection, self.alias)
+        steering = PolicyManager(self.cluster, self.alias)
         if policy:
-            steering.apply_policy(policy, UpdateLimits(), print, lambda _: None)
+            steering.apply_policy(policy, UpdateLimits(), lambda _: None)
         else:
-            steering.rollback_policy(UpdateLimits(), print, lambda _: None)
+            steering.rollback_policy(UpdateLimits(), lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +98,14 @@ def client(plugin_url: str) -> Iterator[OpenSearch]:
 
 @pytest.fixture
 def place(client: OpenSearch, plugin_url: str, index_on: Callable[[str], str], tmp_path: Path) -> Place:
-    return Place(client, Connection(url=plugin_url), index_on(plugin_url), tmp_path / "dead.jsonl")
+    return Place(Cluster(Connection(url=plugin_url), client), index_on(plugin_url), tmp_path / "dead.jsonl")
 
 
 @pytest.fixture(scope="module")
 def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The bundled photos, in an index that is searched approximately: tests only read it."""
     folder = tmp_path_factory.mktemp("photos")
-    made = Place(client, Connection(url=plugin_url), f"test-{uuid.uuid4().hex[:12]}", folder / "dead.jsonl")
+    made = Place(Cluster(Connection(url=plugin_url), client), f"test-{uuid.uuid4().hex[:12]}", folder / "dead.jsonl")
     body = merge_bodies(resources.load_json_resource("mappings", "image"), resources.load_json_resource("mappings", "seismic"))
     (own := folder / "own.json").write_text(json.dumps(merge_bodies(body, {"mappings": {"properties": APPROXIMATE}})))
     report = made.ingest("*.jpg", sink_options={"mapping": str(own)})
@@ -129,7 +130,7 @@ def check_ids(place: Place, policy: TokenPolicy | None = None) -> None:
 
 
 def test_documents_have_the_ids_that_the_index_keeps(photos: Place, mini: Encoder) -> None:
-    [about] = photos.client.indices.get_mapping(index=photos.alias).values()
+    [about] = photos.cluster.client.indices.get_mapping(index=photos.alias).values()
     told = about["mappings"]["_meta"]["stair_es"]
     assert tuple(told["token_ids"]) == tuple(mini.tokens)  # type: ignore[attr-defined]
     assert about["mappings"]["properties"]["token_ids"]["type"] == "sparse_vector"
@@ -142,7 +143,9 @@ def test_a_second_run_changes_nothing(photos: Place) -> None:
     again = photos.ingest("*.jpg", sink_options={"mapping": str(own)})
     assert (again.written, again.unchanged, again.swapped) == (0, 40, False)
     would = simulate_ingest(
-        [open_source(str(PHOTOS))], photos.connection, photos.options(sink_options={"mapping": str(own)}), say=print
+        [open_source(str(PHOTOS))],
+        photos.cluster.connection,
+        photos.options(sink_options={"mapping": str(own)}),
     )
     assert (would.new, would.unchanged) == (0, 40)
 
@@ -158,7 +161,7 @@ def test_an_image_finds_what_an_exact_search_finds(photos: Place, mini: Encoder,
 
 
 def _check_found(place: Place, encoder: Encoder, vector: SparseVector) -> None:
-    with Searcher(place.connection, place.alias, encoder.model_id) as searcher:
+    with Searcher(place.cluster.connection, place.alias, encoder.model_id) as searcher:
         exact = searcher.search(vector, 5).hits
         found = searcher.search(vector, 5, options=SearchOptions(query_type="seismic")).hits
     assert found
@@ -174,7 +177,7 @@ def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: s
     assert done.exit_code == 0, done.output
     tokens = json.loads(done.stdout)["query"]["neural_sparse"]["token_ids"]["query_tokens"]
     assert set(map(int, tokens)) <= set(photos.table().ids.values())
-    found = photos.client.search(index=photos.alias, body=json.loads(done.stdout))["hits"]["hits"]
+    found = photos.cluster.client.search(index=photos.alias, body=json.loads(done.stdout))["hits"]["hits"]
     assert found[0]["_source"]["uri"].endswith("tabby-cat.jpg")
 
 
@@ -196,7 +199,7 @@ def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Pla
     check_ids(place, POLICY)
     assert place.table() == table
     assert table.extend_for_policy(POLICY).ids["young.cat"] == table.ids["kitten"]
-    with Searcher(place.connection, place.alias, mini.model_id) as searcher:
+    with Searcher(place.cluster.connection, place.alias, mini.model_id) as searcher:
         for word in ("kitten", "cat"):
             asked = SparseVector.from_mapping({word: 1.0})
             exact = searcher.search(asked).hits
@@ -221,7 +224,7 @@ def test_an_ingest_under_a_policy_writes_what_applying_it_gives(place: Place) ->
     place.ingest(CATS[0], document=both)
     place.steer(POLICY)
     [steered] = place.documents()
-    place.client.delete_by_query(index=place.alias, body={"query": {"match_all": {}}}, params={"refresh": "true"})
+    place.cluster.client.delete_by_query(index=place.alias, body={"query": {"match_all": {}}}, params={"refresh": "true"})
     place.ingest(CATS[0], document=both)
     [written] = place.documents()
     assert written["impacts"]
@@ -230,16 +233,16 @@ def test_an_ingest_under_a_policy_writes_what_applying_it_gives(place: Place) ->
 
 def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, mini: Encoder) -> None:
     place.ingest(CATS[0])
-    [(name, index)] = place.client.indices.get_mapping(index=place.alias).items()
+    [(name, index)] = place.cluster.client.indices.get_mapping(index=place.alias).items()
     about = {key: value for key, value in index["mappings"]["_meta"]["stair_es"].items() if key != "token_ids"}
-    place.client.indices.put_mapping(index=name, body={"_meta": {"stair_es": about}})
+    place.cluster.client.indices.put_mapping(index=name, body={"_meta": {"stair_es": about}})
     [before] = place.documents()
     for attempt in (lambda: place.steer(POLICY), lambda: place.ingest(CATS[0])):
         with pytest.raises(IndexMismatch, match="no table of token ids") as caught:
             attempt()
         assert "--vector seismic" in caught.value.remedy
     assert place.documents() == [before]
-    with Searcher(place.connection, place.alias, mini.model_id) as searcher:
+    with Searcher(place.cluster.connection, place.alias, mini.model_id) as searcher:
         asked = SparseVector.from_mapping({"cat": 1.0})
         assert searcher.search(asked).hits
         with pytest.raises(QueryError, match="no field `token_ids` with the method seismic and a table of its ids"):
@@ -249,7 +252,8 @@ def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, min
 def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place: Place, tmp_path: Path) -> None:
     first = place.ingest(*CATS, document=DocumentSettings(thumbnail_px=0))
     said: list[str] = []
-    second = place.ingest(*CATS, say=said.append)
+    with forward_messages(said.append):
+        second = place.ingest(*CATS)
     assert second.swapped
     assert second.index != first.index
     assert any("was made with other settings" in line for line in said)
@@ -262,7 +266,7 @@ def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place:
     assert third.swapped
     assert tuple(place.table().ids) == tuple(registry.load_encoder(tiny).tokens)  # type: ignore[attr-defined]
     check_ids(place)
-    [about] = place.client.indices.get_mapping(index=place.alias).values()
+    [about] = place.cluster.client.indices.get_mapping(index=place.alias).values()
     parameters = about["mappings"]["properties"]["token_ids"]["method"]["parameters"]
     assert parameters["quantization_ceiling_ingest"] == 3  # its weights may be above 1
 
@@ -277,10 +281,11 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
         dead_letters=place.dead_letters,
     )
     for written in (2, 0):
-        report = run_text_ingest([open_text_source(str(file))], place.connection, chosen, say=print, progress=lambda _: None)
+        source = open_text_source(str(file))
+        report = run_text_ingest([source], place.cluster.connection, chosen, progress=lambda _: None)
         assert (report.written, report.failed) == (written, 0)
     check_ids(place)
-    hits = place.client.search(index=f"{place.alias}-tokens", body={"size": 100})["hits"]["hits"]
+    hits = place.cluster.client.search(index=f"{place.alias}-tokens", body={"size": 100})["hits"]["hits"]
     assert hits
     assert not any("token_ids" in hit["_source"] for hit in hits)
 
@@ -288,7 +293,8 @@ def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: 
 def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(registry.load_encoder(MINI)), "tokens", ("cat", "sofa"))
     said: list[str] = []
-    place.ingest(CATS[0], say=said.append)
+    with forward_messages(said.append):
+        place.ingest(CATS[0])
     [source] = place.documents()
     assert set(source["token_ids"]) <= {"0", "1"}
     assert len(source["tokens"]) > len(source["token_ids"])

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support.messages import forward_messages
 from support.servers.recording_proxy import GateProxy, Said
 from typer.testing import CliRunner
 
 from stair_es import SparseVector, feature_names
 from stair_es.cli.main import app
 from stair_es.cluster.bulk.writer import BulkWriter
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, add_token_ids, build_vector_fields
 from stair_es.cluster.index.lifecycle import IndexSpec, WriteTarget, open_index
@@ -74,33 +76,34 @@ def _policy(rng: np.random.Generator) -> TokenPolicy:
     )
 
 
-class Cluster:
+class Steered(Cluster):
     """What the functions under test take, in one place."""
 
     def __init__(self, client: OpenSearch, url: str, alias: str, settings: DocumentSettings = SETTINGS) -> None:
         self.settings = settings
-        self.client, self.url, self.alias = client, url, alias
-        self.connection = Connection(url=url)
-        self.steering = PolicyManager(client, self.connection, alias)
+        super().__init__(Connection(url=url), client)
+        self.url, self.alias = url, alias
+        self.steering = PolicyManager(self, alias)
         self.said: list[str] = []
 
     def open(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:
         body = self.body()
         body["settings"]["index"]["number_of_shards"] = shards
         identity = self.identity(model)
-        return open_index(self.client, self.connection, self.alias, body, identity, self.said.append, policy)
+        with forward_messages(self.said.append):
+            return open_index(self, self.alias, body, identity, policy)
 
     def identity(self, model: str = "m-1") -> IndexSpec:
         return IndexSpec(model_name="m", model_id=model, settings=dict(asdict(self.settings)), tokens=tuple(IDS.ids))
 
     def body(self) -> dict[str, Any]:
-        body = build_index_body(get_cluster_info(self.client, self.connection), self.settings)
+        body = build_index_body(get_cluster_info(self), self.settings)
         body["mappings"]["properties"]["token_ids"] = {"type": "object", "enabled": False}
         return body
 
     def write(self, vectors: dict[str, SparseVector], policy: TokenPolicy | None = None, to: str = "") -> None:
         documents = [(id_, _document(id_, vector, policy, self.settings)) for id_, vector in vectors.items()]
-        written = BulkWriter(client=self.client, connection=self.connection, index=to or self.live()).write(documents)
+        written = BulkWriter(cluster=self, index=to or self.live()).write(documents)
         assert set(written.outcomes.values()) <= {None}
 
     def live(self) -> str:
@@ -113,15 +116,17 @@ class Cluster:
         return {hit["_id"]: hit["_source"] for hit in self.client.search(index=index or self.alias, body=body)["hits"]["hits"]}
 
     def apply(self, policy: TokenPolicy | None, speed: UpdateLimits | None = None) -> dict[str, Any]:
-        return dict(self.steering.apply_policy(policy, speed or UpdateLimits(), self.said.append, lambda _: None))
+        with forward_messages(self.said.append):
+            return dict(self.steering.apply_policy(policy, speed or UpdateLimits(), lambda _: None))
 
     def rollback(self) -> dict[str, Any]:
-        return dict(self.steering.rollback_policy(UpdateLimits(), self.said.append, lambda _: None))
+        with forward_messages(self.said.append):
+            return dict(self.steering.rollback_policy(UpdateLimits(), lambda _: None))
 
     def plan(self, policy: TokenPolicy | None) -> tuple[PolicyPreview, list[DocumentChange]]:
         self.client.indices.refresh(index=self.alias)
         plan, [place, *_] = PolicyPreview(), self.steering.list_targets()
-        return plan, list(preview_changes(self.client, self.connection, place, policy, plan))
+        return plan, list(preview_changes(self, place, policy, plan))
 
     def meta(self) -> dict[str, Any]:
         [index] = self.client.indices.get_mapping(index=self.alias).values()
@@ -151,11 +156,11 @@ def _same(stored: Stored, vectors: dict[str, SparseVector], policy: TokenPolicy 
 
 
 @pytest.fixture
-def cluster(client: OpenSearch, node_url: str, index_name: str) -> Cluster:
-    return Cluster(client, node_url, index_name)
+def cluster(client: OpenSearch, node_url: str, index_name: str) -> Steered:
+    return Steered(client, node_url, index_name)
 
 
-def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies(cluster: Cluster) -> None:
+def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies(cluster: Steered) -> None:
     rng = np.random.default_rng(7)
     vectors = {f"{i}": _vector(rng) for i in range(200)}
     cluster.open()
@@ -182,7 +187,7 @@ def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies
 
 
 @pytest.mark.parametrize("slices", [0, 2])
-def test_parts_that_go_at_once_are_counted_together(cluster: Cluster, slices: int) -> None:
+def test_parts_that_go_at_once_are_counted_together(cluster: Steered, slices: int) -> None:
     rng = np.random.default_rng(12)
     policy, seen = TokenPolicy(mute=("dog",), cap={"cat": 1e-25}), list[UpdateProgress]()
     vectors = {f"{i}": _vector(rng, 15) for i in range(150)}
@@ -190,16 +195,18 @@ def test_parts_that_go_at_once_are_counted_together(cluster: Cluster, slices: in
     cluster.write(vectors)
     plan, _ = cluster.plan(policy)
     how = UpdateLimits(requests_per_second=200, slices=slices)
-    [counts] = cluster.steering.apply_policy(policy, how, cluster.said.append, seen.append).values()
+    with forward_messages(cluster.said.append):
+        [counts] = cluster.steering.apply_policy(policy, how, seen.append).values()
     assert (counts.changed, counts.examined) == (plan.changed, plan.examined)
     assert max(now.processed for now in seen) == max(now.total for now in seen) == plan.examined
     _same(cluster.stored(), vectors, policy)
-    [counts] = cluster.steering.rollback_policy(how, cluster.said.append, seen.append).values()
+    with forward_messages(cluster.said.append):
+        [counts] = cluster.steering.rollback_policy(how, seen.append).values()
     assert counts.changed == plan.changed
     _same(cluster.stored(), vectors, None)
 
 
-def test_rules_are_counted_and_found_words_follow(cluster: Cluster) -> None:
+def test_rules_are_counted_and_found_words_follow(cluster: Steered) -> None:
     policy = TokenPolicy(mute=("egyptian",), cap={"cat": 0.5}, rename={"kitten": "young.cat"}, merge={"dog": ("dogs",)})
     vectors = {
         "cat": SparseVector.from_mapping({"cat": 0.75, "kitten": 0.5, "egyptian": 0.25}),
@@ -227,19 +234,19 @@ def test_rules_are_counted_and_found_words_follow(cluster: Cluster) -> None:
     assert (cluster.finds("egyptian"), cluster.finds("young.cat")) == ({"cat", "mute"}, set())
 
 
-def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluster: Cluster, node_url: str) -> None:
+def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluster: Steered, node_url: str) -> None:
     cluster.open()
     cluster.write({"cat": SparseVector.from_mapping({"cat": 0.75})})
     with (
         GateProxy(node_url, gate=lambda asked: Said(status=500) if asked.target.startswith("/_search/scroll") else None) as proxy,
-        closing(Connection(url=proxy.url).client()) as client,
+        Cluster(Connection(url=proxy.url)) as behind,
     ):
         with pytest.raises(ClusterError, match="500"):
-            Cluster(client, proxy.url, cluster.alias).plan(TokenPolicy(mute=("cat",)))
+            Steered(behind.client, proxy.url, cluster.alias).plan(TokenPolicy(mute=("cat",)))
         assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
-def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluster: Cluster) -> None:
+def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluster: Steered) -> None:
     rng = np.random.default_rng(8)
     policy, older = TokenPolicy(mute=("dog", "cat")), TokenPolicy(cap={"car": 0.01})
     vectors = {f"{i}": _vector(rng, 10) for i in range(300)}
@@ -260,7 +267,8 @@ def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluste
 
     writer.start()
     try:
-        cluster.steering.apply_policy(policy, UpdateLimits(requests_per_second=200), cluster.said.append, see)
+        with forward_messages(cluster.said.append):
+            cluster.steering.apply_policy(policy, UpdateLimits(requests_per_second=200), see)
     finally:
         ended.set()
         writer.join()
@@ -273,7 +281,7 @@ def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluste
 
 @pytest.mark.parametrize("then", ["apply", "rollback"])
 def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_can_t_end(
-    cluster: Cluster, tmp_path: Path, then: str
+    cluster: Steered, tmp_path: Path, then: str
 ) -> None:
     rng = np.random.default_rng(9)
     policy = TokenPolicy(name="p", mute=("dog",), cap={"cat": 0.25})
@@ -295,7 +303,7 @@ def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_
     assert "pending_operation" not in cluster.meta().get("policy", {})
 
 
-def test_an_interrupted_client_takes_its_task_with_it(cluster: Cluster, tmp_path: Path) -> None:
+def test_an_interrupted_client_takes_its_task_with_it(cluster: Steered, tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(200)})
@@ -307,7 +315,7 @@ def test_an_interrupted_client_takes_its_task_with_it(cluster: Cluster, tmp_path
 
 
 @contextmanager
-def _applying(cluster: Cluster, policy: TokenPolicy, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _applying(cluster: Steered, policy: TokenPolicy, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The installed command in the midst of its work."""
     (file := tmp_path / "p.json").write_text(json.dumps(policy.to_json()))
     command = [str(Path(sys.executable).with_name("stair-es")), "policy", "apply", str(file), "--requests-per-second", "20"]
@@ -328,19 +336,21 @@ def _until(true: Callable[[], bool]) -> None:
     raise AssertionError("not within half a minute")
 
 
-def _carrying(cluster: Cluster) -> int:
+def _carrying(cluster: Steered) -> int:
     cluster.client.indices.refresh(index=cluster.alias)
     count: int = cluster.client.count(index=cluster.alias, body={"query": {"exists": {"field": "policy"}}})["count"]
     return count
 
 
-def _tasks(cluster: Cluster) -> list[str]:
+def _tasks(cluster: Steered) -> list[str]:
     nodes = cluster.client.tasks.list(params={"actions": "*update/byquery", "detailed": "true"}).get("nodes", {})
     [place] = cluster.steering.list_targets()
     return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if place.name in task["description"]]
 
 
-def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_be_taken_up_again(cluster: Cluster) -> None:
+def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_be_taken_up_again(
+    cluster: Steered,
+) -> None:
     policy, pipeline = TokenPolicy(mute=("cat",)), f"{cluster.alias}-refuse"
     vectors = {f"{i}": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25}) for i in range(20)}
     opened = cluster.open()
@@ -364,12 +374,13 @@ def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_
         cluster.client.ingest.delete_pipeline(id=pipeline)
 
 
-def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Cluster) -> None:
+def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Steered) -> None:
     policy = TokenPolicy(mute=("cat",))
     body = cluster.body()
     for name in ("policy", "policy_undo"):
         del body["mappings"]["properties"][name]
-    opened = open_index(cluster.client, cluster.connection, cluster.alias, body, cluster.identity(), cluster.said.append)
+    with forward_messages(cluster.said.append):
+        opened = open_index(cluster, cluster.alias, body, cluster.identity())
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     cluster.write(vectors)
     assert cluster.open().name == opened.name  # no new build for that
@@ -380,7 +391,7 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Clust
 
 
 @pytest.mark.parametrize("type_", ["text", "keyword"])
-def test_a_column_of_the_same_name_is_left_alone(cluster: Cluster, type_: str) -> None:
+def test_a_column_of_the_same_name_is_left_alone(cluster: Steered, type_: str) -> None:
     """Of an index from before there were policies: taking a policy away must not take the column away."""
     cluster.open()
     own, meta = f"{cluster.alias}-own", {"stair_es": cluster.meta()}
@@ -388,13 +399,13 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: Cluster, type_: str) -
     cluster.client.indices.create(index=f"{own}-1", body={"mappings": mappings, "aliases": {own: {}}})
     document = {"policy": "no smoking", "tokens": {"a": 0.5}}
     cluster.client.index(index=own, id="1", body=document, params={"refresh": "true"})
-    steering = PolicyManager(cluster.client, cluster.connection, own)
-    policy, say, see = TokenPolicy(mute=("a",)), cluster.said.append, lambda _: None
+    steering = PolicyManager(cluster, own)
+    policy, see = TokenPolicy(mute=("a",)), lambda _: None
     [place] = steering.list_targets()
     for go in (
-        lambda: steering.apply_policy(policy, UpdateLimits(), say, see),
-        lambda: steering.rollback_policy(UpdateLimits(), say, see),
-        lambda: list(preview_changes(cluster.client, cluster.connection, place, policy, PolicyPreview())),
+        lambda: steering.apply_policy(policy, UpdateLimits(), see),
+        lambda: steering.rollback_policy(UpdateLimits(), see),
+        lambda: list(preview_changes(cluster, place, policy, PolicyPreview())),
     ):
         with pytest.raises(IndexMismatch, match="column 'policy', a name reserved"):
             go()
@@ -403,7 +414,7 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: Cluster, type_: str) -
     assert cluster.client.get(index=own, id="1")["_source"] == document
 
 
-def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: Cluster) -> None:
+def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: Steered) -> None:
     """Engines look at `tokens`, not at `policy_undo`; null is a weight that they take."""
     cluster.open()
     odd: Stored = {
@@ -425,7 +436,7 @@ def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: Cluster) -> N
     assert cluster.stored() == {"null": odd["null"], "list": {"tokens": {"dog": 0.5}}}
 
 
-def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Cluster) -> None:
+def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Steered) -> None:
     first, second = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     live = cluster.open(first)
@@ -443,7 +454,7 @@ def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Clust
             cluster.open(first, model=model)
 
 
-def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: Cluster) -> None:
+def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: Steered) -> None:
     """It was made before `_meta` named the policy that it was to inherit."""
     policy = TokenPolicy(mute=("cat",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
@@ -459,27 +470,26 @@ def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: C
                 cluster.write(vectors, to=builds[0].name)
             return found
 
-    done = Late(cluster.client, cluster.connection, cluster.alias).apply_policy(
-        policy, UpdateLimits(), cluster.said.append, lambda _: None
-    )
+    with forward_messages(cluster.said.append):
+        done = Late(cluster, cluster.alias).apply_policy(policy, UpdateLimits(), lambda _: None)
     assert {name: counts.changed for name, counts in done.items()} == {live.name: 1, builds[0].name: 1}
     _same(cluster.stored(builds[0].name), vectors, policy)
     assert cluster.open(model="m-2").policy == policy
 
 
-def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: Cluster) -> None:
+def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: Steered) -> None:
     with pytest.raises(IndexMismatch, match="is not an alias"):
         cluster.apply(TokenPolicy(mute=("a",)))
     opened = cluster.open()
     with pytest.raises(UsageError, match="has no policy"):
         cluster.apply(None)
     with pytest.raises(IndexMismatch, match="is not an alias"):
-        PolicyManager(cluster.client, cluster.connection, opened.name).list_targets()
+        PolicyManager(cluster, opened.name).list_targets()
     [counts] = cluster.rollback().values()
     assert counts.examined == 0
     cluster.client.indices.create(index=f"{cluster.alias}-x", body={"aliases": {f"{cluster.alias}-y": {}}})
     with pytest.raises(IndexMismatch, match="not made by stair-es"):
-        PolicyManager(cluster.client, cluster.connection, f"{cluster.alias}-y").list_targets()
+        PolicyManager(cluster, f"{cluster.alias}-y").list_targets()
 
 
 @pytest.mark.parametrize(
@@ -496,8 +506,8 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
     url: str = request.getfixturevalue(node)
     policy, other = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
-    with closing(Connection(url=url).client()) as client:
-        cluster = Cluster(client, url, index_on(url), settings)
+    with Cluster(Connection(url=url)) as opened:
+        cluster = Steered(opened.client, url, index_on(url), settings)
         assert cluster.open(policy).policy == cluster.open().policy == policy
         cluster.write(vectors, policy)
         assert {id_: source["policy"] for id_, source in cluster.stored().items()} == {"1": policy.digest}
@@ -511,7 +521,7 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
         assert change_.token_changes == {"dog": (0.25, None), "cat": (None, 0.5)}
 
 
-def test_a_task_that_someone_calls_off_is_no_success(cluster: Cluster) -> None:
+def test_a_task_that_someone_calls_off_is_no_success(cluster: Steered) -> None:
     rng = np.random.default_rng(10)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(100)})
@@ -521,14 +531,12 @@ def test_a_task_that_someone_calls_off_is_no_success(cluster: Cluster) -> None:
             for id_ in _tasks(cluster):
                 cluster.client.tasks.cancel(task_id=id_)
 
-    with pytest.raises(ClusterError, match="cancelled"):
-        cluster.steering.apply_policy(
-            TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), cluster.said.append, call_off
-        )
+    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
+        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), call_off)
     assert cluster.meta()["policy"]["pending_operation"] == "apply"
 
 
-def test_of_two_runs_the_later_one_wins(cluster: Cluster) -> None:
+def test_of_two_runs_the_later_one_wins(cluster: Steered) -> None:
     """The first one's end must not take the second one's task along."""
     rng = np.random.default_rng(12)
     cluster.open()
@@ -541,9 +549,8 @@ def test_of_two_runs_the_later_one_wins(cluster: Cluster) -> None:
             at_work.set()
 
     def apply_second() -> None:
-        ended.append(
-            dict(cluster.steering.apply_policy(second, UpdateLimits(requests_per_second=20), cluster.said.append, begun))
-        )
+        with forward_messages(cluster.said.append):
+            ended.append(dict(cluster.steering.apply_policy(second, UpdateLimits(requests_per_second=20), begun)))
 
     later = threading.Thread(target=apply_second)
 
@@ -552,15 +559,15 @@ def test_of_two_runs_the_later_one_wins(cluster: Cluster) -> None:
             later.start()
             assert at_work.wait(30)
 
-    with pytest.raises(ClusterError, match="cancelled"):
-        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), cluster.said.append, see)
+    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
+        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), see)
     assert not ended
     later.join(60)
     assert ended
     _same(cluster.stored(), vectors, second)
 
 
-def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_commands(cluster: Steered, tmp_path: Path) -> None:
     environment = {"STAIR_ES_URL": cluster.url, "STAIR_ES_INDEX": cluster.alias}
 
     def run(*arguments: str, code: int = 0) -> str:

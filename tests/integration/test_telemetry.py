@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.corpora.web_corpus import PHOTOS, Corpus, ingested
+from support.messages import forward_messages
 from support.servers.hostile_http_server import Page, serving
 from support.servers.otlp_collector import Collector, attributes, received
 from support.servers.recording_proxy import GateProxy
@@ -148,7 +149,8 @@ def metrics_of(page: Page) -> Told:
 def test_what_is_told_of_the_page_adds_up_with_what_was_asked(node_url: str, corpus: Corpus, collector: Collector) -> None:
     said: list[str] = []
     with (
-        open_server_telemetry(metrics=True, say=said.append) as observer,
+        forward_messages(said.append),
+        open_server_telemetry(metrics=True) as observer,
         serving(Connection(url=node_url), corpus.alias, guard=AccessPolicy(token=TOKEN), observer=observer) as page,
     ):
         search = page.post("/api/search", {"text": "a red panda"}, authorization=BEARER, traceparent=PARENT)
@@ -203,7 +205,7 @@ def _check_page_spans(collector: Collector, alias: str) -> None:
 
 
 def test_a_cluster_that_goes_away_is_seen_and_the_page_is_still_alive(node_url: str, corpus: Corpus) -> None:
-    with open_server_telemetry(metrics=True, say=print) as observer, GateProxy(node_url) as proxy:
+    with open_server_telemetry(metrics=True) as observer, GateProxy(node_url) as proxy:
         guard = AccessPolicy(token=TOKEN)
         with serving(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:
             proxy.kill()

@@ -8,6 +8,7 @@ import pytest
 from support.corpora.web_corpus import PHOTOS, Corpus, ingested
 from support.servers.hostile_http_server import Page, serving
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.feature_names import unescape_feature
@@ -74,6 +75,6 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[Page, Corpu
     assert (broken.status, "can't parse the query" in broken.json["error"]) == (400, True)
     many = page.post("/api/search", {"vector": {f"word{i}": 1 + i for i in range(3000)}})
     taken = get_cluster_info(
-        corpus.client, Connection(url=corpus.url)
+        Cluster(Connection(url=corpus.url), corpus.client)
     ).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
     assert (many.status, len(many.json["truncated"])) == (200, max(0, 3000 - taken))

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from support.bulk_faults import every_fault
+from support.messages import forward_messages
 from support.oracles.token_index_oracle import expected_words, stored_words
 from support.servers.fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings, make_document_id
 from stair_es.cluster.token_index import diff, sync
@@ -51,7 +53,7 @@ class Runs:
     """Ingests of one folder into one alias that has a token index."""
 
     def __init__(self, url: str, client: OpenSearch, options: IngestOptions, folder: Path) -> None:
-        self.connection, self.client, self.options, self.folder = Connection(url=url), client, options, folder
+        self.cluster, self.options, self.folder = Cluster(Connection(url=url), client), options, folder
         self.alias, self.said = options.alias, list[str]()
 
     def run(self, connection: Connection | None = None, **sink: str) -> IngestReport:
@@ -60,7 +62,8 @@ class Runs:
     def run_as(self, options: IngestOptions, connection: Connection | None = None, **sink: str) -> IngestReport:
         asked = replace(options, sink_options={**options.sink_options, **sink})
         source = open_source(str(self.folder))
-        return run_ingest([source], connection or self.connection, asked, say=self.said.append, progress=lambda _: None)
+        with forward_messages(self.said.append):
+            return run_ingest([source], connection or self.cluster.connection, asked, progress=lambda _: None)
 
     def words(self, **sink: str) -> tuple[int, int, int]:
         """Words written and deleted, and images, of a run that went well."""
@@ -73,10 +76,14 @@ class Runs:
         return replace(self.options, document=replace(self.options.document, thumbnail_px=thumbnail_px))
 
     def behind(self, alias: str) -> list[str]:
-        return sorted(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
+        return (
+            sorted(self.cluster.client.indices.get_alias(name=alias))
+            if self.cluster.client.indices.exists_alias(name=alias)
+            else []
+        )
 
     def indices(self) -> list[str]:
-        return sorted(self.client.indices.get(index=f"{self.alias}*", params={"expand_wildcards": "all"}))
+        return sorted(self.cluster.client.indices.get(index=f"{self.alias}*", params={"expand_wildcards": "all"}))
 
     def id(self, name: str) -> str:
         return make_document_id((self.folder / name).as_uri())
@@ -88,8 +95,8 @@ class Runs:
         self.check_words_of(index, images)
 
     def check_words_of(self, index: str, images: int) -> None:
-        found = stored_words(self.client, f"{index}.tokens")
-        assert found == expected_words(self.client, index)
+        found = stored_words(self.cluster.client, f"{index}.tokens")
+        assert found == expected_words(self.cluster.client, index)
         assert len({document["image_id"] for document in found.values()}) == images
 
 
@@ -173,14 +180,14 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
     first = runs.run(token_index="yes").index
     second = runs.run_as(runs.settings(0)).index
     back = [{"remove": {"index": second, "alias": runs.alias}}, {"add": {"index": first, "alias": runs.alias}}]
-    runs.client.indices.update_aliases(body={"actions": back})
+    runs.cluster.client.indices.update_aliases(body={"actions": back})
     assert runs.words() == (0, 0, COUNT)
     runs.check(COUNT)
     assert runs.behind(f"{runs.alias}-tokens") == [f"{first}.tokens"]
-    runs.client.indices.delete_alias(index=f"{first}.tokens", name=f"{runs.alias}-tokens")
+    runs.cluster.client.indices.delete_alias(index=f"{first}.tokens", name=f"{runs.alias}-tokens")
     assert runs.words() == (0, 0, COUNT)
     runs.check(COUNT)
-    runs.client.indices.delete(index=first)  # and its words are left
+    runs.cluster.client.indices.delete(index=first)  # and its words are left
     third = runs.run()
     assert third.index not in (first, second)
     runs.check(COUNT)
@@ -191,7 +198,7 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
 def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
     fill(runs.folder, MORE)
     index = runs.run(token_index="yes").index
-    words, client = f"{index}.tokens", runs.client
+    words, client = f"{index}.tokens", runs.cluster.client
     ids = [runs.id(f"{number}.jpg") for number in range(MORE)]
     now = {"refresh": "true"}
     client.delete(index=words, id=f"{ids[0]}-1", params=now)
@@ -213,8 +220,8 @@ def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
 
 def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> None:
     index = runs.run(token_index="yes").index
-    source = runs.client.get(index=index, id=runs.id("1.jpg"))["_source"]
-    runs.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
+    source = runs.cluster.client.get(index=index, id=runs.id("1.jpg"))["_source"]
+    runs.cluster.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
     written, deleted, images = runs.words()
     assert (written, images) == (0, COUNT - 1)
     assert 0 < deleted <= 16
@@ -226,11 +233,8 @@ def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> N
             gets.append(request.path)
         return None
 
-    with FaultProxy(runs.connection.url, note) as proxy:
-        with_proxy = Connection(url=proxy.url)
-        client = with_proxy.client()
-        report = reconcile_token_index(client, with_proxy, runs.alias, index, runs.said.append)
-        client.close()
+    with FaultProxy(runs.cluster.connection.url, note) as proxy, Cluster(Connection(url=proxy.url)) as cluster:
+        report = reconcile_token_index(cluster, runs.alias, index)
     assert report == TokenIndexReport(index=f"{index}.tokens", written=0, deleted=0, failed=0, images=COUNT - 1)
     assert gets == []
 
@@ -239,8 +243,8 @@ def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: 
     index = runs.run(token_index="yes").index
     longest = "i" * 512  # with a rank it is no `_id` any more
     document = {"uri": "u", "tokens": {"dog": 1.0, "cat": 0.5}, "top_tokens": ["dog", "cat"]}
-    runs.client.index(index=index, id=longest, body=document)
-    runs.client.index(index=index, id="empty", body={"uri": "e", "top_tokens": ["dog"]})
+    runs.cluster.client.index(index=index, id=longest, body=document)
+    runs.cluster.client.index(index=index, id="empty", body={"uri": "e", "top_tokens": ["dog"]})
     copy(20, runs.folder / "2.jpg")
     for _ in range(2):
         report = runs.run().token_index
@@ -250,13 +254,13 @@ def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: 
         assert "no `tokens`" in report.reasons["empty"]
         assert "3 could not be written or deleted" in runs.said[-1]
     expected = expected_words_without(runs, index, longest)
-    assert stored_words(runs.client, f"{index}.tokens") == expected
+    assert stored_words(runs.cluster.client, f"{index}.tokens") == expected
 
 
 def expected_words_without(runs: Runs, index: str, id_: str) -> dict[str, dict[str, Any]]:
     for gone in ("empty", id_):
-        runs.client.delete(index=index, id=gone)
-    return expected_words(runs.client, index)
+        runs.cluster.client.delete(index=index, id=gone)
+    return expected_words(runs.cluster.client, index)
 
 
 def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_end(runs: Runs) -> None:
@@ -266,14 +270,14 @@ def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_
 
     def interfere(request: Request, send: Send) -> Answer:
         answer = send(request)
-        source = runs.client.get(index=index, id=changed)["_source"]
+        source = runs.cluster.client.get(index=index, id=changed)["_source"]
         body = {**source, "tokens": {"other": 1.0}, "top_tokens": ["other"]}
-        runs.client.index(index=index, id=changed, body=body)
-        runs.client.delete(index=index, id=gone)
+        runs.cluster.client.index(index=index, id=changed, body=body)
+        runs.cluster.client.delete(index=index, id=gone)
         return answer
 
     left = iter([Fault("interfere", interfere)])
-    with FaultProxy(runs.connection.url, lambda request: next(left, None) if is_words(request) else None) as proxy:
+    with FaultProxy(runs.cluster.connection.url, lambda request: next(left, None) if is_words(request) else None) as proxy:
         runs.run(Connection(url=proxy.url), token_index="yes")
         assert proxy.counts["interfere"] == 1
     runs.check(COUNT - 1)
@@ -290,7 +294,7 @@ def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.Mo
     monkeypatch.setattr(sync, "_WORDS_AT_ONCE", 16)  # an image a request
     monkeypatch.setattr(sync, "_LINE_EVERY_S", 0.0)
     storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
-    with FaultProxy(runs.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
+    with FaultProxy(runs.cluster.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url, timeout_s=5), token_index="yes").token_index
     assert sum(proxy.counts[fault.name] for fault in passing_faults()) >= 3
     assert report
@@ -308,10 +312,10 @@ def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
     """By a run beside this one, with `--no-token-index`."""
 
     def delete(request: Request, send: Send) -> Answer:
-        runs.client.indices.delete(index=runs.behind(runs.alias)[0] + ".tokens")
+        runs.cluster.client.indices.delete(index=runs.behind(runs.alias)[0] + ".tokens")
         return send(request)
 
-    with FaultProxy(runs.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
+    with FaultProxy(runs.cluster.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url), token_index="yes")
     assert (report.written, report.token_index) == (COUNT, None)
     assert runs.said[-1] == f"token index {report.index}.tokens: it was deleted in the meantime"
@@ -340,7 +344,7 @@ def test_without_a_words_index_a_run_looks_once(runs: Runs) -> None:
             asked.append(f"{request.method} {request.path.partition('?')[0]}")
         return None
 
-    with FaultProxy(runs.connection.url, note) as proxy:
+    with FaultProxy(runs.cluster.connection.url, note) as proxy:
         report = runs.run(Connection(url=proxy.url))
     assert report.token_index is None
     assert report.to_dict()["token_index"] is None

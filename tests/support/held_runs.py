@@ -26,6 +26,7 @@ from stair_es.ingest.pipeline import run_ingest
 from stair_es.model.base import ModelSpec
 from stair_es.sources.base import SourceItem
 from stair_es.sources.registry import open_source
+from support.messages import forward_messages
 from support.plugin_metadata import announce_plugins
 from support.servers.fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
 
@@ -126,7 +127,8 @@ class Runs:
         own = letters.with_name(f"{model}-{bool(url)}.jsonl")
         options = replace(self.options, model=ModelSpec(name=model), dead_letters=own, **more)
         connection = Connection(url=url or self.url)
-        return run_ingest([photos or Photos()], connection, options, say=self.said.append, progress=lambda _: None)
+        with forward_messages(self.said.append):
+            return run_ingest([photos or Photos()], connection, options, progress=lambda _: None)
 
     def run_behind(self, plan: Meanwhile, photos: Photos | None = None, **more: Any) -> IngestReport:  # noqa: ANN401
         """A run of the first model that is held as `plan` says; what that does has to happen."""

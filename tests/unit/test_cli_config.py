@@ -274,6 +274,21 @@ def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> N
     assert "division" in line["message"]
 
 
+def test_what_stair_es_logs_is_a_line_on_stderr_and_json_if_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("stair_es.ingest.pipeline")
+    set_log_format("text")
+    logger.info("%s images found in [a]%%", 3)
+    logger.debug("not shown")
+    assert capsys.readouterr().err == "3 images found in [a]%\n"
+    set_log_format("json")
+    try:
+        logger.info("%d images found", 3)
+    finally:
+        set_log_format("text")
+    [line] = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["level"], line["message"], line["logger"]) == ("info", "3 images found", "stair_es.ingest.pipeline")
+
+
 def test_what_libraries_log_and_warn_of_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     set_log_format("json")
     try:

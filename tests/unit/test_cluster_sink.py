@@ -28,4 +28,4 @@ def test_options_without_sense_are_told_before_anything_is_asked(options: dict[s
         options=options,
     )
     with pytest.raises(UsageError, match=message):
-        KIND.open(plan, print)
+        KIND.open(plan)

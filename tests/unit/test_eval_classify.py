@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.messages import forward_messages
 
 from stair_es import SparseVector
 from stair_es.errors import ModelError, UsageError
@@ -134,7 +135,8 @@ def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path
     labelled = read_image_folder(folder(tmp_path / "set", 4))
     (tmp_path / "set" / "n01_red" / "0.JPEG").write_bytes(b"no image")
     said: list[str] = []
-    found = evaluate_zero_shot(labelled, MODELS, ["a {}"], say=said.append, progress=nothing)
+    with forward_messages(said.append):
+        found = evaluate_zero_shot(labelled, MODELS, ["a {}"], progress=nothing)
     rows = found.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["images"], row["top1"]) for row in rows] == [
         *(("words", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
@@ -145,17 +147,17 @@ def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path
     ]
     assert "| words   | colours@1 | 100.0 |" in found.to_markdown()
     assert said == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
-    with pytest.raises(ModelError, match="gone"):
-        evaluate_zero_shot(labelled, MODELS[2:], ["a {}"], say=said.append, progress=nothing)
-    with pytest.raises(UsageError, match="no place"):
-        evaluate_zero_shot(labelled, MODELS[:1], ["a photo"], say=said.append, progress=nothing)
+    with pytest.raises(ModelError, match="gone"), forward_messages(said.append):
+        evaluate_zero_shot(labelled, MODELS[2:], ["a {}"], progress=nothing)
+    with pytest.raises(UsageError, match="no place"), forward_messages(said.append):
+        evaluate_zero_shot(labelled, MODELS[:1], ["a photo"], progress=nothing)
 
 
 def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["red", "green", "mauve"]))
     labelled = read_image_folder(folder(tmp_path / "set", 2), classes=names)
-    found = evaluate_zero_shot(labelled, MODELS[:1], ["{}"], say=print, progress=nothing)
+    found = evaluate_zero_shot(labelled, MODELS[:1], ["{}"], progress=nothing)
     assert found.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
     assert found.remarks == ("words of colours@1: 1 classes have no known token, and are never found",)
 
@@ -229,14 +231,14 @@ def test_what_is_held_out() -> None:
 def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
     train, test = read_image_folder(folder(tmp_path / "train", 5)), folder(tmp_path / "test", 2, seed=1)
     (test / "n03_blue").rename(test / "n09_mauve")
-    found = evaluate_linear_probe(train, read_image_folder(test), MODELS, say=print, progress=nothing)
+    found = evaluate_linear_probe(train, read_image_folder(test), MODELS, progress=nothing)
     rows = found.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
         *(("words", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
     ]
     assert found.problems[0] == "test/n09_mauve: this class isn't in the training set"
     with pytest.raises(UsageError, match="no class of"):
-        evaluate_linear_probe(train, read_image_folder(_renamed(test)), MODELS, say=print, progress=nothing)
+        evaluate_linear_probe(train, read_image_folder(_renamed(test)), MODELS, progress=nothing)
 
 
 def _renamed(root: Path) -> Path:

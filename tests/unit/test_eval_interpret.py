@@ -157,7 +157,7 @@ def test_chance_is_asked_of_images_with_other_words() -> None:
 
 def test_words_of_classes(folder: Path) -> None:
     report = evaluate_interpretability(
-        build_class_task(read_image_folder(folder)), made(Colours(), Dense(), Untold()), say=print, progress=nothing
+        build_class_task(read_image_folder(folder)), made(Colours(), Dense(), Untold()), progress=nothing
     ).to_dict()
     at = {(row["vectors"], row["model"]): (row["vocabulary"], row["at"][1], row["at"][5]) for row in report["rows"]}
     assert at == {
@@ -172,18 +172,18 @@ def test_words_of_classes(folder: Path) -> None:
 def test_dense_vectors_of_a_vocabulary_are_asked_for_only_where_there_are_no_words_or_if_it_is_said(folder: Path) -> None:
     wanted = build_class_task(read_image_folder(folder))
     for said, kinds in ((False, ["words"]), (True, ["words", "dense"])):
-        report = evaluate_interpretability(wanted, made(Both()), dense=said, say=print, progress=nothing).to_dict()
+        report = evaluate_interpretability(wanted, made(Both()), dense=said, progress=nothing).to_dict()
         assert [row["vectors"] for row in report["rows"]] == kinds
 
 
 def test_words_of_captions(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    report = evaluate_interpretability(build_caption_task(captions), made(Colours()), say=print, progress=nothing)
+    report = evaluate_interpretability(build_caption_task(captions), made(Colours()), progress=nothing)
     row = report.to_dict()["rows"][0]
     assert (row["images"], row["unknown"], row["at"][1], row["at"][5]) == (4, 1, 0.5, 0.75)
     assert "1 images have no token in the vocabulary" in report.to_markdown()
     with pytest.raises(UsageError, match="no place"):
-        evaluate_interpretability(build_caption_task(captions), made(Colours()), prompt="a photo", say=print, progress=nothing)
+        evaluate_interpretability(build_caption_task(captions), made(Colours()), prompt="a photo", progress=nothing)
 
 
 def test_the_label_space_of_dense_models_alone_is_berts() -> None:
@@ -243,7 +243,7 @@ def test_gini_is_half_the_relative_mean_difference(seed: int) -> None:
 
 def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     items = items_of(read_captions(folder / "captions.jsonl"))
-    report = evaluate_sparsity(items, made(Colours(), Dense()), say=print, progress=nothing)
+    report = evaluate_sparsity(items, made(Colours(), Dense()), progress=nothing)
     words, dense = report.to_dict()["rows"]
     assert words["items"]["images"]["mean"] == 2.0
     assert words["items"]["texts"]["empty"] == 1
@@ -251,9 +251,7 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     assert words["flops"]["texts -> images"]["multiplications"] == pytest.approx(flops_by_hand())
     assert (dense["dense_dimensions"], dense["items"]) == (3, {})
     assert "| dense   | dense@1 " in report.to_markdown()
-    alone = evaluate_sparsity(read_sparsity_folder(folder, limit=3), made(Colours()), say=print, progress=nothing).to_dict()[
-        "rows"
-    ][0]
+    alone = evaluate_sparsity(read_sparsity_folder(folder, limit=3), made(Colours()), progress=nothing).to_dict()["rows"][0]
     assert list(alone["items"]) == ["images"]
     assert alone["items"]["images"]["items"] == 3
     with pytest.raises(UsageError, match="no images below"):
@@ -262,7 +260,7 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
 
 def test_the_dimensions_of_a_dense_model_need_no_image(folder: Path) -> None:
     (folder / "red" / "0.png").write_bytes(b"broken")
-    report = evaluate_sparsity(read_sparsity_folder(folder), made(Dense()), say=print, progress=nothing).to_dict()
+    report = evaluate_sparsity(read_sparsity_folder(folder), made(Dense()), progress=nothing).to_dict()
     assert report["rows"][0]["dense_dimensions"] == 3
 
 
@@ -273,7 +271,7 @@ def flops_by_hand() -> float:
 
 def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     captions = read_captions(folder / "captions.jsonl")
-    found_ = evaluate_retrieval(captions, made(Colours(), Dense()), None, EvalOptions(), say=print, progress=nothing)
+    found_ = evaluate_retrieval(captions, made(Colours(), Dense()), None, EvalOptions(), progress=nothing)
     methods = [(row.method, row.model) for row in found_.rows if row.direction == "text -> image"]
     assert methods == [
         ("STAIR", "colours@1"),

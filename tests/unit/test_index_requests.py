@@ -33,10 +33,11 @@ WITHOUT = {("stair_es/eval/retrieval/temporary_index.py", "analyze")}
 
 
 def list_calls(tree: ast.AST) -> Iterator[tuple[ast.expr, set[str | None]]]:
-    """What is called with which keywords; `partial(f, ...)` counts as a call of f."""
+    """What is called with which keywords; `partial(f, ...)` and `cluster.call(f, ...)` count as a call of f."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            is_partial = isinstance(node.func, ast.Name) and node.func.id == "partial" and node.args
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            is_partial = name in ("partial", "call") and node.args
             yield (node.args[0] if is_partial else node.func), {keyword.arg for keyword in node.keywords}
 
 
@@ -69,7 +70,9 @@ def test_every_request_names_its_index() -> None:
     [
         "client.indices.get_alias(name=a)",
         "self._client.search(body={})",
-        "persistently(partial(self.client.indices.refresh))",
+        "partial(self.client.indices.refresh)",
+        "cluster.call(cluster.client.indices.refresh)",
+        "self._cluster.call(self._cluster.client.search, body={})",
         "client.search_template(body={})",
         "client.cat.indices()",
     ],

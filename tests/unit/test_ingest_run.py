@@ -1,10 +1,11 @@
-"""What a run records, says and reports, with a sink made by hand."""
+"""What a run records, logs and reports, with a sink made by hand."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.messages import forward_messages
 
 from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.errors import IngestError
@@ -48,7 +49,7 @@ class Shelf:
 
 
 class Given:
-    """A run over batches that are given, with everything that it says."""
+    """A run over batches that are given, with everything that it logs."""
 
     def __init__(self, accounting: RunAccounting, options: IngestOptions) -> None:
         self.said: list[str] = []
@@ -61,7 +62,6 @@ class Given:
             accounting=accounting,
             model_id="m-1",
             runner="local",
-            say=self.said.append,
             progress=lambda _: None,
         )
 
@@ -85,7 +85,9 @@ class Given:
 def given(tmp_path: Path) -> Iterator[Given]:
     options = IngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "dead.jsonl")
     with open_run_accounting(options) as accounting:
-        yield Given(accounting, options)
+        run = Given(accounting, options)
+        with forward_messages(run.said.append):
+            yield run
 
 
 def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:

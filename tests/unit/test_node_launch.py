@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from opensearchpy import exceptions
+from support.messages import forward_messages
 
 from stair_es.cluster.client.connection import Connection, translate_errors
 from stair_es.config.defaults import DataDir
@@ -199,10 +200,11 @@ def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> N
 
 def test_progress_lines_are_sparse_and_say_what_is_left() -> None:
     now, said = [0.0], list[str]()
-    lines = DownloadLog(100_000_000, said.append, clock=lambda: now[0])
-    for second in range(1, 11):
-        now[0] = float(second)
-        lines.add_bytes(5_000_000)
+    lines = DownloadLog(100_000_000, clock=lambda: now[0])
+    with forward_messages(said.append):
+        for second in range(1, 11):
+            now[0] = float(second)
+            lines.add_bytes(5_000_000)
     assert said == ["fetched 25 of 100 MB, 15 s left", "fetched 50 of 100 MB, 10 s left"]
 
 
@@ -217,7 +219,7 @@ def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:
             said.append(text)
             holder.kill()  # a dead holder holds nothing
 
-        with hold_lock(path, say, "does that"):
+        with forward_messages(say), hold_lock(path, "does that"):
             pass
     assert said == ["waiting for another process that does that"]
 

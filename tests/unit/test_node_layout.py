@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.messages import forward_messages
 
 from stair_es.embedded_node.distribution import ensure_distribution, find_corruption
 from stair_es.embedded_node.download import BytesCallback, JarSource
@@ -68,7 +69,8 @@ def said() -> list[str]:
 
 
 def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Repository, said: list[str]) -> None:
-    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        home = ensure_distribution(LOCK, tmp_path, repository.source)
     assert home == tmp_path / LOCK.folder
     assert [(home / jar.path).read_bytes() for jar in LOCK.jars] == [_content(jar.artifact) for jar in LOCK.jars]
     descriptor = (home / "modules/n/plugin-descriptor.properties").read_text()
@@ -80,9 +82,11 @@ def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Reposit
 
 
 def test_second_time_nothing_is_fetched_or_said(tmp_path: Path, repository: Repository, said: list[str]) -> None:
-    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        ensure_distribution(LOCK, tmp_path, repository.source)
     before = (len(repository.served), len(said))
-    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        ensure_distribution(LOCK, tmp_path, repository.source)
     assert (len(repository.served), len(said)) == before
 
 
@@ -90,7 +94,8 @@ def test_truncated_jar_in_the_cache_is_fetched_again(tmp_path: Path, repository:
     cached = tmp_path / ".jars" / "core-1.jar"
     cached.parent.mkdir()
     cached.write_bytes(_content("core")[:7])
-    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        home = ensure_distribution(LOCK, tmp_path, repository.source)
     assert (home / "lib/core-1.jar").read_bytes() == _content("core")
 
 
@@ -100,13 +105,15 @@ def test_altered_jar_of_the_right_size_in_the_cache_is_fetched_again(
     cached = tmp_path / ".jars" / "core-1.jar"
     cached.parent.mkdir()
     cached.write_bytes(b"X" + _content("core")[1:])
-    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        home = ensure_distribution(LOCK, tmp_path, repository.source)
     assert (home / "lib/core-1.jar").read_bytes() == _content("core")
 
 
 def test_download_that_breaks_once_is_repeated(tmp_path: Path, repository: Repository, said: list[str]) -> None:
     repository.alter = lambda jar, count: _content(jar.artifact)[: 5 if count == 1 else None]
-    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        ensure_distribution(LOCK, tmp_path, repository.source)
     assert sorted(repository.served) == sorted(["core", "own", "shared"] * 2)
 
 
@@ -115,8 +122,8 @@ def test_wrong_content_twice_is_an_error_and_leaves_nothing_in_use(
 ) -> None:
     evil = b"Y" + _content("own")[1:]
     repository.alter = lambda jar, _count: evil if jar.artifact == "own" else _content(jar.artifact)
-    with pytest.raises(NodeError) as caught:
-        ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with pytest.raises(NodeError) as caught, forward_messages(said.append):
+        ensure_distribution(LOCK, tmp_path, repository.source)
     for telling in ("g:own:1", _jar("own").sha256, hashlib.sha256(evil).hexdigest()):
         assert telling in caught.value.message
     assert caught.value.remedy
@@ -131,14 +138,15 @@ def test_unreachable_repository_is_a_node_error(tmp_path: Path, said: list[str])
 
         return bring
 
-    with pytest.raises(NodeError, match=r"can't fetch g:.*no route") as caught:
-        ensure_distribution(LOCK, tmp_path, said.append, dead)
+    with pytest.raises(NodeError, match=r"can't fetch g:.*no route") as caught, forward_messages(said.append):
+        ensure_distribution(LOCK, tmp_path, dead)
     assert "HTTPS_PROXY" in caught.value.remedy
 
 
 @pytest.mark.parametrize("kind", ["truncated", "altered", "missing", "descriptor"])
 def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repository, said: list[str], kind: str) -> None:
-    home = ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        home = ensure_distribution(LOCK, tmp_path, repository.source)
     jar = home / "modules/n/own-1.jar"
     if kind == "truncated":
         jar.write_bytes(jar.read_bytes()[:3])  # a hard link: the cached one is damaged with it
@@ -151,7 +159,8 @@ def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repo
     wrong = find_corruption(LOCK, home)
     assert wrong
     assert "modules/n" in wrong
-    assert ensure_distribution(LOCK, tmp_path, said.append, repository.source) == home
+    with forward_messages(said.append):
+        assert ensure_distribution(LOCK, tmp_path, repository.source) == home
     assert find_corruption(LOCK, home) is None
     assert any("damaged (modules/n" in line for line in said)
 
@@ -160,13 +169,14 @@ def test_half_a_layout_of_a_killed_process_is_not_used_and_goes(tmp_path: Path, 
     half = tmp_path / ".tmp-dead" / "lib"
     half.mkdir(parents=True)
     (half / "core-1.jar").write_bytes(b"half")
-    ensure_distribution(LOCK, tmp_path, said.append, repository.source)
+    with forward_messages(said.append):
+        ensure_distribution(LOCK, tmp_path, repository.source)
     assert not half.exists()
 
 
 def test_unwritable_folder_is_a_node_error(tmp_path: Path, repository: Repository, said: list[str]) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(NodeError) as caught:
-        ensure_distribution(LOCK, file / "dist", said.append, repository.source)
+    with pytest.raises(NodeError) as caught, forward_messages(said.append):
+        ensure_distribution(LOCK, file / "dist", repository.source)
     assert "STAIR_ES_HOME" in caught.value.remedy

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from support.messages import forward_messages
 
 from stair_es.embedded_node.ports import check_port_free, ensure_port
 from stair_es.errors import NodeError
@@ -15,16 +16,18 @@ PORTS = range(10_000, 32_768)
 
 def test_port_is_drawn_once_and_kept(tmp_path: Path) -> None:
     said: list[str] = []
-    first = ensure_port(tmp_path / "port", said.append)
+    with forward_messages(said.append):
+        first = ensure_port(tmp_path / "port")
     assert first in PORTS
     assert (tmp_path / "port").read_text() == f"{first}\n"
-    assert [ensure_port(tmp_path / "port", said.append) for _ in range(3)] == [first] * 3
+    with forward_messages(said.append):
+        assert [ensure_port(tmp_path / "port") for _ in range(3)] == [first] * 3
     assert said == []
 
 
 def test_ports_of_folders_cannot_be_guessed(tmp_path: Path) -> None:
     """Twenty are all different in 99 of 100 runs, and never fewer than fifteen; those of before were 19200 and the next ones."""
-    drawn = {ensure_port(tmp_path / f"{number}", print) for number in range(20)}
+    drawn = {ensure_port(tmp_path / f"{number}") for number in range(20)}
     assert len(drawn) >= 15
     assert max(drawn) - min(drawn) > 5_000
 
@@ -32,21 +35,24 @@ def test_ports_of_folders_cannot_be_guessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "http", "9200", "65536", "-1", "1e4"])
 def test_file_that_names_no_port_of_ours_is_written_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "port").write_text(text)
-    drawn = ensure_port(tmp_path / "port", print)
+    drawn = ensure_port(tmp_path / "port")
     assert drawn in PORTS
     assert (tmp_path / "port").read_text() == f"{drawn}\n"
 
 
 def test_port_that_another_program_took_meanwhile_is_given_up_for_good(tmp_path: Path) -> None:
     said: list[str] = []
-    before = ensure_port(tmp_path / "port", said.append)
+    with forward_messages(said.append):
+        before = ensure_port(tmp_path / "port")
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", before))
         holder.listen()
-        after = ensure_port(tmp_path / "port", said.append)
+        with forward_messages(said.append):
+            after = ensure_port(tmp_path / "port")
     assert after != before
     assert said == [f"port {before} is used by another program: the embedded node uses port {after} from now on"]
-    assert ensure_port(tmp_path / "port", said.append) == after
+    with forward_messages(said.append):
+        assert ensure_port(tmp_path / "port") == after
 
 
 def test_taken_port_is_told_with_what_to_do() -> None:

@@ -201,7 +201,7 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     kind = example("ndjson")
     assert kind.open_readonly(_plan(tmp_path / "out")) is None
     assert not (tmp_path / "out").exists()
-    session = kind.open(_plan(tmp_path / "out"), print)
+    session = kind.open(_plan(tmp_path / "out"))
     assert session.fresh
     writer = pickle.loads(pickle.dumps(session.writer))
     written = writer.write([("1", _document("u1", "v1")), ("2", _document("u2", "v1")), ("3", {"uri": object()})], 1)
@@ -214,13 +214,13 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     writer.delete(["1", "9"])
     assert [(entry.id, entry.uri) for entry in session.iterate_documents(["file:///a"])] == [("2", "u2")]
     assert list(session.iterate_documents(["file:///b"])) == []
-    again = kind.open(_plan(tmp_path / "out"), print)
+    again = kind.open(_plan(tmp_path / "out"))
     assert not again.fresh
     assert again.index == session.index
 
 
 def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Callable[[str], Any], tmp_path: Path) -> None:
-    session = example("ndjson").open(_plan(tmp_path), print)
+    session = example("ndjson").open(_plan(tmp_path))
     session.writer.write([("1", _document("u1", "v1"))], 1)
     folder = Path(session.index)
     (folder / "00000000000000000000-dead.unfinished").write_bytes(b'{"index": {"_id": "7"}}\n{"uri": "tor')
@@ -240,7 +240,7 @@ def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str,
         options=options,
     )
     with pytest.raises(UsageError, match="folder"):
-        example("ndjson").open(plan, print)
+        example("ndjson").open(plan)
 
 
 def _documented() -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.messages import forward_messages
 from support.plugin_metadata import announce_plugins
 
 from stair_es import plugins
@@ -81,7 +82,8 @@ def test_a_plugin_comes_first_and_a_broken_one_stops_nothing(plugin_folder: Path
     works += "    def open(self, argument, options):\n        return 'opened by the plugin'\nKIND = K()\n"
     _install(plugin_folder, "stranger_works", works, "ccc-works")
     said = list[str]()
-    assert open_source("x.jpg", say=said.append) == "opened by the plugin"  # type: ignore[comparison-overlap]
+    with forward_messages(said.append):
+        assert open_source("x.jpg") == "opened by the plugin"  # type: ignore[comparison-overlap]
     assert [("no_such_module_at_all" in line, "oops" in line) for line in said] == [(True, False), (False, True)]
     assert open_source(str(plugin_folder)).uri == plugin_folder.as_uri()
     with pytest.raises(PluginError, match="no_such_module_at_all"):

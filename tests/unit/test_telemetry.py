@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +19,13 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from support.messages import forward_messages
 from support.servers.otlp_collector import attributes, received
 from support.servers.recording_proxy import GateProxy, Said
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
 from stair_es.errors import IngestError, MissingExtra, UsageError
@@ -53,10 +55,6 @@ def values(text: str) -> Values:
         (sample.name.removeprefix("stair_es_ingest_"), *(v for k, v in sample.labels.items() if k != "index")): sample.value
         for sample in samples
     }
-
-
-def quiet(_: str) -> None:
-    """Nobody listens."""
 
 
 @pytest.fixture
@@ -135,13 +133,13 @@ def test_alerts_ask_for_metrics_that_there_are(full: IngestMetrics) -> None:
 
 def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_file(tmp_path: Path, books: RunAccounting) -> None:
     path = tmp_path / "photos.prom"
-    with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path), quiet) as observer:
+    with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)) as observer:
         assert "exit_code" not in path.read_text()
         observer.record_start(books)
     first = values(path.read_text())
     assert (first["exit_code",], first["images_total", "failed"]) == (0, 1)
     between: list[Values] = []
-    with pytest.raises(IngestError), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path), quiet):
+    with pytest.raises(IngestError), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)):
         _fail(between, path)
     assert ("images_total", "failed") not in between[0]
     second = values(path.read_text())
@@ -156,14 +154,14 @@ def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_fi
 )
 def test_the_exit_code_is_the_command_s(tmp_path: Path, error: BaseException, code: int) -> None:
     path = tmp_path / "photos.prom"
-    with pytest.raises(type(error)), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path), quiet):
+    with pytest.raises(type(error)), ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)):
         raise error
     assert values(path.read_text())["exit_code",] == code
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path, full: IngestMetrics) -> None:
     path, over, seen = tmp_path / "photos.prom", threading.Event(), list[int]()
-    file = MetricsTextfile(path, full, quiet)
+    file = MetricsTextfile(path, full)
 
     def read() -> None:
         while not over.is_set():
@@ -184,22 +182,22 @@ def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: IngestMetri
         (ingest.MetricsTargets(file=tmp_path / "nowhere" / "photos.prom"), "can't write the metrics to"),
         (ingest.MetricsTargets(port=0, host="203.0.113.7"), "--metrics-host"),
     ):
-        with pytest.raises(UsageError, match=said), ingest.open_ingest_telemetry("photos", outlets, quiet):
+        with pytest.raises(UsageError, match=said), ingest.open_ingest_telemetry("photos", outlets):
             pass
     with serve_metrics(full, "127.0.0.1", 0) as url:
         port = int(url.rsplit(":")[-1].partition("/")[0])
         with (
             pytest.raises(UsageError, match="it is taken"),
-            ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=port), quiet),
+            ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=port)),
         ):
             pass
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with (
         pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"),
-        ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=0), quiet),
+        ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=0)),
     ):
         pass
-    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), server.open_server_telemetry(metrics=True, say=quiet):
+    with pytest.raises(MissingExtra, match=r"stair-es\[metrics\]"), server.open_server_telemetry(metrics=True):
         pass
 
 
@@ -212,7 +210,10 @@ def test_an_address_without_a_port_is_refused(tmp_path: Path) -> None:
 def test_a_disk_that_gets_full_ends_no_run(tmp_path: Path) -> None:
     folder, said = tmp_path / "folder", list[str]()
     folder.mkdir()
-    with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=folder / "photos.prom"), said.append):
+    with (
+        forward_messages(said.append),
+        ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=folder / "photos.prom")),
+    ):
         (folder / "photos.prom").unlink()
         folder.rmdir()
     assert ["not up to date" in text for text in said] == [True]
@@ -261,17 +262,17 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
         plain = Connection(url=f"{node.url}/es")
-        with open_tracer(quiet) as tracer:
+        with open_tracer() as tracer:
             assert tracer is not None
-            with closing(replace(plain, request_hooks=(trace_cluster_requests(tracer),)).client()) as client:
-                assert not client.indices.exists(index="none")
+            with Cluster(replace(plain, request_hooks=(trace_cluster_requests(tracer),))) as cluster:
+                assert not cluster.client.indices.exists(index="none")
                 with pytest.raises(Exception, match="503"):
-                    client.search(index="photos", body={"query": {"match": {"caption": "secret words"}}})
+                    cluster.client.search(index="photos", body={"query": {"match": {"caption": "secret words"}}})
             silent = trace_cluster_requests(tracer, should_keep=lambda: False)
-            with closing(replace(plain, request_hooks=(silent,)).client()) as client:
-                client.indices.exists(index="none")
-            with closing(plain.client()) as client:
-                client.indices.exists(index="none")
+            with Cluster(replace(plain, request_hooks=(silent,))) as cluster:
+                cluster.client.indices.exists(index="none")
+            with Cluster(plain) as cluster:
+                cluster.client.indices.exists(index="none")
     exists, search = collector.spans
     assert [span.name for span in collector.spans] == ["indices none", "search photos"]
     sent = [asked.headers.get("traceparent", "")[:52] for asked in node.seen]  # without the flags
@@ -301,8 +302,8 @@ def test_hooks_nest_and_stay_in_their_process() -> None:
         watched = Connection(url=node.url, request_hooks=(hook("outer"), hook("inner")))
         sent = pickle.loads(pickle.dumps(watched))
         for connection in (watched, sent):
-            with closing(connection.client()) as client:
-                client.indices.exists(index="photos")
+            with Cluster(connection) as cluster:
+                cluster.client.indices.exists(index="photos")
     assert order == ["outer", "inner", "inner 200", "outer 200"]
     assert sent == Connection(url=node.url)
 
@@ -316,7 +317,7 @@ ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 )
 def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None:
     said: list[str] = []
-    with open_tracer(said.append, environ) as tracer:
+    with forward_messages(said.append), open_tracer(environ) as tracer:
         assert tracer is None
     assert not said
 
@@ -334,7 +335,7 @@ def test_what_hinders_traces_is_said_and_hinders_nothing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
     said: list[str] = []
-    with open_tracer(said.append, {**ON, **more}) as tracer:
+    with forward_messages(said.append), open_tracer({**ON, **more}) as tracer:
         assert tracer is None
     [text] = said
     assert remedy in text
@@ -348,7 +349,7 @@ def test_a_variable_that_the_library_refuses_hinders_nothing_else(monkeypatch: p
     for each, text in {**ON, name: value}.items():
         monkeypatch.setenv(each, text)
     said: list[str] = []
-    with open_tracer(said.append) as tracer:
+    with forward_messages(said.append), open_tracer() as tracer:
         assert tracer is None
     assert "no traces, though OTEL_EXPORTER_OTLP_ENDPOINT is set" in said[-1]
 
@@ -357,7 +358,7 @@ def test_a_collector_that_is_away_is_said_once(monkeypatch: pytest.MonkeyPatch) 
     for name, value in {**ON, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "10"}.items():
         monkeypatch.setenv(name, value)
     said: list[str] = []
-    with open_tracer(said.append) as tracer:
+    with forward_messages(said.append), open_tracer() as tracer:
         assert tracer is not None
         for _ in range(3):
             tracer.start_span("x").end()
@@ -372,7 +373,7 @@ def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
     code = (
         "import sys\nfrom stair_es.telemetry import ingest, server\n"
         "targets = ingest.MetricsTargets()\n"
-        "with ingest.open_ingest_telemetry('x', targets, print), server.open_server_telemetry(metrics=False, say=print): pass\n"
+        "with ingest.open_ingest_telemetry('x', targets), server.open_server_telemetry(metrics=False): pass\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'prometheus_client', 'opentelemetry', 'google'}))"
     )
     environ = {"PATH": "", "PYTHONPATH": str(ROOT)}

@@ -10,7 +10,6 @@ import typer
 
 from stair_es.errors import UsageError
 
-from ...output.console import print_notice
 from .shared import EVALUATION_OPTIONS, LimitOption, run_and_report
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ def evaluate_probe_command(
             read_image_folder(learn, limit=limit),
             read_image_folder(ask, limit=limit),
             given.load_models(),
-            say=print_notice,
             progress=progress,
         )
 

@@ -12,7 +12,6 @@ from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
 
 from ...options import connections, shared
-from ...output.console import print_notice
 from .shared import (
     EVALUATION_OPTIONS,
     ImageFolderOption,
@@ -93,6 +92,6 @@ def evaluate_retrieval_command(
         models = given.load_models()
         print_skipped(found.problems)
         connection = None if exact else connections.resolve_connection(url)
-        return evaluate_retrieval(found, models, connection, chosen, say=print_notice, progress=progress)
+        return evaluate_retrieval(found, models, connection, chosen, progress=progress)
 
     run_and_report(given, build_report)

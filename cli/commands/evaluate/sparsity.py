@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...output.console import print_notice
 from .shared import (
     EVALUATION_OPTIONS,
     ImageFolderOption,
@@ -45,7 +44,7 @@ def evaluate_sparsity_command(
 
         items = _read_items(path, images, split, limit)
         print_skipped(items.problems)
-        return run(items, given.load_models(), say=print_notice, progress=progress)
+        return run(items, given.load_models(), progress=progress)
 
     run_and_report(given, build_report)
 

@@ -10,7 +10,6 @@ import typer
 
 from stair_es.errors import UsageError
 
-from ...output.console import print_notice
 from .shared import (
     EVALUATION_OPTIONS,
     ClassNamesOption,
@@ -62,9 +61,7 @@ def evaluate_words_command(
 
         wanted = _read_expectations(path, classes, images, split, limit)
         print_skipped(wanted.problems)
-        return evaluate_interpretability(
-            wanted, given.load_models(), prompt=prompt, dense=dense, say=print_notice, progress=progress
-        )
+        return evaluate_interpretability(wanted, given.load_models(), prompt=prompt, dense=dense, progress=progress)
 
     run_and_report(given, build_report)
 

@@ -10,7 +10,6 @@ import typer
 
 from stair_es.errors import UsageError
 
-from ...output.console import print_notice
 from .shared import (
     EVALUATION_OPTIONS,
     ClassFolderArgument,
@@ -54,7 +53,7 @@ def evaluate_zero_shot_command(
 
         chosen = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
         labelled = read_image_folder(folder, classes=classes, limit=limit)
-        return run(labelled, given.load_models(), chosen, say=print_notice, progress=progress)
+        return run(labelled, given.load_models(), chosen, progress=progress)
 
     run_and_report(given, build_report)
 

@@ -13,7 +13,6 @@ from stair_es.errors import UsageError
 
 from ...options import config_file, shared
 from ...options.decorator import ArgumentGroup
-from ...output.console import print_notice
 from ...output.json_logging import is_json_logging
 from .fields import parse_columns
 
@@ -355,7 +354,7 @@ class IngestArguments:
             )
         if letters is not None and dead_letters is not None and letters.resolve() == dead_letters.resolve():
             raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
-        opened = [open_source(argument, options, print_notice) for argument in self.sources]
+        opened = [open_source(argument, options) for argument in self.sources]
         if letters is None:
             return opened
-        return [*opened, open_source(str(letters), replace(options, format="dead-letters"), print_notice)]
+        return [*opened, open_source(str(letters), replace(options, format="dead-letters"))]

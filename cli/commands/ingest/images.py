@@ -96,7 +96,7 @@ def _run(arguments: IngestArguments) -> bool:
         return True
     allow_failed = arguments.execution.allow_failed
     targets = metrics.get_metrics_targets()
-    with open_ingest_telemetry(arguments.index, targets, print_notice, allow_failed=allow_failed) as observer:
+    with open_ingest_telemetry(arguments.index, targets, allow_failed=allow_failed) as observer:
         report = _run_ingest(arguments, options, observer)
     if arguments.model is None and report.written and not arguments.as_json:
         note_default_model(DEFAULT_MODEL)
@@ -135,7 +135,6 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, observer: In
                     sources,
                     connection,
                     options,
-                    say=print_notice,
                     progress=progress,
                     accounting=accounting,
                     on_batch=observer.record_batch,
@@ -159,7 +158,7 @@ def _run_dry(arguments: IngestArguments, options: IngestOptions) -> None:
     from stair_es.ingest.dry_run import simulate_ingest
 
     sources = arguments.open_sources(options.source)
-    would = simulate_ingest(sources, _resolve_connection(arguments, options), options, say=print_notice)
+    would = simulate_ingest(sources, _resolve_connection(arguments, options), options)
     if arguments.as_json:
         emit_json(would.to_dict())
     else:

@@ -11,7 +11,7 @@ from stair_es.errors import EXIT_PARTIAL_FAILURE
 
 from ...options import config_file, connections, shared
 from ...options.json_errors import add_failure_facts
-from ...output.console import emit_json, print_notice, stdout
+from ...output.console import emit_json, stdout
 from ...output.ingest import print_outcome
 from .arguments import BUILD_OPTIONS, JsonReportOption
 
@@ -121,7 +121,7 @@ def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptio
     with open_run_accounting(options) as accounting:
         add_failure_facts(accounting.get_counts)
         with show_ingest_progress("texts") as progress:
-            return run_text_ingest(sources, connection, options, say=print_notice, progress=progress, accounting=accounting)
+            return run_text_ingest(sources, connection, options, progress=progress, accounting=accounting)
 
 
 def _print_report(report: IngestReport) -> None:

@@ -60,7 +60,7 @@ def start_node_command(
     from stair_es.errors import NodeError
 
     spec = NodeSpec.from_home(port=port, heap=heap, environ=config_file.get_config().environ)
-    url = start(spec, say=print_notice)
+    url = start(spec)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
             f"the embedded node is already running at {url}, not on port {port}",
@@ -83,7 +83,7 @@ def stop_node_command() -> None:
     from stair_es.embedded_node import stop_node as stop
 
     spec = NodeSpec.from_home(environ=config_file.get_config().environ)
-    print_notice("the embedded node is stopped" if stop(spec, say=print_notice) else "the embedded node was not running")
+    print_notice("the embedded node is stopped" if stop(spec) else "the embedded node was not running")
 
 
 @app.command(name="status")

@@ -62,15 +62,14 @@ from stair_es.cluster.bulk.response import (
     parse_bulk_response,
 )
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import translate_errors
 from stair_es.cluster.client.exceptions import choose_grant_remedy
 from stair_es.cluster.client.retry import RetryPolicy, compute_retry_delay_s, log_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
+    from stair_es.cluster.client.cluster import Cluster
 
 __all__ = ["BulkPolicy", "BulkRequestStats", "BulkResult", "BulkWriter"]
 
@@ -112,8 +111,7 @@ class BulkResult:
 class BulkWriter:
     """Writes documents into one index. Calls may run in several threads concurrently."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     index: str
     """Name of the index. It is written through `make_write_alias`, and each response must name it."""
     policy: BulkPolicy = BulkPolicy()
@@ -223,12 +221,14 @@ class _BulkCall:
         params, index = {"filter_path": _ANSWER, "require_alias": "true"}, self.writer.index
         try:
             return _BulkResponse(
-                parse_bulk_response(self.writer.client.bulk(body=body, index=make_write_alias(index), params=params), index)
+                parse_bulk_response(
+                    self.writer.cluster.client.bulk(body=body, index=make_write_alias(index), params=params), index
+                )
             )
         except exceptions.TransportError as error:
             what = classify_request_error(error)
             if what == "fatal":
-                with translate_errors(self.writer.connection):
+                with translate_errors(self.writer.cluster.connection):
                     raise
             return _BulkResponse(failure=what, error=error)
         except (exceptions.SerializationError, AttributeError) as error:
@@ -262,7 +262,7 @@ class _BulkCall:
         if isinstance(answer.error, exceptions.TransportError) and answer.error.status_code in (429, "TIMEOUT"):
             self.limit = max(self.limit // 2, _SMALLEST_BYTES)
         self._queue_actions(busy)
-        log_retry(self.writer.connection, f"{len(busy)} documents: {answer.get_result(busy[0]).reason}", self.attempt)
+        log_retry(self.writer.cluster.connection, f"{len(busy)} documents: {answer.get_result(busy[0]).reason}", self.attempt)
         self.writer.sleep(min(compute_retry_delay_s(self.attempt, self.policy, answer.error), patience_s))
 
     def _shrink_requests(self, piece: list[SerializedAction]) -> None:
@@ -316,7 +316,7 @@ class _BulkCall:
     def _build_request_error(self, answer: _BulkResponse) -> ClusterError:
         """Return the error for a failed request."""
         try:
-            with translate_errors(self.writer.connection):
+            with translate_errors(self.writer.cluster.connection):
                 raise answer.error or exceptions.SerializationError("no answer")
         except ClusterError as ours:
             tried = f" (tried {self.attempt} times)" if self.attempt else ""
@@ -326,13 +326,14 @@ class _BulkCall:
 
     def _build_timeout_error(self, busy: list[SerializedAction], answer: _BulkResponse) -> ClusterError:
         reason = answer.get_result(busy[0]).reason
+        url = self.writer.cluster.connection.safe_url
         return ClusterError(
-            f"{self.writer.connection.safe_url} does not accept {len(busy)} documents (tried {self.attempt} times): {reason}",
+            f"{url} does not accept {len(busy)} documents (tried {self.attempt} times): {reason}",
             _UNBLOCK if BLOCKED in reason else _CONTINUE,
         )
 
     def _build_stop_error(self, verdict: ItemResult) -> ClusterError:
-        url, index = self.writer.connection.safe_url, self.writer.index
+        url, index = self.writer.cluster.connection.safe_url, self.writer.index
         if verdict.status == "wrong_index":
             alias = make_write_alias(index)
             return IndexMismatch(
@@ -340,7 +341,7 @@ class _BulkCall:
                 f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",
             )
         if verdict.status == "forbidden":
-            grant = choose_grant_remedy(self.writer.connection)
+            grant = choose_grant_remedy(self.writer.cluster.connection)
             return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
         if "not_found" in verdict.reason:
             return ClusterError(

@@ -16,9 +16,7 @@ from stair_es.retry_after import BUSY_STATUSES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
 
 Distribution = Literal["opensearch", "elasticsearch"]
 _OLDEST: dict[Distribution, tuple[int, ...]] = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
@@ -68,12 +66,11 @@ class ClusterInfo:
         return self.distribution == "opensearch" and self.version >= (2, 10)
 
 
-def get_cluster_info(client: OpenSearch, connection: Connection, retry_policy: RetryPolicy = INTERACTIVE_RETRY) -> ClusterInfo:
+def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_RETRY) -> ClusterInfo:
     """Get distribution, version and limits of the cluster.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         retry_policy: Retry policy while the cluster is busy or not ready.
 
     Raises:
@@ -82,25 +79,25 @@ def get_cluster_info(client: OpenSearch, connection: Connection, retry_policy: R
         NotASearchCluster: If it is another server.
         UnsupportedTarget: If it is too old for `rank_feature` with `linear`.
     """
-    told = _read_root(client, connection, retry_policy)
-    if told is None and connection.security.aws_service == "aoss":
+    told = _read_root(cluster, retry_policy)
+    if told is None and cluster.connection.security.aws_service == "aoss":
         return ClusterInfo(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
     if told is None or told == ("elasticsearch", _COMPATIBLE):
-        told = _read_node_version(client, connection) or told
+        told = _read_node_version(cluster) or told
     if told is None:
-        raise NotASearchCluster(f"{connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
+        raise NotASearchCluster(f"{cluster.connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
     distribution, version = told
-    target = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(client, connection))
+    target = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(cluster))
     if version < _OLDEST[distribution]:
         oldest = ".".join(map(str, _OLDEST[distribution]))
         raise UnsupportedTarget(
-            f"{connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
+            f"{cluster.connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
             "Upgrade it, or name another cluster: --url / STAIR_ES_URL.",
         )
     return target
 
 
-def list_cluster_plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
+def list_cluster_plugins(cluster: Cluster) -> frozenset[str]:
     """List the plugins that every node has, by their own names.
 
     Raises:
@@ -108,7 +105,7 @@ def list_cluster_plugins(client: OpenSearch, connection: Connection) -> frozense
         ClusterError: If the request fails.
     """
     try:
-        found = [names for _, names in _list_plugins_by_node(client, connection)]
+        found = [names for _, names in _list_plugins_by_node(cluster)]
     except AuthenticationFailed as error:
         raise QueryError(
             f"can't tell which plugins the cluster has: {error.message}",
@@ -117,7 +114,7 @@ def list_cluster_plugins(client: OpenSearch, connection: Connection) -> frozense
     return frozenset.intersection(*found) if found else frozenset()
 
 
-def check_neural_plugin(client: OpenSearch, connection: Connection, target: ClusterInfo) -> None:
+def check_neural_plugin(cluster: Cluster, target: ClusterInfo) -> None:
     """Check that every node has the plugin neural-search, if the user may list plugins.
 
     Raises:
@@ -127,39 +124,41 @@ def check_neural_plugin(client: OpenSearch, connection: Connection, target: Clus
     if not target.version:  # Serverless has it, and lists no plugins
         return
     try:
-        nodes = _list_plugins_by_node(client, connection)
+        nodes = _list_plugins_by_node(cluster)
     except AuthenticationFailed:
         return  # creating the index will fail if it is missing
     lacking = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
     if lacking:
         some = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
         raise UnsupportedTarget(
-            f"{target.label} at {connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
+            f"{target.label} at {cluster.connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
             f" it is missing on {some}",
             "Install it on each node (bin/opensearch-plugin install), or leave --vector seismic out.",
         )
 
 
-def _list_plugins_by_node(client: OpenSearch, connection: Connection) -> list[tuple[str, frozenset[str]]]:
+def _list_plugins_by_node(cluster: Cluster) -> list[tuple[str, frozenset[str]]]:
     """Return name and plugins of each node."""
     params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
-    with translate_errors(connection):
-        answer = client.transport.perform_request("GET", "/_nodes/plugins", params=params)
+    with translate_errors(cluster.connection):
+        answer = cluster.client.transport.perform_request("GET", "/_nodes/plugins", params=params)
     nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
     return [(str(node.get("name")), frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ()))) for node in nodes]
 
 
-def _read_root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
+def _read_root(cluster: Cluster, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
     """Read distribution and version from `GET /`; None if it is missing or forbidden."""
     try:
-        with translate_errors(connection, passthrough=lambda error: error.status_code in _SILENT or _is_not_cluster(error)):
-            answer = repeat_call(client.info, connection, patience, should_retry=is_busy_error)
+        with translate_errors(
+            cluster.connection, passthrough=lambda error: error.status_code in _SILENT or _is_not_cluster(error)
+        ):
+            answer = repeat_call(cluster.client.info, cluster.connection, patience, should_retry=is_busy_error)
     except NotASearchCluster:
         return None
     except exceptions.TransportError as error:
         if error.status_code in _SILENT:
             return None
-        said = f"{connection.safe_url} answered {error.status_code}: {get_error_reason(error, connection)}"
+        said = f"{cluster.connection.safe_url} answered {error.status_code}: {get_error_reason(error, cluster.connection)}"
         raise NotASearchCluster(f"{said}: is this OpenSearch or Elasticsearch?", _HINT) from None
     version = answer.get("version") if isinstance(answer, dict) else None
     if not isinstance(version, dict) or "number" not in version:
@@ -175,11 +174,11 @@ def _is_not_cluster(error: exceptions.TransportError) -> bool:
     return isinstance(status, int) and status >= 400 and status not in {401, *BUSY_STATUSES} and not isinstance(error.info, dict)
 
 
-def _read_node_version(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
+def _read_node_version(cluster: Cluster) -> tuple[Distribution, tuple[int, ...]] | None:
     """Read the version from a node. The response doesn't name the distribution, but the version numbers don't overlap."""
     try:
-        with translate_errors(connection):
-            answer = client.transport.perform_request(
+        with translate_errors(cluster.connection):
+            answer = cluster.client.transport.perform_request(
                 "GET", "/_nodes/_local", params={"filter_path": "nodes.*.version,nodes.*.build_hash"}
             )
     except AuthenticationFailed as error:
@@ -202,12 +201,12 @@ def parse_version_numbers(text: object) -> tuple[int, ...]:
     return tuple(int(part) for part in str(text).partition("-")[0].split(".") if part.isdigit())
 
 
-def _read_max_clauses(client: OpenSearch, connection: Connection) -> int:
+def _read_max_clauses(cluster: Cluster) -> int:
     """Read the limit set for the cluster or at a node's start; managed clusters may hide it, then the default applies."""
     name = "indices.query.bool.max_clause_count"
     try:
-        with translate_errors(connection):
-            settings = client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
+        with translate_errors(cluster.connection):
+            settings = cluster.client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
     except ClusterError:
         return MAX_CLAUSES
     layers: list[Mapping[str, Any]] = [settings.get(kind, {}) for kind in ("transient", "persistent", "defaults")]

@@ -12,13 +12,12 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.client import tls
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
-from stair_es.cluster.client.exceptions import translate_errors
 from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -80,22 +79,7 @@ def compute_backoff_s(attempt: int, policy: RetryPolicy) -> float:
 def log_retry(connection: Connection, cause: object, attempt: int) -> None:
     """Log once per call that it is being retried: an unavailable cluster must not look like a hang."""
     if attempt == 2:
-        _LOG.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
-
-
-def call_with_retry(
-    call: Callable[[], _T],
-    connection: Connection,
-    policy: RetryPolicy | None = None,
-    sleep: Callable[[float], None] = sleep_unless_cancelled,
-) -> _T:
-    """Call a function with retries on temporary errors, and return its result.
-
-    Raises:
-        ClusterError: If the last attempt fails, or the error isn't temporary.
-    """
-    with translate_errors(connection):
-        return repeat_call(call, connection, policy or RetryPolicy(), sleep)
+        logger.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
 
 
 def repeat_call(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import call_with_retry
-
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.cluster import Cluster
 
 DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
 """The content, too: a URI may have a document for each content that it had."""
@@ -21,8 +19,7 @@ _STATUS = {"not_found": 404, "index_closed_exception": 400, "security_exception"
 
 
 def paginate_hits(
-    client: OpenSearch,
-    connection: Connection,
+    cluster: Cluster,
     index: str,
     body: Mapping[str, Any],
     *,
@@ -35,8 +32,7 @@ def paginate_hits(
     engine supports it. Documents with equal URI and content may be missed if a page ends between them.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         index: An index or alias.
         body: Body of the search: its query should exclude documents without a URI.
         size: Hits per page.
@@ -47,52 +43,28 @@ def paginate_hits(
     """
     asked: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
     while True:
-        hits = search_hits(client, connection, index, asked)
+        hits: list[dict[str, Any]] = cluster.search(index, asked)["hits"]["hits"]
         yield hits
         if len(hits) < size:
             return
         asked = {**asked, "search_after": hits[-1]["sort"]}
 
 
-def count_matches(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> int:
+def count_matches(cluster: Cluster, index: str, query: Mapping[str, Any]) -> int:
     """Count the documents that match a query, as of the last refresh.
 
     Raises:
         ClusterError: If the request fails.
     """
-    answer = call_with_retry(partial(client.count, index=index, body={"query": dict(query)}), connection)
+    answer = cluster.call(cluster.client.count, index=index, body={"query": dict(query)})
     return int(answer["count"])
 
 
-def search_hits(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Search all shards, with retries, and return the hits.
-
-    Raises:
-        ClusterError: If the request fails, or shards of the index are unavailable.
-    """
-    hits: list[dict[str, Any]] = search_all_shards(client, connection, index, body)["hits"]["hits"]
-    return hits
-
-
-def search_all_shards(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Search all shards, with retries, and return the response.
-
-    Raises:
-        ClusterError: As for `search_hits`.
-    """
-    params = {"allow_partial_search_results": "false"}
-    answer: dict[str, Any] = call_with_retry(partial(client.search, index=index, body=dict(body), params=params), connection)
-    return answer
-
-
-def get_documents_by_id(
-    client: OpenSearch, connection: Connection, index: str, ids: Sequence[str], fields: Sequence[str]
-) -> list[dict[str, Any]]:
+def get_documents_by_id(cluster: Cluster, index: str, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
     """Get the documents that exist among `ids`, with some of their fields, in real time, including unrefreshed writes.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         index: An index or an alias of one.
         ids: At most as many as one request should contain.
         fields: Fields of `_source`; none to get only the metadata of the documents.
@@ -100,7 +72,7 @@ def get_documents_by_id(
     Raises:
         ClusterError: If the request fails, or shards of the index are unavailable.
     """
-    return call_with_retry(partial(_send_mget, client, index, list(ids), fields), connection)
+    return cluster.call(_send_mget, cluster.client, index, list(ids), fields)
 
 
 def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.read import get_documents_by_id as get_documents_by_id
-from stair_es.cluster.documents.read import paginate_hits, search_hits
+from stair_es.cluster.documents.read import paginate_hits
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.cluster import Cluster
 
 _STORED = ("uri", "sha256", "fingerprint", "version")
 _AT_ONCE = 1000
@@ -39,7 +38,7 @@ class IndexedDocument:
     source: str
 
 
-def get_stored_by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:
+def get_stored_by_id(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[str, StoredVersion]:
     """Get `{_id: StoredVersion}` of the given ids that the index contains, in real time, including unrefreshed writes.
 
     Raises:
@@ -47,11 +46,11 @@ def get_stored_by_id(client: OpenSearch, connection: Connection, index: str, ids
     """
     found = {}
     for some in _split_batches(ids):
-        found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(client, connection, index, some, _STORED)})
+        found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(cluster, index, some, _STORED)})
     return found
 
 
-def get_stored_by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequence[str]) -> dict[str, StoredVersion]:
+def get_stored_by_uri(cluster: Cluster, index: str, uris: Sequence[str]) -> dict[str, StoredVersion]:
     """Get `{uri: StoredVersion}` of the given URIs that the index contains; of several documents with one URI the newest.
 
     This is a search: it sees the state of the last refresh.
@@ -69,14 +68,14 @@ def get_stored_by_uri(client: OpenSearch, connection: Connection, index: str, ur
             "_source": list(_STORED),
             "track_total_hits": False,
         }
-        for hit in search_hits(client, connection, index, body):
+        for hit in cluster.search(index, body)["hits"]["hits"]:
             stored = _parse_stored(hit)
             found[stored.uri] = stored
     return found
 
 
 def scan_documents(
-    client: OpenSearch, connection: Connection, index: str, *, sources: Sequence[str] | None = None, ingested_before: str = ""
+    cluster: Cluster, index: str, *, sources: Sequence[str] | None = None, ingested_before: str = ""
 ) -> Iterator[IndexedDocument]:
     """Scan all documents, or those under `sources` and ingested before `ingested_before`, page by page in the order of URIs.
 
@@ -99,7 +98,7 @@ def scan_documents(
         "_source": False,
         "docvalue_fields": ["uri", "source"],
     }
-    for hits in paginate_hits(client, connection, index, body, size=_PAGE):
+    for hits in paginate_hits(cluster, index, body, size=_PAGE):
         for hit in hits:
             fields = hit["fields"]
             yield IndexedDocument(id=hit["_id"], uri=fields["uri"][0], source=fields.get("source", [""])[0])

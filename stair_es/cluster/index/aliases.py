@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.client.exceptions import translate_errors
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY, call_with_retry, is_busy_error, repeat_call
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, is_busy_error, repeat_call
 from stair_es.cluster.metadata.index_metadata import get_index_meta, list_other_aliases, make_build_alias_prefix
 from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS
 from stair_es.cluster.token_index.index import build_alias_actions, delete_orphan_token_indices, read_token_index_state
@@ -17,11 +17,11 @@ from stair_es.errors import IndexMismatch, UsageError
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.metadata.index_metadata import WriteTarget
 
 
-def swap_alias(client: OpenSearch, connection: Connection, alias: str, opened: WriteTarget) -> None:
+def swap_alias(cluster: Cluster, alias: str, opened: WriteTarget) -> None:
     """Swap `alias` to the new index in one step: a search always finds either the old index or the new one.
 
     The alias of the token index is swapped with it, if the new index has a token index. Does nothing if a parallel run has done
@@ -31,24 +31,23 @@ def swap_alias(client: OpenSearch, connection: Connection, alias: str, opened: W
         IndexMismatch: If the alias points to an index that this run doesn't know, or the token alias belongs to someone else.
     """
     if opened.replaces is not None:
-        call_with_retry(partial(_try_swap, client, alias, opened), connection)
+        cluster.call(_try_swap, cluster.client, alias, opened)
 
 
-def get_alias_targets(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
+def get_alias_targets(cluster: Cluster, alias: str) -> list[str]:
     """Get the targets of an alias; empty if the alias doesn't exist.
 
     Raises:
         ClusterError: If the request fails.
     """
-    return call_with_retry(partial(_read_alias_targets, client, alias), connection)
+    return cluster.call(_read_alias_targets, cluster.client, alias)
 
 
-def check_alias_target(client: OpenSearch, connection: Connection, alias: str, own: str, live: str | None = None) -> str:
+def check_alias_target(cluster: Cluster, alias: str, own: str, live: str | None = None) -> str:
     """Check the target of `alias` at the end of a run that has written to `own`, and return it; "" without a target.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         alias: The search alias.
         own: The index that the run has written to.
         live: The index that `own` is to replace; None if the alias has to point to `own`. If `live` or the alias was deleted,
@@ -59,7 +58,7 @@ def check_alias_target(client: OpenSearch, connection: Connection, alias: str, o
         IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none.
         ClusterError: If the request fails.
     """
-    behind = get_alias_targets(client, connection, alias)
+    behind = get_alias_targets(cluster, alias)
     if behind in ([own], [live]):
         return behind[0]
     if not behind and live is not None:
@@ -79,7 +78,7 @@ def check_alias_target(client: OpenSearch, connection: Connection, alias: str, o
     )
 
 
-def delete_retired_indices(client: OpenSearch, connection: Connection, alias: str, keep: int) -> list[str]:
+def delete_retired_indices(cluster: Cluster, alias: str, keep: int) -> list[str]:
     """Delete the retired indices of `alias`, except the `keep` newest; returns their names.
 
     An index with any alias in addition to its write alias is in use or being built; one whose `_meta.stair_es.alias` is another
@@ -91,7 +90,7 @@ def delete_retired_indices(client: OpenSearch, connection: Connection, alias: st
     if keep < 0:
         raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --retain-indices N")
     params = {"filter_path": "*.aliases,*.mappings._meta,*.settings.index.creation_date", "expand_wildcards": "all"}
-    found = call_with_retry(lambda: client.indices.get(index=f"{alias}-*", params=params), connection)
+    found = cluster.call(cluster.client.indices.get, index=f"{alias}-*", params=params)
     retired = [
         (int(index["settings"]["index"]["creation_date"]), name)
         for name, index in found.items()
@@ -99,8 +98,8 @@ def delete_retired_indices(client: OpenSearch, connection: Connection, alias: st
     ]
     names = [name for _, name in sorted(retired, reverse=True)[keep:]]
     for name in names:
-        call_with_retry(partial(client.indices.delete, index=name, ignore=[404]), connection)
-    delete_orphan_token_indices(client, connection, alias)
+        cluster.call(cluster.client.indices.delete, index=name, ignore=[404])
+    delete_orphan_token_indices(cluster, alias)
     return names
 
 
@@ -128,7 +127,7 @@ def _try_swap(client: OpenSearch, alias: str, opened: WriteTarget) -> None:
     )
 
 
-def get_mappings_by_index(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
+def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
     """Get the GET mapping response by index for a name, which may be an alias, an index or a pattern; empty if nothing matches.
 
     Raises:
@@ -136,10 +135,10 @@ def get_mappings_by_index(client: OpenSearch, connection: Connection, name: str)
     """
     if not name.strip(", "):  # would match all indices
         return {}
-    with translate_errors(connection):
+    with translate_errors(cluster.connection):
         try:
-            call = partial(client.indices.get_mapping, index=name)
-            answer: dict[str, Any] = repeat_call(call, connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
+            call = partial(cluster.client.indices.get_mapping, index=name)
+            answer: dict[str, Any] = repeat_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
         except NotFoundError:
             return {}
     return answer

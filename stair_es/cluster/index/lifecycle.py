@@ -5,14 +5,12 @@ Here an index is found or created; `aliases` and `load_settings` have the rest o
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.index.aliases import check_alias_target, delete_retired_indices, get_alias_targets, swap_alias
 from stair_es.cluster.index.load_settings import relax_index_settings
 from stair_es.cluster.metadata.index_metadata import (
@@ -35,11 +33,14 @@ from stair_es.cluster.metadata.write_alias import WRITE_ALIAS_OPTIONS, ensure_wr
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from opensearchpy import OpenSearch
 
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "IndexSpec",
@@ -50,7 +51,6 @@ __all__ = [
     "find_index",
     "get_alias_targets",
     "open_index",
-    "refresh_index",
     "relax_index_settings",
     "swap_alias",
 ]
@@ -59,25 +59,17 @@ _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
 
 
 def open_index(
-    client: OpenSearch,
-    connection: Connection,
-    alias: str,
-    body: Mapping[str, Any],
-    identity: IndexSpec,
-    say: Callable[[str], None],
-    policy: TokenPolicy | None = None,
+    cluster: Cluster, alias: str, body: Mapping[str, Any], identity: IndexSpec, policy: TokenPolicy | None = None
 ) -> WriteTarget:
     """Open the index to write to: the target of `alias`, a new one, or the build of the next one (see `swap_alias`).
 
     Runs that start together get the same index, and an interrupted build is resumed. A missing write alias is restored.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         alias: The search alias.
         body: Body of a new index, without the metadata of stair-es.
         identity: Spec of this run.
-        say: Called with the reason if the next index is built.
         policy: Policy of a new index; None for the policy of the alias target, which a build inherits.
 
     Raises:
@@ -87,18 +79,17 @@ def open_index(
     """
     check_alias_name(alias)
     made = add_index_meta(body, build_index_meta(identity, alias))
-    opened, why = call_with_retry(partial(_try_open, client, alias, made, policy), connection)
+    opened, why = cluster.call(_try_open, cluster.client, alias, made, policy)
     if why is not None:
         doing = "building" if opened.created else "resuming"
-        say(f"{opened.replaces} {why}: {doing} {opened.name}, the alias is switched when it is complete")
+        logger.info("%s %s: %s %s, the alias is switched when it is complete", opened.replaces, why, doing, opened.name)
     if not opened.created:
-        ensure_write_alias(client, connection, opened.name)
+        ensure_write_alias(cluster, opened.name)
     return opened
 
 
 def find_index(
-    client: OpenSearch,
-    connection: Connection,
+    cluster: Cluster,
     alias: str,
     body: Mapping[str, Any],
     identity: IndexSpec,
@@ -112,7 +103,7 @@ def find_index(
     """
     check_alias_name(alias)
     made = add_index_meta(body, build_index_meta(identity, alias))
-    return call_with_retry(partial(_try_find, client, alias, made, policy), connection)
+    return cluster.call(_try_find, cluster.client, alias, made, policy)
 
 
 def _try_open(
@@ -144,11 +135,6 @@ def _try_find(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: T
         return None
     live, why = _inspect_live_index(client, alias, made, policy)
     return live if why is None else _find_build(client, alias, made, live)
-
-
-def refresh_index(client: OpenSearch, connection: Connection, name: str) -> None:
-    """Refresh an index, so that everything written is searchable."""
-    call_with_retry(lambda: client.indices.refresh(index=name), connection)
 
 
 def _create_index(client: OpenSearch, alias: str, behind: str, body: Mapping[str, Any]) -> str | None:

@@ -8,22 +8,22 @@ another run for originals.
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.metadata.index_metadata import WriteTarget
+
+logger = logging.getLogger(__name__)
 
 _NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 _LIVE_REFRESH = "30s"
@@ -44,28 +44,24 @@ class _IndexState:
 
 
 @contextmanager
-def relax_index_settings(
-    client: OpenSearch, connection: Connection, opened: WriteTarget, *, replicas: bool, say: Callable[[str], None]
-) -> Iterator[None]:
+def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: bool) -> Iterator[None]:
     """Relax the settings of an index within the context: it refreshes rarely, or not at all while it isn't searched yet.
 
     Of runs that load the same index concurrently, the first to end restores the settings for all.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         opened: The index.
         replicas: Whether to remove its replicas, if it isn't searched yet.
-        say: Called with what is changed, and with what an earlier run left behind.
 
     Raises:
         ClusterError: If the settings can't be changed or restored; the next run then restores them.
     """
-    index = _SettingsClient(client, connection, opened.name)
+    index = _SettingsClient(cluster, opened.name)
     before = index.read_state()
     originals = before.saved_settings or before.settings
     if before.saved_settings:
-        say(f"{opened.name} still has the settings of a load that was killed, or that is still running")
+        logger.warning("%s still has the settings of a load that was killed, or that is still running", opened.name)
     changed = {
         **originals,
         **choose_load_settings(originals, live=opened.replaces is None and not opened.created, replicas=replicas),
@@ -74,13 +70,13 @@ def relax_index_settings(
         index.relax_settings(originals, changed)
         said = ", ".join(f"{name} {changed[name]}" for name in _NAMES if changed[name] != originals[name])
         if said:
-            say(f"while it loads: {said}")
+            logger.info("while it loads: %s", said)
         yield
     except BaseException:
         try:
             index.restore_settings(originals, _AFTER_FAILURE)
         except ClusterError as error:
-            say(f"the settings of {opened.name} could not be restored ({error.message}): the next run does it")
+            logger.warning("the settings of %s could not be restored (%s): the next run does it", opened.name, error.message)
         raise
     index.restore_settings(originals, RetryPolicy())
 
@@ -112,14 +108,13 @@ def parse_interval_s(interval: str | None) -> float:
 class _SettingsClient:
     """Reads and writes the settings and `_meta` of an index."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     name: str
 
     def read_state(self, policy: RetryPolicy | None = None) -> _IndexState:
         """Read settings and `_meta` in one request."""
         params = {"flat_settings": "true"}
-        answer = call_with_retry(partial(self.client.indices.get, index=self.name, params=params), self.connection, policy)
+        answer = self.cluster.call(self.cluster.client.indices.get, index=self.name, params=params, retry=policy)
         index = answer[self.name]
         settings = {name: index["settings"].get(f"index.{name}") for name in _NAMES}
         return _IndexState(settings, index["mappings"].get("_meta", {}))
@@ -146,8 +141,8 @@ class _SettingsClient:
         if originals is not None:
             about["original_settings"] = dict(originals)
         body = {"_meta": {**meta, "stair_es": about}}
-        call_with_retry(partial(self.client.indices.put_mapping, index=self.name, body=body), self.connection, policy)
+        self.cluster.call(self.cluster.client.indices.put_mapping, index=self.name, body=body, retry=policy)
 
     def _put_settings(self, settings: Mapping[str, Any], policy: RetryPolicy | None) -> None:
         body = {"index": dict(settings)}
-        call_with_retry(partial(self.client.indices.put_settings, index=self.name, body=body), self.connection, policy)
+        self.cluster.call(self.cluster.client.indices.put_settings, index=self.name, body=body, retry=policy)

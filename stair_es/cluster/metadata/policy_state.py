@@ -16,15 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.metadata.index_metadata import get_index_meta
 from stair_es.errors import IndexMismatch
 from stair_es.token_policy import parse_policy
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
 
 POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {
@@ -63,13 +60,13 @@ def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
     return PolicyState(policy=policy, pending_operation=about.get("pending_operation"))
 
 
-def fetch_index_policy(client: OpenSearch, connection: Connection, name: str) -> TokenPolicy | None:
+def fetch_index_policy(cluster: Cluster, name: str) -> TokenPolicy | None:
     """Fetch the current policy of an index.
 
     Raises:
         ClusterError: If the request fails.
     """
-    found = call_with_retry(lambda: client.indices.get_mapping(index=name), connection)
+    found = cluster.call(cluster.client.indices.get_mapping, index=name)
     return parse_policy_state(found[name], name).policy
 
 

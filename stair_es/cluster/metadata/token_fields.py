@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import get_index_meta
 from stair_es.errors import IndexMismatch
@@ -17,9 +16,7 @@ from stair_es.errors import IndexMismatch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
 
 IDS_FIELD = "token_ids"
@@ -96,14 +93,14 @@ class TokenFieldLayout:
         )
 
 
-def read_token_ids(client: OpenSearch, connection: Connection, name: str) -> TokenIds:
+def read_token_ids(cluster: Cluster, name: str) -> TokenIds:
     """Read the table of an index.
 
     Raises:
         IndexMismatch: If it has none.
         ClusterError: If the request fails.
     """
-    found = call_with_retry(lambda: client.indices.get_mapping(index=name), connection)
+    found = cluster.call(cluster.client.indices.get_mapping, index=name)
     tokens = parse_token_table(found[name])
     if tokens is None:
         raise build_no_table_error(name)

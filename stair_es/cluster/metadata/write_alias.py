@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.metadata.index_metadata import make_write_alias
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
 
 WRITE_ALIAS_OPTIONS = {"is_write_index": True}
 """Options of the alias: writes go to this index, even if another index is given the alias, too."""
 
 
-def ensure_write_alias(client: OpenSearch, connection: Connection, index: str) -> None:
+def ensure_write_alias(cluster: Cluster, index: str) -> None:
     """Give an index its write alias, unless it has it.
 
     Raises:
         IndexMismatch: If writes through the alias go to another index.
         ClusterError: If a request fails, or the index doesn't exist.
     """
-    call_with_retry(partial(_ensure_once, client, index), connection)
+    cluster.call(_ensure_once, cluster.client, index)
 
 
 def _ensure_once(client: OpenSearch, index: str) -> None:

@@ -6,13 +6,12 @@ second run sees the requested policy.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.connection import Connection, get_cluster_info
-from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.client.connection import get_cluster_info
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.cluster.metadata.index_metadata import (
@@ -35,9 +34,10 @@ from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.token_policy import TokenPolicy
+
+logger = logging.getLogger(__name__)
 
 _IN_VAIN = 8
 """Consecutive passes that may change nothing because of concurrent writes to the same documents."""
@@ -75,15 +75,14 @@ class PolicyTarget:
 class PolicyManager:
     """Applies policies to the target of an alias, and to the builds that are to replace it."""
 
-    def __init__(self, client: OpenSearch, connection: Connection, alias: str) -> None:
+    def __init__(self, cluster: Cluster, alias: str) -> None:
         """Initialize without a request.
 
         Args:
-            client: Client of the cluster.
-            connection: Connection of that client.
+            cluster: The cluster.
             alias: The search alias.
         """
-        self.client, self.connection, self.alias = client, connection, alias
+        self.cluster, self.alias = cluster, alias
 
     def list_targets(self) -> list[PolicyTarget]:
         """List the alias target first, then unfinished builds, which are to replace it with the same policy.
@@ -92,13 +91,13 @@ class PolicyManager:
             IndexMismatch: If the alias doesn't exist, or points to an index that stair-es didn't make, or made in another format.
         """
         check_alias_name(self.alias)
-        target = get_cluster_info(self.client, self.connection)
-        live = get_alias_targets(self.client, self.connection, self.alias)
+        target = get_cluster_info(self.cluster)
+        live = get_alias_targets(self.cluster, self.alias)
         if len(live) != 1:
             what = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
             raise IndexMismatch(f"{self.alias!r} {what}", "Name what `stair-es ingest --index NAME` made.")
-        builds = get_alias_targets(self.client, self.connection, make_build_alias_prefix(self.alias) + "*")
-        found = call_with_retry(partial(self.client.indices.get, index=",".join([*live, *builds])), self.connection)
+        builds = get_alias_targets(self.cluster, make_build_alias_prefix(self.alias) + "*")
+        found = self.cluster.call(self.cluster.client.indices.get, index=",".join([*live, *builds]))
         if not get_index_meta(found[live[0]]):
             raise IndexMismatch(
                 f"index {live[0]!r} behind alias {self.alias!r} was not made by stair-es", "Name what `stair-es ingest` made."
@@ -109,18 +108,13 @@ class PolicyManager:
         return [_build_target(name, found[name], target.max_clauses) for name in names]
 
     def apply_policy(
-        self,
-        policy: TokenPolicy | None,
-        speed: UpdateLimits,
-        say: Callable[[str], None],
-        progress: Callable[[UpdateProgress], None],
+        self, policy: TokenPolicy | None, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]
     ) -> dict[str, PolicyRunResult]:
         """Apply `policy` to every document, or the policy recorded in the index; returns the result of each index.
 
         Args:
             policy: The policy; None for the recorded one.
             speed: Limits of the update.
-            say: Called with messages.
             progress: Called with the progress of each pass.
 
         Raises:
@@ -133,16 +127,13 @@ class PolicyManager:
         policy = policy or places[0].state.policy
         if policy is None:
             raise UsageError(f"{self.alias!r} has no policy", "Name one: stair-es policy apply FILE")
-        return self._update_targets(places, policy, speed, say, progress)
+        return self._update_targets(places, policy, speed, progress)
 
-    def rollback_policy(
-        self, speed: UpdateLimits, say: Callable[[str], None], progress: Callable[[UpdateProgress], None]
-    ) -> dict[str, PolicyRunResult]:
+    def rollback_policy(self, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]) -> dict[str, PolicyRunResult]:
         """Restore the original vector of every document exactly; returns the result of each index.
 
         Args:
             speed: Limits of the update.
-            say: Called with messages.
             progress: Called with the progress of each pass.
 
         Raises:
@@ -150,14 +141,14 @@ class PolicyManager:
             UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
             ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
         """
-        return self._update_targets(self.list_targets(), None, speed, say, progress)
+        return self._update_targets(self.list_targets(), None, speed, progress)
 
     def count_by_policy(self, place: PolicyTarget) -> dict[str, int]:
         """Count documents by the digest of the policy that changed them."""
         if find_conflicting_field(place.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
-        answer = call_with_retry(partial(self.client.search, index=place.name, body=body), self.connection)
+        answer = self.cluster.call(self.cluster.client.search, index=place.name, body=body)
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["policies"]["buckets"]}
 
     def count_emptied(self, place: PolicyTarget) -> int:
@@ -165,58 +156,50 @@ class PolicyManager:
         if find_conflicting_field(place.properties):
             return 0
         query = {"bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"exists": {"field": "top_tokens"}}]}}
-        return count_matches(self.client, self.connection, place.name, query)
+        return count_matches(self.cluster, place.name, query)
 
     def _update_targets(
         self,
         places: list[PolicyTarget],
         policy: TokenPolicy | None,
         speed: UpdateLimits,
-        say: Callable[[str], None],
         progress: Callable[[UpdateProgress], None],
     ) -> dict[str, PolicyRunResult]:
         """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
-        check_script_support(self.client, self.connection)
+        check_script_support(self.cluster)
         done: dict[str, PolicyRunResult] = {}
         while places:
             for place in places:
                 list_missing_policy_fields(place.properties, f"index {place.name!r}")
                 if IDS_FIELD in place.properties and place.layout.token_ids is None:
                     raise build_no_table_error(place.name)  # the field would keep what `tokens` no longer contains
-            done |= {place.name: self._update_target(place, policy, speed, say, progress) for place in places}
+            done |= {place.name: self._update_target(place, policy, speed, progress) for place in places}
             places = [place for place in self.list_targets() if place.name not in done]
-        return self._sync_token_indices(done, say)
+        return self._sync_token_indices(done)
 
-    def _sync_token_indices(self, done: dict[str, PolicyRunResult], say: Callable[[str], None]) -> dict[str, PolicyRunResult]:
+    def _sync_token_indices(self, done: dict[str, PolicyRunResult]) -> dict[str, PolicyRunResult]:
         """Update the token indices last: if a run ends before, the next run or an ingest finds and repairs the differences."""
-        if not get_token_index_state(self.client, self.connection, self.alias).is_enabled:
+        if not get_token_index_state(self.cluster, self.alias).is_enabled:
             return done
         return {
-            name: replace(counts, token_index=reconcile_token_index(self.client, self.connection, self.alias, name, say))
+            name: replace(counts, token_index=reconcile_token_index(self.cluster, self.alias, name))
             for name, counts in done.items()
         }
 
     def _update_target(
-        self,
-        place: PolicyTarget,
-        policy: TokenPolicy | None,
-        speed: UpdateLimits,
-        say: Callable[[str], None],
-        progress: Callable[[UpdateProgress], None],
+        self, place: PolicyTarget, policy: TokenPolicy | None, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]
     ) -> PolicyRunResult:
         if place.state.pending_operation:
-            say(f"{place.name}: an earlier {place.state.pending_operation} has not finished; this run completes it")
+            logger.warning("%s: an earlier %s has not finished; this run completes it", place.name, place.state.pending_operation)
         fields = list_missing_policy_fields(place.properties, f"index {place.name!r}") if policy else {}
-        task = UpdateByQueryTask(
-            client=self.client, connection=self.connection, index=place.name, limits=speed, progress=progress, say=say
-        )
+        task = UpdateByQueryTask(cluster=self.cluster, index=place.name, limits=speed, progress=progress)
         task.cancel_running()
         task.check_supported(build_policy_script(policy, place.layout))
         self._write_policy_state(
             place.name, PolicyState(policy=policy, pending_operation="apply" if policy else "rollback"), fields
         )
         counts = self._repeat_passes(task, policy, place.layout)
-        call_with_retry(partial(self.client.indices.refresh, index=place.name), self.connection)
+        self.cluster.refresh(place.name)
         if not counts.failed:
             self._write_policy_state(place.name, PolicyState(policy=policy), {})
         return counts
@@ -252,14 +235,14 @@ class PolicyManager:
         Each update replaces all of `_meta`, so a concurrent one may have reverted it.
         """
         for _ in range(_META_ATTEMPTS):
-            found = call_with_retry(partial(self.client.indices.get_mapping, index=name), self.connection)[name]
+            found = self.cluster.call(self.cluster.client.indices.get_mapping, index=name)[name]
             if not fields and parse_policy_state(found, name) == state:
                 return
             meta = found["mappings"].get("_meta", {})
             about = {key: value for key, value in meta.get("stair_es", {}).items() if key != "policy"}
             about |= {"policy": state.to_json()} if state.to_json() else {}
             body = {"_meta": {**meta, "stair_es": about}, **({"properties": dict(fields)} if fields else {})}
-            call_with_retry(partial(self.client.indices.put_mapping, index=name, body=body), self.connection)
+            self.cluster.call(self.cluster.client.indices.put_mapping, index=name, body=body)
             fields = {}
         raise ClusterError(f"something else constantly changes the _meta of {name}", "Run it again.")
 

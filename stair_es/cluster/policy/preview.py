@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import Connection, translate_errors
-from stair_es.cluster.client.retry import call_with_retry
+from stair_es.cluster.client.connection import translate_errors
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.policy_state import list_missing_policy_fields
@@ -23,7 +22,7 @@ from stair_es.token_policy import TokenPolicy
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.cluster import Cluster
 
 _PAGE = 1000
 _KEEP = "5m"
@@ -70,8 +69,7 @@ class PolicyPreview:
 
 
 def preview_changes(
-    client: OpenSearch,
-    connection: Connection,
+    cluster: Cluster,
     place: PolicyTarget,
     policy: TokenPolicy | None,
     plan: PolicyPreview,
@@ -80,8 +78,7 @@ def preview_changes(
     """Compare each document with what `policy`, or its removal, would make of it, and yield those that would change.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         place: The index.
         policy: The policy; None for a rollback.
         plan: Counts to update.
@@ -93,8 +90,8 @@ def preview_changes(
     """
     list_missing_policy_fields(place.properties, f"index {place.name!r}")
     query = build_affected_query(policy, place.layout)
-    total = count_matches(client, connection, place.name, query)
-    for hit in _scroll_documents(client, connection, place.name, query):
+    total = count_matches(cluster, place.name, query)
+    for hit in _scroll_documents(cluster, place.name, query):
         plan.examined += 1
         change = _compute_change(hit, policy)
         if change is not None:
@@ -129,21 +126,19 @@ def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> Docum
     )
 
 
-def _scroll_documents(
-    client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]
-) -> Iterator[Mapping[str, Any]]:
+def _scroll_documents(cluster: Cluster, index: str, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Scroll over the documents: one snapshot of the index, unaffected by concurrent changes.
 
     A page whose response is lost can't be requested again.
     """
     body = {"size": _PAGE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
     params = {"scroll": _KEEP, "allow_partial_search_results": "false"}
-    answer = call_with_retry(partial(client.search, index=index, body=body, params=params), connection)
+    answer = cluster.call(cluster.client.search, index=index, body=body, params=params)
     try:
         while answer["hits"]["hits"]:
             yield from answer["hits"]["hits"]
-            with translate_errors(connection):
-                answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP})
+            with translate_errors(cluster.connection):
+                answer = cluster.client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP})
     finally:
         with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more
-            client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])
+            cluster.client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])

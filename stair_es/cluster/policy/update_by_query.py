@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
 from stair_es.cluster.client.cancellation import sleep_unless_cancelled
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.exceptions import choose_grant_remedy, get_error_reason
-from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
+from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
+
+logger = logging.getLogger(__name__)
 
 _LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
 _BATCH = 1000
@@ -67,12 +70,10 @@ class UpdateProgress:
 class UpdateByQueryTask:
     """Runs passes over one index, one at a time: a new one cancels what an earlier run left behind."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     index: str
     limits: UpdateLimits
     progress: Callable[[UpdateProgress], None]
-    say: Callable[[str], None]
     """Called with what an interrupted run leaves behind."""
     sleep: Callable[[float], None] = sleep_unless_cancelled
 
@@ -83,9 +84,9 @@ class UpdateByQueryTask:
             UnsupportedTarget: If it doesn't.
             ClusterError: If the request fails.
         """
-        refused = call_with_retry(partial(self._try_script, script), self.connection)
+        refused = self.cluster.call(self._try_script, script)
         if refused is not None:
-            raise build_no_scripts_error(self.connection, get_error_reason(refused, self.connection))
+            raise build_no_scripts_error(self.cluster.connection, get_error_reason(refused, self.cluster.connection))
 
     def run_pass(self, body: Mapping[str, Any]) -> UpdateProgress:
         """Run one pass to its end; it is cancelled if the caller is interrupted.
@@ -95,10 +96,10 @@ class UpdateByQueryTask:
             UnsupportedTarget: If the cluster can't run such scripts.
         """
         self.cancel_running()
-        call_with_retry(partial(self.client.indices.refresh, index=self.index), self.connection)
+        self.cluster.refresh(self.index)
         id_ = None
         try:
-            id_ = call_with_retry(partial(self._start_task, body), self.connection)
+            id_ = self.cluster.call(self._start_task, body)
             return self._wait_for_task(id_)
         except BaseException:
             self._cancel_quietly(id_)
@@ -109,9 +110,11 @@ class UpdateByQueryTask:
         try:
             self.cancel_running(_AFTER_FAILURE, only_task=id_)
         except ClusterError as error:
-            self.say(
-                f"{self.index}: this update may still be running, since it could not be cancelled: {error.message}. "
-                "Run apply or rollback again when it has ended, to complete it"
+            logger.warning(
+                "%s: this update may still be running, since it could not be cancelled: %s. "
+                "Run apply or rollback again when it has ended, to complete it",
+                self.index,
+                error.message,
             )
 
     def cancel_running(self, policy: RetryPolicy | None = None, only_task: str | None = None) -> None:
@@ -122,19 +125,18 @@ class UpdateByQueryTask:
             only_task: Id of the only task to cancel: the others belong to a run that has cancelled this one.
         """
         waited_s = _LOOK_FIRST_S
-        while running := call_with_retry(self._list_running, self.connection, policy):
+        while running := self.cluster.call(self._list_running, retry=policy):
             if only_task is not None and only_task not in running:
                 return
             for id_ in [only_task] if only_task else running:
-                cancel = partial(self.client.tasks.cancel, task_id=id_, ignore=[404])
-                call_with_retry(cancel, self.connection, policy)
+                self.cluster.call(self.cluster.client.tasks.cancel, task_id=id_, ignore=[404], retry=policy)
             self.sleep(waited_s)
             waited_s = min(_LOOK_LAST_S, waited_s * 2)
 
     def _try_script(self, script: Mapping[str, Any]) -> exceptions.TransportError | None:
         body = {"query": {"match_none": {}}, "script": dict(script)}
         try:
-            self.client.update_by_query(index=self.index, body=body)
+            self.cluster.client.update_by_query(index=self.index, body=body)
         except exceptions.TransportError as error:
             if error.status_code in _UNKNOWN:
                 return error
@@ -154,23 +156,23 @@ class UpdateByQueryTask:
             "scroll_size": str(self.limits.batch_size),
         }
         headers = {"X-Opaque-Id": self._opaque_id}
-        id_: str = self.client.update_by_query(index=self.index, body=dict(body), params=params, headers=headers)["task"]
+        id_: str = self.cluster.client.update_by_query(index=self.index, body=dict(body), params=params, headers=headers)["task"]
         return id_
 
     def _list_running(self) -> list[str]:
         params = {"actions": "*update/byquery", "filter_path": "nodes.*.tasks.*.headers"}
-        answer = self.client.tasks.list(params=params)
+        answer = self.cluster.client.tasks.list(params=params)
         tasks = [task for node in answer.get("nodes", {}).values() for task in node["tasks"].items()]
         return [id_ for id_, task in tasks if task.get("headers", {}).get("X-Opaque-Id") == self._opaque_id]
 
     def _wait_for_task(self, id_: str) -> UpdateProgress:
         wait_s, seen = _LOOK_FIRST_S, UpdateProgress()
         while True:
-            answer = call_with_retry(partial(self._get_task, id_), self.connection)
+            answer = self.cluster.call(self._get_task, id_)
             if answer is None:
                 return seen  # the task was lost with its node
             if answer.get("completed"):
-                done = _parse_finished_task(answer, self.connection)
+                done = _parse_finished_task(answer, self.cluster.connection)
                 self.progress(done)
                 return done
             seen = _parse_status(answer.get("task", {}).get("status", {}))
@@ -180,7 +182,7 @@ class UpdateByQueryTask:
 
     def _get_task(self, id_: str) -> dict[str, Any] | None:
         try:
-            answer: dict[str, Any] = self.client.tasks.get(task_id=id_, params={"filter_path": _FILTER})
+            answer: dict[str, Any] = self.cluster.client.tasks.get(task_id=id_, params={"filter_path": _FILTER})
         except exceptions.NotFoundError:
             return None
         return answer
@@ -228,21 +230,21 @@ def _build_update_error(error: Mapping[str, Any], connection: Connection) -> Clu
     return ClusterError(f"the cluster failed the update: {said}", "What was changed stays so; run it again to go on.")
 
 
-def check_script_support(client: OpenSearch, connection: Connection) -> None:
+def check_script_support(cluster: Cluster) -> None:
     """Check that the cluster runs inline painless scripts on updates, if it can be asked.
 
     Raises:
         UnsupportedTarget: If it doesn't.
     """
     try:
-        answer = call_with_retry(partial(_get_script_languages, client), connection)
+        answer = cluster.call(_get_script_languages, cluster.client)
     except ClusterError:
         return  # forbidden, or too old to be asked
     contexts = {entry["language"]: entry["contexts"] for entry in answer.get("language_contexts", [])}
     if not {"update", "update_by_query"} & set(contexts.get("painless", [])):
-        raise build_no_scripts_error(connection, "it has no painless")
+        raise build_no_scripts_error(cluster.connection, "it has no painless")
     if "inline" not in answer.get("types_allowed", ["inline"]):
-        raise build_no_scripts_error(connection, "it allows no inline scripts")
+        raise build_no_scripts_error(cluster.connection, "it allows no inline scripts")
 
 
 def _get_script_languages(client: OpenSearch) -> dict[str, Any]:

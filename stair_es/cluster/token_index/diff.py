@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.documents.read import count_matches, get_documents_by_id, paginate_hits, search_all_shards
+from stair_es.cluster.documents.read import count_matches, get_documents_by_id, paginate_hits
 from stair_es.cluster.token_index.documents import COPIED_FIELDS, VERSIONED_FIELDS, WriteVersion, compute_source_version
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.cluster import Cluster
 
 PAGE_SIZE = 1000
 """Images compared at once: within the bucket limit of any cluster."""
@@ -24,8 +23,7 @@ _MOST_HITS = 10_000
 class IndexReader:
     """Requests that both readers need."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     index: str
 
     def search(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,15 +32,15 @@ class IndexReader:
         Raises:
             ClusterError: If the request fails, or shards of the index are unavailable.
         """
-        return search_all_shards(self.client, self.connection, self.index, body)
+        return self.cluster.search(self.index, body)
 
     def count(self, query: Mapping[str, Any]) -> int:
         """Count the documents that match a query."""
-        return count_matches(self.client, self.connection, self.index, query)
+        return count_matches(self.cluster, self.index, query)
 
     def get(self, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
         """Get the documents that exist among `ids`, with some of their fields, in real time."""
-        return get_documents_by_id(self.client, self.connection, self.index, ids, fields)
+        return get_documents_by_id(self.cluster, self.index, ids, fields)
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class ImageIndexReader:
             "docvalue_fields": columns,
             "seq_no_primary_term": True,
         }
-        for hits in paginate_hits(self.reader.client, self.reader.connection, self.reader.index, body, size=PAGE_SIZE):
+        for hits in paginate_hits(self.reader.cluster, self.reader.index, body, size=PAGE_SIZE):
             yield {
                 hit["_id"]: compute_source_version(
                     {**hit.get("_source", {}), **hit.get("fields", {})}, WriteVersion.from_hit(hit)

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
 from stair_es import resources
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.metadata.index_metadata import (
     MAX_INDEX_NAME_BYTES,
     TOKEN_INDEX_SUFFIX,
@@ -29,6 +26,8 @@ from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.cluster import Cluster
 
 
 def make_token_alias(alias: str) -> str:
@@ -72,13 +71,13 @@ class TokenIndexState:
             )
 
 
-def get_token_index_state(client: OpenSearch, connection: Connection, alias: str) -> TokenIndexState:
+def get_token_index_state(cluster: Cluster, alias: str) -> TokenIndexState:
     """Get the state of the token indices.
 
     Raises:
         ClusterError: If the request fails.
     """
-    return call_with_retry(partial(read_token_index_state, client, alias), connection)
+    return cluster.call(read_token_index_state, cluster.client, alias)
 
 
 def read_token_index_state(client: OpenSearch, alias: str) -> TokenIndexState:
@@ -102,7 +101,7 @@ def _get_source_index(name: str, described: Mapping[str, Any], alias: str) -> st
     return index if about.get("alias") == alias and name == make_token_index_name(index) else ""
 
 
-def create_token_index(client: OpenSearch, connection: Connection, alias: str, index: str) -> bool:
+def create_token_index(cluster: Cluster, alias: str, index: str) -> bool:
     """Create the token index of `index`, empty; returns False if it exists.
 
     Raises:
@@ -111,7 +110,7 @@ def create_token_index(client: OpenSearch, connection: Connection, alias: str, i
     name = make_token_index_name(index)
     if len(make_write_alias(name).encode()) > MAX_INDEX_NAME_BYTES:
         raise IndexMismatch(f"the name of the token index {name!r} would be too long", "Ingest under a shorter name: --index.")
-    return call_with_retry(partial(_try_create, client, alias, index), connection)
+    return cluster.call(_try_create, cluster.client, alias, index)
 
 
 def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
@@ -143,13 +142,13 @@ def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
     }
 
 
-def switch_token_alias(client: OpenSearch, connection: Connection, alias: str, index: str) -> bool:
+def switch_token_alias(cluster: Cluster, alias: str, index: str) -> bool:
     """Switch the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
 
     Raises:
         IndexMismatch: If the name of the token alias belongs to someone else.
     """
-    return call_with_retry(partial(_try_switch, client, alias, index), connection)
+    return cluster.call(_try_switch, cluster.client, alias, index)
 
 
 def _try_switch(client: OpenSearch, alias: str, index: str) -> bool:
@@ -177,19 +176,19 @@ def build_alias_actions(state: TokenIndexState, index: str) -> list[dict[str, An
     return [*away, {"add": {"index": name, "alias": behind}}]
 
 
-def delete_token_indices(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
+def delete_token_indices(cluster: Cluster, alias: str) -> list[str]:
     """Delete all token indices of an alias, with their aliases; returns their names."""
-    return _delete_indices(client, connection, sorted(get_token_index_state(client, connection, alias).indices))
+    return _delete_indices(cluster, sorted(get_token_index_state(cluster, alias).indices))
 
 
-def delete_orphan_token_indices(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
+def delete_orphan_token_indices(cluster: Cluster, alias: str) -> list[str]:
     """Delete the token indices whose index was deleted; returns their names."""
-    state = get_token_index_state(client, connection, alias)
-    exists = {index: call_with_retry(partial(client.indices.exists, index=index), connection) for index in state.indices.values()}
-    return _delete_indices(client, connection, sorted(name for name, index in state.indices.items() if not exists[index]))
+    state = get_token_index_state(cluster, alias)
+    exists = {index: cluster.call(cluster.client.indices.exists, index=index) for index in state.indices.values()}
+    return _delete_indices(cluster, sorted(name for name, index in state.indices.items() if not exists[index]))
 
 
-def _delete_indices(client: OpenSearch, connection: Connection, names: list[str]) -> list[str]:
+def _delete_indices(cluster: Cluster, names: list[str]) -> list[str]:
     for name in names:
-        call_with_retry(partial(client.indices.delete, index=name, ignore=[404]), connection)
+        cluster.call(cluster.client.indices.delete, index=name, ignore=[404])
     return names

@@ -5,6 +5,7 @@ The work that a killed run left undone is a difference like any other, so no oth
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
-from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import call_with_retry
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout
 from stair_es.cluster.metadata.write_alias import ensure_write_alias
 from stair_es.cluster.token_index.diff import (
@@ -34,9 +33,10 @@ from stair_es.cluster.token_index.index import (
 from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.token_index.diff import SourceDocument
+
+logger = logging.getLogger(__name__)
 
 _LINE_EVERY_S = 10.0
 _DOCUMENTS_AT_ONCE = 5000
@@ -67,22 +67,13 @@ class TokenIndexReport:
         return {name: getattr(self, name) for name in ("index", "written", "deleted", "failed", "images")}
 
 
-def reconcile_token_index(
-    client: OpenSearch,
-    connection: Connection,
-    alias: str,
-    index: str,
-    say: Callable[[str], None],
-    policy: BulkPolicy | None = None,
-) -> TokenIndexReport | None:
+def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: BulkPolicy | None = None) -> TokenIndexReport | None:
     """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         alias: The search alias.
         index: Its target, or the build of the next one; already refreshed.
-        say: Called with the result, and with the progress from time to time.
         policy: Bulk policy of the writes.
 
     Returns:
@@ -93,57 +84,54 @@ def reconcile_token_index(
         ClusterError: If the cluster fails. What was written stays, and the next run does the rest.
     """
     name = make_token_index_name(index)
-    state = get_token_index_state(client, connection, alias)
+    state = get_token_index_state(cluster, alias)
     state.check_alias_available()
     if name not in state.indices:
-        create_token_index(client, connection, alias, index)
+        create_token_index(cluster, alias, index)
     try:
-        ensure_write_alias(client, connection, name)
-        report = _sync_indices(client, connection, index, say, policy or BulkPolicy())
-        switch_token_alias(client, connection, alias, index)
+        ensure_write_alias(cluster, name)
+        report = _sync_indices(cluster, index, policy or BulkPolicy())
+        switch_token_alias(cluster, alias, index)
     except ClusterError:
-        if _has_index(client, connection, name):
-            say(f"token index {name}: not complete, the next run resumes it")
+        if _has_index(cluster, name):
+            logger.warning("token index %s: not complete, the next run resumes it", name)
             raise
-        say(f"token index {name}: it was deleted in the meantime")
+        logger.warning("token index %s: it was deleted in the meantime", name)
         return None
-    gone = delete_orphan_token_indices(client, connection, alias)
+    gone = delete_orphan_token_indices(cluster, alias)
     if gone:
-        say(f"deleted, since their indices are gone: {', '.join(gone)}")
-    _report_result(report, say)
+        logger.info("deleted, since their indices are gone: %s", ", ".join(gone))
+    _report_result(report)
     return report
 
 
-def _has_index(client: OpenSearch, connection: Connection, name: str) -> bool:
+def _has_index(cluster: Cluster, name: str) -> bool:
     try:
-        there: bool = call_with_retry(partial(client.indices.exists, index=name), connection)
+        there: bool = cluster.call(cluster.client.indices.exists, index=name)
     except ClusterError:  # the first error is more helpful
         return True
     return there
 
 
-def _sync_indices(
-    client: OpenSearch, connection: Connection, index: str, say: Callable[[str], None], policy: BulkPolicy
-) -> TokenIndexReport:
-    described = call_with_retry(partial(client.indices.get, index=index), connection)[index]
+def _sync_indices(cluster: Cluster, index: str, policy: BulkPolicy) -> TokenIndexReport:
+    described = cluster.call(cluster.client.indices.get, index=index)[index]
     name = make_token_index_name(index)
     main = ImageIndexReader(
-        reader=IndexReader(client=client, connection=connection, index=index),
+        reader=IndexReader(cluster=cluster, index=index),
         properties=described["mappings"].get("properties", {}),
     )
-    words = TokenIndexReader(reader=IndexReader(client=client, connection=connection, index=name))
+    words = TokenIndexReader(reader=IndexReader(cluster=cluster, index=name))
     settler = TokenIndexWriter(
         main=main,
         tokens=words,
         writer=BulkWriter(
-            client=client,
-            connection=connection,
+            cluster=cluster,
             index=name,
             policy=replace(policy, max_chunk_docs=_DOCUMENTS_AT_ONCE),
         ),
         top_token_count=TokenFieldLayout.from_index(described, 0).top_token_count,
     )
-    sync = _TokenIndexSync(main, words, settler, say)
+    sync = _TokenIndexSync(main, words, settler)
     sync.run()
     return TokenIndexReport(
         index=name,
@@ -160,7 +148,6 @@ class _TokenIndexSync:
     main: ImageIndexReader
     tokens: TokenIndexReader
     writer: TokenIndexWriter
-    say: Callable[[str], None]
     expected: int = 0
     """Expected number of token documents, if the images don't change concurrently."""
     told_s: float = field(default_factory=time.monotonic)
@@ -175,7 +162,7 @@ class _TokenIndexSync:
 
     def _refresh_tokens(self) -> None:
         asked = self.tokens.reader
-        call_with_retry(partial(asked.client.indices.refresh, index=asked.index), asked.connection)
+        asked.cluster.refresh(asked.index)
 
     def _add_missing(self) -> None:
         """Write the token documents that are missing or stale."""
@@ -199,17 +186,24 @@ class _TokenIndexSync:
         if time.monotonic() - self.told_s >= _LINE_EVERY_S:
             self.told_s = time.monotonic()
             done = min(before + done, total)
-            self.say(f"token index: {done:,} of {total:,} images compared, {self.writer.written:,} tokens written")
+            logger.info(
+                "token index: %s of %s images compared, %s tokens written", f"{done:,}", f"{total:,}", f"{self.writer.written:,}"
+            )
 
 
-def _report_result(report: TokenIndexReport, say: Callable[[str], None]) -> None:
-    say(
-        f"token index {report.index}: {report.written:,} tokens written, {report.deleted:,} deleted,"
-        f" it has those of {report.images:,} images"
+def _report_result(report: TokenIndexReport) -> None:
+    logger.info(
+        "token index %s: %s tokens written, %s deleted, it has those of %s images",
+        report.index,
+        f"{report.written:,}",
+        f"{report.deleted:,}",
+        f"{report.images:,}",
     )
     if report.failed:
         some = "; ".join(f"{what}: {reason}" for what, reason in report.reasons.items())
-        say(f"token index {report.index}: {report.failed:,} could not be written or deleted, among them {some}")
+        logger.warning(
+            "token index %s: %s could not be written or deleted, among them %s", report.index, f"{report.failed:,}", some
+        )
 
 
 @dataclass(kw_only=True)

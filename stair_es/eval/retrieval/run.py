@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from stair_es.cluster.client.capabilities import list_cluster_plugins
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.index.mappings import build_index_body
@@ -30,8 +31,6 @@ from stair_es.model import registry
 from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
     from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.eval.datasets.captions import CaptionDataset
 
@@ -64,8 +63,7 @@ class EvalOptions:
 class _EvalCluster:
     """A cluster to evaluate on."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     target: ClusterInfo
     engine: EngineConfig
     check_knn: KnnCheck
@@ -78,7 +76,6 @@ def evaluate_retrieval(
     connection: Connection | None,
     options: EvalOptions,
     *,
-    say: Callable[[str], None],
     progress: EvalProgress,
 ) -> RetrievalReport:
     """Evaluate all methods of all models, in both directions.
@@ -89,7 +86,6 @@ def evaluate_retrieval(
         connection: The cluster, on which temporary indices `eval-...` are created, and deleted at the end unless they are kept.
             None for exact scores only.
         options: Options.
-        say: Called with messages for the user.
         progress: Callback for the progress of encoding and searching.
 
     Raises:
@@ -108,9 +104,9 @@ def evaluate_retrieval(
             if not firsts:
                 methods += build_bm25_methods(encoded, engine)
                 firsts.append(encoded)
-            return _measure_methods(methods, model, place, options, say, progress)
+            return _measure_methods(methods, model, place, options, progress)
 
-        rows = run_for_each_model(models, measure_model, problems, say)
+        rows = run_for_each_model(models, measure_model, problems)
     [first] = firsts
     return RetrievalReport(
         captions=captions.name,
@@ -137,11 +133,10 @@ def _open_cluster(connection: Connection | None, options: EvalOptions) -> Iterat
     if connection is None:
         yield None
         return
-    client = connection.client()
-    try:
-        target = get_cluster_info(client, connection)
+    with Cluster(connection) as cluster:
+        target = get_cluster_info(cluster)
         body = build_index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
-        ask_plugins = partial(list_cluster_plugins, client, connection)
+        ask_plugins = partial(list_cluster_plugins, cluster)
         engine = EngineConfig(
             distribution=target.distribution,
             query_type=select_query_type(
@@ -149,13 +144,11 @@ def _open_cluster(connection: Connection | None, options: EvalOptions) -> Iterat
             ),
             max_clauses=target.max_clauses,
             depth=options.depth,
-            analyzer=detect_analyzer(client, connection),
+            analyzer=detect_analyzer(cluster),
             token_body=body,
         )
         obstacle = make_knn_check(target, ask_plugins)
-        yield _EvalCluster(client=client, connection=connection, target=target, engine=engine, check_knn=obstacle)
-    finally:
-        client.close()
+        yield _EvalCluster(cluster=cluster, target=target, engine=engine, check_knn=obstacle)
 
 
 def _explain_no_cluster(dimensions: int) -> str:
@@ -167,7 +160,6 @@ def _measure_methods(
     model: EvaluatedModel,
     place: _EvalCluster | None,
     options: EvalOptions,
-    say: Callable[[str], None],
     progress: EvalProgress,
 ) -> list[MethodRow]:
     there = [method for method in methods if isinstance(method, RetrievalMethod)]
@@ -176,8 +168,7 @@ def _measure_methods(
         return build_exact_rows(there) + missing
     name = f"eval-{secrets.token_hex(4)}"
     bench = RetrievalRunner(
-        client=place.client,
-        connection=place.connection,
+        cluster=place.cluster,
         index_prefix=name,
         identity=IndexSpec(
             model_name=registry.make_portable_name(model.spec.name),
@@ -187,7 +178,6 @@ def _measure_methods(
         ),
         depth=options.depth,
         keep_index=options.keep_index,
-        say=say,
         progress=progress,
     )
     return bench.run_methods(there) + missing

@@ -14,9 +14,7 @@ from stair_es.eval.retrieval.report import MethodRow
 from stair_es.eval.retrieval.temporary_index import TemporaryIndex, create_temporary_index
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-    from stair_es.cluster.client.connection import Connection
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.metadata.index_metadata import IndexSpec
     from stair_es.eval.metrics import Doubles
     from stair_es.eval.retrieval.methods import Clause, RetrievalMethod
@@ -28,15 +26,13 @@ _ENGINE_ALONE = "only the engine defines its scores (index statistics, rounded l
 class RetrievalRunner:
     """Runs retrieval methods on a cluster."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     index_prefix: str
     """Prefix of the names of the temporary indices."""
     identity: IndexSpec
     """Index metadata of the temporary indices."""
     depth: int
     keep_index: bool
-    say: Callable[[str], None]
     progress: EvalProgress
 
     def run_methods(self, methods: list[RetrievalMethod]) -> list[MethodRow]:
@@ -54,13 +50,11 @@ class RetrievalRunner:
             if corpus is None:
                 continue
             with create_temporary_index(
-                self.client,
-                self.connection,
+                self.cluster,
                 corpus,
                 run=self.index_prefix,
                 identity=self.identity,
                 keep=self.keep_index,
-                say=self.say,
             ) as there:
                 for method in methods:
                     if method.corpus is corpus:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
 from stair_es._itertools import batched
 from stair_es.cluster.bulk.writer import BulkWriter
-from stair_es.cluster.client.connection import Connection, translate_errors
-from stair_es.cluster.client.retry import RetryPolicy, call_with_retry
-from stair_es.cluster.index.lifecycle import IndexSpec, open_index, refresh_index
+from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.retry import RetryPolicy
+from stair_es.cluster.index.lifecycle import IndexSpec, open_index
 from stair_es.errors import ClusterError, QueryError
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.eval.retrieval.methods import Clause, EvalCorpus
+
+logger = logging.getLogger(__name__)
 
 _QUERIES_PER_REQUEST = 50
 _DOCUMENTS_PER_REQUEST = 1000
@@ -44,8 +45,7 @@ NO_ENGINE_HITS = EngineHits((), ())
 class TemporaryIndex:
     """An index with the documents of a corpus."""
 
-    client: OpenSearch
-    connection: Connection
+    cluster: Cluster
     index: str
 
     def search_queries(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[EngineHits]:
@@ -69,71 +69,63 @@ class TemporaryIndex:
                 yield _parse_hits(next(answers)) if clause is not None else NO_ENGINE_HITS
 
     def _send_msearch(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        call = partial(self.client.msearch, body=lines, index=self.index, params={"filter_path": _RESPONSE_FILTER})
-        answers: list[dict[str, Any]] = call_with_retry(call, self.connection)["responses"]
+        params = {"filter_path": _RESPONSE_FILTER}
+        answer = self.cluster.call(self.cluster.client.msearch, body=lines, index=self.index, params=params)
+        answers: list[dict[str, Any]] = answer["responses"]
         return answers
 
 
 @contextmanager
 def create_temporary_index(
-    client: OpenSearch,
-    connection: Connection,
-    corpus: EvalCorpus,
-    *,
-    run: str,
-    identity: IndexSpec,
-    keep: bool,
-    say: Callable[[str], None],
+    cluster: Cluster, corpus: EvalCorpus, *, run: str, identity: IndexSpec, keep: bool
 ) -> Iterator[TemporaryIndex]:
     """Create the index of a corpus within the context.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of that client.
+        cluster: The cluster.
         corpus: Documents to write.
         run: Name of the run: indices are called `<run>-<corpus>`.
         identity: Index metadata.
         keep: Whether to keep the index.
-        say: Called with a message if the index couldn't be deleted.
 
     Raises:
         ClusterError: If the cluster rejected the index or a document.
     """
     alias = f"{run}-{corpus.name}"
     try:
-        opened = open_index(client, connection, alias, corpus.body, identity, say)
-        writer = BulkWriter(client=client, connection=connection, index=opened.name)
+        opened = open_index(cluster, alias, corpus.body, identity)
+        writer = BulkWriter(cluster=cluster, index=opened.name)
         for part in batched(enumerate(corpus.documents()), _DOCUMENTS_PER_REQUEST):
             written = writer.write([(str(position), document) for position, document in part])
             refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}
             if refused:
                 id_, reason = next(iter(refused.items()))
                 raise ClusterError(f"the cluster rejected {len(refused)} of {len(part)} documents, number {id_}: {reason}")
-        refresh_index(client, connection, opened.name)
-        yield TemporaryIndex(client=client, connection=connection, index=opened.name)
+        cluster.refresh(opened.name)
+        yield TemporaryIndex(cluster=cluster, index=opened.name)
     finally:
         if not keep:
-            _delete_indices(client, connection, alias, say)
+            _delete_indices(cluster, alias)
 
 
-def detect_analyzer(client: OpenSearch, connection: Connection) -> str:
+def detect_analyzer(cluster: Cluster) -> str:
     """Return `english` if the cluster has it, as usual; else `standard`, which has no stemming."""
     try:
-        with translate_errors(connection, passthrough=lambda error: error.status_code == 400):
-            client.indices.analyze(body={"analyzer": "english", "text": "dogs"})
+        with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 400):
+            cluster.client.indices.analyze(body={"analyzer": "english", "text": "dogs"})
     except exceptions.RequestError:
         return "standard"
     return "english"
 
 
-def _delete_indices(client: OpenSearch, connection: Connection, alias: str, say: Callable[[str], None]) -> None:
+def _delete_indices(cluster: Cluster, alias: str) -> None:
     """Delete all indices with the name of the run, also one whose creation was interrupted."""
     try:
-        found = call_with_retry(partial(client.indices.get, index=f"{alias}-*"), connection, _AFTER_FAILURE)
+        found = cluster.call(cluster.client.indices.get, index=f"{alias}-*", retry=_AFTER_FAILURE)
         for name in found:
-            call_with_retry(partial(client.indices.delete, index=name, ignore=[404]), connection, _AFTER_FAILURE)
+            cluster.call(cluster.client.indices.delete, index=name, ignore=[404], retry=_AFTER_FAILURE)
     except ClusterError as error:
-        say(f"temporary indices {alias}-* could not be deleted: {error.message}")
+        logger.warning("temporary indices %s-* could not be deleted: %s", alias, error.message)
 
 
 def _parse_hits(answer: dict[str, Any]) -> EngineHits:

@@ -22,7 +22,7 @@ from stair_es.ingest.state import Batch
 from stair_es.model import registry
 from stair_es.system import ray_session
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _START_S = 120.0
 """How long the encoders may take to start on a shared cluster."""
 _RETRIES = 3
@@ -110,11 +110,11 @@ class _RayExecutor:
         starting = {actor.ready.remote(): actor for actor in self._actors}
         ready, late = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_S)
         if not ready:
-            _LOG.warning("no encoder has started yet: is there room on the Ray cluster (ray status)? Waiting")
+            logger.warning("no encoder has started yet: is there room on the Ray cluster (ray status)? Waiting")
             while not ready:  # waking now and then lets a Ctrl-C through
                 ready, late = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
         if late:
-            _LOG.warning("the Ray cluster has no room for %d of %d encoders: continuing without them", len(late), len(starting))
+            logger.warning("the Ray cluster has no room for %d of %d encoders: continuing without them", len(late), len(starting))
         for task in late:
             self._ray.kill(starting[task])
         return [starting[task] for task in ready]

@@ -15,7 +15,6 @@ from stair_es.cluster.index.lifecycle import IndexSpec
 from stair_es.config.settings import Settings
 from stair_es.token_policy import TokenPolicy
 
-Say: TypeAlias = Callable[[str], None]
 Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
 
 
@@ -118,7 +117,7 @@ class SinkKind(Protocol):
     description: str
     """One line for `stair-es plugins`."""
 
-    def open(self, plan: SinkPlan, say: Say) -> SinkSession:
+    def open(self, plan: SinkPlan) -> SinkSession:
         """Prepare the sink for a run.
 
         Raises:

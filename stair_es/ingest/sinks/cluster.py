@@ -7,14 +7,16 @@ the index has).
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es._itertools import batched
 from stair_es.cluster.client.capabilities import check_neural_plugin
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import ClusterInfo, Connection, get_cluster_info
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
@@ -27,15 +29,14 @@ from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ClusterError, UsageError
-from stair_es.ingest.sinks.base import RunCoverage, Say, SinkPlan
+from stair_es.ingest.sinks.base import RunCoverage, SinkPlan
 from stair_es.ingest.sinks.cluster_options import ClusterSinkOptions, TokenIndexRequest, prepare_token_index, resolve_token_index
-from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter, get_shared_client
+from stair_es.ingest.sinks.cluster_writer import ClusterSinkWriter, get_shared_cluster
 from stair_es.ingest.sinks.features import IndexSinkResult, TokenIndexPlan
 from stair_es.model.used_folders import record_model_folder
 from stair_es.token_policy import TokenPolicy
 
-if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+logger = logging.getLogger(__name__)
 
 _PART = 256
 
@@ -52,7 +53,6 @@ class ClusterSinkSession:
     opened: WriteTarget
     options: ClusterSinkOptions
     started_at: str
-    say: Say
     policy: TokenPolicy | None
     """Token policy of the index at the start of the run."""
     token_ids: TokenIds | None
@@ -61,28 +61,23 @@ class ClusterSinkSession:
     """Whether the index has a token index."""
 
     @property
-    def _connection(self) -> Connection:
-        return self.writer.connection
+    def _cluster(self) -> Cluster:
+        return get_shared_cluster(self.writer.connection)
 
     @contextmanager
     def load(self) -> Iterator[None]:
         """Relax refreshes, and replicas if requested, during the load. A failed load also reports a changed policy."""
-        client = get_shared_client(self._connection)
-        with indices.relax_index_settings(
-            client, self._connection, self.opened, replicas=self.options.no_replicas_while_building, say=self.say
-        ):
+        with indices.relax_index_settings(self._cluster, self.opened, replicas=self.options.no_replicas_while_building):
             try:
                 yield
             except BaseException:
                 with suppress(ClusterError):  # the first error says more
-                    self._warn_policy_changed(client)
+                    self._warn_policy_changed()
                 raise
 
     def iterate_documents(self, sources: Sequence[str]) -> Iterator[IndexedDocument]:
         """Iterate over the documents of these sources that were stored before the run began."""
-        return state.scan_documents(
-            get_shared_client(self._connection), self._connection, self.index, sources=sources, ingested_before=self.started_at
-        )
+        return state.scan_documents(self._cluster, self.index, sources=sources, ingested_before=self.started_at)
 
     def complete(self, coverage: RunCoverage) -> IndexSinkResult:
         """Swap the alias if the new index has every image of the old one that still exists.
@@ -92,41 +87,37 @@ class ClusterSinkSession:
         Raises:
             IndexMismatch: If the alias points to another index by now, of another run or another program.
         """
-        client = get_shared_client(self._connection)
-        indices.refresh_index(client, self._connection, self.index)
-        self._warn_policy_changed(client)
-        words = self._sync_token_index(client)
-        completion = self._swap_alias(client, coverage)
-        self._check_alias(client, self.opened.replaces if completion.not_swapped_reason else None)
+        self._cluster.refresh(self.index)
+        self._warn_policy_changed()
+        words = self._sync_token_index()
+        completion = self._swap_alias(coverage)
+        self._check_alias(self.opened.replaces if completion.not_swapped_reason else None)
         return replace(completion, token_index=words)
 
-    def _sync_token_index(self, client: OpenSearch) -> TokenIndexReport | None:
+    def _sync_token_index(self) -> TokenIndexReport | None:
         if not self.has_token_index:
             return None
-        return reconcile_token_index(client, self._connection, self.alias, self.index, self.say, self.writer.policy)
+        return reconcile_token_index(self._cluster, self.alias, self.index, self.writer.policy)
 
-    def _swap_alias(self, client: OpenSearch, coverage: RunCoverage) -> IndexSinkResult:
+    def _swap_alias(self, coverage: RunCoverage) -> IndexSinkResult:
         live = self.opened.replaces
         if live is None:
             return IndexSinkResult()
-        behind = self._check_alias(client, live)
+        behind = self._check_alias(live)
         if behind == self.index:
             return IndexSinkResult()  # swapped by a concurrent run
-        if reason := self._explain_not_swapped(client, coverage, behind):
+        if reason := self._explain_not_swapped(coverage, behind):
             return IndexSinkResult(not_swapped_reason=reason)
-        indices.swap_alias(client, self._connection, self.alias, self.opened)
+        indices.swap_alias(self._cluster, self.alias, self.opened)
         return IndexSinkResult(
             swapped=True,
-            deleted_indices=tuple(
-                indices.delete_retired_indices(client, self._connection, self.alias, self.options.retain_indices)
-            ),
+            deleted_indices=tuple(indices.delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)),
         )
 
-    def _explain_not_swapped(self, client: OpenSearch, coverage: RunCoverage, alias_target: str) -> str:
+    def _explain_not_swapped(self, coverage: RunCoverage, alias_target: str) -> str:
         """Return why the alias must not be swapped to the new index; "" if it may be.
 
         Args:
-            client: Client of the cluster.
             coverage: What this run has seen.
             alias_target: The alias target; "" if it was removed during the run. Then no searchable index is lost.
         """
@@ -134,27 +125,29 @@ class ClusterSinkSession:
         if not alias_target:
             how = f"To point it to this one: PUT /{self.index}/_alias/{self.alias}"
             return f"--no-swap: alias {self.alias} points to no index any more. {how}" if swap == "never" else ""
-        reason = self._explain_policy_difference(client, alias_target)
+        reason = self._explain_policy_difference(alias_target)
         if reason or swap == "always":
             return reason
         if swap == "never":
             return f"--no-swap: alias {self.alias} still points to {alias_target}"
         return self._explain_missing(alias_target, coverage)
 
-    def _check_alias(self, client: OpenSearch, live: str | None) -> str:
-        return indices.check_alias_target(client, self._connection, self.alias, self.index, live)
+    def _check_alias(self, live: str | None) -> str:
+        return indices.check_alias_target(self._cluster, self.alias, self.index, live)
 
-    def _warn_policy_changed(self, client: OpenSearch) -> None:
-        now = fetch_index_policy(client, self._connection, self.index)
+    def _warn_policy_changed(self) -> None:
+        now = fetch_index_policy(self._cluster, self.index)
         if (now and now.digest) != (self.policy and self.policy.digest):
-            self.say(
+            logger.warning(
                 "the token policy of the index changed during this run: to update the documents that it wrote, run"
-                f" stair-es policy {'apply' if now else 'rollback'} --index {self.alias}"
+                " stair-es policy %s --index %s",
+                "apply" if now else "rollback",
+                self.alias,
             )
 
-    def _explain_policy_difference(self, client: OpenSearch, live: str) -> str:
+    def _explain_policy_difference(self, live: str) -> str:
         """Return why the policies forbid the swap: the searchable index has another token policy than the new one."""
-        theirs, own = (fetch_index_policy(client, self._connection, name) for name in (live, self.index))
+        theirs, own = (fetch_index_policy(self._cluster, name) for name in (live, self.index))
         if (theirs and theirs.digest) == (own and own.digest):
             return ""
         has = f"has the token policy {theirs.label}" if theirs else "has no token policy"
@@ -180,9 +173,9 @@ class ClusterSinkSession:
 
     def _count_missing(self, live: str, coverage: RunCoverage) -> tuple[Counter[str], int]:
         """Count the images of the old index that the new one lacks: those of unseen sources, and those that failed now."""
-        client, others, dead = get_shared_client(self._connection), Counter[str](), 0
-        for part in batched(state.scan_documents(client, self._connection, live), _PART):
-            there = state.get_stored_by_uri(client, self._connection, self.index, [entry.uri for entry in part])
+        others, dead = Counter[str](), 0
+        for part in batched(state.scan_documents(self._cluster, live), _PART):
+            there = state.get_stored_by_uri(self._cluster, self.index, [entry.uri for entry in part])
             for entry in part:
                 fate = coverage.get_status(entry.uri)
                 if entry.uri in there or fate == "stored":
@@ -200,28 +193,32 @@ class ClusterSinkKind:
     name = "cluster"
     description = "an index behind an alias in OpenSearch or Elasticsearch"
 
-    def open(self, plan: SinkPlan, say: Say) -> ClusterSinkSession:
+    def open(self, plan: SinkPlan) -> ClusterSinkSession:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""
         asked = self._resolve_plan(plan)
-        client, connection = get_shared_client(asked.connection), asked.connection
-        opened = indices.open_index(client, connection, plan.alias, asked.body, plan.identity, say, plan.policy)
-        prepare_token_index(client, connection, opened.name, asked.token_index, say)
+        cluster = get_shared_cluster(asked.connection)
+        opened = indices.open_index(cluster, plan.alias, asked.body, plan.identity, plan.policy)
+        prepare_token_index(cluster, opened.name, asked.token_index)
         if plan.document.id == "content-hash" and not opened.created:
-            indices.refresh_index(client, connection, opened.name)  # lookups by URI only see refreshed documents
+            cluster.refresh(opened.name)  # lookups by URI only see refreshed documents
         if opened.pending_operation:
-            say(
-                f"{opened.name}: a policy {opened.pending_operation} is in progress there, or was interrupted: "
-                f"unless it still runs, run stair-es policy {opened.pending_operation} --index {plan.alias}"
+            logger.warning(
+                "%s: a policy %s is in progress there, or was interrupted: "
+                "unless it still runs, run stair-es policy %s --index %s",
+                opened.name,
+                opened.pending_operation,
+                opened.pending_operation,
+                plan.alias,
             )
         # Searches of this index find the model without --model.
         record_model_folder(plan.identity.model_name, resolve_settings(plan.settings).home)
-        return _build_session(plan, asked, opened, say)
+        return _build_session(plan, asked, opened)
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:
         """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
         asked = self._resolve_plan(plan)
         opened = self._find_index(plan, asked)
-        return _build_session(plan, asked, opened, lambda _: None) if opened else None
+        return _build_session(plan, asked, opened) if opened else None
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index; None if nothing."""
@@ -230,21 +227,21 @@ class ClusterSinkKind:
         return asked.token_index.plan_changes(opened.name if opened else None)
 
     def _find_index(self, plan: SinkPlan, asked: _ResolvedPlan) -> WriteTarget | None:
-        client = get_shared_client(asked.connection)
-        return indices.find_index(client, asked.connection, plan.alias, asked.body, plan.identity, plan.policy)
+        cluster = get_shared_cluster(asked.connection)
+        return indices.find_index(cluster, plan.alias, asked.body, plan.identity, plan.policy)
 
     def _resolve_plan(self, plan: SinkPlan) -> _ResolvedPlan:
         """Check everything that can be checked before the index is created or changed."""
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
-        options, client = ClusterSinkOptions.from_mapping(plan.options), get_shared_client(plan.connection)
-        target = get_cluster_info(client, plan.connection, RetryPolicy())
+        options, cluster = ClusterSinkOptions.from_mapping(plan.options), get_shared_cluster(plan.connection)
+        target = get_cluster_info(cluster, RetryPolicy())
         indices.check_alias_name(plan.alias)
         body = build_index_body(target, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
         if plan.document.vector == "seismic":
-            check_neural_plugin(client, plan.connection, target)
+            check_neural_plugin(cluster, target)
         fields = body.get("mappings", {}).get("properties", {})
-        words = resolve_token_index(client, plan.connection, plan.alias, options.token_index, fields)
+        words = resolve_token_index(cluster, plan.alias, options.token_index, fields)
         return _ResolvedPlan(options=options, connection=plan.connection, target=target, body=body, token_index=words)
 
 
@@ -259,13 +256,11 @@ class _ResolvedPlan:
     token_index: TokenIndexRequest
 
 
-def _build_session(plan: SinkPlan, asked: _ResolvedPlan, opened: WriteTarget, say: Say) -> ClusterSinkSession:
+def _build_session(plan: SinkPlan, asked: _ResolvedPlan, opened: WriteTarget) -> ClusterSinkSession:
     writer = ClusterSinkWriter(connection=asked.connection, index=opened.name, policy=plan.bulk)
     token_ids = None
     if plan.document.vector == "seismic":
-        token_ids = read_token_ids(get_shared_client(asked.connection), asked.connection, opened.name).extend_for_policy(
-            opened.policy
-        )
+        token_ids = read_token_ids(get_shared_cluster(asked.connection), opened.name).extend_for_policy(opened.policy)
     return ClusterSinkSession(
         writer=writer,
         index=opened.name,
@@ -275,7 +270,6 @@ def _build_session(plan: SinkPlan, asked: _ResolvedPlan, opened: WriteTarget, sa
         opened=opened,
         options=asked.options,
         started_at=plan.started_at,
-        say=say,
         policy=opened.policy,
         token_ids=token_ids,
         has_token_index=asked.token_index.is_enabled,

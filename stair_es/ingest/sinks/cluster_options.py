@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.token_index.diff import check_pageable_mapping
 from stair_es.cluster.token_index.index import (
     TokenIndexState,
@@ -18,11 +18,12 @@ from stair_es.cluster.token_index.index import (
 )
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.errors import UsageError
-from stair_es.ingest.sinks.base import Say
 from stair_es.ingest.sinks.features import TokenIndexPlan
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
+    from stair_es.cluster.client.cluster import Cluster
+
+logger = logging.getLogger(__name__)
 
 SwapMode = Literal["auto", "always", "never"]
 _YES_NO = ("yes", "no")
@@ -95,14 +96,11 @@ class TokenIndexRequest:
         return TokenIndexPlan(index=name if there else None, action="delete") if self.state.is_enabled else None
 
 
-def resolve_token_index(
-    client: OpenSearch, connection: Connection, alias: str, requested: bool | None, properties: Mapping[str, Any]
-) -> TokenIndexRequest:
+def resolve_token_index(cluster: Cluster, alias: str, requested: bool | None, properties: Mapping[str, Any]) -> TokenIndexRequest:
     """Compare the requested with the present state of the token index, without changing anything.
 
     Args:
-        client: Client of the cluster.
-        connection: Connection of the client.
+        cluster: The cluster.
         alias: Alias of the index.
         requested: Whether to have a token index; None to keep what the index has.
         properties: Mapping of the image fields.
@@ -110,14 +108,14 @@ def resolve_token_index(
     Raises:
         IndexMismatch: If the name of the token index is taken, or the fields conflict with its mapping.
     """
-    made = TokenIndexRequest(requested, get_token_index_state(client, connection, alias))
+    made = TokenIndexRequest(requested, get_token_index_state(cluster, alias))
     if made.is_enabled:
         made.state.check_alias_available()
         check_pageable_mapping(properties, "the mapping")
     return made
 
 
-def prepare_token_index(client: OpenSearch, connection: Connection, index: str, request: TokenIndexRequest, say: Say) -> None:
+def prepare_token_index(cluster: Cluster, index: str, request: TokenIndexRequest) -> None:
     """Create the missing token index, or delete all token indices of the alias if none is requested.
 
     Raises:
@@ -125,7 +123,7 @@ def prepare_token_index(client: OpenSearch, connection: Connection, index: str, 
     """
     alias = request.state.alias
     if request.is_enabled:
-        if make_token_index_name(index) not in request.state.indices and create_token_index(client, connection, alias, index):
-            say(f"new token index: {make_token_index_name(index)}")
+        if make_token_index_name(index) not in request.state.indices and create_token_index(cluster, alias, index):
+            logger.info("new token index: %s", make_token_index_name(index))
     elif request.state.is_enabled:
-        say(f"token index deleted: {', '.join(delete_token_indices(client, connection, alias))}")
+        logger.info("token index deleted: %s", ", ".join(delete_token_indices(cluster, alias)))

@@ -6,24 +6,21 @@ import atexit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkResult, BulkWriter
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.state import StoredVersion
 from stair_es.ingest.sinks.base import Documents
 
-if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
 
 @lru_cache(maxsize=4)
-def get_shared_client(connection: Connection) -> OpenSearch:
-    """Return the client of this process. Clients aren't picklable, so each worker builds its own."""
-    client = connection.client()
-    atexit.register(client.close)
-    return client
+def get_shared_cluster(connection: Connection) -> Cluster:
+    """Return the cluster of this process. Clients aren't picklable, so each worker opens its own."""
+    cluster = Cluster(connection)
+    atexit.register(cluster.close)
+    return cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +33,11 @@ class ClusterSinkWriter:
 
     def find_by_id(self, ids: Sequence[str]) -> dict[str, StoredVersion]:
         """Look up documents by `_id`."""
-        return state.get_stored_by_id(get_shared_client(self.connection), self.connection, self.index, ids)
+        return state.get_stored_by_id(get_shared_cluster(self.connection), self.index, ids)
 
     def find_by_uri(self, uris: Sequence[str]) -> dict[str, StoredVersion]:
         """Look up documents by the URI of their image."""
-        return state.get_stored_by_uri(get_shared_client(self.connection), self.connection, self.index, uris)
+        return state.get_stored_by_uri(get_shared_cluster(self.connection), self.index, uris)
 
     def write(self, documents: Documents, chunk_bytes: int) -> BulkResult:
         """Index documents with bulk requests of about `chunk_bytes`."""
@@ -56,6 +53,4 @@ class ClusterSinkWriter:
 
     @property
     def _bulk(self) -> BulkWriter:
-        return BulkWriter(
-            client=get_shared_client(self.connection), connection=self.connection, index=self.index, policy=self.policy
-        )
+        return BulkWriter(cluster=get_shared_cluster(self.connection), index=self.index, policy=self.policy)

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.accounting.run_accounting import RunAccounting
-    from stair_es.ingest.sinks.base import Say
     from stair_es.sources.base import ListingFailure, Source, SourceItem
     from stair_es.types import Json
 
@@ -54,7 +53,6 @@ def run_text_ingest(
     connection: Connection,
     options: TextIngestOptions,
     *,
-    say: Say,
     progress: ProgressCallback,
     accounting: RunAccounting | None = None,
 ) -> IngestReport:
@@ -64,7 +62,6 @@ def run_text_ingest(
         sources: Sources of texts.
         connection: The cluster.
         options: Options of the ingest.
-        say: Receives messages for the user.
         progress: Called with the accounting after each batch.
         accounting: The accounting of the run, from `open_run_accounting`: pass it to have the counts of a failed run.
 
@@ -78,7 +75,7 @@ def run_text_ingest(
         books.dead_letters.check_writable()
         streams = SourceStream(sources)
         listed = _check_not_empty(streams)
-        session = load_sink_kind(options).open(build_sink_plan(options, connection, get_timestamp()), say)
+        session = load_sink_kind(options).open(build_sink_plan(options, connection, get_timestamp()))
         encoder = registry.load_encoder(options.model)
         stages = TextStages(
             writer=session.writer,
@@ -97,7 +94,6 @@ def run_text_ingest(
             accounting=books,
             model_id=encoder.model_id,
             runner="local",
-            say=say,
             progress=progress,
         )
         return run.run(stages.run_batches(listed))

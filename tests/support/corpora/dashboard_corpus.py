@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
 from typer.testing import CliRunner
 
 from stair_es.cli.main import app
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
@@ -67,13 +67,13 @@ def dated(folder: Path, every: int = 1) -> Iterator[Path]:
 def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector: str = "rank_features", every: int = 1) -> None:
     """Ingest each `every`-th photo of the corpus behind the alias `index`, with a companion index or without."""
     _ingest(url, index, *map(str, dated(folder, every)), "--vector", vector)
-    with closing(Connection(url=url).client()) as client:
-        about = client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
+    with Cluster(Connection(url=url)) as cluster:
+        about = cluster.client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
         copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")
         kept = {name: about[name] for name in copied if name in about}
         uri = f"file:///elsewhere/{WORDLESS}.png"
         silent = {**kept, "uri": uri, "source": "file:///elsewhere", "tokens": {}, "top_tokens": [], "sha256": "0" * 64}
-        client.index(index=index, id=WORDLESS, body=silent, refresh=True)
+        cluster.client.index(index=index, id=WORDLESS, body=silent, refresh=True)
     if words_index:
         _ingest(url, index, str(folder / "things"), "--vector", vector, "--token-index")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.cluster.documents.document import DocumentSettings, ImageMetadata, build_document
 from stair_es.cluster.index.mappings import build_index_body
@@ -60,7 +61,7 @@ def draw_queries() -> list[SparseVector]:
 
 def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, images: Mapping[str, SparseVector]) -> IndexFields:
     """Make an index as ingest does; return what can be asked in it."""
-    client.indices.create(index=index, body=build_index_body(get_cluster_info(client, Connection(url=url)), settings))
+    client.indices.create(index=index, body=build_index_body(get_cluster_info(Cluster(Connection(url=url), client)), settings))
     lines: list[dict[str, Any]] = []
     for name, vector in images.items():
         facts = ImageMetadata(

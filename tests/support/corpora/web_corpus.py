@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pipeline import run_ingest
@@ -52,10 +53,12 @@ def ingested(url: str, alias: str, folder: Path, model: str = "stair-mini", **mo
     """`NAMES` copied into `folder` and ingested from there; the caption of a photo is its name. `more` are options of ingest."""
     for name in NAMES:
         shutil.copy(PHOTOS / f"{name}.jpg", folder)
-    with closing(Connection(url=url).client()) as client:
+    with Cluster(Connection(url=url)) as cluster:
         written(url, alias, folder, model, **more)
-        yield Corpus(client=client, url=url, alias=alias, index=index_of(client, alias), folder=folder)
-        client.indices.delete(index=",".join(client.indices.get(index=f"{alias}-*")))  # by name: not every engine takes a pattern
+        yield Corpus(client=cluster.client, url=url, alias=alias, index=index_of(cluster.client, alias), folder=folder)
+        cluster.client.indices.delete(
+            index=",".join(cluster.client.indices.get(index=f"{alias}-*"))
+        )  # by name: not every engine takes a pattern
 
 
 def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None:  # noqa: ANN401  options of ingest
@@ -66,7 +69,7 @@ def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None
     options = IngestOptions(
         alias=alias, model=ModelSpec(name=model), runner="local", dead_letters=folder / "letters.jsonl", **more
     )
-    run_ingest([open_source(str(table))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    run_ingest([open_source(str(table))], Connection(url=url), options, progress=lambda _: None)
 
 
 def index_of(client: OpenSearch, alias: str) -> str:

@@ -48,7 +48,7 @@ def full_jdk(least: int) -> Path | None:
 def fetch_jre21(cache: Path) -> Path:
     """Return `java` of version 21, the last that a server with a security manager runs on; fetched once, pinned by hash."""
     home = cache / "jre-21.0.8.2"
-    with hold_lock(cache / ".lock", print, "fetches Java 21"):
+    with hold_lock(cache / ".lock", "fetches Java 21"):
         if not home.is_dir():
             requirement, *hashes = _JRE_21
             with tempfile.TemporaryDirectory(dir=cache) as scratch:
@@ -67,7 +67,7 @@ def compiled(launcher: str, classpath: Iterable[Path], release: int, cache: Path
     source = _LAUNCHERS / f"{launcher}.java"
     jars = ":".join(map(str, sorted(classpath)))
     target = cache / "classes" / hashlib.sha256(source.read_bytes() + jars.encode()).hexdigest()[:16]
-    with hold_lock(cache / ".lock", print, "compiles a launcher"):
+    with hold_lock(cache / ".lock", "compiles a launcher"):
         if not (target / f"{launcher}.class").exists():
             compiler = fetch_jars(
                 NodeLock(opensearch="", modules=(), jars=(_ECJ,)), build_maven_source(cache / ".jars"), lambda _count: None

@@ -218,9 +218,9 @@ def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, hea
 def _lay_out(version: str) -> Path:
     """Return the distribution of a version, with its plugins."""
     cache = get_cache()
-    dist = ensure_distribution(opensearch_locks.read(version), cache, print)
+    dist = ensure_distribution(opensearch_locks.read(version), cache)
     release = opensearch_locks.RELEASES[version]
-    with hold_lock(cache / ".lock", print, "unpacks plugins"):
+    with hold_lock(cache / ".lock", "unpacks plugins"):
         if release.security_manager:
             for module in (dist / "modules").iterdir():
                 _grant_all(module / "plugin-security.policy")

@@ -50,11 +50,11 @@ rootLogger.appenderRef.console.ref = console
 def embedded(base: Path) -> Iterator[str]:
     """An embedded node with data of its own; gives its URL. The jars are those of the default home: fetched once a machine."""
     spec = NodeSpec(dist=DataDir.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
-    url = start_node(spec, say=print)
+    url = start_node(spec)
     try:
         yield url
     finally:
-        stop_node(spec, say=print)
+        stop_node(spec)
 
 
 def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
@@ -129,7 +129,7 @@ def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_ji
         heap: Of each JVM.
         full_jit: Whether to compile as a server that runs for long does; otherwise they start quicker, as tests want it.
     """
-    dist = ensure_distribution(load_node_lock(), DataDir.from_env().dist, print)
+    dist = ensure_distribution(load_node_lock(), DataDir.from_env().dist)
     ports, transports = [free_port() for _ in range(size)], [free_port() for _ in range(size)]
     nodes = []
     for number, port in enumerate(ports):
@@ -180,7 +180,7 @@ def build_command(spec: NodeSpec, dist: Path, java: Path) -> list[str]:
 
 
 def _elasticsearch(version: str) -> Path:
-    return ensure_distribution(elasticsearch_locks.read(version), get_cache(), print)
+    return ensure_distribution(elasticsearch_locks.read(version), get_cache())
 
 
 def _jvm(heap: str, base: Path) -> list[str]:

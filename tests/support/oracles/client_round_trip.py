@@ -36,20 +36,19 @@ def by_client(task: dict[str, Any]) -> Hits:
 def by_stair_es(task: dict[str, Any]) -> Hits:
     """As `stair-es` does it: its connection, its bulk path."""
     from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection, get_cluster_info
-    from stair_es.cluster.client.retry import call_with_retry
     from stair_es.cluster.metadata.index_metadata import make_write_alias
 
-    connection = Connection.from_env(task["url"])
-    client = connection.client()
-    get_cluster_info(client, connection)
-    client.indices.create(index=task["index"], body={**task["body"], "aliases": {make_write_alias(task["index"]): {}}})
-    writer = BulkWriter(client=client, connection=connection, index=task["index"], policy=BulkPolicy())
+    cluster = Cluster(Connection.from_env(task["url"]))
+    get_cluster_info(cluster)
+    cluster.client.indices.create(index=task["index"], body={**task["body"], "aliases": {make_write_alias(task["index"]): {}}})
+    writer = BulkWriter(cluster=cluster, index=task["index"], policy=BulkPolicy())
     outcomes = writer.write([(id_, document) for id_, document in task["documents"]]).outcomes
     assert not any(outcomes.values()), outcomes
-    client.indices.refresh(index=task["index"])
-    found = call_with_retry(lambda: client.search(index=task["index"], body=task["query"]), connection)
-    client.close()
+    cluster.client.indices.refresh(index=task["index"])
+    found = cluster.call(cluster.client.search, index=task["index"], body=task["query"])
+    cluster.close()
     return _hits(found)
 
 

@@ -62,7 +62,7 @@ def ask_rank_eval(
         for query, clause in clauses.items()
     ]
     for name, metric in _METRICS.items():
-        answer = trial.client.rank_eval(index=trial.index, body={"requests": requests, "metric": metric})
+        answer = trial.cluster.client.rank_eval(index=trial.index, body={"requests": requests, "metric": metric})
         assert not answer["failures"], answer["failures"]
         for query, detail in answer["details"].items():
             found[int(query)][name] = float(detail["metric_score"])

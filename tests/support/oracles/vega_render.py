@@ -12,12 +12,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 import vl_convert
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.dashboards.bundle import build_bundle
 from stair_es.dashboards.index_info import inspect_index
@@ -74,12 +74,12 @@ def charts(
 def main(url: str, index: str, folder: Path, version: str | None = None, theme: Theme = "light") -> None:
     """Draw all of them."""
     connection = Connection(url=url)
-    with closing(connection.client()) as client:
-        corpus = inspect_index(client, connection, index).spec
+    with Cluster(connection) as cluster:
+        corpus = inspect_index(cluster, index).spec
         objects = build_bundle(corpus, "kibana")
 
         def search(name: str, body: dict[str, Any]) -> dict[str, Any]:
-            answer: dict[str, Any] = client.search(index=name, body=body)
+            answer: dict[str, Any] = cluster.client.search(index=name, body=body)
             return answer
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.search.index_encoder import load_query_encoder
 from stair_es.telemetry.server import ServerTelemetry
@@ -24,6 +25,7 @@ from stair_es.web.auth import AccessPolicy
 from stair_es.web.images.file_access import AllowedRoots
 from stair_es.web.limits import ServerLimits
 from stair_es.web.server import bind_socket, create_server
+from support.messages import forward_messages
 
 _TIMEOUT_S = 60.0
 
@@ -93,7 +95,6 @@ def serving(
     observer = observer or ServerTelemetry()
     connection = replace(connection, request_hooks=observer.request_hooks)
     site = ServerConfig(
-        connection=connection,
         index=index,
         load_encoder=partial(load_query_encoder, index=index, model_name=model),
         roots=AllowedRoots.from_folders(roots),
@@ -102,9 +103,10 @@ def serving(
         extra_routes=observer.routes,
     )
     started = threading.Event()
-    with bind_socket("127.0.0.1", 0) as (listener, port), closing(connection.client()) as client:
+    with bind_socket("127.0.0.1", 0) as (listener, port), Cluster(connection) as cluster, ExitStack() as stack:
         page = Page(port=port)
-        app = observer.wrap_app(create_app(site, client, guard or AccessPolicy(), port, page.said.append))
+        stack.enter_context(forward_messages(page.said.append))
+        app = observer.wrap_app(create_app(site, cluster, guard or AccessPolicy(), port))
         server = create_server(app, started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

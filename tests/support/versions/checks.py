@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from typing import get_args, get_type_hints
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection, translate_errors
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import StairError
@@ -128,8 +128,8 @@ def search_template(bench: Bench) -> None:
     body = {"id": "stair-es-words", "params": {"size": 1, "tokens": [{"word": "cat", "weight": 1}]}}
     connection = Connection.from_env(environ=bench.commands.environ)
     try:
-        with closing(connection.client()) as client, translate_errors(connection):
-            hits = client.search_template(index=bench.alias(bench.main), body=body)["hits"]["hits"]
+        with Cluster(connection) as cluster, translate_errors(connection):
+            hits = cluster.client.search_template(index=bench.alias(bench.main), body=body)["hits"]["hits"]
     except StairError as error:
         raise Refused(bench.commands.tell(f"{error.message}\n{error.remedy}")) from None
     expect_best(bench, [hit["_source"] for hit in hits])

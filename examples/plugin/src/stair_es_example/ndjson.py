@@ -29,7 +29,6 @@ from stair_es.api import (
     IndexedDocument,
     IngestError,
     RunCoverage,
-    Say,
     SinkPlan,
     SinkResult,
     StoredVersion,
@@ -130,7 +129,7 @@ class Kind:
     name = "ndjson"
     description = "bodies of bulk requests as files (option: folder=PATH)"
 
-    def open(self, plan: SinkPlan, say: Say) -> NdjsonSession:
+    def open(self, plan: SinkPlan) -> NdjsonSession:
         """See `SinkKind.open`."""
         folder = _folder(plan)
         try:

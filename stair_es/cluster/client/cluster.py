@@ -1,0 +1,92 @@
+"""A search cluster to send requests to: its connection, a client, and retries."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stair_es.cluster.client.cancellation import sleep_unless_cancelled
+from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.retry import RetryPolicy, repeat_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.client.connection import Connection
+
+_T = TypeVar("_T")
+
+
+class Cluster:
+    """A cluster to send requests to; a context manager that closes its client.
+
+    It belongs to one process: other processes get its `connection`, and open their own.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        client: OpenSearch | None = None,
+        *,
+        sleep: Callable[[float], None] = sleep_unless_cancelled,
+    ) -> None:
+        """Open a cluster. No request is sent.
+
+        Args:
+            connection: URL and authentication.
+            client: A client of that connection; None to create one.
+            sleep: Waits between two attempts.
+
+        Raises:
+            UsageError: As for `Connection.client`.
+            AuthenticationFailed: As for `Connection.client`.
+            MissingExtra: As for `Connection.client`.
+        """
+        self.connection = connection
+        self.client = connection.client() if client is None else client
+        self._sleep = sleep
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the client."""
+        self.client.close()
+
+    def call(self, function: Callable[..., _T], *args: Any, retry: RetryPolicy | None = None, **kwargs: Any) -> _T:  # noqa: ANN401
+        """Call a function with retries on temporary errors, and return its result.
+
+        Args:
+            function: A method of the client, or a function that sends requests by it; it may be called several times.
+            *args: Its arguments.
+            retry: Retry policy; None for the default, about a minute.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            ClusterError: If the last attempt fails, or the error isn't temporary.
+        """
+        with translate_errors(self.connection):
+            return repeat_call(partial(function, *args, **kwargs), self.connection, retry or RetryPolicy(), self._sleep)
+
+    def search(self, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Search all shards of an index, with retries, and return the response.
+
+        Raises:
+            ClusterError: If the request fails, or shards of the index are unavailable.
+        """
+        params = {"allow_partial_search_results": "false"}
+        return self.call(self.client.search, index=index, body=dict(body), params=params)
+
+    def refresh(self, index: str) -> None:
+        """Refresh an index, so that everything written is searchable.
+
+        Raises:
+            ClusterError: If the request fails.
+        """
+        self.call(self.client.indices.refresh, index=index)

@@ -1,0 +1,97 @@
+"""What a cluster does with a call: retries, errors in our terms, and the end of its client."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.servers.fault_proxy import Answer, Reply, Request, serve
+
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.retry import RetryPolicy
+from stair_es.errors import ClusterError, IngestError
+
+
+class Node:
+    """A server that answers 503 at first, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.seen: list[Request] = []
+
+    def __call__(self, request: Request) -> Answer:
+        self.seen.append(request)
+        self.busy -= 1
+        return Reply.json({}, 503) if self.busy >= 0 else Reply.json({"hits": {"hits": []}})
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def cluster(node: Callable[[Request], Answer], waits: list[float]) -> Iterator[Cluster]:
+    with serve(node) as url, Cluster(Connection(url=url), sleep=waits.append) as opened:
+        yield opened
+
+
+def test_a_call_is_repeated_until_the_cluster_answers(cluster: Cluster, node: Node, waits: list[float]) -> None:
+    node.busy = 2
+    assert cluster.call(cluster.client.search, index="photos", body={"size": 0}) == {"hits": {"hits": []}}
+    assert (len(node.seen), len(waits)) == (3, 2)
+    assert {(request.method, request.path, request.body) for request in node.seen} == {("POST", "/photos/_search", b'{"size":0}')}
+
+
+def test_the_last_failure_is_raised_with_the_address(cluster: Cluster, node: Node, waits: list[float]) -> None:
+    node.busy = 9
+    with pytest.raises(ClusterError, match="503") as caught:
+        cluster.call(cluster.client.info, retry=RetryPolicy(attempts=3))
+    assert cluster.connection.safe_url.removeprefix("http://") in caught.value.message
+    assert (len(node.seen), len(waits)) == (3, 2)
+
+
+def test_what_is_no_error_of_the_client_is_not_repeated(cluster: Cluster, waits: list[float]) -> None:
+    calls: list[str] = []
+
+    def fail(text: str, *, name: str) -> None:
+        calls.append(text + name)
+        raise IngestError("no", "Nothing.")
+
+    with pytest.raises(IngestError, match="no"):
+        cluster.call(fail, "a", name="b")
+    assert (calls, waits) == (["ab"], [])
+
+
+def test_a_search_asks_all_shards_and_takes_nothing_less(cluster: Cluster, node: Node) -> None:
+    cluster.search("photos", {"size": 3})
+    assert node.seen[0].path == "/photos/_search?allow_partial_search_results=false"
+    assert json.loads(node.seen[0].body) == {"size": 3}
+
+
+def test_a_refresh_names_its_index(cluster: Cluster, node: Node) -> None:
+    cluster.refresh("photos")
+    assert [(request.method, request.path) for request in node.seen] == [("POST", "/photos/_refresh")]
+
+
+def test_a_given_client_is_used() -> None:
+    connection = Connection(url="http://localhost:1")
+    given = connection.client()
+    with Cluster(connection, given) as cluster:
+        assert cluster.client is given
+
+
+def test_another_process_gets_the_connection_and_opens_its_own() -> None:
+    with Cluster(Connection(url="https://anna:secret@localhost:9200")) as cluster:
+        copy = pickle.loads(pickle.dumps(cluster.connection))
+    with Cluster(copy) as other:
+        assert other.connection == cluster.connection
+        assert other.client is not cluster.client
