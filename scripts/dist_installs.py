@@ -42,8 +42,8 @@ TEST_TOOLS = (
 )
 HEAVY = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedupe": "imagehash", "telemetry": "opentelemetry-sdk"}
 """What a test says that needs a package -> the package."""
-ABOUT_THE_TREE = ("test_bench", "test_deploy", "test_guards", "test_release")
-"""Tests of files that no wheel has."""
+ABOUT_THE_TREE = ("benchmarks", "deploy", "scripts", "support", "test_guards.py", "test_names.py")
+"""Folders and files of tests/unit about what no wheel has."""
 PHOTOS = ROOT / "examples" / "photos"
 COMMANDS = """
 from typer.main import get_command
@@ -201,8 +201,10 @@ def unfit(env: Environment) -> list[Path]:
     """Files of tests/unit that are about the tree itself, or need what isn't installed."""
     pins = env.pins.read_text()
     words = [word for word, package in HEAVY.items() if f"\n{package}==" not in pins]
-    files = (ROOT / "tests" / "unit").glob("test_*.py")
-    return [path for path in files if path.name.startswith(ABOUT_THE_TREE) or any(word in path.read_text() for word in words)]
+    unit = ROOT / "tests" / "unit"
+    about_tree = [path for path in unit.rglob("test_*.py") if path.relative_to(unit).parts[0] in ABOUT_THE_TREE]
+    lacking = [path for path in unit.rglob("test_*.py") if any(word in path.read_text() for word in words)]
+    return sorted({*about_tree, *lacking})
 
 
 def main() -> None:

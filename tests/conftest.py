@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ LONGEST_FIRST = ("e2e", "docs", "integration")
 
 def get_layer_rank(item: pytest.Item) -> int:
     """Return the place of a test's layer in the order of the run."""
-    layer = item.path.parent.name
+    layer = item.path.relative_to(Path(__file__).parent).parts[0]
     return LONGEST_FIRST.index(layer) if layer in LONGEST_FIRST else len(LONGEST_FIRST)
 
 

@@ -1,0 +1,277 @@
+"""The door for plugins, and the pieces of the example plugin one by one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import re
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.plugin_metadata import announce_plugins
+
+from stair_es import plugins
+from stair_es.cluster.documents.document import DocumentSettings
+from stair_es.cluster.index.lifecycle import IndexSpec
+from stair_es.errors import PluginError, ReadError, UsageError
+from stair_es.ingest.enrichers.base import EnricherInput
+from stair_es.ingest.sinks.base import SinkPlan
+from stair_es.model.base import ModelSpec
+from stair_es.sources.base import ReadLimits, SourceItem, SourceOptions
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.types import ImageSpec, Pixels
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin" / "src"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], str]]:
+    """Puts a package with one entry point where Python finds it: `(group, name, source)` -> its name. `KIND` is the object."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    plugins.list_plugins.cache_clear()
+
+    def install(group: str, name: str, source: str) -> str:
+        module = f"stranger_{uuid.uuid4().hex}"  # Python would take one that an earlier test imported
+        (site / f"{module}.py").write_text(source)
+        announce_plugins(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
+        return module
+
+    yield install
+    plugins.list_plugins.cache_clear()
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """The object that a module of the example plugin offers."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    return lambda module: import_module(f"stair_es_example.{module}").KIND
+
+
+def test_each_group_has_what_is_built_in() -> None:
+    ours = {
+        group: {p.name for p in plugins.list_plugins(group) if p.distribution == plugins.BUILTIN_DISTRIBUTION}
+        for group in plugins.PLUGIN_GROUPS
+    }
+    assert "folder" in ours["sources"]
+    assert "stair-mini" in ours["encoders"]
+    assert "filename" in ours["enrichers"]
+    assert "cluster" in ours["sinks"]
+
+
+def test_a_strangers_plugin_is_found_and_comes_before_ours(installed: Callable[[str, str, str], str]) -> None:
+    name = installed("enrichers", "filename", "KIND = 'theirs'")
+    plugin = plugins.get_plugin("enrichers", "filename")
+    assert plugin is not None
+    assert (plugin.distribution, plugin.version, plugin.load()) == (name, "2.5", "theirs")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_module_at_all", "ModuleNotFoundError"),
+        ("raise SystemError('broken inside')", "broken inside"),
+        ("OTHER = 1", "AttributeError"),
+        ("class KIND:\n    api_version = 99", "API version 99"),
+    ],
+)
+def test_a_plugin_that_does_not_fit_says_which_and_why(
+    installed: Callable[[str, str, str], str], source: str, reason: str
+) -> None:
+    name = installed("sinks", "broken", source)
+    plugin = plugins.get_plugin("sinks", "broken")
+    assert plugin is not None
+    with pytest.raises(PluginError, match=reason) as caught:
+        plugin.load()
+    assert f"'broken' of {name} 2.5" in caught.value.message
+    assert name in caught.value.remedy
+
+
+def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example: Callable[[str], Any], tmp_path: Path) -> None:
+    kind, archive = example("zip_source"), tmp_path / "a b.ZIP"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("in/red car.png", b"first")
+        file.writestr("notes.txt", b"no image")
+        file.writestr("b.jpg", b"second")
+    assert kind.can_open(str(archive))
+    assert not kind.can_open("s3://bucket/a.zip")
+    source = kind.open(str(archive), SourceOptions())
+    first, second = source.list_items()
+    assert isinstance(first, SourceItem)
+    assert first.uri == f"{archive.as_uri()}!/in/red%20car.png"
+    assert dict(source.ignored) == {".txt": 1}
+    locator = pickle.loads(pickle.dumps(first.locator))
+    read = locator.read(ReadLimits())
+    assert (read.data, read.version) == (b"first", first.version)
+    assert locator.read(ReadLimits(), known=first.version) is None
+    assert first.version != second.version
+    with pytest.raises(ReadError, match="5 bytes exceed the limit of 4"):
+        locator.read(ReadLimits(max_bytes=4))
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("b.jpg", b"second")
+    with pytest.raises(ReadError, match="any more"):
+        locator.read(ReadLimits())
+    with pytest.raises(UsageError, match="no such file"):
+        kind.open(str(tmp_path / "none.zip"), SourceOptions())
+
+
+def test_a_broken_archive_is_wrong_usage(example: Callable[[str], Any], tmp_path: Path) -> None:
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    with pytest.raises(UsageError, match=r"broken\.zip"):
+        list(example("zip_source").open(str(tmp_path / "broken.zip"), SourceOptions()).list_items())
+
+
+def test_colours_sees_what_a_text_asks_for(example: Callable[[str], Any]) -> None:
+    kind = example("colours")
+    encoder = kind.load(ModelSpec(name="colours"))
+    images_BHWC = np.zeros((2, 64, 64, 3), np.uint8)
+    images_BHWC[0, :, :48], images_BHWC[0, :, 48:] = (205, 30, 30), (245, 245, 245)
+    images_BHWC[1] = kind.card.image_spec.background
+    half_red, empty = encoder.encode_images(images_BHWC)
+    assert half_red.to_dict() == {"red": 0.75, "white": 0.25}
+    assert len(empty) == 0
+    assert encoder.encode_images(images_BHWC[:1]) == [half_red]
+    red_car, nothing = encoder.encode_texts(["Red car, GREY sky", "a dog"])
+    assert red_car.to_dict() == {"gray": 1.0, "red": 1.0}
+    assert len(nothing) == 0
+    assert red_car.dot(half_red) == 0.75
+    vocabulary = (Path(plugins.__file__).parent / "model" / "data" / "vocab.txt").read_text().split("\n")
+    assert set(import_module("stair_es_example.colours_encoder").WORDS) <= set(vocabulary)
+
+
+def _candidate(pixels_HWC: Pixels, box: tuple[int, int, int, int] | None = None, thumbnail: str | None = None) -> EnricherInput:
+    height, width, _ = pixels_HWC.shape
+    whole = (0, 0, width, height)
+    return EnricherInput(uri="a.png", data=b"", pixels_HWC=pixels_HWC, box=box or whole, thumbnail=thumbnail, fields={})
+
+
+def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], Any]) -> None:
+    buffer, pixels_HWC = io.BytesIO(), np.zeros((64, 64, 3), np.uint8)
+    pixels_HWC[::2] = 255
+    Image.fromarray(pixels_HWC).save(buffer, "PNG")
+    enricher = example("pixelate").build({"blocks": "2"})
+    thumbnail = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    candidate = _candidate(pixels_HWC, thumbnail=thumbnail)
+    [result] = enricher.enrich([candidate])
+    assert result.pixels_HWC.shape == pixels_HWC.shape
+    assert result.pixels_HWC.dtype == np.uint8
+    assert set(np.unique(result.pixels_HWC)) == {128}
+    assert result.fields == {"brightness": 0.5}
+    assert result.thumbnail.startswith("data:image/webp;base64,")
+    assert enricher.version != example("pixelate").build({}).version
+    with pytest.raises(OSError, match="cannot identify"):
+        enricher.enrich([replace(candidate, thumbnail="data:image/webp;base64,none")])
+    assert enricher.enrich([replace(candidate, thumbnail=None)])[0].thumbnail is None
+    for wrong in ({"blocks": "0"}, {"blocks": "many"}, {"size": "3"}):
+        with pytest.raises(UsageError, match="blocks=N"):
+            example("pixelate").build(wrong)
+
+
+def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> None:
+    buffer, background = io.BytesIO(), (255, 0, 255)
+    Image.new("RGB", (50, 100), (0, 100, 0)).save(buffer, "PNG")
+    decoded = decode_image(buffer.getvalue(), ImageSpec(size_px=40, background=background), DecodeLimits(), 0)
+    candidate = _candidate(decoded.pixels_HWC, box=decoded.box)
+    [result] = example("pixelate").build({}).enrich([candidate])
+    assert np.array_equal(result.pixels_HWC, decoded.pixels_HWC)
+    assert result.fields == {"brightness": 0.23}
+
+
+def _plan(folder: Path) -> SinkPlan:
+    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
+    return SinkPlan(alias="a", identity=identity, document=DocumentSettings(), options={"folder": str(folder)})
+
+
+def _document(uri: str, version: str) -> dict[str, str]:
+    return {"uri": uri, "source": "file:///a", "sha256": "5" * 64, "fingerprint": "f", "version": version}
+
+
+def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any], tmp_path: Path) -> None:
+    kind = example("ndjson")
+    assert kind.open_readonly(_plan(tmp_path / "out")) is None
+    assert not (tmp_path / "out").exists()
+    session = kind.open(_plan(tmp_path / "out"))
+    assert session.fresh
+    writer = pickle.loads(pickle.dumps(session.writer))
+    written = writer.write([("1", _document("u1", "v1")), ("2", _document("u2", "v1")), ("3", {"uri": object()})], 1)
+    assert (written.outcomes["1"], written.outcomes["2"]) == (None, None)
+    assert "not JSON" in written.outcomes["3"]
+    writer.write([("1", _document("u1", "v2"))], 1)
+    writer.update([("2", {"version": "v3"}), ("4", {"version": "v3"})])
+    assert {id_: stored.version for id_, stored in writer.find_by_id(["1", "2", "3", "4"]).items()} == {"1": "v2", "2": "v3"}
+    assert writer.find_by_uri(["u2", "u9"])["u2"].id == "2"
+    writer.delete(["1", "9"])
+    assert [(entry.id, entry.uri) for entry in session.iterate_documents(["file:///a"])] == [("2", "u2")]
+    assert list(session.iterate_documents(["file:///b"])) == []
+    again = kind.open(_plan(tmp_path / "out"))
+    assert not again.fresh
+    assert again.index == session.index
+
+
+def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Callable[[str], Any], tmp_path: Path) -> None:
+    session = example("ndjson").open(_plan(tmp_path))
+    session.writer.write([("1", _document("u1", "v1"))], 1)
+    folder = Path(session.index)
+    (folder / "00000000000000000000-dead.unfinished").write_bytes(b'{"index": {"_id": "7"}}\n{"uri": "tor')
+    [part] = folder.glob("*.ndjson")
+    body = part.read_bytes()
+    assert body.endswith(b"\n")
+    assert [json.loads(line) for line in body.splitlines()] == [{"index": {"_id": "1"}}, _document("u1", "v1")]
+    assert set(session.writer.find_by_id(["1", "7"])) == {"1"}
+
+
+@pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
+def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
+    plan = SinkPlan(
+        alias="a",
+        identity=IndexSpec(model_name="m", model_id="m", settings={}),
+        document=DocumentSettings(),
+        options=options,
+    )
+    with pytest.raises(UsageError, match="folder"):
+        example("ndjson").open(plan)
+
+
+def _documented() -> list[dict[str, Any]]:
+    """What each Python block of docs/plugins.md defines."""
+    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLE.parents[2] / "docs" / "plugins.md").read_text(), re.DOTALL)
+    defined = []
+    for block in blocks:
+        scope: dict[str, Any] = {}
+        exec("from __future__ import annotations\n" + block, scope)
+        defined.append(scope)
+    return defined
+
+
+def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
+    source, encoder, enricher, sink = _documented()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("b c.jpg", b"bytes")
+    kind = source["Kind"]()
+    assert kind.can_open("a.zip")
+    [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).list_items()
+    assert item.uri.endswith("/a.zip!/b%20c.jpg")
+    assert item.locator.read(ReadLimits()).data == b"bytes"
+
+    colours = encoder["Colours"]()
+    assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
+    assert [len(vector) for vector in colours.encode_texts(["red", "blue"])] == [1, 0]
+
+    candidate = _candidate(np.full((4, 4, 3), 255, np.uint8))
+    assert enricher["Kind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
+
+    writer = sink["Writer"](tmp_path)
+    assert writer.write([("1", {"uri": "a"})], 1).outcomes == {"1": None}
+    assert [json.loads(path.read_text()) for path in tmp_path.glob("*.jsonl")] == [{"_id": "1", "uri": "a"}]
+    assert writer.find_by_uri(["a"]) == {}

@@ -1,0 +1,311 @@
+"""The builder of the small caption set: names, splits without leaks, and what is read from the packages."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+NAMES = ("names", "emoji", "clipart", "stamps", "splits", "items", "likeness", "fetch")
+
+
+@pytest.fixture(scope="module")
+def sets() -> Iterator[dict[str, ModuleType]]:
+    """The modules of benchmarks/small_sets."""
+    import importlib
+
+    sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+    try:
+        yield {name: importlib.import_module(f"small_sets.{name}") for name in NAMES}
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("The Red Apples.", "red apple"),
+        ("a red apple", "red apple"),
+        ("Cherries!", "cherry"),
+        ("glasses", "glass"),
+        ("man’s shoe", "man shoe"),
+        ("Piñata", "pinata"),
+        ("bus", "bus"),
+        ("A", "a"),
+        ("", ""),
+    ],
+)
+def test_the_same_thing_has_one_key(sets: dict[str, ModuleType], text: str, key: str) -> None:
+    assert sets["names"].concept(text) == key
+
+
+def test_shares_are_the_same_on_every_machine_and_even(sets: dict[str, ModuleType]) -> None:
+    share = sets["names"].share
+    expected = int(hashlib.sha256(b"concept\0dog").hexdigest()[:16], 16) / 2**64
+    assert share("dog", "concept") == pytest.approx(expected, abs=1e-12)
+    assert share("dog", "concept") != share("dog", "art")
+    tenths = Counter(int(share(f"thing {n}", "concept") * 10) for n in range(5000))
+    assert min(tenths.values()) > 400
+    assert max(tenths.values()) < 600
+
+
+GROUPS = {"0": "animal-mammal", "1": "country-flag", "2": "time", "3": "person-role", "4": "keycap", "5": "clothing"}
+
+
+def row(label: str, code: str, subgroup: int | None, *tags: str) -> dict[str, object]:
+    """A line of emojibase-data, as it is there."""
+    found: dict[str, object] = {"label": label, "hexcode": code, "tags": list(tags), "order": int(code.split("-")[0], 16)}
+    return found if subgroup is None else {**found, "subgroup": subgroup}
+
+
+def test_emoji_variants_are_dropped_and_tags_say_more_than_the_name(sets: dict[str, ModuleType]) -> None:
+    data = [
+        row("dog face", "1F436", 0, "dog", "Pet", "puppies", "pet"),
+        row("flag: Iraq", "1F1EE-1F1F6", 1, "flag"),
+        row("three o’clock", "1F552", 2, "clock"),
+        row("man teacher", "1F468-200D-1F3EB", 3, "man"),
+        row("deaf woman", "1F9CF-200D-2640-FE0F", 3, "ear"),
+        row("man’s shoe", "1F45E", 5, "brown"),
+        row("keycap: 1", "0031-FE0F-20E3", 4, "keycap"),
+        row("regional indicator A", "1F1E6", None),
+    ]
+    found = sets["emoji"].concepts(data, GROUPS)
+    assert [(one.label, one.tags, one.code) for one in found] == [
+        ("dog face", ("pet", "puppies"), "1f436"),
+        ("man’s shoe", ("brown",), "1f45e"),
+    ]
+    assert found[0].group == "dog"
+
+
+def test_drawings_are_found_whatever_the_vendor_calls_the_file(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+    emoji = sets["emoji"].concepts(
+        [row("sun", "2600-FE0F", 0), row("copyright", "00A9-FE0F", 0), row("orca", "1FACD", 0)], GROUPS
+    )
+    for vendor, names in (("google", ("2600-fe0f", "00a9-fe0f")), ("openmoji", ("2600", "00A9"))):
+        folder, suffix = sets["emoji"].FILES[vendor]
+        (tmp_path / vendor / folder).mkdir(parents=True)
+        for name in names:
+            (tmp_path / vendor / folder / (name + suffix)).touch()
+        found = sets["emoji"].drawings(vendor, tmp_path / vendor, emoji)
+        assert [item.image for item in found] == [f"images/{vendor}/a9.png", f"images/{vendor}/2600.png"]
+
+
+def test_drawings_known_by_name_only(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+    emoji = sets["emoji"].concepts([row("eggplant", "1F346", 0), row("alarm clock", "23F0", 2), row("fox", "1F98A", 0)], GROUPS)
+    icons = {"width": 32, "height": 32, "icons": {"alarmclock": {"body": "<path/>"}, "aubergine": {"body": "<g/>", "width": 40}}}
+    (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
+    found = sets["emoji"].iconify("fxemoji", tmp_path, emoji, tmp_path)
+    assert [item.captions for item in found] == [("alarm clock",), ("eggplant",)]
+    assert 'viewBox="0 0 40 32"' in found[1].file.read_text(encoding="utf-8")
+
+
+def test_several_drawings_of_the_same_name(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+    emoji = sets["emoji"].concepts([row("alarm clock", "23F0", 2)], GROUPS)
+    icons = {"icons": {name: {"body": f"<{name}/>"} for name in ("alarm-clock-2", "alarm-clock-1", "clock")}}
+    (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
+    found = sets["emoji"].iconify("streamline", tmp_path, emoji, tmp_path)
+    assert [item.image for item in found] == ["images/streamline/23f0.png", "images/streamline/23f0_1.png"]
+    assert "<alarm-clock-2/>" in found[1].file.read_text(encoding="utf-8")
+    assert 'viewBox="0 0 16 16"' in found[1].file.read_text(encoding="utf-8")
+
+
+SVG = """<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" xmlns:cc="http://web.resource.org/cc/"
+ xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><metadata><rdf:RDF>
+<cc:Work rdf:about=""><dc:title>{title}</dc:title><dc:description>A flask
+ with bubbles.</dc:description><dc:subject><rdf:Bag><rdf:li>Chemistry</rdf:li><rdf:li>hash(0x8a0a39c)</rdf:li><rdf:li/>
+<rdf:li>hash</rdf:li><rdf:li>science</rdf:li><rdf:li>flasks</rdf:li></rdf:Bag></dc:subject>
+<dc:publisher><cc:Agent><dc:title>Open Clip Art Library</dc:title></cc:Agent></dc:publisher>
+<dc:creator><cc:Agent><dc:title>Matthew Wardrop</dc:title></cc:Agent></dc:creator></cc:Work></rdf:RDF></metadata></svg>"""
+
+
+def test_titles_and_keywords_of_clip_art(sets: dict[str, ModuleType]) -> None:
+    clipart = sets["clipart"]
+    work = clipart.read_work(SVG.format(title="Chemistry_Flask-02").encode())
+    assert (work.title, work.creator, work.description) == ("Chemistry_Flask-02", "Matthew Wardrop", "A flask with bubbles.")
+    name = clipart.name_of("science/x.svg", work, Counter())
+    assert name == "chemistry flask"
+    assert clipart.tags_of(name, work) == ("science",)
+    assert clipart.captions_of(name, work) == ("chemistry flask", "A flask with bubbles.")
+    assert clipart.read_work(b"<svg") is None
+    assert clipart.read_work(b"<svg/>") is None
+
+
+@pytest.mark.parametrize(
+    ("title", "path", "name"),
+    [
+        ("RedCar", "x", "red car"),
+        ("horse#1", "x", "horse"),
+        ("Coffee (B and W)", "x", "coffee"),
+        ("Clipart by Nicu Buculei - book_01", "office/calculator", "calculator"),
+        ("Various Cliparts", "tools/chemistry_flask_matthew__02", "chemistry flask"),
+        ("Matthew Wardrop", "tools/big_wrench_matthew_war_01", "big wrench"),
+        ("everywhere", "tools/saw_01", "saw"),
+        ("Apfel für alle", "x/apfel", ""),
+        ("12", "x/7", ""),
+    ],
+)
+def test_clip_art_is_called_by_its_title_or_its_file(sets: dict[str, ModuleType], title: str, path: str, name: str) -> None:
+    work = sets["clipart"].read_work(SVG.format(title=title).encode())
+    assert sets["clipart"].name_of(path, work, Counter({"everywhere": 9})) == name
+
+
+def test_stamps_are_photographs_or_drawings(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+    root = tmp_path / sets["stamps"].FOLDER
+    for name, said in (
+        ("animals/cartoon/cat", "A cat.\nde.utf8=Eine Katze"),
+        ("animals/dog", "A dog."),
+        ("symbols/math/1", "One."),
+        ("a", ""),
+    ):
+        file = root / f"{name}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(said, encoding="utf-8")
+        file.with_suffix(".png").touch()
+    photos = sets["stamps"].photo_paths(f"# a list\n{sets['stamps'].FOLDER}/animals/dog.png\n")
+    found = list(sets["stamps"].stamps(tmp_path, photos))
+    assert [(item.source, item.captions, item.tags, item.concept) for item in found] == [
+        ("tuxpaint-drawing", ("A cat.",), ("animals",), "cat"),
+        ("tuxpaint-photo", ("A dog.",), ("animals",), "dog"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def files(sets: dict[str, ModuleType]) -> dict[str, list[Any]]:
+    """The split of 400 things drawn by everybody; clip art and stamps also show them with more words."""
+    splits, items, concept = sets["splits"], sets["items"], sets["names"].concept
+    names = [f"thing{n:03}x" for n in range(400)] + [f"thing{n:03}x face" for n in range(0, 400, 2)]
+
+    def item(source: str, name: str) -> Any:  # noqa: ANN401
+        key = concept(name)
+        group = key.removesuffix(" face") if source in splits.VENDORS else key
+        return items.Item(
+            image=f"images/{source}/{name}.png",
+            captions=(name,),
+            tags=(),
+            concept=key,
+            group=group,
+            source=source,
+            file=Path("x"),
+        )
+
+    everything = [item(vendor, name) for vendor in splits.VENDORS for name in names]
+    everything += [item("openclipart", text) for name in names for text in (name, f"a blue {name} here", f"other {name}y")]
+    everything += [item("tuxpaint-drawing", f"The {name}s.") for name in names]
+    everything += [item("tuxpaint-photo", name) for name in names]
+    found: dict[str, list[Any]] = splits.split(everything)
+    return found
+
+
+def test_no_concept_is_in_training_and_held_out(sets: dict[str, ModuleType], files: dict[str, list[Any]]) -> None:
+    train = {item.concept for item in files["train"]}
+    for name in ("val_concepts", "test_concepts"):
+        held_out = {item.concept for item in files[name]}
+        assert held_out
+        assert not held_out & train
+        assert not any(sets["names"].mentions(key, other) for key in train for other in held_out)
+    assert not {i.concept for i in files["val_concepts"]} & {i.concept for i in files["test_concepts"]}
+
+
+def test_a_face_is_held_out_with_its_animal(files: dict[str, list[Any]]) -> None:
+    held_out = {item.concept for item in files["test_concepts"]}
+    faces = [key for key in held_out if key.endswith(" face")]
+    assert faces
+    assert all(key.removesuffix(" face") in held_out for key in faces)
+
+
+def test_styles_are_apart(sets: dict[str, ModuleType], files: dict[str, list[Any]]) -> None:
+    sources = {name: {item.source for item in found} for name, found in files.items()}
+    assert sources["train"] == {*sets["splits"].TRAIN_VENDORS, "openclipart", "tuxpaint-drawing"}
+    assert sources["val_style"] == {"openmoji"}
+    assert sources["test_style"] == {"twitter"}
+    assert sources["test_photos"] == {"tuxpaint-photo"}
+    assert sources["val_concepts"] == set(sets["splits"].TRAIN_VENDORS)
+    assert sources["test_concepts"] == {*sets["splits"].TRAIN_VENDORS, "twitter"}
+    train = {item.concept for item in files["train"]}
+    assert {item.concept for item in files["test_style"]} <= train
+    art = {item.concept for item in files["train"] if item.source in sets["splits"].ART}
+    for name in ("test_clipart", "test_drawings"):
+        assert files[name]
+        assert not {item.concept for item in files["val_concepts"]} & {item.concept for item in files[name]}
+        assert not art & {item.concept for item in files[name]}
+
+
+def test_the_share_of_each_side(files: dict[str, list[Any]]) -> None:
+    concepts = {name: len({item.concept for item in found}) for name, found in files.items()}
+    assert 0.07 < concepts["test_concepts"] / 600 < 0.15
+    assert 0.06 < concepts["val_concepts"] / 600 < 0.14
+    assert concepts["test_style"] / 600 > 0.72
+    assert len(files["test_photos"]) == 600
+
+
+def test_a_style_has_no_concept_that_training_vendors_lack(sets: dict[str, ModuleType]) -> None:
+    splits, items = sets["splits"], sets["items"]
+    names = [f"thing {n}" for n in range(40)]
+    only = [
+        items.Item(image=f"{n}.png", captions=(n,), tags=(), concept=n, group=n, source="twitter", file=Path("x")) for n in names
+    ]
+    assert splits.split(only)["test_style"] == []
+
+
+def png(fill: str, box: tuple[int, int, int, int], side: int = 64) -> bytes:
+    """A figure on a transparent page."""
+    image = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    ImageDraw.Draw(image).rectangle(box, fill=fill)
+    ImageDraw.Draw(image).ellipse((box[0], box[1], (box[0] + box[2]) // 2, (box[1] + box[3]) // 2), fill="white")
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_scaled_and_moved_copy_is_found_and_another_colour_is_not(sets: dict[str, ModuleType]) -> None:
+    copies = sets["likeness"].copies
+    held_out = [png("red", (8, 8, 55, 55))]
+    found = copies([png("red", (100, 60, 195, 155), 256), png("green", (8, 8, 55, 55)), png("red", (8, 8, 55, 20))], held_out)
+    assert found == [True, False, False]
+    assert copies([], held_out) == []
+    assert sets["likeness"].is_blank(png("white", (8, 8, 55, 55)))
+    assert not sets["likeness"].is_blank(held_out[0])
+    assert copies(held_out, []) == [False]
+
+
+def test_pictures_of_photographs_stay_and_drawings_are_cut(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    file.write_bytes(png("red", (100, 100, 119, 139), 256))
+
+    def picture(source: str) -> bytes:
+        item = sets["items"].Item(image="x", captions=(), tags=(), concept="x", group="x", source=source, file=file)
+        found: bytes = sets["items"].picture(item)
+        return found
+
+    assert picture("tuxpaint-photo") == file.read_bytes()
+    with Image.open(io.BytesIO(picture("openclipart"))) as cut:
+        assert cut.size == (20, 40)
+    file.write_bytes(b"no image")
+    with pytest.raises(OSError, match="cannot identify"):
+        picture("openclipart")
+
+
+def test_another_file_than_the_published_one_is_refused(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+    fetch = sets["fetch"]
+    package = fetch.PACKAGES["tuxpaint"]
+    assert package.file == "tuxpaint-stamps-default_2022.06.04-1_all.deb"
+    assert fetch.PACKAGES["fluent"].file == "lobehub-fluent-emoji-3d-1.1.0.tgz"
+    (tmp_path / package.file).write_bytes(b"something else")
+    with pytest.raises(SystemExit, match="as it was published"):
+        fetch.unpacked(package, tmp_path, tmp_path)
+
+
+def test_nothing_unfree_is_fetched(sets: dict[str, ModuleType]) -> None:
+    names = " ".join(package.name for package in sets["fetch"].PACKAGES.values())
+    assert "apple" not in names
+    assert "facebook" not in names
+    assert sets["fetch"].PACKAGES["emojione"].version.startswith("2."), "the drawings of later versions aren't free"

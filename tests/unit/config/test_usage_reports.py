@@ -1,0 +1,93 @@
+"""Nothing is reported about who uses the project: the libraries' own reports are off in every process that it starts.
+
+onnxruntime's reports show in its files: with them on, importing it writes an id of the machine below `~/.cache`.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from stair_es.config.usage_reports import OPT_OUT_VARIABLES, disable_usage_reports
+from stair_es.ingest.stages import encode_batch
+
+ROOT = Path(__file__).parents[3]
+PHOTO = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[0]
+SCRIPT = Path(sys.executable).parent / "stair-es"
+REPORTING = sys.platform == "linux" and Version(version("onnxruntime")) >= Version("1.32")
+_CI = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "TRAVIS", "JENKINS_URL", "CODEBUILD_BUILD_ID", "BUILDKITE")
+"""Where one of these is set, onnxruntime reports nothing."""
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """That of a user's shell, with an empty home folder, and with folders for the project and for temporary files beside it."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {*OPT_OUT_VARIABLES, *_CI} and not name.startswith("XDG_")
+    }
+    folders = {"HOME": folder / "home", "STAIR_ES_HOME": folder / "stair-es", "TMPDIR": folder / "temporary"}
+    for made in folders.values():
+        made.mkdir()
+    return {**kept, **{name: str(made) for name, made in folders.items()}}
+
+
+def _run(arguments: list[str | Path], environment: Mapping[str, str]) -> None:
+    done = subprocess.run(arguments, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _files_at_home(environment: Mapping[str, str]) -> list[str]:
+    home = Path(environment["HOME"])
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
+
+
+def test_encoding_an_image_writes_nothing_into_the_home_folder(tmp_path: Path) -> None:
+    environment = _environment(tmp_path)
+    _run([SCRIPT, "encode", PHOTO], environment)
+    assert _files_at_home(environment) == []
+
+
+def test_a_worker_that_unpickles_a_stage_reports_nothing(tmp_path: Path) -> None:
+    """As on a Ray cluster that others started: the worker has none of the driver's environment."""
+    code = f"import pickle\npickle.loads({pickle.dumps(encode_batch)!r})\nimport onnxruntime"
+    environment = _environment(tmp_path)
+    _run([sys.executable, "-c", code], environment)
+    assert _files_at_home(environment) == []
+
+
+@pytest.mark.skipif(not REPORTING, reason="this onnxruntime reports nothing")
+def test_who_wants_to_report_may(tmp_path: Path) -> None:
+    """Also shows that the files tell: an onnxruntime that reports writes them at once."""
+    environment = {**_environment(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}
+    _run([sys.executable, "-c", "import stair_es, onnxruntime"], environment)
+    assert any("Microsoft" in name for name in _files_at_home(environment))
+
+
+def test_what_the_user_set_stays() -> None:
+    environ = {"RAY_USAGE_STATS_ENABLED": "1"}
+    disable_usage_reports(environ)
+    assert environ == {**OPT_OUT_VARIABLES, "RAY_USAGE_STATS_ENABLED": "1"}
+
+
+@pytest.mark.parametrize("folder", ["scripts", "docs/_ext", "benchmarks", "tests", "examples"])
+def test_whoever_imports_onnxruntime_imports_the_package_first(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        names = [name for node in ast.parse(path.read_text()).body for name in _imported(node)]
+        if "onnxruntime" in names:
+            assert "stair_es" in names[: names.index("onnxruntime")], path
+
+
+def _imported(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.split(".")[0] for alias in node.names]
+    return [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []

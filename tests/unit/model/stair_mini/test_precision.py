@@ -1,0 +1,49 @@
+"""Narrow precisions of the torch backend, on the CPU: the same words, nearly the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stair_es.errors import ModelError
+from stair_es.model import registry
+from stair_es.model.base import ModelSpec
+from stair_es.model.networks import efficientnet
+from stair_es.optional import import_optional
+from stair_es.sources.image.decode import DecodeLimits, decode_image
+
+PHOTOS = Path(__file__).parents[4] / "examples" / "photos"
+
+
+def test_pixels_normalised_by_torch_are_the_same_bit_for_bit() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    tensor = efficientnet.normalize_tensor(import_optional("torch", "torch").from_numpy(pixels))
+    assert np.array_equal(tensor.numpy(), efficientnet.normalize_pixels(pixels))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_narrow_precisions_see_the_same(precision: str) -> None:
+    spec = registry.get_model_card("stair-mini").image_spec
+    names = ("tabby-cat.jpg", "giant-panda.jpg", "wall-clock.jpg")
+    pixels = np.stack([decode_image((PHOTOS / name).read_bytes(), spec, DecodeLimits()).pixels_HWC for name in names])
+    exact = registry.load_encoder(ModelSpec(name="stair-mini", backend="torch", threads=1)).encode_images(pixels)
+    narrow_spec = ModelSpec(name="stair-mini", backend="torch", threads=1, precision=precision)  # type: ignore[arg-type]
+    narrow = registry.load_encoder(narrow_spec).encode_images(pixels)
+    for one, other in zip(exact, narrow, strict=True):
+        assert one.tokens[0] in other.top(3).tokens
+        assert one.dot(other) / (one.dot(one) * other.dot(other)) ** 0.5 > 0.97
+        assert one != other
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (ModelSpec(name="stair-mini", backend="onnx", precision="bf16"), "onnx backend computes in fp32"),
+        (ModelSpec(name="stair-mini", precision="int4"), "unknown precision"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_precision_that_there_is_not_is_told(spec: ModelSpec, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        registry.load_encoder(spec).encode_images(np.zeros((1, 288, 288, 3), np.uint8))

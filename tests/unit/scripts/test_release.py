@@ -1,0 +1,241 @@
+"""What a release rests on: versions that agree, notices for all data, workflows that run what exists."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import datetime
+import fnmatch
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.message import Message
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import cut_release
+import dist_files
+import dist_installs
+import pytest
+import yaml  # type: ignore[import-untyped]
+from packaging.licenses import canonicalize_license_expression
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from stair_es.doctor.python import DEVELOPMENT_EXTRAS
+
+ROOT = Path(__file__).parents[3]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+SOURCE = {
+    *(".cfg", ".css", ".html", ".ini", ".ipynb", ".java", ".js", ".json", ".jsonl", ".md", ".mjs", ".mustache", ".painless"),
+    *(".py", ".sh", ".toml", ".typed", ".yaml", ".yml", ".in"),
+}
+"""Endings of what is written by hand; all else has come from somewhere."""
+BY_HAND = {".ci/run", ".dockerignore", ".gitignore", "LICENSE", "Makefile", "NOTICE", "deploy/image/text-network.txt"}
+CHANGELOG = "# Changelog\n\nText.\n\n## Unreleased\n\n### Added\n\n- One.\n"
+
+
+def _config() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def _notice() -> dict[str, str]:
+    """Glob -> what NOTICE says of it."""
+    lines = [line.split(maxsplit=1) for line in (ROOT / "NOTICE").read_text().splitlines() if line.startswith("    ")]
+    return dict(lines)
+
+
+def test_every_place_that_names_the_version_agrees() -> None:
+    assert cut_release.problems((ROOT / "CHANGELOG.md").read_text()) == []
+    tagged = [path for path in cut_release.with_images() if re.search(r"(stair-es:|newTag: )\d", path.read_text())]
+    assert {path.name for path in tagged} >= {"docker-compose.yml", "Dockerfile", "kustomization.yaml"}
+
+
+def test_a_release_is_cut_and_its_notes_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "CHANGELOG.md": CHANGELOG,
+        "stair_es/_version.py": '__version__ = "0.1.0"\n',
+        "docker-compose.yml": "image: stair-es:0.1.0-ray\nother: opensearch:3.8.0\n",
+        "deploy/kustomization.yaml": "newTag: 0.1.0-cuda\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(cut_release, "ROOT", tmp_path)
+    day = datetime.date(2027, 1, 2)
+    assert {path.name for path in cut_release.cut("0.2.0", day)} == {
+        "CHANGELOG.md",
+        "_version.py",
+        "docker-compose.yml",
+        "kustomization.yaml",
+    }
+    assert (tmp_path / "docker-compose.yml").read_text() == "image: stair-es:0.2.0-ray\nother: opensearch:3.8.0\n"
+    assert (tmp_path / "deploy/kustomization.yaml").read_text() == "newTag: 0.2.0-cuda\n"
+    changelog = (tmp_path / "CHANGELOG.md").read_text()
+    assert "## Unreleased\n\n## 0.2.0 - 2027-01-02\n\n### Added\n\n- One.\n" in changelog
+    assert cut_release.notes(changelog, "0.2.0") == "### Added\n\n- One.\n"
+    assert cut_release.problems(changelog, "v0.2.0") == []
+    assert "v0.3.0" in cut_release.problems(changelog, "v0.3.0")[0]
+    with pytest.raises(ValueError, match="nothing under"):
+        cut_release.cut("0.3.0", day)
+    (tmp_path / "docker-compose.yml").write_text("image: stair-es:0.1.9\n")
+    assert cut_release.problems(changelog) == ["docker-compose.yml: an image has the tag 0.1.9, and the version is 0.2.0"]
+
+
+@pytest.mark.parametrize("wrong", ["0.0.9", "1.0", "v0.2.0", "0.2.0rc1"])
+def test_a_version_that_cannot_follow_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="no version like"):
+        cut_release.cut(wrong, datetime.date(2027, 1, 2))
+
+
+def test_a_version_is_never_released_twice() -> None:
+    once = cut_release.released(CHANGELOG, "0.1.0", datetime.date(2027, 1, 2))
+    again = once.replace("## Unreleased\n", "## Unreleased\n\n- Two.\n")
+    with pytest.raises(ValueError, match="already"):
+        cut_release.released(again, "0.1.0", datetime.date(2027, 1, 3))
+
+
+def test_data_of_others_has_an_entry_in_the_notice() -> None:
+    notice = _notice()
+    for name in sorted(dist_files.tracked()):
+        written = Path(name).suffix in SOURCE or name in BY_HAND or Path(name).name.startswith(("Dockerfile", "MANIFEST"))
+        if written and not name.startswith("stair_es/model/data/"):
+            continue
+        assert any(fnmatch.fnmatch(name, glob) for glob in notice), f"{name}: add a line to NOTICE that says where it comes from"
+    for glob, said in notice.items():
+        assert list(ROOT.glob(glob)), f"NOTICE names {glob}, and there is nothing"
+        for document in re.findall(r"\S+\.md", said):
+            assert (ROOT / document).is_file(), document
+
+
+def test_the_notices_beside_the_data_name_every_file() -> None:
+    credits = (ROOT / "examples/photos/CREDITS.md").read_text()
+    assert all(f"({photo.name})" in credits for photo in (ROOT / "examples/photos").glob("*.jpg"))
+    beside = (ROOT / "stair_es/model/data/NOTICE.md").read_text()
+    data = [path for path in (ROOT / "stair_es/model/data").iterdir() if path.name != "NOTICE.md"]
+    assert len(data) >= 4
+    assert all(f"`{path.name}`" in beside or f"`{path.name}/`" in beside for path in data)
+
+
+def test_the_licence_is_an_expression_and_its_texts_travel() -> None:
+    metadata = _config()["metadata"]
+    expression = metadata["license_expression"]
+    assert canonicalize_license_expression(expression) == expression
+    assert metadata["license_files"].split() == list(dist_files.NOTICES)
+    assert "Copyright (c) 2021 Vladimir Mandic" in (ROOT / "stair_es/model/data/NOTICE.md").read_text()
+    assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
+
+
+def test_lower_bounds_are_named_for_every_dependency() -> None:
+    config = _config()
+    wanted = config["options"]["install_requires"].splitlines()
+    for extra, lines in config["options.extras_require"].items():
+        wanted += [] if extra == "dev" else lines.splitlines()
+    for requirement in (Requirement(line) for line in wanted if line):
+        bounded = any(each.operator in (">=", "==") for each in requirement.specifier)
+        assert bounded or requirement.name == "stair-es", f"{requirement}: a promise without a lowest version can't be tried"
+
+
+def test_imports_of_scripts_and_support_are_declared() -> None:
+    options = _config()["options"], _config()["options.extras_require"]
+    lines = "\n".join([options[0]["install_requires"], *options[1].values()]).split("\n")
+    declared = {canonicalize_name(Requirement(line).name) for line in lines if line}
+    brought = {"docutils"}  # by sphinx, which is nothing without it
+    distributions = packages_distributions()
+    files = [path for folder in ("docs/_ext", "scripts", "tests/support") for path in (ROOT / folder).rglob("*.py")]
+    for file in sorted(files):
+        for module in _imported(file) & set(distributions):
+            names = {canonicalize_name(name) for name in distributions[module]}
+            assert names & (declared | brought), f"{file.name} imports {module}, which setup.cfg doesn't name"
+
+
+def _imported(file: Path) -> set[str]:
+    """Top-level names of all modules that a file imports."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_extras_of_development_are_no_business_of_the_doctor() -> None:
+    assert set(_config()["options.extras_require"]) >= DEVELOPMENT_EXTRAS
+
+
+def test_a_difference_between_tree_and_archive_is_told(tmp_path: Path) -> None:
+    wheel, sdist = tmp_path / "stair_es-0.1.0-py3-none-any.whl", tmp_path / "stair_es-0.1.0.tar.gz"
+    names = {"stair_es/a.py", "cli/b.py", "mappings/c.json", "docs/d.md", ".github/e.yml"}
+    info = "stair_es-0.1.0.dist-info"
+    made = [f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt")]
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in (
+            *made,
+            *(f"{info}/licenses/{name}" for name in dist_files.NOTICES),
+            "stair_es/a.py",
+            "stair_es/cli/b.py",
+            "stair_es/x.pem",
+        ):
+            archive.writestr(name, "")
+    [missing, stray] = dist_files.check_wheel(wheel, names)
+    assert "stair_es/mappings/c.json is missing" in missing
+    assert "stair_es/x.pem doesn't belong there" in stray
+    with tarfile.open(sdist, "w:gz") as tar:
+        for name in ("PKG-INFO", "stair_es.egg-info/SOURCES.txt", "stair_es/a.py", "cli/b.py", "mappings/c.json"):
+            tar.addfile(tarfile.TarInfo(f"stair_es-0.1.0/{name}"))
+    assert dist_files.check_sdist(sdist, names) == [f"{sdist.name}: docs/d.md is missing: name it in package_data or MANIFEST.in"]
+
+
+def test_requirements_of_extras_are_taken_apart() -> None:
+    about = Message()
+    about["Name"] = "stair-es"
+    for line in (
+        "numpy>=1.26",
+        'tomli>=2; python_version < "3.11"',
+        'torch>=2.3; extra == "torch"',
+        'eval-only>=1; extra == "eval"',
+        'old>=1; python_version < "3.11" and extra == "train"',
+        'stair-es[torch]; extra == "train"',
+    ):
+        about["Requires-Dist"] = line
+    assert list(dist_installs.direct(about, ())) == ["numpy>=1.26", 'tomli>=2; python_version < "3.11"']
+    assert {*dist_installs.direct(about, ("train",))} == {
+        "numpy>=1.26",
+        'tomli>=2; python_version < "3.11"',
+        "torch>=2.3",
+        'old>=1 ; python_version < "3.11"',
+    }
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_a_workflow_has_least_rights_and_runs_what_exists(workflow: Path) -> None:
+    read: dict[str, Any] = yaml.safe_load(workflow.read_text())
+    assert read["permissions"] == {"contents": "read"}
+    assert read["concurrency"]["group"]
+    for name, job in read["jobs"].items():
+        assert job["timeout-minutes"] <= 60, name
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w./-]+@v\d+(\.\d+)*", step.get("uses", "a@v1")), step
+            for called in re.findall(r"^make (.+)$", step.get("run", ""), re.MULTILINE):
+                done = subprocess.run(["bash", "-c", f"make -n {called}"], cwd=ROOT, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, done.stderr
+
+
+def test_workflows_and_their_updates_follow_the_schemas() -> None:
+    for schema, files in (("github-workflows", WORKFLOWS), ("dependabot", [ROOT / ".github" / "dependabot.yml"])):
+        assert files
+        command = (sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files))
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_matrix_has_every_python_that_is_promised() -> None:
+    tests = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    matrix = set(tests["jobs"]["wheel"]["strategy"]["matrix"]["python"])
+    named = re.findall(r"Python :: (3\.\d+)", _config()["metadata"]["classifiers"])
+    lowest = _config()["options"]["python_requires"].removeprefix(">=")
+    assert set(named) <= matrix
+    assert lowest == min(named, key=lambda version: int(version.partition(".")[2]))

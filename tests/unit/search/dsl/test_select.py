@@ -1,0 +1,322 @@
+"""Each shape's clause, which one is chosen, and what all of them refuse and cut."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stair_es import resources
+from stair_es.cluster.client.capabilities import NEURAL_SEARCH, ClusterInfo, Distribution
+from stair_es.cluster.metadata.token_fields import IDS_FIELD, TokenIds
+from stair_es.errors import QueryError
+from stair_es.model.vocabularies.wordpiece import load_wordpiece_vocabulary
+from stair_es.search.dsl.impacts import build_impacts_query
+from stair_es.search.dsl.neural_sparse import (
+    MAX_QUERY_TOKEN_WEIGHT,
+    QUANTIZATION_CEILING,
+    SEISMIC_HEAP_FACTOR,
+    SEISMIC_TOP_N,
+    build_neural_sparse_query,
+    build_seismic_query,
+    count_candidates,
+)
+from stair_es.search.dsl.select import QUERY_TYPES, IndexFields, QueryType, build_sparse_query, select_query_type
+from stair_es.search.dsl.weights import SparseQuery
+from stair_es.types import SparseVector
+
+GOLDEN = sorted((Path(__file__).parents[3] / "golden").glob("shape_*.json"))
+BERT = load_wordpiece_vocabulary().tokens
+IDS = TokenIds.from_tokens(BERT)
+WORDS = [word for word in BERT if word.isalpha() and word.isascii() and word.islower()][:2000]
+
+
+def build_any(shape: QueryType, vector: SparseVector, **more: Any) -> SparseQuery:  # noqa: ANN401
+    """The query of any shape; that of SEISMIC with BERT's ids."""
+    given: dict[str, Any] = {**more, "token_ids": IDS} if shape == "seismic" else more
+    return build_sparse_query(shape, vector, **given)
+
+
+def case(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def weights(clause: dict[str, Any]) -> dict[str, float]:
+    """Key of the word -> weight that the engine multiplies with, whatever the shape."""
+    if "bool" in clause:
+        leaves = [next(iter(leaf.values())) for leaf in clause["bool"]["should"]]
+        if "linear" in leaves[0]:
+            return {leaf["field"].removeprefix("tokens."): leaf["boost"] for leaf in leaves}
+        return {leaf["impacts"]["value"]: leaf["impacts"]["boost"] * 1000 for leaf in leaves}
+    if "sparse_vector" in clause:
+        return dict(clause["sparse_vector"]["query_vector"])
+    inner = next(iter(next(iter(clause.values())).values()))
+    return {key: weight * inner.get("boost", 1) for key, weight in inner["query_tokens"].items()}
+
+
+def test_every_shape_has_a_golden_body() -> None:
+    assert {case(path)["shape"] for path in GOLDEN} == set(QUERY_TYPES)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_bodies(path: Path) -> None:
+    golden = case(path)
+    query = build_any(golden["shape"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
+    assert query.clause == golden["clause"]
+    assert query.scale == golden["scale"]
+    assert golden["documentation"]
+    assert all(page.startswith("https://") for page in golden["documentation"])
+
+
+@pytest.mark.parametrize("shape", QUERY_TYPES)
+class TestEveryShape:
+    def test_the_weights_are_those_of_the_vector(self, shape: QueryType) -> None:
+        rng = np.random.default_rng(5)
+        vector = SparseVector.from_pairs(zip(WORDS[:300], np.exp(rng.normal(0, 4, 300)).tolist(), strict=True))
+        query = build_any(shape, vector, max_clauses=1024)
+        asked = weights(query.clause)
+        keys = {w: str(IDS.ids[w]) if shape == "seismic" else w for w in vector.tokens}
+        assert asked == {keys[word]: pytest.approx(weight, rel=1e-6) for word, weight in vector}
+        assert query.vector.tokens == vector.tokens
+        assert not len(query.truncated)
+
+    def test_the_lightest_words_are_cut_and_reported(self, shape: QueryType) -> None:
+        vector = SparseVector.from_pairs((word, 1 + i / 7) for i, word in enumerate(WORDS))
+        query = build_any(shape, vector, max_clauses=50)
+        assert len(weights(query.clause)) == 50
+        assert query.vector.tokens == vector.tokens[:50]
+        assert query.truncated == SparseVector(vector.tokens[50:], vector.weights[50:])
+
+    def test_the_limit_is_that_of_every_engine_unless_told_otherwise(self, shape: QueryType) -> None:
+        assert len(build_any(shape, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
+
+    @pytest.mark.parametrize("limit", [0, -1])
+    def test_a_limit_below_1_is_refused(self, shape: QueryType, limit: int) -> None:
+        with pytest.raises(QueryError, match="max_clauses"):
+            build_any(shape, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
+
+    def test_an_empty_vector_is_refused(self, shape: QueryType) -> None:
+        with pytest.raises(QueryError, match="no token with a weight"):
+            build_any(shape, SparseVector((), ()))
+
+    @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e31, 1e39, 1e308])
+    def test_weights_that_no_engine_multiplies_rightly_are_refused(self, shape: QueryType, weight: float) -> None:
+        with pytest.raises(QueryError, match="'car'"):
+            build_any(shape, SparseVector(("dog", "car"), (1.0, weight)))
+
+    def test_dust_is_cut_and_reported(self, shape: QueryType) -> None:
+        query = build_any(shape, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
+        assert query.vector.tokens == ("car",)
+        assert query.truncated.tokens == ("dust",)
+        with pytest.raises(QueryError, match="no token with a weight"):
+            build_any(shape, SparseVector.from_mapping({"dust": 1e-60}))
+
+    @pytest.mark.parametrize(
+        ("word", "reason"),
+        [("\ud800", "not valid Unicode"), ("x" * 40_000, "engines allow 32,766"), ("é" * 20_000, "engines allow 32,766")],
+    )
+    def test_words_that_no_engine_takes_are_refused(self, shape: QueryType, word: str, reason: str) -> None:
+        with pytest.raises(QueryError, match=reason):
+            build_any(shape, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
+
+    def test_a_vector_in_the_wrong_order_loses_its_lightest_words_all_the_same(self, shape: QueryType) -> None:
+        query = build_any(shape, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
+        assert query.vector.tokens == ("dog", "red")
+        assert query.truncated.tokens == ("car",)
+
+    @pytest.mark.parametrize("weight", [2.0**-100, 1e-25, 2.0**100])
+    def test_no_single_weight_makes_a_clause_without_words(self, shape: QueryType, weight: float) -> None:
+        query = build_any(shape, SparseVector.from_mapping({"car": weight}))
+        assert list(weights(query.clause).values()) == [pytest.approx(weight)]
+        assert query.vector.tokens == ("car",)
+
+    def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, shape: QueryType) -> None:
+        query = build_any(shape, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
+        asked = sorted(weights(query.clause).values())
+        assert asked == pytest.approx([1.0, 2.0**100] if len(query.vector) == 2 else [2.0**100])
+        assert {*query.vector.tokens, *query.truncated.tokens} == {"car", "dog"}
+
+
+def test_neural_sparse_weights_are_within_lucenes_bounds_and_differ_by_a_power_of_two() -> None:
+    for heaviest in (0.001, 1.0, 63.9, 64.0, 64.1, 127.0, 128.0, 1e6, 2.0**100):
+        vector = SparseVector.from_mapping({"car": heaviest, "red": heaviest / 3})
+        query = build_neural_sparse_query(vector)
+        tokens = query.clause["neural_sparse"]["tokens"]["query_tokens"]
+        assert 0 < tokens["red"] < tokens["car"] <= MAX_QUERY_TOKEN_WEIGHT
+        assert math.frexp(query.scale)[0] == 0.5
+        assert tokens["car"] * query.scale == query.vector.weights[0]
+        assert (query.scale == 1) == (heaviest <= 64)
+
+
+def test_neural_sparse_order_is_that_of_the_vector_even_for_neighbouring_floats() -> None:
+    heavy = [float(np.float32(1000) + np.spacing(np.float32(1000)) * step) for step in range(5)]
+    vector = SparseVector.from_pairs(zip("abcde", heavy, strict=True))
+    tokens = build_neural_sparse_query(vector).clause["neural_sparse"]["tokens"]["query_tokens"]
+    assert sorted(tokens, key=tokens.__getitem__, reverse=True) == list(vector.tokens)
+    assert len(set(tokens.values())) == 5
+
+
+def test_seismic_fills_the_upper_half_of_the_quantisation_and_drops_no_word_of_its_own() -> None:
+    for heaviest in (0.001, 0.3, 1.0, 16.0, 17.0, 5000.0):
+        query = build_seismic_query(SparseVector.from_mapping({"car": heaviest, "red": heaviest / 2}), k=25, token_ids=IDS)
+        inner = query.clause["neural_sparse"][IDS_FIELD]
+        assert QUANTIZATION_CEILING / 2 < max(inner["query_tokens"].values()) <= QUANTIZATION_CEILING
+        assert inner["method_parameters"] == {"k": count_candidates(25), "top_n": 2, "heap_factor": SEISMIC_HEAP_FACTOR}
+    long = SparseVector.from_mapping(dict.fromkeys(WORDS[:64], 1.0))
+    many = build_seismic_query(long, token_ids=IDS).clause["neural_sparse"][IDS_FIELD]
+    assert len(many["query_tokens"]) == 64
+    assert many["method_parameters"]["top_n"] == SEISMIC_TOP_N
+    with pytest.raises(QueryError, match="k must"):
+        build_seismic_query(SparseVector.from_mapping({"car": 1.0}), k=0, token_ids=IDS)
+
+
+def test_seismic_mapping_has_the_ceiling_that_queries_count_on_and_the_documented_form() -> None:
+    body = resources.load_json_resource("mappings", "seismic")
+    field = body["mappings"]["properties"][IDS_FIELD]
+    parameters = field["method"]["parameters"]
+    assert body["settings"]["index"]["sparse"] is True
+    assert (field["type"], field["method"]["name"]) == ("sparse_vector", "seismic")
+    assert parameters["quantization_ceiling_search"] == QUANTIZATION_CEILING
+    documented = {"n_postings", "cluster_ratio", "summary_prune_ratio", "approximate_threshold"}
+    assert parameters.keys() <= documented | {"quantization_ceiling_search", "quantization_ceiling_ingest"}
+    assert IndexFields.from_mapping(body["mappings"]["properties"]).seismic == IDS_FIELD
+
+
+def test_two_phase_pipeline_is_written_as_documented() -> None:
+    (processor,) = resources.load_json_resource("pipelines", "two-phase")["request_processors"]
+    inner = processor["neural_sparse_two_phase_processor"]
+    assert inner["two_phase_parameter"] == {"prune_ratio": 0.4, "expansion_rate": 5.0, "max_window_size": 10_000}
+    assert inner["tag"] == "stair-es-two-phase"
+
+
+def test_tokens_without_an_id_are_named() -> None:
+    with pytest.raises(QueryError, match="no id for 'hundd', 'qqzz', so") as failure:
+        build_seismic_query(SparseVector.from_mapping({"hundd": 2.0, "qqzz": 1.0, "dog": 1.0}), token_ids=IDS)
+    assert "omit --query-type seismic" in failure.value.remedy
+    with pytest.raises(QueryError, match="and 2 more"):
+        build_seismic_query(SparseVector.from_mapping({f"unknown{i}": 1.0 for i in range(7)}), token_ids=IDS)
+    with pytest.raises(QueryError, match="requires the token ids"):
+        build_seismic_query(SparseVector.from_mapping({"dog": 1.0}))
+
+
+def test_impacts_leave_out_what_the_field_can_t_have_and_say_so() -> None:
+    query = build_impacts_query(
+        SparseVector.from_mapping({"##ing": 3.0, "dog": 2.0, ".": 1.5, "a b": 1.0, "cat": 0.5}), max_clauses=1
+    )
+    assert query.vector.tokens == ("dog",)
+    assert query.truncated.tokens == ("##ing", ".", "a b", "cat")
+    with pytest.raises(QueryError, match="whole words"):
+        build_impacts_query(SparseVector.from_mapping({"##ing": 3.0}))
+
+
+def test_impacts_ask_a_word_once_however_it_is_written() -> None:
+    query = build_impacts_query(SparseVector.from_mapping({"Dog": 2.0, "dog": 1.0, "ÉTÉ": 0.5}))
+    assert list(weights(query.clause)) == ["dog", "été"]
+    assert query.truncated.tokens == ("dog",)
+
+
+WORDS_FIELD = IndexFields(tokens="rank_features")
+ALL = IndexFields(tokens="rank_features", seismic=IDS_FIELD, impacts=True)
+
+
+def target(distribution: Distribution, *version: int) -> ClusterInfo:
+    return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
+
+
+def no_plugins() -> frozenset[str]:
+    raise AssertionError("nobody asked for the plugins")
+
+
+@pytest.mark.parametrize(
+    ("at", "fields", "chosen"),
+    [
+        (target("opensearch", 1, 1), WORDS_FIELD, "rank_features"),
+        (target("opensearch", 3, 8), ALL, "rank_features"),
+        (target("opensearch"), WORDS_FIELD, "rank_features"),
+        (target("elasticsearch", 7, 17), WORDS_FIELD, "rank_features"),
+        (target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features"),
+        (target("elasticsearch", 8, 15), IndexFields(tokens="sparse_vector"), "sparse_vector"),
+        (target("opensearch", 3, 8), IndexFields(tokens=None, impacts=True), "impacts"),
+    ],
+)
+def test_the_target_and_the_index_decide(at: ClusterInfo, fields: IndexFields, chosen: QueryType) -> None:
+    assert select_query_type(at, fields, no_plugins) == chosen
+    assert select_query_type(at, fields, no_plugins, chosen) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "at", "fields", "reason"),
+    [
+        ("neural_sparse", target("opensearch", 2, 13), WORDS_FIELD, "OpenSearch 2.14 or newer, and this is OpenSearch 2.13"),
+        ("neural_sparse", target("elasticsearch", 9, 5), WORDS_FIELD, "OpenSearch 2.14"),
+        ("neural_sparse", target("opensearch", 3, 8), WORDS_FIELD, NEURAL_SEARCH),
+        (
+            "neural_sparse",
+            target("opensearch", 3, 8),
+            IndexFields(tokens="sparse_vector"),
+            "`tokens` of the index is sparse_vector",
+        ),
+        ("seismic", target("opensearch", 3, 2), ALL, "OpenSearch 3.3"),
+        ("seismic", target("opensearch", 3, 8), WORDS_FIELD, "no field `token_ids`"),
+        ("seismic", target("opensearch", 3, 8), ALL, NEURAL_SEARCH),
+        ("sparse_vector", target("opensearch", 3, 8), WORDS_FIELD, "Elasticsearch 8.15"),
+        ("sparse_vector", target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features, not sparse_vector"),
+        ("sparse_vector", target("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), "Elasticsearch 8.15"),
+        ("rank_features", target("elasticsearch", 9, 5), IndexFields(tokens="sparse_vector"), "sparse_vector, not rank_features"),
+        ("impacts", target("opensearch", 3, 8), WORDS_FIELD, "no field `impacts`"),
+        ("rank_features", target("opensearch", 3, 8), IndexFields(tokens=None), "missing"),
+    ],
+)
+def test_an_impossible_wish_is_refused_with_its_reason(
+    asked: QueryType, at: ClusterInfo, fields: IndexFields, reason: str
+) -> None:
+    with pytest.raises(QueryError, match=reason) as failure:
+        select_query_type(at, fields, lambda: frozenset({"opensearch-knn"}), asked)
+    assert failure.value.remedy
+
+
+@pytest.mark.parametrize("asked", ["neural_sparse", "seismic"])
+def test_the_plugin_makes_its_shapes_possible(asked: QueryType) -> None:
+    assert select_query_type(target("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), asked) == asked
+    assert select_query_type(target("opensearch"), ALL, no_plugins, asked) == asked  # Serverless has it and lists none
+
+
+def test_seismic_is_taken_where_it_may_be_and_the_index_has_its_field() -> None:
+    opensearch = target("opensearch", 3, 8)
+    assert select_query_type(opensearch, ALL, no_plugins, approximate=True) == "seismic"
+    for at, fields, approximate, asked in (
+        (opensearch, ALL, False, None),
+        (opensearch, ALL, True, "rank_features"),
+        (opensearch, WORDS_FIELD, True, None),
+        (target("opensearch", 3, 2), ALL, True, None),
+    ):
+        assert select_query_type(at, fields, no_plugins, asked, approximate=approximate) == "rank_features"  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="tokens"):  # nothing could score what it finds
+        select_query_type(opensearch, IndexFields(tokens=None, seismic=IDS_FIELD), no_plugins, approximate=True)
+
+
+def test_a_refusal_names_what_is_possible() -> None:
+    with pytest.raises(QueryError) as failure:
+        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, no_plugins, "impacts")
+    assert "rank_features is possible" in failure.value.remedy
+    with pytest.raises(QueryError, match="the index has no field that"):
+        select_query_type(target("opensearch", 3, 8), IndexFields(tokens="keyword"), no_plugins)
+    with pytest.raises(QueryError, match=r"requires Elasticsearch 8\.15 or newer, and this is Elasticsearch 8\.14"):
+        select_query_type(target("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), no_plugins)
+    with pytest.raises(QueryError, match="unknown query type"):
+        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, no_plugins, "dense")  # type: ignore[arg-type]
+
+
+def test_fields_of_a_mapping() -> None:
+    image = resources.load_json_resource("mappings", "image")["mappings"]["properties"]
+    impacts = resources.load_json_resource("mappings", "impacts")["mappings"]["properties"]
+    assert IndexFields.from_mapping(image) == IndexFields(tokens="rank_features")
+    assert IndexFields.from_mapping({**image, **impacts}).impacts
+    assert IndexFields.from_mapping({}) == IndexFields(tokens=None)
+    elastic = {IDS_FIELD: {"type": "sparse_vector"}}  # of Elasticsearch: no `method`
+    assert IndexFields.from_mapping(elastic).seismic is None

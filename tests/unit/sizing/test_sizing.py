@@ -1,0 +1,278 @@
+"""What an index of so many images needs: the arithmetic, where its numbers come from, and the guide's table."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from stair_es.cli.main import app
+from stair_es.errors import UsageError
+from stair_es.sizing.estimate import SizingInputs, estimate_resources
+from stair_es.sizing.plan import DEFAULT_ORIGINS, SizingPlan, make_sizing_plan
+
+ROOT = Path(__file__).parents[3]
+MILLION = 1_000_000
+
+
+def of(images: int, **given: Any) -> SizingPlan:  # noqa: ANN401  inputs of any type
+    return make_sizing_plan(SizingInputs(images=images, **given), given)
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that stay when the times of queries are measured again."""
+    monkeypatch.setattr("stair_es.sizing.estimate.QUERY_MS", {"text": 3.9, "image": 12.8})
+
+
+def value(plan: SizingPlan, name: str) -> float:
+    return next(each.value for each in (*plan.inputs, *plan.results) if each.name == name)
+
+
+def test_no_images_need_an_index_all_the_same() -> None:
+    needs = estimate_resources(SizingInputs(images=0))
+    assert (needs.shards, needs.nodes, needs.primary_gb, needs.encode_h, needs.write_h) == (1, 2, 0, 0, 0)
+
+
+def test_one_image_needs_no_more() -> None:
+    one = estimate_resources(SizingInputs(images=1, replicas=0))
+    assert (one.shards, one.nodes) == (1, 1)
+    assert one.shard_ms == 0.7
+    assert [each.text for each in of(1).results if each.name in ("primary_gb", "write_hours")] == [
+        "under 0.001 GB",
+        "under 0.001 min",
+    ]
+
+
+def test_absurdly_many_images_are_still_counted() -> None:
+    plan = of(10**15)
+    assert value(plan, "shards") == 10**15 * 4200 // 30 // 10**9
+    assert any("1,024 shards" in remark for remark in plan.remarks)
+    assert not re.search(r"\d[eE]\+", str(plan))  # people read no exponents
+
+
+@pytest.mark.parametrize(
+    ("given", "shards"),
+    [
+        ({"bytes_per_document": 3000, "shard_gb": 30}, 10),  # 300 GB
+        ({"bytes_per_document": 3001, "shard_gb": 30}, 11),
+        ({"bytes_per_document": 30, "shard_images": 25 * MILLION}, 4),
+        ({"bytes_per_document": 30, "shard_images": 2_147_483_519, "node_memory_gb": 64}, 1),
+    ],
+)
+def test_bytes_and_images_bound_a_shard(given: dict[str, float], shards: int) -> None:
+    assert value(of(100 * MILLION, **given), "shards") == shards
+
+
+@pytest.mark.usefixtures("times")
+@pytest.mark.parametrize(
+    ("given", "nodes", "decisive"),
+    [
+        ({"node_disk_gb": 100}, 20, "disk"),  # 420 GB, two copies, two indices, 85 of each 100 GB
+        ({"node_disk_gb": 100, "rebuild": False}, 10, "disk"),
+        ({"node_disk_gb": 100, "rebuild": False, "replicas": 0}, 5, "disk"),
+        ({"node_disk_gb": 9999, "node_memory_gb": 8}, 11, "memory"),  # 41 GB of postings, half of each 8 GB
+        ({"node_disk_gb": 9999, "node_memory_gb": 128}, 2, "copies"),
+        ({"node_disk_gb": 9999, "node_memory_gb": 128, "queries_per_s": 100}, 10, "cores"),  # 14 shards of 27.9 ms
+        ({"node_disk_gb": 9999, "node_memory_gb": 128, "replicas": 3}, 4, "copies"),
+    ],
+)
+def test_what_is_scarcest_decides_the_nodes(given: dict[str, float], nodes: int, decisive: str) -> None:
+    plan = of(100 * MILLION, **given)
+    assert value(plan, "nodes") == nodes
+    said = next(each.origin for each in plan.results if each.name == "nodes")
+    assert f"{decisive} {nodes}" in said
+
+
+@pytest.mark.usefixtures("times")
+@pytest.mark.parametrize(
+    ("given", "shards", "nodes"),
+    [
+        ({"images": 10 * MILLION, "queries_per_s": 1000}, 5, 10),  # two shards would be enough for the bytes
+        ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 0}, 10, 10),
+        ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 4}, 2, 10),
+        ({"images": MILLION, "node_disk_gb": 2}, 5, 10),  # 4.2 GB fit on no disk
+        ({"images": 100 * MILLION, "node_disk_gb": 9999, "node_memory_gb": 1}, 41, 82),
+    ],
+)
+def test_every_node_has_a_shard(given: dict[str, Any], shards: int, nodes: int) -> None:
+    needs = estimate_resources(SizingInputs(**given))
+    assert (needs.shards, needs.nodes) == (shards, nodes)
+    assert needs.shard_ms == pytest.approx(3.9 * given["images"] / shards / 1e6)
+    said = next(each.origin for each in make_sizing_plan(SizingInputs(**given)).results if each.name == "shards")
+    assert said.endswith("each node has one") == (shards > needs.shards_by_size)
+
+
+@pytest.mark.parametrize("images", [0, 1, 1000, 999_999, 33 * MILLION, 10**12])
+@pytest.mark.parametrize("replicas", [0, 1, 4])
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: int, rebuild: bool) -> None:
+    for disk_gb, memory_gb, queries_per_s, cores in product((0.5, 7, 500), (0.3, 32), (0, 3, 770, 5000), (1, 3, 64)):
+        given = SizingInputs(
+            images=images,
+            replicas=replicas,
+            rebuild=rebuild,
+            node_disk_gb=disk_gb,
+            node_memory_gb=memory_gb,
+            queries_per_s=queries_per_s,
+            node_cores=cores,
+        )
+        if 0.0014 * queries_per_s / cores > 1 + replicas:  # cores that a request to one shard keeps half busy
+            with pytest.raises(UsageError, match="can't answer"):
+                estimate_resources(given)
+            continue
+        needs = estimate_resources(given)
+        assert needs.nodes <= (1 + replicas) * needs.shards
+        assert needs.primary_gb / needs.shards * (1 + rebuild) <= disk_gb * 0.85 * (1 + 1e-9)
+
+
+def test_more_queries_than_shards_can_answer_take_replicas() -> None:
+    with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries a second") as refused:
+        estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000))
+    assert "--replicas 3" in (refused.value.remedy or "")
+    needs = estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000, replicas=3))
+    assert needs.nodes <= 4 * needs.shards
+
+
+@pytest.mark.parametrize(("memory_gb", "heap_gb"), [(16, 8), (62, 31), (256, 31)])
+def test_a_heap_is_half_the_memory_and_never_huge(memory_gb: float, heap_gb: float) -> None:
+    assert value(of(1, node_memory_gb=memory_gb), "heap_gb") == heap_gb
+
+
+@pytest.mark.usefixtures("times")
+def test_a_query_costs_what_is_asked_and_how_full_a_shard_is() -> None:
+    assert value(of(5 * MILLION), "shard_ms") == pytest.approx(5 * 3.9)
+    assert value(of(5 * MILLION, question="image"), "shard_ms") == pytest.approx(5 * 12.8)
+    assert value(of(5 * MILLION, question="image", query_ms=2), "shard_ms") == pytest.approx(10)
+    assert value(of(5 * MILLION, queries_per_s=0), "cores") == 0
+
+
+def test_hours_and_money() -> None:
+    plan = of(36 * MILLION, encoder_images_per_s=500, encoders=4, node_price_per_hour=0.5, encoder_price_per_hour=2)
+    assert value(plan, "encode_hours") == 5
+    assert value(plan, "encode_cost") == 40
+    assert value(plan, "month_cost") == 2 * 0.5 * 730
+    assert value(plan, "write_hours") == pytest.approx(36e6 * 2 / 9910 / 2 / 3600)
+    assert value(plan, "load_hours") == 5
+    quick = of(36 * MILLION, encoder_images_per_s=1e6)
+    assert value(quick, "load_hours") == value(quick, "write_hours")
+    assert any("--no-replicas-while-building" in remark for remark in quick.remarks)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "images", "said"),
+    [
+        (0, MILLION, ["without replicas", "three or more"]),
+        (0, 1000 * MILLION, ["without replicas"]),  # twenty nodes, and the loss of any loses images
+        (1, MILLION, ["three or more"]),
+        (1, 1000 * MILLION, []),
+        (2, MILLION, []),
+    ],
+)
+def test_what_the_loss_of_a_node_loses_is_said(replicas: int, images: int, said: list[str]) -> None:
+    remarks = of(images, replicas=replicas).remarks
+    assert len(remarks) == len(said)
+    assert all(words in remark for words, remark in zip(said, remarks, strict=True))
+
+
+def test_no_price_is_invented() -> None:
+    assert "cost" not in str(of(MILLION).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"images": -1}, "--images"),
+        ({"images": 1, "bytes_per_document": 0}, "--bytes-per-document"),
+        ({"images": 1, "shard_gb": -30}, "--shard-gb"),
+        ({"images": 1, "encoders": 0}, "--encoders"),
+        ({"images": 1, "node_disk_gb": float("nan")}, "--node-disk-gb"),
+        ({"images": 1, "encoder_images_per_s": float("inf")}, "--encoder-images-per-s"),
+        ({"images": 1, "replicas": -1}, "--replicas"),
+        ({"images": 1, "node_price_per_hour": -0.5}, "--node-price-per-hour"),
+        ({"images": 1, "shard_images": 2_147_483_520}, "--shard-images"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_their_option(given: dict[str, Any], option: str) -> None:
+    with pytest.raises(UsageError, match=option) as refused:
+        SizingInputs(**given)
+    assert refused.value.remedy
+
+
+def test_each_number_says_where_it_comes_from() -> None:
+    plan = of(MILLION, replicas=1, shard_gb=30)  # as by default, but given
+    origins = {each.name: each.origin for each in plan.inputs}
+    assert origins["images"] == origins["replicas"] == origins["shard_gb"] == "given"
+    assert {name for name, origin in origins.items() if origin.startswith("measured: ")} == {
+        "encoder_images_per_s",
+        "node_docs_per_s",
+        "bytes_per_document",
+        "query_ms",
+    }
+    assert all(each.origin for each in plan.results)
+    named = {each.name for each in fields(SizingInputs)} - {"images", "node_price_per_hour", "encoder_price_per_hour"}
+    assert set(DEFAULT_ORIGINS) == named
+
+
+def test_measured_means_that_there_is_a_benchmark() -> None:
+    said = json.dumps(of(MILLION).to_dict())
+    programs = set(re.findall(r"benchmarks/\w+\.py", said))
+    assert len(programs) >= 4
+    assert all((ROOT / program).is_file() for program in programs)
+
+
+def test_the_command_prints_all_of_it() -> None:
+    done = CliRunner().invoke(app, ["plan", "--images", "1000000", "--replicas", "0"])
+    assert done.exit_code == 0
+    for figure in (*of(MILLION, replicas=0).inputs, *of(MILLION, replicas=0).results):
+        assert re.search(
+            rf"^  {re.escape(figure.label)} +{re.escape(figure.text)} +{re.escape(figure.origin)}$", done.stdout, re.M
+        )
+    assert "three or more" in done.stdout
+
+
+def test_the_command_as_json() -> None:
+    done = CliRunner().invoke(app, ["plan", "--images", "100000000", "--question", "image", "--json"])
+    assert json.loads(done.stdout) == json.loads(json.dumps(of(100 * MILLION, question="image").to_dict()))
+
+
+def test_every_input_is_an_option() -> None:
+    given: dict[str, Any] = {
+        each.name: "image" if each.name == "question" else number for number, each in enumerate(fields(SizingInputs), start=3)
+    }
+    given |= {"images": 5 * MILLION, "rebuild": False, "replicas": 0}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "rebuild"]
+    done = CliRunner().invoke(app, ["plan", *flags, "--no-rebuild", "--json"])
+    plan = make_sizing_plan(SizingInputs(**given), given)
+    assert json.loads(done.stdout) == json.loads(json.dumps(plan.to_dict()))
+    assert {each.origin for each in plan.inputs} == {"given"}
+
+
+def test_the_command_refuses_what_cannot_be() -> None:
+    assert isinstance(CliRunner().invoke(app, ["plan", "--images", "5", "--shard-gb", "0"]).exception, UsageError)
+    assert CliRunner().invoke(app, ["plan"]).exit_code == 2
+
+
+def test_help_shows_the_defaults() -> None:
+    shown = CliRunner().invoke(app, ["plan", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
+    for default in ("35.3", "9,910", "4,200", "10,000,000", "3.1 for text or 4.7 for image"):
+        assert f"[default: {default}]" in shown or f"[default: ({default})]" in shown
+
+
+def test_the_table_of_the_guide_is_what_the_command_says() -> None:
+    """Rows of the table in docs/sizing.md that begin with the label of a result."""
+    lines = (ROOT / "docs" / "sizing.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    [head] = [row for row in rows if row[0] == "images" and "1,000,000" in row[1]]
+    plans = [of(int(cell.replace(",", "")), node_price_per_hour=0.5) for cell in head[1:]]
+    labels = {each.label: each.name for each in plans[0].results}
+    shown = {row[0]: row[1:] for row in rows if row[0] in labels and len(row) == len(head)}
+    assert {labels[label] for label in shown} >= {"shards", "nodes", "stored_gb", "hot_gb", "load_hours", "month_cost"}
+    for label, cells in shown.items():
+        assert cells == [next(each.text for each in plan.results if each.label == label) for plan in plans]

@@ -1,0 +1,153 @@
+"""Pictures of a test set are found in a training set: by bytes, by likeness, and by nothing else."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stair_es.errors import UsageError
+from stair_es.sources.io.local_file import FileLocator
+from stair_es.sources.io.uris import to_file_uri
+from stair_es.training.data.dataset import TrainingPair, TrainingSet
+from stair_es.training.data.dedup import SimilarityThresholds, find_duplicates, remove_duplicates
+from stair_es.training.data.image_hash import COLOR_BYTES, FingerprintTable, compute_fingerprints, compute_image_fingerprint
+
+PHOTOS = sorted((Path(__file__).parents[4] / "examples" / "photos").glob("*.jpg"))[:12]
+
+
+def pair(path: Path) -> TrainingPair:
+    return TrainingPair(path.name, FileLocator(to_file_uri(path)), (path.stem,))
+
+
+def of_hashes(values: Mapping[int, int] | list[int], colours: int = 7) -> FingerprintTable:
+    numbers = list(values.values() if isinstance(values, Mapping) else values)
+    rng = np.random.default_rng(len(numbers))
+    return FingerprintTable(
+        rows=np.arange(len(numbers)),
+        sha256=rng.integers(0, 1 << 62, (len(numbers), 4)).astype(np.uint64),
+        perceptual=np.array(numbers, dtype=np.uint64),
+        colors=np.full((len(numbers), COLOR_BYTES), colours, dtype=np.uint8),
+        unreadable={},
+    )
+
+
+def saved(image: Image.Image, path: Path, **more: int) -> Path:
+    image.save(path, **more)  # type: ignore[arg-type]
+    return path
+
+
+def test_copies_of_photos_are_found(tmp_path: Path) -> None:
+    first = [Image.open(path).convert("RGB") for path in PHOTOS]
+    training = [
+        saved(first[0], tmp_path / "smaller.jpg", quality=60).rename(tmp_path / "again.jpg"),
+        saved(first[1].resize((first[1].width // 3, first[1].height // 3)), tmp_path / "small.png"),
+        saved(first[2], tmp_path / "gone.jpg", quality=30),
+        saved(first[3].transpose(Image.Transpose.ROTATE_180), tmp_path / "turned.jpg"),
+        PHOTOS[4],
+        saved(first[5].crop((8, 8, first[5].width - 8, first[5].height - 8)), tmp_path / "cropped.jpg"),
+        *PHOTOS[8:],
+    ]
+    (tmp_path / "gone.jpg").write_bytes(b"no image")
+    told: list[tuple[str, int, int]] = []
+    pairs = TrainingSet.from_pairs(map(pair, training))
+    broken = TrainingPair("broken", FileLocator(to_file_uri(tmp_path / "gone.jpg")), ("x",))
+    against = {"val": [pair(PHOTOS[0])], "test": [broken, *map(pair, PHOTOS[1:8])]}
+    found = remove_duplicates(pairs, against, told=lambda *each: told.append(each))
+    assert [(each.name, each.found_in, each.other, each.same_bytes) for each in found.removed] == [
+        ("again.jpg", "val", PHOTOS[0].name, False),
+        ("small.png", "test", PHOTOS[1].name, False),
+        (PHOTOS[4].name, "test", PHOTOS[4].name, True),
+        ("cropped.jpg", "test", PHOTOS[5].name, False),
+    ]
+    assert [each.name for each in found.kept] == ["turned.jpg", *(path.name for path in PHOTOS[8:])]
+    assert found.unreadable == {"training": 1, "test": 1}
+    assert found.kept.problems.counts == {"not an image in a known format": 1, "in val too": 1, "in test too": 3}
+    assert told == [("training", 10, 10), ("val", 1, 1), ("test", 8, 8)]
+    assert "same bytes" in str(found.removed[2])
+
+
+def test_other_photos_are_not_taken_for_the_same() -> None:
+    assert (
+        remove_duplicates(TrainingSet.from_pairs(map(pair, PHOTOS[:6])), {"test": [pair(path) for path in PHOTOS[6:]]}).removed
+        == ()
+    )
+
+
+def test_the_same_shape_in_another_colour_is_another_picture(tmp_path: Path) -> None:
+    def heart(colour: tuple[int, int, int], size: int) -> bytes:
+        image = Image.new("RGB", (40, 40), "white")
+        image.paste(colour, (10, 5, 30, 20))
+        image.paste(colour, (15, 20, 25, 35))
+        buffer = io.BytesIO()
+        image.resize((size, size)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    data = {"red": heart((200, 0, 0), 40), "green": heart((0, 102, 0), 40), "red2": heart((200, 0, 0), 80)}
+    for name, each in data.items():
+        (tmp_path / f"{name}.png").write_bytes(each)
+    red, green, again = (pair(tmp_path / f"{name}.png") for name in data)
+    assert (
+        bin(compute_image_fingerprint(data["red"]).perceptual ^ compute_image_fingerprint(data["green"]).perceptual).count("1")
+        <= 4
+    )
+    assert [each.name for each in remove_duplicates(TrainingSet.from_pairs([green, again]), {"test": [red]}).removed] == [
+        "red2.png"
+    ]
+    assert (
+        len(remove_duplicates(TrainingSet.from_pairs([green, again]), {"test": [red]}, SimilarityThresholds(color=255)).removed)
+        == 2
+    )
+
+
+@pytest.mark.parametrize("most", [0, 1, 4, 10])
+def test_the_index_finds_what_comparing_all_finds(most: int) -> None:
+    rng = np.random.default_rng(most)
+    other = [int(value) for value in rng.integers(0, 1 << 63, 300)] + [0, 0, (1 << 64) - 1]
+    one = [int(value) for value in rng.integers(0, 1 << 63, 300)] + [0, (1 << 64) - 1]
+    for value in other[:200]:
+        for bit in rng.choice(64, size=int(rng.integers(0, 12)), replace=False):
+            value ^= 1 << int(bit)
+        one.append(value)
+    expected = {}
+    for number, value in enumerate(one):
+        nearest = min(bin(value ^ each).count("1") for each in other)
+        if nearest <= most:
+            expected[number] = nearest
+    found = find_duplicates(of_hashes(one), of_hashes(other), SimilarityThresholds(bits=most))
+    assert {match.row: match.bits for match in found} == expected
+    assert all(bin(one[match.row] ^ other[match.other]).count("1") == match.bits for match in found)
+    assert find_duplicates(of_hashes(one), of_hashes(other, colours=90), SimilarityThresholds(bits=most)) == []
+
+
+def test_rows_are_those_of_the_sets_where_some_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    pictures = [pair(tmp_path / "bad.jpg"), pair(PHOTOS[0]), pair(tmp_path / "none.jpg"), pair(PHOTOS[1])]
+    found = compute_fingerprints(pictures)
+    assert (found.rows.tolist(), sorted(found.unreadable)) == ([1, 3], [0, 2])
+    assert [(match.row, match.other) for match in find_duplicates(found, compute_fingerprints([pair(PHOTOS[1])]))] == [(3, 0)]
+    threaded = compute_fingerprints(pictures * 40, workers=3)
+    assert threaded.rows.tolist() == [row for row in range(160) if row % 2]
+    np.testing.assert_array_equal(threaded.perceptual, np.tile(found.perceptual, 40))
+    assert find_duplicates(found, compute_fingerprints([])) == []
+    assert find_duplicates(compute_fingerprints([]), found) == []
+
+
+def test_cost_grows_with_the_sets_and_not_with_their_product() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (of_hashes([int(value) for value in rng.integers(0, 1 << 63, size)]) for size in (100_000, 5_000))
+    assert len(find_duplicates(one, other, SimilarityThresholds(bits=4))) < 5
+    many, more = of_hashes([5] * 8_000), of_hashes([5] * 5_000)  # blank pictures are all alike
+    more.colors[:] = rng.integers(0, 15, more.colors.shape)
+    assert len(find_duplicates(many, more)) == 8_000
+
+
+def test_limits_out_of_range() -> None:
+    for wrong in ({"bits": 17}, {"bits": -1}, {"color": -1.0}):
+        with pytest.raises(UsageError) as failed:
+            SimilarityThresholds(**wrong)
+        assert failed.value.remedy

@@ -1,0 +1,115 @@
+"""Pictures are drawn anew: upright, small enough, without anything that was in the file beside its pixels."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stair_es.errors import DecodeError
+from stair_es.sources.image.decode import DecodeLimits
+from stair_es.web.images.render import ImageCache, RenderedImage, render_image
+
+PHOTO = Path(__file__).parents[4] / "examples" / "photos" / "tabby-cat.jpg"
+LIMITS = DecodeLimits(max_pixels=1_000_000)
+
+
+def opened(picture: RenderedImage) -> Image.Image:
+    return Image.open(io.BytesIO(picture.data))
+
+
+def saved(image: Image.Image, kind: str, **more: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **more)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("side_px", "kind"), [(256, "WEBP"), (64, "JPEG")])
+def test_a_picture_keeps_its_shape_within_the_side(side_px: int, kind: str) -> None:
+    picture = render_image(PHOTO.read_bytes(), side_px, kind, LIMITS)  # type: ignore[arg-type]
+    image = opened(picture)
+    with Image.open(PHOTO) as original:
+        ratio = original.width / original.height
+    assert (image.format, max(image.size), picture.content_type) == (kind, side_px, f"image/{kind.lower()}")
+    assert image.width / image.height == pytest.approx(ratio, abs=0.03)
+
+
+def test_a_small_picture_isn_t_enlarged() -> None:
+    data = saved(Image.new("RGB", (40, 30), (255, 0, 0)), "PNG")
+    image = opened(render_image(data, 1600, "JPEG", LIMITS))
+    assert image.size == (40, 30)
+    assert np.abs(np.asarray(image, np.int16) - (255, 0, 0)).max() < 8
+
+
+def test_it_is_upright_and_its_metadata_is_gone() -> None:
+    image = Image.new("RGB", (60, 20), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 0, 30, 20))  # the left half is red
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    exif[0x010E] = "taken at home"
+    data = saved(image, "JPEG", exif=exif, comment=b"secret", quality=95)
+    assert b"taken at home" in data
+    assert b"secret" in data
+    picture = render_image(data, 100, "JPEG", LIMITS)
+    made = opened(picture)
+    assert made.size == (20, 60)
+    assert not made.getexif()
+    assert b"taken at home" not in picture.data
+    assert b"secret" not in picture.data
+    red, _, blue = np.asarray(made)[5, 10]  # what was left is on top now
+    assert red > 200 > 60 > blue
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        b"<html><script>alert(1)</script></html>",
+        b"%PDF-1.7",
+        PHOTO.read_bytes()[:300],
+        PHOTO.read_bytes()[:2000],
+        b"GIF89a" + b"\xff" * 50,
+    ],
+)
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        render_image(data, 100, "WEBP", LIMITS)
+
+
+def test_a_bomb_is_refused_before_its_pixels_are_read() -> None:
+    bomb = saved(Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(bomb) < 100_000
+    with pytest.raises(DecodeError, match="bomb"):
+        render_image(bomb, 100, "WEBP", LIMITS)
+
+
+def test_a_page_that_is_also_a_picture_comes_out_as_a_picture_only() -> None:
+    data = saved(Image.new("RGB", (8, 8)), "GIF") + b"<script>alert(1)</script>"
+    assert b"<script>" not in render_image(data, 8, "WEBP", LIMITS).data
+
+
+def test_the_same_pixels_have_the_same_tag() -> None:
+    first, again = (render_image(PHOTO.read_bytes(), 64, "WEBP", LIMITS) for _ in range(2))
+    assert first == again
+    assert first.etag != render_image(PHOTO.read_bytes(), 65, "WEBP", LIMITS).etag
+
+
+def test_an_album_holds_so_many_bytes_and_lets_the_longest_unused_go() -> None:
+    album = ImageCache(3 * 1200)
+    for name in "abc":
+        album.put(name, RenderedImage(content_type="image/webp", data=bytes(1000), etag=name))
+    assert album.get("a") is not None
+    album.put("d", RenderedImage(content_type="image/webp", data=bytes(1000), etag="d"))
+    assert [name for name in "abcd" if album.get(name)] == ["a", "c", "d"]
+    assert album.size_bytes <= 3 * 1200
+    huge = RenderedImage(content_type="image/webp", data=bytes(10_000), etag="h")
+    assert album.put("h", huge) is huge
+    assert album.get("h") is None
+
+
+def test_an_album_lets_everything_go_after_a_while() -> None:
+    album = ImageCache(10_000, ttl_s=0.0)
+    album.put("a", RenderedImage(content_type="image/webp", data=bytes(10), etag="a"))
+    assert album.get("a") is None
