@@ -170,7 +170,7 @@ def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs)
     runs.check(COUNT)
     assert runs.behind(f"{runs.alias}-tokens") == [f"{build.index}.tokens"]
     assert runs.indices() == sorted([first, f"{first}.tokens", build.index, f"{build.index}.tokens"])
-    third = runs.run_as(runs.settings(32), keep="0")
+    third = runs.run_as(runs.settings(32), retain_indices="0")
     assert (third.swapped, sorted(third.deleted_indices)) == (True, sorted([first, build.index]))
     runs.check(COUNT)
     assert runs.indices() == [third.index, f"{third.index}.tokens"]
