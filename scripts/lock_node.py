@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("version", help="of OpenSearch")
     parser.add_argument("--cache", type=Path, help="folder for the fetched files (default: a temporary one)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[3] / "stair_es" / "embedded_node" / "lock.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "stair_es" / "embedded_node" / "lock.json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=args.cache or Path(scratch), timeout=60)
