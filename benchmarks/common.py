@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
@@ -25,9 +24,6 @@ from stair_es.config.defaults import DEFAULT_MODEL, ENV_URL, THUMBNAIL_PX
 from stair_es.embedded_node import ensure_running
 from stair_es.model.stair_mini.plugin import KIND
 from stair_es.sources.image.decode import DecodeLimits, decode_image
-
-if TYPE_CHECKING:
-    pass
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 

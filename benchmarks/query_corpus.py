@@ -9,8 +9,8 @@ likeness to the first, with as much noise as makes neighbours as like as in the 
 of the first class, and nothing where COCO has no such thing. The heads, which are for drawings, have no part in it. Batches have
 seeds of their own: a smaller corpus is the beginning of a larger one.
 
-Shape suffixes: see `stair_mini_files`; B views, N documents, W words of a document (at most 64), R ranks of a posterior that are
-kept (64), C of these that a dense vector is made of (10).
+Shape suffixes: see `stair_mini.artifacts`; B views, N documents, W words of a document (at most 64), R ranks of a posterior that
+are kept (64), C of these that a dense vector is made of (10).
 """
 
 from __future__ import annotations

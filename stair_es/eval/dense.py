@@ -55,7 +55,7 @@ class ConseEncoder:
 def get_dense_encoder(encoder: Encoder) -> DenseEncoder | None:
     """Return the dense encoder of a model: its own, or ConSE for stair-mini; None if there is none.
 
-    An encoder that has the methods only for other checkpoints of its kind sets `words_only`.
+    An encoder that has the methods only for other checkpoints of its kind sets `tokens_only`.
     """
     if getattr(encoder, "tokens_only", False):
         return None

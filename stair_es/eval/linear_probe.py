@@ -74,7 +74,7 @@ def fit_probe(
 ) -> FittedProbe:
     """Fit a probe with the C that is best on a held-out fifth of each class, refitted to all rows.
 
-    C is one of `STRENGTHS`; the middle one if no class has two rows.
+    C is one of `PROBE_C_VALUES`; the middle one if no class has two rows.
 
     Args:
         rows_NV: A dense or a sparse matrix.

@@ -1,4 +1,4 @@
-"""The models with short names, from their published weights, on a few of the example photographs. See `conftest`."""
+"""The models with short names, from their published weights, on a few of the example photographs. See `tests/hub/conftest.py`."""
 
 from __future__ import annotations
 

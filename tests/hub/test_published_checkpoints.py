@@ -1,4 +1,4 @@
-"""Numbers that the authors of public checkpoints print, from their published weights. See `conftest`."""
+"""Numbers that the authors of public checkpoints print, from their published weights. See `tests/hub/conftest.py`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The image side follows ConSE (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014), with
 tokens instead of a dense embedding; the heads follow STAIR (Chen et al., 2023). `docs/stair-mini.md` has formulas and limits.
 
-Shape suffixes: B batch, H height, W width, C channels; others as in `stair_mini_files`.
+Shape suffixes: B batch, H height, W width, C channels; others as in `artifacts`.
 """
 
 from __future__ import annotations

@@ -14,9 +14,6 @@ STOP_WORDS_FILE = "stop_words.txt"
 def load_stop_words() -> frozenset[str]:
     """Return the stop words.
 
-    Args:
-        folder: Folder of the packaged data.
-
     Raises:
         ModelError: If the packaged file is missing.
     """
