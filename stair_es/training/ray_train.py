@@ -73,7 +73,7 @@ def train_on_ray(
             "out": out.absolute(),
             "events": events,
             "on_gpu": on_gpu,
-            "settings": None if address else settings,
+            "settings": settings if address in (None, "", "local") else None,
         }
         fit = _FitThread(_build_trainer(told, workers, on_gpu, kept))
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -155,7 +155,10 @@ def _choose_device(name: str) -> torch.device:
 
 
 def _compute_key(config: TrainConfig, learned: TrainingSet, whole: WholeWordVocabulary | None) -> str:
-    """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory."""
+    """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory.
+
+    Names of fields count, those of classes don't.
+    """
     told = replace(
         config,
         folder=Path(),
@@ -163,7 +166,7 @@ def _compute_key(config: TrainConfig, learned: TrainingSet, whole: WholeWordVoca
         watch=replace(config.watch, patience=0, every=1, log_every=1),
         batch=replace(config.batch, chunk=0),
     )
-    digest = hashlib.sha256(repr(told).encode())
+    digest = hashlib.sha256(repr(asdict(told)).encode())
     if whole is not None:
         digest.update(whole.to_json().encode())
     for pair in learned:

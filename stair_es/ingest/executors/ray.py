@@ -75,7 +75,7 @@ def open_ray_executor(job: WorkerConfig, options: RayOptions, batch_images: int 
 class _RayExecutor:
     def __init__(self, ray: Any, job: WorkerConfig, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
         self._ray = ray
-        if options.address:  # those of this machine mean nothing on others, whose workers have their own environment
+        if options.address not in (None, "", "local"):  # workers of a cluster have their own environment
             job = replace(job, model=replace(job.model, settings=None))
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]

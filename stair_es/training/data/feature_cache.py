@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -233,7 +233,7 @@ def _build_state_function(model: StairModel) -> Callable[[Pixels], Tensor]:
 def _compute_image_key(model: StairModel, reader: PixelReader, views: int) -> str:
     tower = model.config.image
     digest = _hash_backbone(tower, model.image.backbone)
-    digest.update(repr((reader.augment, reader.seed, views)).encode())
+    digest.update(repr((asdict(reader.augment), reader.seed, views)).encode())
     for pair in reader.pairs:
         try:
             digest.update(hashlib.sha256(read_image_bytes(pair.locator)).digest())
@@ -251,7 +251,7 @@ def _compute_text_key(model: StairModel, texts: Sequence[str]) -> str:
 def _hash_backbone(tower: ImageTowerConfig | TextTowerConfig, backbone: torch.nn.Module) -> Any:  # noqa: ANN401  a hash
     """Hash everything that the states depend on except the input: the network and its settings, not the head."""
     head = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked")
-    told = {name: repr(value) for name, value in vars(tower).items() if name not in head}
+    told = {name: repr(value) for name, value in asdict(tower).items() if name not in head}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     if tower.backbone.kind != "package":
         for name, tensor in backbone.state_dict().items():
