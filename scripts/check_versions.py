@@ -4,9 +4,9 @@
     python scripts/check_versions.py --only 8.17.0 2.19.1  # the others' columns stay, if their records are here
     python scripts/check_versions.py --json                # the records, as JSON, on stdout
 
-Each version's record is kept below `build/compatibility`. What is known to be missing stands in `version_nodes.py`: anything
-else that fails, or works though it is said to be missing, makes the exit status 1. A version that fails doesn't end the run.
-The engines' jars are fetched once a machine (about 0.5 GB).
+Each version's record is kept below `build/compatibility`. `tests/support/versions/nodes.py` says what is known to be missing:
+anything else that fails, or works though it is said to be missing, makes the exit status 1. A version that fails doesn't end
+the run. The engines' jars are fetched once a machine (about 0.5 GB).
 """
 
 from __future__ import annotations

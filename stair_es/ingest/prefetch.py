@@ -57,7 +57,7 @@ class PrefetchQueue(Generic[_T]):
             raise self._error
 
     def take(self, most: int, wait_s: float = 0.0) -> list[_T]:
-        """Take up to `most` items from the queue, waiting up to `compute_retry_delay_s` seconds for the first one."""
+        """Take up to `most` items from the queue, waiting up to `wait_s` seconds for the first one."""
         with self._changed:
             if wait_s:
                 self._changed.wait_for(lambda: self._ahead or self._over, wait_s)

@@ -9,7 +9,7 @@ from stair_es.inspection.token_stats import TokenStats, sort_token_stats
 from stair_es.token_policy import TokenPolicy
 
 UNIFORMITY_THRESHOLD = 0.5
-"""Minimum flatness of a stop word: more than half of its effect is the same for every image. docs/inspect.md has measurements."""
+"""Minimum uniformity of a stop word: more than half of its effect is the same for every image. See docs/inspect.md."""
 MIN_IMAGES = 20
 """Minimum number of images to find stop words in: with two images, each token that one of them has would be flat."""
 

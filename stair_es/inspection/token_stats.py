@@ -1,14 +1,14 @@
 """Token statistics, computed by adding up images. Pure functions.
 
-**Flatness.** A query token adds its weight in the query times its weight `w` in the image to the score. A contribution that is
+**Uniformity.** A query token adds its weight in the query times its weight `w` in the image to the score. A contribution that is
 the same for every image changes no ranking. So take the weights of a token in all `N` images, 0 if an image lacks it, and split
 their sum of squares into the part that a constant explains and the rest:
 
-    flatness = (sum of w)^2 / (N x sum of w^2) = p / (1 + v^2)
+    uniformity = (sum of w)^2 / (N x sum of w^2) = p / (1 + v^2)
 
 with `p` the share of images that have the token and `v` the coefficient of variation of its weight among those. It is the
 squared cosine between the token and a constant: 1 for a token with one weight in every image, at most `p` for any other. A token
-that is in every image but much heavier in some keeps a low flatness, as does a rare token: a plain limit on `p` (or on idf, its
+that is in every image but much heavier in some keeps a low uniformity, as does a rare token: a plain limit on `p` (or on idf, its
 logarithm) would remove the first, and a limit on the variation alone the second.
 """
 

@@ -69,7 +69,7 @@ class D2sEncoder(CardMixin):
         return self._dense.encode_texts(texts)
 
     def compute_weights(self, dense_BD: Floats) -> Floats:
-        """Compute the token weights [B, V] of dense vectors: `log1p(relu(...))`, see `d2s`.
+        """Compute the token weights [B, V] of dense vectors: `log1p(relu(...))`, see `d2s_format`.
 
         Args:
             dense_BD: Dense vectors.

@@ -2,7 +2,7 @@
 
 Image: `v = max over patches of (patch . proj)`. Text: `v = max over positions, padding included, of (LN(state) . word
 embedding)`. Then both: `normalize(elu(v) + 1)`, and only the largest weights are kept (for a text also those of its own tokens).
-Source: see `vdr`; image tower: Radford et al. (CLIP), 2021.
+Source: see `vdr_format`; image tower: Radford et al. (CLIP), 2021.
 
 Shape suffixes: B batch, L positions, D width, V tokens, N heads, K size of a head.
 """
