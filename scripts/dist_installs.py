@@ -40,7 +40,7 @@ TEST_TOOLS = (
     *("build", "check-jsonschema", "moto[server]", "pytest", "pytrec-eval-terrier"),
     *("pyyaml", "scikit-learn", "setuptools", "trustme"),
 )
-HEAVY = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedupe": "imagehash", "telemetry": "opentelemetry-sdk"}
+HEAVY = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedup": "imagehash", "telemetry": "opentelemetry-sdk"}
 """What a test says that needs a package -> the package."""
 ABOUT_THE_TREE = ("benchmarks", "deploy", "scripts", "support", "test_guards.py", "test_names.py")
 """Folders and files of tests/unit about what no wheel has."""
