@@ -44,7 +44,7 @@ DashboardsTokenIndexOption = Annotated[
     bool | None,
     typer.Option(
         "--token-index/--no-token-index",
-        help="Whether there is a token index NAME-words, for the panels about weights. [default: detected]",
+        help="Whether there is a token index NAME-tokens, for the panels about weights. [default: detected]",
         show_default=False,
     ),
 ]

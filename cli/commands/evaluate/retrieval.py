@@ -41,7 +41,7 @@ _FieldType = Annotated[
 ]
 _QueryType = Annotated[
     Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
-    typer.Option("--query-type", help="Form of the queries; else what suits the cluster."),
+    typer.Option("--query-type", help="Query type. [default: chosen by cluster]"),
 ]
 _Depth = Annotated[
     int,
