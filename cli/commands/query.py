@@ -73,12 +73,12 @@ def query(
     from stair_es.search.request import build_search_request
 
     question = build_search_query(encoder, given, search.get_reading_options())
-    shape, parts = how.query_type or "rank_features", prune_vector(question.vector, how.weight_mass)
+    query_type, parts = how.query_type or "rank_features", prune_vector(question.vector, how.weight_mass)
     question = replace(question, vector=parts.kept)
-    question, token_ids = _resolve_token_ids(question, url, index, encoder.model_id) if shape == "seismic" else (question, None)
+    question, token_ids = _resolve_token_ids(question, url, index, encoder.model_id) if query_type == "seismic" else (question, None)
     asked = build_search_request(
         question,
-        shape,
+        query_type,
         max_clauses=max_clauses,
         k=k,
         after=cursor,
@@ -86,7 +86,7 @@ def query(
         ordered=not how.search_pipeline,
         token_ids=token_ids,
     )
-    print_dropped_tokens(asked.truncated, parts.dropped, shape, "--max-clauses")
+    print_dropped_tokens(asked.truncated, parts.dropped, query_type, "--max-clauses")
     if as_json:
         emit_json(asked.body)
         return

@@ -25,21 +25,21 @@ def note_plain_operators(words: str) -> None:
         print_notice("quotes are read as text, not as a phrase (--filter 'caption:\"red car\"' finds a phrase in captions)")
 
 
-def print_dropped_tokens(cut: SparseVector, dropped: SparseVector, shape: QueryType, limit: str) -> None:
+def print_dropped_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:
     """Print which tokens were not sent, and why.
 
     Args:
-        cut: Tokens that the query type doesn't support, or that exceed the limit.
-        dropped: Tokens removed by pruning.
-        shape: Query type.
+        truncated: Tokens that the query type doesn't support, or that exceed the limit.
+        pruned: Tokens removed by pruning.
+        query_type: Query type.
         limit: Name of the limit.
     """
     from stair_es.cluster.documents.document import is_single_term
 
-    pieces = [word for word in cut.tokens if shape == "impacts" and not is_single_term(word)]
+    pieces = [word for word in truncated.tokens if query_type == "impacts" and not is_single_term(word)]
     if pieces:
         print_notice(f"`impacts` has no word pieces and symbols; not sent: {', '.join(pieces[:_MAX_TOKENS])}")
-    if len(cut) > len(pieces):
-        print_notice(f"{limit} is exceeded: the {len(cut) - len(pieces)} lightest words of the query were not sent")
-    if len(dropped):
-        print_notice(f"pruned: {len(dropped)} words of the query were not sent ({', '.join(dropped.tokens[:_MAX_TOKENS])})")
+    if len(truncated) > len(pieces):
+        print_notice(f"{limit} is exceeded: the {len(truncated) - len(pieces)} lightest words of the query were not sent")
+    if len(pruned):
+        print_notice(f"pruned: {len(pruned)} words of the query were not sent ({', '.join(pruned.tokens[:_MAX_TOKENS])})")

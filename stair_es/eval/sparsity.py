@@ -203,7 +203,7 @@ class _ModelCost:
         return {
             "model": self.label,
             "items": {side: asdict(each) for side, each in self.sizes.items()},
-            "lists": {side: {**asdict(each), "dead": each.unused} for side, each in self.lists.items()},
+            "lists": {side: {**asdict(each), "unused": each.unused} for side, each in self.lists.items()},
             "flops": {pair: {"multiplications": plain, "weighted": weighted} for pair, (plain, weighted) in self.flops.items()},
             "dense_dimensions": self.dimensions,
         }

@@ -81,7 +81,7 @@ class RetrievalReport:
     text_tower: str
     cluster: str = ""
     """Name and version; empty with `--exact`, and the next three are unset then."""
-    shape: str = ""
+    query_type: str = ""
     depth: int = 0
     analyzer: str = ""
     """Analyzer of BM25 fields."""
@@ -104,7 +104,7 @@ class RetrievalReport:
             "texts",
             "model",
             "text_tower",
-            "shape",
+            "query_type",
             "depth",
             "analyzer",
             "versions",
@@ -168,7 +168,7 @@ def _describe_cluster(found: RetrievalReport) -> str:
     if not found.cluster:
         return "exact dot products, no cluster"
     return (
-        f"{found.cluster}, shape {found.shape}, the first {found.depth:,} hits of each query; BM25 with the analyzer"
+        f"{found.cluster}, query type {found.query_type}, the first {found.depth:,} hits of each query; BM25 with the analyzer"
         f" {found.analyzer}"
     )
 

@@ -118,7 +118,7 @@ def evaluate_retrieval(
         against=tuple(model.label for model in models[1:]),
         text_tower=models[0].spec.text_tower,
         cluster=place.target.label if place else "",
-        shape=engine.query_type if engine else "",
+        query_type=engine.query_type if engine else "",
         depth=options.depth if engine else 0,
         analyzer=engine.analyzer if engine else "",
         rows=_sort_rows(rows),

@@ -11,7 +11,7 @@ from stair_es.eval.datasets.captions import CaptionedImage
 
 Direction: TypeAlias = Literal["text -> image", "image -> text"]
 _MOST_ASKING = 32
-"""Only the first so many captions of an image ask for it by BM25."""
+"""Maximum number of captions of an image that BM25 searches for it with; further ones are ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,7 +247,7 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     words, dense = report.to_dict()["rows"]
     assert words["items"]["images"]["mean"] == 2.0
     assert words["items"]["texts"]["empty"] == 1
-    assert words["lists"]["images"]["dead"] == 1
+    assert words["lists"]["images"]["unused"] == 1
     assert words["flops"]["texts -> images"]["multiplications"] == pytest.approx(flops_by_hand())
     assert (dense["dense_dimensions"], dense["items"]) == (3, {})
     assert "| dense   | dense@1 " in report.to_markdown()

@@ -162,7 +162,7 @@ def report() -> RetrievalReport:
         model="drawn@1",
         text_tower="full",
         cluster="OpenSearch 3.8.0",
-        shape="rank_features",
+        query_type="rank_features",
         depth=1000,
         analyzer="english",
         rows=(stair, missing),
