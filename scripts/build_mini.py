@@ -1,7 +1,7 @@
 """Make stair-mini and write what is shipped of it (stair_es/model/data/stair-mini).
 
     python benchmarks/small_sets/build.py --out SETS
-    python scripts/build_mini.py --sets SETS --work RUN                        # broken off, it goes on where it was
+    python scripts/build_mini.py --sets SETS --work RUN                        # after an interruption it resumes
     python scripts/build_mini.py --sets SETS --work RUN --trained RUN/heads-*  # words, gate and blend anew
 
 Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on

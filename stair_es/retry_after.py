@@ -13,7 +13,7 @@ def parse_retry_after(retry_after: str) -> float | None:
     """Parse a `Retry-After` header (seconds or a date) into seconds from now; None if it is invalid."""
     value = retry_after.strip()
     if value.isascii() and value.isdigit():
-        return float(value)  # infinite for hundreds of digits; whoever waits has a limit
+        return float(value)  # infinite for hundreds of digits; callers limit it
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

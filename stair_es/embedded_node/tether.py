@@ -15,7 +15,7 @@ def main() -> None:
     """Replace this process by the command; the kernel keeps the death signal across `exec`."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died in between
+    if os.getppid() != parent:  # the parent has exited in between
         sys.exit(1)
     os.execv(sys.argv[1], sys.argv[1:])
 

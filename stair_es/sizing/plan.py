@@ -142,7 +142,7 @@ def _list_cluster(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
     decisive = {"disk": needs.nodes_by_disk, "memory": needs.nodes_by_memory, "cores": needs.nodes_by_cores, "copies": copies}
     most = ", ".join(f"{name} {count:,}" for name, count in decisive.items())
     yield make_row("primary_gb", "documents", needs.primary_gb, "GB", "images x bytes of a document")
-    spread = "; so many that each node has one" if needs.shards > needs.shards_by_size else ""
+    spread = "; at least one per node" if needs.shards > needs.shards_by_size else ""
     yield make_row(
         "shards", "primary shards", needs.shards, "", f"{_format_number(gb_each)} GB, {images_each:,} images each{spread}"
     )

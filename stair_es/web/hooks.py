@@ -23,7 +23,7 @@ class ServerHooks(Protocol):
         """Track the processing of an uploaded image, from its first byte to its tokens."""
 
     def count_thumbnail(self, *, cached: bool) -> None:
-        """Count a request for a thumbnail; `cached` tells whether it was cached before."""
+        """Count a request for a thumbnail; `cached` tells whether it was in the cache."""
 
 
 class NoopHooks:

@@ -157,34 +157,34 @@ class ClusterSinkSession:
         )
 
     def _explain_missing(self, live: str, coverage: RunCoverage) -> str:
-        others, dead = self._count_missing(live, coverage)
+        others, failed = self._count_missing(live, coverage)
         if others:
             some = ", ".join(f"{source} ({count:,})" for source, count in others.most_common(3))
             return (
                 f"alias {self.alias} still points to {live}: it has {others.total():,} images of sources that this build has not"
                 f" seen, among them {some}. Ingest them with the same settings (it resumes), or use --force-swap"
             )
-        if dead:
+        if failed:
             return (
-                f"alias {self.alias} still points to {live}: {dead:,} of its images failed in this build. Fix them and"
+                f"alias {self.alias} still points to {live}: {failed:,} of its images failed in this build. Fix them and"
                 " ingest again (the build resumes; see the dead letters), or use --force-swap"
             )
         return ""
 
     def _count_missing(self, live: str, coverage: RunCoverage) -> tuple[Counter[str], int]:
         """Count the images of the old index that the new one lacks: those of unseen sources, and those that failed now."""
-        others, dead = Counter[str](), 0
+        others, failed = Counter[str](), 0
         for part in batched(state.scan_documents(self._cluster, live), _PART):
             there = state.get_stored_by_uri(self._cluster, self.index, [entry.uri for entry in part])
             for entry in part:
-                fate = coverage.get_status(entry.uri)
-                if entry.uri in there or fate == "stored":
+                status = coverage.get_status(entry.uri)
+                if entry.uri in there or status == "stored":
                     continue
-                if fate == "failed":
-                    dead += 1
+                if status == "failed":
+                    failed += 1
                 elif entry.source not in coverage.sources:
                     others[entry.source] += 1
-        return others, dead
+        return others, failed
 
 
 class ClusterSinkKind:

@@ -74,7 +74,7 @@ export function visible(text) {
   );
 }
 
-/** Puts a value into a field only if it is another one than before: what somebody is writing there meanwhile stays. */
+/** Sets the value of a field if it differs from the last one set: what the user is typing stays. */
 export function put(field, value) {
   if (field.wasPut !== value) field.value = field.wasPut = value;
 }
