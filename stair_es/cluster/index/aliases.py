@@ -51,8 +51,7 @@ def check_alias_target(cluster: Cluster, alias: str, own: str, live: str | None 
         alias: The search alias.
         own: The index that the run has written to.
         live: The index that `own` is to replace; None if the alias has to point to `own`. If `live` or the alias was deleted,
-        `own`
-            can still be swapped in.
+            `own` can still be swapped in.
 
     Raises:
         IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none.
