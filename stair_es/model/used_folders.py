@@ -1,7 +1,7 @@
 """Model folders that ingests on this machine have used: the only folders that an index may make us open.
 
-An index is untrusted input. A user who can write its mapping can name any folder of the machine that reads it, or a share of another
-machine, so the name in the mapping is compared with this list before the file system is accessed.
+An index is untrusted input. A user who can write its mapping can name any folder of the machine that reads it, or a share of
+another machine, so the name in the mapping is compared with this list before the file system is accessed.
 """
 
 from __future__ import annotations
