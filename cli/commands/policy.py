@@ -56,14 +56,14 @@ def show_policy(
 
     **Example**: `stair-es policy show --index photos`
     """
-    with _open_policy_run(index, url) as steering:
-        places = steering.list_targets()
+    with _open_policy_run(index, url) as manager:
+        places = manager.list_targets()
         facts = [
             {
                 "index": place.name,
                 **(place.state.to_json() or {"digest": None}),
-                "documents": steering.count_by_policy(place),
-                "emptied": steering.count_emptied(place),
+                "documents": manager.count_by_policy(place),
+                "emptied": manager.count_emptied(place),
             }
             for place in places
         ]
@@ -116,9 +116,9 @@ def plan_policy_command(
 
     policy, counted, shown = load_policy(file), PolicyPreview(), list[DocumentChange]()
     opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
-    with _open_policy_run(index, url) as steering, show_document_progress() as progress, opened as out:
-        place = steering.list_targets()[0]
-        for change in preview_changes(steering.cluster, place, policy, counted, progress):
+    with _open_policy_run(index, url) as manager, show_document_progress() as progress, opened as out:
+        place = manager.list_targets()[0]
+        for change in preview_changes(manager.cluster, place, policy, counted, progress):
             add_change_sample(shown, change, samples)
             if out:
                 _write_change(out, change)
@@ -170,8 +170,8 @@ def apply_policy_command(
     from stair_es.token_policy import load_policy
 
     policy = load_policy(file) if file else None
-    with _open_policy_run(index, url) as steering:
-        _run_update(partial(steering.apply_policy, policy), "applied", (requests_per_second, slices), as_json)
+    with _open_policy_run(index, url) as manager:
+        _run_update(partial(manager.apply_policy, policy), "applied", (requests_per_second, slices), as_json)
 
 
 @app.command(name="rollback")
@@ -189,8 +189,8 @@ def rollback_policy_command(
 
     **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
     """
-    with _open_policy_run(index, url) as steering:
-        _run_update(steering.rollback_policy, "rolled back", (requests_per_second, slices), as_json)
+    with _open_policy_run(index, url) as manager:
+        _run_update(manager.rollback_policy, "rolled back", (requests_per_second, slices), as_json)
 
 
 @contextmanager

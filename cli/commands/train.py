@@ -127,14 +127,14 @@ def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray
 
     settings = config_file.get_config().settings
     with show_training_progress() as (tell, progress):
-        ears = Callbacks(on_message=print_notice, on_metrics=tell, on_progress=progress)
+        callbacks = Callbacks(on_message=print_notice, on_metrics=tell, on_progress=progress)
         if workers > 1:
             from stair_es.training.ray_train import train_on_ray
 
-            return train_on_ray(config, out, ears, workers=workers, device=device, address=ray_address, settings=settings)
+            return train_on_ray(config, out, callbacks, workers=workers, device=device, address=ray_address, settings=settings)
         from stair_es.training.train import train_model as train_alone
 
-        return train_alone(config, out, ears, device=device, settings=settings)
+        return train_alone(config, out, callbacks, device=device, settings=settings)
 
 
 def _print_result(trained: TrainingResult, as_json: bool) -> None:
