@@ -171,7 +171,7 @@ def format_rank_explanation(found: RankExplanation, k: int, canvas: TerminalInfo
         lines += [Text("  common words"), *format_contributions(found.contributions, canvas)]
     for title, vector in (
         ("words of the query that it lacks", found.missing_tokens),
-        ("its heaviest words beside", found.extra_tokens),
+        ("its other heaviest words", found.extra_tokens),
     ):
         if len(vector):
             words = [f"{_escape_token(word, canvas)} {format_weight(weight)}" for word, weight in vector]

@@ -192,7 +192,7 @@ def _format_comparison(comparison: VectorComparison, model: str, canvas: Termina
     if comparison.is_same:
         said, style = f"  the stored words are those that {model} gives the file now", "green"
     else:
-        said, style = f"  {len(comparison.differences):,} words are stored otherwise than {model} gives them now", "yellow"
+        said, style = f"  {len(comparison.differences):,} words differ from those that {model} gives the file now", "yellow"
     made = [format_line(said, canvas, style)]
     made += [format_line(f"    {reason}", canvas) for reason in comparison.reasons]
     if not comparison.is_same and not comparison.reasons:

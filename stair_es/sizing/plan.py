@@ -32,7 +32,7 @@ DEFAULT_ORIGINS: Mapping[str, str] = {
     "shard_gb": "assumed; the engines' guides say 10 to 50",
     "shard_images": "assumed, to bound the time of a search",
     "replicas": "assumed: one copy that may be lost",
-    "rebuild": "assumed: another model or mapping is a new index beside the old one",
+    "rebuild": "assumed: another model or mapping is a new index next to the old one",
     "node_disk_gb": "assumed",
     "node_memory_gb": "assumed",
     "node_cores": "assumed",
@@ -158,7 +158,7 @@ def _list_load(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
     hours = max(needs.encode_h, needs.write_h)
     in_a_day = max(1, math.ceil(given.images / given.encoder_images_per_s / 86_400))
     per_day = "images / 86,400 s / images/s of an encoder"
-    written = "images x copies / what all nodes write, if that adds up; runs beside the encoding"
+    written = "images x copies / what all nodes write, if that adds up; concurrent with the encoding"
     yield "encode_hours", "encoding", needs.encode_h, _format_hours(needs.encode_h), "images / images/s of all encoders"
     yield "encoders_a_day", "encoders, to do it in a day", in_a_day, _format_number(in_a_day), per_day
     yield "write_hours", "writing", needs.write_h, _format_hours(needs.write_h), written

@@ -92,7 +92,7 @@ def test_a_comparison_says_why_and_which_words() -> None:
     )
     drawn = plain(inspected(image(), seen(), different))
     at = next(i for i, line in enumerate(drawn) if "stored otherwise" in line)
-    assert drawn[at] == "  14 words are stored otherwise than m-1 gives them now"
+    assert drawn[at] == "  14 words differ from those that m-1 gives the file now"
     assert drawn[at + 1] == "    the file has changed"
     assert drawn[at + 2] == "    w0   stored 0.5000, now      -"
     assert drawn[-1] == "    2 more (--json)"
