@@ -220,7 +220,7 @@ def check_dense(found: RetrievalReport) -> None:
 
 def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: str, captions: CaptionDataset) -> None:
     found = run(elasticsearch9_url, captions, EvalOptions(vector="sparse_vector"))
-    assert found.shape == "sparse_vector"
+    assert found.query_type == "sparse_vector"
     check_words(found)
     check_dense(found)
     assert left_behind(elasticsearch9_url) == []
