@@ -74,10 +74,9 @@ def query(
 
     question = build_search_query(encoder, given, search.get_reading_options())
     query_type, parts = how.query_type or "rank_features", prune_vector(question.vector, how.weight_mass)
-    question = replace(question, vector=parts.kept)
-    question, token_ids = (
-        _resolve_token_ids(question, url, index, encoder.model_id) if query_type == "seismic" else (question, None)
-    )
+    question, token_ids = replace(question, vector=parts.kept), None
+    if query_type == "seismic":
+        question, token_ids = _resolve_token_ids(question, url, index, encoder.model_id)
     asked = build_search_request(
         question,
         query_type,
