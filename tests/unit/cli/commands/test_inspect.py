@@ -91,7 +91,7 @@ def test_a_comparison_says_why_and_which_words() -> None:
         reasons=("the file has changed",),
     )
     drawn = plain(inspected(image(), seen(), different))
-    at = next(i for i, line in enumerate(drawn) if "stored otherwise" in line)
+    at = next(i for i, line in enumerate(drawn) if "words differ from" in line)
     assert drawn[at] == "  14 words differ from those that m-1 gives the file now"
     assert drawn[at + 1] == "    the file has changed"
     assert drawn[at + 2] == "    w0   stored 0.5000, now      -"
