@@ -47,7 +47,7 @@ class Loads:
         meta = self.cluster.client.indices.get_mapping(index=self.opened.name)[self.opened.name]["mappings"]["_meta"]
         assert meta["mine"] == 1
         assert meta["stair_es"]["digest"] == IDENTITY.digest
-        found: dict[str, Any] | None = meta["stair_es"].get("relaxed")
+        found: dict[str, Any] | None = meta["stair_es"].get("original_settings")
         return found
 
     def restored(self) -> bool:
@@ -109,7 +109,7 @@ def test_what_a_killed_run_has_left_is_restored_by_the_next(loads: Loads, live: 
 
 def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: Loads) -> None:
     meta = loads.cluster.client.indices.get_mapping(index=loads.opened.name)[loads.opened.name]["mappings"]["_meta"]
-    meta["stair_es"]["relaxed"] = loads.original
+    meta["stair_es"]["original_settings"] = loads.original
     loads.cluster.client.indices.put_mapping(index=loads.opened.name, body={"_meta": meta})
     with loads.start():
         pass
