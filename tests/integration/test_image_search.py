@@ -111,7 +111,7 @@ def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
     fused = photos.search(QueryInputs(words="a kitten", caption="spaniels"), k=100, options=SearchOptions(fusion="rrf"))
     assert names(fused)[0] == "two-spaniels.jpg"  # in both rankings, and first by its caption
     assert fused.hits[0].score == pytest.approx(1 / 61 + 1 / (60 + fused.hits[0].ranks["tokens"]))
-    assert fused.hits[1].ranks == {"words": 1}
+    assert fused.hits[1].ranks == {"tokens": 1}
     assert [hit.score for hit in fused.hits] == sorted((hit.score for hit in fused.hits), reverse=True)
 
 

@@ -260,7 +260,7 @@ def test_ranks_of_seismic_and_of_captions_are_fused(photos: Approximate) -> None
     question = SearchQuery(vector=photos.queries[0], caption="cat")
     found = photos.searcher.search(question, options=SearchOptions(query_type="seismic", fusion="rrf"))
     assert found.query_type == "seismic"
-    assert {name for hit in found.hits for name in hit.ranks} == {"words", "caption"}
+    assert {name for hit in found.hits for name in hit.ranks} == {"tokens", "caption"}
     assert photos.searcher.search(question, options=SearchOptions(approximate=True, fusion="rrf")).query_type == "rank_features"
 
 

@@ -141,7 +141,7 @@ def test_a_port_that_is_taken_is_said_and_without_one_the_next_is_taken(node_url
     with bind_socket("127.0.0.1", 0) as (_, taken):
         code, told = refused("--index", corpus.alias, "--url", node_url, "--port", str(taken))
         assert code == 2
-        assert f"port {taken} of 127.0.0.1 is taken" in told
+        assert f"port {taken} of 127.0.0.1 is in use" in told
         assert "--port 0" in told
     with bind_socket("127.0.0.1", None) as (_, first), bind_socket("127.0.0.1", None) as (_, second):
         assert DEFAULT_PORT <= first < second

@@ -65,19 +65,19 @@ def list_words(bench: Bench) -> None:
 
 
 def search_unasked(bench: Bench) -> None:
-    """Search without a shape: the command takes the one that fits the index."""
+    """Search without a query type: the command selects the one that fits the index."""
     expect_best(bench, bench.commands.run("search", QUESTION, "--index", bench.alias(bench.main))["hits"])
 
 
-def search_by(shape: str) -> Callable[[Bench], None]:
-    """Return the check that asks by a shape of query."""
+def search_by(query_type: str) -> Callable[[Bench], None]:
+    """Return the check that searches with a query type."""
     preferred = {"neural_sparse": "rank_features"}
 
     def check(bench: Bench) -> None:
-        wanted = preferred.get(shape, shape)
+        wanted = preferred.get(query_type, query_type)
         index = wanted if wanted in bench.indices else bench.main
-        answer = bench.commands.run("search", QUESTION, "--query-type", shape, "--index", bench.alias(index))
-        expect(answer, shape=shape)
+        answer = bench.commands.run("search", QUESTION, "--query-type", query_type, "--index", bench.alias(index))
+        expect(answer, query_type=query_type)
         expect_best(bench, answer["hits"])
         for hit in answer["hits"]:
             exact = sum(reason["contribution"] for reason in hit["contributions"])
@@ -146,7 +146,7 @@ def use_page(bench: Bench) -> None:
         if b"<html" not in page.ask("/"):
             raise Wrong("the start page isn't one")
         seen = json.loads(page.ask("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
-        for question in ({"text": QUESTION}, {"vector": dict(seen["words"])}):
+        for question in ({"text": QUESTION}, {"vector": dict(seen["tokens"])}):
             hits = json.loads(page.ask("/api/search", json.dumps(question).encode()))["hits"]
             expect_best(bench, hits)
         page.ask(f"/api/image/{hits[0]['id']}")
@@ -167,7 +167,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     "swap to another model": swap_model,
     "words": list_words,
     "search": search_unasked,
-    **{f"search --query-type {shape}": search_by(shape) for shape in QUERY_TYPES},
+    **{f"search --query-type {name}": search_by(name) for name in QUERY_TYPES},
     "search --hybrid sum": search_hybrid("sum"),
     "search --hybrid rrf": search_hybrid("rrf"),
     "policy plan": plan_policy,
