@@ -42,7 +42,7 @@ FAILING = {
     "export": ("folder",),
     "template publish": ("unheard-of",),
     "template list": PASSWORD,
-    "template delete": ("unheard-of",),
+    "template delete": PASSWORD,
     "node up": ("--heap", "much"),
     "policy show": PASSWORD,
     "policy plan": ("file.toml",),
