@@ -67,9 +67,8 @@ def parse_document_reference(document: str) -> str:
     if not _is_file(document):
         path, mark, line = document.rpartition("#")
         if not _is_file(path):
-            return (
-                to_file_uri(document) if document.startswith("/") else document
-            )  # the file may be gone while its document still exists
+            # The file may be gone while its document still exists.
+            return to_file_uri(document) if document.startswith("/") else document
     return to_file_uri(path) + mark + line
 
 

@@ -113,9 +113,8 @@ def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline:
     if pipeline:
         address += f"?search_pipeline={quote(pipeline, safe='')}"
     text = json.dumps(body, ensure_ascii=False)
-    lines = re.sub(
-        r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text
-    )  # quotes within values are escaped, so this never matches inside a value
+    # Quotes within values are escaped, so this never matches inside a value.
+    lines = re.sub(r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text)
     header = shlex.quote("Content-Type: application/json")
     return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(lines)}"
 

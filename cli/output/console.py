@@ -80,9 +80,8 @@ def print_plain(text: str) -> None:
 
 
 def _exit_on_broken_pipe() -> NoReturn:
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-    )  # otherwise the interpreter reports an error when it closes stdout
+    # Otherwise the interpreter reports an error when it closes stdout.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0)
 
 

@@ -75,7 +75,6 @@ def _escape_cell(value: Cell) -> Cell:
 
 def _format_row(cells: Sequence[Cell]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow(
-        cells
-    )  # a carriage return must be quoted: some versions quote only the line terminator
+    # A carriage return must be quoted: some versions quote only the line terminator.
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
     return out.getvalue().removesuffix("\r\n")

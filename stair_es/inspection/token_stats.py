@@ -110,9 +110,8 @@ class _TokenSums:
 
 def sort_token_stats(figures: Iterable[TokenStats], order: StatsOrder) -> tuple[TokenStats, ...]:
     """Sort statistics in descending order; ties by frequency, then by name."""
-    name = {"df": "images", "mean": "mean_weight", "max": "max_weight", "share": "weight_share", "uniformity": "uniformity"}[
-        order
-    ]
+    field_of = {"df": "images", "mean": "mean_weight", "max": "max_weight", "share": "weight_share", "uniformity": "uniformity"}
+    name = field_of[order]
     return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.token)))
 
 

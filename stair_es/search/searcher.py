@@ -144,10 +144,8 @@ class Searcher:
     def _search_fused(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
         """Search by vector and by caption, and fuse both rankings by rank."""
         check_fusion(query, after)
-        window, options = (
-            max(options.fusion_window, k),
-            replace(options, approximate=False),
-        )  # approximate ranks far down are unreliable
+        window = max(options.fusion_window, k)
+        options = replace(options, approximate=False)  # approximate ranks far down are unreliable
         words = self._search_page(replace(query, caption=""), window, None, options)
         alone = replace(query, vector=EMPTY_VECTOR, caption_weight=1.0)  # the weight applies to ranks; scores could underflow
         caption = self._search_page(alone, window, None, replace(options, two_phase=None))

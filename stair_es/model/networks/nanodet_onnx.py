@@ -29,9 +29,8 @@ class OnnxOperations:
 
     def normalize_pixels(self, pixels_BHWC: str) -> str:
         """Add the normalization of pixels, channels first."""
-        x = self.graph.add_node(
-            "Transpose", [pixels_BHWC], perm=[0, 3, 1, 2]
-        )  # first, as bytes: onnxruntime is slow with few channels last
+        # First, as bytes: onnxruntime is slow with few channels last.
+        x = self.graph.add_node("Transpose", [pixels_BHWC], perm=[0, 3, 1, 2])
         x = self.graph.add_node("Cast", [x], to=ONNX_FLOAT)
         x = self.graph.add_node("Sub", [x, self.graph.add_constant("mean", np.array(NANODET_MEAN, np.float32)[:, None, None])])
         return self.graph.add_node(

@@ -68,9 +68,8 @@ class StairTokenizer:
         if self.whole is not None:
             return self.whole.words
         found = [self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F]
-        return make_readable_tokens(
-            [word for word in found if word is not None], detect_tokenizer_style(self.tokenizer.to_str())
-        )  # all exist, as checked in `__init__`
+        tokens = [token for token in found if token is not None]  # all exist, as checked in `__init__`
+        return make_readable_tokens(tokens, detect_tokenizer_style(self.tokenizer.to_str()))
 
     @cached_property
     def index_of_token(self) -> dict[str, int]:

@@ -43,9 +43,8 @@ class JsonLinesSource(TableSource):
         where = f"{table.uri}#line={number}"
         if line is None:
             return ListingFailure(where, self.uri, "the line is too long")
-        if (
-            len(line) > MAX_JSON_LINE_MARKS and sum(map(line.count, _MARKS)) > MAX_JSON_LINE_MARKS
-        ):  # before the parser creates objects for them
+        # Before the parser creates objects for them.
+        if len(line) > MAX_JSON_LINE_MARKS and sum(map(line.count, _MARKS)) > MAX_JSON_LINE_MARKS:
             return ListingFailure(where, self.uri, f"more than {MAX_JSON_LINE_MARKS:,} commas, colons and brackets in one line")
         try:
             row = orjson.loads(line)

@@ -48,9 +48,9 @@ class ParquetSource(TableSource):
         in_cell = column in binary
         names = [name for name in self._select_columns(schema.names) if name != column and name not in binary]
         whole = reopen_with_dictionaries(whole, file)
-        limits = dict.fromkeys(names, MAX_FIELDS_BYTES) | (
-            {} if in_cell else {column: MAX_JSON_LINE_BYTES}
-        )  # it may hold a data: URI
+        limits = dict.fromkeys(names, MAX_FIELDS_BYTES)
+        if not in_cell:
+            limits[column] = MAX_JSON_LINE_BYTES  # it may hold a data: URI
         first = 0
         for group in range(whole.num_row_groups):
             rows, taken = whole.metadata.row_group(group).num_rows, 0
