@@ -63,11 +63,6 @@ class EncodedDataset:
 def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: EvalProgress) -> EncodedDataset:
     """Encode a caption dataset.
 
-    Args:
-        captions: The dataset.
-        model: The model.
-        progress: Progress callback.
-
     Raises:
         UsageError: If no image is readable.
     """

@@ -45,12 +45,7 @@ class WeightRanking:
     """Ranking by token weights; tokens that are not in the vector have the score 0."""
 
     def __init__(self, vector: SparseVector, vocabulary: Collection[str]) -> None:
-        """Index the weights.
-
-        Args:
-            vector: Vector of an image.
-            vocabulary: All tokens that a vector can have.
-        """
+        """Index the weights."""
         self._weights, self._vocabulary = vector.to_dict(), vocabulary
         self._weights_N = np.array(vector.weights)
 
@@ -70,12 +65,7 @@ class CosineRanking:
     """Ranking by the cosine of each token's dense vector with that of the image."""
 
     def __init__(self, scores_V: Doubles, places: dict[str, int]) -> None:
-        """Store the scores of all tokens.
-
-        Args:
-            scores_V: Scores of the tokens.
-            places: Position of each token in the scores.
-        """
+        """Store the scores of all tokens."""
         self._scores_V, self._places = scores_V, places
 
     def rank_best(self, own: Collection[str]) -> int | None:
@@ -89,13 +79,7 @@ class CosineRanking:
 
 
 def rank_by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iterator[CosineRanking]:
-    """Yield the rankings of images by dense vectors.
-
-    Args:
-        images_ND: Vectors of the images.
-        words: Tokens of the vocabulary.
-        words_VD: Vectors of the tokens.
-    """
+    """Yield the rankings of images by dense vectors."""
     places = {word: place for place, word in enumerate(words)}
     wide_VD = words_VD.astype(np.float64)
     for image_D in images_ND.astype(np.float64):
@@ -134,11 +118,7 @@ def compute_hit_rates(rankings: Iterator[TokenRanking], own: Sequence[Collection
 
 
 def sample_negatives(own: Sequence[Collection[str]]) -> list[list[int]]:
-    """Sample for each image others that have different tokens.
-
-    Args:
-        own: Tokens of each image.
-    """
+    """Sample for each image others that have different tokens."""
     rng = np.random.default_rng(0)
     rounds = [rng.permutation(len(own)).tolist() for _ in range(_ROUNDS)]
     sets = [frozenset(words) for words in own]

@@ -55,10 +55,6 @@ class FittedProbe:
 def build_matrices(train: Sequence[SparseVector], test: Sequence[SparseVector]) -> tuple[Any, Any]:
     """Build sparse matrices (CSR) of both sets over the tokens of `train`; tokens only in `test` can't have been learned.
 
-    Args:
-        train: Vectors of the training set.
-        test: Vectors of the test set.
-
     Raises:
         MissingExtra: If SciPy, which comes with scikit-learn, isn't installed.
     """
@@ -100,11 +96,7 @@ def fit_probe(
 
 
 def select_held_out(labels: Sequence[int]) -> NDArray[np.bool_]:
-    """Return a mask [N] of a fifth of the rows of each class, at least one, but never all.
-
-    Args:
-        labels: Labels of the rows.
-    """
+    """Return a mask [N] of a fifth of the rows of each class, at least one, but never all."""
     rng = np.random.default_rng(0)
     own_N = np.asarray(labels)
     held = np.zeros(len(own_N), dtype=bool)
@@ -175,12 +167,6 @@ def evaluate_linear_probe(
     train: LabeledDataset, test: LabeledDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress
 ) -> TableReport:
     """Measure the accuracy on `test` of a probe fitted to `train`, for token weights and for dense vectors of each model.
-
-    Args:
-        train: Training set.
-        test: Test set.
-        models: Models to compare.
-        progress: Progress callback.
 
     Raises:
         UsageError: If the sets have no class in common, or no image is readable.

@@ -51,10 +51,6 @@ class EvaluatedModel:
 def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
     """Wrap a loaded encoder. An encoder with the attribute `dense_only` has no token weights.
 
-    Args:
-        encoder: The encoder.
-        spec: The spec that it was loaded from.
-
     Raises:
         ModelError: If it has neither token weights nor dense vectors.
     """

@@ -76,22 +76,13 @@ def compute_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]
     """Return the mean number of multiplications of a query with an item: `sum_v p_v q_v`, from the probabilities of each token.
 
     Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", 2020.
-
-    Args:
-        items: Vectors of the items.
-        queries: Vectors of the queries.
     """
     ours, theirs = _compute_shares(items), _compute_shares(queries)
     return math.fsum(share * theirs.get(word, 0.0) for word, share in ours.items())
 
 
 def compute_weighted_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
-    """Return `sum_v mean|w_v| mean|w_v|`, which training minimizes instead of the FLOPs, which have no gradient (same source).
-
-    Args:
-        items: Vectors of the items.
-        queries: Vectors of the queries.
-    """
+    """Return `sum_v mean|w_v| mean|w_v|`, which training minimizes instead of the FLOPs, which have no gradient (same source)."""
     ours, theirs = _compute_means(items), _compute_means(queries)
     return math.fsum(mean * theirs.get(word, 0.0) for word, mean in ours.items())
 
@@ -172,10 +163,6 @@ def build_sparsity_dataset(captions: CaptionDataset) -> SparsityDataset:
 def read_sparsity_folder(folder: Path, limit: int | None = None) -> SparsityDataset:
     """List the images below a folder.
 
-    Args:
-        folder: The folder.
-        limit: Maximum number of images.
-
     Raises:
         UsageError: If there are none.
     """
@@ -211,11 +198,6 @@ class _ModelCost:
 
 def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress) -> TableReport:
     """Measure tokens per item, multiplications per pair, and balance of the posting lists for each model.
-
-    Args:
-        items: Images and texts.
-        models: Models to compare.
-        progress: Progress callback.
 
     Raises:
         UsageError: If no image is readable.

@@ -76,12 +76,7 @@ def render_problems(problems: Sequence[str]) -> list[str]:
 
 
 def render_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Render a pipe table with aligned columns; `|` and line breaks in cells are escaped.
-
-    Args:
-        head: Column headers.
-        rows: Cells of each row.
-    """
+    """Render a pipe table with aligned columns; `|` and line breaks in cells are escaped."""
     cells = [[_escape_cell(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     lines = [head, ["-" * width for width in widths], *cells]

@@ -58,10 +58,6 @@ class ClassAccuracy:
 def fill_prompts(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[list[str]]:
     """Return the texts of each class: every name in every prompt.
 
-    Args:
-        names: Names of each class.
-        prompts: Prompts with the placeholder `{}`.
-
     Raises:
         UsageError: If a prompt has no `{}`.
     """
@@ -109,23 +105,13 @@ def _scale_row(row_D: Doubles) -> Doubles:
 
 
 def score_by_tokens(images: Sequence[SparseVector], classes: Sequence[SparseVector]) -> Iterable[Doubles]:
-    """Return the dot products [K] of each image, lazily.
-
-    Args:
-        images: Vectors of the images.
-        classes: Vectors of the classes.
-    """
+    """Return the dot products [K] of each image, lazily."""
     postings = InvertedIndex(classes)
     return map(postings.compute_scores, images)
 
 
 def score_by_vectors(images_ND: Floats, classes_KD: Floats) -> Iterable[Doubles]:
-    """Return the dot products [K] of each image, lazily.
-
-    Args:
-        images_ND: Vectors of the images.
-        classes_KD: Vectors of the classes.
-    """
+    """Return the dot products [K] of each image, lazily."""
     return map(DenseIndex(classes_KD).compute_scores, images_ND)
 
 
@@ -163,12 +149,6 @@ def evaluate_zero_shot(
 ) -> TableReport:
     """Measure the accuracy of each model, by token weights and by dense vectors.
 
-    Args:
-        labelled: Images with classes.
-        models: Models to compare.
-        prompts: Prompts for the class names.
-        progress: Progress callback.
-
     Raises:
         UsageError: If no image is readable, or a prompt has no placeholder.
         ModelError: If the first model fails.
@@ -204,12 +184,7 @@ def evaluate_zero_shot(
 
 
 def list_skipped_images(labelled: LabeledDataset, pictures: ReadableImages) -> list[str]:
-    """List the skipped images of a dataset, and why.
-
-    Args:
-        labelled: The dataset.
-        pictures: Its readable images.
-    """
+    """List the skipped images of a dataset, and why."""
     return [f"{labelled.files[position]}: {reason}" for position, reason in pictures.problems.items()]
 
 

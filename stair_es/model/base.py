@@ -125,9 +125,6 @@ class ModelSpec:
 def check_model_spec(spec: ModelSpec) -> None:
     """Check that the values of a spec exist. Whether a model supports them is checked by the model.
 
-    Args:
-        spec: Options for loading an encoder.
-
     Raises:
         ModelError: If the backend, text tower or precision is unknown, or the number of threads is negative.
     """

@@ -80,9 +80,6 @@ class CheckpointPlugin:
 def check_torch_spec(spec: ModelSpec) -> None:
     """Check that a checkpoint can be run with these options.
 
-    Args:
-        spec: Options for loading an encoder.
-
     Raises:
         ModelError: If it can't.
         MissingExtra: If PyTorch or transformers isn't installed.
@@ -107,9 +104,6 @@ def build_dense_only_error(name: str) -> ModelError:
 def read_checkpoint_config(folder: Path) -> dict[str, Any]:
     """Return the contents of `config.json`; empty for a folder of sentence-transformers without one.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the folder isn't a checkpoint, or the file isn't a JSON object.
     """
@@ -120,9 +114,6 @@ def read_checkpoint_config(folder: Path) -> dict[str, Any]:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a checkpoint.
-
-    Args:
-        path: Path of the file.
 
     Raises:
         ModelError: If the file is missing or isn't a JSON object.
@@ -140,11 +131,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def get_config_section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
     """Return a section of the configuration.
-
-    Args:
-        config: Contents of `config.json`.
-        name: Name of the section.
-        folder: Checkpoint folder, for the error message.
 
     Raises:
         ModelError: If it isn't an object.

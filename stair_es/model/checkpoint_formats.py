@@ -71,9 +71,6 @@ CHECKPOINT_FORMATS: tuple[CheckpointFormat, ...] = (
 def detect_checkpoint_format(folder: Path) -> CheckpointFormat:
     """Return the format of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the folder isn't a checkpoint or has an unknown format.
     """

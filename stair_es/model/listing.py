@@ -51,9 +51,6 @@ def list_models() -> tuple[ModelEntry, ...]:
 def find_listed_model(name: str) -> ModelEntry:
     """Return the listed model with this name or hub id.
 
-    Args:
-        name: Name or hub id.
-
     Raises:
         UnknownModel: If no listed model has this name.
     """

@@ -133,9 +133,6 @@ def get_indexable_card(name: str, fit: ResizeMode | None = None, settings: Setti
 def load_encoder(spec: ModelSpec) -> Encoder:
     """Load the encoder of a spec. Its networks are loaded when a tower is first used.
 
-    Args:
-        spec: Name and options of the model.
-
     Raises:
         ModelError: If the name, the backend or the text tower is unknown.
         MissingExtra: If a required library isn't installed.
@@ -148,9 +145,6 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
     """Load an encoder that only an index names: an entry point, a folder that an ingest here has used, or a cached repository.
 
     Nothing is downloaded, and no other folder is opened.
-
-    Args:
-        spec: Name and options of the model.
 
     Raises:
         ModelNotFetched: If the model is none of these.

@@ -51,12 +51,7 @@ class CallbackQueue:
         self._result = b""
 
     def put(self, what: CallbackName, *values: Any) -> None:  # noqa: ANN401
-        """Add a call of one of the callbacks.
-
-        Args:
-            what: The callback.
-            values: Its arguments.
-        """
+        """Add a call of one of the callbacks."""
         self._events.put((what, values))
 
     def drain(self) -> list[CallbackEvent]:

@@ -111,13 +111,7 @@ def load_training_state(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def restore_training_state(values: dict[str, Any], model: StairModel, average: EMA) -> TrainingProgress:
-    """Load a state into a model and its average, and return the progress. The optimizer state is restored by the stage.
-
-    Args:
-        values: The state.
-        model: The model.
-        average: Moving average of its parameters.
-    """
+    """Load a state into a model and its average, and return the progress. The optimizer state is restored by the stage."""
     model.load_state_dict(values["model"], strict=False)
     with torch.no_grad():
         for name, shadow in average.shadow.items():

@@ -28,11 +28,6 @@ from stair_es.training.data.dataset import PairFile, TrainingSet
 def build_training_set(config: TrainConfig, ears: Callbacks, threads: int) -> TrainingSet:
     """Return the training pairs, without the images of the held-out sets.
 
-    Args:
-        config: Training configuration.
-        ears: Callbacks for progress and problems.
-        threads: Threads that read and decode images.
-
     Raises:
         UsageError: If a set is missing or not a caption set, or no pair is left.
         MissingExtra: If a required library isn't installed.

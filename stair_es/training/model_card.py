@@ -8,15 +8,7 @@ from stair_es.training.config.train_config import TrainConfig
 
 
 def render_model_card(config: TrainConfig, model: StairConfig, progress: TrainingProgress, pairs: int, features: int) -> str:
-    """Return the model card as Markdown, with the front matter that model hubs read.
-
-    Args:
-        config: Training configuration.
-        model: Configuration of the trained model.
-        progress: Final training progress.
-        pairs: Number of training pairs.
-        features: Number of tokens in the vocabulary.
-    """
+    """Return the model card as Markdown, with the front matter that model hubs read."""
     stages = "\n".join(
         f"| {stage.name} | {stage.steps} | {', '.join(stage.train)} | {stage.text_mask} | "
         f"{', '.join(f'{name} {weight:g}' for name, weight in stage.losses.items())} |"

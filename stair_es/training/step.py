@@ -209,12 +209,7 @@ def build_param_groups(
 
 
 def set_train_mode(model: StairModel, stage: TrainingStage) -> None:
-    """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics.
-
-    Args:
-        model: The model.
-        stage: The stage.
-    """
+    """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics."""
     model.train()
     parts: dict[ModelPart, nn.Module] = {
         "image.backbone": model.image.backbone,

@@ -35,12 +35,7 @@ class ValidationSet:
     mask: TextMask = "none"
 
     def compute_recalls(self, model: StairModel, narrow: AbstractContextManager[Any]) -> dict[str, float]:
-        """Compute `t2i@k` and `i2t@k` in 0..1, the mean number of tokens per image, and how often an own token is in the top 20.
-
-        Args:
-            model: The model.
-            narrow: Autocast context.
-        """
+        """Compute `t2i@k` and `i2t@k` in 0..1, mean tokens per image, and how often an own token is in the top 20."""
         asked = tuple(dict.fromkeys(self.captions))
         with _set_eval_mode(model), torch.inference_mode(), narrow:
             seen, read = self._encode_images(model), self._encode_texts(model, asked)

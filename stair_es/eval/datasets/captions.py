@@ -41,12 +41,7 @@ class CaptionDataset:
     """Entries that were skipped, and why."""
 
     def exclude_images(self, names: Iterable[str], problems: Iterable[Problem]) -> CaptionDataset:
-        """Return the dataset without some images, with the reasons.
-
-        Args:
-            names: Names of the images.
-            problems: Reasons.
-        """
+        """Return the dataset without some images, with the reasons."""
         gone = set(names)
         kept = tuple(image for image in self.images if image.name not in gone)
         return CaptionDataset(name=self.name, form=self.form, images=kept, problems=(*self.problems, *problems))

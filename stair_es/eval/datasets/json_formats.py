@@ -58,12 +58,7 @@ def _parse_row(row: object, number: int) -> CaptionEntry | InvalidEntry:
 
 
 def parse_coco(images: list[Any], annotations: list[Any]) -> Iterator[CaptionEntry | InvalidEntry]:
-    """Parse the images of COCO's `captions_*.json`.
-
-    Args:
-        images: The list `images`.
-        annotations: The list `annotations`.
-    """
+    """Parse the images of COCO's `captions_*.json`."""
     captions, bad = defaultdict[object, list[str]](list), 0
     for each in annotations:
         if isinstance(each, dict) and extract_texts(each.get("caption")) and _is_key(each.get("image_id")):

@@ -17,13 +17,7 @@ _MOST_CANDIDATES = 10_000
 
 
 def explain_missing_knn(target: ClusterInfo, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
-    """Return the reason why the cluster has no kNN for such vectors; empty if it has.
-
-    Args:
-        target: The cluster.
-        plugins: Returns the names of its plugins.
-        dimensions: Dimensions of the vectors.
-    """
+    """Return the reason why the cluster has no kNN for such vectors; empty if it has."""
     if target.distribution == "elasticsearch":
         if target.version < _MIN_ELASTICSEARCH:
             return f"{target.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
@@ -36,12 +30,7 @@ def explain_missing_knn(target: ClusterInfo, plugins: Callable[[], frozenset[str
 
 
 def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
-    """Build the body of an index of unit vectors: float32 in a Lucene HNSW graph with default parameters, not quantized.
-
-    Args:
-        distribution: Distribution of the cluster.
-        dimensions: Dimensions of the vectors.
-    """
+    """Build the body of an index of unit vectors: float32 in a Lucene HNSW graph with default parameters, not quantized."""
     if distribution == "elasticsearch":
         field: dict[str, Any] = {
             "type": "dense_vector",
@@ -65,13 +54,7 @@ def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any
 
 
 def build_knn_clause(distribution: Distribution, vector: Sequence[float], k: int) -> dict[str, Any]:
-    """Build the query for the `k` nearest neighbors.
-
-    Args:
-        distribution: Distribution of the cluster.
-        vector: The query vector.
-        k: Number of neighbors.
-    """
+    """Build the query for the `k` nearest neighbors."""
     if distribution == "elasticsearch":
         candidates = min(_MOST_CANDIDATES, max(100, k))
         return {"knn": {"field": DENSE_FIELD, "query_vector": list(vector), "k": k, "num_candidates": candidates}}

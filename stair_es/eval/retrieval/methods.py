@@ -201,12 +201,7 @@ def build_dense_method(
 
 
 def build_bm25_method(left: LeaveOneOut, analyzer: str) -> RetrievalMethod:
-    """Build the method that searches a caption by BM25 in the other captions of the images.
-
-    Args:
-        left: Leave-one-out task.
-        analyzer: Analyzer of the fields.
-    """
+    """Build the method that searches a caption by BM25 in the other captions of the images."""
     properties = {field_: {"type": "text", "analyzer": analyzer} for field_ in left.documents[0]}
     corpus = EvalCorpus(
         name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=lambda: iter(left.documents)

@@ -134,13 +134,7 @@ def _build_swap(query: int, rank: int, engine_item: int, exact_item: int, scores
 
 
 def describe_swap(swap: RankSwap, queries: Sequence[str], items: Sequence[str]) -> dict[str, Any]:
-    """Return a difference with names instead of positions, for JSON.
-
-    Args:
-        swap: The difference.
-        queries: Names of the queries.
-        items: Names of the items.
-    """
+    """Return a difference with names instead of positions, for JSON."""
     return {
         "query": queries[swap.query],
         "rank": swap.rank,

@@ -32,12 +32,7 @@ KnnCheck = Callable[[int], str]
 
 
 def make_knn_check(target: ClusterInfo, plugins: Callable[[], frozenset[str]]) -> KnnCheck:
-    """Return a function that checks kNN support. The cluster's plugins are requested only if they matter.
-
-    Args:
-        target: The cluster.
-        plugins: Returns the names of its plugins.
-    """
+    """Return a function that checks kNN support. The cluster's plugins are requested only if they matter."""
     return lambda dimensions: knn.explain_missing_knn(target, plugins, dimensions)
 
 
@@ -82,12 +77,7 @@ def _build_token_methods(
 
 
 def build_bag_pair(texts: tuple[str, ...], speller: WordTokenizer | None) -> tuple[list[SparseVector], list[SparseVector]]:
-    """Build the bags of words of texts: as queries, and as documents.
-
-    Args:
-        texts: The texts.
-        speller: Tokenizer of the vocabulary.
-    """
+    """Build the bags of words of texts: as queries, and as documents."""
     bags = build_word_bags(texts, speller)
     return bags, weigh_by_idf(bags)
 

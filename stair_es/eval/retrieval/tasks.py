@@ -27,12 +27,7 @@ class RetrievalTask:
 
 
 def build_text_to_image(images: Sequence[CaptionedImage], texts: Sequence[str]) -> RetrievalTask:
-    """Build the task in which each distinct text searches for its image; a text of several images is relevant for each.
-
-    Args:
-        images: The images.
-        texts: The distinct texts.
-    """
+    """Build the task in which each distinct text searches for its image; a text of several images is relevant for each."""
     owners = defaultdict[str, list[int]](list)
     for position, image in enumerate(images):
         for text in image.captions:
@@ -46,12 +41,7 @@ def build_text_to_image(images: Sequence[CaptionedImage], texts: Sequence[str]) 
 
 
 def build_image_to_text(images: Sequence[CaptionedImage], texts: Sequence[str]) -> RetrievalTask:
-    """Build the task in which each image searches for its texts.
-
-    Args:
-        images: The images.
-        texts: The distinct texts.
-    """
+    """Build the task in which each image searches for its texts."""
     positions = {text: position for position, text in enumerate(texts)}
     return RetrievalTask(
         direction="image -> text",

@@ -51,10 +51,6 @@ class TemporaryIndex:
     def search_queries(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[EngineHits]:
         """Yield the best `depth` hits of each query; none for None.
 
-        Args:
-            clauses: Queries.
-            depth: Number of hits.
-
         Raises:
             QueryError: If the cluster rejected a query, for example a text with more words than the clause limit.
             ClusterError: If the cluster failed, or searched only a part of the index.

@@ -71,9 +71,6 @@ class D2sEncoder(CardMixin):
     def compute_weights(self, dense_BD: Floats) -> Floats:
         """Compute the token weights [B, V] of dense vectors: `log1p(relu(...))`, see `d2s_format`.
 
-        Args:
-            dense_BD: Dense vectors.
-
         Raises:
             ModelError: If the weights of the head don't fit.
         """

@@ -101,9 +101,6 @@ def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tupl
 def detect_blip_format(folder: Path) -> DenseCheckpointFormat:
     """Return the format of BLIP, the dense model.
 
-    Args:
-        folder: Folder of the dense model.
-
     Raises:
         ModelError: If it isn't a BLIP for image-text retrieval.
     """

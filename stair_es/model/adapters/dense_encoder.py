@@ -42,9 +42,6 @@ class DenseNetwork:
     def encode_images(self, pixels_BHWC: Pixels) -> Floats:
         """Encode images as unit vectors [B, D].
 
-        Args:
-            pixels_BHWC: Pixels of images.
-
         Raises:
             ModelError: If the pixels don't match the card, or the checkpoint is broken.
         """
@@ -64,9 +61,6 @@ class DenseNetwork:
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Encode texts as unit vectors [B, D]. Long texts are truncated.
-
-        Args:
-            texts: Texts to encode.
 
         Raises:
             ModelError: If the checkpoint is broken.

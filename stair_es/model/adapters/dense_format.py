@@ -65,11 +65,6 @@ class DenseCheckpointFormat:
     def build_network(self, folder: Path, spec: ModelSpec, card: ModelCard) -> DenseNetwork:
         """Create the networks of a checkpoint without loading them.
 
-        Args:
-            folder: Checkpoint folder.
-            spec: Precision and threads.
-            card: Model card.
-
         Raises:
             MissingExtra: If its tokenizer needs sentencepiece, which isn't installed.
         """

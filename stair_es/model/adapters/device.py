@@ -44,11 +44,6 @@ class TorchDevice:
 def check_encoder_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
     """Check that pixels have the shape and type that a model requires.
 
-    Args:
-        pixels_BHWC: Pixels of images.
-        size_px: Side of the square.
-        model: Model id, for the error message.
-
     Raises:
         ModelError: If they have another shape or type.
     """
@@ -63,10 +58,6 @@ def check_encoder_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
 
 def build_sparse_vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
     """Return one sparse vector per row, of the weights above 0.
-
-    Args:
-        weights_BV: Token weights.
-        features: Tokens of the vocabulary.
 
     Raises:
         ModelError: If a weight isn't finite: the precision is too low for this model, or its weights are broken.

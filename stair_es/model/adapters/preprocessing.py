@@ -28,9 +28,6 @@ _SQUARE_PROCESSORS = (
 def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
     """Return the square that the model's own preprocessing produces.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the preprocessing isn't described, isn't square, or uses an unknown filter.
     """
@@ -52,9 +49,6 @@ def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
 
 def read_preprocessor_config(folder: Path) -> Mapping[str, Any] | None:
     """Return the preprocessing configuration of a checkpoint; None if it has none.
-
-    Args:
-        folder: Checkpoint folder.
 
     Raises:
         ModelError: If a file isn't a JSON object.

@@ -109,12 +109,7 @@ def _list_subfolders(folder: Path) -> list[Path]:
 
 
 def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
-    """Find the Python code that a model brings: custom module classes, and networks that name custom classes.
-
-    Args:
-        folder: Checkpoint folder.
-        modules: Contents of `modules.json`.
-    """
+    """Find the Python code that a model brings: custom module classes, and networks that name custom classes."""
     foreign = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
     for path in sorted(folder.rglob("*.json")):
         try:

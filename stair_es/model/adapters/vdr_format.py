@@ -81,9 +81,6 @@ VDR_FORMAT = VdrFormat()
 def read_vdr_config(folder: Path) -> VdrConfig:
     """Return the configuration of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If it has no image tower, or its configuration is invalid.
     """

@@ -21,9 +21,6 @@ _REFETCH_HINT = "Fetch the checkpoint again."
 def read_checkpoint_weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors in `model.safetensors`, else in `pytorch_model.bin`, floating point ones as fp32.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If there is neither file, it is broken, or it is a pickle that requires more than tensors.
     """
@@ -61,11 +58,6 @@ def _load_pickle(path: Path) -> object:
 def check_tensor_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
     """Check that exactly the expected tensors are there, in their shapes.
 
-    Args:
-        found: Tensors of the checkpoint.
-        wanted: Expected shapes.
-        where: Checkpoint folder, for the error message.
-
     Raises:
         ModelError: If not; names the first few of them.
     """
@@ -87,12 +79,6 @@ def check_tensor_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[
 def get_tensor_shape(found: Mapping[str, Tensor], name: str, dimensions: int, where: Path) -> tuple[int, ...]:
     """Return the shape of a tensor from which other shapes are derived.
 
-    Args:
-        found: Tensors of the checkpoint.
-        name: Name of the tensor.
-        dimensions: Expected number of dimensions.
-        where: Checkpoint folder, for the error message.
-
     Raises:
         ModelError: If it is missing or has another number of dimensions.
     """
@@ -108,12 +94,6 @@ def get_tensor_shape(found: Mapping[str, Tensor], name: str, dimensions: int, wh
 
 def check_attention_heads(tower: str, width: int, heads: int, where: Path) -> None:
     """Check that the width of a tower is a multiple of its number of attention heads.
-
-    Args:
-        tower: Name of the tower.
-        width: Its width.
-        heads: Its number of heads.
-        where: Checkpoint folder, for the error message.
 
     Raises:
         ModelError: If it isn't.

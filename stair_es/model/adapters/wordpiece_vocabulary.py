@@ -16,10 +16,6 @@ _REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
     """Return the vocabulary in the folder's `vocab.txt`; without it, the shipped uncased BERT vocabulary if `base` names it.
 
-    Args:
-        folder: Checkpoint folder.
-        base: Name of the tokenizer.
-
     Raises:
         ModelError: If there is no vocabulary, or it lacks the special tokens.
     """

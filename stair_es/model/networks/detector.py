@@ -57,9 +57,6 @@ def load_detector(backend: Backend, threads: int, precision: Precision = "fp32")
 def read_detector_weights(path: Path = DETECTOR_WEIGHTS) -> list[Convolution]:
     """Return the convolutions of the detector.
 
-    Args:
-        path: Weights file.
-
     Raises:
         ModelError: If the file is missing or broken.
     """
@@ -130,13 +127,7 @@ class TorchOperations:
 
     @classmethod
     def from_convolutions(cls, torch: Any, device: str, convolutions: Sequence[Convolution]) -> TorchOperations:  # noqa: ANN401  the module
-        """Create the operations with their weights on a device.
-
-        Args:
-            torch: The module `torch`.
-            device: Name of the device.
-            convolutions: Weights of the network.
-        """
+        """Create the operations with their weights on a device."""
         return cls(
             torch,
             torch.tensor(nanodet.NANODET_MEAN, device=device),

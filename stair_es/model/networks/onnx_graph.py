@@ -23,12 +23,7 @@ class GraphBuilder:
     tensors: list[TensorProto] = field(default_factory=list)
 
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
-        """Add an initializer.
-
-        Args:
-            name: Name of the tensor.
-            value: Its value.
-        """
+        """Add an initializer."""
         self.tensors.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 

@@ -45,9 +45,6 @@ class _TensorView:
 def read_state_dict(path: Path) -> dict[str, NumpyArray]:
     """Return the named arrays of a state dict in the legacy format.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         ModelError: If the file is missing, truncated or has another format, or its pickle requires anything but tensors.
     """

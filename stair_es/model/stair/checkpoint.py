@@ -40,10 +40,6 @@ _SHOWN = 3
 def compute_stair_id(folder: Path, config: StairConfig) -> str:
     """Compute `<name>-<12 hex>`: the hash covers all files that vectors depend on, so the same id means the same vectors.
 
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
-
     Raises:
         ModelError: If a file can't be read.
     """
@@ -103,12 +99,7 @@ def _serialize_tensors(tensors: Mapping[str, Any]) -> bytes:
 
 
 def write_checkpoint_file(path: Path, data: bytes) -> None:
-    """Write a file of a checkpoint atomically.
-
-    Args:
-        path: Path of the file.
-        data: Its contents.
-    """
+    """Write a file of a checkpoint atomically."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -125,10 +116,6 @@ def write_checkpoint_file(path: Path, data: bytes) -> None:
 def read_tokenizer(folder: Path, config: StairConfig) -> StairTokenizer:
     """Read tokenizer and features of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
-
     Raises:
         ModelError: If a file is missing or broken.
     """
@@ -138,10 +125,6 @@ def read_tokenizer(folder: Path, config: StairConfig) -> StairTokenizer:
 
 def read_features(folder: Path, config: StairConfig) -> IdArray | WholeWordVocabulary:
     """Read the features: ascending token ids, or whole words.
-
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
 
     Raises:
         ModelError: If they are missing or invalid.
@@ -161,9 +144,6 @@ def read_features(folder: Path, config: StairConfig) -> IdArray | WholeWordVocab
 def read_feature_ids(folder: Path) -> IdArray:
     """Read the ids of the tokens that are features, ascending.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If they are missing or invalid.
     """
@@ -178,9 +158,6 @@ def read_feature_ids(folder: Path) -> IdArray:
 
 def read_arrays(folder: Path) -> dict[str, Floats]:
     """Read all tensors but `feature_ids`, as float32.
-
-    Args:
-        folder: Checkpoint folder.
 
     Raises:
         ModelError: If the file is missing or broken.
@@ -219,10 +196,6 @@ def load_stair_model(folder: Path, home: DataDir | None = None) -> Any:  # noqa:
 
 def load_tensors_into(model: Any, folder: Path) -> None:  # noqa: ANN401  a StairModel
     """Load the tensors of a checkpoint into a model.
-
-    Args:
-        model: A `StairModel`.
-        folder: Checkpoint folder.
 
     Raises:
         ModelError: If the tensors don't match the model; names the first of them.

@@ -178,9 +178,6 @@ class StairConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> StairConfig:
         """Parse the contents of a `config.json`.
 
-        Args:
-            values: Contents of the file.
-
         Raises:
             ModelError: If it has another version, or a field is missing, unknown or out of range.
         """
@@ -198,9 +195,6 @@ class StairConfig:
 
 def read_stair_config(folder: Path) -> StairConfig:
     """Read the configuration of a checkpoint folder.
-
-    Args:
-        folder: Checkpoint folder.
 
     Raises:
         ModelError: If it is missing or invalid.

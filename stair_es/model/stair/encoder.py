@@ -46,12 +46,6 @@ class DualEncoder(Protocol):
 def load_stair_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> Encoder:
     """Load the encoder of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
-        card: Model card.
-        spec: Options for loading an encoder.
-
     Raises:
         ModelError: If the model doesn't support the spec, or a file is broken.
     """

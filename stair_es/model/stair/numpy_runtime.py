@@ -88,20 +88,11 @@ class NumpyHeads:
     """The heads over both networks: features of an image or states of a text to token weights and a dense vector."""
 
     def __init__(self, config: StairConfig, arrays: Mapping[str, Floats]) -> None:
-        """Keep the tensors of a checkpoint.
-
-        Args:
-            config: Configuration of the model.
-            arrays: Tensors by their names in the checkpoint.
-        """
+        """Keep the tensors of a checkpoint."""
         self._config, self._arrays = config, arrays
 
     def apply_to_features(self, features_D: Floats) -> TowerRow:
-        """Apply the image head: weights [F] and a dense unit vector [E], None for a missing head.
-
-        Args:
-            features_D: Features of the image network.
-        """
+        """Apply the image head: weights [F] and a dense unit vector [E], None for a missing head."""
         logits_F, dense_E = self._apply_head("image", features_D)
         return None if logits_F is None else _apply_log1p_relu(logits_F, self._config.image.top_k), dense_E
 

@@ -29,22 +29,13 @@ OnnxRows: TypeAlias = "tuple[Floats | None, Floats | None]"
 
 
 def build_onnx_metadata(model_id: str) -> bytes:
-    """Build the metadata at the end of a graph file, so that reading a few bytes tells which weights it belongs to.
-
-    Args:
-        model_id: Model id of the checkpoint.
-    """
+    """Build the metadata at the end of a graph file, so that reading a few bytes tells which weights it belongs to."""
     data: bytes = ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_MODEL_ID_KEY, value=model_id)]).SerializeToString()
     return data
 
 
 def find_onnx_mismatch(folder: Path, model_id: str) -> str:
-    """Return why the graphs in a folder don't match its weights; empty if they do.
-
-    Args:
-        folder: Checkpoint folder.
-        model_id: Model id of the checkpoint.
-    """
+    """Return why the graphs in a folder don't match its weights; empty if they do."""
     wanted = build_onnx_metadata(model_id)
     for file in ONNX_FILES.values():
         try:

@@ -108,12 +108,7 @@ class StairTokenizer:
         return self._pad_rows(self.tokenizer.encode_batch(list(texts)), texts)
 
     def encode_batches(self, texts: Sequence[str], size: int) -> Iterator[tuple[IdArray, TokenizedTexts]]:
-        """Encode texts in batches of similar length, to reduce padding; yields the indices of the texts with each batch.
-
-        Args:
-            texts: Texts to encode.
-            size: Texts per batch.
-        """
+        """Encode texts in batches of similar length, to reduce padding; yields the indices of the texts with each batch."""
         rows = self.tokenizer.encode_batch(list(texts))
         order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
         for begin in range(0, len(order), size):
@@ -159,9 +154,6 @@ class StairTokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer in a `tokenizer.json`.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         ModelError: If it is missing or broken.
     """
@@ -180,11 +172,6 @@ def list_candidate_tokens(tokenizer: Tokenizer) -> IdArray:
 
 
 def list_tokens_in_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> IdArray:
-    """List the ids of the candidate tokens that occur in texts, ascending.
-
-    Args:
-        tokenizer: Tokenizer of the model.
-        texts: Texts to tokenize.
-    """
+    """List the ids of the candidate tokens that occur in texts, ascending."""
     seen = {token for row in tokenizer.encode_batch(list(texts), add_special_tokens=False) for token in row.ids}
     return np.array([token for token in list_candidate_tokens(tokenizer) if int(token) in seen], np.int64)

@@ -119,11 +119,7 @@ class ClassTokens:
     """Size of the vocabulary."""
 
     def combine_classes(self, classes_K: Float64Array) -> Float64Array:
-        """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same.
-
-        Args:
-            classes_K: Weight of each class.
-        """
+        """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same."""
         values_KE = classes_K[:, None] * self.weights_KE * (1 / 255)
         words_V: Float64Array = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
         return words_V
@@ -153,12 +149,7 @@ class NearTokens:
     """In 1/255."""
 
     def find_near_tokens(self, token: int, words: int) -> Float64Array:
-        """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it.
-
-        Args:
-            token: WordPiece id.
-            words: Size of the vocabulary.
-        """
+        """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it."""
         near_V = np.zeros(words)
         row = int(np.searchsorted(self.token_ids_T, token))
         if row < len(self.token_ids_T) and self.token_ids_T[row] == token:
@@ -186,9 +177,6 @@ class MiniArtifacts:
 
 def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
     """Read the artifacts in a folder.
-
-    Args:
-        folder: Folder of the files.
 
     Raises:
         ModelError: If a file is missing or broken.

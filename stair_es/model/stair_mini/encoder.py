@@ -330,12 +330,7 @@ class StairMiniEncoder(CardMixin):
 
 
 def resize_square_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:
-    """Resize square images.
-
-    Args:
-        pixels_BHWC: Pixels of the images.
-        side_px: New side.
-    """
+    """Resize square images."""
     size = (side_px, side_px)
     small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
     return np.stack(small) if small else np.empty((0, side_px, side_px, 3), np.uint8)

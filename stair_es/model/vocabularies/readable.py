@@ -20,11 +20,7 @@ _WORD_START_MARKS: Mapping[TokenizerStyle, str] = {"byte-level": "Ġ", "metaspac
 
 
 def detect_tokenizer_style(tokenizer_json: str) -> TokenizerStyle:
-    """Detect how a tokenizer marks the beginning of words.
-
-    Args:
-        tokenizer_json: Contents of its `tokenizer.json`.
-    """
+    """Detect how a tokenizer marks the beginning of words."""
     said: Any = json.loads(tokenizer_json)
     kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _list_components(said.get(key))}
     if "ByteLevel" in kinds:

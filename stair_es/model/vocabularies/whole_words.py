@@ -97,11 +97,7 @@ class WholeWordVocabulary:
         return -1
 
     def match_words(self, text: str) -> list[WordMatch]:
-        """Match the words of a text, in its order; a joined pair (`clown fish`) comes before its parts.
-
-        Args:
-            text: Text in any case.
-        """
+        """Match the words of a text, in its order; a joined pair (`clown fish`) comes before its parts."""
         return list(self._match_spans(text, [found.span() for found in _WORD.finditer(text)]))
 
     def match_tokens(self, text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
@@ -148,9 +144,6 @@ class WholeWordVocabulary:
     @classmethod
     def from_file(cls, path: Path) -> WholeWordVocabulary:
         """Return the vocabulary in a file.
-
-        Args:
-            path: Path of a `words.json`.
 
         Raises:
             ModelError: If the file is missing or broken.

@@ -52,12 +52,7 @@ class WordPieceVocabulary:
         return ids
 
     def add_special_tokens(self, ids: Sequence[int], max_tokens: int) -> list[int]:
-        """Add special tokens: `[CLS] ids [SEP]`, truncated to `max_tokens` in total.
-
-        Args:
-            ids: Token ids.
-            max_tokens: Maximum length of the result.
-        """
+        """Add special tokens: `[CLS] ids [SEP]`, truncated to `max_tokens` in total."""
         return [self.ids["[CLS]"], *ids[: max_tokens - 2], self.ids["[SEP]"]]
 
     def encode_with_offsets(self, text: str, max_tokens: int) -> EncodedText:

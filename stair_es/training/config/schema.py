@@ -204,10 +204,6 @@ class RecipeConfig:
 def check_seed(name: str, seed: int) -> None:
     """Raise UsageError if numpy and PyTorch don't accept a seed.
 
-    Args:
-        name: Name of the setting, for the message.
-        seed: The seed.
-
     Raises:
         UsageError: If the seed is out of range.
     """

@@ -65,10 +65,6 @@ class TrainingStage:
 def load_recipe(name: str, steps: int) -> tuple[TrainingStage, ...]:
     """Load the stages of a named recipe.
 
-    Args:
-        name: Name of the recipe.
-        steps: Total steps of all stages.
-
     Raises:
         UsageError: If there is no such recipe.
     """

@@ -17,10 +17,6 @@ _T = TypeVar("_T")
 def parse_training_toml(text: str, where: str) -> dict[str, Any]:
     """Parse TOML text.
 
-    Args:
-        text: The text.
-        where: Name of the file, for error messages.
-
     Raises:
         UsageError: If it isn't valid TOML; the message says where.
     """
@@ -128,11 +124,6 @@ class TableReader:
 
     def check_choice(self, what: str, value: str, known: tuple[Any, ...]) -> Any:  # noqa: ANN401  the value
         """Check that a value is one of the known ones, and return it.
-
-        Args:
-            what: What the value is, for the message.
-            value: The value.
-            known: Allowed values.
 
         Raises:
             UsageError: If it isn't.

@@ -170,13 +170,7 @@ def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: 
 
 
 def build_stair_config(config: TrainConfig, image: BackboneConfig, text: BackboneConfig) -> StairConfig:
-    """Return the model configuration, with backbones that can be built without access to a model hub.
-
-    Args:
-        config: Training configuration.
-        image: Image backbone.
-        text: Text backbone.
-    """
+    """Return the model configuration, with backbones that can be built without access to a model hub."""
     plan = config.model
     return StairConfig(
         name=config.name,

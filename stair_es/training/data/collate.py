@@ -109,11 +109,5 @@ class Collator:
 
 
 def make_image_rng(seed: int, item: int, view: int) -> np.random.Generator:
-    """Return the random generator for an image's augmentation.
-
-    Args:
-        seed: Seed of the run.
-        item: Number of the image.
-        view: Number of the view.
-    """
+    """Return the random generator for an image's augmentation."""
     return np.random.default_rng((seed, _IMAGE, item, view))

@@ -96,10 +96,6 @@ class TrainingSet:
 
         Pairs with the same name are merged: in a batch, each would be a false negative of the other. Pairs whose image is only
         in memory, or whose texts aren't valid Unicode, are problems.
-
-        Args:
-            pairs: Pairs in order.
-            problems: Counter to add problems to.
         """
         told = problems if problems is not None else ProblemCounter()
         found, again = cls._pack_pairs(pairs, told)
@@ -141,12 +137,7 @@ class TrainingSet:
         return (self[number] for number in range(len(self)))
 
     def sample_caption(self, number: int, rng: np.random.Generator) -> str:
-        """Return a random caption of a pair, with tags for a fraction of `tag_share`.
-
-        Args:
-            number: Number of the pair.
-            rng: Random generator.
-        """
+        """Return a random caption of a pair, with tags for a fraction of `tag_share`."""
         return sample_caption(self[number], rng, self.tag_share)
 
     @property
@@ -172,9 +163,6 @@ class TrainingSet:
 def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
     """Read the pairs of caption sets, in order; consecutive entries of an image are merged.
 
-    Args:
-        files: Caption sets.
-
     Raises:
         UsageError: If a set is missing, isn't a caption set, or has no pair.
         MissingExtra: If a library for its format isn't installed.
@@ -187,11 +175,6 @@ def sample_caption(pair: TrainingPair, rng: np.random.Generator, tag_share: floa
     """Return a random caption, a fraction of `tag_share` followed by one to four tags: `caption, tag, tag`.
 
     The number of random draws depends only on the number of captions and tags, so a run can be repeated.
-
-    Args:
-        pair: The pair.
-        rng: Random generator.
-        tag_share: Fraction of captions with tags.
     """
     text = pair.captions[int(rng.integers(len(pair.captions)))]
     if not pair.tags:
@@ -203,9 +186,6 @@ def sample_caption(pair: TrainingPair, rng: np.random.Generator, tag_share: floa
 
 def read_image_bytes(place: Locator) -> bytes:
     """Read the bytes of an image.
-
-    Args:
-        place: Locator of the image.
 
     Raises:
         ReadError: If the image can't be read.

@@ -79,11 +79,6 @@ class BatchSampler:
 def split_batch(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
     """Return the part of a batch for one worker: parts have the same size, in order.
 
-    Args:
-        batch: The batch of all workers.
-        rank: Rank of the worker.
-        workers: Number of workers.
-
     Raises:
         UsageError: If the batch can't be divided.
     """
