@@ -129,28 +129,28 @@ def check_model_spec(spec: ModelSpec) -> None:
         ModelError: If the backend, text tower or precision is unknown, or the number of threads is negative.
     """
     named = {"text tower": TextTower, "backend": Backend, "precision": Precision}
-    for (what, known), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
-        if value not in get_args(known):
-            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(known))}.")
+    for (what, choices), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
+        if value not in get_args(choices):
+            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(choices))}.")
     if spec.threads < 0:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means one per core.")
 
 
-def choose_image_spec(own: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
+def choose_image_spec(default: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
     """Return the image spec of a model, with another fit if one is given.
 
     Args:
-        own: The model's own image spec.
+        default: The model's own image spec.
         fit: Requested fit; None for the model's own.
 
     Raises:
         ModelError: If the fit is unknown.
     """
-    if fit is None or fit == own.fit:
-        return own
+    if fit is None or fit == default.fit:
+        return default
     if fit not in get_args(ResizeMode):
         raise ModelError(f"unknown fit {fit!r}", f"Choose one of: {', '.join(get_args(ResizeMode))}.")
-    return replace(own, fit=fit, resized_px=None if fit == "pad" else own.resized_px)
+    return replace(default, fit=fit, resized_px=None if fit == "pad" else default.resized_px)
 
 
 def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:

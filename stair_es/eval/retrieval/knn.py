@@ -12,8 +12,8 @@ DENSE_FIELD = "dense"
 _MIN_ELASTICSEARCH = (8, 12)
 """First version in which `knn` is an ordinary query, as `_msearch` needs it."""
 _PLUGIN = "opensearch-knn"
-_ELASTICSEARCH_MOST, _OPENSEARCH_MOST = 4096, 16_000
-_MOST_CANDIDATES = 10_000
+_ELASTICSEARCH_MAX_DIMENSIONS, _OPENSEARCH_MAX_DIMENSIONS = 4096, 16_000
+_MAX_CANDIDATES = 10_000
 
 
 def explain_missing_knn(target: ClusterInfo, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
@@ -21,12 +21,12 @@ def explain_missing_knn(target: ClusterInfo, plugins: Callable[[], frozenset[str
     if target.distribution == "elasticsearch":
         if target.version < _MIN_ELASTICSEARCH:
             return f"{target.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
-        most = _ELASTICSEARCH_MOST
+        limit = _ELASTICSEARCH_MAX_DIMENSIONS
     elif _PLUGIN not in plugins():
         return f"{target.label} doesn't have the plugin {_PLUGIN}"
     else:
-        most = _OPENSEARCH_MOST
-    return f"vectors of {dimensions} dimensions: {target.label} supports up to {most}" if dimensions > most else ""
+        limit = _OPENSEARCH_MAX_DIMENSIONS
+    return f"vectors of {dimensions} dimensions: {target.label} supports up to {limit}" if dimensions > limit else ""
 
 
 def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
@@ -56,6 +56,6 @@ def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any
 def build_knn_clause(distribution: Distribution, vector: Sequence[float], k: int) -> dict[str, Any]:
     """Build the query for the `k` nearest neighbors."""
     if distribution == "elasticsearch":
-        candidates = min(_MOST_CANDIDATES, max(100, k))
+        candidates = min(_MAX_CANDIDATES, max(100, k))
         return {"knn": {"field": DENSE_FIELD, "query_vector": list(vector), "k": k, "num_candidates": candidates}}
     return {"knn": {DENSE_FIELD: {"vector": list(vector), "k": k}}}

@@ -88,11 +88,11 @@ def compute_class_scores(operations: Operations[T], pixels_BHWC: T) -> T:
 
 def _compute_stage(ops: Operations[T], x: T, first: int, stride: int, blocks: int) -> T:
     """Compute a stage: its input bypasses the blocks and is concatenated with their output."""
-    entry = x = ops.apply_convolution(x, first, stride)
+    stage_input = x = ops.apply_convolution(x, first, stride)
     for index in range(first + 1, first + 1 + 2 * blocks, 2):
         half = ops.apply_convolution(x, index)
         x = ops.join_channels(ops.apply_convolution(half, index + 1), half)
-    return ops.join_channels(ops.apply_convolution(x, first + 1 + 2 * blocks), entry)
+    return ops.join_channels(ops.apply_convolution(x, first + 1 + 2 * blocks), stage_input)
 
 
 def read_convolutions(tensors: Mapping[str, NDArray[Any]]) -> list[Convolution]:

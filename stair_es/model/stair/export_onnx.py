@@ -93,12 +93,12 @@ def _export_tower(model: StairModel, side: str) -> bytes:
 
     inputs = _build_inputs(model, side, 2, _EXPORT_TEXTS)
     names = [name for name, head in ((WEIGHTS_OUTPUT, "words"), (DENSE_OUTPUT, "dense")) if head in model.config.heads]
-    free = torch.export.Dim.DYNAMIC
-    shapes = ({0: free},) if side == "image" else ({0: free, 1: free},) * 3
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = ({0: dynamic},) if side == "image" else ({0: dynamic, 1: dynamic},) * 3
     with _mute_exporter(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                _build_tower(model, side),
+                _build_tower(model),
                 tuple(inputs.values()),
                 dynamo=True,
                 dynamic_shapes=shapes,
@@ -108,8 +108,8 @@ def _export_tower(model: StairModel, side: str) -> bytes:
             )
             data: bytes = _strip_metadata(program.model_proto).SerializeToString()
         except Exception as error:  # exporter, network and protobuf raise any type
-            first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise ModelError(f"the {side} tower can't be exported: {first}", "Use --backend torch.") from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise ModelError(f"the {side} tower can't be exported: {reason}", "Use --backend torch.") from error
     return data
 
 
@@ -123,7 +123,7 @@ def _strip_metadata(proto: ModelProto) -> ModelProto:
     return proto
 
 
-def _build_tower(model: StairModel, side: str) -> Any:  # noqa: ANN401  a module
+def _build_tower(model: StairModel) -> Any:  # noqa: ANN401  a module
     from torch import nn
 
     from stair_es.model.stair.modeling import TextBatch
@@ -153,8 +153,8 @@ def _build_inputs(model: StairModel, side: str, images: int, texts: Sequence[str
         size = model.config.image.size_px
         pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
         return {"pixels": torch.from_numpy(pixels)}
-    found = model.tokens.encode(texts)
-    batch = TextBatch.from_tokenized(found)
+    tokenized = model.tokens.encode(texts)
+    batch = TextBatch.from_tokenized(tokenized)
     return {"ids": batch.ids_BL, "mask": batch.mask_BL, "places": batch.places_BL}
 
 
@@ -162,14 +162,14 @@ def _measure_difference(model: StairModel, side: str, graph: bytes) -> float:
     """Return the largest difference between both runtimes, on other shapes than those of the export."""
     import torch
 
-    loaded, tower = create_onnx_session(graph, threads=0), _build_tower(model, side)
+    session, tower = create_onnx_session(graph, threads=0), _build_tower(model)
     largest = 0.0
     for count, texts in ((3, _CHECK_TEXTS), (1, _CHECK_TEXTS[-1:])):
         inputs = _build_inputs(model, side, count, texts)
         with torch.inference_mode():
-            wanted = tower(*inputs.values())
-        found = loaded.run(None, select_inputs(loaded, {name: value.numpy() for name, value in inputs.items()}))
-        largest = max(largest, *(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, wanted, strict=True)))
+            expected = tower(*inputs.values())
+        actual = session.run(None, select_inputs(session, {name: value.numpy() for name, value in inputs.items()}))
+        largest = max(largest, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(actual, expected, strict=True)))
     return largest
 
 

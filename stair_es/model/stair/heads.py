@@ -92,11 +92,11 @@ class LexicalHead(nn.Module):  # type: ignore[misc]  # mypy skips torch
             states_BLD: States of the backbone.
             places_BL: Feature of each position, -1 for none.
         """
-        there_BL = places_BL >= 0
+        present_BL = places_BL >= 0
         safe_BL = places_BL.clamp(min=0)
-        weights_BL = torch.relu(self.word_F[safe_BL] + states_BLD.float() @ self.state_D.float()) * there_BL
-        own_BF = weights_BL.new_zeros(len(places_BL), len(self.word_F))
-        return own_BF.scatter_reduce(1, safe_BL, weights_BL, reduce="amax", include_self=True)
+        weights_BL = torch.relu(self.word_F[safe_BL] + states_BLD.float() @ self.state_D.float()) * present_BL
+        weights_BF = weights_BL.new_zeros(len(places_BL), len(self.word_F))
+        return weights_BF.scatter_reduce(1, safe_BL, weights_BL, reduce="amax", include_self=True)
 
 
 def compute_max_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Tensor, bias_F: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ def compute_max_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT:
     """
     masked_BL1 = None if mask_BL is None else ~mask_BL[..., None]
 
-    def compute_largest(words: slice) -> Tensor:
-        logits_BLS = nn.functional.linear(hidden_BLT, embedding_FT[words], bias_F[words])
+    def compute_largest(features: slice) -> Tensor:
+        logits_BLS = nn.functional.linear(hidden_BLT, embedding_FT[features], bias_F[features])
         return (logits_BLS if masked_BL1 is None else logits_BLS.masked_fill(masked_BL1, -torch.inf)).amax(dim=1)
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -133,8 +133,8 @@ def average_masked(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
     """
     if mask_BL is None:
         return x_BLD.mean(dim=1)
-    share_BL = mask_BL.to(x_BLD.dtype)
-    return (x_BLD * share_BL[..., None]).sum(dim=1) / share_BL.sum(dim=1, keepdim=True).clamp(min=1)
+    weights_BL = mask_BL.to(x_BLD.dtype)
+    return (x_BLD * weights_BL[..., None]).sum(dim=1) / weights_BL.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def apply_log1p_relu(logits_BF: Tensor, top_k: int) -> Tensor:

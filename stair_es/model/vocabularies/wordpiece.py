@@ -62,9 +62,9 @@ class WordPieceVocabulary:
             text: The text.
             max_tokens: Maximum number of tokens, with the special ones.
         """
-        found = self._tokenizer.encode(text, add_special_tokens=False)
-        offsets = found.offsets[: max_tokens - 2]
-        return EncodedText(self.add_special_tokens(found.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        offsets = encoding.offsets[: max_tokens - 2]
+        return EncodedText(self.add_special_tokens(encoding.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
 
 
 def load_wordpiece_vocabulary() -> WordPieceVocabulary:

@@ -211,8 +211,8 @@ def check_seed(name: str, seed: int) -> None:
         raise UsageError(f"{name} must be in 0..2^32, got {seed}", "Give a whole number that isn't negative.")
 
 
-def _check_minimums(values: object, **least: float) -> None:
+def _check_minimums(values: object, **minimums: float) -> None:
     """Raise UsageError if a field is below its minimum."""
-    for name, value in least.items():
+    for name, value in minimums.items():
         if getattr(values, name) < value:
             raise UsageError(f"{name} must be {value:g} or more, got {getattr(values, name)}", "See docs/training.md.")

@@ -130,12 +130,14 @@ def tensors(of: StairModel) -> dict[str, torch.Tensor]:
         for name, value in of.state_dict().items()
         if stair_checkpoint.is_stored_tensor(name, of.config)
     }
-    return found if of.tokens.whole else {**found, stair_checkpoint.FEATURE_IDS_TENSOR: torch.from_numpy(of.tokens.feature_ids_F)}
+    if of.tokens.word_vocabulary is None:
+        found[stair_checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(of.tokens.feature_ids_F)
+    return found
 
 
 def write(folder: Path, of: StairModel, weights: Mapping[str, torch.Tensor]) -> None:
     """A checkpoint of the model with these tensors instead of its own."""
-    stair_checkpoint.save_checkpoint(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n", of.tokens.whole)
+    stair_checkpoint.save_checkpoint(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n", of.tokens.word_vocabulary)
 
 
 def batch(found: TokenizedTexts) -> TextBatch:

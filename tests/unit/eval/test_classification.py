@@ -211,10 +211,10 @@ def test_the_probe_is_the_regression_of_scikit_learn() -> None:
     sparse_NV, _ = build_matrices(vectors, [SparseVector(("unseen",), (1.0,))])
     assert sparse_NV.toarray() == pytest.approx(rows_NV)
     dense, sparse = fit_probe(rows_NV, labels), fit_probe(sparse_NV, labels)
-    assert dense.strength == sparse.strength
+    assert dense.c == sparse.c
     assert dense.compute_scores(rows_NV) == pytest.approx(sparse.compute_scores(sparse_NV), abs=1e-2)
     scale = 1 / np.linalg.norm(rows_NV, axis=1).mean()
-    plain = sklearn_linear.LogisticRegression(C=dense.strength, max_iter=1000).fit(rows_NV * scale, labels)
+    plain = sklearn_linear.LogisticRegression(C=dense.c, max_iter=1000).fit(rows_NV * scale, labels)
     assert compute_accuracy(dense.compute_scores(rows_NV), labels).top1 == pytest.approx(plain.score(rows_NV * scale, labels))
     assert dense.converged
     assert not fit_probe(rows_NV, labels, steps=1).converged
@@ -224,7 +224,7 @@ def test_what_is_held_out() -> None:
     labels = [*[0] * 10, *[1] * 3, 2, *[3] * 2]
     held = select_held_out(labels)
     assert [int(held[np.array(labels) == label].sum()) for label in range(4)] == [2, 1, 0, 1]
-    assert fit_probe(np.eye(2), [0, 1]).strength in (1.0, 10.0)  # nothing to choose by
+    assert fit_probe(np.eye(2), [0, 1]).c in (1.0, 10.0)  # nothing to choose by
     assert fit_probe(np.eye(2), [0, 1]).compute_scores(np.eye(2)).shape == (2, 2)
 
 

@@ -192,8 +192,8 @@ def test_the_label_space_of_dense_models_alone_is_berts() -> None:
     assert len(space.tokens) > 29_000
     assert "dog" in space.tokens
     assert not {"the", "[CLS]", "[unused5]", "!"} & set(space.tokens)
-    assert space.speller is not None
-    assert space.speller.tokenize_word("spaniel") == ("span", "##iel")
+    assert space.tokenizer is not None
+    assert space.tokenizer.tokenize_word("spaniel") == ("span", "##iel")
     with pytest.raises(UsageError, match="twice"):
         load_models([ModelSpec(name="stair-mini"), ModelSpec(name="stair-mini")])
 
