@@ -81,17 +81,17 @@ def items_refused(
 
     def act(request: Request, send: Send) -> Answer:
         lines = list(operations(request.body))
-        refused = [chosen(i, id_) for i, (_, id_, _) in enumerate(lines)]
-        good = b"".join(line for (_, _, line), no in zip(lines, refused, strict=True) if not no)
-        reply = send(replace(request, body=good)) if good else Reply.json({"items": []})
+        rejected = [chosen(i, id_) for i, (_, id_, _) in enumerate(lines)]
+        accepted = b"".join(line for (_, _, line), no in zip(lines, rejected, strict=True) if not no)
+        reply = send(replace(request, body=accepted)) if accepted else Reply.json({"items": []})
         if reply.status >= 300:
             return reply
         items: Items = json.loads(reply.body).get("items", [])
-        written_to = {name: item[name] for each in items for item in each.values() for name in ("_index",) if name in item}
-        taken = iter(items)
+        index_of = {name: item[name] for each in items for item in each.values() for name in ("_index",) if name in item}
+        written = iter(items)
         merged = [
-            {kind: {**written_to, "_id": id_, "status": status, "error": reason}} if no else next(taken)
-            for (kind, id_, _), no in zip(lines, refused, strict=True)
+            {kind: {**index_of, "_id": id_, "status": status, "error": reason}} if no else next(written)
+            for (kind, id_, _), no in zip(lines, rejected, strict=True)
         ]
         return Reply.json({"items": merged, **({"errors": False} if denies else {})})
 
@@ -160,11 +160,11 @@ def operations(body: bytes) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _of_each_second(items: Items, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Items:
-    return [{kind: change(said) if i % 2 else said for kind, said in item.items()} for i, item in enumerate(items)]
+    return [{kind: change(item_body) if i % 2 else item_body for kind, item_body in item.items()} for i, item in enumerate(items)]
 
 
-def _without_id(said: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in said.items() if name != "_id"}
+def _without_id(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "_id"}
 
 
 # Everything is written. Of these answers a client can't tell so for all documents ...

@@ -33,9 +33,9 @@ class CommandHere:
 
     def read_output(self, *arguments: str | Path, **more: str) -> str:
         """Run the command, which has to succeed; return its stdout."""
-        done = self.run(*arguments, **more)
-        assert done.exit_code == 0, (done.exception, done.output)
-        return done.stdout
+        result = self.run(*arguments, **more)
+        assert result.exit_code == 0, (result.exception, result.output)
+        return result.stdout
 
     def read_json(self, *arguments: str | Path, **more: str) -> Any:  # noqa: ANN401  JSON
         """Run the command with `--json`, which has to succeed; return its whole stdout as a value."""
@@ -43,6 +43,6 @@ class CommandHere:
 
     def read_error(self, *arguments: str | Path, **more: str) -> StairError:
         """Run the command, which has to fail with an error of ours; return the error."""
-        done = self.run(*arguments, **more)
-        assert isinstance(done.exception, StairError), (done.exception, done.output)
-        return done.exception
+        result = self.run(*arguments, **more)
+        assert isinstance(result.exception, StairError), (result.exception, result.output)
+        return result.exception

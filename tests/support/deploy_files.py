@@ -46,10 +46,10 @@ class Process:
     def changed(self, texts: Mapping[str, str]) -> Process:
         """The same with other addresses and paths: each text in arguments and values is replaced."""
 
-        def of(written: str) -> str:
+        def of(text: str) -> str:
             for old, new in texts.items():
-                written = written.replace(old, new)
-            return written
+                text = text.replace(old, new)
+            return text
 
         return Process(argv=[of(part) for part in self.argv], environment={name: of(v) for name, v in self.environment.items()})
 
@@ -69,24 +69,24 @@ def _filled(node: Any, environ: Mapping[str, str]) -> Any:  # noqa: ANN401  a tr
         return {name: _filled(value, environ) for name, value in node.items()}
     if isinstance(node, list):
         return [_filled(value, environ) for value in node]
-    return _VARIABLE.sub(lambda found: _value(found, environ), node) if isinstance(node, str) else node
+    return _VARIABLE.sub(lambda match: _value(match, environ), node) if isinstance(node, str) else node
 
 
-def _value(found: re.Match[str], environ: Mapping[str, str]) -> str:
-    name, otherwise, text = found.groups()
+def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
+    name, operator, text = match.groups()
     if name is None:
         return "$"
     if environ.get(name):
         return environ[name]
-    if otherwise == "?":
+    if operator == "?":
         raise LookupError(f"{name}: {text}")
     return text or ""
 
 
 def entrypoint() -> list[str]:
     """Of our image."""
-    [found] = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
-    argv: list[str] = json.loads(found)
+    [entry] = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+    argv: list[str] = json.loads(entry)
     return argv
 
 
@@ -98,16 +98,16 @@ def of_service(service: Mapping[str, Any]) -> Process:
 
 def health_of(service: Mapping[str, Any]) -> list[str]:
     """The command that says whether it is healthy."""
-    how, *argv = service["healthcheck"]["test"]
-    return argv if how == "CMD" else ["sh", "-c", *argv]
+    kind, *argv = service["healthcheck"]["test"]
+    return argv if kind == "CMD" else ["sh", "-c", *argv]
 
 
 def manifests(folder: Path) -> dict[tuple[str, str], Manifest]:
     """What a kustomization's resources say, by kind and name."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     files = [folder / name for name in kustomization["resources"]]
-    found = [document for path in files if path.is_file() for document in yaml.safe_load_all(path.read_text())]
-    return {(document["kind"], document["metadata"]["name"]): document for document in found}
+    documents = [document for path in files if path.is_file() for document in yaml.safe_load_all(path.read_text())]
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
 
 
 def everything() -> dict[tuple[str, str], Manifest]:
@@ -134,11 +134,12 @@ def containers(node: Any) -> list[Manifest]:  # noqa: ANN401  a tree of YAML
 
 def of_container(container: Mapping[str, Any], secrets: Mapping[str, str]) -> Process:
     """What a container runs; `secrets` are what is in the Secrets that its variables refer to, by key."""
-    given = container.get("env", [])
+    variables = container.get("env", [])
     environment = {
-        one["name"]: one["value"] if "value" in one else secrets[one["valueFrom"]["secretKeyRef"]["key"]] for one in given
+        variable["name"]: variable["value"] if "value" in variable else secrets[variable["valueFrom"]["secretKeyRef"]["key"]]
+        for variable in variables
     }
-    arguments = [_EXPANDED.sub(lambda found: environment[found[1]], part) for part in container.get("args", [])]
+    arguments = [_EXPANDED.sub(lambda match: environment[match[1]], part) for part in container.get("args", [])]
     return Process(argv=[*container.get("command", entrypoint()), *arguments], environment=environment)
 
 
@@ -148,7 +149,7 @@ def command_lines(text: str) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         while "stair-es" in words:
             words = words[words.index("stair-es") + 1 :]
-            end = next((at for at, word in enumerate(words) if word in _ENDS), len(words))
+            end = next((index for index, word in enumerate(words) if word in _ENDS), len(words))
             yield words[:end]
 
 

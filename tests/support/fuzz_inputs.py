@@ -60,10 +60,10 @@ def word(rng: random.Random) -> str:
 
 def words(rng: random.Random, count: int) -> list[str]:
     """So many different words."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[word(rng)] = None
-    return list(found)
+    drawn: dict[str, None] = {}
+    while len(drawn) < count:
+        drawn[word(rng)] = None
+    return list(drawn)
 
 
 def weight(rng: random.Random, decades: float = 6) -> float:

@@ -72,8 +72,8 @@ class Photos:
 
     def __init__(self, start: int = 0, stop: int = COUNT) -> None:
         self.uri, self.ignored = (EXAMPLES / "photos").as_uri(), dict[str, int]()
-        found = [item for item in open_source(str(EXAMPLES / "photos")).list_items() if isinstance(item, SourceItem)]
-        self._items = sorted(found, key=lambda item: item.uri)[start:stop]
+        items = [item for item in open_source(str(EXAMPLES / "photos")).list_items() if isinstance(item, SourceItem)]
+        self._items = sorted(items, key=lambda item: item.uri)[start:stop]
 
     def list_items(self) -> Iterator[SourceItem]:
         """One after the other."""
@@ -124,8 +124,8 @@ class Runs:
         """One run, through a proxy at `url` or straight to the node."""
         letters = self.options.dead_letters
         assert letters
-        own = letters.with_name(f"{model}-{bool(url)}.jsonl")
-        options = replace(self.options, model=ModelSpec(name=model), dead_letters=own, **more)
+        dead_letters = letters.with_name(f"{model}-{bool(url)}.jsonl")
+        options = replace(self.options, model=ModelSpec(name=model), dead_letters=dead_letters, **more)
         connection = Connection(url=url or self.url)
         with forward_messages(self.said.append):
             return run_ingest([photos or Photos()], connection, options, progress=lambda _: None)
@@ -145,8 +145,8 @@ class Runs:
 
     def move(self, alias: str, to: str, **more: bool) -> None:
         """Let an alias stand for the index `to` alone."""
-        away = [{"remove": {"index": index, "alias": alias}} for index in self.client.indices.get_alias(name=alias)]
-        self.client.indices.update_aliases(body={"actions": [*away, {"add": {"index": to, "alias": alias, **more}}]})
+        removals = [{"remove": {"index": index, "alias": alias}} for index in self.client.indices.get_alias(name=alias)]
+        self.client.indices.update_aliases(body={"actions": [*removals, {"add": {"index": to, "alias": alias, **more}}]})
 
     def make_foreign(self, ids: tuple[str, ...] = ("0", "1", "2")) -> str:
         """Somebody else's index, with a document for each of `ids`."""

@@ -20,11 +20,11 @@ class _Forward(logging.Handler):
 def forward_messages(receive: Callable[[str], object]) -> Iterator[None]:
     """Call `receive` with each message of stair_es until the end of the `with`; what it raises goes to whoever logs."""
     logger, handler = logging.getLogger("stair_es"), _Forward(receive)
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(level)

@@ -43,8 +43,8 @@ def run_warm(arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.Com
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(list(arguments), _TIMEOUT_S)
-        said, problems = (file.read_text(encoding="utf-8") for file in files)
-        return subprocess.CompletedProcess(["stair-es", *arguments], process.exitcode, said, problems)
+        output, errors = (file.read_text(encoding="utf-8") for file in files)
+        return subprocess.CompletedProcess(["stair-es", *arguments], process.exitcode, output, errors)
 
 
 def _become_command(arguments: list[str], env: Mapping[str, str], cwd: Path, files: Sequence[Path]) -> None:

@@ -20,9 +20,9 @@ def answered(site: Site, body: dict[str, Any] | None, path: str = "search") -> d
     """What the API says to a question, or without one to a GET."""
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"{site.base}/api/{path}", data, {"Content-Type": "application/json"})
-    with urlopen(request) as answer:
-        made: dict[str, Any] = json.load(answer)
-        return made
+    with urlopen(request) as response:
+        response_body: dict[str, Any] = json.load(response)
+        return response_body
 
 
 def order(site: Site, **body: Any) -> list[str]:  # noqa: ANN401  fields of a question

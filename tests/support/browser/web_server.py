@@ -41,11 +41,11 @@ def ingested(url: str, index: str, *arguments: str | Path) -> None:
     Raises:
         RuntimeError: That failed.
     """
-    done = subprocess.run(
+    result = subprocess.run(
         [STAIR_ES, "ingest", *arguments, "--index", index, "--url", url], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"ingest ended with {done.returncode}: {done.stderr}")
+    if result.returncode:
+        raise RuntimeError(f"ingest ended with {result.returncode}: {result.stderr}")
 
 
 def ingested_photos(url: str, index: str, folder: Path = PHOTOS) -> None:
@@ -80,12 +80,12 @@ def chromium() -> Iterator[Browser]:
     """
     from playwright.sync_api import sync_playwright
 
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
         raise RuntimeError("there is no Chromium for the tests of the page; install it with: apt-get install chromium")
     arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         try:
             yield browser
         finally:

@@ -71,21 +71,21 @@ def vdr_weights(seed: int = 0, width: int = 8, patch: int = 4, layers: int = 2) 
     for norm in ("ln_pre", "ln_post"):
         shapes |= {f"encoder_p.{norm}.weight": (width,), f"encoder_p.{norm}.bias": (width,)}
     for layer in range(layers):
-        at = f"encoder_p.transformer.resblocks.{layer}."
-        shapes |= {f"{at}attn.in_proj_weight": (3 * width, width), f"{at}attn.in_proj_bias": (3 * width,)}
-        shapes |= {f"{at}attn.out_proj.weight": (width, width), f"{at}attn.out_proj.bias": (width,)}
-        shapes |= {f"{at}mlp.c_fc.weight": (4 * width, width), f"{at}mlp.c_fc.bias": (4 * width,)}
-        shapes |= {f"{at}mlp.c_proj.weight": (width, 4 * width), f"{at}mlp.c_proj.bias": (width,)}
-        shapes |= {f"{at}{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
+        prefix = f"encoder_p.transformer.resblocks.{layer}."
+        shapes |= {f"{prefix}attn.in_proj_weight": (3 * width, width), f"{prefix}attn.in_proj_bias": (3 * width,)}
+        shapes |= {f"{prefix}attn.out_proj.weight": (width, width), f"{prefix}attn.out_proj.bias": (width,)}
+        shapes |= {f"{prefix}mlp.c_fc.weight": (4 * width, width), f"{prefix}mlp.c_fc.bias": (4 * width,)}
+        shapes |= {f"{prefix}mlp.c_proj.weight": (width, 4 * width), f"{prefix}mlp.c_proj.bias": (width,)}
+        shapes |= {f"{prefix}{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
     shapes |= _bert_shapes("encoder_q.bert_model.", width, layers)
     return {name: torch.randn(shape, generator=draw) * 0.4 for name, shape in shapes.items()}
 
 
-def _bert_shapes(at: str, width: int, layers: int) -> dict[str, tuple[int, ...]]:
+def _bert_shapes(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
-        f"{at}embeddings.word_embeddings.weight": (len(WORDS), width),
-        f"{at}embeddings.position_embeddings.weight": (16, width),
-        f"{at}embeddings.token_type_embeddings.weight": (2, width),
+        f"{prefix}embeddings.word_embeddings.weight": (len(WORDS), width),
+        f"{prefix}embeddings.position_embeddings.weight": (16, width),
+        f"{prefix}embeddings.token_type_embeddings.weight": (2, width),
     }
     dense = {
         "attention.self.query": (width, width),
@@ -95,12 +95,12 @@ def _bert_shapes(at: str, width: int, layers: int) -> dict[str, tuple[int, ...]]
         "intermediate.dense": (3 * width, width),
         "output.dense": (width, 3 * width),
     }
-    norms = [f"{at}embeddings.LayerNorm"]
+    norms = [f"{prefix}embeddings.LayerNorm"]
     for layer in range(layers):
-        inside = f"{at}encoder.layer.{layer}."
-        norms += [f"{inside}attention.output.LayerNorm", f"{inside}output.LayerNorm"]
+        layer_prefix = f"{prefix}encoder.layer.{layer}."
+        norms += [f"{layer_prefix}attention.output.LayerNorm", f"{layer_prefix}output.LayerNorm"]
         for name, (out, into) in dense.items():
-            shapes |= {f"{inside}{name}.weight": (out, into), f"{inside}{name}.bias": (out,)}
+            shapes |= {f"{layer_prefix}{name}.weight": (out, into), f"{layer_prefix}{name}.bias": (out,)}
     return shapes | {f"{norm}.{part}": (width,) for norm in norms for part in ("weight", "bias")}
 
 

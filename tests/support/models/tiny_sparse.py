@@ -74,8 +74,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner.train_from_iterator([" red blue red bus v2.0 café dog dogs" for _ in range(20)], trainer)
     inner.add_tokens([AddedToken("new york", special=False)])
     kind: Any = PreTrainedTokenizerFast
-    made: PreTrainedTokenizerFast = kind(tokenizer_object=inner, pad_token="<pad>", mask_token="<mask>")
-    return made
+    wrapped: PreTrainedTokenizerFast = kind(tokenizer_object=inner, pad_token="<pad>", mask_token="<mask>")
+    return wrapped
 
 
 def with_images(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -119,5 +119,5 @@ def texts_only(folder: Path, seed: int = 0) -> torch.Tensor:
 
 
 def _about(folder: Path) -> None:
-    about = {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"}
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(about))
+    library_config = {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(library_config))

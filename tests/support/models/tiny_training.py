@@ -52,15 +52,15 @@ def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:
 def picture(shape: int, colour: tuple[int, int, int]) -> Image.Image:
     """A pattern in a colour."""
     y, x = np.mgrid[:32, :32]
-    on = (x * (shape % 3) + y * (shape // 3 + 1)) // (4 + shape) % 2 == 0
+    is_foreground = (x * (shape % 3) + y * (shape // 3 + 1)) // (4 + shape) % 2 == 0
     pixels = np.full((32, 32, 3), 128, np.uint8)
-    pixels[on] = colour
+    pixels[is_foreground] = colour
     return Image.fromarray(pixels)
 
 
-def read(folder: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+def read(folder: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """The configuration `tiny.toml`, with changes by dotted names."""
-    return read_train_config(folder / "tiny.toml", changes)
+    return read_train_config(folder / "tiny.toml", overrides)
 
 
 CONFIG = """\

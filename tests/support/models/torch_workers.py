@@ -32,8 +32,8 @@ def given(model: StairModel, rows: slice = slice(None)) -> DeviceBatch:
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (12, 32, 32, 3), generator=draw, dtype=torch.uint8)
     teacher = torch.randn(2, 12, 5, generator=draw)
-    found = model.tokens.encode(TEXTS)
-    texts = TextBatch.from_tokenized(found)
+    tokenized = model.tokens.encode(TEXTS)
+    texts = TextBatch.from_tokenized(tokenized)
     return DeviceBatch(images=images[rows], texts=texts[rows], teacher=(teacher[0][rows], teacher[1][rows]))
 
 
@@ -68,11 +68,11 @@ def worker(rank: int, folder: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     workers = DistributedWorkers()
     torch.save(steps(still(), workers, chunk=4), f"{folder}/{rank}.pt")
-    mine = torch.full((2,), float(rank + 1))
-    gathered = workers.gather_rows(mine)
-    workers.sum_in_place(mine)
+    tensor = torch.full((2,), float(rank + 1))
+    gathered = workers.gather_rows(tensor)
+    workers.sum_in_place(tensor)
     first = torch.tensor([rank + 7])
     workers.broadcast_first(first)
-    torch.save({"gathered": gathered, "sum": mine, "first": first}, f"{folder}/{rank}-told.pt")
+    torch.save({"gathered": gathered, "sum": tensor, "first": first}, f"{folder}/{rank}-told.pt")
     distributed.barrier()
     os._exit(0)  # at an ordinary end some of gloo's threads are still there now and then, and C++ aborts the process

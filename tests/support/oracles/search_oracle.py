@@ -44,13 +44,13 @@ class Oracle:
 
     def __init__(self, documents: Mapping[str, SparseVector]) -> None:
         self.ids = list(documents)
-        self.places = {id_: place for place, id_ in enumerate(self.ids)}
+        self.places = {id_: row for row, id_ in enumerate(self.ids)}
         words = sorted({word for vector in documents.values() for word, _ in vector})
         self.columns = {word: column for column, word in enumerate(words)}
         self.weights_NV = np.zeros((len(self.ids), len(words)))
-        for place, vector in enumerate(documents.values()):
+        for row, vector in enumerate(documents.values()):
             for word, weight in vector:
-                self.weights_NV[place, self.columns[word]] = weight
+                self.weights_NV[row, self.columns[word]] = weight
 
     @cached_property
     def _truncated(self) -> Doubles:
@@ -64,8 +64,8 @@ class Oracle:
         return np.zeros(len(self.ids)) if column is None else self.weights_NV[:, column]
 
     def _asked(self, vector: SparseVector) -> tuple[list[int], Doubles]:
-        known = [(self.columns[word], weight) for word, weight in vector if word in self.columns]
-        return [column for column, _ in known], np.array([weight for _, weight in known])
+        pairs = [(self.columns[word], weight) for word, weight in vector if word in self.columns]
+        return [column for column, _ in pairs], np.array([weight for _, weight in pairs])
 
     def exact(self, vector: SparseVector) -> Doubles:
         """The dot product with each document."""
@@ -88,24 +88,26 @@ class Oracle:
 
     def faults(self, ranking: Ranking, bounds: Bounds, k: int) -> list[str]:
         """What is wrong with the `k` best; nothing, if nothing is."""
-        found = []
-        places_K = np.array([self.places[id_] for id_, _ in ranking], np.intp)
+        problems = []
+        rows_K = np.array([self.places[id_] for id_, _ in ranking], np.intp)
         scores_K = np.array([score for _, score in ranking])
-        part = int(bounds.part_N.sum())
-        if len(np.unique(places_K)) != len(places_K):
-            found.append("a document comes twice")
-        if len(places_K) != min(k, part):
-            found.append(f"{len(places_K)} hits, of {part} documents that take part, for k={k}")
-        found += [f"{self.ids[place]} takes no part" for place in places_K[~bounds.part_N[places_K]]]
-        low_K, high_K = bounds.low_N[places_K], bounds.high_N[places_K]
+        matching = int(bounds.part_N.sum())
+        if len(np.unique(rows_K)) != len(rows_K):
+            problems.append("a document comes twice")
+        if len(rows_K) != min(k, matching):
+            problems.append(f"{len(rows_K)} hits, of {matching} documents that take part, for k={k}")
+        problems += [f"{self.ids[row]} takes no part" for row in rows_K[~bounds.part_N[rows_K]]]
+        low_K, high_K = bounds.low_N[rows_K], bounds.high_N[rows_K]
         for rank in np.flatnonzero(~((low_K <= scores_K) & (scores_K <= high_K))).tolist():
-            found.append(f"{ranking[rank]} is not within {low_K[rank]}..{high_K[rank]}")
+            problems.append(f"{ranking[rank]} is not within {low_K[rank]}..{high_K[rank]}")
         if (np.diff(scores_K) > 0).any():
-            found.append("not in the order of the scores")
+            problems.append("not in the order of the scores")
         missing = bounds.part_N.copy()
-        missing[places_K] = False
-        if len(places_K) and missing.any():
+        missing[rows_K] = False
+        if len(rows_K) and missing.any():
             best = int(np.flatnonzero(missing)[np.argmax(bounds.low_N[missing])])
             if bounds.low_N[best] > scores_K[-1] * (1 + ROUNDING):
-                found.append(f"{self.ids[best]} is missing: at least {bounds.low_N[best]!r}, the last hit has {scores_K[-1]!r}")
-        return found
+                problems.append(
+                    f"{self.ids[best]} is missing: at least {bounds.low_N[best]!r}, the last hit has {scores_K[-1]!r}"
+                )
+        return problems

@@ -22,24 +22,24 @@ def expected_words(client: OpenSearch, index: str, top_token_count: int = 16) ->
         source = hit["_source"]
         if not source.get("uri") or not source.get("top_tokens"):
             continue
-        written = f"{hit['_seq_no']}.{hit['_primary_term']}"
+        version = f"{hit['_seq_no']}.{hit['_primary_term']}"
         image = {
             "image_id": hit["_id"],
             "token_count": len(source["tokens"]),
-            "source_version": f"2.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{written}",
+            "source_version": f"2.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{version}",
             **{name: source[name] for name in _CARRIED if source.get(name) is not None},
         }
         weights = {_word(key): weight for key, weight in source["tokens"].items()}
         total = sum(sorted(weights.values()))
         heaviest = sorted(weights, key=lambda word: (-weights[word], word))[:top_token_count]
         for rank, word in enumerate(heaviest, start=1):
-            share = round(weights[word] / total, 12)
+            weight_share = round(weights[word] / total, 12)
             expected[f"{hit['_id']}-{rank}"] = {
                 **image,
                 "token": word,
                 "weight": weights[word],
                 "rank": rank,
-                "weight_share": share,
+                "weight_share": weight_share,
             }
     return expected
 

@@ -146,9 +146,9 @@ def forward(node_url: str, away: Reply | None = None) -> Send:
 
     def send(request: Request) -> Reply:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-        passed = {name: request.headers[name] for name in ("content-type", "authorization") if name in request.headers}
+        headers = {name: request.headers[name] for name in ("content-type", "authorization") if name in request.headers}
         try:
-            connection.request(request.method, request.path, request.body or None, passed)
+            connection.request(request.method, request.path, request.body or None, headers)
             response = connection.getresponse()
             kind = response.getheader("content-type") or "application/json"
             return Reply(status=response.status, kind=kind, body=response.read())
@@ -219,8 +219,8 @@ class Storm:
 
 def first(faults: Sequence[Fault | None]) -> Plan:
     """A plan: one after the other for the first bulk requests (`None`: that one passes), then none."""
-    left = iter(faults)
-    return lambda request: next(left, None) if request.is_bulk else None
+    remaining = iter(faults)
+    return lambda request: next(remaining, None) if request.is_bulk else None
 
 
 def always(fault: Fault) -> Plan:

@@ -59,10 +59,10 @@ class Page:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
         try:
             connection.request(method, target, body, dict(headers or {}))
-            answer = connection.getresponse()
-            pairs = [(name.lower(), value) for name, value in answer.getheaders()]
+            response = connection.getresponse()
+            pairs = [(name.lower(), value) for name, value in response.getheaders()]
             cookies = tuple(value for name, value in pairs if name == "set-cookie")
-            return Answer(status=answer.status, headers=dict(pairs), cookies=cookies, body=answer.read())
+            return Answer(status=response.status, headers=dict(pairs), cookies=cookies, body=response.read())
         finally:
             connection.close()
 

@@ -62,10 +62,10 @@ def received() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            known = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
-            if known:
+            is_traces = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
+            if is_traces:
                 collector.take(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
-            self.send_response(200 if known else 404)
+            self.send_response(200 if is_traces else 404)
             self.end_headers()
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 

@@ -108,8 +108,8 @@ def write_page(records: Sequence[Record], checks: Iterable[str]) -> str:
         checks: Names of all checks, in the order of the rows.
     """
     names = list(checks)
-    nodes, found, told = _list_nodes(records), _list_checks(records, names), _list_messages(records, names)
-    return "\n".join([_HEAD, *nodes, "", "## What works where", "", *found, _LEGEND, *told, ""])
+    nodes, table, messages = _list_nodes(records), _list_checks(records, names), _list_messages(records, names)
+    return "\n".join([_HEAD, *nodes, "", "## What works where", "", *table, _LEGEND, *messages, ""])
 
 
 def _list_nodes(records: Sequence[Record]) -> list[str]:
@@ -127,8 +127,8 @@ def _list_checks(records: Sequence[Record], checks: Iterable[str]) -> list[str]:
         "|---|" + "---|" * len(records),
     ]
     for check in checks:
-        found = (_SHOWN[_find_status(record, check)] for record in records)
-        rows.append(f"| `{check}` | " + " | ".join(found) + " |")
+        statuses = (_SHOWN[_find_status(record, check)] for record in records)
+        rows.append(f"| `{check}` | " + " | ".join(statuses) + " |")
     return rows
 
 
