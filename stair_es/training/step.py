@@ -39,10 +39,6 @@ class TowerOutputs(NamedTuple):
     text_logits: Tensor | None = None
 
 
-def _keep_loss(loss: Tensor) -> Tensor:
-    return loss
-
-
 @dataclass(frozen=True, kw_only=True)
 class DeviceBatch:
     """A batch of one worker, on its device."""
@@ -69,7 +65,7 @@ class GradCacheStep:
     teacher_scale: float = 20.0
 
     def compute_gradients(
-        self, batch: DeviceBatch, step: int, seed: int, scale_loss: Callable[[Tensor], Tensor] = _keep_loss
+        self, batch: DeviceBatch, step: int, seed: int, scale_loss: Callable[[Tensor], Tensor] = lambda loss: loss
     ) -> dict[str, float]:
         """Add the gradients of a batch to the parameters.
 
@@ -93,8 +89,7 @@ class GradCacheStep:
         leaves = TowerOutputs(*(None if each is None else self._gather_leaf(each) for each in outputs))
         loss_values = self._compute_loss(leaves, batch, step)
         scale_loss(loss_values["loss"]).backward()
-        if self.model.log_scale.grad is not None and self.workers.count > 1:
-            self._average_scale_gradient()
+        self._average_scale_gradient()
         rows = slice(self.workers.rank * len(batch), (self.workers.rank + 1) * len(batch))
         grads = [None if leaf is None or leaf.grad is None else leaf.grad[rows] for leaf in leaves]
         for index, chunk in enumerate(chunks):
@@ -107,8 +102,6 @@ class GradCacheStep:
 
         A parameter that no loss depends on has no gradient on any worker, and isn't decayed.
         """
-        if self.workers.count == 1:
-            return
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None and name != "log_scale":
                 self.workers.sum_in_place(parameter.grad)
@@ -116,9 +109,9 @@ class GradCacheStep:
     def _average_scale_gradient(self) -> None:
         """Average the gradient of the temperature: each worker has the full one, but rounding differences must not accumulate."""
         grad = self.model.log_scale.grad
-        assert grad is not None
-        self.workers.sum_in_place(grad)
-        grad /= self.workers.count
+        if grad is not None:
+            self.workers.sum_in_place(grad)
+            grad /= self.workers.count
 
     def _run_towers(self, batch: DeviceBatch, chunk: slice, seed: int) -> TowerOutputs:
         torch.manual_seed((seed * self.workers.count + self.workers.rank) % 2**63)
@@ -173,8 +166,7 @@ class GradCacheStep:
         return self.workers.gather_rows(heads.mark_present_tokens(texts.places_BL, len(self.model.tokens.tokens)).float())
 
     def _compute_teacher_scores(self, batch: DeviceBatch) -> Tensor:
-        if batch.teacher is None:
-            raise AssertionError("a configuration with the loss distil has a teacher")
+        assert batch.teacher is not None, "a configuration with the loss distil has a teacher"
         images_GE, texts_GE = (self.workers.gather_rows(each) for each in batch.teacher)
         return self.teacher_scale * images_GE @ texts_GE.T
 

@@ -19,7 +19,7 @@ from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.training import factory
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
-from stair_es.training.checkpointing import STATE_FILE, TrainingProgress
+from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.dataset import TrainingSet
 from stair_es.training.data.sampler import BatchSampler, split_batch
@@ -178,8 +178,7 @@ def _write_checkpoint(
     config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, train_set: TrainingSet
 ) -> None:
     stair_config = remove_dropout(model.config)
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if checkpoint.is_stored_tensor(name, model.config)}
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in get_trained_tensors(model).items()}
     if model.tokens.word_vocabulary is None:
         tensors[checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(model.tokens.feature_ids_F)
     card = render_model_card(config, stair_config, progress, len(train_set), len(model.tokens.tokens))

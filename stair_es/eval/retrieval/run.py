@@ -22,10 +22,11 @@ from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
 from stair_es.eval.encode import EncodedDataset, EvalProgress, encode_dataset
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
-from stair_es.eval.retrieval.methods import NO_CLUSTER, EngineConfig, RetrievalMethod, UnavailableMethod
+from stair_es.eval.retrieval.knn import explain_missing_knn
+from stair_es.eval.retrieval.methods import EngineConfig, RetrievalMethod, UnavailableMethod
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport
 from stair_es.eval.retrieval.runner import RetrievalRunner, build_exact_rows
-from stair_es.eval.retrieval.select_methods import KnnCheck, build_bm25_methods, make_knn_check, select_methods
+from stair_es.eval.retrieval.select_methods import KnnCheck, build_bm25_methods, select_methods
 from stair_es.eval.retrieval.temporary_index import detect_analyzer
 from stair_es.model import registry
 from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
@@ -100,7 +101,7 @@ def evaluate_retrieval(
         def measure_model(model: EvaluatedModel) -> list[MethodRow]:
             encoded = encode_dataset(captions, model, progress)
             problems.extend(encoded.captions.problems)
-            methods = select_methods(encoded, model, engine, eval_cluster.check_knn if eval_cluster else _explain_no_cluster)
+            methods = select_methods(encoded, model, engine, eval_cluster.check_knn if eval_cluster else None)
             if not first_encoded:
                 methods += build_bm25_methods(encoded, engine)
                 first_encoded.append(encoded)
@@ -147,12 +148,8 @@ def _open_cluster(connection: Connection | None, options: EvalOptions) -> Iterat
             analyzer=detect_analyzer(cluster),
             token_body=body,
         )
-        check_knn = make_knn_check(target, list_plugins)
+        check_knn = partial(explain_missing_knn, target, list_plugins)
         yield _EvalCluster(cluster=cluster, target=target, engine=engine, check_knn=check_knn)
-
-
-def _explain_no_cluster(dimensions: int) -> str:
-    return NO_CLUSTER
 
 
 def _measure_methods(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stair_es.eval.bag_of_words import build_word_bags, weigh_by_idf
-from stair_es.eval.retrieval import knn
 from stair_es.eval.retrieval.methods import (
     NO_CLUSTER,
     EngineConfig,
@@ -21,23 +20,16 @@ from stair_es.eval.retrieval.methods import (
 from stair_es.eval.retrieval.tasks import build_image_to_text, build_leave_one_out, build_text_to_image
 
 if TYPE_CHECKING:
-    from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.eval.encode import EncodedDataset
     from stair_es.eval.models import EvaluatedModel
-    from stair_es.model.base import WordTokenizer
     from stair_es.types import SparseVector
 
 KnnCheck = Callable[[int], str]
 """Returns why the cluster has no kNN for vectors of this many dimensions; empty if it has."""
 
 
-def make_knn_check(target: ClusterInfo, plugins: Callable[[], frozenset[str]]) -> KnnCheck:
-    """Return a function that checks kNN support. The cluster's plugins are requested only if they matter."""
-    return lambda dimensions: knn.explain_missing_knn(target, plugins, dimensions)
-
-
 def select_methods(
-    encoded: EncodedDataset, model: EvaluatedModel, engine: EngineConfig | None, check_knn: KnnCheck
+    encoded: EncodedDataset, model: EvaluatedModel, engine: EngineConfig | None, check_knn: KnnCheck | None
 ) -> list[RetrievalMethod | UnavailableMethod]:
     """Select the methods for one model, in both directions.
 
@@ -45,7 +37,7 @@ def select_methods(
         encoded: Dataset with the model's vectors.
         model: The model, for labels and tokenization.
         engine: How token weights are stored and queried; None for exact scores only.
-        check_knn: Checks kNN support.
+        check_knn: Checks kNN support; None without a cluster.
     """
     found: list[RetrievalMethod | UnavailableMethod] = []
     if encoded.image_vectors.sparse is not None and encoded.text_vectors.sparse is not None:
@@ -63,7 +55,8 @@ def _build_token_methods(
     """Build STAIR and the bag-of-words baseline: a text as the words in it, an image as the tokens of its vector."""
     texts, label = encoded.texts, model.label
     to_image, to_text = build_text_to_image(encoded.captions.images, texts), build_image_to_text(encoded.captions.images, texts)
-    bags, weighted_bags = build_bag_pair(texts, model.tokenizer)
+    bags = build_word_bags(texts, model.tokenizer)
+    weighted_bags = weigh_by_idf(bags)
     body = engine.token_body if engine else {}
     image_corpus = build_token_corpus("images", body, image_vectors, to_image.items, "uri")
     text_corpus = build_token_corpus("texts", body, text_vectors, texts, "caption")
@@ -74,12 +67,6 @@ def _build_token_methods(
         build_token_method("STAIR", label, to_text, text_corpus, text_vectors, image_vectors, engine),
         build_token_method("bag of words", label, to_text, bag_corpus, weighted_bags, image_vectors, engine),
     ]
-
-
-def build_bag_pair(texts: tuple[str, ...], tokenizer: WordTokenizer | None) -> tuple[list[SparseVector], list[SparseVector]]:
-    """Build the bags of words of texts: as queries, and as documents."""
-    bags = build_word_bags(texts, tokenizer)
-    return bags, weigh_by_idf(bags)
 
 
 def build_bm25_methods(encoded: EncodedDataset, engine: EngineConfig | None) -> list[RetrievalMethod | UnavailableMethod]:
@@ -101,7 +88,7 @@ def build_bm25_methods(encoded: EncodedDataset, engine: EngineConfig | None) -> 
 
 
 def _build_dense_methods(
-    encoded: EncodedDataset, label: str, engine: EngineConfig | None, check_knn: KnnCheck
+    encoded: EncodedDataset, label: str, engine: EngineConfig | None, check_knn: KnnCheck | None
 ) -> list[RetrievalMethod | UnavailableMethod]:
     images, texts = encoded.image_vectors.dense, encoded.text_vectors.dense
     to_image = build_text_to_image(encoded.captions.images, encoded.texts)
@@ -112,7 +99,7 @@ def _build_dense_methods(
             UnavailableMethod(name="dense kNN", model=label, direction=task.direction, reason=reason)
             for task in (to_image, to_text)
         ]
-    no_knn_reason = check_knn(images.shape[1]) if engine else NO_CLUSTER
+    no_knn_reason = check_knn(images.shape[1]) if check_knn else NO_CLUSTER
     return [
         build_dense_method(label, to_image, images, texts, engine, no_knn_reason),
         build_dense_method(label, to_text, texts, images, engine, no_knn_reason),

@@ -168,11 +168,8 @@ def read_arrays(folder: Path) -> dict[str, Floats]:
 
 def is_stored_tensor(name: str, config: StairConfig) -> bool:
     """Return whether a tensor of the module is part of checkpoints: weights that a Python package provides aren't."""
-    side = name.split(".")[0]
-    if not name.startswith((f"{side}.backbone.",)) or side not in ("image", "text"):
-        return True
-    tower = config.image if side == "image" else config.text
-    return tower.backbone.kind != "package"
+    backbones = {"image.backbone.": config.image.backbone, "text.backbone.": config.text.backbone}
+    return not any(name.startswith(prefix) and backbone.kind == "package" for prefix, backbone in backbones.items())
 
 
 def load_stair_model(folder: Path, home: DataDir | None = None) -> Any:  # noqa: ANN401  without importing torch for all

@@ -81,7 +81,7 @@ def compute_fingerprints(
 
     Args:
         images: Images of the set.
-        progress: Called now and then with the number of images done.
+        progress: Called regularly with the number of images done.
         workers: Threads that read and decode.
 
     Returns:
