@@ -47,7 +47,7 @@ THINGS = {
 WORDLESS = "nothing-to-say"
 _DATE_TIME = 306
 _UNDATED = 7
-"""Each so many-th photo has no date."""
+"""Every photo with this interval has no date."""
 
 
 def dated(folder: Path, every: int = 1) -> Iterator[Path]:

@@ -36,7 +36,7 @@ Weights = dict[str, Tensor]
 
 
 def vdr_config() -> dict[str, Any]:
-    """As VDR's `config.json`, small."""
+    """Return a small `config.json` of VDR."""
     return {
         "architectures": ["Retriever"],
         "encoder_q": {
@@ -58,7 +58,7 @@ def vdr_config() -> dict[str, Any]:
 
 
 def vdr_weights(seed: int = 0, width: int = 8, patch: int = 4, layers: int = 2) -> Weights:
-    """With the names of the published `pytorch_model.bin`."""
+    """Return random weights with the names of the published `pytorch_model.bin`."""
     draw = torch.Generator().manual_seed(seed)
     words = sum(word.isascii() and not (word.startswith("[") and len(word) > 1) for word in WORDS)
     shapes: dict[str, tuple[int, ...]] = {
@@ -105,13 +105,13 @@ def _bert_shapes(prefix: str, width: int, layers: int) -> dict[str, tuple[int, .
 
 
 def d2s_config(dense_model: str | None) -> dict[str, Any]:
-    """As D2S's `config.json`, small."""
+    """Return a small `config.json` of D2S."""
     config = {"architectures": ["D2SModel"], "model_type": "d2s", "mlm_head": "distilbert-base-uncased", "dense_size": 6}
     return config | ({"dense_model": dense_model} if dense_model else {})
 
 
 def d2s_weights(seed: int = 1, width: int = 8, dense_size: int = 6) -> Weights:
-    """With the names of the published `model.safetensors`."""
+    """Return random weights with the names of the published `model.safetensors`."""
     draw = torch.Generator().manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {
         "proj.weight": (width, dense_size),
@@ -125,7 +125,7 @@ def d2s_weights(seed: int = 1, width: int = 8, dense_size: int = 6) -> Weights:
 
 
 def write(folder: Path, config: Mapping[str, Any], weights: Weights, *, pickled: bool = False) -> Path:
-    """A checkpoint with the vocabulary `WORDS`; its weights as safetensors, or as PyTorch pickles them."""
+    """Write a checkpoint with the vocabulary `WORDS`, its weights as safetensors or pickled."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")

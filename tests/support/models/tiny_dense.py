@@ -100,7 +100,7 @@ def _saved(folder: Path, model_class: Any, config: Any, seed: int, preprocessing
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Of the vocabulary `tiny_checkpoints.WORDS`: `[CLS] ... [SEP]`."""
+    """Return a tokenizer of `tiny_checkpoints.WORDS`: `[CLS] ... [SEP]`."""
     inner = Tokenizer(WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     inner.normalizer = BertNormalizer()
     inner.pre_tokenizer = BertPreTokenizer()

@@ -79,7 +79,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def with_images(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A model of texts and images that brings code of its own; its weights."""
+    """Write a model of texts and images with its own code, and return its weights."""
     folder.mkdir(parents=True)
     words = tokenizer()
     words.save_pretrained(folder)
@@ -108,7 +108,7 @@ def _red(colours: torch.Tensor, words: PreTrainedTokenizerFast) -> None:
 
 
 def texts_only(folder: Path, seed: int = 0) -> torch.Tensor:
-    """A model of texts with modules of the library alone; its table of weights."""
+    """Write a text model with modules of the library only, and return its weights."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 

@@ -88,7 +88,7 @@ def tokenizer() -> Tokenizer:
 
 
 def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfig:  # noqa: ANN401
-    """Of a model; changes of the towers as `image_top_k=3` or `text_tie=True`, of the model as `similarity="dot"`."""
+    """Return a configuration; tower fields are prefixed, such as `image_top_k=3` or `text_tie=True`."""
     towers = {
         side: {name.removeprefix(f"{side}_"): changes.pop(name) for name in list(changes) if name.startswith(f"{side}_")}
         for side in ("image", "text")
@@ -105,7 +105,7 @@ def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfi
 
 
 def model(stair_config: StairConfig, seed: int = 0) -> StairModel:
-    """With random weights that leave no bias and no norm as they start."""
+    """Return a model with random weights, including biases and norms."""
     torch.manual_seed(seed)
     features = WholeWordVocabulary(WHOLE) if stair_config.vocabulary == "words" else list_candidate_tokens(tokenizer())
     stair_model: StairModel = StairModel(stair_config, StairTokenizer(tokenizer(), features, stair_config.text.max_tokens)).eval()
@@ -119,14 +119,14 @@ def model(stair_config: StairConfig, seed: int = 0) -> StairModel:
 
 
 def checkpoint(folder: Path, stair_config: StairConfig | None = None, seed: int = 0) -> Path:
-    """A checkpoint of such a model; the folder."""
+    """Write a checkpoint of such a model, and return the folder."""
     stair_model = model(stair_config or config(), seed)
     write(folder, stair_model, tensors(stair_model))
     return folder
 
 
 def tensors(stair_model: StairModel) -> dict[str, torch.Tensor]:
-    """What a checkpoint of the model holds."""
+    """Return the tensors of the model's checkpoint."""
     state_dict = {
         name: value.clone().contiguous()
         for name, value in stair_model.state_dict().items()
@@ -138,12 +138,12 @@ def tensors(stair_model: StairModel) -> dict[str, torch.Tensor]:
 
 
 def write(folder: Path, stair_model: StairModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """A checkpoint of the model with these tensors instead of its own."""
+    """Write a checkpoint of the model with these tensors instead of its own."""
     stair_checkpoint.save_checkpoint(
         folder, stair_model.config, stair_model.tokens.tokenizer, weights, "# tiny\n", stair_model.tokens.word_vocabulary
     )
 
 
 def batch(tokenized: TokenizedTexts) -> TextBatch:
-    """Tokens as the text tower takes them."""
+    """Return the input of the text tower."""
     return TextBatch.from_tokenized(tokenized)

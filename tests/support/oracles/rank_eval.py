@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stair_es.eval.retrieval.temporary_index import EngineHits, TemporaryIndex
 
 AT = 10
-"""Hits that are looked at."""
+"""Number of hits."""
 _METRICS: Mapping[str, dict[str, Any]] = {
     "recall@10": {"recall": {"k": AT, "relevant_rating_threshold": 1}},
     "MRR@10": {"mean_reciprocal_rank": {"k": AT, "relevant_rating_threshold": 1}},
@@ -37,7 +37,7 @@ def own_values(hits: EngineHits, relevant: Sequence[int]) -> dict[str, float]:
 
 
 def ranks_in_order(items: Sequence[int], relevant: Collection[int]) -> tuple[int, ...]:
-    """Return the ranks of those right items that are in a ranking, ties as the ranking has them."""
+    """Return the ranks of the relevant items in a ranking, with ties in its order."""
     relevant_set = set(relevant)
     return tuple(rank for rank, item in enumerate(items, 1) if item in relevant_set)
 
@@ -45,7 +45,7 @@ def ranks_in_order(items: Sequence[int], relevant: Collection[int]) -> tuple[int
 def ask_rank_eval(
     index: TemporaryIndex, clauses: Mapping[int, Clause], relevant: Sequence[Sequence[int]]
 ) -> dict[int, dict[str, float]]:
-    """Return what the cluster says of each query: metric -> value.
+    """Return the metrics of the cluster for each query: metric -> value.
 
     Args:
         index: The index.

@@ -1,4 +1,4 @@
-"""What a ranking must be: all documents scored one by one in float64, and what of that an engine may lose.
+"""The expected ranking: all documents scored in float64, within the precision of an engine.
 
 Engines keep 9 significant bits of a document's weight, truncated, and count in float32. A score is therefore within
 [exact x (1 - 2^-8), exact x (1 + 1e-6)]. `faults` follows: if every score is within its bounds, the order is that of the scores
@@ -28,19 +28,19 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Bounds:
-    """Between what the score of each document must lie, and which documents take part. Shapes: [documents]."""
+    """Bounds of each document's score, and which documents match. Shapes: [documents]."""
 
     low_N: Doubles
     high_N: Doubles
     part_N: Flags
 
     def only(self, part_N: Flags) -> Bounds:
-        """Of the same documents, only some."""
+        """Return the bounds of some of the documents."""
         return Bounds(self.low_N, self.high_N, self.part_N & part_N)
 
 
 class Oracle:
-    """Documents, and what is true of them."""
+    """Exact scores of documents."""
 
     def __init__(self, documents: Mapping[str, SparseVector]) -> None:
         self.ids = list(documents)
@@ -59,7 +59,7 @@ class Oracle:
         return bits_NV.view(np.float32).astype(np.float64)
 
     def weight(self, word: str) -> Doubles:
-        """Of one word in each document; 0 where it hasn't it."""
+        """Return the weight of a token in each document; 0 if it is absent."""
         column = self.columns.get(word)
         return np.zeros(len(self.ids)) if column is None else self.weights_NV[:, column]
 
@@ -68,26 +68,26 @@ class Oracle:
         return [column for column, _ in pairs], np.array([weight for _, weight in pairs])
 
     def exact(self, vector: SparseVector) -> Doubles:
-        """The dot product with each document."""
+        """Return the dot product with each document."""
         columns, weights = self._asked(vector)
         return np.asarray(self.weights_NV[:, columns] @ weights)
 
     def truncated(self, vector: SparseVector) -> Doubles:
-        """The same with the weights as an engine keeps them."""
+        """Return the dot products with the weights as an engine stores them."""
         columns, weights = self._asked(vector)
         return np.asarray(self._truncated[:, columns] @ weights)
 
     def sharing(self, vector: SparseVector) -> Flags:
-        """Which documents have a word in common with the vector."""
+        """Return which documents have a token in common with the vector."""
         return np.asarray((self.weights_NV[:, self._asked(vector)[0]] > 0).any(axis=1))
 
     def bounds(self, vector: SparseVector) -> Bounds:
-        """What the scores of a vector must be."""
+        """Return the bounds of the scores of a vector."""
         exact_N = self.exact(vector)
         return Bounds(exact_N * (1 - TRUNCATION), exact_N * (1 + ROUNDING), self.sharing(vector))
 
     def faults(self, ranking: Ranking, bounds: Bounds, k: int) -> list[str]:
-        """What is wrong with the `k` best; nothing, if nothing is."""
+        """Return what is wrong with the `k` best hits; empty if they are correct."""
         problems = []
         rows_K = np.array([self.places[id_] for id_, _ in ranking], np.intp)
         scores_K = np.array([score for _, score in ranking])

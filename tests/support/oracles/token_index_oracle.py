@@ -45,7 +45,7 @@ def expected_words(client: OpenSearch, index: str, top_token_count: int = 16) ->
 
 
 def stored_words(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
-    """The same as the token index has it, as whoever searches it sees it: nothing is refreshed."""
+    """Return the searchable documents of the token index, without a refresh."""
     hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
     return {hit["_id"]: {**hit["_source"], "weight_share": round(hit["_source"].get("weight_share", 0.0), 12)} for hit in hits}
 

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the client sent."""
+    """A request of the client."""
 
     method: str
     path: str
@@ -50,16 +50,16 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the client gets."""
+    """A response to the client."""
 
     status: int = 200
     kind: str = "application/json"
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     sent: int | None = None
-    """So many bytes of the body are sent, then the connection is cut; `None`: all."""
+    """Number of bytes of the body after which the connection is cut; None for all."""
     announced: int | None = None
-    """What Content-Length says; `None`: the truth. All of the body is sent, and the connection stays open."""
+    """Value of Content-Length; None for the real length. The whole body is sent, and the connection stays open."""
     continues: bool = False
     """Whether `100 Continue` comes before the answer."""
     is_reset: bool = False

@@ -32,7 +32,7 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -48,14 +48,14 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Where it is served."""
+    """A served page."""
 
     port: int
     said: list[str] = field(default_factory=list)
-    """What the operator was told."""
+    """Messages to the operator."""
 
     def ask(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a request, the target as it is."""
+        """Send a request with an unchanged target."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
         try:
             connection.request(method, target, body, dict(headers or {}))

@@ -40,7 +40,7 @@ _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     target: str
@@ -52,7 +52,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """An answer in the node's place."""
+    """A response in place of the node's."""
 
     status: int
     body: bytes = b"{}"
@@ -63,7 +63,7 @@ Gate = Callable[[Asked], Said | None]
 
 
 def is_refused(target: str) -> bool:
-    """Whether a path, with or without a query, names no index and is none of those that can't, or names all."""
+    """Return whether a path names all indices, or no index although it could."""
     path = unquote(urlsplit(target).path)
     first = path.split("/")[1] if path.startswith("/") else ""
     if first.startswith("_"):
@@ -115,7 +115,7 @@ class GateProxy(ThreadingHTTPServer):
         """Clients that leave are part of the tests."""
 
     def kill(self) -> None:
-        """Away, in the middle of whatever it does."""
+        """Close the port and all connections, like a crash."""
         self.shutdown()
         self.server_close()
         for request in list(self._open):

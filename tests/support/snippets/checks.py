@@ -1,4 +1,4 @@
-"""What is said of a snippet that can't be run here: our own commands in it are ones that exist, and files are what they seem."""
+"""Check snippets that can't be run here: our commands exist, and files have valid syntax."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ sys.exit("it reads no arguments")
 
 
 class Wrong(AssertionError):
-    """A snippet is not right. The message says where, what and why."""
+    """A wrong snippet. The message says where, what and why."""
 
 
 def programs(text: str) -> Iterator[list[str]]:
@@ -99,7 +99,7 @@ def stair_es(arguments: list[str]) -> None:
 
 
 def check(words: list[str], folder: Path = ROOT) -> None:
-    """Check a simple command as far as that goes without running it.
+    """Check a simple command as far as possible without running it.
 
     Args:
         words: Program and arguments.

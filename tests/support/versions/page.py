@@ -30,17 +30,17 @@ _CAUSES: Mapping[Status, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Of one check."""
+    """Outcome of one check."""
 
     check: str
     status: Status
     says: str = ""
-    """What the user reads, unless it is ok."""
+    """Message to the user, unless it is ok."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Of one version."""
+    """Results of one version."""
 
     label: str
     made: str
@@ -137,7 +137,7 @@ def _find_status(record: Record, check: str) -> Status:
 
 
 def _list_messages(records: Sequence[Record], checks: Sequence[str]) -> list[str]:
-    """One row for what several versions say alike."""
+    """Return one row per message, for all versions that print it."""
     rows: dict[tuple[str, Status, str], list[str]] = {}
     for record in records:
         for outcome in record.outcomes:
