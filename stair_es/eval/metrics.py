@@ -51,9 +51,8 @@ def compute_ranks(scores_N: Doubles, relevant: Collection[int]) -> tuple[int, ..
     is_relevant[list(relevant)] = True
     other_scores = np.sort(scores_N[~is_relevant])
     relevant_scores = np.sort(scores_N[is_relevant])[::-1]
-    counts = len(other_scores) - np.searchsorted(
-        other_scores, relevant_scores, side="left"
-    )  # irrelevant items with at least this score
+    # Irrelevant items with at least the score of each relevant one.
+    counts = len(other_scores) - np.searchsorted(other_scores, relevant_scores, side="left")
     return tuple(int(count) + offset for offset, count in enumerate(counts, 1))
 
 

@@ -110,12 +110,12 @@ class Trainer:
 
     def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:
         """Yield the batches of this worker from a step on, preparing them in a background thread."""
-        samples = self.sampler.iterate_batches(global_step * self.config.batch.accumulate)
+        sample_batches = self.sampler.iterate_batches(global_step * self.config.batch.accumulate)
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            futures = [pool.submit(self._load_batch, next(samples)) for _ in range(_PREFETCH)]
+            futures = [pool.submit(self._load_batch, next(sample_batches)) for _ in range(_PREFETCH)]
             while True:
                 batch = futures.pop(0).result()
-                futures.append(pool.submit(self._load_batch, next(samples)))
+                futures.append(pool.submit(self._load_batch, next(sample_batches)))
                 yield batch
 
     def make_autocast(self) -> AbstractContextManager[Any]:

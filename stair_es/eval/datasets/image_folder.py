@@ -56,9 +56,7 @@ def read_image_folder(folder: Path, *, classes: Path | None = None, limit: int |
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", _LAYOUT)
-    files_of_class = {
-        subfolder.name: _list_images(subfolder)[:limit] for subfolder in sorted(folder.iterdir()) if _is_class_folder(subfolder)
-    }
+    files_of_class = {path.name: _list_images(path)[:limit] for path in sorted(folder.iterdir()) if _is_class_folder(path)}
     files_of_class = {name: files for name, files in files_of_class.items() if files}
     if len(files_of_class) < 2:
         raise UsageError(
@@ -79,10 +77,7 @@ def read_image_folder(folder: Path, *, classes: Path | None = None, limit: int |
 
 def has_class_folders(folder: Path) -> bool:
     """Return whether at least two subfolders contain images."""
-    return (
-        folder.is_dir()
-        and sum(bool(_list_images(subfolder)) for subfolder in folder.iterdir() if _is_class_folder(subfolder)) >= 2
-    )
+    return folder.is_dir() and sum(bool(_list_images(path)) for path in folder.iterdir() if _is_class_folder(path)) >= 2
 
 
 def _is_class_folder(path: Path) -> bool:

@@ -122,12 +122,8 @@ def list_candidate_paths(image: str, shared: frozenset[str] = frozenset()) -> tu
     parts = urlsplit(image)
     filename = parts.path.rpartition("/")[2]
     url_path = f"{parts.netloc}{parts.path}"
-    paths = (
-        (url_path, unquote(url_path))
-        if filename in shared or not filename
-        else (url_path, unquote(url_path), filename, unquote(filename))
-    )
-    return tuple(dict.fromkeys(paths))
+    names = () if filename in shared or not filename else (filename, unquote(filename))
+    return tuple(dict.fromkeys((url_path, unquote(url_path), *names)))
 
 
 def _find_shared_names(path: Path) -> frozenset[str]:

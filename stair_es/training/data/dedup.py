@@ -195,13 +195,10 @@ def _find_near_hashes(one: NDArray[np.uint64], other: NDArray[np.uint64], max_bi
     edges = [round(HASH_BITS * number / (max_bits + 1)) for number in range(max_bits + 2)]
     for begin, end in pairwise(edges):
         low, mask = np.uint64(begin), np.uint64((1 << (end - begin)) - 1)
-        other_range_bits = (other >> low) & mask
-        order = np.argsort(other_range_bits, kind="stable")
-        range_bits, other_range_bits = (one >> low) & mask, other_range_bits[order]
-        first, last = (
-            np.searchsorted(other_range_bits, range_bits, "left"),
-            np.searchsorted(other_range_bits, range_bits, "right"),
-        )
+        other_part = (other >> low) & mask
+        order = np.argsort(other_part, kind="stable")
+        part, other_part = (one >> low) & mask, other_part[order]
+        first, last = np.searchsorted(other_part, part, "left"), np.searchsorted(other_part, part, "right")
         for left, right in _expand_ranges(first, last):
             bits = _count_differing_bits(one[left], other[order[right]])
             near = np.flatnonzero(bits <= max_bits)

@@ -168,9 +168,8 @@ class CachedTextFeatures:
         Raises:
             OSError: If the cache can't be written.
         """
-        sorted_texts = sorted(
-            set(texts), key=lambda text: (len(text), text)
-        )  # texts of similar length together, for little padding
+        # Texts of similar length together, for little padding.
+        sorted_texts = sorted(set(texts), key=lambda text: (len(text), text))
         self._row_of_text = {text: row for row, text in enumerate(sorted_texts)}
         self._ids, token_places = list[Tensor](), list[NDArray[np.int32]]()
         for begin in range(0, len(sorted_texts), _BATCH_SIZE):
