@@ -112,7 +112,7 @@ def _onnx(encoder: StairEncoder, towers: OnnxDualEncoder, pixels_BHWC: Pixels, t
     model = checkpoint.load_stair_model(towers._folder)
     images = [{"pixels": part} for part in _parts(pixels_BHWC, ONNX_IMAGES)]
     batches = [
-        {"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL}
+        {"ids": part.ids_BL, "mask": part.mask_BL, "features": part.features_BL}
         for _, part in model.tokens.batches(texts, ONNX_TEXTS)
     ]
     bare = {"image": _bare_session(model, "image", towers), "text": _bare_session(model, "text", towers)}

@@ -163,7 +163,7 @@ class GradCacheStep:
 
     def _gather_present_tokens(self, texts: TextBatch) -> Tensor:
         """Return which tokens occur in the captions of all workers."""
-        return self.workers.gather_rows(heads.mark_present_tokens(texts.places_BL, len(self.model.tokens.tokens)).float())
+        return self.workers.gather_rows(heads.mark_present_tokens(texts.features_BL, len(self.model.tokens.tokens)).float())
 
     def _compute_teacher_scores(self, batch: DeviceBatch) -> Tensor:
         assert batch.teacher is not None, "a configuration with the loss distil has a teacher"

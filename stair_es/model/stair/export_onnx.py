@@ -1,7 +1,7 @@
 """Export the towers of a STAIR checkpoint as ONNX graphs next to its weights: for CPUs, and for machines without PyTorch.
 
 `image.onnx`: `pixels` uint8 [B, H, W, 3] -> `weights` [B, F] and `dense` [B, E], for the existing heads.
-`text.onnx`: `ids` int64 [B, L], `mask` bool [B, L] and `places` int64 [B, L] (`TokenizedTexts.places_BL`) -> the same.
+`text.onnx`: `ids` int64 [B, L], `mask` bool [B, L] and `features` int64 [B, L] (`TokenizedTexts.features_BL`) -> the same.
 Features are in the order of `feature_ids` in the weights, or of `words.json`.
 """
 
@@ -133,11 +133,11 @@ def _build_tower(model: StairModel) -> Any:  # noqa: ANN401  a module
             super().__init__()
             self.model = model
 
-        def forward(self, first: Tensor, mask_BL: Tensor | None = None, places_BL: Tensor | None = None) -> tuple[Tensor, ...]:
-            if mask_BL is None or places_BL is None:
+        def forward(self, first: Tensor, mask_BL: Tensor | None = None, features_BL: Tensor | None = None) -> tuple[Tensor, ...]:
+            if mask_BL is None or features_BL is None:
                 out = model.encode_images(first)
             else:
-                out = model.encode_texts(TextBatch(first, mask_BL, places_BL))
+                out = model.encode_texts(TextBatch(first, mask_BL, features_BL))
             return tuple(rows for rows in (out.weights_BF, out.dense_BE) if rows is not None)
 
     return Tower().eval()
@@ -155,7 +155,7 @@ def _build_inputs(model: StairModel, side: str, images: int, texts: Sequence[str
         return {"pixels": torch.from_numpy(pixels)}
     tokenized = model.tokens.encode(texts)
     batch = TextBatch.from_tokenized(tokenized)
-    return {"ids": batch.ids_BL, "mask": batch.mask_BL, "places": batch.places_BL}
+    return {"ids": batch.ids_BL, "mask": batch.mask_BL, "features": batch.features_BL}
 
 
 def _measure_difference(model: StairModel, side: str, graph: bytes) -> float:

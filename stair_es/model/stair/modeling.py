@@ -28,7 +28,7 @@ class TextBatch:
 
     ids_BL: Tensor
     mask_BL: Tensor
-    places_BL: Tensor
+    features_BL: Tensor
     """Feature of each token that can represent the text, else -1."""
     states_BLD: Tensor | None = None
     """States of the backbone, if already computed; else the backbone is run."""
@@ -36,12 +36,14 @@ class TextBatch:
     @classmethod
     def from_tokenized(cls, tokenized: TokenizedTexts) -> TextBatch:
         """Return the batch of tokenized texts."""
-        return cls(torch.from_numpy(tokenized.ids_BL), torch.from_numpy(tokenized.mask_BL), torch.from_numpy(tokenized.places_BL))
+        return cls(
+            torch.from_numpy(tokenized.ids_BL), torch.from_numpy(tokenized.mask_BL), torch.from_numpy(tokenized.features_BL)
+        )
 
     def to(self, device: torch.device | str) -> TextBatch:
         """Return the batch on another device."""
         states = None if self.states_BLD is None else self.states_BLD.to(device)
-        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), self.places_BL.to(device), states)
+        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), self.features_BL.to(device), states)
 
     def __len__(self) -> int:
         return len(self.ids_BL)
@@ -49,7 +51,7 @@ class TextBatch:
     def __getitem__(self, rows: slice) -> TextBatch:
         """Return a slice of the batch."""
         states = None if self.states_BLD is None else self.states_BLD[rows]
-        return TextBatch(self.ids_BL[rows], self.mask_BL[rows], self.places_BL[rows], states)
+        return TextBatch(self.ids_BL[rows], self.mask_BL[rows], self.features_BL[rows], states)
 
 
 class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
@@ -140,12 +142,12 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         logits_BF, dense_BE = self.text.head(states_BLD, texts.mask_BL, tied_FT)
         if logits_BF is None:
             return TowerOutput(None, None, dense_BE)
-        places_BL = texts.places_BL
+        features_BL = texts.features_BL
         strength_BF = logits_BF
         if self.text.own_words is not None:
-            strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, places_BL)
+            strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, features_BL)
         if self.config.text.always_masked or mask == "own" or (mask == "tokens" and self.tokens.word_vocabulary is not None):
-            strength_BF = strength_BF * heads.mark_present_tokens(places_BL, strength_BF.shape[1])
+            strength_BF = strength_BF * heads.mark_present_tokens(features_BL, strength_BF.shape[1])
         elif mask == "tokens":
             all_BL = torch.where(texts.mask_BL, self.feature_of_V[texts.ids_BL], -1)
             strength_BF = strength_BF * heads.mark_present_tokens(all_BL, strength_BF.shape[1])

@@ -62,7 +62,7 @@ class NumpyDualEncoder:
         with self._lock:
             network, tokens = self._text_network, self._tokens
             tokenized = tokens.encode([text])
-        return self._heads.apply_to_states(network.compute_states(tokenized.ids_BL[0].tolist()), tokenized.places_BL[0])
+        return self._heads.apply_to_states(network.compute_states(tokenized.ids_BL[0].tolist()), tokenized.features_BL[0])
 
     def _join_rows(self, rows: list[TowerRow]) -> TowerRows:
         return join_rows(rows, self._config, len(self._tokens.tokens))
@@ -89,31 +89,32 @@ class NumpyHeads:
         logits_F, dense_E = self._apply_head("image", features_D)
         return None if logits_F is None else _apply_log1p_relu(logits_F, self._config.image.top_k), dense_E
 
-    def apply_to_states(self, states_LD: Floats, places_L: IdArray) -> TowerRow:
+    def apply_to_states(self, states_LD: Floats, features_L: IdArray) -> TowerRow:
         """Apply the text head: weights [F] and a dense unit vector [E], None for a missing head.
 
         Args:
             states_LD: States of the tokens, with the special ones.
-            places_L: Feature of each token that can represent the text, else -1.
+            features_L: Feature of each token that can represent the text, else -1.
         """
         logits_F, dense_E = self._apply_head("text", states_LD.mean(axis=0))
         if logits_F is None:
             return None, dense_E
         strength_F = logits_F
         if self._config.text.own_words:
-            strength_F = np.maximum(strength_F, 0) + self._compute_lexical(states_LD, places_L, len(strength_F))
+            strength_F = np.maximum(strength_F, 0) + self._compute_lexical(states_LD, features_L, len(strength_F))
         if self._config.text.always_masked:
             present_F = np.zeros(len(strength_F), bool)
-            present_F[places_L[places_L >= 0]] = True
+            present_F[features_L[features_L >= 0]] = True
             strength_F = strength_F * present_F
         return _apply_log1p_relu(strength_F, self._config.text.top_k), dense_E
 
-    def _compute_lexical(self, states_LD: Floats, places_L: IdArray, features: int) -> Floats:
+    def _compute_lexical(self, states_LD: Floats, features_L: IdArray, features: int) -> Floats:
         """Compute the lexical weights, as `LexicalHead` does."""
-        arrays, present_L = self._arrays, places_L >= 0
-        strength = arrays["text.own_words.word_F"][places_L[present_L]] + states_LD[present_L] @ arrays["text.own_words.state_D"]
+        present_L = features_L >= 0
+        word_F, state_D = self._arrays["text.own_words.word_F"], self._arrays["text.own_words.state_D"]
+        strength = word_F[features_L[present_L]] + states_LD[present_L] @ state_D
         weights_F = np.zeros(features, np.float32)
-        np.maximum.at(weights_F, places_L[present_L], np.maximum(strength, 0))
+        np.maximum.at(weights_F, features_L[present_L], np.maximum(strength, 0))
         return weights_F
 
     def _apply_head(self, side: str, mean_D: Floats) -> TowerRow:

@@ -78,7 +78,7 @@ class OnnxDualEncoder:
             parts = list(self._tokens.encode_batches(texts, ONNX_TEXT_BATCH))
         rows = self._run_session(
             "text",
-            [{"ids": tokenized.ids_BL, "mask": tokenized.mask_BL, "places": tokenized.places_BL} for _, tokenized in parts],
+            [{"ids": tokenized.ids_BL, "mask": tokenized.mask_BL, "features": tokenized.features_BL} for _, tokenized in parts],
         )
         return restore_order(rows, [index for indices, _ in parts for index in indices.tolist()])
 

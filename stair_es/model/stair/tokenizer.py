@@ -31,7 +31,7 @@ class TokenizedTexts:
     ids_BL: IdArray
     mask_BL: NDArray[np.bool_]
     """False at padding."""
-    places_BL: IdArray
+    features_BL: IdArray
     """Feature of each token that can represent the text, else -1."""
 
 
@@ -140,15 +140,15 @@ class StairTokenizer:
         length = max((len(row.ids) for row in rows), default=0)
         ids_BL = np.zeros((len(rows), length), np.int64)
         mask_BL = np.zeros((len(rows), length), bool)
-        places_BL = np.full((len(rows), length), -1, np.int64)
+        features_BL = np.full((len(rows), length), -1, np.int64)
         for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
             count = len(row.ids)
             ids_BL[number, :count], mask_BL[number, :count] = row.ids, True
             if self.word_vocabulary is not None:
-                places_BL[number, :count] = self.word_vocabulary.match_tokens(text, row.offsets)
+                features_BL[number, :count] = self.word_vocabulary.match_tokens(text, row.offsets)
         if self.word_vocabulary is None:
-            places_BL = np.where(mask_BL, self.own_feature_of_V[ids_BL], -1)
-        return TokenizedTexts(ids_BL, mask_BL, places_BL)
+            features_BL = np.where(mask_BL, self.own_feature_of_V[ids_BL], -1)
+        return TokenizedTexts(ids_BL, mask_BL, features_BL)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

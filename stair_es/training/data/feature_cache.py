@@ -171,12 +171,12 @@ class CachedTextFeatures:
         # Texts of similar length together, for little padding.
         sorted_texts = sorted(set(texts), key=lambda text: (len(text), text))
         self._row_of_text = {text: row for row, text in enumerate(sorted_texts)}
-        self._ids, token_places = list[Tensor](), list[NDArray[np.int32]]()
+        self._ids, token_features = list[Tensor](), list[NDArray[np.int32]]()
         for begin in range(0, len(sorted_texts), _BATCH_SIZE):
             tokenized = model.tokens.encode(sorted_texts[begin : begin + _BATCH_SIZE])
             self._ids += [torch.from_numpy(ids[mask]) for ids, mask in zip(tokenized.ids_BL, tokenized.mask_BL, strict=True)]
-            token_places.append(tokenized.places_BL[tokenized.mask_BL].astype(np.int32))
-        self._places_T = torch.from_numpy(np.concatenate(token_places))
+            token_features.append(tokenized.features_BL[tokenized.mask_BL].astype(np.int32))
+        self._features_T = torch.from_numpy(np.concatenate(token_features))
         self._ends = np.cumsum([len(ids) for ids in self._ids])
         path = folder / f"texts-{_compute_text_key(model, sorted_texts)}.npy"
         if not path.is_file():
@@ -201,11 +201,11 @@ class CachedTextFeatures:
         ids_BL, mask_BL = _pad_ids([self._ids[row] for row in rows])
         slices = [slice(int(self._ends[row]) - len(self._ids[row]), int(self._ends[row])) for row in rows]
         states = [torch.from_numpy(self._states_TD[each].astype(np.float32)) for each in slices]
-        token_places = [self._places_T[each].long() for each in slices]
+        token_features = [self._features_T[each].long() for each in slices]
         return TextBatch(
             ids_BL,
             mask_BL,
-            torch.nn.utils.rnn.pad_sequence(token_places, batch_first=True, padding_value=-1),
+            torch.nn.utils.rnn.pad_sequence(token_features, batch_first=True, padding_value=-1),
             torch.nn.utils.rnn.pad_sequence(states, batch_first=True),
         )
 

@@ -84,7 +84,7 @@ def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) 
         for _ in range(2):  # computed, and from the file
             kept = CachedTextFeatures(model, texts, tmp_path, lambda what, done, total: None).load_batch(texts)
             expected = TextBatch.from_tokenized(model.tokens.encode(texts))
-            for name in ("ids_BL", "mask_BL", "places_BL"):
+            for name in ("ids_BL", "mask_BL", "features_BL"):
                 result = getattr(kept, name)
                 assert torch.equal(result, getattr(expected, name)), name
                 assert result.dtype == getattr(expected, name).dtype

@@ -129,7 +129,7 @@ def test_tokens_stand_for_whole_words() -> None:
     tokens = StairTokenizer(tiny_stair.tokenizer(), whole, tiny_stair.MAX_TOKENS)
     texts = ["Running dogs", "a RED car", "", "xyzzy", "blue bird sea"]
     result = tokens.encode(texts)
-    assert result.places_BL.tolist() == [
+    assert result.features_BL.tolist() == [
         [-1, 1, -1, -1, 0, -1, -1],
         [-1, -1, 2, -1, -1, -1, -1],
         [-1] * 7,
@@ -138,10 +138,10 @@ def test_tokens_stand_for_whole_words() -> None:
     ]
     seen = {}
     for indices, part in tokens.encode_batches(texts, 2):
-        for index, row, mask in zip(indices, part.places_BL, part.mask_BL, strict=True):
+        for index, row, mask in zip(indices, part.features_BL, part.mask_BL, strict=True):
             seen[int(index)] = row[mask].tolist()
     assert seen == {
-        index: row[mask].tolist() for index, (row, mask) in enumerate(zip(result.places_BL, result.mask_BL, strict=True))
+        index: row[mask].tolist() for index, (row, mask) in enumerate(zip(result.features_BL, result.mask_BL, strict=True))
     }
     assert tokens.tokens == whole.words
     assert tokens.index_of_token == whole.index_of_word
@@ -159,8 +159,8 @@ def test_places_of_tokens_are_those_of_their_features() -> None:
     ids = list_candidate_tokens(tiny_stair.tokenizer())
     tokens = StairTokenizer(tiny_stair.tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
     result = tokens.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
-    assert np.array_equal(result.places_BL, np.where(result.mask_BL, tokens.own_feature_of_V[result.ids_BL], -1))
-    assert (result.places_BL >= 0).any()
+    assert np.array_equal(result.features_BL, np.where(result.mask_BL, tokens.own_feature_of_V[result.ids_BL], -1))
+    assert (result.features_BL >= 0).any()
     assert tokens.list_token_ids() == [[int(token)] for token in ids[::2]]
 
 
