@@ -170,6 +170,16 @@ def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
         )
 
 
+def check_encoder_pixels(pixels_BHWC: Pixels, card: ModelCard) -> None:
+    """Raise ModelError if pixels don't have the type and shape of the card's image spec."""
+    side = card.image_spec.size_px
+    if str(pixels_BHWC.dtype) != "uint8" or pixels_BHWC.ndim != 4 or pixels_BHWC.shape[1:] != (side, side, 3):
+        raise ModelError(
+            f"{card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+            "Use stair_es.sources.image.decode with the image_spec of the encoder.",
+        )
+
+
 class EncoderPlugin(Protocol):
     """A model registered in the entry point group `stair_es.encoders`. Its card is known without loading the model."""
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import TorchDevice, check_encoder_pixels
-from stair_es.model.base import CardMixin, ModelCard, ModelSpec
+from stair_es.model.adapters.device import TorchDevice
+from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import SENTENCEPIECE_FILE, build_dense_only_error
 from stair_es.types import Floats, Pixels, SparseVector
 
@@ -45,7 +45,7 @@ class DenseNetwork:
         Raises:
             ModelError: If the pixels don't match the card, or the checkpoint is broken.
         """
-        check_encoder_pixels(pixels_BHWC, self._card.image_spec.size_px, self._card.model_id)
+        check_encoder_pixels(pixels_BHWC, self._card)
 
         def encode_chunk(chunk_BHWC: Pixels) -> Tensor:
             inputs = self._processor(

@@ -41,21 +41,6 @@ class TorchDevice:
         return pixels.permute(0, 3, 1, 2).float()
 
 
-def check_encoder_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
-    """Check that pixels have the shape and type that a model requires.
-
-    Raises:
-        ModelError: If they have another shape or type.
-    """
-    expected = (size_px, size_px, 3)
-    if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.ndim != 4 or pixels_BHWC.shape[1:] != expected:
-        raise ModelError(
-            f"{model} requires uint8 pixels of shape (B, {size_px}, {size_px}, 3), "
-            f"got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
-            "Use stair_es.sources.image.decode with the image_spec of the encoder.",
-        )
-
-
 def build_sparse_vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
     """Return one sparse vector per row, of the weights above 0.
 

@@ -15,8 +15,8 @@ from PIL import Image
 from sentence_transformers import SparseEncoder
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors, check_encoder_pixels
-from stair_es.model.base import CardMixin, ModelCard, ModelSpec
+from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors
+from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.types import Pixels, SparseVector
 
@@ -51,7 +51,7 @@ class SentenceTransformersEncoder(CardMixin):
         Raises:
             ModelError: If the pixels don't match `image_spec`, the model can't encode images, or it is broken.
         """
-        check_encoder_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
+        check_encoder_pixels(pixels_BHWC, self._card)
         if not self._model.supports("image"):
             raise ModelError(f"the model {self._card.name!r} encodes texts only", "Use a model for images.")
         return self._encode_chunks(self._model.encode_document, [Image.fromarray(pixels_HWC) for pixels_HWC in pixels_BHWC])

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors, check_encoder_pixels
+from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors
 from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
-from stair_es.model.base import CardMixin, ModelCard, ModelSpec
+from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class VdrEncoder(CardMixin):
         Raises:
             ModelError: If the pixels don't match `image_spec`, or the weights don't fit.
         """
-        check_encoder_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
+        check_encoder_pixels(pixels_BHWC, self._card)
         vectors: list[SparseVector] = []
         for begin in range(0, len(pixels_BHWC), self._device.batch_size):
             with self._device.enter_inference():

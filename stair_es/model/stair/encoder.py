@@ -11,12 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model import cuda
-from stair_es.model.base import CardMixin, Encoder, ModelCard, ModelSpec, check_model_spec
+from stair_es.model.base import CardMixin, Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.networks import image_network
 from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.stair import checkpoint
@@ -88,7 +86,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: If the pixels don't match `image_spec`, or the model has no token weights.
         """
-        self._check_pixels(pixels_BHWC)
+        check_encoder_pixels(pixels_BHWC, self._card)
         return self._build_vectors(self._get_towers("words").compute_images(pixels_BHWC)[0])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -105,7 +103,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: If the model has no dense vectors.
         """
-        self._check_pixels(pixels_BHWC)
+        check_encoder_pixels(pixels_BHWC, self._card)
         return _require_rows(self._get_towers("dense").compute_images(pixels_BHWC)[1])
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
@@ -122,7 +120,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: As these two.
         """
-        self._check_pixels(pixels_BHWC)
+        check_encoder_pixels(pixels_BHWC, self._card)
         weights_BF, dense_BD = self._get_towers("words", "dense").compute_images(pixels_BHWC)
         return self._build_vectors(weights_BF), _require_rows(dense_BD)
 
@@ -160,14 +158,6 @@ class StairEncoder(CardMixin):
                 )
         with self._lock:
             return self._towers
-
-    def _check_pixels(self, pixels_BHWC: Pixels) -> None:
-        expected = (self.image_spec.size_px, self.image_spec.size_px, 3)
-        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != expected:
-            raise ModelError(
-                f"{self._card.name} requires uint8 pixels (B, *{expected}), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
-                "Use stair_es.sources.image.decode with the image_spec of the encoder.",
-            )
 
     def _build_vectors(self, weights_BF: Floats | None) -> list[SparseVector]:
         weights_BF = _require_rows(weights_BF)

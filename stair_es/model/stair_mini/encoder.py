@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image
 
 from stair_es.config.settings import resolve_settings
-from stair_es.errors import ModelError
-from stair_es.model.base import CardMixin, ModelSpec, check_model_spec
+from stair_es.model.base import CardMixin, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.networks import detector, image_network, minilm_download
 from stair_es.model.networks.detector import Detector
 from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
@@ -97,12 +96,7 @@ class StairMiniEncoder(CardMixin):
             ModelError: As for `encode_images`.
             MissingExtra: As for `encode_images`.
         """
-        side = self.image_spec.size_px
-        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
-            raise ModelError(
-                f"{self._card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
-                "Use stair_es.sources.image.decode with the image_spec of the encoder.",
-            )
+        check_encoder_pixels(pixels_BHWC, self._card)
         small_BHWC = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)
         return ImageOutputs(pixels_BHWC, small_BHWC, self.image_network.run_network(small_BHWC))
 
