@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from stair_es.model.adapters.device import build_sparse_vectors
 from stair_es.model.adapters.weights import check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
 from stair_es.model.base import CardMixin, ModelCard
+from stair_es.model.locked_property import LockedProperty
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 
@@ -108,13 +108,8 @@ class D2sEncoder(CardMixin):
             torch.relu(functional.linear(hidden, weights["vocab_projector.weight"], weights["vocab_projector.bias"]))
         )
 
-    @property
+    @LockedProperty
     def _head_weights(self) -> dict[str, Tensor]:
-        with self._lock:
-            return self._loaded_weights
-
-    @cached_property
-    def _loaded_weights(self) -> dict[str, Tensor]:
         weights = read_checkpoint_weights(self._folder)
         width, _ = get_tensor_shape(weights, "proj.weight", 2, self._folder)
         shapes: dict[str, tuple[int, ...]] = {

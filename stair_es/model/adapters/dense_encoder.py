@@ -22,6 +22,7 @@ from stair_es.errors import ModelError
 from stair_es.model.adapters.device import TorchDevice
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import SENTENCEPIECE_FILE, build_dense_only_error
+from stair_es.model.locked_property import LockedProperty
 from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
@@ -103,13 +104,8 @@ class DenseNetwork:
     def _device(self) -> TorchDevice:
         return TorchDevice(self._spec)
 
-    @property
+    @LockedProperty
     def _model(self) -> Any:  # noqa: ANN401  a class of transformers
-        with self._lock:
-            return self._loaded_model
-
-    @cached_property
-    def _loaded_model(self) -> Any:  # noqa: ANN401
         model_class = getattr(transformers, self._format.architecture)
         model, info = _load_part(
             "weights",
@@ -129,25 +125,15 @@ class DenseNetwork:
                 raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
         return model.float().eval().to(self._device.name)
 
-    @property
+    @LockedProperty
     def _processor(self) -> Any:  # noqa: ANN401
-        with self._lock:
-            return self._loaded_processor
-
-    @cached_property
-    def _loaded_processor(self) -> Any:  # noqa: ANN401
         processor_class: Any = transformers.AutoImageProcessor
         return _load_part(
             "preprocessing", lambda: processor_class.from_pretrained(self._folder, local_files_only=True), self._folder
         )
 
-    @property
+    @LockedProperty
     def _tokenizer(self) -> Any:  # noqa: ANN401
-        with self._lock:
-            return self._loaded_tokenizer
-
-    @cached_property
-    def _loaded_tokenizer(self) -> Any:  # noqa: ANN401
         if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would create an empty one
             raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _REFETCH_HINT)
         tokenizer_class: Any = transformers.AutoTokenizer

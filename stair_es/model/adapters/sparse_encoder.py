@@ -17,6 +17,7 @@ from sentence_transformers import SparseEncoder
 from stair_es.errors import ModelError
 from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.locked_property import LockedProperty
 from stair_es.model.vocabularies.readable import detect_tokenizer_style, make_readable_tokens
 from stair_es.types import Pixels, SparseVector
 
@@ -38,12 +39,6 @@ class SentenceTransformersEncoder(CardMixin):
         """
         self._folder, self._trusts_code, self._card, self._spec = folder, trusts_code, card, spec
         self._lock = threading.RLock()
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """Return all tokens, in the order of the dimensions."""
-        with self._lock:
-            return self._loaded_tokens
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Encode images as documents.
@@ -89,8 +84,9 @@ class SentenceTransformersEncoder(CardMixin):
             vectors += build_sparse_vectors(rows_BV, tokens)
         return vectors
 
-    @cached_property
-    def _loaded_tokens(self) -> tuple[str, ...]:
+    @LockedProperty
+    def tokens(self) -> tuple[str, ...]:
+        """Return all tokens, in the order of the dimensions."""
         vocabulary = self._tokenizer.get_vocab()
         token_of = {token: word for word, token in vocabulary.items()}
         size = self._dimension_count
@@ -120,13 +116,8 @@ class SentenceTransformersEncoder(CardMixin):
     def _device(self) -> TorchDevice:
         return TorchDevice(self._spec)
 
-    @property
+    @LockedProperty
     def _model(self) -> Any:  # noqa: ANN401
-        with self._lock:
-            return self._loaded_model
-
-    @cached_property
-    def _loaded_model(self) -> Any:  # noqa: ANN401
         try:
             model = SparseEncoder(
                 str(self._folder), device=self._device.name, trust_remote_code=self._trusts_code, local_files_only=True

@@ -24,6 +24,7 @@ from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors
 from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
 from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.locked_property import LockedProperty
 from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:
@@ -106,13 +107,8 @@ class VdrEncoder(CardMixin):
     def _device(self) -> TorchDevice:
         return TorchDevice(self._spec)
 
-    @property
+    @LockedProperty
     def _towers(self) -> VdrTowers:
-        with self._lock:
-            return self._loaded_towers
-
-    @cached_property
-    def _loaded_towers(self) -> VdrTowers:
         return VdrTowers(self._folder, self._config, self._device)
 
 
