@@ -222,9 +222,6 @@ def evaluate_interpretability(
     shared_space = choose_label_space(models)
     problems = list(task.problems)
 
-    def report_progress(_: str, done: int, total: int) -> None:
-        progress("vocabulary", done, total)
-
     def measure_model(model: EvaluatedModel) -> list[_Row]:
         readable = encode_images(task.locators, model, progress, dense=dense or not model.has_tokens)
         problems.extend(f"{task.images[position]}: {reason}" for position, reason in readable.problems.items())
@@ -236,7 +233,7 @@ def evaluate_interpretability(
             rows.append(_build_row("words", model, space, rankings, texts))
         if readable.vectors.dense is not None:
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared_space.tokens]
-            token_vectors = encode_texts(tokens, model, report_progress, tokens=False).dense
+            token_vectors = encode_texts(tokens, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
             if token_vectors is not None:
                 rankings = rank_by_cosine(readable.vectors.dense, shared_space.tokens, token_vectors)
                 rows.append(_build_row("dense", model, shared_space, rankings, texts))

@@ -13,4 +13,5 @@ class LockedProperty(cached_property[_T]):
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> _T:  # type: ignore[override]  # noqa: ANN401
         with instance._lock:
-            return super().__get__(instance, owner)
+            value: _T = super().__get__(instance, owner)
+        return value

@@ -124,8 +124,8 @@ class StairTokenizer:
             index = self.word_vocabulary.find_word(word)
             indices = [index] if index >= 0 else [match.word_index for match in self.word_vocabulary.match_words(word)]
             return tuple(dict.fromkeys(self.tokens[index] for index in indices))
-        index = self.index_of_token.get(word)
-        if index is not None and self.own_feature_of_V[self.feature_ids_F[index]] >= 0:
+        feature = self.index_of_token.get(word)
+        if feature is not None and self.own_feature_of_V[self.feature_ids_F[feature]] >= 0:
             return (word,)
         features = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
         return tuple(dict.fromkeys(self.tokens[index] for index in features if index >= 0))
