@@ -19,7 +19,8 @@ from stair_es.model.networks import image_network
 from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import StairConfig
-from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, TowerRows, find_onnx_mismatch, join_rows, restore_order
+from stair_es.model.stair.numpy_runtime import NumpyDualEncoder, TowerRows, join_rows
+from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, find_onnx_mismatch, restore_order
 from stair_es.model.stair.tokenizer import StairTokenizer
 from stair_es.optional import import_optional
 from stair_es.types import Floats, Pixels, SparseVector
@@ -175,8 +176,6 @@ class StairEncoder(CardMixin):
             spec.backend == "auto" and spec.precision == "fp32" and not can_towers_use_gpu(config, spec)
         )
         if on_cpu and config.is_packaged:
-            from stair_es.model.stair.numpy_runtime import NumpyDualEncoder
-
             return NumpyDualEncoder(folder, config, self._tokenizer, spec)
         if on_cpu and (spec.backend == "onnx" or not find_onnx_mismatch(folder, self.model_id)):
             return OnnxDualEncoder(folder, config, self._tokenizer, spec, self.model_id)

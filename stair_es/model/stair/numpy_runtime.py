@@ -21,7 +21,6 @@ from stair_es.model.networks.image_network import ImageNetwork
 from stair_es.model.networks.minilm import MiniLM, apply_gelu
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import WEIGHTS_FILE, StairConfig
-from stair_es.model.stair.onnx_runtime import TowerRows, join_rows
 from stair_es.model.stair.tokenizer import IdArray, StairTokenizer
 from stair_es.types import Floats, Pixels
 
@@ -29,6 +28,8 @@ _EPSILON = 1e-5
 _TEXT_EMBEDDING = "text.head.embedding_FT"
 TowerRow: TypeAlias = "tuple[Floats | None, Floats | None]"
 """One item: token weights [F] and a dense unit vector [E]; None for a missing head."""
+TowerRows: TypeAlias = "tuple[Floats | None, Floats | None]"
+"""Token weights [B, F] and dense unit vectors [B, E]; None for a missing head."""
 
 
 class NumpyDualEncoder:
@@ -134,6 +135,16 @@ class NumpyHeads:
         embedding_FT = arrays[f"{name}.embedding_FT" if f"{name}.embedding_FT" in arrays else _TEXT_EMBEDDING]
         logits_F: Floats = embedding_FT @ hidden_T + arrays[f"{name}.bias_F"]
         return logits_F, dense_E
+
+
+def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) -> TowerRows:
+    """Join rows, or batches of rows, of the existing heads; None for a missing head."""
+    weights = [rows for rows, _ in parts if rows is not None]
+    dense = [rows for _, rows in parts if rows is not None]
+    return (
+        np.vstack([np.empty((0, features), np.float32), *weights]) if "words" in config.heads else None,
+        np.vstack([np.empty((0, config.dense_dim), np.float32), *dense]) if "dense" in config.heads else None,
+    )
 
 
 class _NamedTensors(dict[str, Floats]):

@@ -9,7 +9,7 @@ import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, StringStringEntryProto
@@ -18,15 +18,14 @@ from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
 from stair_es.model.networks.onnx_graph import create_onnx_session
 from stair_es.model.stair.configuration import StairConfig
+from stair_es.model.stair.numpy_runtime import TowerRows, join_rows
 from stair_es.model.stair.tokenizer import StairTokenizer
-from stair_es.types import Floats, Pixels
+from stair_es.types import Pixels
 
 ONNX_FILES = {"image": "image.onnx", "text": "text.onnx"}
 ONNX_MODEL_ID_KEY = "stair_es_model_id"
 WEIGHTS_OUTPUT, DENSE_OUTPUT = "weights", "dense"
 ONNX_IMAGE_BATCH, ONNX_TEXT_BATCH = 1, 32
-TowerRows: TypeAlias = "tuple[Floats | None, Floats | None]"
-"""Token weights [B, F] and dense unit vectors [B, E]; None for a missing head."""
 
 
 def build_onnx_metadata(model_id: str) -> bytes:
@@ -104,16 +103,6 @@ class OnnxDualEncoder:
             raise ModelError(
                 f"onnxruntime can't load {path}: {reason}", f"Run: stair-es export {shlex.quote(str(path.parent))}"
             ) from error
-
-
-def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) -> TowerRows:
-    """Join rows, or batches of rows, of the existing heads; None for a missing head."""
-    weights = [rows for rows, _ in parts if rows is not None]
-    dense = [rows for _, rows in parts if rows is not None]
-    return (
-        np.vstack([np.empty((0, features), np.float32), *weights]) if "words" in config.heads else None,
-        np.vstack([np.empty((0, config.dense_dim), np.float32), *dense]) if "dense" in config.heads else None,
-    )
 
 
 def restore_order(rows: TowerRows, order: list[int]) -> TowerRows:
