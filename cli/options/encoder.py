@@ -176,5 +176,7 @@ def check_text_encoding(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"not text in this terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale.") from None
+        raise UsageError(
+            f"not valid text in the terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale."
+        ) from None
     return text

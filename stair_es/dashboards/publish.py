@@ -169,7 +169,9 @@ def _build_import_error(session: DashboardsSession, answer: DashboardsResponse) 
             f"{place.safe_url} rejects a file of this size (HTTP 413): {told}",
             "Increase `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy.",
         )
-    hint = "The objects are from another version than it knows: see docs/dashboards.md." if "more recent version" in told else ""
+    hint = (
+        "The objects are from a version that it doesn't support: see docs/dashboards.md." if "more recent version" in told else ""
+    )
     return ClusterError(f"{place.safe_url} rejected the import (HTTP {answer.status}): {told}", hint)
 
 

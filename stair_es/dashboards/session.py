@@ -146,7 +146,7 @@ class DashboardsSession:
                 _LOGIN_REMEDIES[self.connection.security.method],
             )
         return ClusterError(
-            f"{where} redirects elsewhere (HTTP {answer.status}){shown}",
+            f"{where} redirects (HTTP {answer.status}){shown}",
             "Use the URL of the redirect, with the base path (like /_dashboards).",
         )
 

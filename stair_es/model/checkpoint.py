@@ -88,7 +88,7 @@ def check_torch_spec(spec: ModelSpec) -> None:
         MissingExtra: If PyTorch or transformers isn't installed.
     """
     if spec.backend not in ("auto", "torch"):
-        raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Use --backend torch or auto.")
+        raise ModelError(f"{spec.name} runs only in PyTorch, not in {spec.backend!r}", "Use --backend torch or auto.")
     if spec.text_tower != "full":
         raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.")
     check_model_spec(spec)

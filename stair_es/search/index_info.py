@@ -141,7 +141,7 @@ class IndexInfo:
             use.name for use in self._list_filter_fields(query) if use.is_range and self.field_types.get(use.name) in _TEXTUAL
         )
         return [
-            f"the filter compares {name!r} letter by letter, since it is a {self.field_types[name]} field: "
+            f"the filter compares {name!r} as text, since it is a {self.field_types[name]} field: "
             f"'3' is greater than '20'; an ingest into a new index with --field {name}:float=COLUMN makes it a number"
             for name in texts
         ]
@@ -170,8 +170,8 @@ class IndexInfo:
             other_fit = fit if f"-{self.fit}-" in self.model else ""
             remedy = f"Search with --model {name}{other_fit}, or ingest again with this model."
         raise QueryError(
-            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
-            "their dot products are meaningless",
+            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, but the query is a vector of {model_id!r}"
+            ": their dot products are meaningless",
             remedy,
         )
 
@@ -199,7 +199,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     one = not any(sign in index for sign in ",*")
     missing = QueryError(
         f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
-        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must be there.",
+        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must exist.",
     )
     answer = get_mappings_by_index(cluster, index)
     if not answer:

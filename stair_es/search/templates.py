@@ -76,7 +76,7 @@ def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TE
         )
     id_ = f"{prefix}{name}"
     if not _ID.fullmatch(id_):
-        raise UsageError(f"{prefix!r} is not valid as prefix of a template id", "Use letters, digits, - and _.")
+        raise UsageError(f"{prefix!r} is not a valid prefix of a template id", "Use letters, digits, - and _.")
     return SearchTemplate(name=name, id=id_, source=_expand_partials(name, query_type))
 
 

@@ -165,7 +165,7 @@ def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
         server, thread = start_http_server(port, host, build_registry(run))
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
-        told = "it is taken" if taken else error.strerror or str(error)
+        told = "it is in use" if taken else error.strerror or str(error)
         remedy = (
             "Use another port, or 0 for any free one."
             if taken

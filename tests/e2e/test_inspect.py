@@ -127,7 +127,7 @@ def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_pa
     assert other["compare"]["is_same"] is False
     assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
     shown = run("inspect", CAT, "--compare", "-k", "1").stdout
-    assert f"the stored words are those that {MODEL} gives the file now" in shown
+    assert f"the stored words are the same as those of {MODEL} for the file now" in shown
 
 
 def test_what_is_missing_is_said_and_the_others_are_shown(run: Run, tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ class SecuritySettings:
             raise UsageError("a client key without its certificate", f"Give {option('client_cert')} too.")
         if self.ca_file is not None and self.ca_fingerprint is not None:
             raise UsageError(
-                f"{option('ca_file')} and {option('ca_fingerprint')} exclude each other", "Keep the file: it is more specific."
+                f"{option('ca_file')} and {option('ca_fingerprint')} are mutually exclusive",
+                "Keep the file: it is more specific.",
             )
         if self.aws_service not in (None, "es", "aoss"):
             raise UsageError(f"--aws-service: {self.aws_service!r} is unknown", "Give es, or aoss for Serverless.")
@@ -123,7 +124,7 @@ class SecuritySettings:
             value = getattr(self, name)
             if value is not None and not _TOKEN.fullmatch(value):
                 raise UsageError(
-                    f"{self.variables[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value."
+                    f"{self.variables[name]} contains spaces, line breaks or non-ASCII characters", "Give the bare value."
                 )
         for name in ("user", "password"):
             check_utf8(self.variables[name], getattr(self, name) or "")

@@ -33,18 +33,18 @@ _TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%s\]
 _MISSING = (
     (
         r"unknown query \[sparse_vector\]",
-        "The cluster lacks the module that brings this query, which every ordinary Elasticsearch from 8.15 on has. "
-        "An index ingested with --vector rank_features is searched without it.",
+        "The cluster lacks the module that provides this query. The default distribution of Elasticsearch 8.15 or newer "
+        "includes it. An index ingested with --vector rank_features doesn't need it.",
     ),
     (
         _TYPE % "rank_features",
-        "The cluster lacks the module mapper-extras, which every ordinary one has. "
-        "Elasticsearch from 8.15 on also takes: --vector sparse_vector.",
+        "The cluster lacks the module mapper-extras, which the default distributions include. "
+        "Elasticsearch 8.15 or newer also supports --vector sparse_vector.",
     ),
     (
         _TYPE % "sparse_vector",
-        "That field type is Elasticsearch's, and OpenSearch's from 3.3 on with the plugin neural-search. "
-        "Every cluster takes the default: --vector rank_features.",
+        "This field type requires Elasticsearch, or OpenSearch 3.3 or newer with the plugin neural-search. "
+        "Every cluster supports the default: --vector rank_features.",
     ),
 )
 
@@ -84,14 +84,14 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
         return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN[connection.security.method])
     if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
         return ClusterError(
-            f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` says what lifts the block."
+            f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` prints how to remove the block."
         )
     if error.status_code == 403:
         return _build_forbidden_error(error, where, connection)
     if isinstance(error.status_code, int) and 300 <= error.status_code < 400:
         return ClusterError(
-            f"{where} redirects elsewhere (HTTP {error.status_code}){_describe_redirect_target(error)}",
-            "Redirects aren't followed, to protect the login: use the URL that it leads to.",
+            f"{where} redirects (HTTP {error.status_code}){_describe_redirect_target(error)}",
+            "Redirects are not followed, to protect the credentials: use the target URL.",
         )
     if error.status_code == 400 and not isinstance(error.info, dict) and _is_tls_expected(where):
         return _build_plain_http_error(where)
@@ -117,11 +117,13 @@ def _describe_head_right(request: str) -> str:
 
 def _translate_response(error: exceptions.TransportError, message: str) -> ClusterError:
     if error.error == "index_closed_exception":
-        return IndexClosed(message, "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed.")
+        return IndexClosed(
+            message, "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` reports which one is closed."
+        )
     if error.status_code in BUSY_STATUSES:
         return ClusterError(
             message,
-            "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong.",
+            "It may be starting, too busy or missing nodes: run it again later. `stair-es doctor` reports what is wrong.",
         )
     reasons = [*_list_reasons(error.info.get("error") if isinstance(error.info, dict) else None)]
     for pattern, remedy in _MISSING:

@@ -159,13 +159,13 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
     if name == alias:
         raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
     if get_token_index_meta(index):
-        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another one", _OTHER_NAME)
+        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another index", _OTHER_NAME)
     if not get_index_meta(index):
-        raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
+        raise IndexMismatch(f"index {name!r} (alias {alias!r}) was not made by stair-es", _OTHER_NAME)
     check_index_format(name, index)
     if index["settings"]["index"].get("verified_before_close") == "true":
         raise IndexMismatch(
-            f"index {name!r} behind alias {alias!r} is closed", f"Open it, and run this again: POST /{name}/_open"
+            f"index {name!r} (alias {alias!r}) is closed", f"Open it and run the command again: POST /{name}/_open"
         )
     return name, index
 

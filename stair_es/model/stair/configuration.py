@@ -186,7 +186,7 @@ class StairConfig:
         """
         if (version := values.get("version")) != STAIR_VERSION:
             raise ModelError(
-                f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, this stair-es reads {STAIR_VERSION}",
+                f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, but this stair-es reads {STAIR_VERSION}",
                 "Update stair-es, or train the model again.",
             )
         inner = {name: value for name, value in values.items() if name not in ("format", "version")}

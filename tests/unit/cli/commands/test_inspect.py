@@ -92,14 +92,14 @@ def test_a_comparison_says_why_and_which_words() -> None:
     )
     drawn = plain(inspected(image(), seen(), different))
     at = next(i for i, line in enumerate(drawn) if "words differ from" in line)
-    assert drawn[at] == "  14 words differ from those that m-1 gives the file now"
+    assert drawn[at] == "  14 words differ from those of m-1 for the file now"
     assert drawn[at + 1] == "    the file has changed"
     assert drawn[at + 2] == "    w0   stored 0.5000, now      -"
     assert drawn[-1] == "    2 more (--json)"
     same = plain(inspected(image(), seen(), VectorComparison(differences=(), reasons=())))
-    assert same[-1] == "  the stored words are those that m-1 gives the file now"
+    assert same[-1] == "  the stored words are the same as those of m-1 for the file now"
     unknown = plain(inspected(image(), seen(), VectorComparison(differences=different.differences[:1], reasons=())))
-    assert any("no recorded cause" in line for line in unknown)
+    assert any("cause not recorded" in line for line in unknown)
 
 
 def test_what_a_policy_did() -> None:

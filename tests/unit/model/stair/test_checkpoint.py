@@ -123,7 +123,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         _weights(lambda w: _drop(w, *[name for name in w if name.startswith("text.backbone")])),
         r"lacks text\.backbone\.\S+, text\.backbone\.\S+, text\.backbone\.\S+ and \d+ more",
     ),
-    "one too many": (_weights(lambda w: w.update(other=torch.zeros(1))), "has, beyond its configuration, other"),
+    "one too many": (_weights(lambda w: w.update(other=torch.zeros(1))), "has tensors that its configuration lacks: other"),
     "other shape": (
         _weights(lambda w: w.update({"image.head.bias_F": torch.zeros(3)})),
         r"other shapes: image\.head\.bias_F \[3\], not \[17\]",
