@@ -171,7 +171,7 @@ def _read_token(path: Path | None) -> str:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             why = describe_read_error(error)
-            raise UsageError(f"--token-file: can't read the token: {why}", "Name a text file with the token.") from None
+            raise UsageError(f"--token-file: can't read the token: {why}", "Specify a text file with the token.") from None
         if not token:
             raise UsageError("--token-file: the file is empty", "Write the token into it.")
     if not is_utf8(token):

@@ -88,7 +88,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8"), str(path), remedy)
     except OSError as error:
-        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Name a TOML file with --config.") from None
+        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Specify a TOML file with --config.") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
 

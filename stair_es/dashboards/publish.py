@@ -183,5 +183,5 @@ def _parse_version(body: object) -> str:
 
 def _get_product_remedy(by_part: Product | None) -> str:
     if by_part is None:
-        return "Omit --product, or name the other one."
+        return "Omit --product, or specify the other one."
     return "--space is for Kibana; --workspace and --tenant are for OpenSearch Dashboards."

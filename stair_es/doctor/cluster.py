@@ -28,7 +28,7 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
         return report_failure(
             "node",
             f"no cluster is given, and for an embedded node {', '.join(missing)} isn't installed",
-            "pip install 'stair-es[node]', or name a cluster: --url URL",
+            "pip install 'stair-es[node]', or specify a cluster: --url URL",
         ), None
     try:
         now = get_node_status(spec := NodeSpec.from_home(environ=environ))

@@ -66,7 +66,7 @@ def _report_spared(streams: SourceStream) -> None:
         elif uri not in complete:
             logger.warning("--resync: %s couldn't be listed completely, so no document of it is removed", uri)
         elif uri in empty:
-            logger.warning("--resync: %s contains no images any more (is it mounted?), so no document of it is removed", uri)
+            logger.warning("--resync: %s no longer contains images (is it mounted?), so no document of it is removed", uri)
 
 
 def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: SourceStream, *, by_content: bool) -> int:

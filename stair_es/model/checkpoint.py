@@ -130,7 +130,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Name the folder that holds it.") from None
+        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Use the folder that holds it.") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
     if not isinstance(found, dict):

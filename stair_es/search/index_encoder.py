@@ -109,4 +109,4 @@ def _suggest_model(name: str) -> str:
             f"If you trust that folder, name it: --model {shlex.quote(name)}, or its new path. Otherwise the folder that an "
             "index names is read only if an ingest on this machine has used it."
         )
-    return "Install the package that provides it, or name the folder that contains it with --model FOLDER."
+    return "Install the package that provides it, or specify the folder that contains it with --model FOLDER."

@@ -72,7 +72,7 @@ class IndexInfo:
             found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
             raise IndexMismatch(
                 f"the name resolves to indices with different field types ({found}), which need different queries",
-                "Name one of the indices.",
+                "Specify one of the indices.",
             )
         return next(iter(self.fields.values()))
 
@@ -86,7 +86,7 @@ class IndexInfo:
         if self.tokens is None and len(self.fields) > 1:
             raise IndexMismatch(
                 f"the name resolves to indices with different token ids or token policies: {', '.join(sorted(self.fields))}",
-                "Name one of the indices.",
+                "Specify one of the indices.",
             )
         if self.tokens is None:
             raise build_no_table_error(", ".join(sorted(self.fields)))
@@ -212,7 +212,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
             f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
-            "Name one of the indices: dot products of different models can't be compared.",
+            "Specify one of the indices: dot products of different models can't be compared.",
         )
     model, name = min(models)
     holds = {get_content_type(meta) for meta, _ in about.values()}

@@ -95,7 +95,7 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
     if not answer:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
-            f"Ingest first, or name the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
+            f"Ingest first, or specify the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
     target = get_cluster_info(cluster)
     properties = [found.get("mappings", {}).get("properties", {}) for found in answer.values()]

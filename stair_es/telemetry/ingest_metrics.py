@@ -129,7 +129,7 @@ class MetricsTextfile:
             self._write()
         except OSError as error:
             raise UsageError(
-                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Name a file in an existing folder."
+                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Specify a file in an existing folder."
             ) from None
 
     def write_if_due(self) -> None:
@@ -169,7 +169,7 @@ def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
         remedy = (
             "Use another port, or 0 for any free one."
             if taken
-            else "Name an address of this machine with --metrics-host, and a port above 1023."
+            else "Specify an address of this machine with --metrics-host, and a port above 1023."
         )
         raise UsageError(f"can't serve metrics on {host} port {port}: {told}", remedy) from None
     try:

@@ -208,7 +208,7 @@ def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vect
 def test_a_table_a_csv_and_the_dead(run: Run, vectors: dict[str, dict[str, float]]) -> None:
     images = list(vectors.values())
     table = run("words", "-k", "2", *FLAT)
-    assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words an image")
+    assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words per image")
     assert "stop-word candidates" in table.stdout
     rows = list(csv.DictReader(io.StringIO(run("words", "--csv", "--match", "cat*", "--sort", "max").stdout)))
     most = {word: max(image.get(word, 0) for image in images) for image in images for word in image if word.startswith("cat")}

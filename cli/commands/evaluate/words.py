@@ -86,6 +86,6 @@ def _read_expectations(
     if path.is_dir() and not of_a_caption_set and not is_caption_folder(path):
         raise UsageError(
             f"{path} has neither captions nor two folders with images in them",
-            "Name a folder with a subfolder of images per class, or a caption set (docs/evaluate.md).",
+            "Specify a folder with a subfolder of images per class, or a caption set (docs/evaluate.md).",
         )
     return interpretability.build_caption_task(read_captions(path, images=images, split=split, limit=limit))

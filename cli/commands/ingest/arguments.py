@@ -350,7 +350,7 @@ class IngestArguments:
         letters, dead_letters = self.source.retry_failed, self.target.dead_letters
         if not self.sources and letters is None:
             raise UsageError(
-                "neither SOURCE nor --retry-failed given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures"
+                "neither SOURCE nor --retry-failed given", "Specify files, folders, URLs or tables: stair-es ingest ~/Pictures"
             )
         if letters is not None and dead_letters is not None and letters.resolve() == dead_letters.resolve():
             raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")

@@ -347,6 +347,6 @@ class _BulkCall:
             return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
         if "not_found" in verdict.reason:
             return ClusterError(
-                f"{url} has no alias {make_write_alias(index)!r} any more: the index was deleted, or the alias removed", _ANEW
+                f"{url} no longer has the alias {make_write_alias(index)!r}: the index was deleted, or the alias removed", _ANEW
             )
         return ClusterError(f"{url} accepts no documents for {index!r}: {verdict.reason}", _CONTINUE)

@@ -59,7 +59,7 @@ CLUSTER_VARIABLES = SecurityVariables(
 AuthMethod = Literal["none", "basic", "api_key", "bearer", "aws"]
 _WORTH = 4
 """Minimum length of a secret to redact: shorter ones occur in many words of any message."""
-_BARE_FILE = "Name a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
+_BARE_FILE = "Specify a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -202,7 +202,7 @@ def resolve_url_login(
     parts = [parse_node_url(url, what, remedy) for url in urls]
     logins = {(unquote(part.username), unquote(part.password or "")) for part in parts if part.username is not None}
     if len(logins) > 1:
-        raise UsageError("the nodes in the URL have different logins", "They are nodes of one cluster: give one login.")
+        raise UsageError("the nodes in the URL have different logins", "All nodes of a cluster must use the same login.")
     login = next(iter(logins), None)
     if login is not None and security.method != "none" and login != (security.user, security.password):
         raise UsageError(f"a login in {variables.url}, and another way to log in ({security.method})", "Keep one of the two.")

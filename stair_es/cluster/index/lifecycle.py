@@ -181,7 +181,7 @@ def _inspect_live_index(
     theirs, own = get_index_meta(index), wanted["mappings"]["_meta"]["stair_es"]
     holds, brings = get_content_type(theirs), get_content_type(own)
     if holds != brings:
-        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Name another one for {brings}: --index NAME")
+        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Specify another one for {brings}: --index NAME")
     if theirs.get("model") != own["model"]:
         return live, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
     if theirs.get("digest") != own["digest"]:

@@ -190,7 +190,7 @@ def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
     if about:
         raise IndexMismatch(
             f"index {name!r} is the token index of {str(about['token_index_of'])!r} and contains no images",
-            f"Name the images: --index {about.get('alias', about['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
+            f"Specify the images: --index {about.get('alias', about['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
         )
 
 

@@ -126,7 +126,7 @@ class PolicyManager:
         places = self.list_targets()
         policy = policy or places[0].state.policy
         if policy is None:
-            raise UsageError(f"{self.alias!r} has no policy", "Name one: stair-es policy apply FILE")
+            raise UsageError(f"{self.alias!r} has no policy", "Specify one: stair-es policy apply FILE")
         return self._update_targets(places, policy, speed, progress)
 
     def rollback_policy(self, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]) -> dict[str, PolicyRunResult]:

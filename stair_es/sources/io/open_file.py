@@ -47,7 +47,7 @@ def check_not_stdin(argument: str, what: str) -> None:
         UsageError: If the argument is `-`.
     """
     if argument == "-":
-        raise UsageError(f"{what} can't be read from standard input", "Save it to a file, and name that as SOURCE.")
+        raise UsageError(f"{what} can't be read from standard input", "Save it to a file, and specify that as SOURCE.")
 
 
 def create_file_lister(
@@ -121,4 +121,4 @@ def _open_listed(uri: str) -> BinaryIO:
     try:
         return open_regular(uri)
     except ReadError as error:
-        raise SourceError(f"{uri} can't be read: {error.message}", "Name it as SOURCE itself if it is a pipe.") from None
+        raise SourceError(f"{uri} can't be read: {error.message}", "Specify it as SOURCE itself if it is a pipe.") from None
