@@ -62,7 +62,7 @@ def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
     light = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
     dense = None if light else get_dense_encoder(encoder)
     if dense is None and not has_words:
-        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Compare with another one.")
+        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Use another model.")
     return EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_words=has_words)
 
 

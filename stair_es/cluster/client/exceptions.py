@@ -152,7 +152,7 @@ def _build_unreachable_error(error: exceptions.ConnectionError, where: str, conn
 
 def _build_plain_http_error(where: str) -> ClusterError:
     secure = where.replace("http:", "https:", 1)
-    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Write {secure}")
+    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Use {secure}")
 
 
 def _is_tls_expected(where: str) -> bool:

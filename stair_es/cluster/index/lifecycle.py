@@ -82,7 +82,7 @@ def open_index(
     opened, why = cluster.call(_try_open, cluster.client, alias, made, policy)
     if why is not None:
         doing = "building" if opened.created else "resuming"
-        logger.info("%s %s: %s %s, the alias is swapped when it is complete", opened.replaces, why, doing, opened.name)
+        logger.info("%s %s: %s %s; the alias is swapped when it is complete", opened.replaces, why, doing, opened.name)
     if not opened.created:
         ensure_write_alias(cluster, opened.name)
     return opened
