@@ -47,7 +47,7 @@ def find_stale_documents(
     if by_content and sources:
         logger.warning(
             "--resync with --document-id content-hash: an image that is only in another source now counts as gone;"
-            " name all sources in one run"
+            " specify all sources in one run"
         )
     for entry in session.iterate_documents(sources) if sources else ():
         fate = manifest.get_status(entry.uri)
