@@ -55,7 +55,7 @@ def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -
     bars = page.get_by_role("list", name="All words of the image")
     for word in ("panda", "bear"):
         bars.get_by_role("button", name=word).first.click()
-    page.get_by_role("link", name="search with 2 chosen words").click()
+    page.get_by_role("link", name="search with 2 selected words").click()
     settled(page, order(site, vector={word: words[word] for word in ("panda", "bear")}))
 
 

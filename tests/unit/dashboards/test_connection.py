@@ -100,7 +100,7 @@ def test_the_clusters_login_is_not_sent_to_another_place() -> None:
         ({"URL": URL, "USER": "me"}, "has no password"),
         ({"URL": URL, "PASSWORD": "secret"}, "has no user"),
         ({"URL": URL, "API_KEY": "a", "TOKEN": "b"}, "more than one way to log in"),
-        ({"URL": URL, "TOKEN": "a b"}, "STAIR_ES_DASHBOARDS_TOKEN holds spaces"),
+        ({"URL": URL, "TOKEN": "a b"}, "STAIR_ES_DASHBOARDS_TOKEN contains spaces"),
         ({"URL": URL, "PASSWORD": "a", "PASSWORD_FILE": "b"}, "are both set"),
         ({"URL": "https://h", "CLIENT_KEY": "k.pem"}, "a client key without its certificate"),
         ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "are mutually exclusive"),

@@ -53,7 +53,7 @@ def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> N
     assert dotted.split() == ["a.b", "█" * 20, "0.2500", "25.0", "%", "75.0", "%"]
     assert formula.split()[0] == "=1+1"
     assert dog.split()[-2:] == ["100.0", "%"]
-    assert together.startswith("  4 words, 1.0000 together")
+    assert together.startswith("  4 words, total weight 1.0000;")
     assert [fact.split(maxsplit=1) for fact in facts] == [
         ["id", "1"],
         ["index", "i-1"],

@@ -76,11 +76,11 @@ def test_a_table_for_people() -> None:
     assert dead == "2 of the 4 words of m-1 are in no image (--unused lists them)"
 
 
-@pytest.mark.parametrize(("holds", "one"), [("texts", "a text"), ("documents", "a document")])
+@pytest.mark.parametrize(("holds", "one"), [("texts", "text"), ("documents", "document")])
 def test_what_is_no_image_is_not_called_one(holds: str, one: str) -> None:
     made = [shown(PETS, holds=holds), shown(PETS, holds=holds, match="zebra"), shown({"a": {}}, holds=holds)]
     drawn = "\n".join(map(text, made))
-    assert f"pets: 20 {holds}, 2.0 words {one}, 3 different words" in drawn
+    assert f"pets: 20 {holds}, 2.0 words per {one}, 3 different words" in drawn
     assert f"1 {holds} have no word" in drawn
     assert "image" not in drawn
 
