@@ -46,7 +46,7 @@ def publish_templates_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,
 ) -> None:
-    """Put the templates into the cluster. Templates that are already there are not changed.
+    """Store the templates in the cluster. Existing ones are not changed.
 
     **Examples**
 
@@ -79,7 +79,7 @@ def show_template(
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Print a template as `publish` puts it into the cluster; with `--json` the body of that request. Needs no cluster.
+    """Print a template as `publish` stores it in the cluster; with `--json` the body of that request. Needs no cluster.
 
     **Examples**
 

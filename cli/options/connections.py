@@ -182,6 +182,6 @@ def check_no_password(url: str, variable: str) -> None:
     if has_password(url):
         prefix = variable.removesuffix("URL")
         raise UsageError(
-            "a password on the command line can be read by everyone on this machine",
-            f"Put the URL into {variable}, or the login into {prefix}USER and {prefix}PASSWORD (or {prefix}PASSWORD_FILE).",
+            "a password on the command line is visible to other users of this machine",
+            f"Put the URL into {variable}, or the credentials into {prefix}USER and {prefix}PASSWORD (or {prefix}PASSWORD_FILE).",
         )

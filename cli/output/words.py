@@ -150,7 +150,7 @@ def format_vocabulary(shown: VocabularyView, k: int, index: str, canvas: Termina
     """Format a table of the tokens, and remarks on the others. Pure."""
     corpus, holds = shown.corpus, shown.index_info.content_type
     one = holds.removesuffix("s")
-    each = f"{corpus.mean_tokens:.1f} words {'an' if holds == 'images' else 'a'} {one}"
+    each = f"{corpus.mean_tokens:.1f} words per {one}"
     head = f"{index}: {corpus.images:,} {holds}, {each}, {len(corpus.token_stats):,} different words"
     made = [format_line(f"{head} ({shown.index_info.model})", canvas, "bold")]
     if corpus.empty:

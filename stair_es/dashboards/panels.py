@@ -84,16 +84,16 @@ def build_about_text(corpus: DashboardSpec) -> str:
     """Return the text at the top of the dashboard, in Markdown."""
     lines = [
         f"### The words of `{corpus.name}`",
-        "Each image is a handful of weighted words; these are the heaviest of each. Choose a word, an image or a source above "
-        "or beside, or click on a bar, and every panel follows.",
+        "Each image has a few dozen weighted words; these are the heaviest of each. Select a word, an image or a source in the "
+        "controls, or click a bar, to filter all panels.",
     ]
     if not corpus.has_token_index:
         lines.append(
-            f"Weights are missing: `stair-es ingest ... --index {corpus.name} --token-index` makes the index "
+            f"Weights are missing: run `stair-es ingest ... --index {corpus.name} --token-index` to create the index "
             f"`{corpus.token_index_name}`, then publish again."
         )
     elif corpus.token_field != "top_tokens":
-        lines.append("A word chosen as a filter empties the panels about weights: this companion index has another name for it.")
+        lines.append("Filtering by a word empties the panels about weights: in the token index that field has another name.")
     return "\n\n".join(lines)
 
 

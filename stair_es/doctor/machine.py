@@ -42,7 +42,7 @@ def evaluate_machine(cores: int, memory: int | None) -> CheckResult:
     said = f"{cores} cores, {format_size(memory) if memory else 'unknown'} memory"
     if memory is not None and memory < _LITTLE_MEMORY:
         return report_warning(
-            "machine", f"{said}: little for an ingest next to an embedded node", "Name a cluster elsewhere: --url URL"
+            "machine", f"{said}: not much for an ingest next to an embedded node", "Use a cluster on another machine: --url URL"
         )
     return report_ok("machine", said)
 
@@ -67,7 +67,7 @@ def evaluate_disk(path: Path, *, writable: bool, free: int, total: int) -> Check
     """
     elsewhere = f"export {ENV_HOME}=/a/folder/with/room"
     if not writable:
-        return report_failure("home", f"{path} can't be written", f"Become its owner, or: export {ENV_HOME}=/a/folder/of/yours")
+        return report_failure("home", f"{path} can't be written", f"Change its owner, or: export {ENV_HOME}=/a/folder/of/yours")
     said = f"{format_size(free)} of {format_size(total)} free for {path}"
     if free < _NO_DISK:
         return report_failure("home", said, f"Free some space, or: {elsewhere}")

@@ -114,7 +114,7 @@ def encode_images(
     if len(problems) == len(places):
         raise UsageError(
             f"none of {len(places)} images can be read: {next(iter(problems.values()), 'there are none')}",
-            "Name their folder with --images DIR.",
+            "Specify their folder with --images DIR.",
         )
     return ReadableImages(
         vectors=_build_vectors(words if model.has_words else None, rows),

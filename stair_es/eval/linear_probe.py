@@ -192,10 +192,10 @@ def evaluate_linear_probe(
     strange = [name for name in test.classes if name not in position]
     if len(strange) == len(test.classes):
         raise UsageError(
-            f"no class of {test.name} is one of {train.name}: {', '.join(test.classes[:3])} ...",
-            "Both folders must have the same folders in them: FOLDER/train/<class> and FOLDER/test/<class>.",
+            f"no class of {test.name} is also in {train.name}: {', '.join(test.classes[:3])} ...",
+            "Both folders must contain the same classes: FOLDER/train/<class> and FOLDER/test/<class>.",
         )
-    problems = [f"{test.name}/{name}: this class isn't in the training set" for name in strange]
+    problems = [f"{test.name}/{name}: not a class of the training set" for name in strange]
 
     def measure_model(model: EvaluatedModel) -> list[_Row]:
         learnt = encode_images(train.locators, model, progress)

@@ -181,7 +181,7 @@ def read_sparsity_folder(folder: Path, limit: int | None = None) -> SparsityData
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())[:limit]
     if not files:
-        raise UsageError(f"no images below {folder}", "Name a folder with images in it, or a caption set.")
+        raise UsageError(f"no images below {folder}", "Specify a folder with images in it, or a caption set.")
     return SparsityDataset(
         name=folder.name or str(folder),
         images=tuple(map(str, files)),

@@ -88,7 +88,7 @@ def check_torch_spec(spec: ModelSpec) -> None:
         MissingExtra: If PyTorch or transformers isn't installed.
     """
     if spec.backend not in ("auto", "torch"):
-        raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Use --backend torch or auto.")
+        raise ModelError(f"{spec.name} runs only in PyTorch, not in {spec.backend!r}", "Use --backend torch or auto.")
     if spec.text_tower != "full":
         raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.")
     check_model_spec(spec)
@@ -130,7 +130,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Name the folder that holds it.") from None
+        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Use the folder that holds it.") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
     if not isinstance(found, dict):

@@ -246,6 +246,6 @@ def _describe_clause_limit(target: ClusterInfo) -> tuple[str, str]:
 def _describe_unreadable_filter(error: ClusterError) -> tuple[str, str]:
     reason = error.message[error.message.index("Failed to parse query") :].splitlines()[0]
     return (
-        f"the cluster can't read the filter: {reason}",
+        f"the cluster can't parse the filter: {reason}",
         'In a query string, quote values with : / or other operators (uri:"file:///a.jpg"), or write the clause as JSON.',
     )

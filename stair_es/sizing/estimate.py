@@ -59,7 +59,7 @@ class SizingInputs:
         if self.shard_images > MAX_SHARD_IMAGES:
             raise UsageError(
                 f"--shard-images can't be {self.shard_images:,}",
-                f"A shard takes {MAX_SHARD_IMAGES:,} documents at most (Lucene).",
+                f"A shard can hold at most {MAX_SHARD_IMAGES:,} documents (Lucene).",
             )
 
     @property
@@ -155,7 +155,7 @@ def _count_cores(given: SizingInputs, query_ms: float) -> float:
 def _build_query_load_error(given: SizingInputs) -> UsageError:
     copies = math.ceil(_count_cores(given, QUERY_FLOOR_MS) / given.node_cores)
     return UsageError(
-        f"--replicas {given.replicas} can't answer {given.queries_per_s:,.0f} queries a second: a query takes at least "
-        f"{QUERY_FLOOR_MS} ms in each shard, so that more shards don't help",
+        f"--replicas {given.replicas} can't answer {given.queries_per_s:,.0f} queries per second: a query takes at least "
+        f"{QUERY_FLOOR_MS} ms in each shard, so more shards don't help",
         f"Give --replicas {copies - 1}, or more --node-cores.",
     )

@@ -133,5 +133,5 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         return stair_tokens.load_tokenizer(Path(hub.hf_hub_download(text.name, TOKENIZER_FILE)))
     except (OSError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
         raise ModelError(
-            f"no tokenizer.json for {text.name!r}: {error}", "Name a text backbone that has a fast tokenizer."
+            f"no tokenizer.json for {text.name!r}: {error}", "Specify a text backbone that has a fast tokenizer."
         ) from error

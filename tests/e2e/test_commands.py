@@ -205,4 +205,4 @@ def test_bytes_that_are_no_text_are_wrong_usage(stair_es: Run) -> None:
     for command in (["search"], ["query"], ["encode", "--text"]):
         done = stair_es(*command, os.fsdecode(b"dog \xff"))
         assert done.returncode == 2
-        assert "not text" in done.stderr
+        assert "not valid text" in done.stderr

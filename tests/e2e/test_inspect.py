@@ -127,7 +127,7 @@ def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_pa
     assert other["compare"]["is_same"] is False
     assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
     shown = run("inspect", CAT, "--compare", "-k", "1").stdout
-    assert f"the stored words are those that {MODEL} gives the file now" in shown
+    assert f"the stored words are the same as those of {MODEL} for the file now" in shown
 
 
 def test_what_is_missing_is_said_and_the_others_are_shown(run: Run, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vect
 def test_a_table_a_csv_and_the_dead(run: Run, vectors: dict[str, dict[str, float]]) -> None:
     images = list(vectors.values())
     table = run("words", "-k", "2", *FLAT)
-    assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words an image")
+    assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words per image")
     assert "stop-word candidates" in table.stdout
     rows = list(csv.DictReader(io.StringIO(run("words", "--csv", "--match", "cat*", "--sort", "max").stdout)))
     most = {word: max(image.get(word, 0) for image in images) for image in images for word in image if word.startswith("cat")}

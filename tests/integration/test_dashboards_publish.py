@@ -222,7 +222,7 @@ def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, p
 
 def test_a_redirect_elsewhere_says_where_to(server: DashboardsServer) -> None:
     server.planned = [Reply(status=302, headers={"location": "/base/api/status"})]
-    with pytest.raises(ClusterError, match=r"redirects elsewhere \(HTTP 302\), to /base/api/status") as caught:
+    with pytest.raises(ClusterError, match=r"redirects \(HTTP 302\), to /base/api/status") as caught:
         sent(DashboardsConnection(url=server.url))
     assert "base path" in caught.value.remedy
 

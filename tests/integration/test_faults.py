@@ -470,7 +470,7 @@ def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: Op
         writer.write(_documents(3))
         client.indices.delete(index=index_name)
         for call in (partial(writer.write, _documents(3)), partial(writer.delete, ["001"])):
-            with pytest.raises(ClusterError, match=f"no alias '{index_name}.write' any more"):
+            with pytest.raises(ClusterError, match=f"no longer has the alias '{index_name}.write'"):
                 call()
     assert not client.indices.exists(index=f"{index_name}*", params={"allow_no_indices": "false"})
 

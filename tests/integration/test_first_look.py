@@ -107,7 +107,7 @@ def test_a_closed_index_is_named_at_once_with_what_opens_it(
     cluster = Cluster(Connection(url=node_url), client)
     name = _make(cluster, index_name)
     client.indices.close(index=name)
-    with pytest.raises(IndexMismatch, match=f"'{name}' behind alias '{index_name}' is closed") as mismatch:
+    with pytest.raises(IndexMismatch, match=f"'{name}' \\(alias '{index_name}'\\) is closed") as mismatch:
         _ingest(node_url, _options(index_name, tmp_path))
     assert f"POST /{name}/_open" in mismatch.value.remedy
     calls: list[Callable[[], object]] = [

@@ -121,7 +121,7 @@ def test_a_caption_field_that_is_not_there_is_no_empty_answer(photos: ImageSearc
 
 
 def test_what_the_cluster_can_t_read_is_told_in_one_line(photos: ImageSearch) -> None:
-    with pytest.raises(QueryError, match=r"can't read the filter: Failed to parse query \[width:\(\]") as caught:
+    with pytest.raises(QueryError, match=r"can't parse the filter: Failed to parse query \[width:\(\]") as caught:
         photos.search(QueryInputs(words="animal", filters=["width:("]))
     assert "\n" not in caught.value.message
     with pytest.raises(ClusterError, match="nowhere"):

@@ -235,4 +235,4 @@ def test_the_option_takes_a_file(runs: Runs, node_url: str, stored: Callable[[],
     assert {source.get("policy") for source in stored().values()} == {POLICY.digest, None}
     file.write_text('{"stair_es_policy": 1, "mute": ["a", "a"]}')
     result = CliRunner().invoke(app, command)
-    assert "mute[1]: 'a' has a rule already" in str(result.exception)
+    assert "mute[1]: 'a' already has a rule" in str(result.exception)

@@ -48,4 +48,4 @@ def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
     found = client.search(index=index_name, body={"query": parse_filter("price:>20"), "sort": ["price"]})["hits"]["hits"]
     assert [hit["_source"]["price"] for hit in found] == [20.5, 100.0]
     [remark] = known.list_remarks(asked("code:>20"))
-    assert "'code' letter by letter" in remark
+    assert "'code' as text" in remark

@@ -582,7 +582,7 @@ def test_the_commands(cluster: Steered, tmp_path: Path) -> None:
     cluster.stored()  # refreshed: a plan sees what a search sees
     assert "no policy" in run("show")
     shown = run("plan", str(file), "--ids", str(tmp_path / "ids.jsonl"))
-    assert "2 of 2 documents with its words would change" in shown
+    assert "2 of 2 documents with words of the policy would change" in shown
     assert "1 documents would have no word left" in shown
     ids = [json.loads(line) for line in (tmp_path / "ids.jsonl").read_text().splitlines()]
     assert {line["id"]: line["rules"] for line in ids} == {"1": ["mute cat", "cap dog"], "2": ["mute cat"]}

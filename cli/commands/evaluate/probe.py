@@ -21,12 +21,16 @@ _TEST_FOLDERS = ("test", "val", "validation")
 def evaluate_probe_command(
     folder: Annotated[
         Path | None,
-        typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with `train` and `test` (or `val`) in it."),
+        typer.Argument(
+            exists=True, file_okay=False, metavar="FOLDER", help="A folder that contains `train` and `test` (or `val`)."
+        ),
     ] = None,
     train: Annotated[
-        Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes to learn from.")
+        Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes for training.")
     ] = None,
-    test: Annotated[Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes to test.")] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes for testing.")
+    ] = None,
     limit: LimitOption = None,
 ) -> None:
     """Measure the accuracy of a linear probe on image vectors. Needs no cluster.

@@ -39,7 +39,7 @@ ImageFolderOption = Annotated[
 SplitOption = Annotated[str | None, typer.Option("--split", help="Split of Karpathy's files: train, val, test. [default: test]")]
 ClassFolderArgument = Annotated[
     Path,
-    typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a folder of images for each class."),
+    typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a subfolder of images per class."),
 ]
 ClassNamesOption = Annotated[
     Path | None,
@@ -138,7 +138,7 @@ def _make_out_folder(folder: Path | None) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"can't make the folder {str(folder)!r}: {error.strerror}", "Name another one: --out DIR") from error
+        raise UsageError(f"can't create the folder {str(folder)!r}: {error.strerror}", "Use another one: --out DIR") from error
 
 
 def _write_report(folder: Path, found: PrintableReport, text: str) -> None:

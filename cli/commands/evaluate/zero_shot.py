@@ -67,5 +67,5 @@ def _read_prompts(path: Path | None) -> list[str]:
         raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
     found = [line for line in lines if line]
     if not found:
-        raise UsageError(f"{path} has no prompt in it", "Write one prompt per line: a photo of a {}.")
+        raise UsageError(f"{path} contains no prompt", "Write one prompt per line: a photo of a {}.")
     return found

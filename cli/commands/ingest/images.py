@@ -67,7 +67,7 @@ def ingest_command(
     `stair-es ingest --retry-failed dead.jsonl --index photos`
 
     **Exit code**: 0 if no image failed, 3 if some failed (see the dead letters; 0 with --allow-failed) or some token weights
-    could not be written, 1 if the run failed, 2 on wrong usage.
+    could not be written, 1 if the run failed, 2 on a usage error.
     """
     arguments = IngestArguments(
         sources=sources or [],

@@ -75,7 +75,7 @@ def start_node_command(
 @app.command(name="down")
 @prepare_command()
 def stop_node_command() -> None:
-    """Stop the node and wait until it has ended. Its data is kept for the next `up`.
+    """Stop the node and wait until it has exited. Its data is kept for the next `up`.
 
     **Example**: `stair-es node down`
     """
@@ -89,7 +89,7 @@ def stop_node_command() -> None:
 @app.command(name="status")
 @prepare_command()
 def show_node_status(as_json: JsonOption = False) -> None:
-    """Print whether the node is running, and where. Exits with 0 if it runs and answers, with 3 if not.
+    """Print whether the node is running, and its URL. Exits with 0 if it is running and responds, otherwise with 3.
 
     **Examples**
 

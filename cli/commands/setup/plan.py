@@ -86,8 +86,8 @@ def plan_command(
 ) -> None:
     """Plan shards, disk, nodes, hours and cost for a number of images.
 
-    An estimate by arithmetic: it needs no cluster and measures nothing. Each line names the origin of its number; measure your
-    own encoder and cluster, and pass their figures. docs/sizing.md explains each.
+    An estimate by calculation: it needs no cluster and measures nothing. Each line shows the origin of its number; measure your
+    own encoder and cluster, and pass the results. docs/sizing.md explains each.
 
     **Examples**
 
@@ -110,7 +110,7 @@ def plan_command(
 def _print_plan(made: SizingPlan) -> None:
     figures = (*made.inputs, *made.results)
     widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
-    for head, part in (("what goes in", made.inputs), ("what comes out", made.results)):
+    for head, part in (("input", made.inputs), ("result", made.results)):
         stdout.print(Text(head, style="bold"))
         for figure in part:
             print_plain(_format_figure(figure, widths))

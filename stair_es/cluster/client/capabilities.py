@@ -92,7 +92,7 @@ def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_R
         oldest = ".".join(map(str, _OLDEST[distribution]))
         raise UnsupportedTarget(
             f"{cluster.connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
-            "Upgrade it, or name another cluster: --url / STAIR_ES_URL.",
+            "Upgrade it, or specify another cluster: --url / STAIR_ES_URL.",
         )
     return target
 

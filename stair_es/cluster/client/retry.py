@@ -79,7 +79,7 @@ def compute_backoff_s(attempt: int, policy: RetryPolicy) -> float:
 def log_retry(connection: Connection, cause: object, attempt: int) -> None:
     """Log once per call that it is being retried: an unavailable cluster must not look like a hang."""
     if attempt == 2:
-        logger.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
+        logger.warning("%s failed (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
 
 
 def repeat_call(

@@ -110,7 +110,7 @@ class _RayExecutor:
         starting = {actor.ready.remote(): actor for actor in self._actors}
         ready, late = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_S)
         if not ready:
-            logger.warning("no encoder has started yet: is there room on the Ray cluster (ray status)? Waiting")
+            logger.warning("no encoder has started yet: waiting for room on the Ray cluster (see `ray status`)")
             while not ready:  # waking now and then lets a Ctrl-C through
                 ready, late = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
         if late:

@@ -86,7 +86,7 @@ def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tupl
     if not named or not isinstance(named, str):
         raise ModelError(
             f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",
-            f"Name a BLIP for image-text retrieval, as a folder or a hub id: {DENSE_MODEL_ENV}=..., "
+            f"Specify a BLIP for image-text retrieval, as a folder or a hub id: {DENSE_MODEL_ENV}=..., "
             'or "dense_model" in its config.json.',
         )
     given = Path(named).expanduser()

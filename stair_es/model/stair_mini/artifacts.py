@@ -54,7 +54,7 @@ MINI_CARD = ModelCard(
     ),
 )
 _SCALES = ".scales"
-_REMEDY = "Install stair-es again."
+_REMEDY = "Reinstall stair-es."
 
 ArraysByName = dict[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]

@@ -86,7 +86,7 @@ def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> T
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read the configuration {path}: {error}", "Name a TOML file; see docs/training.md.") from error
+        raise UsageError(f"can't read the configuration {path}: {error}", "Specify a TOML file; see docs/training.md.") from error
     values = parse_training_toml(text, path.name)
     for name, value in (changes or {}).items():
         _set_value(values, name, value)
@@ -165,7 +165,7 @@ def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: 
     for key in path:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise UsageError(f"{name}: {key} isn't a table", "Name a value in a table: optim.lr.")
+            raise UsageError(f"{name}: {key} isn't a table", "Specify a value in a table: optim.lr.")
     values[last] = value
 
 

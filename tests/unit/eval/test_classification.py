@@ -236,7 +236,7 @@ def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
     assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
         *(("words", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
     ]
-    assert found.problems[0] == "test/n09_mauve: this class isn't in the training set"
+    assert found.problems[0] == "test/n09_mauve: not a class of the training set"
     with pytest.raises(UsageError, match="no class of"):
         evaluate_linear_probe(train, read_image_folder(_renamed(test)), MODELS, progress=nothing)
 

@@ -41,7 +41,7 @@ def test_the_same_template_for_everyone_but_its_clause(name: str, form: Template
 
 @pytest.mark.parametrize("prefix", ["a b", "a/", "../", "a?", 'a"', "a*"])
 def test_prefixes_that_can_t_be_in_an_address_are_refused(prefix: str) -> None:
-    with pytest.raises(UsageError, match="is not valid as prefix"):
+    with pytest.raises(UsageError, match="is not a valid prefix"):
         build_template("words", "rank_features", prefix=prefix)
 
 

@@ -133,7 +133,7 @@ def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: 
 
 
 def test_more_queries_than_shards_can_answer_take_replicas() -> None:
-    with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries a second") as refused:
+    with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries per second") as refused:
         estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000))
     assert "--replicas 3" in (refused.value.remedy or "")
     needs = estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000, replicas=3))
@@ -168,9 +168,9 @@ def test_hours_and_money() -> None:
 @pytest.mark.parametrize(
     ("replicas", "images", "said"),
     [
-        (0, MILLION, ["without replicas", "three or more"]),
+        (0, MILLION, ["without replicas", "at least three"]),
         (0, 1000 * MILLION, ["without replicas"]),  # twenty nodes, and the loss of any loses images
-        (1, MILLION, ["three or more"]),
+        (1, MILLION, ["at least three"]),
         (1, 1000 * MILLION, []),
         (2, MILLION, []),
     ],
@@ -234,7 +234,7 @@ def test_the_command_prints_all_of_it() -> None:
         assert re.search(
             rf"^  {re.escape(figure.label)} +{re.escape(figure.text)} +{re.escape(figure.origin)}$", done.stdout, re.M
         )
-    assert "three or more" in done.stdout
+    assert "at least three" in done.stdout
 
 
 def test_the_command_as_json() -> None:

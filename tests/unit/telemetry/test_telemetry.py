@@ -187,7 +187,7 @@ def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: IngestMetri
     with serve_metrics(full, "127.0.0.1", 0) as url:
         port = int(url.rsplit(":")[-1].partition("/")[0])
         with (
-            pytest.raises(UsageError, match="it is taken"),
+            pytest.raises(UsageError, match="it is in use"),
             ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=port)),
         ):
             pass

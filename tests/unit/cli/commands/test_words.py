@@ -66,7 +66,7 @@ def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "
 
 def test_a_table_for_people() -> None:
     head, titles, animal, cat, dog, stop, dead = text(shown(PETS)).splitlines()
-    assert head == "pets: 20 images, 2.0 words an image, 3 different words (m-1)"
+    assert head == "pets: 20 images, 2.0 words per image, 3 different words (m-1)"
     assert titles.split() == ["word", "images", "mean", "max", "of", "all", "flat", "heaviest", "in"]
     assert animal.split()[0] == "animal"
     assert animal.split()[2:] == ["20", "100.0", "%", "0.5000", "0.5000", "64.52", "%", "1.00", "0.jpg"]
@@ -76,11 +76,11 @@ def test_a_table_for_people() -> None:
     assert dead == "2 of the 4 words of m-1 are in no image (--unused lists them)"
 
 
-@pytest.mark.parametrize(("holds", "one"), [("texts", "a text"), ("documents", "a document")])
+@pytest.mark.parametrize(("holds", "one"), [("texts", "text"), ("documents", "document")])
 def test_what_is_no_image_is_not_called_one(holds: str, one: str) -> None:
     made = [shown(PETS, holds=holds), shown(PETS, holds=holds, match="zebra"), shown({"a": {}}, holds=holds)]
     drawn = "\n".join(map(text, made))
-    assert f"pets: 20 {holds}, 2.0 words {one}, 3 different words" in drawn
+    assert f"pets: 20 {holds}, 2.0 words per {one}, 3 different words" in drawn
     assert f"1 {holds} have no word" in drawn
     assert "image" not in drawn
 
@@ -117,7 +117,7 @@ def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
     assert "not seen in the sample" in text(shown(PETS, sample=DocumentSample(size=20)))
     assert "no image has a matching word" not in text(shown({}))
-    assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words an image, 0 different words (m-1)"
+    assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"
     assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
 
 

@@ -63,7 +63,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"batch.chunk": True}, "tiny.toml.batch.chunk must be a whole number, got True", "docs/training.md"),
     ({"watch.every": 0}, "tiny.toml.watch: every must be 1 or more, got 0", "docs/training.md"),
     ({"watch": 3}, "tiny.toml.watch must be a table, got 3", "[watch]"),
-    ({"data.augment": "wild"}, "tiny.toml.data: no augmentation is called 'wild'", "strong"),
+    ({"data.augment": "wild"}, "tiny.toml.data: unknown augmentation preset 'wild'", "strong"),
     ({"data.tag_share": 2}, "tiny.toml.data: tag_share must be in 0..1, got 2.0", "0 for"),
     ({"data.train": []}, "tiny.toml.data: no training set", "[[data.train]]"),
     ({"data.train": [{"images": "x"}]}, "tiny.toml.data.train[0]: 'captions' is missing", "captions = ..."),
@@ -107,7 +107,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"data.validation": [], "watch.patience": 1}, "tiny.toml: watch.patience needs a validation set", "[[data.validation]]"),
     ({"seed": -1}, "tiny.toml: seed must be in 0..2^32, got -1", "whole number"),
     ({"colour": 1}, "tiny.toml: unknown key 'colour'", "Known here"),
-    ({"seed.x": 1}, "seed.x: seed isn't a table", "Name a value"),
+    ({"seed.x": 1}, "seed.x: seed isn't a table", "Specify a value"),
 ]
 
 

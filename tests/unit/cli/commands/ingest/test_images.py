@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> str:
     ("arguments", "message"),
     [
         ([], "neither SOURCE nor --retry-failed"),
-        (["{photos}", "-i", "a", "--no-swap", "--force-swap"], "exclude each other"),
+        (["{photos}", "-i", "a", "--no-swap", "--force-swap"], "are mutually exclusive"),
         (["{photos}", "-i", "No Name"], "not an index name"),
         (["{photos}", "-i", "a", "--field", "caption"], "not a column mapping: 'caption'"),
         (["{photos}", "-i", "a", "--field", "a=b,a=c"], "field 'a' twice"),
