@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from rich import filesize
+
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.doctor.facts import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
-from stair_es.doctor.result import CheckResult, format_curl, format_size, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, format_curl, report_error, report_failure, report_ok, report_warning
 from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.errors import StairError
 
@@ -109,16 +111,16 @@ def evaluate_disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, A
         return
     if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
         free = min(free for free, _ in told.values())
-        yield report_ok("disk", f"{format_size(free)} free on the fullest node; this cluster has no watermarks")
+        yield report_ok("disk", f"{filesize.decimal(free)} free on the fullest node; this cluster has no watermarks")
         return
     worst = [(_find_passed_watermark(free, total, settings), node, free, total) for node, (free, total) in told.items()]
     passed = [each for each in worst if each[0]]
     if not passed:
         yield report_ok(
-            "disk", f"{format_size(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks"
+            "disk", f"{filesize.decimal(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks"
         )
     for mark, node, free, total in passed:
-        said = f"node {node}: {format_size(free)} of {format_size(total)} free"
+        said = f"node {node}: {filesize.decimal(free)} of {filesize.decimal(total)} free"
         look = format_curl(url, "GET", "/_cat/allocation?v")
         if mark == "flood_stage":
             yield report_failure(

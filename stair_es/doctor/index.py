@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import filesize
+
 from stair_es.cluster.metadata.index_metadata import (
     get_index_meta,
     get_token_index_meta,
@@ -14,7 +16,7 @@ from stair_es.cluster.metadata.index_metadata import (
 from stair_es.cluster.token_index.index import make_token_alias, make_token_index_name
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.doctor.facts import IndexFacts
-from stair_es.doctor.result import CheckResult, format_curl, format_size, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, format_curl, report_failure, report_ok, report_warning
 
 _FULL = 0.9
 _PRIVILEGES = {"indices:admin/get": "view_index_metadata on {alias}*", "indices:monitor/stats": "monitor on {alias}*"}
@@ -68,7 +70,7 @@ def report_missing_rights(forbidden: Sequence[str], alias: str, distribution: st
 
 def _format_extent(facts: IndexFacts, name: str) -> str:
     documents, bytes_ = facts.sizes.get(name, (None, 0))
-    return "size unknown" if documents is None else f"{documents:,} documents, {format_size(bytes_)}"
+    return "size unknown" if documents is None else f"{documents:,} documents, {filesize.decimal(bytes_)}"
 
 
 def evaluate_index_settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
