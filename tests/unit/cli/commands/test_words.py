@@ -67,7 +67,7 @@ def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "
 def test_a_table_for_people() -> None:
     head, titles, animal, cat, dog, stop, dead = text(shown(PETS)).splitlines()
     assert head == "pets: 20 images, 2.0 words an image, 3 different words (m-1)"
-    assert titles.split() == ["word", "images", "mean", "max", "of", "all", "flat", "heaviest", "in"]
+    assert titles.split() == ["token", "images", "mean", "max", "share", "uniformity", "heaviest", "in"]
     assert animal.split()[0] == "animal"
     assert animal.split()[2:] == ["20", "100.0", "%", "0.5000", "0.5000", "64.52", "%", "1.00", "0.jpg"]
     assert cat.split()[2:] == ["15", "75.0", "%", "0.2500", "0.2500", "24.19", "%", "0.75", "0.jpg"]
