@@ -444,8 +444,8 @@ def test_the_command_tells_programs_object_by_object(server: DashboardsServer, p
     done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 3
     answer = json.loads(done.stdout)
-    assert set(answer) == {"product", "version", "url", "imported", "refused", "objects"}
-    assert (answer["product"], answer["refused"]) == (product, 1)
+    assert set(answer) == {"product", "version", "url", "imported", "rejected", "objects"}
+    assert (answer["product"], answer["rejected"]) == (product, 1)
     assert [each["error"] for each in answer["objects"] if "error" in each] == ["no"]
     plain = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
     assert plain.exit_code == 3
