@@ -120,12 +120,12 @@ def roll_policy_back(bench: Bench) -> None:
 
 def publish_templates(bench: Bench) -> None:
     """Put the search templates into the cluster."""
-    expect(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-words": "created"})
+    expect(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-tokens": "created"})
 
 
 def search_template(bench: Bench) -> None:
     """Use a template as another language would: by a plain request."""
-    body = {"id": "stair-es-words", "params": {"size": 1, "tokens": [{"word": "cat", "weight": 1}]}}
+    body = {"id": "stair-es-tokens", "params": {"size": 1, "tokens": [{"token": "cat", "weight": 1}]}}
     connection = Connection.from_env(environ=bench.commands.environ)
     try:
         with Cluster(connection) as cluster, translate_errors(connection):
@@ -137,7 +137,7 @@ def search_template(bench: Bench) -> None:
 
 def delete_templates(bench: Bench) -> None:
     """Take the templates out again."""
-    expect(bench.commands.run("template", "delete"), **{"stair-es-words": "deleted"})
+    expect(bench.commands.run("template", "delete"), **{"stair-es-tokens": "deleted"})
 
 
 def use_page(bench: Bench) -> None:
