@@ -48,10 +48,10 @@ class Engine:
     cluster: Cluster
     target: ClusterInfo
     index: str
-    shape: QueryType
+    query_type: QueryType
 
     def rankings(
-        self, questions: Sequence[SearchQuery], k: int, shape: QueryType | None = None, two_phase: TwoPhase | None = None
+        self, questions: Sequence[SearchQuery], k: int, query_type: QueryType | None = None, two_phase: TwoPhase | None = None
     ) -> list[Ranking]:
         """The raw bodies, many in one request. Quick: of a hit only its place in the order is asked for, which has the URI."""
         found: list[Ranking] = []
@@ -59,9 +59,9 @@ class Engine:
             lines: list[dict[str, Any]] = []
             for question in questions[start : start + 50]:
                 asked = build_search_request(
-                    question, shape or self.shape, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase
+                    question, query_type or self.query_type, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase
                 )
-                assert not len(asked.truncated) or shape == "impacts"
+                assert not len(asked.truncated) or query_type == "impacts"
                 lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
             answer = self.cluster.client.msearch(body=lines, params={"filter_path": FILTER_PATH})
             for one in answer["responses"]:
@@ -119,7 +119,7 @@ _ENGINES: dict[str, tuple[QueryType, DocumentSettings]] = {
 @pytest.fixture(scope="module", params=list(_ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
 def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -> Iterator[Engine]:
     connection = Connection(url=request.getfixturevalue(request.param))
-    shape, settings = _ENGINES[request.param]
+    query_type, settings = _ENGINES[request.param]
     cluster = Cluster(connection)
     target = get_cluster_info(cluster)
     index = "test-search-oracle"
@@ -142,7 +142,7 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
             answer = cluster.client.bulk(body=lines[start : start + 1000], index=index)
             assert not answer["errors"], answer
         cluster.client.indices.refresh(index=index)
-        yield Engine(cluster, target, index, shape)
+        yield Engine(cluster, target, index, query_type)
         cluster.client.indices.delete(index=index)
     finally:
         cluster.close()

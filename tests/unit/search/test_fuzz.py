@@ -90,10 +90,10 @@ def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
 
 def strict_json(question: SearchQuery, case: object) -> None:
     """What can be asked can be sent, within the limit."""
-    shapes: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "neural_sparse")
-    for shape in shapes:
+    query_types: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "neural_sparse")
+    for query_type in query_types:
         try:
-            made = build_search_request(question, shape, max_clauses=1024)
+            made = build_search_request(question, query_type, max_clauses=1024)
         except QueryError:
             continue
         json.dumps(made.body, allow_nan=False, ensure_ascii=False).encode()

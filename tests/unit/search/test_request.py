@@ -35,7 +35,7 @@ def body(question: SearchQuery, **more: Any) -> dict[str, Any]:  # noqa: ANN401 
     return made
 
 
-def test_a_vector_alone_is_the_clause_of_its_shape_in_a_total_order() -> None:
+def test_a_vector_alone_is_the_clause_of_its_query_type_in_a_total_order() -> None:
     assert body(SearchQuery(vector=VECTOR), k=3) == {
         "size": 3,
         "track_total_hits": False,
@@ -120,7 +120,7 @@ def test_what_seismic_can_t_answer_rightly_is_refused(obstacle: str, more: dict[
 
 def test_a_caption_alone_has_nothing_to_do_with_seismic() -> None:
     question = SearchQuery(caption="a dog", filters=[PNG])
-    sent = [build_search_request(question, shape, max_clauses=1024).body for shape in ("seismic", "rank_features")]
+    sent = [build_search_request(question, query_type, max_clauses=1024).body for query_type in ("seismic", "rank_features")]
     assert sent[0] == sent[1]
 
 
