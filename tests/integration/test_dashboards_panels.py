@@ -96,7 +96,7 @@ def by_hand(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Al
     """With one that somebody else has written after the contract, and that calls words as the main index does."""
     connection, alias = Connection(url=node.url), "test-dashboards-by-hand"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
-        fill(node.url, alias, tmp_path_factory.mktemp("photos"), words_index=False, vector=node.vector, every=2)
+        fill(node.url, alias, tmp_path_factory.mktemp("photos"), token_index=False, vector=node.vector, every=2)
         make(cluster.client, alias)
         yield _album(cluster, alias)
 
@@ -451,7 +451,7 @@ def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> N
 def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
-        fill(node.url, alias, tmp_path, words_index=False, vector=node.vector, every=3)
+        fill(node.url, alias, tmp_path, token_index=False, vector=node.vector, every=3)
         looked = inspect_index(cluster, alias)
         assert not looked.spec.has_token_index
         assert f"stair-es ingest ... --index {alias} --token-index" in looked.remarks[0]

@@ -498,7 +498,7 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     from support.corpora.dashboard_corpus import fill
 
     assert "there is no index or alias" in told(command("export", "--index", index_name, "-o", "-", "--url", node_url)).message
-    fill(node_url, index_name, tmp_path, words_index=False)
+    fill(node_url, index_name, tmp_path, token_index=False)
     done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
     assert done.exit_code == 0, done.output
     assert f"--index {index_name} --token-index creates it" in done.stderr

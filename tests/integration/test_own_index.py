@@ -223,7 +223,7 @@ def test_words_stay_in_theirs(runs: Runs) -> None:
 
 def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
     own, foreign = runs.run().index, runs.make_foreign()
-    steering = PolicyManager(Cluster(Connection(url=runs.url), runs.client), runs.alias)
+    manager = PolicyManager(Cluster(Connection(url=runs.url), runs.client), runs.alias)
     moved: list[str] = []
 
     def move(_: object) -> None:
@@ -232,7 +232,7 @@ def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
             moved.append(foreign)
 
     with pytest.raises(IndexMismatch, match="not made by stair-es"), forward_messages(runs.said.append):
-        steering.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move)
+        manager.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move)
     assert moved
     assert not any("blue" in source["tokens"] for source in runs.stored(own).values())
     runs.check_foreign(foreign)

@@ -48,8 +48,8 @@ def swap_model(bench: Bench) -> None:
         raise Wrong("a search doesn't ask the new index")
 
 
-def keep_words_index(bench: Bench) -> None:
-    """Keep an index of the words beside the images."""
+def keep_token_index(bench: Bench) -> None:
+    """Keep a token index beside the images."""
     options = ("--vector", bench.main)
     report = bench.ingest(bench.main, *options, "--token-index")
     if not report["token_index"]:
@@ -163,7 +163,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     **{f"ingest --vector {vector}": ingest_into(vector, "--vector", vector) for vector in VECTORS},
     "ingest --impact-field": ingest_into("impacts", "--impact-field"),
     "ingest the same again": repeat_ingest,
-    "ingest --token-index": keep_words_index,
+    "ingest --token-index": keep_token_index,
     "swap to another model": swap_model,
     "words": list_words,
     "search": search_unasked,

@@ -101,8 +101,8 @@ def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
         fields={"images-1": IndexFields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten")
     )
     assert known.token_ids.ids == {"cat": 0, "kitten": 1}
-    steered = replace(known, policy=TokenPolicy(rename={"kitten": "young"}))
-    assert steered.token_ids.ids["young"] == 1
+    with_policy = replace(known, policy=TokenPolicy(rename={"kitten": "young"}))
+    assert with_policy.token_ids.ids["young"] == 1
     two = replace(known, fields={name: IndexFields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
     with pytest.raises(IndexMismatch, match="different token ids or token policies: images-1, images-2"):
         two.token_ids  # noqa: B018  the property is the check

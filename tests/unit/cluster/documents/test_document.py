@@ -96,7 +96,7 @@ def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
     assert set().union(*layers) == RESERVED_FIELDS | {"caption"}
 
 
-def test_a_policy_steers_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
+def test_a_policy_changes_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
     policy = TokenPolicy(mute=("##s",), cap={"dog": 0.5}, rename={"automobile": "car.x"})
     settings = DocumentSettings(impacts=True)
     body = made({"dog": 1.0, "automobile": 0.75, "##s": 0.25}, FACTS, {}, settings, policy)

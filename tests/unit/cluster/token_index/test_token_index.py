@@ -132,7 +132,7 @@ def _index(about: object) -> dict[str, Any]:
     return {"mappings": {"_meta": {"stair_es": about}}}
 
 
-def test_a_words_index_is_no_index_of_images_nor_the_other_way_round() -> None:
+def test_a_token_index_is_no_index_of_images_nor_the_other_way_round() -> None:
     images, words = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
     assert (get_index_meta(images), get_token_index_meta(images)) == ({"alias": "a", "model": "m"}, {})
     assert (get_index_meta(words), get_token_index_meta(words)) == ({}, {"alias": "a", "token_index_of": "x"})

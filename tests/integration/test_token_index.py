@@ -308,7 +308,7 @@ def passing_faults() -> list[Fault]:
     return [fault for fault in every_fault() if "413" not in fault.name and "large" not in fault.name]
 
 
-def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Runs) -> None:
+def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Runs) -> None:
     """By a run beside this one, with `--no-token-index`."""
 
     def delete(request: Request, send: Send) -> Answer:
@@ -336,7 +336,7 @@ def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
     assert len(runs.indices()) == 2
 
 
-def test_without_a_words_index_a_run_looks_once(runs: Runs) -> None:
+def test_without_a_token_index_a_run_looks_once(runs: Runs) -> None:
     asked: list[str] = []
 
     def note(request: Request) -> Fault | None:

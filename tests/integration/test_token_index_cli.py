@@ -79,7 +79,7 @@ def shell(engine: OpenSearch, rank_features_url: str, engine_index: str, tmp_pat
 
 
 @pytest.fixture
-def steered(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Shell:
+def policy_shell(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Shell:
     """On the engine that has scripts."""
     return Shell(client, node_url, index_name, tmp_path)
 
@@ -126,7 +126,7 @@ def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(she
     shell.check()
 
 
-def test_no_words_index_deletes_what_is_ours_alone(shell: Shell) -> None:
+def test_no_token_index_deletes_what_is_ours_alone(shell: Shell) -> None:
     shell.ingest("--token-index", "--retain-indices", "1")
     shell.ingest("--thumbnail-px", "0")
     shell.ingest("--thumbnail-px", "32", "--no-swap")
@@ -258,8 +258,8 @@ def test_texts_have_words_too(shell: Shell) -> None:
     shell.check(3)
 
 
-def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> None:
-    shell = steered
+def test_words_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell) -> None:
+    shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     build = shell.ingest("--thumbnail-px", "0", "--no-swap")["index"]
     before = _told(shell.words(index))
@@ -283,8 +283,8 @@ def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> No
     shell.check_words_of(build)
 
 
-def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: Shell) -> None:
-    shell = steered
+def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_shell: Shell) -> None:
+    shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     before = shell.words(index)
     (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
@@ -299,8 +299,8 @@ def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: S
     shell.check()
 
 
-def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell) -> None:
-    shell = steered
+def test_an_image_without_a_word_left_has_none_and_gets_them_back(policy_shell: Shell) -> None:
+    shell = policy_shell
     shell.photos = shell.photos[:1]
     index = shell.ingest("--token-index")["index"]
     before = _told(shell.words(index))
@@ -314,11 +314,11 @@ def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell
     assert _told(shell.words(index)) == before
 
 
-def test_a_policy_without_a_words_index_says_so(steered: Shell) -> None:
-    steered.ingest()
-    (file := steered.tmp_path / "p.json").write_text(json.dumps(POLICY))
-    assert [one["token_index"] for one in steered.json("policy", "apply", str(file))] == [None]
-    assert len(steered.indices()) == 1
+def test_a_policy_without_a_token_index_says_so(policy_shell: Shell) -> None:
+    policy_shell.ingest()
+    (file := policy_shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
+    assert [one["token_index"] for one in policy_shell.json("policy", "apply", str(file))] == [None]
+    assert len(policy_shell.indices()) == 1
 
 
 def _told(words: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
