@@ -197,7 +197,7 @@ def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) ->
         photos.explain(cow, QueryInputs(words="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
 
 
-def test_what_is_no_question_is_refused(photos: ImageSearch) -> None:
+def test_what_is_no_query_is_refused(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="list"):
         photos.search(["cat"])  # type: ignore[arg-type]
 

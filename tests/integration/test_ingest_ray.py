@@ -128,7 +128,7 @@ def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, option
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options: IngestOptions) -> None:
+def test_an_image_that_kills_each_worker_has_failed_and_no_other(run: Run, options: IngestOptions) -> None:
     report = run(options, Given(_items(12, {5: None})))
     assert (report.seen, report.written, report.failed) == (12, 11, 1)
     assert report.dead_letters

@@ -198,7 +198,7 @@ def test_texts_stay_in_their_index(runs: Runs, tmp_path: Path) -> None:
     runs.check_foreign(foreign)
 
 
-def test_words_stay_in_theirs(runs: Runs) -> None:
+def test_tokens_stay_in_theirs(runs: Runs) -> None:
     own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
 
     def is_of_words(request: Request) -> bool:

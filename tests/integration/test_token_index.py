@@ -131,7 +131,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diff, "PAGE_SIZE", 3)
 
 
-def test_words_follow_their_images(runs: Runs) -> None:
+def test_tokens_follow_their_images(runs: Runs) -> None:
     written, deleted, images = runs.words(token_index="yes")
     assert (deleted, images) == (0, COUNT)
     assert COUNT < written <= 16 * COUNT
@@ -157,7 +157,7 @@ def test_words_follow_their_images(runs: Runs) -> None:
     assert any(line.startswith(f"token index {report.index}.tokens: 0 tokens written") for line in runs.said)
 
 
-def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs) -> None:
+def test_a_new_index_brings_its_tokens_and_both_aliases_move_together(runs: Runs) -> None:
     first = runs.run(token_index="yes").index
     build = runs.run_as(runs.settings(0), swap="never")
     assert not build.swapped
@@ -218,7 +218,7 @@ def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
     assert runs.words() == (0, 0, MORE)
 
 
-def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> None:
+def test_an_image_that_lost_its_tokens_is_not_looked_at_for_ever(runs: Runs) -> None:
     index = runs.run(token_index="yes").index
     source = runs.cluster.client.get(index=index, id=runs.id("1.jpg"))["_source"]
     runs.cluster.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
@@ -239,7 +239,7 @@ def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> N
     assert gets == []
 
 
-def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: Runs) -> None:
+def test_tokens_that_can_t_be_written_are_counted_and_the_others_are_there(runs: Runs) -> None:
     index = runs.run(token_index="yes").index
     longest = "i" * 512  # with a rank it is no `_id` any more
     document = {"uri": "u", "tokens": {"dog": 1.0, "cat": 0.5}, "top_tokens": ["dog", "cat"]}
@@ -263,7 +263,7 @@ def expected_words_without(runs: Runs, index: str, id_: str) -> dict[str, dict[s
     return expected_words(runs.cluster.client, index)
 
 
-def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_end(runs: Runs) -> None:
+def test_a_document_that_changes_while_its_tokens_are_written_has_its_own_in_the_end(runs: Runs) -> None:
     """As by a run beside this one that has compared both sides before these words were written."""
     index = runs.run().index
     changed, gone = runs.id("1.jpg"), runs.id("2.jpg")

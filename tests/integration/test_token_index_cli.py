@@ -90,7 +90,7 @@ def is_words(request: Request) -> bool:
 
 
 @pytest.mark.parametrize("then", ["lost", "stored"])
-def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(shell: Shell, then: str) -> None:
+def test_a_run_that_is_killed_between_images_and_tokens_is_mended_by_the_next(shell: Shell, then: str) -> None:
     reached, killed = threading.Event(), threading.Event()
 
     def hold(request: Request, send: Send) -> Answer:
@@ -143,7 +143,7 @@ def test_no_token_index_deletes_what_is_ours_alone(shell: Shell) -> None:
     shell.check()
 
 
-def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(shell: Shell) -> None:
+def test_a_dry_run_says_what_would_become_of_the_tokens_and_leaves_all_as_it_is(shell: Shell) -> None:
     assert shell.ingest("--dry-run", "--token-index")["token_index"] == {"index": None, "action": "create"}
     assert shell.ingest("--dry-run")["token_index"] is None
     assert shell.ingest("--dry-run", "--no-token-index")["token_index"] is None
@@ -190,7 +190,7 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
     shell.check()
 
 
-def test_an_index_that_is_called_like_the_words_of_one_is_left_alone(shell: Shell) -> None:
+def test_an_index_that_is_called_like_the_tokens_of_one_is_left_alone(shell: Shell) -> None:
     index = shell.ingest()["index"]
     shell.client.indices.create(index=f"{index}.tokens", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
     error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--token-index")
@@ -247,7 +247,7 @@ def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
     shell.check()
 
 
-def test_texts_have_words_too(shell: Shell) -> None:
+def test_texts_have_tokens_too(shell: Shell) -> None:
     (file := shell.tmp_path / "captions.txt").write_text("a cat on a sofa\na red bus\n")
     arguments = ("ingest-texts", str(file), "--model", "stair-mini", "--index", shell.alias)
     index = shell.json(*arguments, "--token-index")["index"]
@@ -258,7 +258,7 @@ def test_texts_have_words_too(shell: Shell) -> None:
     shell.check(3)
 
 
-def test_words_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell) -> None:
+def test_tokens_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell) -> None:
     shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     build = shell.ingest("--thumbnail-px", "0", "--no-swap")["index"]
@@ -283,7 +283,7 @@ def test_words_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell) 
     shell.check_words_of(build)
 
 
-def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_shell: Shell) -> None:
+def test_tokens_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_shell: Shell) -> None:
     shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     before = shell.words(index)
@@ -299,7 +299,7 @@ def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_she
     shell.check()
 
 
-def test_an_image_without_a_word_left_has_none_and_gets_them_back(policy_shell: Shell) -> None:
+def test_an_image_without_a_token_left_has_none_and_gets_them_back(policy_shell: Shell) -> None:
     shell = policy_shell
     shell.photos = shell.photos[:1]
     index = shell.ingest("--token-index")["index"]

@@ -53,7 +53,7 @@ def question(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, 
     return {name: value for name, value in drawn.items() if rng.random() < 0.35 or name == "text"}
 
 
-def test_no_question_breaks_the_server(page: Page, corpus: Corpus) -> None:
+def test_no_query_breaks_the_server(page: Page, corpus: Corpus) -> None:
     rng = random.Random(7)
     stored = corpus.all()
     words = sorted({word for source in stored.values() for word in source["top_tokens"]})

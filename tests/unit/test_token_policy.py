@@ -39,7 +39,7 @@ def test_the_order_is_move_then_mute_then_cap() -> None:
         ({"puppy": 0.25}, {"dog": 0.25}),
     ],
 )
-def test_of_several_words_that_become_one_the_larger_weight_counts(before: dict[str, float], after: dict[str, float]) -> None:
+def test_of_several_tokens_that_become_one_the_larger_weight_counts(before: dict[str, float], after: dict[str, float]) -> None:
     policy = TokenPolicy(merge={"dog": ("dogs", "puppy")})
     result = policy.apply(SparseVector.from_mapping(before))
     assert result.vector.to_dict() == after
@@ -58,7 +58,7 @@ def test_a_vector_may_be_emptied_and_comes_back() -> None:
     assert result.undo.restore(result.vector) == vector(a=0.1)
 
 
-def test_queries_follow_the_words_but_are_neither_muted_nor_capped() -> None:
+def test_queries_follow_the_tokens_but_are_neither_muted_nor_capped() -> None:
     policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, merge={"dog": ("dogs",)})
     assert policy.rewrite_query(vector(dogs=2.0, dog=1.0, x=0.5)) == vector(dog=2.0, x=0.5)
 

@@ -102,7 +102,7 @@ def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
     assert given.shelf.events == ["load", "stages closed", "loaded", "complete"]
 
 
-def test_a_listing_failure_is_dead_and_no_work_is_left_of_it(given: Given) -> None:
+def test_a_listing_failure_has_failed_and_no_work_is_left_of_it(given: Given) -> None:
     hole = ListingFailure("file:///d", "file:///", "forbidden")
     report = given.run.run(given.yield_batches(holes=[hole, hole]))
     assert (report.seen, report.failed) == (1, 1)

@@ -172,7 +172,7 @@ def test_filters_and_captions_share_the_clause_limit() -> None:
         build_search_request(question, "rank_features", max_clauses=6)
 
 
-def test_a_question_must_look_for_something() -> None:
+def test_a_query_must_look_for_something() -> None:
     for wrong in ({}, {"caption": " "}, {"vector": VECTOR, "min_score": float("nan")}, {"vector": VECTOR, "min_weight": -1.0}):
         with pytest.raises(QueryError):
             SearchQuery(**wrong)

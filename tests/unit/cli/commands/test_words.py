@@ -121,11 +121,11 @@ def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
     assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
 
 
-def test_dead_words_that_a_policy_took_are_not_counted() -> None:
+def test_unused_tokens_that_a_policy_took_are_not_counted() -> None:
     assert shown(PETS, policy=TokenPolicy(mute=("dodo",))).unused == ("dolphin",)
 
 
-def test_json_has_all_figures_and_the_dead_words() -> None:
+def test_json_has_all_figures_and_the_unused_tokens() -> None:
     found = json.loads(json.dumps(to_json(shown(PETS, policy=TokenPolicy(name="p", mute=("x",))), 1, "pets")))
     assert found["tokens"] == [
         {

@@ -67,7 +67,7 @@ def made(
     )
 
 
-def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() -> None:
+def test_document_has_escaped_tokens_top_tokens_columns_and_known_facts_only() -> None:
     fields: dict[str, Json] = {"caption": "a dog", "stars": 5, "licence": None}
     assert made({"dog": 0.9, ".": 0.5, "grass": 0.1}, FACTS, fields, DocumentSettings(top_token_count=2)) == {
         "tokens": {"dog": 0.9, "%2E": 0.5, "grass": 0.1},

@@ -37,7 +37,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         yield make_
 
 
-def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> None:
+def test_each_image_once_and_failed_ones_as_lines(make: Make, tmp_path: Path) -> None:
     accounting = make(A, B, C)
     assert not accounting.record_listed(A.uri, A.source)
     accounting.dead_letters.prepare_file()

@@ -272,7 +272,7 @@ def test_the_target_and_the_index_decide(at: ClusterInfo, fields: IndexFields, c
         ("rank_features", target("opensearch", 3, 8), IndexFields(tokens=None), "missing"),
     ],
 )
-def test_an_impossible_wish_is_refused_with_its_reason(
+def test_an_impossible_query_type_is_refused_with_its_reason(
     asked: QueryType, at: ClusterInfo, fields: IndexFields, reason: str
 ) -> None:
     with pytest.raises(QueryError, match=reason) as failure:
