@@ -60,7 +60,7 @@ def ingest_command(
 
     `stair-es ingest s3://bucket/products/ --index products --resync`
 
-    `stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,licence=licence --runner ray`
+    `stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,license=license --runner ray`
 
     `stair-es ingest items.parquet --image-column url --field caption=title,price=price --index shop`
 

@@ -61,7 +61,7 @@ def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
     return [
         ("from", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
         ("size", facts.size),
-        ("licence", "; ".join(entry.licences) or "unknown"),
+        ("license", "; ".join(entry.licenses) or "unknown"),
         ("languages", facts.languages),
         ("vocabulary", f"{facts.vocabulary}; tokens: {_format_token_count(entry)}"),
         ("recall", f"{facts.recall} ({facts.source})"),
