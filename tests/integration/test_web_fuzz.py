@@ -31,7 +31,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
         yield made
 
 
-def question(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
+def draw_query(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
     def word() -> str:
         return rng.choice(words) if rng.random() < 0.5 else fuzz_inputs.word(rng)
 
@@ -59,7 +59,7 @@ def test_no_query_breaks_the_server(page: Page, corpus: Corpus) -> None:
     words = sorted({word for source in stored.values() for word in source["top_tokens"]})
     statuses: Counter[int] = Counter()
     for number in range(QUESTIONS):
-        body = question(rng, list(stored), words)
+        body = draw_query(rng, list(stored), words)
         for route in ("/api/search", "/api/facets"):
             answer = page.post(route, body)
             statuses[answer.status] += 1

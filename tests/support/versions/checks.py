@@ -146,8 +146,8 @@ def use_page(bench: Bench) -> None:
         if b"<html" not in page.ask("/"):
             raise Wrong("the start page isn't one")
         seen = json.loads(page.ask("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
-        for question in ({"text": QUESTION}, {"vector": dict(seen["tokens"])}):
-            hits = json.loads(page.ask("/api/search", json.dumps(question).encode()))["hits"]
+        for query in ({"text": QUESTION}, {"vector": dict(seen["tokens"])}):
+            hits = json.loads(page.ask("/api/search", json.dumps(query).encode()))["hits"]
             expect_best(bench, hits)
         page.ask(f"/api/image/{hits[0]['id']}")
         if not page.ask(hits[0]["thumbnail"]):

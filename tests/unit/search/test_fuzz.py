@@ -68,18 +68,18 @@ def test_queries_of_any_kind(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     made = 0
     for case, typed in enumerate((*QUERY_STRINGS, *(draw_query_string(rng) for _ in range(600)))):
-        question = asked(encoder, QueryInputs(words=typed))
-        if question is None:
+        query = asked(encoder, QueryInputs(words=typed))
+        if query is None:
             continue
         made += 1
         parsed = parse_query(typed)
         weights = dict(encoder.encode_texts([parsed.text])[0])
         assert all(0 <= boost < math.inf for boost in parsed.boosts.values()), (case, typed[:80])
-        for word, weight in question.vector:  # what isn't boosted is as the model says
+        for word, weight in query.vector:  # what isn't boosted is as the model says
             factors = [boost for boosted, boost in parsed.boosts.items() if word in spelt(encoder, boosted)]
             assert any(weight == pytest.approx(weights[word] * factor) for factor in factors or [1.0]), (case, typed[:80])
-        assert len(question.excluded) == len(parsed.excluded), (case, typed[:80])
-        strict_json(question, case)
+        assert len(query.excluded) == len(parsed.excluded), (case, typed[:80])
+        strict_json(query, case)
     assert made > 120
 
 
@@ -88,27 +88,27 @@ def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
     return found
 
 
-def strict_json(question: SearchQuery, case: object) -> None:
+def strict_json(query: SearchQuery, case: object) -> None:
     """What can be asked can be sent, within the limit."""
     query_types: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "neural_sparse")
     for query_type in query_types:
         try:
-            made = build_search_request(question, query_type, max_clauses=1024)
+            made = build_search_request(query, query_type, max_clauses=1024)
         except QueryError:
             continue
         json.dumps(made.body, allow_nan=False, ensure_ascii=False).encode()
-        assert len(made.vector) + question.other_clause_count <= 1024, case
+        assert len(made.vector) + query.other_clause_count <= 1024, case
 
 
 def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     for _ in range(200):
         typed = draw_query_string(rng)
-        question = asked(encoder, QueryInputs(words=typed, literal=True))
-        if question is not None:
-            assert question.vector == encoder.encode_texts([typed.strip()])[0]
-            assert not question.required
-            assert not question.excluded
+        query = asked(encoder, QueryInputs(words=typed, literal=True))
+        if query is not None:
+            assert query.vector == encoder.encode_texts([typed.strip()])[0]
+            assert not query.required
+            assert not query.excluded
 
 
 def test_filters_of_any_kind() -> None:
@@ -135,12 +135,12 @@ def test_filters_of_any_kind() -> None:
         text = "".join(rng.choice((*pieces, fuzz_inputs.word(rng))) for _ in range(rng.randint(0, 12)))
         try:
             clause = parse_filter(text)
-            question = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+            query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
         except QueryError:
             continue
         clauses += 1
         assert len(clause) == 1
-        strict_json(question, text)
+        strict_json(query, text)
     assert clauses > 500
 
 

@@ -1,4 +1,4 @@
-"""The body of a question, as anybody may write it."""
+"""The body of a query, as anybody may write it."""
 
 import json
 
