@@ -110,7 +110,7 @@ def plan_command(
 def _print_plan(made: SizingPlan) -> None:
     figures = (*made.inputs, *made.results)
     widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
-    for head, part in (("what goes in", made.inputs), ("what comes out", made.results)):
+    for head, part in (("inputs", made.inputs), ("results", made.results)):
         stdout.print(Text(head, style="bold"))
         for figure in part:
             print_plain(_format_figure(figure, widths))

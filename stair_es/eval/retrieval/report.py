@@ -267,7 +267,7 @@ def _render_examples(rows: Sequence[MethodRow]) -> list[str]:
                     f"{nearness:+.3f} %",
                 ]
             )
-    head = ("of", "query", "rank", "engine has (exact score)", "exact has (exact score)", "apart")
+    head = ("method", "query", "rank", "engine hit (exact score)", "exact hit (exact score)", "difference")
     return [render_table(head, lines)] if lines else []
 
 
