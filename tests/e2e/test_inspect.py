@@ -214,9 +214,9 @@ def test_a_table_a_csv_and_the_unused(run: Run, vectors: dict[str, dict[str, flo
     most = {word: max(image.get(word, 0) for image in images) for image in images for word in image if word.startswith("cat")}
     assert {"cat", "cattle"} <= set(most)
     assert [row["token"] for row in rows] == sorted(most, key=lambda word: -most[word])
-    dead = run("words", "--unused").stdout.splitlines()
-    assert len(dead) == len(set(dead)) > 1000
-    assert "cat" not in dead
+    unused = run("words", "--unused").stdout.splitlines()
+    assert len(unused) == len(set(unused)) > 1000
+    assert "cat" not in unused
     assert run("words", "--json", "--csv").returncode == 2
 
 

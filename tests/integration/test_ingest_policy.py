@@ -71,7 +71,7 @@ def runs(node_url: str, index_name: str, tmp_path: Path) -> Runs:
     for name in NAMES:
         _copy(name, folder / name)
     model = ModelSpec(name="stair-mini", backend="onnx")
-    return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "dead.jsonl"), folder)
+    return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "failed.jsonl"), folder)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> 
         runner="local",
         batch_images=2,
         document=DocumentSettings(thumbnail_px=0),
-        dead_letters=tmp_path / "dead.jsonl",
+        dead_letters=tmp_path / "failed.jsonl",
     )
     with two_models(tmp_path):
         yield Runs(client, node_url, options)

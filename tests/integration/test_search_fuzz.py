@@ -200,9 +200,9 @@ def test_conditions_on_strange_words(node: Hostile) -> None:
         query = SearchQuery(vector=vector, required=required, excluded=excluded, min_weight=least)
         result = node.searcher.search(query, 10_000)
         part_N = np.ones(len(node.documents), bool)
-        for spellings, wanted in ((required, True), (excluded, False)):
-            for spelling in spellings:
-                weights = [node.oracle.weight(feature) for feature in spelling]
+        for groups, wanted in ((required, True), (excluded, False)):
+            for group in groups:
+                weights = [node.oracle.weight(feature) for feature in group]
                 part_N &= np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]) == wanted
         assert not node.oracle.faults(ranking(result), node.oracle.bounds(vector).only(part_N), 10_000), (case, query)
 

@@ -257,14 +257,14 @@ def meets(oracle: Oracle, query: SearchQuery, least: float) -> np.ndarray[Any, n
     formats_N = np.array(FORMATS)[numbers_N % 3]
     part_N = np.ones(len(oracle.ids), bool)
 
-    def has(spelling: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        weights = [oracle.weight(feature) for feature in spelling]
+    def has(group: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        weights = [oracle.weight(feature) for feature in group]
         return np.asarray(np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]))
 
-    for spelling in query.required:
-        part_N &= has(spelling)
-    for spelling in query.excluded:
-        part_N &= ~has(spelling)
+    for group in query.required:
+        part_N &= has(group)
+    for group in query.excluded:
+        part_N &= ~has(group)
     for clause in query.filters:
         [(kind, inner)] = clause.items()
         assert isinstance(inner, dict)

@@ -98,14 +98,14 @@ def client(plugin_url: str) -> Iterator[OpenSearch]:
 
 @pytest.fixture
 def place(client: OpenSearch, plugin_url: str, index_on: Callable[[str], str], tmp_path: Path) -> Place:
-    return Place(Cluster(Connection(url=plugin_url), client), index_on(plugin_url), tmp_path / "dead.jsonl")
+    return Place(Cluster(Connection(url=plugin_url), client), index_on(plugin_url), tmp_path / "failed.jsonl")
 
 
 @pytest.fixture(scope="module")
 def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The bundled photos, in an index that is searched approximately: tests only read it."""
     folder = tmp_path_factory.mktemp("photos")
-    made = Place(Cluster(Connection(url=plugin_url), client), f"test-{uuid.uuid4().hex[:12]}", folder / "dead.jsonl")
+    made = Place(Cluster(Connection(url=plugin_url), client), f"test-{uuid.uuid4().hex[:12]}", folder / "failed.jsonl")
     body = merge_bodies(resources.load_json_resource("mappings", "image"), resources.load_json_resource("mappings", "seismic"))
     (own := folder / "own.json").write_text(json.dumps(merge_bodies(body, {"mappings": {"properties": APPROXIMATE}})))
     report = made.ingest("*.jpg", sink_options={"mapping": str(own)})

@@ -118,7 +118,7 @@ def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Pa
         alias=index_on(url),
         model=ModelSpec(name="stair-mini", backend="onnx"),
         document=DocumentSettings(vector=vector),
-        dead_letters=tmp_path / "dead.jsonl",
+        dead_letters=tmp_path / "failed.jsonl",
     )
     client = Connection(url=url).client()
     yield Runs(url, client, options, folder)

@@ -64,7 +64,7 @@ def ingest_command(
 
     `stair-es ingest items.parquet --image-column url --field caption=title,price=price --index shop`
 
-    `stair-es ingest --retry-failed dead.jsonl --index photos`
+    `stair-es ingest --retry-failed failed.jsonl --index photos`
 
     **Exit code**: 0 if no image failed, 3 if some failed (see the dead letters; 0 with --allow-failed) or some token weights
     could not be written, 1 if the run failed, 2 on wrong usage.

@@ -60,7 +60,7 @@ def values(text: str) -> Values:
 @pytest.fixture
 def accounting(tmp_path: Path) -> Iterator[RunAccounting]:
     with Manifest(tmp_path) as manifest:
-        made = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        made = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         made.dead_letters.prepare_file()
         items = [SourceItem(f"mem:{i}", "mem:", InlineBytes(b"x")) for i in range(4)]
         for item in items:

@@ -65,7 +65,7 @@ def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "
 
 
 def test_a_table_for_people() -> None:
-    head, titles, animal, cat, dog, stop, dead = text(shown(PETS)).splitlines()
+    head, titles, animal, cat, dog, stop, unused = text(shown(PETS)).splitlines()
     assert head == "pets: 20 images, 2.0 words an image, 3 different words (m-1)"
     assert titles.split() == ["token", "images", "mean", "max", "share", "uniformity", "heaviest", "in"]
     assert animal.split()[0] == "animal"
@@ -73,7 +73,7 @@ def test_a_table_for_people() -> None:
     assert cat.split()[2:] == ["15", "75.0", "%", "0.2500", "0.2500", "24.19", "%", "0.75", "0.jpg"]
     assert dog.split()[2:] == ["5", "25.0", "%", "0.3500", "0.7500", "11.29", "%", "0.19", "dog-3.jpg"]
     assert stop == "2 stop-word candidates (uniformity 0.5 or more), 88.7 % of all weight: animal, cat"
-    assert dead == "2 of the 4 words of m-1 are in no image (--unused lists them)"
+    assert unused == "2 of the 4 words of m-1 are in no image (--unused lists them)"
 
 
 @pytest.mark.parametrize(("holds", "one"), [("texts", "a text"), ("documents", "a document")])
