@@ -133,14 +133,14 @@ def _index(about: object) -> dict[str, Any]:
 
 
 def test_a_token_index_is_no_index_of_images_nor_the_other_way_round() -> None:
-    images, words = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
+    images, tokens = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
     assert (get_index_meta(images), get_token_index_meta(images)) == ({"alias": "a", "model": "m"}, {})
-    assert (get_index_meta(words), get_token_index_meta(words)) == ({}, {"alias": "a", "token_index_of": "x"})
+    assert (get_index_meta(tokens), get_token_index_meta(tokens)) == ({}, {"alias": "a", "token_index_of": "x"})
     assert get_index_meta(_index(3)) == get_token_index_meta(_index(3)) == get_index_meta({}) == get_token_index_meta({}) == {}
     check_not_token_index("x", images)
     check_not_token_index("x", _index(3))
     with pytest.raises(IndexMismatch, match=r"'x.tokens' is the token index of 'x' and contains no images") as wrong:
-        check_not_token_index("x.tokens", words)
+        check_not_token_index("x.tokens", tokens)
     assert "--index a;" in wrong.value.remedy
 
 
