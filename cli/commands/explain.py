@@ -49,9 +49,9 @@ def explain_command(
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.searcher import Searcher
 
-    query = build_search_query(encoder, given, search.get_reading_options())
+    question = build_search_query(encoder, given, search.get_reading_options())
     with Searcher(connection, index, encoder.model_id) as searcher:
-        found = explain_rank(searcher, query, parse_document_reference(document), k=k, options=how)
+        found = explain_rank(searcher, question, parse_document_reference(document), k=k, options=how)
     if as_json:
         emit_json(to_json(found))
         return

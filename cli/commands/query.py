@@ -71,13 +71,13 @@ def query(
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request
 
-    search_query = build_search_query(encoder, given, search.get_reading_options())
-    query_type, parts = how.query_type or "rank_features", prune_vector(search_query.vector, how.weight_mass)
-    search_query, token_ids = replace(search_query, vector=parts.kept), None
+    question = build_search_query(encoder, given, search.get_reading_options())
+    query_type, parts = how.query_type or "rank_features", prune_vector(question.vector, how.weight_mass)
+    question, token_ids = replace(question, vector=parts.kept), None
     if query_type == "seismic":
-        search_query, token_ids = _resolve_token_ids(search_query, url, index, encoder.model_id)
+        question, token_ids = _resolve_token_ids(question, url, index, encoder.model_id)
     asked = build_search_request(
-        search_query,
+        question,
         query_type,
         max_clauses=max_clauses,
         k=k,
@@ -95,16 +95,16 @@ def query(
         print_notice("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
 
 
-def _resolve_token_ids(search_query: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
+def _resolve_token_ids(question: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
     """Return the query with the tokens of the index, and its token ids."""
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_info import fetch_index_info
 
     connection = connections.resolve_connection(url)
     with Cluster(connection) as cluster:
-        index_info = fetch_index_info(cluster, index)
-    index_info.check_model(model_id)
-    return index_info.apply_policy(search_query), index_info.token_ids
+        known = fetch_index_info(cluster, index)
+    known.check_model(model_id)
+    return known.apply_policy(question), known.token_ids
 
 
 def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:

@@ -108,17 +108,17 @@ def _run_search(
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.searcher import Searcher
 
-    query = build_search_query(encoder, given, asking.get_reading_options())
+    question = build_search_query(encoder, given, asking.get_reading_options())
     remarks: list[str] = []
     with Searcher(connection, index, encoder.model_id) as searcher:
-        result = searcher.search(query, k, after=cursor, options=how)
+        result = searcher.search(question, k, after=cursor, options=how)
         if not result.hits and cursor:
             remarks.append("no further hits")
         elif not result.hits:
-            why = explain_no_hits(searcher, query, how)
+            why = explain_no_hits(searcher, question, how)
             why = why or f"nothing in {index!r} has a word in common with the query and meets its conditions"
             remarks.append(f"nothing found: {why}")
-        remarks += [*result.remarks, *searcher.list_remarks(query)]
+        remarks += [*result.remarks, *searcher.list_remarks(question)]
     return result, remarks
 
 

@@ -96,10 +96,10 @@ def show_words(
     known, found = _read_vocabulary(index, url, DocumentSample(size=sample, seed=seed) if sample else None)
     _print_remarks(found, index, known.content_type)
     spec = add_fit(ModelSpec(name=model or known.model_name), known)
-    vocabulary = model_vocabulary.load_model_vocabulary(
+    told = model_vocabulary.load_model_vocabulary(
         spec.name, required=model is not None, fit=spec.fit, settings=config_file.get_config().settings
     )
-    view = words.build_vocabulary_view(found, known, vocabulary, uniformity=uniformity, order=sort, min_df=min_df, match=match)
+    view = words.build_vocabulary_view(found, known, told, uniformity=uniformity, order=sort, min_df=min_df, match=match)
     if policy:
         _write_policy(policy, view, known.policy)
     words.print_vocabulary(view, k, index=index, unused=unused, form=form)

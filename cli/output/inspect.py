@@ -178,13 +178,13 @@ def _format_fact(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _format_policy_effect(effect: PolicyEffect, found: InspectionResult, canvas: TerminalInfo) -> list[Text]:
+def _format_policy_effect(steered: PolicyEffect, found: InspectionResult, canvas: TerminalInfo) -> list[Text]:
     digest = found.image.source.get("policy") if found.image else None
-    rules = f": {', '.join(effect.rules)}" if effect.rules else ""
+    rules = f": {', '.join(steered.rules)}" if steered.rules else ""
     by = f"the token policy {digest}" if digest else "a token policy"
     return [
         format_line(f"  {by} changed it{rules}", canvas, "yellow"),
-        *_format_differences(effect.tokens, ("without it", "with it"), canvas, reverse=True),
+        *_format_differences(steered.tokens, ("without it", "with it"), canvas, reverse=True),
     ]
 
 

@@ -59,8 +59,8 @@ class VocabularyView:
 
 def build_vocabulary_view(
     found: VocabularyStats,
-    index_info: IndexInfo,
-    vocabulary: ModelVocabulary,
+    known: IndexInfo,
+    told: ModelVocabulary,
     *,
     uniformity: float,
     order: StatsOrder,
@@ -70,14 +70,14 @@ def build_vocabulary_view(
     """Select the rows to show. Pure."""
     seen = [row.token for row in found.token_stats]
     rows = [row for row in found.token_stats if row.images >= min_df]
-    unused = find_unused_tokens(vocabulary, seen, index_info.policy)
+    unused = find_unused_tokens(told, seen, known.policy)
     if match:
         wanted = match_tokens(seen, match)
         rows = [row for row in rows if row.token in wanted]
     return VocabularyView(
         corpus=found,
-        index_info=index_info,
-        vocabulary=vocabulary,
+        index_info=known,
+        vocabulary=told,
         rows=sort_token_stats(rows, order),
         stop_words=find_stop_words(found.token_stats, found.images, uniformity),
         uniformity=uniformity,
@@ -104,11 +104,11 @@ def print_vocabulary(shown: VocabularyView, k: int | None, *, index: str, unused
 
 def to_json(shown: VocabularyView, k: int | None, index: str) -> dict[str, Any]:
     """Return the machine-readable form: `{"index", "images", "tokens": [...], "stop_words": {...}, "unused": {...}, ...}`."""
-    corpus, index_info = shown.corpus, shown.index_info
+    corpus, known = shown.corpus, shown.index_info
     return {
         "index": index,
-        "model": index_info.model,
-        "policy": index_info.policy.label if index_info.policy else None,
+        "model": known.model,
+        "policy": known.policy.label if known.policy else None,
         "documents": corpus.documents,
         "without_uri": corpus.without_uri,
         "images": corpus.images,
@@ -200,14 +200,12 @@ def _format_stop_words(shown: VocabularyView, canvas: TerminalInfo) -> list[Text
 
 
 def _format_unused(shown: VocabularyView, canvas: TerminalInfo) -> list[Text]:
-    vocabulary = shown.vocabulary
-    whose = f"of {vocabulary.source}" if not vocabulary.reason else f"of {vocabulary.source} ({vocabulary.reason})"
+    told = shown.vocabulary
+    whose = f"of {told.source}" if not told.reason else f"of {told.source} ({told.reason})"
     said = "not seen in the sample" if shown.corpus.sample else f"in no {shown.index_info.content_type.removesuffix('s')}"
     return [
         format_line(
-            f"{shown.unused_count:,} of the {len(vocabulary.tokens):,} words {whose} are {said} (--unused lists them)",
-            canvas,
-            "dim",
+            f"{shown.unused_count:,} of the {len(told.tokens):,} words {whose} are {said} (--unused lists them)", canvas, "dim"
         )
     ]
 

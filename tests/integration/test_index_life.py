@@ -63,7 +63,7 @@ class AliasCluster(Cluster):
     def indices(self) -> set[str]:
         return set(self.client.indices.get(index=f"{self.alias}*"))
 
-    def targets(self, alias: str) -> list[str]:
+    def behind(self, alias: str) -> list[str]:
         return list(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
 
 
@@ -76,7 +76,7 @@ def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: AliasClu
     assert cluster.find(OLD) is None
     opened = cluster.open(OLD)
     assert opened == WriteTarget(name=opened.name, created=True, replaces=None)
-    assert cluster.targets(cluster.alias) == cluster.targets(opened.write_alias) == [opened.name]
+    assert cluster.behind(cluster.alias) == cluster.behind(opened.write_alias) == [opened.name]
     about = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]["stair_es"]
     assert about == {
         "model_name": "model",
@@ -111,15 +111,15 @@ def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step
     build = cluster.open(other)
     assert build.created
     assert build.replaces == live.name
-    assert cluster.targets(f"{cluster.alias}.building-{other.digest}") == [build.name]
-    assert cluster.targets(cluster.alias) == [live.name]
+    assert cluster.behind(f"{cluster.alias}.building-{other.digest}") == [build.name]
+    assert cluster.behind(cluster.alias) == [live.name]
     cluster.write(build, "new")
     assert cluster.open(other) == cluster.find(other) == replace(build, created=False)  # as after an interruption
     assert len(cluster.indices()) == 2
     cluster.swap(build)
-    assert cluster.targets(cluster.alias) == [build.name]
-    assert cluster.targets(f"{cluster.alias}.building-*") == []
-    assert [cluster.targets(index.write_alias) for index in (live, build)] == [[live.name], [build.name]]
+    assert cluster.behind(cluster.alias) == [build.name]
+    assert cluster.behind(f"{cluster.alias}.building-*") == []
+    assert [cluster.behind(index.write_alias) for index in (live, build)] == [[live.name], [build.name]]
     alias = cluster.client.indices.get_alias(name=cluster.alias)[build.name]["aliases"][cluster.alias]
     assert alias["is_write_index"] is True
     assert cluster.open(other) == WriteTarget(name=build.name, created=False, replaces=None)
@@ -144,9 +144,9 @@ def test_a_swap_done_twice_or_by_another_run_is_done(cluster: AliasCluster) -> N
     build = cluster.open(NEW)
     cluster.swap(build)
     cluster.swap(build)
-    assert cluster.targets(cluster.alias) == [build.name]
+    assert cluster.behind(cluster.alias) == [build.name]
     cluster.swap(cluster.open(NEW))
-    assert cluster.targets(cluster.alias) == [build.name]
+    assert cluster.behind(cluster.alias) == [build.name]
 
 
 def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: AliasCluster) -> None:
@@ -155,8 +155,8 @@ def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: AliasCluster) 
     cluster.swap(second)
     with pytest.raises(IndexMismatch, match="was not swapped in"):
         cluster.swap(first)
-    assert cluster.targets(cluster.alias) == [second.name]
-    assert cluster.targets(f"{cluster.alias}.building-{NEW.digest}") == [first.name]
+    assert cluster.behind(cluster.alias) == [second.name]
+    assert cluster.behind(f"{cluster.alias}.building-{NEW.digest}") == [first.name]
 
 
 def test_a_live_index_that_was_deleted_meanwhile_doesn_t_stop_the_swap(cluster: AliasCluster) -> None:
@@ -164,7 +164,7 @@ def test_a_live_index_that_was_deleted_meanwhile_doesn_t_stop_the_swap(cluster: 
     build = cluster.open(NEW)
     cluster.client.indices.delete(index=live.name)
     cluster.swap(build)
-    assert cluster.targets(cluster.alias) == [build.name]
+    assert cluster.behind(cluster.alias) == [build.name]
 
 
 def test_a_searcher_never_sees_two_indices_or_none(cluster: AliasCluster) -> None:
@@ -284,5 +284,5 @@ def test_a_busy_cluster_is_asked_again_for_the_index(cluster: AliasCluster, monk
         opened = busy.open(OLD)
         assert busy.find(OLD) == replace(opened, created=False)
         client.close()
-    assert cluster.targets(cluster.alias) == [opened.name]
+    assert cluster.behind(cluster.alias) == [opened.name]
     assert waits
