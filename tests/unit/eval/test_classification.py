@@ -145,7 +145,7 @@ def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path
         "not an image in a known format",
         "its weights are gone",
     ]
-    assert "| words   | colours@1 | 100.0 |" in found.to_markdown()
+    assert "| tokens  | colours@1 | 100.0 |" in found.to_markdown()
     assert said == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
     with pytest.raises(ModelError, match="gone"), forward_messages(said.append):
         evaluate_zero_shot(labelled, MODELS[2:], ["a {}"], progress=nothing)

@@ -291,4 +291,4 @@ def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     assert "engine" not in text.lower().replace("only an engine", "")
     assert "dense kNN of colours@1 n/a: the model has no dense vectors" in text
     assert found_.to_dict()["cluster"] is None
-    assert found_.to_dict()["against"] == ["dense@1"]
+    assert found_.to_dict()["compared"] == ["dense@1"]

@@ -152,10 +152,10 @@ def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
     assert "rescore" not in body(SearchQuery(vector=VECTOR), two_phase=TwoPhase(top_k=3))
 
 
-@pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"question": SearchQuery(vector=VECTOR, min_score=0.1)}])
+@pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"query": SearchQuery(vector=VECTOR, min_score=0.1)}])
 def test_two_phases_go_neither_with_pages_nor_with_a_least_score(more: dict[str, Any]) -> None:
     with pytest.raises(QueryError, match="two-phase"):
-        body(**{"question": SearchQuery(vector=VECTOR), **more, "two_phase": TwoPhase(top_k=1)})
+        body(**{"query": SearchQuery(vector=VECTOR), **more, "two_phase": TwoPhase(top_k=1)})
 
 
 def test_filters_and_captions_share_the_clause_limit() -> None:
