@@ -39,7 +39,7 @@ def ingested(folder: Path, index: str, url: str, observed: Mapping[str, str]) ->
         done = subprocess.run(
             [
                 *(STAIR_ES, "ingest", str(folder), "--index", index, "--url", url, "--model", DEFAULT_MODEL, "--runner", "local"),
-                *("--json", "--dead-letters", f"{files}/dead.jsonl", *more),
+                *("--json", "--dead-letters", f"{files}/failed.jsonl", *more),
             ],
             env={**os.environ, **observed},
             check=True,

@@ -50,8 +50,8 @@ ARMS = {
         ),
         Arm(
             name="dense-grounded",
-            about="dense, with word heads grounded beside it (ours)",
-            changes={"model.heads": ["words", "dense"], "recipe.name": "dense-grounded", **_OWN},
+            about="dense, with token heads grounded beside it (ours)",
+            changes={"model.heads": ["tokens", "dense"], "recipe.name": "dense-grounded", **_OWN},
             grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
         ),
         Arm(

@@ -4,7 +4,7 @@
     python benchmarks/small_sets/build.py --out SETS --downloads PACKAGES   # keeps the packages for the next build
 
 Needs npm, apt-get and dpkg-deb (or the packages in --downloads) and resvg-py. Writes OUT/images/SOURCE/..., a JSON Lines file
-for each split and OUT/sets.json with counts, versions, licences and the SHA-256 of each file. See README.md beside this file.
+for each split and OUT/sets.json with counts, versions, licenses and the SHA-256 of each file. See README.md beside this file.
 """
 
 from __future__ import annotations

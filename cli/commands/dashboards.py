@@ -133,15 +133,15 @@ def publish_dashboards(
     with closing(DashboardsSession(place)) as session:
         found = detect_product(session, None if product == "auto" else product)
         imported = put(session, build_bundle(corpus, found.product))
-    refused = [each for each in imported if each.error]
+    rejected = [each for each in imported if each.error]
     dashboard = next(each for each in imported if each.id == get_dashboard_id(corpus))
     link = None if dashboard.error else place.build_link(dashboard.stored_as)
     if as_json:
         emit_json(_build_json(found, link, imported))
     else:
         _print_outcome(place, found, link, imported)
-    if refused:
-        raise typer.Exit(3 if len(refused) < len(imported) else 1)
+    if rejected:
+        raise typer.Exit(3 if len(rejected) < len(imported) else 1)
 
 
 def _build_json(found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _build_json(found: DetectedProduct, link: str | None, imported: Sequence[Imp
         "version": found.version or None,
         "url": link,
         "imported": sum(not each.error for each in imported),
-        "refused": sum(bool(each.error) for each in imported),
+        "rejected": sum(bool(each.error) for each in imported),
         "objects": objects,
     }
 

@@ -130,7 +130,7 @@ def plan_policy_command(
                 "examined": counted.examined,
                 "changed": counted.changed,
                 "emptied": counted.emptied,
-                "losing_other_policy": counted.only_reverted,
+                "only_reverted": counted.only_reverted,
                 "rules": {rule: counted.rules[rule] for rule in policy.rules},
                 "samples": [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in shown],
             }

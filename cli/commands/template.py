@@ -19,14 +19,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Manage search templates in the cluster, so that clients in any language search with a few parameters.
 
-`words` takes a list of weighted words, `hybrid` also a text for the captions, `match` plain text for the field `impacts`.
+`tokens` takes a list of tokens with weights, `hybrid` also a text for the captions, `match` plain text for the field `impacts`.
 docs/templates.md describes the parameters.""",
 )
 
-TemplateName = Literal["words", "hybrid", "match"]
+TemplateName = Literal["tokens", "hybrid", "match"]
 TemplateNamesArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[words|hybrid|match]..."),
+    typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[tokens|hybrid|match]..."),
 ]
 TemplateQueryTypeOption = Annotated[
     shared.FieldType | None,
@@ -52,7 +52,7 @@ def publish_templates_command(
 
     - `stair-es template publish --index photos`
 
-    - `stair-es template publish words --query-type rank_features --prefix acme-`
+    - `stair-es template publish tokens --query-type rank_features --prefix acme-`
     """
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
@@ -83,9 +83,9 @@ def show_template(
 
     **Examples**
 
-    - `stair-es template show words`
+    - `stair-es template show tokens`
 
-    - `stair-es template show words --json > words.json`
+    - `stair-es template show tokens --json > tokens.json`
     """
     from stair_es.search.templates import build_template
 
@@ -124,7 +124,7 @@ def list_templates_command(
 @prepare_command(CONNECTION_OPTIONS)
 def delete_templates_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")
+        list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[tokens|hybrid|match]...")
     ] = None,
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,

@@ -43,7 +43,7 @@ class _PanelBuilder:
 
     @property
     def token_pattern(self) -> str:
-        return self.corpus.build_id("words")
+        return self.corpus.build_id("tokens")
 
     def build_chart(
         self,
@@ -184,9 +184,11 @@ def _build_quality_panels(build: _PanelBuilder) -> Iterator[Panel]:
         first = "rank:1"  # once per image
         counts = [charts.build_count_agg("Images"), charts.build_histogram_agg("token_count", 40, "Words of an image")]
         state = charts.build_bar_chart(counts, upright=True)
-        yield build.build_chart("words-per-image", "Quality: how many words images have", state, build.token_pattern, query=first)
+        yield build.build_chart(
+            "tokens-per-image", "Quality: how many words images have", state, build.token_pattern, query=first
+        )
         yield build.build_table(
-            "few-words",
+            "few-tokens",
             "Quality: images with few words",
             ["token_count", "token", "weight", "uri"],
             ("token_count", "asc"),

@@ -247,7 +247,7 @@ def evaluate_interpretability(
         if pictures.vectors.sparse is not None:
             space = _build_own_space(model, pictures.vectors.sparse, texts)
             rankings: Iterator[TokenRanking] = _rank_by_weight(pictures.vectors.sparse, space)
-            rows.append(_build_row("words", model, space, rankings, texts))
+            rows.append(_build_row("tokens", model, space, rankings, texts))
         if pictures.vectors.dense is not None:
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared.tokens]
             read = encode_texts(tokens, model, _report_as_vocabulary(progress), words=False).dense
@@ -261,7 +261,7 @@ def evaluate_interpretability(
         title=f"{wanted.name}: {wanted.about}",
         about=wanted.protocol,
         tables=(ReportTable(head=_HEAD, rows=tuple(row.format_cells() for row in rows)),),
-        values={"set": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
+        values={"dataset": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
         remarks=tuple(
             f"{row.kind} of {row.model}: {row.found.unknown} images have no token in the vocabulary, and are never found"
             for row in rows

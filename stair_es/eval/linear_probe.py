@@ -233,7 +233,7 @@ def evaluate_linear_probe(
 
 def _iterate_kinds(train: EncodedVectors, test: EncodedVectors) -> Iterator[tuple[str, Any, Any]]:
     if train.sparse is not None and test.sparse is not None:
-        yield ("words", *build_matrices(train.sparse, test.sparse))
+        yield ("tokens", *build_matrices(train.sparse, test.sparse))
     if train.dense is not None and test.dense is not None:
         yield "dense", train.dense.astype(np.float64), test.dense.astype(np.float64)
 

@@ -219,7 +219,7 @@ def _score_kinds(
     """Yield the kind of the vectors, the scores [K] of each image, and the number of classes without a vector."""
     if images.sparse is not None and texts.sparse is not None:
         classes = average_token_vectors(texts.sparse, sizes)
-        yield "words", score_by_tokens(images.sparse, classes), sum(not len(each) for each in classes)
+        yield "tokens", score_by_tokens(images.sparse, classes), sum(not len(each) for each in classes)
     if images.dense is not None and texts.dense is not None:
         yield "dense", score_by_vectors(images.dense, average_dense_vectors(texts.dense, sizes)), 0
 
@@ -233,7 +233,7 @@ def _build_values(
     labelled: LabeledDataset, prompts: Sequence[str], rows: Sequence[tuple[str, str, ClassAccuracy]]
 ) -> dict[str, Any]:
     return {
-        "set": labelled.name,
+        "dataset": labelled.name,
         "images": len(labelled.files),
         "classes": {name: list(names) for name, names in zip(labelled.classes, labelled.names, strict=True)},
         "prompts": list(prompts),

@@ -174,7 +174,7 @@ def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder:
 
 
 def build_checkpoint_card(
-    name: str, folders: Sequence[Path], own: ImageSpec, fit: ResizeMode | None, *, description: str, licences: tuple[str, ...]
+    name: str, folders: Sequence[Path], own: ImageSpec, fit: ResizeMode | None, *, description: str, licenses: tuple[str, ...]
 ) -> ModelCard:
     """Return the card of a checkpoint that supports other fits than its own.
 
@@ -184,7 +184,7 @@ def build_checkpoint_card(
         own: Image spec of the model's authors.
         fit: Fit to use instead of that of `own`.
         description: Description for users.
-        licences: One line for each part.
+        licenses: One line for each part.
 
     Raises:
         ModelError: If the fit is unknown or a file can't be read.
@@ -196,7 +196,7 @@ def build_checkpoint_card(
         model_id=compute_model_id(called, folders, spec),
         image_spec=spec,
         description=description,
-        licences=licences,
+        licenses=licenses,
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TemplateQueryType = Literal["rank_features", "sparse_vector"]
 """Type of the field `tokens` that a template searches."""
 TEMPLATE_QUERY_TYPES: tuple[TemplateQueryType, ...] = get_args(TemplateQueryType)
-TEMPLATE_NAMES = ("words", "hybrid", "match")
+TEMPLATE_NAMES = ("tokens", "hybrid", "match")
 TEMPLATE_PREFIX = "stair-es-"
 """Default prefix of template ids; another prefix separates tenants."""
 

@@ -43,9 +43,9 @@ class SizingInputs:
     node_memory_gb: float = 32
     node_cores: int = 8
     queries_per_s: float = 10
-    question: Literal["text", "image"] = "text"
+    query_kind: Literal["text", "image"] = "text"
     query_ms: float | None = None
-    """CPU time of a query in a shard of a million images, in ms of one core; None for the measured figure of `question`."""
+    """CPU time of a query in a shard of a million images, in ms of one core; None for the measured figure of `query_kind`."""
     node_price_per_hour: float | None = None
     encoder_price_per_hour: float | None = None
 
@@ -65,7 +65,7 @@ class SizingInputs:
     @property
     def core_ms(self) -> float:
         """CPU time of a query in a shard of a million images, in ms of one core."""
-        return QUERY_MS[self.question] if self.query_ms is None else self.query_ms
+        return QUERY_MS[self.query_kind] if self.query_ms is None else self.query_ms
 
 
 _MAY_BE_ZERO = frozenset({"images", "replicas", "rebuild", "queries_per_s", "node_price_per_hour", "encoder_price_per_hour"})

@@ -37,7 +37,7 @@ DEFAULT_ORIGINS: Mapping[str, str] = {
     "node_memory_gb": "assumed",
     "node_cores": "assumed",
     "queries_per_s": "assumed",
-    "question": "assumed",
+    "query_kind": "assumed",
     "query_ms": "measured: a million images of 20 tokens in a shard, benchmarks/query.py",
 }
 """Origin of each default."""
@@ -67,7 +67,7 @@ class SizingPlan:
         """Return the plan as JSON."""
 
         def serialize_figures(figures: tuple[SizingFigure, ...]) -> dict[str, Any]:
-            return {each.name: {"value": each.value, "text": each.text, "from": each.origin} for each in figures}
+            return {each.name: {"value": each.value, "text": each.text, "origin": each.origin} for each in figures}
 
         return {"inputs": serialize_figures(self.inputs), "plan": serialize_figures(self.results), "remarks": list(self.remarks)}
 
@@ -107,13 +107,13 @@ def _list_inputs(given: SizingInputs, named: Collection[str]) -> tuple[SizingFig
     listed = []
     for each in fields(given):
         value = given.core_ms if each.name == "query_ms" else getattr(given, each.name)
-        if value is None or each.name == "question":  # a price that isn't given; `question` only selects `query_ms`
+        if value is None or each.name == "query_kind":  # a price that isn't given; `query_kind` only selects `query_ms`
             continue
         label, unit = _LABELS[each.name]
         text = ("yes" if value else "no") if isinstance(value, bool) else f"{_format_number(value)} {unit}".rstrip()
         origin = GIVEN if each.name in {"images", *named} else DEFAULT_ORIGINS[each.name]
         if each.name == "query_ms" and origin != GIVEN:
-            origin = f"{origin} ({'a text of 10 tokens' if given.question == 'text' else 'an image'})"
+            origin = f"{origin} ({'a text of 10 tokens' if given.query_kind == 'text' else 'an image'})"
         listed.append(SizingFigure(name=each.name, label=label, value=value, text=text, origin=origin))
     return tuple(listed)
 

@@ -86,7 +86,7 @@ def build_model(config: TrainConfig, learned: TrainingSet, ears: Callbacks, home
         checkpoint.load_tensors_into(found, start)
     else:
         found.set_bias(plan.start_bias)
-        if plan.start_embeddings and "words" in plan.heads:
+        if plan.start_embeddings and "tokens" in plan.heads:
             found.initialize_from_text_embeddings()
     ears.on_message(f"model: {len(features):,} tokens, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
     found.eval()  # cached states are computed before training, without dropout

@@ -90,7 +90,7 @@ def test_ingest_then_search_by_words_and_by_picture(stair_es_of_photos: Run, ing
     assert "coffee" in shown
 
 
-def test_dead_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path) -> None:
+def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     shutil.copy(PHOTOS / "koala.jpg", folder)

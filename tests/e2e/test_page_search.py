@@ -107,7 +107,7 @@ def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
     settled(page, before)
 
 
-def test_wishes_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page: Page) -> None:
+def test_operators_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page: Page) -> None:
     asked(site, page, "/?q=%2Btree bear -animal")
     settled(page, order(site, text="+tree bear -animal"))
     expect(page.locator(".query").get_by_role("button", name="Require tree", exact=True)).to_have_attribute(

@@ -337,7 +337,7 @@ def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_d
         site.proxy.gate = lambda _: None
 
 
-def test_questions_that_are_refused_say_why_and_pass(site: Site, page: Page, watch: Watch) -> None:
+def test_queries_that_are_refused_say_why_and_pass(site: Site, page: Page, watch: Watch) -> None:
     watch.allowed.append("status of 400")
     asked(site, page, "/?q=bear&filter=((")
     expect(page.get_by_role("alert")).to_be_visible()

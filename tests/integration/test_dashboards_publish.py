@@ -444,8 +444,8 @@ def test_the_command_tells_programs_object_by_object(server: DashboardsServer, p
     done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 3
     answer = json.loads(done.stdout)
-    assert set(answer) == {"product", "version", "url", "imported", "refused", "objects"}
-    assert (answer["product"], answer["refused"]) == (product, 1)
+    assert set(answer) == {"product", "version", "url", "imported", "rejected", "objects"}
+    assert (answer["product"], answer["rejected"]) == (product, 1)
     assert [each["error"] for each in answer["objects"] if "error" in each] == ["no"]
     plain = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
     assert plain.exit_code == 3
@@ -498,7 +498,7 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     from support.corpora.dashboard_corpus import fill
 
     assert "there is no index or alias" in told(command("export", "--index", index_name, "-o", "-", "--url", node_url)).message
-    fill(node_url, index_name, tmp_path, words_index=False)
+    fill(node_url, index_name, tmp_path, token_index=False)
     done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
     assert done.exit_code == 0, done.output
     assert f"--index {index_name} --token-index creates it" in done.stderr

@@ -37,7 +37,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def _options(alias: str, tmp_path: Path) -> IngestOptions:
-    return IngestOptions(alias=alias, model=ModelSpec(name="stair-mini"), runner="local", dead_letters=tmp_path / "dead.jsonl")
+    return IngestOptions(alias=alias, model=ModelSpec(name="stair-mini"), runner="local", dead_letters=tmp_path / "failed.jsonl")
 
 
 def _ingest(url: str, options: IngestOptions) -> None:

@@ -84,7 +84,7 @@ def test_a_load_that_fails_does_not_wait_for_times(
     assert capfd.readouterr().err == ""
 
 
-def test_a_question_without_answer_does_not_hold_up_the_end(
+def test_a_query_without_answer_does_not_hold_up_the_end(
     measure: ModuleType, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "_END_S", 0.05)

@@ -128,7 +128,7 @@ def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, option
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options: IngestOptions) -> None:
+def test_an_image_that_kills_each_worker_has_failed_and_no_other(run: Run, options: IngestOptions) -> None:
     report = run(options, Given(_items(12, {5: None})))
     assert (report.seen, report.written, report.failed) == (12, 11, 1)
     assert report.dead_letters
@@ -160,8 +160,8 @@ def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, m
     other = ray_here.remote(num_cpus=0.7 * ray_here.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
     ray_here.get(other.ready.remote())
     try:
-        with open_ray_executor(_job(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as lanes:
-            assert lanes.encoders == 1
+        with open_ray_executor(_job(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as executor:
+            assert executor.encoders == 1
     finally:
         ray_here.kill(other)
 
@@ -170,10 +170,10 @@ def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, m
 def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
     job = _job(node_url, "there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
-    with open_ray_executor(job, RayOptions(encoders=1)) as lanes:
-        prepared = lanes.submit_prepare(Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
+    with open_ray_executor(job, RayOptions(encoders=1)) as executor:
+        prepared = executor.submit_prepare(Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
         with pytest.raises(IngestError, match=r"an encoder can't start on Ray: .*there-is-no-such-model"):
-            lanes.get_written(lanes.submit_write([lanes.submit_encode(prepared, 0)], 1 << 20))
+            executor.get_written(executor.submit_write([executor.submit_encode(prepared, 0)], 1 << 20))
 
 
 @pytest.mark.usefixtures("ray_here")

@@ -207,9 +207,9 @@ class PolicyManager:
     @staticmethod
     def _repeat_passes(task: UpdateByQueryTask, policy: TokenPolicy | None, layout: TokenFieldLayout) -> PolicyRunResult:
         """Repeat passes until one has no conflict: then every document has been updated in its latest version."""
-        changed, vain, failed, steers = 0, 0, dict[str, str](), build_policy_script(policy, layout)
+        changed, vain, failed, script = 0, 0, dict[str, str](), build_policy_script(policy, layout)
         while True:
-            done = task.run_pass({"query": build_affected_query(policy, layout, failed), "script": steers})
+            done = task.run_pass({"query": build_affected_query(policy, layout, failed), "script": script})
             changed += done.changed
             failed.update(done.failed)
             if done.complete and not done.conflicts:

@@ -116,13 +116,13 @@ def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> Docum
         return None
     before = SparseVector.from_mapping(parse_token_weights(tokens))
     original = parse_policy_undo(source).restore(before)
-    steered = policy.apply(original) if policy else None
-    after = steered.vector if steered else original
-    digest = policy.digest if policy and steered and steered.undo else None
+    result = policy.apply(original) if policy else None
+    after = result.vector if result else original
+    digest = policy.digest if policy and result and result.undo else None
     if after == before and source.get("policy") == digest:
         return None
     return DocumentChange(
-        id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=steered.rules if steered else ()
+        id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=result.rules if result else ()
     )
 
 

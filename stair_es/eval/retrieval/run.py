@@ -110,12 +110,12 @@ def evaluate_retrieval(
     [first] = firsts
     return RetrievalReport(
         captions=captions.name,
-        form=captions.form,
+        format=captions.form,
         images=len(first.captions.images),
         texts=len(first.texts),
         problems=tuple(dict.fromkeys(problems)),
         model=models[0].label,
-        against=tuple(model.label for model in models[1:]),
+        compared=tuple(model.label for model in models[1:]),
         text_tower=models[0].spec.text_tower,
         cluster=place.target.label if place else "",
         query_type=engine.query_type if engine else "",
@@ -124,7 +124,7 @@ def evaluate_retrieval(
         rows=_sort_rows(rows),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
         seconds=time.perf_counter() - start,
-        kept=tuple(dict.fromkeys(row.index for row in rows if row.index)),
+        kept_indices=tuple(dict.fromkeys(row.index for row in rows if row.index)),
     )
 
 

@@ -82,7 +82,7 @@ class _MethodResult:
     engine_ranks: list[tuple[int, ...]] = field(default_factory=list)
     diffs: list[RankingDiff] = field(default_factory=list)
     truncated: int = 0
-    unanswered: int = 0
+    queries_without_tokens: int = 0
 
     def run_queries(self, there: TemporaryIndex, depth: int) -> Iterator[int]:
         """Run all queries on the cluster; yield the number of each completed query."""
@@ -101,7 +101,7 @@ class _MethodResult:
     def _build_clause(self, query: int) -> Clause | None:
         asked = self.method.build_query(query)
         self.truncated += bool(asked.truncated)
-        self.unanswered += asked.clause is None
+        self.queries_without_tokens += asked.clause is None
         return asked.clause
 
     def build_row(self, there: TemporaryIndex | None, *, keep: bool = False, obstacle: str = "") -> MethodRow:
@@ -125,7 +125,7 @@ class _MethodResult:
             engine_reason=obstacle,
             tokens=method.tokens,
             unit=method.unit,
-            unasked=self.unanswered,
+            queries_without_tokens=self.queries_without_tokens,
             task=task,
             differences=sum_ranking_diffs(self.diffs, self.truncated) if answered and exact else None,
             nine_bits=method.nine_bits,

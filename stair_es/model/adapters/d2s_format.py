@@ -56,7 +56,7 @@ class D2sFormat:
             read_checkpoint_image_spec(dense),
             fit,
             description=f"D2S checkpoint: {len(words):,} words from the {dense_size} dimensions of a BLIP",
-            licences=(*read_license(folder), *(f"dense model, {line}" for line in read_license(dense))),
+            licenses=(*read_license(folder), *(f"dense model, {line}" for line in read_license(dense))),
         )
 
         def build_encoder(spec: ModelSpec) -> Encoder:

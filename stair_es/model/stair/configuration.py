@@ -17,7 +17,7 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "config.json", "model.saf
 
 BackboneKind: TypeAlias = Literal["transformers", "timm", "package"]
 Pooling: TypeAlias = Literal["max", "mean"]
-HeadName: TypeAlias = Literal["words", "dense"]
+HeadName: TypeAlias = Literal["tokens", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
 TRAINING_FITS: tuple[ResizeMode, ...] = ("pad", "squash")
 """Fits that training views support."""
@@ -134,7 +134,7 @@ class StairConfig:
     name: str
     image: ImageTowerConfig
     text: TextTowerConfig
-    heads: tuple[HeadName, ...] = ("words",)
+    heads: tuple[HeadName, ...] = ("tokens",)
     dense_dim: int = 256
     """Dimensions of the dense head, if there is one."""
     similarity: Similarity = "cosine"
@@ -149,7 +149,7 @@ class StairConfig:
             ModelError: If one is unknown, there is no head, or whole words are tied to token embeddings.
         """
         if not self.heads:
-            raise ModelError("a model needs a head", "Give heads = ['words'], ['dense'] or both.")
+            raise ModelError("a model needs a head", "Give heads = ['tokens'], ['dense'] or both.")
         for head in self.heads:
             _check_choice("head", head, get_args(HeadName))
         _check_choice("similarity", self.similarity, get_args(Similarity))

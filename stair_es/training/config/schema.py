@@ -137,7 +137,7 @@ class ModelConfig:
 
     image: ImageTowerConfig
     text: TextTowerConfig
-    heads: tuple[HeadName, ...] = ("words",)
+    heads: tuple[HeadName, ...] = ("tokens",)
     dense_dim: int = 256
     similarity: Similarity = "cosine"
     vocabulary: str = "all"

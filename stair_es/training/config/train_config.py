@@ -49,8 +49,8 @@ class TrainConfig:
         """
         check_seed("seed", self.seed)
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
-        if "words" not in self.model.heads and losses - {"contrastive", "distil"}:
-            raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a word head", "Give heads = ['words'].")
+        if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
+            raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens'].")
         if "distil" in losses and not self.model.teacher:
             raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
         if self.data.cache and (cached := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):

@@ -172,7 +172,7 @@ def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
         ("photos-0", {"photos-tokens": {}}, 5, "warn"),
     ],
 )
-def test_a_words_index_that_lags_behind_is_said(of: str, aliases: dict[str, Any], documents: int, state: str) -> None:
+def test_a_token_index_that_lags_behind_is_said(of: str, aliases: dict[str, Any], documents: int, state: str) -> None:
     companion = {
         "aliases": aliases,
         "mappings": {"_meta": {"stair_es": {"token_index_of": of, "alias": "photos"}}},

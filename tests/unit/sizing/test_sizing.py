@@ -148,8 +148,8 @@ def test_a_heap_is_half_the_memory_and_never_huge(memory_gb: float, heap_gb: flo
 @pytest.mark.usefixtures("times")
 def test_a_query_costs_what_is_asked_and_how_full_a_shard_is() -> None:
     assert value(of(5 * MILLION), "shard_ms") == pytest.approx(5 * 3.9)
-    assert value(of(5 * MILLION, question="image"), "shard_ms") == pytest.approx(5 * 12.8)
-    assert value(of(5 * MILLION, question="image", query_ms=2), "shard_ms") == pytest.approx(10)
+    assert value(of(5 * MILLION, query_kind="image"), "shard_ms") == pytest.approx(5 * 12.8)
+    assert value(of(5 * MILLION, query_kind="image", query_ms=2), "shard_ms") == pytest.approx(10)
     assert value(of(5 * MILLION, queries_per_s=0), "cores") == 0
 
 
@@ -238,13 +238,13 @@ def test_the_command_prints_all_of_it() -> None:
 
 
 def test_the_command_as_json() -> None:
-    done = CliRunner().invoke(app, ["plan", "--images", "100000000", "--question", "image", "--json"])
-    assert json.loads(done.stdout) == json.loads(json.dumps(of(100 * MILLION, question="image").to_dict()))
+    done = CliRunner().invoke(app, ["plan", "--images", "100000000", "--query-kind", "image", "--json"])
+    assert json.loads(done.stdout) == json.loads(json.dumps(of(100 * MILLION, query_kind="image").to_dict()))
 
 
 def test_every_input_is_an_option() -> None:
     given: dict[str, Any] = {
-        each.name: "image" if each.name == "question" else number for number, each in enumerate(fields(SizingInputs), start=3)
+        each.name: "image" if each.name == "query_kind" else number for number, each in enumerate(fields(SizingInputs), start=3)
     }
     given |= {"images": 5 * MILLION, "rebuild": False, "replicas": 0}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "rebuild"]

@@ -38,9 +38,11 @@ def inspected(
     stored: StoredImage | None = None,
     file: EncodedFile | None = None,
     comparison: VectorComparison | None = None,
-    steered: PolicyEffect | None = None,
+    policy_effect: PolicyEffect | None = None,
 ) -> InspectionResult:
-    return InspectionResult(image=stored, encoded_file=file, comparison=comparison, policy_effect=steered, file_changed=False)
+    return InspectionResult(
+        image=stored, encoded_file=file, comparison=comparison, policy_effect=policy_effect, file_changed=False
+    )
 
 
 def plain(found: InspectionResult, k: int | None = None, canvas: TerminalInfo = WIDE) -> list[str]:
@@ -104,7 +106,7 @@ def test_a_comparison_says_why_and_which_words() -> None:
 
 def test_what_a_policy_did() -> None:
     done = PolicyEffect(rules=("cap cat",), tokens=(WeightDifference(token="cat", stored=0.5, current=0.9),))
-    assert plain(inspected(image(), steered=done))[-2:] == [
+    assert plain(inspected(image(), policy_effect=done))[-2:] == [
         "  the token policy ab changed it: cap cat",
         "    cat  without it 0.9000, with it 0.5000",
     ]

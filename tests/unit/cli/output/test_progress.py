@@ -19,12 +19,12 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append((text, facts["waiting"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
-        books = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
-        update(books)
-        books.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
-        update(books)
+        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
+        update(accounting)
+        accounting.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
+        update(accounting)
     assert said[0][0].endswith(", 0 failed")
-    assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", books.waiting_message)
+    assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", accounting.waiting_message)
 
 
 def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,8 @@ def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, 
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append((text, facts["failed"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
-        books = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
-        books.outcome_counts["failed"] = 3
-        update(books)
+        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
+        accounting.outcome_counts["failed"] = 3
+        update(accounting)
     [(line, failed)] = said
     assert (", 3 " in line, failed) == (True, 3)

@@ -25,7 +25,7 @@ BOTH = [(image, "bert") for image in tiny_stair.IMAGES] + [("vit", "distilbert")
 
 @pytest.mark.parametrize(("image", "text"), BOTH)
 def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text: str) -> None:
-    config = tiny_stair.config(image, text, text_own_words=True, heads=("words", "dense"), dense_dim=7)
+    config = tiny_stair.config(image, text, text_own_words=True, heads=("tokens", "dense"), dense_dim=7)
     model = tiny_stair.model(config)
     tiny_stair.write(tmp_path / "one", model, tiny_stair.tensors(model))
     again = checkpoint.load_stair_model(tmp_path / "one")

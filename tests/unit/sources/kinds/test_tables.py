@@ -152,10 +152,10 @@ def test_bad_rows_of_csv_are_reported_with_their_line(folder: Path) -> None:
 
 
 def test_columns_become_fields(folder: Path) -> None:
-    (folder / "t.csv").write_text("path,alt,licence,n\na.jpg,one,CC0,\n")
+    (folder / "t.csv").write_text("path,alt,license,n\na.jpg,one,CC0,\n")
     assert _good(folder / "t.csv", columns={"caption": "alt"})[0].fields == {"caption": "one"}
-    assert _good(folder / "t.csv", columns={"*": "*"})[0].fields == {"alt": "one", "licence": "CC0"}
-    assert _good(folder / "t.csv", columns={"*": "*", "caption": "alt"})[0].fields == {"caption": "one", "licence": "CC0"}
+    assert _good(folder / "t.csv", columns={"*": "*"})[0].fields == {"alt": "one", "license": "CC0"}
+    assert _good(folder / "t.csv", columns={"*": "*", "caption": "alt"})[0].fields == {"caption": "one", "license": "CC0"}
     for options in ({"columns": {"caption": "none"}}, {"image_column": "none"}):
         with pytest.raises(UsageError, match="no column 'none'"):
             _all(folder / "t.csv", **options)

@@ -71,7 +71,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"model.image.mean": [0.5]}, "tiny.toml.model.image.mean must be a list of 3 numbers, got [0.5]", "docs/training.md"),
     ({"model.image.size_px": 4}, "tiny.toml.model.image: image size_px must be 8 or more, got 4", ""),
     ({"model.image.backbone.kind": "onnx"}, "tiny.toml.model.image.backbone.kind must be one of", "docs/training.md"),
-    ({"model.heads": ["words", "x"]}, "tiny.toml.model.heads must be a list, got ['words', 'x']", "docs/training.md"),
+    ({"model.heads": ["tokens", "x"]}, "tiny.toml.model.heads must be a list, got ['tokens', 'x']", "docs/training.md"),
     ({"recipe.name": "best"}, "tiny.toml.recipe: unknown recipe 'best'", "stair-grounded"),
     ({"recipe.steps": "many"}, "tiny.toml.recipe.steps must be a whole number, got 'many'", "docs/training.md"),
     ({"recipe.steps": 0}, "tiny.toml.recipe: steps must be 1 or more, got 0", "docs/training.md"),
@@ -98,7 +98,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         "the loss distil needs a teacher",
         "model.teacher",
     ),
-    ({"model.heads": ["dense"]}, "tiny.toml: the loss ground_image needs a word head", "heads"),
+    ({"model.heads": ["dense"]}, "tiny.toml: the loss ground_image needs a token head", "heads"),
     (
         {"data.cache": True},
         "tiny.toml: data.cache stores the states of frozen backbones, but stage 'grounded' trains one",
@@ -171,7 +171,7 @@ def test_what_the_file_says_wins_over_the_recipe(folder: Path) -> None:
 def test_the_other_recipes_leave_the_model_alone(folder: Path) -> None:
     stages = {"recipe": {}, "stages": [{"name": "s", "steps": 1}]}
     for name in set(list_recipes()) - {"stair-paper"}:
-        heads = ["words", "dense"]
+        heads = ["tokens", "dense"]
         written = tiny_training.read(folder, {**stages, "model.heads": heads}).model
         assert tiny_training.read(folder, {"recipe.name": name, "model.heads": heads}).model == written
 

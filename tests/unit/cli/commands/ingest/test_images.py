@@ -66,10 +66,10 @@ def test_wrong_usage_is_told_with_what_was_wrong(photos: str, arguments: list[st
 
 
 def test_retry_and_dead_letters_may_not_be_the_same_file(tmp_path: Path) -> None:
-    letters = tmp_path / "dead.jsonl"
+    letters = tmp_path / "failed.jsonl"
     letters.touch()
     (tmp_path / "link").symlink_to(tmp_path)
-    for same in (letters, tmp_path / "link" / "dead.jsonl", tmp_path / "link" / ".." / tmp_path.name / "dead.jsonl"):
+    for same in (letters, tmp_path / "link" / "failed.jsonl", tmp_path / "link" / ".." / tmp_path.name / "failed.jsonl"):
         error = _fails("-i", "a", "--retry-failed", str(letters), "--dead-letters", str(same))
         assert isinstance(error, UsageError)
         assert letters.exists()

@@ -1,4 +1,4 @@
-"""Each shape gives the exact dot product, within what the field keeps of a weight. SEISMIC: `test_neural_search.py`."""
+"""Each query type gives the exact dot product, within what the field keeps of a weight. SEISMIC: `test_neural_search.py`."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def scores(client: OpenSearch, index: str, clause: Mapping[str, Any]) -> dict[st
 
 
 def agree(
-    client: OpenSearch, index: str, shape: QueryType, images: Mapping[str, SparseVector], queries: list[SparseVector]
+    client: OpenSearch, index: str, query_type: QueryType, images: Mapping[str, SparseVector], queries: list[SparseVector]
 ) -> None:
     """All images with a word in common are found, no other, in the exact order up to the truncation, with the exact scores."""
     compared = 0
     for query in queries:
-        found = scores(client, index, build_sparse_query(shape, query, max_clauses=1024).clause)
+        found = scores(client, index, build_sparse_query(query_type, query, max_clauses=1024).clause)
         exact = {name: query.dot(image) for name, image in images.items() if set(query.tokens) & set(image.tokens)}
         assert found.keys() == exact.keys()
         for name, score in found.items():
@@ -186,9 +186,9 @@ def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: st
         scores(client, index_name, build_sparse_query("impacts", many, max_clauses=limit + 1).clause)
 
 
-@pytest.mark.parametrize("shape", ["neural_sparse", "seismic"])
+@pytest.mark.parametrize("query_type", ["neural_sparse", "seismic"])
 def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
-    client: OpenSearch, node_url: str, index_name: str, shape: QueryType
+    client: OpenSearch, node_url: str, index_name: str, query_type: QueryType
 ) -> None:
     cluster = Cluster(Connection(url=node_url), client)
     found = list_cluster_plugins(cluster)
@@ -199,12 +199,12 @@ def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
             get_cluster_info(cluster),
             fields,
             lambda: list_cluster_plugins(cluster),
-            shape,
+            query_type,
         )
     client.indices.create(index=index_name)
-    more: dict[str, Any] = {"token_ids": TokenIds({"dog": 0})} if shape == "seismic" else {}
+    more: dict[str, Any] = {"token_ids": TokenIds({"dog": 0})} if query_type == "seismic" else {}
     with pytest.raises(RequestError, match="unknown query"):
-        scores(client, index_name, build_sparse_query(shape, SparseVector.from_mapping({"dog": 1.0}), **more).clause)
+        scores(client, index_name, build_sparse_query(query_type, SparseVector.from_mapping({"dog": 1.0}), **more).clause)
 
 
 def lists(*plugins_of_nodes: list[str]) -> Callable[[Asked], Said | None]:

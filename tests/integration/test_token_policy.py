@@ -76,14 +76,14 @@ def _policy(rng: np.random.Generator) -> TokenPolicy:
     )
 
 
-class Steered(Cluster):
+class PolicyCluster(Cluster):
     """What the functions under test take, in one place."""
 
     def __init__(self, client: OpenSearch, url: str, alias: str, settings: DocumentSettings = SETTINGS) -> None:
         self.settings = settings
         super().__init__(Connection(url=url), client)
         self.url, self.alias = url, alias
-        self.steering = PolicyManager(self, alias)
+        self.manager = PolicyManager(self, alias)
         self.said: list[str] = []
 
     def open(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:
@@ -117,15 +117,15 @@ class Steered(Cluster):
 
     def apply(self, policy: TokenPolicy | None, speed: UpdateLimits | None = None) -> dict[str, Any]:
         with forward_messages(self.said.append):
-            return dict(self.steering.apply_policy(policy, speed or UpdateLimits(), lambda _: None))
+            return dict(self.manager.apply_policy(policy, speed or UpdateLimits(), lambda _: None))
 
     def rollback(self) -> dict[str, Any]:
         with forward_messages(self.said.append):
-            return dict(self.steering.rollback_policy(UpdateLimits(), lambda _: None))
+            return dict(self.manager.rollback_policy(UpdateLimits(), lambda _: None))
 
     def plan(self, policy: TokenPolicy | None) -> tuple[PolicyPreview, list[DocumentChange]]:
         self.client.indices.refresh(index=self.alias)
-        plan, [place, *_] = PolicyPreview(), self.steering.list_targets()
+        plan, [place, *_] = PolicyPreview(), self.manager.list_targets()
         return plan, list(preview_changes(self, place, policy, plan))
 
     def meta(self) -> dict[str, Any]:
@@ -156,11 +156,11 @@ def _same(stored: Stored, vectors: dict[str, SparseVector], policy: TokenPolicy 
 
 
 @pytest.fixture
-def cluster(client: OpenSearch, node_url: str, index_name: str) -> Steered:
-    return Steered(client, node_url, index_name)
+def cluster(client: OpenSearch, node_url: str, index_name: str) -> PolicyCluster:
+    return PolicyCluster(client, node_url, index_name)
 
 
-def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies(cluster: Steered) -> None:
+def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(7)
     vectors = {f"{i}": _vector(rng) for i in range(200)}
     cluster.open()
@@ -187,7 +187,7 @@ def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies
 
 
 @pytest.mark.parametrize("slices", [0, 2])
-def test_parts_that_go_at_once_are_counted_together(cluster: Steered, slices: int) -> None:
+def test_parts_that_go_at_once_are_counted_together(cluster: PolicyCluster, slices: int) -> None:
     rng = np.random.default_rng(12)
     policy, seen = TokenPolicy(mute=("dog",), cap={"cat": 1e-25}), list[UpdateProgress]()
     vectors = {f"{i}": _vector(rng, 15) for i in range(150)}
@@ -196,17 +196,17 @@ def test_parts_that_go_at_once_are_counted_together(cluster: Steered, slices: in
     plan, _ = cluster.plan(policy)
     how = UpdateLimits(requests_per_second=200, slices=slices)
     with forward_messages(cluster.said.append):
-        [counts] = cluster.steering.apply_policy(policy, how, seen.append).values()
+        [counts] = cluster.manager.apply_policy(policy, how, seen.append).values()
     assert (counts.changed, counts.examined) == (plan.changed, plan.examined)
     assert max(now.processed for now in seen) == max(now.total for now in seen) == plan.examined
     _same(cluster.stored(), vectors, policy)
     with forward_messages(cluster.said.append):
-        [counts] = cluster.steering.rollback_policy(how, seen.append).values()
+        [counts] = cluster.manager.rollback_policy(how, seen.append).values()
     assert counts.changed == plan.changed
     _same(cluster.stored(), vectors, None)
 
 
-def test_rules_are_counted_and_found_words_follow(cluster: Steered) -> None:
+def test_rules_are_counted_and_found_words_follow(cluster: PolicyCluster) -> None:
     policy = TokenPolicy(mute=("egyptian",), cap={"cat": 0.5}, rename={"kitten": "young.cat"}, merge={"dog": ("dogs",)})
     vectors = {
         "cat": SparseVector.from_mapping({"cat": 0.75, "kitten": 0.5, "egyptian": 0.25}),
@@ -228,13 +228,13 @@ def test_rules_are_counted_and_found_words_follow(cluster: Steered) -> None:
     assert cluster.finds("egyptian") == cluster.finds("kitten") == cluster.finds("dogs") == set()
     assert (cluster.finds("young.cat"), cluster.finds("dog")) == ({"cat"}, {"dog", "other"})
     assert cluster.client.count(index=cluster.alias)["count"] == 4
-    [place] = cluster.steering.list_targets()
-    assert (cluster.steering.count_by_policy(place), cluster.steering.count_emptied(place)) == ({policy.digest: 3}, 1)
+    [place] = cluster.manager.list_targets()
+    assert (cluster.manager.count_by_policy(place), cluster.manager.count_emptied(place)) == ({policy.digest: 3}, 1)
     cluster.rollback()
     assert (cluster.finds("egyptian"), cluster.finds("young.cat")) == ({"cat", "mute"}, set())
 
 
-def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluster: Steered, node_url: str) -> None:
+def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluster: PolicyCluster, node_url: str) -> None:
     cluster.open()
     cluster.write({"cat": SparseVector.from_mapping({"cat": 0.75})})
     with (
@@ -242,11 +242,11 @@ def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluste
         Cluster(Connection(url=proxy.url)) as behind,
     ):
         with pytest.raises(ClusterError, match="500"):
-            Steered(behind.client, proxy.url, cluster.alias).plan(TokenPolicy(mute=("cat",)))
+            PolicyCluster(behind.client, proxy.url, cluster.alias).plan(TokenPolicy(mute=("cat",)))
         assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
-def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluster: Steered) -> None:
+def test_what_an_old_ingest_writes_meanwhile_gets_the_policy_by_a_second_apply(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(8)
     policy, older = TokenPolicy(mute=("dog", "cat")), TokenPolicy(cap={"car": 0.01})
     vectors = {f"{i}": _vector(rng, 10) for i in range(300)}
@@ -268,7 +268,7 @@ def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluste
     writer.start()
     try:
         with forward_messages(cluster.said.append):
-            cluster.steering.apply_policy(policy, UpdateLimits(requests_per_second=200), see)
+            cluster.manager.apply_policy(policy, UpdateLimits(requests_per_second=200), see)
     finally:
         ended.set()
         writer.join()
@@ -281,7 +281,7 @@ def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluste
 
 @pytest.mark.parametrize("then", ["apply", "rollback"])
 def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_can_t_end(
-    cluster: Steered, tmp_path: Path, then: str
+    cluster: PolicyCluster, tmp_path: Path, then: str
 ) -> None:
     rng = np.random.default_rng(9)
     policy = TokenPolicy(name="p", mute=("dog",), cap={"cat": 0.25})
@@ -303,7 +303,7 @@ def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_
     assert "pending_operation" not in cluster.meta().get("policy", {})
 
 
-def test_an_interrupted_client_takes_its_task_with_it(cluster: Steered, tmp_path: Path) -> None:
+def test_an_interrupted_client_takes_its_task_with_it(cluster: PolicyCluster, tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(200)})
@@ -315,7 +315,7 @@ def test_an_interrupted_client_takes_its_task_with_it(cluster: Steered, tmp_path
 
 
 @contextmanager
-def _applying(cluster: Steered, policy: TokenPolicy, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _applying(cluster: PolicyCluster, policy: TokenPolicy, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The installed command in the midst of its work."""
     (file := tmp_path / "p.json").write_text(json.dumps(policy.to_json()))
     command = [str(Path(sys.executable).with_name("stair-es")), "policy", "apply", str(file), "--requests-per-second", "20"]
@@ -336,20 +336,20 @@ def _until(true: Callable[[], bool]) -> None:
     raise AssertionError("not within half a minute")
 
 
-def _carrying(cluster: Steered) -> int:
+def _carrying(cluster: PolicyCluster) -> int:
     cluster.client.indices.refresh(index=cluster.alias)
     count: int = cluster.client.count(index=cluster.alias, body={"query": {"exists": {"field": "policy"}}})["count"]
     return count
 
 
-def _tasks(cluster: Steered) -> list[str]:
+def _tasks(cluster: PolicyCluster) -> list[str]:
     nodes = cluster.client.tasks.list(params={"actions": "*update/byquery", "detailed": "true"}).get("nodes", {})
-    [place] = cluster.steering.list_targets()
+    [place] = cluster.manager.list_targets()
     return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if place.name in task["description"]]
 
 
 def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_be_taken_up_again(
-    cluster: Steered,
+    cluster: PolicyCluster,
 ) -> None:
     policy, pipeline = TokenPolicy(mute=("cat",)), f"{cluster.alias}-refuse"
     vectors = {f"{i}": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25}) for i in range(20)}
@@ -374,7 +374,7 @@ def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_
         cluster.client.ingest.delete_pipeline(id=pipeline)
 
 
-def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Steered) -> None:
+def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: PolicyCluster) -> None:
     policy = TokenPolicy(mute=("cat",))
     body = cluster.body()
     for name in ("policy", "policy_undo"):
@@ -391,7 +391,7 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Steer
 
 
 @pytest.mark.parametrize("type_", ["text", "keyword"])
-def test_a_column_of_the_same_name_is_left_alone(cluster: Steered, type_: str) -> None:
+def test_a_column_of_the_same_name_is_left_alone(cluster: PolicyCluster, type_: str) -> None:
     """Of an index from before there were policies: taking a policy away must not take the column away."""
     cluster.open()
     own, meta = f"{cluster.alias}-own", {"stair_es": cluster.meta()}
@@ -399,22 +399,22 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: Steered, type_: str) -
     cluster.client.indices.create(index=f"{own}-1", body={"mappings": mappings, "aliases": {own: {}}})
     document = {"policy": "no smoking", "tokens": {"a": 0.5}}
     cluster.client.index(index=own, id="1", body=document, params={"refresh": "true"})
-    steering = PolicyManager(cluster, own)
+    manager = PolicyManager(cluster, own)
     policy, see = TokenPolicy(mute=("a",)), lambda _: None
-    [place] = steering.list_targets()
+    [place] = manager.list_targets()
     for go in (
-        lambda: steering.apply_policy(policy, UpdateLimits(), see),
-        lambda: steering.rollback_policy(UpdateLimits(), see),
+        lambda: manager.apply_policy(policy, UpdateLimits(), see),
+        lambda: manager.rollback_policy(UpdateLimits(), see),
         lambda: list(preview_changes(cluster, place, policy, PolicyPreview())),
     ):
         with pytest.raises(IndexMismatch, match="column 'policy', a name reserved"):
             go()
-    assert (steering.count_by_policy(place), steering.count_emptied(place)) == ({}, 0)
+    assert (manager.count_by_policy(place), manager.count_emptied(place)) == ({}, 0)
     assert cluster.client.indices.get_mapping(index=own)[f"{own}-1"]["mappings"] == mappings
     assert cluster.client.get(index=own, id="1")["_source"] == document
 
 
-def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: Steered) -> None:
+def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: PolicyCluster) -> None:
     """Engines look at `tokens`, not at `policy_undo`; null is a weight that they take."""
     cluster.open()
     odd: Stored = {
@@ -436,7 +436,7 @@ def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: Steered) -> N
     assert cluster.stored() == {"null": odd["null"], "list": {"tokens": {"dog": 0.5}}}
 
 
-def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Steered) -> None:
+def test_a_build_beside_the_index_gets_the_policy_with_it_and_inherits(cluster: PolicyCluster) -> None:
     first, second = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     live = cluster.open(first)
@@ -454,7 +454,7 @@ def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Steer
             cluster.open(first, model=model)
 
 
-def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: Steered) -> None:
+def test_a_build_that_began_while_a_policy_was_applied_gets_the_policy_too(cluster: PolicyCluster) -> None:
     """It was made before `_meta` named the policy that it was to inherit."""
     policy = TokenPolicy(mute=("cat",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
@@ -477,7 +477,7 @@ def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: S
     assert cluster.open(model="m-2").policy == policy
 
 
-def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: Steered) -> None:
+def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: PolicyCluster) -> None:
     with pytest.raises(IndexMismatch, match="is not an alias"):
         cluster.apply(TokenPolicy(mute=("a",)))
     opened = cluster.open()
@@ -507,7 +507,7 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
     policy, other = TokenPolicy(mute=("cat",)), TokenPolicy(mute=("dog",))
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     with Cluster(Connection(url=url)) as opened:
-        cluster = Steered(opened.client, url, index_on(url), settings)
+        cluster = PolicyCluster(opened.client, url, index_on(url), settings)
         assert cluster.open(policy).policy == cluster.open().policy == policy
         cluster.write(vectors, policy)
         assert {id_: source["policy"] for id_, source in cluster.stored().items()} == {"1": policy.digest}
@@ -521,7 +521,7 @@ def test_a_cluster_that_can_t_change_documents_by_script_says_so_before_anything
         assert change_.token_changes == {"dog": (0.25, None), "cat": (None, 0.5)}
 
 
-def test_a_task_that_someone_calls_off_is_no_success(cluster: Steered) -> None:
+def test_a_task_that_someone_calls_off_is_no_success(cluster: PolicyCluster) -> None:
     rng = np.random.default_rng(10)
     cluster.open()
     cluster.write({f"{i}": _vector(rng, 20) for i in range(100)})
@@ -532,11 +532,11 @@ def test_a_task_that_someone_calls_off_is_no_success(cluster: Steered) -> None:
                 cluster.client.tasks.cancel(task_id=id_)
 
     with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
-        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), call_off)
+        cluster.manager.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), call_off)
     assert cluster.meta()["policy"]["pending_operation"] == "apply"
 
 
-def test_of_two_runs_the_later_one_wins(cluster: Steered) -> None:
+def test_of_two_runs_the_later_one_wins(cluster: PolicyCluster) -> None:
     """The first one's end must not take the second one's task along."""
     rng = np.random.default_rng(12)
     cluster.open()
@@ -550,7 +550,7 @@ def test_of_two_runs_the_later_one_wins(cluster: Steered) -> None:
 
     def apply_second() -> None:
         with forward_messages(cluster.said.append):
-            ended.append(dict(cluster.steering.apply_policy(second, UpdateLimits(requests_per_second=20), begun)))
+            ended.append(dict(cluster.manager.apply_policy(second, UpdateLimits(requests_per_second=20), begun)))
 
     later = threading.Thread(target=apply_second)
 
@@ -560,14 +560,14 @@ def test_of_two_runs_the_later_one_wins(cluster: Steered) -> None:
             assert at_work.wait(30)
 
     with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
-        cluster.steering.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), see)
+        cluster.manager.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), see)
     assert not ended
     later.join(60)
     assert ended
     _same(cluster.stored(), vectors, second)
 
 
-def test_the_commands(cluster: Steered, tmp_path: Path) -> None:
+def test_the_commands(cluster: PolicyCluster, tmp_path: Path) -> None:
     environment = {"STAIR_ES_URL": cluster.url, "STAIR_ES_INDEX": cluster.alias}
 
     def run(*arguments: str, code: int = 0) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.commands import CommandHere
-from support.oracles.token_index_oracle import expected_words, stored_words
+from support.oracles.token_index_oracle import build_expected_documents, get_token_documents
 from support.servers.fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
 from typer.testing import CliRunner
 
@@ -53,24 +53,24 @@ class Shell:
     def error(self, *arguments: str) -> StairError:
         return CommandHere(self.environment).read_error(*arguments)
 
-    def behind(self, alias: str) -> list[str]:
+    def targets(self, alias: str) -> list[str]:
         return sorted(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
 
     def indices(self) -> list[str]:
         return sorted(self.client.indices.get(index=f"{self.alias}*", params={"expand_wildcards": "all"}))
 
     def check(self, images: int = len(NAMES)) -> None:
-        [index] = self.behind(self.alias)
-        assert self.behind(f"{self.alias}-tokens") == [f"{index}.tokens"]
-        self.check_words_of(index, images)
+        [index] = self.targets(self.alias)
+        assert self.targets(f"{self.alias}-tokens") == [f"{index}.tokens"]
+        self.check_tokens_of(index, images)
 
-    def check_words_of(self, index: str, images: int = len(NAMES)) -> None:
-        found = stored_words(self.client, f"{index}.tokens")
-        assert found == expected_words(self.client, index)
+    def check_tokens_of(self, index: str, images: int = len(NAMES)) -> None:
+        found = get_token_documents(self.client, f"{index}.tokens")
+        assert found == build_expected_documents(self.client, index)
         assert len({document["image_id"] for document in found.values()}) == images
 
-    def words(self, index: str) -> dict[str, dict[str, Any]]:
-        return stored_words(self.client, f"{index}.tokens")
+    def get_documents(self, index: str) -> dict[str, dict[str, Any]]:
+        return get_token_documents(self.client, f"{index}.tokens")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def shell(engine: OpenSearch, rank_features_url: str, engine_index: str, tmp_pat
 
 
 @pytest.fixture
-def steered(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Shell:
+def policy_shell(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Shell:
     """On the engine that has scripts."""
     return Shell(client, node_url, index_name, tmp_path)
 
@@ -90,7 +90,7 @@ def is_words(request: Request) -> bool:
 
 
 @pytest.mark.parametrize("then", ["lost", "stored"])
-def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(shell: Shell, then: str) -> None:
+def test_a_run_that_is_killed_between_images_and_tokens_is_mended_by_the_next(shell: Shell, then: str) -> None:
     reached, killed = threading.Event(), threading.Event()
 
     def hold(request: Request, send: Send) -> Answer:
@@ -117,16 +117,16 @@ def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(she
                 running.kill()
                 killed.set()
     assert running.returncode == -9
-    [index] = shell.behind(shell.alias)
-    assert not shell.behind(f"{shell.alias}-tokens")
+    [index] = shell.targets(shell.alias)
+    assert not shell.targets(f"{shell.alias}-tokens")
     shell.client.indices.refresh(index=f"{index}.tokens")
-    assert len(shell.words(index)) == (10 if then == "stored" else 0)
+    assert len(shell.get_documents(index)) == (10 if then == "stored" else 0)
     report = shell.ingest()  # that there is to be one, the index has
     assert (report["written"], report["token_index"]["images"]) == (0, 3)
     shell.check()
 
 
-def test_no_words_index_deletes_what_is_ours_alone(shell: Shell) -> None:
+def test_no_token_index_deletes_what_is_ours_alone(shell: Shell) -> None:
     shell.ingest("--token-index", "--retain-indices", "1")
     shell.ingest("--thumbnail-px", "0")
     shell.ingest("--thumbnail-px", "32", "--no-swap")
@@ -136,32 +136,32 @@ def test_no_words_index_deletes_what_is_ours_alone(shell: Shell) -> None:
     report = shell.ingest("--thumbnail-px", "0", "--no-token-index")
     assert report["token_index"] is None
     assert [name for name in shell.indices() if name.endswith(".tokens")] == [theirs]
-    assert not shell.behind(f"{shell.alias}-tokens")
+    assert not shell.targets(f"{shell.alias}-tokens")
     assert shell.ingest("--thumbnail-px", "0")["token_index"] is None
     assert shell.ingest("--thumbnail-px", "0", "--no-token-index")["token_index"] is None
     shell.ingest("--thumbnail-px", "0", "--token-index")
     shell.check()
 
 
-def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(shell: Shell) -> None:
+def test_a_dry_run_says_what_would_become_of_the_tokens_and_leaves_all_as_it_is(shell: Shell) -> None:
     assert shell.ingest("--dry-run", "--token-index")["token_index"] == {"index": None, "action": "create"}
     assert shell.ingest("--dry-run")["token_index"] is None
     assert shell.ingest("--dry-run", "--no-token-index")["token_index"] is None
     assert shell.indices() == []
     index = shell.ingest()["index"]
-    words = f"{index}.tokens"
-    assert shell.ingest("--dry-run", "--token-index")["token_index"] == {"index": words, "action": "create"}
+    token_index = f"{index}.tokens"
+    assert shell.ingest("--dry-run", "--token-index")["token_index"] == {"index": token_index, "action": "create"}
     assert shell.indices() == [index]
     shell.ingest("--token-index")
-    before = shell.words(index)
+    before = shell.get_documents(index)
     shell.client.update(index=index, id=next(iter(before.values()))["image_id"], body={"doc": {"caption": "new"}})
-    assert shell.ingest("--dry-run")["token_index"] == {"index": words, "action": "update"}
-    assert shell.ingest("--dry-run", "--no-token-index")["token_index"] == {"index": words, "action": "delete"}
+    assert shell.ingest("--dry-run")["token_index"] == {"index": token_index, "action": "update"}
+    assert shell.ingest("--dry-run", "--no-token-index")["token_index"] == {"index": token_index, "action": "delete"}
     assert shell.ingest("--dry-run", "--thumbnail-px", "0")["token_index"] == {"index": None, "action": "create"}
-    assert shell.indices() == [index, words]
-    assert shell.words(index) == before
+    assert shell.indices() == [index, token_index]
+    assert shell.get_documents(index) == before
     said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
-    assert f"token index {words}: would be updated" in said
+    assert f"token index {token_index}: would be updated" in said
 
 
 def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
@@ -186,11 +186,11 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
     name = f"{index}.tokens"
     for command in ("ingest", *photos, "--model", "stair-mini"), ("policy", "show"), ("search", "cat", "--model", "stair-mini"):
         assert isinstance(shell.error(*command, "--index", taken), IndexMismatch)
-    assert shell.behind(taken) == [name]
+    assert shell.targets(taken) == [name]
     shell.check()
 
 
-def test_an_index_that_is_called_like_the_words_of_one_is_left_alone(shell: Shell) -> None:
+def test_an_index_that_is_called_like_the_tokens_of_one_is_left_alone(shell: Shell) -> None:
     index = shell.ingest()["index"]
     shell.client.indices.create(index=f"{index}.tokens", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
     error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--token-index")
@@ -240,87 +240,89 @@ def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
     shell.photos = [str(folder)]
     shell.ingest("--token-index", "--document-id", "content-hash")
     shell.check()
-    kept = Counter(document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values())
+    kept = Counter(document["uri"] for document in shell.get_documents(shell.targets(shell.alias)[0]).values())
     [double] = [folder / name for name in ("again.jpg", NAMES[0]) if (folder / name).as_uri() in kept]
     double.unlink()
     assert shell.ingest("--document-id", "content-hash", "--resync")["token_index"]["written"] == kept[double.as_uri()]
     shell.check()
 
 
-def test_texts_have_words_too(shell: Shell) -> None:
+def test_texts_have_tokens_too(shell: Shell) -> None:
     (file := shell.tmp_path / "captions.txt").write_text("a cat on a sofa\na red bus\n")
     arguments = ("ingest-texts", str(file), "--model", "stair-mini", "--index", shell.alias)
     index = shell.json(*arguments, "--token-index")["index"]
     shell.check(2)
-    assert {document["caption"] for document in shell.words(index).values()} == {"a cat on a sofa", "a red bus"}
+    assert {document["caption"] for document in shell.get_documents(index).values()} == {"a cat on a sofa", "a red bus"}
     file.write_text("a cat on a sofa\na blue bus\n")
     assert shell.json(*arguments)["token_index"]["images"] == 3
     shell.check(3)
 
 
-def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> None:
-    shell = steered
+def test_tokens_go_with_a_policy_and_come_back_with_its_end(policy_shell: Shell) -> None:
+    shell = policy_shell
     index = shell.ingest("--token-index")["index"]
     build = shell.ingest("--thumbnail-px", "0", "--no-swap")["index"]
-    before = _told(shell.words(index))
-    cats = [document["weight"] for document in shell.words(index).values() if document["token"] == "cat"]
+    before = _drop_versions(shell.get_documents(index))
+    cats = [document["weight"] for document in shell.get_documents(index).values() if document["token"] == "cat"]
     assert max(cats) > 0.25
     (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
     done = shell.json("policy", "apply", str(file))
     assert [(one["index"], one["token_index"]["index"]) for one in done] == [(name, f"{name}.tokens") for name in (index, build)]
     assert all(one["token_index"]["written"] > 0 and one["token_index"]["failed"] == 0 for one in done)
-    after = shell.words(index)
+    after = shell.get_documents(index)
     assert not {"tabby", "kitten"} & {document["token"] for document in after.values()}
     assert all(document["weight"] <= 0.25 for document in after.values() if document["token"] == "cat")
     shell.check()
-    shell.check_words_of(build)
+    shell.check_tokens_of(build)
     assert shell.json("policy", "apply")[0]["token_index"]["written"] == 0
     assert shell.json("policy", "show")[0]["index"] == index
     done = shell.json("policy", "rollback")
     assert [one["token_index"]["images"] for one in done] == [3, 3]
-    assert _told(shell.words(index)) == before
+    assert _drop_versions(shell.get_documents(index)) == before
     shell.check()
-    shell.check_words_of(build)
+    shell.check_tokens_of(build)
 
 
-def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: Shell) -> None:
-    shell = steered
+def test_tokens_that_could_not_follow_a_policy_do_so_with_the_next_run(policy_shell: Shell) -> None:
+    shell = policy_shell
     index = shell.ingest("--token-index")["index"]
-    before = shell.words(index)
+    before = shell.get_documents(index)
     (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
     forbidden = Fault("403", lambda request, send: Reply.json({"error": "forbidden"}, 403))
     with FaultProxy(shell.url, lambda request: forbidden if is_words(request) else None) as proxy:
         done = CliRunner().invoke(app, ["policy", "apply", str(file)], env=shell.environment | {"STAIR_ES_URL": proxy.url})
     assert isinstance(done.exception, AuthenticationFailed)
     assert f"token index {index}.tokens: not complete, the next run resumes it" in done.stderr
-    assert shell.words(index) == before
+    assert shell.get_documents(index) == before
     assert shell.json("policy", "show")[0]["digest"]
     assert shell.ingest()["token_index"]["written"] > 0
     shell.check()
 
 
-def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell) -> None:
-    shell = steered
+def test_an_image_without_a_token_left_has_none_and_gets_them_back(policy_shell: Shell) -> None:
+    shell = policy_shell
     shell.photos = shell.photos[:1]
     index = shell.ingest("--token-index")["index"]
-    before = _told(shell.words(index))
+    before = _drop_versions(shell.get_documents(index))
     words = [key.replace("%2E", ".") for key in shell.client.search(index=index)["hits"]["hits"][0]["_source"]["tokens"]]
     (file := shell.tmp_path / "p.json").write_text(json.dumps({"stair_es_policy": 1, "mute": words}))
     [done] = shell.json("policy", "apply", str(file))
     assert (done["token_index"]["deleted"], done["token_index"]["images"]) == (len(before), 0)
-    assert shell.words(index) == {}
+    assert shell.get_documents(index) == {}
     assert shell.ingest()["token_index"] == {"index": f"{index}.tokens", "written": 0, "deleted": 0, "failed": 0, "images": 0}
     shell.json("policy", "rollback")
-    assert _told(shell.words(index)) == before
+    assert _drop_versions(shell.get_documents(index)) == before
 
 
-def test_a_policy_without_a_words_index_says_so(steered: Shell) -> None:
-    steered.ingest()
-    (file := steered.tmp_path / "p.json").write_text(json.dumps(POLICY))
-    assert [one["token_index"] for one in steered.json("policy", "apply", str(file))] == [None]
-    assert len(steered.indices()) == 1
+def test_a_policy_without_a_token_index_says_so(policy_shell: Shell) -> None:
+    policy_shell.ingest()
+    (file := policy_shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
+    assert [one["token_index"] for one in policy_shell.json("policy", "apply", str(file))] == [None]
+    assert len(policy_shell.indices()) == 1
 
 
-def _told(words: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _drop_versions(documents: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What does not tell how often the image's document was written."""
-    return {id_: {name: value for name, value in document.items() if name != "source_version"} for id_, document in words.items()}
+    return {
+        id_: {name: value for name, value in document.items() if name != "source_version"} for id_, document in documents.items()
+    }

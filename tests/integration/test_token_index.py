@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from support.bulk_faults import every_fault
 from support.messages import forward_messages
-from support.oracles.token_index_oracle import expected_words, stored_words
+from support.oracles.token_index_oracle import build_expected_documents, get_token_documents
 from support.servers.fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
 
 from stair_es.cluster.client.cluster import Cluster
@@ -65,7 +65,7 @@ class Runs:
         with forward_messages(self.said.append):
             return run_ingest([source], connection or self.cluster.connection, asked, progress=lambda _: None)
 
-    def words(self, **sink: str) -> tuple[int, int, int]:
+    def reconcile(self, **sink: str) -> tuple[int, int, int]:
         """Words written and deleted, and images, of a run that went well."""
         report = self.run(None, **sink).token_index
         assert report
@@ -75,7 +75,7 @@ class Runs:
     def settings(self, thumbnail_px: int) -> IngestOptions:
         return replace(self.options, document=replace(self.options.document, thumbnail_px=thumbnail_px))
 
-    def behind(self, alias: str) -> list[str]:
+    def targets(self, alias: str) -> list[str]:
         return (
             sorted(self.cluster.client.indices.get_alias(name=alias))
             if self.cluster.client.indices.exists_alias(name=alias)
@@ -90,13 +90,13 @@ class Runs:
 
     def check(self, images: int) -> None:
         """Everything behind the alias of the words is what has to be there, and is found."""
-        [index] = self.behind(self.alias)
-        assert self.behind(f"{self.alias}-tokens") == [f"{index}.tokens"]
-        self.check_words_of(index, images)
+        [index] = self.targets(self.alias)
+        assert self.targets(f"{self.alias}-tokens") == [f"{index}.tokens"]
+        self.check_tokens_of(index, images)
 
-    def check_words_of(self, index: str, images: int) -> None:
-        found = stored_words(self.cluster.client, f"{index}.tokens")
-        assert found == expected_words(self.cluster.client, index)
+    def check_tokens_of(self, index: str, images: int) -> None:
+        found = get_token_documents(self.cluster.client, f"{index}.tokens")
+        assert found == build_expected_documents(self.cluster.client, index)
         assert len({document["image_id"] for document in found.values()}) == images
 
 
@@ -118,7 +118,7 @@ def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Pa
         alias=index_on(url),
         model=ModelSpec(name="stair-mini", backend="onnx"),
         document=DocumentSettings(vector=vector),
-        dead_letters=tmp_path / "dead.jsonl",
+        dead_letters=tmp_path / "failed.jsonl",
     )
     client = Connection(url=url).client()
     yield Runs(url, client, options, folder)
@@ -131,18 +131,18 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diff, "PAGE_SIZE", 3)
 
 
-def test_words_follow_their_images(runs: Runs) -> None:
-    written, deleted, images = runs.words(token_index="yes")
+def test_tokens_follow_their_images(runs: Runs) -> None:
+    written, deleted, images = runs.reconcile(token_index="yes")
     assert (deleted, images) == (0, COUNT)
     assert COUNT < written <= 16 * COUNT
     runs.check(COUNT)
-    assert runs.words() == runs.words(token_index="yes") == (0, 0, COUNT)  # as the index has it
+    assert runs.reconcile() == runs.reconcile(token_index="yes") == (0, 0, COUNT)  # as the index has it
     copy(20, runs.folder / "2.jpg")
     copy(21, runs.folder / "new.jpg")
     assert runs.run().written == 2
     runs.check(COUNT + 1)
     (runs.folder / "0.jpg").unlink()
-    assert runs.words() == (0, 0, COUNT + 1)
+    assert runs.reconcile() == (0, 0, COUNT + 1)
     report = runs.run_as(replace(runs.options, resync=True))
     assert (report.removed, report.token_index and report.token_index.written) == (1, 0)
     assert report.to_dict()["token_index"] == {
@@ -157,18 +157,18 @@ def test_words_follow_their_images(runs: Runs) -> None:
     assert any(line.startswith(f"token index {report.index}.tokens: 0 tokens written") for line in runs.said)
 
 
-def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs) -> None:
+def test_a_new_index_brings_its_tokens_and_both_aliases_move_together(runs: Runs) -> None:
     first = runs.run(token_index="yes").index
     build = runs.run_as(runs.settings(0), swap="never")
     assert not build.swapped
     runs.check(COUNT)
-    assert runs.behind(f"{runs.alias}-tokens") == [f"{first}.tokens"]
-    runs.check_words_of(build.index, COUNT)
+    assert runs.targets(f"{runs.alias}-tokens") == [f"{first}.tokens"]
+    runs.check_tokens_of(build.index, COUNT)
     copy(20, runs.folder / "2.jpg")
     again = runs.run_as(runs.settings(0))
     assert (again.index, again.swapped, again.deleted_indices) == (build.index, True, ())
     runs.check(COUNT)
-    assert runs.behind(f"{runs.alias}-tokens") == [f"{build.index}.tokens"]
+    assert runs.targets(f"{runs.alias}-tokens") == [f"{build.index}.tokens"]
     assert runs.indices() == sorted([first, f"{first}.tokens", build.index, f"{build.index}.tokens"])
     third = runs.run_as(runs.settings(32), retain_indices="0")
     assert (third.swapped, sorted(third.deleted_indices)) == (True, sorted([first, build.index]))
@@ -181,11 +181,11 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
     second = runs.run_as(runs.settings(0)).index
     back = [{"remove": {"index": second, "alias": runs.alias}}, {"add": {"index": first, "alias": runs.alias}}]
     runs.cluster.client.indices.update_aliases(body={"actions": back})
-    assert runs.words() == (0, 0, COUNT)
+    assert runs.reconcile() == (0, 0, COUNT)
     runs.check(COUNT)
-    assert runs.behind(f"{runs.alias}-tokens") == [f"{first}.tokens"]
+    assert runs.targets(f"{runs.alias}-tokens") == [f"{first}.tokens"]
     runs.cluster.client.indices.delete_alias(index=f"{first}.tokens", name=f"{runs.alias}-tokens")
-    assert runs.words() == (0, 0, COUNT)
+    assert runs.reconcile() == (0, 0, COUNT)
     runs.check(COUNT)
     runs.cluster.client.indices.delete(index=first)  # and its words are left
     third = runs.run()
@@ -198,13 +198,13 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
 def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
     fill(runs.folder, MORE)
     index = runs.run(token_index="yes").index
-    words, client = f"{index}.tokens", runs.cluster.client
+    token_index, client = f"{index}.tokens", runs.cluster.client
     ids = [runs.id(f"{number}.jpg") for number in range(MORE)]
     now = {"refresh": "true"}
-    client.delete(index=words, id=f"{ids[0]}-1", params=now)
-    client.update(index=words, id=f"{ids[1]}-2", body={"doc": {"source_version": "old"}}, params=now)
-    client.index(index=words, id="stray", body={"image_id": ids[2], "token": "x", "words": 16, "rank": 1}, params=now)
-    client.index(index=words, id="nowhere", body={"image_id": "no image", "token": "x", "rank": 1}, params=now)
+    client.delete(index=token_index, id=f"{ids[0]}-1", params=now)
+    client.update(index=token_index, id=f"{ids[1]}-2", body={"doc": {"source_version": "old"}}, params=now)
+    client.index(index=token_index, id="stray", body={"image_id": ids[2], "token": "x", "token_count": 16, "rank": 1}, params=now)
+    client.index(index=token_index, id="nowhere", body={"image_id": "no image", "token": "x", "rank": 1}, params=now)
     client.update(index=index, id=ids[3], body={"doc": {"caption": "by hand"}})
     source = client.get(index=index, id=ids[4])["_source"]
     client.index(index=index, id=ids[4], body={**source, "tokens": {"dog": 1.5, "c%2E": 2.0}, "top_tokens": ["c.", "dog"]})
@@ -212,17 +212,17 @@ def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
     client.index(index=index, id="theirs", body={"uri": "theirs", "tokens": {"cat": 1.5}, "top_tokens": ["cat"]}, params=now)
     client.index(index=index, id="wordless", body={"uri": "wordless", "tokens": {"cat": 1.5}}, params=now)
     (runs.folder / "5.jpg").unlink()
-    runs.words()
+    runs.reconcile()
     runs.check(MORE)
-    assert len(client.search(index=words, body={"query": {"term": {"image_id": ids[4]}}})["hits"]["hits"]) == 2
-    assert runs.words() == (0, 0, MORE)
+    assert len(client.search(index=token_index, body={"query": {"term": {"image_id": ids[4]}}})["hits"]["hits"]) == 2
+    assert runs.reconcile() == (0, 0, MORE)
 
 
-def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> None:
+def test_an_image_that_lost_its_tokens_is_not_looked_at_for_ever(runs: Runs) -> None:
     index = runs.run(token_index="yes").index
     source = runs.cluster.client.get(index=index, id=runs.id("1.jpg"))["_source"]
     runs.cluster.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
-    written, deleted, images = runs.words()
+    written, deleted, images = runs.reconcile()
     assert (written, images) == (0, COUNT - 1)
     assert 0 < deleted <= 16
     runs.check(COUNT - 1)
@@ -239,7 +239,7 @@ def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> N
     assert gets == []
 
 
-def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: Runs) -> None:
+def test_tokens_that_can_t_be_written_are_counted_and_the_others_are_there(runs: Runs) -> None:
     index = runs.run(token_index="yes").index
     longest = "i" * 512  # with a rank it is no `_id` any more
     document = {"uri": "u", "tokens": {"dog": 1.0, "cat": 0.5}, "top_tokens": ["dog", "cat"]}
@@ -254,16 +254,16 @@ def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: 
         assert "no `tokens`" in report.reasons["empty"]
         assert "3 could not be written or deleted" in runs.said[-1]
     expected = expected_words_without(runs, index, longest)
-    assert stored_words(runs.cluster.client, f"{index}.tokens") == expected
+    assert get_token_documents(runs.cluster.client, f"{index}.tokens") == expected
 
 
 def expected_words_without(runs: Runs, index: str, id_: str) -> dict[str, dict[str, Any]]:
     for gone in ("empty", id_):
         runs.cluster.client.delete(index=index, id=gone)
-    return expected_words(runs.cluster.client, index)
+    return build_expected_documents(runs.cluster.client, index)
 
 
-def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_end(runs: Runs) -> None:
+def test_a_document_that_changes_while_its_tokens_are_written_has_its_own_in_the_end(runs: Runs) -> None:
     """As by a run beside this one that has compared both sides before these words were written."""
     index = runs.run().index
     changed, gone = runs.id("1.jpg"), runs.id("2.jpg")
@@ -308,11 +308,11 @@ def passing_faults() -> list[Fault]:
     return [fault for fault in every_fault() if "413" not in fault.name and "large" not in fault.name]
 
 
-def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Runs) -> None:
+def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Runs) -> None:
     """By a run beside this one, with `--no-token-index`."""
 
     def delete(request: Request, send: Send) -> Answer:
-        runs.cluster.client.indices.delete(index=runs.behind(runs.alias)[0] + ".tokens")
+        runs.cluster.client.indices.delete(index=runs.targets(runs.alias)[0] + ".tokens")
         return send(request)
 
     with FaultProxy(runs.cluster.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
@@ -336,7 +336,7 @@ def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
     assert len(runs.indices()) == 2
 
 
-def test_without_a_words_index_a_run_looks_once(runs: Runs) -> None:
+def test_without_a_token_index_a_run_looks_once(runs: Runs) -> None:
     asked: list[str] = []
 
     def note(request: Request) -> Fault | None:
