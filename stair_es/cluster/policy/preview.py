@@ -132,8 +132,7 @@ def _scroll_documents(cluster: Cluster, index: str, query: Mapping[str, Any]) ->
     A page whose response is lost can't be requested again.
     """
     body = {"size": _PAGE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
-    params = {"scroll": _KEEP, "allow_partial_search_results": "false"}
-    answer = cluster.call(cluster.client.search, index=index, body=body, params=params)
+    answer = cluster.search(index, body, scroll=_KEEP)
     try:
         while answer["hits"]["hits"]:
             yield from answer["hits"]["hits"]
