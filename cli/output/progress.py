@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -44,12 +46,10 @@ class ProgressReporter:
         self._line_at_s = time.monotonic()
 
     def __enter__(self) -> ProgressReporter:
-        if self._progress is not None:
-            self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._progress is not None:
+        if self._progress is not None and self._tasks:
             self._progress.stop()
 
     @property
@@ -77,6 +77,7 @@ class ProgressReporter:
         if self._progress is None:
             return
         if part not in self._tasks:
+            self._progress.start()
             self._tasks[part] = self._progress.add_task(part, total=total)
         shown = part if description is None else description
         self._progress.update(self._tasks[part], completed=done, total=total, description=shown)
@@ -146,6 +147,23 @@ def show_document_progress() -> Iterator[Callable[[int, int], None]]:
             reporter.update_bar("", done, total)
             if not reporter.has_bars and reporter.is_line_due():
                 print_notice(f"{done:,}/{total:,} documents", done=done, total=total)
+
+        yield update_progress
+
+
+@contextmanager
+def show_download_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that takes the bytes received and all bytes."""
+    columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with ProgressReporter(*columns) as reporter:
+        start_s = time.monotonic()
+
+        def update_progress(done: int, total: int) -> None:
+            reporter.update_bar("", done, total)
+            if not reporter.has_bars and reporter.is_line_due():
+                left_s = (time.monotonic() - start_s) * (total - done) / max(done, 1)
+                text = f"fetched {done / 1e6:.0f} of {total / 1e6:.0f} MB, {left_s:.0f} s left"
+                print_notice(text, bytes=done, total_bytes=total)
 
         yield update_progress
 
