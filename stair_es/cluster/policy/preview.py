@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.policy_state import list_missing_policy_fields
@@ -136,8 +136,9 @@ def _scroll_documents(cluster: Cluster, index: str, query: Mapping[str, Any]) ->
     try:
         while answer["hits"]["hits"]:
             yield from answer["hits"]["hits"]
-            with translate_errors(cluster.connection):
-                answer = cluster.client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP})
+            answer = cluster.call(
+                cluster.client.scroll, body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP}, retry=NO_RETRY
+            )
     finally:
         with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more
             cluster.client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])
