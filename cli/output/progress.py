@@ -28,6 +28,7 @@ from .console import print_notice, stderr
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.training.callbacks import StepMetrics
+    from stair_es.types import PartProgressCallback, ProgressCallback
 
 _LINE_EVERY_S = 10.0
 _DESCRIPTION = TextColumn("{task.description}", markup=False)
@@ -138,7 +139,7 @@ def _print_ingest_line(books: RunAccounting, noun: str, seconds: float) -> None:
 
 
 @contextmanager
-def show_document_progress() -> Iterator[Callable[[int, int], None]]:
+def show_document_progress() -> Iterator[ProgressCallback]:
     """Yield a callback that takes the documents done and all documents."""
     with ProgressReporter(BarColumn(), MofNCompleteColumn(), TextColumn("documents, ETA"), TimeRemainingColumn()) as reporter:
         reporter.update_bar("", 0, None)
@@ -152,7 +153,7 @@ def show_document_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def show_download_progress() -> Iterator[Callable[[int, int], None]]:
+def show_download_progress() -> Iterator[ProgressCallback]:
     """Yield a callback that takes the bytes received and all bytes."""
     columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with ProgressReporter(*columns) as reporter:
@@ -169,7 +170,7 @@ def show_download_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def show_evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
+def show_evaluation_progress() -> Iterator[PartProgressCallback]:
     """Yield a callback that takes a part of an evaluation, its steps done and all its steps.
 
     Without a terminal, the end of a part is a line, too.
@@ -189,7 +190,7 @@ def _update_part(reporter: ProgressReporter, part: str, done: int, total: int) -
 
 
 @contextmanager
-def show_training_progress() -> Iterator[tuple[Callable[[StepMetrics], None], Callable[[str, int, int], None]]]:
+def show_training_progress() -> Iterator[tuple[Callable[[StepMetrics], None], PartProgressCallback]]:
     """Yield two callbacks: for what a training reports, and for a part of the work with its steps done and all its steps."""
     columns = (_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
     with ProgressReporter(*columns) as reporter:

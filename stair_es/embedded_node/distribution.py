@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from stair_es.embedded_node.download import (
-    DownloadProgress,
     JarSource,
     build_maven_source,
     fetch_jars,
@@ -22,6 +21,7 @@ from stair_es.embedded_node.download import (
 from stair_es.embedded_node.file_lock import build_write_error, hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
 from stair_es.errors import NodeError
+from stair_es.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def ensure_distribution(
     lock: NodeLock,
     dist: Path,
     make_source: Callable[[Path], JarSource] = build_maven_source,
-    progress: DownloadProgress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
 
@@ -40,7 +40,7 @@ def ensure_distribution(
         lock: What the distribution consists of.
         dist: Parent folder of distributions.
         make_source: Builds the source of jars from a cache folder.
-        progress: Called with the progress of a download.
+        progress: Called with the bytes received and all bytes of a download, by one thread at a time.
 
     Raises:
         NodeError: If a jar cannot be downloaded or does not match the lock file, or `dist` cannot be written.
@@ -82,7 +82,7 @@ def find_corruption(lock: NodeLock, home: Path) -> str | None:
         return next(filter(None, pool.map(find_defect, lock.jars)), None)
 
 
-def _build_distribution(lock: NodeLock, dist: Path, source: JarSource, progress: DownloadProgress | None) -> None:
+def _build_distribution(lock: NodeLock, dist: Path, source: JarSource, progress: ProgressCallback | None) -> None:
     for left in dist.glob(f"{_SCRATCH}*"):  # left by a killed process: this one holds the lock
         shutil.rmtree(left)
     logger.info("fetching the embedded node: OpenSearch %s, %.0f MB, once", lock.opensearch, lock.size_bytes / 1e6)

@@ -17,8 +17,6 @@ from stair_es.errors import NodeError
 from stair_es.optional import import_optional
 
 BytesCallback = Callable[[int], None]
-DownloadProgress = Callable[[int, int], None]
-"""Called with the bytes received and all bytes, by one thread at a time."""
 JarSource = Callable[[Jar, BytesCallback], Path]
 """Returns the path of one jar, cached or downloaded; reports the bytes received."""
 

@@ -16,7 +16,7 @@ from stair_es.embedded_node.state import NodeState, fetch_node_json
 from stair_es.system.folders import make_private_folder
 
 if TYPE_CHECKING:
-    from stair_es.embedded_node.download import DownloadProgress
+    from stair_es.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def ensure_running(
     home: DataDir | None = None,
     port: int | None = None,
     environ: Mapping[str, str] = os.environ,
-    progress: DownloadProgress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> str:
     """Return the URL of the embedded node, and start it if it is not running.
 
@@ -49,7 +49,7 @@ def ensure_running(
         home: The data folder; None for the one of the environment.
         port: HTTP port; None for the one of the environment, or the node's own.
         environ: Environment variables: home, port and heap.
-        progress: Called with the progress of a download.
+        progress: Called with the bytes received and all bytes of a download, by one thread at a time.
 
     Raises:
         NodeError: If it cannot be downloaded or started.
@@ -65,14 +65,14 @@ def ensure_running(
     return url
 
 
-def start_node(spec: NodeSpec, progress: DownloadProgress | None = None) -> str:
+def start_node(spec: NodeSpec, progress: ProgressCallback | None = None) -> str:
     """Return the URL of the node of `spec.base`, started unless it is running. It keeps the data of earlier runs.
 
     A running node keeps its port and heap, whatever `spec` requests; that is logged.
 
     Args:
         spec: The node.
-        progress: Called with the progress of a download.
+        progress: Called with the bytes received and all bytes of a download, by one thread at a time.
 
     Raises:
         NodeError: If it cannot be downloaded or started, or its port is in use.
@@ -151,7 +151,7 @@ def _find_responding_node(spec: NodeSpec) -> NodeState | None:
     return state if fetch_node_json(state.url, "/") else None
 
 
-def _start_process(spec: NodeSpec, progress: DownloadProgress | None) -> NodeState:
+def _start_process(spec: NodeSpec, progress: ProgressCallback | None) -> NodeState:
     from stair_es.embedded_node.distribution import ensure_distribution
     from stair_es.embedded_node.lockfile import load_node_lock
     from stair_es.embedded_node.process import start_process

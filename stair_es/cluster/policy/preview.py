@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ from stair_es.cluster.metadata.policy_state import list_missing_policy_fields
 from stair_es.cluster.policy.manager import PolicyTarget
 from stair_es.cluster.policy.script import build_affected_query
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import SparseVector
+from stair_es.types import ProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -73,7 +73,7 @@ def preview_changes(
     place: PolicyTarget,
     policy: TokenPolicy | None,
     plan: PolicyPreview,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> Iterator[DocumentChange]:
     """Compare each document with what `policy`, or its removal, would make of it, and yield those that would change.
 
