@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from stair_es._version import __version__
 from stair_es.config.defaults import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
 from stair_es.errors import StairError, UsageError
+from stair_es.system.decoder_logs import disable_decoder_logs
 
 from .commands import dashboards, encode, evaluate, explain, export, inspect, policy, query, search, serve, template, train, words
 from .commands.ingest import images, texts
@@ -200,6 +201,7 @@ def main() -> None:
     143 (ended).
     """
     _install_signal_handlers()
+    disable_decoder_logs()
     try:
         app()
     except StairError as error:

@@ -101,7 +101,10 @@ def resolve_connection(url: str | None) -> Connection:
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import ensure_running
 
-    node_url = ensure_running(environ=config_file.get_config().environ)
+    from ..output.progress import show_download_progress
+
+    with show_download_progress() as progress:
+        node_url = ensure_running(environ=config_file.get_config().environ, progress=progress)
     print_notice(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from stair_es.errors import UsageError
 from stair_es.eval.bag_of_words import tokenize_words
-from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
-from stair_es.types import Floats, SparseVector
+from stair_es.types import Floats, PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.captions import CaptionDataset
@@ -216,7 +216,7 @@ def evaluate_interpretability(
     *,
     prompt: str = "{}",
     dense: bool = False,
-    progress: EvalProgress,
+    progress: PartProgressCallback,
 ) -> TableReport:
     """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
 
@@ -313,5 +313,5 @@ def _rank_by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Itera
     return (WeightRanking(vector, vocabulary) for vector in vectors)
 
 
-def _report_as_vocabulary(progress: EvalProgress) -> EvalProgress:
+def _report_as_vocabulary(progress: PartProgressCallback) -> PartProgressCallback:
     return lambda _, done, total: progress("vocabulary", done, total)

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stair_es.errors import UsageError
-from stair_es.eval.encode import EncodedVectors, EvalProgress, encode_images
+from stair_es.eval.encode import EncodedVectors, encode_images
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.eval.zero_shot import ClassAccuracy, compute_accuracy, list_skipped_images
 from stair_es.optional import import_optional
-from stair_es.types import SparseVector
+from stair_es.types import PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.image_folder import LabeledDataset
@@ -172,7 +172,7 @@ class _Row:
 
 
 def evaluate_linear_probe(
-    train: LabeledDataset, test: LabeledDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress
+    train: LabeledDataset, test: LabeledDataset, models: Sequence[EvaluatedModel], *, progress: PartProgressCallback
 ) -> TableReport:
     """Measure the accuracy on `test` of a probe fitted to `train`, for token weights and for dense vectors of each model.
 

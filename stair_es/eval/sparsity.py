@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
-from stair_es.types import SparseVector
+from stair_es.types import PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.captions import CaptionDataset
@@ -209,7 +209,7 @@ class _ModelCost:
         }
 
 
-def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress) -> TableReport:
+def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: PartProgressCallback) -> TableReport:
     """Measure tokens per item, multiplications per pair, and balance of the posting lists for each model.
 
     Args:

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import pytest
 from support.plugin_metadata import announce_plugins
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import make_document_id
 from stair_es.model import registry
@@ -40,10 +41,9 @@ def environment(node_url: str) -> Iterator[dict[str, str]]:
     made = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": INDEX, "COLUMNS": "120"}
     subprocess.run([STAIR_ES, "ingest", PHOTOS], check=True, capture_output=True, env=made)
     yield made
-    client = Connection(url=node_url).client()
-    for name in client.indices.get(index=f"{INDEX}*"):
-        client.indices.delete(index=name)
-    client.close()
+    with Cluster(Connection(url=node_url)) as cluster:
+        for name in cluster.client.indices.get(index=f"{INDEX}*"):
+            cluster.client.indices.delete(index=name)
 
 
 @pytest.fixture(scope="module")

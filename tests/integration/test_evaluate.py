@@ -119,11 +119,8 @@ def of(found: RetrievalReport, method: str, direction: str) -> MethodRow:
 
 
 def left_behind(url: str) -> list[str]:
-    client = Connection(url=url).client()
-    try:
-        return list(client.indices.get(index="eval-*"))
-    finally:
-        client.close()
+    with Cluster(Connection(url=url)) as cluster:
+        return list(cluster.client.indices.get(index="eval-*"))
 
 
 def check_words(found: RetrievalReport) -> None:

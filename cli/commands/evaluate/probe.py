@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from .shared import EVALUATION_OPTIONS, LimitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 _TEST_FOLDERS = ("test", "val", "validation")
 
@@ -46,7 +46,7 @@ def evaluate_probe_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
         from stair_es.eval.linear_probe import evaluate_linear_probe as run
         from stair_es.optional import import_optional

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +22,7 @@ from .shared import (
 
 if TYPE_CHECKING:
     from stair_es.eval.retrieval.report import RetrievalReport
+    from stair_es.types import PartProgressCallback
 
 
 _Captions = Annotated[
@@ -77,7 +77,7 @@ def evaluate_retrieval_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> RetrievalReport:
+    def build_report(progress: PartProgressCallback) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions
         from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 

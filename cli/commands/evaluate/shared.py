@@ -19,6 +19,7 @@ from ...output.console import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
     from stair_es.eval.models import EvaluatedModel
+    from stair_es.types import PartProgressCallback
 
 CompareOption = Annotated[
     list[str] | None,
@@ -100,7 +101,7 @@ class EvaluationArguments:
 EVALUATION_OPTIONS = ArgumentGroup(EvaluationArguments)
 
 
-def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, int, int], None]], PrintableReport]) -> None:
+def run_and_report(given: EvaluationArguments, work: Callable[[PartProgressCallback], PrintableReport]) -> None:
     """Run the work with a progress callback, and print or write its report.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +22,7 @@ from .shared import (
 if TYPE_CHECKING:
     from stair_es.eval.interpretability import InterpretabilityTask
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 
 def evaluate_words_command(
@@ -57,7 +57,7 @@ def evaluate_words_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.interpretability import evaluate_interpretability
 
         wanted = _read_expectations(path, classes, images, split, limit)

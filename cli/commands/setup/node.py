@@ -59,8 +59,11 @@ def start_node_command(
     from stair_es.embedded_node import start_node as start
     from stair_es.errors import NodeError
 
+    from ...output.progress import show_download_progress
+
     spec = NodeSpec.from_home(port=port, heap=heap, environ=config_file.get_config().environ)
-    url = start(spec)
+    with show_download_progress() as progress:
+        url = start(spec, progress)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
             f"the embedded node is already running at {url}, not on port {port}",

@@ -148,7 +148,7 @@ class PolicyManager:
         if find_conflicting_field(place.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
-        answer = self.cluster.call(self.cluster.client.search, index=place.name, body=body)
+        answer = self.cluster.search(place.name, body)
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["policies"]["buckets"]}
 
     def count_emptied(self, place: PolicyTarget) -> int:

@@ -20,7 +20,7 @@ from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
-from stair_es.eval.encode import EncodedDataset, EvalProgress, encode_dataset
+from stair_es.eval.encode import EncodedDataset, encode_dataset
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.retrieval.methods import NO_CLUSTER, EngineConfig, RetrievalMethod, UnavailableMethod
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport
@@ -33,6 +33,7 @@ from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
 if TYPE_CHECKING:
     from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.eval.datasets.captions import CaptionDataset
+    from stair_es.types import PartProgressCallback
 
 DEFAULT_EVAL_DEPTH = 1000
 
@@ -76,7 +77,7 @@ def evaluate_retrieval(
     connection: Connection | None,
     options: EvalOptions,
     *,
-    progress: EvalProgress,
+    progress: PartProgressCallback,
 ) -> RetrievalReport:
     """Evaluate all methods of all models, in both directions.
 
@@ -160,7 +161,7 @@ def _measure_methods(
     model: EvaluatedModel,
     place: _EvalCluster | None,
     options: EvalOptions,
-    progress: EvalProgress,
+    progress: PartProgressCallback,
 ) -> list[MethodRow]:
     there = [method for method in methods if isinstance(method, RetrievalMethod)]
     missing = [_build_missing_row(method) for method in methods if isinstance(method, UnavailableMethod)]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stair_es.errors import QueryError
-from stair_es.eval.encode import EvalProgress
 from stair_es.eval.metrics import compute_hit_ranks, compute_ranks, summarize_ranks
 from stair_es.eval.retrieval.ranking_diff import RankingDiff, compare_rankings, sum_ranking_diffs
 from stair_es.eval.retrieval.report import MethodRow
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.metadata.index_metadata import IndexSpec
     from stair_es.eval.metrics import Doubles
     from stair_es.eval.retrieval.methods import Clause, RetrievalMethod
+    from stair_es.types import PartProgressCallback
 
 _ENGINE_ALONE = "only the engine defines its scores (index statistics, rounded lengths)"
 
@@ -33,7 +33,7 @@ class RetrievalRunner:
     """Index metadata of the temporary indices."""
     depth: int
     keep_index: bool
-    progress: EvalProgress
+    progress: PartProgressCallback
 
     def run_methods(self, methods: list[RetrievalMethod]) -> list[MethodRow]:
         """Return a row per method; exact scores only for methods without a corpus. Methods with the same corpus share its index.

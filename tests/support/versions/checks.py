@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import get_args, get_type_hints
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import StairError
 from stair_es.search.dsl.select import QUERY_TYPES
@@ -126,13 +126,12 @@ def publish_templates(bench: Bench) -> None:
 def search_template(bench: Bench) -> None:
     """Use a template as another language would: by a plain request."""
     body = {"id": "stair-es-tokens", "params": {"size": 1, "tokens": [{"token": "cat", "weight": 1}]}}
-    connection = Connection.from_env(environ=bench.commands.environ)
     try:
-        with Cluster(connection) as cluster, translate_errors(connection):
-            hits = cluster.client.search_template(index=bench.alias(bench.main), body=body)["hits"]["hits"]
+        with Cluster(Connection.from_env(environ=bench.commands.environ)) as cluster:
+            answer = cluster.call(cluster.client.search_template, index=bench.alias(bench.main), body=body)
     except StairError as error:
         raise Refused(bench.commands.tell(f"{error.message}\n{error.remedy}")) from None
-    expect_best(bench, [hit["_source"] for hit in hits])
+    expect_best(bench, [hit["_source"] for hit in answer["hits"]["hits"]])
 
 
 def delete_templates(bench: Bench) -> None:

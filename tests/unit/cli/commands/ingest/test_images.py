@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest import retry
 from stair_es.cli.main import app
-from stair_es.cli.options.json_errors import add_failure_facts, report_failure_as_json
+from stair_es.cli.options.json_errors import add_failure_facts, with_json_errors
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()
@@ -107,9 +107,12 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
 
 
 def _fail_after_three(failure: Exception) -> None:
-    with report_failure_as_json(True):
+    @with_json_errors
+    def fail(*, as_json: bool) -> None:
         add_failure_facts(lambda: {"seen": 3})
         raise failure
+
+    fail(as_json=True)
 
 
 def test_dead_letters_that_can_t_be_written_are_told_before_the_cluster_is_asked(photos: str, tmp_path: Path) -> None:
