@@ -115,7 +115,7 @@ def _build_onnx_loops(encoder: StairEncoder, towers: OnnxDualEncoder, pixels_BHW
     images = [{"pixels": part} for part in _split_batches(pixels_BHWC, ONNX_IMAGES)]
     batches = [
         {"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL}
-        for _, part in model.tokens.batches(texts, ONNX_TEXTS)
+        for _, part in model.tokens.encode_batches(texts, ONNX_TEXTS)
     ]
     bare = {"image": _create_bare_session(model, "image", towers), "text": _create_bare_session(model, "text", towers)}
 
