@@ -18,13 +18,10 @@ if TYPE_CHECKING:
     from stair_es.eval.datasets.captions import CaptionDataset
     from stair_es.eval.models import EvaluatedModel
     from stair_es.sources.base import Locator
-    from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+    from stair_es.types import Floats, ImageSpec, PartProgressCallback, Pixels, SparseVector
 
 _BATCH_SIZE = 16
 _Batch = TypeVar("_Batch")
-
-EvalProgress = Callable[[str, int, int], None]
-"""What is encoded (`images`, `texts`), number done, total."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ class EncodedDataset:
     """Vectors of the texts."""
 
 
-def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: EvalProgress) -> EncodedDataset:
+def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: PartProgressCallback) -> EncodedDataset:
     """Encode a caption dataset.
 
     Raises:
@@ -76,7 +73,7 @@ def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: Ev
 
 
 def encode_images(
-    locators: Sequence[Locator], model: EvaluatedModel, progress: EvalProgress, *, dense: bool = True
+    locators: Sequence[Locator], model: EvaluatedModel, progress: PartProgressCallback, *, dense: bool = True
 ) -> ReadableImages:
     """Encode the readable images.
 
@@ -109,7 +106,7 @@ def encode_images(
     if len(problems) == len(locators):
         raise UsageError(
             f"none of {len(locators)} images can be read: {next(iter(problems.values()), 'there are none')}",
-            "Name their folder with --images DIR.",
+            "Specify their folder with --images DIR.",
         )
     return ReadableImages(
         vectors=_build_vectors(sparse if model.has_tokens else None, rows),
@@ -119,7 +116,7 @@ def encode_images(
 
 
 def encode_texts(
-    texts: Sequence[str], model: EvaluatedModel, progress: EvalProgress, *, tokens: bool = True, dense: bool = True
+    texts: Sequence[str], model: EvaluatedModel, progress: PartProgressCallback, *, tokens: bool = True, dense: bool = True
 ) -> EncodedVectors:
     """Encode texts into the requested kinds of vectors that the model has.
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from stair_es.errors import UsageError
 from stair_es.eval.bag_of_words import tokenize_words
-from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
-from stair_es.types import Floats, SparseVector
+from stair_es.types import Floats, PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.captions import CaptionDataset
@@ -199,7 +199,7 @@ def evaluate_interpretability(
     *,
     prompt: str = "{}",
     dense: bool = False,
-    progress: EvalProgress,
+    progress: PartProgressCallback,
 ) -> TableReport:
     """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
 
@@ -230,7 +230,7 @@ def evaluate_interpretability(
         if readable.vectors.sparse is not None:
             space = _build_own_space(model, readable.vectors.sparse, texts)
             rankings: Iterator[TokenRanking] = _rank_by_weight(readable.vectors.sparse, space)
-            rows.append(_build_row("words", model, space, rankings, texts))
+            rows.append(_build_row("tokens", model, space, rankings, texts))
         if readable.vectors.dense is not None:
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared_space.tokens]
             token_vectors = encode_texts(tokens, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
@@ -244,7 +244,7 @@ def evaluate_interpretability(
         title=f"{task.name}: {task.about}",
         about=task.protocol,
         tables=(ReportTable(head=_HEAD, rows=tuple(row.format_cells() for row in rows)),),
-        values={"set": task.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
+        values={"dataset": task.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
         remarks=tuple(
             f"{row.kind} of {row.model}: {row.rates.unknown} images have no token in the vocabulary, and are never found"
             for row in rows

@@ -58,7 +58,7 @@ def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
     skips_dense = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
     dense = None if skips_dense else get_dense_encoder(encoder)
     if dense is None and not has_tokens:
-        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Compare with another one.")
+        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Use another model.")
     return EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_tokens=has_tokens)
 
 
@@ -73,7 +73,7 @@ def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
     # The same model with another fit is allowed.
     ids = [(registry.make_portable_name(spec.name), plugin.card.model_id) for plugin, spec in plugins]
     if duplicates := sorted({name for name, label in ids if ids.count((name, label)) > 1}):
-        raise UsageError(f"the model {duplicates[0]!r} is given twice", "Name each model once, with --model or --compare.")
+        raise UsageError(f"the model {duplicates[0]!r} is given twice", "Specify each model once, with --model or --compare.")
     return [build_evaluated_model(plugin.load(spec), spec) for plugin, spec in plugins]
 
 

@@ -84,7 +84,7 @@ def build_model(config: TrainConfig, train_set: TrainingSet, callbacks: Callback
         checkpoint.load_tensors_into(model, start)
     else:
         model.set_bias(model_config.start_bias)
-        if model_config.start_embeddings and "words" in model_config.heads:
+        if model_config.start_embeddings and "tokens" in model_config.heads:
             model.initialize_from_text_embeddings()
     callbacks.on_message(
         f"model: {len(features):,} tokens, {sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M parameters"
@@ -133,5 +133,5 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         return stair_tokens.load_tokenizer(Path(hub.hf_hub_download(text.name, TOKENIZER_FILE)))
     except (OSError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
         raise ModelError(
-            f"no tokenizer.json for {text.name!r}: {error}", "Name a text backbone that has a fast tokenizer."
+            f"no tokenizer.json for {text.name!r}: {error}", "Specify a text backbone that has a fast tokenizer."
         ) from error

@@ -71,7 +71,7 @@ class ValidationSet:
         for caption, top, weights in zip(self.captions, top_NK, weights_NK, strict=True):
             present = {int(index) for index in tokens.encode([caption]).features_BL[0] if index >= 0}
             hits.append(bool(present & set(top[weights > 0].tolist())))
-        return {"words": float((weights_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
+        return {"tokens": float((weights_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
 
 
 @contextmanager

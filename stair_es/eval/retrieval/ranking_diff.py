@@ -43,7 +43,7 @@ class RankingDiff:
     explained: int = 0
     """Queries whose differing items have scores within the engine's precision."""
     unexplained: int = 0
-    cut: int = 0
+    truncated: int = 0
     """Queries truncated by the clause limit, which aren't compared."""
     overlap: float = 0.0
     """Mean fraction of the exact first ten among the engine's."""
@@ -95,19 +95,19 @@ def compare_rankings(
     return diff
 
 
-def sum_ranking_diffs(diffs: Sequence[RankingDiff], cut: int) -> RankingDiff:
+def sum_ranking_diffs(diffs: Sequence[RankingDiff], truncated: int) -> RankingDiff:
     """Sum the differences of a method's queries.
 
     Args:
         diffs: Differences of each compared query.
-        cut: Number of queries that weren't compared.
+        truncated: Number of queries that weren't compared.
     """
     return RankingDiff(
         queries=len(diffs),
         same=sum(diff.same for diff in diffs),
         explained=sum(diff.explained for diff in diffs),
         unexplained=sum(diff.unexplained for diff in diffs),
-        cut=cut,
+        truncated=truncated,
         overlap=sum(diff.overlap for diff in diffs) / len(diffs) if diffs else 0.0,
         lowest=min((diff.lowest for diff in diffs), default=0.0),
         highest=max((diff.highest for diff in diffs), default=0.0),

@@ -29,8 +29,8 @@ class MethodRow:
     engine_reason: str = ""
     tokens: tuple[float, float] | None = None
     """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
-    unit: str = "words"
-    unasked: int = 0
+    unit: str = "tokens"
+    queries_without_tokens: int = 0
     """Queries without a known token; their relevant items are ranked last."""
     task: RetrievalTask | None = None
     differences: RankingDiff | None = None
@@ -46,7 +46,7 @@ class MethodRow:
             "model": self.model or None,
             "direction": self.direction,
             "tokens": {"document": self.tokens[0], "query": self.tokens[1], "unit": self.unit} if self.tokens else None,
-            "unasked": self.unasked,
+            "queries_without_tokens": self.queries_without_tokens,
             "exact": _export_metrics(self.exact, self.exact_reason),
             "engine": _export_metrics(self.engine, self.engine_reason),
             "differences": self._export_differences(),
@@ -70,13 +70,13 @@ class RetrievalReport:
     """All rows, and how they were measured."""
 
     captions: str
-    form: str
+    format: str
     images: int
     texts: int
     problems: tuple[str, ...]
     model: str
     """Id of the first model."""
-    against: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
     """Ids of the other models."""
     text_tower: str
     cluster: str = ""
@@ -88,7 +88,7 @@ class RetrievalReport:
     rows: tuple[MethodRow, ...]
     versions: dict[str, str]
     seconds: float
-    kept: tuple[str, ...] = ()
+    kept_indices: tuple[str, ...] = ()
     """Indices that were kept (`--keep-index`)."""
 
     def to_markdown(self) -> str:
@@ -99,7 +99,7 @@ class RetrievalReport:
         """Return the report for JSON."""
         names = (
             "captions",
-            "form",
+            "format",
             "images",
             "texts",
             "model",
@@ -111,18 +111,18 @@ class RetrievalReport:
         )
         return {
             **{name: getattr(self, name) for name in names},
-            "against": list(self.against),
+            "compared": list(self.compared),
             "cluster": self.cluster or None,
             "problems": list(self.problems),
             "rows": [row.to_dict() for row in self.rows],
             "seconds": round(self.seconds, 2),
-            "kept": list(self.kept),
+            "kept_indices": list(self.kept_indices),
         }
 
 
 def _export_metrics(metrics: RetrievalMetrics | None, reason: str) -> dict[str, Any]:
     if metrics is None:
-        return {"missing": reason}
+        return {"unavailable_reason": reason}
     values = asdict(metrics)
     return {
         **values,
@@ -140,7 +140,7 @@ def render_retrieval_report(report: RetrievalReport) -> str:
     """Render the report as Markdown."""
     parts = [
         f"# {report.captions}: {report.images} images, {report.texts} texts",
-        f"{report.form}; {_describe_models(report)}; {_describe_cluster(report)}. "
+        f"{report.format}; {_describe_models(report)}; {_describe_cluster(report)}. "
         "R@k, nDCG and MRR in percent; equal scores count against the method.",
     ]
     parts += render_problems(report.problems)
@@ -154,13 +154,13 @@ def render_retrieval_report(report: RetrievalReport) -> str:
     if report.cluster:
         parts += ["## Engine against exact", _render_differences(report.rows), *_render_examples(report.rows)]
     parts.append(", ".join(f"{name} {number}" for name, number in report.versions.items()) + f"; {report.seconds:.1f} s")
-    if report.kept:
-        parts.append("Indices kept: " + ", ".join(report.kept))
+    if report.kept_indices:
+        parts.append("Indices kept: " + ", ".join(report.kept_indices))
     return "\n\n".join(parts) + "\n"
 
 
 def _describe_models(report: RetrievalReport) -> str:
-    others = f"s {report.model}, {', '.join(report.against)}" if report.against else f" {report.model}"
+    others = f"s {report.model}, {', '.join(report.compared)}" if report.compared else f" {report.model}"
     return f"model{others} (text tower {report.text_tower})"
 
 
@@ -207,8 +207,8 @@ def _list_reasons(rows: Sequence[MethodRow], report: RetrievalReport) -> list[st
         else:
             lines += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
             lines += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and report.cluster else []
-        if row.unasked:
-            lines.append(f"- {name}: {row.unasked} queries have no known token: their relevant items are ranked last")
+        if row.queries_without_tokens:
+            lines.append(f"- {name}: {row.queries_without_tokens} queries have no known token: their relevant items rank last")
         metrics = row.engine or row.exact
         if metrics and metrics.queries != query_count:
             lines.append(
@@ -219,7 +219,7 @@ def _list_reasons(rows: Sequence[MethodRow], report: RetrievalReport) -> list[st
 
 def _name_method(row: MethodRow, report: RetrievalReport) -> str:
     """Return the method, and its model if there are several."""
-    return f"{row.method} of {row.model}" if row.model and report.against else row.method
+    return f"{row.method} of {row.model}" if row.model and report.compared else row.method
 
 
 def _render_differences(rows: Sequence[MethodRow]) -> str:
@@ -231,7 +231,7 @@ def _render_differences(rows: Sequence[MethodRow]) -> str:
         "same first 10",
         "swapped within 9 bits",
         "other",
-        "cut",
+        "truncated",
         "overlap@10",
         "score error",
     )
@@ -241,7 +241,7 @@ def _render_differences(rows: Sequence[MethodRow]) -> str:
         if diff is not None:
             error = f"{100 * diff.lowest:+.3f} to {100 * diff.highest:+.3f} %" if row.nine_bits else "other scale"
             explained = str(diff.explained) if row.nine_bits else "n/a"
-            counts = [str(diff.queries), str(diff.same), explained, str(diff.unexplained), str(diff.cut)]
+            counts = [str(diff.queries), str(diff.same), explained, str(diff.unexplained), str(diff.truncated)]
             lines.append([row.direction, row.method, row.model, *counts, f"{100 * diff.overlap:.1f} %", error])
     return render_table(head, lines) if lines else "Nothing to compare."
 
@@ -269,7 +269,7 @@ def _render_examples(rows: Sequence[MethodRow]) -> list[str]:
                     f"{difference:+.3f} %",
                 ]
             )
-    head = ("of", "query", "rank", "engine has (exact score)", "exact has (exact score)", "apart")
+    head = ("method", "query", "rank", "engine hit (exact score)", "exact hit (exact score)", "difference")
     return [render_table(head, lines)] if lines else []
 
 

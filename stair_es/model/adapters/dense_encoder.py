@@ -120,7 +120,7 @@ class DenseNetwork:
         )
         missing = sorted(info["missing_keys"])
         mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
-        for names, what in ((missing, "lack"), (mismatched, "have in a wrong shape:")):
+        for names, what in ((missing, "lack"), (mismatched, "have the wrong shape for")):
             if names:
                 raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
         return model.float().eval().to(self._device.name)

@@ -34,7 +34,7 @@ def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
     config = read_preprocessor_config(folder)
     if config is None:
         raise ModelError(
-            f"{folder} has no {PREPROCESSOR_FILE}: how images are prepared isn't known", "Fetch the checkpoint again."
+            f"{folder} has no {PREPROCESSOR_FILE}, so it is unknown how to prepare images", "Fetch the checkpoint again."
         )
     size_px, size = _get_size_px(config, folder), config.get("size")
     by_shorter_side = isinstance(size, int) or (isinstance(size, Mapping) and "shortest_edge" in size)

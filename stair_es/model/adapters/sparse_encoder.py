@@ -78,7 +78,7 @@ class SentenceTransformersEncoder(CardMixin):
                 rows_BV = encode(chunk, batch_size=len(chunk), show_progress_bar=False, convert_to_sparse_tensor=False)
             if rows_BV.shape[1] != len(tokens):
                 raise ModelError(
-                    f"the model {self._card.name!r} gives {rows_BV.shape[1]:,} weights, but {len(tokens):,} for a query",
+                    f"the model {self._card.name!r} produces {rows_BV.shape[1]:,} weights, but {len(tokens):,} for a query",
                     "Its routes for queries and documents don't belong together: fetch the checkpoint again.",
                 )
             vectors += build_sparse_vectors(rows_BV, tokens)

@@ -201,10 +201,10 @@ def load_tensors_into(model: Any, folder: Path) -> None:  # noqa: ANN401  a Stai
     with _open_weights(folder, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if name != FEATURE_IDS_TENSOR}  # noqa: SIM118
         _check_no_names("lacks", set(expected) - set(shapes), folder)
-        _check_no_names("has, beyond its configuration,", set(shapes) - set(expected), folder)
+        _check_no_names("has tensors that its configuration lacks:", set(shapes) - set(expected), folder)
         shape_pairs = ((name, shapes[name], list(tensor.shape)) for name, tensor in expected.items())
         mismatched = [f"{name} {shape}, not {other}" for name, shape, other in shape_pairs if shape != other]
-        _check_no_names("has tensors of other shapes:", set(mismatched), folder)
+        _check_no_names("has tensors with the wrong shape:", set(mismatched), folder)
         for name, tensor in expected.items():
             tensor.copy_(file.get_tensor(name))
 

@@ -83,7 +83,7 @@ class OnnxDualEncoder:
 
     def _run_session(self, side: str, feeds: list[dict[str, Any]]) -> TowerRows:
         """Return the rows of the existing heads."""
-        names = [name for name, head in ((WEIGHTS_OUTPUT, "words"), (DENSE_OUTPUT, "dense")) if head in self._config.heads]
+        names = [name for name, head in ((WEIGHTS_OUTPUT, "tokens"), (DENSE_OUTPUT, "dense")) if head in self._config.heads]
         session = self._get_session(side)
         outputs = [dict(zip(names, session.run(names, select_inputs(session, feed)), strict=True)) for feed in feeds]
         batches = [(output.get(WEIGHTS_OUTPUT), output.get(DENSE_OUTPUT)) for output in outputs]

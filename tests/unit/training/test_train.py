@@ -90,7 +90,7 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
     assert {f"i2t@{cut}": value for cut, value in summarize_ranks(to_text).hit.items()} == pytest.approx(
         {name: value for name, value in told.items() if name.startswith("i2t")}, rel=1e-5
     )
-    assert told["words"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # what rounds to 0 is dropped
+    assert told["tokens"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # what rounds to 0 is dropped
     own = [any(word in image for word in caption.split()) for image, caption in zip(images, captions, strict=True)]
     assert told["own@20"] == pytest.approx(np.mean(own), abs=0.11)
 
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path
 
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
-    heads = {"dense": ["dense"], "dense-grounded": ["words", "dense"]}.get(name, ["words"])
+    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"]}.get(name, ["tokens"])
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "watch.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
