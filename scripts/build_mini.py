@@ -297,10 +297,10 @@ def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[
 
 def train_heads(sets: Path, work: Path) -> list[Path]:
     """Train once for each seed; return the folders."""
-    ears = Callbacks(on_message=_say, on_metrics=_tell, on_progress=lambda what, done, total: None)
+    callbacks = Callbacks(on_message=_say, on_metrics=_tell, on_progress=lambda what, done, total: None)
     heads = []
     for seed in SEEDS:
-        heads.append(train_model(configure_training(sets, work, seed), work / f"heads-{seed}", ears, device="cpu").folder)
+        heads.append(train_model(configure_training(sets, work, seed), work / f"heads-{seed}", callbacks, device="cpu").folder)
         (mini_words.FOLDER / f"log-{seed}.csv").write_bytes((heads[-1] / CSV_FILE).read_bytes())
     return heads
 

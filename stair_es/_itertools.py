@@ -10,11 +10,11 @@ _T = TypeVar("_T")
 
 def batched(rows: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Yield the rows in lists of `size`; the last one may be shorter."""
-    part: list[_T] = []
+    batch: list[_T] = []
     for row in rows:
-        part.append(row)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

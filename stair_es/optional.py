@@ -10,10 +10,6 @@ from stair_es.errors import MissingExtra
 def import_optional(module: str, extra: str) -> ModuleType:
     """Import an optional module.
 
-    Args:
-        module: Name of the module.
-        extra: Extra of stair-es that installs it.
-
     Returns:
         The module.
 

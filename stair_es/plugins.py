@@ -50,10 +50,10 @@ class Plugin:
                 f"plugin {self.name!r} of {self.distribution} {self.version} can't be loaded: {type(error).__name__}: {error}",
                 f"Update or uninstall {self.distribution}.",
             ) from error
-        wanted = getattr(loaded, "api_version", API_VERSION)
-        if wanted != API_VERSION:
+        version = getattr(loaded, "api_version", API_VERSION)
+        if version != API_VERSION:
             raise PluginError(
-                f"plugin {self.name!r} of {self.distribution} {self.version} is made for API version {wanted},"
+                f"plugin {self.name!r} of {self.distribution} {self.version} is made for API version {version},"
                 f" this is {API_VERSION}",
                 f"Update {self.distribution}, or stair-es.",
             )

@@ -15,9 +15,9 @@ def parse_retry_after(retry_after: str) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value)  # infinite for hundreds of digits; callers limit it
     try:
-        when = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP dates are always GMT
-        when = when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+    if date.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP dates are always GMT
+        date = date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

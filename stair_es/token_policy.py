@@ -45,8 +45,8 @@ class PolicyUndo:
 
     def restore(self, vector: SparseVector) -> SparseVector:
         """Return the vector as it was before the policy."""
-        kept = {word: weight for word, weight in vector if word not in self.added_tokens}
-        return SparseVector.from_mapping({**kept, **self.tokens})
+        weights = {word: weight for word, weight in vector if word not in self.added_tokens}
+        return SparseVector.from_mapping({**weights, **self.tokens})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,48 +86,48 @@ class TokenPolicy:
     def _check_replacements(self) -> Mapping[str, str]:
         """Check the replacements, and return the place of the rule of each replaced token."""
         sources: dict[str, str] = {}
-        for place, source, target in self._list_replacements():
+        for location, source, target in self._list_replacements():
             if source == target:
-                raise ResourceError(f"{place}: {source!r} is replaced by itself", "Remove it.")
+                raise ResourceError(f"{location}: {source!r} is replaced by itself", "Remove it.")
             if source in sources:
                 raise ResourceError(
-                    f"{place}: {source!r} already has a rule: {sources[source]}", "A token can have only one replacement."
+                    f"{location}: {source!r} already has a rule: {sources[source]}", "A token can have only one replacement."
                 )
-            sources[source] = place
-        for place, _, target in self._list_replacements():
+            sources[source] = location
+        for location, _, target in self._list_replacements():
             if target in sources:
                 raise ResourceError(
-                    f"{place}: {target!r} is itself replaced by {sources[target]}",
+                    f"{location}: {target!r} is itself replaced by {sources[target]}",
                     "Chains and cycles are not allowed: use the last token of the chain.",
                 )
         return sources
 
     def _check_mute(self, sources: Mapping[str, str]) -> None:
-        targets = {target: place for place, _, target in self._list_replacements()}
-        muted: dict[str, str] = {}
+        targets = {target: location for location, _, target in self._list_replacements()}
+        muted_at: dict[str, str] = {}
         for i, word in enumerate(self.mute):
             self._check_not_replaced(f"mute[{i}]", word, sources)
-            if word in targets or word in muted:
-                by = targets.get(word) or muted[word]
+            if word in targets or word in muted_at:
+                rule = targets.get(word) or muted_at[word]
                 raise ResourceError(
-                    f"mute[{i}]: {word!r} already has a rule: {by}", "Mute the tokens that it replaces, or remove this rule."
+                    f"mute[{i}]: {word!r} already has a rule: {rule}", "Mute the tokens that it replaces, or remove this rule."
                 )
-            muted[word] = f"mute[{i}]"
+            muted_at[word] = f"mute[{i}]"
 
     def _check_cap(self, sources: Mapping[str, str]) -> None:
-        for word, most in self.cap.items():
+        for word, limit in self.cap.items():
             self._check_not_replaced(f"cap.{word}", word, sources)
             if word in self.mute:
                 raise ResourceError(f"cap.{word}: {word!r} is muted", "Keep one of the two.")
-            if not (math.isfinite(most) and most >= MIN_WEIGHT):
+            if not (math.isfinite(limit) and limit >= MIN_WEIGHT):
                 raise ResourceError(
-                    f"cap.{word}: {most:g} is not a valid weight", "Give a number above 0; to remove a token, mute it."
+                    f"cap.{word}: {limit:g} is not a valid weight", "Give a number above 0; to remove a token, mute it."
                 )
 
     @staticmethod
-    def _check_not_replaced(place: str, word: str, sources: Mapping[str, str]) -> None:
+    def _check_not_replaced(location: str, word: str, sources: Mapping[str, str]) -> None:
         if word in sources:
-            raise ResourceError(f"{place}: {word!r} is already replaced by {sources[word]}", "Use its replacement.")
+            raise ResourceError(f"{location}: {word!r} is already replaced by {sources[word]}", "Use its replacement.")
 
     def _list_replacements(self) -> Iterator[tuple[str, str, str]]:
         """Yield place in the file, token and replacement."""
@@ -154,19 +154,19 @@ class TokenPolicy:
     @property
     def rules(self) -> tuple[str, ...]:
         """One phrase per rule: `mute egyptian`, `cap dog`, `dogs -> dog`."""
-        moves = (_format_replacement(*move) for move in self.replacements.items())
-        return (*moves, *(f"mute {word}" for word in self.mute), *(f"cap {word}" for word in self.cap))
+        replacements = (_format_replacement(*move) for move in self.replacements.items())
+        return (*replacements, *(f"mute {word}" for word in self.mute), *(f"cap {word}" for word in self.cap))
 
     @cached_property
     def digest(self) -> str:
         """8 hex digits that identify the rules; the name and the order in the file don't count."""
-        parts = [
+        rules = [
             POLICY_VERSION,
             sorted(self.replacements.items()),
             sorted(self.mute),
-            sorted((word, float(most)) for word, most in self.cap.items()),
+            sorted((word, float(limit)) for word, limit in self.cap.items()),
         ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+        return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:8]
 
     @property
     def label(self) -> str:
@@ -197,9 +197,9 @@ class TokenPolicy:
         for word in self.mute:
             if after.pop(word, None) is not None:
                 rules.append(f"mute {word}")
-        for word, most in self.cap.items():
-            if after.get(word, 0.0) > most:
-                after[word] = most
+        for word, limit in self.cap.items():
+            if after.get(word, 0.0) > limit:
+                after[word] = limit
                 rules.append(f"cap {word}")
         changed = {word: weight for word, weight in before.items() if after.get(word) != weight}
         undo = PolicyUndo(tokens=changed, added_tokens=tuple(sorted(after.keys() - before.keys())))
@@ -210,11 +210,11 @@ class TokenPolicy:
 
         Muting and capping are not applied: they concern documents, and a muted token matches nothing anyway.
         """
-        moved: dict[str, float] = {}
+        weights: dict[str, float] = {}
         for word, weight in vector:
             target = self.replacements.get(word, word)
-            moved[target] = max(weight, moved.get(target, 0.0))
-        return SparseVector.from_mapping(moved)
+            weights[target] = max(weight, weights.get(target, 0.0))
+        return SparseVector.from_mapping(weights)
 
 
 def _format_replacement(source: str, target: str) -> str:
@@ -230,8 +230,8 @@ def load_policy(path: Path) -> TokenPolicy:
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_reject_duplicate_keys)
     except (OSError, ValueError, RecursionError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise ResourceError(f"can't read the policy {path}: {said}", _FORM) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ResourceError(f"can't read the policy {path}: {reason}", _FORM) from error
     return parse_policy(value, f"policy {path}", name=path.stem)
 
 
@@ -268,8 +268,8 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
         name=_parse_token(body.get("name", ""), "name") or name,
         mute=_parse_tokens(body.get("mute", []), "mute"),
         cap={
-            _parse_token(word, "cap"): _parse_weight(most, f"cap.{word}")
-            for word, most in _parse_object(body.get("cap", {}), "cap").items()
+            _parse_token(word, "cap"): _parse_weight(limit, f"cap.{word}")
+            for word, limit in _parse_object(body.get("cap", {}), "cap").items()
         },
         rename={
             _parse_token(old, "rename"): _parse_token(new, f"rename.{old}")
@@ -287,39 +287,39 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object, and reject duplicate keys: `json` would silently keep the last one."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is duplicated in the same object")
-    return made
+    return result
 
 
-def _parse_object(value: object, place: str) -> Mapping[str, Any]:
+def _parse_object(value: object, location: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ResourceError(f"{place}: not an object", _FORM)
+        raise ResourceError(f"{location}: not an object", _FORM)
     return value
 
 
-def _parse_tokens(value: object, place: str) -> tuple[str, ...]:
+def _parse_tokens(value: object, location: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ResourceError(f"{place}: not a list of words", _FORM)
-    return tuple(_parse_token(word, f"{place}[{i}]") for i, word in enumerate(value))
+        raise ResourceError(f"{location}: not a list of words", _FORM)
+    return tuple(_parse_token(word, f"{location}[{i}]") for i, word in enumerate(value))
 
 
-def _parse_token(value: object, place: str) -> str:
+def _parse_token(value: object, location: str) -> str:
     if not isinstance(value, str):
-        raise ResourceError(f"{place}: {json.dumps(value)} is not a word", _FORM)
+        raise ResourceError(f"{location}: {json.dumps(value)} is not a word", _FORM)
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ResourceError(f"{place}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.") from None
+        raise ResourceError(f"{location}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.") from None
     return value
 
 
-def _parse_weight(value: object, place: str) -> float:
+def _parse_weight(value: object, location: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ResourceError(f"{place}: {json.dumps(value)} is not a number", _FORM)
+        raise ResourceError(f"{location}: {json.dumps(value)} is not a number", _FORM)
     try:
         return float(value)
     except OverflowError:
-        raise ResourceError(f"{place}: too large for a weight", _FORM) from None
+        raise ResourceError(f"{location}: too large for a weight", _FORM) from None

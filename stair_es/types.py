@@ -79,14 +79,14 @@ class SparseVector:
         Raises:
             ValueError: If a weight is not finite or not above zero, or a token is duplicated.
         """
-        ordered = sorted(((f, float(w)) for f, w in pairs), key=lambda pair: (-pair[1], pair[0]))
-        for feature, weight in ordered:
+        ordered = sorted(((token, float(weight)) for token, weight in pairs), key=lambda pair: (-pair[1], pair[0]))
+        for token, weight in ordered:
             if not (math.isfinite(weight) and weight > 0):
-                raise ValueError(f"weight of {feature!r} must be finite and above 0, got {weight}")
-        features = tuple(f for f, _ in ordered)
-        if len(set(features)) != len(features):
+                raise ValueError(f"weight of {token!r} must be finite and above 0, got {weight}")
+        tokens = tuple(token for token, _ in ordered)
+        if len(set(tokens)) != len(tokens):
             raise ValueError("a token is duplicated")
-        return cls(features, tuple(w for _, w in ordered))
+        return cls(tokens, tuple(weight for _, weight in ordered))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -100,8 +100,8 @@ class SparseVector:
 
     def dot(self, other: SparseVector) -> float:
         """Return the exact dot product (`math.fsum` over the common tokens)."""
-        theirs = other.to_dict()
-        return math.fsum(w * theirs[f] for f, w in self if f in theirs)
+        other_weights = other.to_dict()
+        return math.fsum(weight * other_weights[token] for token, weight in self if token in other_weights)
 
     def to_dict(self) -> dict[str, float]:
         """Return `{token: weight}`, heaviest first."""

@@ -114,7 +114,7 @@ def _build_onnx_loops(encoder: StairEncoder, towers: OnnxDualEncoder, pixels_BHW
     model = checkpoint.load_stair_model(towers._folder)
     images = [{"pixels": part} for part in _split_batches(pixels_BHWC, ONNX_IMAGES)]
     batches = [
-        {"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL}
+        {"ids": part.ids_BL, "mask": part.mask_BL, "features": part.features_BL}
         for _, part in model.tokens.encode_batches(texts, ONNX_TEXTS)
     ]
     bare = {"image": _create_bare_session(model, "image", towers), "text": _create_bare_session(model, "text", towers)}

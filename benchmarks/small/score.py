@@ -125,7 +125,7 @@ def _normalize(model: StairModel, rows_NE: Tensor) -> Tensor:
 
 
 def _list_own_words(model: StairModel, caption: str) -> set[int]:
-    return {int(place) for place in model.tokens.encode([caption]).places_BL[0] if place >= 0}
+    return {int(place) for place in model.tokens.encode([caption]).features_BL[0] if place >= 0}
 
 
 def _get_cache_folder() -> Path:

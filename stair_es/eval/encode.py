@@ -60,30 +60,25 @@ class EncodedDataset:
 def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: PartProgressCallback) -> EncodedDataset:
     """Encode a caption dataset.
 
-    Args:
-        captions: The dataset.
-        model: The model.
-        progress: Progress callback.
-
     Raises:
         UsageError: If no image is readable.
     """
-    pictures = encode_images([image.locator for image in captions.images], model, progress)
-    wrong = {captions.images[position].name: reason for position, reason in pictures.problems.items()}
-    kept = captions.exclude_images(wrong, [f"{name}: {reason}" for name, reason in wrong.items()])
+    readable = encode_images([image.locator for image in captions.images], model, progress)
+    unreadable = {captions.images[position].name: reason for position, reason in readable.problems.items()}
+    kept = captions.exclude_images(unreadable, [f"{name}: {reason}" for name, reason in unreadable.items()])
     texts = tuple(dict.fromkeys(text for image in kept.images for text in image.captions))
     return EncodedDataset(
-        captions=kept, texts=texts, image_vectors=pictures.vectors, text_vectors=encode_texts(texts, model, progress)
+        captions=kept, texts=texts, image_vectors=readable.vectors, text_vectors=encode_texts(texts, model, progress)
     )
 
 
 def encode_images(
-    places: Sequence[Locator], model: EvaluatedModel, progress: PartProgressCallback, *, dense: bool = True
+    locators: Sequence[Locator], model: EvaluatedModel, progress: PartProgressCallback, *, dense: bool = True
 ) -> ReadableImages:
     """Encode the readable images.
 
     Args:
-        places: Locators of the images.
+        locators: Locators of the images.
         model: The model.
         progress: Progress callback.
         dense: Whether to compute dense vectors, too.
@@ -91,37 +86,37 @@ def encode_images(
     Raises:
         UsageError: If no image is readable.
     """
-    words: list[SparseVector] = []
+    sparse: list[SparseVector] = []
     rows: list[Floats] = []
     problems: dict[int, str] = {}
     joint = _get_joint_encoder(model)
-    for part in batched(enumerate(places), _BATCH_SIZE):
-        read = [_decode_image(position, place, model.encoder.image_spec, problems) for position, place in part]
-        pixels = [each for each in read if each is not None]
+    for batch in batched(enumerate(locators), _BATCH_SIZE):
+        decoded = [_decode_image(position, locator, model.encoder.image_spec, problems) for position, locator in batch]
+        pixels = [each for each in decoded if each is not None]
         if pixels:
-            found, found_dense = _encode_batch(
+            sparse_batch, dense_batch = _encode_batch(
                 np.stack(pixels),
-                model.encoder.encode_images if model.has_words else None,
+                model.encoder.encode_images if model.has_tokens else None,
                 model.dense.encode_images_dense if model.dense is not None and dense else None,
                 joint.encode_images_both if joint else None,
             )
-            words += found
-            rows += found_dense
-        progress("images", part[-1][0] + 1, len(places))
-    if len(problems) == len(places):
+            sparse += sparse_batch
+            rows += dense_batch
+        progress("images", batch[-1][0] + 1, len(locators))
+    if len(problems) == len(locators):
         raise UsageError(
-            f"none of {len(places)} images can be read: {next(iter(problems.values()), 'there are none')}",
+            f"none of {len(locators)} images can be read: {next(iter(problems.values()), 'there are none')}",
             "Specify their folder with --images DIR.",
         )
     return ReadableImages(
-        vectors=_build_vectors(words if model.has_words else None, rows),
-        kept=tuple(position for position in range(len(places)) if position not in problems),
+        vectors=_build_vectors(sparse if model.has_tokens else None, rows),
+        kept=tuple(position for position in range(len(locators)) if position not in problems),
         problems=problems,
     )
 
 
 def encode_texts(
-    texts: Sequence[str], model: EvaluatedModel, progress: PartProgressCallback, *, words: bool = True, dense: bool = True
+    texts: Sequence[str], model: EvaluatedModel, progress: PartProgressCallback, *, tokens: bool = True, dense: bool = True
 ) -> EncodedVectors:
     """Encode texts into the requested kinds of vectors that the model has.
 
@@ -129,53 +124,53 @@ def encode_texts(
         texts: The texts.
         model: The model.
         progress: Progress callback.
-        words: Whether to compute token weights.
+        tokens: Whether to compute token weights.
         dense: Whether to compute dense vectors.
     """
-    wanted = words and model.has_words
+    with_tokens = tokens and model.has_tokens
     joint = _get_joint_encoder(model)
-    vectors: list[SparseVector] = []
+    sparse: list[SparseVector] = []
     rows: list[Floats] = []
     done = 0
-    for part in batched(texts, _BATCH_SIZE):
-        found, found_dense = _encode_batch(
-            part,
-            model.encoder.encode_texts if wanted else None,
+    for batch in batched(texts, _BATCH_SIZE):
+        sparse_batch, dense_batch = _encode_batch(
+            batch,
+            model.encoder.encode_texts if with_tokens else None,
             model.dense.encode_texts_dense if model.dense is not None and dense else None,
             joint.encode_texts_both if joint else None,
         )
-        vectors += found
-        rows += found_dense
-        done += len(part)
+        sparse += sparse_batch
+        rows += dense_batch
+        done += len(batch)
         progress("texts", done, len(texts))
-    return _build_vectors(vectors if wanted else None, rows)
+    return _build_vectors(sparse if with_tokens else None, rows)
 
 
 def _encode_batch(
     batch: _Batch,
-    tokens: Callable[[_Batch], list[SparseVector]] | None,
-    dense: Callable[[_Batch], Floats] | None,
-    both: Callable[[_Batch], tuple[list[SparseVector], Floats]] | None,
+    encode_sparse: Callable[[_Batch], list[SparseVector]] | None,
+    encode_dense: Callable[[_Batch], Floats] | None,
+    encode_both: Callable[[_Batch], tuple[list[SparseVector], Floats]] | None,
 ) -> tuple[list[SparseVector], list[Floats]]:
-    """Return the vectors of a batch, of each kind for which a method is given; with `both` if both kinds are requested."""
-    if tokens and dense and both:
-        found, dense_BD = both(batch)
-        return found, [dense_BD]
-    return tokens(batch) if tokens else [], [dense(batch)] if dense else []
+    """Return the vectors of a batch, of each kind for which a method is given; with `encode_both` if both kinds are requested."""
+    if encode_sparse and encode_dense and encode_both:
+        sparse, dense_BD = encode_both(batch)
+        return sparse, [dense_BD]
+    return encode_sparse(batch) if encode_sparse else [], [encode_dense(batch)] if encode_dense else []
 
 
 def _get_joint_encoder(model: EvaluatedModel) -> JointEncoder | None:
     return model.dense if isinstance(model.dense, JointEncoder) else None
 
 
-def _build_vectors(words: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> EncodedVectors:
-    return EncodedVectors(sparse=None if words is None else tuple(words), dense=np.concatenate(rows) if rows else None)
+def _build_vectors(sparse: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> EncodedVectors:
+    return EncodedVectors(sparse=None if sparse is None else tuple(sparse), dense=np.concatenate(rows) if rows else None)
 
 
-def _decode_image(position: int, place: Locator, spec: ImageSpec, problems: dict[int, str]) -> Pixels | None:
+def _decode_image(position: int, locator: Locator, spec: ImageSpec, problems: dict[int, str]) -> Pixels | None:
     try:
-        read = place.read(ReadLimits())
-        return decode_image(read.data if read else b"", spec, DecodeLimits()).pixels_HWC
+        result = locator.read(ReadLimits())
+        return decode_image(result.data if result else b"", spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
         problems[position] = error.message
         return None

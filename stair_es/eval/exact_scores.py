@@ -31,9 +31,9 @@ class InvertedIndex:
         """Return the scores [N], summed in the order of the query's tokens, so that equal vectors get bitwise equal scores."""
         scores_N = np.zeros(self._count)
         for word, weight in query:
-            found = self._lists.get(word)
-            if found is not None:
-                scores_N[found[0]] += weight * found[1]
+            postings = self._lists.get(word)
+            if postings is not None:
+                scores_N[postings[0]] += weight * postings[1]
         return scores_N
 
 

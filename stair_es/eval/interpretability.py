@@ -37,7 +37,7 @@ _ROUNDS = 10
 class TokenRanking(Protocol):
     """One image's ranking of all tokens of the vocabulary."""
 
-    def rank_best(self, own: Collection[str]) -> int | None:
+    def rank_best(self, targets: Collection[str]) -> int | None:
         """Return the best rank of some tokens among all others, which win ties; None if none is in the vocabulary."""
 
 
@@ -45,61 +45,45 @@ class WeightRanking:
     """Ranking by token weights; tokens that are not in the vector have the score 0."""
 
     def __init__(self, vector: SparseVector, vocabulary: Collection[str]) -> None:
-        """Index the weights.
-
-        Args:
-            vector: Vector of an image.
-            vocabulary: All tokens that a vector can have.
-        """
+        """Index the weights."""
         self._weights, self._vocabulary = vector.to_dict(), vocabulary
         self._weights_N = np.array(vector.weights)
 
-    def rank_best(self, own: Collection[str]) -> int | None:
+    def rank_best(self, targets: Collection[str]) -> int | None:
         """Return the best rank of some tokens by weight; None if none is in the vocabulary."""
-        known = [word for word in own if word in self._vocabulary]
+        known = [word for word in targets if word in self._vocabulary]
         if not known:
             return None
-        weights = [self._weights.get(word, 0.0) for word in known]
-        best = max(weights)
+        target_weights = [self._weights.get(word, 0.0) for word in known]
+        best = max(target_weights)
         if not best:
             return len(self._vocabulary) - len(known) + 1
-        return int(np.count_nonzero(self._weights_N >= best)) - sum(weight >= best for weight in weights) + 1
+        return int(np.count_nonzero(self._weights_N >= best)) - sum(weight >= best for weight in target_weights) + 1
 
 
 class CosineRanking:
     """Ranking by the cosine of each token's dense vector with that of the image."""
 
-    def __init__(self, scores_V: Doubles, places: dict[str, int]) -> None:
-        """Store the scores of all tokens.
+    def __init__(self, scores_V: Doubles, token_indices: dict[str, int]) -> None:
+        """Store the scores of all tokens."""
+        self._scores_V, self._token_indices = scores_V, token_indices
 
-        Args:
-            scores_V: Scores of the tokens.
-            places: Position of each token in the scores.
-        """
-        self._scores_V, self._places = scores_V, places
-
-    def rank_best(self, own: Collection[str]) -> int | None:
+    def rank_best(self, targets: Collection[str]) -> int | None:
         """Return the best rank of some tokens by cosine; None if none is in the vocabulary."""
-        known = [self._places[word] for word in own if word in self._places]
+        known = [self._token_indices[word] for word in targets if word in self._token_indices]
         if not known:
             return None
-        mine = self._scores_V[known]
-        best = mine.max()
-        return int(np.count_nonzero(self._scores_V >= best) - np.count_nonzero(mine >= best)) + 1
+        target_scores = self._scores_V[known]
+        best = target_scores.max()
+        return int(np.count_nonzero(self._scores_V >= best) - np.count_nonzero(target_scores >= best)) + 1
 
 
-def rank_by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iterator[CosineRanking]:
-    """Yield the rankings of images by dense vectors.
-
-    Args:
-        images_ND: Vectors of the images.
-        words: Tokens of the vocabulary.
-        words_VD: Vectors of the tokens.
-    """
-    places = {word: place for place, word in enumerate(words)}
-    wide_VD = words_VD.astype(np.float64)
+def rank_by_cosine(images_ND: Floats, tokens: Sequence[str], token_vectors_VD: Floats) -> Iterator[CosineRanking]:
+    """Yield the rankings of images by dense vectors."""
+    token_indices = {word: index for index, word in enumerate(tokens)}
+    tokens_VD = token_vectors_VD.astype(np.float64)
     for image_D in images_ND.astype(np.float64):
-        yield CosineRanking(wide_VD @ image_D, places)
+        yield CosineRanking(tokens_VD @ image_D, token_indices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,34 +99,33 @@ class HitRates:
     """The same for sampled tokens of other images; None if all images have the same tokens."""
 
 
-def compute_hit_rates(rankings: Iterator[TokenRanking], own: Sequence[Collection[str]]) -> HitRates:
+def compute_hit_rates(rankings: Iterator[TokenRanking], targets: Sequence[Collection[str]]) -> HitRates:
     """Compute how often an image's own tokens are among its first, and those of other images for comparison.
 
     Args:
         rankings: One per image.
-        own: Tokens that should be found for each image.
+        targets: Tokens that should be found for each image.
     """
-    others = sample_negatives(own)
-    hits: list[int | None] = []
-    misses: list[int | None] = []
+    negatives = sample_negatives(targets)
+    ranks: list[int | None] = []
+    negative_ranks: list[int | None] = []
     for image, ranking in enumerate(rankings):
-        hits.append(ranking.rank_best(own[image]))
-        misses += [ranking.rank_best(own[other]) for other in others[image]]
+        ranks.append(ranking.rank_best(targets[image]))
+        negative_ranks += [ranking.rank_best(targets[other]) for other in negatives[image]]
     return HitRates(
-        images=len(hits), unknown=hits.count(None), at=_compute_shares(hits), chance=_compute_shares(misses) if misses else None
+        images=len(ranks),
+        unknown=ranks.count(None),
+        at=_compute_shares(ranks),
+        chance=_compute_shares(negative_ranks) if negative_ranks else None,
     )
 
 
-def sample_negatives(own: Sequence[Collection[str]]) -> list[list[int]]:
-    """Sample for each image others that have different tokens.
-
-    Args:
-        own: Tokens of each image.
-    """
+def sample_negatives(targets: Sequence[Collection[str]]) -> list[list[int]]:
+    """Sample for each image others that have different tokens."""
     rng = np.random.default_rng(0)
-    rounds = [rng.permutation(len(own)).tolist() for _ in range(_ROUNDS)]
-    sets = [frozenset(words) for words in own]
-    return [[each[image] for each in rounds if sets[each[image]] != sets[image]] for image in range(len(own))]
+    permutations = [rng.permutation(len(targets)).tolist() for _ in range(_ROUNDS)]
+    sets = [frozenset(words) for words in targets]
+    return [[each[image] for each in permutations if sets[each[image]] != sets[image]] for image in range(len(targets))]
 
 
 def _compute_shares(ranks: Sequence[int | None]) -> dict[int, float]:
@@ -199,19 +182,19 @@ class _Row:
     kind: str
     model: str
     vocabulary: int
-    found: HitRates
+    rates: HitRates
 
     def format_cells(self) -> tuple[str, ...]:
-        chance = format_percent(self.found.chance[20]) if self.found.chance else "n/a"
-        shares = map(format_percent, self.found.at.values())
-        return (self.kind, self.model, f"{self.vocabulary:,}", *shares, chance, str(self.found.images))
+        chance = format_percent(self.rates.chance[20]) if self.rates.chance else "n/a"
+        shares = map(format_percent, self.rates.at.values())
+        return (self.kind, self.model, f"{self.vocabulary:,}", *shares, chance, str(self.rates.images))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"vectors": self.kind, "model": self.model, "vocabulary": self.vocabulary, **asdict(self.found)}
+        return {"vectors": self.kind, "model": self.model, "vocabulary": self.vocabulary, **asdict(self.rates)}
 
 
 def evaluate_interpretability(
-    wanted: InterpretabilityTask,
+    task: InterpretabilityTask,
     models: Sequence[EvaluatedModel],
     *,
     prompt: str = "{}",
@@ -221,7 +204,7 @@ def evaluate_interpretability(
     """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
 
     Args:
-        wanted: Images, and what should be found for them.
+        task: Images, and what should be found for them.
         models: At least one. Models without a vocabulary use that of the first model that has one, else BERT's.
         prompt: Prompt in which tokens are encoded for dense vectors.
         dense: Whether to measure dense vectors of models with tokens, too; this encodes one text per token of the vocabulary.
@@ -236,36 +219,36 @@ def evaluate_interpretability(
             f"the prompt {prompt!r} has no placeholder for the word", "Write {} where the word goes: a photo of a {}."
         )
     start = time.perf_counter()
-    shared = choose_label_space(models)
-    problems = list(wanted.problems)
+    shared_space = choose_label_space(models)
+    problems = list(task.problems)
 
     def measure_model(model: EvaluatedModel) -> list[_Row]:
-        pictures = encode_images(wanted.locators, model, progress, dense=dense or not model.has_words)
-        problems.extend(f"{wanted.images[position]}: {reason}" for position, reason in pictures.problems.items())
-        texts = [wanted.texts[position] for position in pictures.kept]
+        readable = encode_images(task.locators, model, progress, dense=dense or not model.has_tokens)
+        problems.extend(f"{task.images[position]}: {reason}" for position, reason in readable.problems.items())
+        texts = [task.texts[position] for position in readable.kept]
         rows = []
-        if pictures.vectors.sparse is not None:
-            space = _build_own_space(model, pictures.vectors.sparse, texts)
-            rankings: Iterator[TokenRanking] = _rank_by_weight(pictures.vectors.sparse, space)
+        if readable.vectors.sparse is not None:
+            space = _build_own_space(model, readable.vectors.sparse, texts)
+            rankings: Iterator[TokenRanking] = _rank_by_weight(readable.vectors.sparse, space)
             rows.append(_build_row("tokens", model, space, rankings, texts))
-        if pictures.vectors.dense is not None:
-            tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared.tokens]
-            read = encode_texts(tokens, model, _report_as_vocabulary(progress), words=False).dense
-            if read is not None:
-                rankings = rank_by_cosine(pictures.vectors.dense, shared.tokens, read)
-                rows.append(_build_row("dense", model, shared, rankings, texts))
+        if readable.vectors.dense is not None:
+            tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared_space.tokens]
+            token_vectors = encode_texts(tokens, model, lambda _, *counts: progress("vocabulary", *counts), tokens=False).dense
+            if token_vectors is not None:
+                rankings = rank_by_cosine(readable.vectors.dense, shared_space.tokens, token_vectors)
+                rows.append(_build_row("dense", model, shared_space, rankings, texts))
         return rows
 
     rows = run_for_each_model(models, measure_model, problems)
     return TableReport(
-        title=f"{wanted.name}: {wanted.about}",
-        about=wanted.protocol,
+        title=f"{task.name}: {task.about}",
+        about=task.protocol,
         tables=(ReportTable(head=_HEAD, rows=tuple(row.format_cells() for row in rows)),),
-        values={"dataset": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
+        values={"dataset": task.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
         remarks=tuple(
-            f"{row.kind} of {row.model}: {row.found.unknown} images have no token in the vocabulary, and are never found"
+            f"{row.kind} of {row.model}: {row.rates.unknown} images have no token in the vocabulary, and are never found"
             for row in rows
-            if row.found.unknown
+            if row.rates.unknown
         ),
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
@@ -280,38 +263,32 @@ def strip_wordpiece_prefix(feature: str) -> str:
 def _build_row(
     kind: str, model: EvaluatedModel, space: LabelSpace, rankings: Iterator[TokenRanking], texts: Sequence[Sequence[str]]
 ) -> _Row:
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for own in map(tuple, texts):
-        if own not in known:
-            known[own] = tuple(dict.fromkeys(feature for text in own for feature in _tokenize_text(text, space)))
+    targets: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for group in map(tuple, texts):
+        if group not in targets:
+            targets[group] = tuple(dict.fromkeys(token for text in group for token in _tokenize_text(text, space)))
     return _Row(
         kind=kind,
         model=model.label,
         vocabulary=len(space.tokens),
-        found=compute_hit_rates(rankings, [known[tuple(own)] for own in texts]),
+        rates=compute_hit_rates(rankings, [targets[tuple(group)] for group in texts]),
     )
 
 
 def _tokenize_text(text: str, space: LabelSpace) -> Collection[str]:
     """Return the tokens of a text without stop words, or with them if there are no others (a class called `can`)."""
-    return tokenize_words(text, space.speller) or (space.speller.tokenize_word(text) if space.speller else (text.lower(),))
+    return tokenize_words(text, space.tokenizer) or (space.tokenizer.tokenize_word(text) if space.tokenizer else (text.lower(),))
 
 
 def _build_own_space(model: EvaluatedModel, vectors: Sequence[SparseVector], texts: Sequence[Sequence[str]]) -> LabelSpace:
     """Return the model's vocabulary, or the tokens that occur if the model doesn't list it."""
-    words = model.tokens
-    if words is None:
-        seen = {word for vector in vectors for word in vector.tokens}
-        words = tuple(
-            sorted(seen | {feature for own in texts for text in own for feature in tokenize_words(text, model.speller)})
-        )
-    return LabelSpace(tokens=words, speller=model.speller)
+    tokens = model.tokens
+    if tokens is None:
+        text_tokens = {token for group in texts for text in group for token in tokenize_words(text, model.tokenizer)}
+        tokens = tuple(sorted(text_tokens.union(*(vector.tokens for vector in vectors))))
+    return LabelSpace(tokens=tokens, tokenizer=model.tokenizer)
 
 
 def _rank_by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Iterator[WeightRanking]:
     vocabulary = frozenset(space.tokens)
     return (WeightRanking(vector, vocabulary) for vector in vectors)
-
-
-def _report_as_vocabulary(progress: PartProgressCallback) -> PartProgressCallback:
-    return lambda _, done, total: progress("vocabulary", done, total)

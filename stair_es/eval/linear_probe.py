@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROBE_C_VALUES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """Candidate values of C, for vectors of mean length 1."""
 _HELD_OUT = 0.2
-_MOST_STEPS = 1000
+_MAX_ITERATIONS = 1000
 _EXTRA = "eval"
 
 
@@ -40,24 +40,20 @@ class FittedProbe:
 
     model: Any
     """A `LogisticRegression`."""
-    strength: float
-    """C, the inverse of the regularization strength."""
+    c: float
+    """C of scikit-learn: the inverse of the regularization strength."""
     converged: bool
     scale: float
     """Factor applied to vectors, so that those of the training set have mean length 1."""
 
     def compute_scores(self, rows_NV: Any) -> Doubles:  # noqa: ANN401  a dense or a sparse matrix
         """Return the scores [N, K]; higher is more likely."""
-        found: Doubles = self.model.decision_function(rows_NV * self.scale)
-        return np.stack([-found, found], axis=1) if found.ndim == 1 else found
+        scores_N: Doubles = self.model.decision_function(rows_NV * self.scale)
+        return np.stack([-scores_N, scores_N], axis=1) if scores_N.ndim == 1 else scores_N
 
 
 def build_matrices(train: Sequence[SparseVector], test: Sequence[SparseVector]) -> tuple[Any, Any]:
     """Build sparse matrices (CSR) of both sets over the tokens of `train`; tokens only in `test` can't have been learned.
-
-    Args:
-        train: Vectors of the training set.
-        test: Vectors of the test set.
 
     Raises:
         MissingExtra: If SciPy, which comes with scikit-learn, isn't installed.
@@ -70,7 +66,7 @@ def fit_probe(
     rows_NV: Any,  # noqa: ANN401
     labels: Sequence[int],
     *,
-    steps: int = _MOST_STEPS,
+    steps: int = _MAX_ITERATIONS,
 ) -> FittedProbe:
     """Fit a probe with the C that is best on a held-out fifth of each class, refitted to all rows.
 
@@ -84,50 +80,47 @@ def fit_probe(
     Raises:
         MissingExtra: If scikit-learn isn't installed.
     """
-    own_N = np.asarray(labels)
+    labels_N = np.asarray(labels)
     scale = _compute_scale(rows_NV)
     scaled_NV = rows_NV * scale
-    held = select_held_out(labels)
-    strength = PROBE_C_VALUES[len(PROBE_C_VALUES) // 2]
-    if held.any():
-        tried = [
-            (_score_held_out(_fit_model(scaled_NV[~held], own_N[~held], each, steps)[0], scaled_NV[held], own_N[held]), each)
-            for each in PROBE_C_VALUES
+    held_out = select_held_out(labels)
+    c = PROBE_C_VALUES[len(PROBE_C_VALUES) // 2]
+    if held_out.any():
+        models = [_fit_model(scaled_NV[~held_out], labels_N[~held_out], each, steps)[0] for each in PROBE_C_VALUES]
+        scored = [
+            (_score_held_out(model, scaled_NV[held_out], labels_N[held_out]), each)
+            for model, each in zip(models, PROBE_C_VALUES, strict=True)
         ]
-        strength = max(tried)[1]
-    model, converged = _fit_model(scaled_NV, own_N, strength, steps)
-    return FittedProbe(model=model, strength=strength, converged=converged, scale=scale)
+        c = max(scored)[1]
+    model, converged = _fit_model(scaled_NV, labels_N, c, steps)
+    return FittedProbe(model=model, c=c, converged=converged, scale=scale)
 
 
 def select_held_out(labels: Sequence[int]) -> NDArray[np.bool_]:
-    """Return a mask [N] of a fifth of the rows of each class, at least one, but never all.
-
-    Args:
-        labels: Labels of the rows.
-    """
+    """Return a mask [N] of a fifth of the rows of each class, at least one, but never all."""
     rng = np.random.default_rng(0)
-    own_N = np.asarray(labels)
-    held = np.zeros(len(own_N), dtype=bool)
-    for label in np.unique(own_N):
-        rows = rng.permutation(np.flatnonzero(own_N == label))
-        held[rows[: min(math.ceil(_HELD_OUT * len(rows)), len(rows) - 1)]] = True
-    return held
+    labels_N = np.asarray(labels)
+    held_out = np.zeros(len(labels_N), dtype=bool)
+    for label in np.unique(labels_N):
+        rows = rng.permutation(np.flatnonzero(labels_N == label))
+        held_out[rows[: min(math.ceil(_HELD_OUT * len(rows)), len(rows) - 1)]] = True
+    return held_out
 
 
-def _fit_model(rows_NV: Any, labels_N: NDArray[Any], strength: float, steps: int) -> tuple[Any, bool]:  # noqa: ANN401
+def _fit_model(rows_NV: Any, labels_N: NDArray[Any], c: float, steps: int) -> tuple[Any, bool]:  # noqa: ANN401
     linear = import_optional("sklearn.linear_model", _EXTRA)
-    unfinished = import_optional("sklearn.exceptions", _EXTRA).ConvergenceWarning
-    with warnings.catch_warnings(record=True) as said:
+    warning_class = import_optional("sklearn.exceptions", _EXTRA).ConvergenceWarning
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = linear.LogisticRegression(C=strength, max_iter=steps).fit(rows_NV, labels_N)
-    return model, not any(issubclass(each.category, unfinished) for each in said)
+        model = linear.LogisticRegression(C=c, max_iter=steps).fit(rows_NV, labels_N)
+    return model, not any(issubclass(each.category, warning_class) for each in caught)
 
 
 def _score_held_out(model: Any, rows_NV: Any, labels_N: NDArray[Any]) -> tuple[float, float]:  # noqa: ANN401
     """Return the accuracy and, as a tie-breaker for small held-out sets, the mean log-likelihood."""
-    right = np.searchsorted(model.classes_, labels_N)
-    likely_NK = model.predict_log_proba(rows_NV)
-    return float(model.score(rows_NV, labels_N)), float(likely_NK[np.arange(len(right)), right].mean())
+    columns = np.searchsorted(model.classes_, labels_N)
+    log_probs_NK = model.predict_log_proba(rows_NV)
+    return float(model.score(rows_NV, labels_N)), float(log_probs_NK[np.arange(len(columns)), columns].mean())
 
 
 def _compute_scale(rows_NV: Any) -> float:  # noqa: ANN401
@@ -137,11 +130,11 @@ def _compute_scale(rows_NV: Any) -> float:  # noqa: ANN401
 
 
 def _build_matrix(vectors: Sequence[SparseVector], columns: dict[str, int]) -> Any:  # noqa: ANN401  scipy has no types
-    known = [[(columns[word], weight) for word, weight in vector if word in columns] for vector in vectors]
-    starts = np.cumsum([0, *map(len, known)])
-    places = np.array([column for row in known for column, _ in row], dtype=np.int64)
-    weights = np.array([weight for row in known for _, weight in row], dtype=np.float64)
-    return import_optional("scipy.sparse", _EXTRA).csr_matrix((weights, places, starts), shape=(len(vectors), len(columns)))
+    rows = [[(columns[word], weight) for word, weight in vector if word in columns] for vector in vectors]
+    indptr = np.cumsum([0, *map(len, rows)])
+    indices = np.array([column for row in rows for column, _ in row], dtype=np.int64)
+    data = np.array([weight for row in rows for _, weight in row], dtype=np.float64)
+    return import_optional("scipy.sparse", _EXTRA).csr_matrix((data, indices, indptr), shape=(len(vectors), len(columns)))
 
 
 _HEAD = ("vectors", "model", "top-1", "top-5", "mean per class", "train", "test", "C")
@@ -152,23 +145,23 @@ class _Row:
     kind: str
     model: str
     train: int
-    found: ClassAccuracy
+    accuracy: ClassAccuracy
     fitted: FittedProbe
 
     def format_cells(self) -> tuple[str, ...]:
-        shares = (self.found.top1, self.found.top5, self.found.mean_class)
+        shares = (self.accuracy.top1, self.accuracy.top5, self.accuracy.mean_class)
         return (
             self.kind,
             self.model,
             *map(format_percent, shares),
             str(self.train),
-            str(self.found.images),
-            f"{self.fitted.strength:g}",
+            str(self.accuracy.images),
+            f"{self.fitted.c:g}",
         )
 
     def to_dict(self) -> dict[str, Any]:
-        facts = {"train_images": self.train, "C": self.fitted.strength, "converged": self.fitted.converged}
-        return {"vectors": self.kind, "model": self.model, **facts, **asdict(self.found)}
+        facts = {"train_images": self.train, "C": self.fitted.c, "converged": self.fitted.converged}
+        return {"vectors": self.kind, "model": self.model, **facts, **asdict(self.accuracy)}
 
 
 def evaluate_linear_probe(
@@ -176,43 +169,37 @@ def evaluate_linear_probe(
 ) -> TableReport:
     """Measure the accuracy on `test` of a probe fitted to `train`, for token weights and for dense vectors of each model.
 
-    Args:
-        train: Training set.
-        test: Test set.
-        models: Models to compare.
-        progress: Progress callback.
-
     Raises:
         UsageError: If the sets have no class in common, or no image is readable.
         MissingExtra: If scikit-learn isn't installed.
         ModelError: If the first model fails.
     """
     start = time.perf_counter()
-    position = {name: label for label, name in enumerate(train.classes)}
-    strange = [name for name in test.classes if name not in position]
-    if len(strange) == len(test.classes):
+    label_of_class = {name: label for label, name in enumerate(train.classes)}
+    unknown_classes = [name for name in test.classes if name not in label_of_class]
+    if len(unknown_classes) == len(test.classes):
         raise UsageError(
             f"no class of {test.name} is also in {train.name}: {', '.join(test.classes[:3])} ...",
             "Both folders must contain the same classes: FOLDER/train/<class> and FOLDER/test/<class>.",
         )
-    problems = [f"{test.name}/{name}: not a class of the training set" for name in strange]
+    problems = [f"{test.name}/{name}: not a class of the training set" for name in unknown_classes]
 
     def measure_model(model: EvaluatedModel) -> list[_Row]:
-        learnt = encode_images(train.locators, model, progress)
-        asked = encode_images(test.locators, model, progress)
-        problems.extend([*list_skipped_images(train, learnt), *list_skipped_images(test, asked)])
-        labels = [train.labels[place] for place in learnt.kept]
-        right = [position.get(test.classes[test.labels[place]], -1) for place in asked.kept]
-        learnable = set(labels)
-        known = [row for row, label in enumerate(right) if label in learnable]
-        if not known or len(learnable) < 2:
+        train_images = encode_images(train.locators, model, progress)
+        test_images = encode_images(test.locators, model, progress)
+        problems.extend([*list_skipped_images(train, train_images), *list_skipped_images(test, test_images)])
+        labels = [train.labels[position] for position in train_images.kept]
+        test_labels = [label_of_class.get(test.classes[test.labels[position]], -1) for position in test_images.kept]
+        trained_labels = set(labels)
+        known_rows = [row for row, label in enumerate(test_labels) if label in trained_labels]
+        if not known_rows or len(trained_labels) < 2:
             raise UsageError(
                 "too few readable images: at least two training classes, and a test image of one of them, are needed"
             )
-        wanted = [right[row] for row in known]
+        known_labels = [test_labels[row] for row in known_rows]
         return [
-            _build_row(kind, model, rows, labels, tests[known], wanted)
-            for kind, rows, tests in _iterate_kinds(learnt.vectors, asked.vectors)
+            _build_row(kind, model, rows, labels, tests[known_rows], known_labels)
+            for kind, rows, tests in _iterate_kinds(train_images.vectors, test_images.vectors)
         ]
 
     rows = run_for_each_model(models, measure_model, problems)
@@ -238,8 +225,8 @@ def _iterate_kinds(train: EncodedVectors, test: EncodedVectors) -> Iterator[tupl
         yield "dense", train.dense.astype(np.float64), test.dense.astype(np.float64)
 
 
-def _build_row(kind: str, model: EvaluatedModel, rows: Any, labels: list[int], tests: Any, wanted: list[int]) -> _Row:  # noqa: ANN401
+def _build_row(kind: str, model: EvaluatedModel, rows: Any, labels: list[int], tests: Any, test_labels: list[int]) -> _Row:  # noqa: ANN401
     fitted = fit_probe(rows, labels)
-    places = {label: place for place, label in enumerate(fitted.model.classes_.tolist())}
-    found = compute_accuracy(fitted.compute_scores(tests), [places[label] for label in wanted])
-    return _Row(kind=kind, model=model.label, train=len(labels), found=found, fitted=fitted)
+    column_of_label = {label: column for column, label in enumerate(fitted.model.classes_.tolist())}
+    accuracy = compute_accuracy(fitted.compute_scores(tests), [column_of_label[label] for label in test_labels])
+    return _Row(kind=kind, model=model.label, train=len(labels), accuracy=accuracy, fitted=fitted)

@@ -40,75 +40,76 @@ class RetrievalMetrics:
     """Median rank of the first relevant item."""
 
 
-def compute_ranks(scores_N: Doubles, right: Collection[int]) -> tuple[int, ...]:
+def compute_ranks(scores_N: Doubles, relevant: Collection[int]) -> tuple[int, ...]:
     """Compute the ranks of the relevant items, ascending.
 
     Args:
         scores_N: Scores of all items of the gallery.
-        right: Positions of the relevant items, at least one.
+        relevant: Positions of the relevant items, at least one.
     """
-    chosen = np.zeros(len(scores_N), dtype=bool)
-    chosen[list(right)] = True
-    wrong = np.sort(scores_N[~chosen])
-    own = np.sort(scores_N[chosen])[::-1]
-    before = len(wrong) - np.searchsorted(wrong, own, side="left")  # irrelevant items with at least this score
-    return tuple(int(count) + place for place, count in enumerate(before, 1))
+    is_relevant = np.zeros(len(scores_N), dtype=bool)
+    is_relevant[list(relevant)] = True
+    other_scores = np.sort(scores_N[~is_relevant])
+    relevant_scores = np.sort(scores_N[is_relevant])[::-1]
+    # Irrelevant items with at least the score of each relevant one.
+    counts = len(other_scores) - np.searchsorted(other_scores, relevant_scores, side="left")
+    return tuple(int(count) + offset for offset, count in enumerate(counts, 1))
 
 
-def compute_hit_ranks(items: Sequence[int], scores: Sequence[float], right: Collection[int], gallery: int) -> tuple[int, ...]:
+def compute_hit_ranks(items: Sequence[int], scores: Sequence[float], relevant: Collection[int], gallery: int) -> tuple[int, ...]:
     """Compute the ranks of the relevant items in hits that may leave items out, as an engine does without a common token.
 
     Args:
         items: Positions in the gallery, best first.
         scores: Scores of these items.
-        right: Positions of the relevant items, at least one.
+        relevant: Positions of the relevant items, at least one.
         gallery: Number of items in the gallery.
     """
     scores_N = np.full(gallery, -np.inf)
     scores_N[list(items)] = scores
-    return compute_ranks(scores_N, right)
+    return compute_ranks(scores_N, relevant)
 
 
-def compute_recall(found: Sequence[int], right: int, cut: int) -> float:
+def compute_recall(ranks: Sequence[int], relevant: int, cut: int) -> float:
     """Compute the fraction of relevant items ranked within the cut.
 
     Args:
-        found: Ranks of relevant items.
-        right: Number of relevant items.
+        ranks: Ranks of relevant items.
+        relevant: Number of relevant items.
         cut: Last rank that counts.
     """
-    return sum(rank <= cut for rank in found) / right
+    return sum(rank <= cut for rank in ranks) / relevant
 
 
-def compute_reciprocal_rank(found: Sequence[int]) -> float:
+def compute_reciprocal_rank(ranks: Sequence[int]) -> float:
     """Compute 1 over the first rank; 0 if there is none."""
-    return 1 / found[0] if found else 0.0
+    return 1 / ranks[0] if ranks else 0.0
 
 
-def compute_ndcg(found: Sequence[int], right: int, cut: int) -> float:
+def compute_ndcg(ranks: Sequence[int], relevant: int, cut: int) -> float:
     """Compute the discounted gain within the cut, relative to that of an ideal ranking.
 
     Args:
-        found: Ranks of relevant items.
-        right: Number of relevant items.
+        ranks: Ranks of relevant items.
+        relevant: Number of relevant items.
         cut: Last rank that counts.
     """
-    gain = math.fsum(1 / math.log2(rank + 1) for rank in found if rank <= cut)
-    ideal = math.fsum(1 / math.log2(rank + 1) for rank in range(1, min(right, cut) + 1))
+    gain = math.fsum(1 / math.log2(rank + 1) for rank in ranks if rank <= cut)
+    ideal = math.fsum(1 / math.log2(rank + 1) for rank in range(1, min(relevant, cut) + 1))
     return gain / ideal if ideal else 0.0
 
 
-def summarize_ranks(found: Sequence[Sequence[int]]) -> RetrievalMetrics:
+def summarize_ranks(ranks: Sequence[Sequence[int]]) -> RetrievalMetrics:
     """Compute the metrics over queries.
 
     Args:
-        found: Per query the ranks of all its relevant items, ascending; at least one query, and one item each.
+        ranks: Per query the ranks of all its relevant items, ascending; at least one query, and one item each.
     """
     return RetrievalMetrics(
-        queries=len(found),
-        hit={cut: statistics.fmean(each[0] <= cut for each in found) for cut in RECALL_CUTS},
-        recall={cut: statistics.fmean(compute_recall(each, len(each), cut) for each in found) for cut in RECALL_CUTS},
-        ndcg=statistics.fmean(compute_ndcg(each, len(each), NDCG_AT) for each in found),
-        mrr=statistics.fmean(compute_reciprocal_rank(each) for each in found),
-        median_rank=float(statistics.median(each[0] for each in found)),
+        queries=len(ranks),
+        hit={cut: statistics.fmean(each[0] <= cut for each in ranks) for cut in RECALL_CUTS},
+        recall={cut: statistics.fmean(compute_recall(each, len(each), cut) for each in ranks) for cut in RECALL_CUTS},
+        ndcg=statistics.fmean(compute_ndcg(each, len(each), NDCG_AT) for each in ranks),
+        mrr=statistics.fmean(compute_reciprocal_rank(each) for each in ranks),
+        median_rank=float(statistics.median(each[0] for each in ranks)),
     )

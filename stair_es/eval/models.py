@@ -29,7 +29,7 @@ class EvaluatedModel:
     encoder: Encoder
     dense: DenseEncoder | None
     """Its dense encoder, if it has one."""
-    has_words: bool = True
+    has_tokens: bool = True
     """False for models with dense vectors only, such as CLIP."""
 
     @property
@@ -43,7 +43,7 @@ class EvaluatedModel:
         return tuple(self.encoder.tokens) if isinstance(self.encoder, VocabularyProvider) else None
 
     @property
-    def speller(self) -> WordTokenizer | None:
+    def tokenizer(self) -> WordTokenizer | None:
         """Tokenizer of its vocabulary, if it has one."""
         return self.encoder if isinstance(self.encoder, WordTokenizer) else None
 
@@ -51,19 +51,15 @@ class EvaluatedModel:
 def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
     """Wrap a loaded encoder. An encoder with the attribute `dense_only` has no token weights.
 
-    Args:
-        encoder: The encoder.
-        spec: The spec that it was loaded from.
-
     Raises:
         ModelError: If it has neither token weights nor dense vectors.
     """
-    has_words = not getattr(encoder, "dense_only", False)
-    light = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
-    dense = None if light else get_dense_encoder(encoder)
-    if dense is None and not has_words:
+    has_tokens = not getattr(encoder, "dense_only", False)
+    skips_dense = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
+    dense = None if skips_dense else get_dense_encoder(encoder)
+    if dense is None and not has_tokens:
         raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Use another model.")
-    return EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_words=has_words)
+    return EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_tokens=has_tokens)
 
 
 def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
@@ -73,38 +69,38 @@ def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
         UsageError: If a model is given twice.
         ModelError: If a model is unknown or broken.
     """
-    kinds = [(registry.get_encoder_plugin(spec.name, spec.fit, spec.settings), spec) for spec in specs]
+    plugins = [(registry.get_encoder_plugin(spec.name, spec.fit, spec.settings), spec) for spec in specs]
     # The same model with another fit is allowed.
-    meant = [(registry.make_portable_name(spec.name), kind.card.model_id) for kind, spec in kinds]
-    if twice := sorted({name for name, label in meant if meant.count((name, label)) > 1}):
-        raise UsageError(f"the model {twice[0]!r} is given twice", "Specify each model once, with --model or --compare.")
-    return [build_evaluated_model(kind.load(spec), spec) for kind, spec in kinds]
+    ids = [(registry.make_portable_name(spec.name), plugin.card.model_id) for plugin, spec in plugins]
+    if duplicates := sorted({name for name, label in ids if ids.count((name, label)) > 1}):
+        raise UsageError(f"the model {duplicates[0]!r} is given twice", "Specify each model once, with --model or --compare.")
+    return [build_evaluated_model(plugin.load(spec), spec) for plugin, spec in plugins]
 
 
 def run_for_each_model(
-    models: Sequence[EvaluatedModel], work: Callable[[EvaluatedModel], Sequence[_T]], problems: list[str]
+    models: Sequence[EvaluatedModel], measure: Callable[[EvaluatedModel], Sequence[_T]], problems: list[str]
 ) -> list[_T]:
     """Run a function for one model after another and concatenate the results. If a later model fails, a problem is added instead.
 
     Args:
         models: Models in order.
-        work: Measures one model.
+        measure: Measures one model.
         problems: Gets the failures of later models.
 
     Raises:
         StairError: If the first model failed, or something other than a model.
     """
-    found: list[_T] = []
+    results: list[_T] = []
     for number, model in enumerate(models, 1):
         if len(models) > 1:
             logger.info("model %s of %s: %s", number, len(models), model.label)
         try:
-            found += work(model)
+            results += measure(model)
         except (ModelError, MissingExtra) as error:
             if number == 1:
                 raise
             problems.append(f"model {model.label}: {error.message}")
-    return found
+    return results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,21 +108,21 @@ class LabelSpace:
     """Competing tokens, and the tokenizer that maps text to them."""
 
     tokens: tuple[str, ...]
-    speller: WordTokenizer | None
+    tokenizer: WordTokenizer | None
 
 
 def choose_label_space(models: Sequence[EvaluatedModel]) -> LabelSpace:
     """Return the vocabulary of the first model that lists its own; BERT's if none does."""
     for model in models:
-        if model.has_words and (words := model.tokens) is not None:
-            return LabelSpace(tokens=words, speller=model.speller)
-    return LabelSpace(tokens=load_reference_tokens(), speller=WordPieceTokenizer(load_wordpiece_vocabulary()))
+        if model.has_tokens and (words := model.tokens) is not None:
+            return LabelSpace(tokens=words, tokenizer=model.tokenizer)
+    return LabelSpace(tokens=load_reference_tokens(), tokenizer=WordPieceTokenizer(load_wordpiece_vocabulary()))
 
 
 def load_reference_tokens() -> tuple[str, ...]:
     """Return the meaningful tokens of the BERT vocabulary: the label space of models without a vocabulary."""
-    stop = load_stop_words()
-    return tuple(word for word in load_wordpiece_vocabulary().tokens if is_content_token(word, stop))
+    stop_words = load_stop_words()
+    return tuple(word for word in load_wordpiece_vocabulary().tokens if is_content_token(word, stop_words))
 
 
 class WordPieceTokenizer:
@@ -137,5 +133,5 @@ class WordPieceTokenizer:
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the token of a word, or its pieces; none for stop words and punctuation."""
-        found = (self._tokens.tokens[token] for token in dict.fromkeys(self._tokens.encode(word)))
-        return tuple(token for token in found if is_content_token(token, self._stop))
+        pieces = (self._tokens.tokens[token] for token in dict.fromkeys(self._tokens.encode(word)))
+        return tuple(token for token in pieces if is_content_token(token, self._stop))

@@ -76,41 +76,32 @@ def compute_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]
     """Return the mean number of multiplications of a query with an item: `sum_v p_v q_v`, from the probabilities of each token.
 
     Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", 2020.
-
-    Args:
-        items: Vectors of the items.
-        queries: Vectors of the queries.
     """
-    ours, theirs = _compute_shares(items), _compute_shares(queries)
-    return math.fsum(share * theirs.get(word, 0.0) for word, share in ours.items())
+    item_shares, query_shares = _compute_shares(items), _compute_shares(queries)
+    return math.fsum(share * query_shares.get(word, 0.0) for word, share in item_shares.items())
 
 
 def compute_weighted_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
-    """Return `sum_v mean|w_v| mean|w_v|`, which training minimizes instead of the FLOPs, which have no gradient (same source).
-
-    Args:
-        items: Vectors of the items.
-        queries: Vectors of the queries.
-    """
-    ours, theirs = _compute_means(items), _compute_means(queries)
-    return math.fsum(mean * theirs.get(word, 0.0) for word, mean in ours.items())
+    """Return `sum_v mean|w_v| mean|w_v|`, which training minimizes instead of the FLOPs, which have no gradient (same source)."""
+    item_means, query_means = _compute_means(items), _compute_means(queries)
+    return math.fsum(mean * query_means.get(word, 0.0) for word, mean in item_means.items())
 
 
-def measure_postings(vectors: Sequence[SparseVector], features: Sequence[str] | None) -> PostingStats:
+def measure_postings(vectors: Sequence[SparseVector], vocabulary: Sequence[str] | None) -> PostingStats:
     """Compute the statistics of the posting lists.
 
     Args:
         vectors: Vectors of the items.
-        features: Tokens of the vocabulary, if it is known.
+        vocabulary: Tokens of the vocabulary, if it is known.
     """
-    count = Counter(word for vector in vectors for word in vector.tokens)
-    silent = len(set(features) - set(count)) if features is not None else 0
-    lengths = sorted([*count.values(), *[0] * silent], reverse=True)
-    longest_token, longest = min(count.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
+    document_counts = Counter(word for vector in vectors for word in vector.tokens)
+    unused = len(set(vocabulary) - set(document_counts)) if vocabulary is not None else 0
+    lengths = sorted([*document_counts.values(), *[0] * unused], reverse=True)
+    longest_token, longest = min(document_counts.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
     top = lengths[: math.ceil(len(lengths) / 100)]
     return PostingStats(
-        tokens=len(count),
-        vocabulary=None if features is None else len(count) + silent,
+        tokens=len(document_counts),
+        vocabulary=None if vocabulary is None else len(document_counts) + unused,
         longest=longest,
         longest_token=longest_token,
         top_share=sum(top) / max(sum(lengths), 1),
@@ -125,12 +116,12 @@ def compute_gini(lengths: Sequence[int]) -> float:
     if not total:
         return 0.0
     count = len(ascending)
-    return sum((2 * place - count - 1) * length for place, length in enumerate(ascending, 1)) / (count * total)
+    return sum((2 * rank - count - 1) * length for rank, length in enumerate(ascending, 1)) / (count * total)
 
 
 def _compute_shares(vectors: Sequence[SparseVector]) -> dict[str, float]:
-    count = Counter(word for vector in vectors for word in vector.tokens)
-    return {word: items / len(vectors) for word, items in count.items()}
+    document_counts = Counter(word for vector in vectors for word in vector.tokens)
+    return {word: items / len(vectors) for word, items in document_counts.items()}
 
 
 def _compute_means(vectors: Sequence[SparseVector]) -> dict[str, float]:
@@ -172,10 +163,6 @@ def build_sparsity_dataset(captions: CaptionDataset) -> SparsityDataset:
 def read_sparsity_folder(folder: Path, limit: int | None = None) -> SparsityDataset:
     """List the images below a folder.
 
-    Args:
-        folder: The folder.
-        limit: Maximum number of images.
-
     Raises:
         UsageError: If there are none.
     """
@@ -209,40 +196,35 @@ class _ModelCost:
         }
 
 
-def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: PartProgressCallback) -> TableReport:
+def evaluate_sparsity(data: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: PartProgressCallback) -> TableReport:
     """Measure tokens per item, multiplications per pair, and balance of the posting lists for each model.
-
-    Args:
-        items: Images and texts.
-        models: Models to compare.
-        progress: Progress callback.
 
     Raises:
         UsageError: If no image is readable.
         ModelError: If the first model fails.
     """
     start = time.perf_counter()
-    problems = list(items.problems)
+    problems = list(data.problems)
 
     def measure_model(model: EvaluatedModel) -> list[_ModelCost]:
-        if not model.has_words:
+        if not model.has_tokens:
             return [_build_cost(model, {}, _count_dimensions(model))]
-        pictures = encode_images(items.locators, model, progress, dense=False)
-        problems.extend(f"{items.images[position]}: {reason}" for position, reason in pictures.problems.items())
-        sides = {"images": pictures.vectors.sparse or ()}
-        if items.texts:
-            sides["texts"] = encode_texts(items.texts, model, progress, dense=False).sparse or ()
+        readable = encode_images(data.locators, model, progress, dense=False)
+        problems.extend(f"{data.images[position]}: {reason}" for position, reason in readable.problems.items())
+        sides = {"images": readable.vectors.sparse or ()}
+        if data.texts:
+            sides["texts"] = encode_texts(data.texts, model, progress, dense=False).sparse or ()
         return [_build_cost(model, sides, None)]
 
-    found = run_for_each_model(models, measure_model, problems)
+    costs = run_for_each_model(models, measure_model, problems)
     return TableReport(
-        title=f"{items.name}: {len(items.images)} images, {len(items.texts)} texts",
+        title=f"{data.name}: {len(data.images)} images, {len(data.texts)} texts",
         about=(
             "Tokens per item; mean multiplications of a query with an item (sum of p q over the tokens), and the"
             " same with mean weights, as in training; balance of the posting lists."
         ),
-        tables=_build_tables(found),
-        values={"dataset": items.name, "rows": [each.to_dict() for each in found]},
+        tables=_build_tables(costs),
+        values={"dataset": data.name, "rows": [each.to_dict() for each in costs]},
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
     )
@@ -254,42 +236,42 @@ def _count_dimensions(model: EvaluatedModel) -> int | None:
 
 
 def _build_cost(model: EvaluatedModel, sides: dict[str, tuple[SparseVector, ...]], dimensions: int | None) -> _ModelCost:
-    there = {side: vectors for side, vectors in sides.items() if vectors}
+    encoded = {side: vectors for side, vectors in sides.items() if vectors}
     pairs = [("texts", "images"), ("images", "images")]
     return _ModelCost(
         label=model.label,
-        sizes={side: measure_sizes(vectors) for side, vectors in there.items()},
-        lists={side: measure_postings(vectors, model.tokens) for side, vectors in there.items()},
+        sizes={side: measure_sizes(vectors) for side, vectors in encoded.items()},
+        lists={side: measure_postings(vectors, model.tokens) for side, vectors in encoded.items()},
         flops={
-            f"{asking} -> {asked}": (
-                compute_flops(there[asked], there[asking]),
-                compute_weighted_flops(there[asked], there[asking]),
+            f"{query_side} -> {item_side}": (
+                compute_flops(encoded[item_side], encoded[query_side]),
+                compute_weighted_flops(encoded[item_side], encoded[query_side]),
             )
-            for asking, asked in pairs
-            if asking in there and asked in there
+            for query_side, item_side in pairs
+            if query_side in encoded and item_side in encoded
         },
         dimensions=dimensions,
     )
 
 
-def _build_tables(found: Sequence[_ModelCost]) -> tuple[ReportTable, ...]:
-    items = [(side, model.label, *_format_sizes(each)) for model in found for side, each in model.sizes.items()]
-    cost = [
+def _build_tables(costs: Sequence[_ModelCost]) -> tuple[ReportTable, ...]:
+    sizes = [(side, model.label, *_format_sizes(each)) for model in costs for side, each in model.sizes.items()]
+    flops = [
         ("tokens", model.label, pair, f"{plain:.2f}", f"{weighted:.4g}")
-        for model in found
+        for model in costs
         for pair, (plain, weighted) in model.flops.items()
     ]
-    cost += [("dense", model.label, "any", str(model.dimensions), "") for model in found if model.dimensions]
-    balance = [(side, model.label, *_format_postings(each)) for model in found for side, each in model.lists.items()]
-    tables = (("Tokens per item", _SIZES, items), ("Multiplications", _COST, cost), ("Posting lists", _LISTS, balance))
+    flops += [("dense", model.label, "any", str(model.dimensions), "") for model in costs if model.dimensions]
+    balance = [(side, model.label, *_format_postings(each)) for model in costs for side, each in model.lists.items()]
+    tables = (("Tokens per item", _SIZES, sizes), ("Multiplications", _COST, flops), ("Posting lists", _LISTS, balance))
     return tuple(ReportTable(heading=heading, head=head, rows=tuple(rows)) for heading, head, rows in tables if rows)
 
 
-def _format_sizes(each: VectorSizes) -> tuple[str, ...]:
-    return (str(each.items), f"{each.mean:.1f}", f"{each.p50:g}", f"{each.p95:g}", str(each.max), str(each.without_tokens))
+def _format_sizes(sizes: VectorSizes) -> tuple[str, ...]:
+    return (str(sizes.items), f"{sizes.mean:.1f}", f"{sizes.p50:g}", f"{sizes.p95:g}", str(sizes.max), str(sizes.without_tokens))
 
 
-def _format_postings(each: PostingStats) -> tuple[str, ...]:
-    known = f"{each.unused:,} of {each.vocabulary:,}" if each.vocabulary is not None else "n/a"
-    longest = f"{each.longest} ({each.longest_token})"
-    return (f"{each.tokens:,}", known, longest, f"{format_percent(each.top_share)} %", f"{each.gini:.3f}")
+def _format_postings(postings: PostingStats) -> tuple[str, ...]:
+    unused = f"{postings.unused:,} of {postings.vocabulary:,}" if postings.vocabulary is not None else "n/a"
+    longest = f"{postings.longest} ({postings.longest_token})"
+    return (f"{postings.tokens:,}", unused, longest, f"{format_percent(postings.top_share)} %", f"{postings.gini:.3f}")

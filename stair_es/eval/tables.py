@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-_MOST_PROBLEMS = 5
+_MAX_PROBLEMS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +60,23 @@ class TableReport:
         return {"python": platform.python_version(), **{name: version(name) for name in self.packages}}
 
 
-def format_percent(share: float) -> str:
+def format_percent(fraction: float) -> str:
     """Format a fraction as percent with one decimal."""
-    return f"{100 * share:.1f}"
+    return f"{100 * fraction:.1f}"
 
 
 def render_problems(problems: Sequence[str]) -> list[str]:
     """Return the first few problems as one paragraph, or none."""
     if not problems:
         return []
-    more = len(problems) - _MOST_PROBLEMS
-    lines = [f"- {problem}" for problem in problems[:_MOST_PROBLEMS]]
+    more = len(problems) - _MAX_PROBLEMS
+    lines = [f"- {problem}" for problem in problems[:_MAX_PROBLEMS]]
     head = f"{len(problems)} entries were" if len(problems) > 1 else "1 entry was"
     return ["\n".join([f"{head} left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
 
 
 def render_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Render a pipe table with aligned columns; `|` and line breaks in cells are escaped.
-
-    Args:
-        head: Column headers.
-        rows: Cells of each row.
-    """
+    """Render a pipe table with aligned columns; `|` and line breaks in cells are escaped."""
     cells = [[_escape_cell(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     lines = [head, ["-" * width for width in widths], *cells]

@@ -58,10 +58,6 @@ class ClassAccuracy:
 def fill_prompts(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[list[str]]:
     """Return the texts of each class: every name in every prompt.
 
-    Args:
-        names: Names of each class.
-        prompts: Prompts with the placeholder `{}`.
-
     Raises:
         UsageError: If a prompt has no `{}`.
     """
@@ -70,7 +66,7 @@ def fill_prompts(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list
             raise UsageError(
                 f"the prompt {prompt!r} has no placeholder for the name", "Write {} where the name goes: a photo of a {}."
             )
-    return [[prompt.replace("{}", name) for name in own for prompt in prompts] for own in names]
+    return [[prompt.replace("{}", name) for name in class_names for prompt in prompts] for class_names in names]
 
 
 def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int]) -> list[SparseVector]:
@@ -82,11 +78,13 @@ def average_token_vectors(vectors: Sequence[SparseVector], sizes: Sequence[int])
     """
     classes = []
     for part in _split_by_sizes(vectors, sizes):
-        total = defaultdict[str, list[float]](list)
+        weights_of_token = defaultdict[str, list[float]](list)
         for vector in part:
             for word, weight in normalize_vector(vector):
-                total[word].append(weight)
-        classes.append(SparseVector.from_pairs((word, math.fsum(weights) / len(part)) for word, weights in total.items()))
+                weights_of_token[word].append(weight)
+        classes.append(
+            SparseVector.from_pairs((word, math.fsum(weights) / len(part)) for word, weights in weights_of_token.items())
+        )
     return [normalize_vector(each) for each in classes]
 
 
@@ -109,23 +107,13 @@ def _scale_row(row_D: Doubles) -> Doubles:
 
 
 def score_by_tokens(images: Sequence[SparseVector], classes: Sequence[SparseVector]) -> Iterable[Doubles]:
-    """Return the dot products [K] of each image, lazily.
-
-    Args:
-        images: Vectors of the images.
-        classes: Vectors of the classes.
-    """
+    """Return the dot products [K] of each image, lazily."""
     postings = InvertedIndex(classes)
     return map(postings.compute_scores, images)
 
 
 def score_by_vectors(images_ND: Floats, classes_KD: Floats) -> Iterable[Doubles]:
-    """Return the dot products [K] of each image, lazily.
-
-    Args:
-        images_ND: Vectors of the images.
-        classes_KD: Vectors of the classes.
-    """
+    """Return the dot products [K] of each image, lazily."""
     return map(DenseIndex(classes_KD).compute_scores, images_ND)
 
 
@@ -136,15 +124,15 @@ def compute_accuracy(scores_NK: Iterable[Doubles], labels: Sequence[int]) -> Cla
         scores_NK: Scores of the classes, image by image; at least one image.
         labels: Right class of each image.
     """
-    found = [compute_ranks(scores_K, [label])[0] for scores_K, label in zip(scores_NK, labels, strict=True)]
-    own = defaultdict[int, list[bool]](list)
-    for rank, label in zip(found, labels, strict=True):
-        own[label].append(rank <= 1)
+    ranks = [compute_ranks(scores_K, [label])[0] for scores_K, label in zip(scores_NK, labels, strict=True)]
+    correct = defaultdict[int, list[bool]](list)
+    for rank, label in zip(ranks, labels, strict=True):
+        correct[label].append(rank <= 1)
     return ClassAccuracy(
-        images=len(found),
-        top1=fmean(rank <= 1 for rank in found),
-        top5=fmean(rank <= 5 for rank in found),
-        mean_class=fmean(fmean(each) for each in own.values()),
+        images=len(ranks),
+        top1=fmean(rank <= 1 for rank in ranks),
+        top5=fmean(rank <= 5 for rank in ranks),
+        mean_class=fmean(fmean(each) for each in correct.values()),
     )
 
 
@@ -163,12 +151,6 @@ def evaluate_zero_shot(
 ) -> TableReport:
     """Measure the accuracy of each model, by token weights and by dense vectors.
 
-    Args:
-        labelled: Images with classes.
-        models: Models to compare.
-        prompts: Prompts for the class names.
-        progress: Progress callback.
-
     Raises:
         UsageError: If no image is readable, or a prompt has no placeholder.
         ModelError: If the first model fails.
@@ -177,18 +159,18 @@ def evaluate_zero_shot(
     texts = fill_prompts(labelled.names, prompts)
     problems: list[str] = []
     remarks: list[str] = []
-    flat, sizes = [text for own in texts for text in own], [len(own) for own in texts]
+    all_texts, sizes = [text for class_texts in texts for text in class_texts], [len(class_texts) for class_texts in texts]
 
     def measure_model(model: EvaluatedModel) -> list[tuple[str, str, ClassAccuracy]]:
-        pictures = encode_images(labelled.locators, model, progress)
-        read = encode_texts(flat, model, progress)
-        problems.extend(list_skipped_images(labelled, pictures))
-        labels = [labelled.labels[position] for position in pictures.kept]
+        readable = encode_images(labelled.locators, model, progress)
+        text_vectors = encode_texts(all_texts, model, progress)
+        problems.extend(list_skipped_images(labelled, readable))
+        labels = [labelled.labels[position] for position in readable.kept]
         rows = []
-        for kind, scores_NK, silent in _score_kinds(pictures.vectors, read, sizes):
+        for kind, scores_NK, empty in _score_kinds(readable.vectors, text_vectors, sizes):
             rows.append((kind, model.label, compute_accuracy(scores_NK, labels)))
-            if silent:
-                remarks.append(f"{kind} of {model.label}: {silent} classes have no known token, and are never found")
+            if empty:
+                remarks.append(f"{kind} of {model.label}: {empty} classes have no known token, and are never found")
         return rows
 
     rows = run_for_each_model(models, measure_model, problems)
@@ -203,14 +185,9 @@ def evaluate_zero_shot(
     )
 
 
-def list_skipped_images(labelled: LabeledDataset, pictures: ReadableImages) -> list[str]:
-    """List the skipped images of a dataset, and why.
-
-    Args:
-        labelled: The dataset.
-        pictures: Its readable images.
-    """
-    return [f"{labelled.files[position]}: {reason}" for position, reason in pictures.problems.items()]
+def list_skipped_images(labelled: LabeledDataset, readable: ReadableImages) -> list[str]:
+    """List the skipped images of a dataset, and why."""
+    return [f"{labelled.files[position]}: {reason}" for position, reason in readable.problems.items()]
 
 
 def _score_kinds(
@@ -224,9 +201,9 @@ def _score_kinds(
         yield "dense", score_by_vectors(images.dense, average_dense_vectors(texts.dense, sizes)), 0
 
 
-def _format_cells(kind: str, model: str, found: ClassAccuracy) -> tuple[str, ...]:
-    shares = (found.top1, found.top5, found.mean_class)
-    return (kind, model, *map(format_percent, shares), str(found.images))
+def _format_cells(kind: str, model: str, accuracy: ClassAccuracy) -> tuple[str, ...]:
+    shares = (accuracy.top1, accuracy.top5, accuracy.mean_class)
+    return (kind, model, *map(format_percent, shares), str(accuracy.images))
 
 
 def _build_values(
@@ -237,5 +214,5 @@ def _build_values(
         "images": len(labelled.files),
         "classes": {name: list(names) for name, names in zip(labelled.classes, labelled.names, strict=True)},
         "prompts": list(prompts),
-        "rows": [{"vectors": kind, "model": model, **asdict(found)} for kind, model, found in rows],
+        "rows": [{"vectors": kind, "model": model, **asdict(accuracy)} for kind, model, accuracy in rows],
     }

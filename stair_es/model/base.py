@@ -125,35 +125,32 @@ class ModelSpec:
 def check_model_spec(spec: ModelSpec) -> None:
     """Check that the values of a spec exist. Whether a model supports them is checked by the model.
 
-    Args:
-        spec: Options for loading an encoder.
-
     Raises:
         ModelError: If the backend, text tower or precision is unknown, or the number of threads is negative.
     """
     named = {"text tower": TextTower, "backend": Backend, "precision": Precision}
-    for (what, known), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
-        if value not in get_args(known):
-            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(known))}.")
+    for (what, choices), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
+        if value not in get_args(choices):
+            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(choices))}.")
     if spec.threads < 0:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means one per core.")
 
 
-def choose_image_spec(own: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
+def choose_image_spec(default: ImageSpec, fit: ResizeMode | None) -> ImageSpec:
     """Return the image spec of a model, with another fit if one is given.
 
     Args:
-        own: The model's own image spec.
+        default: The model's own image spec.
         fit: Requested fit; None for the model's own.
 
     Raises:
         ModelError: If the fit is unknown.
     """
-    if fit is None or fit == own.fit:
-        return own
+    if fit is None or fit == default.fit:
+        return default
     if fit not in get_args(ResizeMode):
         raise ModelError(f"unknown fit {fit!r}", f"Choose one of: {', '.join(get_args(ResizeMode))}.")
-    return replace(own, fit=fit, resized_px=None if fit == "pad" else own.resized_px)
+    return replace(default, fit=fit, resized_px=None if fit == "pad" else default.resized_px)
 
 
 def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
@@ -170,6 +167,16 @@ def check_fit_unchanged(card: ModelCard, fit: ResizeMode | None) -> None:
         raise ModelError(
             f"the model {card.name!r} supports its own fit only, {card.image_spec.fit!r}, not {fit!r}",
             "Leave out --fit and STAIR_ES_FIT. Checkpoints in third-party formats, such as VDR or CLIP, support any.",
+        )
+
+
+def check_encoder_pixels(pixels_BHWC: Pixels, card: ModelCard) -> None:
+    """Raise ModelError if pixels don't have the type and shape of the card's image spec."""
+    side = card.image_spec.size_px
+    if str(pixels_BHWC.dtype) != "uint8" or pixels_BHWC.ndim != 4 or pixels_BHWC.shape[1:] != (side, side, 3):
+        raise ModelError(
+            f"{card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+            "Use stair_es.sources.image.decode with the image_spec of the encoder.",
         )
 
 

@@ -80,9 +80,6 @@ class CheckpointPlugin:
 def check_torch_spec(spec: ModelSpec) -> None:
     """Check that a checkpoint can be run with these options.
 
-    Args:
-        spec: Options for loading an encoder.
-
     Raises:
         ModelError: If it can't.
         MissingExtra: If PyTorch or transformers isn't installed.
@@ -107,9 +104,6 @@ def build_dense_only_error(name: str) -> ModelError:
 def read_checkpoint_config(folder: Path) -> dict[str, Any]:
     """Return the contents of `config.json`; empty for a folder of sentence-transformers without one.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the folder isn't a checkpoint, or the file isn't a JSON object.
     """
@@ -121,38 +115,30 @@ def read_checkpoint_config(folder: Path) -> dict[str, Any]:
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a checkpoint.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         ModelError: If the file is missing or isn't a JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Use the folder that holds it.") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ModelError(f"{path} isn't a JSON object", "Fetch or write the checkpoint again.")
-    return found
+    return value
 
 
 def get_config_section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
     """Return a section of the configuration.
 
-    Args:
-        config: Contents of `config.json`.
-        name: Name of the section.
-        folder: Checkpoint folder, for the error message.
-
     Raises:
         ModelError: If it isn't an object.
     """
-    found = config.get(name)
-    if not isinstance(found, Mapping):
+    section = config.get(name)
+    if not isinstance(section, Mapping):
         raise ModelError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
-    return found
+    return section
 
 
 def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
@@ -167,33 +153,39 @@ def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder:
     Raises:
         ModelError: If the value isn't a positive integer.
     """
-    found = config.get(name, default)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise ModelError(f"the config.json in {folder} says {name} = {found!r}", "It must be a whole number above 0.")
-    return found
+    value = config.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelError(f"the config.json in {folder} says {name} = {value!r}", "It must be a whole number above 0.")
+    return value
 
 
 def build_checkpoint_card(
-    name: str, folders: Sequence[Path], own: ImageSpec, fit: ResizeMode | None, *, description: str, licenses: tuple[str, ...]
+    name: str,
+    folders: Sequence[Path],
+    native_spec: ImageSpec,
+    fit: ResizeMode | None,
+    *,
+    description: str,
+    licenses: tuple[str, ...],
 ) -> ModelCard:
     """Return the card of a checkpoint that supports other fits than its own.
 
     Args:
         name: Name that the model was requested by.
         folders: All folders that its vectors depend on.
-        own: Image spec of the model's authors.
-        fit: Fit to use instead of that of `own`.
+        native_spec: Image spec of the model's authors.
+        fit: Fit to use instead of that of `native_spec`.
         description: Description for users.
         licenses: One line for each part.
 
     Raises:
         ModelError: If the fit is unknown or a file can't be read.
     """
-    spec = choose_image_spec(own, fit)
-    called = name if spec == own else f"{name}-{spec.fit}"
+    spec = choose_image_spec(native_spec, fit)
+    label = name if spec == native_spec else f"{name}-{spec.fit}"
     return ModelCard(
         name=name,
-        model_id=compute_model_id(called, folders, spec),
+        model_id=compute_model_id(label, folders, spec),
         image_spec=spec,
         description=description,
         licenses=licenses,
@@ -212,33 +204,33 @@ def compute_model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) 
         ModelError: If a file can't be read.
     """
     label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
-    total = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
     for folder in folders:
         for path in list_hashed_files(folder):
             try:
-                digest = hash_file(path)
+                file_hash = hash_file(path)
             except OSError as error:
                 raise ModelError(f"{path} can't be read: {error.strerror}", "Make it readable.") from error
-            total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\0".encode())
-    return f"{label or 'model'}-{total.hexdigest()[:12]}"
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{file_hash}\0".encode())
+    return f"{label or 'model'}-{digest.hexdigest()[:12]}"
 
 
 def list_hashed_files(folder: Path) -> list[Path]:
     """Return the files of a folder that vectors may depend on: configuration, tokenizer, weights and code."""
-    found = [path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file()]
-    if not any(path.suffix == ".safetensors" for path in found):
-        found += folder.glob("pytorch_model*.bin")
-    return sorted(found)
+    paths = [path for path in folder.iterdir() if path.suffix in _HASHED_SUFFIXES and path.is_file()]
+    if not any(path.suffix == ".safetensors" for path in paths):
+        paths += folder.glob("pytorch_model*.bin")
+    return sorted(paths)
 
 
 def read_license(folder: Path) -> tuple[str, ...]:
     """Return the license named in the head of the model card (`license:`), if there is a card."""
     try:
-        head = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4096]
+        front_matter = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4096]
     except OSError:
         return ()
-    said = re.search(r"^---\n(?:.*\n)*?license:[ \t]*(\S.*)\n(?:.*\n)*?---", head)
-    return (f"weights: {said.group(1).strip()}, as their model card says",) if said else ()
+    match = re.search(r"^---\n(?:.*\n)*?license:[ \t]*(\S.*)\n(?:.*\n)*?---", front_matter)
+    return (f"weights: {match.group(1).strip()}, as their model card says",) if match else ()
 
 
 def hash_file(path: Path) -> str:
@@ -253,8 +245,8 @@ def hash_file(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _hash_version(path: Path, size: int, changed_ns: int) -> str:
-    total = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            total.update(piece)
-    return total.hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -27,9 +27,9 @@ class StairFormat:
 
     def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a STAIR checkpoint."""
-        found = StairPlugin(folder, configuration.read_stair_config(folder), name)
-        check_fit_unchanged(found.card, fit)  # it was trained with its own fit
-        return found
+        plugin = StairPlugin(folder, configuration.read_stair_config(folder), name)
+        check_fit_unchanged(plugin.card, fit)  # it was trained with its own fit
+        return plugin
 
 
 class StairPlugin:
@@ -71,20 +71,17 @@ CHECKPOINT_FORMATS: tuple[CheckpointFormat, ...] = (
 def detect_checkpoint_format(folder: Path) -> CheckpointFormat:
     """Return the format of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the folder isn't a checkpoint or has an unknown format.
     """
     config = read_checkpoint_config(folder)
-    for known in CHECKPOINT_FORMATS:
-        if known.is_format_of(config, folder):
-            return known
-    said = {key: config[key] for key in ("format", "model_type", "architectures") if key in config}
+    for checkpoint_format in CHECKPOINT_FORMATS:
+        if checkpoint_format.is_format_of(config, folder):
+            return checkpoint_format
+    declared = {key: config[key] for key in ("format", "model_type", "architectures") if key in config}
     raise ModelError(
-        f"{folder} contains a checkpoint of an unknown format: its config.json says {said or 'nothing about it'}",
-        f"Known formats: {', '.join(known.name for known in CHECKPOINT_FORMATS)}.",
+        f"{folder} contains a checkpoint of an unknown format: its config.json says {declared or 'nothing about it'}",
+        f"Known formats: {', '.join(checkpoint_format.name for checkpoint_format in CHECKPOINT_FORMATS)}.",
     )
 
 

@@ -70,7 +70,7 @@ def download_snapshot(name: str, detect_format: Callable[[Path], CheckpointForma
     code = ("*.py",) if with_code else ()
     folder = _fetch_files(name, (*_METADATA_PATTERNS, *code))
     try:
-        known = detect_format(folder)
+        checkpoint_format = detect_format(folder)
     except ModelError as error:
         if _has_config(folder):
             raise
@@ -80,7 +80,7 @@ def download_snapshot(name: str, detect_format: Callable[[Path], CheckpointForma
             error.message, f"Is {name} a model? If an earlier download was interrupted: {_build_refetch_hint(name)}"
         ) from error
     folder = _fetch_files(name, (*_METADATA_PATTERNS, *code, "*.safetensors"))
-    if known.allows_pickle and not any(folder.glob("*.safetensors")):
+    if checkpoint_format.allows_pickle and not any(folder.glob("*.safetensors")):
         folder = _fetch_files(name, (*_METADATA_PATTERNS, "pytorch_model*.bin"))
     faults = find_weight_faults(folder)
     if faults:
@@ -94,10 +94,10 @@ def _has_config(folder: Path) -> bool:
 
 def _build_incomplete_error(name: str, faults: list[str]) -> ModelError:
     """Return the error for a repository whose cached copy is incomplete."""
-    found = f"the cached copy of {name} is incomplete: {faults[0]}"
+    message = f"the cached copy of {name} is incomplete: {faults[0]}"
     if not _may_fetch.get():
-        return ModelNotFetched(found, _build_refetch_hint(name))
-    return ModelError(found, _build_refetch_hint(name))
+        return ModelNotFetched(message, _build_refetch_hint(name))
+    return ModelError(message, _build_refetch_hint(name))
 
 
 def _build_refetch_hint(name: str) -> str:
@@ -124,26 +124,26 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
 def _build_download_error(name: str, error: Exception) -> ModelError:
     """Return the error for a failed download, by its cause."""
     constants: Any = import_optional("huggingface_hub.constants", HUB_EXTRA)
-    at, cache = get_cache_folder(name), constants.HF_HUB_CACHE
-    lead = f"there is no folder {name!r} here, and it can't be downloaded from the hub"
-    elsewhere = (
-        f"download it on a machine with a connection (hf download {name}), and copy {at.name} from its cache to {cache} here "
+    cached, cache = get_cache_folder(name), constants.HF_HUB_CACHE
+    message = f"there is no folder {name!r} here, and it can't be downloaded from the hub"
+    offline_hint = (
+        f"download it on a machine with a connection (hf download {name}), and copy {cached.name} from its cache to {cache} here "
         "(HF_HOME sets another folder)"
     )
-    begun = any((at / "snapshots").glob("*/*"))  # a complete copy would have been used
+    is_partial = any((cached / "snapshots").glob("*/*"))  # a complete copy would have been used
     if constants.HF_HUB_OFFLINE:
-        holds = "contains only a part of it" if begun else "doesn't contain it"
-        return ModelError(f"{lead}: HF_HUB_OFFLINE is set, and {cache} {holds}", f"Unset HF_HUB_OFFLINE, or {elsewhere}.")
+        state = "contains only a part of it" if is_partial else "doesn't contain it"
+        return ModelError(f"{message}: HF_HUB_OFFLINE is set, and {cache} {state}", f"Unset HF_HUB_OFFLINE, or {offline_hint}.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return ModelError(
             f"{name} can't be written to {cache}: {error.strerror}",
             "Free some space there, or set HF_HOME to a writable folder with enough space.",
         )
-    kept = f": completed files are kept. If that doesn't help, delete {at} first" if begun else ""
+    resume_hint = f": completed files are kept. If that doesn't help, delete {cached} first" if is_partial else ""
     return ModelError(
-        f"{lead}: {type(error).__name__}: {_get_first_line(error)}",
-        f"Connect to {constants.ENDPOINT} (a proxy: HTTPS_PROXY, a mirror: HF_ENDPOINT) and run the command again{kept}. "
-        f"Without a connection: {elsewhere}, then set HF_HUB_OFFLINE=1.",
+        f"{message}: {type(error).__name__}: {_get_first_line(error)}",
+        f"Connect to {constants.ENDPOINT} (a proxy: HTTPS_PROXY, a mirror: HF_ENDPOINT) and run the command again{resume_hint}. "
+        f"Without a connection: {offline_hint}, then set HF_HUB_OFFLINE=1.",
     )
 
 

@@ -13,16 +13,17 @@ from stair_es.model.checkpoint import MODULES_JSON
 
 def find_weight_faults(folder: Path) -> list[str]:
     """Return the faults of the weights in a folder, one phrase per file. Loads nothing."""
-    safe, pickled = sorted(folder.glob("*.safetensors")), sorted(folder.glob("pytorch_model*.bin"))
-    indexes = sorted(folder.glob("*.safetensors.index.json" if safe else "pytorch_model*.index.json"))
-    wanted = [shard for index in indexes for shard in _read_shard_names(index)]
-    missing = [f"{name} is missing" for name in dict.fromkeys(wanted) if not (folder / name).is_file()]
-    if not safe and not pickled and not (folder / MODULES_JSON).is_file():  # sentence-transformers keeps weights in subfolders
+    safetensors, pickled = sorted(folder.glob("*.safetensors")), sorted(folder.glob("pytorch_model*.bin"))
+    indexes = sorted(folder.glob("*.safetensors.index.json" if safetensors else "pytorch_model*.index.json"))
+    shards = [shard for index in indexes for shard in _read_shard_names(index)]
+    missing = [f"{name} is missing" for name in dict.fromkeys(shards) if not (folder / name).is_file()]
+    # sentence-transformers keeps weights in subfolders
+    if not safetensors and not pickled and not (folder / MODULES_JSON).is_file():
         missing.append("it has no weights")
-    cut = [f"{path.name} is truncated" for path in safe if not _is_complete_safetensors(path)]
-    if not safe:
-        cut += [f"{path.name} is truncated" for path in pickled if not _is_complete_pickle(path)]
-    return [*missing, *cut]
+    truncated = [f"{path.name} is truncated" for path in safetensors if not _is_complete_safetensors(path)]
+    if not safetensors:
+        truncated += [f"{path.name} is truncated" for path in pickled if not _is_complete_pickle(path)]
+    return [*missing, *truncated]
 
 
 def _read_shard_names(index: Path) -> list[str]:

@@ -36,23 +36,20 @@ class ModelEntry:
     def to_dict(self) -> dict[str, Any]:
         """Return the machine-readable form; unknown facts are None."""
         facts = {name: None if value == "unknown" else value for name, value in asdict(self.facts).items()}
-        own = {name: value for name, value in asdict(self).items() if name != "facts"}
-        return {**own, "problem": self.problem or None, **facts}
+        values = {name: value for name, value in asdict(self).items() if name != "facts"}
+        return {**values, "problem": self.problem or None, **facts}
 
 
 def list_models() -> tuple[ModelEntry, ...]:
     """Return the models of the entry points, then the public checkpoints that have a short name."""
-    taken = plugins.list_plugin_names("encoders")
-    ours = sorted(taken, key=lambda name: (_get_origin(name) != plugins.BUILTIN_DISTRIBUTION, name))
-    public = (model for model in hub_models.HUB_MODELS if model.name not in taken)
-    return (*map(_build_plugin_entry, ours), *map(_build_hub_entry, public))
+    plugin_names = plugins.list_plugin_names("encoders")
+    sorted_names = sorted(plugin_names, key=lambda name: (_get_origin(name) != plugins.BUILTIN_DISTRIBUTION, name))
+    hub_entries = (model for model in hub_models.HUB_MODELS if model.name not in plugin_names)
+    return (*map(_build_plugin_entry, sorted_names), *map(_build_hub_entry, hub_entries))
 
 
 def find_listed_model(name: str) -> ModelEntry:
     """Return the listed model with this name or hub id.
-
-    Args:
-        name: Name or hub id.
 
     Raises:
         UnknownModel: If no listed model has this name.
@@ -73,12 +70,12 @@ def _get_origin(name: str) -> str:
 
 def _build_plugin_entry(name: str) -> ModelEntry:
     try:
-        kind: EncoderPlugin = registry.get_encoder_plugin(name)
+        plugin: EncoderPlugin = registry.get_encoder_plugin(name)
     except StairError as error:
         return ModelEntry(
             name=name, origin=_get_origin(name), description="", licenses=(), facts=ModelFacts(), problem=error.message
         )
-    card = kind.card
+    card = plugin.card
     facts = getattr(card, "facts", None) or ModelFacts()
     return ModelEntry(
         name=name, origin=_get_origin(name), description=card.description, licenses=tuple(card.licenses), facts=facts

@@ -51,16 +51,16 @@ def get_encoder_plugin(name: str, fit: ResizeMode | None = None, settings: Setti
         loaded: EncoderPlugin = plugin.load()
         check_fit_unchanged(loaded.card, fit)
         return loaded
-    wanted = make_portable_name(name)
-    folder = _find_folder(wanted)
-    if folder is None and not _HUB_ID.fullmatch(wanted):
+    portable_name = make_portable_name(name)
+    folder = _find_folder(portable_name)
+    if folder is None and not _HUB_ID.fullmatch(portable_name):
         known = ", ".join(list_short_names())
         raise UnknownModel(
             f"unknown model {name!r}: neither a name nor a folder",
             f"Known models: {known} (see stair-es models). The folder of a checkpoint, or its id on the Hugging Face hub "
             "(org/name), works too.",
         )
-    return _open_checkpoint(folder, wanted, fit, settings)
+    return _open_checkpoint(folder, portable_name, fit, settings)
 
 
 def make_portable_name(name: str) -> str:
@@ -70,24 +70,24 @@ def make_portable_name(name: str) -> str:
     """
     if plugins.get_plugin("encoders", name) is not None:
         return name
-    public = hub_models.find_hub_model(name)
-    if public is not None and name == public.name:
-        return public.hub_id
+    hub_model = hub_models.find_hub_model(name)
+    if hub_model is not None and name == hub_model.name:
+        return hub_model.hub_id
     folder = _find_folder(name)
     return str(folder) if folder else name
 
 
 def is_hub_model(name: str) -> bool:
     """Return whether a name is a short name or id of a hub repository, and neither an entry point nor a local folder."""
-    wanted = make_portable_name(name)
-    return plugins.get_plugin("encoders", name) is None and _find_folder(wanted) is None and bool(_HUB_ID.fullmatch(wanted))
+    portable = make_portable_name(name)
+    return plugins.get_plugin("encoders", name) is None and _find_folder(portable) is None and bool(_HUB_ID.fullmatch(portable))
 
 
 def resolve_hub_id(name: str) -> str | None:
     """Return the hub repository of a name, assuming that no local folder has that name. Doesn't access the disk."""
-    public = hub_models.find_hub_model(name)
-    wanted = public.hub_id if public is not None else name
-    return wanted if _HUB_ID.fullmatch(wanted) else None
+    hub_model = hub_models.find_hub_model(name)
+    hub_id = hub_model.hub_id if hub_model is not None else name
+    return hub_id if _HUB_ID.fullmatch(hub_id) else None
 
 
 def check_hub_libraries(name: str) -> None:
@@ -97,12 +97,7 @@ def check_hub_libraries(name: str) -> None:
 
 
 def get_model_card(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> ModelCard:
-    """Return the card of a model.
-
-    Args:
-        name: Value of `--model`.
-        fit: How images become squares, instead of the model's own way.
-        settings: Names the models whose code may run; None for those of the environment.
+    """Return the card of a model, with the arguments of `get_encoder_plugin`.
 
     Raises:
         UnknownModel: If no model has this name.
@@ -113,28 +108,20 @@ def get_model_card(name: str, fit: ResizeMode | None = None, settings: Settings 
 
 
 def get_indexable_card(name: str, fit: ResizeMode | None = None, settings: Settings | None = None) -> ModelCard:
-    """Return the card of a model that produces tokens. Called before an index is created for it.
-
-    Args:
-        name: Value of `--model`.
-        fit: How images become squares, instead of the model's own way.
-        settings: Names the models whose code may run; None for those of the environment.
+    """Return the card of a model that produces tokens, before an index is created for it; see `get_encoder_plugin`.
 
     Raises:
         ModelError: If the model has dense vectors only, or as for `get_encoder_plugin`.
         PluginError: If the package of the model is broken.
     """
-    found = get_encoder_plugin(name, fit, settings)
-    if getattr(found, "dense_only", False):
+    plugin = get_encoder_plugin(name, fit, settings)
+    if getattr(plugin, "dense_only", False):
         raise build_dense_only_error(name)
-    return found.card
+    return plugin.card
 
 
 def load_encoder(spec: ModelSpec) -> Encoder:
     """Load the encoder of a spec. Its networks are loaded when a tower is first used.
-
-    Args:
-        spec: Name and options of the model.
 
     Raises:
         ModelError: If the name, the backend or the text tower is unknown.
@@ -149,9 +136,6 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
 
     Nothing is downloaded, and no other folder is opened.
 
-    Args:
-        spec: Name and options of the model.
-
     Raises:
         ModelNotFetched: If the model is none of these.
         ModelError: As for `load_encoder`.
@@ -163,13 +147,13 @@ def load_local_encoder(spec: ModelSpec) -> Encoder:
         home = resolve_settings(spec.settings).home
         if plugins.get_plugin("encoders", spec.name) is not None or is_used_model_folder(spec.name, home):
             return load_encoder(spec)
-        wanted = resolve_hub_id(spec.name)
-        if wanted is None:
+        hub_id = resolve_hub_id(spec.name)
+        if hub_id is None:
             raise ModelNotFetched(
                 "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder"
             )
         optional.check_installed(*HUB_LIBRARIES, extra=hub_models.HUB_EXTRA)
-        return _open_checkpoint(None, wanted, spec.fit, spec.settings).load(spec)
+        return _open_checkpoint(None, hub_id, spec.fit, spec.settings).load(spec)
 
 
 def can_model_use_gpu(spec: ModelSpec) -> bool:

@@ -15,7 +15,7 @@ _DECIMALS = 5
 
 
 def build_sparse_vector(
-    weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: NDArray[np.int64], *, unit: bool
+    weights_F: NDArray[np.floating[Any]], tokens: Sequence[str], ranks_F: NDArray[np.int64], *, unit: bool
 ) -> SparseVector:
     """Return the tokens of one row with a positive weight, rounded to 5 decimals; weights that round to 0 are dropped.
 
@@ -23,19 +23,19 @@ def build_sparse_vector(
 
     Args:
         weights_F: Weights, not below 0.
-        words: Tokens of the vocabulary, all different.
+        tokens: Tokens of the vocabulary, all different.
         ranks_F: Alphabetical rank of each token.
         unit: Whether the row is scaled to length 1, so that a dot product is a cosine.
 
     Raises:
         ModelError: If a weight isn't a finite number.
     """
-    places = np.flatnonzero(~(weights_F <= 0))  # not `> 0`, which would hide NaN
-    kept = weights_F[places].astype(np.float64)
-    if not np.isfinite(kept).all():
+    indices = np.flatnonzero(~(weights_F <= 0))  # not `> 0`, which would hide NaN
+    weights = weights_F[indices].astype(np.float64)
+    if not np.isfinite(weights).all():
         raise ModelError("the model produced a weight that isn't finite", "Use --precision fp32, or train it again.")
-    if unit and len(kept):
-        kept = kept / np.linalg.norm(kept)
-    rounded = np.round(kept, _DECIMALS)
-    order = np.lexsort((ranks_F[places], -rounded))[: np.count_nonzero(rounded)]
-    return SparseVector(tuple(words[place] for place in places[order].tolist()), tuple(rounded[order].tolist()))
+    if unit and len(weights):
+        weights = weights / np.linalg.norm(weights)
+    rounded = np.round(weights, _DECIMALS)
+    order = np.lexsort((ranks_F[indices], -rounded))[: np.count_nonzero(rounded)]
+    return SparseVector(tuple(tokens[index] for index in indices[order].tolist()), tuple(rounded[order].tolist()))

@@ -28,13 +28,13 @@ def record_model_folder(name: str, data: DataDir) -> None:
     home = data.path
     if _read_folders(home)[-1:] == [name]:
         return
-    scratch = home / f"{_FILE}.{os.getpid()}"
+    temporary = home / f"{_FILE}.{os.getpid()}"
     with suppress(OSError):
         make_owner_folder(home)
         with FileLock(home / f"{_FILE}.lock"):
             names = [*(other for other in _read_folders(home) if other != name), name]
-            scratch.write_text(json.dumps(names[-_MAX_FOLDERS:], indent=1), encoding="utf-8")
-            scratch.replace(home / _FILE)
+            temporary.write_text(json.dumps(names[-_MAX_FOLDERS:], indent=1), encoding="utf-8")
+            temporary.replace(home / _FILE)
 
 
 def is_used_model_folder(name: str, data: DataDir) -> bool:

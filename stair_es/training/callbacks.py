@@ -38,10 +38,12 @@ class Callbacks:
     on_metrics: Callable[[StepMetrics], None]
     """Called with metrics."""
     on_progress: PartProgressCallback
-    """Called with the progress of a preparation: what, done, total."""
+    """Called with the progress of a preparation: its name, done, total."""
 
 
-NO_CALLBACKS = Callbacks(on_message=lambda line: None, on_metrics=lambda moment: None, on_progress=lambda what, done, total: None)
+NO_CALLBACKS = Callbacks(
+    on_message=lambda line: None, on_metrics=lambda metrics: None, on_progress=lambda name, done, total: None
+)
 """Callbacks that ignore every event."""
 
 
@@ -52,14 +54,9 @@ class CallbackQueue:
         self._events: queue.SimpleQueue[CallbackEvent] = queue.SimpleQueue()
         self._result = b""
 
-    def put(self, what: CallbackName, *values: Any) -> None:  # noqa: ANN401
-        """Add a call of one of the callbacks.
-
-        Args:
-            what: The callback.
-            values: Its arguments.
-        """
-        self._events.put((what, values))
+    def put(self, name: CallbackName, *args: Any) -> None:  # noqa: ANN401
+        """Add a call of one of the callbacks."""
+        self._events.put((name, args))
 
     def drain(self) -> list[CallbackEvent]:
         """Return the events since the last call."""

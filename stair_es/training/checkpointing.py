@@ -26,14 +26,14 @@ class TrainingProgress:
     """Current stage, from 0."""
     step: int = 0
     """Completed steps of the current stage."""
-    done: int = 0
+    global_step: int = 0
     """Completed steps of all stages."""
-    best: float = -1.0
+    best_recall: float = -1.0
     """Best recall so far."""
     best_step: int = -1
-    waited: int = 0
+    validations_since_best: int = 0
     """Validations since the best one."""
-    ended: bool = False
+    stopped_early: bool = False
     """Whether training was stopped early."""
     best_parameters: dict[str, Tensor] = field(default_factory=dict)
     """Includes buffers, such as the means of batch norms."""
@@ -63,7 +63,7 @@ def save_training_state(
         OSError: If the state can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    values = {
+    state = {
         "key": key,
         "progress": {name: value for name, value in vars(progress).items() if name != "best_parameters"},
         "best": progress.best_parameters,
@@ -74,7 +74,7 @@ def save_training_state(
     }
     temporary = folder / f".{STATE_FILE}.{os.getpid()}"
     with temporary.open("wb") as file:
-        torch.save(values, file)
+        torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / STATE_FILE)
@@ -82,7 +82,7 @@ def save_training_state(
 
 def get_trained_tensors(model: StairModel) -> dict[str, Tensor]:
     """Return the current tensors that training may change, without those of backbones from a package."""
-    return {name: value.detach() for name, value in model.state_dict().items() if is_stored_tensor(name, model.config)}
+    return {name: tensor.detach() for name, tensor in model.state_dict().items() if is_stored_tensor(name, model.config)}
 
 
 def load_training_state(folder: Path, key: str) -> dict[str, Any] | None:
@@ -99,27 +99,21 @@ def load_training_state(folder: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        values: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch has no specific exception for a broken file
         raise UsageError(f"can't read {path}: {error}", "Delete it to start over.") from error
-    if values.get("key") != key:
+    if state.get("key") != key:
         raise UsageError(
             f"{folder} holds the state of a training with another configuration or other data",
             "Use another --out, or --restart to discard that training.",
         )
-    return values
+    return state
 
 
-def restore_training_state(values: dict[str, Any], model: StairModel, average: EMA) -> TrainingProgress:
-    """Load a state into a model and its average, and return the progress. The optimizer state is restored by the stage.
-
-    Args:
-        values: The state.
-        model: The model.
-        average: Moving average of its parameters.
-    """
-    model.load_state_dict(values["model"], strict=False)
+def restore_training_state(state: dict[str, Any], model: StairModel, average: EMA) -> TrainingProgress:
+    """Load a state into a model and its average, and return the progress. The optimizer state is restored by the stage."""
+    model.load_state_dict(state["model"], strict=False)
     with torch.no_grad():
         for name, shadow in average.shadow.items():
-            shadow.copy_(values["average"][name])
-    return TrainingProgress(**values["progress"], best_parameters=values["best"])
+            shadow.copy_(state["average"][name])
+    return TrainingProgress(**state["progress"], best_parameters=state["best"])

@@ -37,15 +37,15 @@ class DataModule:
 
 
 def build_data_module(
-    config: TrainConfig, model: StairModel, learned: TrainingSet, ears: Callbacks, threads: int, settings: Settings
+    config: TrainConfig, model: StairModel, train_set: TrainingSet, callbacks: Callbacks, threads: int, settings: Settings
 ) -> DataModule:
     """Build the data module of a configuration.
 
     Args:
         config: Training configuration.
         model: Model that computes the states of frozen backbones, where they are cached.
-        learned: Training set.
-        ears: Callbacks for progress.
+        train_set: Training set.
+        callbacks: Callbacks for progress.
         threads: Threads that read images.
         settings: Data folder of the cache, and trusted models.
 
@@ -59,37 +59,41 @@ def build_data_module(
     spec = config.model.image.image_spec
     preset = transforms.get_augmentation(data.augment)
     reader = feature_cache.PixelReader(
-        pairs=learned, spec=spec, augment=preset, seed=_get_view_seed(config), problems=learned.problems
+        pairs=train_set, spec=spec, augment=preset, seed=_get_view_seed(config), problems=train_set.problems
     )
-    sets = [dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.validation]
-    readers = [replace(reader, pairs=each, problems=each.problems, augment=transforms.NO_AUGMENTATION) for each in sets]
-    firsts = [tuple(pair.captions[0] for pair in each) for each in sets]
-    wording = CaptionSampler(captions=learned, seed=config.seed, texts_per_image=data.texts_per_image)
-    texts: TextLoader = OnlineTexts(model.tokens)
+    validation_sets = [dataset.read_pairs([resolve_pair_file(config, each)]) for each in data.validation]
+    readers = [
+        replace(reader, pairs=each, problems=each.problems, augment=transforms.NO_AUGMENTATION) for each in validation_sets
+    ]
+    first_captions = [tuple(pair.captions[0] for pair in each) for each in validation_sets]
+    caption_sampler = CaptionSampler(captions=train_set, seed=config.seed, texts_per_image=data.texts_per_image)
+    text_loader: TextLoader = OnlineTexts(model.tokens)
     if data.cache:
-        written = [*wording.collect_captions(), *(text for first in firsts for text in first)]
-        texts = feature_cache.CachedTextFeatures(model, written, _get_cache_folder(settings.home), ears.on_progress)
-    images = _choose_image_loader(config, model, ears, threads, settings.home)
+        all_texts = [*caption_sampler.collect_captions(), *(text for captions in first_captions for text in captions)]
+        text_loader = feature_cache.CachedTextFeatures(model, all_texts, _get_cache_folder(settings.home), callbacks.on_progress)
+    make_image_loader = _choose_image_loader(config, model, callbacks, threads, settings.home)
     names = _make_unique_names([Path(each.captions).stem for each in data.validation])
     validations = [
-        ValidationSet(name=name, captions=first, images=images(each, 1), texts=texts, mask=config.stages[-1].text_mask)
-        for name, first, each in zip(names, firsts, readers, strict=True)
+        ValidationSet(
+            name=name, captions=captions, images=make_image_loader(each, 1), texts=text_loader, mask=config.stages[-1].text_mask
+        )
+        for name, captions, each in zip(names, first_captions, readers, strict=True)
     ]
     return DataModule(
-        collator=Collator(images=images(reader, data.views), texts=texts, caption_sampler=wording),
+        collator=Collator(images=make_image_loader(reader, data.views), texts=text_loader, caption_sampler=caption_sampler),
         validations=tuple(validations),
         teacher=_build_teacher(config, reader, threads, settings),
     )
 
 
 def _choose_image_loader(
-    config: TrainConfig, model: StairModel, ears: Callbacks, threads: int, home: DataDir
+    config: TrainConfig, model: StairModel, callbacks: Callbacks, threads: int, home: DataDir
 ) -> Callable[[feature_cache.PixelReader, int], ImageLoader]:
     """Return a function that makes an image loader from a reader and the number of views."""
     if not config.data.cache:
         return lambda reader, views: feature_cache.OnlineImages(reader, threads)
     return lambda reader, views: feature_cache.cache_image_features(
-        model, reader, views, _get_cache_folder(home), ears.on_progress, threads
+        model, reader, views, _get_cache_folder(home), callbacks.on_progress, threads
     )
 
 
@@ -105,26 +109,26 @@ def _get_view_seed(config: TrainConfig) -> int:
 
 def _make_unique_names(stems: Sequence[str]) -> list[str]:
     """Return unique names of sets."""
-    return [f"{stem}-{place}" if stems.count(stem) > 1 else stem for place, stem in enumerate(stems, 1)]
+    return [f"{stem}-{number}" if stems.count(stem) > 1 else stem for number, stem in enumerate(stems, 1)]
 
 
 def _build_teacher(config: TrainConfig, reader: feature_cache.PixelReader, threads: int, settings: Settings) -> Teacher | None:
     """Return a function from a batch to the teacher's dense vectors; None if no stage needs it."""
     if not any(stage.losses.get("distil") for stage in config.stages):
         return None
-    asked = str(config.model.teacher)
-    beside = config.folder / Path(asked).expanduser()
-    name = str(beside) if beside.is_dir() else asked
+    teacher = str(config.model.teacher)
+    folder = config.folder / Path(teacher).expanduser()
+    name = str(folder) if folder.is_dir() else teacher
     encoder = registry.load_encoder(ModelSpec(name=name, settings=settings))
     dense = get_dense_encoder(encoder)
     if dense is None:
         raise UsageError(
-            f"the teacher {asked!r} has no dense vectors", "Use a model with dense vectors: a dense checkpoint, CLIP, SigLIP."
+            f"the teacher {teacher!r} has no dense vectors", "Use a model with dense vectors: a dense checkpoint, CLIP, SigLIP."
         )
-    own = feature_cache.OnlineImages(replace(reader, spec=encoder.image_spec), threads)
+    image_loader = feature_cache.OnlineImages(replace(reader, spec=encoder.image_spec), threads)
 
-    def encode_batch(draws: Sequence[SampleIndex], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        pixels, _ = own.load_batch([draw.item for draw in draws], [draw.epoch for draw in draws])
+    def encode_batch(samples: Sequence[SampleIndex], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        pixels, _ = image_loader.load_batch([sample.item for sample in samples], [sample.epoch for sample in samples])
         return torch.from_numpy(dense.encode_images_dense(pixels.numpy())), torch.from_numpy(dense.encode_texts_dense(texts))
 
     return encode_batch

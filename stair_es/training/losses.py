@@ -29,8 +29,8 @@ def contrastive_loss(scores_BB: Tensor) -> Tensor:
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
     """
-    own_B = torch.arange(len(scores_BB), device=scores_BB.device)
-    return (cross_entropy(scores_BB, own_B) + cross_entropy(scores_BB.T, own_B)) / 2
+    targets_B = torch.arange(len(scores_BB), device=scores_BB.device)
+    return (cross_entropy(scores_BB, targets_B) + cross_entropy(scores_BB.T, targets_B)) / 2
 
 
 def flops_loss(weights_BF: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def flops_loss(weights_BF: Tensor) -> Tensor:
     return weights_BF.mean(dim=0).square().sum()
 
 
-def grounding_loss(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
+def grounding_loss(logits_BF: Tensor, present_BF: Tensor) -> Tensor:
     """Return the mean of `-log_softmax(logits)[token]` over the caption's own tokens.
 
     The softmax is over the whole vocabulary, before activation and cap, so that a token with weight 0 gets a gradient as well.
@@ -49,12 +49,12 @@ def grounding_loss(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
 
     Args:
         logits_BF: Token logits, of images or of expanded texts.
-        own_BF: Mask of the tokens that occur in the caption.
+        present_BF: Mask of the tokens that occur in the caption.
     """
-    share_BF = own_BF.to(logits_BF.dtype)
-    counts_B = share_BF.sum(dim=1)
-    surprise_B = -(log_softmax(logits_BF, dim=1) * share_BF).sum(dim=1) / counts_B.clamp(min=1)
-    return surprise_B.sum() / (counts_B > 0).sum().clamp(min=1)
+    mask_BF = present_BF.to(logits_BF.dtype)
+    counts_B = mask_BF.sum(dim=1)
+    nll_B = -(log_softmax(logits_BF, dim=1) * mask_BF).sum(dim=1) / counts_B.clamp(min=1)
+    return nll_B.sum() / (counts_B > 0).sum().clamp(min=1)
 
 
 def distillation_loss(scores_BB: Tensor, teacher_BB: Tensor) -> Tensor:

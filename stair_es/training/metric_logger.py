@@ -29,7 +29,7 @@ class MetricLogger:
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [_resume_file(folder / name, step) for name in (CSV_FILE, SPEED_FILE)]
         self._writers = [csv.DictWriter(file, _COLUMNS) for file in self._files]
-        self._board = _open_tensorboard(folder / "tensorboard", step + 1)
+        self._tensorboard = _open_tensorboard(folder / "tensorboard", step + 1)
 
     def log_metrics(self, step: int, stage: str, kind: str, values: Mapping[str, float]) -> None:
         """Log values at a step; the kind `speed` has its own file.
@@ -40,19 +40,19 @@ class MetricLogger:
             kind: `train`, `speed`, or the name of a validation set.
             values: Values by name.
         """
-        place = int(kind == "speed")
+        index = int(kind == "speed")
         for name, value in values.items():
-            self._writers[place].writerow({"step": step, "stage": stage, "kind": kind, "name": name, "value": f"{value:.6g}"})
-            if self._board is not None:
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-        self._files[place].flush()
+            self._writers[index].writerow({"step": step, "stage": stage, "kind": kind, "name": name, "value": f"{value:.6g}"})
+            if self._tensorboard is not None:
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        self._files[index].flush()
 
     def close(self) -> None:
         """Close the files."""
         for file in self._files:
             file.close()
-        if self._board is not None:
-            self._board.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
 
 def _resume_file(path: Path, step: int) -> TextIO:

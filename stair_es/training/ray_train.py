@@ -30,13 +30,13 @@ from stair_es.training.workers import DistributedWorkers
 _POLL_S = 0.5
 _WORKER_TIMEOUT_S = 24 * 3600
 """Timeout for collective operations. Ray detects dead workers, so a slow worker is only slow."""
-_QUIET = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+_RAY_VARIABLES = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
 def train_on_ray(
     config: TrainConfig,
     out: Path,
-    ears: Callbacks,
+    callbacks: Callbacks,
     *,
     workers: int,
     device: str = "auto",
@@ -50,7 +50,7 @@ def train_on_ray(
     Args:
         config: Training configuration. `batch.size` is the total of all workers.
         out: Folder of state, logs and checkpoint; all workers must be able to access it, like the training set.
-        ears: Callbacks.
+        callbacks: Callbacks.
         workers: Number of workers.
         device: `cuda` gives each worker a GPU, `cpu` none; `auto` uses GPUs if the Ray cluster has any.
         address: Address of a running Ray cluster; None starts one on this machine for the duration of the training.
@@ -63,31 +63,31 @@ def train_on_ray(
     """
     split_batch(range(config.batch.size), 0, workers)
     with (
-        ray_session.set_missing_variables(_QUIET),
+        ray_session.set_missing_variables(_RAY_VARIABLES),
         ray_session.open_ray_session("train", address, error=StairError, instead="Train with one worker") as ray,
-        TemporaryDirectory() as kept,
+        TemporaryDirectory() as storage_path,
     ):
         on_gpu = _should_use_gpus(ray, device, workers)
         events = ray.remote(num_cpus=0)(CallbackQueue).remote()
-        told = {
+        worker_config = {
             "config": config,
             "out": out.absolute(),
             "events": events,
             "on_gpu": on_gpu,
             "settings": settings if address in (None, "", "local") else None,
         }
-        fit = _FitThread(_build_trainer(told, workers, on_gpu, kept))
+        thread = _FitThread(_build_trainer(worker_config, workers, on_gpu, storage_path))
         try:
-            while fit.is_alive():
-                fit.join(_POLL_S)  # wakes regularly to handle Ctrl-C
-                _forward_events(ray.get(events.drain.remote()), ears)
-            _forward_events(ray.get(events.drain.remote()), ears)
-            if fit.failed is not None:
-                raise _translate_error(ray, fit.failed) from fit.failed
-            found: TrainingResult = pickle.loads(ray.get(events.get_result.remote()))
+            while thread.is_alive():
+                thread.join(_POLL_S)  # wakes regularly to handle Ctrl-C
+                _forward_events(ray.get(events.drain.remote()), callbacks)
+            _forward_events(ray.get(events.drain.remote()), callbacks)
+            if thread.error is not None:
+                raise _translate_error(ray, thread.error) from thread.error
+            result: TrainingResult = pickle.loads(ray.get(events.get_result.remote()))
         finally:
             ray.kill(events)
-    return found
+    return result
 
 
 def _should_use_gpus(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN401
@@ -96,8 +96,8 @@ def _should_use_gpus(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN4
     Raises:
         UsageError: If there are too few GPUs or cores.
     """
-    there = ray.cluster_resources()
-    gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+    resources = ray.cluster_resources()
+    gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     on_gpu = device != "cpu" and (device != "auto" or gpus > 0)
     if on_gpu and workers > gpus:
         raise UsageError(f"{workers} workers need {workers} GPUs, there are {gpus}", "Use fewer --workers, or --device cpu.")
@@ -106,13 +106,13 @@ def _should_use_gpus(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN4
     return on_gpu
 
 
-def _build_trainer(told: Mapping[str, Any], workers: int, on_gpu: bool, kept: str) -> Any:  # noqa: ANN401
+def _build_trainer(worker_config: Mapping[str, Any], workers: int, on_gpu: bool, storage_path: str) -> Any:  # noqa: ANN401
     ray_train, ray_torch = import_optional("ray.train", "train"), import_optional("ray.train.torch", "train")
     return ray_torch.TorchTrainer(
         _run_worker,
-        train_loop_config=dict(told),
+        train_loop_config=dict(worker_config),
         scaling_config=ray_train.ScalingConfig(num_workers=workers, use_gpu=on_gpu),
-        run_config=ray_train.RunConfig(name="stair-es", storage_path=kept),
+        run_config=ray_train.RunConfig(name="stair-es", storage_path=storage_path),
         torch_config=ray_torch.TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=_WORKER_TIMEOUT_S),
     )
 
@@ -122,28 +122,28 @@ class _FitThread(threading.Thread):
 
     def __init__(self, trainer: Any) -> None:  # noqa: ANN401
         super().__init__(daemon=True)
-        self.failed: Exception | None = None
+        self.error: Exception | None = None
         self._trainer = trainer
         self.start()
 
     def run(self) -> None:
         try:
             self._trainer.fit()
-        except Exception as error:  # noqa: BLE001  whatever it is: raised by who waits for this thread
-            self.failed = error
+        except Exception as error:  # noqa: BLE001  raised again by the waiting thread
+            self.error = error
 
 
-def _forward_events(said: list[CallbackEvent], ears: Callbacks) -> None:
-    callbacks: dict[str, Callable[..., None]] = {
-        "message": ears.on_message,
-        "metrics": ears.on_metrics,
-        "progress": ears.on_progress,
+def _forward_events(events: list[CallbackEvent], callbacks: Callbacks) -> None:
+    handlers: dict[str, Callable[..., None]] = {
+        "message": callbacks.on_message,
+        "metrics": callbacks.on_metrics,
+        "progress": callbacks.on_progress,
     }
-    for what, values in said:
-        callbacks[what](*values)
+    for name, args in events:
+        handlers[name](*args)
 
 
-def _run_worker(told: Mapping[str, Any]) -> None:
+def _run_worker(worker_config: Mapping[str, Any]) -> None:
     """Run the training in a worker."""
     ray, ray_train, ray_torch = (
         import_optional("ray", "train"),
@@ -151,39 +151,39 @@ def _run_worker(told: Mapping[str, Any]) -> None:
         import_optional("ray.train.torch", "train"),
     )
     disable_decoder_logs()
-    context, events = ray_train.get_context(), told["events"]
-    device = ray_torch.get_device() if told["on_gpu"] else torch.device("cpu")
+    context, events = ray_train.get_context(), worker_config["events"]
+    device = ray_torch.get_device() if worker_config["on_gpu"] else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    heard = Callbacks(
+    callbacks = Callbacks(
         on_message=lambda line: events.put.remote("message", line),
-        on_metrics=lambda moment: events.put.remote("metrics", moment),
-        on_progress=lambda what, done, total: events.put.remote("progress", what, done, total),
+        on_metrics=lambda metrics: events.put.remote("metrics", metrics),
+        on_progress=lambda name, done, total: events.put.remote("progress", name, done, total),
     )
-    trained = train_model(
-        told["config"],
-        told["out"],
-        NO_CALLBACKS if context.get_world_rank() else heard,
+    result = train_model(
+        worker_config["config"],
+        worker_config["out"],
+        NO_CALLBACKS if context.get_world_rank() else callbacks,
         workers=DistributedWorkers(),
         device=str(device),
         threads=max(1, (os.cpu_count() or 1) // context.get_local_world_size()),
-        settings=told["settings"],
+        settings=worker_config["settings"],
     )
     if context.get_world_rank() == 0:
-        ray.get(events.finish.remote(pickle.dumps(trained)))
+        ray.get(events.finish.remote(pickle.dumps(result)))
 
 
 def _translate_error(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
     """Return the first worker's StairError if there is one, else Ray's message in one line."""
     failures = dict(sorted(getattr(error, "worker_failures", {}).items()))
     causes = [_find_cause(each) for each in failures.values()]
-    ours = [each for each in causes if isinstance(each, StairError)]
-    if ours:
-        return ours[0]
-    said = str(causes[0] if causes else error).strip().splitlines() or [type(error).__name__]
+    stair_errors = [each for each in causes if isinstance(each, StairError)]
+    if stair_errors:
+        return stair_errors[0]
+    lines = str(causes[0] if causes else error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, ray.exceptions.RayError) or not causes:
-        return StairError(f"Ray failed: {said[-1]}", _RESUME_REMEDY)
-    return StairError(f"a worker failed: {type(causes[0]).__name__}: {said[0]}", _RESUME_REMEDY)
+        return StairError(f"Ray failed: {lines[-1]}", _RESUME_REMEDY)
+    return StairError(f"a worker failed: {type(causes[0]).__name__}: {lines[0]}", _RESUME_REMEDY)
 
 
 def _find_cause(error: BaseException) -> BaseException:

@@ -52,12 +52,12 @@ class EMA:
         if not self.shadow:
             yield
             return
-        kept = {name: value.detach().clone() for name, value in model.named_parameters()}
+        original = {name: value.detach().clone() for name, value in model.named_parameters()}
         try:
             _copy_values(self.shadow, model)
             yield
         finally:
-            _copy_values(kept, model)
+            _copy_values(original, model)
 
 
 def _copy_values(values: dict[str, Tensor], model: nn.Module) -> None:

@@ -39,10 +39,6 @@ class TowerOutputs(NamedTuple):
     text_logits: Tensor | None = None
 
 
-def _keep_loss(loss: Tensor) -> Tensor:
-    return loss
-
-
 @dataclass(frozen=True, kw_only=True)
 class DeviceBatch:
     """A batch of one worker, on its device."""
@@ -69,44 +65,43 @@ class GradCacheStep:
     teacher_scale: float = 20.0
 
     def compute_gradients(
-        self, given: DeviceBatch, step: int, seed: int, boost: Callable[[Tensor], Tensor] = _keep_loss
+        self, batch: DeviceBatch, step: int, seed: int, scale_loss: Callable[[Tensor], Tensor] = lambda loss: loss
     ) -> dict[str, float]:
         """Add the gradients of a batch to the parameters.
 
         Args:
-            given: The batch.
+            batch: The batch.
             step: Step of the stage.
             seed: Seed of this batch, for the dropout of its chunks.
-            boost: Transforms the loss before the backward pass: divides it for gradient accumulation, scales it for fp16.
+            scale_loss: Transforms the loss before the backward pass: divides it for gradient accumulation, scales it for fp16.
 
         Returns:
             The losses by name, with their sum as `loss`.
         """
-        size = self.chunk or len(given)
-        cuts = [slice(begin, begin + size) for begin in range(0, len(given), size)]
-        whole = len(cuts) == 1
-        with torch.set_grad_enabled(whole):
-            parts = [self._run_towers(given, cut, seed + place) for place, cut in enumerate(cuts)]
-        own = TowerOutputs(*(None if columns[0] is None else torch.cat(columns) for columns in zip(*parts, strict=True)))
-        leaves = TowerOutputs(*(None if each is None else self._gather_leaf(each) for each in own))
-        told = self._compute_loss(leaves, given, step)
-        boost(told["loss"]).backward()
-        if self.model.log_scale.grad is not None and self.workers.count > 1:
-            self._average_scale_gradient()
-        rows = slice(self.workers.rank * len(given), (self.workers.rank + 1) * len(given))
+        size = self.chunk or len(batch)
+        chunks = [slice(begin, begin + size) for begin in range(0, len(batch), size)]
+        is_single = len(chunks) == 1
+        with torch.set_grad_enabled(is_single):
+            chunk_outputs = [self._run_towers(batch, chunk, seed + index) for index, chunk in enumerate(chunks)]
+        outputs = TowerOutputs(
+            *(None if columns[0] is None else torch.cat(columns) for columns in zip(*chunk_outputs, strict=True))
+        )
+        leaves = TowerOutputs(*(None if each is None else self._gather_leaf(each) for each in outputs))
+        loss_values = self._compute_loss(leaves, batch, step)
+        scale_loss(loss_values["loss"]).backward()
+        self._average_scale_gradient()
+        rows = slice(self.workers.rank * len(batch), (self.workers.rank + 1) * len(batch))
         grads = [None if leaf is None or leaf.grad is None else leaf.grad[rows] for leaf in leaves]
-        for place, cut in enumerate(cuts):
-            answers = parts[place] if whole else self._run_towers(given, cut, seed + place)
-            self._run_backward(answers, [None if grad is None else grad[cut] for grad in grads])
-        return {name: float(value.detach()) for name, value in told.items()}
+        for index, chunk in enumerate(chunks):
+            recomputed = chunk_outputs[index] if is_single else self._run_towers(batch, chunk, seed + index)
+            self._run_backward(recomputed, [None if grad is None else grad[chunk] for grad in grads])
+        return {name: float(value.detach()) for name, value in loss_values.items()}
 
     def sum_gradients(self) -> None:
         """Sum the parameters' gradients over the workers (that of the temperature is already the same on each).
 
         A parameter that no loss depends on has no gradient on any worker, and isn't decayed.
         """
-        if self.workers.count == 1:
-            return
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None and name != "log_scale":
                 self.workers.sum_in_place(parameter.grad)
@@ -114,76 +109,77 @@ class GradCacheStep:
     def _average_scale_gradient(self) -> None:
         """Average the gradient of the temperature: each worker has the full one, but rounding differences must not accumulate."""
         grad = self.model.log_scale.grad
-        assert grad is not None
-        self.workers.sum_in_place(grad)
-        grad /= self.workers.count
+        if grad is not None:
+            self.workers.sum_in_place(grad)
+            grad /= self.workers.count
 
-    def _run_towers(self, given: DeviceBatch, cut: slice, seed: int) -> TowerOutputs:
+    def _run_towers(self, batch: DeviceBatch, chunk: slice, seed: int) -> TowerOutputs:
         torch.manual_seed((seed * self.workers.count + self.workers.rank) % 2**63)
         stage, model = self.stage, self.model
-        cap = None if stage.cap else 0
+        top_k = None if stage.cap else 0
         with self.make_autocast():
-            image = model.encode_images(given.images[cut], top_k=cap)
-            text = model.encode_texts(given.texts[cut], mask=stage.text_mask, top_k=cap)
-        seen, read = (image.weights_BF, text.weights_BF) if model.config.is_scored_by_tokens else (image.dense_BE, text.dense_BE)
-        assert seen is not None
-        assert read is not None
-        weigh = stage.losses.get
+            image = model.encode_images(batch.images[chunk], top_k=top_k)
+            text = model.encode_texts(batch.texts[chunk], mask=stage.text_mask, top_k=top_k)
+        image_vectors, text_vectors = (
+            (image.weights_BF, text.weights_BF) if model.config.is_scored_by_tokens else (image.dense_BE, text.dense_BE)
+        )
+        assert image_vectors is not None
+        assert text_vectors is not None
+        get_weight = stage.losses.get
         return TowerOutputs(
-            image=seen.float(),
-            text=read.float(),
-            image_weights=image.weights_BF if weigh("flops_image", 0) else None,
-            text_weights=text.weights_BF if weigh("flops_text", 0) else None,
-            image_logits=image.logits_BF if weigh("ground_image", 0) else None,
-            text_logits=text.logits_BF if weigh("ground_text", 0) else None,
+            image=image_vectors.float(),
+            text=text_vectors.float(),
+            image_weights=image.weights_BF if get_weight("flops_image", 0) else None,
+            text_weights=text.weights_BF if get_weight("flops_text", 0) else None,
+            image_logits=image.logits_BF if get_weight("ground_image", 0) else None,
+            text_logits=text.logits_BF if get_weight("ground_text", 0) else None,
         )
 
     def _gather_leaf(self, rows: Tensor) -> Tensor:
         return self.workers.gather_rows(rows.detach().float()).requires_grad_()
 
-    def _compute_loss(self, found: TowerOutputs, given: DeviceBatch, step: int) -> dict[str, Tensor]:
+    def _compute_loss(self, outputs: TowerOutputs, batch: DeviceBatch, step: int) -> dict[str, Tensor]:
         stage, model = self.stage, self.model
         cosine = not model.config.is_scored_by_tokens or model.config.similarity == "cosine"
-        terms: dict[LossName, Callable[[], Tensor]] = {
+        loss_functions: dict[LossName, Callable[[], Tensor]] = {
             "contrastive": lambda: losses.contrastive_loss(scores),
-            "distil": lambda: losses.distillation_loss(scores, self._compute_teacher_scores(given)),
+            "distil": lambda: losses.distillation_loss(scores, self._compute_teacher_scores(batch)),
             "flops_image": lambda: (
-                losses.flops_loss(_require_tensor(found.image_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
+                losses.flops_loss(_require_tensor(outputs.image_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
             ),
             "flops_text": lambda: (
-                losses.flops_loss(_require_tensor(found.text_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
+                losses.flops_loss(_require_tensor(outputs.text_weights)) * compute_flops_factor(step, warmup=stage.flops_warmup)
             ),
-            "ground_image": lambda: losses.grounding_loss(_require_tensor(found.image_logits), own_GF),
-            "ground_text": lambda: losses.grounding_loss(_require_tensor(found.text_logits), own_GF),
+            "ground_image": lambda: losses.grounding_loss(_require_tensor(outputs.image_logits), present_GF),
+            "ground_text": lambda: losses.grounding_loss(_require_tensor(outputs.text_logits), present_GF),
         }
-        scores = losses.compute_similarities(found.image, found.text, model.scale, cosine=cosine)
-        wanted = {name: weight for name, weight in stage.losses.items() if weight}
-        if wanted.keys() & {"ground_image", "ground_text"}:
-            own_GF = self._gather_own_tokens(given.texts)
-        told = {str(name): terms[name]() for name in wanted}
-        total = torch.stack([weight * told[name] for name, weight in wanted.items()]).sum()
-        return {"loss": total, **told}
+        scores = losses.compute_similarities(outputs.image, outputs.text, model.scale, cosine=cosine)
+        weights = {name: weight for name, weight in stage.losses.items() if weight}
+        if weights.keys() & {"ground_image", "ground_text"}:
+            present_GF = self._gather_present_tokens(batch.texts)
+        values = {str(name): loss_functions[name]() for name in weights}
+        total = torch.stack([weight * values[name] for name, weight in weights.items()]).sum()
+        return {"loss": total, **values}
 
-    def _gather_own_tokens(self, texts: TextBatch) -> Tensor:
+    def _gather_present_tokens(self, texts: TextBatch) -> Tensor:
         """Return which tokens occur in the captions of all workers."""
-        return self.workers.gather_rows(heads.mark_present_tokens(texts.places_BL, len(self.model.tokens.tokens)).float())
+        return self.workers.gather_rows(heads.mark_present_tokens(texts.features_BL, len(self.model.tokens.tokens)).float())
 
-    def _compute_teacher_scores(self, given: DeviceBatch) -> Tensor:
-        if given.teacher is None:
-            raise AssertionError("a configuration with the loss distil has a teacher")
-        images_GE, texts_GE = (self.workers.gather_rows(each) for each in given.teacher)
+    def _compute_teacher_scores(self, batch: DeviceBatch) -> Tensor:
+        assert batch.teacher is not None, "a configuration with the loss distil has a teacher"
+        images_GE, texts_GE = (self.workers.gather_rows(each) for each in batch.teacher)
         return self.teacher_scale * images_GE @ texts_GE.T
 
     @staticmethod
-    def _run_backward(answers: TowerOutputs, grads: Sequence[Tensor | None]) -> None:
-        pairs = [(answer, grad) for answer, grad in zip(answers, grads, strict=True) if answer is not None and grad is not None]
-        pairs = [(answer, grad.to(answer.dtype)) for answer, grad in pairs if answer.requires_grad]
+    def _run_backward(outputs: TowerOutputs, grads: Sequence[Tensor | None]) -> None:
+        pairs = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output is not None and grad is not None]
+        pairs = [(output, grad.to(output.dtype)) for output, grad in pairs if output.requires_grad]
         if pairs:
-            torch.autograd.backward([answer for answer, _ in pairs], [grad for _, grad in pairs])
+            torch.autograd.backward([output for output, _ in pairs], [grad for _, grad in pairs])
 
 
 def build_param_groups(
-    model: StairModel, stage: TrainingStage, rates: Mapping[str, float], weight_decay: float
+    model: StairModel, stage: TrainingStage, learning_rates: Mapping[str, float], weight_decay: float
 ) -> list[dict[str, object]]:
     """Build the parameter groups of a stage for AdamW: heads, backbones and temperature have separate learning rates.
 
@@ -192,29 +188,29 @@ def build_param_groups(
     Args:
         model: The model.
         stage: The stage.
-        rates: Learning rates of `head`, `backbone` and `scale`.
+        learning_rates: Learning rates of `head`, `backbone` and `scale`.
         weight_decay: Weight decay of the other parameters.
     """
-    kinds: dict[tuple[str, bool], list[Tensor]] = {}
+    groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not stage.is_frozen(name))
         parameter.grad = None  # from the previous stage; the gradient norm is over all gradients
         if parameter.requires_grad:
             kind = "scale" if name == "log_scale" else "backbone" if ".backbone." in name else "head"
-            kinds.setdefault((kind, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((kind, parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": parameters, "lr": rates[kind], "rate": rates[kind], "weight_decay": weight_decay if decays else 0.0}
-        for (kind, decays), parameters in kinds.items()
+        {
+            "params": parameters,
+            "lr": learning_rates[kind],
+            "rate": learning_rates[kind],
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (kind, decays), parameters in groups.items()
     ]
 
 
 def set_train_mode(model: StairModel, stage: TrainingStage) -> None:
-    """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics.
-
-    Args:
-        model: The model.
-        stage: The stage.
-    """
+    """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics."""
     model.train()
     parts: dict[ModelPart, nn.Module] = {
         "image.backbone": model.image.backbone,

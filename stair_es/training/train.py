@@ -19,7 +19,7 @@ from stair_es.model.stair.modeling import StairModel, remove_dropout
 from stair_es.model.vocabularies.whole_words import WholeWordVocabulary
 from stair_es.training import factory
 from stair_es.training.callbacks import NO_CALLBACKS, Callbacks
-from stair_es.training.checkpointing import STATE_FILE, TrainingProgress
+from stair_es.training.checkpointing import STATE_FILE, TrainingProgress, get_trained_tensors
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.dataset import TrainingSet
 from stair_es.training.data.sampler import BatchSampler, split_batch
@@ -49,7 +49,7 @@ class TrainingResult:
 def train_model(
     config: TrainConfig,
     out: Path,
-    ears: Callbacks = NO_CALLBACKS,
+    callbacks: Callbacks = NO_CALLBACKS,
     *,
     workers: WorkerGroup | None = None,
     device: str = "auto",
@@ -61,7 +61,7 @@ def train_model(
     Args:
         config: Training configuration.
         out: Folder of state, logs and checkpoint.
-        ears: Callbacks.
+        callbacks: Callbacks.
         workers: Worker group of a distributed training, of which this process is a member.
         device: `auto`, `cpu`, `cuda`, or a specific device such as `cuda:1`.
         threads: Threads that read images; 0 for the number of cores.
@@ -73,51 +73,51 @@ def train_model(
     workers, settings = workers or SingleProcess(), resolve_settings(settings)
     threads = threads or os.cpu_count() or 1
     split_batch(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
-    where = _choose_device(device)
+    torch_device = _choose_device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
-    learned = factory.build_training_set(config, ears, threads)
-    model = factory.build_model(config, learned, ears, settings.home).to(where)
-    sampler = BatchSampler([pair.captions[0] for pair in learned], config.batch.size, config.seed)
-    first_alone = config.data.cache and workers.count > 1  # the others find its cache if they share a home
-    if first_alone and workers.rank:
+    train_set = factory.build_training_set(config, callbacks, threads)
+    model = factory.build_model(config, train_set, callbacks, settings.home).to(torch_device)
+    sampler = BatchSampler([pair.captions[0] for pair in train_set], config.batch.size, config.seed)
+    cache_first = config.data.cache and workers.count > 1  # the others find its cache if they share a home
+    if cache_first and workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    fed = build_data_module(config, model, learned, ears, threads, settings)
-    if first_alone and not workers.rank:
+    data = build_data_module(config, model, train_set, callbacks, threads, settings)
+    if cache_first and not workers.rank:
         workers.broadcast_first(torch.zeros(1))
-    loop = Trainer(
+    trainer = Trainer(
         config=config,
         model=model,
-        collator=fed.collator,
+        collator=data.collator,
         sampler=sampler,
-        validations=fed.validations,
+        validations=data.validations,
         workers=workers,
         out=out,
-        key=_compute_key(config, learned, model.tokens.whole),
-        on_metrics=ears.on_metrics,
-        teacher=fed.teacher,
+        key=_compute_key(config, train_set, model.tokens.word_vocabulary),
+        on_metrics=callbacks.on_metrics,
+        teacher=data.teacher,
     )
-    progress = _run_trainer(loop)
+    progress = _run_trainer(trainer)
     if workers.rank == 0:
-        _write_checkpoint(config, model, out, progress, learned)
-    return _build_result(out, progress, learned)
+        _write_checkpoint(config, model, out, progress, train_set)
+    return _build_result(out, progress, train_set)
 
 
-def _build_result(out: Path, progress: TrainingProgress, learned: TrainingSet) -> TrainingResult:
+def _build_result(out: Path, progress: TrainingProgress, train_set: TrainingSet) -> TrainingResult:
     return TrainingResult(
         folder=out,
-        steps=progress.done,
-        best=progress.best,
+        steps=progress.global_step,
+        best=progress.best_recall,
         best_step=progress.best_step,
-        pairs=len(learned),
-        problems=learned.problems.format_lines(),
-        stopped_early=progress.ended,
+        pairs=len(train_set),
+        problems=train_set.problems.format_lines(),
+        stopped_early=progress.stopped_early,
     )
 
 
-def _run_trainer(loop: Trainer) -> TrainingProgress:
-    batch = loop.config.batch
+def _run_trainer(trainer: Trainer) -> TrainingProgress:
+    batch = trainer.config.batch
     try:
-        return loop.run()
+        return trainer.run()
     except torch.cuda.OutOfMemoryError as error:
         raise StairError(
             f"out of GPU memory with {batch.chunk or batch.size} pairs per forward pass",
@@ -154,36 +154,35 @@ def _choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _compute_key(config: TrainConfig, learned: TrainingSet, whole: WholeWordVocabulary | None) -> str:
+def _compute_key(config: TrainConfig, train_set: TrainingSet, vocabulary: WholeWordVocabulary | None) -> str:
     """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory.
 
     Names of fields count, those of classes don't.
     """
-    told = replace(
+    relevant = replace(
         config,
         folder=Path(),
         text="",
         watch=replace(config.watch, patience=0, every=1, log_every=1),
         batch=replace(config.batch, chunk=0),
     )
-    digest = hashlib.sha256(repr(asdict(told)).encode())
-    if whole is not None:
-        digest.update(whole.to_json().encode())
-    for pair in learned:
+    digest = hashlib.sha256(repr(asdict(relevant)).encode())
+    if vocabulary is not None:
+        digest.update(vocabulary.to_json().encode())
+    for pair in train_set:
         digest.update(orjson.dumps((pair.name, pair.captions, pair.tags)))
     return digest.hexdigest()[:16]
 
 
 def _write_checkpoint(
-    config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, learned: TrainingSet
+    config: TrainConfig, model: StairModel, out: Path, progress: TrainingProgress, train_set: TrainingSet
 ) -> None:
-    finished = remove_dropout(model.config)
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if checkpoint.is_stored_tensor(name, model.config)}
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    if model.tokens.whole is None:
+    stair_config = remove_dropout(model.config)
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in get_trained_tensors(model).items()}
+    if model.tokens.word_vocabulary is None:
         tensors[checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(model.tokens.feature_ids_F)
-    text = render_model_card(config, finished, progress, len(learned), len(model.tokens.tokens))
-    checkpoint.save_checkpoint(out, finished, model.tokens.tokenizer, tensors, text, model.tokens.whole)
+    card = render_model_card(config, stair_config, progress, len(train_set), len(model.tokens.tokens))
+    checkpoint.save_checkpoint(out, stair_config, model.tokens.tokenizer, tensors, card, model.tokens.word_vocabulary)
     (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")
 
 

@@ -63,14 +63,14 @@ class Trainer:
             StairError: If the loss isn't finite, or the state in `out` belongs to another training.
         """
         average = EMA(self.model, self.config.optim.ema)
-        saved = checkpointing.load_training_state(self.out, self.key)
-        progress = checkpointing.restore_training_state(saved, self.model, average) if saved else TrainingProgress()
+        state = checkpointing.load_training_state(self.out, self.key)
+        progress = checkpointing.restore_training_state(state, self.model, average) if state else TrainingProgress()
         self._sync_workers(progress)
-        logs = MetricLogger(self.out, progress.done) if self._is_first else None
+        logs = MetricLogger(self.out, progress.global_step) if self._is_first else None
         try:
-            while progress.stage < len(self.config.stages) and not progress.ended:
-                _StageRun(self, progress, average, logs, saved).run()
-                saved = None
+            while progress.stage < len(self.config.stages) and not progress.stopped_early:
+                _StageRun(self, progress, average, logs, state).run()
+                state = None
         finally:
             if logs:
                 logs.close()
@@ -89,37 +89,39 @@ class Trainer:
         if not self.validations:
             return
         with average.apply_to(self.model):
-            found = {each.name: each.compute_recalls(self.model, self.make_autocast()) for each in self.validations}
-            value = self._take_first_value(compute_mean_recall(found))
-            better = value > progress.best
-            if better and self.config.watch.keep == "best":
+            recalls = {each.name: each.compute_recalls(self.model, self.make_autocast()) for each in self.validations}
+            recall = self._broadcast_value(compute_mean_recall(recalls))
+            improved = recall > progress.best_recall
+            if improved and self.config.watch.keep == "best":
                 progress.best_parameters = {
                     name: each.clone() for name, each in checkpointing.get_trained_tensors(self.model).items()
                 }
-        progress.waited = 0 if better else progress.waited + 1
-        if better:
-            progress.best, progress.best_step = value, progress.done
-        progress.ended = bool(self.config.watch.patience) and progress.waited >= self.config.watch.patience
+        progress.validations_since_best = 0 if improved else progress.validations_since_best + 1
+        if improved:
+            progress.best_recall, progress.best_step = recall, progress.global_step
+        progress.stopped_early = (
+            bool(self.config.watch.patience) and progress.validations_since_best >= self.config.watch.patience
+        )
         if logs:
-            for name, values in found.items():
-                logs.log_metrics(progress.done, stage.name, name, values)
-            flat = {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
-            self.on_metrics(StepMetrics(stage.name, progress.done, self.steps, flat))
+            for name, values in recalls.items():
+                logs.log_metrics(progress.global_step, stage.name, name, values)
+            flat = {f"{name}/{key}": value for name, values in recalls.items() for key, value in values.items()}
+            self.on_metrics(StepMetrics(stage.name, progress.global_step, self.steps, flat))
 
-    def iterate_batches(self, done: int) -> Iterator[DeviceBatch]:
+    def iterate_batches(self, global_step: int) -> Iterator[DeviceBatch]:
         """Yield the batches of this worker from a step on, preparing them in a background thread."""
-        draws = self.sampler.iterate_batches(done * self.config.batch.accumulate)
+        sample_batches = self.sampler.iterate_batches(global_step * self.config.batch.accumulate)
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            waiting = [pool.submit(self._load_batch, next(draws)) for _ in range(_PREFETCH)]
+            futures = [pool.submit(self._load_batch, next(sample_batches)) for _ in range(_PREFETCH)]
             while True:
-                ready = waiting.pop(0).result()
-                waiting.append(pool.submit(self._load_batch, next(draws)))
-                yield ready
+                batch = futures.pop(0).result()
+                futures.append(pool.submit(self._load_batch, next(sample_batches)))
+                yield batch
 
     def make_autocast(self) -> AbstractContextManager[Any]:
         """Return an autocast context for the configured precision."""
-        kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.optim.precision]
-        context: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
+        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.optim.precision]
+        context: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
         return context
 
     @property
@@ -142,28 +144,28 @@ class Trainer:
         Raises:
             UsageError: If they read different states.
         """
-        done = self.workers.gather_rows(torch.tensor([progress.done])).tolist()
-        if len(set(done)) > 1:
+        steps = self.workers.gather_rows(torch.tensor([progress.global_step])).tolist()
+        if len(set(steps)) > 1:
             raise UsageError(
-                f"the workers find different states in {self.out}: of steps {', '.join(map(str, sorted(set(done))))}",
+                f"the workers find different states in {self.out}: of steps {', '.join(map(str, sorted(set(steps))))}",
                 "--out must be a folder that all of them share.",
             )
         for tensor in self.model.state_dict().values():
             self.workers.broadcast_first(tensor)
 
-    def _take_first_value(self, value: float) -> float:
+    def _broadcast_value(self, value: float) -> float:
         """Return the first worker's value. With one that differs in the last digit a worker could stop at another step."""
-        told = torch.tensor([value], dtype=torch.float64)
-        self.workers.broadcast_first(told)
-        return float(told)
+        tensor = torch.tensor([value], dtype=torch.float64)
+        self.workers.broadcast_first(tensor)
+        return float(tensor)
 
-    def _load_batch(self, draws: Sequence[SampleIndex]) -> DeviceBatch:
-        own = split_batch(draws, self.workers.rank, self.workers.count)
-        images, texts, written, taken = self.collator.collate_batch(own)
+    def _load_batch(self, samples: Sequence[SampleIndex]) -> DeviceBatch:
+        worker_samples = split_batch(samples, self.workers.rank, self.workers.count)
+        images, texts, captions, used_samples = self.collator.collate_batch(worker_samples)
         teacher = None
         if self.teacher is not None:
-            seen, read = self.teacher(taken, written)
-            teacher = seen.to(self.device), read.to(self.device)
+            image_vectors, text_vectors = self.teacher(used_samples, captions)
+            teacher = image_vectors.to(self.device), text_vectors.to(self.device)
         return DeviceBatch(images=images.to(self.device), texts=texts.to(self.device), teacher=teacher)
 
     def _restore_best(self, progress: TrainingProgress, average: EMA) -> None:
@@ -176,93 +178,95 @@ class _StageRun:
     """A running stage."""
 
     def __init__(
-        self, loop: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, saved: dict[str, Any] | None
+        self, trainer: Trainer, progress: TrainingProgress, average: EMA, logs: MetricLogger | None, state: dict[str, Any] | None
     ) -> None:
-        optim, self._stage = loop.config.optim, loop.config.stages[progress.stage]
-        self._loop, self._progress, self._average, self._logs = loop, progress, average, logs
+        optim, self._stage = trainer.config.optim, trainer.config.stages[progress.stage]
+        self._trainer, self._progress, self._average, self._logs = trainer, progress, average, logs
         rates = {"head": optim.lr, "backbone": optim.backbone_lr, "scale": optim.scale_lr}
-        self._optimizer = torch.optim.AdamW(build_param_groups(loop.model, self._stage, rates, optim.weight_decay))
-        self._scaler = torch.amp.GradScaler(loop.device.type, enabled=optim.precision == "fp16")
-        if saved and progress.step:
-            self._optimizer.load_state_dict(saved["optimizer"])
-            self._scaler.load_state_dict(saved["scaler"])
-        self._update = GradCacheStep(
-            model=loop.model,
+        self._optimizer = torch.optim.AdamW(build_param_groups(trainer.model, self._stage, rates, optim.weight_decay))
+        self._scaler = torch.amp.GradScaler(trainer.device.type, enabled=optim.precision == "fp16")
+        if state and progress.step:
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+        self._grad_step = GradCacheStep(
+            model=trainer.model,
             stage=self._stage,
-            workers=loop.workers,
-            make_autocast=loop.make_autocast,
-            chunk=loop.config.batch.chunk,
+            workers=trainer.workers,
+            make_autocast=trainer.make_autocast,
+            chunk=trainer.config.batch.chunk,
             teacher_scale=optim.teacher_scale,
         )
 
     def run(self) -> None:
         """Run the stage to its end, and advance the progress to the next one."""
-        loop, stage, progress, watch = self._loop, self._stage, self._progress, self._loop.config.watch
-        set_train_mode(loop.model, stage)
-        since, clock = progress.done, time.perf_counter()
-        batches = loop.iterate_batches(progress.done)
-        while progress.step < stage.steps and not progress.ended:
-            told = self._run_step(batches)
-            self._average.update(loop.model)
+        trainer, stage, progress, watch = self._trainer, self._stage, self._progress, self._trainer.config.watch
+        set_train_mode(trainer.model, stage)
+        logged_step, clock = progress.global_step, time.perf_counter()
+        batches = trainer.iterate_batches(progress.global_step)
+        while progress.step < stage.steps and not progress.stopped_early:
+            loss_values = self._run_step(batches)
+            self._average.update(trainer.model)
             progress.step += 1
-            progress.done += 1
-            last = progress.step == stage.steps
-            if progress.done % watch.log_every == 0 or last:
-                pairs = (progress.done - since) * loop.config.batch.size * loop.config.batch.accumulate
-                self._log_step(told, pairs / (time.perf_counter() - clock))
-                since, clock = progress.done, time.perf_counter()
-            if progress.done % watch.every == 0 or last:
-                begun = time.perf_counter()
-                loop.run_validation(progress, self._average, self._logs, stage)
-                if not last and not progress.ended:
+            progress.global_step += 1
+            is_last = progress.step == stage.steps
+            if progress.global_step % watch.log_every == 0 or is_last:
+                pairs = (progress.global_step - logged_step) * trainer.config.batch.size * trainer.config.batch.accumulate
+                self._log_step(loss_values, pairs / (time.perf_counter() - clock))
+                logged_step, clock = progress.global_step, time.perf_counter()
+            if progress.global_step % watch.every == 0 or is_last:
+                validation_start = time.perf_counter()
+                trainer.run_validation(progress, self._average, self._logs, stage)
+                if not is_last and not progress.stopped_early:
                     self._save_state()
-                clock += time.perf_counter() - begun
+                clock += time.perf_counter() - validation_start
         progress.stage, progress.step = progress.stage + 1, 0
         self._save_state()
 
     def _run_step(self, batches: Iterator[DeviceBatch]) -> dict[str, float]:
-        config, model = self._loop.config, self._loop.model
-        step, parts = self._progress.step, config.batch.accumulate
+        config, model = self._trainer.config, self._trainer.model
+        step, accumulate = self._progress.step, config.batch.accumulate
         factor = compute_lr_factor(step, steps=self._stage.steps, warmup=config.optim.warmup_steps, decay=config.optim.decay)
         for group in self._optimizer.param_groups:
             group["lr"] = group["rate"] * factor
         self._optimizer.zero_grad(set_to_none=True)
-        found = []
-        for part in range(parts):
-            seed = ((config.seed * 1_000_003 + self._progress.done) * parts + part) * _SEEDS_PER_BATCH
-            found.append(self._update.compute_gradients(next(batches), step, seed, lambda loss: self._scaler.scale(loss / parts)))
-        self._update.sum_gradients()
-        told = {name: sum(each[name] for each in found) / parts for name in found[0]}
+        results = []
+        for index in range(accumulate):
+            seed = ((config.seed * 1_000_003 + self._progress.global_step) * accumulate + index) * _SEEDS_PER_BATCH
+            results.append(
+                self._grad_step.compute_gradients(next(batches), step, seed, lambda loss: self._scaler.scale(loss / accumulate))
+            )
+        self._grad_step.sum_gradients()
+        means = {name: sum(each[name] for each in results) / accumulate for name in results[0]}
         self._scaler.unscale_(self._optimizer)
-        learning = [parameter for parameter in model.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(learning, config.optim.clip or math.inf))
-        self._check_finite(told["loss"], norm)
+        trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, config.optim.clip or math.inf))
+        self._check_finite(means["loss"], norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return {**told, "norm": norm, "scale": float(model.scale.detach()), "rate": factor}
+        return {**means, "norm": norm, "scale": float(model.scale.detach()), "rate": factor}
 
     def _check_finite(self, loss: float, norm: float) -> None:
         """Check that the loss is finite. With fp16 the scaler skips overflowing gradients and lowers its scale."""
         if math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()):
             return
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        problem = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         raise StairError(
-            f"{what} in step {self._progress.done + 1} (stage {self._stage.name!r})",
+            f"{problem} in step {self._progress.global_step + 1} (stage {self._stage.name!r})",
             "Lower optim.lr, raise optim.warmup_steps, or train in fp32; the last saved state is intact.",
         )
 
-    def _log_step(self, told: dict[str, float], pairs_per_s: float) -> None:
+    def _log_step(self, values: dict[str, float], pairs_per_s: float) -> None:
         if self._logs:
-            name, done, memory_mb = self._stage.name, self._progress.done, _measure_memory_mb(self._loop.device)
-            self._logs.log_metrics(done, name, "train", told)
-            self._logs.log_metrics(done, name, "speed", {"pairs_per_s": pairs_per_s, "memory_mb": memory_mb})
-            self._loop.on_metrics(StepMetrics(name, done, self._loop.steps, told, pairs_per_s, memory_mb))
+            name, step, memory_mb = self._stage.name, self._progress.global_step, _measure_memory_mb(self._trainer.device)
+            self._logs.log_metrics(step, name, "train", values)
+            self._logs.log_metrics(step, name, "speed", {"pairs_per_s": pairs_per_s, "memory_mb": memory_mb})
+            self._trainer.on_metrics(StepMetrics(name, step, self._trainer.steps, values, pairs_per_s, memory_mb))
 
     def _save_state(self) -> None:
-        loop = self._loop
-        if loop.workers.rank == 0:
+        trainer = self._trainer
+        if trainer.workers.rank == 0:
             checkpointing.save_training_state(
-                loop.out, loop.key, self._progress, loop.model, self._average, self._optimizer, self._scaler
+                trainer.out, trainer.key, self._progress, trainer.model, self._average, self._optimizer, self._scaler
             )
 
 

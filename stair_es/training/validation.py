@@ -34,46 +34,44 @@ class ValidationSet:
     texts: TextLoader
     mask: TextMask = "none"
 
-    def compute_recalls(self, model: StairModel, narrow: AbstractContextManager[Any]) -> dict[str, float]:
-        """Compute `t2i@k` and `i2t@k` in 0..1, the mean number of tokens per image, and how often an own token is in the top 20.
-
-        Args:
-            model: The model.
-            narrow: Autocast context.
-        """
-        asked = tuple(dict.fromkeys(self.captions))
-        with _set_eval_mode(model), torch.inference_mode(), narrow:
-            seen, read = self._encode_images(model), self._encode_texts(model, asked)
-        return {**_compute_recalls(seen, read, self.captions, asked), **self._measure_tokens(model, seen)}
+    def compute_recalls(self, model: StairModel, autocast: AbstractContextManager[Any]) -> dict[str, float]:
+        """Compute `t2i@k` and `i2t@k` in 0..1, mean tokens per image, and how often an own token is in the top 20."""
+        queries = tuple(dict.fromkeys(self.captions))
+        with _set_eval_mode(model), torch.inference_mode(), autocast:
+            image_vectors, text_vectors = self._encode_images(model), self._encode_texts(model, queries)
+        return {
+            **_compute_recalls(image_vectors, text_vectors, self.captions, queries),
+            **self._measure_tokens(model, image_vectors),
+        }
 
     def _encode_images(self, model: StairModel) -> Tensor:
         rows = []
         for begin in range(0, len(self.captions), _BATCH_SIZE):
             items = range(begin, min(begin + _BATCH_SIZE, len(self.captions)))
-            images, bad = self.images.load_batch(items, [0] * len(items))
-            found = _select_vectors(model, model.encode_images(images.to(model.log_scale.device)))
-            found[bad] = 0.0  # counted as never found
-            rows.append(found)
+            images, unreadable = self.images.load_batch(items, [0] * len(items))
+            vectors = _select_vectors(model, model.encode_images(images.to(model.log_scale.device)))
+            vectors[unreadable] = 0.0  # counted as never found
+            rows.append(vectors)
         return torch.cat(rows)
 
-    def _encode_texts(self, model: StairModel, asked: Sequence[str]) -> Tensor:
+    def _encode_texts(self, model: StairModel, queries: Sequence[str]) -> Tensor:
         rows = []
-        for begin in range(0, len(asked), _BATCH_SIZE):
-            texts = self.texts.load_batch(asked[begin : begin + _BATCH_SIZE]).to(model.log_scale.device)
+        for begin in range(0, len(queries), _BATCH_SIZE):
+            texts = self.texts.load_batch(queries[begin : begin + _BATCH_SIZE]).to(model.log_scale.device)
             rows.append(_select_vectors(model, model.encode_texts(texts, mask=self.mask)))
         return torch.cat(rows)
 
-    def _measure_tokens(self, model: StairModel, seen_NF: Tensor) -> dict[str, float]:
+    def _measure_tokens(self, model: StairModel, weights_NF: Tensor) -> dict[str, float]:
         if not model.config.is_scored_by_tokens:
             return {}
-        best_NK = seen_NF.topk(min(20, seen_NF.shape[1])).indices.numpy()
-        weights_NK = seen_NF.gather(1, torch.from_numpy(best_NK)).numpy()
+        top_NK = weights_NF.topk(min(20, weights_NF.shape[1])).indices.numpy()
+        weights_NK = weights_NF.gather(1, torch.from_numpy(top_NK)).numpy()
         tokens = model.tokens
         hits = []
-        for caption, best, weights in zip(self.captions, best_NK, weights_NK, strict=True):
-            own = {int(place) for place in tokens.encode([caption]).places_BL[0] if place >= 0}
-            hits.append(bool(own & set(best[weights > 0].tolist())))
-        return {"tokens": float((seen_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
+        for caption, top, weights in zip(self.captions, top_NK, weights_NK, strict=True):
+            present = {int(index) for index in tokens.encode([caption]).features_BL[0] if index >= 0}
+            hits.append(bool(present & set(top[weights > 0].tolist())))
+        return {"tokens": float((weights_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
 
 
 @contextmanager
@@ -88,26 +86,26 @@ def _set_eval_mode(model: StairModel) -> Iterator[None]:
             module.training = training
 
 
-def _select_vectors(model: StairModel, out: Any) -> Tensor:  # noqa: ANN401  an Out
-    found: Tensor = out.weights_BF if model.config.is_scored_by_tokens else out.dense_BE
+def _select_vectors(model: StairModel, output: Any) -> Tensor:  # noqa: ANN401  an Out
+    vectors: Tensor = output.weights_BF if model.config.is_scored_by_tokens else output.dense_BE
     cosine = not model.config.is_scored_by_tokens or model.config.similarity == "cosine"
-    return (normalize_rows(found.float()) if cosine else found.float()).cpu()
+    return (normalize_rows(vectors.float()) if cosine else vectors.float()).cpu()
 
 
-def _compute_recalls(seen_NE: Tensor, read_ME: Tensor, captions: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
-    scores_MN = (read_ME @ seen_NE.T).numpy().astype(np.float64)
-    place = {text: row for row, text in enumerate(asked)}
-    owners: dict[int, list[int]] = {}
+def _compute_recalls(images_NE: Tensor, texts_ME: Tensor, captions: Sequence[str], queries: Sequence[str]) -> dict[str, float]:
+    scores_MN = (texts_ME @ images_NE.T).numpy().astype(np.float64)
+    row_of_query = {text: row for row, text in enumerate(queries)}
+    images_of_row: dict[int, list[int]] = {}
     for image, caption in enumerate(captions):
-        owners.setdefault(place[caption], []).append(image)
-    to_image = [compute_ranks(scores_MN[row], right)[0] for row, right in owners.items()]
-    to_text = [compute_ranks(scores_MN[:, image], [place[caption]])[0] for image, caption in enumerate(captions)]
+        images_of_row.setdefault(row_of_query[caption], []).append(image)
+    to_image = [compute_ranks(scores_MN[row], relevant)[0] for row, relevant in images_of_row.items()]
+    to_text = [compute_ranks(scores_MN[:, image], [row_of_query[caption]])[0] for image, caption in enumerate(captions)]
     return {
         **{f"t2i@{cut}": fmean(rank <= cut for rank in to_image) for cut in RECALL_CUTS},
         **{f"i2t@{cut}": fmean(rank <= cut for rank in to_text) for cut in RECALL_CUTS},
     }
 
 
-def compute_mean_recall(found: Mapping[str, Mapping[str, float]]) -> float:
+def compute_mean_recall(recalls: Mapping[str, Mapping[str, float]]) -> float:
     """Return the metric for early stopping: the mean over the sets of recall at 1 in both directions."""
-    return fmean((each["t2i@1"] + each["i2t@1"]) / 2 for each in found.values())
+    return fmean((each["t2i@1"] + each["i2t@1"]) / 2 for each in recalls.values())

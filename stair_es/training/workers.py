@@ -51,10 +51,10 @@ class DistributedWorkers:
 
     def gather_rows(self, rows_B: Tensor) -> Tensor:
         """Return the rows of all workers, ordered by rank, by `all_gather`."""
-        own = rows_B.detach().to(self._device).contiguous()
-        found = [torch.empty_like(own) for _ in range(self.count)]
-        distributed.all_gather(found, own)
-        return torch.cat(found).to(rows_B.device)
+        local = rows_B.detach().to(self._device).contiguous()
+        gathered = [torch.empty_like(local) for _ in range(self.count)]
+        distributed.all_gather(gathered, local)
+        return torch.cat(gathered).to(rows_B.device)
 
     def sum_in_place(self, tensor: Tensor) -> None:
         """Sum a tensor over all workers in place, by `all_reduce`."""
@@ -62,9 +62,9 @@ class DistributedWorkers:
 
     def broadcast_first(self, tensor: Tensor) -> None:
         """Copy the first worker's tensor to all workers in place, by `broadcast`."""
-        self._apply_in_place(tensor, lambda there: distributed.broadcast(there, src=0))
+        self._apply_in_place(tensor, lambda on_device: distributed.broadcast(on_device, src=0))
 
-    def _apply_in_place(self, tensor: Tensor, call: Callable[[Tensor], object]) -> None:
-        there = tensor.detach().to(self._device).contiguous()
-        call(there)
-        tensor.detach().copy_(there)
+    def _apply_in_place(self, tensor: Tensor, collective: Callable[[Tensor], object]) -> None:
+        on_device = tensor.detach().to(self._device).contiguous()
+        collective(on_device)
+        tensor.detach().copy_(on_device)

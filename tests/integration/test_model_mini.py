@@ -78,10 +78,10 @@ def test_heads_of_texts_in_numpy_are_those_that_were_trained(folder: Path, shipp
     )
     for text in TEXTS:
         written = tokens.encode_with_offsets(text, MINILM_MAX_TOKENS)
-        places_L = np.array(shipped.vocabulary.match_tokens(text, written.offsets), np.int64)
+        features_L = np.array(shipped.vocabulary.match_tokens(text, written.offsets), np.int64)
         found = module.tokens.encode([text])
-        assert (written.ids, places_L.tolist()) == (found.ids_BL[0].tolist(), found.places_BL[0].tolist())
-        ours = heads.apply_to_states(network.compute_states(written.ids), places_L)[0]
+        assert (written.ids, features_L.tolist()) == (found.ids_BL[0].tolist(), found.features_BL[0].tolist())
+        ours = heads.apply_to_states(network.compute_states(written.ids), features_L)[0]
         with torch.inference_mode():
             theirs = module.encode_texts(TextBatch.from_tokenized(found)).weights_BF  # the text network is PyTorch's, too
         assert ours is not None

@@ -1,7 +1,7 @@
 """Faults of requests that write or search documents, for `fault_proxy`.
 
-`repeated_faults` make a client repeat the request, `harmless_faults` are odd answers that say all there is to know, and
-`stopping_faults` don't pass by waiting. `search_faults` are answers to searches that are incomplete and say so.
+`repeated_faults` make a client repeat the request, `harmless_faults` are unusual but complete responses, and `stopping_faults`
+don't go away by waiting. `search_faults` are search responses that are marked as incomplete.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from typing import Any, TypeAlias
 from support.servers.fault_proxy import Answer, Fault, Reply, Request, Send
 
 Items: TypeAlias = "list[dict[str, dict[str, Any]]]"
-"""Of the answer to a bulk request: `{"index": {"_id": ..., "status": ...}}`."""
+"""Items of a bulk response: `{"index": {"_id": ..., "status": ...}}`."""
 
 
 def busy(retry_after_s: int | None = None) -> Fault:
-    """429 for the whole request, nothing is written."""
+    """Reject the whole request with 429; nothing is written."""
     headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     reply = Reply(status=429, body=b'{"error": {"type": "rejected", "reason": "too many requests"}}', headers=headers)
     return Fault("429" if retry_after_s is None else f"429 with Retry-After: {retry_after_s}", lambda request, send: reply)
 
 
 def unavailable(status: int = 503) -> Fault:
-    """A gateway's page, nothing is written."""
+    """Answer with the error page of a gateway; nothing is written."""
     return _said(str(status), Reply(status=status, kind="text/html", body=b"<h1>upstream gone</h1>"))
 
 
 def too_large(limit: int) -> Fault:
-    """413 for bodies above `limit` bytes."""
+    """Reject bodies above `limit` bytes with 413."""
     refusal = Reply(status=413, kind="text/plain", body=b"too large")
     return Fault("413", lambda request, send: refusal if len(request.body) > limit else send(request))
 
 
 def cut_before() -> Fault:
-    """The connection ends before the node gets the request."""
+    """Close the connection before the node gets the request."""
     return Fault("cut before", lambda request, send: None)
 
 
 def cut_after() -> Fault:
-    """The connection ends after the node has done the work."""
+    """Close the connection after the node has processed the request."""
 
     def act(request: Request, send: Send) -> Answer:
         send(request)
@@ -52,7 +52,7 @@ def cut_after() -> Fault:
 
 
 def slow(seconds: float) -> Fault:
-    """The node has done the work, the answer comes after `seconds`: meant to be longer than the client waits."""
+    """Process the request, but delay the response by `seconds`, beyond the client's timeout."""
 
     def act(request: Request, send: Send) -> Answer:
         reply = send(request)
@@ -69,29 +69,29 @@ def items_refused(
     *,
     denies: bool = False,
 ) -> Fault:
-    """An answer that is else good: of the documents, those for which `chosen(position, _id)` are refused and not written.
+    """Reject the documents for which `chosen(position, _id)` is true; the others are written.
 
     Args:
-        chosen: Which documents.
-        status: Of those.
-        error: Of those.
-        denies: The answer says `"errors": false` all the same.
+        chosen: Selects the documents.
+        status: Status of their items.
+        error: Error of their items.
+        denies: Whether the response claims `"errors": false`.
     """
     reason = dict(error or {"type": "rejected", "reason": "queue full"})
 
     def act(request: Request, send: Send) -> Answer:
         lines = list(operations(request.body))
-        refused = [chosen(i, id_) for i, (_, id_, _) in enumerate(lines)]
-        good = b"".join(line for (_, _, line), no in zip(lines, refused, strict=True) if not no)
-        reply = send(replace(request, body=good)) if good else Reply.json({"items": []})
+        rejected = [chosen(i, id_) for i, (_, id_, _) in enumerate(lines)]
+        accepted = b"".join(line for (_, _, line), no in zip(lines, rejected, strict=True) if not no)
+        reply = send(replace(request, body=accepted)) if accepted else Reply.json({"items": []})
         if reply.status >= 300:
             return reply
         items: Items = json.loads(reply.body).get("items", [])
-        written_to = {name: item[name] for each in items for item in each.values() for name in ("_index",) if name in item}
-        taken = iter(items)
+        index_of = {name: item[name] for each in items for item in each.values() for name in ("_index",) if name in item}
+        written = iter(items)
         merged = [
-            {kind: {**written_to, "_id": id_, "status": status, "error": reason}} if no else next(taken)
-            for (kind, id_, _), no in zip(lines, refused, strict=True)
+            {kind: {**index_of, "_id": id_, "status": status, "error": reason}} if no else next(written)
+            for (kind, id_, _), no in zip(lines, rejected, strict=True)
         ]
         return Reply.json({"items": merged, **({"errors": False} if denies else {})})
 
@@ -99,7 +99,7 @@ def items_refused(
 
 
 def repeated_faults(slow_s: float = 1.5) -> tuple[Fault, ...]:
-    """One of each kind after which the request, or a part of it, must be sent again."""
+    """Return the faults after which the request, or a part of it, must be sent again."""
     return (
         busy(),
         busy(retry_after_s=1),
@@ -122,7 +122,7 @@ def repeated_faults(slow_s: float = 1.5) -> tuple[Fault, ...]:
 
 
 def harmless_faults() -> tuple[Fault, ...]:
-    """Odd answers from which a client learns all the same what became of each document."""
+    """Return unusual responses that still give the outcome of each document."""
     return (
         *(_items_changed(name, change) for name, change in _ODD.items()),
         _reply_changed("100 Continue first", lambda reply: replace(reply, continues=True)),
@@ -130,7 +130,7 @@ def harmless_faults() -> tuple[Fault, ...]:
 
 
 def stopping_faults(elsewhere: str = "http://127.0.0.1:9/") -> tuple[Fault, ...]:
-    """What doesn't pass by waiting; nothing is written."""
+    """Return faults that don't go away by waiting; nothing is written."""
     return (
         _said("307", Reply(status=307, headers={"location": elsewhere})),
         _said("401", Reply.json({"error": "who are you?"}, 401)),
@@ -139,12 +139,12 @@ def stopping_faults(elsewhere: str = "http://127.0.0.1:9/") -> tuple[Fault, ...]
 
 
 def every_fault(slow_s: float = 1.5, limit: int = 20_000) -> tuple[Fault, ...]:
-    """One of each kind through which a client must get by itself."""
+    """Return every fault that a client must recover from."""
     return (*repeated_faults(slow_s), *harmless_faults(), too_large(limit))
 
 
 def search_faults() -> tuple[Fault, ...]:
-    """Answers to `_search` and `_count` that lack a part of what is there."""
+    """Return incomplete responses to `_search` and `_count`."""
     return (
         _answer_changed("search of half the shards", lambda answer: {**answer, "_shards": _HALF_OF_THE_SHARDS}),
         _answer_changed("search that timed out", lambda answer: {**_with_half_the_hits(answer), "timed_out": True}),
@@ -160,14 +160,14 @@ def operations(body: bytes) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _of_each_second(items: Items, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Items:
-    return [{kind: change(said) if i % 2 else said for kind, said in item.items()} for i, item in enumerate(items)]
+    return [{kind: change(item_body) if i % 2 else item_body for kind, item_body in item.items()} for i, item in enumerate(items)]
 
 
-def _without_id(said: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in said.items() if name != "_id"}
+def _without_id(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "_id"}
 
 
-# Everything is written. Of these answers a client can't tell so for all documents ...
+# Everything is written, but these responses don't show it for every document ...
 _INCOMPLETE: Mapping[str, Callable[[Items], Items]] = {
     "half mentioned": lambda items: items[: len(items) // 2],
     "a third missing": lambda items: [item for i, item in enumerate(items) if i % 3 != 2],
@@ -175,7 +175,7 @@ _INCOMPLETE: Mapping[str, Callable[[Items], Items]] = {
     "items with a foreign _id": lambda items: _of_each_second(items, lambda said: {**said, "_id": "foreign"}),
     "status as a string": lambda items: _of_each_second(items, lambda said: {**said, "status": str(said["status"])}),
 }
-# ... and of these it can.
+# ... and these do.
 _ODD: Mapping[str, Callable[[Items], Items]] = {
     "items in another order": lambda items: items[::-1],
     "items twice, in another order": lambda items: [*items, *items][::-1],
@@ -204,7 +204,7 @@ def _items_changed(name: str, change: Callable[[Items], Items]) -> Fault:
 
 
 def _answer_changed(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Fault:
-    """Of answers that are JSON objects with a status of 200; others stay as they are."""
+    """Change JSON responses with status 200; others stay unchanged."""
 
     def act(request: Request, send: Send) -> Answer:
         reply = send(request)

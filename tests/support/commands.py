@@ -1,4 +1,4 @@
-"""The command in this process, for tests that aren't about the process: no script is started, nothing is imported anew."""
+"""Run the command in this process, for tests that need no separate one."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ __all__ = ["CommandHere"]
 
 
 class CommandHere:
-    """`stair-es` with an environment of its own, which ends with each call."""
+    """`stair-es` with its own environment, which is restored after each call."""
 
     def __init__(self, environment: Mapping[str, str | None], *begin: str) -> None:
-        """Set what all calls have in common.
+        """Set what all calls share.
 
         Args:
-            environment: What is set besides what this process has; None takes a variable away.
-            begin: The first arguments of each call, as the name of a group of commands.
+            environment: Variables added to those of this process; None removes one.
+            begin: First arguments of each call, such as the name of a command group.
         """
         self._environment, self._begin = dict(environment), begin
 
     def run(self, *arguments: str | Path, **more: str) -> Result:
-        """Run the command, with more in the environment for this call."""
+        """Run the command, with further variables for this call."""
         return CliRunner().invoke(app, [*self._begin, *map(str, arguments)], env={**self._environment, **more})
 
     def read_output(self, *arguments: str | Path, **more: str) -> str:
-        """Run the command, which has to succeed; return its stdout."""
-        done = self.run(*arguments, **more)
-        assert done.exit_code == 0, (done.exception, done.output)
-        return done.stdout
+        """Run the command, assert that it succeeds, and return its stdout."""
+        result = self.run(*arguments, **more)
+        assert result.exit_code == 0, (result.exception, result.output)
+        return result.stdout
 
     def read_json(self, *arguments: str | Path, **more: str) -> Any:  # noqa: ANN401  JSON
-        """Run the command with `--json`, which has to succeed; return its whole stdout as a value."""
+        """Run the command with `--json`, assert that it succeeds, and return the parsed stdout."""
         return json.loads(self.read_output(*arguments, "--json", **more))
 
     def read_error(self, *arguments: str | Path, **more: str) -> StairError:
-        """Run the command, which has to fail with an error of ours; return the error."""
-        done = self.run(*arguments, **more)
-        assert isinstance(done.exception, StairError), (done.exception, done.output)
-        return done.exception
+        """Run the command, assert that it fails with a StairError, and return the error."""
+        result = self.run(*arguments, **more)
+        assert isinstance(result.exception, StairError), (result.exception, result.output)
+        return result.exception

@@ -1,4 +1,4 @@
-"""The deployment files, read: what their containers run, as a process on this machine can run it.
+"""Read the deployment files: what their containers run, as processes for this machine.
 
 ::
 
@@ -28,7 +28,7 @@ COMPOSE_CLUSTER = ROOT / "deploy" / "compose.cluster.yml"
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 FOLDERS = ("base", "ray", "ray-cluster")
-"""Of whole manifests; the overlays only change those."""
+"""Folders with whole manifests; the overlays only patch them."""
 
 _VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
 _EXPANDED = re.compile(r"\$\((\w+)\)")
@@ -44,12 +44,12 @@ class Process:
     environment: dict[str, str]
 
     def changed(self, texts: Mapping[str, str]) -> Process:
-        """The same with other addresses and paths: each text in arguments and values is replaced."""
+        """Return the process with texts in arguments and values replaced."""
 
-        def of(written: str) -> str:
+        def of(text: str) -> str:
             for old, new in texts.items():
-                written = written.replace(old, new)
-            return written
+                text = text.replace(old, new)
+            return text
 
         return Process(argv=[of(part) for part in self.argv], environment={name: of(v) for name, v in self.environment.items()})
 
@@ -58,7 +58,7 @@ def compose(path: Path, environ: Mapping[str, str]) -> dict[str, dict[str, Any]]
     """The services of a compose file with the variables filled in.
 
     Raises:
-        LookupError: A variable is required and missing.
+        LookupError: If a required variable is missing.
     """
     services: dict[str, dict[str, Any]] = _filled(yaml.safe_load(path.read_text()), environ)["services"]
     return services
@@ -69,54 +69,54 @@ def _filled(node: Any, environ: Mapping[str, str]) -> Any:  # noqa: ANN401  a tr
         return {name: _filled(value, environ) for name, value in node.items()}
     if isinstance(node, list):
         return [_filled(value, environ) for value in node]
-    return _VARIABLE.sub(lambda found: _value(found, environ), node) if isinstance(node, str) else node
+    return _VARIABLE.sub(lambda match: _value(match, environ), node) if isinstance(node, str) else node
 
 
-def _value(found: re.Match[str], environ: Mapping[str, str]) -> str:
-    name, otherwise, text = found.groups()
+def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
+    name, operator, text = match.groups()
     if name is None:
         return "$"
     if environ.get(name):
         return environ[name]
-    if otherwise == "?":
+    if operator == "?":
         raise LookupError(f"{name}: {text}")
     return text or ""
 
 
 def entrypoint() -> list[str]:
-    """Of our image."""
-    [found] = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
-    argv: list[str] = json.loads(found)
+    """Return the entry point of our image."""
+    [entry] = re.findall(r"^ENTRYPOINT (\[.*\])$", DOCKERFILE.read_text(), re.MULTILINE)
+    argv: list[str] = json.loads(entry)
     return argv
 
 
 def of_service(service: Mapping[str, Any]) -> Process:
-    """What a service of our image runs."""
+    """Return the process of a service that uses our image."""
     argv = [*service.get("entrypoint", entrypoint()), *service.get("command", [])]
     return Process(argv=argv, environment=dict(service.get("environment", {})))
 
 
 def health_of(service: Mapping[str, Any]) -> list[str]:
-    """The command that says whether it is healthy."""
-    how, *argv = service["healthcheck"]["test"]
-    return argv if how == "CMD" else ["sh", "-c", *argv]
+    """Return the command of its health check."""
+    kind, *argv = service["healthcheck"]["test"]
+    return argv if kind == "CMD" else ["sh", "-c", *argv]
 
 
 def manifests(folder: Path) -> dict[tuple[str, str], Manifest]:
-    """What a kustomization's resources say, by kind and name."""
+    """Return the resources of a kustomization by kind and name."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     files = [folder / name for name in kustomization["resources"]]
-    found = [document for path in files if path.is_file() for document in yaml.safe_load_all(path.read_text())]
-    return {(document["kind"], document["metadata"]["name"]): document for document in found}
+    documents = [document for path in files if path.is_file() for document in yaml.safe_load_all(path.read_text())]
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
 
 
 def everything() -> dict[tuple[str, str], Manifest]:
-    """What is in all folders of whole manifests."""
+    """Return the resources of all folders."""
     return {key: document for name in FOLDERS for key, document in manifests(KUBERNETES / name).items()}
 
 
 def pods(node: Any) -> Iterator[Manifest]:  # noqa: ANN401  a tree of YAML
-    """The specifications of pods below it."""
+    """Yield the pod specifications below a node."""
     if isinstance(node, dict):
         if "containers" in node:
             yield node
@@ -128,38 +128,39 @@ def pods(node: Any) -> Iterator[Manifest]:  # noqa: ANN401  a tree of YAML
 
 
 def containers(node: Any) -> list[Manifest]:  # noqa: ANN401  a tree of YAML
-    """The containers below it."""
+    """Return the containers below a node."""
     return [container for pod in pods(node) for container in pod["containers"]]
 
 
 def of_container(container: Mapping[str, Any], secrets: Mapping[str, str]) -> Process:
-    """What a container runs; `secrets` are what is in the Secrets that its variables refer to, by key."""
-    given = container.get("env", [])
+    """Return the process of a container; `secrets` holds the values of referenced Secrets by key."""
+    variables = container.get("env", [])
     environment = {
-        one["name"]: one["value"] if "value" in one else secrets[one["valueFrom"]["secretKeyRef"]["key"]] for one in given
+        variable["name"]: variable["value"] if "value" in variable else secrets[variable["valueFrom"]["secretKeyRef"]["key"]]
+        for variable in variables
     }
-    arguments = [_EXPANDED.sub(lambda found: environment[found[1]], part) for part in container.get("args", [])]
+    arguments = [_EXPANDED.sub(lambda match: environment[match[1]], part) for part in container.get("args", [])]
     return Process(argv=[*container.get("command", entrypoint()), *arguments], environment=environment)
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
-    """The arguments of each `stair-es` in a shell script."""
+    """Yield the arguments of each `stair-es` call in a shell script."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while "stair-es" in words:
             words = words[words.index("stair-es") + 1 :]
-            end = next((at for at, word in enumerate(words) if word in _ENDS), len(words))
+            end = next((index for index, word in enumerate(words) if word in _ENDS), len(words))
             yield words[:end]
 
 
 def parse(arguments: list[str]) -> None:
-    """Let the command that is named read its arguments; raises what Typer says of wrong ones."""
+    """Parse arguments with the named command; raises Typer's error if they are invalid."""
     group: Any = get_command(app)
     group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
 def stair_es_of(process: Process) -> list[list[str]]:
-    """The arguments of each `stair-es` that a process runs, by itself or in a script of its."""
+    """Return the arguments of each `stair-es` call of a process, direct or in its shell script."""
     if process.argv[0] == "stair-es":
         return [process.argv[1:]]
     return [line for part in process.argv for line in command_lines(part)] if process.argv[:2] == ["sh", "-c"] else []

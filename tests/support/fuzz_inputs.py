@@ -1,4 +1,4 @@
-"""Words, texts and weights that break things, for tests: drawn with a seed, so that a failure can be had again."""
+"""Random words, texts and weights that tend to break things; seeded, so that a failure can be reproduced."""
 
 from __future__ import annotations
 
@@ -59,23 +59,23 @@ def word(rng: random.Random) -> str:
 
 
 def words(rng: random.Random, count: int) -> list[str]:
-    """So many different words."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[word(rng)] = None
-    return list(found)
+    """Return `count` different words."""
+    drawn: dict[str, None] = {}
+    while len(drawn) < count:
+        drawn[word(rng)] = None
+    return list(drawn)
 
 
 def weight(rng: random.Random, decades: float = 6) -> float:
-    """So many powers of ten up and down."""
+    """Return a weight within some powers of ten around 1."""
     return float(10 ** rng.uniform(-decades, decades))
 
 
 def text(rng: random.Random, count: int) -> str:
-    """So many words in a row."""
+    """Return a text of `count` words."""
     return " ".join(word(rng) for _ in range(count))
 
 
 def broken(rng: random.Random) -> str:
-    """A text with half a surrogate pair."""
+    """Return a text with an unpaired surrogate."""
     return word(rng) + rng.choice(("\ud800", "\udfff", "\udc80")) + word(rng)

@@ -72,31 +72,31 @@ class Photos:
 
     def __init__(self, start: int = 0, stop: int = COUNT) -> None:
         self.uri, self.ignored = (EXAMPLES / "photos").as_uri(), dict[str, int]()
-        found = [item for item in open_source(str(EXAMPLES / "photos")).list_items() if isinstance(item, SourceItem)]
-        self._items = sorted(found, key=lambda item: item.uri)[start:stop]
+        items = [item for item in open_source(str(EXAMPLES / "photos")).list_items() if isinstance(item, SourceItem)]
+        self._items = sorted(items, key=lambda item: item.uri)[start:stop]
 
     def list_items(self) -> Iterator[SourceItem]:
-        """One after the other."""
+        """Yield the items."""
         yield from self._items
 
 
 @dataclass
 class Meanwhile:
-    """A plan of the proxy: the requests that `is_it` wait until `act` has been done, once."""
+    """A plan of the proxy: matching requests wait until `act` has run, once."""
 
     act: Callable[[], object]
     is_it: Callable[[Request], bool] = lambda request: request.is_bulk
     skip: int = 0
-    """So many of them pass before."""
+    """Number of matching requests that pass first."""
     done: bool = False
     error: Exception | None = None
-    """Why that failed."""
+    """Why `act` failed."""
 
     def __post_init__(self) -> None:
         self._one = threading.Lock()
 
     def __call__(self, request: Request) -> Fault | None:
-        """Hold it, or not."""
+        """Return the fault that holds the request, or None."""
         if not self.is_it(request):
             return None
         self.skip -= 1
@@ -121,17 +121,17 @@ class Runs:
         self.said: list[str] = []
 
     def run(self, model: str = "first", photos: Photos | None = None, url: str = "", **more: Any) -> IngestReport:  # noqa: ANN401
-        """One run, through a proxy at `url` or straight to the node."""
+        """Run an ingest, through a proxy at `url` or directly to the node."""
         letters = self.options.dead_letters
         assert letters
-        own = letters.with_name(f"{model}-{bool(url)}.jsonl")
-        options = replace(self.options, model=ModelSpec(name=model), dead_letters=own, **more)
+        dead_letters = letters.with_name(f"{model}-{bool(url)}.jsonl")
+        options = replace(self.options, model=ModelSpec(name=model), dead_letters=dead_letters, **more)
         connection = Connection(url=url or self.url)
         with forward_messages(self.said.append):
             return run_ingest([photos or Photos()], connection, options, progress=lambda _: None)
 
     def run_behind(self, plan: Meanwhile, photos: Photos | None = None, **more: Any) -> IngestReport:  # noqa: ANN401
-        """A run of the first model that is held as `plan` says; what that does has to happen."""
+        """Run the first model while `plan` holds requests; assert that its action has run."""
         with FaultProxy(self.url, plan) as proxy:
             try:
                 return self.run("first", photos, proxy.url, **more)
@@ -139,17 +139,17 @@ class Runs:
                 assert plan.done, plan.error
 
     def live(self) -> str:
-        """The index behind the alias."""
+        """Return the alias target."""
         [name] = self.client.indices.get_alias(name=self.alias)
         return str(name)
 
     def move(self, alias: str, to: str, **more: bool) -> None:
-        """Let an alias stand for the index `to` alone."""
-        away = [{"remove": {"index": index, "alias": alias}} for index in self.client.indices.get_alias(name=alias)]
-        self.client.indices.update_aliases(body={"actions": [*away, {"add": {"index": to, "alias": alias, **more}}]})
+        """Point an alias to the index `to` only."""
+        removals = [{"remove": {"index": index, "alias": alias}} for index in self.client.indices.get_alias(name=alias)]
+        self.client.indices.update_aliases(body={"actions": [*removals, {"add": {"index": to, "alias": alias, **more}}]})
 
     def make_foreign(self, ids: tuple[str, ...] = ("0", "1", "2")) -> str:
-        """Somebody else's index, with a document for each of `ids`."""
+        """Create a foreign index with a document for each of `ids`."""
         name = f"{self.alias}-of-somebody-else"
         self.client.indices.create(index=name)
         for id_ in ids:
@@ -164,12 +164,12 @@ class Runs:
         return {hit["_id"]: hit["_source"] for hit in hits}
 
     def check(self, index: str, count: int, model: str) -> None:
-        """Nothing, if the index has so many documents, of as many images, all of one model."""
+        """Assert that the index has `count` documents of different images, all of one model."""
         sources = self.stored(index).values()
         models = Counter(source["model"] for source in sources)
         assert (len(sources), len({source["uri"] for source in sources}), models) == (count, count, Counter({model: count}))
 
     def check_foreign(self, index: str, ids: tuple[str, ...] = ("0", "1", "2")) -> None:
-        """Nothing, if somebody else's index is as it was made."""
+        """Assert that a foreign index is unchanged."""
         assert self.stored(index) == {id_: {"mine": id_} for id_ in ids}
         assert set(self.client.indices.get_mapping(index=index)[index]["mappings"]["properties"]) == {"mine"}

@@ -1,4 +1,4 @@
-"""What the library logs for its user, as a test or a benchmark wants it."""
+"""Receive the messages that the library logs for its user."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class _Forward(logging.Handler):
 
 @contextmanager
 def forward_messages(receive: Callable[[str], object]) -> Iterator[None]:
-    """Call `receive` with each message of stair_es until the end of the `with`; what it raises goes to whoever logs."""
+    """Call `receive` with each message of stair_es within the context; its exceptions propagate to the logging call."""
     logger, handler = logging.getLogger("stair_es"), _Forward(receive)
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(level)

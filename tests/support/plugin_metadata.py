@@ -1,4 +1,4 @@
-"""What an installation writes of a package's plugins, for packages that tests lay in a folder on Python's path."""
+"""Write the entry points of plugin packages that tests put in a folder on Python's path."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ __all__ = ["announce_plugins"]
 
 
 def announce_plugins(folder: Path, package: str, *points: str, group: str = "encoders", version: str = "1.0.0") -> None:
-    """Write the metadata of a package below `folder`, which is made if it isn't there.
+    """Write the metadata of a package below `folder`, which is created if missing.
 
     Args:
-        folder: One on Python's path.
-        package: The name of the distribution.
-        points: Entry points, as `colours = stair_es_example.colours:KIND`.
-        group: Of plugins: `encoders`, `sources`, `enrichers` or `sinks`.
-        version: Of the package.
+        folder: Folder on Python's path.
+        package: Name of the distribution.
+        points: Entry points, such as `colours = stair_es_example.colours:KIND`.
+        group: Plugin group: `encoders`, `sources`, `enrichers` or `sinks`.
+        version: Version of the package.
     """
     info = folder / f"{package.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)

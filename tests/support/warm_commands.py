@@ -1,4 +1,4 @@
-"""The command in processes that begin with PyTorch imported: for tests of models that run it many times.
+"""Run the command in processes with PyTorch already imported, for tests of models that run it many times.
 
 ::
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 _TIMEOUT_S = 240.0
 _IMPORTED = ("torch", "torch._dynamo", "torch._inductor.test_operators", "torch.distributed.tensor", "scipy.optimize", "sympy")
-"""What transformers imports of others. Not transformers itself: it reads the environment while it is imported."""
+"""Dependencies of transformers; not transformers itself, which reads the environment on import."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(_IMPORTED))
@@ -32,7 +32,7 @@ def run_warm(arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.Com
     """Run the command to its end, as `subprocess.run` with captured text does.
 
     Raises:
-        TimeoutExpired: It takes more than four minutes.
+        TimeoutExpired: If it takes more than four minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("stdout", "stderr")]
@@ -43,12 +43,12 @@ def run_warm(arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.Com
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(list(arguments), _TIMEOUT_S)
-        said, problems = (file.read_text(encoding="utf-8") for file in files)
-        return subprocess.CompletedProcess(["stair-es", *arguments], process.exitcode, said, problems)
+        output, errors = (file.read_text(encoding="utf-8") for file in files)
+        return subprocess.CompletedProcess(["stair-es", *arguments], process.exitcode, output, errors)
 
 
 def _become_command(arguments: list[str], env: Mapping[str, str], cwd: Path, files: Sequence[Path]) -> None:
-    """Run the command as this process: what a new process would find, this one finds."""
+    """Run the command in this process with the state of a new one."""
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)

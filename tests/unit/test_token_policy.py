@@ -118,9 +118,9 @@ def test_json_and_pickle_and_back() -> None:
     rng = np.random.default_rng(6)
     for _ in range(50):
         policy = random_policy(rng, WORDS)
-        again = parse_policy(json.loads(json.dumps(policy.to_json())), "here")
-        assert again == policy == pickle.loads(pickle.dumps(policy))
-        assert again.digest == policy.digest
+        loaded = parse_policy(json.loads(json.dumps(policy.to_json())), "here")
+        assert loaded == policy == pickle.loads(pickle.dumps(policy))
+        assert loaded.digest == policy.digest
 
 
 def test_a_file_without_a_name_gives_its_own(tmp_path: Path) -> None:

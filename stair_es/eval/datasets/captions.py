@@ -41,14 +41,9 @@ class CaptionDataset:
     """Entries that were skipped, and why."""
 
     def exclude_images(self, names: Iterable[str], problems: Iterable[Problem]) -> CaptionDataset:
-        """Return the dataset without some images, with the reasons.
-
-        Args:
-            names: Names of the images.
-            problems: Reasons.
-        """
-        gone = set(names)
-        kept = tuple(image for image in self.images if image.name not in gone)
+        """Return the dataset without some images, with the reasons."""
+        excluded = set(names)
+        kept = tuple(image for image in self.images if image.name not in excluded)
         return CaptionDataset(name=self.name, form=self.form, images=kept, problems=(*self.problems, *problems))
 
 
@@ -68,10 +63,10 @@ def read_captions(
         UsageError: If the format isn't one of these, or no entry is usable.
         MissingExtra: If a library for the format isn't installed.
     """
-    form, found = read_entries(path, split)
+    form, entries = read_entries(path, split)
     problems: list[Problem] = []
     folder = images or get_image_folder(path)
-    kept = tuple(islice(_iterate_usable(_merge_entries(found, problems), folder, problems), limit))
+    kept = tuple(islice(_iterate_usable(_merge_entries(entries, problems), folder, problems), limit))
     if not kept:
         first = f": {problems[0]}" if problems else ""
         raise UsageError(
@@ -81,24 +76,24 @@ def read_captions(
     return CaptionDataset(name=path.name, form=form, images=kept, problems=tuple(problems))
 
 
-def _merge_entries(found: Iterable[CaptionEntry | InvalidEntry], problems: list[Problem]) -> list[CaptionEntry]:
+def _merge_entries(entries: Iterable[CaptionEntry | InvalidEntry], problems: list[Problem]) -> list[CaptionEntry]:
     """Merge the entries of the same image, in the order of their first occurrence."""
     merged: dict[str, CaptionEntry] = {}
-    for entry in found:
+    for entry in entries:
         if isinstance(entry, InvalidEntry):
             problems.append(str(entry))
         else:
-            known = merged.get(entry.name)
-            merged[entry.name] = known.merge_with(entry) if known else entry
+            previous = merged.get(entry.name)
+            merged[entry.name] = previous.merge_with(entry) if previous else entry
     return list(merged.values())
 
 
-def _iterate_usable(found: Iterable[CaptionEntry], folder: Path, problems: list[Problem]) -> Iterator[CaptionedImage]:
-    for entry in found:
-        place = entry.find_image(str(folder))
-        if place is None:
+def _iterate_usable(entries: Iterable[CaptionEntry], folder: Path, problems: list[Problem]) -> Iterator[CaptionedImage]:
+    for entry in entries:
+        locator = entry.find_image(str(folder))
+        if locator is None:
             problems.append(str(InvalidEntry(entry.name, f"no such file in {folder}")))
         elif not entry.captions:
             problems.append(str(InvalidEntry(entry.name, "no caption")))
         else:
-            yield CaptionedImage(name=entry.name, locator=place, captions=tuple(dict.fromkeys(entry.captions)))
+            yield CaptionedImage(name=entry.name, locator=locator, captions=tuple(dict.fromkeys(entry.captions)))

@@ -52,11 +52,11 @@ def read_entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Ca
         raise UsageError(
             f"{path} is a compressed tar, whose members can't be read separately", "Decompress it: gunzip FILE.tar.gz."
         )
-    form, read = _detect_format(path)
-    if read is not None:
+    form, reader = _detect_format(path)
+    if reader is not None:
         if split is not None:
             raise UsageError(f"{path} is {form}, which has no splits", "Leave --split out.")
-        return form, read(path)
+        return form, reader(path)
     return _read_json(path, split)
 
 
@@ -86,13 +86,13 @@ def _detect_folder_format(folder: Path) -> tuple[str, Callable[[Path], Iterator[
 def _detect_format(path: Path) -> tuple[str, Callable[[Path], Iterator[CaptionEntry | InvalidEntry]] | None]:
     """Return the name of a format and its reader; None for JSON, whose content must be inspected."""
     if path.is_dir():
-        found = _detect_folder_format(path)
-        if found is not None:
-            return found
+        detected = _detect_folder_format(path)
+        if detected is not None:
+            return detected
         raise UsageError(f"{path} is a folder without a caption set", f"A caption set is one of: {_FORMS}")
-    for suffixes, form, read in _BY_SUFFIX:
+    for suffixes, form, reader in _BY_SUFFIX:
         if has_source_suffix(str(path), suffixes):
-            return form, read if form in ("Parquet", "webdataset") else partial(_read_all, read, _match_files(path))
+            return form, reader if form in ("Parquet", "webdataset") else partial(_read_all, reader, _match_files(path))
     return "JSON", None
 
 
@@ -102,20 +102,20 @@ def _match_files(path: Path) -> list[Path]:
     Raises:
         UsageError: If there is none, or one can't be read.
     """
-    found = [path]
+    paths = [path]
     if not path.exists() and has_magic(str(path)):
-        found = [Path(each) for each in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
-        if not found:
+        paths = [Path(each) for each in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
+        if not paths:
             raise UsageError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to go into folders.")
-    for each in found:
+    for each in paths:
         _check_readable(each)
-    return found
+    return paths
 
 
 def _read_all(
-    read: Callable[[Path], Iterator[CaptionEntry | InvalidEntry]], files: Iterable[Path], _: Path
+    reader: Callable[[Path], Iterator[CaptionEntry | InvalidEntry]], files: Iterable[Path], _: Path
 ) -> Iterator[CaptionEntry | InvalidEntry]:
-    return chain.from_iterable(map(read, files))
+    return chain.from_iterable(map(reader, files))
 
 
 def _check_readable(path: Path) -> None:
@@ -132,16 +132,16 @@ def _build_unreadable_error(path: Path, error: OSError) -> UsageError:
 
 def _read_json(path: Path, split: str | None) -> tuple[str, Iterable[CaptionEntry | InvalidEntry]]:
     try:
-        whole = orjson.loads(path.read_bytes())
+        document = orjson.loads(path.read_bytes())
     except OSError as error:
         raise _build_unreadable_error(path, error) from error
     except orjson.JSONDecodeError as error:
         raise UsageError(f"{path} isn't JSON: {error}", f"A caption set is one of: {_FORMS}") from error
-    images = whole.get("images") if isinstance(whole, dict) else None
-    if isinstance(images, list) and isinstance(whole.get("annotations"), list):
+    images = document.get("images") if isinstance(document, dict) else None
+    if isinstance(images, list) and isinstance(document.get("annotations"), list):
         if split is not None:
             raise UsageError(f"{path} is in COCO's format, which has one file per split", "Leave --split out.")
-        return "COCO", parse_coco(images, whole["annotations"])
+        return "COCO", parse_coco(images, document["annotations"])
     if isinstance(images, list) and any(isinstance(image, dict) and "sentences" in image for image in images):
         return f"Karpathy, split {split or 'test'}", parse_karpathy(path, images, split or "test")
     raise UsageError(f"{path} isn't a caption set", f"A caption set is one of: {_FORMS}")

@@ -82,8 +82,8 @@ def select_caption_columns(names: Iterable[str]) -> list[str]:
 
 
 def _match_columns(row: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
-    plain = [name for name in names if name in row]
-    if plain:
-        return plain
+    exact = [name for name in names if name in row]
+    if exact:
+        return exact
     lower = {str(name).lower(): name for name in row}
     return [lower[name] for name in names if name in lower]

@@ -56,28 +56,28 @@ def read_image_folder(folder: Path, *, classes: Path | None = None, limit: int |
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", _LAYOUT)
-    found = {below.name: _list_images(below)[:limit] for below in sorted(folder.iterdir()) if _is_class_folder(below)}
-    found = {name: files for name, files in found.items() if files}
-    if len(found) < 2:
+    files_of_class = {path.name: _list_images(path)[:limit] for path in sorted(folder.iterdir()) if _is_class_folder(path)}
+    files_of_class = {name: files for name, files in files_of_class.items() if files}
+    if len(files_of_class) < 2:
         raise UsageError(
-            f"{folder} has {len(found)} folders with images in them: at least 2 classes are needed",
+            f"{folder} has {len(files_of_class)} folders with images in them: at least 2 classes are needed",
             _LAYOUT,
         )
-    ids = tuple(found)
+    ids = tuple(files_of_class)
     return LabeledDataset(
         name=folder.name or str(folder),
         classes=ids,
         names=_read_class_names(ids, classes)
         if classes
         else tuple((" ".join(name.replace("_", " ").replace("-", " ").split()),) for name in ids),
-        files=tuple(path for files in found.values() for path in files),
-        labels=tuple(label for label, files in enumerate(found.values()) for _ in files),
+        files=tuple(path for files in files_of_class.values() for path in files),
+        labels=tuple(label for label, files in enumerate(files_of_class.values()) for _ in files),
     )
 
 
 def has_class_folders(folder: Path) -> bool:
     """Return whether at least two subfolders contain images."""
-    return folder.is_dir() and sum(bool(_list_images(below)) for below in folder.iterdir() if _is_class_folder(below)) >= 2
+    return folder.is_dir() and sum(bool(_list_images(path)) for path in folder.iterdir() if _is_class_folder(path)) >= 2
 
 
 def _is_class_folder(path: Path) -> bool:
@@ -90,41 +90,41 @@ def _list_images(folder: Path) -> list[Path]:
 
 def _read_class_names(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], ...]:
     try:
-        known = (
+        names = (
             _parse_json_names(orjson.loads(path.read_bytes()), ids, path)
             if path.suffix.lower() == ".json"
             else _parse_text_names(path)
         )
     except (OSError, UnicodeDecodeError, orjson.JSONDecodeError) as error:
         raise UsageError(f"can't read the names of classes in {path}: {error}", _FORMS) from error
-    missing = [name for name in ids if not known.get(name)]
+    missing = [name for name in ids if not names.get(name)]
     if missing:
         raise UsageError(
             f"{path} has no name for {len(missing)} of {len(ids)} folders, among them {', '.join(missing[:3])}",
             f"Expected: {_FORMS}",
         )
-    return tuple(known[name] for name in ids)
+    return tuple(names[name] for name in ids)
 
 
 def _parse_json_names(value: Any, ids: Sequence[str], path: Path) -> dict[str, tuple[str, ...]]:  # noqa: ANN401  any JSON
     if isinstance(value, list):
         if len(value) != len(ids):
             raise UsageError(f"{path} lists {len(value)} names for {len(ids)} folders", f"Expected: {_FORMS}")
-        return {name: _parse_names(given) for name, given in zip(ids, value, strict=True)}
+        return {name: _parse_names(entry) for name, entry in zip(ids, value, strict=True)}
     if not isinstance(value, Mapping):
         raise UsageError(f"{path} is neither a JSON object nor a list", f"Expected: {_FORMS}")
     if not set(ids) & set(value):  # Keras' imagenet_class_index.json: {"0": ["n01440764", "tench"]}
-        return {given[0]: _parse_names(given[1].replace("_", " ")) for given in value.values() if _is_string_pair(given)}
-    return {str(name): _parse_names(given) for name, given in value.items()}
+        return {entry[0]: _parse_names(entry[1].replace("_", " ")) for entry in value.values() if _is_string_pair(entry)}
+    return {str(name): _parse_names(entry) for name, entry in value.items()}
 
 
-def _is_string_pair(given: object) -> bool:
-    return isinstance(given, list) and len(given) == 2 and all(isinstance(each, str) for each in given)
+def _is_string_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
 
 
-def _parse_names(given: object) -> tuple[str, ...]:
-    each = given if isinstance(given, list) else [given]
-    return tuple(dict.fromkeys(name for one in each if isinstance(one, str) and (name := " ".join(one.split()))))
+def _parse_names(value: object) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(name for one in names if isinstance(one, str) and (name := " ".join(one.split()))))
 
 
 def _parse_text_names(path: Path) -> dict[str, tuple[str, ...]]:

@@ -58,20 +58,15 @@ def _parse_row(row: object, number: int) -> CaptionEntry | InvalidEntry:
 
 
 def parse_coco(images: list[Any], annotations: list[Any]) -> Iterator[CaptionEntry | InvalidEntry]:
-    """Parse the images of COCO's `captions_*.json`.
-
-    Args:
-        images: The list `images`.
-        annotations: The list `annotations`.
-    """
-    captions, bad = defaultdict[object, list[str]](list), 0
+    """Parse the images of COCO's `captions_*.json`."""
+    captions, invalid = defaultdict[object, list[str]](list), 0
     for each in annotations:
         if isinstance(each, dict) and extract_texts(each.get("caption")) and _is_key(each.get("image_id")):
             captions[each["image_id"]] += extract_texts(each["caption"])
         else:
-            bad += 1
-    if bad:
-        yield InvalidEntry("", "annotations without image_id or caption", count=bad)
+            invalid += 1
+    if invalid:
+        yield InvalidEntry("", "annotations without image_id or caption", count=invalid)
     for number, image in enumerate(images, 1):
         if not (isinstance(image, dict) and isinstance(image.get("file_name"), str) and _is_key(image.get("id"))):
             yield InvalidEntry(f"image {number}", "no id or file_name")
@@ -91,12 +86,14 @@ def parse_karpathy(path: Path, images: list[Any], split: str) -> Iterator[Captio
         UsageError: If there is no such split.
     """
     splits = {image["split"] for image in images if isinstance(image, dict) and isinstance(image.get("split"), str)}
-    asked = split.split("+")
-    for each in asked:
+    requested = split.split("+")
+    for each in requested:
         if each not in splits:
-            there = ", ".join(sorted(splits)) or "none"
-            raise UsageError(f"{path} has no split {each!r}", f"It has: {there}. Choose with --split, several with a plus sign.")
-    return _select_splits(images, frozenset(asked))
+            available = ", ".join(sorted(splits)) or "none"
+            raise UsageError(
+                f"{path} has no split {each!r}", f"It has: {available}. Choose with --split, several with a plus sign."
+            )
+    return _select_splits(images, frozenset(requested))
 
 
 def _select_splits(images: list[Any], splits: frozenset[str]) -> Iterator[CaptionEntry | InvalidEntry]:
@@ -106,10 +103,10 @@ def _select_splits(images: list[Any], splits: frozenset[str]) -> Iterator[Captio
         elif isinstance(image.get("split"), str) and image["split"] in splits:
             name = image["filename"]
             folder = image.get("filepath")
-            places = (f"{folder}/{name}", name) if isinstance(folder, str) and folder else (name,)
+            paths = (f"{folder}/{name}", name) if isinstance(folder, str) and folder else (name,)
             sentences = image.get("sentences")
             rows = [each for each in sentences if isinstance(each, dict)] if isinstance(sentences, list) else []
-            yield CaptionEntry(places[0], places, extract_texts(rows))
+            yield CaptionEntry(paths[0], paths, extract_texts(rows))
 
 
 def _is_key(value: object) -> bool:

@@ -61,8 +61,8 @@ class _Columns:
     @classmethod
     def from_header(cls, cells: Sequence[str]) -> _Columns | None:
         """Return the columns of a header; None if the line isn't one: it must name image and caption."""
-        image = find_image_column(cells)
-        return cls(tuple(cells), image) if image is not None and select_caption_columns(cells) else None
+        column = find_image_column(cells)
+        return cls(tuple(cells), column) if column is not None and select_caption_columns(cells) else None
 
     @classmethod
     def from_first_row(cls, cells: Sequence[str]) -> _Columns:
@@ -88,8 +88,8 @@ def _read_cells(path: Path) -> Iterator[tuple[int, list[str] | InvalidEntry]]:
 
 
 def _unquote_cell(cell: str) -> str:
-    whole = _QUOTED.fullmatch(cell) if cell.startswith('"') else None
-    return whole[1].replace('""', '"') if whole else cell
+    quoted = _QUOTED.fullmatch(cell) if cell.startswith('"') else None
+    return quoted[1].replace('""', '"') if quoted else cell
 
 
 def _parse_line(cells: list[str], columns: _Columns, number: int, shared: frozenset[str]) -> CaptionEntry | InvalidEntry:
@@ -120,10 +120,10 @@ def list_candidate_paths(image: str, shared: frozenset[str] = frozenset()) -> tu
     if get_scheme(image) not in ("http", "https"):
         return (image,)
     parts = urlsplit(image)
-    last = parts.path.rpartition("/")[2]
-    whole = f"{parts.netloc}{parts.path}"
-    names = (whole, unquote(whole)) if last in shared or not last else (whole, unquote(whole), last, unquote(last))
-    return tuple(dict.fromkeys(names))
+    filename = parts.path.rpartition("/")[2]
+    url_path = f"{parts.netloc}{parts.path}"
+    names = () if filename in shared or not filename else (filename, unquote(filename))
+    return tuple(dict.fromkeys((url_path, unquote(url_path), *names)))
 
 
 def _find_shared_names(path: Path) -> frozenset[str]:
@@ -132,9 +132,9 @@ def _find_shared_names(path: Path) -> frozenset[str]:
     for _, cells in _read_cells(path):
         for cell in cells if isinstance(cells, list) else ():
             if cell.startswith(("http://", "https://")):
-                last = urlsplit(cell).path.rpartition("/")[2]
-                if seen.setdefault(last, hash(cell)) != hash(cell):
-                    shared.add(last)
+                filename = urlsplit(cell).path.rpartition("/")[2]
+                if seen.setdefault(filename, hash(cell)) != hash(cell):
+                    shared.add(filename)
     return frozenset(shared)
 
 
@@ -158,10 +158,10 @@ class _Rows(TableSource):
         self, row: Mapping[str, Any], column: str | None, table: ListedFile, position: str
     ) -> SourceItem | ListingFailure:
         item = super()._build_item(row, column, table, position)
-        named = row.get(column) if column is not None else None
-        if isinstance(item, ListingFailure) or not isinstance(named, str):
+        reference = row.get(column) if column is not None else None
+        if isinstance(item, ListingFailure) or not isinstance(reference, str):
             return item
-        return SourceItem(f"{table.uri}#{position}", item.source, _UnresolvedLocator(named), None, item.fields)
+        return SourceItem(f"{table.uri}#{position}", item.source, _UnresolvedLocator(reference), None, item.fields)
 
     def _select_columns(self, names: list[str]) -> list[str]:
         return select_caption_columns(names)

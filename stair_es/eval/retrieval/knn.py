@@ -12,36 +12,25 @@ DENSE_FIELD = "dense"
 _MIN_ELASTICSEARCH = (8, 12)
 """First version in which `knn` is an ordinary query, as `_msearch` needs it."""
 _PLUGIN = "opensearch-knn"
-_ELASTICSEARCH_MOST, _OPENSEARCH_MOST = 4096, 16_000
-_MOST_CANDIDATES = 10_000
+_ELASTICSEARCH_MAX_DIMENSIONS, _OPENSEARCH_MAX_DIMENSIONS = 4096, 16_000
+_MAX_CANDIDATES = 10_000
 
 
 def explain_missing_knn(target: ClusterInfo, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
-    """Return the reason why the cluster has no kNN for such vectors; empty if it has.
-
-    Args:
-        target: The cluster.
-        plugins: Returns the names of its plugins.
-        dimensions: Dimensions of the vectors.
-    """
+    """Return the reason why the cluster has no kNN for such vectors; empty if it has."""
     if target.distribution == "elasticsearch":
         if target.version < _MIN_ELASTICSEARCH:
             return f"{target.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
-        most = _ELASTICSEARCH_MOST
+        limit = _ELASTICSEARCH_MAX_DIMENSIONS
     elif _PLUGIN not in plugins():
         return f"{target.label} doesn't have the plugin {_PLUGIN}"
     else:
-        most = _OPENSEARCH_MOST
-    return f"vectors of {dimensions} dimensions: {target.label} supports up to {most}" if dimensions > most else ""
+        limit = _OPENSEARCH_MAX_DIMENSIONS
+    return f"vectors of {dimensions} dimensions: {target.label} supports up to {limit}" if dimensions > limit else ""
 
 
 def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
-    """Build the body of an index of unit vectors: float32 in a Lucene HNSW graph with default parameters, not quantized.
-
-    Args:
-        distribution: Distribution of the cluster.
-        dimensions: Dimensions of the vectors.
-    """
+    """Build the body of an index of unit vectors: float32 in a Lucene HNSW graph with default parameters, not quantized."""
     if distribution == "elasticsearch":
         field: dict[str, Any] = {
             "type": "dense_vector",
@@ -65,14 +54,8 @@ def build_knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any
 
 
 def build_knn_clause(distribution: Distribution, vector: Sequence[float], k: int) -> dict[str, Any]:
-    """Build the query for the `k` nearest neighbors.
-
-    Args:
-        distribution: Distribution of the cluster.
-        vector: The query vector.
-        k: Number of neighbors.
-    """
+    """Build the query for the `k` nearest neighbors."""
     if distribution == "elasticsearch":
-        candidates = min(_MOST_CANDIDATES, max(100, k))
+        candidates = min(_MAX_CANDIDATES, max(100, k))
         return {"knn": {"field": DENSE_FIELD, "query_vector": list(vector), "k": k, "num_candidates": candidates}}
     return {"knn": {DENSE_FIELD: {"vector": list(vector), "k": k}}}

@@ -141,12 +141,12 @@ def build_token_method(
         if engine is None:
             return EngineQuery(clause=None)
         try:
-            built = build_sparse_query(engine.query_type, queries[query], max_clauses=engine.max_clauses)
+            query_body = build_sparse_query(engine.query_type, queries[query], max_clauses=engine.max_clauses)
         except QueryError:
             if len(queries[query]):
                 raise
             return EngineQuery(clause=None)
-        return EngineQuery(clause=built.clause, truncated=len(built.truncated))
+        return EngineQuery(clause=query_body.clause, truncated=len(query_body.truncated))
 
     return RetrievalMethod(
         name=name,
@@ -162,7 +162,7 @@ def build_token_method(
 
 
 def build_dense_method(
-    model: str, task: RetrievalTask, gallery_ND: Floats, queries_ND: Floats, engine: EngineConfig | None, obstacle: str
+    model: str, task: RetrievalTask, gallery_ND: Floats, queries_ND: Floats, engine: EngineConfig | None, no_knn_reason: str
 ) -> RetrievalMethod:
     """Build the method of dense vectors: exact, and approximate kNN in the engine if it is available.
 
@@ -172,7 +172,7 @@ def build_dense_method(
         gallery_ND: Vectors of the gallery.
         queries_ND: Vectors of the queries.
         engine: Engine configuration; None for exact scores only.
-        obstacle: Why the engine has no kNN; empty if it has.
+        no_knn_reason: Why the engine has no kNN; empty if it has.
     """
     exact = DenseIndex(gallery_ND)
     items, dimensions = gallery_ND.shape
@@ -191,8 +191,8 @@ def build_dense_method(
         name="dense kNN",
         model=model,
         task=task,
-        corpus=corpus if engine and not obstacle else None,
-        unavailable_reason=obstacle if engine else NO_CLUSTER,
+        corpus=corpus if engine and not no_knn_reason else None,
+        unavailable_reason=no_knn_reason if engine else NO_CLUSTER,
         build_query=build_dense_query,
         score_query=lambda query: exact.compute_scores(queries_ND[query]),
         tokens=(float(dimensions), float(dimensions)),
@@ -200,23 +200,18 @@ def build_dense_method(
     )
 
 
-def build_bm25_method(left: LeaveOneOut, analyzer: str) -> RetrievalMethod:
-    """Build the method that searches a caption by BM25 in the other captions of the images.
-
-    Args:
-        left: Leave-one-out task.
-        analyzer: Analyzer of the fields.
-    """
-    properties = {field_: {"type": "text", "analyzer": analyzer} for field_ in left.documents[0]}
+def build_bm25_method(leave_one_out: LeaveOneOut, analyzer: str) -> RetrievalMethod:
+    """Build the method that searches a caption by BM25 in the other captions of the images."""
+    properties = {name: {"type": "text", "analyzer": analyzer} for name in leave_one_out.documents[0]}
     corpus = EvalCorpus(
-        name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=lambda: iter(left.documents)
+        name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=lambda: iter(leave_one_out.documents)
     )
-    fields, queries = left.fields, left.task.queries
-    documents = [next(iter(document.values())) for document in left.documents]
+    fields, queries = leave_one_out.fields, leave_one_out.task.queries
+    documents = [next(iter(document.values())) for document in leave_one_out.documents]
     return RetrievalMethod(
         name="BM25 on captions",
         model="",
-        task=left.task,
+        task=leave_one_out.task,
         corpus=corpus,
         build_query=lambda query: EngineQuery(clause={"match": {fields[query]: queries[query]}}),
         score_query=None,

@@ -17,7 +17,7 @@ NINE_BITS = 2.0**-8
 """Lucene truncates a weight to 9 significant bits: a score is too low by less than this fraction."""
 _ROUNDING = 1e-5
 """Relative rounding error of float32 sums, in addition."""
-_MOST_EXAMPLES = 50
+_MAX_EXAMPLES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,12 @@ def compare_rankings(
         nine_bits: Whether engine scores must equal the exact ones up to the precision. If not, only the order is compared, and no
             difference counts as explained.
     """
-    best = [int(item) for item in np.lexsort((np.arange(len(scores_N)), -scores_N))[:COMPARED_HITS]]
+    exact_items = [int(item) for item in np.lexsort((np.arange(len(scores_N)), -scores_N))[:COMPARED_HITS]]
     if nine_bits:
-        best = [item for item in best if scores_N[item] > 0]  # an engine finds only items with a common token
-    first = list(items[: len(best)])
-    overlap = len(set(best) & set(first)) / len(best) if best else 1.0
-    shares = (
+        exact_items = [item for item in exact_items if scores_N[item] > 0]  # an engine finds only items with a common token
+    engine_items = list(items[: len(exact_items)])
+    overlap = len(set(exact_items) & set(engine_items)) / len(exact_items) if exact_items else 1.0
+    errors = (
         [
             _compute_relative_error(score, float(scores_N[item]))
             for item, score in zip(items[:COMPARED_HITS], scores, strict=False)
@@ -80,35 +80,38 @@ def compare_rankings(
         if nine_bits
         else []
     )
-    found = RankingDiff(queries=1, overlap=overlap, lowest=min(shares, default=0.0), highest=max(shares, default=0.0))
-    within = found.lowest >= -NINE_BITS - _ROUNDING and found.highest <= _ROUNDING
-    if best == first and within:
-        found.same = 1
-        return found
-    found.swaps = [_build_swap(query, rank, mine, theirs, scores_N) for rank, (mine, theirs) in _list_mismatches(first, best)]
-    near = all(swap.engine_item_score >= swap.exact_item_score * (1 - NINE_BITS - _ROUNDING) for swap in found.swaps)
-    explained = nine_bits and within and near and len(first) == len(best)
-    found.explained, found.unexplained = int(explained), int(not explained)
-    return found
+    diff = RankingDiff(queries=1, overlap=overlap, lowest=min(errors, default=0.0), highest=max(errors, default=0.0))
+    is_precise = diff.lowest >= -NINE_BITS - _ROUNDING and diff.highest <= _ROUNDING
+    if exact_items == engine_items and is_precise:
+        diff.same = 1
+        return diff
+    diff.swaps = [
+        _build_swap(query, rank, engine_item, exact_item, scores_N)
+        for rank, (engine_item, exact_item) in _list_mismatches(engine_items, exact_items)
+    ]
+    are_near = all(swap.engine_item_score >= swap.exact_item_score * (1 - NINE_BITS - _ROUNDING) for swap in diff.swaps)
+    explained = nine_bits and is_precise and are_near and len(engine_items) == len(exact_items)
+    diff.explained, diff.unexplained = int(explained), int(not explained)
+    return diff
 
 
-def sum_ranking_diffs(each: Sequence[RankingDiff], truncated: int) -> RankingDiff:
+def sum_ranking_diffs(diffs: Sequence[RankingDiff], truncated: int) -> RankingDiff:
     """Sum the differences of a method's queries.
 
     Args:
-        each: Differences of each compared query.
+        diffs: Differences of each compared query.
         truncated: Number of queries that weren't compared.
     """
     return RankingDiff(
-        queries=len(each),
-        same=sum(one.same for one in each),
-        explained=sum(one.explained for one in each),
-        unexplained=sum(one.unexplained for one in each),
+        queries=len(diffs),
+        same=sum(diff.same for diff in diffs),
+        explained=sum(diff.explained for diff in diffs),
+        unexplained=sum(diff.unexplained for diff in diffs),
         truncated=truncated,
-        overlap=sum(one.overlap for one in each) / len(each) if each else 0.0,
-        lowest=min((one.lowest for one in each), default=0.0),
-        highest=max((one.highest for one in each), default=0.0),
-        swaps=[swap for one in each for swap in one.swaps][:_MOST_EXAMPLES],
+        overlap=sum(diff.overlap for diff in diffs) / len(diffs) if diffs else 0.0,
+        lowest=min((diff.lowest for diff in diffs), default=0.0),
+        highest=max((diff.highest for diff in diffs), default=0.0),
+        swaps=[swap for diff in diffs for swap in diff.swaps][:_MAX_EXAMPLES],
     )
 
 
@@ -117,9 +120,9 @@ def _compute_relative_error(engine: float, exact: float) -> float:
     return engine / exact - 1 if exact > 0 else math.inf
 
 
-def _list_mismatches(first: Sequence[int], best: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:
-    pairs = enumerate(zip(first, best, strict=False), 1)
-    return [(rank, (mine, theirs)) for rank, (mine, theirs) in pairs if mine != theirs]
+def _list_mismatches(engine_items: Sequence[int], exact_items: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:
+    pairs = enumerate(zip(engine_items, exact_items, strict=False), 1)
+    return [(rank, (engine_item, exact_item)) for rank, (engine_item, exact_item) in pairs if engine_item != exact_item]
 
 
 def _build_swap(query: int, rank: int, engine_item: int, exact_item: int, scores_N: Doubles) -> RankSwap:
@@ -134,13 +137,7 @@ def _build_swap(query: int, rank: int, engine_item: int, exact_item: int, scores
 
 
 def describe_swap(swap: RankSwap, queries: Sequence[str], items: Sequence[str]) -> dict[str, Any]:
-    """Return a difference with names instead of positions, for JSON.
-
-    Args:
-        swap: The difference.
-        queries: Names of the queries.
-        items: Names of the items.
-    """
+    """Return a difference with names instead of positions, for JSON."""
     return {
         "query": queries[swap.query],
         "rank": swap.rank,

@@ -132,54 +132,54 @@ def _export_metrics(metrics: RetrievalMetrics | None, reason: str) -> dict[str, 
 
 
 _HEAD = ("method", "model", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "tokens doc / query")
-_MOST_EXAMPLES = 5
+_MAX_EXAMPLES = 5
 _WHY_FEWER = " (texts of one image that has another text)"
 
 
-def render_retrieval_report(found: RetrievalReport) -> str:
+def render_retrieval_report(report: RetrievalReport) -> str:
     """Render the report as Markdown."""
     parts = [
-        f"# {found.captions}: {found.images} images, {found.texts} texts",
-        f"{found.format}; {_describe_models(found)}; {_describe_cluster(found)}. "
+        f"# {report.captions}: {report.images} images, {report.texts} texts",
+        f"{report.format}; {_describe_models(report)}; {_describe_cluster(report)}. "
         "R@k, nDCG and MRR in percent; equal scores count against the method.",
     ]
-    parts += render_problems(found.problems)
-    for direction in dict.fromkeys(row.direction for row in found.rows):
-        rows = [row for row in found.rows if row.direction == direction]
+    parts += render_problems(report.problems)
+    for direction in dict.fromkeys(row.direction for row in report.rows):
+        rows = [row for row in report.rows if row.direction == direction]
         parts += [
             f"## {direction}",
-            render_table(_HEAD, _format_rows(rows, exactly=not found.cluster)),
-            *_list_reasons(rows, found),
+            render_table(_HEAD, _format_rows(rows, exact_only=not report.cluster)),
+            *_list_reasons(rows, report),
         ]
-    if found.cluster:
-        parts += ["## Engine against exact", _render_differences(found.rows), *_render_examples(found.rows)]
-    parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
-    if found.kept_indices:
-        parts.append("Indices kept: " + ", ".join(found.kept_indices))
+    if report.cluster:
+        parts += ["## Engine against exact", _render_differences(report.rows), *_render_examples(report.rows)]
+    parts.append(", ".join(f"{name} {number}" for name, number in report.versions.items()) + f"; {report.seconds:.1f} s")
+    if report.kept_indices:
+        parts.append("Indices kept: " + ", ".join(report.kept_indices))
     return "\n\n".join(parts) + "\n"
 
 
-def _describe_models(found: RetrievalReport) -> str:
-    others = f"s {found.model}, {', '.join(found.compared)}" if found.compared else f" {found.model}"
-    return f"model{others} (text tower {found.text_tower})"
+def _describe_models(report: RetrievalReport) -> str:
+    others = f"s {report.model}, {', '.join(report.compared)}" if report.compared else f" {report.model}"
+    return f"model{others} (text tower {report.text_tower})"
 
 
-def _describe_cluster(found: RetrievalReport) -> str:
-    if not found.cluster:
+def _describe_cluster(report: RetrievalReport) -> str:
+    if not report.cluster:
         return "exact dot products, no cluster"
     return (
-        f"{found.cluster}, query type {found.query_type}, the first {found.depth:,} hits of each query; BM25 with the analyzer"
-        f" {found.analyzer}"
+        f"{report.cluster}, query type {report.query_type}, the first {report.depth:,} hits of each query; BM25 with the analyzer"
+        f" {report.analyzer}"
     )
 
 
-def _format_rows(rows: Sequence[MethodRow], *, exactly: bool) -> Iterable[Sequence[str]]:
+def _format_rows(rows: Sequence[MethodRow], *, exact_only: bool) -> Iterable[Sequence[str]]:
     for row in rows:
         size = _format_size(row)
         if row.exact is None and row.engine is None:
             yield [row.method, row.model, "both", *["n/a"] * 6, size]
             continue
-        for kind, metrics in (("exact", row.exact), ("engine", row.engine))[: 1 if exactly else 2]:
+        for kind, metrics in (("exact", row.exact), ("engine", row.engine))[: 1 if exact_only else 2]:
             yield [row.method, row.model, kind, *(_format_metrics(metrics) if metrics else ["n/a"] * 6), size]
 
 
@@ -192,32 +192,34 @@ def _format_size(row: MethodRow) -> str:
 
 
 def _format_metrics(metrics: RetrievalMetrics) -> list[str]:
-    shares = [*metrics.hit.values(), metrics.ndcg, metrics.mrr]
-    return [*(f"{100 * share:.1f}" for share in shares), f"{metrics.median_rank:g}"]
+    values = [*metrics.hit.values(), metrics.ndcg, metrics.mrr]
+    return [*(f"{100 * value:.1f}" for value in values), f"{metrics.median_rank:g}"]
 
 
-def _list_reasons(rows: Sequence[MethodRow], found: RetrievalReport) -> list[str]:
+def _list_reasons(rows: Sequence[MethodRow], report: RetrievalReport) -> list[str]:
     """List what a reader must know about the numbers above."""
-    said = []
-    whole = max((metrics.queries for row in rows if (metrics := row.engine or row.exact)), default=0)
+    lines = []
+    query_count = max((metrics.queries for row in rows if (metrics := row.engine or row.exact)), default=0)
     for row in rows:
-        name = _name_method(row, found)
+        name = _name_method(row, report)
         if row.exact_reason and row.exact_reason == row.engine_reason:
-            said.append(f"- {name} n/a: {row.exact_reason}")
+            lines.append(f"- {name} n/a: {row.exact_reason}")
         else:
-            said += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
-            said += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and found.cluster else []
+            lines += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
+            lines += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and report.cluster else []
         if row.queries_without_tokens:
-            said.append(f"- {name}: {row.queries_without_tokens} queries have no known token: their relevant items rank last")
+            lines.append(f"- {name}: {row.queries_without_tokens} queries have no known token: their relevant items rank last")
         metrics = row.engine or row.exact
-        if metrics and metrics.queries != whole:
-            said.append(f"- {name}: {metrics.queries} of {whole} queries{_WHY_FEWER if row.method == 'BM25 on captions' else ''}")
-    return ["\n".join(said)] if said else []
+        if metrics and metrics.queries != query_count:
+            lines.append(
+                f"- {name}: {metrics.queries} of {query_count} queries{_WHY_FEWER if row.method == 'BM25 on captions' else ''}"
+            )
+    return ["\n".join(lines)] if lines else []
 
 
-def _name_method(row: MethodRow, found: RetrievalReport) -> str:
+def _name_method(row: MethodRow, report: RetrievalReport) -> str:
     """Return the method, and its model if there are several."""
-    return f"{row.method} of {row.model}" if row.model and found.compared else row.method
+    return f"{row.method} of {row.model}" if row.model and report.compared else row.method
 
 
 def _render_differences(rows: Sequence[MethodRow]) -> str:
@@ -235,12 +237,12 @@ def _render_differences(rows: Sequence[MethodRow]) -> str:
     )
     lines = []
     for row in rows:
-        found = row.differences
-        if found is not None:
-            error = f"{100 * found.lowest:+.3f} to {100 * found.highest:+.3f} %" if row.nine_bits else "other scale"
-            explained = str(found.explained) if row.nine_bits else "n/a"
-            counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.truncated)]
-            lines.append([row.direction, row.method, row.model, *counts, f"{100 * found.overlap:.1f} %", error])
+        diff = row.differences
+        if diff is not None:
+            error = f"{100 * diff.lowest:+.3f} to {100 * diff.highest:+.3f} %" if row.nine_bits else "other scale"
+            explained = str(diff.explained) if row.nine_bits else "n/a"
+            counts = [str(diff.queries), str(diff.same), explained, str(diff.unexplained), str(diff.truncated)]
+            lines.append([row.direction, row.method, row.model, *counts, f"{100 * diff.overlap:.1f} %", error])
     return render_table(head, lines) if lines else "Nothing to compare."
 
 
@@ -249,22 +251,22 @@ def _render_examples(rows: Sequence[MethodRow]) -> list[str]:
     for row in rows:
         if row.differences is None or row.task is None:
             continue
-        fallen = [swap for swap in row.differences.swaps if swap.engine_item_score <= swap.exact_item_score]
-        for swap in fallen[:_MOST_EXAMPLES]:  # of two swapped items, list one
-            query, mine, theirs = (
+        lower = [swap for swap in row.differences.swaps if swap.engine_item_score <= swap.exact_item_score]
+        for swap in lower[:_MAX_EXAMPLES]:  # of two swapped items, list one
+            query, engine_item, exact_item = (
                 row.task.queries[swap.query],
                 row.task.items[swap.engine_item],
                 row.task.items[swap.exact_item],
             )
-            nearness = (swap.engine_item_score / swap.exact_item_score - 1) * 100 if swap.exact_item_score else 0.0
+            difference = (swap.engine_item_score / swap.exact_item_score - 1) * 100 if swap.exact_item_score else 0.0
             lines.append(
                 [
                     f"{row.direction}, {row.method}",
                     _truncate_text(query),
                     str(swap.rank),
-                    f"{_truncate_text(mine)} ({swap.engine_item_score:.5f})",
-                    f"{_truncate_text(theirs)} ({swap.exact_item_score:.5f})",
-                    f"{nearness:+.3f} %",
+                    f"{_truncate_text(engine_item)} ({swap.engine_item_score:.5f})",
+                    f"{_truncate_text(exact_item)} ({swap.exact_item_score:.5f})",
+                    f"{difference:+.3f} %",
                 ]
             )
     head = ("method", "query", "rank", "engine hit (exact score)", "exact hit (exact score)", "difference")

@@ -22,10 +22,11 @@ from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
 from stair_es.eval.encode import EncodedDataset, encode_dataset
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
-from stair_es.eval.retrieval.methods import NO_CLUSTER, EngineConfig, RetrievalMethod, UnavailableMethod
+from stair_es.eval.retrieval.knn import explain_missing_knn
+from stair_es.eval.retrieval.methods import EngineConfig, RetrievalMethod, UnavailableMethod
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport
 from stair_es.eval.retrieval.runner import RetrievalRunner, build_exact_rows
-from stair_es.eval.retrieval.select_methods import KnnCheck, build_bm25_methods, make_knn_check, select_methods
+from stair_es.eval.retrieval.select_methods import KnnCheck, build_bm25_methods, select_methods
 from stair_es.eval.retrieval.temporary_index import detect_analyzer
 from stair_es.model import registry
 from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
@@ -93,22 +94,22 @@ def evaluate_retrieval(
         StairError: If nothing in the dataset is usable, or the cluster fails.
     """
     start = time.perf_counter()
-    firsts: list[EncodedDataset] = []
+    first_encoded: list[EncodedDataset] = []
     problems: list[str] = []
-    with _open_cluster(connection, options) as place:
-        engine = place.engine if place else None
+    with _open_cluster(connection, options) as eval_cluster:
+        engine = eval_cluster.engine if eval_cluster else None
 
         def measure_model(model: EvaluatedModel) -> list[MethodRow]:
             encoded = encode_dataset(captions, model, progress)
             problems.extend(encoded.captions.problems)
-            methods = select_methods(encoded, model, engine, place.check_knn if place else _explain_no_cluster)
-            if not firsts:
+            methods = select_methods(encoded, model, engine, eval_cluster.check_knn if eval_cluster else None)
+            if not first_encoded:
                 methods += build_bm25_methods(encoded, engine)
-                firsts.append(encoded)
-            return _measure_methods(methods, model, place, options, progress)
+                first_encoded.append(encoded)
+            return _measure_methods(methods, model, eval_cluster, options, progress)
 
         rows = run_for_each_model(models, measure_model, problems)
-    [first] = firsts
+    [first] = first_encoded
     return RetrievalReport(
         captions=captions.name,
         format=captions.form,
@@ -118,7 +119,7 @@ def evaluate_retrieval(
         model=models[0].label,
         compared=tuple(model.label for model in models[1:]),
         text_tower=models[0].spec.text_tower,
-        cluster=place.target.label if place else "",
+        cluster=eval_cluster.target.label if eval_cluster else "",
         query_type=engine.query_type if engine else "",
         depth=options.depth if engine else 0,
         analyzer=engine.analyzer if engine else "",
@@ -137,39 +138,35 @@ def _open_cluster(connection: Connection | None, options: EvalOptions) -> Iterat
     with Cluster(connection) as cluster:
         target = get_cluster_info(cluster)
         body = build_index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
-        ask_plugins = partial(list_cluster_plugins, cluster)
+        list_plugins = partial(list_cluster_plugins, cluster)
         engine = EngineConfig(
             distribution=target.distribution,
             query_type=select_query_type(
-                target, IndexFields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.query_type
+                target, IndexFields.from_mapping(body["mappings"]["properties"]), list_plugins, options.query_type
             ),
             max_clauses=target.max_clauses,
             depth=options.depth,
             analyzer=detect_analyzer(cluster),
             token_body=body,
         )
-        obstacle = make_knn_check(target, ask_plugins)
-        yield _EvalCluster(cluster=cluster, target=target, engine=engine, check_knn=obstacle)
-
-
-def _explain_no_cluster(dimensions: int) -> str:
-    return NO_CLUSTER
+        check_knn = partial(explain_missing_knn, target, list_plugins)
+        yield _EvalCluster(cluster=cluster, target=target, engine=engine, check_knn=check_knn)
 
 
 def _measure_methods(
     methods: Sequence[RetrievalMethod | UnavailableMethod],
     model: EvaluatedModel,
-    place: _EvalCluster | None,
+    eval_cluster: _EvalCluster | None,
     options: EvalOptions,
     progress: PartProgressCallback,
 ) -> list[MethodRow]:
-    there = [method for method in methods if isinstance(method, RetrievalMethod)]
+    available = [method for method in methods if isinstance(method, RetrievalMethod)]
     missing = [_build_missing_row(method) for method in methods if isinstance(method, UnavailableMethod)]
-    if place is None:
-        return build_exact_rows(there) + missing
+    if eval_cluster is None:
+        return build_exact_rows(available) + missing
     name = f"eval-{secrets.token_hex(4)}"
-    bench = RetrievalRunner(
-        cluster=place.cluster,
+    runner = RetrievalRunner(
+        cluster=eval_cluster.cluster,
         index_prefix=name,
         identity=IndexSpec(
             model_name=registry.make_portable_name(model.spec.name),
@@ -181,7 +178,7 @@ def _measure_methods(
         keep_index=options.keep_index,
         progress=progress,
     )
-    return bench.run_methods(there) + missing
+    return runner.run_methods(available) + missing
 
 
 def _build_missing_row(method: UnavailableMethod) -> MethodRow:

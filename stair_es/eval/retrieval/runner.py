@@ -55,16 +55,16 @@ class RetrievalRunner:
                 run=self.index_prefix,
                 identity=self.identity,
                 keep=self.keep_index,
-            ) as there:
+            ) as index:
                 for method in methods:
                     if method.corpus is corpus:
-                        tally = _MethodResult(method)
+                        result = _MethodResult(method)
                         try:
-                            for asked in tally.run_queries(there, self.depth):
-                                self.progress("queries", done + asked + 1, total)
-                            rows.append(tally.build_row(there, keep=self.keep_index))
+                            for query in result.run_queries(index, self.depth):
+                                self.progress("queries", done + query + 1, total)
+                            rows.append(result.build_row(index, keep=self.keep_index))
                         except QueryError as error:
-                            rows.append(tally.build_row(there, keep=self.keep_index, obstacle=error.message))
+                            rows.append(result.build_row(index, keep=self.keep_index, unavailable_reason=error.message))
                         done += len(method.task.queries)
         return rows
 
@@ -84,34 +84,34 @@ class _MethodResult:
     truncated: int = 0
     queries_without_tokens: int = 0
 
-    def run_queries(self, there: TemporaryIndex, depth: int) -> Iterator[int]:
+    def run_queries(self, index: TemporaryIndex, depth: int) -> Iterator[int]:
         """Run all queries on the cluster; yield the number of each completed query."""
         task = self.method.task
         items = len(task.items)
         clauses = (self._build_clause(query) for query in range(len(task.queries)))
-        for query, hits in enumerate(there.search_queries(clauses, min(depth, items))):
+        for query, hits in enumerate(index.search_queries(clauses, min(depth, items))):
             self.engine_ranks.append(compute_hit_ranks(hits.items, hits.scores, task.relevant[query], items))
-            asked = self.method.build_query(query)
-            if asked.clause is not None and self.method.score_query is not None and not asked.truncated:
+            engine_query = self.method.build_query(query)
+            if engine_query.clause is not None and self.method.score_query is not None and not engine_query.truncated:
                 scores_N = self.method.score_query(query)
                 nine_bits = self.method.nine_bits
                 self.diffs.append(compare_rankings(query, scores_N, hits.items, hits.scores, nine_bits=nine_bits))
             yield query
 
     def _build_clause(self, query: int) -> Clause | None:
-        asked = self.method.build_query(query)
-        self.truncated += bool(asked.truncated)
-        self.queries_without_tokens += asked.clause is None
-        return asked.clause
+        engine_query = self.method.build_query(query)
+        self.truncated += bool(engine_query.truncated)
+        self.queries_without_tokens += engine_query.clause is None
+        return engine_query.clause
 
-    def build_row(self, there: TemporaryIndex | None, *, keep: bool = False, obstacle: str = "") -> MethodRow:
+    def build_row(self, index: TemporaryIndex | None, *, keep: bool = False, unavailable_reason: str = "") -> MethodRow:
         """Build the method's row: after `run_queries`, or without the cluster if there is none or a reason against it."""
         method, task = self.method, self.method.task
-        obstacle = obstacle or method.unavailable_reason
-        answered = None if obstacle else there
+        unavailable_reason = unavailable_reason or method.unavailable_reason
+        searched = None if unavailable_reason else index
         scores: Callable[[int], Doubles] | None = method.score_query
         exact = (
-            summarize_ranks([compute_ranks(scores(query), right) for query, right in enumerate(task.relevant)])
+            summarize_ranks([compute_ranks(scores(query), relevant) for query, relevant in enumerate(task.relevant)])
             if scores
             else None
         )
@@ -121,13 +121,13 @@ class _MethodResult:
             direction=task.direction,
             exact=exact,
             exact_reason="" if exact else _ENGINE_ALONE,
-            engine=summarize_ranks(self.engine_ranks) if answered else None,
-            engine_reason=obstacle,
+            engine=summarize_ranks(self.engine_ranks) if searched else None,
+            engine_reason=unavailable_reason,
             tokens=method.tokens,
             unit=method.unit,
             queries_without_tokens=self.queries_without_tokens,
             task=task,
-            differences=sum_ranking_diffs(self.diffs, self.truncated) if answered and exact else None,
+            differences=sum_ranking_diffs(self.diffs, self.truncated) if searched and exact else None,
             nine_bits=method.nine_bits,
-            index=there.index if there and keep else "",
+            index=index.index if index and keep else "",
         )

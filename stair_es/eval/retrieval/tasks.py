@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from stair_es.eval.datasets.captions import CaptionedImage
 
 Direction: TypeAlias = Literal["text -> image", "image -> text"]
-_MOST_ASKING = 32
+_MAX_QUERIES_PER_IMAGE = 32
 """Maximum number of captions of an image that BM25 searches for it with; further ones are ignored."""
 
 
@@ -27,31 +27,21 @@ class RetrievalTask:
 
 
 def build_text_to_image(images: Sequence[CaptionedImage], texts: Sequence[str]) -> RetrievalTask:
-    """Build the task in which each distinct text searches for its image; a text of several images is relevant for each.
-
-    Args:
-        images: The images.
-        texts: The distinct texts.
-    """
-    owners = defaultdict[str, list[int]](list)
+    """Build the task in which each distinct text searches for its image; a text of several images is relevant for each."""
+    positions = defaultdict[str, list[int]](list)
     for position, image in enumerate(images):
         for text in image.captions:
-            owners[text].append(position)
+            positions[text].append(position)
     return RetrievalTask(
         direction="text -> image",
         queries=tuple(texts),
         items=tuple(image.name for image in images),
-        relevant=tuple(tuple(owners[text]) for text in texts),
+        relevant=tuple(tuple(positions[text]) for text in texts),
     )
 
 
 def build_image_to_text(images: Sequence[CaptionedImage], texts: Sequence[str]) -> RetrievalTask:
-    """Build the task in which each image searches for its texts.
-
-    Args:
-        images: The images.
-        texts: The distinct texts.
-    """
+    """Build the task in which each image searches for its texts."""
     positions = {text: position for position, text in enumerate(texts)}
     return RetrievalTask(
         direction="image -> text",
@@ -72,9 +62,9 @@ class LeaveOneOut:
     """Field -> text, per image."""
 
 
-def name_field_without(place: int) -> str:
-    """Return the name of the field with all captions of an image except the one at `place`."""
-    return f"without_{place}"
+def name_field_without(number: int) -> str:
+    """Return the name of the field with all captions of an image except the one at `number`."""
+    return f"without_{number}"
 
 
 def build_leave_one_out(images: Sequence[CaptionedImage], texts: Sequence[str]) -> LeaveOneOut | None:
@@ -87,25 +77,25 @@ def build_leave_one_out(images: Sequence[CaptionedImage], texts: Sequence[str]) 
         images: The gallery: all images, also those with one caption (which no query finds).
         texts: The distinct captions.
     """
-    shared = defaultdict[str, int](int)
+    image_counts = defaultdict[str, int](int)
     for image in images:
         for text in image.captions:
-            shared[text] += 1
-    asking = {
-        text: (position, place)
+            image_counts[text] += 1
+    positions = {
+        text: (position, number)
         for position, image in enumerate(images)
         if len(image.captions) > 1
-        for place, text in enumerate(image.captions[:_MOST_ASKING])
-        if shared[text] == 1
+        for number, text in enumerate(image.captions[:_MAX_QUERIES_PER_IMAGE])
+        if image_counts[text] == 1
     }
-    if not asking:
+    if not positions:
         return None
-    places = range(max(place for _, place in asking.values()) + 1)
-    queries = [text for text in texts if text in asking]
+    numbers = range(max(number for _, number in positions.values()) + 1)
+    queries = [text for text in texts if text in positions]
     documents = tuple(
         {
-            name_field_without(place): " ".join(text for other, text in enumerate(image.captions) if other != place)
-            for place in places
+            name_field_without(number): " ".join(text for other, text in enumerate(image.captions) if other != number)
+            for number in numbers
         }
         for image in images
     )
@@ -113,6 +103,6 @@ def build_leave_one_out(images: Sequence[CaptionedImage], texts: Sequence[str]) 
         direction="text -> image",
         queries=tuple(queries),
         items=tuple(image.name for image in images),
-        relevant=tuple((asking[text][0],) for text in queries),
+        relevant=tuple((positions[text][0],) for text in queries),
     )
-    return LeaveOneOut(task=task, fields=tuple(name_field_without(asking[text][1]) for text in queries), documents=documents)
+    return LeaveOneOut(task=task, fields=tuple(name_field_without(positions[text][1]) for text in queries), documents=documents)

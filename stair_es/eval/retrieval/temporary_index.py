@@ -51,28 +51,24 @@ class TemporaryIndex:
     def search_queries(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[EngineHits]:
         """Yield the best `depth` hits of each query; none for None.
 
-        Args:
-            clauses: Queries.
-            depth: Number of hits.
-
         Raises:
             QueryError: If the cluster rejected a query, for example a text with more words than the clause limit.
             ClusterError: If the cluster failed, or searched only a part of the index.
         """
-        for part in batched(clauses, _QUERIES_PER_REQUEST):
+        for batch in batched(clauses, _QUERIES_PER_REQUEST):
             lines: list[dict[str, Any]] = []
-            for clause in part:
+            for clause in batch:
                 if clause is not None:
                     lines += [{}, {"size": depth, "track_total_hits": False, "_source": False, "query": clause}]
-            answers = iter(self._send_msearch(lines) if lines else ())
-            for clause in part:
-                yield _parse_hits(next(answers)) if clause is not None else NO_ENGINE_HITS
+            responses = iter(self._send_msearch(lines) if lines else ())
+            for clause in batch:
+                yield _parse_hits(next(responses)) if clause is not None else NO_ENGINE_HITS
 
     def _send_msearch(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         params = {"filter_path": _RESPONSE_FILTER}
-        answer = self.cluster.call(self.cluster.client.msearch, body=lines, index=self.index, params=params)
-        answers: list[dict[str, Any]] = answer["responses"]
-        return answers
+        response = self.cluster.call(self.cluster.client.msearch, body=lines, index=self.index, params=params)
+        responses: list[dict[str, Any]] = response["responses"]
+        return responses
 
 
 @contextmanager
@@ -93,16 +89,16 @@ def create_temporary_index(
     """
     alias = f"{run}-{corpus.name}"
     try:
-        opened = open_index(cluster, alias, corpus.body, identity)
-        writer = BulkWriter(cluster=cluster, index=opened.name)
-        for part in batched(enumerate(corpus.documents()), _DOCUMENTS_PER_REQUEST):
-            written = writer.write([(str(position), document) for position, document in part])
-            refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}
-            if refused:
-                id_, reason = next(iter(refused.items()))
-                raise ClusterError(f"the cluster rejected {len(refused)} of {len(part)} documents, number {id_}: {reason}")
-        cluster.refresh(opened.name)
-        yield TemporaryIndex(cluster=cluster, index=opened.name)
+        index = open_index(cluster, alias, corpus.body, identity)
+        writer = BulkWriter(cluster=cluster, index=index.name)
+        for batch in batched(enumerate(corpus.documents()), _DOCUMENTS_PER_REQUEST):
+            result = writer.write([(str(position), document) for position, document in batch])
+            rejected = {id_: reason for id_, reason in result.outcomes.items() if reason is not None}
+            if rejected:
+                id_, reason = next(iter(rejected.items()))
+                raise ClusterError(f"the cluster rejected {len(rejected)} of {len(batch)} documents, number {id_}: {reason}")
+        cluster.refresh(index.name)
+        yield TemporaryIndex(cluster=cluster, index=index.name)
     finally:
         if not keep:
             _delete_indices(cluster, alias)
@@ -121,18 +117,18 @@ def detect_analyzer(cluster: Cluster) -> str:
 def _delete_indices(cluster: Cluster, alias: str) -> None:
     """Delete all indices with the name of the run, also one whose creation was interrupted."""
     try:
-        found = cluster.call(cluster.client.indices.get, index=f"{alias}-*", retry=_AFTER_FAILURE)
-        for name in found:
+        names = cluster.call(cluster.client.indices.get, index=f"{alias}-*", retry=_AFTER_FAILURE)
+        for name in names:
             cluster.call(cluster.client.indices.delete, index=name, ignore=[404], retry=_AFTER_FAILURE)
     except ClusterError as error:
         logger.warning("temporary indices %s-* could not be deleted: %s", alias, error.message)
 
 
-def _parse_hits(answer: dict[str, Any]) -> EngineHits:
-    if answer.get("error"):
-        causes = answer["error"].get("root_cause") or [answer["error"]]
+def _parse_hits(response: dict[str, Any]) -> EngineHits:
+    if response.get("error"):
+        causes = response["error"].get("root_cause") or [response["error"]]
         raise QueryError(f"the cluster rejected a query: {str(causes[0].get('reason', causes[0]))[:300]}")
-    if answer.get("_shards", {}).get("failed"):
+    if response.get("_shards", {}).get("failed"):
         raise ClusterError("a part of the index couldn't be searched")
-    hits = answer.get("hits", {}).get("hits", [])
+    hits = response.get("hits", {}).get("hits", [])
     return EngineHits(tuple(int(hit["_id"]) for hit in hits), tuple(float(hit["_score"]) for hit in hits))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from stair_es.model.adapters.device import build_sparse_vectors
 from stair_es.model.adapters.weights import check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
 from stair_es.model.base import CardMixin, ModelCard
+from stair_es.model.locked_property import LockedProperty
 from stair_es.model.vocabularies.wordpiece import WordPieceVocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 
@@ -31,15 +31,17 @@ _EPSILON = 1e-12
 class D2sEncoder(CardMixin):
     """A D2S encoder. Its weights are loaded when a tower is first used; it also returns the dense vectors of its BLIP."""
 
-    def __init__(self, folder: Path, words: WordPieceVocabulary, dense: DenseNetwork, dense_size: int, card: ModelCard) -> None:
+    def __init__(
+        self, folder: Path, vocabulary: WordPieceVocabulary, dense: DenseNetwork, dense_size: int, card: ModelCard
+    ) -> None:
         """Create the encoder without loading weights."""
-        self._folder, self._words, self._dense, self._dense_size, self._card = folder, words, dense, dense_size, card
+        self._folder, self._vocabulary, self._dense, self._dense_size, self._card = folder, vocabulary, dense, dense_size, card
         self._lock = threading.RLock()
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Return all tokens, in the order of the dimensions."""
-        return self._words.tokens
+        return self._vocabulary.tokens
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Return one sparse vector per image.
@@ -55,10 +57,10 @@ class D2sEncoder(CardMixin):
         Raises:
             ModelError: If the weights don't fit.
         """
-        found = self._build_vectors(self._dense.encode_texts(texts))
-        unknown = self._words.ids["[UNK]"]
-        known = [any(token != unknown for token in self._words.encode(clean_caption(text))) for text in texts]
-        return [vector if says else SparseVector((), ()) for vector, says in zip(found, known, strict=True)]
+        vectors = self._build_vectors(self._dense.encode_texts(texts))
+        unknown_id = self._vocabulary.ids["[UNK]"]
+        has_known = [any(token != unknown_id for token in self._vocabulary.encode(clean_caption(text))) for text in texts]
+        return [vector if is_known else SparseVector((), ()) for vector, is_known in zip(vectors, has_known, strict=True)]
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """Return the dense vectors of images, which the head transforms."""
@@ -71,19 +73,16 @@ class D2sEncoder(CardMixin):
     def compute_weights(self, dense_BD: Floats) -> Floats:
         """Compute the token weights [B, V] of dense vectors: `log1p(relu(...))`, see `d2s_format`.
 
-        Args:
-            dense_BD: Dense vectors.
-
         Raises:
             ModelError: If the weights of the head don't fit.
         """
         with torch.inference_mode():
-            found: Floats = self._apply_head(torch.from_numpy(dense_BD)).numpy()
-        return found
+            weights_BV: Floats = self._apply_head(torch.from_numpy(dense_BD)).numpy()
+        return weights_BV
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word: the word itself, or its pieces."""
-        return split_word(word, self._words, self._words.ids)
+        return split_word(word, self._vocabulary, self._vocabulary.ids)
 
     def _build_vectors(self, dense_BD: Floats) -> list[SparseVector]:
         if len(dense_BD) and dense_BD.shape[1] != self._dense_size:
@@ -91,7 +90,7 @@ class D2sEncoder(CardMixin):
                 f"the dense model of {self._folder} has {dense_BD.shape[1]} dimensions; its head expects {self._dense_size}",
                 "Specify the BLIP that the head was trained on.",
             )
-        chunks = (dense_BD[start : start + 64] for start in range(0, len(dense_BD), 64))
+        chunks = (dense_BD[begin : begin + 64] for begin in range(0, len(dense_BD), 64))
         return [
             vector
             for chunk in chunks
@@ -100,29 +99,26 @@ class D2sEncoder(CardMixin):
 
     def _apply_head(self, dense_BD: Tensor) -> Tensor:
         """Apply the head in fp32 on the CPU: three small matrices, and vectors shouldn't depend on the device here."""
-        own = self._head_weights
-        hidden = functional.linear(dense_BD, own["proj.weight"], own["proj.bias"])
+        weights = self._head_weights
+        hidden = functional.linear(dense_BD, weights["proj.weight"], weights["proj.bias"])
         hidden = functional.layer_norm(
-            hidden, hidden.shape[-1:], own["vocab_layer_norm.weight"], own["vocab_layer_norm.bias"], _EPSILON
+            hidden, hidden.shape[-1:], weights["vocab_layer_norm.weight"], weights["vocab_layer_norm.bias"], _EPSILON
         )
-        return torch.log1p(torch.relu(functional.linear(hidden, own["vocab_projector.weight"], own["vocab_projector.bias"])))
+        return torch.log1p(
+            torch.relu(functional.linear(hidden, weights["vocab_projector.weight"], weights["vocab_projector.bias"]))
+        )
 
-    @property
+    @LockedProperty
     def _head_weights(self) -> dict[str, Tensor]:
-        with self._lock:
-            return self._loaded_weights
-
-    @cached_property
-    def _loaded_weights(self) -> dict[str, Tensor]:
-        found = read_checkpoint_weights(self._folder)
-        width, _ = get_tensor_shape(found, "proj.weight", 2, self._folder)
-        wanted: dict[str, tuple[int, ...]] = {
+        weights = read_checkpoint_weights(self._folder)
+        width, _ = get_tensor_shape(weights, "proj.weight", 2, self._folder)
+        shapes: dict[str, tuple[int, ...]] = {
             "proj.weight": (width, self._dense_size),
             "proj.bias": (width,),
             "vocab_layer_norm.weight": (width,),
             "vocab_layer_norm.bias": (width,),
-            "vocab_projector.weight": (len(self._words), width),
-            "vocab_projector.bias": (len(self._words),),
+            "vocab_projector.weight": (len(self._vocabulary), width),
+            "vocab_projector.bias": (len(self._vocabulary),),
         }
-        check_tensor_shapes(found, wanted, self._folder)
-        return found
+        check_tensor_shapes(weights, shapes, self._folder)
+        return weights

@@ -81,28 +81,25 @@ def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tupl
     Raises:
         ModelError: If no dense model is named, or it isn't a BLIP.
     """
-    public = hub_models.find_hub_model(name)
-    named = os.environ.get(DENSE_MODEL_ENV) or config.get("dense_model") or (public and public.dense_id)
-    if not named or not isinstance(named, str):
+    hub_model = hub_models.find_hub_model(name)
+    dense_name = os.environ.get(DENSE_MODEL_ENV) or config.get("dense_model") or (hub_model and hub_model.dense_id)
+    if not dense_name or not isinstance(dense_name, str):
         raise ModelError(
             f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",
             f"Specify a BLIP for image-text retrieval, as a folder or a hub id: {DENSE_MODEL_ENV}=..., "
             'or "dense_model" in its config.json.',
         )
-    given = Path(named).expanduser()
-    found = given if given.is_absolute() else folder / given
-    if not found.is_dir() and given.is_dir():
-        found = given.resolve()
-    if not found.is_dir():
-        found = hub_download.download_snapshot(named, detect_blip_format)
-    return found, detect_blip_format(found)
+    path = Path(dense_name).expanduser()
+    dense_folder = path if path.is_absolute() else folder / path
+    if not dense_folder.is_dir() and path.is_dir():
+        dense_folder = path.resolve()
+    if not dense_folder.is_dir():
+        dense_folder = hub_download.download_snapshot(dense_name, detect_blip_format)
+    return dense_folder, detect_blip_format(dense_folder)
 
 
 def detect_blip_format(folder: Path) -> DenseCheckpointFormat:
     """Return the format of BLIP, the dense model.
-
-    Args:
-        folder: Folder of the dense model.
 
     Raises:
         ModelError: If it isn't a BLIP for image-text retrieval.

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import TorchDevice, check_encoder_pixels
-from stair_es.model.base import CardMixin, ModelCard, ModelSpec
+from stair_es.model.adapters.device import TorchDevice
+from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
 from stair_es.model.checkpoint import SENTENCEPIECE_FILE, build_dense_only_error
+from stair_es.model.locked_property import LockedProperty
 from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
@@ -34,92 +35,81 @@ _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCEPIECE_FILE)
 class DenseNetwork:
     """The two towers, loaded lazily. May be used from several threads."""
 
-    def __init__(self, form: DenseCheckpointFormat, folder: Path, spec: ModelSpec, card: ModelCard) -> None:
+    def __init__(self, checkpoint_format: DenseCheckpointFormat, folder: Path, spec: ModelSpec, card: ModelCard) -> None:
         """Create the networks without loading them."""
-        self._form, self._folder, self._spec, self._card = form, folder, spec, card
+        self._format, self._folder, self._spec, self._card = checkpoint_format, folder, spec, card
         self._lock = threading.RLock()
 
     def encode_images(self, pixels_BHWC: Pixels) -> Floats:
         """Encode images as unit vectors [B, D].
 
-        Args:
-            pixels_BHWC: Pixels of images.
-
         Raises:
             ModelError: If the pixels don't match the card, or the checkpoint is broken.
         """
-        check_encoder_pixels(pixels_BHWC, self._card.image_spec.size_px, self._card.model_id)
+        check_encoder_pixels(pixels_BHWC, self._card)
 
         def encode_chunk(chunk_BHWC: Pixels) -> Tensor:
-            ready = self._processor(
+            inputs = self._processor(
                 images=list(np.array(chunk_BHWC)),  # PyTorch rejects read-only arrays
                 do_resize=False,
                 do_center_crop=False,
                 input_data_format="channels_last",
                 return_tensors="pt",
             )
-            return self._run_image_tower(ready["pixel_values"].to(self._device.name))
+            return self._run_image_tower(inputs["pixel_values"].to(self._device.name))
 
         return self._encode_chunks(pixels_BHWC, encode_chunk)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Encode texts as unit vectors [B, D]. Long texts are truncated.
 
-        Args:
-            texts: Texts to encode.
-
         Raises:
             ModelError: If the checkpoint is broken.
         """
-        prepare = self._form.prepare_text
+        prepare = self._format.prepare_text
 
         def encode_chunk(chunk: Sequence[str]) -> Tensor:
-            ready_texts = [prepare(text) for text in chunk] if prepare else list(chunk)
-            limit = self._form.max_tokens or self._model.config.text_config.max_position_embeddings
-            padding = True if self._form.text_length == "longest" else "max_length"
-            ready = self._tokenizer(ready_texts, padding=padding, truncation=True, max_length=limit, return_tensors="pt")
-            wanted = ("input_ids", "attention_mask") if self._form.masks_padding else ("input_ids",)
-            return self._run_text_tower({key: ready[key].to(self._device.name) for key in wanted if key in ready})
+            prepared = [prepare(text) for text in chunk] if prepare else list(chunk)
+            max_length = self._format.max_tokens or self._model.config.text_config.max_position_embeddings
+            padding = True if self._format.text_length == "longest" else "max_length"
+            inputs = self._tokenizer(prepared, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")
+            names = ("input_ids", "attention_mask") if self._format.masks_padding else ("input_ids",)
+            return self._run_text_tower({key: inputs[key].to(self._device.name) for key in names if key in inputs})
 
         return self._encode_chunks(texts, encode_chunk)
 
-    def _encode_chunks(self, inputs: Any, part: Callable[[Any], Tensor]) -> Floats:  # noqa: ANN401  pixels, or texts
+    def _encode_chunks(self, inputs: Any, encode_chunk: Callable[[Any], Tensor]) -> Floats:  # noqa: ANN401  pixels, or texts
         rows: list[Floats] = []
-        for start in range(0, len(inputs), self._device.batch_size):
+        for begin in range(0, len(inputs), self._device.batch_size):
             with self._device.enter_inference():
-                found = part(inputs[start : start + self._device.batch_size])
-                rows.append(functional.normalize(found.float(), dim=-1).cpu().numpy())
+                vectors_BD = encode_chunk(inputs[begin : begin + self._device.batch_size])
+                rows.append(functional.normalize(vectors_BD.float(), dim=-1).cpu().numpy())
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
     def _run_image_tower(self, pixels: Tensor) -> Tensor:
-        if self._form.model_type == "blip":
+        if self._format.model_type == "blip":
             states = self._model.vision_model(pixel_values=pixels).last_hidden_state
             projected: Tensor = self._model.vision_proj(states[:, 0])
             return projected
         return _get_pooled_output(self._model.get_image_features(pixel_values=pixels))
 
-    def _run_text_tower(self, ready: dict[str, Tensor]) -> Tensor:
-        if self._form.model_type == "blip":
-            states = self._model.text_encoder(**ready).last_hidden_state
+    def _run_text_tower(self, inputs: dict[str, Tensor]) -> Tensor:
+        if self._format.model_type == "blip":
+            states = self._model.text_encoder(**inputs).last_hidden_state
             projected: Tensor = self._model.text_proj(states[:, 0])
             return projected
-        return _get_pooled_output(self._model.get_text_features(**ready))
+        return _get_pooled_output(self._model.get_text_features(**inputs))
 
     @cached_property
     def _device(self) -> TorchDevice:
         return TorchDevice(self._spec)
 
-    @property
+    @LockedProperty
     def _model(self) -> Any:  # noqa: ANN401  a class of transformers
-        with self._lock:
-            return self._loaded_model
-
-    @cached_property
-    def _loaded_model(self) -> Any:  # noqa: ANN401
-        kind = getattr(transformers, self._form.architecture)
-        model, said = _load_part(
+        model_class = getattr(transformers, self._format.architecture)
+        model, info = _load_part(
             "weights",
-            lambda: kind.from_pretrained(
+            lambda: model_class.from_pretrained(
                 self._folder,
                 local_files_only=True,
                 weights_only=True,
@@ -128,34 +118,26 @@ class DenseNetwork:
             ),
             self._folder,
         )
-        lacking = sorted(said["missing_keys"])
-        wrong = sorted(str(found[0] if isinstance(found, tuple) else found) for found in said["mismatched_keys"])
-        for names, what in ((lacking, "lack"), (wrong, "have the wrong shape for")):
+        missing = sorted(info["missing_keys"])
+        mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+        for names, what in ((missing, "lack"), (mismatched, "have the wrong shape for")):
             if names:
                 raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
         return model.float().eval().to(self._device.name)
 
-    @property
+    @LockedProperty
     def _processor(self) -> Any:  # noqa: ANN401
-        with self._lock:
-            return self._loaded_processor
+        processor_class: Any = transformers.AutoImageProcessor
+        return _load_part(
+            "preprocessing", lambda: processor_class.from_pretrained(self._folder, local_files_only=True), self._folder
+        )
 
-    @cached_property
-    def _loaded_processor(self) -> Any:  # noqa: ANN401
-        kind: Any = transformers.AutoImageProcessor
-        return _load_part("preprocessing", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
-
-    @property
+    @LockedProperty
     def _tokenizer(self) -> Any:  # noqa: ANN401
-        with self._lock:
-            return self._loaded_tokenizer
-
-    @cached_property
-    def _loaded_tokenizer(self) -> Any:  # noqa: ANN401
         if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would create an empty one
             raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _REFETCH_HINT)
-        kind: Any = transformers.AutoTokenizer
-        return _load_part("tokenizer", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
+        tokenizer_class: Any = transformers.AutoTokenizer
+        return _load_part("tokenizer", lambda: tokenizer_class.from_pretrained(self._folder, local_files_only=True), self._folder)
 
 
 class DenseOnlyEncoder(CardMixin):
@@ -192,8 +174,8 @@ class DenseOnlyEncoder(CardMixin):
         return self._network.encode_texts(texts)
 
 
-def _get_pooled_output(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output object since 5
-    vector: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+def _get_pooled_output(output: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output object since 5
+    vector: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return vector
 
 
@@ -201,5 +183,5 @@ def _load_part(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa
     try:
         return load()
     except Exception as error:  # transformers passes on the errors of other libraries
-        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
-        raise ModelError(f"the {what} in {folder} can't be loaded: {said}", _REFETCH_HINT) from error
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+        raise ModelError(f"the {what} in {folder} can't be loaded: {reason}", _REFETCH_HINT) from error

@@ -40,9 +40,9 @@ class DenseCheckpointFormat:
 
     def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether model type and architecture are those of this format."""
-        built = config.get("architectures")
-        built = built if isinstance(built, list) and built else [self.architecture]
-        return config.get("model_type") == self.model_type and self.architecture in built
+        architectures = config.get("architectures")
+        architectures = architectures if isinstance(architectures, list) and architectures else [self.architecture]
+        return config.get("model_type") == self.model_type and self.architecture in architectures
 
     def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a dense checkpoint."""
@@ -64,11 +64,6 @@ class DenseCheckpointFormat:
 
     def build_network(self, folder: Path, spec: ModelSpec, card: ModelCard) -> DenseNetwork:
         """Create the networks of a checkpoint without loading them.
-
-        Args:
-            folder: Checkpoint folder.
-            spec: Precision and threads.
-            card: Model card.
 
         Raises:
             MissingExtra: If its tokenizer needs sentencepiece, which isn't installed.

@@ -25,14 +25,14 @@ class TorchDevice:
         self.name = "cuda" if torch.cuda.is_available() else "cpu"
         if self.name == "cpu" and spec.threads:
             torch.set_num_threads(spec.threads)
-        self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
         self.batch_size = 64 if self.name == "cuda" else 8
         """Images or texts per run of the network: their weights over a whole vocabulary need memory."""
 
     @contextmanager
     def enter_inference(self) -> Iterator[None]:
         """Disable gradients and set the requested precision within this context."""
-        with torch.inference_mode(), torch.autocast(self.name, dtype=self._narrow, enabled=self._narrow is not None):
+        with torch.inference_mode(), torch.autocast(self.name, dtype=self._dtype, enabled=self._dtype is not None):
             yield
 
     def move_pixels(self, pixels_BHWC: Pixels) -> Tensor:
@@ -41,32 +41,8 @@ class TorchDevice:
         return pixels.permute(0, 3, 1, 2).float()
 
 
-def check_encoder_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
-    """Check that pixels have the shape and type that a model requires.
-
-    Args:
-        pixels_BHWC: Pixels of images.
-        size_px: Side of the square.
-        model: Model id, for the error message.
-
-    Raises:
-        ModelError: If they have another shape or type.
-    """
-    want = (size_px, size_px, 3)
-    if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.ndim != 4 or pixels_BHWC.shape[1:] != want:
-        raise ModelError(
-            f"{model} requires uint8 pixels of shape (B, {size_px}, {size_px}, 3), "
-            f"got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
-            "Use stair_es.sources.image.decode with the image_spec of the encoder.",
-        )
-
-
 def build_sparse_vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
     """Return one sparse vector per row, of the weights above 0.
-
-    Args:
-        weights_BV: Token weights.
-        features: Tokens of the vocabulary.
 
     Raises:
         ModelError: If a weight isn't finite: the precision is too low for this model, or its weights are broken.
@@ -78,5 +54,5 @@ def build_sparse_vectors(weights_BV: Tensor, features: Sequence[str]) -> list[Sp
 
 
 def _build_vector(weights_V: Floats, features: Sequence[str]) -> SparseVector:
-    ids = np.flatnonzero(weights_V > 0)
-    return SparseVector.from_pairs((features[place], float(weights_V[place])) for place in ids.tolist())
+    indices = np.flatnonzero(weights_V > 0)
+    return SparseVector.from_pairs((features[index], float(weights_V[index])) for index in indices.tolist())

@@ -28,54 +28,48 @@ _SQUARE_PROCESSORS = (
 def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
     """Return the square that the model's own preprocessing produces.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the preprocessing isn't described, isn't square, or uses an unknown filter.
     """
-    said = read_preprocessor_config(folder)
-    if said is None:
+    config = read_preprocessor_config(folder)
+    if config is None:
         raise ModelError(
             f"{folder} has no {PREPROCESSOR_FILE}, so it is unknown how to prepare images", "Fetch the checkpoint again."
         )
-    size_px, resized = _get_size_px(said, folder), said.get("size")
-    by_shorter_side = isinstance(resized, int) or (isinstance(resized, Mapping) and "shortest_edge" in resized)
-    cut = bool(said.get("do_center_crop"))
+    size_px, size = _get_size_px(config, folder), config.get("size")
+    by_shorter_side = isinstance(size, int) or (isinstance(size, Mapping) and "shortest_edge" in size)
+    is_cropped = bool(config.get("do_center_crop"))
     return ImageSpec(
         size_px=size_px,
-        fit="crop" if cut and by_shorter_side else "stretch",
-        resized_px=max(size_px, _get_side_px(resized) or 0) if cut else None,
-        resample=_get_resample(said, folder),
+        fit="crop" if is_cropped and by_shorter_side else "stretch",
+        resized_px=max(size_px, _get_side_px(size) or 0) if is_cropped else None,
+        resample=_get_resample(config, folder),
     )
 
 
 def read_preprocessor_config(folder: Path) -> Mapping[str, Any] | None:
     """Return the preprocessing configuration of a checkpoint; None if it has none.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If a file isn't a JSON object.
     """
     if (folder / PREPROCESSOR_FILE).is_file():
         return read_json_object(folder / PREPROCESSOR_FILE)
-    said = read_json_object(folder / PROCESSOR_FILE).get("image_processor") if (folder / PROCESSOR_FILE).is_file() else None
-    return said if isinstance(said, Mapping) else None
+    config = read_json_object(folder / PROCESSOR_FILE).get("image_processor") if (folder / PROCESSOR_FILE).is_file() else None
+    return config if isinstance(config, Mapping) else None
 
 
-def is_square_preprocessing(said: Mapping[str, Any]) -> bool:
+def is_square_preprocessing(config: Mapping[str, Any]) -> bool:
     """Return whether an image becomes one square, by cropping the center or stretching: no tiles, no padding."""
-    kind = str(said.get("image_processor_type", "")).removesuffix("Fast").removesuffix("Pil")
-    return kind in _SQUARE_PROCESSORS and bool(said.get("do_resize", True))
+    kind = str(config.get("image_processor_type", "")).removesuffix("Fast").removesuffix("Pil")
+    return kind in _SQUARE_PROCESSORS and bool(config.get("do_resize", True))
 
 
-def _get_size_px(said: Mapping[str, Any], folder: Path) -> int:
-    side = _get_side_px(said.get("crop_size") if said.get("do_center_crop") else said.get("size"))
+def _get_size_px(config: Mapping[str, Any], folder: Path) -> int:
+    side = _get_side_px(config.get("crop_size") if config.get("do_center_crop") else config.get("size"))
     if side is None or not 1 <= side <= 4096:
         raise ModelError(
-            f"the preprocessing in {folder} doesn't describe a square image: {said.get('size')}", "Fetch the checkpoint again."
+            f"the preprocessing in {folder} doesn't describe a square image: {config.get('size')}", "Fetch the checkpoint again."
         )
     return side
 
@@ -88,13 +82,13 @@ def _get_side_px(size: object) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _get_resample(said: Mapping[str, Any], folder: Path) -> Resample:
-    named = said.get("resample")
-    if named is None:
+def _get_resample(config: Mapping[str, Any], folder: Path) -> Resample:
+    value = config.get("resample")
+    if value is None:
         return "bicubic"  # the default of all four image processors of transformers
-    if isinstance(named, bool) or not isinstance(named, int) or named not in _RESAMPLE_FILTERS:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in _RESAMPLE_FILTERS:
         raise ModelError(
-            f"the preprocessing in {folder} says resample = {named!r}",
+            f"the preprocessing in {folder} says resample = {value!r}",
             "It must be one of Pillow's filters: a number from 0 to 5.",
         )
-    return _RESAMPLE_FILTERS[named]
+    return _RESAMPLE_FILTERS[value]

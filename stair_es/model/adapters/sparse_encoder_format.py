@@ -55,8 +55,8 @@ class SpladeFormat:
 
     def is_format_of(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Return whether the architecture is a masked language model without `modules.json`."""
-        built = config.get("architectures")
-        masked = isinstance(built, list) and any(str(architecture).endswith("ForMaskedLM") for architecture in built)
+        architectures = config.get("architectures")
+        masked = isinstance(architectures, list) and any(str(each).endswith("ForMaskedLM") for each in architectures)
         return masked and not (folder / MODULES_JSON).is_file()
 
     def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
@@ -72,10 +72,10 @@ SPARSE_ENCODER_FORMAT, SPLADE_FORMAT = SparseEncoderFormat(), SpladeFormat()
 
 def _check_remote_code(folder: Path, name: str, modules: list[dict[str, Any]], *, trusts_code: bool) -> None:
     """Raise ModelError if the model brings its own Python code, and the user doesn't trust it."""
-    foreign = find_remote_code(folder, modules)
-    if foreign and not trusts_code:
+    code = find_remote_code(folder, modules)
+    if code and not trusts_code:
         raise ModelError(
-            f"the model {name!r} contains its own Python code ({', '.join(foreign)}), which would run on this machine",
+            f"the model {name!r} contains its own Python code ({', '.join(code)}), which would run on this machine",
             f"If you have read it and trust it, set {ENV_TRUST_REMOTE_CODE}={name}",
         )
 
@@ -97,48 +97,43 @@ def _open_sparse_encoder(
         from stair_es.model.adapters.sparse_encoder import SentenceTransformersEncoder
 
         has_code = bool(find_remote_code(folder, modules))
-        return SentenceTransformersEncoder(folder, trust=has_code, card=card, spec=spec)
+        return SentenceTransformersEncoder(folder, trusts_code=has_code, card=card, spec=spec)
 
     return CheckpointPlugin(card, build_encoder)
 
 
 def _list_subfolders(folder: Path) -> list[Path]:
     """Return all subfolders of a checkpoint: modules have their own, and a router has one per route, which no file lists."""
-    below = (path for path in folder.rglob("*") if path.is_dir())
-    return sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    folders = (path for path in folder.rglob("*") if path.is_dir())
+    return sorted(path for path in folders if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def find_remote_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
-    """Find the Python code that a model brings: custom module classes, and networks that name custom classes.
-
-    Args:
-        folder: Checkpoint folder.
-        modules: Contents of `modules.json`.
-    """
-    foreign = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
+    """Find the Python code that a model brings: custom module classes, and networks that name custom classes."""
+    code = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
     for path in sorted(folder.rglob("*.json")):
         try:
-            said = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 1 << 20 else {}
+            config = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 1 << 20 else {}
         except (OSError, ValueError):
             continue
-        foreign += [str(found) for found in _list_named_code(said)]
-    return list(dict.fromkeys(foreign))
+        code += [str(reference) for reference in _list_named_code(config)]
+    return list(dict.fromkeys(code))
 
 
-def _list_named_code(said: Any) -> list[Any]:  # noqa: ANN401  JSON
+def _list_named_code(config: Any) -> list[Any]:  # noqa: ANN401  JSON
     """Return the values of `auto_map`, with which transformers names code, and the custom types that a router names."""
-    if not isinstance(said, dict):
+    if not isinstance(config, dict):
         return []
-    mapped, types = said.get("auto_map"), said.get("types")
-    found = list(mapped.values()) if isinstance(mapped, dict) else []
+    auto_map, types = config.get("auto_map"), config.get("types")
+    references = list(auto_map.values()) if isinstance(auto_map, dict) else []
     if isinstance(types, dict):
-        found += [kind for kind in types.values() if not str(kind).startswith("sentence_transformers.")]
-    return found
+        references += [kind for kind in types.values() if not str(kind).startswith("sentence_transformers.")]
+    return references
 
 
 def _is_sparse_encoder(folder: Path) -> bool:
-    about = read_json_object(folder / _LIBRARY_CONFIG)
-    return about.get("model_type") == "SparseEncoder" or any(
+    config = read_json_object(folder / _LIBRARY_CONFIG)
+    return config.get("model_type") == "SparseEncoder" or any(
         "sparse_encoder" in str(module.get("type")) for module in _read_modules(folder)
     )
 
@@ -146,14 +141,14 @@ def _is_sparse_encoder(folder: Path) -> bool:
 def _read_modules(folder: Path) -> list[dict[str, Any]]:
     path = folder / MODULES_JSON
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        modules = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Fetch the checkpoint again.") from error
-    if not isinstance(found, list) or not all(isinstance(module, dict) for module in found):
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ModelError(f"{path} lists no modules", "Fetch the checkpoint again.")
-    if any(not (folder / str(module.get("path", ""))).resolve().is_relative_to(folder.resolve()) for module in found):
+    if any(not (folder / str(module.get("path", ""))).resolve().is_relative_to(folder.resolve()) for module in modules):
         raise ModelError(f"{path} names a module outside the folder", "Don't use this checkpoint.")
-    return found
+    return modules
 
 
 def _choose_image_spec(folder: Path) -> ImageSpec:
@@ -161,16 +156,17 @@ def _choose_image_spec(folder: Path) -> ImageSpec:
 
     Others keep the shape of an image, or cut it into tiles. They get the whole image on a padded square.
     """
-    said = read_preprocessor_config(folder) or {}
-    if is_square_preprocessing(said):
-        own = read_checkpoint_image_spec(folder)
-        return replace(own, size_px=own.resized_px or own.size_px, resized_px=None)  # it crops the center itself
-    return ImageSpec(size_px=_get_largest_px(said) or _read_image_size(folder) or _DEFAULT_PX)
+    config = read_preprocessor_config(folder) or {}
+    if is_square_preprocessing(config):
+        native_spec = read_checkpoint_image_spec(folder)
+        # The preprocessing crops the center itself.
+        return replace(native_spec, size_px=native_spec.resized_px or native_spec.size_px, resized_px=None)
+    return ImageSpec(size_px=_get_largest_px(config) or _read_image_size(folder) or _DEFAULT_PX)
 
 
-def _get_largest_px(said: Mapping[str, Any]) -> int | None:
+def _get_largest_px(config: Mapping[str, Any]) -> int | None:
     """Return the longest side that the preprocessing keeps, capped."""
-    size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
+    size = config.get("crop_size") if config.get("do_center_crop") else config.get("size")
     values = size.values() if isinstance(size, Mapping) else [size]
     return max((min(value, _MAX_PX) for value in values if isinstance(value, int) and value > 0), default=None)
 
@@ -178,5 +174,5 @@ def _get_largest_px(said: Mapping[str, Any]) -> int | None:
 def _read_image_size(folder: Path) -> int | None:
     """Return the image size that `config.json` states for the vision network."""
     vision = read_checkpoint_config(folder).get("vision_config") if (folder / CONFIG_JSON).is_file() else None
-    stated = vision.get("image_size") if isinstance(vision, dict) else None
-    return stated if isinstance(stated, int) and 0 < stated <= _MAX_PX else None
+    size = vision.get("image_size") if isinstance(vision, dict) else None
+    return size if isinstance(size, int) and 0 < size <= _MAX_PX else None

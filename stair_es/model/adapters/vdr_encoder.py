@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors, check_encoder_pixels
+from stair_es.model.adapters.device import TorchDevice, build_sparse_vectors
 from stair_es.model.adapters.weights import check_attention_heads, check_tensor_shapes, get_tensor_shape, read_checkpoint_weights
 from stair_es.model.adapters.wordpiece_vocabulary import split_word
-from stair_es.model.base import CardMixin, ModelCard, ModelSpec
+from stair_es.model.base import CardMixin, ModelCard, ModelSpec, check_encoder_pixels
+from stair_es.model.locked_property import LockedProperty
 from stair_es.types import Pixels, SparseVector
 
 if TYPE_CHECKING:
@@ -37,15 +38,15 @@ _IGNORED_TENSORS = ("embeddings.position_ids", "pooler.dense.weight", "pooler.de
 class VdrEncoder(CardMixin):
     """A VDR encoder. Its weights are loaded when a tower is first used."""
 
-    def __init__(self, folder: Path, shape: VdrConfig, card: ModelCard, spec: ModelSpec) -> None:
+    def __init__(self, folder: Path, config: VdrConfig, card: ModelCard, spec: ModelSpec) -> None:
         """Create the encoder without loading weights."""
-        self._folder, self._shape, self._card, self._spec = folder, shape, card, spec
+        self._folder, self._config, self._card, self._spec = folder, config, card, spec
         self._lock = threading.RLock()
 
     @cached_property
     def tokens(self) -> tuple[str, ...]:
         """Return all tokens, in the order of the dimensions."""
-        return tuple(self._shape.vocabulary.tokens[token] for token in self._shape.valid_ids)
+        return tuple(self._config.vocabulary.tokens[token] for token in self._config.valid_ids)
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Return one sparse vector per image; the published checkpoint keeps 768 tokens.
@@ -53,15 +54,15 @@ class VdrEncoder(CardMixin):
         Raises:
             ModelError: If the pixels don't match `image_spec`, or the weights don't fit.
         """
-        check_encoder_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
-        found: list[SparseVector] = []
-        for start in range(0, len(pixels_BHWC), self._device.batch_size):
+        check_encoder_pixels(pixels_BHWC, self._card)
+        vectors: list[SparseVector] = []
+        for begin in range(0, len(pixels_BHWC), self._device.batch_size):
             with self._device.enter_inference():
-                pixels = self._device.move_pixels(pixels_BHWC[start : start + self._device.batch_size])
+                pixels = self._device.move_pixels(pixels_BHWC[begin : begin + self._device.batch_size])
                 weights_BV = self._towers.encode_images(pixels)
-                kept_BV = weights_BV * _mask_top_k(weights_BV, self._shape.image_top_k)
-            found += build_sparse_vectors(kept_BV, self.tokens)
-        return found
+                kept_BV = weights_BV * _mask_top_k(weights_BV, self._config.image_top_k)
+            vectors += build_sparse_vectors(kept_BV, self.tokens)
+        return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return one sparse vector per text. Long texts are truncated.
@@ -69,86 +70,82 @@ class VdrEncoder(CardMixin):
         Raises:
             ModelError: If the weights don't fit.
         """
-        rows = [self._shape.vocabulary.encode(text)[: self._shape.max_text_tokens - 2] for text in texts]
-        found: list[SparseVector] = []
-        for start in range(0, len(rows), self._device.batch_size):
-            found += self._encode_chunk(rows[start : start + self._device.batch_size])
-        return found
+        rows = [self._config.vocabulary.encode(text)[: self._config.max_text_tokens - 2] for text in texts]
+        vectors: list[SparseVector] = []
+        for begin in range(0, len(rows), self._device.batch_size):
+            vectors += self._encode_chunk(rows[begin : begin + self._device.batch_size])
+        return vectors
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word: the word itself, or its pieces."""
-        return split_word(word, self._shape.vocabulary, self._token_indices)
+        return split_word(word, self._config.vocabulary, self._token_indices)
 
     def _encode_chunk(self, rows: list[list[int]]) -> list[SparseVector]:
-        words, length = self._shape.vocabulary, self._shape.max_text_tokens
-        ids_BL = torch.full((len(rows), length), words.ids["[PAD]"])
+        vocabulary, length = self._config.vocabulary, self._config.max_text_tokens
+        ids_BL = torch.full((len(rows), length), vocabulary.ids["[PAD]"])
         mask_BL = torch.zeros((len(rows), length), dtype=torch.long)
-        own_BV = torch.zeros((len(rows), len(self.tokens)), dtype=torch.bool)
-        for place, row in enumerate(rows):
-            whole = words.add_special_tokens(row, length)
-            ids_BL[place, : len(whole)] = torch.tensor(whole)
-            mask_BL[place, : len(whole)] = 1
-            own_BV[
-                place, [self._token_indices[words.tokens[token]] for token in row if words.tokens[token] in self._token_indices]
-            ] = True
+        present_BV = torch.zeros((len(rows), len(self.tokens)), dtype=torch.bool)
+        for row, text_ids in enumerate(rows):
+            ids = vocabulary.add_special_tokens(text_ids, length)
+            ids_BL[row, : len(ids)] = torch.tensor(ids)
+            mask_BL[row, : len(ids)] = 1
+            words = (vocabulary.tokens[token] for token in text_ids)
+            present_BV[row, [self._token_indices[word] for word in words if word in self._token_indices]] = True
         device = self._device
         with device.enter_inference():
             weights_BV = self._towers.encode_texts(ids_BL.to(device.name), mask_BL.to(device.name))
-            kept_BV = weights_BV * (_mask_top_k(weights_BV, self._shape.text_top_k) | own_BV.to(device.name))
-            kept_BV = kept_BV * own_BV.any(1, keepdim=True).to(device.name)  # a text without a known token gets an empty vector
+            kept_BV = weights_BV * (_mask_top_k(weights_BV, self._config.text_top_k) | present_BV.to(device.name))
+            # A text without a known token gets an empty vector.
+            kept_BV = kept_BV * present_BV.any(1, keepdim=True).to(device.name)
         return build_sparse_vectors(kept_BV, self.tokens)
 
     @cached_property
     def _token_indices(self) -> dict[str, int]:
-        return {word: place for place, word in enumerate(self.tokens)}
+        return {word: index for index, word in enumerate(self.tokens)}
 
     @cached_property
     def _device(self) -> TorchDevice:
         return TorchDevice(self._spec)
 
-    @property
+    @LockedProperty
     def _towers(self) -> VdrTowers:
-        with self._lock:
-            return self._loaded_towers
-
-    @cached_property
-    def _loaded_towers(self) -> VdrTowers:
-        return VdrTowers(self._folder, self._shape, self._device)
+        return VdrTowers(self._folder, self._config, self._device)
 
 
 class VdrTowers:
     """The two networks with the weights of a checkpoint."""
 
-    def __init__(self, folder: Path, shape: VdrConfig, device: TorchDevice) -> None:
+    def __init__(self, folder: Path, config: VdrConfig, device: TorchDevice) -> None:
         """Read and check the weights.
 
         Raises:
             ModelError: If a tensor is missing, unknown or has a wrong shape.
         """
-        found = read_checkpoint_weights(folder)
-        self._shape = shape
-        self._image = {key: found.pop(key).to(device.name) for key in list(found) if key.startswith("encoder_p.")}
+        tensors = read_checkpoint_weights(folder)
+        self._config = config
+        self._image = {key: tensors.pop(key).to(device.name) for key in list(tensors) if key.startswith("encoder_p.")}
         width, _, patch, _ = get_tensor_shape(self._image, "encoder_p.conv1.weight", 4, folder)
         self._layers = _count_layers(self._image, "encoder_p.transformer.resblocks.")
-        check_tensor_shapes(self._image, _build_image_shapes(shape, width, patch, self._layers), folder)
-        check_attention_heads("encoder_p", width, shape.image_heads, folder)
-        text = {key: found.pop(key) for key in list(found) if key.startswith("encoder_q.") and not key.endswith(_IGNORED_TENSORS)}
-        self._bert, self._norm = _build_text_tower(text, shape, folder, device)
-        check_tensor_shapes({key: value for key, value in found.items() if not key.endswith(_IGNORED_TENSORS)}, {}, folder)
-        self._valid_ids = torch.tensor(shape.valid_ids, device=device.name)
+        check_tensor_shapes(self._image, _build_image_shapes(config, width, patch, self._layers), folder)
+        check_attention_heads("encoder_p", width, config.image_heads, folder)
+        text_keys = [key for key in tensors if key.startswith("encoder_q.") and not key.endswith(_IGNORED_TENSORS)]
+        text = {key: tensors.pop(key) for key in text_keys}
+        self._bert, self._norm = _build_text_tower(text, config, folder, device)
+        check_tensor_shapes({key: value for key, value in tensors.items() if not key.endswith(_IGNORED_TENSORS)}, {}, folder)
+        self._valid_ids = torch.tensor(config.valid_ids, device=device.name)
 
     def encode_images(self, pixels_BCHW: Tensor) -> Tensor:
         """Encode images as token weights [B, V] of unit length; pixels in 0..255."""
-        mean, std = (torch.tensor(of, device=pixels_BCHW.device).view(1, 3, 1, 1) for of in (CLIP_MEAN, CLIP_STD))
+        mean, std = (torch.tensor(values, device=pixels_BCHW.device).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
         kernel = self._image["encoder_p.conv1.weight"]
         grid = functional.conv2d((pixels_BCHW / 255 - mean) / std, kernel, stride=kernel.shape[-1])
         x_BLD = grid.flatten(2).transpose(1, 2) + self._image["encoder_p.positional_embedding"]
         x_BLD = self._apply_layer_norm(x_BLD, "encoder_p.ln_pre")
         for layer in range(self._layers):
-            at = f"encoder_p.transformer.resblocks.{layer}."
-            x_BLD = x_BLD + self._apply_attention(self._apply_layer_norm(x_BLD, f"{at}ln_1"), f"{at}attn.")
-            inner = self._apply_linear(self._apply_layer_norm(x_BLD, f"{at}ln_2"), f"{at}mlp.c_fc")
-            x_BLD = x_BLD + self._apply_linear(inner * torch.sigmoid(1.702 * inner), f"{at}mlp.c_proj")  # QuickGELU
+            prefix = f"encoder_p.transformer.resblocks.{layer}."
+            x_BLD = x_BLD + self._apply_attention(self._apply_layer_norm(x_BLD, f"{prefix}ln_1"), f"{prefix}attn.")
+            inner = self._apply_linear(self._apply_layer_norm(x_BLD, f"{prefix}ln_2"), f"{prefix}mlp.c_fc")
+            x_BLD = x_BLD + self._apply_linear(inner * torch.sigmoid(1.702 * inner), f"{prefix}mlp.c_proj")  # QuickGELU
         x_BLD = self._apply_layer_norm(x_BLD, "encoder_p.ln_post")
         return _apply_elu((x_BLD @ self._image["encoder_p.proj"].T).amax(1))
 
@@ -164,12 +161,12 @@ class VdrTowers:
     def _apply_linear(self, x: Tensor, name: str) -> Tensor:
         return functional.linear(x, self._image[f"{name}.weight"], self._image[f"{name}.bias"])
 
-    def _apply_attention(self, x_BLD: Tensor, at: str) -> Tensor:
+    def _apply_attention(self, x_BLD: Tensor, prefix: str) -> Tensor:
         count, length, width = x_BLD.shape
-        qkv = functional.linear(x_BLD, self._image[f"{at}in_proj_weight"], self._image[f"{at}in_proj_bias"])
-        heads = qkv.view(count, length, 3, self._shape.image_heads, -1).permute(2, 0, 3, 1, 4)  # [3, B, N, L, K]
+        qkv = functional.linear(x_BLD, self._image[f"{prefix}in_proj_weight"], self._image[f"{prefix}in_proj_bias"])
+        heads = qkv.view(count, length, 3, self._config.image_heads, -1).permute(2, 0, 3, 1, 4)  # [3, B, N, L, K]
         mixed_BNLK = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
-        return self._apply_linear(mixed_BNLK.transpose(1, 2).reshape(count, length, width), f"{at}out_proj")
+        return self._apply_linear(mixed_BNLK.transpose(1, 2).reshape(count, length, width), f"{prefix}out_proj")
 
 
 def _apply_elu(scores_BV: Tensor) -> Tensor:
@@ -182,57 +179,59 @@ def _mask_top_k(weights_BV: Tensor, count: int) -> Tensor:
     return torch.zeros_like(weights_BV, dtype=torch.bool).scatter_(1, best, True)
 
 
-def _count_layers(found: Mapping[str, Any], prefix: str) -> int:
+def _count_layers(names: Mapping[str, Any], prefix: str) -> int:
     """Return the number of layers: the highest number among the tensor names, plus 1."""
-    numbers = [key.removeprefix(prefix).partition(".")[0] for key in found if key.startswith(prefix)]
+    numbers = [key.removeprefix(prefix).partition(".")[0] for key in names if key.startswith(prefix)]
     return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
 
 
-def _build_image_shapes(shape: VdrConfig, width: int, patch: int, layers: int) -> dict[str, tuple[int, ...]]:
-    wanted: dict[str, tuple[int, ...]] = {
+def _build_image_shapes(config: VdrConfig, width: int, patch: int, layers: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
         "conv1.weight": (width, 3, patch, patch),
-        "positional_embedding": ((shape.image_px // patch) ** 2, width),
-        "proj": (len(shape.valid_ids), width),
+        "positional_embedding": ((config.image_px // patch) ** 2, width),
+        "proj": (len(config.valid_ids), width),
     }
     norms = ["ln_pre", "ln_post"]
     for layer in range(layers):
-        at = f"transformer.resblocks.{layer}."
-        norms += [f"{at}ln_1", f"{at}ln_2"]
-        wanted |= {f"{at}attn.in_proj_weight": (3 * width, width), f"{at}attn.in_proj_bias": (3 * width,)}
+        prefix = f"transformer.resblocks.{layer}."
+        norms += [f"{prefix}ln_1", f"{prefix}ln_2"]
+        shapes |= {f"{prefix}attn.in_proj_weight": (3 * width, width), f"{prefix}attn.in_proj_bias": (3 * width,)}
         for name, out, into in (("attn.out_proj", 1, 1), ("mlp.c_fc", 4, 1), ("mlp.c_proj", 1, 4)):
-            wanted |= {f"{at}{name}.weight": (out * width, into * width), f"{at}{name}.bias": (out * width,)}
+            shapes |= {f"{prefix}{name}.weight": (out * width, into * width), f"{prefix}{name}.bias": (out * width,)}
     for norm in norms:
-        wanted |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
-    return {f"encoder_p.{name}": dimensions for name, dimensions in wanted.items()}
+        shapes |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    return {f"encoder_p.{name}": dimensions for name, dimensions in shapes.items()}
 
 
-def _build_text_tower(found: dict[str, Tensor], shape: VdrConfig, folder: Path, device: TorchDevice) -> tuple[Any, Any]:
+def _build_text_tower(tensors: dict[str, Tensor], config: VdrConfig, folder: Path, device: TorchDevice) -> tuple[Any, Any]:
     """Return BERT without its pooler, and the layer norm after it."""
     from transformers import BertConfig, BertModel
 
-    at = "encoder_q.bert_model."
-    vocabulary, width = get_tensor_shape(found, f"{at}embeddings.word_embeddings.weight", 2, folder)
-    positions, _ = get_tensor_shape(found, f"{at}embeddings.position_embeddings.weight", 2, folder)
-    inner, _ = get_tensor_shape(found, f"{at}encoder.layer.0.intermediate.dense.weight", 2, folder)
-    check_attention_heads("encoder_q", width, shape.text_heads, folder)
-    if shape.max_text_tokens > positions:
+    prefix = "encoder_q.bert_model."
+    vocabulary, width = get_tensor_shape(tensors, f"{prefix}embeddings.word_embeddings.weight", 2, folder)
+    positions, _ = get_tensor_shape(tensors, f"{prefix}embeddings.position_embeddings.weight", 2, folder)
+    inner, _ = get_tensor_shape(tensors, f"{prefix}encoder.layer.0.intermediate.dense.weight", 2, folder)
+    check_attention_heads("encoder_q", width, config.text_heads, folder)
+    if config.max_text_tokens > positions:
         raise ModelError(
-            f"{folder}: texts of {shape.max_text_tokens} tokens, but there are {positions} positions", "Lower max_len."
+            f"{folder}: texts of {config.max_text_tokens} tokens, but there are {positions} positions", "Lower max_len."
         )
-    config = BertConfig(
+    bert_config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        num_hidden_layers=_count_layers(found, f"{at}encoder.layer."),
-        num_attention_heads=shape.text_heads,
+        num_hidden_layers=_count_layers(tensors, f"{prefix}encoder.layer."),
+        num_attention_heads=config.text_heads,
         intermediate_size=inner,
         max_position_embeddings=positions,
     )
-    bert: Any = BertModel(config, add_pooling_layer=False)
+    bert: Any = BertModel(bert_config, add_pooling_layer=False)
     norm = torch.nn.LayerNorm(width)
-    wanted = {f"{at}{name}": tuple(value.shape) for name, value in bert.state_dict().items() if name not in _IGNORED_TENSORS}
-    wanted |= {f"encoder_q.ln.{name}": (width,) for name in ("weight", "bias")}
-    wanted[f"{at}embeddings.word_embeddings.weight"] = (len(shape.vocabulary), width)
-    check_tensor_shapes(found, wanted, folder)
-    bert.load_state_dict({name.removeprefix(at): value for name, value in found.items() if name.startswith(at)}, strict=False)
-    norm.load_state_dict({name: found[f"encoder_q.ln.{name}"] for name in ("weight", "bias")})
+    shapes = {f"{prefix}{name}": tuple(value.shape) for name, value in bert.state_dict().items() if name not in _IGNORED_TENSORS}
+    shapes |= {f"encoder_q.ln.{name}": (width,) for name in ("weight", "bias")}
+    shapes[f"{prefix}embeddings.word_embeddings.weight"] = (len(config.vocabulary), width)
+    check_tensor_shapes(tensors, shapes, folder)
+    bert.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}, strict=False
+    )
+    norm.load_state_dict({name: tensors[f"encoder_q.ln.{name}"] for name in ("weight", "bias")})
     return bert.eval().to(device.name), norm.eval().to(device.name)

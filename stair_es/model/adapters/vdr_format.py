@@ -57,20 +57,20 @@ class VdrFormat:
 
     def open_checkpoint(self, folder: Path, name: str, fit: ResizeMode | None, *, trusts_code: bool) -> EncoderPlugin:
         """Return the plugin of a VDR checkpoint."""
-        shape = read_vdr_config(folder)
+        vdr_config = read_vdr_config(folder)
         card = build_checkpoint_card(
             name,
             [folder],
-            ImageSpec(size_px=shape.image_px, fit="crop"),  # like its own code: Resize(bicubic), then CenterCrop
+            ImageSpec(size_px=vdr_config.image_px, fit="crop"),  # like its own code: Resize(bicubic), then CenterCrop
             fit,
-            description=f"VDR checkpoint: {len(shape.valid_ids):,} words",
+            description=f"VDR checkpoint: {len(vdr_config.valid_ids):,} words",
             licenses=read_license(folder),
         )
 
         def build_encoder(spec: ModelSpec) -> Encoder:
             from stair_es.model.adapters.vdr_encoder import VdrEncoder
 
-            return VdrEncoder(folder, shape, card, spec)
+            return VdrEncoder(folder, vdr_config, card, spec)
 
         return CheckpointPlugin(card, build_encoder)
 
@@ -81,9 +81,6 @@ VDR_FORMAT = VdrFormat()
 def read_vdr_config(folder: Path) -> VdrConfig:
     """Return the configuration of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If it has no image tower, or its configuration is invalid.
     """
@@ -93,7 +90,7 @@ def read_vdr_config(folder: Path) -> VdrConfig:
         raise ModelError(
             f"{folder} is a text-only VDR ({image['type']}): it can't encode images", "Use the cross-modal checkpoint."
         )
-    words = read_vocabulary(folder, str(image.get("tokenizer_id", _BERT)))
+    vocabulary = read_vocabulary(folder, str(image.get("tokenizer_id", _BERT)))
     return VdrConfig(
         image_px=get_positive_int(image, "resolution", 224, folder),
         image_heads=get_positive_int(image, "heads", 12, folder),
@@ -101,14 +98,14 @@ def read_vdr_config(folder: Path) -> VdrConfig:
         text_heads=get_positive_int(text, "num_attention_heads", 12, folder),
         text_top_k=get_positive_int(text, "topk", 768, folder),
         max_text_tokens=get_positive_int(text, "max_len", 128, folder),
-        vocabulary=words,
-        valid_ids=list_valid_ids(words),
+        vocabulary=vocabulary,
+        valid_ids=list_valid_ids(vocabulary),
     )
 
 
-def list_valid_ids(words: WordPieceVocabulary) -> tuple[int, ...]:
+def list_valid_ids(vocabulary: WordPieceVocabulary) -> tuple[int, ...]:
     """List the tokens that have a dimension: ASCII only, and neither special nor unused.
 
     The published code lists 2,899 ids of the uncased BERT vocabulary that have none; this rule gives exactly those.
     """
-    return tuple(token for token, word in enumerate(words.tokens) if word.isascii() and not is_special_token(word))
+    return tuple(token for token, word in enumerate(vocabulary.tokens) if word.isascii() and not is_special_token(word))

@@ -21,21 +21,18 @@ _REFETCH_HINT = "Fetch the checkpoint again."
 def read_checkpoint_weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors in `model.safetensors`, else in `pytorch_model.bin`, floating point ones as fp32.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If there is neither file, it is broken, or it is a pickle that requires more than tensors.
     """
     if (folder / SAFETENSORS_FILE).is_file():
-        path, found = folder / SAFETENSORS_FILE, _load_safetensors(folder / SAFETENSORS_FILE)
+        path, tensors = folder / SAFETENSORS_FILE, _load_safetensors(folder / SAFETENSORS_FILE)
     elif (folder / PICKLE_FILE).is_file():
-        path, found = folder / PICKLE_FILE, _load_pickle(folder / PICKLE_FILE)
+        path, tensors = folder / PICKLE_FILE, _load_pickle(folder / PICKLE_FILE)
     else:
         raise ModelError(f"{folder} has no weights: neither {SAFETENSORS_FILE} nor {PICKLE_FILE}", _REFETCH_HINT)
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ModelError(f"{path} contains something other than named tensors", _REFETCH_HINT)
-    return {str(name): value.float() if value.is_floating_point() else value for name, value in found.items()}
+    return {str(name): value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _load_safetensors(path: Path) -> object:
@@ -58,71 +55,54 @@ def _load_pickle(path: Path) -> object:
         raise ModelError(f"{path} can't be read as PyTorch weights: {type(error).__name__}", _REFETCH_HINT) from error
 
 
-def check_tensor_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
+def check_tensor_shapes(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
     """Check that exactly the expected tensors are there, in their shapes.
-
-    Args:
-        found: Tensors of the checkpoint.
-        wanted: Expected shapes.
-        where: Checkpoint folder, for the error message.
 
     Raises:
         ModelError: If not; names the first few of them.
     """
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in shapes if name not in tensors]
     if missing:
-        raise ModelError(f"the weights in {where} lack {_join_first(missing)}", _REFETCH_HINT)
+        raise ModelError(f"the weights in {folder} lack {_join_first(missing)}", _REFETCH_HINT)
     wrong = [
-        f"{name} of shape {tuple(found[name].shape)} instead of {shape}"
-        for name, shape in wanted.items()
-        if tuple(found[name].shape) != shape
+        f"{name} of shape {tuple(tensors[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if tuple(tensors[name].shape) != shape
     ]
     if wrong:
         raise ModelError(
-            f"the weights in {where} don't fit: {_join_first(wrong)}", "Check that its config.json belongs to these weights."
+            f"the weights in {folder} don't fit: {_join_first(wrong)}", "Check that its config.json belongs to these weights."
         )
-    others = sorted(set(found) - set(wanted))
-    if others:
-        raise ModelError(f"the weights in {where} contain unknown tensors: {_join_first(others)}", _REFETCH_HINT)
+    unknown = sorted(set(tensors) - set(shapes))
+    if unknown:
+        raise ModelError(f"the weights in {folder} contain unknown tensors: {_join_first(unknown)}", _REFETCH_HINT)
 
 
-def get_tensor_shape(found: Mapping[str, Tensor], name: str, dimensions: int, where: Path) -> tuple[int, ...]:
+def get_tensor_shape(tensors: Mapping[str, Tensor], name: str, dimensions: int, folder: Path) -> tuple[int, ...]:
     """Return the shape of a tensor from which other shapes are derived.
-
-    Args:
-        found: Tensors of the checkpoint.
-        name: Name of the tensor.
-        dimensions: Expected number of dimensions.
-        where: Checkpoint folder, for the error message.
 
     Raises:
         ModelError: If it is missing or has another number of dimensions.
     """
-    if name not in found:
-        raise ModelError(f"the weights in {where} lack {name}", _REFETCH_HINT)
-    shape = tuple(found[name].shape)
+    if name not in tensors:
+        raise ModelError(f"the weights in {folder} lack {name}", _REFETCH_HINT)
+    shape = tuple(tensors[name].shape)
     if len(shape) != dimensions:
         raise ModelError(
-            f"the weights in {where} don't fit: {name} has the shape {shape}, not {dimensions} dimensions", _REFETCH_HINT
+            f"the weights in {folder} don't fit: {name} has the shape {shape}, not {dimensions} dimensions", _REFETCH_HINT
         )
     return shape
 
 
-def check_attention_heads(tower: str, width: int, heads: int, where: Path) -> None:
+def check_attention_heads(tower: str, width: int, heads: int, folder: Path) -> None:
     """Check that the width of a tower is a multiple of its number of attention heads.
-
-    Args:
-        tower: Name of the tower.
-        width: Its width.
-        heads: Its number of heads.
-        where: Checkpoint folder, for the error message.
 
     Raises:
         ModelError: If it isn't.
     """
     if width % heads:
         raise ModelError(
-            f"the config.json in {where} gives {tower} {heads} heads, which don't divide its width {width}", _REFETCH_HINT
+            f"the config.json in {folder} gives {tower} {heads} heads, which don't divide its width {width}", _REFETCH_HINT
         )
 
 
@@ -132,6 +112,6 @@ def _join_first(names: list[str]) -> str:
 
 
 def _get_reason(error: Exception) -> str:
-    said = str(error)
-    at = said.find("Unsupported")
-    return (said[at:] if at >= 0 else said).strip().partition("\n")[0][:200]
+    message = str(error)
+    start = message.find("Unsupported")
+    return (message[start:] if start >= 0 else message).strip().partition("\n")[0][:200]

@@ -16,10 +16,6 @@ _REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
     """Return the vocabulary in the folder's `vocab.txt`; without it, the shipped uncased BERT vocabulary if `base` names it.
 
-    Args:
-        folder: Checkpoint folder.
-        base: Name of the tokenizer.
-
     Raises:
         ModelError: If there is no vocabulary, or it lacks the special tokens.
     """
@@ -32,27 +28,27 @@ def read_vocabulary(folder: Path, base: str) -> WordPieceVocabulary:
             "Put that tokenizer's vocab.txt there.",
         )
     try:
-        found = WordPieceVocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        vocabulary = WordPieceVocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with one token per line.") from error
-    lacks = [token for token in _REQUIRED_TOKENS if token not in found.ids]
-    if lacks or len(found.ids) != len(found):
-        raise ModelError(f"{path} isn't a BERT vocabulary: it lacks {lacks}" if lacks else f"{path} contains a token twice")
-    return found
+    missing = [token for token in _REQUIRED_TOKENS if token not in vocabulary.ids]
+    if missing or len(vocabulary.ids) != len(vocabulary):
+        raise ModelError(f"{path} isn't a BERT vocabulary: it lacks {missing}" if missing else f"{path} contains a token twice")
+    return vocabulary
 
 
-def split_word(word: str, words: WordPieceVocabulary, features: Mapping[str, int]) -> tuple[str, ...]:
+def split_word(word: str, vocabulary: WordPieceVocabulary, token_indices: Mapping[str, int]) -> tuple[str, ...]:
     """Split a word into tokens: the word itself if it is a token, else those of its pieces that are in the vocabulary.
 
     Args:
         word: Word as users write it.
-        words: WordPiece vocabulary.
-        features: Tokens that have a dimension.
+        vocabulary: WordPiece vocabulary.
+        token_indices: Tokens that have a dimension.
     """
-    if word in features:
+    if word in token_indices:
         return (word,)
-    pieces = dict.fromkeys(words.tokens[token] for token in words.encode(word))
-    return tuple(piece for piece in pieces if piece in features)
+    pieces = dict.fromkeys(vocabulary.tokens[token] for token in vocabulary.encode(word))
+    return tuple(piece for piece in pieces if piece in token_indices)
 
 
 def is_special_token(word: str) -> bool:

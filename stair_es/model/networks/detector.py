@@ -57,9 +57,6 @@ def load_detector(backend: Backend, threads: int, precision: Precision = "fp32")
 def read_detector_weights(path: Path = DETECTOR_WEIGHTS) -> list[Convolution]:
     """Return the convolutions of the detector.
 
-    Args:
-        path: Weights file.
-
     Raises:
         ModelError: If the file is missing or broken.
     """
@@ -101,7 +98,7 @@ class TorchDetector:
         if self._device == "cpu" and threads:
             self._torch.set_num_threads(threads)
         self._operations = TorchOperations.from_convolutions(self._torch, self._device, read_detector_weights())
-        self._narrow = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
+        self._dtype = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
 
     def score_classes(self, pixels_BHWC: Pixels) -> Floats:
         """Score the classes, in batches on CUDA."""
@@ -110,7 +107,7 @@ class TorchDetector:
 
     def _run_batch(self, pixels_BHWC: Pixels) -> Floats:
         torch = self._torch
-        with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
             pixels = torch.from_numpy(pixels_BHWC.copy())  # PyTorch rejects read-only arrays and negative strides
             if self._device == "cuda":  # as bytes, a quarter of the size, from pinned memory
                 pixels = pixels.pin_memory().to(self._device, non_blocking=True)
@@ -130,13 +127,7 @@ class TorchOperations:
 
     @classmethod
     def from_convolutions(cls, torch: Any, device: str, convolutions: Sequence[Convolution]) -> TorchOperations:  # noqa: ANN401  the module
-        """Create the operations with their weights on a device.
-
-        Args:
-            torch: The module `torch`.
-            device: Name of the device.
-            convolutions: Weights of the network.
-        """
+        """Create the operations with their weights on a device."""
         return cls(
             torch,
             torch.tensor(nanodet.NANODET_MEAN, device=device),

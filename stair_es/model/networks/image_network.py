@@ -75,9 +75,9 @@ class OnnxImageNetwork:
 
     def run_network(self, pixels_BHWC: Pixels) -> ImageNetworkOutput:
         """Run the network, one image at a time."""
-        outputs = ["logits", "features"]
+        names = ["logits", "features"]
         return _join_outputs(
-            [ImageNetworkOutput(*self._session.run(outputs, {"pixels": pixels_BHWC[i : i + 1]})) for i in range(len(pixels_BHWC))]
+            [ImageNetworkOutput(*self._session.run(names, {"pixels": pixels_BHWC[i : i + 1]})) for i in range(len(pixels_BHWC))]
         )
 
 
@@ -95,7 +95,7 @@ class TorchImageNetwork:
         if self._device == "cpu" and threads:
             self._torch.set_num_threads(threads)
         self._network = network.eval().to(self._device)
-        self._narrow = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
+        self._dtype = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
 
     def run_network(self, pixels_BHWC: Pixels) -> ImageNetworkOutput:
         """Run the network, in batches on CUDA."""
@@ -104,7 +104,7 @@ class TorchImageNetwork:
 
     def _run_batch(self, pixels_BHWC: Pixels) -> ImageNetworkOutput:
         torch = self._torch
-        with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
             features = self._network.extract_features(self._move_pixels(pixels_BHWC)).mean(dim=(2, 3))
             logits = self._network._fc(features)
         return ImageNetworkOutput(logits.float().cpu().numpy(), features.float().cpu().numpy())

@@ -97,16 +97,16 @@ class MiniLM:
         return y
 
     def _apply_layer_norm(self, x_LD: Floats, name: str) -> Floats:
-        centred = x_LD - x_LD.mean(axis=-1, keepdims=True)
-        variance = np.square(centred).mean(axis=-1, keepdims=True)
-        y: Floats = centred / np.sqrt(variance + np.float32(_EPSILON))
-        return y * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+        centered = x_LD - x_LD.mean(axis=-1, keepdims=True)
+        variance = np.square(centered).mean(axis=-1, keepdims=True)
+        normalized: Floats = centered / np.sqrt(variance + np.float32(_EPSILON))
+        return normalized * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
 
 
 def compute_softmax(x: NDArray[_Float]) -> NDArray[_Float]:
     """Compute the softmax along the last axis."""
-    powers = np.exp(x - x.max(axis=-1, keepdims=True))
-    y: NDArray[_Float] = powers / powers.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
+    y: NDArray[_Float] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return y
 
 

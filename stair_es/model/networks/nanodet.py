@@ -70,12 +70,7 @@ class Operations(Protocol[T]):
 
 
 def compute_class_scores(operations: Operations[T], pixels_BHWC: T) -> T:
-    """Compute the scores [B, K] of the classes.
-
-    Args:
-        operations: Operations of a backend.
-        pixels_BHWC: Pixels of images.
-    """
+    """Compute the scores [B, K] of the classes."""
     ops = operations
     x = ops.apply_max_pool(ops.apply_convolution(ops.normalize_pixels(pixels_BHWC), 0, stride=2))
     features = []
@@ -93,18 +88,15 @@ def compute_class_scores(operations: Operations[T], pixels_BHWC: T) -> T:
 
 def _compute_stage(ops: Operations[T], x: T, first: int, stride: int, blocks: int) -> T:
     """Compute a stage: its input bypasses the blocks and is concatenated with their output."""
-    entry = x = ops.apply_convolution(x, first, stride)
+    stage_input = x = ops.apply_convolution(x, first, stride)
     for index in range(first + 1, first + 1 + 2 * blocks, 2):
         half = ops.apply_convolution(x, index)
         x = ops.join_channels(ops.apply_convolution(half, index + 1), half)
-    return ops.join_channels(ops.apply_convolution(x, first + 1 + 2 * blocks), entry)
+    return ops.join_channels(ops.apply_convolution(x, first + 1 + 2 * blocks), stage_input)
 
 
 def read_convolutions(tensors: Mapping[str, NDArray[Any]]) -> list[Convolution]:
     """Return the convolutions in fp32. A kernel that is stored as int8 has a scale [out] next to it.
-
-    Args:
-        tensors: Tensors of the weights file.
 
     Raises:
         KeyError: If a tensor is missing.

@@ -23,12 +23,7 @@ class GraphBuilder:
     tensors: list[TensorProto] = field(default_factory=list)
 
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
-        """Add an initializer.
-
-        Args:
-            name: Name of the tensor.
-            value: Its value.
-        """
+        """Add an initializer."""
         self.tensors.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
@@ -54,8 +49,8 @@ class GraphBuilder:
             outputs: Shape of each output, by name.
         """
         pixels = helper.make_tensor_value_info("pixels", ONNX_UINT8, list(pixels_shape))
-        made = [helper.make_tensor_value_info(output, ONNX_FLOAT, list(shape)) for output, shape in outputs.items()]
-        graph = helper.make_graph(self.nodes, name, [pixels], made, self.tensors)
+        output_infos = [helper.make_tensor_value_info(output, ONNX_FLOAT, list(shape)) for output, shape in outputs.items()]
+        graph = helper.make_graph(self.nodes, name, [pixels], output_infos, self.tensors)
         opset = [helper.make_opsetid("", _OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="stair-es")
 

@@ -45,9 +45,6 @@ class _TensorView:
 def read_state_dict(path: Path) -> dict[str, NumpyArray]:
     """Return the named arrays of a state dict in the legacy format.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         ModelError: If the file is missing, truncated or has another format, or its pickle requires anything but tensors.
     """
@@ -82,8 +79,8 @@ def _read_storage(file: BinaryIO, storage: _Storage) -> NumpyArray:
 
 
 def _view_tensor(data: NumpyArray, tensor: _TensorView) -> NumpyArray:
-    reach = tensor.offset + sum((length - 1) * step for length, step in zip(tensor.shape, tensor.strides, strict=True))
-    if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or reach >= len(data):
+    last_element = tensor.offset + sum((length - 1) * step for length, step in zip(tensor.shape, tensor.strides, strict=True))
+    if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or last_element >= len(data):
         raise ValueError(f"a tensor that reaches outside its storage {tensor.storage.key}")
     byte_strides = tuple(step * data.itemsize for step in tensor.strides)
     view = np.lib.stride_tricks.as_strided(data[tensor.offset :], tensor.shape, byte_strides, writeable=False)

@@ -87,10 +87,10 @@ def fill_backbone_config(backbone: BackboneConfig, size_px: int | None = None) -
         return replace(backbone, config={"num_classes": 0, **sized})
     transformers = import_optional("transformers", "train")
     try:
-        found = transformers.AutoConfig.from_pretrained(backbone.name)
+        config = transformers.AutoConfig.from_pretrained(backbone.name)
     except (OSError, ValueError) as error:
         raise ModelError(f"no configuration for {backbone.name!r}: {_get_first_line(error)}", _HUB_REMEDY) from error
-    return replace(backbone, config=found.to_dict())
+    return replace(backbone, config=config.to_dict())
 
 
 def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> ImageBackbone:
@@ -108,8 +108,8 @@ def build_image_backbone(backbone: BackboneConfig, *, pretrained: bool) -> Image
         return _build_efficientnet()
     if backbone.kind == "timm":
         timm = import_optional("timm", "train")
-        made = _build_or_raise(lambda: timm.create_model(backbone.name, pretrained=pretrained, **backbone.config), backbone.name)
-        return ImageBackbone(made, int(made.num_features), lambda network, pixels: network.forward_features(pixels))
+        model = _build_or_raise(lambda: timm.create_model(backbone.name, pretrained=pretrained, **backbone.config), backbone.name)
+        return ImageBackbone(model, int(model.num_features), lambda network, pixels: network.forward_features(pixels))
     network = _build_transformer(backbone, pretrained, "vision_config")
     return ImageBackbone(
         network, _get_hidden_size(network), lambda network, pixels: network(pixel_values=pixels).last_hidden_state
@@ -171,8 +171,8 @@ def _build_minilm(home: DataDir) -> TextBackbone:
     network = _build_transformer(
         BackboneConfig(kind="transformers", name="", config=_MINILM), pretrained=False, inner="text_config"
     )
-    found = safetensors.load_file(minilm_download.ensure_minilm(home.models) / minilm_download.MINILM_WEIGHTS)
-    missing = network.load_state_dict(found, strict=False).missing_keys
+    weights = safetensors.load_file(minilm_download.ensure_minilm(home.models) / minilm_download.MINILM_WEIGHTS)
+    missing = network.load_state_dict(weights, strict=False).missing_keys
     if any(not name.startswith("pooler.") for name in missing):
         raise ModelError(f"the text network lacks {missing[0]}", "Delete its folder; it is fetched again on the next use.")
     return TextBackbone(network, _get_hidden_size(network))

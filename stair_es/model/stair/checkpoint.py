@@ -40,22 +40,18 @@ _SHOWN = 3
 def compute_stair_id(folder: Path, config: StairConfig) -> str:
     """Compute `<name>-<12 hex>`: the hash covers all files that vectors depend on, so the same id means the same vectors.
 
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
-
     Raises:
         ModelError: If a file can't be read.
     """
     digest = hashlib.sha256()
-    whole = (WHOLE_WORDS_FILE,) if config.vocabulary == "words" else ()
-    for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *whole):
+    word_files = (WHOLE_WORDS_FILE,) if config.vocabulary == "words" else ()
+    for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *word_files):
         try:
             digest.update(bytes.fromhex(hash_file(folder / file)))
         except OSError as error:
             raise ModelError(f"can't read {folder / file}: {error.strerror}", _REFETCH_HINT) from error
-    safe = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-") or "stair"
-    return f"{safe}-{digest.hexdigest()[:12]}"
+    slug = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-") or "stair"
+    return f"{slug}-{digest.hexdigest()[:12]}"
 
 
 def save_checkpoint(
@@ -64,7 +60,7 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     tensors: Mapping[str, Any],
     card: str,
-    whole: WholeWordVocabulary | None = None,
+    word_vocabulary: WholeWordVocabulary | None = None,
 ) -> None:
     """Save a checkpoint. Files of an existing folder are replaced one by one, the configuration last.
 
@@ -74,22 +70,22 @@ def save_checkpoint(
         tokenizer: Tokenizer of its texts.
         tensors: PyTorch or numpy tensors by name, with `feature_ids` if features are tokens.
         card: Model card in Markdown.
-        whole: The vocabulary, if features are whole words.
+        word_vocabulary: The vocabulary, if features are whole words.
 
     Raises:
         OSError: If it can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plain = tokenizer.from_str(tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
+    clean_tokenizer = tokenizer.from_str(tokenizer.to_str())
+    clean_tokenizer.no_truncation()
+    clean_tokenizer.no_padding()
     write_checkpoint_file(folder / WEIGHTS_FILE, _serialize_tensors(tensors))
-    write_checkpoint_file(folder / TOKENIZER_FILE, plain.to_str().encode())
+    write_checkpoint_file(folder / TOKENIZER_FILE, clean_tokenizer.to_str().encode())
     write_checkpoint_file(folder / CARD_FILE, card.encode())
-    if whole is None:
+    if word_vocabulary is None:
         (folder / WHOLE_WORDS_FILE).unlink(missing_ok=True)
     else:
-        write_checkpoint_file(folder / WHOLE_WORDS_FILE, whole.to_json().encode())
+        write_checkpoint_file(folder / WHOLE_WORDS_FILE, word_vocabulary.to_json().encode())
     write_checkpoint_file(folder / CONFIG_FILE, config.to_json().encode())
 
 
@@ -103,12 +99,7 @@ def _serialize_tensors(tensors: Mapping[str, Any]) -> bytes:
 
 
 def write_checkpoint_file(path: Path, data: bytes) -> None:
-    """Write a file of a checkpoint atomically.
-
-    Args:
-        path: Path of the file.
-        data: Its contents.
-    """
+    """Write a file of a checkpoint atomically."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -125,10 +116,6 @@ def write_checkpoint_file(path: Path, data: bytes) -> None:
 def read_tokenizer(folder: Path, config: StairConfig) -> StairTokenizer:
     """Read tokenizer and features of a checkpoint.
 
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
-
     Raises:
         ModelError: If a file is missing or broken.
     """
@@ -139,30 +126,23 @@ def read_tokenizer(folder: Path, config: StairConfig) -> StairTokenizer:
 def read_features(folder: Path, config: StairConfig) -> IdArray | WholeWordVocabulary:
     """Read the features: ascending token ids, or whole words.
 
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
-
     Raises:
         ModelError: If they are missing or invalid.
     """
     if config.vocabulary == "tokens":
         return read_feature_ids(folder)
-    whole = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
+    vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
     with _open_weights(folder, "numpy") as file:
         rows = {file.get_slice(name).get_shape()[0] for name in file.keys() if name.endswith(".head.bias_F")}  # noqa: SIM118
-    if rows - {len(whole)}:
+    if rows - {len(vocabulary)}:
         raise ModelError(
-            f"{folder / WHOLE_WORDS_FILE} has {len(whole)} words, {WEIGHTS_FILE} weights for {max(rows)}", _REFETCH_HINT
+            f"{folder / WHOLE_WORDS_FILE} has {len(vocabulary)} words, {WEIGHTS_FILE} weights for {max(rows)}", _REFETCH_HINT
         )
-    return whole
+    return vocabulary
 
 
 def read_feature_ids(folder: Path) -> IdArray:
     """Read the ids of the tokens that are features, ascending.
-
-    Args:
-        folder: Checkpoint folder.
 
     Raises:
         ModelError: If they are missing or invalid.
@@ -179,9 +159,6 @@ def read_feature_ids(folder: Path) -> IdArray:
 def read_arrays(folder: Path) -> dict[str, Floats]:
     """Read all tensors but `feature_ids`, as float32.
 
-    Args:
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the file is missing or broken.
     """
@@ -191,11 +168,8 @@ def read_arrays(folder: Path) -> dict[str, Floats]:
 
 def is_stored_tensor(name: str, config: StairConfig) -> bool:
     """Return whether a tensor of the module is part of checkpoints: weights that a Python package provides aren't."""
-    side = name.split(".")[0]
-    if not name.startswith((f"{side}.backbone.",)) or side not in ("image", "text"):
-        return True
-    tower = config.image if side == "image" else config.text
-    return tower.backbone.kind != "package"
+    backbones = {"image.backbone.": config.image.backbone, "text.backbone.": config.text.backbone}
+    return not any(name.startswith(prefix) and backbone.kind == "package" for prefix, backbone in backbones.items())
 
 
 def load_stair_model(folder: Path, home: DataDir | None = None) -> Any:  # noqa: ANN401  without importing torch for all
@@ -220,21 +194,18 @@ def load_stair_model(folder: Path, home: DataDir | None = None) -> Any:  # noqa:
 def load_tensors_into(model: Any, folder: Path) -> None:  # noqa: ANN401  a StairModel
     """Load the tensors of a checkpoint into a model.
 
-    Args:
-        model: A `StairModel`.
-        folder: Checkpoint folder.
-
     Raises:
         ModelError: If the tensors don't match the model; names the first of them.
     """
-    own = {name: tensor for name, tensor in model.state_dict().items() if is_stored_tensor(name, model.config)}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if is_stored_tensor(name, model.config)}
     with _open_weights(folder, "pt") as file:
-        there = {name: file.get_slice(name).get_shape() for name in file.keys() if name != FEATURE_IDS_TENSOR}  # noqa: SIM118
-        _check_no_names("lacks", set(own) - set(there), folder)
-        _check_no_names("has tensors that its configuration lacks:", set(there) - set(own), folder)
-        wrong = [f"{name} {there[name]}, not {list(own[name].shape)}" for name in own if there[name] != list(own[name].shape)]
-        _check_no_names("has tensors with the wrong shape:", set(wrong), folder)
-        for name, tensor in own.items():
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys() if name != FEATURE_IDS_TENSOR}  # noqa: SIM118
+        _check_no_names("lacks", set(expected) - set(shapes), folder)
+        _check_no_names("has tensors that its configuration lacks:", set(shapes) - set(expected), folder)
+        shape_pairs = ((name, shapes[name], list(tensor.shape)) for name, tensor in expected.items())
+        mismatched = [f"{name} {shape}, not {other}" for name, shape, other in shape_pairs if shape != other]
+        _check_no_names("has tensors with the wrong shape:", set(mismatched), folder)
+        for name, tensor in expected.items():
             tensor.copy_(file.get_tensor(name))
 
 

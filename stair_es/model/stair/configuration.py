@@ -178,9 +178,6 @@ class StairConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> StairConfig:
         """Parse the contents of a `config.json`.
 
-        Args:
-            values: Contents of the file.
-
         Raises:
             ModelError: If it has another version, or a field is missing, unknown or out of range.
         """
@@ -189,18 +186,15 @@ class StairConfig:
                 f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, but this stair-es reads {STAIR_VERSION}",
                 "Update stair-es, or train the model again.",
             )
-        inner = {name: value for name, value in values.items() if name not in ("format", "version")}
+        sections = {name: value for name, value in values.items() if name not in ("format", "version")}
         for tower, kind in (("image", ImageTowerConfig), ("text", TextTowerConfig)):
-            inner[tower] = _build_tower_config(kind, inner.get(tower), tower)
-        config: StairConfig = _build_config(cls, {**inner, "heads": tuple(inner.get("heads", ()))}, "model")
+            sections[tower] = _build_tower_config(kind, sections.get(tower), tower)
+        config: StairConfig = _build_config(cls, {**sections, "heads": tuple(sections.get("heads", ()))}, "model")
         return config
 
 
 def read_stair_config(folder: Path) -> StairConfig:
     """Read the configuration of a checkpoint folder.
-
-    Args:
-        folder: Checkpoint folder.
 
     Raises:
         ModelError: If it is missing or invalid.
@@ -220,9 +214,9 @@ def read_stair_config(folder: Path) -> StairConfig:
 def _build_tower_config(kind: type[Any], values: object, name: str) -> Any:  # noqa: ANN401  one of the towers
     if not isinstance(values, Mapping) or not isinstance(values.get("backbone"), Mapping):
         raise ModelError(f"config: {name} must be an object with a backbone", "Get the checkpoint again.")
-    triples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return _build_config(
-        kind, {**values, **triples, "backbone": _build_config(BackboneConfig, values["backbone"], f"{name}.backbone")}, name
+        kind, {**values, **tuples, "backbone": _build_config(BackboneConfig, values["backbone"], f"{name}.backbone")}, name
     )
 
 
@@ -236,9 +230,9 @@ def _build_config(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:
         raise ModelError(f"config: {name}: {error}", "Get the checkpoint again.") from None
 
 
-def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(known)}.")
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(choices)}.")
 
 
 def _check_tower(side: str, transform_dim: int, dropout: float, top_k: int) -> None:

@@ -11,16 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ModelError
 from stair_es.model import cuda
-from stair_es.model.base import CardMixin, Encoder, ModelCard, ModelSpec, check_model_spec
+from stair_es.model.base import CardMixin, Encoder, ModelCard, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.networks import image_network
 from stair_es.model.sparse_rows import build_sparse_vector
 from stair_es.model.stair import checkpoint
 from stair_es.model.stair.configuration import StairConfig
+from stair_es.model.stair.numpy_runtime import NumpyDualEncoder, TowerRows, join_rows
 from stair_es.model.stair.onnx_runtime import OnnxDualEncoder, find_onnx_mismatch, restore_order
 from stair_es.model.stair.tokenizer import StairTokenizer
 from stair_es.optional import import_optional
@@ -36,21 +35,15 @@ TORCH_TEXT_BATCH = 64
 class DualEncoder(Protocol):
     """The two towers of a model in some runtime. May be called from several threads."""
 
-    def compute_images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
+    def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
         """Compute the weights [B, F] and unit dense vectors [B, E] of images; None for a missing head."""
 
-    def compute_texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
+    def compute_texts(self, texts: Sequence[str]) -> TowerRows:
         """Compute the weights [B, F] and unit dense vectors [B, E] of texts; None for a missing head."""
 
 
 def load_stair_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> Encoder:
     """Load the encoder of a checkpoint.
-
-    Args:
-        folder: Checkpoint folder.
-        config: Its configuration.
-        card: Model card.
-        spec: Options for loading an encoder.
 
     Raises:
         ModelError: If the model doesn't support the spec, or a file is broken.
@@ -67,8 +60,8 @@ def load_stair_encoder(folder: Path, config: StairConfig, card: ModelCard, spec:
 
 def can_towers_use_gpu(config: StairConfig, spec: ModelSpec) -> bool:
     """Return whether the towers would run on a GPU of this machine."""
-    there = image_network.is_classifier_cuda_available if config.image.backbone.kind == "package" else cuda.is_cuda_available
-    return spec.backend in ("auto", "torch") and there()
+    has_cuda = image_network.is_classifier_cuda_available if config.image.backbone.kind == "package" else cuda.is_cuda_available
+    return spec.backend in ("auto", "torch") and has_cuda()
 
 
 class StairEncoder(CardMixin):
@@ -94,7 +87,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: If the pixels don't match `image_spec`, or the model has no token weights.
         """
-        self._check_pixels(pixels_BHWC)
+        check_encoder_pixels(pixels_BHWC, self._card)
         return self._build_vectors(self._get_towers("tokens").compute_images(pixels_BHWC)[0])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -111,7 +104,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: If the model has no dense vectors.
         """
-        self._check_pixels(pixels_BHWC)
+        check_encoder_pixels(pixels_BHWC, self._card)
         return _require_rows(self._get_towers("dense").compute_images(pixels_BHWC)[1])
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
@@ -128,7 +121,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: As these two.
         """
-        self._check_pixels(pixels_BHWC)
+        check_encoder_pixels(pixels_BHWC, self._card)
         weights_BF, dense_BD = self._get_towers("tokens", "dense").compute_images(pixels_BHWC)
         return self._build_vectors(weights_BF), _require_rows(dense_BD)
 
@@ -157,26 +150,20 @@ class StairEncoder(CardMixin):
         with self._lock:
             return self._tokenizer.tokenize_word(word)
 
-    def _get_towers(self, *heads: str) -> DualEncoder:
-        for head in heads:
+    def _get_towers(self, *required: str) -> DualEncoder:
+        for head in required:
             if head not in self._config.heads:
-                has = ", ".join(self._config.heads)
-                raise ModelError(f"the model {self._card.name} has no head for {head}, only for {has}", _OTHER_HEAD_REMEDY[head])
+                heads = ", ".join(self._config.heads)
+                raise ModelError(
+                    f"the model {self._card.name} has no head for {head}, only for {heads}", _OTHER_HEAD_REMEDY[head]
+                )
         with self._lock:
             return self._towers
 
-    def _check_pixels(self, pixels_BHWC: Pixels) -> None:
-        want = (self.image_spec.size_px, self.image_spec.size_px, 3)
-        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != want:
-            raise ModelError(
-                f"{self._card.name} requires uint8 pixels (B, *{want}), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
-                "Use stair_es.sources.image.decode with the image_spec of the encoder.",
-            )
-
     def _build_vectors(self, weights_BF: Floats | None) -> list[SparseVector]:
         weights_BF = _require_rows(weights_BF)
-        words, ranks_F, unit = self._tokenizer.tokens, self._tokenizer.ranks_F, self._config.similarity == "cosine"
-        return [build_sparse_vector(weights_F, words, ranks_F, unit=unit) for weights_F in weights_BF]
+        tokens, ranks_F, unit = self._tokenizer.tokens, self._tokenizer.ranks_F, self._config.similarity == "cosine"
+        return [build_sparse_vector(weights_F, tokens, ranks_F, unit=unit) for weights_F in weights_BF]
 
     @cached_property
     def _tokenizer(self) -> StairTokenizer:
@@ -189,8 +176,6 @@ class StairEncoder(CardMixin):
             spec.backend == "auto" and spec.precision == "fp32" and not can_towers_use_gpu(config, spec)
         )
         if on_cpu and config.is_packaged:
-            from stair_es.model.stair.numpy_runtime import NumpyDualEncoder
-
             return NumpyDualEncoder(folder, config, self._tokenizer, spec)
         if on_cpu and (spec.backend == "onnx" or not find_onnx_mismatch(folder, self.model_id)):
             return OnnxDualEncoder(folder, config, self._tokenizer, spec, self.model_id)
@@ -208,9 +193,9 @@ class TorchDualEncoder:
         if self._device == "cpu" and spec.threads:
             torch.set_num_threads(spec.threads)
         self._model = model.eval().to(self._device)
-        self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
 
-    def compute_images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
+    def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
         """Compute images in batches."""
         import torch
 
@@ -220,35 +205,30 @@ class TorchDualEncoder:
             [self._run_inference(lambda part=part: self._model.encode_images(part.to(self._device))) for part in parts]
         )
 
-    def compute_texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
+    def compute_texts(self, texts: Sequence[str]) -> TowerRows:
         """Compute texts in batches of similar length."""
         from stair_es.model.stair.modeling import TextBatch
 
-        found, order = [], []
-        for places, part in self._model.tokens.encode_batches(texts, TORCH_TEXT_BATCH):
-            batch = TextBatch.from_tokenized(part).to(self._device)
-            found.append(self._run_inference(lambda batch=batch: self._model.encode_texts(batch)))
-            order.extend(places.tolist())
-        return restore_order(self._join_outputs(found), order)
+        outputs, order = [], []
+        for indices, tokenized in self._model.tokens.encode_batches(texts, TORCH_TEXT_BATCH):
+            batch = TextBatch.from_tokenized(tokenized).to(self._device)
+            outputs.append(self._run_inference(lambda batch=batch: self._model.encode_texts(batch)))
+            order.extend(indices.tolist())
+        return restore_order(self._join_outputs(outputs), order)
 
     def _run_inference(self, call: Any) -> Any:  # noqa: ANN401  a TowerOutput
         import torch
 
-        with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
             return call()
 
-    def _join_outputs(self, outs: list[Any]) -> tuple[Floats | None, Floats | None]:
-        features = len(self._model.tokens.tokens)
-        config = self._model.config
-        words = [out.weights_BF.float().cpu().numpy() for out in outs if out.weights_BF is not None]
-        dense = [out.dense_BE.float().cpu().numpy() for out in outs if out.dense_BE is not None]
-        no_words = np.empty((0, features), np.float32) if "tokens" in config.heads else None
-        no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
-        return (_join_parts(words) if words else no_words), (_join_parts(dense) if dense else no_dense)
+    def _join_outputs(self, outputs: list[Any]) -> TowerRows:
+        batches = [(_to_numpy(output.weights_BF), _to_numpy(output.dense_BE)) for output in outputs]
+        return join_rows(batches, self._model.config, len(self._model.tokens.tokens))
 
 
-def _join_parts(parts: list[Floats]) -> Floats:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _to_numpy(rows: Any) -> Floats | None:  # noqa: ANN401  a tensor, or None
+    return None if rows is None else rows.float().cpu().numpy()
 
 
 def _require_rows(rows: Floats | None) -> Floats:

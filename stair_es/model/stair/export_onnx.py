@@ -1,7 +1,7 @@
 """Export the towers of a STAIR checkpoint as ONNX graphs next to its weights: for CPUs, and for machines without PyTorch.
 
 `image.onnx`: `pixels` uint8 [B, H, W, 3] -> `weights` [B, F] and `dense` [B, E], for the existing heads.
-`text.onnx`: `ids` int64 [B, L], `mask` bool [B, L] and `places` int64 [B, L] (`TokenizedTexts.places_BL`) -> the same.
+`text.onnx`: `ids` int64 [B, L], `mask` bool [B, L] and `features` int64 [B, L] (`TokenizedTexts.features_BL`) -> the same.
 Features are in the order of `feature_ids` in the weights, or of `words.json`.
 """
 
@@ -93,12 +93,12 @@ def _export_tower(model: StairModel, side: str) -> bytes:
 
     inputs = _build_inputs(model, side, 2, _EXPORT_TEXTS)
     names = [name for name, head in ((WEIGHTS_OUTPUT, "tokens"), (DENSE_OUTPUT, "dense")) if head in model.config.heads]
-    free = torch.export.Dim.DYNAMIC
-    shapes = ({0: free},) if side == "image" else ({0: free, 1: free},) * 3
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = ({0: dynamic},) if side == "image" else ({0: dynamic, 1: dynamic},) * 3
     with _mute_exporter(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                _build_tower(model, side),
+                _build_tower(model),
                 tuple(inputs.values()),
                 dynamo=True,
                 dynamic_shapes=shapes,
@@ -108,8 +108,8 @@ def _export_tower(model: StairModel, side: str) -> bytes:
             )
             data: bytes = _strip_metadata(program.model_proto).SerializeToString()
         except Exception as error:  # exporter, network and protobuf raise any type
-            first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise ModelError(f"the {side} tower can't be exported: {first}", "Use --backend torch.") from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise ModelError(f"the {side} tower can't be exported: {reason}", "Use --backend torch.") from error
     return data
 
 
@@ -123,7 +123,7 @@ def _strip_metadata(proto: ModelProto) -> ModelProto:
     return proto
 
 
-def _build_tower(model: StairModel, side: str) -> Any:  # noqa: ANN401  a module
+def _build_tower(model: StairModel) -> Any:  # noqa: ANN401  a module
     from torch import nn
 
     from stair_es.model.stair.modeling import TextBatch
@@ -133,11 +133,11 @@ def _build_tower(model: StairModel, side: str) -> Any:  # noqa: ANN401  a module
             super().__init__()
             self.model = model
 
-        def forward(self, first: Tensor, mask_BL: Tensor | None = None, places_BL: Tensor | None = None) -> tuple[Tensor, ...]:
-            if mask_BL is None or places_BL is None:
+        def forward(self, first: Tensor, mask_BL: Tensor | None = None, features_BL: Tensor | None = None) -> tuple[Tensor, ...]:
+            if mask_BL is None or features_BL is None:
                 out = model.encode_images(first)
             else:
-                out = model.encode_texts(TextBatch(first, mask_BL, places_BL))
+                out = model.encode_texts(TextBatch(first, mask_BL, features_BL))
             return tuple(rows for rows in (out.weights_BF, out.dense_BE) if rows is not None)
 
     return Tower().eval()
@@ -153,23 +153,23 @@ def _build_inputs(model: StairModel, side: str, images: int, texts: Sequence[str
         size = model.config.image.size_px
         pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
         return {"pixels": torch.from_numpy(pixels)}
-    found = model.tokens.encode(texts)
-    batch = TextBatch.from_tokenized(found)
-    return {"ids": batch.ids_BL, "mask": batch.mask_BL, "places": batch.places_BL}
+    tokenized = model.tokens.encode(texts)
+    batch = TextBatch.from_tokenized(tokenized)
+    return {"ids": batch.ids_BL, "mask": batch.mask_BL, "features": batch.features_BL}
 
 
 def _measure_difference(model: StairModel, side: str, graph: bytes) -> float:
     """Return the largest difference between both runtimes, on other shapes than those of the export."""
     import torch
 
-    loaded, tower = create_onnx_session(graph, threads=0), _build_tower(model, side)
+    session, tower = create_onnx_session(graph, threads=0), _build_tower(model)
     largest = 0.0
     for count, texts in ((3, _CHECK_TEXTS), (1, _CHECK_TEXTS[-1:])):
         inputs = _build_inputs(model, side, count, texts)
         with torch.inference_mode():
-            wanted = tower(*inputs.values())
-        found = loaded.run(None, select_inputs(loaded, {name: value.numpy() for name, value in inputs.items()}))
-        largest = max(largest, *(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, wanted, strict=True)))
+            expected = tower(*inputs.values())
+        actual = session.run(None, select_inputs(session, {name: value.numpy() for name, value in inputs.items()}))
+        largest = max(largest, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(actual, expected, strict=True)))
     return largest
 
 

@@ -85,18 +85,18 @@ class LexicalHead(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.word_F = nn.Parameter(torch.full((features,), 1.7))
         self.state_D = nn.Parameter(torch.zeros(width))
 
-    def forward(self, states_BLD: Tensor, places_BL: Tensor) -> Tensor:
+    def forward(self, states_BLD: Tensor, features_BL: Tensor) -> Tensor:
         """Compute the weights [B, F].
 
         Args:
             states_BLD: States of the backbone.
-            places_BL: Feature of each position, -1 for none.
+            features_BL: Feature of each position, -1 for none.
         """
-        there_BL = places_BL >= 0
-        safe_BL = places_BL.clamp(min=0)
-        weights_BL = torch.relu(self.word_F[safe_BL] + states_BLD.float() @ self.state_D.float()) * there_BL
-        own_BF = weights_BL.new_zeros(len(places_BL), len(self.word_F))
-        return own_BF.scatter_reduce(1, safe_BL, weights_BL, reduce="amax", include_self=True)
+        present_BL = features_BL >= 0
+        safe_BL = features_BL.clamp(min=0)
+        weights_BL = torch.relu(self.word_F[safe_BL] + states_BLD.float() @ self.state_D.float()) * present_BL
+        weights_BF = weights_BL.new_zeros(len(features_BL), len(self.word_F))
+        return weights_BF.scatter_reduce(1, safe_BL, weights_BL, reduce="amax", include_self=True)
 
 
 def compute_max_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Tensor, bias_F: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ def compute_max_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT:
     """
     masked_BL1 = None if mask_BL is None else ~mask_BL[..., None]
 
-    def compute_largest(words: slice) -> Tensor:
-        logits_BLS = nn.functional.linear(hidden_BLT, embedding_FT[words], bias_F[words])
+    def compute_largest(features: slice) -> Tensor:
+        logits_BLS = nn.functional.linear(hidden_BLT, embedding_FT[features], bias_F[features])
         return (logits_BLS if masked_BL1 is None else logits_BLS.masked_fill(masked_BL1, -torch.inf)).amax(dim=1)
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
@@ -133,8 +133,8 @@ def average_masked(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
     """
     if mask_BL is None:
         return x_BLD.mean(dim=1)
-    share_BL = mask_BL.to(x_BLD.dtype)
-    return (x_BLD * share_BL[..., None]).sum(dim=1) / share_BL.sum(dim=1, keepdim=True).clamp(min=1)
+    weights_BL = mask_BL.to(x_BLD.dtype)
+    return (x_BLD * weights_BL[..., None]).sum(dim=1) / weights_BL.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def apply_log1p_relu(logits_BF: Tensor, top_k: int) -> Tensor:
@@ -147,17 +147,17 @@ def apply_log1p_relu(logits_BF: Tensor, top_k: int) -> Tensor:
     weights_BF = torch.log1p(torch.relu(logits_BF))
     if not 0 < top_k < weights_BF.shape[1]:
         return weights_BF
-    values_BK, places_BK = weights_BF.topk(top_k, dim=1)
-    return torch.zeros_like(weights_BF).scatter(1, places_BK, values_BK)
+    values_BK, indices_BK = weights_BF.topk(top_k, dim=1)
+    return torch.zeros_like(weights_BF).scatter(1, indices_BK, values_BK)
 
 
-def mark_present_tokens(places_BL: Tensor, features: int) -> Tensor:
+def mark_present_tokens(features_BL: Tensor, features: int) -> Tensor:
     """Mark the features that occur in a text, [B, F], bool.
 
     Args:
-        places_BL: Feature of each position, -1 for none.
+        features_BL: Feature of each position, -1 for none.
         features: Number of features.
     """
-    counts_BF = torch.zeros(len(places_BL), features + 1, dtype=torch.bool, device=places_BL.device)
-    places_BL = torch.where(places_BL >= 0, places_BL, features)
-    return counts_BF.scatter(1, places_BL, value=True)[:, :features]
+    counts_BF = torch.zeros(len(features_BL), features + 1, dtype=torch.bool, device=features_BL.device)
+    features_BL = torch.where(features_BL >= 0, features_BL, features)
+    return counts_BF.scatter(1, features_BL, value=True)[:, :features]

@@ -28,20 +28,22 @@ class TextBatch:
 
     ids_BL: Tensor
     mask_BL: Tensor
-    places_BL: Tensor
+    features_BL: Tensor
     """Feature of each token that can represent the text, else -1."""
     states_BLD: Tensor | None = None
     """States of the backbone, if already computed; else the backbone is run."""
 
     @classmethod
-    def from_tokenized(cls, found: TokenizedTexts) -> TextBatch:
+    def from_tokenized(cls, tokenized: TokenizedTexts) -> TextBatch:
         """Return the batch of tokenized texts."""
-        return cls(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL), torch.from_numpy(found.places_BL))
+        return cls(
+            torch.from_numpy(tokenized.ids_BL), torch.from_numpy(tokenized.mask_BL), torch.from_numpy(tokenized.features_BL)
+        )
 
     def to(self, device: torch.device | str) -> TextBatch:
         """Return the batch on another device."""
         states = None if self.states_BLD is None else self.states_BLD.to(device)
-        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), self.places_BL.to(device), states)
+        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), self.features_BL.to(device), states)
 
     def __len__(self) -> int:
         return len(self.ids_BL)
@@ -49,7 +51,7 @@ class TextBatch:
     def __getitem__(self, rows: slice) -> TextBatch:
         """Return a slice of the batch."""
         states = None if self.states_BLD is None else self.states_BLD[rows]
-        return TextBatch(self.ids_BL[rows], self.mask_BL[rows], self.places_BL[rows], states)
+        return TextBatch(self.ids_BL[rows], self.mask_BL[rows], self.features_BL[rows], states)
 
 
 class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
@@ -80,7 +82,7 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.text = _TextTower(config.text, features, dense, pretrained=pretrained, home=home)
         self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
         self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)
-        if tokens.whole is None:
+        if tokens.word_vocabulary is None:
             self.register_buffer("feature_of_V", torch.from_numpy(tokens.feature_of_V), persistent=False)
         if features:
             self._share_embeddings(config)
@@ -122,8 +124,8 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         states_BLD = self.image.compute_states(images) if images.dtype == torch.uint8 else images
         tied_FT = self.get_text_embeddings() if self.config.image.tie else None
         logits_BF, dense_BE = self.image.head(states_BLD, None, tied_FT)
-        keep = self.config.image.top_k if top_k is None else top_k
-        return TowerOutput(None if logits_BF is None else heads.apply_log1p_relu(logits_BF, keep), logits_BF, dense_BE)
+        limit = self.config.image.top_k if top_k is None else top_k
+        return TowerOutput(None if logits_BF is None else heads.apply_log1p_relu(logits_BF, limit), logits_BF, dense_BE)
 
     def encode_texts(self, texts: TextBatch, *, mask: TextMask = "none", top_k: int | None = None) -> TowerOutput:
         """Encode texts.
@@ -140,17 +142,17 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         logits_BF, dense_BE = self.text.head(states_BLD, texts.mask_BL, tied_FT)
         if logits_BF is None:
             return TowerOutput(None, None, dense_BE)
-        places_BL = texts.places_BL
+        features_BL = texts.features_BL
         strength_BF = logits_BF
         if self.text.own_words is not None:
-            strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, places_BL)
-        if self.config.text.always_masked or mask == "own" or (mask == "tokens" and self.tokens.whole is not None):
-            strength_BF = strength_BF * heads.mark_present_tokens(places_BL, strength_BF.shape[1])
+            strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, features_BL)
+        if self.config.text.always_masked or mask == "own" or (mask == "tokens" and self.tokens.word_vocabulary is not None):
+            strength_BF = strength_BF * heads.mark_present_tokens(features_BL, strength_BF.shape[1])
         elif mask == "tokens":
             all_BL = torch.where(texts.mask_BL, self.feature_of_V[texts.ids_BL], -1)
             strength_BF = strength_BF * heads.mark_present_tokens(all_BL, strength_BF.shape[1])
-        keep = self.config.text.top_k if top_k is None else top_k
-        return TowerOutput(heads.apply_log1p_relu(strength_BF, keep), logits_BF, dense_BE)
+        limit = self.config.text.top_k if top_k is None else top_k
+        return TowerOutput(heads.apply_log1p_relu(strength_BF, limit), logits_BF, dense_BE)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def set_bias(self, value: float) -> None:
@@ -169,10 +171,10 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
             ModelError: If their width differs from the transform_dim of the heads.
         """
         table_VD = self.text.backbone.word_embeddings_VD.float()
-        pieces = [torch.tensor(row) for row in self.tokens.list_token_ids()]
-        ends_F = torch.tensor([len(row) for row in pieces]).cumsum(0)
+        token_ids = [torch.tensor(row) for row in self.tokens.list_token_ids()]
+        ends_F = torch.tensor([len(row) for row in token_ids]).cumsum(0)
         begins_F = nn.functional.pad(ends_F[:-1], (1, 0)).to(table_VD.device)
-        rows_FD = nn.functional.embedding_bag(torch.cat(pieces).to(table_VD.device), table_VD, begins_F, mode="mean")
+        rows_FD = nn.functional.embedding_bag(torch.cat(token_ids).to(table_VD.device), table_VD, begins_F, mode="mean")
         unit_FD = nn.functional.normalize(rows_FD - rows_FD.mean(dim=0), dim=1)
         for side, head in (("image", self.image.head), ("text", self.text.head)):
             if head.embedding_FT is None:

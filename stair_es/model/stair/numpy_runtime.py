@@ -29,7 +29,7 @@ _TEXT_EMBEDDING = "text.head.embedding_FT"
 TowerRow: TypeAlias = "tuple[Floats | None, Floats | None]"
 """One item: token weights [F] and a dense unit vector [E]; None for a missing head."""
 TowerRows: TypeAlias = "tuple[Floats | None, Floats | None]"
-"""Several items: [B, F] and [B, E]."""
+"""Token weights [B, F] and dense unit vectors [B, E]; None for a missing head."""
 
 
 class NumpyDualEncoder:
@@ -52,27 +52,21 @@ class NumpyDualEncoder:
         """Compute images; an image alone gives the same bits as in a batch."""
         with self._lock:
             network = self._image_network
-        return self._stack_rows(
-            [self._heads.apply_to_features(features_D) for features_D in network.run_network(pixels_BHWC).features_BD]
-        )
+        features_BD = network.run_network(pixels_BHWC).features_BD
+        return self._join_rows([self._heads.apply_to_features(features_D) for features_D in features_BD])
 
     def compute_texts(self, texts: Sequence[str]) -> TowerRows:
         """Compute texts, one at a time."""
-        return self._stack_rows([self._compute_text(text) for text in texts])
+        return self._join_rows([self._compute_text(text) for text in texts])
 
     def _compute_text(self, text: str) -> TowerRow:
         with self._lock:
             network, tokens = self._text_network, self._tokens
-            found = tokens.encode([text])
-        return self._heads.apply_to_states(network.compute_states(found.ids_BL[0].tolist()), found.places_BL[0])
+            tokenized = tokens.encode([text])
+        return self._heads.apply_to_states(network.compute_states(tokenized.ids_BL[0].tolist()), tokenized.features_BL[0])
 
-    def _stack_rows(self, rows: list[TowerRow]) -> TowerRows:
-        config, features = self._config, len(self._tokens.tokens)
-        words = [row for row, _ in rows if row is not None]
-        dense = [row for _, row in rows if row is not None]
-        no_words = np.empty((0, features), np.float32) if "tokens" in config.heads else None
-        no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
-        return np.stack(words) if words else no_words, np.stack(dense) if dense else no_dense
+    def _join_rows(self, rows: list[TowerRow]) -> TowerRows:
+        return join_rows(rows, self._config, len(self._tokens.tokens))
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
@@ -88,57 +82,49 @@ class NumpyHeads:
     """The heads over both networks: features of an image or states of a text to token weights and a dense vector."""
 
     def __init__(self, config: StairConfig, arrays: Mapping[str, Floats]) -> None:
-        """Keep the tensors of a checkpoint.
-
-        Args:
-            config: Configuration of the model.
-            arrays: Tensors by their names in the checkpoint.
-        """
+        """Keep the tensors of a checkpoint."""
         self._config, self._arrays = config, arrays
 
     def apply_to_features(self, features_D: Floats) -> TowerRow:
-        """Apply the image head: weights [F] and a dense unit vector [E], None for a missing head.
-
-        Args:
-            features_D: Features of the image network.
-        """
+        """Apply the image head: weights [F] and a dense unit vector [E], None for a missing head."""
         logits_F, dense_E = self._apply_head("image", features_D)
         return None if logits_F is None else _apply_log1p_relu(logits_F, self._config.image.top_k), dense_E
 
-    def apply_to_states(self, states_LD: Floats, places_L: IdArray) -> TowerRow:
+    def apply_to_states(self, states_LD: Floats, features_L: IdArray) -> TowerRow:
         """Apply the text head: weights [F] and a dense unit vector [E], None for a missing head.
 
         Args:
             states_LD: States of the tokens, with the special ones.
-            places_L: Feature of each token that can represent the text, else -1.
+            features_L: Feature of each token that can represent the text, else -1.
         """
         logits_F, dense_E = self._apply_head("text", states_LD.mean(axis=0))
         if logits_F is None:
             return None, dense_E
         strength_F = logits_F
         if self._config.text.own_words:
-            strength_F = np.maximum(strength_F, 0) + self._compute_lexical(states_LD, places_L, len(strength_F))
+            strength_F = np.maximum(strength_F, 0) + self._compute_lexical(states_LD, features_L, len(strength_F))
         if self._config.text.always_masked:
-            there_F = np.zeros(len(strength_F), bool)
-            there_F[places_L[places_L >= 0]] = True
-            strength_F = strength_F * there_F
+            present_F = np.zeros(len(strength_F), bool)
+            present_F[features_L[features_L >= 0]] = True
+            strength_F = strength_F * present_F
         return _apply_log1p_relu(strength_F, self._config.text.top_k), dense_E
 
-    def _compute_lexical(self, states_LD: Floats, places_L: IdArray, features: int) -> Floats:
+    def _compute_lexical(self, states_LD: Floats, features_L: IdArray, features: int) -> Floats:
         """Compute the lexical weights, as `LexicalHead` does."""
-        arrays, kept = self._arrays, places_L >= 0
-        strength = arrays["text.own_words.word_F"][places_L[kept]] + states_LD[kept] @ arrays["text.own_words.state_D"]
-        own_F = np.zeros(features, np.float32)
-        np.maximum.at(own_F, places_L[kept], np.maximum(strength, 0))
-        return own_F
+        present_L = features_L >= 0
+        word_F, state_D = self._arrays["text.own_words.word_F"], self._arrays["text.own_words.state_D"]
+        strength = word_F[features_L[present_L]] + states_LD[present_L] @ state_D
+        weights_F = np.zeros(features, np.float32)
+        np.maximum.at(weights_F, features_L[present_L], np.maximum(strength, 0))
+        return weights_F
 
     def _apply_head(self, side: str, mean_D: Floats) -> TowerRow:
         """Apply a projection head, as `ProjectionHead` does."""
         arrays = self._arrays
         name = f"{side}.head"
         hidden_T = apply_gelu(arrays[f"{name}.transform.0.weight"] @ mean_D + arrays[f"{name}.transform.0.bias"])
-        centred_T = hidden_T - hidden_T.mean()
-        hidden_T = centred_T / np.sqrt(np.square(centred_T).mean() + np.float32(_EPSILON))
+        centered_T = hidden_T - hidden_T.mean()
+        hidden_T = centered_T / np.sqrt(np.square(centered_T).mean() + np.float32(_EPSILON))
         hidden_T = hidden_T * arrays[f"{name}.transform.2.weight"] + arrays[f"{name}.transform.2.bias"]
         dense_E = None
         if "dense" in self._config.heads:
@@ -149,6 +135,16 @@ class NumpyHeads:
         embedding_FT = arrays[f"{name}.embedding_FT" if f"{name}.embedding_FT" in arrays else _TEXT_EMBEDDING]
         logits_F: Floats = embedding_FT @ hidden_T + arrays[f"{name}.bias_F"]
         return logits_F, dense_E
+
+
+def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) -> TowerRows:
+    """Join rows, or batches of rows, of the existing heads; None for a missing head."""
+    weights = [rows for rows, _ in parts if rows is not None]
+    dense = [rows for _, rows in parts if rows is not None]
+    return (
+        np.vstack([np.empty((0, features), np.float32), *weights]) if "words" in config.heads else None,
+        np.vstack([np.empty((0, config.dense_dim), np.float32), *dense]) if "dense" in config.heads else None,
+    )
 
 
 class _NamedTensors(dict[str, Floats]):
@@ -168,6 +164,6 @@ def _apply_log1p_relu(strength_F: Floats, top_k: int) -> Floats:
     if not 0 < top_k < len(weights_F):
         return weights_F
     kept_K = np.argpartition(-weights_F, top_k - 1)[:top_k]
-    only_F = np.zeros_like(weights_F)
-    only_F[kept_K] = weights_F[kept_K]
-    return only_F
+    kept_F = np.zeros_like(weights_F)
+    kept_F[kept_K] = weights_F[kept_K]
+    return kept_F

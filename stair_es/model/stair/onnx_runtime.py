@@ -9,7 +9,7 @@ import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, StringStringEntryProto
@@ -18,39 +18,30 @@ from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
 from stair_es.model.networks.onnx_graph import create_onnx_session
 from stair_es.model.stair.configuration import StairConfig
+from stair_es.model.stair.numpy_runtime import TowerRows, join_rows
 from stair_es.model.stair.tokenizer import StairTokenizer
-from stair_es.types import Floats, Pixels
+from stair_es.types import Pixels
 
 ONNX_FILES = {"image": "image.onnx", "text": "text.onnx"}
 ONNX_MODEL_ID_KEY = "stair_es_model_id"
 WEIGHTS_OUTPUT, DENSE_OUTPUT = "weights", "dense"
 ONNX_IMAGE_BATCH, ONNX_TEXT_BATCH = 1, 32
-OnnxRows: TypeAlias = "tuple[Floats | None, Floats | None]"
 
 
 def build_onnx_metadata(model_id: str) -> bytes:
-    """Build the metadata at the end of a graph file, so that reading a few bytes tells which weights it belongs to.
-
-    Args:
-        model_id: Model id of the checkpoint.
-    """
+    """Build the metadata at the end of a graph file, so that reading a few bytes tells which weights it belongs to."""
     data: bytes = ModelProto(metadata_props=[StringStringEntryProto(key=ONNX_MODEL_ID_KEY, value=model_id)]).SerializeToString()
     return data
 
 
 def find_onnx_mismatch(folder: Path, model_id: str) -> str:
-    """Return why the graphs in a folder don't match its weights; empty if they do.
-
-    Args:
-        folder: Checkpoint folder.
-        model_id: Model id of the checkpoint.
-    """
-    wanted = build_onnx_metadata(model_id)
+    """Return why the graphs in a folder don't match its weights; empty if they do."""
+    expected = build_onnx_metadata(model_id)
     for file in ONNX_FILES.values():
         try:
             with (folder / file).open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, 2) - len(wanted)))
-                if stream.read() != wanted:
+                stream.seek(max(0, stream.seek(0, 2) - len(expected)))
+                if stream.read() != expected:
                     return f"{folder / file} was exported from other weights than those next to it"
         except FileNotFoundError:
             return f"{folder} has no {file}"
@@ -68,36 +59,35 @@ class OnnxDualEncoder:
         Raises:
             ModelError: If one is missing or belongs to other weights.
         """
-        if why := find_onnx_mismatch(folder, model_id):
-            raise ModelError(why, f"Run: stair-es export {shlex.quote(str(folder))}")
+        if mismatch := find_onnx_mismatch(folder, model_id):
+            raise ModelError(mismatch, f"Run: stair-es export {shlex.quote(str(folder))}")
         self._folder, self._config, self._tokens, self._spec = folder, config, tokens, spec
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def compute_images(self, pixels_BHWC: Pixels) -> OnnxRows:
+    def compute_images(self, pixels_BHWC: Pixels) -> TowerRows:
         """Compute images one at a time: as fast as a batch on a CPU, with identical bits."""
         return self._run_session(
             "image", [{"pixels": pixels_BHWC[i : i + ONNX_IMAGE_BATCH]} for i in range(0, len(pixels_BHWC), ONNX_IMAGE_BATCH)]
         )
 
-    def compute_texts(self, texts: Sequence[str]) -> OnnxRows:
+    def compute_texts(self, texts: Sequence[str]) -> TowerRows:
         """Compute texts in batches of similar length."""
         with self._lock:
             parts = list(self._tokens.encode_batches(texts, ONNX_TEXT_BATCH))
         rows = self._run_session(
-            "text", [{"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL} for _, part in parts]
+            "text",
+            [{"ids": tokenized.ids_BL, "mask": tokenized.mask_BL, "features": tokenized.features_BL} for _, tokenized in parts],
         )
-        return restore_order(rows, [place for places, _ in parts for place in places.tolist()])
+        return restore_order(rows, [index for indices, _ in parts for index in indices.tolist()])
 
-    def _run_session(self, side: str, feeds: list[dict[str, Any]]) -> OnnxRows:
+    def _run_session(self, side: str, feeds: list[dict[str, Any]]) -> TowerRows:
         """Return the rows of the existing heads."""
-        widths = {WEIGHTS_OUTPUT: len(self._tokens.tokens), DENSE_OUTPUT: self._config.dense_dim}
         names = [name for name, head in ((WEIGHTS_OUTPUT, "tokens"), (DENSE_OUTPUT, "dense")) if head in self._config.heads]
         session = self._get_session(side)
-        found = [session.run(names, select_inputs(session, feed)) for feed in feeds]
-        none = [np.empty((0, widths[name]), np.float32) for name in names]
-        rows = dict(zip(names, map(np.concatenate, zip(none, *found, strict=True)), strict=True))
-        return rows.get(WEIGHTS_OUTPUT), rows.get(DENSE_OUTPUT)
+        outputs = [dict(zip(names, session.run(names, select_inputs(session, feed)), strict=True)) for feed in feeds]
+        batches = [(output.get(WEIGHTS_OUTPUT), output.get(DENSE_OUTPUT)) for output in outputs]
+        return join_rows(batches, self._config, len(self._tokens.tokens))
 
     def _get_session(self, side: str) -> Any:  # noqa: ANN401  an InferenceSession
         with self._lock:
@@ -109,22 +99,22 @@ class OnnxDualEncoder:
         try:
             return create_onnx_session(str(path), self._spec.threads)
         except Exception as error:  # onnxruntime raises many types for broken files
-            first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(
-                f"onnxruntime can't load {path}: {first}", f"Run: stair-es export {shlex.quote(str(path.parent))}"
+                f"onnxruntime can't load {path}: {reason}", f"Run: stair-es export {shlex.quote(str(path.parent))}"
             ) from error
 
 
-def restore_order(rows: OnnxRows, order: list[int]) -> OnnxRows:
+def restore_order(rows: TowerRows, order: list[int]) -> TowerRows:
     """Restore the order of the texts.
 
     Args:
         rows: Rows in the order of computation.
         order: Index of the text of each row.
     """
-    back = np.argsort(np.array(order, np.int64))
-    words, dense = (None if found is None else found[back] for found in rows)
-    return words, dense
+    inverse = np.argsort(np.array(order, np.int64))
+    weights, dense = (None if values is None else values[inverse] for values in rows)
+    return weights, dense
 
 
 def select_inputs(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  an InferenceSession

@@ -31,7 +31,7 @@ class TokenizedTexts:
     ids_BL: IdArray
     mask_BL: NDArray[np.bool_]
     """False at padding."""
-    places_BL: IdArray
+    features_BL: IdArray
     """Feature of each token that can represent the text, else -1."""
 
 
@@ -49,13 +49,13 @@ class StairTokenizer:
         Raises:
             ModelError: If a feature isn't a token of the vocabulary, or is a special or unused one.
         """
-        self.whole = features if isinstance(features, WholeWordVocabulary) else None
+        self.word_vocabulary = features if isinstance(features, WholeWordVocabulary) else None
         """The vocabulary, if features are whole words."""
         self.feature_ids_F: IdArray = np.empty(0, np.int64) if isinstance(features, WholeWordVocabulary) else features
         """Ids of the tokens that are features; empty with whole words."""
-        if len(wrong := np.setdiff1d(self.feature_ids_F, list_candidate_tokens(tokenizer))):
+        if len(invalid := np.setdiff1d(self.feature_ids_F, list_candidate_tokens(tokenizer))):
             raise ModelError(
-                f"the tokenizer has no token for {len(wrong)} of the model's features, such as token {wrong[0]}",
+                f"the tokenizer has no token for {len(invalid)} of the model's features, such as token {invalid[0]}",
                 "Get the checkpoint again: its files don't belong together.",
             )
         self.tokenizer = tokenizer
@@ -65,24 +65,24 @@ class StairTokenizer:
     @cached_property
     def tokens(self) -> tuple[str, ...]:
         """Return the features as readable tokens, in their order, all different."""
-        if self.whole is not None:
-            return self.whole.words
-        found = [self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F]
-        tokens = [token for token in found if token is not None]  # all exist, as checked in `__init__`
+        if self.word_vocabulary is not None:
+            return self.word_vocabulary.words
+        names = [self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F]
+        tokens = [token for token in names if token is not None]  # all exist, as checked in `__init__`
         return make_readable_tokens(tokens, detect_tokenizer_style(self.tokenizer.to_str()))
 
     @cached_property
     def index_of_token(self) -> dict[str, int]:
         """Return the index of each feature."""
-        if self.whole is not None:
-            return self.whole.index_of_word
-        return {word: place for place, word in enumerate(self.tokens)}
+        if self.word_vocabulary is not None:
+            return self.word_vocabulary.index_of_word
+        return {word: index for index, word in enumerate(self.tokens)}
 
     @cached_property
     def ranks_F(self) -> IdArray:  # noqa: N802  the suffix is its shape
         """Return the alphabetical rank of each feature."""
-        if self.whole is not None:
-            return np.array(self.whole.ranks, np.int64)
+        if self.word_vocabulary is not None:
+            return np.array(self.word_vocabulary.ranks, np.int64)
         ranks_F = np.empty(len(self.tokens), np.int64)
         ranks_F[sorted(range(len(self.tokens)), key=self.tokens.__getitem__)] = np.arange(len(self.tokens))
         return ranks_F
@@ -90,77 +90,69 @@ class StairTokenizer:
     @cached_property
     def feature_of_V(self) -> IdArray:  # noqa: N802  the suffix is its shape
         """Return the feature of each token, or -1."""
-        places_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)
-        places_V[self.feature_ids_F] = np.arange(len(self.feature_ids_F))
-        return places_V
+        features_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)
+        features_V[self.feature_ids_F] = np.arange(len(self.feature_ids_F))
+        return features_V
 
     @cached_property
     def own_feature_of_V(self) -> IdArray:  # noqa: N802
         """Return the feature of each token that can represent a text it occurs in, or -1: no stop words, no punctuation."""
-        stop = load_stop_words()
-        keeps_F = np.array([is_content_token(word, stop) for word in self.tokens], bool)
-        places_V = self.feature_of_V.copy()
-        places_V[self.feature_ids_F[~keeps_F]] = -1
-        return places_V
+        stop_words = load_stop_words()
+        is_content_F = np.array([is_content_token(word, stop_words) for word in self.tokens], bool)
+        features_V = self.feature_of_V.copy()
+        features_V[self.feature_ids_F[~is_content_F]] = -1
+        return features_V
 
     def encode(self, texts: Sequence[str]) -> TokenizedTexts:
         """Encode texts with special tokens, padded to the longest."""
         return self._pad_rows(self.tokenizer.encode_batch(list(texts)), texts)
 
     def encode_batches(self, texts: Sequence[str], size: int) -> Iterator[tuple[IdArray, TokenizedTexts]]:
-        """Encode texts in batches of similar length, to reduce padding; yields the indices of the texts with each batch.
-
-        Args:
-            texts: Texts to encode.
-            size: Texts per batch.
-        """
+        """Encode texts in batches of similar length, to reduce padding; yields the indices of the texts with each batch."""
         rows = self.tokenizer.encode_batch(list(texts))
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
         for begin in range(0, len(order), size):
-            places = order[begin : begin + size]
+            indices = order[begin : begin + size]
             yield (
-                np.array(places, np.int64),
-                self._pad_rows([rows[place] for place in places], [texts[place] for place in places]),
+                np.array(indices, np.int64),
+                self._pad_rows([rows[index] for index in indices], [texts[index] for index in indices]),
             )
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the tokens of a word as users write it; a token of the vocabulary is returned unchanged."""
-        if self.whole is not None:
-            place = self.whole.find_word(word)
-            places = [place] if place >= 0 else [spotted.word_index for spotted in self.whole.match_words(word)]
-            return tuple(dict.fromkeys(self.tokens[place] for place in places))
-        known = self.index_of_token.get(word)
-        if known is not None and self.own_feature_of_V[self.feature_ids_F[known]] >= 0:
+        if self.word_vocabulary is not None:
+            index = self.word_vocabulary.find_word(word)
+            indices = [index] if index >= 0 else [match.word_index for match in self.word_vocabulary.match_words(word)]
+            return tuple(dict.fromkeys(self.tokens[index] for index in indices))
+        feature = self.index_of_token.get(word)
+        if feature is not None and self.own_feature_of_V[self.feature_ids_F[feature]] >= 0:
             return (word,)
-        own = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
-        return tuple(dict.fromkeys(self.tokens[place] for place in own if place >= 0))
+        features = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
+        return tuple(dict.fromkeys(self.tokens[index] for index in features if index >= 0))
 
     def list_token_ids(self) -> list[list[int]]:
         """List the token ids of each feature: of a token, its own id."""
-        if self.whole is None:
+        if self.word_vocabulary is None:
             return [[int(token)] for token in self.feature_ids_F]
-        return [row.ids for row in self.tokenizer.encode_batch(list(self.whole.words), add_special_tokens=False)]
+        return [row.ids for row in self.tokenizer.encode_batch(list(self.word_vocabulary.words), add_special_tokens=False)]
 
     def _pad_rows(self, rows: Sequence[Encoding], texts: Sequence[str]) -> TokenizedTexts:
         length = max((len(row.ids) for row in rows), default=0)
         ids_BL = np.zeros((len(rows), length), np.int64)
         mask_BL = np.zeros((len(rows), length), bool)
-        places_BL = np.full((len(rows), length), -1, np.int64)
+        features_BL = np.full((len(rows), length), -1, np.int64)
         for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
             count = len(row.ids)
             ids_BL[number, :count], mask_BL[number, :count] = row.ids, True
-            if self.whole is not None:
-                places_BL[number, :count] = self.whole.match_tokens(text, row.offsets)
-        if self.whole is None:
-            places_BL = np.where(mask_BL, self.own_feature_of_V[ids_BL], -1)
-        return TokenizedTexts(ids_BL, mask_BL, places_BL)
+            if self.word_vocabulary is not None:
+                features_BL[number, :count] = self.word_vocabulary.match_tokens(text, row.offsets)
+        if self.word_vocabulary is None:
+            features_BL = np.where(mask_BL, self.own_feature_of_V[ids_BL], -1)
+        return TokenizedTexts(ids_BL, mask_BL, features_BL)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer in a `tokenizer.json`.
-
-    Args:
-        path: Path of the file.
 
     Raises:
         ModelError: If it is missing or broken.
@@ -175,16 +167,11 @@ def list_candidate_tokens(tokenizer: Tokenizer) -> IdArray:
     """List the ids of all tokens that may be features: neither special nor unused, ascending."""
     special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    kept = sorted(token for word, token in vocabulary.items() if token not in special and not _UNUSED_TOKEN.fullmatch(word))
-    return np.array(kept, np.int64)
+    ids = sorted(token for word, token in vocabulary.items() if token not in special and not _UNUSED_TOKEN.fullmatch(word))
+    return np.array(ids, np.int64)
 
 
 def list_tokens_in_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> IdArray:
-    """List the ids of the candidate tokens that occur in texts, ascending.
-
-    Args:
-        tokenizer: Tokenizer of the model.
-        texts: Texts to tokenize.
-    """
+    """List the ids of the candidate tokens that occur in texts, ascending."""
     seen = {token for row in tokenizer.encode_batch(list(texts), add_special_tokens=False) for token in row.ids}
     return np.array([token for token in list_candidate_tokens(tokenizer) if int(token) in seen], np.int64)

@@ -119,11 +119,7 @@ class ClassTokens:
     """Size of the vocabulary."""
 
     def combine_classes(self, classes_K: Float64Array) -> Float64Array:
-        """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same.
-
-        Args:
-            classes_K: Weight of each class.
-        """
+        """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same."""
         values_KE = classes_K[:, None] * self.weights_KE * (1 / 255)
         words_V: Float64Array = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
         return words_V
@@ -153,12 +149,7 @@ class NearTokens:
     """In 1/255."""
 
     def find_near_tokens(self, token: int, words: int) -> Float64Array:
-        """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it.
-
-        Args:
-            token: WordPiece id.
-            words: Size of the vocabulary.
-        """
+        """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it."""
         near_V = np.zeros(words)
         row = int(np.searchsorted(self.token_ids_T, token))
         if row < len(self.token_ids_T) and self.token_ids_T[row] == token:
@@ -187,23 +178,20 @@ class MiniArtifacts:
 def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
     """Read the artifacts in a folder.
 
-    Args:
-        folder: Folder of the files.
-
     Raises:
         ModelError: If a file is missing or broken.
     """
     try:
-        told = json.loads((folder / CONFIG_FILE).read_bytes())
-        if (told["format"], told["version"]) != (MINI_FORMAT, MINI_VERSION):
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        if (config["format"], config["version"]) != (MINI_FORMAT, MINI_VERSION):
             raise ModelError(f"{folder} is not {MINI_FORMAT} {MINI_VERSION}", _REMEDY)
         vocabulary = WholeWordVocabulary.from_file(folder / WHOLE_WORDS_FILE)
         arrays = load_file(folder / WEIGHTS_FILE)
         return MiniArtifacts(
-            config=StairConfig.from_dict(told["heads"]),
-            blend=BlendWeights(**told["blend"]),
+            config=StairConfig.from_dict(config["heads"]),
+            blend=BlendWeights(**config["blend"]),
             vocabulary=vocabulary,
-            same_things=tuple(map(tuple, told["same_things"])),
+            same_things=tuple(map(tuple, config["same_things"])),
             classes=_build_class_tokens(arrays, "classes", vocabulary),
             objects=_build_class_tokens(arrays, "objects", vocabulary),
             table=NearTokens(
@@ -219,7 +207,7 @@ def read_mini_artifacts(folder: Path = MINI_FOLDER) -> MiniArtifacts:
 
 def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
     """Serialize the artifacts, by file name. `read_mini_artifacts` reads them."""
-    told = {
+    config = {
         "format": MINI_FORMAT,
         "version": MINI_VERSION,
         "blend": asdict(mini.blend),
@@ -227,15 +215,15 @@ def serialize_mini_artifacts(mini: MiniArtifacts) -> dict[str, bytes]:
         "heads": json.loads(mini.config.to_json()),
     }
     arrays: ArraysByName = quantize_arrays(mini.arrays)
-    for name, words in (("classes", mini.classes), ("objects", mini.objects)):
-        arrays |= {f"{name}.words": words.word_ids_KE, f"{name}.weights": words.weights_KE}
+    for name, class_tokens in (("classes", mini.classes), ("objects", mini.objects)):
+        arrays |= {f"{name}.words": class_tokens.word_ids_KE, f"{name}.weights": class_tokens.weights_KE}
     arrays |= {
         "table.tokens": mini.table.token_ids_T,
         "table.words": mini.table.word_ids_TN,
         "table.weights": mini.table.weights_TN,
     }
     return {
-        CONFIG_FILE: (json.dumps(told, indent=2) + "\n").encode(),
+        CONFIG_FILE: (json.dumps(config, indent=2) + "\n").encode(),
         WHOLE_WORDS_FILE: mini.vocabulary.to_json().encode(),
         WEIGHTS_FILE: save(dict(sorted(arrays.items()))),
     }
@@ -247,23 +235,23 @@ def _build_class_tokens(arrays: ArraysByName, name: str, vocabulary: WholeWordVo
 
 def quantize_arrays(arrays: Mapping[str, Floats]) -> ArraysByName:
     """Quantize arrays: matrices as int8 with one scale per row, others in half precision."""
-    found: ArraysByName = {}
+    quantized: ArraysByName = {}
     for name, array in arrays.items():
         if array.ndim < 2:
-            found[name] = array.astype(np.float16)
+            quantized[name] = array.astype(np.float16)
             continue
         scales = (np.abs(array).max(axis=1) / 127).astype(np.float32)
-        found[name] = np.rint(array / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]).astype(np.int8)
-        found[name + _SCALES] = scales
-    return found
+        quantized[name] = np.rint(array / np.maximum(scales, np.finfo(np.float32).tiny)[:, None]).astype(np.int8)
+        quantized[name + _SCALES] = scales
+    return quantized
 
 
 def dequantize_arrays(arrays: ArraysByName) -> dict[str, Floats]:
     """Return the arrays as float32, the inverse of `quantize_arrays`."""
-    found: dict[str, Floats] = {}
+    dequantized: dict[str, Floats] = {}
     for name, array in arrays.items():
         if name.endswith(_SCALES):
             continue
         scales = arrays.get(name + _SCALES)
-        found[name] = array.astype(np.float32) if scales is None else array * scales[:, None]
-    return found
+        dequantized[name] = array.astype(np.float32) if scales is None else array * scales[:, None]
+    return dequantized

@@ -18,7 +18,7 @@ STATISTIC_COUNT = 11
 _MIN_WHITE = 250
 _MIN_PIXELS = 50
 """Minimum number of non-white pixels that shares are computed with."""
-_TOP_COLOURS = 8
+_TOP_COLORS = 8
 _ROW_STEP = 2
 """Every second row gives the same result in half the time."""
 
@@ -49,27 +49,27 @@ def compute_pixel_statistics(pixels_HWC: Pixels) -> Floats:
     red, green, blue = (np.ascontiguousarray(pixels_HWC[::_ROW_STEP, :, channel]) for channel in range(3))
     darkest, brightest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     is_drawn = darkest < _MIN_WHITE
-    drawn = max(_MIN_PIXELS, int(np.count_nonzero(is_drawn)))
-    colours = np.sort(_count_colours(red, green, blue, is_drawn))
+    drawn_count = max(_MIN_PIXELS, int(np.count_nonzero(is_drawn)))
+    color_counts = np.sort(_count_colors(red, green, blue, is_drawn))
     steps = np.zeros((red.shape[0], red.shape[1] - 1), np.uint8)
     for plane in (red, green, blue):
-        here, beside = plane[:, :-1], plane[:, 1:]
-        np.maximum(steps, np.maximum(here, beside) - np.minimum(here, beside), out=steps)
+        left, right = plane[:, :-1], plane[:, 1:]
+        np.maximum(steps, np.maximum(left, right) - np.minimum(left, right), out=steps)
     grey = red.astype(np.int16) + green + blue
     structure = np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:])
     saturation = brightest - darkest
-    beside_drawn, inner_drawn = is_drawn[:, :-1], is_drawn[:, 1:-1]
+    left_drawn, inner_drawn = is_drawn[:, :-1], is_drawn[:, 1:-1]
     return np.array(
         [
-            np.log(len(colours) / np.sqrt(drawn) + 0.05),
-            colours[-_TOP_COLOURS:].sum() / drawn,
-            _compute_share(steps <= 1, beside_drawn),
-            _compute_share((steps > 1) & (steps <= 12), beside_drawn),
-            _compute_share(steps > 60, beside_drawn),
+            np.log(len(color_counts) / np.sqrt(drawn_count) + 0.05),
+            color_counts[-_TOP_COLORS:].sum() / drawn_count,
+            _compute_share(steps <= 1, left_drawn),
+            _compute_share((steps > 1) & (steps <= 12), left_drawn),
+            _compute_share(steps > 60, left_drawn),
             _compute_share(structure <= 3, inner_drawn),
             _compute_share(structure <= 12, inner_drawn),
             _compute_share(structure > 60, inner_drawn),
-            float(np.multiply(saturation, is_drawn).sum(dtype=np.int64)) / (255 * drawn),
+            float(np.multiply(saturation, is_drawn).sum(dtype=np.int64)) / (255 * drawn_count),
             _compute_share(saturation > 200, is_drawn),
             (np.maximum(red, blue) - np.minimum(red, blue)).mean() < 6,
         ],
@@ -77,13 +77,13 @@ def compute_pixel_statistics(pixels_HWC: Pixels) -> Floats:
     )
 
 
-def _count_colours(red: Plane, green: Plane, blue: Plane, is_drawn: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _count_colors(red: Plane, green: Plane, blue: Plane, is_drawn: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the counts of those of 32,768 colors that occur."""
-    fives = (red >> 3).astype(np.int64) << 10 | (green >> 3).astype(np.int64) << 5 | blue >> 3
-    counts = np.bincount(fives[is_drawn], minlength=1)
+    color_ids = (red >> 3).astype(np.int64) << 10 | (green >> 3).astype(np.int64) << 5 | blue >> 3
+    counts = np.bincount(color_ids[is_drawn], minlength=1)
     return counts[counts > 0]
 
 
-def _compute_share(is_so: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
-    """Return the share of pixels in `among` for which `is_so` holds, 0 to 1."""
-    return float(np.count_nonzero(is_so & among)) / max(1, int(np.count_nonzero(among)))
+def _compute_share(mask: NDArray[np.bool_], region: NDArray[np.bool_]) -> float:
+    """Return the share of pixels in `region` for which `mask` holds, 0 to 1."""
+    return float(np.count_nonzero(mask & region)) / max(1, int(np.count_nonzero(region)))

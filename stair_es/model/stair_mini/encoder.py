@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image
 
 from stair_es.config.settings import resolve_settings
-from stair_es.errors import ModelError
-from stair_es.model.base import CardMixin, ModelSpec, check_model_spec
+from stair_es.model.base import CardMixin, ModelSpec, check_encoder_pixels, check_model_spec
 from stair_es.model.networks import detector, image_network, minilm_download
 from stair_es.model.networks.detector import Detector
 from stair_es.model.networks.efficientnet import CLASSIFIER_SIZE_PX
@@ -69,7 +68,7 @@ class StairMiniEncoder(CardMixin):
     _card = MINI_CARD
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Check and keep the spec. Nothing is loaded yet.
+        """Check and keep the spec.
 
         Args:
             spec: Backend, threads and text tower.
@@ -97,12 +96,7 @@ class StairMiniEncoder(CardMixin):
             ModelError: As for `encode_images`.
             MissingExtra: As for `encode_images`.
         """
-        side = self.image_spec.size_px
-        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
-            raise ModelError(
-                f"{self._card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
-                "Use stair_es.sources.image.decode with the image_spec of the encoder.",
-            )
+        check_encoder_pixels(pixels_BHWC, self._card)
         small_BHWC = resize_square_pixels(pixels_BHWC, CLASSIFIER_SIZE_PX)
         return ImageOutputs(pixels_BHWC, small_BHWC, self.image_network.run_network(small_BHWC))
 
@@ -112,8 +106,8 @@ class StairMiniEncoder(CardMixin):
         Raises:
             ModelError: If the detector can't be loaded.
         """
-        seen, scores_BO = outputs.classifier_output, self.detector.score_classes(outputs.pixels_BHWC)
-        rows = zip(outputs.small_BHWC, seen.logits_BK, seen.features_BD, scores_BO, strict=True)
+        classified, scores_BO = outputs.classifier_output, self.detector.score_classes(outputs.pixels_BHWC)
+        rows = zip(outputs.small_BHWC, classified.logits_BK, classified.features_BD, scores_BO, strict=True)
         return [self._build_vector(self._weigh_image(*row)) for row in rows]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -139,9 +133,9 @@ class StairMiniEncoder(CardMixin):
     def tokenize_word(self, word: str) -> tuple[str, ...]:
         """Return the vocabulary tokens of a word as users write it."""
         vocabulary = self._artifacts.vocabulary
-        place = vocabulary.find_word(word)
-        places = [place] if place >= 0 else [spotted.word_index for spotted in vocabulary.match_words(word)]
-        return tuple(vocabulary.words[place] for place in dict.fromkeys(places))
+        index = vocabulary.find_word(word)
+        indices = [index] if index >= 0 else [match.word_index for match in vocabulary.match_words(word)]
+        return tuple(vocabulary.words[index] for index in dict.fromkeys(indices))
 
     @property
     def unit_length(self) -> bool:
@@ -174,18 +168,17 @@ class StairMiniEncoder(CardMixin):
         """Return the weights [V] of one image from the outputs of both networks."""
         blend = self._artifacts.blend
         classes_K = compute_softmax(logits_K.astype(np.float64))
-        seen_V = self._weigh_classes(classes_K, scores_O.astype(np.float64))
-        drawn = (self._gate.predict_probability(small_HWC, features_P) - blend.drawn_from) / (
-            blend.drawn_surely - blend.drawn_from
-        )
-        heads = min(1.0, max(0.0, drawn))
-        if not heads:
-            return seen_V
-        learned_V = scale_to_unit(
-            _require_weights(self._heads.apply_to_features(features_P)[0]).astype(np.float64) ** blend.image_power
-        )
-        sure = blend.image_classes_sure * float(classes_K.max()) + blend.image_classes_unsure * (1 - heads)
-        return scale_to_unit(keep_top_k(heads * learned_V + (blend.image_classes + sure) * seen_V, blend.image_words))
+        recognized_V = self._weigh_classes(classes_K, scores_O.astype(np.float64))
+        probability = self._gate.predict_probability(small_HWC, features_P)
+        drawn = (probability - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)
+        head_share = min(1.0, max(0.0, drawn))
+        if not head_share:
+            return recognized_V
+        weights_V = _require_weights(self._heads.apply_to_features(features_P)[0])
+        learned_V = scale_to_unit(weights_V.astype(np.float64) ** blend.image_power)
+        confidence = blend.image_classes_sure * float(classes_K.max()) + blend.image_classes_unsure * (1 - head_share)
+        mixed_V = head_share * learned_V + (blend.image_classes + confidence) * recognized_V
+        return scale_to_unit(keep_top_k(mixed_V, blend.image_words))
 
     def _weigh_classes(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
         """Return the weights [V], of length 1, of the recognized classes."""
@@ -200,79 +193,78 @@ class StairMiniEncoder(CardMixin):
 
     def _combine_scores(self, classes_K: Float64Array, scores_O: Float64Array) -> Float64Array:
         """Combine both networks: a confidence for each of the 80 objects [O], 0 to 1."""
-        blend, sure_O = self._artifacts.blend, scores_O.copy()
-        for thing, same in enumerate(self._artifacts.same_things):
-            if same:
-                known = min(1.0, 2 * float(classes_K[list(same)].sum())) * (scores_O[thing] > blend.class_needs)
-                sure_O[thing] = blend.object_share * scores_O[thing] + blend.class_share * known
-        return np.maximum(0, (sure_O - blend.object_threshold) / (1 - blend.object_threshold))
+        blend, confidence_O = self._artifacts.blend, scores_O.copy()
+        for index, equivalents in enumerate(self._artifacts.same_things):
+            if equivalents:
+                class_score = min(1.0, 2 * float(classes_K[list(equivalents)].sum())) * (scores_O[index] > blend.class_needs)
+                confidence_O[index] = blend.object_share * scores_O[index] + blend.class_share * class_score
+        return np.maximum(0, (confidence_O - blend.object_threshold) / (1 - blend.object_threshold))
 
     def _weigh_text(self, text: str, outputs: TextOutputs | None = None) -> Float64Array:
         """Return the weights [V] of a text, all 0 if nothing is known; `outputs` is the text network's, if it has run."""
         mini, blend = self._artifacts, self._artifacts.blend
-        spotted = [
+        matches = [
             each for each in mini.vocabulary.match_words(text) if text[each.begin : each.end].lower() not in self._stop_words
         ]
-        unknown = self._find_unknown_words(text, spotted)
-        if not spotted and not unknown:
+        unknown = self._find_unknown_words(text, matches)
+        if not matches and not unknown:
             return np.zeros(len(mini.vocabulary))
-        own_V = self._weigh_own_words(spotted, unknown)
+        own_V = self._weigh_own_words(matches, unknown)
         if self._spec.text_tower == "table":
-            for word in {text[each.begin : each.end].lower() for each in spotted}:
+            for word in {text[each.begin : each.end].lower() for each in matches}:
                 own_V = np.maximum(own_V, blend.text_near_known * self._weigh_near_tokens(word))
-            learned_V = self._weigh_without_network(spotted)
+            learned_V = self._weigh_without_network(matches)
         else:
-            own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), spotted, own_V)
+            own_V, learned_V = self._weigh_with_network(outputs or self._run_text_network(text), matches, own_V)
         return scale_to_unit(keep_top_k(scale_to_unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
 
-    def _weigh_own_words(self, spotted: Sequence[WordMatch], unknown: Sequence[str]) -> Float64Array:
+    def _weigh_own_words(self, matches: Sequence[WordMatch], unknown: Sequence[str]) -> Float64Array:
         """Return the weights [V] of single words: known ones themselves, for unknown ones the tokens near them."""
         own_V = np.zeros(len(self._artifacts.vocabulary))
         for word in unknown:
             own_V = np.maximum(own_V, self._weigh_near_tokens(word))
-        own_V[[each.word_index for each in spotted]] = 1.0
+        own_V[[each.word_index for each in matches]] = 1.0
         return own_V
 
     def _run_text_network(self, text: str) -> TextOutputs:
         with self._lock:
             network = self._text_network
-        written = self._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS)
-        return TextOutputs(written, network.compute_states(written.ids))
+        encoded = self._wordpieces.encode_with_offsets(text, MINILM_MAX_TOKENS)
+        return TextOutputs(encoded, network.compute_states(encoded.ids))
 
     def _weigh_with_network(
-        self, outputs: TextOutputs, spotted: Sequence[WordMatch], own_V: Float64Array
+        self, outputs: TextOutputs, matches: Sequence[WordMatch], own_V: Float64Array
     ) -> tuple[Float64Array, Float64Array]:
         """Return the own tokens of a text with those that the text network adds, and the tokens of the heads; both [V]."""
         mini, blend, embedding_D = self._artifacts, self._artifacts.blend, outputs.embedding_D
         nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
         near_V = keep_top_k(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
-        about_K = compute_softmax(
+        topics_K = compute_softmax(
             (mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature
         )
-        classes_V = keep_top_k(mini.classes.combine_classes(about_K) * np.sqrt(self._rarity), blend.text_class_words)
-        places = assign_words_to_tokens(spotted, outputs.encoded_text.offsets)
-        learned_V = scale_to_unit(
-            _require_weights(self._heads.apply_to_states(outputs.states_LD, np.array(places, np.int64))[0]).astype(np.float64)
-        )
+        classes_V = keep_top_k(mini.classes.combine_classes(topics_K) * np.sqrt(self._rarity), blend.text_class_words)
+        word_indices = assign_words_to_tokens(matches, outputs.encoded_text.offsets)
+        weights_V = _require_weights(self._heads.apply_to_states(outputs.states_LD, np.array(word_indices, np.int64))[0])
+        learned_V = scale_to_unit(weights_V.astype(np.float64))
         return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
 
-    def _weigh_without_network(self, spotted: Sequence[WordMatch]) -> Float64Array:
+    def _weigh_without_network(self, matches: Sequence[WordMatch]) -> Float64Array:
         """Return, without the text network, the learned lexical weights [V] of a text's own tokens."""
         learned_V = np.zeros(len(self._artifacts.vocabulary))
-        places = [each.word_index for each in spotted]
-        learned_V[places] = np.log1p(np.maximum(self._artifacts.arrays["text.own_words.word_F"][places], 0))
+        word_indices = [each.word_index for each in matches]
+        learned_V[word_indices] = np.log1p(np.maximum(self._artifacts.arrays["text.own_words.word_F"][word_indices], 0))
         return scale_to_unit(learned_V)
 
-    def _find_unknown_words(self, text: str, spotted: Sequence[WordMatch]) -> list[str]:
+    def _find_unknown_words(self, text: str, matches: Sequence[WordMatch]) -> list[str]:
         """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
-        begins = [each.begin for each in spotted]  # ascending
-        reached = list(accumulate((each.end for each in spotted), max, initial=0))  # end of the first 0, 1, 2, ... of them
-        found = (
+        begins = [each.begin for each in matches]  # ascending
+        max_ends = list(accumulate((each.end for each in matches), max, initial=0))  # end of the first 0, 1, 2, ... of them
+        words = (
             match[0].lower()
             for match in _WORD_PATTERN.finditer(text)
-            if match.end() > reached[bisect_right(begins, match.start())]
+            if match.end() > max_ends[bisect_right(begins, match.start())]
         )
-        return [word for word in dict.fromkeys(found) if word not in self._stop_words]
+        return [word for word in dict.fromkeys(words) if word not in self._stop_words]
 
     def _weigh_near_tokens(self, word: str) -> Float64Array:
         """Return the weights [V] of the tokens near a word; zeros if it isn't in the table."""
@@ -330,21 +322,16 @@ class StairMiniEncoder(CardMixin):
 
 
 def resize_square_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:
-    """Resize square images.
-
-    Args:
-        pixels_BHWC: Pixels of the images.
-        side_px: New side.
-    """
+    """Resize square images."""
     size = (side_px, side_px)
-    small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
-    return np.stack(small) if small else np.empty((0, side_px, side_px, 3), np.uint8)
+    resized = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
+    return np.stack(resized) if resized else np.empty((0, side_px, side_px, 3), np.uint8)
 
 
 def scale_to_unit(weights_V: Float64Array) -> Float64Array:
     """Scale a row to length 1, so that a dot product is a cosine; zeros stay zeros."""
-    kept = weights_V[weights_V > 0]
-    return weights_V / np.linalg.norm(kept) if len(kept) else weights_V
+    positive = weights_V[weights_V > 0]
+    return weights_V / np.linalg.norm(positive) if len(positive) else weights_V
 
 
 def keep_top_k(weights_V: Float64Array, count: int) -> Float64Array:
@@ -358,9 +345,9 @@ def keep_top_k(weights_V: Float64Array, count: int) -> Float64Array:
     if len(ids) <= count:
         return weights_V * (weights_V > 0)
     kept = ids[np.argsort(-weights_V[ids], kind="stable")[:count]]
-    only_V = np.zeros_like(weights_V)
-    only_V[kept] = weights_V[kept]
-    return only_V
+    kept_V = np.zeros_like(weights_V)
+    kept_V[kept] = weights_V[kept]
+    return kept_V
 
 
 def _require_weights(weights_V: Floats | None) -> Floats:

@@ -20,13 +20,9 @@ _WORD_START_MARKS: Mapping[TokenizerStyle, str] = {"byte-level": "Ġ", "metaspac
 
 
 def detect_tokenizer_style(tokenizer_json: str) -> TokenizerStyle:
-    """Detect how a tokenizer marks the beginning of words.
-
-    Args:
-        tokenizer_json: Contents of its `tokenizer.json`.
-    """
-    said: Any = json.loads(tokenizer_json)
-    kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _list_components(said.get(key))}
+    """Detect how a tokenizer marks the beginning of words."""
+    config: Any = json.loads(tokenizer_json)
+    kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _list_components(config.get(key))}
     if "ByteLevel" in kinds:
         return "byte-level"
     return "metaspace" if "Metaspace" in kinds else "plain"
@@ -41,22 +37,22 @@ def make_readable_tokens(tokens: Sequence[str], style: TokenizerStyle, special: 
         special: Tokens to leave unchanged.
     """
     readable = [token if token in special else _make_readable(token, style) for token in tokens]
-    kept = {place for place, token in enumerate(tokens) if readable[place] == token}
+    unchanged = {index for index, token in enumerate(tokens) if readable[index] == token}
     while True:
-        places: dict[str, list[int]] = {}
-        for place, token in enumerate(tokens):
-            places.setdefault(token if place in kept else readable[place], []).append(place)
-        lose = {place for rivals in places.values() for place in _find_ambiguous(rivals, kept, tokens)}
-        if not lose:
-            return tuple(token if place in kept else readable[place] for place, token in enumerate(tokens))
-        kept |= lose
+        indices_of: dict[str, list[int]] = {}
+        for index, token in enumerate(tokens):
+            indices_of.setdefault(token if index in unchanged else readable[index], []).append(index)
+        ambiguous = {index for indices in indices_of.values() for index in _find_ambiguous(indices, unchanged, tokens)}
+        if not ambiguous:
+            return tuple(token if index in unchanged else readable[index] for index, token in enumerate(tokens))
+        unchanged |= ambiguous
 
 
-def _find_ambiguous(rivals: Sequence[int], kept: Collection[int], tokens: Sequence[str]) -> set[int]:
+def _find_ambiguous(indices: Sequence[int], unchanged: Collection[int], tokens: Sequence[str]) -> set[int]:
     """Return which of several tokens with one result stay unchanged: all but the shortest, or all if it is a token itself."""
-    others = {place for place in rivals if place not in kept}
-    if len(others) == len(rivals):
-        others.discard(min(rivals, key=lambda place: (len(tokens[place]), tokens[place])))
+    others = {index for index in indices if index not in unchanged}
+    if len(others) == len(indices):
+        others.discard(min(indices, key=lambda index: (len(tokens[index]), tokens[index])))
     return others
 
 
@@ -74,11 +70,11 @@ def _make_readable(token: str, style: TokenizerStyle) -> str:
 
 def _decode_byte_letters(letters: str) -> str:
     """Return the text of byte-level letters; empty if they are no complete text."""
-    bytes_of = _build_byte_alphabet()
-    if any(letter not in bytes_of for letter in letters):
+    byte_of_letter = _build_byte_alphabet()
+    if any(letter not in byte_of_letter for letter in letters):
         return ""
     try:
-        return bytes(bytes_of[letter] for letter in letters).decode()
+        return bytes(byte_of_letter[letter] for letter in letters).decode()
     except UnicodeDecodeError:
         return ""
 
@@ -88,11 +84,11 @@ def _build_byte_alphabet() -> dict[str, int]:
     """Return the letter of each byte in byte-level BPE (Radford et al., 2019): itself if visible in Latin-1, else from U+0100."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
+    return {chr(byte): byte for byte in visible} | {chr(0x100 + offset): byte for offset, byte in enumerate(hidden)}
 
 
-def _list_components(said: Any) -> list[dict[str, Any]]:  # noqa: ANN401  JSON
-    if not isinstance(said, dict):
+def _list_components(component: Any) -> list[dict[str, Any]]:  # noqa: ANN401  JSON
+    if not isinstance(component, dict):
         return []
-    inner = said.get("decoders") or said.get("pretokenizers") or []
-    return [said, *(part for one in inner for part in _list_components(one))]
+    inner = component.get("decoders") or component.get("pretokenizers") or []
+    return [component, *(part for each in inner for part in _list_components(each))]

@@ -29,9 +29,6 @@ def is_content_token(word: str, stop_words: frozenset[str]) -> bool:
 def read_packaged_lines(path: Path) -> list[str]:
     """Return the lines of a packaged text file.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         ModelError: If the file is missing.
     """

@@ -67,12 +67,12 @@ class WholeWordVocabulary:
             ModelError: If there are no words, one is empty, has capitals or occurs twice, or a spelling belongs to none of them.
         """
         self.words, self.spellings = tuple(words), dict(spellings or {})
-        self.index_of_word = {word: place for place, word in enumerate(self.words)}
+        self.index_of_word = {word: index for index, word in enumerate(self.words)}
         if not self.words:
             raise ModelError("the vocabulary has no words", "Get the model again.")
-        if odd := [word for word in self.words if not word.strip() or word != word.lower()]:
+        if invalid := [word for word in self.words if not word.strip() or word != word.lower()]:
             raise ModelError(
-                f"the vocabulary has the word {odd[0]!r}, which is empty or not in lower case", "Get the model again."
+                f"the vocabulary has the word {invalid[0]!r}, which is empty or not in lower case", "Get the model again."
             )
         if len(self.index_of_word) != len(self.words):
             raise ModelError("the vocabulary has a duplicate word", "Get the model again.")
@@ -87,22 +87,18 @@ class WholeWordVocabulary:
         """Return the index of a word as users write it: itself, another spelling or its plural; -1 if there is none."""
         if word.isascii():
             return self._find_spelling(word.lower())
-        place = self._find_spelling(unicodedata.normalize("NFC", word.lower()))
-        return place if place >= 0 else self._find_spelling(_strip_accents(word))
+        index = self._find_spelling(unicodedata.normalize("NFC", word.lower()))
+        return index if index >= 0 else self._find_spelling(_strip_accents(word))
 
     def _find_spelling(self, word: str) -> int:
         for each in (word, *list_singulars(word)):
-            if (place := self.index_of_word.get(self.spellings.get(each, each), -1)) >= 0:
-                return place
+            if (index := self.index_of_word.get(self.spellings.get(each, each), -1)) >= 0:
+                return index
         return -1
 
     def match_words(self, text: str) -> list[WordMatch]:
-        """Match the words of a text, in its order; a joined pair (`clown fish`) comes before its parts.
-
-        Args:
-            text: Text in any case.
-        """
-        return list(self._match_spans(text, [found.span() for found in _WORD.finditer(text)]))
+        """Match the words of a text, in its order; a joined pair (`clown fish`) comes before its parts."""
+        return list(self._match_spans(text, [match.span() for match in _WORD.finditer(text)]))
 
     def match_tokens(self, text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
         """Match tokens to words: for each token the index of the word that begins there, or -1.
@@ -123,22 +119,22 @@ class WholeWordVocabulary:
 
     def _match_pair(self, text: str, first: tuple[int, int], second: tuple[int, int]) -> Iterator[WordMatch]:
         """Yield two neighbors if they form one word of the vocabulary."""
-        word, after = text[slice(*first)], text[slice(*second)]
-        joined = () if word.lower() in _NEVER_JOINED else (word + after,)
-        for pair in (f"{word} {after}", *joined):
-            if (place := self.find_word(pair)) >= 0:
-                yield WordMatch(place, first[0], second[1])
+        left, right = text[slice(*first)], text[slice(*second)]
+        joined = () if left.lower() in _NEVER_JOINED else (left + right,)
+        for pair in (f"{left} {right}", *joined):
+            if (index := self.find_word(pair)) >= 0:
+                yield WordMatch(index, first[0], second[1])
                 return
 
     def _match_parts(self, text: str, begin: int, end: int) -> Iterator[WordMatch]:
         """Yield a word, or the parts of a hyphenated word that are in the vocabulary."""
         word = text[begin:end]
-        broken = _BREAK.search(word) is not None
-        for each in (word, _BREAK.sub("", word)) if broken else (word,):
-            if (place := self.find_word(each)) >= 0:
-                yield WordMatch(place, begin, end)
+        is_hyphenated = _BREAK.search(word) is not None
+        for each in (word, _BREAK.sub("", word)) if is_hyphenated else (word,):
+            if (index := self.find_word(each)) >= 0:
+                yield WordMatch(index, begin, end)
                 return
-        if broken:
+        if is_hyphenated:
             yield from self._match_spans(text, [part.span() for part in _PART.finditer(text, begin, end)])
 
     def to_json(self) -> str:
@@ -149,15 +145,12 @@ class WholeWordVocabulary:
     def from_file(cls, path: Path) -> WholeWordVocabulary:
         """Return the vocabulary in a file.
 
-        Args:
-            path: Path of a `words.json`.
-
         Raises:
             ModelError: If the file is missing or broken.
         """
         try:
-            told = json.loads(path.read_bytes())
-            words, spellings = told["words"], told.get("spellings", {}).items()
+            content = json.loads(path.read_bytes())
+            words, spellings = content["words"], content.get("spellings", {}).items()
             if not isinstance(words, list):
                 raise TypeError("words isn't a list")
             return cls([str(word) for word in words], {str(spelling): str(word) for spelling, word in spellings})
@@ -168,25 +161,25 @@ class WholeWordVocabulary:
     def ranks(self) -> list[int]:
         """Return the alphabetical rank of each word."""
         ranks = [0] * len(self.words)
-        for rank, place in enumerate(sorted(range(len(self.words)), key=self.words.__getitem__)):
-            ranks[place] = rank
+        for rank, index in enumerate(sorted(range(len(self.words)), key=self.words.__getitem__)):
+            ranks[index] = rank
         return ranks
 
 
-def assign_words_to_tokens(spotted: Sequence[WordMatch], offsets: Sequence[tuple[int, int]]) -> list[int]:
+def assign_words_to_tokens(matches: Sequence[WordMatch], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """Assign words to tokens: for each token the index of the word that begins there, or -1.
 
     Args:
-        spotted: Occurrences of words, as `match_words` returns them.
+        matches: Occurrences of words, as `match_words` returns them.
         offsets: Begin and end of each token's characters.
     """
-    places, token = [-1] * len(offsets), 0
-    for word in spotted:
-        while token < len(offsets) and (offsets[token][1] <= word.begin or offsets[token][0] == offsets[token][1]):
+    word_indices, token = [-1] * len(offsets), 0
+    for match in matches:
+        while token < len(offsets) and (offsets[token][1] <= match.begin or offsets[token][0] == offsets[token][1]):
             token += 1
-        if token < len(offsets) and offsets[token][0] < word.end and places[token] < 0:
-            places[token] = word.word_index
-    return places
+        if token < len(offsets) and offsets[token][0] < match.end and word_indices[token] < 0:
+            word_indices[token] = match.word_index
+    return word_indices
 
 
 def _strip_accents(word: str) -> str:

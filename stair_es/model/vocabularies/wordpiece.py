@@ -52,12 +52,7 @@ class WordPieceVocabulary:
         return ids
 
     def add_special_tokens(self, ids: Sequence[int], max_tokens: int) -> list[int]:
-        """Add special tokens: `[CLS] ids [SEP]`, truncated to `max_tokens` in total.
-
-        Args:
-            ids: Token ids.
-            max_tokens: Maximum length of the result.
-        """
+        """Add special tokens: `[CLS] ids [SEP]`, truncated to `max_tokens` in total."""
         return [self.ids["[CLS]"], *ids[: max_tokens - 2], self.ids["[SEP]"]]
 
     def encode_with_offsets(self, text: str, max_tokens: int) -> EncodedText:
@@ -67,9 +62,9 @@ class WordPieceVocabulary:
             text: The text.
             max_tokens: Maximum number of tokens, with the special ones.
         """
-        found = self._tokenizer.encode(text, add_special_tokens=False)
-        offsets = found.offsets[: max_tokens - 2]
-        return EncodedText(self.add_special_tokens(found.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        offsets = encoding.offsets[: max_tokens - 2]
+        return EncodedText(self.add_special_tokens(encoding.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
 
 
 def load_wordpiece_vocabulary() -> WordPieceVocabulary:

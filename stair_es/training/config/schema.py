@@ -204,10 +204,6 @@ class RecipeConfig:
 def check_seed(name: str, seed: int) -> None:
     """Raise UsageError if numpy and PyTorch don't accept a seed.
 
-    Args:
-        name: Name of the setting, for the message.
-        seed: The seed.
-
     Raises:
         UsageError: If the seed is out of range.
     """
@@ -215,8 +211,8 @@ def check_seed(name: str, seed: int) -> None:
         raise UsageError(f"{name} must be in 0..2^32, got {seed}", "Give a non-negative whole number.")
 
 
-def _check_minimums(values: object, **least: float) -> None:
+def _check_minimums(values: object, **minimums: float) -> None:
     """Raise UsageError if a field is below its minimum."""
-    for name, value in least.items():
+    for name, value in minimums.items():
         if getattr(values, name) < value:
             raise UsageError(f"{name} must be {value:g} or more, got {getattr(values, name)}", "See docs/training.md.")

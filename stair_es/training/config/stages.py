@@ -65,20 +65,16 @@ class TrainingStage:
 def load_recipe(name: str, steps: int) -> tuple[TrainingStage, ...]:
     """Load the stages of a named recipe.
 
-    Args:
-        name: Name of the recipe.
-        steps: Total steps of all stages.
-
     Raises:
         UsageError: If there is no such recipe.
     """
-    known = list_recipes()
-    if name not in known:
-        raise UsageError(f"unknown recipe {name!r}", f"Choose one of: {', '.join(sorted(known))}; or write [[stages]].")
+    recipes = list_recipes()
+    if name not in recipes:
+        raise UsageError(f"unknown recipe {name!r}", f"Choose one of: {', '.join(sorted(recipes))}; or write [[stages]].")
     values = _read_recipe(name)
     reader = TableReader(values, f"recipe {name}")
     shares = [stage.pop("share") for stage in values["stages"]]
-    ends = [round(steps * sum(shares[: place + 1])) for place in range(len(shares))]
+    ends = [round(steps * sum(shares[: index + 1])) for index in range(len(shares))]
     for stage, begin, end in zip(values["stages"], [0, *ends], ends, strict=False):
         stage["steps"] = max(1, end - begin)
         if "flops_warmup_share" in stage:
@@ -90,18 +86,18 @@ def get_model_defaults(name: object) -> dict[str, Any]:
     """Return the recipe's defaults for the table `[model]`; empty for an unknown recipe."""
     if name not in list_recipes():
         return {}
-    found: dict[str, Any] = _read_recipe(str(name)).get("model", {})
-    return found
+    defaults: dict[str, Any] = _read_recipe(str(name)).get("model", {})
+    return defaults
 
 
 def list_recipes() -> dict[str, str]:
     """List the recipes: name -> one line of description."""
-    found = {}
+    recipes = {}
     for file in (files(__package__) / "recipes").iterdir():
         if file.name.endswith(".toml"):
             values = parse_training_toml(file.read_text(encoding="utf-8"), file.name)
-            found[file.name.removesuffix(".toml")] = str(values["about"])
-    return found
+            recipes[file.name.removesuffix(".toml")] = str(values["about"])
+    return recipes
 
 
 def _read_recipe(name: str) -> dict[str, Any]:
@@ -119,6 +115,6 @@ def read_stages(tables: Sequence[TableReader]) -> tuple[TrainingStage, ...]:
 
 def _read_stage(table: TableReader) -> TrainingStage:
     losses = table.get_table("losses")
-    found = {name: losses.get_number(losses.check_choice("loss", name, LOSSES)) for name in losses.values}
-    given: dict[str, Any] = {"losses": found} if found else {}
-    return table.build_dataclass(TrainingStage, skip=("losses",), **given)
+    weights = {name: losses.get_number(losses.check_choice("loss", name, LOSSES)) for name in losses.values}
+    overrides: dict[str, Any] = {"losses": weights} if weights else {}
+    return table.build_dataclass(TrainingStage, skip=("losses",), **overrides)

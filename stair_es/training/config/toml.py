@@ -17,10 +17,6 @@ _T = TypeVar("_T")
 def parse_training_toml(text: str, where: str) -> dict[str, Any]:
     """Parse TOML text.
 
-    Args:
-        text: The text.
-        where: Name of the file, for error messages.
-
     Raises:
         UsageError: If it isn't valid TOML; the message says where.
     """
@@ -69,29 +65,33 @@ class TableReader:
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self.values, self.where = values, where
 
-    def build_dataclass(self, kind: type[_T], skip: Collection[str] = (), **given: Any) -> _T:  # noqa: ANN401  values of its fields
+    def build_dataclass(self, cls: type[_T], skip: Collection[str] = (), **overrides: Any) -> _T:  # noqa: ANN401  values of its fields
         """Build a dataclass from the values of this table.
 
         Args:
-            kind: The dataclass; errors of its own checks are prefixed with the place.
+            cls: The dataclass; errors of its own checks are prefixed with the place.
             skip: Keys of the table that aren't fields, or are read separately.
-            given: Fields that don't come from the table.
+            overrides: Fields that don't come from the table.
 
         Raises:
             UsageError: If a key is unknown or missing, or a value has the wrong type or is out of range.
         """
-        hints = get_type_hints(kind)
-        own = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
-        unknown = set(self.values) - set(own) - set(skip)
+        hints = get_type_hints(cls)
+        init_fields = {each.name: each for each in fields(cls) if each.init}  # type: ignore[arg-type]
+        unknown = set(self.values) - set(init_fields) - set(skip)
         if unknown:
-            names = sorted((set(own) | set(skip)) - set(given))
+            names = sorted((set(init_fields) | set(skip)) - set(overrides))
             raise UsageError(f"{self.where}: unknown key {min(unknown)!r}", f"Known here: {', '.join(names)}.")
-        values = {name: self._get_typed(name, hints[name]) for name in own if name in self.values and name not in {*skip, *given}}
-        for name, each in own.items():
-            if name not in {*values, *given, *skip} and each.default is MISSING and each.default_factory is MISSING:
+        values = {
+            name: self._get_typed(name, hints[name])
+            for name in init_fields
+            if name in self.values and name not in {*skip, *overrides}
+        }
+        for name, each in init_fields.items():
+            if name not in {*values, *overrides, *skip} and each.default is MISSING and each.default_factory is MISSING:
                 raise UsageError(f"{self.where}: {name!r} is missing", f"Write {name} = ... there.")
         try:
-            return kind(**values, **given)
+            return cls(**values, **overrides)
         except (UsageError, ModelError) as error:
             raise UsageError(f"{self.where}: {error.message}", error.remedy) from None
 
@@ -115,7 +115,7 @@ class TableReader:
         value = self.values.get(name, [])
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
             raise UsageError(f"{self.where}.{name} must be an array of tables", f"Write [[{name}]] for each.")
-        return [TableReader(each, f"{self.where}.{name}[{place}]") for place, each in enumerate(value)]
+        return [TableReader(each, f"{self.where}.{name}[{index}]") for index, each in enumerate(value)]
 
     def get_number(self, name: str) -> float:
         """Return the number of this name.
@@ -126,19 +126,14 @@ class TableReader:
         value: float = self._get_typed(name, float)
         return value
 
-    def check_choice(self, what: str, value: str, known: tuple[Any, ...]) -> Any:  # noqa: ANN401  the value
+    def check_choice(self, what: str, value: str, choices: tuple[Any, ...]) -> Any:  # noqa: ANN401  the value
         """Check that a value is one of the known ones, and return it.
-
-        Args:
-            what: What the value is, for the message.
-            value: The value.
-            known: Allowed values.
 
         Raises:
             UsageError: If it isn't.
         """
-        if value not in known:
-            raise UsageError(f"{self.where}: unknown {what} {value!r}", f"Choose one of: {', '.join(map(str, known))}.")
+        if value not in choices:
+            raise UsageError(f"{self.where}: unknown {what} {value!r}", f"Choose one of: {', '.join(map(str, choices))}.")
         return value
 
     def _get_typed(self, name: str, hint: Any) -> Any:  # noqa: ANN401
@@ -185,5 +180,5 @@ def _describe_type(hint: Any) -> str:  # noqa: ANN401
         return "a list" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
     if origin is not None and inner and isinstance(inner[0], str):
         return f"one of {', '.join(inner)}"
-    kept = [each for each in inner if each is not type(None)]
-    return _describe_type(kept[0]) if kept else str(hint)
+    members = [each for each in inner if each is not type(None)]
+    return _describe_type(members[0]) if members else str(hint)

@@ -53,16 +53,16 @@ class TrainConfig:
             raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens'].")
         if "distil" in losses and not self.model.teacher:
             raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
-        if self.data.cache and (cached := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
+        if self.data.cache and (unfrozen := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
             raise UsageError(
-                f"data.cache stores the states of frozen backbones, but stage {cached[0]!r} trains one",
+                f"data.cache stores the states of frozen backbones, but stage {unfrozen[0]!r} trains one",
                 'Give the stages train = ["image.head", "text.head"] (a recipe: frozen_backbones = true), or data.cache = false.',
             )
         for side, tower in (("image", self.model.image), ("text", self.model.text)):
-            training = [stage.name for stage in self.stages if f"{side}.backbone" in stage.train]
-            if tower.backbone.kind == "package" and training:
+            trained_in = [stage.name for stage in self.stages if f"{side}.backbone" in stage.train]
+            if tower.backbone.kind == "package" and trained_in:
                 raise UsageError(
-                    f"stage {training[0]!r} trains the {side} backbone {tower.backbone.name!r}, which comes from a package:"
+                    f"stage {trained_in[0]!r} trains the {side} backbone {tower.backbone.name!r}, which comes from a package:"
                     " no checkpoint would contain it",
                     'Write recipe.frozen_backbones = true, or train = ["image.head", "text.head"] in the stage.',
                 )
@@ -73,12 +73,12 @@ class TrainConfig:
 _BACKBONES = {"image.backbone", "text.backbone"}
 
 
-def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+def read_train_config(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a configuration file.
 
     Args:
         path: TOML file; docs/training.md describes it.
-        changes: Overrides by dotted name: `{"optim.lr": 1e-3}`.
+        overrides: Overrides by dotted name: `{"optim.lr": 1e-3}`.
 
     Raises:
         UsageError: If the file can't be read, or a value is unknown, missing or out of range.
@@ -88,23 +88,23 @@ def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> T
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"can't read the configuration {path}: {error}", "Specify a TOML file; see docs/training.md.") from error
     values = parse_training_toml(text, path.name)
-    for name, value in (changes or {}).items():
+    for name, value in (overrides or {}).items():
         _set_value(values, name, value)
-    return _build_config(TableReader(values, path.name), path.parent.absolute(), dump_toml(values) if changes else text)
+    return _build_config(TableReader(values, path.name), path.parent.absolute(), dump_toml(values) if overrides else text)
 
 
-def _build_config(top: TableReader, folder: Path, text: str) -> TrainConfig:
-    return top.build_dataclass(
+def _build_config(table: TableReader, folder: Path, text: str) -> TrainConfig:
+    return table.build_dataclass(
         TrainConfig,
         skip=("recipe",),
         model=_build_model_config(
-            _apply_defaults(top.get_table("model"), get_model_defaults(top.get_table("recipe").values.get("name")))
+            _apply_defaults(table.get_table("model"), get_model_defaults(table.get_table("recipe").values.get("name")))
         ),
-        data=_build_data_config(top.get_table("data")),
-        stages=_build_stages(top),
-        batch=top.get_table("batch").build_dataclass(BatchConfig),
-        optim=top.get_table("optim").build_dataclass(OptimizerConfig),
-        watch=top.get_table("watch").build_dataclass(ValidationConfig),
+        data=_build_data_config(table.get_table("data")),
+        stages=_build_stages(table),
+        batch=table.get_table("batch").build_dataclass(BatchConfig),
+        optim=table.get_table("optim").build_dataclass(OptimizerConfig),
+        watch=table.get_table("watch").build_dataclass(ValidationConfig),
         folder=folder,
         text=text,
     )
@@ -136,20 +136,20 @@ def _build_data_config(table: TableReader) -> DataConfig:
     return table.build_dataclass(DataConfig, train=train, validation=validation, held_out=held_out)
 
 
-def _build_stages(top: TableReader) -> tuple[TrainingStage, ...]:
-    given = read_stages(top.get_tables("stages"))
-    named = top.get_table("recipe")
-    if bool(given) == bool(named.values):
+def _build_stages(table: TableReader) -> tuple[TrainingStage, ...]:
+    explicit = read_stages(table.get_tables("stages"))
+    recipe_table = table.get_table("recipe")
+    if bool(explicit) == bool(recipe_table.values):
         raise UsageError(
-            f"{top.where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
+            f"{table.where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
         )
-    if given:
-        return given
-    asked = named.build_dataclass(RecipeConfig)
-    stages = load_recipe(asked.name, asked.steps)
-    if asked.flops is not None:
-        stages = tuple(_set_flops_weight(stage, asked.flops) for stage in stages)
-    return tuple(_freeze_backbones(stage) for stage in stages) if asked.frozen_backbones else stages
+    if explicit:
+        return explicit
+    recipe = recipe_table.build_dataclass(RecipeConfig)
+    stages = load_recipe(recipe.name, recipe.steps)
+    if recipe.flops is not None:
+        stages = tuple(_set_flops_weight(stage, recipe.flops) for stage in stages)
+    return tuple(_freeze_backbones(stage) for stage in stages) if recipe.frozen_backbones else stages
 
 
 def _set_flops_weight(stage: TrainingStage, weight: float) -> TrainingStage:
@@ -170,19 +170,13 @@ def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: 
 
 
 def build_stair_config(config: TrainConfig, image: BackboneConfig, text: BackboneConfig) -> StairConfig:
-    """Return the model configuration, with backbones that can be built without access to a model hub.
-
-    Args:
-        config: Training configuration.
-        image: Image backbone.
-        text: Text backbone.
-    """
-    plan = config.model
+    """Return the model configuration, with backbones that can be built without access to a model hub."""
+    model_config = config.model
     return StairConfig(
         name=config.name,
-        image=replace(plan.image, backbone=image),
-        text=replace(plan.text, backbone=text),
-        heads=plan.heads,
-        dense_dim=plan.dense_dim,
-        similarity=plan.similarity,
+        image=replace(model_config.image, backbone=image),
+        text=replace(model_config.text, backbone=text),
+        heads=model_config.heads,
+        dense_dim=model_config.dense_dim,
+        similarity=model_config.similarity,
     )

@@ -62,10 +62,10 @@ class CaptionSampler:
     seed: int
     texts_per_image: int
 
-    def choose_caption(self, draw: SampleIndex) -> str:
+    def choose_caption(self, sample: SampleIndex) -> str:
         """Return the caption of a sample: a random one of the item's few variants."""
-        rng = np.random.default_rng((self.seed, _TEXT, draw.item, draw.epoch))
-        return self.get_variant(draw.item, int(rng.integers(self.texts_per_image)))
+        rng = np.random.default_rng((self.seed, _TEXT, sample.item, sample.epoch))
+        return self.get_variant(sample.item, int(rng.integers(self.texts_per_image)))
 
     def get_variant(self, item: int, number: int) -> str:
         """Return the n-th caption variant of an item. It is the same in every run, so that its states can be cached."""
@@ -84,36 +84,30 @@ class Collator:
     texts: TextLoader
     caption_sampler: CaptionSampler
 
-    def collate_batch(self, draws: Sequence[SampleIndex]) -> tuple[Tensor, TextBatch, list[str], list[SampleIndex]]:
+    def collate_batch(self, samples: Sequence[SampleIndex]) -> tuple[Tensor, TextBatch, list[str], list[SampleIndex]]:
         """Return images, texts, the raw texts, and the samples taken; an unreadable pair is replaced by the next one.
 
         Raises:
             SourceError: If hardly any pair can be read.
         """
-        taken = list(draws)
+        batch = list(samples)
         for _ in range(_MAX_ATTEMPTS):
-            images, bad = self.images.load_batch([draw.item for draw in taken], [draw.epoch for draw in taken])
-            if not bad:
-                written = [self.caption_sampler.choose_caption(draw) for draw in taken]
-                return images, self.texts.load_batch(written), written, taken
-            for place in bad:
-                taken[place] = self._find_replacement(taken, place)
+            images, unreadable = self.images.load_batch([sample.item for sample in batch], [sample.epoch for sample in batch])
+            if not unreadable:
+                captions = [self.caption_sampler.choose_caption(sample) for sample in batch]
+                return images, self.texts.load_batch(captions), captions, batch
+            for position in unreadable:
+                batch[position] = self._find_replacement(batch, position)
         raise SourceError(f"{_MAX_ATTEMPTS} pairs in a row can't be read", "See the reported problems, and fix the training set.")
 
-    def _find_replacement(self, taken: Sequence[SampleIndex], place: int) -> SampleIndex:
+    def _find_replacement(self, batch: Sequence[SampleIndex], position: int) -> SampleIndex:
         """Return the next pair after an unreadable one that isn't in the batch yet."""
-        there = {draw.item for draw in taken}
+        items = {sample.item for sample in batch}
         size = len(self.caption_sampler.captions)
-        after = ((taken[place].item + step) % size for step in range(1, size + 1))
-        return SampleIndex(next((item for item in after if item not in there), taken[place].item), taken[place].epoch)
+        candidates = ((batch[position].item + offset) % size for offset in range(1, size + 1))
+        return SampleIndex(next((item for item in candidates if item not in items), batch[position].item), batch[position].epoch)
 
 
 def make_image_rng(seed: int, item: int, view: int) -> np.random.Generator:
-    """Return the random generator for an image's augmentation.
-
-    Args:
-        seed: Seed of the run.
-        item: Number of the image.
-        view: Number of the view.
-    """
+    """Return the random generator for an image's augmentation."""
     return np.random.default_rng((seed, _IMAGE, item, view))

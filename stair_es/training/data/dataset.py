@@ -96,25 +96,21 @@ class TrainingSet:
 
         Pairs with the same name are merged: in a batch, each would be a false negative of the other. Pairs whose image is only
         in memory, or whose texts aren't valid Unicode, are problems.
-
-        Args:
-            pairs: Pairs in order.
-            problems: Counter to add problems to.
         """
-        told = problems if problems is not None else ProblemCounter()
-        found, again = cls._pack_pairs(pairs, told)
-        if not again:
-            return found
-        return cls._pack_pairs((_merge_pairs(pair, again.pop(pair.name, pair)) for pair in found), told)[0]
+        problems = problems if problems is not None else ProblemCounter()
+        train_set, duplicates = cls._pack_pairs(pairs, problems)
+        if not duplicates:
+            return train_set
+        return cls._pack_pairs((_merge_pairs(pair, duplicates.pop(pair.name, pair)) for pair in train_set), problems)[0]
 
     @classmethod
     def _pack_pairs(cls, pairs: Iterable[TrainingPair], problems: ProblemCounter) -> tuple[TrainingSet, dict[str, TrainingPair]]:
         """Return the set of the first pair of each name, and what later pairs of a name add."""
-        blob, ends, seen, again = bytearray(), array("q"), set[str](), dict[str, TrainingPair]()
+        blob, ends, seen, duplicates = bytearray(), array("q"), set[str](), dict[str, TrainingPair]()
         for each in pairs:
             pair = each._replace(name=each.name.encode("utf-8", "backslashreplace").decode())
             if pair.name in seen:
-                again[pair.name] = _merge_pairs(again.get(pair.name), pair)
+                duplicates[pair.name] = _merge_pairs(duplicates.get(pair.name), pair)
                 continue
             packed = _serialize_pair(pair)
             if isinstance(packed, str):
@@ -124,29 +120,24 @@ class TrainingSet:
             blob += packed
             ends.append(len(blob))
         rows = np.arange(len(ends), dtype=np.int64)
-        return cls(np.frombuffer(blob, dtype=np.uint8), np.frombuffer(ends, dtype=np.int64), rows, problems), again
+        return cls(np.frombuffer(blob, dtype=np.uint8), np.frombuffer(ends, dtype=np.int64), rows, problems), duplicates
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, number: int) -> TrainingPair:
         row = int(self._rows[number])
-        start = int(self._ends[row - 1]) if row else 0
-        name, place, captions, tags = orjson.loads(self._blob[start : int(self._ends[row])].tobytes())
+        begin = int(self._ends[row - 1]) if row else 0
+        name, locator, captions, tags = orjson.loads(self._blob[begin : int(self._ends[row])].tobytes())
         return TrainingPair(
-            name, FileLocator(place) if isinstance(place, str) else restore_locator(place), tuple(captions), tuple(tags)
+            name, FileLocator(locator) if isinstance(locator, str) else restore_locator(locator), tuple(captions), tuple(tags)
         )
 
     def __iter__(self) -> Iterator[TrainingPair]:
         return (self[number] for number in range(len(self)))
 
     def sample_caption(self, number: int, rng: np.random.Generator) -> str:
-        """Return a random caption of a pair, with tags for a fraction of `tag_share`.
-
-        Args:
-            number: Number of the pair.
-            rng: Random generator.
-        """
+        """Return a random caption of a pair, with tags for a fraction of `tag_share`."""
         return sample_caption(self[number], rng, self.tag_share)
 
     @property
@@ -156,9 +147,9 @@ class TrainingSet:
 
     def select_pairs(self, numbers: Sequence[int] | NDArray[np.int64]) -> TrainingSet:
         """Return the set of the given pairs, in this order; the bytes are shared."""
-        some = TrainingSet(self._blob, self._ends, self._rows[np.asarray(numbers, dtype=np.int64)], self.problems)
-        some.tag_share = self.tag_share
-        return some
+        subset = TrainingSet(self._blob, self._ends, self._rows[np.asarray(numbers, dtype=np.int64)], self.problems)
+        subset.tag_share = self.tag_share
+        return subset
 
     def exclude_pairs(self, reasons: Mapping[int, str]) -> TrainingSet:
         """Return the set without some pairs (number -> reason), which are added to the problems."""
@@ -172,9 +163,6 @@ class TrainingSet:
 def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
     """Read the pairs of caption sets, in order; consecutive entries of an image are merged.
 
-    Args:
-        files: Caption sets.
-
     Raises:
         UsageError: If a set is missing, isn't a caption set, or has no pair.
         MissingExtra: If a library for its format isn't installed.
@@ -187,11 +175,6 @@ def sample_caption(pair: TrainingPair, rng: np.random.Generator, tag_share: floa
     """Return a random caption, a fraction of `tag_share` followed by one to four tags: `caption, tag, tag`.
 
     The number of random draws depends only on the number of captions and tags, so a run can be repeated.
-
-    Args:
-        pair: The pair.
-        rng: Random generator.
-        tag_share: Fraction of captions with tags.
     """
     text = pair.captions[int(rng.integers(len(pair.captions)))]
     if not pair.tags:
@@ -201,17 +184,14 @@ def sample_caption(pair: TrainingPair, rng: np.random.Generator, tag_share: floa
     return ", ".join((text, *(pair.tags[int(each)] for each in order[:count]))) if with_tags else text
 
 
-def read_image_bytes(place: Locator) -> bytes:
+def read_image_bytes(locator: Locator) -> bytes:
     """Read the bytes of an image.
-
-    Args:
-        place: Locator of the image.
 
     Raises:
         ReadError: If the image can't be read.
     """
-    read = place.read(ReadLimits())
-    return read.data if read else b""
+    result = locator.read(ReadLimits())
+    return result.data if result else b""
 
 
 def _iterate_pairs(files: Sequence[PairFile], problems: ProblemCounter) -> Iterator[TrainingPair]:
@@ -228,22 +208,22 @@ def _iterate_pairs(files: Sequence[PairFile], problems: ProblemCounter) -> Itera
 
 
 def _read_pair_file(file: PairFile, problems: ProblemCounter) -> Iterator[TrainingPair]:
-    _, found = read_entries(file.path, file.split)
+    _, entries = read_entries(file.path, file.split)
     folder = str(file.images or get_image_folder(file.path))
-    for entry in _merge_runs(found, problems):
-        place = entry.find_image(folder)
-        if place is None:
+    for entry in _merge_runs(entries, problems):
+        locator = entry.find_image(folder)
+        if locator is None:
             problems.add_problem(entry.name, f"no such file in {folder}")
         elif not entry.captions:
             problems.add_problem(entry.name, "no caption")
         else:
-            yield TrainingPair(entry.name, place, tuple(dict.fromkeys(entry.captions)), entry.tags)
+            yield TrainingPair(entry.name, locator, tuple(dict.fromkeys(entry.captions)), entry.tags)
 
 
-def _merge_runs(found: Iterable[CaptionEntry | InvalidEntry], problems: ProblemCounter) -> Iterator[CaptionEntry]:
+def _merge_runs(entries: Iterable[CaptionEntry | InvalidEntry], problems: ProblemCounter) -> Iterator[CaptionEntry]:
     """Yield the entries; consecutive entries of the same image are merged."""
     last: CaptionEntry | None = None
-    for entry in found:
+    for entry in entries:
         if isinstance(entry, InvalidEntry):
             problems.add_problem(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
         elif last is not None and last.name == entry.name:
@@ -256,20 +236,20 @@ def _merge_runs(found: Iterable[CaptionEntry | InvalidEntry], problems: ProblemC
         yield last
 
 
-def _merge_pairs(known: TrainingPair | None, pair: TrainingPair) -> TrainingPair:
+def _merge_pairs(merged: TrainingPair | None, pair: TrainingPair) -> TrainingPair:
     """Merge two pairs of the same image."""
-    if known is None:
+    if merged is None:
         return pair
-    captions, tags = dict.fromkeys((*known.captions, *pair.captions)), dict.fromkeys((*known.tags, *pair.tags))
-    return pair._replace(locator=known.locator, captions=tuple(captions), tags=tuple(tags))
+    captions, tags = dict.fromkeys((*merged.captions, *pair.captions)), dict.fromkeys((*merged.tags, *pair.tags))
+    return pair._replace(locator=merged.locator, captions=tuple(captions), tags=tuple(tags))
 
 
 def _serialize_pair(pair: TrainingPair) -> bytes | str:
     """Return a pair as JSON, or the reason why it can't be serialized."""
-    place = pair.locator.uri if isinstance(pair.locator, FileLocator) else pair.locator.to_json()
-    if place is None:
+    locator = pair.locator.uri if isinstance(pair.locator, FileLocator) else pair.locator.to_json()
+    if locator is None:
         return "its bytes are only in memory, and can't be read again"
     try:
-        return orjson.dumps((pair.name, place, pair.captions, pair.tags))
+        return orjson.dumps((pair.name, locator, pair.captions, pair.tags))
     except (orjson.JSONEncodeError, TypeError):
         return "a text isn't valid Unicode"

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from stair_es.types import PartProgressCallback
 
 _PAIRS_PER_BATCH = 1 << 20
-_MAX_ALIKE = 500
-_ONES = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
+_MAX_SAME_HASH = 500
+_BIT_COUNTS = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
 
 
 class ImageCollection(Protocol):
@@ -81,8 +81,8 @@ class RemovedPair:
     same_bytes: bool
 
     def __str__(self) -> str:
-        how = "the same bytes as" if self.same_bytes else f"{self.bits} bits from"
-        return f"{self.name}: {how} {self.other} of {self.found_in}"
+        relation = "the same bytes as" if self.same_bytes else f"{self.bits} bits from"
+        return f"{self.name}: {relation} {self.other} of {self.found_in}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +97,19 @@ class DedupResult:
 
 def remove_duplicates(
     training: TrainingSet,
-    against: Mapping[str, ImageCollection],
-    likeness: SimilarityThresholds | None = None,
+    references: Mapping[str, ImageCollection],
+    thresholds: SimilarityThresholds | None = None,
     *,
-    told: PartProgressCallback | None = None,
+    progress: PartProgressCallback | None = None,
     workers: int = 1,
 ) -> DedupResult:
     """Return the training set without images of other sets, and without unreadable images.
 
     Args:
         training: Training set; removed pairs are added to its `problems`.
-        against: Images of the other sets (validation, test) by name of the set.
-        likeness: What counts as a duplicate.
-        told: Called with the name of the set being read, images done, and their number.
+        references: Images of the other sets (validation, test) by name of the set.
+        thresholds: What counts as a duplicate.
+        progress: Called with the name of the set being read, images done, and their number.
         workers: Threads that read and decode.
 
     Raises:
@@ -117,89 +117,90 @@ def remove_duplicates(
     """
 
     def report_progress(name: str, size: int) -> Callable[[int], None]:
-        return lambda done: told(name, done, size) if told is not None else None
+        return lambda done: progress(name, done, size) if progress is not None else None
 
-    mine = compute_fingerprints(training, report_progress("training", len(training)), workers)
-    unreadable = {"training": len(mine.unreadable)} if mine.unreadable else {}
-    reasons, removed = dict(mine.unreadable), dict[int, RemovedPair]()
-    for name, pictures in against.items():
-        names = [picture.name for picture in pictures]
-        theirs = compute_fingerprints(pictures, report_progress(name, len(names)), workers)
-        if theirs.unreadable:
-            unreadable[name] = len(theirs.unreadable)
-        for match in find_duplicates(mine, theirs, likeness):
-            each = RemovedPair(
+    fingerprints = compute_fingerprints(training, report_progress("training", len(training)), workers)
+    unreadable = {"training": len(fingerprints.unreadable)} if fingerprints.unreadable else {}
+    reasons, removed = dict(fingerprints.unreadable), dict[int, RemovedPair]()
+    for name, images in references.items():
+        names = [image.name for image in images]
+        reference_fingerprints = compute_fingerprints(images, report_progress(name, len(names)), workers)
+        if reference_fingerprints.unreadable:
+            unreadable[name] = len(reference_fingerprints.unreadable)
+        for match in find_duplicates(fingerprints, reference_fingerprints, thresholds):
+            pair = RemovedPair(
                 name=training[match.row].name,
                 found_in=name,
                 other=names[match.other],
                 bits=match.bits,
                 same_bytes=match.same_bytes,
             )
-            removed.setdefault(match.row, each)
-            reasons.setdefault(match.row, f"in {name} too: {each}")
+            removed.setdefault(match.row, pair)
+            reasons.setdefault(match.row, f"in {name} too: {pair}")
     rows = sorted(removed)
     return DedupResult(kept=training.exclude_pairs(reasons), removed=tuple(removed[row] for row in rows), unreadable=unreadable)
 
 
 def find_duplicates(
-    one: FingerprintTable, other: FingerprintTable, likeness: SimilarityThresholds | None = None
+    one: FingerprintTable, other: FingerprintTable, thresholds: SimilarityThresholds | None = None
 ) -> list[DuplicateMatch]:
     """Return the images of one table that are also in another, each with its nearest match, in order.
 
     Args:
         one: Fingerprints of the images to look up.
         other: Fingerprints to search.
-        likeness: What counts as a duplicate.
+        thresholds: What counts as a duplicate.
     """
-    limits = likeness or SimilarityThresholds()
+    limits = thresholds or SimilarityThresholds()
     best: dict[int, tuple[int, int]] = {}
-    for mine, theirs in _match_bytes(one, other):
-        best.setdefault(mine, (-1, theirs))
-    hashes, of_mine = np.unique(one.perceptual, return_inverse=True)
-    other_hashes, of_theirs = np.unique(other.perceptual, return_inverse=True)
-    mine_by_hash, theirs_by_hash = _group_members(of_mine, len(hashes)), _group_members(of_theirs, len(other_hashes))
+    for index, match in _match_bytes(one, other):
+        best.setdefault(index, (-1, match))
+    hashes, hash_of_index = np.unique(one.perceptual, return_inverse=True)
+    other_hashes, hash_of_match = np.unique(other.perceptual, return_inverse=True)
+    indices_by_hash = _group_members(hash_of_index, len(hashes))
+    matches_by_hash = _group_members(hash_of_match, len(other_hashes))
     for left, right, bits in _find_near_hashes(hashes, other_hashes, limits.bits):
-        theirs_alike = _drop_same_colors(theirs_by_hash(right), other.colors)
-        for mine in mine_by_hash(left):
-            if best.get(int(mine), (HASH_BITS + 1, 0))[0] <= bits:
+        candidates = _drop_same_colors(matches_by_hash(right), other.colors)
+        for index in indices_by_hash(left):
+            if best.get(int(index), (HASH_BITS + 1, 0))[0] <= bits:
                 continue
-            theirs_near = theirs_alike[_compare_colors(one.colors[mine], other.colors[theirs_alike], limits.color)]
-            if len(theirs_near):
-                best[int(mine)] = (bits, int(theirs_near[0]))
+            similar = candidates[_compare_colors(one.colors[index], other.colors[candidates], limits.color)]
+            if len(similar):
+                best[int(index)] = (bits, int(similar[0]))
     return [
-        DuplicateMatch(row=int(one.rows[mine]), other=int(other.rows[theirs]), bits=max(bits, 0), same_bytes=bits < 0)
-        for mine, (bits, theirs) in sorted(best.items())
+        DuplicateMatch(row=int(one.rows[index]), other=int(other.rows[match]), bits=max(bits, 0), same_bytes=bits < 0)
+        for index, (bits, match) in sorted(best.items())
     ]
 
 
 def _match_bytes(one: FingerprintTable, other: FingerprintTable) -> Iterator[tuple[int, int]]:
-    known = dict[bytes, int]()
+    index_of_digest = dict[bytes, int]()
     for number, value in enumerate(other.sha256):
-        known.setdefault(value.tobytes(), number)
+        index_of_digest.setdefault(value.tobytes(), number)
     for number, value in enumerate(one.sha256):
-        if (there := known.get(value.tobytes())) is not None:
-            yield number, there
+        if (match := index_of_digest.get(value.tobytes())) is not None:
+            yield number, match
 
 
-def _group_members(of: NDArray[np.intp], count: int) -> Callable[[int], NDArray[np.intp]]:
+def _group_members(groups: NDArray[np.intp], count: int) -> Callable[[int], NDArray[np.intp]]:
     """Return a function from a group to the indices of its members, given the group of each index."""
-    order = np.argsort(of, kind="stable")
-    ends = np.cumsum(np.bincount(of, minlength=count))
+    order = np.argsort(groups, kind="stable")
+    ends = np.cumsum(np.bincount(groups, minlength=count))
     return lambda group: order[ends[group - 1] if group else 0 : ends[group]]
 
 
-def _find_near_hashes(one: NDArray[np.uint64], other: NDArray[np.uint64], most: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the values that differ in at most `most` bits: (index in `one`, index in `other`, bits); some more than once."""
-    edges = [round(HASH_BITS * number / (most + 1)) for number in range(most + 2)]
-    for start, end in pairwise(edges):
-        low, mask = np.uint64(start), np.uint64((1 << (end - start)) - 1)
-        theirs = (other >> low) & mask
-        order = np.argsort(theirs, kind="stable")
-        mine, theirs = (one >> low) & mask, theirs[order]
-        first, last = np.searchsorted(theirs, mine, "left"), np.searchsorted(theirs, mine, "right")
+def _find_near_hashes(one: NDArray[np.uint64], other: NDArray[np.uint64], max_bits: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the values that differ in at most `max_bits` bits: (index in `one`, index in `other`, bits); some more than once."""
+    edges = [round(HASH_BITS * number / (max_bits + 1)) for number in range(max_bits + 2)]
+    for begin, end in pairwise(edges):
+        low, mask = np.uint64(begin), np.uint64((1 << (end - begin)) - 1)
+        other_part = (other >> low) & mask
+        order = np.argsort(other_part, kind="stable")
+        part, other_part = (one >> low) & mask, other_part[order]
+        first, last = np.searchsorted(other_part, part, "left"), np.searchsorted(other_part, part, "right")
         for left, right in _expand_ranges(first, last):
             bits = _count_differing_bits(one[left], other[order[right]])
-            near = np.flatnonzero(bits <= most)
+            near = np.flatnonzero(bits <= max_bits)
             yield from zip(left[near].tolist(), order[right[near]].tolist(), bits[near].tolist(), strict=True)
 
 
@@ -209,28 +210,28 @@ def _expand_ranges(first: NDArray[np.intp], last: NDArray[np.intp]) -> Iterator[
     parts = np.cumsum(counts) // _PAIRS_PER_BATCH
     for part in np.unique(parts):
         numbers = np.flatnonzero((parts == part) & (counts > 0))
-        many = counts[numbers]
-        within = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
-        yield np.repeat(numbers, many), np.repeat(first[numbers], many) + within
+        lengths = counts[numbers]
+        offsets = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        yield np.repeat(numbers, lengths), np.repeat(first[numbers], lengths) + offsets
 
 
 def _count_differing_bits(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int64]:
     octets = np.bitwise_xor(one, other).view(np.uint8).reshape(-1, 8)
-    total: NDArray[np.int64] = _ONES[octets].sum(axis=1, dtype=np.int64)
+    total: NDArray[np.int64] = _BIT_COUNTS[octets].sum(axis=1, dtype=np.int64)
     return total
 
 
-def _drop_same_colors(numbers: NDArray[np.intp], colours: NDArray[np.uint8]) -> NDArray[np.intp]:
+def _drop_same_colors(numbers: NDArray[np.intp], colors: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Return images with the same perceptual hash, without those whose colors equal those of an earlier one.
 
-    Blank images can occur by the ten thousand. Beyond `_MAX_ALIKE` images of different colors the rest is ignored.
+    Blank images can occur by the ten thousand. Beyond `_MAX_SAME_HASH` images of different colors the rest is ignored.
     """
-    if len(numbers) <= _MAX_ALIKE:
+    if len(numbers) <= _MAX_SAME_HASH:
         return numbers
-    first = np.unique(colours[numbers], axis=0, return_index=True)[1]
-    return numbers[np.sort(first)[:_MAX_ALIKE]]
+    first = np.unique(colors[numbers], axis=0, return_index=True)[1]
+    return numbers[np.sort(first)[:_MAX_SAME_HASH]]
 
 
-def _compare_colors(one: NDArray[np.uint8], others: NDArray[np.uint8], most: float) -> NDArray[np.bool_]:
-    apart: NDArray[np.float64] = np.abs(others.astype(np.int16) - one.astype(np.int16)).mean(axis=1)
-    return apart <= most
+def _compare_colors(one: NDArray[np.uint8], others: NDArray[np.uint8], max_difference: float) -> NDArray[np.bool_]:
+    difference: NDArray[np.float64] = np.abs(others.astype(np.int16) - one.astype(np.int16)).mean(axis=1)
+    return difference <= max_difference

@@ -42,7 +42,7 @@ class PixelReader:
     augment: Augmentation
     seed: int
     problems: ProblemCounter
-    _bad: set[int] = field(default_factory=set, init=False, repr=False)
+    _unreadable: set[int] = field(default_factory=set, init=False, repr=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def read_pixels(self, item: int, view: int, *, plain: bool = False) -> Pixels | None:
@@ -55,13 +55,13 @@ class PixelReader:
         """
         pair = self.pairs[item]
         try:
-            how = NO_AUGMENTATION if plain else self.augment
-            return augment_image(read_image_bytes(pair.locator), self.spec, how, make_image_rng(self.seed, item, view))
+            augmentation = NO_AUGMENTATION if plain else self.augment
+            return augment_image(read_image_bytes(pair.locator), self.spec, augmentation, make_image_rng(self.seed, item, view))
         except (DecodeError, ReadError) as error:
             with self._lock:
-                if item not in self._bad:
+                if item not in self._unreadable:
                     self.problems.add_problem(pair.name, error.message)
-                self._bad.add(item)
+                self._unreadable.add(item)
             return None
 
 
@@ -74,10 +74,10 @@ class OnlineImages:
 
     def load_batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Return pixels [B, H, W, C], and the positions of unreadable images, which are black."""
-        found = list(self._pool.map(self._reader.read_pixels, items, views))
+        images = list(self._pool.map(self._reader.read_pixels, items, views))
         size = self._reader.spec.size_px
-        pixels = [np.zeros((size, size, 3), np.uint8) if each is None else each for each in found]
-        return torch.from_numpy(np.stack(pixels)), [place for place, each in enumerate(found) if each is None]
+        pixels = [np.zeros((size, size, 3), np.uint8) if image is None else image for image in images]
+        return torch.from_numpy(np.stack(pixels)), [position for position, image in enumerate(images) if image is None]
 
 
 class CachedImageFeatures:
@@ -88,8 +88,8 @@ class CachedImageFeatures:
 
     def load_batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
         """Return states [B, L, D], and the positions of unreadable images."""
-        of = np.asarray(views) % self._states_NVLD.shape[1]
-        states_BLD = self._states_NVLD[np.asarray(items), of].astype(np.float32)
+        view_indices = np.asarray(views) % self._states_NVLD.shape[1]
+        states_BLD = self._states_NVLD[np.asarray(items), view_indices].astype(np.float32)
         return torch.from_numpy(states_BLD), np.flatnonzero(np.isnan(states_BLD[:, 0, 0])).tolist()
 
 
@@ -112,24 +112,24 @@ def cache_image_features(
     path = folder / f"images-{_compute_image_key(model, reader, views)}.npy"
     if not path.is_file():
         _compute_features(path, model, reader, views, progress, threads)
-    kept = np.load(path, mmap_mode="r")
-    for item in np.flatnonzero(np.isnan(kept[:, 0, 0, 0])).tolist():
+    states = np.load(path, mmap_mode="r")
+    for item in np.flatnonzero(np.isnan(states[:, 0, 0, 0])).tolist():
         reader.read_pixels(item, 0)  # records the problem if the states were cached by an earlier run
-    return CachedImageFeatures(kept)
+    return CachedImageFeatures(states)
 
 
 def _compute_features(
     path: Path, model: StairModel, reader: PixelReader, views: int, progress: PartProgressCallback, threads: int
 ) -> None:
-    states = _build_state_function(model)
+    compute_states = _build_state_function(model)
     size = reader.spec.size_px
-    length, width = states(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
-    with _create_array(path, (len(reader.pairs), views, length, width)) as kept_NVLD:
+    length, width = compute_states(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
+    with _create_array(path, (len(reader.pairs), views, length, width)) as states_NVLD:
 
         def compute_one(number: int) -> None:
             item, view = divmod(number, views)
             pixels = reader.read_pixels(item, view, plain=not view)
-            kept_NVLD[item, view] = np.nan if pixels is None else states(pixels[None])[0].half().numpy()
+            states_NVLD[item, view] = np.nan if pixels is None else compute_states(pixels[None])[0].half().numpy()
 
         total = len(reader.pairs) * views
         with ThreadPoolExecutor(threads) as pool:
@@ -167,43 +167,44 @@ class CachedTextFeatures:
         Raises:
             OSError: If the cache can't be written.
         """
-        ordered = sorted(set(texts), key=lambda text: (len(text), text))  # texts of similar length together, for little padding
-        self._places = {text: place for place, text in enumerate(ordered)}
-        self._ids, places = list[Tensor](), list[NDArray[np.int32]]()
-        for begin in range(0, len(ordered), _BATCH_SIZE):
-            found = model.tokens.encode(ordered[begin : begin + _BATCH_SIZE])
-            self._ids += [torch.from_numpy(ids[mask]) for ids, mask in zip(found.ids_BL, found.mask_BL, strict=True)]
-            places.append(found.places_BL[found.mask_BL].astype(np.int32))
-        self._places_T = torch.from_numpy(np.concatenate(places))
+        # Texts of similar length together, for little padding.
+        sorted_texts = sorted(set(texts), key=lambda text: (len(text), text))
+        self._row_of_text = {text: row for row, text in enumerate(sorted_texts)}
+        self._ids, token_features = list[Tensor](), list[NDArray[np.int32]]()
+        for begin in range(0, len(sorted_texts), _BATCH_SIZE):
+            tokenized = model.tokens.encode(sorted_texts[begin : begin + _BATCH_SIZE])
+            self._ids += [torch.from_numpy(ids[mask]) for ids, mask in zip(tokenized.ids_BL, tokenized.mask_BL, strict=True)]
+            token_features.append(tokenized.features_BL[tokenized.mask_BL].astype(np.int32))
+        self._features_T = torch.from_numpy(np.concatenate(token_features))
         self._ends = np.cumsum([len(ids) for ids in self._ids])
-        path = folder / f"texts-{_compute_text_key(model, ordered)}.npy"
+        path = folder / f"texts-{_compute_text_key(model, sorted_texts)}.npy"
         if not path.is_file():
             self._compute_features(path, model, progress)
         self._states_TD = np.load(path, mmap_mode="r")
 
     def _compute_features(self, path: Path, model: StairModel, progress: PartProgressCallback) -> None:
         device, total = model.log_scale.device, len(self._ids)
-        with _create_array(path, (int(self._ends[-1]), model.text.backbone.width)) as kept_TD:
+        with _create_array(path, (int(self._ends[-1]), model.text.backbone.width)) as states_TD:
             for begin in range(0, total, _BATCH_SIZE):
                 ids_BL, mask_BL = _pad_ids(self._ids[begin : begin + _BATCH_SIZE])
                 with torch.inference_mode():
                     states_BLD = model.text.backbone(ids_BL.to(device), mask_BL.to(device)).cpu()
                 end = min(begin + _BATCH_SIZE, total)
                 first = int(self._ends[begin - 1]) if begin else 0
-                kept_TD[first : int(self._ends[end - 1])] = states_BLD[mask_BL].half().numpy()
+                states_TD[first : int(self._ends[end - 1])] = states_BLD[mask_BL].half().numpy()
                 progress("states of texts", end, total)
 
     def load_batch(self, texts: Sequence[str]) -> TextBatch:
         """Return the tokens of texts with their cached states."""
-        rows = [self._places[text] for text in texts]
+        rows = [self._row_of_text[text] for text in texts]
         ids_BL, mask_BL = _pad_ids([self._ids[row] for row in rows])
-        kept = [slice(int(self._ends[row]) - len(self._ids[row]), int(self._ends[row])) for row in rows]
-        states = [torch.from_numpy(self._states_TD[each].astype(np.float32)) for each in kept]
-        places = [self._places_T[each].long() for each in kept]
+        slices = [slice(int(self._ends[row]) - len(self._ids[row]), int(self._ends[row])) for row in rows]
+        states = [torch.from_numpy(self._states_TD[each].astype(np.float32)) for each in slices]
+        token_features = [self._features_T[each].long() for each in slices]
         return TextBatch(
             ids_BL,
             mask_BL,
-            torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1),
+            torch.nn.utils.rnn.pad_sequence(token_features, batch_first=True, padding_value=-1),
             torch.nn.utils.rnn.pad_sequence(states, batch_first=True),
         )
 
@@ -249,9 +250,9 @@ def _compute_text_key(model: StairModel, texts: Sequence[str]) -> str:
 
 def _hash_backbone(tower: ImageTowerConfig | TextTowerConfig, backbone: torch.nn.Module) -> Any:  # noqa: ANN401  a hash
     """Hash everything that the states depend on except the input: the network and its settings, not the head."""
-    head = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked")
-    told = {name: repr(value) for name, value in asdict(tower).items() if name not in head}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    head_fields = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked")
+    settings = {name: repr(value) for name, value in asdict(tower).items() if name not in head_fields}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     if tower.backbone.kind != "package":
         for name, tensor in backbone.state_dict().items():
             digest.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -14,8 +14,9 @@ from PIL import Image
 
 from stair_es.errors import DecodeError, ReadError
 from stair_es.optional import import_optional
-from stair_es.sources.base import Locator, ReadLimits
+from stair_es.sources.base import Locator
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.training.data.dataset import read_image_bytes
 from stair_es.types import ImageSpec
 
 if TYPE_CHECKING:
@@ -71,13 +72,13 @@ class FingerprintTable:
 
 
 def compute_fingerprints(
-    pictures: Iterable[LocatedImage], progress: Callable[[int], None] | None = None, workers: int = 1
+    images: Iterable[LocatedImage], progress: Callable[[int], None] | None = None, workers: int = 1
 ) -> FingerprintTable:
     """Compute the fingerprints of a set's images; each takes some milliseconds.
 
     Args:
-        pictures: Images of the set.
-        progress: Called now and then with the number of images done.
+        images: Images of the set.
+        progress: Called regularly with the number of images done.
         workers: Threads that read and decode.
 
     Returns:
@@ -89,22 +90,22 @@ def compute_fingerprints(
     import_optional("imagehash", "train")
     rows, unreadable, buffer = list[int](), dict[int, str](), bytearray()
     row = -1
-    for row, found in enumerate(_iterate_fingerprints(pictures, workers)):
-        if isinstance(found, str):
-            unreadable[row] = found
+    for row, fingerprint in enumerate(_iterate_fingerprints(images, workers)):
+        if isinstance(fingerprint, str):
+            unreadable[row] = fingerprint
         else:
             rows.append(row)
-            buffer += found.sha256 + found.perceptual.to_bytes(8, "little") + found.colors
+            buffer += fingerprint.sha256 + fingerprint.perceptual.to_bytes(8, "little") + fingerprint.colors
         if progress is not None and (row + 1) % _REPORT_EVERY == 0:
             progress(row + 1)
     if progress is not None:
         progress(row + 1)
-    whole = np.frombuffer(bytes(buffer), dtype=np.uint8).reshape(len(rows), 32 + 8 + COLOR_BYTES)
+    table = np.frombuffer(bytes(buffer), dtype=np.uint8).reshape(len(rows), 32 + 8 + COLOR_BYTES)
     return FingerprintTable(
         rows=np.asarray(rows, dtype=np.int64),
-        sha256=np.ascontiguousarray(whole[:, :32]).view("<u8"),
-        perceptual=np.ascontiguousarray(whole[:, 32:40]).view("<u8").reshape(-1),
-        colors=np.ascontiguousarray(whole[:, 40:]),
+        sha256=np.ascontiguousarray(table[:, :32]).view("<u8"),
+        perceptual=np.ascontiguousarray(table[:, 32:40]).view("<u8").reshape(-1),
+        colors=np.ascontiguousarray(table[:, 40:]),
         unreadable=unreadable,
     )
 
@@ -115,37 +116,36 @@ def compute_image_fingerprint(data: bytes) -> ImageFingerprint:
     Raises:
         DecodeError: If the bytes aren't an image.
     """
-    found = decode_image(data, _SPEC, DecodeLimits())
-    picture = Image.fromarray(found.pixels_HWC).crop(found.box)
-    bits = import_optional("imagehash", "train").phash(picture).hash.reshape(-1)
+    decoded = decode_image(data, _SPEC, DecodeLimits())
+    image = Image.fromarray(decoded.pixels_HWC).crop(decoded.box)
+    bits = import_optional("imagehash", "train").phash(image).hash.reshape(-1)
     return ImageFingerprint(
-        hashlib.sha256(data).digest(), int.from_bytes(np.packbits(bits).tobytes(), "big"), _compute_colors(picture)
+        hashlib.sha256(data).digest(), int.from_bytes(np.packbits(bits).tobytes(), "big"), _compute_colors(image)
     )
 
 
-def _compute_colors(picture: Image.Image) -> bytes:
-    small: Pixels = np.asarray(picture.resize((4, 4), Image.Resampling.BOX))
+def _compute_colors(image: Image.Image) -> bytes:
+    small: Pixels = np.asarray(image.resize((4, 4), Image.Resampling.BOX))
     return small.tobytes()
 
 
-def _hash_image(place: Locator) -> ImageFingerprint | str:
+def _hash_image(locator: Locator) -> ImageFingerprint | str:
     try:
-        read = place.read(ReadLimits())
-        return compute_image_fingerprint(read.data if read else b"")
+        return compute_image_fingerprint(read_image_bytes(locator))
     except (ReadError, DecodeError) as error:
         return error.message
 
 
-def _iterate_fingerprints(pictures: Iterable[LocatedImage], workers: int) -> Iterator[ImageFingerprint | str]:
+def _iterate_fingerprints(images: Iterable[LocatedImage], workers: int) -> Iterator[ImageFingerprint | str]:
     """Yield the results in order, with a bounded number of images in flight."""
     if workers == 1:
-        yield from (_hash_image(picture.locator) for picture in pictures)
+        yield from (_hash_image(image.locator) for image in images)
         return
     with ThreadPoolExecutor(workers) as pool:
-        waiting = deque[Future[ImageFingerprint | str]]()
-        for picture in pictures:
-            waiting.append(pool.submit(_hash_image, picture.locator))
-            if len(waiting) >= _PREFETCH:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        futures = deque[Future[ImageFingerprint | str]]()
+        for image in images:
+            futures.append(pool.submit(_hash_image, image.locator))
+            if len(futures) >= _PREFETCH:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()

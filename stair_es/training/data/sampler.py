@@ -37,10 +37,10 @@ class BatchSampler:
         Raises:
             UsageError: If there are fewer groups than a batch needs.
         """
-        different = len(set(groups))
-        if different < size:
+        group_count = len(set(groups))
+        if group_count < size:
             raise UsageError(
-                f"a batch of {size} needs as many different captions, the training set has {different}",
+                f"a batch of {size} needs as many different captions, the training set has {group_count}",
                 "Give a smaller batch.size, or more pairs.",
             )
         self._groups, self._size, self._seed = groups, size, seed
@@ -58,31 +58,26 @@ class BatchSampler:
     def _iterate_epoch(self, epoch: int) -> Iterator[list[int]]:
         """Yield the full batches of one epoch; the rest waits for the next epoch."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._groups))
-        waiting = deque(order.tolist())
-        while len(waiting) >= self._size:
+        remaining = deque(order.tolist())
+        while len(remaining) >= self._size:
             batch: list[int] = []
-            seen: set[object] = set()
-            passed: list[int] = []
-            while waiting and len(batch) < self._size:
-                item = waiting.popleft()
-                if self._groups[item] in seen:
-                    passed.append(item)
+            used_groups: set[object] = set()
+            skipped: list[int] = []
+            while remaining and len(batch) < self._size:
+                item = remaining.popleft()
+                if self._groups[item] in used_groups:
+                    skipped.append(item)
                 else:
                     batch.append(item)
-                    seen.add(self._groups[item])
+                    used_groups.add(self._groups[item])
             if len(batch) < self._size:
                 return
-            waiting.extendleft(reversed(passed))
+            remaining.extendleft(reversed(skipped))
             yield batch
 
 
 def split_batch(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
     """Return the part of a batch for one worker: parts have the same size, in order.
-
-    Args:
-        batch: The batch of all workers.
-        rank: Rank of the worker.
-        workers: Number of workers.
 
     Raises:
         UsageError: If the batch can't be divided.

@@ -14,9 +14,9 @@ from stair_es.sources.image.decode import DecodeLimits, compute_contained_size, 
 from stair_es.types import ImageSpec, Pixels
 
 _DRAWS = 14
-_LARGEST = 2.0
+_MAX_SCALE = 2.0
 """Maximum enlargement at which an image is decoded, so that a crop still has as many pixels as the encoder needs."""
-_SHARES = ("flip", "background")
+_FRACTIONS = ("flip", "background")
 _STRENGTHS = ("brightness", "contrast", "saturation")
 
 
@@ -51,7 +51,7 @@ class Augmentation:
 
 
 def _get_range(name: str) -> tuple[float, float]:
-    if name in _SHARES:
+    if name in _FRACTIONS:
         return 0.0, 1.0
     if name in _STRENGTHS:
         return 0.0, 0.9
@@ -82,7 +82,7 @@ def get_augmentation(name: str) -> Augmentation:
 
 
 def augment_image(
-    data: bytes, spec: ImageSpec, how: Augmentation, rng: np.random.Generator, limits: DecodeLimits | None = None
+    data: bytes, spec: ImageSpec, augmentation: Augmentation, rng: np.random.Generator, limits: DecodeLimits | None = None
 ) -> Pixels:
     """Return one augmented view on a square, as `decode` returns it (`pixels_HWC`); for the preset `none` exactly that.
 
@@ -92,28 +92,28 @@ def augment_image(
     Args:
         data: Bytes of the image file.
         spec: Pixels that the encoder expects.
-        how: Strength of the augmentation.
+        augmentation: Strength of the augmentation.
         rng: Random generator; the same state gives the same view.
         limits: Limits for decoding.
 
     Raises:
         DecodeError: If the image can't be decoded or augmented; the message says why.
     """
-    draws = _RandomDraws(rng.random(_DRAWS), how)
+    draws = _RandomDraws(rng.random(_DRAWS), augmentation)
     background = draws.background if draws.background is not None else spec.background
-    if how == NO_AUGMENTATION:
+    if augmentation == NO_AUGMENTATION:
         return decode_image(data, spec, limits or DecodeLimits()).pixels_HWC
-    enlarged = min(_LARGEST, 1 / math.sqrt(how.crop_area))
-    found = decode_image(
-        data, ImageSpec(size_px=math.ceil(spec.size_px * enlarged), background=background), limits or DecodeLimits()
+    scale = min(_MAX_SCALE, 1 / math.sqrt(augmentation.crop_area))
+    decoded = decode_image(
+        data, ImageSpec(size_px=math.ceil(spec.size_px * scale), background=background), limits or DecodeLimits()
     )
     try:
-        picture = Image.fromarray(found.pixels_HWC).crop(found.box)
-        if how.rotation_deg:
-            picture = picture.rotate(draws.angle_deg, Image.Resampling.BICUBIC, expand=True, fillcolor=background)
-        part = draws.compute_crop(*picture.size)
-        size = compute_contained_size(part[2] - part[0], part[3] - part[1], spec.size_px, spec.fit)
-        view = picture.resize(size, Image.Resampling.BICUBIC, part, reducing_gap=3.0)
+        image = Image.fromarray(decoded.pixels_HWC).crop(decoded.box)
+        if augmentation.rotation_deg:
+            image = image.rotate(draws.angle_deg, Image.Resampling.BICUBIC, expand=True, fillcolor=background)
+        box = draws.compute_crop(*image.size)
+        size = compute_contained_size(box[2] - box[0], box[3] - box[1], spec.size_px, spec.fit)
+        view = image.resize(size, Image.Resampling.BICUBIC, box, reducing_gap=3.0)
         if draws.mirrored:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         square = _pad_to_square(view, spec.size_px, background)
@@ -125,35 +125,35 @@ def augment_image(
 class _RandomDraws:
     """Random values of one view. `values` are uniform in 0..1."""
 
-    def __init__(self, values: NDArray[np.float64], how: Augmentation) -> None:
-        self._values, self._how = [float(value) for value in values], how
-        at = self._values
-        self.mirrored = at[0] < how.flip
-        self.angle_deg = (2 * at[1] - 1) * how.rotation_deg
-        colour = (int(256 * at[3]), int(256 * at[4]), int(256 * at[5]))
-        self.background = colour if at[2] < how.background else None
+    def __init__(self, values: NDArray[np.float64], augmentation: Augmentation) -> None:
+        self._uniform, self._augmentation = [float(value) for value in values], augmentation
+        uniform = self._uniform
+        self.mirrored = uniform[0] < augmentation.flip
+        self.angle_deg = (2 * uniform[1] - 1) * augmentation.rotation_deg
+        color = (int(256 * uniform[3]), int(256 * uniform[4]), int(256 * uniform[5]))
+        self.background = color if uniform[2] < augmentation.background else None
 
     def compute_crop(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return the part of an image that is shown: left, upper, right, lower."""
-        at, how = self._values, self._how
-        area = how.crop_area + (1 - how.crop_area) * at[6]
-        ratio = math.sqrt(how.crop_ratio ** (2 * at[7] - 1))  # wider by this factor, and lower
+        uniform, augmentation = self._uniform, self._augmentation
+        area = augmentation.crop_area + (1 - augmentation.crop_area) * uniform[6]
+        ratio = math.sqrt(augmentation.crop_ratio ** (2 * uniform[7] - 1))  # wider by this factor, and lower
         wide, high = min(1.0, math.sqrt(area) * ratio), min(1.0, math.sqrt(area) / ratio)
         shown_w, shown_h = max(1.0, wide * width), max(1.0, high * height)
-        left, upper = at[8] * (width - shown_w), at[9] * (height - shown_h)
+        left, upper = uniform[8] * (width - shown_w), uniform[9] * (height - shown_h)
         return left, upper, left + shown_w, upper + shown_h
 
     def adjust_colors(self, view: Image.Image) -> Image.Image:
         """Return the view with its brightness, contrast and saturation changed."""
-        how = self._how
+        augmentation = self._augmentation
         changes = (
-            (ImageEnhance.Brightness, how.brightness),
-            (ImageEnhance.Contrast, how.contrast),
-            (ImageEnhance.Color, how.saturation),
+            (ImageEnhance.Brightness, augmentation.brightness),
+            (ImageEnhance.Contrast, augmentation.contrast),
+            (ImageEnhance.Color, augmentation.saturation),
         )
-        for (enhance, most), value in zip(changes, self._values[10:13], strict=True):
-            if most:
-                view = enhance(view).enhance(1 + most * (2 * value - 1))
+        for (enhance, strength), value in zip(changes, self._uniform[10:13], strict=True):
+            if strength:
+                view = enhance(view).enhance(1 + strength * (2 * value - 1))
         return view
 
 

@@ -1,4 +1,4 @@
-"""What tests of the page ask: of the API beside it, and of the page itself."""
+"""Helpers for tests of the page: requests to its API, and waiting in the browser."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _HITS = ".found li.hit:not(.skeleton) a.name"
 
 
 def answered(site: Site, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
-    """What the API says to a question, or without one to a GET."""
+    """Return the API response to a POST of `body`, or to a GET without one."""
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"{site.base}/api/{path}", data, {"Content-Type": "application/json"})
-    with urlopen(request) as answer:
-        made: dict[str, Any] = json.load(answer)
-        return made
+    with urlopen(request) as response:
+        response_body: dict[str, Any] = json.load(response)
+        return response_body
 
 
 def order(site: Site, **body: Any) -> list[str]:  # noqa: ANN401  fields of a question
-    """The names that the API finds, best first."""
+    """Return the names of the hits of the API, best first."""
     return [hit["name"] for hit in answered(site, body)["hits"]]
 
 
 def asked(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
-    """Opens the page and waits for its answer."""
+    """Open the page and wait for its results."""
     from playwright.sync_api import expect
 
     page.goto(site.base + path)
@@ -40,7 +40,7 @@ def asked(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
 
 
 def resting(page: Page) -> None:
-    """Waits for the start page of the bundled photos."""
+    """Wait for the start page of the bundled photos."""
     from playwright.sync_api import expect
 
     expect(page.locator(".landing .lead")).to_have_text("40 images, each a few dozen weighted words.")
@@ -52,22 +52,22 @@ def weight(site: Site, word: str) -> float:
 
 
 def names(page: Page) -> list[str]:
-    """The hits, as they stand."""
+    """Return the names of the displayed hits."""
     return page.locator(_HITS).all_inner_texts()
 
 
 def settled(page: Page, expected: list[str]) -> None:
-    """Waits until the hits are these."""
+    """Wait until the displayed hits are these."""
     from playwright.sync_api import expect
 
     expect(page.locator(_HITS)).to_have_text(expected)
 
 
 def until(page: Page, expression: str, within_s: float = 5.0) -> None:
-    """Waits until an expression is true: Playwright's own way of waiting needs `eval`, which the policy of the page forbids.
+    """Wait until an expression is true: Playwright's own wait needs `eval`, which the policy of the page forbids.
 
     Raises:
-        TimeoutError: It never is.
+        TimeoutError: If it never is.
     """
     end = time.monotonic() + within_s
     while not page.evaluate(expression):
@@ -77,5 +77,5 @@ def until(page: Page, expression: str, within_s: float = 5.0) -> None:
 
 
 def slider(page: Page, word: str) -> Locator:
-    """The slider of a word."""
+    """Return the slider of a word."""
     return page.get_by_role("slider", name=f"Weight of {word}", exact=True)

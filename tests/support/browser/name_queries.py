@@ -34,10 +34,10 @@ def list_namespaces() -> str:
 
 def read_name(query: bytes) -> str:
     """Return the name that a DNS query asks for."""
-    labels, at = [], HEAD_BYTES
-    while query[at]:
-        labels.append(query[at + 1 : at + 1 + query[at]].decode("ascii", "replace"))
-        at += query[at] + 1
+    labels, offset = [], HEAD_BYTES
+    while query[offset]:
+        labels.append(query[offset + 1 : offset + 1 + query[offset]].decode("ascii", "replace"))
+        offset += query[offset] + 1
     return ".".join(labels)
 
 
@@ -68,13 +68,13 @@ def main(command: list[str]) -> int:
     """Run the command in namespaces of its own; return its exit code."""
     if not command:
         sys.exit("no command given")
-    outside, here = os.environ.pop(OUTSIDE, ""), list_namespaces()
-    if outside and set(outside.split()).isdisjoint(here.split()):
+    outside, namespaces = os.environ.pop(OUTSIDE, ""), list_namespaces()
+    if outside and set(outside.split()).isdisjoint(namespaces.split()):
         return run_watched(command)
     if outside:
         sys.exit("unshare made no namespaces")
     unshared = ["unshare", "--map-root-user", "--net", "--mount", sys.executable, __file__, *command]
-    return subprocess.run(unshared, env={**os.environ, OUTSIDE: here}, check=False).returncode
+    return subprocess.run(unshared, env={**os.environ, OUTSIDE: namespaces}, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -36,20 +36,20 @@ _WATCHED = "addEventListener('securitypolicyviolation', (e) => console.error('re
 
 
 def ingested(url: str, index: str, *arguments: str | Path) -> None:
-    """Takes images in.
+    """Ingest images.
 
     Raises:
-        RuntimeError: That failed.
+        RuntimeError: If it fails.
     """
-    done = subprocess.run(
+    result = subprocess.run(
         [STAIR_ES, "ingest", *arguments, "--index", index, "--url", url], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"ingest ended with {done.returncode}: {done.stderr}")
+    if result.returncode:
+        raise RuntimeError(f"ingest ended with {result.returncode}: {result.stderr}")
 
 
 def ingested_photos(url: str, index: str, folder: Path = PHOTOS) -> None:
-    """Takes the bundled photos in, with their captions; `folder` may be a copy of theirs."""
+    """Ingest the bundled photos with their captions; `folder` may be a copy of them."""
     ingested(url, index, folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
 
 
@@ -58,7 +58,7 @@ def serving(url: str, index: str, *arguments: str | Path) -> Iterator[str]:
     """`stair-es serve` on a free port: its address, until the end of the block.
 
     Raises:
-        RuntimeError: It doesn't start.
+        RuntimeError: If it doesn't start.
     """
     command: Sequence[str | Path] = [STAIR_ES, "serve", "--index", index, "--url", url, "--port", "0", "--json", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
@@ -73,19 +73,19 @@ def serving(url: str, index: str, *arguments: str | Path) -> Iterator[str]:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, driven.
+    """Start Debian's Chromium.
 
     Raises:
-        RuntimeError: There is none.
+        RuntimeError: If there is none.
     """
     from playwright.sync_api import sync_playwright
 
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
         raise RuntimeError("there is no Chromium for the tests of the page; install it with: apt-get install chromium")
     arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         try:
             yield browser
         finally:
@@ -94,24 +94,24 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A page that is served."""
+    """A served page."""
 
     base: str
     """Its address."""
     proxy: GateProxy | None = None
-    """Between the server and the node."""
+    """Proxy between server and node."""
 
 
 @dataclass(kw_only=True)
 class Watch:
-    """What a page must not do: complain, fail, ask, or try what the policy forbids."""
+    """Collects console errors, page errors, dialogs and policy violations of a page."""
 
     complaints: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
-    """Parts of complaints that a test brings about on purpose."""
+    """Parts of complaints that a test causes on purpose."""
 
     def over(self, page: Page) -> None:
-        """Watches a page from now on."""
+        """Watch a page."""
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("dialog", self._asked)
@@ -126,12 +126,12 @@ class Watch:
         dialog.dismiss()
 
     def left(self) -> list[str]:
-        """The complaints that nobody expected."""
+        """Return the unexpected complaints."""
         return [complaint for complaint in self.complaints if not any(part in complaint for part in self.allowed)]
 
 
 def shot(page: Page, name: str) -> Path:
-    """Keeps a picture of what is to be seen, for people to look at after the tests."""
+    """Save a screenshot, to look at after the tests."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     path = SCREENSHOTS / f"{name}.png"
     page.screenshot(path=path, animations="disabled")

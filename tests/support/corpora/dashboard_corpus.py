@@ -47,7 +47,7 @@ THINGS = {
 WORDLESS = "nothing-to-say"
 _DATE_TIME = 306
 _UNDATED = 7
-"""Each so many-th photo has no date."""
+"""Every photo with this interval has no date."""
 
 
 def dated(folder: Path, every: int = 1) -> Iterator[Path]:
@@ -68,20 +68,27 @@ def fill(url: str, index: str, folder: Path, *, token_index: bool = True, vector
     """Ingest each `every`-th photo of the corpus behind the alias `index`, with a companion index or without."""
     _ingest(url, index, *map(str, dated(folder, every)), "--vector", vector)
     with Cluster(Connection(url=url)) as cluster:
-        about = cluster.client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
+        first = cluster.client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
         copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")
-        kept = {name: about[name] for name in copied if name in about}
+        copied_values = {name: first[name] for name in copied if name in first}
         uri = f"file:///elsewhere/{WORDLESS}.png"
-        silent = {**kept, "uri": uri, "source": "file:///elsewhere", "tokens": {}, "top_tokens": [], "sha256": "0" * 64}
-        cluster.client.index(index=index, id=WORDLESS, body=silent, refresh=True)
+        wordless = {
+            **copied_values,
+            "uri": uri,
+            "source": "file:///elsewhere",
+            "tokens": {},
+            "top_tokens": [],
+            "sha256": "0" * 64,
+        }
+        cluster.client.index(index=index, id=WORDLESS, body=wordless, refresh=True)
     if token_index:
         _ingest(url, index, str(folder / "things"), "--vector", vector, "--token-index")
 
 
 def _ingest(url: str, index: str, *more: str) -> None:
-    done = CliRunner().invoke(app, ["ingest", *more, "--index", index, "--url", url])
-    if done.exit_code != 0:
-        raise RuntimeError(f"{done.output}\n{done.exception!r}")
+    result = CliRunner().invoke(app, ["ingest", *more, "--index", index, "--url", url])
+    if result.exit_code != 0:
+        raise RuntimeError(f"{result.output}\n{result.exception!r}")
 
 
 if __name__ == "__main__":

@@ -149,17 +149,17 @@ def _read(path: Path) -> dict[str, Any]:
     """What becomes of a file: its images, the entries that failed, and what that took."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before_mb, start = _status_mb("VmRSS"), time.process_time()
-    found = Counter[str]()
+    counts = Counter[str]()
     reasons, last = list[str](), ""
     for each in open_source(str(path), SourceOptions(columns={"*": "*"})).list_items():
         kind = "failed" if isinstance(each, ListingFailure) else "images"
         if isinstance(each, SourceItem) and isinstance(each.locator, ParquetCellLocator):
             each.locator.read(ReadLimits())
         last = each.uri.rpartition("/")[2]
-        found[kind] += 1
+        counts[kind] += 1
         reasons += [each.reason] if isinstance(each, ListingFailure) and len(reasons) < 3 else []
-    took_s = time.process_time() - start
-    return {**found, "last": last, "reasons": reasons, "mb": _status_mb("VmHWM") - before_mb, "s": round(took_s, 2)}
+    elapsed_s = time.process_time() - start
+    return {**counts, "last": last, "reasons": reasons, "mb": _status_mb("VmHWM") - before_mb, "s": round(elapsed_s, 2)}
 
 
 def _status_mb(name: str) -> int:
@@ -174,10 +174,10 @@ def main(folder: str, names: list[str]) -> None:
     for name in names or FILES:
         path = FILES[name](Path(folder) / name)
         try:
-            told = _read(path)
+            report = _read(path)
         except Exception as error:  # noqa: BLE001
-            told = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps({"name": name, "bytes": path.stat().st_size, **told}), flush=True)
+            report = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps({"name": name, "bytes": path.stat().st_size, **report}), flush=True)
         path.unlink()
 
 

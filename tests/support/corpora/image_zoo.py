@@ -157,9 +157,9 @@ def shared_values(entries: int, size: int, *, tags: int = 0x1000) -> bytes:
 
 def tiff(*tags: tuple[int, int, int, int], side_px: int = 8, body: bytes = b"") -> bytes:
     """A TIFF with these tags (tag, type, count, value) in place of, or beside, those that it needs; `body` begins at 400."""
-    needed = [(256, 4, 1, side_px), (257, 4, 1, side_px), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 400)]
-    needed += [(277, 3, 1, 1), (278, 4, 1, side_px), (279, 4, 1, side_px * side_px)]
-    entries = sorted({each[0]: each for each in (*needed, *tags)}.values())
+    required = [(256, 4, 1, side_px), (257, 4, 1, side_px), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 400)]
+    required += [(277, 3, 1, 1), (278, 4, 1, side_px), (279, 4, 1, side_px * side_px)]
+    entries = sorted({each[0]: each for each in (*required, *tags)}.values())
     packed = b"".join(
         struct.pack("<HHLHH", tag, type_, count, value, 0)
         if (type_, count) == (3, 1)
@@ -202,21 +202,21 @@ def _tiff() -> Iterator[Beast]:
 
 
 def _jpeg() -> Iterator[Beast]:
-    plain = saved(RED, "JPEG")
+    jpeg = saved(RED, "JPEG")
     shared = shared_values(5_000, 65_000)
     for name, head in (("\xe1", b"Exif\0\0"), ("\xe2", b"MPF\0")):
         part = b"\xff" + name.encode("latin-1") + struct.pack(">H", len(head + shared) + 2) + head + shared
-        yield Beast(f"JPEG, {head[:3].decode()} whose entries share their values", plain[:2] + part + plain[2:], "numbers")
-    for odd in (b"", bytes(60_000), b"II*\0\x08\0\0\0", b"II*\0\0\0\0\0", b"MM\0*\xff\xff\xff\xff", b"x" * 60_000):
-        block = b"\xff\xe1" + struct.pack(">H", len(odd) + 8) + b"Exif\0\0" + odd
-        yield Beast(f"JPEG, EXIF of {len(odd)} times {odd[:1]!r}{odd[4:5]!r}", plain[:2] + block + plain[2:], None)
-    sized = plain.index(b"\xff\xc0") + 5
-    yield Beast("JPEG that says 65535 x 65535", plain[:sized] + b"\xff\xff\xff\xff" + plain[sized + 4 :], "exceed the limit")
-    yield Beast("JPEG that says 6000 x 6000", plain[:sized] + struct.pack(">HH", 6000, 6000) + plain[sized + 4 :])
+        yield Beast(f"JPEG, {head[:3].decode()} whose entries share their values", jpeg[:2] + part + jpeg[2:], "numbers")
+    for exif in (b"", bytes(60_000), b"II*\0\x08\0\0\0", b"II*\0\0\0\0\0", b"MM\0*\xff\xff\xff\xff", b"x" * 60_000):
+        block = b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif
+        yield Beast(f"JPEG, EXIF of {len(exif)} times {exif[:1]!r}{exif[4:5]!r}", jpeg[:2] + block + jpeg[2:], None)
+    sized = jpeg.index(b"\xff\xc0") + 5
+    yield Beast("JPEG that says 65535 x 65535", jpeg[:sized] + b"\xff\xff\xff\xff" + jpeg[sized + 4 :], "exceed the limit")
+    yield Beast("JPEG that says 6000 x 6000", jpeg[:sized] + struct.pack(">HH", 6000, 6000) + jpeg[sized + 4 :])
     yield Beast("JPEG of EXIF in EXIF", b"\xff\xd8" + b"\xff\xe1\xff\xffExif\0\0" * 20_000 + bytes(1 << 16), " ")
-    empty = plain[:2] + b"\xff\xe0\0\2" * 5_000_000 + plain[2:]
+    empty = jpeg[:2] + b"\xff\xe0\0\2" * 5_000_000 + jpeg[2:]
     yield Beast("JPEG of 5 million empty segments", empty, "reads")
-    yield Beast("JPEG twice", plain + plain, None)
+    yield Beast("JPEG twice", jpeg + jpeg, None)
 
 
 def _others() -> Iterator[Beast]:
@@ -231,26 +231,26 @@ def _others() -> Iterator[Beast]:
     ):
         yield Beast(name, data, "not an image")
     avif = saved(RED, "AVIF")
-    at = avif.index(b"ispe") + 8
-    yield Beast("AVIF that says 60000 x 60000", avif[:at] + struct.pack(">LL", 60_000, 60_000) + avif[at + 8 :], " ")
+    offset = avif.index(b"ispe") + 8
+    yield Beast("AVIF that says 60000 x 60000", avif[:offset] + struct.pack(">LL", 60_000, 60_000) + avif[offset + 8 :], " ")
     large = saved(Image.new("RGB", (6_000, 6_000)), "AVIF", speed=10)
-    at = large.index(b"ispe") + 8
-    yield Beast("AVIF that says 16 x 16", large[:at] + struct.pack(">LL", 16, 16) + large[at + 8 :])
+    offset = large.index(b"ispe") + 8
+    yield Beast("AVIF that says 16 x 16", large[:offset] + struct.pack(">LL", 16, 16) + large[offset + 8 :])
     yield Beast("AVIF of 36 million pixels", large, None)
 
 
-def _kib(of: str) -> int:
-    return int(Path("/proc/self/status").read_text().partition(of)[2].split()[0])
+def _kib(field: str) -> int:
+    return int(Path("/proc/self/status").read_text().partition(field)[2].split()[0])
 
 
 def main() -> None:
     """Decode them all; the limit of the memory is for what is worse than counted."""
-    held = None
+    limit = None
     for beast in zoo():
-        if held is None:
+        if limit is None:
             decode_image(saved(RED, "AVIF"), ImageSpec(size_px=64), DecodeLimits())
-            held = _kib("VmData:") * 1024
-            resource.setrlimit(resource.RLIMIT_DATA, (held + (1_600 << 20),) * 2)
+            limit = _kib("VmData:") * 1024
+            resource.setrlimit(resource.RLIMIT_DATA, (limit + (1_600 << 20),) * 2)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before, start, reason = _kib("VmRSS:"), time.process_time(), None
         try:
@@ -258,9 +258,9 @@ def main() -> None:
             assert decoded.pixels_HWC.shape == (64, 64, 3)
         except DecodeError as error:
             reason = error.message[:300]
-        used = round((_kib("VmHWM:") - before) / 1024)
+        used_mib = round((_kib("VmHWM:") - before) / 1024)
         cpu_s = round(time.process_time() - start, 2)
-        line = {"name": beast.name, "wanted": beast.wanted, "reason": reason, "mib": used, "cpu_s": cpu_s}
+        line = {"name": beast.name, "wanted": beast.wanted, "reason": reason, "mib": used_mib, "cpu_s": cpu_s}
         print(json.dumps(line))
 
 

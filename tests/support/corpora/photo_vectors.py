@@ -46,7 +46,7 @@ def view(path: Path, number: int) -> Image.Image:
     rng = random.Random(f"{path.stem}-{number}")
     width, height = photo.size
     side = rng.uniform(0.3, 1.0)
-    left, top = (int(rng.uniform(0, 1 - side) * whole) for whole in (width, height))
+    left, top = (int(rng.uniform(0, 1 - side) * length) for length in (width, height))
     part = photo.crop((left, top, left + int(side * width), top + int(side * height)))
     if rng.random() < 0.5:
         part = ImageOps.mirror(part)
@@ -61,21 +61,21 @@ def view(path: Path, number: int) -> Image.Image:
     return ImageOps.posterize(part, rng.randrange(2, 6)) if change == 5 else part
 
 
-def encoded(encoder: Encoder, picture: Image.Image) -> SparseVector:
+def encoded(encoder: Encoder, image: Image.Image) -> SparseVector:
     """The vector of a picture, decoded as ingest does."""
     buffer = BytesIO()
-    picture.save(buffer, "PNG", compress_level=0)
+    image.save(buffer, "PNG", compress_level=0)
     pixels_HWC = decode_image(buffer.getvalue(), encoder.image_spec, DecodeLimits()).pixels_HWC
     return encoder.encode_images(pixels_HWC[None])[0]
 
 
 def load(file: Path = FILE) -> dict[str, SparseVector]:
     """Name (`tabby-cat-07`) -> vector."""
-    with np.load(file) as kept:
-        words, names = kept["words"].tolist(), kept["names"].tolist()
-        features = [words[number] for number in kept["features"].tolist()]
-        weights = (kept["weights"] / STEPS).tolist()
-        ends = np.cumsum(kept["sizes"]).tolist()
+    with np.load(file) as archive:
+        words, names = archive["words"].tolist(), archive["names"].tolist()
+        features = [words[number] for number in archive["features"].tolist()]
+        weights = (archive["weights"] / STEPS).tolist()
+        ends = np.cumsum(archive["sizes"]).tolist()
     pairs = list(zip(features, weights, strict=True))
     return {name: SparseVector.from_pairs(pairs[start:end]) for name, start, end in zip(names, [0, *ends], ends, strict=False)}
 

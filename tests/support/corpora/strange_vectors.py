@@ -64,12 +64,14 @@ def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, i
     client.indices.create(index=index, body=build_index_body(get_cluster_info(Cluster(Connection(url=url), client)), settings))
     lines: list[dict[str, Any]] = []
     for name, vector in images.items():
-        facts = ImageMetadata(
+        metadata = ImageMetadata(
             uri=name, source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
         )
-        at = "2026-01-01T00:00:00Z"
-        body = build_document(vector, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
+        timestamp = "2026-01-01T00:00:00Z"
+        body = build_document(
+            vector, metadata, fields={}, model_id="m", fingerprint="f", ingested_at=timestamp, settings=settings
+        )
         lines += [{"index": {"_id": name}}, body]
-    answer = client.bulk(body=lines, index=index, params={"refresh": "true"})
-    assert not answer["errors"], answer
+    response = client.bulk(body=lines, index=index, params={"refresh": "true"})
+    assert not response["errors"], response
     return IndexFields.from_mapping(client.indices.get_mapping(index=index)[index]["mappings"]["properties"])

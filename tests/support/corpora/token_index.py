@@ -40,10 +40,10 @@ def entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     weights = {unescape_feature(word): weight for word, weight in source.get("tokens", {}).items()}
     heaviest = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
     carried = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
-    kept = {name: source[name] for name in carried if name in source}
+    copied = {name: source[name] for name in carried if name in source}
     for rank, (word, weight) in enumerate(heaviest, start=1):
         yield {
-            **kept,
+            **copied,
             "image_id": id_,
             "token": word,
             "weight": weight,

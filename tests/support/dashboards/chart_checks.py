@@ -31,23 +31,23 @@ _BLOCKED = re.compile(
 """Names that one of the products refuses in expressions, or that only one of them has."""
 
 
-def visualization_faults(made: SavedObject, product: Product) -> Iterator[str]:
+def visualization_faults(obj: SavedObject, product: Product) -> Iterator[str]:
     """What is wrong, one phrase each."""
-    state = json.loads(made["attributes"]["visState"])
+    state = json.loads(obj["attributes"]["visState"])
     type_ = state.get("type")
     if type_ not in _SCHEMAS and type_ not in _WITHOUT_AGGS:
         yield f"an unknown type of chart: {type_!r}"
         return
     if type_ in _OPENSEARCH_ONLY and product != "opensearch-dashboards":
         yield f"{PRODUCT_LABELS[product]} has no {type_} any more"
-    if state.get("title") != made["attributes"]["title"]:
+    if state.get("title") != obj["attributes"]["title"]:
         yield "visState has another title than the object"
     if type_ in _WITHOUT_AGGS:
         if state.get("aggs"):
             yield f"{type_} takes no aggregations"
         yield from _vega(state) if type_ == "vega" else ()
         return
-    if not made["references"]:
+    if not obj["references"]:
         yield "no index pattern"
     yield from _aggs(type_, state.get("aggs", []))
     yield from _series(state)
@@ -114,5 +114,5 @@ def _parts(part: object, name: str = "") -> Iterator[str]:
     elif isinstance(part, list):
         for value in part:
             yield from _parts(value, name)
-    elif isinstance(part, str) and name in _EXPRESSIONS and (found := _BLOCKED.search(part)):
-        yield f"the expression {part!r} uses {found[0]!r}, which is refused"
+    elif isinstance(part, str) and name in _EXPRESSIONS and (match := _BLOCKED.search(part)):
+        yield f"the expression {part!r} uses {match[0]!r}, which is refused"

@@ -61,23 +61,23 @@ _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # an underscore could make it the n
 
 def faults(objects: Sequence[SavedObject], product: Product) -> list[str]:
     """What is wrong, one phrase each with the object it is about; empty for a bundle that can be imported."""
-    found = [f"{_name(made)}: {fault}" for made in objects for fault in _of_one(made, product)]
-    found += _of_all(objects)
-    if found:
-        return found  # what follows reads the objects as if their form were right
-    there = {(made["type"], made["id"]) for made in objects}
-    for made in objects:
-        found += [f"{_name(made)}: {fault}" for fault in _references(made, there)]
-        found += [f"{_name(made)}: {fault}" for fault in _by_type(made, product)]
-    return found
+    problems = [f"{_name(obj)}: {fault}" for obj in objects for fault in _of_one(obj, product)]
+    problems += _of_all(objects)
+    if problems:
+        return problems  # what follows reads the objects as if their form were right
+    keys = {(obj["type"], obj["id"]) for obj in objects}
+    for obj in objects:
+        problems += [f"{_name(obj)}: {fault}" for fault in _references(obj, keys)]
+        problems += [f"{_name(obj)}: {fault}" for fault in _by_type(obj, product)]
+    return problems
 
 
-def _name(made: Mapping[str, Any]) -> str:
-    return f"{made.get('type')} {made.get('id')!r}"
+def _name(obj: Mapping[str, Any]) -> str:
+    return f"{obj.get('type')} {obj.get('id')!r}"
 
 
 def _of_all(objects: Sequence[SavedObject]) -> Iterator[str]:
-    for (type_, id_), times in Counter((str(made.get("type")), str(made.get("id"))) for made in objects).items():
+    for (type_, id_), times in Counter((str(obj.get("type")), str(obj.get("id"))) for obj in objects).items():
         if times > 1:
             yield f"{type_} {id_!r}: comes {times} times"
     if len(objects) > MOST_OBJECTS:
@@ -87,26 +87,26 @@ def _of_all(objects: Sequence[SavedObject]) -> Iterator[str]:
         yield f"{size} bytes: more than {MOST_BYTES}"
 
 
-def _of_one(made: Mapping[str, Any], product: Product) -> Iterator[str]:
-    type_ = made.get("type")
+def _of_one(obj: Mapping[str, Any], product: Product) -> Iterator[str]:
+    type_ = obj.get("type")
     if type_ not in MIGRATION_VERSIONS:
         yield f"an unknown type: {type_!r}"
         return
-    if set(made) != _KEYS:
-        yield f"has the keys {', '.join(sorted(made))}, not {', '.join(sorted(_KEYS))}"
+    if set(obj) != _KEYS:
+        yield f"has the keys {', '.join(sorted(obj))}, not {', '.join(sorted(_KEYS))}"
         return
-    if not isinstance(made["id"], str) or not _ID.fullmatch(made["id"]):
+    if not isinstance(obj["id"], str) or not _ID.fullmatch(obj["id"]):
         yield "its id is not words of a-z and 0-9 with hyphens between"
-    if made["migrationVersion"] != {type_: MIGRATION_VERSIONS[type_]}:
-        yield f"migrationVersion is {made['migrationVersion']}, not {{'{type_}': '{MIGRATION_VERSIONS[type_]}'}}"
-    yield from _attributes(type_, made["attributes"], product)
+    if obj["migrationVersion"] != {type_: MIGRATION_VERSIONS[type_]}:
+        yield f"migrationVersion is {obj['migrationVersion']}, not {{'{type_}': '{MIGRATION_VERSIONS[type_]}'}}"
+    yield from _attributes(type_, obj["attributes"], product)
 
 
 def _attributes(type_: str, attributes: Mapping[str, Any], product: Product) -> Iterator[str]:
     allowed = _ATTRIBUTES[type_] | (_KIBANA_ONLY.get(type_, set()) if product == "kibana" else set())
-    strange = sorted(set(attributes) - allowed)
-    if strange:
-        yield f"attributes that {PRODUCT_LABELS[product]} refuses: {', '.join(strange)}"
+    unknown = sorted(set(attributes) - allowed)
+    if unknown:
+        yield f"attributes that {PRODUCT_LABELS[product]} refuses: {', '.join(unknown)}"
     if not attributes.get("title"):
         yield "no title"
     for name in _STRINGS.get(type_, ()):
@@ -130,67 +130,67 @@ def _json(name: str, value: object) -> Iterator[str]:
         yield f"{name} is no JSON: {error}"
 
 
-def _references(made: SavedObject, there: set[tuple[str, str]]) -> Iterator[str]:
-    names = [each.get("name") for each in made["references"]]
-    for each in made["references"]:
+def _references(obj: SavedObject, keys: set[tuple[str, str]]) -> Iterator[str]:
+    names = [each.get("name") for each in obj["references"]]
+    for each in obj["references"]:
         if set(each) != {"name", "type", "id"}:
             yield f"a reference with the keys {', '.join(sorted(each))}"
-        elif (each["type"], each["id"]) not in there:
+        elif (each["type"], each["id"]) not in keys:
             yield f"refers to {each['type']} {each['id']!r}, which isn't in the file"
     for name, times in Counter(names).items():
         if times > 1:
             yield f"{times} references called {name!r}"
-    used = set(_used(made))
+    used = set(_used(obj))
     for name in sorted(used - set(names)):
         yield f"no reference called {name!r}"
     for name in sorted({str(name) for name in names} - used):
         yield f"nothing uses the reference {name!r}"
 
 
-def _used(made: SavedObject) -> Iterator[str]:
+def _used(obj: SavedObject) -> Iterator[str]:
     """Names of references that stand in the attributes."""
-    attributes = made["attributes"]
-    if made["type"] in ("search", "visualization"):
+    attributes = obj["attributes"]
+    if obj["type"] in ("search", "visualization"):
         source = json.loads(attributes["kibanaSavedObjectMeta"]["searchSourceJSON"])
         if "indexRefName" in source:
             yield source["indexRefName"]
-    if made["type"] == "visualization":
+    if obj["type"] == "visualization":
         params = json.loads(attributes["visState"]).get("params", {})
         yield from (control["indexPatternRefName"] for control in params.get("controls", ()))
-    if made["type"] == "dashboard":
+    if obj["type"] == "dashboard":
         yield from (panel.get("panelRefName", "") for panel in json.loads(attributes["panelsJSON"]))
         group = attributes.get("controlGroupInput", {})
         yield from (f"controlGroup_{id_}:optionsListDataView" for id_ in json.loads(group.get("panelsJSON", "{}")))
 
 
-def _by_type(made: SavedObject, product: Product) -> Iterator[str]:
-    if made["type"] == "visualization":
-        yield from visualization_faults(made, product)
-    elif made["type"] == "dashboard":
-        yield from dashboard_faults(made)
-    elif made["type"] == "search":
-        yield from _search(made)
+def _by_type(obj: SavedObject, product: Product) -> Iterator[str]:
+    if obj["type"] == "visualization":
+        yield from visualization_faults(obj, product)
+    elif obj["type"] == "dashboard":
+        yield from dashboard_faults(obj)
+    elif obj["type"] == "search":
+        yield from _search(obj)
     else:
-        yield from _pattern(made)
+        yield from _pattern(obj)
 
 
-def _search(made: SavedObject) -> Iterator[str]:
-    attributes = made["attributes"]
+def _search(obj: SavedObject) -> Iterator[str]:
+    attributes = obj["attributes"]
     if not attributes.get("columns"):
         yield "no columns"
     if not all(len(each) == 2 and each[1] in ("asc", "desc") for each in attributes.get("sort", [[]])):
         yield "sort is no list of [field, asc or desc]"
-    if SEARCH_SOURCE_INDEX not in [each["name"] for each in made["references"]]:
+    if SEARCH_SOURCE_INDEX not in [each["name"] for each in obj["references"]]:
         yield "no index pattern"
 
 
-def _pattern(made: SavedObject) -> Iterator[str]:
-    attributes = made["attributes"]
+def _pattern(obj: SavedObject) -> Iterator[str]:
+    attributes = obj["attributes"]
     if "timeFieldName" in attributes:
         yield "has a time field: the time picker, 15 minutes wide by default, would empty every panel"
-    for field, shown in json.loads(attributes.get("fieldFormatMap", "{}")).items():
-        params = shown.get("params", {})
-        if shown.get("id") == "url" and params.get("type") == "img":
+    for field, format_ in json.loads(attributes.get("fieldFormatMap", "{}")).items():
+        params = format_.get("params", {})
+        if format_.get("id") == "url" and params.get("type") == "img":
             if "urlTemplate" in params:
                 yield f"{field}: a urlTemplate encodes data URIs, and shows nothing"
             if not params.get("labelTemplate"):

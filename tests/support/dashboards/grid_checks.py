@@ -14,9 +14,9 @@ _COLUMNS = 48
 _PANEL_VERSION = "7.10.0"  # older ones are rewritten as if they came from an old link
 
 
-def dashboard_faults(made: SavedObject) -> Iterator[str]:
+def dashboard_faults(obj: SavedObject) -> Iterator[str]:
     """What is wrong, one phrase each."""
-    panels = json.loads(made["attributes"]["panelsJSON"])
+    panels = json.loads(obj["attributes"]["panelsJSON"])
     if not panels:
         yield "no panels"
     for number, panel in enumerate(panels):

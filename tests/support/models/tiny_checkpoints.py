@@ -36,7 +36,7 @@ Weights = dict[str, Tensor]
 
 
 def vdr_config() -> dict[str, Any]:
-    """As VDR's `config.json`, small."""
+    """Return a small `config.json` of VDR."""
     return {
         "architectures": ["Retriever"],
         "encoder_q": {
@@ -58,7 +58,7 @@ def vdr_config() -> dict[str, Any]:
 
 
 def vdr_weights(seed: int = 0, width: int = 8, patch: int = 4, layers: int = 2) -> Weights:
-    """With the names of the published `pytorch_model.bin`."""
+    """Return random weights with the names of the published `pytorch_model.bin`."""
     draw = torch.Generator().manual_seed(seed)
     words = sum(word.isascii() and not (word.startswith("[") and len(word) > 1) for word in WORDS)
     shapes: dict[str, tuple[int, ...]] = {
@@ -71,21 +71,21 @@ def vdr_weights(seed: int = 0, width: int = 8, patch: int = 4, layers: int = 2) 
     for norm in ("ln_pre", "ln_post"):
         shapes |= {f"encoder_p.{norm}.weight": (width,), f"encoder_p.{norm}.bias": (width,)}
     for layer in range(layers):
-        at = f"encoder_p.transformer.resblocks.{layer}."
-        shapes |= {f"{at}attn.in_proj_weight": (3 * width, width), f"{at}attn.in_proj_bias": (3 * width,)}
-        shapes |= {f"{at}attn.out_proj.weight": (width, width), f"{at}attn.out_proj.bias": (width,)}
-        shapes |= {f"{at}mlp.c_fc.weight": (4 * width, width), f"{at}mlp.c_fc.bias": (4 * width,)}
-        shapes |= {f"{at}mlp.c_proj.weight": (width, 4 * width), f"{at}mlp.c_proj.bias": (width,)}
-        shapes |= {f"{at}{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
+        prefix = f"encoder_p.transformer.resblocks.{layer}."
+        shapes |= {f"{prefix}attn.in_proj_weight": (3 * width, width), f"{prefix}attn.in_proj_bias": (3 * width,)}
+        shapes |= {f"{prefix}attn.out_proj.weight": (width, width), f"{prefix}attn.out_proj.bias": (width,)}
+        shapes |= {f"{prefix}mlp.c_fc.weight": (4 * width, width), f"{prefix}mlp.c_fc.bias": (4 * width,)}
+        shapes |= {f"{prefix}mlp.c_proj.weight": (width, 4 * width), f"{prefix}mlp.c_proj.bias": (width,)}
+        shapes |= {f"{prefix}{norm}.{part}": (width,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
     shapes |= _bert_shapes("encoder_q.bert_model.", width, layers)
     return {name: torch.randn(shape, generator=draw) * 0.4 for name, shape in shapes.items()}
 
 
-def _bert_shapes(at: str, width: int, layers: int) -> dict[str, tuple[int, ...]]:
+def _bert_shapes(prefix: str, width: int, layers: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
-        f"{at}embeddings.word_embeddings.weight": (len(WORDS), width),
-        f"{at}embeddings.position_embeddings.weight": (16, width),
-        f"{at}embeddings.token_type_embeddings.weight": (2, width),
+        f"{prefix}embeddings.word_embeddings.weight": (len(WORDS), width),
+        f"{prefix}embeddings.position_embeddings.weight": (16, width),
+        f"{prefix}embeddings.token_type_embeddings.weight": (2, width),
     }
     dense = {
         "attention.self.query": (width, width),
@@ -95,23 +95,23 @@ def _bert_shapes(at: str, width: int, layers: int) -> dict[str, tuple[int, ...]]
         "intermediate.dense": (3 * width, width),
         "output.dense": (width, 3 * width),
     }
-    norms = [f"{at}embeddings.LayerNorm"]
+    norms = [f"{prefix}embeddings.LayerNorm"]
     for layer in range(layers):
-        inside = f"{at}encoder.layer.{layer}."
-        norms += [f"{inside}attention.output.LayerNorm", f"{inside}output.LayerNorm"]
+        layer_prefix = f"{prefix}encoder.layer.{layer}."
+        norms += [f"{layer_prefix}attention.output.LayerNorm", f"{layer_prefix}output.LayerNorm"]
         for name, (out, into) in dense.items():
-            shapes |= {f"{inside}{name}.weight": (out, into), f"{inside}{name}.bias": (out,)}
+            shapes |= {f"{layer_prefix}{name}.weight": (out, into), f"{layer_prefix}{name}.bias": (out,)}
     return shapes | {f"{norm}.{part}": (width,) for norm in norms for part in ("weight", "bias")}
 
 
 def d2s_config(dense_model: str | None) -> dict[str, Any]:
-    """As D2S's `config.json`, small."""
+    """Return a small `config.json` of D2S."""
     config = {"architectures": ["D2SModel"], "model_type": "d2s", "mlm_head": "distilbert-base-uncased", "dense_size": 6}
     return config | ({"dense_model": dense_model} if dense_model else {})
 
 
 def d2s_weights(seed: int = 1, width: int = 8, dense_size: int = 6) -> Weights:
-    """With the names of the published `model.safetensors`."""
+    """Return random weights with the names of the published `model.safetensors`."""
     draw = torch.Generator().manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {
         "proj.weight": (width, dense_size),
@@ -125,7 +125,7 @@ def d2s_weights(seed: int = 1, width: int = 8, dense_size: int = 6) -> Weights:
 
 
 def write(folder: Path, config: Mapping[str, Any], weights: Weights, *, pickled: bool = False) -> Path:
-    """A checkpoint with the vocabulary `WORDS`; its weights as safetensors, or as PyTorch pickles them."""
+    """Write a checkpoint with the vocabulary `WORDS`, its weights as safetensors or pickled."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")

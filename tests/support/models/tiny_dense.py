@@ -38,8 +38,8 @@ def clip(folder: Path, seed: int = 0) -> Path:
     config = CLIPConfig(
         text_config={**_TEXT, **end, "max_position_embeddings": 9}, vision_config={**_SEEN, "image_size": 16}, projection_dim=6
     )
-    said = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}, "do_center_crop": True}
-    return _saved(folder, CLIPModel, config, seed, {**said, "crop_size": {"height": 16, "width": 16}, **_CLIP_IMAGES})
+    preprocessing = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}, "do_center_crop": True}
+    return _saved(folder, CLIPModel, config, seed, {**preprocessing, "crop_size": {"height": 16, "width": 16}, **_CLIP_IMAGES})
 
 
 def siglip(folder: Path, seed: int = 0) -> Path:
@@ -54,7 +54,7 @@ def siglip(folder: Path, seed: int = 0) -> Path:
 
 def align(folder: Path, seed: int = 0) -> Path:
     """An ALIGN: 32 px, always 64 tokens."""
-    seen = {
+    vision_config = {
         "width_coefficient": 0.1,
         "depth_coefficient": 0.1,
         "image_size": 32,
@@ -68,28 +68,28 @@ def align(folder: Path, seed: int = 0) -> Path:
         "expand_ratios": [1, 2],
     }
     config = AlignConfig(
-        text_config={**_TEXT, "max_position_embeddings": 64, "pad_token_id": 0}, vision_config=seen, projection_dim=8
+        text_config={**_TEXT, "max_position_embeddings": 64, "pad_token_id": 0}, vision_config=vision_config, projection_dim=8
     )
-    said = {"image_processor_type": "EfficientNetImageProcessor", "size": _square(40), "do_center_crop": True}
-    said |= {"crop_size": _square(32), "include_top": False, **_HALF}
-    return _saved(folder, AlignModel, config, seed, said)
+    preprocessing = {"image_processor_type": "EfficientNetImageProcessor", "size": _square(40), "do_center_crop": True}
+    preprocessing |= {"crop_size": _square(32), "include_top": False, **_HALF}
+    return _saved(folder, AlignModel, config, seed, preprocessing)
 
 
 def blip(folder: Path, seed: int = 0, dense_size: int = 6) -> Path:
     """A BLIP for image-text retrieval: 16 px."""
     text = {**_TEXT, "encoder_hidden_size": 8, "max_position_embeddings": 40, "pad_token_id": 0}
     config = BlipConfig(text_config=text, vision_config={**_SEEN, "image_size": 16}, image_text_hidden_size=dense_size)
-    said = {"image_processor_type": "BlipImageProcessor", "size": _square(16), **_CLIP_IMAGES}
-    return _saved(folder, BlipForImageTextRetrieval, config, seed, said)
+    preprocessing = {"image_processor_type": "BlipImageProcessor", "size": _square(16), **_CLIP_IMAGES}
+    return _saved(folder, BlipForImageTextRetrieval, config, seed, preprocessing)
 
 
 def _square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
 
 
-def _saved(folder: Path, kind: Any, config: Any, seed: int, preprocessing: dict[str, Any]) -> Path:  # noqa: ANN401
+def _saved(folder: Path, model_class: Any, config: Any, seed: int, preprocessing: dict[str, Any]) -> Path:  # noqa: ANN401
     torch.manual_seed(seed)
-    model = kind(config)
+    model = model_class(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.3)
@@ -100,13 +100,13 @@ def _saved(folder: Path, kind: Any, config: Any, seed: int, preprocessing: dict[
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Of the vocabulary `tiny_checkpoints.WORDS`: `[CLS] ... [SEP]`."""
-    inner = Tokenizer(WordPiece({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    """Return a tokenizer of `tiny_checkpoints.WORDS`: `[CLS] ... [SEP]`."""
+    inner = Tokenizer(WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
     inner.normalizer = BertNormalizer()
     inner.pre_tokenizer = BertPreTokenizer()
     inner.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 4)])
     kind: Any = PreTrainedTokenizerFast
-    made: PreTrainedTokenizerFast = kind(
+    wrapped: PreTrainedTokenizerFast = kind(
         tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
     )
-    return made
+    return wrapped

@@ -74,12 +74,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner.train_from_iterator([" red blue red bus v2.0 café dog dogs" for _ in range(20)], trainer)
     inner.add_tokens([AddedToken("new york", special=False)])
     kind: Any = PreTrainedTokenizerFast
-    made: PreTrainedTokenizerFast = kind(tokenizer_object=inner, pad_token="<pad>", mask_token="<mask>")
-    return made
+    wrapped: PreTrainedTokenizerFast = kind(tokenizer_object=inner, pad_token="<pad>", mask_token="<mask>")
+    return wrapped
 
 
 def with_images(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A model of texts and images that brings code of its own; its weights."""
+    """Write a model of texts and images with its own code, and return its weights."""
     folder.mkdir(parents=True)
     words = tokenizer()
     words.save_pretrained(folder)
@@ -108,7 +108,7 @@ def _red(colours: torch.Tensor, words: PreTrainedTokenizerFast) -> None:
 
 
 def texts_only(folder: Path, seed: int = 0) -> torch.Tensor:
-    """A model of texts with modules of the library alone; its table of weights."""
+    """Write a text model with modules of the library only, and return its weights."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
@@ -119,5 +119,5 @@ def texts_only(folder: Path, seed: int = 0) -> torch.Tensor:
 
 
 def _about(folder: Path) -> None:
-    about = {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"}
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(about))
+    library_config = {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(library_config))

@@ -78,66 +78,72 @@ TEXTS: Mapping[str, BackboneConfig] = {
 def tokenizer() -> Tokenizer:
     """WordPiece over the special, the unused and a few more words: `[CLS] ... [SEP]`."""
     words = (*SPECIAL, *UNUSED, *WORDS)
-    made = Tokenizer(WordPiece({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
-    made.normalizer = BertNormalizer()
-    made.pre_tokenizer = BertPreTokenizer()
-    made.add_special_tokens(list(SPECIAL))
+    result = Tokenizer(WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    result.normalizer = BertNormalizer()
+    result.pre_tokenizer = BertPreTokenizer()
+    result.add_special_tokens(list(SPECIAL))
     ends = [(word, SPECIAL.index(word)) for word in ("[CLS]", "[SEP]")]
-    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    return made
+    result.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return result
 
 
 def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfig:  # noqa: ANN401
-    """Of a model; changes of the towers as `image_top_k=3` or `text_tie=True`, of the model as `similarity="dot"`."""
+    """Return a configuration; tower fields are prefixed, such as `image_top_k=3` or `text_tie=True`."""
     towers = {
         side: {name.removeprefix(f"{side}_"): changes.pop(name) for name in list(changes) if name.startswith(f"{side}_")}
         for side in ("image", "text")
     }
     thirds = (0.5, 0.4, 0.45)
-    seen = ImageTowerConfig(
+    image_tower = ImageTowerConfig(
         backbone=IMAGES[image], size_px=SIZE_PX, mean=thirds, std=(0.2, 0.25, 0.3), transform_dim=TRANSFORM, top_k=6
     )
-    read = TextTowerConfig(backbone=TEXTS[text], max_tokens=MAX_TOKENS, transform_dim=TRANSFORM, top_k=5)
-    made = StairConfig(name="tiny", image=replace(seen, **towers["image"]), text=replace(read, **towers["text"]))
-    return replace(made, **changes)
+    text_tower = TextTowerConfig(backbone=TEXTS[text], max_tokens=MAX_TOKENS, transform_dim=TRANSFORM, top_k=5)
+    stair_config = StairConfig(
+        name="tiny", image=replace(image_tower, **towers["image"]), text=replace(text_tower, **towers["text"])
+    )
+    return replace(stair_config, **changes)
 
 
-def model(of: StairConfig, seed: int = 0) -> StairModel:
-    """With random weights that leave no bias and no norm as they start."""
+def model(stair_config: StairConfig, seed: int = 0) -> StairModel:
+    """Return a model with random weights, including biases and norms."""
     torch.manual_seed(seed)
-    features = WholeWordVocabulary(WHOLE) if of.vocabulary == "words" else list_candidate_tokens(tokenizer())
-    made: StairModel = StairModel(of, StairTokenizer(tokenizer(), features, of.text.max_tokens)).eval()
+    features = WholeWordVocabulary(WHOLE) if stair_config.vocabulary == "words" else list_candidate_tokens(tokenizer())
+    stair_model: StairModel = StairModel(stair_config, StairTokenizer(tokenizer(), features, stair_config.text.max_tokens)).eval()
     with torch.no_grad():
-        for name, value in made.named_parameters():
+        for name, value in stair_model.named_parameters():
             if value.ndim < 2 and name != "log_scale":
                 value.add_(torch.randn_like(value) * 0.1)
-        if of.text.tie:  # so small at the start that no word would have a weight
-            made.text.backbone.word_embeddings_VD.mul_(10)
-    return made
+        if stair_config.text.tie:  # so small at the start that no word would have a weight
+            stair_model.text.backbone.word_embeddings_VD.mul_(10)
+    return stair_model
 
 
-def checkpoint(folder: Path, of: StairConfig | None = None, seed: int = 0) -> Path:
-    """A checkpoint of such a model; the folder."""
-    made = model(of or config(), seed)
-    write(folder, made, tensors(made))
+def checkpoint(folder: Path, stair_config: StairConfig | None = None, seed: int = 0) -> Path:
+    """Write a checkpoint of such a model, and return the folder."""
+    stair_model = model(stair_config or config(), seed)
+    write(folder, stair_model, tensors(stair_model))
     return folder
 
 
-def tensors(of: StairModel) -> dict[str, torch.Tensor]:
-    """What a checkpoint of the model holds."""
-    found = {
+def tensors(stair_model: StairModel) -> dict[str, torch.Tensor]:
+    """Return the tensors of the model's checkpoint."""
+    state_dict = {
         name: value.clone().contiguous()
-        for name, value in of.state_dict().items()
-        if stair_checkpoint.is_stored_tensor(name, of.config)
+        for name, value in stair_model.state_dict().items()
+        if stair_checkpoint.is_stored_tensor(name, stair_model.config)
     }
-    return found if of.tokens.whole else {**found, stair_checkpoint.FEATURE_IDS_TENSOR: torch.from_numpy(of.tokens.feature_ids_F)}
+    if stair_model.tokens.word_vocabulary is None:
+        state_dict[stair_checkpoint.FEATURE_IDS_TENSOR] = torch.from_numpy(stair_model.tokens.feature_ids_F)
+    return state_dict
 
 
-def write(folder: Path, of: StairModel, weights: Mapping[str, torch.Tensor]) -> None:
-    """A checkpoint of the model with these tensors instead of its own."""
-    stair_checkpoint.save_checkpoint(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n", of.tokens.whole)
+def write(folder: Path, stair_model: StairModel, weights: Mapping[str, torch.Tensor]) -> None:
+    """Write a checkpoint of the model with these tensors instead of its own."""
+    stair_checkpoint.save_checkpoint(
+        folder, stair_model.config, stair_model.tokens.tokenizer, weights, "# tiny\n", stair_model.tokens.word_vocabulary
+    )
 
 
-def batch(found: TokenizedTexts) -> TextBatch:
-    """Tokens as the text tower takes them."""
-    return TextBatch.from_tokenized(found)
+def batch(tokenized: TokenizedTexts) -> TextBatch:
+    """Return the input of the text tower."""
+    return TextBatch.from_tokenized(tokenized)

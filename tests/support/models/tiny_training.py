@@ -1,4 +1,4 @@
-"""A set to train on and configurations for it, so small that a training takes a second: for tests."""
+"""A training set and configurations so small that a training takes a second."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ def write_words(folder: Path, words: Sequence[str] = WHOLE, **spellings: str) ->
 
 
 def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A caption set."""
+    """Write a caption set."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def picture(shape: int, colour: tuple[int, int, int]) -> Image.Image:
-    """A pattern in a colour."""
+    """Return an image of a pattern in a colour."""
     y, x = np.mgrid[:32, :32]
-    on = (x * (shape % 3) + y * (shape // 3 + 1)) // (4 + shape) % 2 == 0
+    is_foreground = (x * (shape % 3) + y * (shape // 3 + 1)) // (4 + shape) % 2 == 0
     pixels = np.full((32, 32, 3), 128, np.uint8)
-    pixels[on] = colour
+    pixels[is_foreground] = colour
     return Image.fromarray(pixels)
 
 
-def read(folder: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration `tiny.toml`, with changes by dotted names."""
-    return read_train_config(folder / "tiny.toml", changes)
+def read(folder: Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Read the configuration `tiny.toml`, with overrides by dotted name."""
+    return read_train_config(folder / "tiny.toml", overrides)
 
 
 CONFIG = """\

@@ -28,17 +28,17 @@ ALL: dict[LossName, float] = {
 
 
 def given(model: StairModel, rows: slice = slice(None)) -> DeviceBatch:
-    """A batch of 12, or some rows of it."""
+    """Return a batch of 12, or some rows of it."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (12, 32, 32, 3), generator=draw, dtype=torch.uint8)
     teacher = torch.randn(2, 12, 5, generator=draw)
-    found = model.tokens.encode(TEXTS)
-    texts = TextBatch.from_tokenized(found)
+    tokenized = model.tokens.encode(TEXTS)
+    texts = TextBatch.from_tokenized(tokenized)
     return DeviceBatch(images=images[rows], texts=texts[rows], teacher=(teacher[0][rows], teacher[1][rows]))
 
 
 def still(**changes: Any) -> StairModel:  # noqa: ANN401
-    """A model without dropout."""
+    """Return a model without dropout."""
     model = tiny_stair.model(tiny_stair.config(text_own_words=True, **changes))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -47,7 +47,7 @@ def still(**changes: Any) -> StairModel:  # noqa: ANN401
 
 
 def steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, torch.Tensor]:
-    """Three updates with the worker's share of the same batch."""
+    """Run three updates with the worker's part of the same batch."""
     stage = TrainingStage(name="s", steps=3, losses=ALL)
     optimizer = torch.optim.SGD(build_param_groups(model, stage, {"head": 0.05, "backbone": 0.05, "scale": 0.05}, 0.01))
     set_train_mode(model, stage)
@@ -63,16 +63,16 @@ def steps(model: StairModel, workers: WorkerGroup, chunk: int) -> dict[str, torc
 
 
 def worker(rank: int, folder: str) -> None:
-    """One of two processes; writes what it learned and what it was told, and ends."""
+    """Run one of two processes: write its parameters and collective results, and exit."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     workers = DistributedWorkers()
     torch.save(steps(still(), workers, chunk=4), f"{folder}/{rank}.pt")
-    mine = torch.full((2,), float(rank + 1))
-    gathered = workers.gather_rows(mine)
-    workers.sum_in_place(mine)
+    tensor = torch.full((2,), float(rank + 1))
+    gathered = workers.gather_rows(tensor)
+    workers.sum_in_place(tensor)
     first = torch.tensor([rank + 7])
     workers.broadcast_first(first)
-    torch.save({"gathered": gathered, "sum": mine, "first": first}, f"{folder}/{rank}-told.pt")
+    torch.save({"gathered": gathered, "sum": tensor, "first": first}, f"{folder}/{rank}-told.pt")
     distributed.barrier()
     os._exit(0)  # at an ordinary end some of gloo's threads are still there now and then, and C++ aborts the process

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = "docs/howto/secure.md"
-"""Where all of them stand."""
+"""The page with all roles."""
 _DOCS = Path(__file__).resolve().parents[3] / "docs"
 _ROLE = re.compile(r"^```json\nPUT /_plugins/_security/api/roles/(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -26,7 +26,7 @@ def read_roles() -> dict[str, Role]:
     """Return each role by its name.
 
     Raises:
-        ValueError: A role stands twice, or on another page.
+        ValueError: If a role is there twice, or on another page.
     """
     roles: dict[str, Role] = {}
     for page in sorted(_DOCS.rglob("*.md")):
@@ -44,7 +44,7 @@ def rights_of(role: Role) -> list[str]:
 
 
 def without(role: Role, right: str) -> Role:
-    """Return the role, but for one of its actions."""
+    """Return the role without one of its actions."""
     parts = [
         {**part, "allowed_actions": [each for each in part["allowed_actions"] if each != right]}
         for part in role.get("index_permissions", ())

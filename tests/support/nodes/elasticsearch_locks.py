@@ -72,27 +72,27 @@ def _path(version: str) -> Path:
 
 
 def _resolve(context: MavenContext, group: str, artifact: str, version: str) -> list[Artifact]:
-    wanted = context.create_dependency(
+    dependency = context.create_dependency(
         Coordinate(group, artifact, version, scope="compile"), exclusions=[context.project(*left_out) for left_out in _NOT_SERVED]
     )
-    given, transitive = context.resolver.resolve([wanted])
-    return [d.artifact for d in (*given, *transitive) if d.scope in ("compile", "runtime")]
+    direct, transitive = context.resolver.resolve([dependency])
+    return [d.artifact for d in (*direct, *transitive) if d.scope in ("compile", "runtime")]
 
 
 def _flat(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
-    found = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
+    artifacts = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
     for name in _SEVEN_PLUGINS:
         for artifact in _resolve(context, _PLUGINS, name, version):
-            found.setdefault(key(artifact), artifact)
-    yield from (("lib", artifact) for artifact in found.values())
+            artifacts.setdefault(key(artifact), artifact)
+    yield from (("lib", artifact) for artifact in artifacts.values())
 
 
 def _modular(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
     core = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
     yield from (("lib", artifact) for artifact in core.values())
     for name in _MODULES:
-        found = {key(a): a for a in _resolve(context, _PLUGINS, name, version)}
-        yield from ((f"modules/{name}", artifact) for what, artifact in found.items() if what not in core)
+        artifacts = {key(a): a for a in _resolve(context, _PLUGINS, name, version)}
+        yield from ((f"modules/{name}", artifact) for artifact_key, artifact in artifacts.items() if artifact_key not in core)
 
 
 def pin_all(version: str, context: MavenContext) -> ElasticLock:

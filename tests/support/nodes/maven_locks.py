@@ -49,9 +49,9 @@ ICU = (("com.ibm.icu", "icu4j", "77.1"), ("com.ibm.icu", "icu4j-localespi", "77.
 
 def resolve(context: MavenContext, group: str, artifact: str, version: str) -> list[Artifact]:
     """The artifact and what it needs at run time."""
-    wanted = context.create_dependency(Coordinate(group, artifact, version, scope="compile"))
-    given, transitive = context.resolver.resolve([wanted])
-    return [d.artifact for d in (*given, *transitive) if d.scope in ("compile", "runtime") and not native(d.artifact)]
+    dependency = context.create_dependency(Coordinate(group, artifact, version, scope="compile"))
+    direct, transitive = context.resolver.resolve([dependency])
+    return [d.artifact for d in (*direct, *transitive) if d.scope in ("compile", "runtime") and not native(d.artifact)]
 
 
 def native(artifact: Artifact) -> bool:
@@ -66,14 +66,14 @@ def single(context: MavenContext, group: str, artifact: str, version: str) -> Ar
 
 def server(context: MavenContext, version: str) -> list[Artifact]:
     """What belongs into `lib`."""
-    found = resolve(context, SERVER, "opensearch", version)
+    artifacts = resolve(context, SERVER, "opensearch", version)
     if not version.startswith("2."):
-        found += resolve(context, SERVER, "opensearch-agent-bootstrap", version)  # Bootstrap fails without its AgentPolicy
-    found.append(single(context, SERVER, "opensearch-plugin-classloader", version))  # for modules that extend another
-    log4j = next(a.version for a in found if a.artifactId == "log4j-api")
-    found.append(single(context, "org.apache.logging.log4j", "log4j-core", log4j))  # optional in the server's pom, but needed
-    found += [single(context, *icu) for icu in ICU]
-    return found
+        artifacts += resolve(context, SERVER, "opensearch-agent-bootstrap", version)  # Bootstrap fails without its AgentPolicy
+    artifacts.append(single(context, SERVER, "opensearch-plugin-classloader", version))  # for modules that extend another
+    log4j = next(a.version for a in artifacts if a.artifactId == "log4j-api")
+    artifacts.append(single(context, "org.apache.logging.log4j", "log4j-core", log4j))  # optional in the server's pom, but needed
+    artifacts += [single(context, *icu) for icu in ICU]
+    return artifacts
 
 
 def plan(context: MavenContext, version: str, modules: Mapping[str, NodeModule]) -> Iterable[tuple[str, Artifact]]:
@@ -82,8 +82,8 @@ def plan(context: MavenContext, version: str, modules: Mapping[str, NodeModule])
     yield from (("lib", artifact) for artifact in core.values())
     trees = {m.name: {key(a): a for a in resolve(context, MODULE, name, version)} for name, m in modules.items()}
     for module in modules.values():
-        seen = set(core).union(*(trees[name] for name in module.extends))
-        yield from ((f"modules/{module.name}", a) for name, a in trees[module.name].items() if name not in seen)
+        provided = set(core).union(*(trees[name] for name in module.extends))
+        yield from ((f"modules/{module.name}", a) for name, a in trees[module.name].items() if name not in provided)
 
 
 def key(artifact: Artifact) -> tuple[str, str]:
@@ -113,24 +113,27 @@ def pin(entry: tuple[str, Artifact]) -> Jar:
 def check_classes(entries: list[tuple[str, Artifact]], modules: Mapping[str, NodeModule]) -> None:
     """Every module's class is in one of its jars, or the run ends."""
     for module in modules.values():
-        wanted = module.classname.replace(".", "/") + ".class"
+        class_file = module.classname.replace(".", "/") + ".class"
         jars = [artifact.resolve() for folder, artifact in entries if folder == f"modules/{module.name}"]
-        if not any(wanted in zipfile.ZipFile(jar).namelist() for jar in jars):
+        if not any(class_file in zipfile.ZipFile(jar).namelist() for jar in jars):
             raise SystemExit(f"{module.name}: no jar of it has {module.classname}")
 
 
 def write_locks(
-    about: str | None, known: Sequence[str], pin_version: Callable[[str, MavenContext], NodeLock], path: Callable[[str], Path]
+    description: str | None,
+    supported: Sequence[str],
+    pin_version: Callable[[str, MavenContext], NodeLock],
+    path: Callable[[str], Path],
 ) -> None:
     """Pin the versions that the command line names, else all that are known, each to its path."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(known)}")
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(supported)}")
     versions = parser.parse_args().versions
-    if unknown := [version for version in versions if version not in known]:
-        parser.error(f"no such VERSION: {', '.join(unknown)}; there are {', '.join(known)}")
-    with tempfile.TemporaryDirectory() as scratch:
-        context = MavenContext(repo_cache=Path(scratch), timeout=60)
-        for version in versions or known:
+    if unknown := [version for version in versions if version not in supported]:
+        parser.error(f"no such VERSION: {', '.join(unknown)}; there are {', '.join(supported)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        context = MavenContext(repo_cache=Path(temporary), timeout=60)
+        for version in versions or supported:
             lock = pin_version(version, context)
             path(version).write_text(lock.to_json(), encoding="utf-8")
             print(f"{path(version)}: {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)

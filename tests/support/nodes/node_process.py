@@ -37,11 +37,11 @@ class SearchNode:
 
     @property
     def running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process is running."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, *, wait: bool = True) -> SearchNode:
-        """Start it, from a thread that lives as long as it should; wait until it answers."""
+        """Start it, from a thread that outlives it, and wait until it answers."""
         if not self.running:
             tethered = [sys.executable, "-I", tether.__file__] if sys.platform == "linux" else []
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class SearchNode:
         return self
 
     def wait(self, enough: Callable[[dict[str, Any]], bool]) -> None:
-        """Until the answer of `/_cluster/health` is `enough`."""
+        """Wait until the response of `/_cluster/health` is `enough`."""
         end_s = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < end_s:
             if not self.running:
@@ -76,13 +76,13 @@ class SearchNode:
         return fetch_node_json(self.url, "/_cluster/health")
 
     def kill(self) -> None:
-        """SIGKILL, as a crash has it."""
+        """Send SIGKILL, like a crash."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def stop(self) -> None:
-        """SIGTERM; SIGKILL if that takes too long."""
+        """Send SIGTERM, and SIGKILL if that takes too long."""
         if self._process is not None:
             self._process.terminate()
             try:

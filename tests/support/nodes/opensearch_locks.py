@@ -102,10 +102,10 @@ def _path(version: str) -> Path:
 
 
 def _modules(release: Release) -> dict[str, NodeModule]:
-    found = {**{name: m for name, m in maven_locks.MODULES.items() if name not in release.without}, **dict(release.extra)}
+    modules = {**{name: m for name, m in maven_locks.MODULES.items() if name not in release.without}, **dict(release.extra)}
     if release.security_manager:
-        return {name: replace(m, classname=m.classname.replace("ModulePlugin", "Plugin")) for name, m in found.items()}
-    return found
+        return {name: replace(m, classname=m.classname.replace("ModulePlugin", "Plugin")) for name, m in modules.items()}
+    return modules
 
 
 def pin(version: str, context: MavenContext) -> NodeLock:

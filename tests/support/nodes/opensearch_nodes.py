@@ -114,7 +114,8 @@ class SecuredNode(SearchNode):
     def put_users(self, roles: Mapping[str, Sequence[str]], password: str) -> None:
         """Make or replace users with these roles. The plugin refuses a password that resembles a name."""
         self._add(
-            "internalusers", {name: {"password": password, "opendistro_security_roles": list(has)} for name, has in roles.items()}
+            "internalusers",
+            {name: {"password": password, "opendistro_security_roles": list(role_names)} for name, role_names in roles.items()},
         )
 
     def issue_certificate(self, user: str, file: Path) -> Path:
@@ -139,8 +140,8 @@ class SecuredNode(SearchNode):
         token = b64encode(":".join(login).encode()).decode()
         headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        with self._opener.open(Request(self.url + path, data, headers, method=method), timeout=_REST_TIMEOUT_S) as answer:
-            return json.load(answer)
+        with self._opener.open(Request(self.url + path, data, headers, method=method), timeout=_REST_TIMEOUT_S) as response:
+            return json.load(response)
 
     def ask_health(self) -> dict[str, Any] | None:
         """See `SearchNode`; None until the security index is there."""
@@ -180,8 +181,8 @@ def _copy_security_config(dist: Path, config: Path) -> None:
     mapping = {"_meta": {"type": "rolesmapping", "config_version": 2}, "all_access": {"backend_roles": ["admin"]}}
     (folder / "roles_mapping.yml").write_text(json.dumps(mapping), encoding="utf-8")
     file = folder / "config.yml"
-    before, domain, after = file.read_text(encoding="utf-8").partition("clientcert_auth_domain:")
-    file.write_text(before + domain + after.replace("http_enabled: false", "http_enabled: true", 1), encoding="utf-8")
+    head, domain, tail = file.read_text(encoding="utf-8").partition("clientcert_auth_domain:")
+    file.write_text(head + domain + tail.replace("http_enabled: false", "http_enabled: true", 1), encoding="utf-8")
 
 
 def _write_certificates(folder: Path) -> trustme.CA:
@@ -201,12 +202,12 @@ def _spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
     return NodeSpec(dist=get_cache(), base=base, port=port, heap=heap, jit="full" if full_jit else "quick")
 
 
-def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
+def _prepare(version: str, base: Path, port: int, settings: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
     """Write the configuration; return the command line."""
     dist = _lay_out(version)
     spec = _spec(base, port, heap=heap, full_jit=full_jit)
     prepare_folders(spec)
-    write_settings(spec, {**build_node_settings(spec), "node.name": "test", **own})
+    write_settings(spec, {**build_node_settings(spec), "node.name": "test", **settings})
     if not opensearch_locks.RELEASES[version].security_manager:
         return build_command(spec, dist, JRE)
     policy = spec.config / "java.policy"
@@ -234,37 +235,37 @@ def _grant_all(policy: Path) -> None:
     """Write the policy where it isn't there yet: another node may be reading it."""
     if policy.is_file() and policy.read_text(encoding="utf-8") == _GRANT_ALL:
         return
-    scratch = policy.with_name(f".tmp-{secrets.token_hex(4)}")
-    scratch.write_text(_GRANT_ALL, encoding="utf-8")
-    scratch.replace(policy)
+    temporary = policy.with_name(f".tmp-{secrets.token_hex(4)}")
+    temporary.write_text(_GRANT_ALL, encoding="utf-8")
+    temporary.replace(policy)
 
 
 def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
     """Build the plugin in the cache, and rename it into its place: the server takes every folder there for a plugin."""
-    scratch = cache / f".tmp-{secrets.token_hex(4)}"  # what a killed process left goes when a distribution is built
+    temporary = cache / f".tmp-{secrets.token_hex(4)}"  # what a killed process left goes when a distribution is built
     try:
         with zipfile.ZipFile(_fetch_zip(plugin.archive, cache)) as archive:
-            archive.extractall(scratch)
+            archive.extractall(temporary)
         if plugin.standalone:
-            descriptor = scratch / "plugin-descriptor.properties"
+            descriptor = temporary / "plugin-descriptor.properties"
             lines = descriptor.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if not line.startswith("extended.plugins=")]
-            descriptor.write_text("\n".join(kept) + "\n", encoding="utf-8")
+            lines_kept = [line for line in lines if not line.startswith("extended.plugins=")]
+            descriptor.write_text("\n".join(lines_kept) + "\n", encoding="utf-8")
         files = fetch_jars(
             NodeLock(opensearch="", modules=(), jars=plugin.jars), build_maven_source(cache / ".jars"), lambda _count: None
         )
         for jar in plugin.jars:
-            shutil.copyfile(files[jar.coordinates], scratch / jar.name)
-        scratch.rename(folder / plugin.folder)
+            shutil.copyfile(files[jar.coordinates], temporary / jar.name)
+        temporary.rename(folder / plugin.folder)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fetch_zip(wanted: Jar, cache: Path) -> Path:
+def _fetch_zip(jar: Jar, cache: Path) -> Path:
     context = MavenContext(repo_cache=cache / ".jars", timeout=60)
-    path = Path(context.project(wanted.group, wanted.artifact).at_version(wanted.version).artifact(packaging="zip").resolve())
-    wrong = find_jar_defect(path, wanted)
-    if wrong:
+    path = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact(packaging="zip").resolve())
+    defect = find_jar_defect(path, jar)
+    if defect:
         path.unlink(missing_ok=True)
-        raise NodeError(f"{wanted.coordinates}: {wrong}", "Try again; if it stays so, something on the way alters it.")
+        raise NodeError(f"{jar.coordinates}: {defect}", "Try again; if it stays so, something on the way alters it.")
     return path

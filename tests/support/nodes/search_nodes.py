@@ -136,7 +136,7 @@ def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_ji
         jit: Literal["quick", "full"] = "full" if full_jit else "quick"
         spec = NodeSpec(dist=dist.parent, base=base / f"node-{number}", port=port, heap=heap, jit=jit)
         prepare_folders(spec)
-        own = {
+        settings = {
             **build_node_settings(spec),
             "cluster.name": "test",
             "node.name": f"node-{number}",
@@ -144,8 +144,8 @@ def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_ji
             "discovery.seed_hosts": [f"127.0.0.1:{transport}" for transport in transports],
             "cluster.initial_cluster_manager_nodes": [f"node-{other}" for other in range(size)],
         }
-        del own["discovery.type"]
-        write_settings(spec, own)
+        del settings["discovery.type"]
+        write_settings(spec, settings)
         argv = build_command(spec, dist, JRE)
         nodes.append(SearchNode(spec.base.name, argv, port, spec.base))
     return Cluster(nodes)

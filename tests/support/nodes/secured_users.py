@@ -65,10 +65,10 @@ class Secured:
         Raises:
             AssertionError: It failed.
         """
-        done = self.run(user, *arguments, index=index)
-        if done.exit_code:
-            raise AssertionError(done.exception, done.output)
-        return done.stdout
+        result = self.run(user, *arguments, index=index)
+        if result.exit_code:
+            raise AssertionError(result.exception, result.output)
+        return result.stdout
 
     def refusal(self, user: str, *arguments: object, index: str = "photos") -> StairError:
         """Run the command; return why it failed.
@@ -76,15 +76,15 @@ class Secured:
         Raises:
             AssertionError: It didn't, or broke.
         """
-        done = self.run(user, *arguments, index=index)
-        if not isinstance(done.exception, StairError):
-            raise AssertionError(done.exception, done.output)
-        return done.exception
+        result = self.run(user, *arguments, index=index)
+        if not isinstance(result.exception, StairError):
+            raise AssertionError(result.exception, result.output)
+        return result.exception
 
     def findings(self, user: str) -> list[CheckResult]:
         """Return what the doctor says of the cluster and of the index `photos`."""
-        patient = CheckContext(connect=lambda: self.connection(user), index="photos", model="colours", is_model_named=False)
-        return list(check_cluster(patient))
+        context = CheckContext(connect=lambda: self.connection(user), index="photos", model="colours", is_model_named=False)
+        return list(check_cluster(context))
 
     @property
     def policy(self) -> Path:

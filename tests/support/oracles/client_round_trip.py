@@ -28,9 +28,9 @@ def by_client(task: dict[str, Any]) -> Hits:
     )
     written, errors = helpers.bulk(client, actions, refresh=True)
     assert written == len(task["documents"]), errors
-    found = client.search(index=task["index"], body=task["query"])
+    response = client.search(index=task["index"], body=task["query"])
     client.close()
-    return _hits(found)
+    return _hits(response)
 
 
 def by_stair_es(task: dict[str, Any]) -> Hits:
@@ -47,13 +47,13 @@ def by_stair_es(task: dict[str, Any]) -> Hits:
     outcomes = writer.write([(id_, document) for id_, document in task["documents"]]).outcomes
     assert not any(outcomes.values()), outcomes
     cluster.client.indices.refresh(index=task["index"])
-    found = cluster.call(cluster.client.search, index=task["index"], body=task["query"])
+    response = cluster.call(cluster.client.search, index=task["index"], body=task["query"])
     cluster.close()
-    return _hits(found)
+    return _hits(response)
 
 
-def _hits(found: Any) -> Hits:  # noqa: ANN401  each client has a type of its own
-    return [(hit["_id"], hit["_score"]) for hit in found["hits"]["hits"]]
+def _hits(response: Any) -> Hits:  # noqa: ANN401  each client has a type of its own
+    return [(hit["_id"], hit["_score"]) for hit in response["hits"]["hits"]]
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""The formulas of docs/stair-mini.md once more, with plain dictionaries and loops: what tests hold the encoder against.
+"""The formulas of docs/stair-mini.md with plain dictionaries and loops, to test the encoder against.
 
-Networks and heads aren't computed here: their answers are given.
+The outputs of networks and heads are inputs here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Words = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What the networks make of an image."""
+    """Outputs of the networks for an image."""
 
     classes: Sequence[float]
     """Probability of each class of the classifier."""
@@ -29,7 +29,7 @@ class Answers:
     drawn: float
     """Probability of a drawing."""
     learned: Words
-    """What the heads say."""
+    """Token weights of the heads."""
 
 
 class Oracle:
@@ -45,13 +45,15 @@ class Oracle:
 
     def see_image(self, answers: Answers) -> Words:
         """Return the words of an image."""
-        blend, seen = self._blend, self._see_classes(answers)
-        share = min(1.0, max(0.0, (answers.drawn - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)))
-        if share == 0:
-            return seen
-        of_seen = blend.image_classes + blend.image_classes_sure * max(answers.classes) + blend.image_classes_unsure * (1 - share)
+        blend, recognized = self._blend, self._see_classes(answers)
+        head_share = min(1.0, max(0.0, (answers.drawn - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)))
+        if head_share == 0:
+            return recognized
+        class_share = (
+            blend.image_classes + blend.image_classes_sure * max(answers.classes) + blend.image_classes_unsure * (1 - head_share)
+        )
         learned = scale({word: weight**blend.image_power for word, weight in answers.learned.items()})
-        return scale(keep(mix([share, of_seen], [learned, seen]), blend.image_words))
+        return scale(keep(mix([head_share, class_share], [learned, recognized]), blend.image_words))
 
     def _see_classes(self, answers: Answers) -> Words:
         blend, mixed = self._blend, mix(answers.classes, self.classes)
@@ -64,52 +66,56 @@ class Oracle:
         return scale({word: weight for word, weight in logs.items() if weight >= blend.trim * heaviest})
 
     def _agree(self, answers: Answers) -> list[float]:
-        blend, found = self._blend, []
-        for score, same in zip(answers.things, self._mini.same_things, strict=True):
-            sure = score
-            if same:
-                known = min(1.0, 2 * sum(answers.classes[place] for place in same)) if score > blend.class_needs else 0.0
-                sure = blend.object_share * score + blend.class_share * known
-            found.append(max(0.0, (sure - blend.object_threshold) / (1 - blend.object_threshold)))
-        return found
+        blend, confidences = self._blend, []
+        for score, equivalents in zip(answers.things, self._mini.same_things, strict=True):
+            confidence = score
+            if equivalents:
+                class_score = (
+                    min(1.0, 2 * sum(answers.classes[index] for index in equivalents)) if score > blend.class_needs else 0.0
+                )
+                confidence = blend.object_share * score + blend.class_share * class_score
+            confidences.append(max(0.0, (confidence - blend.object_threshold) / (1 - blend.object_threshold)))
+        return confidences
 
     def read_text(self, text: str, learned: Words, embedding_D: Floats | None = None) -> Words:
         """Return the words of a text: with the text network, or with the table where there is no embedding.
 
         Args:
-            text: Of any case.
-            learned: What the heads say.
-            embedding_D: By the text network, of length 1.
+            text: Text in any case.
+            learned: Token weights of the heads.
+            embedding_D: Embedding of the text network, of length 1.
         """
-        spotted = self._mini.vocabulary.match_words(text)
-        said = {self._words[each.word_index] for each in spotted}
+        matches = self._mini.vocabulary.match_words(text)
+        own_words = {self._words[each.word_index] for each in matches}
         unknown = [
-            found[0].lower()
-            for found in re.finditer(r"[^\W\d_]+", text)
-            if not any(each.begin <= found.start() and found.end() <= each.end for each in spotted)
+            match[0].lower()
+            for match in re.finditer(r"[^\W\d_]+", text)
+            if not any(each.begin <= match.start() and match.end() <= each.end for each in matches)
         ]
-        asked = [(self.near_word(word), 1.0) for word in unknown if word not in self._stop]
-        if not asked and not said:
+        near_rows = [(self.near_word(word), 1.0) for word in unknown if word not in self._stop]
+        if not near_rows and not own_words:
             return {}
         if embedding_D is None:
-            asked += [(self.near_word(text[each.begin : each.end].lower()), self._blend.text_near_known) for each in spotted]
-        own = max_of([dict.fromkeys(said, 1.0), *({word: share * w for word, w in near.items()} for near, share in asked)])
+            near_rows += [(self.near_word(text[each.begin : each.end].lower()), self._blend.text_near_known) for each in matches]
+        weights = max_of(
+            [dict.fromkeys(own_words, 1.0), *({word: factor * w for word, w in near.items()} for near, factor in near_rows)]
+        )
         if embedding_D is not None:
-            own = self._understand(own, embedding_D)
-        rare = scale({word: weight * self.rarity(word) for word, weight in own.items()})
+            weights = self._understand(weights, embedding_D)
+        rare = scale({word: weight * self.rarity(word) for word, weight in weights.items()})
         return scale(keep(mix([1.0, self._blend.text_heads], [rare, scale(learned)]), self._blend.text_words))
 
-    def _understand(self, own: Words, embedding_D: Floats) -> Words:
+    def _understand(self, weights: Words, embedding_D: Floats) -> Words:
         """Return the words of a text with those near to it and those of the classes that it is about."""
         blend, arrays = self._blend, self._mini.arrays
         cosines = zip(self._words, (arrays["embeddings.words_VD"] @ embedding_D).tolist(), strict=True)
         near = {word: max(0.0, cosine - blend.text_near_least) / (1 - blend.text_near_least) for word, cosine in cosines}
         closeness = [cosine / blend.text_temperature for cosine in (arrays["embeddings.classes_KD"] @ embedding_D).tolist()]
         powers = [math.exp(each - max(closeness)) for each in closeness]
-        about = mix([power / sum(powers) for power in powers], self.classes)
-        rare = keep({word: weight * math.sqrt(self.rarity(word)) for word, weight in about.items()}, blend.text_class_words)
+        topics = mix([power / sum(powers) for power in powers], self.classes)
+        rare = keep({word: weight * math.sqrt(self.rarity(word)) for word, weight in topics.items()}, blend.text_class_words)
         heaviest = max(rare.values())
-        return mix([1.0, blend.text_classes / heaviest], [max_of([own, keep(near, blend.text_near)]), rare])
+        return mix([1.0, blend.text_classes / heaviest], [max_of([weights, keep(near, blend.text_near)]), rare])
 
     def near_word(self, word: str) -> Words:
         """Return the words of the table near a word; none if it isn't there."""
@@ -119,7 +125,7 @@ class Oracle:
             return {}
         row = tokens.index(token)
         pairs = zip(table.word_ids_TN[row].tolist(), table.weights_TN[row].tolist(), strict=True)
-        return {self._words[place]: weight / 255 for place, weight in pairs if weight}
+        return {self._words[index]: weight / 255 for index, weight in pairs if weight}
 
     def rarity(self, word: str) -> float:
         """Return how few classes have a word, 1 for at most one."""
@@ -129,7 +135,7 @@ class Oracle:
     def _read_rows(self, table: ClassTokens) -> list[Words]:
         rows = zip(table.word_ids_KE.tolist(), table.weights_KE.tolist(), strict=True)
         return [
-            {self._words[place]: weight / 255 for place, weight in zip(ids, weights, strict=True) if weight}
+            {self._words[index]: weight / 255 for index, weight in zip(ids, weights, strict=True) if weight}
             for ids, weights in rows
         ]
 
@@ -155,8 +161,8 @@ def max_of(rows: Sequence[Mapping[str, float]]) -> Words:
 
 def keep(words: Words, count: int) -> Words:
     """Return the heaviest words, ties by their names."""
-    there = [(word, weight) for word, weight in words.items() if weight > 0]
-    return dict(sorted(there, key=lambda pair: (-pair[1], pair[0]))[:count])
+    positive = [(word, weight) for word, weight in words.items() if weight > 0]
+    return dict(sorted(positive, key=lambda pair: (-pair[1], pair[0]))[:count])
 
 
 def scale(words: Words) -> Words:
@@ -166,6 +172,6 @@ def scale(words: Words) -> Words:
 
 
 def measure_distance(vector: SparseVector, words: Words) -> float:
-    """Return how far a weight is from what it should be, at most."""
-    there = vector.to_dict()
-    return max((abs(there.get(word, 0.0) - words.get(word, 0.0)) for word in there.keys() | words.keys()), default=0.0)
+    """Return the largest difference of a weight."""
+    weights = vector.to_dict()
+    return max((abs(weights.get(word, 0.0) - words.get(word, 0.0)) for word in weights.keys() | words.keys()), default=0.0)

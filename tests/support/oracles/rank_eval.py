@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stair_es.eval.retrieval.temporary_index import EngineHits, TemporaryIndex
 
 AT = 10
-"""Hits that are looked at."""
+"""Number of hits."""
 _METRICS: Mapping[str, dict[str, Any]] = {
     "recall@10": {"recall": {"k": AT, "relevant_rating_threshold": 1}},
     "MRR@10": {"mean_reciprocal_rank": {"k": AT, "relevant_rating_threshold": 1}},
@@ -22,48 +22,48 @@ _METRICS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def own_values(hits: EngineHits, right: Sequence[int]) -> dict[str, float]:
+def own_values(hits: EngineHits, relevant: Sequence[int]) -> dict[str, float]:
     """Return our metrics of one query as `_rank_eval` defines them: ties in the engine's order, nothing beyond the tenth hit.
 
     Its nDCG takes as ideal what the number of hits allows, so a short list is measured by a short ideal.
     """
-    found = ranks_in_order(hits.items[:AT], right)
-    hits_there = min(len(hits.items), AT)
+    ranks = ranks_in_order(hits.items[:AT], relevant)
+    hit_count = min(len(hits.items), AT)
     return {
-        "recall@10": compute_recall(found, len(right), AT),
-        "MRR@10": compute_reciprocal_rank(found),
-        "nDCG@10": compute_ndcg(found, min(len(right), hits_there), AT),
+        "recall@10": compute_recall(ranks, len(relevant), AT),
+        "MRR@10": compute_reciprocal_rank(ranks),
+        "nDCG@10": compute_ndcg(ranks, min(len(relevant), hit_count), AT),
     }
 
 
-def ranks_in_order(items: Sequence[int], right: Collection[int]) -> tuple[int, ...]:
-    """Return the ranks of those right items that are in a ranking, ties as the ranking has them."""
-    wanted = set(right)
-    return tuple(place for place, item in enumerate(items, 1) if item in wanted)
+def ranks_in_order(items: Sequence[int], relevant: Collection[int]) -> tuple[int, ...]:
+    """Return the ranks of the relevant items in a ranking, with ties in its order."""
+    relevant_set = set(relevant)
+    return tuple(rank for rank, item in enumerate(items, 1) if item in relevant_set)
 
 
 def ask_rank_eval(
-    trial: TemporaryIndex, clauses: Mapping[int, Clause], right: Sequence[Sequence[int]]
+    index: TemporaryIndex, clauses: Mapping[int, Clause], relevant: Sequence[Sequence[int]]
 ) -> dict[int, dict[str, float]]:
-    """Return what the cluster says of each query: metric -> value.
+    """Return the metrics of the cluster for each query: metric -> value.
 
     Args:
-        trial: The index.
+        index: The index.
         clauses: The queries by their positions.
-        right: The right items of every query.
+        relevant: The right items of every query.
     """
-    found: dict[int, dict[str, float]] = {query: {} for query in clauses}
+    metrics: dict[int, dict[str, float]] = {query: {} for query in clauses}
     requests = [
         {
             "id": str(query),
             "request": {"query": clause, "_source": False, "size": AT},
-            "ratings": [{"_index": trial.index, "_id": str(item), "rating": 1} for item in right[query]],
+            "ratings": [{"_index": index.index, "_id": str(item), "rating": 1} for item in relevant[query]],
         }
         for query, clause in clauses.items()
     ]
     for name, metric in _METRICS.items():
-        answer = trial.cluster.client.rank_eval(index=trial.index, body={"requests": requests, "metric": metric})
-        assert not answer["failures"], answer["failures"]
-        for query, detail in answer["details"].items():
-            found[int(query)][name] = float(detail["metric_score"])
-    return found
+        response = index.cluster.client.rank_eval(index=index.index, body={"requests": requests, "metric": metric})
+        assert not response["failures"], response["failures"]
+        for query, detail in response["details"].items():
+            metrics[int(query)][name] = float(detail["metric_score"])
+    return metrics

@@ -1,4 +1,4 @@
-"""What a ranking must be: all documents scored one by one in float64, and what of that an engine may lose.
+"""The expected ranking: all documents scored in float64, within the precision of an engine.
 
 Engines keep 9 significant bits of a document's weight, truncated, and count in float32. A score is therefore within
 [exact x (1 - 2^-8), exact x (1 + 1e-6)]. `faults` follows: if every score is within its bounds, the order is that of the scores
@@ -28,29 +28,29 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Bounds:
-    """Between what the score of each document must lie, and which documents take part. Shapes: [documents]."""
+    """Bounds of each document's score, and which documents match. Shapes: [documents]."""
 
     low_N: Doubles
     high_N: Doubles
     part_N: Flags
 
     def only(self, part_N: Flags) -> Bounds:
-        """Of the same documents, only some."""
+        """Return the bounds of some of the documents."""
         return Bounds(self.low_N, self.high_N, self.part_N & part_N)
 
 
 class Oracle:
-    """Documents, and what is true of them."""
+    """Exact scores of documents."""
 
     def __init__(self, documents: Mapping[str, SparseVector]) -> None:
         self.ids = list(documents)
-        self.places = {id_: place for place, id_ in enumerate(self.ids)}
+        self.places = {id_: row for row, id_ in enumerate(self.ids)}
         words = sorted({word for vector in documents.values() for word, _ in vector})
         self.columns = {word: column for column, word in enumerate(words)}
         self.weights_NV = np.zeros((len(self.ids), len(words)))
-        for place, vector in enumerate(documents.values()):
+        for row, vector in enumerate(documents.values()):
             for word, weight in vector:
-                self.weights_NV[place, self.columns[word]] = weight
+                self.weights_NV[row, self.columns[word]] = weight
 
     @cached_property
     def _truncated(self) -> Doubles:
@@ -59,53 +59,55 @@ class Oracle:
         return bits_NV.view(np.float32).astype(np.float64)
 
     def weight(self, word: str) -> Doubles:
-        """Of one word in each document; 0 where it hasn't it."""
+        """Return the weight of a token in each document; 0 if it is absent."""
         column = self.columns.get(word)
         return np.zeros(len(self.ids)) if column is None else self.weights_NV[:, column]
 
     def _asked(self, vector: SparseVector) -> tuple[list[int], Doubles]:
-        known = [(self.columns[word], weight) for word, weight in vector if word in self.columns]
-        return [column for column, _ in known], np.array([weight for _, weight in known])
+        pairs = [(self.columns[word], weight) for word, weight in vector if word in self.columns]
+        return [column for column, _ in pairs], np.array([weight for _, weight in pairs])
 
     def exact(self, vector: SparseVector) -> Doubles:
-        """The dot product with each document."""
+        """Return the dot product with each document."""
         columns, weights = self._asked(vector)
         return np.asarray(self.weights_NV[:, columns] @ weights)
 
     def truncated(self, vector: SparseVector) -> Doubles:
-        """The same with the weights as an engine keeps them."""
+        """Return the dot products with the weights as an engine stores them."""
         columns, weights = self._asked(vector)
         return np.asarray(self._truncated[:, columns] @ weights)
 
     def sharing(self, vector: SparseVector) -> Flags:
-        """Which documents have a word in common with the vector."""
+        """Return which documents have a token in common with the vector."""
         return np.asarray((self.weights_NV[:, self._asked(vector)[0]] > 0).any(axis=1))
 
     def bounds(self, vector: SparseVector) -> Bounds:
-        """What the scores of a vector must be."""
+        """Return the bounds of the scores of a vector."""
         exact_N = self.exact(vector)
         return Bounds(exact_N * (1 - TRUNCATION), exact_N * (1 + ROUNDING), self.sharing(vector))
 
     def faults(self, ranking: Ranking, bounds: Bounds, k: int) -> list[str]:
-        """What is wrong with the `k` best; nothing, if nothing is."""
-        found = []
-        places_K = np.array([self.places[id_] for id_, _ in ranking], np.intp)
+        """Return what is wrong with the `k` best hits; empty if they are correct."""
+        problems = []
+        rows_K = np.array([self.places[id_] for id_, _ in ranking], np.intp)
         scores_K = np.array([score for _, score in ranking])
-        part = int(bounds.part_N.sum())
-        if len(np.unique(places_K)) != len(places_K):
-            found.append("a document comes twice")
-        if len(places_K) != min(k, part):
-            found.append(f"{len(places_K)} hits, of {part} documents that take part, for k={k}")
-        found += [f"{self.ids[place]} takes no part" for place in places_K[~bounds.part_N[places_K]]]
-        low_K, high_K = bounds.low_N[places_K], bounds.high_N[places_K]
+        matching = int(bounds.part_N.sum())
+        if len(np.unique(rows_K)) != len(rows_K):
+            problems.append("a document comes twice")
+        if len(rows_K) != min(k, matching):
+            problems.append(f"{len(rows_K)} hits, of {matching} documents that take part, for k={k}")
+        problems += [f"{self.ids[row]} takes no part" for row in rows_K[~bounds.part_N[rows_K]]]
+        low_K, high_K = bounds.low_N[rows_K], bounds.high_N[rows_K]
         for rank in np.flatnonzero(~((low_K <= scores_K) & (scores_K <= high_K))).tolist():
-            found.append(f"{ranking[rank]} is not within {low_K[rank]}..{high_K[rank]}")
+            problems.append(f"{ranking[rank]} is not within {low_K[rank]}..{high_K[rank]}")
         if (np.diff(scores_K) > 0).any():
-            found.append("not in the order of the scores")
+            problems.append("not in the order of the scores")
         missing = bounds.part_N.copy()
-        missing[places_K] = False
-        if len(places_K) and missing.any():
+        missing[rows_K] = False
+        if len(rows_K) and missing.any():
             best = int(np.flatnonzero(missing)[np.argmax(bounds.low_N[missing])])
             if bounds.low_N[best] > scores_K[-1] * (1 + ROUNDING):
-                found.append(f"{self.ids[best]} is missing: at least {bounds.low_N[best]!r}, the last hit has {scores_K[-1]!r}")
-        return found
+                problems.append(
+                    f"{self.ids[best]} is missing: at least {bounds.low_N[best]!r}, the last hit has {scores_K[-1]!r}"
+                )
+        return problems

@@ -22,30 +22,30 @@ def build_expected_documents(client: OpenSearch, index: str, top_token_count: in
         source = hit["_source"]
         if not source.get("uri") or not source.get("top_tokens"):
             continue
-        written = f"{hit['_seq_no']}.{hit['_primary_term']}"
+        version = f"{hit['_seq_no']}.{hit['_primary_term']}"
         image = {
             "image_id": hit["_id"],
             "token_count": len(source["tokens"]),
-            "source_version": f"2.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{written}",
+            "source_version": f"2.{source.get('fingerprint', '-')}.{source.get('policy', '-')}.{version}",
             **{name: source[name] for name in _CARRIED if source.get(name) is not None},
         }
         weights = {_word(key): weight for key, weight in source["tokens"].items()}
         total = sum(sorted(weights.values()))
         heaviest = sorted(weights, key=lambda word: (-weights[word], word))[:top_token_count]
         for rank, word in enumerate(heaviest, start=1):
-            share = round(weights[word] / total, 12)
+            weight_share = round(weights[word] / total, 12)
             expected[f"{hit['_id']}-{rank}"] = {
                 **image,
                 "token": word,
                 "weight": weights[word],
                 "rank": rank,
-                "weight_share": share,
+                "weight_share": weight_share,
             }
     return expected
 
 
 def get_token_documents(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
-    """The same as the token index has it, as whoever searches it sees it: nothing is refreshed."""
+    """Return the searchable documents of the token index, without a refresh."""
     hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
     return {hit["_id"]: {**hit["_source"], "weight_share": round(hit["_source"].get("weight_share", 0.0), 12)} for hit in hits}
 

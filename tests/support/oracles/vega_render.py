@@ -44,8 +44,8 @@ def drawable(spec: Mapping[str, Any], height: int, theme: Theme = "light") -> di
 
 def png(spec: Mapping[str, Any], *, version: str | None = None, theme: Theme = "light") -> bytes:
     """The picture of a spec whose data are inlined; errors of Vega are raised."""
-    made = drawable(spec, HEIGHT_PX, theme)
-    return vl_convert.vegalite_to_png(json.dumps(made), vl_version=version, scale=1.5, show_warnings=False)
+    sized = drawable(spec, HEIGHT_PX, theme)
+    return vl_convert.vegalite_to_png(json.dumps(sized), vl_version=version, scale=1.5, show_warnings=False)
 
 
 def drawn(spec: Mapping[str, Any], *, version: str | None = None) -> list[dict[str, str]]:
@@ -62,13 +62,13 @@ def charts(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Id and spec of each Vega panel, with the answer of its request in place of the request."""
     specs = {}
-    for made in objects:
-        state = json.loads(made["attributes"].get("visState", "{}"))
+    for obj in objects:
+        state = json.loads(obj["attributes"].get("visState", "{}"))
         if state.get("type") == "vega":
-            specs[made["id"]] = json.loads(state["params"]["spec"])
-    for ask in asks([made for made in objects if made["type"] != "dashboard"], product, search):
-        if ask.panel in specs:
-            yield ask.panel, rows(specs[ask.panel], search(ask.index, ask.body))
+            specs[obj["id"]] = json.loads(state["params"]["spec"])
+    for request in asks([obj for obj in objects if obj["type"] != "dashboard"], product, search):
+        if request.panel in specs:
+            yield request.panel, rows(specs[request.panel], search(request.index, request.body))
 
 
 def main(url: str, index: str, folder: Path, version: str | None = None, theme: Theme = "light") -> None:
@@ -79,8 +79,8 @@ def main(url: str, index: str, folder: Path, version: str | None = None, theme: 
         objects = build_bundle(corpus, "kibana")
 
         def search(name: str, body: dict[str, Any]) -> dict[str, Any]:
-            answer: dict[str, Any] = cluster.client.search(index=name, body=body)
-            return answer
+            response: dict[str, Any] = cluster.client.search(index=name, body=body)
+            return response
 
         folder.mkdir(parents=True, exist_ok=True)
         for id_, spec in charts(objects, search):

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the client sent."""
+    """A request of the client."""
 
     method: str
     path: str
@@ -50,16 +50,16 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the client gets."""
+    """A response to the client."""
 
     status: int = 200
     kind: str = "application/json"
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     sent: int | None = None
-    """So many bytes of the body are sent, then the connection is cut; `None`: all."""
+    """Number of bytes of the body after which the connection is cut; None for all."""
     announced: int | None = None
-    """What Content-Length says; `None`: the truth. All of the body is sent, and the connection stays open."""
+    """Value of Content-Length; None for the real length. The whole body is sent, and the connection stays open."""
     continues: bool = False
     """Whether `100 Continue` comes before the answer."""
     is_reset: bool = False
@@ -146,9 +146,9 @@ def forward(node_url: str, away: Reply | None = None) -> Send:
 
     def send(request: Request) -> Reply:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
-        passed = {name: request.headers[name] for name in ("content-type", "authorization") if name in request.headers}
+        headers = {name: request.headers[name] for name in ("content-type", "authorization") if name in request.headers}
         try:
-            connection.request(request.method, request.path, request.body or None, passed)
+            connection.request(request.method, request.path, request.body or None, headers)
             response = connection.getresponse()
             kind = response.getheader("content-type") or "application/json"
             return Reply(status=response.status, kind=kind, body=response.read())
@@ -219,8 +219,8 @@ class Storm:
 
 def first(faults: Sequence[Fault | None]) -> Plan:
     """A plan: one after the other for the first bulk requests (`None`: that one passes), then none."""
-    left = iter(faults)
-    return lambda request: next(left, None) if request.is_bulk else None
+    remaining = iter(faults)
+    return lambda request: next(remaining, None) if request.is_bulk else None
 
 
 def always(fault: Fault) -> Plan:

@@ -32,7 +32,7 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -48,21 +48,21 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Where it is served."""
+    """A served page."""
 
     port: int
     said: list[str] = field(default_factory=list)
-    """What the operator was told."""
+    """Messages to the operator."""
 
     def ask(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a request, the target as it is."""
+        """Send a request with an unchanged target."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
         try:
             connection.request(method, target, body, dict(headers or {}))
-            answer = connection.getresponse()
-            pairs = [(name.lower(), value) for name, value in answer.getheaders()]
+            response = connection.getresponse()
+            pairs = [(name.lower(), value) for name, value in response.getheaders()]
             cookies = tuple(value for name, value in pairs if name == "set-cookie")
-            return Answer(status=answer.status, headers=dict(pairs), cookies=cookies, body=answer.read())
+            return Answer(status=response.status, headers=dict(pairs), cookies=cookies, body=response.read())
         finally:
             connection.close()
 

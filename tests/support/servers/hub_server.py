@@ -53,23 +53,23 @@ class Asked(BaseHTTPRequestHandler):
         self.server.asked.append(self.path)
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if parts[:2] == ["api", "models"]:
-            folder, inside = self.server.root / "/".join(parts[2:4]), parts[4] if len(parts) > 4 else ""
+            folder, route = self.server.root / "/".join(parts[2:4]), parts[4] if len(parts) > 4 else ""
         else:
-            folder, inside = self.server.root / "/".join(parts[:2]), "file"
+            folder, route = self.server.root / "/".join(parts[:2]), "file"
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         if not files:
             return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body=body)
-        if inside == "file":
+        if route == "file":
             return self._file(folder / "/".join(parts[4:]), body=body)
         names = [path.relative_to(folder).as_posix() for path in files]
-        if inside == "tree":
-            tree = [
+        if route == "tree":
+            entries = [
                 {"type": "file", "path": name, "size": path.stat().st_size, "oid": _sum(path)}
                 for name, path in zip(names, files, strict=True)
             ]
-            return self._send(200, json.dumps(tree).encode(), {}, body=body)
-        about = {"id": "/".join(parts[2:4]), "sha": SHA, "siblings": [{"rfilename": name} for name in names]}
-        return self._send(200, json.dumps(about).encode(), {}, body=body)
+            return self._send(200, json.dumps(entries).encode(), {}, body=body)
+        info = {"id": "/".join(parts[2:4]), "sha": SHA, "siblings": [{"rfilename": name} for name in names]}
+        return self._send(200, json.dumps(info).encode(), {}, body=body)
 
     def _file(self, path: Path, *, body: bool) -> None:
         if not path.is_file():

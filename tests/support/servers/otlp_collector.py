@@ -21,7 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 @dataclass
 class Collector:
-    """What came in."""
+    """Received spans."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -30,11 +30,11 @@ class Collector:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What sends a program's spans here, each as soon as may be."""
+        """Variables that make a program export its spans here with little delay."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
 
     def named(self, start: str) -> list[Span]:
-        """The spans whose names begin so."""
+        """Return the spans whose names start with `start`."""
         return [span for span in self.spans if span.name.startswith(start)]
 
     def below(self, parent: Span) -> list[Span]:
@@ -42,14 +42,14 @@ class Collector:
         return [span for span in self.spans if span.parent_span_id == parent.span_id]
 
     def take(self, body: bytes) -> None:
-        """Keep what a request holds."""
+        """Store the spans of a request."""
         for part in ExportTraceServiceRequest.FromString(body).resource_spans:
             self.resource = attributes(part.resource.attributes)
             self.spans += [span for scope in part.scope_spans for span in scope.spans]
 
 
 def attributes(pairs: Iterator[KeyValue]) -> dict[str, str | int]:
-    """Those of a span, as a dictionary."""
+    """Return attributes as a dictionary."""
     values = {pair.key: pair.value for pair in pairs}
     return {key: value.int_value if value.HasField("int_value") else value.string_value for key, value in values.items()}
 
@@ -62,10 +62,10 @@ def received() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            known = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
-            if known:
+            is_traces = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
+            if is_traces:
                 collector.take(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
-            self.send_response(200 if known else 404)
+            self.send_response(200 if is_traces else 404)
             self.end_headers()
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 

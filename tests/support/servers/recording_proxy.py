@@ -40,7 +40,7 @@ _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     target: str
@@ -52,7 +52,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """An answer in the node's place."""
+    """A response in place of the node's."""
 
     status: int
     body: bytes = b"{}"
@@ -63,7 +63,7 @@ Gate = Callable[[Asked], Said | None]
 
 
 def is_refused(target: str) -> bool:
-    """Whether a path, with or without a query, names no index and is none of those that can't, or names all."""
+    """Return whether a path names all indices, or no index although it could."""
     path = unquote(urlsplit(target).path)
     first = path.split("/")[1] if path.startswith("/") else ""
     if first.startswith("_"):
@@ -71,8 +71,8 @@ def is_refused(target: str) -> bool:
     return not {"*", "_all"}.isdisjoint(first.split(","))
 
 
-def _refuse(asked: Asked) -> Said:
-    reason = f"no permissions for {asked.method} {urlsplit(asked.target).path}, which names no index"
+def _refuse(request: Asked) -> Said:
+    reason = f"no permissions for {request.method} {urlsplit(request.target).path}, which names no index"
     error = {"type": "security_exception", "reason": reason, "root_cause": [{"type": "security_exception", "reason": reason}]}
     return Said(status=403, body=json.dumps({"error": error, "status": 403}).encode())
 
@@ -115,7 +115,7 @@ class GateProxy(ThreadingHTTPServer):
         """Clients that leave are part of the tests."""
 
     def kill(self) -> None:
-        """Away, in the middle of whatever it does."""
+        """Close the port and all connections, like a crash."""
         self.shutdown()
         self.server_close()
         for request in list(self._open):
@@ -136,25 +136,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        asked = Asked(method=self.command, target=self.path, headers=headers, body=body)
-        self.server.seen.append(asked)
-        said = _refuse(asked) if is_refused(asked.target) else self.server.gate(asked) or self._pass_on(asked)
-        self.send_response(said.status)
-        for name, value in said.headers.items():
+        request = Asked(method=self.command, target=self.path, headers=headers, body=body)
+        self.server.seen.append(request)
+        response = _refuse(request) if is_refused(request.target) else self.server.gate(request) or self._pass_on(request)
+        self.send_response(response.status)
+        for name, value in response.headers.items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(said.body)))
+        self.send_header("content-length", str(len(response.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(said.body)
+            self.wfile.write(response.body)
 
-    def _pass_on(self, asked: Asked) -> Said:
+    def _pass_on(self, request: Asked) -> Said:
         connection = http.client.HTTPConnection(urlsplit(self.server.node_url or "").netloc, timeout=_TIMEOUT_S)
         try:
-            kept = {name: value for name, value in asked.headers.items() if name not in {*_HOP, "authorization", "host"}}
-            connection.request(asked.method, asked.target, asked.body, kept)
-            answer = connection.getresponse()
-            headers = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
-            return Said(status=answer.status, body=answer.read(), headers=headers)
+            headers_sent = {
+                name: value for name, value in request.headers.items() if name not in {*_HOP, "authorization", "host"}
+            }
+            connection.request(request.method, request.target, request.body, headers_sent)
+            response = connection.getresponse()
+            headers = {name: value for name, value in response.getheaders() if name.lower() not in _HOP}
+            return Said(status=response.status, body=response.read(), headers=headers)
         finally:
             connection.close()
 

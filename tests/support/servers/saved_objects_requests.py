@@ -38,30 +38,30 @@ def asks(
     objects: Sequence[Mapping[str, Any]], product: Product, search: Search, filters: Sequence[Mapping[str, Any]] = ()
 ) -> Iterator[Ask]:
     """The requests of all objects that ask for data, with the dashboard's `filters` in each."""
-    patterns = {made["id"]: made["attributes"] for made in objects if made["type"] == "index-pattern"}
-    for made in objects:
-        if made["type"] == "search":
-            yield _documents(made, patterns, product, filters)
-        elif made["type"] == "visualization":
-            state = json.loads(made["attributes"]["visState"])
+    patterns = {obj["id"]: obj["attributes"] for obj in objects if obj["type"] == "index-pattern"}
+    for obj in objects:
+        if obj["type"] == "search":
+            yield _documents(obj, patterns, product, filters)
+        elif obj["type"] == "visualization":
+            state = json.loads(obj["attributes"]["visState"])
             if state["type"] == "vega":
-                yield _vega(made["id"], state, filters)
+                yield _vega(obj["id"], state, filters)
             elif state["type"] == "input_control_vis":
-                yield from _list_controls(made, state, patterns)
+                yield from _list_controls(obj, state, patterns)
             elif state["type"] != "markdown":
-                yield _chart(made, state, patterns, search, filters)
-        elif made["type"] == "dashboard" and "controlGroupInput" in made["attributes"]:
-            yield from _options_lists(made, patterns, filters)
+                yield _chart(obj, state, patterns, search, filters)
+        elif obj["type"] == "dashboard" and "controlGroupInput" in obj["attributes"]:
+            yield from _options_lists(obj, patterns, filters)
 
 
 def combined(query: str, filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The query of a panel: what it asks itself (in the small part of KQL that is used here) and the dashboard's filters."""
-    own = _kql(query)
-    must_not = [own["must_not"]] if "must_not" in own else []
+    clauses = _kql(query)
+    must_not = [clauses["must_not"]] if "must_not" in clauses else []
     return {
         "bool": {
             "must": [],
-            "filter": [own.get("filter", {"match_all": {}}), *filters],
+            "filter": [clauses.get("filter", {"match_all": {}}), *filters],
             "should": [],
             "must_not": must_not,
         }
@@ -92,29 +92,29 @@ def _kql(query: str) -> dict[str, Any]:
     return {"filter": {"bool": {"should": [{"match": {field: value}}], "minimum_should_match": 1}}}
 
 
-def _source(made: Mapping[str, Any]) -> tuple[str, str]:
+def _source(obj: Mapping[str, Any]) -> tuple[str, str]:
     """The query of an object, and the id of its index pattern."""
-    source = json.loads(made["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])
-    [pattern] = [each["id"] for each in made["references"] if each["name"] == source["indexRefName"]]
+    source = json.loads(obj["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])
+    [pattern] = [each["id"] for each in obj["references"] if each["name"] == source["indexRefName"]]
     return source["query"]["query"], pattern
 
 
 def _documents(
-    made: Mapping[str, Any], patterns: Mapping[str, Any], product: Product, filters: Sequence[Mapping[str, Any]]
+    obj: Mapping[str, Any], patterns: Mapping[str, Any], product: Product, filters: Sequence[Mapping[str, Any]]
 ) -> Ask:
-    query, pattern = _source(made)
+    query, pattern = _source(obj)
     hidden = [each["value"] for each in json.loads(patterns[pattern]["sourceFilters"])]
     body: dict[str, Any] = {
         "version": True,
         "size": _ROWS,
-        "sort": [{field: {"order": order, "unmapped_type": "boolean"}} for field, order in made["attributes"]["sort"]],
+        "sort": [{field: {"order": order, "unmapped_type": "boolean"}} for field, order in obj["attributes"]["sort"]],
         "query": combined(query, filters),
         "highlight": {"pre_tags": ["@"], "post_tags": ["@"], "fields": {"*": {}}, "fragment_size": 2147483647},
         "_source": {"excludes": hidden},
     }
     if product == "kibana":
         body |= {"fields": [{"field": "*"}], "script_fields": {}, "stored_fields": ["*"]}
-    return Ask(panel=made["id"], index=patterns[pattern]["title"], body=body)
+    return Ask(panel=obj["id"], index=patterns[pattern]["title"], body=body)
 
 
 def _vega(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> Ask:
@@ -127,20 +127,20 @@ def _vega(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any
     return Ask(panel=id_, index=url["index"], body=body)
 
 
-def _list_controls(made: Mapping[str, Any], state: Mapping[str, Any], patterns: Mapping[str, Any]) -> Iterator[Ask]:
-    targets = {each["name"]: each["id"] for each in made["references"]}
+def _list_controls(obj: Mapping[str, Any], state: Mapping[str, Any], patterns: Mapping[str, Any]) -> Iterator[Ask]:
+    targets = {each["name"]: each["id"] for each in obj["references"]}
     for control in state["params"]["controls"]:
         terms: dict[str, Any] = {"order": {"_count": "desc"}, "field": control["fieldName"]}
         if not control["options"]["dynamicOptions"]:
             terms["size"] = control["options"]["size"]
         body = {"size": 0, "terminate_after": 100_000, "query": combined("", []), "aggs": {"termsAgg": {"terms": terms}}}
         index = patterns[targets[control["indexPatternRefName"]]]["title"]
-        yield Ask(panel=f"{made['id']}/{control['fieldName']}", index=index, body=body)
+        yield Ask(panel=f"{obj['id']}/{control['fieldName']}", index=index, body=body)
 
 
-def _options_lists(made: Mapping[str, Any], patterns: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> Iterator[Ask]:
-    targets = {each["name"]: each["id"] for each in made["references"]}
-    for id_, panel in json.loads(made["attributes"]["controlGroupInput"]["panelsJSON"]).items():
+def _options_lists(obj: Mapping[str, Any], patterns: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> Iterator[Ask]:
+    targets = {each["name"]: each["id"] for each in obj["references"]}
+    for id_, panel in json.loads(obj["attributes"]["controlGroupInput"]["panelsJSON"]).items():
         field = panel["explicitInput"]["fieldName"]
         aggs = {
             "suggestions": {"terms": {"size": 10, "shard_size": 10, "field": field, "order": {"_count": "desc"}}},
@@ -148,29 +148,29 @@ def _options_lists(made: Mapping[str, Any], patterns: Mapping[str, Any], filters
         }
         body = {"size": 0, "terminate_after": 100_000, "query": combined("", filters), "aggs": aggs}
         index = patterns[targets[f"controlGroup_{id_}:optionsListDataView"]]["title"]
-        yield Ask(panel=f"{made['id']}/{field}", index=index, body=body)
+        yield Ask(panel=f"{obj['id']}/{field}", index=index, body=body)
 
 
 def _chart(
-    made: Mapping[str, Any],
+    obj: Mapping[str, Any],
     state: Mapping[str, Any],
     patterns: Mapping[str, Any],
     search: Search,
     filters: Sequence[Mapping[str, Any]],
 ) -> Ask:
-    query, pattern = _source(made)
+    query, pattern = _source(obj)
     index = patterns[pattern]["title"]
-    asked = combined(query, filters)
+    bool_query = combined(query, filters)
     metrics = [agg for agg in state["aggs"] if agg["schema"] == "metric"]
     buckets = [agg for agg in state["aggs"] if agg["schema"] != "metric"]
     aggs = {agg["id"]: _metric(agg) for agg in metrics if agg["type"] != "count"}
     for agg in reversed(buckets):
-        level: dict[str, Any] = _bucket(agg, metrics, lambda body: search(index, {"size": 0, "query": asked, **body}))
+        level: dict[str, Any] = _bucket(agg, metrics, lambda body: search(index, {"size": 0, "query": bool_query, **body}))
         ordering = level.pop("ordering", {})
         below = {**ordering, **aggs}
         aggs = {agg["id"]: {**level, **({"aggs": below} if below else {})}}
-    body = {"size": 0, "query": asked, "aggs": aggs, "stored_fields": ["*"], "script_fields": {}}
-    return Ask(panel=made["id"], index=index, body=body)
+    body = {"size": 0, "query": bool_query, "aggs": aggs, "stored_fields": ["*"], "script_fields": {}}
+    return Ask(panel=obj["id"], index=index, body=body)
 
 
 def _metric(agg: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,17 +183,17 @@ def _bucket(
     params = agg["params"]
     field = params["field"]
     if agg["type"] == "terms":
-        [by] = [each for each in metrics if each["id"] == params["orderBy"]]
-        counted = by["type"] == "count"
-        order = {"_count" if counted else by["id"]: params["order"]}
+        [metric] = [each for each in metrics if each["id"] == params["orderBy"]]
+        is_count = metric["type"] == "count"
+        order = {"_count" if is_count else metric["id"]: params["order"]}
         level: dict[str, Any] = {"terms": {"field": field, "size": params["size"], "order": order}}
-        return level if counted else {**level, "ordering": {by["id"]: _metric(by)}}
+        return level if is_count else {**level, "ordering": {metric["id"]: _metric(metric)}}
     if agg["type"] == "date_histogram":
-        shown = {"calendar_interval": _UNITS[params["interval"]], "time_zone": "UTC", "min_doc_count": params["min_doc_count"]}
-        return {"date_histogram": {"field": field, **shown}}
+        options = {"calendar_interval": _UNITS[params["interval"]], "time_zone": "UTC", "min_doc_count": params["min_doc_count"]}
+        return {"date_histogram": {"field": field, **options}}
     if agg["type"] == "histogram":
-        found = ask({"aggs": {"maxAgg": {"max": {"field": field}}, "minAgg": {"min": {"field": field}}}})["aggregations"]
-        low, high = found["minAgg"]["value"] or 0, found["maxAgg"]["value"] or 0
+        ranges = ask({"aggs": {"maxAgg": {"max": {"field": field}}, "minAgg": {"min": {"field": field}}}})["aggregations"]
+        low, high = ranges["minAgg"]["value"] or 0, ranges["maxAgg"]["value"] or 0
         interval = auto_interval(high - low, params["maxBars"])
         return {"histogram": {"field": field, "interval": interval, "min_doc_count": 0 if params["min_doc_count"] else 1}}
     raise ValueError(f"an aggregation that this doesn't translate: {agg['type']}")

@@ -119,11 +119,11 @@ class DashboardsServer:
 
     def _scope(self, path: str, request: Request) -> tuple[str | None, str]:
         """The path without its space or workspace, None where that isn't there; and whose objects it is about."""
-        found = re.match(r"/([sw])/([^/]+)(/.*)", path)
-        if found:
-            known = self.spaces if found[1] == "s" else self.workspaces
-            mine = found[1] == ("s" if self.product == "kibana" else "w")
-            return (found[3], found[2]) if mine and found[2] in known else (None, "")
+        match = re.match(r"/([sw])/([^/]+)(/.*)", path)
+        if match:
+            scopes = self.spaces if match[1] == "s" else self.workspaces
+            is_supported = match[1] == ("s" if self.product == "kibana" else "w")
+            return (match[3], match[2]) if is_supported and match[2] in scopes else (None, "")
         return path, request.headers.get("securitytenant", "global") if self.tenants else "default"
 
     def _stranger(self) -> Reply:
@@ -132,9 +132,9 @@ class DashboardsServer:
         return _error(401, "Unauthorized")
 
     def _import(self, request: Request, query: Mapping[str, Sequence[str]], scope: str) -> Reply:
-        refused = self._refusal(request, query)
-        if refused is not None:
-            return refused
+        rejection = self._refusal(request, query)
+        if rejection is not None:
+            return rejection
         name, data = _file(request)
         if name is None:
             return _error(400, "[request body.file]: expected value of type [Stream] but got [undefined]")
@@ -144,27 +144,27 @@ class DashboardsServer:
             objects = [json.loads(line) for line in data.decode().splitlines() if line.strip()]
         except ValueError as error:
             return _error(400, f"Unexpected token in JSON: {error}")
-        objects = [made for made in objects if "exportedCount" not in made]
-        twice = [key for key, times in Counter((made["type"], made["id"]) for made in objects).items() if times > 1]
-        if twice:
-            return _error(400, f"Non-unique import objects detected: {twice}")
-        newer = next((made for made in objects if self._newer(made)), None)
+        objects = [obj for obj in objects if "exportedCount" not in obj]
+        duplicates = [key for key, times in Counter((obj["type"], obj["id"]) for obj in objects).items() if times > 1]
+        if duplicates:
+            return _error(400, f"Non-unique import objects detected: {duplicates}")
+        newer = next((obj for obj in objects if self._newer(obj)), None)
         if newer is not None:
-            known = _NEWEST[self.product][newer["type"]]
-            called = _CALLED[self.product]
+            newest = _NEWEST[self.product][newer["type"]]
+            product = _CALLED[self.product]
             return _error(
                 422,
-                f'Document "{newer["id"]}" has property "{newer["type"]}" which belongs to a more recent version of {called} '
-                f"[{newer['migrationVersion'][newer['type']]}]. The last known version is [{known}]",
+                f'Document "{newer["id"]}" has property "{newer["type"]}" which belongs to a more recent version of {product} '
+                f"[{newer['migrationVersion'][newer['type']]}]. The last known version is [{newest}]",
             )
         return Reply.json(self._create(objects, query.get("overwrite") == ["true"], scope))
 
     def _refusal(self, request: Request, query: Mapping[str, Sequence[str]]) -> Reply | None:
         if _XSRF[self.product] not in request.headers:
             return _error(400, f"Request must contain a {_XSRF[self.product]} header.")
-        strange = sorted(set(query) - _QUERY[self.product])
-        if strange:
-            return _error(400, f"[request query.{strange[0]}]: definition for this key is missing")
+        unknown = sorted(set(query) - _QUERY[self.product])
+        if unknown:
+            return _error(400, f"[request query.{unknown[0]}]: definition for this key is missing")
         if query.get("overwrite") == ["true"] and query.get("createNewCopies") == ["true"]:
             return _error(400, "cannot use [overwrite] with [createNewCopies]")
         if len(request.body) > self.max_bytes:
@@ -173,79 +173,79 @@ class DashboardsServer:
             return _error(415, "Unsupported Media Type")
         return None
 
-    def _newer(self, made: Mapping[str, Any]) -> bool:
-        known = _NEWEST[self.product].get(made["type"])
-        asked = made.get("migrationVersion", {}).get(made["type"])
-        return known is not None and asked is not None and _numbers(asked) > _numbers(known)
+    def _newer(self, obj: Mapping[str, Any]) -> bool:
+        newest = _NEWEST[self.product].get(obj["type"])
+        version = obj.get("migrationVersion", {}).get(obj["type"])
+        return newest is not None and version is not None and _numbers(version) > _numbers(newest)
 
     def _create(self, objects: Sequence[dict[str, Any]], overwrite: bool, scope: str) -> dict[str, Any]:
         held = self.held(scope)
-        errors = [_failed(made, {"type": "unsupported_type"}) for made in objects if made["type"] not in _NEWEST[self.product]]
-        known = [made for made in objects if made["type"] in _NEWEST[self.product]]
-        ids = {(made["type"], made["id"]): self._destination(made, scope) for made in known}
-        errors += self._missing(known, held)
+        errors = [_failed(obj, {"type": "unsupported_type"}) for obj in objects if obj["type"] not in _NEWEST[self.product]]
+        supported = [obj for obj in objects if obj["type"] in _NEWEST[self.product]]
+        ids = {(obj["type"], obj["id"]): self._destination(obj, scope) for obj in supported}
+        errors += self._missing(supported, held)
         errors += [
-            _failed(made, {"type": "conflict"})
-            for made in known
-            if not overwrite and (made["type"], ids[made["type"], made["id"]]) in held
+            _failed(obj, {"type": "conflict"})
+            for obj in supported
+            if not overwrite and (obj["type"], ids[obj["type"], obj["id"]]) in held
         ]
-        done = list[dict[str, Any]]()
+        results = list[dict[str, Any]]()
         if not any(each["error"]["type"] in ("conflict", "missing_references") for each in errors):
-            for made in known:
-                said = self._objection(made)
-                if said is not None:
-                    told = {"type": "unknown", "statusCode": 400, "error": "Bad Request", "message": said}
-                    errors.append(_failed(made, told))
+            for obj in supported:
+                objection = self._objection(obj)
+                if objection is not None:
+                    failure = {"type": "unknown", "statusCode": 400, "error": "Bad Request", "message": objection}
+                    errors.append(_failed(obj, failure))
                 else:
-                    done.append(self._store(made, ids, held))
+                    results.append(self._store(obj, ids, held))
         return {
-            "successCount": len(done),
+            "successCount": len(results),
             "success": not errors,
-            **({"successResults": done} if done else {}),
+            **({"successResults": results} if results else {}),
             **({"errors": errors} if errors else {}),
         }
 
-    def _destination(self, made: Mapping[str, Any], scope: str) -> str:
+    def _destination(self, obj: Mapping[str, Any], scope: str) -> str:
         """The id that an object gets: another one in Kibana, if its own is taken in another space."""
-        key = made["type"], made["id"]
+        key = obj["type"], obj["id"]
         if self.product != "kibana" or key in self.held(scope):
-            return str(made["id"])
+            return str(obj["id"])
         copies = [id_ for (type_, id_), kept in self.held(scope).items() if (type_, kept.get("originId")) == key]
         if copies:
             return copies[0]
-        return str(uuid.uuid4()) if any(key in held for held in self.stored.values()) else str(made["id"])
+        return str(uuid.uuid4()) if any(key in held for held in self.stored.values()) else str(obj["id"])
 
-    def _store(self, made: dict[str, Any], ids: Mapping[Key, str], held: dict[Key, dict[str, Any]]) -> dict[str, Any]:
-        type_, id_ = made["type"], ids[made["type"], made["id"]]
-        result = {"type": type_, "id": made["id"], "meta": {"title": made["attributes"]["title"], "icon": "an icon"}}
+    def _store(self, obj: dict[str, Any], ids: Mapping[Key, str], held: dict[Key, dict[str, Any]]) -> dict[str, Any]:
+        type_, id_ = obj["type"], ids[obj["type"], obj["id"]]
+        result = {"type": type_, "id": obj["id"], "meta": {"title": obj["attributes"]["title"], "icon": "an icon"}}
         if (type_, id_) in held:
             result["overwrite"] = True
-        if id_ != made["id"]:
+        if id_ != obj["id"]:
             result["destinationId"] = id_
-        references = [{**each, "id": ids.get((each["type"], each["id"]), each["id"])} for each in made.get("references", ())]
-        held[type_, id_] = {**made, "id": id_, "references": references, "originId": made["id"]}
+        references = [{**each, "id": ids.get((each["type"], each["id"]), each["id"])} for each in obj.get("references", ())]
+        held[type_, id_] = {**obj, "id": id_, "references": references, "originId": obj["id"]}
         return result
 
     def _missing(self, objects: Sequence[Mapping[str, Any]], held: Mapping[Key, object]) -> list[dict[str, Any]]:
-        there = {(made["type"], made["id"]) for made in objects} | set(held)
+        keys = {(obj["type"], obj["id"]) for obj in objects} | set(held)
         failed = list[dict[str, Any]]()
-        for made in objects:
-            wanted = [each for each in made.get("references", ()) if each["type"] in ("index-pattern", "search")]
-            gone = [{"type": each["type"], "id": each["id"]} for each in wanted if (each["type"], each["id"]) not in there]
-            if gone:
-                failed.append(_failed(made, {"type": "missing_references", "references": gone}))
+        for obj in objects:
+            references = [each for each in obj.get("references", ()) if each["type"] in ("index-pattern", "search")]
+            missing = [{"type": each["type"], "id": each["id"]} for each in references if (each["type"], each["id"]) not in keys]
+            if missing:
+                failed.append(_failed(obj, {"type": "missing_references", "references": missing}))
         return failed
 
-    def _objection(self, made: Mapping[str, Any]) -> str | None:
-        type_ = made["type"]
+    def _objection(self, obj: Mapping[str, Any]) -> str | None:
+        type_ = obj["type"]
         if type_ in _ATTRIBUTES:
             allowed = _ATTRIBUTES[type_] | _MORE.get(self.product, {}).get(type_, set())
-            strange = sorted(set(made["attributes"]) - allowed)
-            if strange and self.product == "kibana":
-                return f"[attributes.{strange[0]}]: definition for this key is missing"
-            if strange:
-                return f"mapping set to strict, dynamic introduction of [{strange[0]}] within [{type_}] is not allowed"
-        return self.refuse(made)
+            unknown = sorted(set(obj["attributes"]) - allowed)
+            if unknown and self.product == "kibana":
+                return f"[attributes.{unknown[0]}]: definition for this key is missing"
+            if unknown:
+                return f"mapping set to strict, dynamic introduction of [{unknown[0]}] within [{type_}] is not allowed"
+        return self.refuse(obj)
 
 
 def _file(request: Request) -> tuple[str | None, bytes]:
@@ -263,9 +263,9 @@ def _error(status: int, message: str) -> Reply:
     return Reply.json({"statusCode": status, "error": "Refused", "message": message}, status=status)
 
 
-def _failed(made: Mapping[str, Any], error: Mapping[str, Any]) -> dict[str, Any]:
-    title = made.get("attributes", {}).get("title")
-    return {"type": made["type"], "id": made["id"], "title": title, "meta": {"title": title}, "error": dict(error)}
+def _failed(obj: Mapping[str, Any], error: Mapping[str, Any]) -> dict[str, Any]:
+    title = obj.get("attributes", {}).get("title")
+    return {"type": obj["type"], "id": obj["id"], "title": title, "meta": {"title": title}, "error": dict(error)}
 
 
 def _numbers(version: str) -> tuple[int, ...]:

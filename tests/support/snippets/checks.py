@@ -1,4 +1,4 @@
-"""What is said of a snippet that can't be run here: our own commands in it are ones that exist, and files are what they seem."""
+"""Check snippets that can't be run here: our commands exist, and files have valid syntax."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ sys.exit("it reads no arguments")
 
 
 class Wrong(AssertionError):
-    """A snippet is not right. The message says where, what and why."""
+    """A wrong snippet. The message says where, what and why."""
 
 
 def programs(text: str) -> Iterator[list[str]]:
@@ -58,14 +58,14 @@ def programs(text: str) -> Iterator[list[str]]:
     words = shlex.shlex(first, posix=True, punctuation_chars=True)
     words.whitespace_split = True
     words.commenters = ""
-    taken: list[str] = []
+    command: list[str] = []
     for word in [*_without_comment(words), ";"]:
         if word in _SEPARATORS or (word and set(word) <= set("|&;()")):
-            if taken:
-                yield taken
-            taken = []
-        elif taken or not (_ASSIGNMENT.fullmatch(word) or word in _BEFORE):
-            taken.append(word)
+            if command:
+                yield command
+            command = []
+        elif command or not (_ASSIGNMENT.fullmatch(word) or word in _BEFORE):
+            command.append(word)
 
 
 def _without_comment(words: shlex.shlex) -> Iterator[str]:
@@ -82,24 +82,24 @@ def stair_es(arguments: list[str]) -> None:
         Wrong: It doesn't take them.
     """
     command: Any = get_command(app)
-    name, context, left = _OURS, None, arguments
+    name, context, remaining = _OURS, None, arguments
     try:
         while True:
-            context = command.make_context(name, list(left), parent=context)
+            context = command.make_context(name, list(remaining), parent=context)
             if not hasattr(command, "resolve_command"):
                 return
-            name, command, left = command.resolve_command(context, [*context._protected_args, *context.args])
+            name, command, remaining = command.resolve_command(context, [*context._protected_args, *context.args])
     except Exception as error:
         if type(error).__name__ == "Exit":  # --help, --version
             return
-        said = error.format_message() if hasattr(error, "format_message") else str(error)
-        if _NO_FILE.search(said):  # options are read before their values: all of them exist
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        if _NO_FILE.search(message):  # options are read before their values: all of them exist
             return
-        raise Wrong(f"stair-es {shlex.join(arguments)}: {said or type(error).__name__}") from error
+        raise Wrong(f"stair-es {shlex.join(arguments)}: {message or type(error).__name__}") from error
 
 
 def check(words: list[str], folder: Path = ROOT) -> None:
-    """Check a simple command as far as that goes without running it.
+    """Check a simple command as far as possible without running it.
 
     Args:
         words: Program and arguments.
@@ -118,30 +118,32 @@ def check(words: list[str], folder: Path = ROOT) -> None:
     for word in words:
         if word.startswith(_FOLDERS) and not any((each / word).exists() for each in (ROOT, folder)):
             raise Wrong(f"{shlex.join(words)}: there is no {word}")
-    ours = [at for at, word in enumerate(words) if Path(word).name == _OURS or ("run" in words and _IMAGE.fullmatch(word))]
-    if ours:
-        stair_es(words[ours[0] + 1 :])
+    positions = [
+        index for index, word in enumerate(words) if Path(word).name == _OURS or ("run" in words and _IMAGE.fullmatch(word))
+    ]
+    if positions:
+        stair_es(words[positions[0] + 1 :])
 
 
 def _extras(words: list[str]) -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    known = set(setup["options.extras_require"])
-    named = {extra for word in words for found in _EXTRAS.findall(word) for extra in found.split(",")}
-    if named - known:
-        raise Wrong(f"{shlex.join(words)}: setup.cfg has no extras {sorted(named - known)}")
+    extras = set(setup["options.extras_require"])
+    requested = {extra for word in words for found in _EXTRAS.findall(word) for extra in found.split(",")}
+    if requested - extras:
+        raise Wrong(f"{shlex.join(words)}: setup.cfg has no extras {sorted(requested - extras)}")
 
 
 def _make(words: list[str]) -> None:
-    done = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Wrong(f"{shlex.join(words)}: {done.stderr}")
+    result = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise Wrong(f"{shlex.join(words)}: {result.stderr}")
 
 
 def _script(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", _PARSE_ONLY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Wrong(f"python {shlex.join(words)}: {done.stderr[-2000:]}")
+    result = subprocess.run([sys.executable, "-c", _PARSE_ONLY, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise Wrong(f"python {shlex.join(words)}: {result.stderr[-2000:]}")
 
 
 def _toml(text: str) -> None:

@@ -64,8 +64,8 @@ class World:
         """Take away what a page has left on the node."""
         for target in ("_ingest/pipeline/*", "_search/pipeline/*", "_index_template/*", "_data_stream/*"):
             requests.delete(f"{self.node_url}/{target}", timeout=_TIMEOUT_S)
-        found = requests.get(f"{self.node_url}/*?expand_wildcards=all&filter_path=*.settings.index.uuid", timeout=_TIMEOUT_S)
-        for index in found.json():
+        indices = requests.get(f"{self.node_url}/*?expand_wildcards=all&filter_path=*.settings.index.uuid", timeout=_TIMEOUT_S)
+        for index in indices.json():
             requests.delete(f"{self.node_url}/{index}", timeout=_TIMEOUT_S).raise_for_status()
         state = requests.get(f"{self.node_url}/_cluster/state/metadata?filter_path=metadata.stored_scripts", timeout=_TIMEOUT_S)
         for script in state.json().get("metadata", {}).get("stored_scripts", {}):
@@ -122,8 +122,8 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
         )
 
 
-def _login(asked: Asked) -> Said | None:
-    return None if "authorization" in asked.headers else Said(status=401, body=b'{"error": "who is it?"}')
+def _login(request: Asked) -> Said | None:
+    return None if "authorization" in request.headers else Said(status=401, body=b'{"error": "who is it?"}')
 
 
 def _fill_store(endpoint: str) -> None:
@@ -135,9 +135,9 @@ def _fill_store(endpoint: str) -> None:
         aws_secret_access_key=_STORE["AWS_SECRET_ACCESS_KEY"],
     )
     photos = sorted(PHOTOS.glob("*.jpg"))
-    there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}  # moto's servers in a process share what they hold
+    buckets = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}  # moto's servers in a process share what they hold
     for bucket, folder in {"archive": "2024/05/", "bucket": "photos/", "products": ""}.items():
-        if bucket in there:
+        if bucket in buckets:
             continue
         store.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": _REGION})
         for photo in photos[:4]:
@@ -156,20 +156,20 @@ def home(folder: Path, text: str) -> Path:
     Returns:
         The clone.
     """
-    data, own = folder / ".local" / "share" / "stair-es", DataDir.from_env()
+    data, data_dir = folder / ".local" / "share" / "stair-es", DataDir.from_env()
     data.mkdir(parents=True)
     for name in ("models", "dist"):
-        (data / name).symlink_to(own.path / name)
+        (data / name).symlink_to(data_dir.path / name)
     (folder / ".curlrc").write_text("fail-with-body\n")  # an answer that is an error fails the page
     (folder / ".search").write_text("a-password\n")
     (folder / ".search").chmod(0o600)
     photos = sorted(PHOTOS.glob("*.jpg"))
-    few = photos if _needs_all_photos(text) else [each for each in photos if each in photos[:_FEW] or each.stem in text]
+    selected = photos if _needs_all_photos(text) else [each for each in photos if each in photos[:_FEW] or each.stem in text]
     clone = folder / "stair-es"
-    for where, there in ((folder / "Pictures", few), (clone / "photos", photos)):
-        where.mkdir(parents=True)
-        for photo in there:
-            shutil.copy2(photo, where)
+    for target, photos_there in ((folder / "Pictures", selected), (clone / "photos", photos)):
+        target.mkdir(parents=True)
+        for photo in photos_there:
+            shutil.copy2(photo, target)
     for name in _CLONE:
         kind = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         kind(ROOT / name, clone / name)

@@ -47,9 +47,9 @@ class Command:
 
     def exits_rightly(self, code: int) -> bool:
         """0; what a comment says (`# exits with 3`); anything else below which an error is shown."""
-        said = _EXIT.search(self.text)
-        if said:
-            return code == int(said[1])
+        match = _EXIT.search(self.text)
+        if match:
+            return code == int(match[1])
         return (code != 0) == any(line.startswith("error: ") for line in self.shown)
 
 
@@ -76,25 +76,25 @@ def commands(block: Block) -> Iterator[Command]:
     lines = block.text.splitlines()
     if not lines or not lines[0].startswith(_PROMPT):
         raise ValueError(f"line {block.line}: a console block begins with '$ '")
-    at = 0
-    while at < len(lines):
-        start = at
-        text, at = _whole(lines, at)
+    index = 0
+    while index < len(lines):
+        start = index
+        text, index = _whole(lines, index)
         shown: list[str] = []
-        while at < len(lines) and not lines[at].startswith(_PROMPT):
-            shown.append(lines[at])
-            at += 1
+        while index < len(lines) and not lines[index].startswith(_PROMPT):
+            shown.append(lines[index])
+            index += 1
         yield Command(text=text, shown=tuple(shown), line=block.line + start)
 
 
-def _whole(lines: list[str], at: int) -> tuple[str, int]:
+def _whole(lines: list[str], index: int) -> tuple[str, int]:
     r"""The command that begins at `lines[at]`, and where the next line is: `\`, open quotes, `do ... done` and heredocs go on."""
-    taken = [lines[at][len(_PROMPT) :]]
-    at += 1
-    while at < len(lines) and not lines[at].startswith(_PROMPT) and _goes_on("\n".join(taken)):
-        taken.append(lines[at])
-        at += 1
-    return "\n".join(taken), at
+    command = [lines[index][len(_PROMPT) :]]
+    index += 1
+    while index < len(lines) and not lines[index].startswith(_PROMPT) and _goes_on("\n".join(command)):
+        command.append(lines[index])
+        index += 1
+    return "\n".join(command), index
 
 
 def _goes_on(text: str) -> bool:
@@ -125,25 +125,25 @@ def missing(shown: tuple[str, ...], printed: str) -> list[str]:
 
     Words count, not their order within the line: scores that nearly agree change places from one processor to the next.
     """
-    left = iter([_loose(line) for line in printed.splitlines()])
-    lost = []
+    remaining = iter([_loose(line) for line in printed.splitlines()])
+    unprinted = []
     for line in shown:
-        wanted = _loose(line)
-        if wanted and not any(_fits(wanted, got) for got in left):
-            lost.append(line)
-            left = iter([_loose(each) for each in printed.splitlines()])
-    return lost
+        expected = _loose(line)
+        if expected and not any(_fits(expected, printed_line) for printed_line in remaining):
+            unprinted.append(line)
+            remaining = iter([_loose(each) for each in printed.splitlines()])
+    return unprinted
 
 
 def _loose(line: str) -> list[str]:
     """The words of a line, sorted, without what differs from run to run."""
-    for what, instead in ((_BAR, " "), (_RULE, "-"), (_STAMP, ""), (_FOLDERS, ""), (_IDENTITY, "0"), (_NUMBER, "0")):
-        line = what.sub(instead, line)
+    for pattern, replacement in ((_BAR, " "), (_RULE, "-"), (_STAMP, ""), (_FOLDERS, ""), (_IDENTITY, "0"), (_NUMBER, "0")):
+        line = pattern.sub(replacement, line)
     return line.split()
 
 
-def _fits(wanted: list[str], got: list[str]) -> bool:
-    elided = [word for word in wanted if not _ANY.search(word)]
-    if len(elided) == len(wanted):
-        return sorted(wanted) == sorted(got)
-    return all(elided.count(word) <= got.count(word) for word in set(elided))
+def _fits(expected: list[str], printed: list[str]) -> bool:
+    elided = [word for word in expected if not _ANY.search(word)]
+    if len(elided) == len(expected):
+        return sorted(expected) == sorted(printed)
+    return all(elided.count(word) <= printed.count(word) for word in set(elided))

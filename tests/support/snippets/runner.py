@@ -57,70 +57,70 @@ class Trial:
         Raises:
             Wrong: Something in it is not right. What only prints something else than shown is gathered.
         """
-        found = list(blocks(markdown))
-        for block in found:  # first of all: a page may show the command before the file
+        page_blocks = list(blocks(markdown))
+        for block in page_blocks:  # first of all: a page may show the command before the file
             if "title" in block.options:
                 (self.folder / block.options["title"]).write_text(self._placed(block.text), encoding="utf-8")
-        for block in found:
+        for block in page_blocks:
             self._block(block)
         if self._wrong:
             raise Wrong("\n".join(self._wrong))
 
     def _block(self, block: Block) -> None:
-        where = f"{self.page}:{block.line}"
+        location = f"{self.page}:{block.line}"
         if block.language == "console":
             for command in commands(block):
                 self._command(command, block.options.get("expect") != "free")
         elif block.language == "python":
             done = self.shell.python(self._placed(block.text), self.page, block.line, _TIMEOUT_S)
             if done.code:
-                raise Wrong(f"{where}: {done.printed}")
+                raise Wrong(f"{location}: {done.printed}")
         elif block.language == "json" and _REQUEST.match(block.text):
-            self._request(block.text, where)
+            self._request(block.text, location)
         elif block.language in FILES:
             try:
                 FILES[block.language](block.text)
             except Exception as error:
-                raise Wrong(f"{where}: not {block.language}: {error}") from error
+                raise Wrong(f"{location}: not {block.language}: {error}") from error
         elif block.language not in self.rules.languages:
             raise Wrong(
-                f"{where}: nobody tries {block.language or 'a block without a language'!r} (`text` is for what is just shown)"
+                f"{location}: nobody tries {block.language or 'a block without a language'!r} (`text` is for what is just shown)"
             )
         elif _PROMPT.search(block.text):
-            raise Wrong(f"{where}: commands stand in `console`, where they are tried, and not in {block.language!r}")
+            raise Wrong(f"{location}: commands stand in `console`, where they are tried, and not in {block.language!r}")
 
     def _command(self, command: Command, compared: bool) -> None:
-        where = f"{self.page}:{command.line}: $ {command.text}"
+        location = f"{self.page}:{command.line}: $ {command.text}"
         if not_run(command.text, self.rules):
             for words in programs(command.text):
                 try:
                     check(words, self.folder)
                 except Wrong as error:
-                    raise Wrong(f"{where}\n{error}") from error
+                    raise Wrong(f"{location}\n{error}") from error
             return
         try:
-            done = self._done(command)
+            result = self._done(command)
         except Stuck as error:
-            raise Wrong(f"{where}\n{error}") from error
-        if not command.exits_rightly(done.code):
-            raise Wrong(f"{where}\nexit code {done.code}\n{done.printed[-4000:]}")
-        lost = missing(command.shown, self._named(done.printed)) if compared else []
-        if lost:
-            shown = "\n".join(f"  - {line}" for line in lost)
-            self._wrong.append(f"{where}\nshown, and not printed:\n{shown}\nprinted:\n{self._named(done.printed)[-6000:]}")
+            raise Wrong(f"{location}\n{error}") from error
+        if not command.exits_rightly(result.code):
+            raise Wrong(f"{location}\nexit code {result.code}\n{result.printed[-4000:]}")
+        unprinted = missing(command.shown, self._named(result.printed)) if compared else []
+        if unprinted:
+            shown = "\n".join(f"  - {line}" for line in unprinted)
+            self._wrong.append(f"{location}\nshown, and not printed:\n{shown}\nprinted:\n{self._named(result.printed)[-6000:]}")
 
     def _done(self, command: Command) -> Done:
         text = self._placed(twin(command.text, self.rules))
         ready = next((line for start, line in self.rules.kept.items() if command.text.startswith(start)), None)
         if ready is None:
             return self.shell.run(text, _TIMEOUT_S)
-        done = self.shell.keep(text, ready, _TIMEOUT_S)
-        port = _PORT.search(done.printed)
+        result = self.shell.keep(text, ready, _TIMEOUT_S)
+        port = _PORT.search(result.printed)
         if port and _PAGE_PORT not in self.places:
             self.places = {**self.places, _PAGE_PORT: f":{port[1]}"}
-        return done
+        return result
 
-    def _request(self, text: str, where: str) -> None:
+    def _request(self, text: str, location: str) -> None:
         method, target = _REQUEST.match(text).groups()  # type: ignore[union-attr]
         body = text.partition("\n")[2].strip()
         bulk = "_bulk" in target or "_msearch" in target
@@ -129,19 +129,19 @@ class Trial:
                 try:
                     FILES["json"](part)
                 except ValueError as error:
-                    raise Wrong(f"{where}: not json: {error}") from error
+                    raise Wrong(f"{location}: not json: {error}") from error
         if any(target.startswith(start) for start in self.rules.not_sent):
             return
         kind = "application/x-ndjson" if bulk else "application/json"
-        said = requests.request(
+        response = requests.request(
             method,
             self.url + target,
             data=(self._placed(body) + "\n").encode() if body else None,
             headers={"content-type": kind} if body else {},
             timeout=_TIMEOUT_S,
         )
-        if not said.ok or (bulk and said.json().get("errors")):
-            raise Wrong(f"{where}: {method} {target}: {said.status_code} {said.text[:2000]}")
+        if not response.ok or (bulk and response.json().get("errors")):
+            raise Wrong(f"{location}: {method} {target}: {response.status_code} {response.text[:2000]}")
 
     def _placed(self, text: str) -> str:
         for name, place in self.places.items():
@@ -156,9 +156,9 @@ class Trial:
 
 def twin(text: str, rules: Rules) -> str:
     """What is run in place of a command: mostly itself."""
-    for start, instead in rules.instead.items():
+    for start, replacement in rules.instead.items():
         if text.startswith(start):
-            return instead + text.removeprefix(start)
+            return replacement + text.removeprefix(start)
     return text
 
 

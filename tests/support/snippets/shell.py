@@ -134,8 +134,8 @@ class Shell:
         answer = self._answer(self._python.stdout, timeout_s)
         if answer is None:
             raise Stuck(f"not done after {timeout_s:.0f} s, or it ended the interpreter")
-        said = json.loads(answer)
-        return Done(code=1 if said["wrong"] else 0, printed=said["printed"] + said["wrong"])
+        reply = json.loads(answer)
+        return Done(code=1 if reply["wrong"] else 0, printed=reply["printed"] + reply["wrong"])
 
     def _send(self, command: str) -> Path:
         self._count += 1

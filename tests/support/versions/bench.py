@@ -52,10 +52,10 @@ class Bench:
         Raises:
             Wrong: There is none.
         """
-        found = next((name for name in ("rank_features", "sparse_vector") if name in self.indices), None)
-        if found is None:
+        index = next((name for name in ("rank_features", "sparse_vector") if name in self.indices), None)
+        if index is None:
             raise Wrong("no ingest succeeded")
-        return found
+        return index
 
     @property
     def best(self) -> str:
@@ -77,19 +77,19 @@ class Bench:
 
     def words(self) -> list[str]:
         """Return the words that the best photo has in the index, without the muted ones."""
-        shown = self.commands.run("inspect", self.best, "--index", self.alias(self.main))
-        return [entry["token"] for entry in shown["tokens"]]
+        document = self.commands.run("inspect", self.best, "--index", self.alias(self.main))
+        return [entry["token"] for entry in document["tokens"]]
 
 
-def expect(found: Mapping[str, object], **wanted: object) -> None:
+def expect(values: Mapping[str, object], **expected: object) -> None:
     """Check what a command printed.
 
     Raises:
         Wrong: A value is another one.
     """
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise Wrong(f"{name} is {found.get(name)!r}, not {value!r}")
+    for name, value in expected.items():
+        if values.get(name) != value:
+            raise Wrong(f"{name} is {values.get(name)!r}, not {value!r}")
 
 
 def expect_best(bench: Bench, hits: list[Mapping[str, object]]) -> None:

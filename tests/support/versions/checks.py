@@ -58,10 +58,10 @@ def keep_token_index(bench: Bench) -> None:
 
 def list_words(bench: Bench) -> None:
     """Read the vocabulary of the index."""
-    found = {
+    images_of_token = {
         entry["token"]: entry["images"] for entry in bench.commands.run("words", "--index", bench.alias(bench.main))["tokens"]
     }
-    expect(found, cat=1)
+    expect(images_of_token, cat=1)
 
 
 def search_unasked(bench: Bench) -> None:
@@ -76,10 +76,10 @@ def search_by(query_type: str) -> Callable[[Bench], None]:
     def check(bench: Bench) -> None:
         wanted = preferred.get(query_type, query_type)
         index = wanted if wanted in bench.indices else bench.main
-        answer = bench.commands.run("search", QUESTION, "--query-type", query_type, "--index", bench.alias(index))
-        expect(answer, query_type=query_type)
-        expect_best(bench, answer["hits"])
-        for hit in answer["hits"]:
+        response = bench.commands.run("search", QUESTION, "--query-type", query_type, "--index", bench.alias(index))
+        expect(response, query_type=query_type)
+        expect_best(bench, response["hits"])
+        for hit in response["hits"]:
             exact = sum(reason["contribution"] for reason in hit["contributions"])
             if abs(hit["score"] - exact) > _NEAR * exact + 0.001:
                 raise Wrong(f"the score is {hit['score']}, the exact product {exact}")
@@ -91,10 +91,10 @@ def search_hybrid(form: str) -> Callable[[Bench], None]:
     """Return the check that asks words and captions together."""
 
     def check(bench: Bench) -> None:
-        answer = bench.commands.run(
+        response = bench.commands.run(
             "search", QUESTION, "--caption", "tabby", "--hybrid", form, "--index", bench.alias(bench.main)
         )
-        expect_best(bench, answer["hits"])
+        expect_best(bench, response["hits"])
 
     return check
 
@@ -144,8 +144,8 @@ def use_page(bench: Bench) -> None:
     with bench.commands.serve("--index", bench.alias(bench.main), "--images", bench.photos) as page:
         if b"<html" not in page.ask("/"):
             raise Wrong("the start page isn't one")
-        seen = json.loads(page.ask("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
-        for query in ({"text": QUESTION}, {"vector": dict(seen["tokens"])}):
+        encoded = json.loads(page.ask("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
+        for query in ({"text": QUESTION}, {"vector": dict(encoded["tokens"])}):
             hits = json.loads(page.ask("/api/search", json.dumps(query).encode()))["hits"]
             expect_best(bench, hits)
         page.ask(f"/api/image/{hits[0]['id']}")

@@ -44,9 +44,11 @@ class Commands:
         self.url = url
         self.folder = folder
         announce_plugins(site := folder / "site", "stair-es-example-plugin", "colours = stair_es_example.colours:KIND")
-        kept = {name: value for name, value in os.environ.items() if name == "STAIR_ES_HOME" or not name.startswith("STAIR_ES_")}
+        environment = {
+            name: value for name, value in os.environ.items() if name == "STAIR_ES_HOME" or not name.startswith("STAIR_ES_")
+        }
         paths = [str(site), str(_EXAMPLE_PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.environ = {**kept, "STAIR_ES_URL": url, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(paths), **environ}
+        self.environ = {**environment, "STAIR_ES_URL": url, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(paths), **environ}
 
     def run(self, *arguments: str | Path) -> Any:  # noqa: ANN401  JSON
         """Run `stair-es ARGUMENTS --json` to its end; return what it printed.
@@ -55,7 +57,7 @@ class Commands:
             Refused: It failed.
             TimeoutExpired: It takes more than five minutes.
         """
-        done = subprocess.run(
+        result = subprocess.run(
             [STAIR_ES, *arguments, "--json"],
             cwd=self.folder,
             env=self.environ,
@@ -65,9 +67,9 @@ class Commands:
             check=False,
             timeout=_TIMEOUT_S,
         )
-        if done.returncode:
-            raise Refused(self.tell(done.stderr))
-        return json.loads(done.stdout.splitlines()[-1])
+        if result.returncode:
+            raise Refused(self.tell(result.stderr))
+        return json.loads(result.stdout.splitlines()[-1])
 
     @contextmanager
     def serve(self, *arguments: str | Path) -> Iterator[Page]:
@@ -85,10 +87,10 @@ class Commands:
         ):
             try:
                 assert process.stdout is not None
-                late = Timer(_START_TIMEOUT_S, process.kill)
-                late.start()
+                timer = Timer(_START_TIMEOUT_S, process.kill)
+                timer.start()
                 line = process.stdout.readline()
-                late.cancel()
+                timer.cancel()
                 if not line:
                     if process.wait(_END_TIMEOUT_S) == -SIGKILL:
                         raise subprocess.TimeoutExpired(command, _START_TIMEOUT_S)
@@ -97,15 +99,15 @@ class Commands:
             finally:
                 process.kill()
 
-    def tell(self, said: str) -> str:
+    def tell(self, output: str) -> str:
         """Return the message and, in a line of its own, the remedy, without what differs from run to run: ports and times.
 
         Args:
-            said: What stderr has: notes, then `error: ` at the start of a line.
+            output: What stderr has: notes, then `error: ` at the start of a line.
         """
-        told = re.split(r"^error: ", said, maxsplit=1, flags=re.MULTILINE)[-1].strip()
-        told = told.replace(self.url.partition("://")[2], "127.0.0.1:9200").replace(str(self.folder), "FOLDER")
-        return re.sub(r"-\d{8}-\d{6}-\d{6}", "-TIMESTAMP", told)
+        message = re.split(r"^error: ", output, maxsplit=1, flags=re.MULTILINE)[-1].strip()
+        message = message.replace(self.url.partition("://")[2], "127.0.0.1:9200").replace(str(self.folder), "FOLDER")
+        return re.sub(r"-\d{8}-\d{6}-\d{6}", "-TIMESTAMP", message)
 
 
 class Page:
@@ -128,8 +130,8 @@ class Page:
         """
         request = Request(self._url.rstrip("/") + path, body, {"Content-Type": kind})
         try:
-            with build_opener(ProxyHandler({})).open(request, timeout=_PAGE_TIMEOUT_S) as answer:
-                return bytes(answer.read())
+            with build_opener(ProxyHandler({})).open(request, timeout=_PAGE_TIMEOUT_S) as response:
+                return bytes(response.read())
         except HTTPError as error:
-            told = json.load(error)
-            raise Refused(self._commands.tell(f"{told['error']}\n{told['remedy']}")) from None
+            problem = json.load(error)
+            raise Refused(self._commands.tell(f"{problem['error']}\n{problem['remedy']}")) from None

@@ -30,17 +30,17 @@ _CAUSES: Mapping[Status, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Of one check."""
+    """Outcome of one check."""
 
     check: str
     status: Status
     says: str = ""
-    """What the user reads, unless it is ok."""
+    """Message to the user, unless it is ok."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Of one version."""
+    """Results of one version."""
 
     label: str
     made: str
@@ -108,8 +108,8 @@ def write_page(records: Sequence[Record], checks: Iterable[str]) -> str:
         checks: Names of all checks, in the order of the rows.
     """
     names = list(checks)
-    nodes, found, told = _list_nodes(records), _list_checks(records, names), _list_messages(records, names)
-    return "\n".join([_HEAD, *nodes, "", "## What works where", "", *found, _LEGEND, *told, ""])
+    nodes, table, messages = _list_nodes(records), _list_checks(records, names), _list_messages(records, names)
+    return "\n".join([_HEAD, *nodes, "", "## What works where", "", *table, _LEGEND, *messages, ""])
 
 
 def _list_nodes(records: Sequence[Record]) -> list[str]:
@@ -127,8 +127,8 @@ def _list_checks(records: Sequence[Record], checks: Iterable[str]) -> list[str]:
         "|---|" + "---|" * len(records),
     ]
     for check in checks:
-        found = (_SHOWN[_find_status(record, check)] for record in records)
-        rows.append(f"| `{check}` | " + " | ".join(found) + " |")
+        statuses = (_SHOWN[_find_status(record, check)] for record in records)
+        rows.append(f"| `{check}` | " + " | ".join(statuses) + " |")
     return rows
 
 
@@ -137,7 +137,7 @@ def _find_status(record: Record, check: str) -> Status:
 
 
 def _list_messages(records: Sequence[Record], checks: Sequence[str]) -> list[str]:
-    """One row for what several versions say alike."""
+    """Return one row per message, for all versions that print it."""
     rows: dict[tuple[str, Status, str], list[str]] = {}
     for record in records:
         for outcome in record.outcomes:

@@ -100,11 +100,11 @@ def test_accuracy_is_that_of_scikit_learn(classes: int) -> None:
     rng = np.random.default_rng(classes)
     scores_NK = rng.normal(size=(200, classes))
     labels = rng.integers(0, classes, 200).tolist()
-    found = compute_accuracy(iter(scores_NK), labels)
-    assert found.top1 == pytest.approx(sklearn_metrics.accuracy_score(labels, scores_NK.argmax(axis=1)))
+    result = compute_accuracy(iter(scores_NK), labels)
+    assert result.top1 == pytest.approx(sklearn_metrics.accuracy_score(labels, scores_NK.argmax(axis=1)))
     expected = sklearn_metrics.top_k_accuracy_score(labels, scores_NK, k=5, labels=range(classes)) if classes > 5 else 1.0
-    assert found.top5 == pytest.approx(expected)
-    assert found.mean_class == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, scores_NK.argmax(axis=1)))
+    assert result.top5 == pytest.approx(expected)
+    assert result.mean_class == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, scores_NK.argmax(axis=1)))
 
 
 def test_ties_count_against_the_model() -> None:
@@ -117,9 +117,9 @@ def test_ties_count_against_the_model() -> None:
 def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> None:
     rng = np.random.default_rng(3)
     rows_ND = rng.random((7, 5)).astype(np.float32) + 0.01
-    vectors = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row)) for row in rows_ND]
+    vectors = [SparseVector.from_pairs((f"w{index}", float(x)) for index, x in enumerate(row)) for row in rows_ND]
     images_ND = rng.random((4, 5)).astype(np.float32) + 0.01
-    images = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row)) for row in images_ND]
+    images = [SparseVector.from_pairs((f"w{index}", float(x)) for index, x in enumerate(row)) for row in images_ND]
     sparse_NK = np.stack(list(score_by_tokens(images, average_token_vectors(vectors, [3, 4]))))
     dense_NK = np.stack(list(score_by_vectors(images_ND, average_dense_vectors(rows_ND, [3, 4]))))
     assert sparse_NK == pytest.approx(dense_NK, rel=1e-5)
@@ -134,22 +134,22 @@ def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> N
 def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path) -> None:
     labelled = read_image_folder(folder(tmp_path / "set", 4))
     (tmp_path / "set" / "n01_red" / "0.JPEG").write_bytes(b"no image")
-    said: list[str] = []
-    with forward_messages(said.append):
-        found = evaluate_zero_shot(labelled, MODELS, ["a {}"], progress=nothing)
-    rows = found.to_dict()["rows"]
+    messages: list[str] = []
+    with forward_messages(messages.append):
+        result = evaluate_zero_shot(labelled, MODELS, ["a {}"], progress=nothing)
+    rows = result.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["images"], row["top1"]) for row in rows] == [
         *(("tokens", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
     ]
-    assert [problem.partition(": ")[2] for problem in found.problems] == [
+    assert [problem.partition(": ")[2] for problem in result.problems] == [
         "not an image in a known format",
         "its weights are gone",
     ]
-    assert "| tokens  | colours@1 | 100.0 |" in found.to_markdown()
-    assert said == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
-    with pytest.raises(ModelError, match="gone"), forward_messages(said.append):
+    assert "| tokens  | colours@1 | 100.0 |" in result.to_markdown()
+    assert messages == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
+    with pytest.raises(ModelError, match="gone"), forward_messages(messages.append):
         evaluate_zero_shot(labelled, MODELS[2:], ["a {}"], progress=nothing)
-    with pytest.raises(UsageError, match="no place"), forward_messages(said.append):
+    with pytest.raises(UsageError, match="no place"), forward_messages(messages.append):
         evaluate_zero_shot(labelled, MODELS[:1], ["a photo"], progress=nothing)
 
 
@@ -157,9 +157,9 @@ def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["red", "green", "mauve"]))
     labelled = read_image_folder(folder(tmp_path / "set", 2), classes=names)
-    found = evaluate_zero_shot(labelled, MODELS[:1], ["{}"], progress=nothing)
-    assert found.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
-    assert found.remarks == ("tokens of colours@1: 1 classes have no known token, and are never found",)
+    result = evaluate_zero_shot(labelled, MODELS[:1], ["{}"], progress=nothing)
+    assert result.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
+    assert result.remarks == ("tokens of colours@1: 1 classes have no known token, and are never found",)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
         ("a.json", json.dumps({name: name[4:] for name in COLOURS} | {"n99_other": "other"})),
         ("b.json", json.dumps({name: [name[4:], "  a   colour "] for name in COLOURS})),
         ("c.json", json.dumps([name[4:] for name in COLOURS])),
-        ("d.json", json.dumps({str(place): [name, name[4:]] for place, name in enumerate(COLOURS)})),
+        ("d.json", json.dumps({str(index): [name, name[4:]] for index, name in enumerate(COLOURS)})),
         ("e.txt", "".join(f"{name} {name[4:]}, a colour\n" for name in COLOURS)),
     ],
 )
@@ -207,14 +207,14 @@ def test_the_probe_is_the_regression_of_scikit_learn() -> None:
     rng = np.random.default_rng(8)
     labels = [int(label) for label in rng.integers(0, 4, 120)]
     rows_NV = rng.random((120, 9)) * (rng.random((120, 9)) < 0.5) + np.eye(4, 9)[labels] * 0.4
-    vectors = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row) if x) for row in rows_NV]
+    vectors = [SparseVector.from_pairs((f"w{index}", float(x)) for index, x in enumerate(row) if x) for row in rows_NV]
     sparse_NV, _ = build_matrices(vectors, [SparseVector(("unseen",), (1.0,))])
     assert sparse_NV.toarray() == pytest.approx(rows_NV)
     dense, sparse = fit_probe(rows_NV, labels), fit_probe(sparse_NV, labels)
-    assert dense.strength == sparse.strength
+    assert dense.c == sparse.c
     assert dense.compute_scores(rows_NV) == pytest.approx(sparse.compute_scores(sparse_NV), abs=1e-2)
     scale = 1 / np.linalg.norm(rows_NV, axis=1).mean()
-    plain = sklearn_linear.LogisticRegression(C=dense.strength, max_iter=1000).fit(rows_NV * scale, labels)
+    plain = sklearn_linear.LogisticRegression(C=dense.c, max_iter=1000).fit(rows_NV * scale, labels)
     assert compute_accuracy(dense.compute_scores(rows_NV), labels).top1 == pytest.approx(plain.score(rows_NV * scale, labels))
     assert dense.converged
     assert not fit_probe(rows_NV, labels, steps=1).converged
@@ -224,19 +224,19 @@ def test_what_is_held_out() -> None:
     labels = [*[0] * 10, *[1] * 3, 2, *[3] * 2]
     held = select_held_out(labels)
     assert [int(held[np.array(labels) == label].sum()) for label in range(4)] == [2, 1, 0, 1]
-    assert fit_probe(np.eye(2), [0, 1]).strength in (1.0, 10.0)  # nothing to choose by
+    assert fit_probe(np.eye(2), [0, 1]).c in (1.0, 10.0)  # nothing to choose by
     assert fit_probe(np.eye(2), [0, 1]).compute_scores(np.eye(2)).shape == (2, 2)
 
 
 def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
     train, test = read_image_folder(folder(tmp_path / "train", 5)), folder(tmp_path / "test", 2, seed=1)
     (test / "n03_blue").rename(test / "n09_mauve")
-    found = evaluate_linear_probe(train, read_image_folder(test), MODELS, progress=nothing)
-    rows = found.to_dict()["rows"]
+    result = evaluate_linear_probe(train, read_image_folder(test), MODELS, progress=nothing)
+    rows = result.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
         *(("tokens", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
     ]
-    assert found.problems[0] == "test/n09_mauve: not a class of the training set"
+    assert result.problems[0] == "test/n09_mauve: not a class of the training set"
     with pytest.raises(UsageError, match="no class of"):
         evaluate_linear_probe(train, read_image_folder(_renamed(test)), MODELS, progress=nothing)
 

@@ -123,15 +123,15 @@ def folder(tmp_path: Path) -> Path:
 
 def test_ranks_are_those_over_the_whole_vocabulary() -> None:
     rng = np.random.default_rng(4)
-    words = [f"w{place}" for place in range(30)]
+    words = [f"w{index}" for index in range(30)]
     for _ in range(200):
         scores_V = np.where(rng.random(30) < 0.6, 0.0, rng.integers(1, 5, 30)).astype(np.float64)
-        own = [words[place] for place in rng.choice(30, rng.integers(1, 5), replace=False)]
+        own = [words[index] for index in rng.choice(30, rng.integers(1, 5), replace=False)]
         expected = compute_ranks(scores_V, [words.index(word) for word in own])[0]
         vector = SparseVector.from_pairs((word, float(score)) for word, score in zip(words, scores_V, strict=True) if score)
         assert WeightRanking(vector, frozenset(words)).rank_best([*own, "elsewhere"]) == expected
         assert (
-            CosineRanking(scores_V, {word: place for place, word in enumerate(words)}).rank_best([*own, "elsewhere"]) == expected
+            CosineRanking(scores_V, {word: index for index, word in enumerate(words)}).rank_best([*own, "elsewhere"]) == expected
         )
     assert WeightRanking(vector, frozenset(words)).rank_best(["elsewhere"]) is None
 
@@ -140,8 +140,8 @@ def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
     rng = np.random.default_rng(5)
     scores_NV = rng.normal(size=(80, 50))
     labels = rng.integers(0, 50, 80).tolist()
-    places = {str(place): place for place in range(50)}
-    shares = compute_hit_rates((CosineRanking(scores_V, places) for scores_V in scores_NV), [(str(label),) for label in labels])
+    indices = {str(index): index for index in range(50)}
+    shares = compute_hit_rates((CosineRanking(scores_V, indices) for scores_V in scores_NV), [(str(label),) for label in labels])
     whole = compute_accuracy(scores_NV, labels)
     assert (shares.at[1], shares.at[5], shares.at[100]) == (whole.top1, whole.top5, 1.0)
     assert shares.chance is not None
@@ -170,9 +170,9 @@ def test_words_of_classes(folder: Path) -> None:
 
 
 def test_dense_vectors_of_a_vocabulary_are_asked_for_only_where_there_are_no_words_or_if_it_is_said(folder: Path) -> None:
-    wanted = build_class_task(read_image_folder(folder))
-    for said, kinds in ((False, ["tokens"]), (True, ["tokens", "dense"])):
-        report = evaluate_interpretability(wanted, made(Both()), dense=said, progress=nothing).to_dict()
+    task = build_class_task(read_image_folder(folder))
+    for dense, kinds in ((False, ["tokens"]), (True, ["tokens", "dense"])):
+        report = evaluate_interpretability(task, made(Both()), dense=dense, progress=nothing).to_dict()
         assert [row["vectors"] for row in report["rows"]] == kinds
 
 
@@ -192,8 +192,8 @@ def test_the_label_space_of_dense_models_alone_is_berts() -> None:
     assert len(space.tokens) > 29_000
     assert "dog" in space.tokens
     assert not {"the", "[CLS]", "[unused5]", "!"} & set(space.tokens)
-    assert space.speller is not None
-    assert space.speller.tokenize_word("spaniel") == ("span", "##iel")
+    assert space.tokenizer is not None
+    assert space.tokenizer.tokenize_word("spaniel") == ("span", "##iel")
     with pytest.raises(UsageError, match="twice"):
         load_models([ModelSpec(name="stair-mini"), ModelSpec(name="stair-mini")])
 

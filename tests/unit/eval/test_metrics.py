@@ -26,12 +26,12 @@ MEASURES = {"ndcg_cut.10", "recall.1,5,10", "success.1,5,10", "recip_rank"}
 
 def trec(scores_QN: np.ndarray[Any, Any], right: list[list[int]]) -> dict[str, float]:
     """The means of trec_eval over the same rankings."""
-    wanted = {str(query): {str(item): 1 for item in items} for query, items in enumerate(right)}
+    expected = {str(query): {str(item): 1 for item in items} for query, items in enumerate(right)}
     rows = {
         str(query): {str(item): float(score) for item, score in enumerate(scores_N)} for query, scores_N in enumerate(scores_QN)
     }
-    found = pytrec_eval.RelevanceEvaluator(wanted, MEASURES).evaluate(rows)
-    return {name: fmean(each[name] for each in found.values()) for name in next(iter(found.values()))}
+    result = pytrec_eval.RelevanceEvaluator(expected, MEASURES).evaluate(rows)
+    return {name: fmean(each[name] for each in result.values()) for name in next(iter(result.values()))}
 
 
 def same(ours: RetrievalMetrics, theirs: dict[str, float]) -> None:
@@ -82,11 +82,11 @@ def test_what_an_engine_leaves_out_is_last_and_the_same_as_a_score_of_0() -> Non
 
 
 def test_one_query_by_hand() -> None:
-    found = ranks_in_order([7, 3, 9, 1], {3, 1, 5})
-    assert found == (2, 4)
-    assert compute_recall(found, 3, 3) == pytest.approx(1 / 3)
-    assert compute_reciprocal_rank(found) == 0.5
-    assert compute_ndcg(found, 3, 10) == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3) + 1 / np.log2(4)))
+    result = ranks_in_order([7, 3, 9, 1], {3, 1, 5})
+    assert result == (2, 4)
+    assert compute_recall(result, 3, 3) == pytest.approx(1 / 3)
+    assert compute_reciprocal_rank(result) == 0.5
+    assert compute_ndcg(result, 3, 10) == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3) + 1 / np.log2(4)))
     assert (compute_recall((), 3, 10), compute_reciprocal_rank(()), compute_ndcg((), 0, 10)) == (0.0, 0.0, 0.0)
 
 

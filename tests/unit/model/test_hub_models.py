@@ -55,16 +55,16 @@ def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.Monke
     assert entries["photos-small"].to_dict()["recall"] is None  # unknown
     assert [entry.name for entry in entries.values() if listing.find_listed_model(entry.name) != entry] == []
     assert listing.find_listed_model("vsearch/vdr-cross-modal").name == "photos-small"
-    with pytest.raises(UnknownModel, match="'photo'") as wrong:
+    with pytest.raises(UnknownModel, match="'photo'") as error:
         listing.find_listed_model("photo")
-    assert "photos-small" in wrong.value.remedy
+    assert "photos-small" in error.value.remedy
 
 
 def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_download, "is_repository_cached", lambda *_: False)
     shown = CliRunner().invoke(app, ["models"]).stdout
-    for said in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
-        assert said in shown
+    for text in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
+        assert text in shown
     listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]
     assert json.loads(CliRunner().invoke(app, ["models", "photos", "--json"]).stdout) in listed
     full = CliRunner().invoke(app, ["models", "photos"]).stdout

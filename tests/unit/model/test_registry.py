@@ -31,11 +31,11 @@ def _folder(folder: Path, config: object) -> Path:
 
 @pytest.mark.parametrize("name", ["nope", "", " ", "./nope", "/no/such/folder", "a/b/c", "~nobody-here/x", "x\0y", "x" * 5000])
 def test_an_unknown_name_says_what_there_is(name: str) -> None:
-    with pytest.raises(UnknownModel, match="neither a name nor a folder") as wrong:
+    with pytest.raises(UnknownModel, match="neither a name nor a folder") as error:
         registry.get_encoder_plugin(name)
-    assert "stair-mini" in wrong.value.remedy
-    assert "org/name" in wrong.value.remedy
-    assert wrong.value.exit_code == 2
+    assert "stair-mini" in error.value.remedy
+    assert "org/name" in error.value.remedy
+    assert error.value.exit_code == 2
 
 
 def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,10 +69,10 @@ def test_a_configuration_that_is_none(tmp_path: Path, text: str) -> None:
 
 def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "x", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
-    with pytest.raises(ModelError, match=r"unknown format.*llama") as wrong:
+    with pytest.raises(ModelError, match=r"unknown format.*llama") as error:
         registry.get_encoder_plugin(str(folder))
     for name in ("stair-es", "VDR", "D2S", "SparseEncoder", "CLIP", "SigLIP", "ALIGN"):
-        assert name in wrong.value.remedy
+        assert name in error.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_the_same_id_means_the_same_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["Org/Some_Model.v1", "/tmp/ä ö/ÜBER", "org/---", "/x/" + "long" * 80, "C:\\models\\mine"])
 def test_ids_make_legal_index_names(tmp_path: Path, name: str) -> None:
-    made = compute_model_id(name, [tmp_path], SPEC)
-    index = make_index_name("photos", made, datetime(2024, 5, 6, tzinfo=timezone.utc))
+    result = compute_model_id(name, [tmp_path], SPEC)
+    index = make_index_name("photos", result, datetime(2024, 5, 6, tzinfo=timezone.utc))
     check_alias_name(index[:200])
     assert len(index.encode()) <= 255
-    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*-[0-9a-f]{12}", made)
+    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*-[0-9a-f]{12}", result)
 
 
 def test_the_hub_out_of_reach_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,14 +137,14 @@ def test_the_hub_out_of_reach_says_how_to_do_without(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         ModelError, match="no folder 'vsearch/vdr-cross-modal' here, and it can't be downloaded from the hub"
-    ) as wrong:
+    ) as error:
         registry.get_encoder_plugin("vsearch/vdr-cross-modal")
-    assert "hf download vsearch/vdr-cross-modal" in wrong.value.remedy
+    assert "hf download vsearch/vdr-cross-modal" in error.value.remedy
 
 
 def test_code_is_trusted_by_the_name_of_the_model_only() -> None:
-    for said, trusted in (("", False), ("1", False), ("*", False), ("org/other, org/name", True), ("org/name", True)):
-        assert ("org/name" in Settings.from_env({ENV_TRUST_REMOTE_CODE: said}).trusted_models) is trusted
+    for value, trusted in (("", False), ("1", False), ("*", False), ("org/other, org/name", True), ("org/name", True)):
+        assert ("org/name" in Settings.from_env({ENV_TRUST_REMOTE_CODE: value}).trusted_models) is trusted
 
 
 def test_resolving_loads_no_network_library(tmp_path: Path) -> None:

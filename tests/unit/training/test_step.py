@@ -31,7 +31,7 @@ def gradients(model: StairModel, stage: TrainingStage, chunk: int = 0, seed: int
 def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -> None:
     model = still(heads=heads, dense_dim=6)
     stage = TrainingStage(name="s", steps=1, losses=ALL if "tokens" in heads else {"contrastive": 1.0, "distil": 0.3})
-    found = gradients(model, stage)
+    result = gradients(model, stage)
     model.zero_grad()
     batch = given(model)
     image, text = model.encode_images(batch.images), model.encode_texts(batch.texts)
@@ -53,9 +53,9 @@ def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -
         total = total + 0.5 * losses.grounding_loss(image.logits_BF, own) + 0.25 * losses.grounding_loss(text.logits_BF, own)
     total.backward()
     expected = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for name, grad in expected.items():
-        torch.testing.assert_close(found[name], grad, atol=1e-6, rtol=1e-4, msg=name)
+        torch.testing.assert_close(result[name], grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize("chunk", [3, 5])
@@ -71,14 +71,14 @@ def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
     model = still()
     model.image.head.dropout.p = 0.5
     stage = TrainingStage(name="s", steps=1)
-    one, again, other = (gradients(model, stage, 3, seed) for seed in (5, 5, 6))
-    assert all(torch.equal(one[name], again[name]) for name in one)
+    one, second, other = (gradients(model, stage, 3, seed) for seed in (5, 5, 6))
+    assert all(torch.equal(one[name], second[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
     # a second pass that drew anew would multiply the gradient of one draw with the derivative of another
     set_train_mode(model, stage)
     batch, parts = given(model), []
-    for place, begin in enumerate(range(0, 12, 3)):
-        torch.manual_seed(5 + place)
+    for index, begin in enumerate(range(0, 12, 3)):
+        torch.manual_seed(5 + index)
         cut = slice(begin, begin + 3)
         parts.append((model.encode_images(batch.images[cut]).weights_BF, model.encode_texts(batch.texts[cut]).weights_BF))
     seen, read = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -92,9 +92,9 @@ def test_with_dropout_chunks_draw_by_the_seed_and_the_same_both_times() -> None:
 def test_a_frozen_tower_gets_no_gradient_and_no_dropout() -> None:
     model = still(image_dropout=0.5)
     model.image.head.dropout.p = 0.5
-    found = gradients(model, TrainingStage(name="s", steps=1, train=("text.head",)))
-    assert {name.split(".backbone")[0].split(".")[0] for name in found} == {"text", "log_scale"}
-    assert not any(".backbone." in name for name in found)
+    result = gradients(model, TrainingStage(name="s", steps=1, train=("text.head",)))
+    assert {name.split(".backbone")[0].split(".")[0] for name in result} == {"text", "log_scale"}
+    assert not any(".backbone." in name for name in result)
     assert not any(module.training for module in model.image.backbone.modules())
     assert not model.image.head.dropout.training
     assert model.text.head.training
@@ -107,14 +107,14 @@ def test_a_masked_stage_knows_own_words_only() -> None:
     assert masked.weights_BF is not None
     assert free.weights_BF is not None
     for row, written in enumerate(TEXTS):
-        words = {model.tokens.tokens[place] for place in masked.weights_BF[row].nonzero()[:, 0].tolist()}
+        words = {model.tokens.tokens[index] for index in masked.weights_BF[row].nonzero()[:, 0].tolist()}
         assert words <= set(written.replace("runs", "run ##s").split())
     assert int((free.weights_BF > 0).sum()) > int((masked.weights_BF > 0).sum())
     own = TrainingStage(name="s", steps=1, losses={"contrastive": 1.0}, text_mask="own")
     with_mask, without = gradients(model, own), gradients(model, TrainingStage(name="s", steps=1, losses={"contrastive": 1.0}))
     bias = "text.head.bias_F"
     there = {word for text in TEXTS for word in text.replace("runs", "run ##s").split()}
-    foreign = [place for place, word in enumerate(model.tokens.tokens) if word not in there]
+    foreign = [index for index, word in enumerate(model.tokens.tokens) if word not in there]
     assert not with_mask[bias][foreign].any()
     assert without[bias][foreign].any()
 
@@ -128,7 +128,7 @@ def test_a_plain_mask_lets_stop_words_learn() -> None:
     assert own[stop] == 0
     assert plain[stop] != 0
     there = {word for text in TEXTS for word in text.replace("runs", "run ##s").split()}
-    assert not plain[[place for place, word in enumerate(model.tokens.tokens) if word not in there]].any()
+    assert not plain[[index for index, word in enumerate(model.tokens.tokens) if word not in there]].any()
     assert absent  # TEXTS has it: it learns under both
     assert own[absent] != 0
     assert plain[absent] != 0

@@ -36,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(out / "model.safetensors")
-    return found
+    result: dict[str, torch.Tensor] = load_file(out / "model.safetensors")
+    return result
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -148,19 +148,19 @@ def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: P
     widths = {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
     config = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 8, "watch.keep": "last", **widths})
     train_model(config, tmp_path / "out", device="cpu")
-    found = weights(tmp_path / "out")
-    assert not [name for name in found if name.endswith("embedding_FT")]
+    result = weights(tmp_path / "out")
+    assert not [name for name in result if name.endswith("embedding_FT")]
     encoder = registry.load_encoder(ModelSpec(name=str(tmp_path / "out")))
     model = checkpoint.load_stair_model(tmp_path / "out")
-    table_FT = found["text.backbone.network.embeddings.word_embeddings.weight"][model.tokens.feature_ids_F]
+    table_FT = result["text.backbone.network.embeddings.word_embeddings.weight"][model.tokens.feature_ids_F]
     assert torch.equal(model.get_text_embeddings(), table_FT)
     (image,) = encoder.encode_images(np.zeros((1, 32, 32, 3), np.uint8))
     with torch.inference_mode():
         states_BLD = model.image.compute_states(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
         hidden_LT = model.image.head.transform(states_BLD)[0]
         logits_F = (hidden_LT @ table_FT.T + model.image.head.bias_F).amax(dim=0)
-    wanted = dict(zip(model.tokens.tokens, torch.log1p(logits_F.relu()).tolist(), strict=True))
-    assert image.to_dict() == pytest.approx({word: weight for word, weight in wanted.items() if weight > 5e-6}, abs=2e-5)
+    expected = dict(zip(model.tokens.tokens, torch.log1p(logits_F.relu()).tolist(), strict=True))
+    assert image.to_dict() == pytest.approx({word: weight for word, weight in expected.items() if weight > 5e-6}, abs=2e-5)
 
 
 def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None:
@@ -283,8 +283,8 @@ def test_early_stopping_keeps_the_best(folder: Path, tmp_path: Path) -> None:
     trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert trained.stopped_early
     assert (trained.steps, trained.best_step) == (6, 2)  # validations at 2, 4 and 6 are alike
-    again = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
-    assert (again.steps, again.stopped_early) == (6, True)
+    resumed = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    assert (resumed.steps, resumed.stopped_early) == (6, True)
 
 
 def test_a_held_out_set_takes_its_images_from_the_training(folder: Path, tmp_path: Path) -> None:
@@ -352,5 +352,5 @@ def test_the_copy_of_the_configuration_says_the_same(folder: Path, tmp_path: Pat
     train_model(config, tmp_path / "out", device="cpu")
     copy = tmp_path / "set" / "copy.toml"
     copy.write_text((tmp_path / "out" / "train.toml").read_text())
-    again = read_train_config(copy)
-    assert (again.model, again.data, again.stages, again.optim) == (config.model, config.data, config.stages, config.optim)
+    loaded = read_train_config(copy)
+    assert (loaded.model, loaded.data, loaded.stages, loaded.optim) == (config.model, config.data, config.stages, config.optim)

@@ -68,10 +68,10 @@ def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: 
         train_model(tiny_training.read(folder, WORDS), tmp_path / name, device="cpu")
         ids.add(registry.get_model_card(str(tmp_path / name)).model_id)
     assert len(ids) == 1
-    again = checkpoint.load_stair_model(tmp_path / "one")
-    tiny_stair.write(tmp_path / "two", again, tiny_stair.tensors(again))
+    loaded = checkpoint.load_stair_model(tmp_path / "one")
+    tiny_stair.write(tmp_path / "two", loaded, tiny_stair.tensors(loaded))
     assert ids == {registry.get_model_card(str(tmp_path / "two")).model_id}
-    (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(again.tokens.tokens).to_json())  # without a spelling
+    (tmp_path / "two" / "words.json").write_text(WholeWordVocabulary(loaded.tokens.tokens).to_json())  # without a spelling
     assert registry.get_model_card(str(tmp_path / "two")).model_id not in ids
 
 
@@ -83,11 +83,11 @@ def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) 
     for model in (plain, words):
         for _ in range(2):  # computed, and from the file
             kept = CachedTextFeatures(model, texts, tmp_path, lambda what, done, total: None).load_batch(texts)
-            wanted = TextBatch.from_tokenized(model.tokens.encode(texts))
-            for name in ("ids_BL", "mask_BL", "places_BL"):
-                found = getattr(kept, name)
-                assert torch.equal(found, getattr(wanted, name)), name
-                assert found.dtype == getattr(wanted, name).dtype
+            expected = TextBatch.from_tokenized(model.tokens.encode(texts))
+            for name in ("ids_BL", "mask_BL", "features_BL"):
+                result = getattr(kept, name)
+                assert torch.equal(result, getattr(expected, name)), name
+                assert result.dtype == getattr(expected, name).dtype
     assert len(list(tmp_path.iterdir())) == 1, "states don't depend on the vocabulary"
 
 
@@ -95,17 +95,17 @@ def test_a_training_from_kept_states_learns_whole_words(folder: Path, tmp_path: 
     changes = {**WORDS, **LEARNS, **FROZEN, "data.cache": True, "data.views": 1, "optim.lr": 1e-2}
     trained = train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     assert trained.best > 0.3
-    (found,) = load(tmp_path / "out").encode_texts(["blue bird"])
-    assert {"bluebird", "bird"} <= set(found.tokens)
+    (result,) = load(tmp_path / "out").encode_texts(["blue bird"])
+    assert {"bluebird", "bird"} <= set(result.tokens)
 
 
 def test_a_text_has_the_words_that_it_says_where_it_is_a_bag(folder: Path, tmp_path: Path) -> None:
     changes = {**WORDS, "recipe.name": "bag-of-words", "model.text.always_masked": True}
     train_model(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
-    found = [set(each.tokens) for each in load(tmp_path / "out").encode_texts(["blue bird of the seas", "xyzzy"])]
-    assert found[0] <= {"bluebird", "bird", "sea"}
-    assert found[0]
-    assert found[1] == set()
+    result = [set(each.tokens) for each in load(tmp_path / "out").encode_texts(["blue bird of the seas", "xyzzy"])]
+    assert result[0] <= {"bluebird", "bird", "sea"}
+    assert result[0]
+    assert result[1] == set()
 
 
 def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
@@ -113,13 +113,13 @@ def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
     model = StairModel(config, StairTokenizer(tiny_stair.tokenizer(), WholeWordVocabulary(["dog", "running", "dogs"]), 12))
     model.initialize_from_text_embeddings()
     table = model.text.backbone.word_embeddings_VD.detach()
-    place = tiny_stair.tokenizer().token_to_id
+    index = tiny_stair.tokenizer().token_to_id
     rows = torch.stack(
-        [table[[place(piece) for piece in pieces]].mean(0) for pieces in (["dog"], ["run", "##n", "##ing"], ["dog", "##s"])]
+        [table[[index(piece) for piece in pieces]].mean(0) for pieces in (["dog"], ["run", "##n", "##ing"], ["dog", "##s"])]
     )
-    wanted = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
+    expected = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
     for head in (model.image.head, model.text.head):
-        assert torch.allclose(head.embedding_FT, wanted, atol=1e-6)
+        assert torch.allclose(head.embedding_FT, expected, atol=1e-6)
 
 
 def test_tokens_begin_as_their_own_embeddings_to_the_bit() -> None:
@@ -172,9 +172,9 @@ def test_a_folder_that_had_whole_words_has_none_left(folder: Path, tmp_path: Pat
     ],
 )
 def test_what_can_not_be_is_a_usage_error(folder: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message) as wrong:
+    with pytest.raises(UsageError, match=message) as error:
         tiny_training.read(folder, changes)
-    assert wrong.value.remedy
+    assert error.value.remedy
 
 
 def test_a_file_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:

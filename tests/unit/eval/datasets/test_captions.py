@@ -34,9 +34,9 @@ def captions_of(path: Path, **more: Any) -> dict[str, tuple[str, ...]]:  # noqa:
 
 
 def test_the_bundled_photos_are_a_caption_set() -> None:
-    found = read_captions(PHOTOS / "captions.jsonl")
-    assert (len(found.images), found.problems, found.form) == (40, (), "JSON Lines")
-    assert found.images[0].locator == FileLocator((PHOTOS / "airplane-from-above.jpg").as_uri())
+    result = read_captions(PHOTOS / "captions.jsonl")
+    assert (len(result.images), result.problems, result.form) == (40, (), "JSON Lines")
+    assert result.images[0].locator == FileLocator((PHOTOS / "airplane-from-above.jpg").as_uri())
     assert len(read_captions(PHOTOS / "captions.jsonl", limit=7).images) == 7
 
 
@@ -54,21 +54,21 @@ def test_json_lines(folder: Path) -> None:
         '{"image": "gone.jpg", "caption": "gone"}',
     ]
     path.write_text("\n".join(lines))
-    found = read_captions(path)
-    assert {image.name: image.captions for image in found.images} == {
+    result = read_captions(path)
+    assert {image.name: image.captions for image in result.images} == {
         "a.jpg": ("one two", "three", "five"),
         "b.jpg": ("four",),
     }
-    assert [problem.split(":")[0] for problem in found.problems] == ["line 5", "line 6", "line 7", "line 8", "gone.jpg"]
+    assert [problem.split(":")[0] for problem in result.problems] == ["line 5", "line 6", "line 7", "line 8", "gone.jpg"]
 
 
 def test_names_that_no_file_can_have_are_left_out(folder: Path) -> None:
     names = ["a.jpg", "x" * 5000 + ".jpg", "a\0b.jpg", "."]
     path = folder / "set.jsonl"
     path.write_text("".join(json.dumps({"image": name, "caption": "one"}) + "\n" for name in names))
-    found = read_captions(path)
-    assert [image.name for image in found.images] == ["a.jpg"]
-    assert len(found.problems) == 3
+    result = read_captions(path)
+    assert [image.name for image in result.images] == ["a.jpg"]
+    assert len(result.problems) == 3
 
 
 def test_coco(folder: Path) -> None:
@@ -82,9 +82,9 @@ def test_coco(folder: Path) -> None:
         {"image_id": [], "caption": "four"},
     ]
     path = put(folder / "captions_val.json", {"images": images, "annotations": notes, "info": {}})
-    found = read_captions(path)
-    assert {image.name: image.captions for image in found.images} == {"a.jpg": ("one", "three"), "b.jpg": ("two",)}
-    assert found.problems == ("3 annotations without image_id or caption", "image 3: no id or file_name", "c.jpg: no caption")
+    result = read_captions(path)
+    assert {image.name: image.captions for image in result.images} == {"a.jpg": ("one", "three"), "b.jpg": ("two",)}
+    assert result.problems == ("3 annotations without image_id or caption", "image 3: no id or file_name", "c.jpg: no caption")
     assert captions_of(path, limit=1) == {"a.jpg": ("one", "three")}
     with pytest.raises(UsageError, match="no splits"):
         read_captions(path, split="test")
@@ -102,14 +102,14 @@ def test_karpathy(folder: Path) -> None:
         {"split": "test"},
     ]
     path = put(folder / "dataset_x.json", {"images": images, "dataset": "x"})
-    found = read_captions(path)
-    assert found.form == "Karpathy, split test"
-    assert {image.name: image.captions for image in found.images} == {
+    result = read_captions(path)
+    assert result.form == "Karpathy, split test"
+    assert {image.name: image.captions for image in result.images} == {
         "a.jpg": ("one", "two"),
         "val2014/d.jpg": ("four",),
         "elsewhere/c.jpg": ("five",),
     }
-    assert found.problems == ("image 5: no filename",)
+    assert result.problems == ("image 5: no filename",)
     assert captions_of(path, split="val") == {"b.jpg": ("three",)}
     with pytest.raises(UsageError, match="no split 'train'") as failed:
         read_captions(path, split="train")

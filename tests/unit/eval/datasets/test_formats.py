@@ -27,12 +27,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def captions_of(found: CaptionDataset) -> dict[str, tuple[str, ...]]:
-    return {image.name: image.captions for image in found.images}
+def captions_of(result: CaptionDataset) -> dict[str, tuple[str, ...]]:
+    return {image.name: image.captions for image in result.images}
 
 
-def bytes_of(found: CaptionDataset) -> list[bytes]:
-    read = [image.locator.read(ReadLimits()) for image in found.images]
+def bytes_of(result: CaptionDataset) -> list[bytes]:
+    read = [image.locator.read(ReadLimits()) for image in result.images]
     return [each.data for each in read if each is not None]
 
 
@@ -57,11 +57,11 @@ def test_tsv_as_of_conceptual_captions(folder: Path) -> None:
     ]
     path = folder / "train.tsv"
     path.write_bytes(b"\n".join(lines))
-    found = read_captions(path)
-    assert found.form == "TSV"
-    assert captions_of(found) == {"a.jpg": ('the 5" screen of a "smart" phone', "another"), "b.jpg": ('a "big" dog',)}
-    assert bytes_of(found) == [b"bytes of a.jpg", b"bytes of b.jpg"]
-    assert sorted(problem.split(":")[0] for problem in found.problems) == ["gone.jpg", "line 3", "line 4", "line 6"]
+    result = read_captions(path)
+    assert result.form == "TSV"
+    assert captions_of(result) == {"a.jpg": ('the 5" screen of a "smart" phone', "another"), "b.jpg": ('a "big" dog',)}
+    assert bytes_of(result) == [b"bytes of a.jpg", b"bytes of b.jpg"]
+    assert sorted(problem.split(":")[0] for problem in result.problems) == ["gone.jpg", "line 3", "line 4", "line 6"]
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_tsv_as_of_conceptual_captions(folder: Path) -> None:
 )
 def test_tsv_with_and_without_header_and_either_way_round(folder: Path, text: str) -> None:
     (folder / "set.tsv").write_text(text, encoding="utf-8", newline="")
-    found = read_captions(folder / "set.tsv")
-    assert (captions_of(found), found.problems) == ({"a.jpg": ("one",), "b.jpg": ("two",)}, ())
+    result = read_captions(folder / "set.tsv")
+    assert (captions_of(result), result.problems) == ({"a.jpg": ("one",), "b.jpg": ("two",)}, ())
     (folder / "set.tsv.gz").write_bytes(gzip.compress(text.encode()))
-    assert captions_of(read_captions(folder / "set.tsv.gz")) == captions_of(found)
+    assert captions_of(read_captions(folder / "set.tsv.gz")) == captions_of(result)
 
 
 def test_urls_are_the_files_that_a_download_left(folder: Path) -> None:
@@ -95,29 +95,29 @@ def test_urls_are_the_files_that_a_download_left(folder: Path) -> None:
     ]
     path = folder / "set.tsv"
     path.write_text("".join(f"{caption}\t{url}\n" for caption, url in rows))
-    found = read_captions(path, images=kept)
-    assert [image.captions[0] for image in found.images] == ["whole", "last part"]
-    assert bytes_of(found) == [b"one.example/x/1.jpg", b"2 2.jpg"]
-    assert len(found.problems) == 2  # two URLs end with 3.jpg: whose the file is can't be told
+    result = read_captions(path, images=kept)
+    assert [image.captions[0] for image in result.images] == ["whole", "last part"]
+    assert bytes_of(result) == [b"one.example/x/1.jpg", b"2 2.jpg"]
+    assert len(result.problems) == 2  # two URLs end with 3.jpg: whose the file is can't be told
 
 
 def test_csv(folder: Path) -> None:
     path = folder / "set.csv"
     path.write_text('image,caption,tags\na.jpg,"one, two","x, y"\nb.jpg,three\nc.jpg,,\ngone.jpg,four,\n')
-    found = read_captions(path)
-    assert captions_of(found) == {"a.jpg": ("one, two",)}
-    assert len(found.problems) == 3
+    result = read_captions(path)
+    assert captions_of(result) == {"a.jpg": ("one, two",)}
+    assert len(result.problems) == 3
     assert next(each for each in read_entries(path)[1] if isinstance(each, CaptionEntry)).tags == ("x", "y")
 
 
 @pytest.mark.parametrize("column", ["caption", "captions", "TEXT", "sentences"])
 def test_parquet_with_paths(folder: Path, column: str) -> None:
     images = pq_of(folder / "set.parquet", {"image": ["a.jpg", "gone.jpg", None, "b.jpg"], column: ["one", "two", "three", ""]})
-    found = read_captions(images)
-    assert found.form == "Parquet"
-    assert captions_of(found) == {"a.jpg": ("one",)}
-    assert bytes_of(found) == [b"bytes of a.jpg"]
-    assert [problem.rpartition(":")[2].strip() for problem in found.problems] == [
+    result = read_captions(images)
+    assert result.form == "Parquet"
+    assert captions_of(result) == {"a.jpg": ("one",)}
+    assert bytes_of(result) == [b"bytes of a.jpg"]
+    assert [problem.rpartition(":")[2].strip() for problem in result.problems] == [
         "no image in this row",
         "b.jpg",
         f"no such file in {folder}",
@@ -134,19 +134,19 @@ def test_parquet_with_bytes_as_of_hugging_face(folder: Path) -> None:
     columns = {"image": [*cells, {"bytes": None, "path": None}], "caption": [["one", "uno"], ["two"], [], ["four"]]}
     pq_of(folder / "train-00000.parquet", columns)
     pq_of(folder / "train-00001.parquet", {"image": [b"plain bytes"], "caption": [["five"]], "tags": [["t", "u"]]})
-    found = read_captions(folder / "train-*.parquet")
-    assert captions_of(found) == {
+    result = read_captions(folder / "train-*.parquet")
+    assert captions_of(result) == {
         "train-00000.parquet#row=0": ("one", "uno"),
         "train-00000.parquet#row=1": ("two",),
         "train-00000.parquet#row=3": ("four",),
         "train-00001.parquet#row=0": ("five",),
     }
-    assert found.problems == ("train-00000.parquet#row=2: no caption",)
-    assert [image.locator.read(ReadLimits()).data for image in found.images if "row=3" not in image.name] == [  # type: ignore[union-attr]
+    assert result.problems == ("train-00000.parquet#row=2: no caption",)
+    assert [image.locator.read(ReadLimits()).data for image in result.images if "row=3" not in image.name] == [  # type: ignore[union-attr]
         *(b"image 0", b"image 1", b"plain bytes"),
     ]
     with pytest.raises(ReadError, match="no image in this row"):
-        found.images[2].locator.read(ReadLimits())
+        result.images[2].locator.read(ReadLimits())
     tagged = [each for each in read_entries(folder / "train-00001.parquet")[1] if isinstance(each, CaptionEntry)]
     assert tagged[0].tags == ("t", "u")
 
@@ -156,10 +156,10 @@ def test_a_broken_parquet_file_among_others(folder: Path) -> None:
     (folder / "1.parquet").write_bytes(b"no parquet")
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (folder / name).unlink()
-    found = read_captions(folder)
-    assert captions_of(found) == {"0.parquet#row=0": ("zero",)}
-    assert len(found.problems) == 1
-    assert found.problems[0].startswith("1.parquet: ")
+    result = read_captions(folder)
+    assert captions_of(result) == {"0.parquet#row=0": ("zero",)}
+    assert len(result.problems) == 1
+    assert result.problems[0].startswith("1.parquet: ")
     pq_of(folder / "none.parquet", {"key": ["x"], "caption": ["zero"]})
     with pytest.raises(UsageError, match="no column with an image"):
         read_captions(folder / "none.parquet")
@@ -175,28 +175,28 @@ def test_webdataset(folder: Path) -> None:
     tar_of(shards / "0000.tar", first)
     tar_of(shards / "0001.tar", {"a.png": b"E", "a.caption": b"five"})
     (shards / "0003.tar").write_bytes(b"broken" * 300)
-    found = read_captions(shards / "{0000..0003}.tar")
-    assert found.form == "webdataset"
-    assert captions_of(found) == {"0000.tar#a.jpg": ("one",), "0000.tar#b.jpg": ("two",), "0001.tar#a.png": ("five",)}
-    assert bytes_of(found) == [b"A", b"B", b"E"]
-    assert {problem.split(":")[0] for problem in found.problems} == {
+    result = read_captions(shards / "{0000..0003}.tar")
+    assert result.form == "webdataset"
+    assert captions_of(result) == {"0000.tar#a.jpg": ("one",), "0000.tar#b.jpg": ("two",), "0001.tar#a.png": ("five",)}
+    assert bytes_of(result) == [b"A", b"B", b"E"]
+    assert {problem.split(":")[0] for problem in result.problems} == {
         *("0000.tar#c.jpg", "0000.tar#d.json", "0000.tar#d.jpg", "0002.tar", "0003.tar"),
     }
     (shards / "0003.tar").unlink()
     for path in (shards, shards / "*.tar"):
-        assert captions_of(read_captions(path)) == captions_of(found)
+        assert captions_of(read_captions(path)) == captions_of(result)
     assert [each.tags for each in read_entries(shards / "0000.tar")[1] if isinstance(each, CaptionEntry)] == [(), ("x",)]
 
 
 def test_a_tar_that_is_cut_off_gives_what_is_before_the_cut(folder: Path) -> None:
     path = tar_of(folder / "x.tar", {"a.jpg": b"A" * 600, "a.txt": b"one", "b.txt": b"two", "b.jpg": b"B" * 6000})
     path.write_bytes(path.read_bytes()[:5000])
-    found = read_captions(path)
-    assert captions_of(found)["x.tar#a.jpg"] == ("one",)
-    for image in found.images[1:]:
+    result = read_captions(path)
+    assert captions_of(result)["x.tar#a.jpg"] == ("one",)
+    for image in result.images[1:]:
         with pytest.raises(ReadError, match="truncated"):
             image.locator.read(ReadLimits())
-    assert len(found.images) == 2 or found.problems
+    assert len(result.images) == 2 or result.problems
     with pytest.raises(UsageError, match="compressed tar"):
         read_captions(folder / "x.tar.gz")
 
@@ -215,10 +215,10 @@ def test_a_folder_as_img2dataset_leaves_it(folder: Path) -> None:
     (root / "00001/003.jpg").write_bytes(b"3")
     (root / "00001/003.txt").write_text("three\n dogs")
     pq_of(root / "00000.parquet", {"url": ["u"], "caption": ["one"]})
-    found = read_captions(root)
-    assert found.form == "folder"
-    assert captions_of(found) == {"00000/000.jpg": ("one",), "00001/003.jpg": ("three dogs",)}
-    assert [problem.split(":")[0] for problem in found.problems] == ["00000/001.jpg", "00001/000.png", "00001/002.jpg"]
+    result = read_captions(root)
+    assert result.form == "folder"
+    assert captions_of(result) == {"00000/000.jpg": ("one",), "00001/003.jpg": ("three dogs",)}
+    assert [problem.split(":")[0] for problem in result.problems] == ["00000/001.jpg", "00001/000.png", "00001/002.jpg"]
 
 
 def test_a_folder_with_a_list_as_of_hugging_face(folder: Path) -> None:
@@ -234,12 +234,12 @@ def test_karpathys_splits_for_training(folder: Path) -> None:
     images = [{"filename": name, "split": split, "sentences": [{"raw": name[0]}]} for name, split in splits.items()]
     path = folder / "dataset_coco.json"
     path.write_text(json.dumps({"images": images, "dataset": "coco"}))
-    found = read_captions(path, split="train+restval")
-    assert (found.form, captions_of(found)) == ("Karpathy, split train+restval", {"a.jpg": ("a",), "b.jpg": ("b",)})
+    result = read_captions(path, split="train+restval")
+    assert (result.form, captions_of(result)) == ("Karpathy, split train+restval", {"a.jpg": ("a",), "b.jpg": ("b",)})
     assert list(captions_of(read_captions(path, split="restval+train+val"))) == ["a.jpg", "b.jpg", "c.jpg"]
-    for wrong in ("train+test", "train+", "train,val"):
+    for split in ("train+test", "train+", "train,val"):
         with pytest.raises(UsageError, match="no split"):
-            read_captions(path, split=wrong)
+            read_captions(path, split=split)
 
 
 @pytest.mark.parametrize("name", ["set.tsv", "set.csv", "set.parquet", "set.tar", "set.jsonl"])
@@ -277,7 +277,7 @@ def test_a_folder_of_captions_is_told_from_one_of_images(folder: Path) -> None:
 def test_a_pattern_stands_for_several_files(folder: Path, suffix: str, lines: str) -> None:
     for number, name in enumerate(("a.jpg", "b.jpg"), 1):
         (folder / f"part{number}.{suffix}").write_text(lines.format(name, f"text {number}") + "\n")
-    found = read_captions(folder / f"part*.{suffix}")
-    assert captions_of(found) == {"a.jpg": ("text 1",), "b.jpg": ("text 2",)}
+    result = read_captions(folder / f"part*.{suffix}")
+    assert captions_of(result) == {"a.jpg": ("text 1",), "b.jpg": ("text 2",)}
     with pytest.raises(UsageError, match="nothing matches"):
         read_captions(folder / f"gone*.{suffix}")

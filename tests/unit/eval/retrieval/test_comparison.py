@@ -62,7 +62,7 @@ class Bytes:
     """A vocabulary of another kind: pieces with a mark at the start of a word, capitals kept, stop words among them."""
 
     def tokenize_word(self, word: str) -> tuple[str, ...]:
-        return tuple(f"Ġ{word}"[place : place + 4] for place in range(0, len(word) + 1, 4))
+        return tuple(f"Ġ{word}"[index : index + 4] for index in range(0, len(word) + 1, 4))
 
 
 def test_a_bag_is_written_in_the_models_own_vocabulary() -> None:
@@ -92,19 +92,19 @@ def truncated(items: list[int], loss: float = 0.001) -> list[float]:
     ],
 )
 def test_nine_bits_explain_only_near_ties(items: list[int], loss: float, outcome: str) -> None:
-    found = compare_rankings(0, SCORES, items, truncated(items, loss), nine_bits=True)
-    assert {name: getattr(found, name) for name in ("same", "explained", "unexplained")} == {
+    result = compare_rankings(0, SCORES, items, truncated(items, loss), nine_bits=True)
+    assert {name: getattr(result, name) for name in ("same", "explained", "unexplained")} == {
         name: int(name == outcome) for name in ("same", "explained", "unexplained")
     }
-    assert found.queries == 1
+    assert result.queries == 1
 
 
 def test_of_approximate_neighbours_the_overlap_counts() -> None:
     scores_N = np.linspace(-0.5, 1.0, 40)
     best = [39 - rank for rank in range(10)]
-    found = compare_rankings(3, scores_N, [*best[:9], 5], [1.0] * 10, nine_bits=False)
-    assert (found.same, found.explained, found.unexplained, found.overlap) == (0, 0, 1, 0.9)
-    both = sum_ranking_diffs([found, compare_rankings(4, scores_N, best, [1.0] * 10, nine_bits=False)], truncated=2)
+    result = compare_rankings(3, scores_N, [*best[:9], 5], [1.0] * 10, nine_bits=False)
+    assert (result.same, result.explained, result.unexplained, result.overlap) == (0, 0, 1, 0.9)
+    both = sum_ranking_diffs([result, compare_rankings(4, scores_N, best, [1.0] * 10, nine_bits=False)], truncated=2)
     assert (both.queries, both.same, both.unexplained, both.truncated, both.overlap) == (2, 1, 1, 2, 0.95)
     [swap] = both.swaps
     assert describe_swap(swap, [f"q{i}" for i in range(9)], [f"i{i}" for i in range(40)])["engine"]["item"] == "i5"
@@ -172,14 +172,14 @@ def report() -> RetrievalReport:
 
 
 def test_the_report_says_everything_for_people_and_for_programs() -> None:
-    found = report()
-    text = render_retrieval_report(found)
+    result = report()
+    text = render_retrieval_report(result)
     assert "- BM25 on captions n/a: no captions" in text
     assert "- and 2 more" in text
     assert "a \\| b" in text
     assert "-0.125 %" in text
     assert "1 queries have no known token" in text
-    rows = json.loads(json.dumps(found.to_dict(), allow_nan=False))["rows"]
+    rows = json.loads(json.dumps(result.to_dict(), allow_nan=False))["rows"]
     assert rows[0]["engine"]["hit"] == {"1": 0.5, "5": 1.0, "10": 1.0}
     assert rows[0]["differences"]["examples"][0]["query"] == "a | b"
     assert rows[1]["exact"] == {"unavailable_reason": "no captions"}

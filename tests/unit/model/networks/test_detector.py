@@ -125,12 +125,14 @@ def write_less(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "said"), [(None, "can't be read"), (write_nothing, "can't be read"), (write_less, "no tensor '24.scale'")]
+    ("write", "message"), [(None, "can't be read"), (write_nothing, "can't be read"), (write_less, "no tensor '24.scale'")]
 )
-def test_weights_that_are_missing_or_broken_are_an_error(tmp_path: Path, write: Callable[[Path], None] | None, said: str) -> None:
+def test_weights_that_are_missing_or_broken_are_an_error(
+    tmp_path: Path, write: Callable[[Path], None] | None, message: str
+) -> None:
     path = tmp_path / "detector.safetensors"
     if write:
         write(path)
-    with pytest.raises(ModelError, match=said) as error:
+    with pytest.raises(ModelError, match=message) as error:
         read_detector_weights(path)
     assert str(path) in str(error.value)

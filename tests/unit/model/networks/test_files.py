@@ -52,10 +52,10 @@ def test_a_long_text_is_cut_between_its_ends() -> None:
 def test_offsets_are_where_the_tokens_stand() -> None:
     text = "Zürich's  unbelievable bus"
     written = load_wordpiece_vocabulary().encode_with_offsets(text, 256)
-    said = [text[begin:end] for begin, end in written.offsets]
-    assert said[0] == said[-1] == ""
-    assert "".join(said) == text.replace(" ", "")
-    assert {"Zürich", "'", "s", "bus"} <= set(said)
+    spans = [text[begin:end] for begin, end in written.offsets]
+    assert spans[0] == spans[-1] == ""
+    assert "".join(spans) == text.replace(" ", "")
+    assert {"Zürich", "'", "s", "bus"} <= set(spans)
 
 
 def test_the_notice_holds_the_hashes_and_the_license() -> None:
@@ -100,12 +100,12 @@ class Malicious:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("place", ["object", "first"])
-def test_a_malicious_pickle_is_refused_before_it_runs(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("position", ["object", "first"])
+def test_a_malicious_pickle_is_refused_before_it_runs(tmp_path: Path, position: str) -> None:
     witness = tmp_path / "ran"
     evil = Malicious(f"touch {witness}")
     path = tmp_path / "evil.pth"
-    if place == "object":
+    if position == "object":
         legacy_file(path, {"weight": evil})
     else:
         path.write_bytes(pickle.dumps(evil, protocol=2))

@@ -28,18 +28,18 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
     config = tiny_stair.config(image, text, text_own_words=True, heads=("tokens", "dense"), dense_dim=7)
     model = tiny_stair.model(config)
     tiny_stair.write(tmp_path / "one", model, tiny_stair.tensors(model))
-    again = checkpoint.load_stair_model(tmp_path / "one")
-    assert again.config == config
-    kept, found = model.state_dict(), again.state_dict()
-    assert list(kept) == list(found)
-    assert all(kept[name].dtype == found[name].dtype and torch.equal(kept[name], found[name]) for name in kept)
-    assert again.tokens.tokens == model.tokens.tokens
+    loaded = checkpoint.load_stair_model(tmp_path / "one")
+    assert loaded.config == config
+    kept, result = model.state_dict(), loaded.state_dict()
+    assert list(kept) == list(result)
+    assert all(kept[name].dtype == result[name].dtype and torch.equal(kept[name], result[name]) for name in kept)
+    assert loaded.tokens.tokens == model.tokens.tokens
     pixels = torch.from_numpy(_pixels(2))
     with torch.inference_mode():
-        one, other = model.encode_images(pixels), again.encode_images(pixels)
+        one, other = model.encode_images(pixels), loaded.encode_images(pixels)
     assert torch.equal(one.weights_BF, other.weights_BF)
     assert torch.equal(one.dense_BE, other.dense_BE)
-    tiny_stair.write(tmp_path / "two", again, tiny_stair.tensors(again))
+    tiny_stair.write(tmp_path / "two", loaded, tiny_stair.tensors(loaded))
     for file in ("config.json", "model.safetensors", "tokenizer.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert not [path.name for path in (tmp_path / "one").iterdir() if path.name.startswith(".")]
@@ -59,9 +59,9 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
 def test_ties_pools_and_heads_come_back(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = tiny_stair.model(tiny_stair.config(**changes))
     tiny_stair.write(tmp_path, model, tiny_stair.tensors(model))
-    again = checkpoint.load_stair_model(tmp_path)
-    assert again.config == model.config
-    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+    loaded = checkpoint.load_stair_model(tmp_path)
+    assert loaded.config == model.config
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), loaded.parameters(), strict=True))
 
 
 def test_the_id_is_that_of_what_makes_the_vectors(tmp_path: Path) -> None:
@@ -170,11 +170,11 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_does_not_fit_is_refused_and_said(folder: Path, fault: str) -> None:
-    spoil, said = FAULTS[fault]
+    spoil, message = FAULTS[fault]
     spoil(folder)
-    with pytest.raises(ModelError, match=said) as wrong:
+    with pytest.raises(ModelError, match=message) as error:
         registry.load_encoder(ModelSpec(name=str(folder), backend="torch")).encode_images(_pixels(1))
-    assert wrong.value.remedy
+    assert error.value.remedy
 
 
 class _Bomb:
@@ -199,7 +199,7 @@ def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ({"precision": "int4"}, "unknown precision 'int4'"),
         ({"backend": "tensorrt"}, "unknown backend 'tensorrt'"),
@@ -207,8 +207,8 @@ def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
         ({"text_tower": "table"}, "no text tower 'table'"),
     ],
 )
-def test_a_spec_that_it_cannot_do_is_told(folder: Path, spec: dict[str, Any], said: str) -> None:
-    with pytest.raises(ModelError, match=said):
+def test_a_spec_that_it_cannot_do_is_told(folder: Path, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         registry.load_encoder(ModelSpec(name=str(folder), **spec))
 
 

@@ -43,13 +43,13 @@ def _pixels(count: int) -> NDArray[np.uint8]:
 
 
 def _texts(model: StairModel, texts: tuple[str, ...] = TEXTS) -> TextBatch:
-    found = model.tokens.encode(texts)
-    return TextBatch.from_tokenized(found)
+    result = model.tokens.encode(texts)
+    return TextBatch.from_tokenized(result)
 
 
 def _array(tensor: Any) -> Doubles:  # noqa: ANN401
-    found: Doubles = tensor.detach().double().numpy()
-    return found
+    result: Doubles = tensor.detach().double().numpy()
+    return result
 
 
 def _transformed(head: Any, states: Doubles) -> Doubles:  # noqa: ANN401
@@ -58,24 +58,24 @@ def _transformed(head: Any, states: Doubles) -> Doubles:  # noqa: ANN401
     x = states @ _array(linear.weight).T + _array(linear.bias)
     x = x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    found: Doubles = x * _array(norm.weight) + _array(norm.bias)
-    return found
+    result: Doubles = x * _array(norm.weight) + _array(norm.bias)
+    return result
 
 
 def _kept(weights_F: Doubles, top_k: int) -> Doubles:
     """The `top_k` largest; 0 elsewhere."""
-    ranked = sorted(range(len(weights_F)), key=lambda place: -weights_F[place])
-    found = np.zeros_like(weights_F)
-    found[ranked[:top_k]] = weights_F[ranked[:top_k]]
-    return found
+    ranked = sorted(range(len(weights_F)), key=lambda index: -weights_F[index])
+    result = np.zeros_like(weights_F)
+    result[ranked[:top_k]] = weights_F[ranked[:top_k]]
+    return result
 
 
 def _logits(head: Any, embedding: Doubles, states_LD: Doubles) -> Doubles:  # noqa: ANN401
     """Of one item without padding: the largest over positions."""
     if head.pool == "mean":
         states_LD = states_LD.mean(0, keepdims=True)
-    found: Doubles = (_transformed(head, states_LD) @ embedding.T + _array(head.bias_F)).max(0)
-    return found
+    result: Doubles = (_transformed(head, states_LD) @ embedding.T + _array(head.bias_F)).max(0)
+    return result
 
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
@@ -85,12 +85,12 @@ def test_the_words_of_an_image_are_what_numpy_says(pool: str, tie: bool) -> None
     pixels = _pixels(3)
     with torch.inference_mode():
         states_BLD = _array(model.image.compute_states(torch.from_numpy(pixels)))
-        found_BF = _array(model.encode_images(torch.from_numpy(pixels)).weights_BF)
+        result_BF = _array(model.encode_images(torch.from_numpy(pixels)).weights_BF)
     embedding = _array((model.text if tie else model.image).head.embedding_FT)
-    for states_LD, found_F in zip(states_BLD, found_BF, strict=True):
+    for states_LD, result_F in zip(states_BLD, result_BF, strict=True):
         logits_F = _logits(model.image.head, embedding, states_LD)
-        assert found_F == pytest.approx(_kept(np.log1p(np.maximum(logits_F, 0)), 4), abs=1e-5)
-        assert np.count_nonzero(found_F) == min(4, np.count_nonzero(logits_F > 0))
+        assert result_F == pytest.approx(_kept(np.log1p(np.maximum(logits_F, 0)), 4), abs=1e-5)
+        assert np.count_nonzero(result_F) == min(4, np.count_nonzero(logits_F > 0))
 
 
 def test_pixels_are_scaled_as_the_configuration_says() -> None:
@@ -98,8 +98,8 @@ def test_pixels_are_scaled_as_the_configuration_says() -> None:
     pixels = _pixels(2)
     scaled = (pixels / 255.0 - np.array([0.5, 0.4, 0.45])) / np.array([0.2, 0.25, 0.3])
     with torch.inference_mode():
-        wanted = model.image.backbone(torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32).copy()))
-        assert torch.allclose(model.image.compute_states(torch.from_numpy(pixels)), wanted, atol=1e-5)
+        expected = model.image.backbone(torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32).copy()))
+        assert torch.allclose(model.image.compute_states(torch.from_numpy(pixels)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
@@ -108,24 +108,24 @@ def test_pixels_are_scaled_as_the_configuration_says() -> None:
 def test_the_words_of_a_text_are_what_numpy_says(pool: str, own_words: bool, masked: bool) -> None:
     model = tiny_stair.model(tiny_stair.config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
     with torch.inference_mode():
-        found_BF = _array(model.encode_texts(_texts(model)).weights_BF)
+        result_BF = _array(model.encode_texts(_texts(model)).weights_BF)
     embedding, features = _array(model.text.head.embedding_FT), len(model.tokens.tokens)
-    for text, found_F in zip(TEXTS, found_BF, strict=True):
+    for text, result_F in zip(TEXTS, result_BF, strict=True):
         one = _texts(model, (text,))
         with torch.inference_mode():
             states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
         strength_F = _logits(model.text.head, embedding, states_LD)
-        places = [int(place) for place in model.tokens.own_feature_of_V[one.ids_BL[0].numpy()]]
+        indices = [int(index) for index in model.tokens.own_feature_of_V[one.ids_BL[0].numpy()]]
         own = model.text.own_words
         assert (own is not None) == own_words
         if own:
             strength_F = np.maximum(strength_F, 0)
-            for place in {place for place in places if place >= 0}:
-                at = [_array(own.word_F)[place] + states_LD[i] @ _array(own.state_D) for i, p in enumerate(places) if p == place]
-                strength_F[place] += max(0, *at)
+            for index in {index for index in indices if index >= 0}:
+                at = [_array(own.word_F)[index] + states_LD[i] @ _array(own.state_D) for i, p in enumerate(indices) if p == index]
+                strength_F[index] += max(0, *at)
         if masked:
-            strength_F = strength_F * np.isin(np.arange(features), places)
-        assert found_F == pytest.approx(_kept(np.log1p(np.maximum(strength_F, 0)), 5), abs=1e-5)
+            strength_F = strength_F * np.isin(np.arange(features), indices)
+        assert result_F == pytest.approx(_kept(np.log1p(np.maximum(strength_F, 0)), 5), abs=1e-5)
 
 
 def test_tied_text_embeddings_are_those_of_the_network() -> None:
@@ -133,23 +133,23 @@ def test_tied_text_embeddings_are_those_of_the_network() -> None:
     one = _texts(model, ("a red dog",))
     with torch.inference_mode():
         states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
-        found_F = _array(model.encode_texts(one, top_k=0).weights_BF)[0]
-    assert np.count_nonzero(found_F) > 2
+        result_F = _array(model.encode_texts(one, top_k=0).weights_BF)[0]
+    assert np.count_nonzero(result_F) > 2
     rows = _array(model.text.backbone.network.embeddings.word_embeddings.weight)[model.tokens.feature_ids_F]
-    assert found_F == pytest.approx(np.log1p(np.maximum(_logits(model.text.head, rows, states_LD), 0)), abs=1e-5)
+    assert result_F == pytest.approx(np.log1p(np.maximum(_logits(model.text.head, rows, states_LD), 0)), abs=1e-5)
 
 
 def test_dense_vectors_are_what_numpy_says() -> None:
     model = tiny_stair.model(tiny_stair.config(heads=("tokens", "dense"), dense_dim=7))
     assert model.text.head.dense is not None
     with torch.inference_mode():
-        found_BE = _array(model.encode_texts(_texts(model)).dense_BE)
-    for text, found_E in zip(TEXTS, found_BE, strict=True):
+        result_BE = _array(model.encode_texts(_texts(model)).dense_BE)
+    for text, result_E in zip(TEXTS, result_BE, strict=True):
         one = _texts(model, (text,))
         with torch.inference_mode():
             states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
-        wanted_E = _array(model.text.head.dense.weight) @ _transformed(model.text.head, states_LD).mean(0)
-        assert found_E == pytest.approx(wanted_E / np.linalg.norm(wanted_E), abs=1e-5)
+        expected_E = _array(model.text.head.dense.weight) @ _transformed(model.text.head, states_LD).mean(0)
+        assert result_E == pytest.approx(expected_E / np.linalg.norm(expected_E), abs=1e-5)
 
 
 def test_a_mask_leaves_the_words_of_the_text() -> None:
@@ -193,8 +193,10 @@ def test_without_a_cap_every_word_above_zero_is_in_the_vector(tmp_path: Path) ->
         outs = (model.encode_images(torch.from_numpy(pixels)), model.encode_texts(_texts(model)))
     for out, vectors in zip(outs, (encoder.encode_images(pixels), encoder.encode_texts(TEXTS)), strict=True):
         for logits_F, vector in zip(_array(out.logits_BF), vectors, strict=True):
-            wanted = {word: math.log1p(logit) for word, logit in zip(model.tokens.tokens, logits_F, strict=True) if logit > 0}
-            assert vector.to_dict() == pytest.approx({word: weight for word, weight in wanted.items() if weight > 5e-6}, abs=2e-5)
+            expected = {word: math.log1p(logit) for word, logit in zip(model.tokens.tokens, logits_F, strict=True) if logit > 0}
+            assert vector.to_dict() == pytest.approx(
+                {word: weight for word, weight in expected.items() if weight > 5e-6}, abs=2e-5
+            )
     assert max(map(len, encoder.encode_texts(TEXTS))) > 6, "no test of a cap that is off"
 
 
@@ -268,8 +270,8 @@ def test_threads_get_the_same_vectors(tmp_path: Path) -> None:
         return encoder.encode_images(pixels), encoder.encode_texts(TEXTS)
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(both, range(12)))
-    assert all(each == found[0] for each in found)
+        result = list(pool.map(both, range(12)))
+    assert all(each == result[0] for each in result)
 
 
 def test_cosine_vectors_have_length_1_and_dot_ones_their_own(tmp_path: Path) -> None:
@@ -292,9 +294,9 @@ def test_a_row_becomes_a_vector_without_what_rounds_to_nothing() -> None:
     assert build_sparse_vector(ties, words, ranks, unit=False) == SparseVector.from_pairs(
         [("e", 0.5), ("c", 0.5), ("b", 0.7), ("a", 0.5)]
     )
-    for wrong in (np.nan, np.inf):
+    for value in (np.nan, np.inf):
         with pytest.raises(ModelError, match="a weight that isn't finite"):
-            build_sparse_vector(row + np.array([0, 0, 0, 0, wrong], np.float32), "abcde", ranks, unit=True)
+            build_sparse_vector(row + np.array([0, 0, 0, 0, value], np.float32), "abcde", ranks, unit=True)
 
 
 def test_vectors_are_in_the_order_that_vectors_have(tmp_path: Path) -> None:
@@ -307,9 +309,9 @@ def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
     dense = _encoder(tmp_path / "dense", heads=("dense",))
     assert isinstance(dense, DenseEncoder)
     assert np.linalg.norm(dense.encode_images_dense(_pixels(2)), axis=1) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ModelError, match="no head for tokens") as wrong:
+    with pytest.raises(ModelError, match="no head for tokens") as error:
         dense.encode_images(_pixels(1))
-    assert "stair-es evaluate" in wrong.value.remedy
+    assert "stair-es evaluate" in error.value.remedy
     words = _encoder(tmp_path / "words")
     assert isinstance(words, DenseEncoder)
     with pytest.raises(ModelError, match="no head for dense"):
@@ -337,7 +339,7 @@ def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path
 @pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 32, 32, 4), (32, 32, 3)])
 def test_other_pixels_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
     encoder = _encoder(tmp_path)
-    with pytest.raises(ModelError, match=r"requires uint8 pixels \(B, \*\(32, 32, 3\)\)"):
+    with pytest.raises(ModelError, match=r"requires uint8 pixels \(B, 32, 32, 3\)"):
         encoder.encode_images(np.zeros(shape, np.uint8))
     with pytest.raises(ModelError, match="got float32"):
         encoder.encode_images(np.zeros((1, 32, 32, 3), np.float32))
@@ -353,6 +355,6 @@ def test_going_over_the_words_in_slices_gives_the_same_numbers(masked: bool, mon
     with torch.inference_mode():
         assert torch.allclose(heads.compute_max_logits(hidden, mask, words, bias), whole, atol=1e-6)
     logits = (hidden.double() @ words.double().T + bias.double()).numpy()
-    for row, found in enumerate(whole):
+    for row, result in enumerate(whole):
         kept = logits[row] if mask is None else logits[row][mask[row].numpy()]
-        assert found.numpy() == pytest.approx(kept.max(0), abs=1e-5)
+        assert result.numpy() == pytest.approx(kept.max(0), abs=1e-5)

@@ -65,7 +65,7 @@ def test_arrays_fit_together(mini: MiniArtifacts) -> None:
         assert (table.weights_KE.max(axis=1) == 255).all()  # the first basic word
         assert np.isfinite(table.rarity).all()
         assert (table.rarity >= 0).all()
-    assert all(0 <= place < 1000 for same in mini.same_things for place in same)
+    assert all(0 <= index < 1000 for same in mini.same_things for index in same)
     assert (arrays["gate.features_P"].shape, arrays["gate.statistics_S"].shape) == ((1280,), (11,))
     for name, rows in (("words_VD", count), ("classes_KD", 1000)):
         embeddings = arrays[f"embeddings.{name}"]
@@ -137,9 +137,9 @@ def test_broken_files_are_told(tmp_path: Path, mini: MiniArtifacts, harm: str) -
     else:
         data = (folder / WEIGHTS_FILE).read_bytes()
         (folder / WEIGHTS_FILE).write_bytes(data.replace(b'"table.words"', b'"table.wards"'))
-    with pytest.raises(ModelError) as wrong:
+    with pytest.raises(ModelError) as error:
         artifacts.read_mini_artifacts(folder)
-    assert wrong.value.remedy
+    assert error.value.remedy
 
 
 def test_a_training_of_it_learns_no_picture_of_tux_paint(tmp_path: Path, build_mini: Any) -> None:  # noqa: ANN401

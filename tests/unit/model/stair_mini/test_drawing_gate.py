@@ -74,18 +74,18 @@ def test_a_drawing_has_fewer_colours_and_flatter_areas_than_a_noisy_photograph()
 
 @pytest.mark.parametrize("level", [0, 127, 255])
 def test_statistics_of_plain_pictures_are_finite(level: int) -> None:
-    found = compute_pixel_statistics(np.full((CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3), level, np.uint8))
-    assert (found.shape, found.dtype) == ((STATISTIC_COUNT,), np.dtype(np.float32))
-    assert np.isfinite(found).all()
-    assert found[-1] == 1  # it is grey
+    result = compute_pixel_statistics(np.full((CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3), level, np.uint8))
+    assert (result.shape, result.dtype) == ((STATISTIC_COUNT,), np.dtype(np.float32))
+    assert np.isfinite(result).all()
+    assert result[-1] == 1  # it is grey
 
 
 def test_statistics_of_white_with_one_pixel_are_finite() -> None:
     pixels = np.full((CLASSIFIER_SIZE_PX, CLASSIFIER_SIZE_PX, 3), 255, np.uint8)
     pixels[100, 100] = (255, 0, 0)
-    found = compute_pixel_statistics(pixels)
-    assert np.isfinite(found).all()
-    assert (np.abs(found) <= 4).all()  # no share of hardly anything becomes large
+    result = compute_pixel_statistics(pixels)
+    assert np.isfinite(result).all()
+    assert (np.abs(result) <= 4).all()  # no share of hardly anything becomes large
 
 
 def test_shares_are_between_0_and_1_and_the_picture_is_left_as_it_is() -> None:

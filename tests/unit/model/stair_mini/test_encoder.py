@@ -156,11 +156,11 @@ def test_an_image_is_what_the_formula_says(
 def test_the_detector_counts_more_where_the_classifier_agrees(oracle: Oracle, shipped: MiniArtifacts) -> None:
     """A cow of the detector alone, with the classifier against it, and with an ox of the classifier beside it."""
     cow, [ox, *_] = 19, shipped.same_things[19]
-    others = next(place for place in range(1000) if place not in shipped.same_things[cow])
-    things = [0.7 * (place == cow) for place in range(80)]
+    others = next(index for index in range(1000) if index not in shipped.same_things[cow])
+    things = [0.7 * (index == cow) for index in range(80)]
     weights = []
-    for place in (others, ox):
-        answers = Answers(classes=np.eye(1000)[place].tolist(), things=things, drawn=0.0, learned={})
+    for index in (others, ox):
+        answers = Answers(classes=np.eye(1000)[index].tolist(), things=things, drawn=0.0, learned={})
         weights.append(oracle._agree(answers)[cow])
     assert 0 < weights[0] < weights[1]
 
@@ -168,15 +168,15 @@ def test_the_detector_counts_more_where_the_classifier_agrees(oracle: Oracle, sh
 def test_the_heads_fade_in(
     mini: StairMiniEncoder, shipped: MiniArtifacts, pixels_BHWC: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blend, found = shipped.blend, []
+    blend, result = shipped.blend, []
     degrees = [0.0, blend.drawn_from, blend.drawn_from + 1e-6, *np.linspace(blend.drawn_from, blend.drawn_surely, 6)[1:], 1.0]
     for drawn in degrees:
         monkeypatch.setattr(DrawingGate, "predict_probability", lambda gate, pixels_HWC, features_P, drawn=drawn: drawn)
-        found.append(mini.encode_images(pixels_BHWC))
-    assert found[0] == found[1]  # below the threshold nothing of the heads
-    assert found[-1] == found[-2]
+        result.append(mini.encode_images(pixels_BHWC))
+    assert result[0] == result[1]  # below the threshold nothing of the heads
+    assert result[-1] == result[-2]
     for picture in range(len(pixels_BHWC)):
-        photo, *more = (vectors[picture] for vectors in found)
+        photo, *more = (vectors[picture] for vectors in result)
         alike = [photo.dot(vector) for vector in more]
         assert alike[1] > 0.999  # no step where it begins
         assert all(before >= after - 1e-4 for before, after in pairwise(alike[1:]))
@@ -224,10 +224,10 @@ def test_an_empty_image_still_has_words(mini: StairMiniEncoder, grey: int) -> No
     assert len(mini.encode_images(np.full((1, 288, 288, 3), grey, np.uint8))[0]) >= 1
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((1, 260, 260, 3), np.uint8), np.zeros((1, 288, 288, 3), np.float32)])
-def test_other_pixels_are_refused_by_name(mini: StairMiniEncoder, wrong: Pixels) -> None:
+@pytest.mark.parametrize("pixels_BHWC", [np.zeros((1, 260, 260, 3), np.uint8), np.zeros((1, 288, 288, 3), np.float32)])
+def test_other_pixels_are_refused_by_name(mini: StairMiniEncoder, pixels_BHWC: Pixels) -> None:
     with pytest.raises(ModelError, match="stair-mini requires uint8 pixels"):
-        mini.encode_images(wrong)
+        mini.encode_images(pixels_BHWC)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -235,8 +235,8 @@ def test_with_the_table_a_text_is_what_the_formula_says(
     mini: StairMiniEncoder, shipped: MiniArtifacts, oracle: Oracle, text: str
 ) -> None:
     strengths = shipped.arrays["text.own_words.word_F"]
-    places = {each.word_index for each in shipped.vocabulary.match_words(text)}
-    learned = {shipped.vocabulary.words[place]: float(np.log1p(max(0.0, float(strengths[place])))) for place in places}
+    indices = {each.word_index for each in shipped.vocabulary.match_words(text)}
+    learned = {shipped.vocabulary.words[index]: float(np.log1p(max(0.0, float(strengths[index])))) for index in indices}
     expected = oracle.read_text(text, learned)
     assert mini_oracle.measure_distance(mini.encode_texts([text])[0], expected) <= ROUNDED
 

@@ -27,7 +27,7 @@ def whole() -> WholeWordVocabulary:
 
 
 def said(whole: WholeWordVocabulary, text: str) -> list[str]:
-    return [whole.words[place] for place, _, _ in whole.match_words(text)]
+    return [whole.words[index] for index, _, _ in whole.match_words(text)]
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_text_says_its_words_in_order(whole: WholeWordVocabulary, text: str, w
 
 def test_offsets_are_those_of_the_text(whole: WholeWordVocabulary) -> None:
     text = "İİ re\u0301sume\u0301 GREY clown fish, black-white"
-    found = [(whole.words[place], text[begin:end]) for place, begin, end in whole.match_words(text)]
-    assert found == [
+    result = [(whole.words[index], text[begin:end]) for index, begin, end in whole.match_words(text)]
+    assert result == [
         ("resume", "re\u0301sume\u0301"),
         ("gray", "GREY"),
         ("clownfish", "clown fish"),
@@ -115,8 +115,8 @@ def test_offsets_are_those_of_the_text(whole: WholeWordVocabulary) -> None:
 def test_a_word_stands_at_its_first_token(whole: WholeWordVocabulary) -> None:
     #        [CLS]   hedge   ##hog   clown     fish      ,         of        dogs      [SEP]
     offsets = [(0, 0), (0, 5), (5, 8), (9, 14), (15, 19), (19, 20), (21, 23), (24, 28), (0, 0)]
-    places = whole.match_tokens("hedgehog clown fish, of dogs", offsets)
-    assert [None if place < 0 else whole.words[place] for place in places] == [
+    indices = whole.match_tokens("hedgehog clown fish, of dogs", offsets)
+    assert [None if index < 0 else whole.words[index] for index in indices] == [
         *(None, "hedgehog", None, "clownfish", "fish", None, None, "dog", None)
     ]
     assert whole.match_tokens("hedgehog clown fish, of dogs", offsets[:2]) == [-1, whole.index_of_word["hedgehog"]]  # what is cut
@@ -128,8 +128,8 @@ def test_tokens_stand_for_whole_words() -> None:
     whole = WholeWordVocabulary(["dog", "running", "redcar", "bluebird", "xyzzy"], {"crimson": "dog"})
     tokens = StairTokenizer(tiny_stair.tokenizer(), whole, tiny_stair.MAX_TOKENS)
     texts = ["Running dogs", "a RED car", "", "xyzzy", "blue bird sea"]
-    found = tokens.encode(texts)
-    assert found.places_BL.tolist() == [
+    result = tokens.encode(texts)
+    assert result.features_BL.tolist() == [
         [-1, 1, -1, -1, 0, -1, -1],
         [-1, -1, 2, -1, -1, -1, -1],
         [-1] * 7,
@@ -137,11 +137,11 @@ def test_tokens_stand_for_whole_words() -> None:
         [-1, 3, -1, -1, -1, -1, -1],
     ]
     seen = {}
-    for places, part in tokens.encode_batches(texts, 2):
-        for place, row, mask in zip(places, part.places_BL, part.mask_BL, strict=True):
-            seen[int(place)] = row[mask].tolist()
+    for indices, part in tokens.encode_batches(texts, 2):
+        for index, row, mask in zip(indices, part.features_BL, part.mask_BL, strict=True):
+            seen[int(index)] = row[mask].tolist()
     assert seen == {
-        place: row[mask].tolist() for place, (row, mask) in enumerate(zip(found.places_BL, found.mask_BL, strict=True))
+        index: row[mask].tolist() for index, (row, mask) in enumerate(zip(result.features_BL, result.mask_BL, strict=True))
     }
     assert tokens.tokens == whole.words
     assert tokens.index_of_token == whole.index_of_word
@@ -158,9 +158,9 @@ def test_tokens_stand_for_whole_words() -> None:
 def test_places_of_tokens_are_those_of_their_features() -> None:
     ids = list_candidate_tokens(tiny_stair.tokenizer())
     tokens = StairTokenizer(tiny_stair.tokenizer(), ids[::2], tiny_stair.MAX_TOKENS)
-    found = tokens.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
-    assert np.array_equal(found.places_BL, np.where(found.mask_BL, tokens.own_feature_of_V[found.ids_BL], -1))
-    assert (found.places_BL >= 0).any()
+    result = tokens.encode(["the dogs running of the sea .", "cat ! cat", "", "xyzzy"])
+    assert np.array_equal(result.features_BL, np.where(result.mask_BL, tokens.own_feature_of_V[result.ids_BL], -1))
+    assert (result.features_BL >= 0).any()
     assert tokens.list_token_ids() == [[int(token)] for token in ids[::2]]
 
 
@@ -184,15 +184,15 @@ def test_places_of_tokens_are_those_of_their_features() -> None:
 def test_a_broken_file_is_told(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "words.json").write_text(text)
-    with pytest.raises(ModelError, match=message) as wrong:
+    with pytest.raises(ModelError, match=message) as error:
         WholeWordVocabulary.from_file(tmp_path / "words.json")
-    assert wrong.value.remedy
+    assert error.value.remedy
 
 
 def test_a_file_comes_back(tmp_path: Path, whole: WholeWordVocabulary) -> None:
     (tmp_path / "words.json").write_text(whole.to_json(), encoding="utf-8")
-    again = WholeWordVocabulary.from_file(tmp_path / "words.json")
-    assert (again.words, again.spellings) == (whole.words, whole.spellings)
-    assert again.to_json() == whole.to_json()
+    loaded = WholeWordVocabulary.from_file(tmp_path / "words.json")
+    assert (loaded.words, loaded.spellings) == (whole.words, whole.spellings)
+    assert loaded.to_json() == whole.to_json()
     assert json.loads(whole.to_json())["words"] == list(WORDS)
     assert [whole.ranks[whole.index_of_word[word]] for word in sorted(WORDS)] == list(range(len(WORDS)))

@@ -207,7 +207,7 @@ def test_a_dump_reads_as_what_it_was() -> None:
 def test_changes_are_in_the_copy(folder: Path) -> None:
     read = tiny_training.read(folder, {"optim.lr": 0.5, "model.image.top_k": 3})
     (folder / "copy.toml").write_text(read.text)
-    again = read_train_config(folder / "copy.toml")
-    assert isinstance(again, TrainConfig)
-    assert (again.optim.lr, again.model.image.top_k) == (0.5, 3)
-    assert again.stages == read.stages
+    loaded = read_train_config(folder / "copy.toml")
+    assert isinstance(loaded, TrainConfig)
+    assert (loaded.optim.lr, loaded.model.image.top_k) == (0.5, 3)
+    assert loaded.stages == read.stages

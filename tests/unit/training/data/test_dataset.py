@@ -49,15 +49,15 @@ def test_pairs_of_several_sets(folder: Path) -> None:
     splits = {"a": "train", "c": "val", "b": "restval"}
     images = [{"filename": f"{name}.jpg", "split": split, "sentences": [{"raw": name}]} for name, split in splits.items()]
     karpathy.write_text(json.dumps({"images": images}))
-    found = read_pairs([PairFile(path=first), PairFile(path=karpathy, split="train+restval")])
-    assert [(pair.name, pair.captions, pair.tags) for pair in found] == [
+    result = read_pairs([PairFile(path=first), PairFile(path=karpathy, split="train+restval")])
+    assert [(pair.name, pair.captions, pair.tags) for pair in result] == [
         ("1/a.jpg", ("one", "uno", "ein"), ("x", "y", "z")),
         ("1/b.jpg", ("two", "zwei"), ()),
         ("2/a.jpg", ("a",), ()),
         ("2/b.jpg", ("b",), ()),
     ]
-    assert [read_image_bytes(pair.locator) for pair in found] == [b"a.jpg", b"b.jpg"] * 2
-    assert found.problems.format_lines() == []
+    assert [read_image_bytes(pair.locator) for pair in result] == [b"a.jpg", b"b.jpg"] * 2
+    assert result.problems.format_lines() == []
 
 
 def test_bad_pairs_are_counted_by_reason(folder: Path) -> None:
@@ -65,18 +65,18 @@ def test_bad_pairs_are_counted_by_reason(folder: Path) -> None:
     path = lines(folder / "set.jsonl", {"image": "a.jpg", "caption": "one"}, *rows, {"image": "b.jpg"}, {"caption": "x"}, [])
     with path.open("a") as file:
         file.write("no json\n{also none\n")
-    found = read_pairs([PairFile(path=path)])
-    assert len(found) == 1
-    assert found.problems.counts == {
+    result = read_pairs([PairFile(path=path)])
+    assert len(result) == 1
+    assert result.problems.counts == {
         f"no such file in {folder}".replace(*_digits(folder)): 20,
         "no caption": 1,
         "no image (a path in `image` or `file`)": 1,
         "not a JSON object": 1,
         "not JSON": 2,
     }
-    assert all(len(examples) <= 5 for examples in found.problems.examples.values())
-    assert found.problems.format_lines()[0].startswith("20 left out: no such file")
-    assert "gone0.jpg" in found.problems.format_lines()[0]
+    assert all(len(examples) <= 5 for examples in result.problems.examples.values())
+    assert result.problems.format_lines()[0].startswith("20 left out: no such file")
+    assert "gone0.jpg" in result.problems.format_lines()[0]
 
 
 def _digits(folder: Path) -> tuple[str, str]:
@@ -96,35 +96,35 @@ def test_a_set_without_a_pair_is_an_error(folder: Path) -> None:
 
 
 def test_any_place_comes_back_as_it_was() -> None:
-    places: list[Locator] = [
+    indices: list[Locator] = [
         FileLocator("file:///x/%C3%A4.jpg"),
         TarMemberLocator("file:///x/0.tar", 512, 7, "7-1"),
         FileLocator("file:///y.jpg"),
     ]
-    pairs = [TrainingPair(f"ä{number}", place, ("ö", "b"), ("t",) * number) for number, place in enumerate(places)]
+    pairs = [TrainingPair(f"ä{number}", index, ("ö", "b"), ("t",) * number) for number, index in enumerate(indices)]
     odd = [
         TrainingPair("held", InlineBytes(b"x"), ("a",)),
-        TrainingPair("odd", places[0], ("\ud800",)),
-        TrainingPair("caf\udce9", places[0], ("a",)),
+        TrainingPair("odd", indices[0], ("\ud800",)),
+        TrainingPair("caf\udce9", indices[0], ("a",)),
     ]
-    found = TrainingSet.from_pairs([*pairs, *odd])
-    assert list(found)[:3] == pairs
-    assert found[3].name == "caf\\udce9"
-    assert sum(found.problems.counts.values()) == 2
-    again = pickle.loads(pickle.dumps(found))
-    assert list(again) == list(found)
+    result = TrainingSet.from_pairs([*pairs, *odd])
+    assert list(result)[:3] == pairs
+    assert result[3].name == "caf\\udce9"
+    assert sum(result.problems.counts.values()) == 2
+    loaded = pickle.loads(pickle.dumps(result))
+    assert list(loaded) == list(result)
 
 
 def test_sets_without_some_pairs() -> None:
-    found = TrainingSet.from_pairs(
+    result = TrainingSet.from_pairs(
         TrainingPair(str(number), FileLocator(f"file:///{number}"), (f"text {number}",)) for number in range(10)
     )
-    fewer = found.exclude_pairs({3: "same as test/1", 0: "can't be read: gone"})
+    fewer = result.exclude_pairs({3: "same as test/1", 0: "can't be read: gone"})
     assert [pair.name for pair in fewer] == ["1", "2", "4", "5", "6", "7", "8", "9"]
     assert fewer.exclude_pairs({0: "x"})[0].name == "2"
     assert [pair.name for pair in fewer.select_pairs([7, 0])] == ["9", "1"]
-    assert len(found) == 10
-    assert found.problems.counts["can't be read"] == 1
+    assert len(result) == 10
+    assert result.problems.counts["can't be read"] == 1
     with pytest.raises(IndexError):
         fewer[8]
     assert fewer[-1].name == "9"
@@ -165,6 +165,6 @@ def test_a_large_set_takes_little_memory() -> None:
         TrainingPair(f"{number:06d}.jpg", FileLocator(f"file:///images/{number:06d}.jpg"), ("ten words " * 5,))
         for number in range(20_000)
     )
-    found = TrainingSet.from_pairs(pairs)
-    assert found.nbytes / len(found) < 150
-    assert found[19_999].name == "019999.jpg"
+    result = TrainingSet.from_pairs(pairs)
+    assert result.nbytes / len(result) < 150
+    assert result[19_999].name == "019999.jpg"

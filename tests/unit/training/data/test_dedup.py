@@ -57,18 +57,18 @@ def test_copies_of_photos_are_found(tmp_path: Path) -> None:
     pairs = TrainingSet.from_pairs(map(pair, training))
     broken = TrainingPair("broken", FileLocator(to_file_uri(tmp_path / "gone.jpg")), ("x",))
     against = {"val": [pair(PHOTOS[0])], "test": [broken, *map(pair, PHOTOS[1:8])]}
-    found = remove_duplicates(pairs, against, told=lambda *each: told.append(each))
-    assert [(each.name, each.found_in, each.other, each.same_bytes) for each in found.removed] == [
+    result = remove_duplicates(pairs, against, progress=lambda *each: told.append(each))
+    assert [(each.name, each.found_in, each.other, each.same_bytes) for each in result.removed] == [
         ("again.jpg", "val", PHOTOS[0].name, False),
         ("small.png", "test", PHOTOS[1].name, False),
         (PHOTOS[4].name, "test", PHOTOS[4].name, True),
         ("cropped.jpg", "test", PHOTOS[5].name, False),
     ]
-    assert [each.name for each in found.kept] == ["turned.jpg", *(path.name for path in PHOTOS[8:])]
-    assert found.unreadable == {"training": 1, "test": 1}
-    assert found.kept.problems.counts == {"not an image in a known format": 1, "in val too": 1, "in test too": 3}
+    assert [each.name for each in result.kept] == ["turned.jpg", *(path.name for path in PHOTOS[8:])]
+    assert result.unreadable == {"training": 1, "test": 1}
+    assert result.kept.problems.counts == {"not an image in a known format": 1, "in val too": 1, "in test too": 3}
     assert told == [("training", 10, 10), ("val", 1, 1), ("test", 8, 8)]
-    assert "same bytes" in str(found.removed[2])
+    assert "same bytes" in str(result.removed[2])
 
 
 def test_other_photos_are_not_taken_for_the_same() -> None:
@@ -90,16 +90,16 @@ def test_the_same_shape_in_another_colour_is_another_picture(tmp_path: Path) -> 
     data = {"red": heart((200, 0, 0), 40), "green": heart((0, 102, 0), 40), "red2": heart((200, 0, 0), 80)}
     for name, each in data.items():
         (tmp_path / f"{name}.png").write_bytes(each)
-    red, green, again = (pair(tmp_path / f"{name}.png") for name in data)
+    red, green, second = (pair(tmp_path / f"{name}.png") for name in data)
     assert (
         bin(compute_image_fingerprint(data["red"]).perceptual ^ compute_image_fingerprint(data["green"]).perceptual).count("1")
         <= 4
     )
-    assert [each.name for each in remove_duplicates(TrainingSet.from_pairs([green, again]), {"test": [red]}).removed] == [
+    assert [each.name for each in remove_duplicates(TrainingSet.from_pairs([green, second]), {"test": [red]}).removed] == [
         "red2.png"
     ]
     assert (
-        len(remove_duplicates(TrainingSet.from_pairs([green, again]), {"test": [red]}, SimilarityThresholds(color=255)).removed)
+        len(remove_duplicates(TrainingSet.from_pairs([green, second]), {"test": [red]}, SimilarityThresholds(color=255)).removed)
         == 2
     )
 
@@ -118,23 +118,23 @@ def test_the_index_finds_what_comparing_all_finds(most: int) -> None:
         nearest = min(bin(value ^ each).count("1") for each in other)
         if nearest <= most:
             expected[number] = nearest
-    found = find_duplicates(of_hashes(one), of_hashes(other), SimilarityThresholds(bits=most))
-    assert {match.row: match.bits for match in found} == expected
-    assert all(bin(one[match.row] ^ other[match.other]).count("1") == match.bits for match in found)
+    result = find_duplicates(of_hashes(one), of_hashes(other), SimilarityThresholds(bits=most))
+    assert {match.row: match.bits for match in result} == expected
+    assert all(bin(one[match.row] ^ other[match.other]).count("1") == match.bits for match in result)
     assert find_duplicates(of_hashes(one), of_hashes(other, colours=90), SimilarityThresholds(bits=most)) == []
 
 
 def test_rows_are_those_of_the_sets_where_some_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"")
     pictures = [pair(tmp_path / "bad.jpg"), pair(PHOTOS[0]), pair(tmp_path / "none.jpg"), pair(PHOTOS[1])]
-    found = compute_fingerprints(pictures)
-    assert (found.rows.tolist(), sorted(found.unreadable)) == ([1, 3], [0, 2])
-    assert [(match.row, match.other) for match in find_duplicates(found, compute_fingerprints([pair(PHOTOS[1])]))] == [(3, 0)]
+    result = compute_fingerprints(pictures)
+    assert (result.rows.tolist(), sorted(result.unreadable)) == ([1, 3], [0, 2])
+    assert [(match.row, match.other) for match in find_duplicates(result, compute_fingerprints([pair(PHOTOS[1])]))] == [(3, 0)]
     threaded = compute_fingerprints(pictures * 40, workers=3)
     assert threaded.rows.tolist() == [row for row in range(160) if row % 2]
-    np.testing.assert_array_equal(threaded.perceptual, np.tile(found.perceptual, 40))
-    assert find_duplicates(found, compute_fingerprints([])) == []
-    assert find_duplicates(compute_fingerprints([]), found) == []
+    np.testing.assert_array_equal(threaded.perceptual, np.tile(result.perceptual, 40))
+    assert find_duplicates(result, compute_fingerprints([])) == []
+    assert find_duplicates(compute_fingerprints([]), result) == []
 
 
 def test_cost_grows_with_the_sets_and_not_with_their_product() -> None:
@@ -147,7 +147,7 @@ def test_cost_grows_with_the_sets_and_not_with_their_product() -> None:
 
 
 def test_limits_out_of_range() -> None:
-    for wrong in ({"bits": 17}, {"bits": -1}, {"color": -1.0}):
+    for thresholds in ({"bits": 17}, {"bits": -1}, {"color": -1.0}):
         with pytest.raises(UsageError) as failed:
-            SimilarityThresholds(**wrong)
+            SimilarityThresholds(**thresholds)
         assert failed.value.remedy
