@@ -37,7 +37,7 @@ _AWS_HELP = {
 
 def _define_options(help_texts: Mapping[str, str], prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
     """Define options for texts: each has its environment variable, and no default."""
-    made = {}
+    options = {}
     for key, text in help_texts.items():
         name = prefix + key
         option = typer.Option(
@@ -47,8 +47,8 @@ def _define_options(help_texts: Mapping[str, str], prefix: str, panel: str) -> d
             help=text,
             rich_help_panel=panel,
         )
-        made[name] = (Annotated[str | None, option], None)
-    return made
+        options[name] = (Annotated[str | None, option], None)
+    return options
 
 
 def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
@@ -95,9 +95,9 @@ def resolve_connection(url: str | None) -> Connection:
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
     """
-    named = resolve_named_connection(url)
-    if named is not None:
-        return named
+    connection = resolve_named_connection(url)
+    if connection is not None:
+        return connection
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import ensure_running
 
@@ -140,33 +140,33 @@ def resolve_running_connection(url: str | None) -> Connection | None:
     Raises:
         UsageError: As for `resolve_named_connection`.
     """
-    named = resolve_named_connection(url)
-    if named is not None:
-        return named
+    connection = resolve_named_connection(url)
+    if connection is not None:
+        return connection
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import state
     from stair_es.embedded_node.spec import NodeSpec
 
-    known = state.read_node_state(NodeSpec.from_home(environ=config_file.get_config().environ).state_file)
-    return Connection(url=known.url) if known and known.url else None
+    node_state = state.read_node_state(NodeSpec.from_home(environ=config_file.get_config().environ).state_file)
+    return Connection(url=node_state.url) if node_state and node_state.url else None
 
 
 def resolve_connection_settings(
-    given: Mapping[str, Any], url: str | None, prefix: str = ""
+    values: Mapping[str, Any], url: str | None, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the options and the variables that apply to a connection.
 
     Args:
-        given: Parameters of a command, and its `context`, which is None outside of a command.
+        values: Parameters of a command, and its `context`, which is None outside of a command.
         url: URL of the cluster, or of the product.
         prefix: Prefix of the option names, if any.
 
     Returns:
         Options, and variables.
     """
-    named = {name: value for name, value in given.items() if name != "context"}
-    from_file = config_file.list_file_parameters(given["context"], named) if given["context"] is not None else set[str]()
-    return config_file.get_config().resolve_for_url(url, named, from_file, prefix)
+    options = {name: value for name, value in values.items() if name != "context"}
+    from_file = config_file.list_file_parameters(values["context"], options) if values["context"] is not None else set[str]()
+    return config_file.get_config().resolve_for_url(url, options, from_file, prefix)
 
 
 def check_no_password(url: str, variable: str) -> None:

@@ -103,14 +103,14 @@ def resolve_encoder_offline(
     """
     if model is not None:
         return load_named_encoder(model, fit, backend, text_tower)
-    known = _read_index_info(url, index)
-    if known is None:
+    info = _read_index_info(url, index)
+    if info is None:
         return load_named_encoder(DEFAULT_MODEL, fit, backend, text_tower)
     from stair_es.search.index_encoder import load_query_encoder
 
     settings = config_file.get_config().settings
-    encoder = load_query_encoder(known, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
-    known.check_model(encoder.model_id)
+    encoder = load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
+    info.check_model(encoder.model_id)
     return encoder
 
 
@@ -132,12 +132,12 @@ def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
         return None
 
 
-def check_image_arguments(name: str, given: Sequence[str]) -> list[str]:
+def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
     """Return the images if each is an existing file or a URL.
 
     Args:
         name: Name of the option, for the error.
-        given: Paths and URLs.
+        images: Paths and URLs.
 
     Returns:
         The images, unchanged.
@@ -150,13 +150,13 @@ def check_image_arguments(name: str, given: Sequence[str]) -> list[str]:
     from stair_es.search.query_encoder import is_http_url
     from stair_es.sources.http.urls import find_credentials_error
 
-    for image in map(check_text_encoding, given):
-        why = find_credentials_error(image) if is_http_url(image) else None
-        if why is not None:
-            raise UsageError(f"{name}: {why}")
+    for image in map(check_text_encoding, images):
+        problem = find_credentials_error(image) if is_http_url(image) else None
+        if problem is not None:
+            raise UsageError(f"{name}: {problem}")
         if not is_http_url(image) and not Path(image).is_file():
             raise UsageError(f"{name} {image!r}: there is no such file", "Name an image file, or the http(s) URL of an image.")
-    return list(given)
+    return list(images)
 
 
 def build_reading(*, allow_private: bool) -> ReadLimits:

@@ -23,19 +23,19 @@ def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
     """Return the command so that it prints its error to stdout as JSON if it has `as_json`. Exit code and stderr don't change."""
 
     @wraps(command)
-    def run_with_json_errors(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
-        with report_failure_as_json(given.get("as_json", False)):
-            return command(*args, **given)
+    def run_with_json_errors(*args: object, **values: Any) -> _R:  # noqa: ANN401  whatever the command takes
+        with report_failure_as_json(values.get("as_json", False)):
+            return command(*args, **values)
 
     return run_with_json_errors
 
 
 @contextmanager
-def report_failure_as_json(wanted: bool) -> Iterator[None]:
+def report_failure_as_json(enabled: bool) -> Iterator[None]:
     """Print an object with `error`, `remedy` and the facts of `add_failure_facts` to stdout if the command fails.
 
     Args:
-        wanted: Whether to print it.
+        enabled: Whether to print it.
     """
     facts: list[GetFacts] = []
     token = _failure_facts.set(facts)
@@ -44,7 +44,7 @@ def report_failure_as_json(wanted: bool) -> Iterator[None]:
     except (typer.Exit, typer.Abort):  # no failure: the command has printed its result
         raise
     except Exception as error:
-        if wanted:
+        if enabled:
             _emit_error(error, facts)
         raise
     finally:
@@ -61,12 +61,12 @@ def add_failure_facts(get_facts: GetFacts) -> None:
 
 
 def _emit_error(error: Exception, facts: list[GetFacts]) -> None:
-    told = translate_os_error(error) if isinstance(error, OSError) else error
-    message = told.message if isinstance(told, StairError) else f"{type(told).__name__}: {told}"
+    translated = translate_os_error(error) if isinstance(error, OSError) else error
+    message = translated.message if isinstance(translated, StairError) else f"{type(translated).__name__}: {translated}"
     emit_json(
         {
             "error": message,
-            "remedy": getattr(told, "remedy", ""),
+            "remedy": getattr(translated, "remedy", ""),
             **{name: value for get_facts in facts for name, value in get_facts().items()},
         }
     )

@@ -87,7 +87,7 @@ def build_data_table(aggs: Sequence[Agg], rows: int) -> VisState:
 
 def build_metric_numbers(aggs: Sequence[Agg]) -> VisState:
     """Build large numbers, side by side."""
-    shown = {
+    metric_style = {
         "percentageMode": False,
         "useRanges": False,
         "colorSchema": "Green to Red",
@@ -99,7 +99,7 @@ def build_metric_numbers(aggs: Sequence[Agg]) -> VisState:
     }
     return {
         "type": "metric",
-        "params": {"addTooltip": True, "addLegend": False, "type": "metric", "metric": shown},
+        "params": {"addTooltip": True, "addLegend": False, "type": "metric", "metric": metric_style},
         "aggs": list(aggs),
     }
 

@@ -64,8 +64,8 @@ def load_query_encoder(
     try:
         return registry.load_local_encoder(spec)
     except (ModelNotFetched, UnknownModel) as error:
-        what = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
-        raise ModelNotFetched(f"{what}: {error.message}", _suggest_model(info.model_name)) from error
+        problem = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
+        raise ModelNotFetched(f"{problem}: {error.message}", _suggest_model(info.model_name)) from error
 
 
 def load_index_encoder(

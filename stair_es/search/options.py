@@ -80,10 +80,10 @@ def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVecto
 
 def _count_for_mass(mass: float, weights: Sequence[float]) -> int:
     """Count the heaviest tokens that reach the share `mass`; `weights` are sorted, heaviest first."""
-    wanted = mass * math.fsum(weights)
-    held = 0.0
+    threshold = mass * math.fsum(weights)
+    total = 0.0
     for count, weight in enumerate(weights, start=1):
-        held += weight
-        if held >= wanted:
+        total += weight
+        if total >= threshold:
             return count
     return len(weights)

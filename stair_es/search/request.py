@@ -100,24 +100,24 @@ def build_search_request(
         _check_seismic(query, k, after, two_phase)
     other_clauses = _count_other_clauses(query, max_clauses)
     scoring: list[Clause] = []
-    sent = cut = EMPTY_VECTOR
+    vector = truncated = EMPTY_VECTOR
     if len(query.vector):
         # SEISMIC needs the number of hits, and token ids instead of tokens
-        more: dict[str, Any] = {"k": k, "token_ids": token_ids} if approximate else {}
-        scored = build_sparse_query(query_type, query.vector, max_clauses=max_clauses - other_clauses, **more)
-        scoring, sent, cut = [scored.clause], scored.vector, scored.truncated
+        seismic_options: dict[str, Any] = {"k": k, "token_ids": token_ids} if approximate else {}
+        sparse_query = build_sparse_query(query_type, query.vector, max_clauses=max_clauses - other_clauses, **seismic_options)
+        scoring, vector, truncated = [sparse_query.clause], sparse_query.vector, sparse_query.truncated
     rescore: Clause | None = None
     if approximate:
-        rescore = _rescore_candidates(sent, k, max_clauses)
-    elif two_phase and len(sent) > two_phase.top_k:
+        rescore = _rescore_candidates(vector, k, max_clauses)
+    elif two_phase and len(vector) > two_phase.top_k:
         _check_two_phase(query, after)
-        scoring = [build_sparse_query(query_type, sent.top(two_phase.top_k), max_clauses=max_clauses).clause]
-        rescore = _rescore_light_tokens(sent, two_phase, query_type, k, max_clauses)
+        scoring = [build_sparse_query(query_type, vector.top(two_phase.top_k), max_clauses=max_clauses).clause]
+        rescore = _rescore_light_tokens(vector, two_phase, query_type, k, max_clauses)
     if query.caption.strip() and query.caption_weight > 0:
         scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
     body = {**build_search_body(scoring, query, query_type, k=k), "_source": {"excludes": EXCLUDED_FIELDS}}
     body |= build_pagination(after, ordered=ordered) if rescore is None else {"rescore": rescore}
-    return SearchRequest(body=body, vector=sent, truncated=cut, query_type=query_type)
+    return SearchRequest(body=body, vector=vector, truncated=truncated, query_type=query_type)
 
 
 def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
@@ -176,16 +176,16 @@ def _count_other_clauses(query: SearchQuery, max_clauses: int) -> int:
     return other_clauses
 
 
-def _rescore_candidates(sent: SparseVector, k: int, max_clauses: int) -> Clause:
+def _rescore_candidates(vector: SparseVector, k: int, max_clauses: int) -> Clause:
     """Rescore the candidates of SEISMIC with the exact dot product alone."""
-    exact = build_sparse_query("rank_features", sent, max_clauses=max_clauses).clause
+    exact = build_sparse_query("rank_features", vector, max_clauses=max_clauses).clause
     query = {"rescore_query": exact, "query_weight": 0.0}
     return {"window_size": count_candidates(k), "query": query}
 
 
-def _rescore_light_tokens(sent: SparseVector, two_phase: TwoPhase, query_type: QueryType, k: int, max_clauses: int) -> Clause:
+def _rescore_light_tokens(vector: SparseVector, two_phase: TwoPhase, query_type: QueryType, k: int, max_clauses: int) -> Clause:
     """Add the light tokens to the scores of the documents that the heavy tokens found."""
-    light = SparseVector(sent.tokens[two_phase.top_k :], sent.weights[two_phase.top_k :])
+    light = SparseVector(vector.tokens[two_phase.top_k :], vector.weights[two_phase.top_k :])
     query = {"rescore_query": build_sparse_query(query_type, light, max_clauses=max_clauses).clause}
     return {"window_size": max(two_phase.window_size, k), "query": query}
 
@@ -209,24 +209,24 @@ def build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
     return order if after is None else {**order, "search_after": validate_cursor(after)}
 
 
-def build_token_clause(spelling: TokenGroup, query_type: QueryType, *, min_weight: float = 0.0) -> Clause:
+def build_token_clause(group: TokenGroup, query_type: QueryType, *, min_weight: float = 0.0) -> Clause:
     """Build a clause that matches documents with all tokens of a group, each with a weight of at least `min_weight`.
 
     The engine compares quantized weights, so `min_weight` is quantized in the same way: no weight >= `min_weight` is
     missed, and one that is less than 0.39 % below may pass (with `impacts`: one that rounds to the same thousandth).
 
     Args:
-        spelling: The tokens of a word.
+        group: The tokens of a word.
         query_type: The query type.
         min_weight: The minimum weight; 0 for any.
     """
     if query_type == "seismic":  # an approximate search is not a condition; `tokens` is in the index as well
         query_type = "rank_features"
-    found = [build_sparse_query(query_type, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
+    clauses = [build_sparse_query(query_type, SparseVector((token,), (1.0,)), max_clauses=1).clause for token in group]
     if min_weight > 0:  # a function score without functions keeps the clause's own score, which is the weight
-        bound = get_impact_bound(min_weight) if query_type == "impacts" else quantize_weight(min_weight)
-        found = [{"function_score": {"query": clause, "min_score": bound}} for clause in found]
-    return found[0] if len(found) == 1 else {"bool": {"filter": found}}
+        min_score = get_impact_bound(min_weight) if query_type == "impacts" else quantize_weight(min_weight)
+        clauses = [{"function_score": {"query": clause, "min_score": min_score}} for clause in clauses]
+    return clauses[0] if len(clauses) == 1 else {"bool": {"filter": clauses}}
 
 
 def quantize_weight(weight: float) -> float:

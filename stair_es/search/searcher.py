@@ -78,11 +78,11 @@ class Searcher:
         search_query = SearchQuery(vector=query) if isinstance(query, SparseVector) else query
         if not 1 <= k <= MAX_HITS:
             raise QueryError(f"k must be between 1 and {MAX_HITS}, got {k}")
-        split = prune_vector(search_query.vector, options.weight_mass)
-        search_query = replace(search_query, vector=split.kept)
+        pruned_vector = prune_vector(search_query.vector, options.weight_mass)
+        search_query = replace(search_query, vector=pruned_vector.kept)
         if options.fusion == "rrf":
-            return replace(self._search_fused(search_query, k, after, options), pruned=split.dropped)
-        return replace(self._search_page(search_query, k, after, options), pruned=split.dropped)
+            return replace(self._search_fused(search_query, k, after, options), pruned=pruned_vector.dropped)
+        return replace(self._search_page(search_query, k, after, options), pruned=pruned_vector.dropped)
 
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy of the index.
@@ -124,8 +124,8 @@ class Searcher:
         """
         if not reference or not is_valid_unicode(reference):
             return None
-        either = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
-        body = {"size": 1, "query": either, "_source": {"excludes": EXCLUDED_FIELDS}}
+        clause = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
+        body = {"size": 1, "query": clause, "_source": {"excludes": EXCLUDED_FIELDS}}
         hits = self._send(body)["hits"]["hits"]
         return parse_hit(hits[0], EMPTY_VECTOR) if hits else None
 
@@ -135,8 +135,8 @@ class Searcher:
         Raises:
             ClusterError: As for `search`.
         """
-        both = {"bool": {"filter": [build_document_filter(document), clause]}}
-        return bool(self._send({"size": 1, "query": both, "_source": False})["hits"]["hits"])
+        query = {"bool": {"filter": [build_document_filter(document), clause]}}
+        return bool(self._send({"size": 1, "query": query, "_source": False})["hits"]["hits"])
 
     def _search_page(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
         return parse_search_response(*self._send_query(query, k, after, options))
@@ -146,10 +146,12 @@ class Searcher:
         check_fusion(query, after)
         window = max(options.fusion_window, k)
         options = replace(options, approximate=False)  # approximate ranks far down are unreliable
-        words = self._search_page(replace(query, caption=""), window, None, options)
-        alone = replace(query, vector=EMPTY_VECTOR, caption_weight=1.0)  # the weight applies to ranks; scores could underflow
-        caption = self._search_page(alone, window, None, replace(options, two_phase=None))
-        return fuse_rankings(words, caption, query.caption_weight, k)
+        by_tokens = self._search_page(replace(query, caption=""), window, None, options)
+        caption_query = replace(
+            query, vector=EMPTY_VECTOR, caption_weight=1.0
+        )  # the weight applies to ranks; scores could underflow
+        by_caption = self._search_page(caption_query, window, None, replace(options, two_phase=None))
+        return fuse_rankings(by_tokens, by_caption, query.caption_weight, k)
 
     def _send_query(
         self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions, *, total: bool = False
@@ -209,8 +211,8 @@ class Searcher:
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
         params = {"allow_partial_search_results": "false", **({"search_pipeline": pipeline} if pipeline else {})}
         with translate_errors(self._cluster.connection):
-            answer: dict[str, Any] = self._cluster.client.search(index=self._index, body=dict(body), params=params)
-        return answer
+            response: dict[str, Any] = self._cluster.client.search(index=self._index, body=dict(body), params=params)
+        return response
 
     def _fetch_target(self, previous: SearchTarget | None) -> SearchTarget:
         target = fetch_search_target(self._cluster, self._index, previous)

@@ -91,20 +91,25 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
         QueryError: If the index doesn't exist, or no template can search it.
         ClusterError: If a request fails.
     """
-    answer = get_mappings_by_index(cluster, index)
-    if not answer:
+    mappings = get_mappings_by_index(cluster, index)
+    if not mappings:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
             f"Ingest first, or name the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
     target = get_cluster_info(cluster)
-    properties = [found.get("mappings", {}).get("properties", {}) for found in answer.values()]
-    fields = [IndexFields.from_mapping(each) for each in properties]
-    forms = {_parse_query_type(select_query_type(target, each, lambda: list_cluster_plugins(cluster))) for each in fields}
-    if len(forms) > 1:
+    properties = [body.get("mappings", {}).get("properties", {}) for body in mappings.values()]
+    fields = [IndexFields.from_mapping(index_fields) for index_fields in properties]
+    query_types = {
+        _parse_query_type(select_query_type(target, index_fields, lambda: list_cluster_plugins(cluster)))
+        for index_fields in fields
+    }
+    if len(query_types) > 1:
         raise QueryError(f"the indices of {index!r} need different templates", "Publish for each of them, with --prefix.")
-    impacts = all(each.impacts for each in fields)
-    return SupportedTemplates(query_type=forms.pop(), names=tuple(name for name in TEMPLATE_NAMES if impacts or name != "match"))
+    impacts = all(index_fields.impacts for index_fields in fields)
+    return SupportedTemplates(
+        query_type=query_types.pop(), names=tuple(name for name in TEMPLATE_NAMES if impacts or name != "match")
+    )
 
 
 def publish_template(cluster: Cluster, search_template: SearchTemplate) -> TemplateChange:
@@ -147,7 +152,7 @@ def get_template_state(cluster: Cluster, name: str, *, prefix: str = TEMPLATE_PR
         return "missing"
     return (
         "published"
-        if stored in {build_template(name, form, prefix=prefix).source for form in TEMPLATE_QUERY_TYPES}
+        if stored in {build_template(name, query_type, prefix=prefix).source for query_type in TEMPLATE_QUERY_TYPES}
         else "different"
     )
 
@@ -160,10 +165,10 @@ def get_stored_source(cluster: Cluster, id_: str) -> str | None:
     """
     try:
         with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
-            answer = cluster.client.get_script(id=id_)
+            response = cluster.client.get_script(id=id_)
     except NotFoundError:
         return None
-    return str(answer["script"]["source"])
+    return str(response["script"]["source"])
 
 
 def delete_template(cluster: Cluster, id_: str) -> bool:
@@ -202,9 +207,9 @@ def _read_resource(name: str) -> str:
 
 
 def _parse_query_type(query_type: str) -> TemplateQueryType:
-    for form in TEMPLATE_QUERY_TYPES:
-        if query_type == form:
-            return form
+    for supported in TEMPLATE_QUERY_TYPES:
+        if query_type == supported:
+            return supported
     raise QueryError(
         f"no search template supports the query type {query_type} of this index",
         f"Use --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",

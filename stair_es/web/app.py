@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_QUIET_S = 10.0
+_REPEAT_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,10 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     def handle_stair_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, StairError):
             raise error
-        fault = build_error_response(error, cluster.connection)
-        if fault.status >= 500:
+        response = build_error_response(error, cluster.connection)
+        if response.status >= 500:
             log(f"{error.message} {error.remedy}")
-        return _build_response(fault)
+        return _build_response(response)
 
     def handle_unexpected_error(request: Request, error: Exception) -> Response:
         log(f"{request.url.path!r}: {type(error).__name__}: {error}")
@@ -117,12 +117,12 @@ class ThrottledLog:
         self._redact = redact
         self._last: tuple[str, float] = ("", 0.0)
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, message: str) -> None:
         """Log a message."""
-        last, then_s = self._last
-        if text != last or time.monotonic() - then_s > _QUIET_S:
-            self._last = (text, time.monotonic())
-            logger.warning(self._redact(text))
+        last, last_s = self._last
+        if message != last or time.monotonic() - last_s > _REPEAT_AFTER_S:
+            self._last = (message, time.monotonic())
+            logger.warning(self._redact(message))
 
 
 def _handle_rejection(request: Request, error: Exception) -> Response:
@@ -143,7 +143,7 @@ def _handle_http_exception(request: Request, error: Exception) -> Response:
     return _build_response(ErrorResponse(status=error.status_code, error=message, headers=dict(error.headers or {})))
 
 
-def _build_response(fault: ErrorResponse) -> Response:
+def _build_response(error: ErrorResponse) -> Response:
     return Response(
-        encode_json(fault.to_json()), status_code=fault.status, media_type="application/json", headers=dict(fault.headers)
+        encode_json(error.to_json()), status_code=error.status, media_type="application/json", headers=dict(error.headers)
     )

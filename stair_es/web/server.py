@@ -37,13 +37,13 @@ def bind_socket(host: str, port: int | None) -> Iterator[tuple[socket.socket, in
     ports = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + _MAX_PORTS_TRIED))
     for tried in ports:
         try:
-            bound = _bind(host, tried)
+            sock = _bind(host, tried)
             break
         except OSError as error:
             if error.errno != errno.EADDRINUSE or tried == ports[-1]:
                 raise _build_bind_error(host, tried, error) from None
-    with bound:
-        yield bound, int(bound.getsockname()[1])
+    with sock:
+        yield sock, int(sock.getsockname()[1])
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -69,8 +69,8 @@ def _build_bind_error(host: str, port: int, error: OSError) -> UsageError:
 
 def build_page_url(host: str, port: int) -> str:
     """Build the URL of the page for a browser on this machine."""
-    named = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{named}:{port}/"
+    url_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{url_host}:{port}/"
 
 
 def _make_protocol() -> type[asyncio.Protocol]:

@@ -72,12 +72,12 @@ class ThumbnailService:
         source = self._fetch_fields(id_)
         stored = source.get("fingerprint")
         fingerprint = stored if isinstance(stored, str) else ""
-        picture = self._render_stored(source.get("thumbnail"))
-        if picture is None:
-            picture = self._render_original(id_, source.get("uri"), DRAWN_THUMBNAIL_PX)
+        image = self._render_stored(source.get("thumbnail"))
+        if image is None:
+            image = self._render_original(id_, source.get("uri"), DRAWN_THUMBNAIL_PX)
         if fingerprint:
-            self.cache.put((id_, fingerprint), picture)
-        return picture, bool(version) and version == fingerprint
+            self.cache.put((id_, fingerprint), image)
+        return image, bool(version) and version == fingerprint
 
     def get_original(self, id_: str) -> RenderedImage:
         """Get the original of an image, rendered for the page.
@@ -91,9 +91,9 @@ class ThumbnailService:
         return self._render_original(id_, self._fetch_fields(id_).get("uri"), ORIGINAL_PX)
 
     def _render_stored(self, value: object) -> RenderedImage | None:
-        found = parse_thumbnail(value)
+        thumbnail = parse_thumbnail(value)
         try:
-            return render_image(found.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED) if found else None
+            return render_image(thumbnail.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED) if thumbnail else None
         except DecodeError:
             return None
 

@@ -77,7 +77,7 @@ def evaluate_retrieval_command(
 
     `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --compare openai/clip-vit-base-patch16`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions
@@ -87,11 +87,11 @@ def evaluate_retrieval_command(
             raise UsageError(
                 "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Leave them out, or --exact."
             )
-        chosen = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
-        found = read_captions(captions, images=images, split=split, limit=limit)
-        models = given.load_models()
-        print_skipped(found.problems)
+        options = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
+        dataset = read_captions(captions, images=images, split=split, limit=limit)
+        models = arguments.load_models()
+        print_skipped(dataset.problems)
         connection = None if exact else connections.resolve_connection(url)
-        return evaluate_retrieval(found, models, connection, chosen, progress=progress)
+        return evaluate_retrieval(dataset, models, connection, options, progress=progress)
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)

@@ -37,16 +37,16 @@ def evaluate_sparsity_command(
 
     `stair-es evaluate sparsity photos --limit 1000 --json`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.sparsity import evaluate_sparsity as run
 
         items = _read_items(path, images, split, limit)
         print_skipped(items.problems)
-        return run(items, given.load_models(), progress=progress)
+        return run(items, arguments.load_models(), progress=progress)
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)
 
 
 def _read_items(path: Path, images: Path | None, split: str | None, limit: int | None) -> SparsityDataset:

@@ -44,18 +44,18 @@ def evaluate_zero_shot_command(
 
     `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --compare openai/clip-vit-base-patch16`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
         from stair_es.eval.zero_shot import DEFAULT_PROMPTS
         from stair_es.eval.zero_shot import evaluate_zero_shot as run
 
-        chosen = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
-        labelled = read_image_folder(folder, classes=classes, limit=limit)
-        return run(labelled, given.load_models(), chosen, progress=progress)
+        templates = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
+        dataset = read_image_folder(folder, classes=classes, limit=limit)
+        return run(dataset, arguments.load_models(), templates, progress=progress)
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)
 
 
 def _read_prompts(path: Path | None) -> list[str]:
@@ -65,7 +65,7 @@ def _read_prompts(path: Path | None) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
-    found = [line for line in lines if line]
-    if not found:
+    prompts = [line for line in lines if line]
+    if not prompts:
         raise UsageError(f"{path} has no prompt in it", "Write one prompt per line: a photo of a {}.")
-    return found
+    return prompts

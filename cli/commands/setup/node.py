@@ -101,15 +101,15 @@ def show_node_status(as_json: JsonOption = False) -> None:
     from stair_es.embedded_node import get_node_status as look
 
     spec = NodeSpec.from_home(environ=config_file.get_config().environ)
-    now = look(spec)
-    facts = {**asdict(now), "data": str(spec.data), "log": str(spec.log_file)}
+    status = look(spec)
+    facts = {**asdict(status), "data": str(spec.data), "log": str(spec.log_file)}
     if as_json:
         emit_json(facts)
     else:
         for name, value in facts.items():
             if value is not None:
                 stdout.print(f"{name:<11}{value}", markup=False)
-    if now.state != "running":
+    if status.state != "running":
         raise typer.Exit(EXIT_NOT_RUNNING)
 
 

@@ -40,12 +40,12 @@ class AllowedRoots:
         resolved = []
         for folder in folders:
             try:
-                found = folder.expanduser().resolve(strict=True)
+                path = folder.expanduser().resolve(strict=True)
             except (OSError, RuntimeError, ValueError) as error:
                 raise UsageError(f"no folder {str(folder)!r}: {error}", "Name the folder that contains the images.") from None
-            if not found.is_dir():
+            if not path.is_dir():
                 raise UsageError(f"{str(folder)!r} is not a folder", "Name the folder that contains the images.")
-            resolved.append(found)
+            resolved.append(path)
         return cls(tuple(resolved))
 
     def __bool__(self) -> bool:
@@ -62,14 +62,14 @@ class AllowedRoots:
             uri: The URI of a document (untrusted).
             max_bytes: The maximum size, in bytes.
         """
-        found = self._resolve_allowed(uri)
-        if found is None:
+        resolved = self._resolve_allowed(uri)
+        if resolved is None:
             return None
-        folder, path = found
+        folder, path = resolved
         try:
-            handle = open_beneath(folder, path)
-            with os.fdopen(handle, "rb") as file:
-                status = os.fstat(handle)
+            descriptor = open_beneath(folder, path)
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
                     return None
                 data = file.read(max_bytes + 1)
@@ -106,11 +106,11 @@ def open_beneath(folder: Path, path: Path) -> int:
     """
     if os.open not in os.supports_dir_fd:
         return os.open(path, _FLAGS)
-    handle = os.open(folder, _FLAGS)
+    descriptor = os.open(folder, _FLAGS)
     for part in path.relative_to(folder).parts:
         try:
-            below = os.open(part, _FLAGS, dir_fd=handle)
+            child = os.open(part, _FLAGS, dir_fd=descriptor)
         finally:
-            os.close(handle)
-        handle = below
-    return handle
+            os.close(descriptor)
+        descriptor = child
+    return descriptor

@@ -78,24 +78,24 @@ class ImageCache:
             max_bytes: The maximum size, in bytes.
             ttl_s: The time to live, in seconds: an image that was removed from the index is shown that long.
         """
-        self._pictures: TTLCache[Hashable, RenderedImage] = TTLCache(
-            max_bytes, ttl=ttl_s, getsizeof=lambda picture: len(picture.data) + _OVERHEAD
+        self._images: TTLCache[Hashable, RenderedImage] = TTLCache(
+            max_bytes, ttl=ttl_s, getsizeof=lambda image: len(image.data) + _OVERHEAD
         )
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> RenderedImage | None:
         """Get an image; None if it is not cached."""
         with self._lock:
-            return self._pictures.get(key)
+            return self._images.get(key)
 
-    def put(self, key: Hashable, picture: RenderedImage) -> RenderedImage:
+    def put(self, key: Hashable, image: RenderedImage) -> RenderedImage:
         """Put an image into the cache, unless it is larger than the cache; return it."""
         with self._lock:
-            if len(picture.data) + _OVERHEAD <= self._pictures.maxsize:
-                self._pictures[key] = picture
-        return picture
+            if len(image.data) + _OVERHEAD <= self._images.maxsize:
+                self._images[key] = image
+        return image
 
     @property
     def size_bytes(self) -> int:
         """Size of the cached images, in bytes."""
-        return int(self._pictures.currsize)
+        return int(self._images.currsize)

@@ -165,7 +165,7 @@ def console(**more: object) -> Console:
 @pytest.mark.parametrize("width", [8, 12, 200])
 def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int) -> None:
     to = console(width=width)
-    drawn = render_terminal_thumbnail(drawing(size=size), to, asked=True)
+    drawn = render_terminal_thumbnail(drawing(size=size), to, required=True)
     assert drawn is not None
     to.print(drawn)
     out = to.file.getvalue()  # type: ignore[attr-defined]
@@ -178,8 +178,8 @@ def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int)
 
 @pytest.mark.parametrize("data", [b"", b"no image", drawing()[:40], drawing(size=(3000, 3000))])
 def test_what_is_no_thumbnail_is_left_out(data: bytes) -> None:
-    assert render_terminal_thumbnail(data, console(), asked=True) is None
-    assert render_terminal_thumbnail(drawing(), console(width=7), asked=True) is None
+    assert render_terminal_thumbnail(data, console(), required=True) is None
+    assert render_terminal_thumbnail(drawing(), console(width=7), required=True) is None
 
 
 @pytest.mark.parametrize(
