@@ -216,13 +216,7 @@ def resolve_dashboard_spec(
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
-    The cluster is not asked if the options suffice and no URL is given.
-
-    Args:
-        index: Alias of the index.
-        url: URL of the cluster.
-        token_index: Whether there is a token index; None asks the cluster.
-        time_field: Field for `Words over time`; None asks the cluster.
+    The cluster is asked for what is None; it is not asked if the options suffice and no URL is given.
 
     Returns:
         The specification, and the distribution, or None if the cluster wasn't asked or doesn't answer.
@@ -253,13 +247,6 @@ def resolve_dashboard_spec(
 
 def select_product(requested: str, distribution: Distribution | None) -> Product:
     """Select the product: the requested one, otherwise the one for the distribution of the cluster.
-
-    Args:
-        requested: Requested product, or `auto`.
-        distribution: Distribution of the cluster, if known.
-
-    Returns:
-        The product.
 
     Raises:
         UsageError: If neither is known.

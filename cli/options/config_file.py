@@ -107,9 +107,6 @@ def load_config(context: typer.Context, path: Path | None, profile: str | None, 
         profile: Profile that was given.
         tolerant: Whether an error in the file is recorded only.
 
-    Returns:
-        The configuration.
-
     Raises:
         UsageError: If the file or the profile doesn't exist, or a value is invalid.
     """

@@ -54,10 +54,6 @@ def _define_options(help_texts: Mapping[str, str], prefix: str, panel: str) -> d
 def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
     """Define the options for certificates.
 
-    Args:
-        prefix: Prefix of the option names, if any.
-        panel: Panel of `--help`.
-
     Returns:
         Parameter -> its Typer annotation and its default.
     """
@@ -89,9 +85,6 @@ def resolve_connection(url: str | None) -> Connection:
     Args:
         url: URLs of the cluster, with commas between; None for the embedded node.
 
-    Returns:
-        The connection.
-
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
     """
@@ -109,12 +102,6 @@ def resolve_connection(url: str | None) -> Connection:
 def resolve_named_connection(url: str | None) -> Connection | None:
     """Return the connection to `url` or the environment's URL, or None if there is neither.
 
-    Args:
-        url: URLs of the cluster, with commas between.
-
-    Returns:
-        The connection, if a cluster is named.
-
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
     """
@@ -130,9 +117,6 @@ def resolve_named_connection(url: str | None) -> Connection | None:
 
 def resolve_running_connection(url: str | None) -> Connection | None:
     """Return the connection to the named cluster, otherwise to the last address of the embedded node. Starts nothing.
-
-    Args:
-        url: URLs of the cluster, with commas between.
 
     Returns:
         The connection, or None if the embedded node was never started.
@@ -160,9 +144,6 @@ def resolve_connection_settings(
         values: Parameters of a command, and its `context`, which is None outside of a command.
         url: URL of the cluster, or of the product.
         prefix: Prefix of the option names, if any.
-
-    Returns:
-        Options, and variables.
     """
     options = {name: value for name, value in values.items() if name != "context"}
     from_file = config_file.list_file_parameters(values["context"], options) if values["context"] is not None else set[str]()
@@ -171,10 +152,6 @@ def resolve_connection_settings(
 
 def check_no_password(url: str, variable: str) -> None:
     """Check that `url` holds no password; only the environment may.
-
-    Args:
-        url: URL from the command line.
-        variable: Environment variable for the same URL.
 
     Raises:
         UsageError: If it holds one.

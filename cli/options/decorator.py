@@ -62,11 +62,6 @@ class ArgumentGroup(OptionGroup, Generic[_T]):
     """A group of options that are the fields of a dataclass: their annotations are Typer's, and each has a default."""
 
     def __init__(self, arguments: type[_T]) -> None:
-        """Declare the group.
-
-        Args:
-            arguments: The dataclass.
-        """
         annotations = get_type_hints(arguments, include_extras=True)
         dataclass_type: Any = arguments
         super().__init__({each.name: (annotations[each.name], each.default) for each in fields(dataclass_type)})
@@ -78,11 +73,7 @@ class ArgumentGroup(OptionGroup, Generic[_T]):
 
 
 def prepare_command(*groups: OptionGroup) -> Callable[[Callable[..., _R]], Callable[..., _R]]:
-    """Return a decorator for each command: it adds the options of the groups, and reports errors as JSON with `--json`.
-
-    Args:
-        groups: Groups of options, in the order of `--help`.
-    """
+    """Return a decorator for each command: it adds the options of the groups, and reports errors as JSON with `--json`."""
 
     def decorate(command: Callable[..., _R]) -> Callable[..., _R]:
         for group in groups:

@@ -36,9 +36,6 @@ def load_named_encoder(model: str, fit: ResizeMode | None, backend: Backend, tex
         backend: Runtime of the network.
         text_tower: Full text network or static table.
 
-    Returns:
-        The encoder.
-
     Raises:
         ModelError: If the model is unknown, broken, or doesn't support this fit.
     """
@@ -57,18 +54,7 @@ def resolve_encoder(
     backend: Backend,
     text_tower: TextTower | None = None,
 ) -> Encoder:
-    """Load the encoder for queries to an index.
-
-    Args:
-        model: Model that the user named, or None for the one of the index.
-        fit: As for `load_named_encoder`.
-        connection: Connection to the cluster.
-        index: Alias of the index.
-        backend: As for `load_named_encoder`.
-        text_tower: As for `load_named_encoder`; None for the one of the index.
-
-    Returns:
-        The encoder.
+    """Load the encoder for queries to an index: the named model, otherwise the one of the index.
 
     Raises:
         StairError: If the index can't be read, or its model is not installed.
@@ -84,18 +70,7 @@ def resolve_encoder(
 def resolve_encoder_offline(
     model: str | None, fit: ResizeMode | None, url: str | None, index: str, backend: Backend, text_tower: TextTower
 ) -> Encoder:
-    """Load the encoder for queries to an index; if no cluster answers, the default model.
-
-    Args:
-        model: Model that the user named, or None for the one of the index.
-        fit: As for `load_named_encoder`.
-        url: URL of the cluster, if given.
-        index: Alias of the index.
-        backend: As for `load_named_encoder`.
-        text_tower: As for `load_named_encoder`.
-
-    Returns:
-        The encoder.
+    """Load the encoder for queries to an index, as `resolve_encoder`; the default model if no cluster answers.
 
     Raises:
         ModelError: If the model of the index is not installed or broken.
@@ -134,13 +109,6 @@ def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
 
 def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
     """Return the images if each is an existing file or a URL.
-
-    Args:
-        name: Name of the option, for the error.
-        images: Paths and URLs.
-
-    Returns:
-        The images, unchanged.
 
     Raises:
         UsageError: If one is neither, or is a URL with a password.

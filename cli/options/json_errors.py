@@ -32,11 +32,7 @@ def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
 
 @contextmanager
 def report_failure_as_json(enabled: bool) -> Iterator[None]:
-    """Print an object with `error`, `remedy` and the facts of `add_failure_facts` to stdout if the command fails.
-
-    Args:
-        enabled: Whether to print it.
-    """
+    """Print an object with `error`, `remedy` and the facts of `add_failure_facts` to stdout if the command fails."""
     facts: list[GetFacts] = []
     token = _failure_facts.set(facts)
     try:
@@ -52,11 +48,7 @@ def report_failure_as_json(enabled: bool) -> Iterator[None]:
 
 
 def add_failure_facts(get_facts: GetFacts) -> None:
-    """Add values to the JSON error of the running command; outside of one they are ignored.
-
-    Args:
-        get_facts: Function that returns them; called if the command fails.
-    """
+    """Add the values of `get_facts` to the JSON error if the running command fails; outside of a command do nothing."""
     _failure_facts.get([]).append(get_facts)
 
 

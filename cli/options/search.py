@@ -110,13 +110,6 @@ SEARCH_OPTIONS = ArgumentGroup(SearchArguments)
 def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     """Parse the query from the words and the options.
 
-    Args:
-        words: Words of the command line.
-        example: Example for the error message.
-
-    Returns:
-        The inputs of the query.
-
     Raises:
         UsageError: If there is nothing to search for, or an option is invalid.
     """
@@ -156,12 +149,6 @@ def get_reading_options() -> ReadLimits:
 
 def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
     """Parse the search options.
-
-    Args:
-        explain_engine: Whether the engine explains the scores.
-
-    Returns:
-        The search options.
 
     Raises:
         UsageError: If an option is invalid.

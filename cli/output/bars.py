@@ -110,9 +110,6 @@ def format_contributions(
         contributions: Contributions, largest first.
         terminal: The terminal.
         engine_scores: Contribution of each token as reported by the engine, if requested.
-
-    Returns:
-        The lines.
     """
     shown = contributions[: _count_significant([each.contribution for each in contributions])]
     rows = []

@@ -17,12 +17,7 @@ _MAX_STALE_URIS = 20
 
 
 def print_ingest_report(report: IngestReport, retry: str) -> None:
-    """Print the counts, the time of each stage, the index, and what to do next.
-
-    Args:
-        report: Report of the run.
-        retry: Command that retries the failed images.
-    """
+    """Print the counts, the time of each stage, the index, and what to do next."""
     values = report.to_dict()
     removed = f", {report.removed:,} removed" if report.removed else ""
     stdout.print(

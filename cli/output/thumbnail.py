@@ -25,11 +25,6 @@ def can_show_thumbnails(console: Console) -> bool:
 def render_terminal_thumbnail(data: bytes, console: Console, *, required: bool) -> RenderableType | None:
     """Render a thumbnail, at most as wide as the console.
 
-    Args:
-        data: Encoded image.
-        console: The terminal.
-        required: Whether the user asked for it.
-
     Returns:
         The thumbnail, or None if the data is not an image or the console is too narrow.
 

@@ -37,9 +37,6 @@ def get_dashboard_id(spec: DashboardSpec) -> str:
 def assign_grid_positions(panels: Iterable[Panel]) -> list[dict[str, int]]:
     """Assign the panels to a grid of 48 columns.
 
-    Args:
-        panels: Panels in reading order.
-
     Returns:
         Position and size of each panel. The last panel of a row takes the remaining width.
     """

@@ -96,13 +96,7 @@ class DashboardIndexInfo:
 def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = None) -> DashboardIndexInfo:
     """Read what a dashboard needs to know of an index.
 
-    Args:
-        cluster: The cluster.
-        name: Alias of the index.
-        time_field: Field for `Words over time`; None takes `taken_at` if most images have it, otherwise `ingested_at`.
-
-    Returns:
-        Specification of the dashboard, number of images, and remarks.
+    Without `time_field`, it is `taken_at` if most images have it, otherwise `ingested_at`.
 
     Raises:
         UsageError: If the name is not a valid index name.

@@ -50,13 +50,6 @@ class ImportResult:
 def detect_product(session: DashboardsSession, requested: Product | None = None) -> DetectedProduct:
     """Detect which product answers.
 
-    Args:
-        session: Session with the product.
-        requested: Product that it must be; None for any.
-
-    Returns:
-        Product and version.
-
     Raises:
         UsageError: If it is another product than `requested`, or the product can't be detected.
         UnsupportedTarget: If the version is too old.
@@ -96,10 +89,6 @@ def detect_product(session: DashboardsSession, requested: Product | None = None)
 
 def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -> list[ImportResult]:
     """Import the objects; existing objects with the same ids are overwritten.
-
-    Args:
-        session: Session with the product.
-        objects: Saved objects.
 
     Returns:
         The result of each object, in the same order.

@@ -66,11 +66,6 @@ class DashboardsSession:
     def request(self, method: str, path: str, *, fields: Mapping[str, Any] | None = None) -> DashboardsResponse:
         """Send a request to `path`, below the space or workspace.
 
-        Args:
-            method: HTTP method.
-            path: Path, beginning with a slash.
-            fields: Fields of a multipart form.
-
         Returns:
             A response with a 2xx status and JSON, or with a 4xx status that the caller handles.
 

@@ -109,11 +109,6 @@ def explain_rank(
 def explain_no_hits(searcher: Searcher, query: SearchQuery, options: SearchOptions) -> str:
     """Explain an empty result by the required words; empty if they are not the reason.
 
-    Args:
-        searcher: The searcher of the index.
-        query: The search query.
-        options: The search options.
-
     Raises:
         ClusterError: As for `Searcher.search`.
     """

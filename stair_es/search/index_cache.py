@@ -34,11 +34,6 @@ _ResultT = TypeVar("_ResultT")
 def fetch_search_target(cluster: Cluster, index: str, previous: SearchTarget | None) -> SearchTarget:
     """Fetch the target of a search, but the cluster info only once.
 
-    Args:
-        cluster: The cluster.
-        index: An alias or index.
-        previous: The previous target, if any.
-
     Raises:
         QueryError: If the index doesn't exist.
         IndexMismatch: If it was not written by stair-es, or the name resolves to indices of several models.
@@ -77,9 +72,6 @@ class IndexCache(Generic[TargetT]):
 
     def refresh(self, stale: TargetT) -> TargetT:
         """Refresh the target; return `stale` if nothing has changed.
-
-        Args:
-            stale: The target that may be stale.
 
         Raises:
             StairError: If it can't be fetched.

@@ -79,14 +79,6 @@ def load_index_encoder(
 ) -> Encoder:
     """Load the encoder of the model that an index names, after a request for its metadata.
 
-    Args:
-        connection: The connection to the cluster.
-        index: An alias or index.
-        fit: As for `load_query_encoder`.
-        backend: The backend of the network.
-        text_tower: As for `load_query_encoder`.
-        settings: As for `load_query_encoder`.
-
     Raises:
         QueryError: If the index doesn't exist.
         IndexMismatch: If the index was not written by stair-es, or the name resolves to indices of several models.

@@ -189,10 +189,6 @@ def add_fit(spec: ModelSpec, info: IndexInfo) -> ModelSpec:
 def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     """Fetch the metadata of an alias, an index, or a pattern.
 
-    Args:
-        cluster: The cluster.
-        index: The name.
-
     Raises:
         QueryError: If no index matches.
         IndexMismatch: If an index was not written by stair-es or has another format, or if the indices have several models.

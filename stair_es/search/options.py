@@ -54,9 +54,6 @@ class PrunedVector:
 def check_weight_mass(weight_mass: float | None) -> None:
     """Check that a weight mass is within (0, 1].
 
-    Args:
-        weight_mass: The share of the sum of all weights; None for all.
-
     Raises:
         QueryError: If it is not.
     """
@@ -70,9 +67,6 @@ def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVecto
     Args:
         vector: The tokens of the query, heaviest first.
         weight_mass: The share (0..1) of the sum of all weights; None for all of it. At least one token is kept.
-
-    Returns:
-        Both parts.
     """
     count = len(vector) if weight_mass is None else _count_for_mass(weight_mass, vector.weights)
     return PrunedVector(kept=vector.top(count), dropped=SparseVector(vector.tokens[count:], vector.weights[count:]))

@@ -71,11 +71,6 @@ class QueryInputs:
 def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimits | None = None) -> SearchQuery:
     """Build the search query of query inputs.
 
-    Args:
-        encoder: The model.
-        inputs: The query inputs.
-        reading: Limits for images, and the addresses that their URLs may lead to.
-
     Raises:
         QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
         DecodeError: If an image can't be read; the message names it.
@@ -148,12 +143,7 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
 
 
 def encode_query_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None = None) -> SparseVector:
-    """Encode an image; the vector is empty if the model finds no token for it.
-
-    Args:
-        encoder: The model.
-        image: A file, or an http(s) URL.
-        reading: Limits for images, and the addresses that a URL may lead to.
+    """Encode an image file or the image at a URL; the vector is empty if the model finds no token for it.
 
     Raises:
         DecodeError: If it can't be read, is too large or is not an image; the message names it.
@@ -169,10 +159,7 @@ def encode_query_image(encoder: Encoder, image: Path | str, reading: ReadLimits 
 
 
 def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
-    """Return the weighted sum of vectors. Tokens whose sum is 0 or negative are dropped.
-
-    Args:
-        parts: Vectors and their weights; a negative weight subtracts.
+    """Return the weighted sum of vectors; a negative weight subtracts. Tokens whose sum is 0 or negative are dropped.
 
     Raises:
         QueryError: If a weight is not finite, or no token is left.
@@ -193,10 +180,6 @@ def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector
 
 def boost_tokens(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
     """Boost tokens by a factor each; a factor of 0 removes a token.
-
-    Args:
-        vector: The query vector.
-        factors: Token -> factor.
 
     Raises:
         QueryError: If the vector lacks one of the tokens, a weight becomes too large, or no token is left.

@@ -88,9 +88,6 @@ def build_search_request(
             without it there is no pagination.
         token_ids: The token ids of the index; required for `seismic`.
 
-    Returns:
-        The body, the tokens in it, and the truncated tokens.
-
     Raises:
         QueryError: If the builder of the query type fails, options exclude each other, SEISMIC can't answer the query, or
             `after` is not a cursor.
@@ -123,12 +120,6 @@ def build_search_request(
 def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
     """Build the body of a request from the clauses that score, and the conditions of a query.
 
-    Args:
-        scoring: The clauses whose scores are added.
-        query: The search query.
-        query_type: The query type of required and excluded words.
-        k: Number of hits.
-
     Raises:
         QueryError: If no clause scores.
     """
@@ -142,12 +133,6 @@ def find_seismic_obstacle(query: SearchQuery, k: int, *, after: Cursor | None = 
     SEISMIC finds a few candidates; anything that selects among them afterwards leaves too few hits, or none. Measured on 50,000
     drawn photos with 50 candidates: with a filter that matches a fifth of them, 38 of 100 queries get fewer than 10 hits; with
     one that matches a twentieth, all.
-
-    Args:
-        query: The search query.
-        k: Number of hits.
-        after: The cursor of the previous page.
-        two_phase: Whether two-phase search is requested.
     """
     if k > MAX_HITS // SEISMIC_CANDIDATES_PER_HIT:
         return f"it finds {SEISMIC_CANDIDATES_PER_HIT} candidates for each hit and {MAX_HITS:,} at most, too few for {k:,} hits"
@@ -193,10 +178,6 @@ def _rescore_light_tokens(vector: SparseVector, two_phase: TwoPhase, query_type:
 def build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
     """Build the sort order of a request, and where its page begins.
 
-    Args:
-        after: The cursor of the previous page.
-        ordered: Whether hits can be sorted in a total order.
-
     Raises:
         QueryError: If there is no total order for the cursor, or `after` is not a cursor.
     """
@@ -214,11 +195,6 @@ def build_token_clause(group: TokenGroup, query_type: QueryType, *, min_weight: 
 
     The engine compares quantized weights, so `min_weight` is quantized in the same way: no weight >= `min_weight` is
     missed, and one that is less than 0.39 % below may pass (with `impacts`: one that rounds to the same thousandth).
-
-    Args:
-        group: The tokens of a word.
-        query_type: The query type.
-        min_weight: The minimum weight; 0 for any.
     """
     if query_type == "seismic":  # an approximate search is not a condition; `tokens` is in the index as well
         query_type = "rank_features"

@@ -84,10 +84,6 @@ class SearchResult:
 def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
     """Parse a response of the cluster.
 
-    Args:
-        response: The response.
-        request: The request that was sent.
-
     Raises:
         QueryError: If a score is not finite.
     """
@@ -110,12 +106,7 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
 
 
 def parse_hit(raw_hit: Mapping[str, Any], query_vector: SparseVector) -> Hit:
-    """Parse one element of `hits.hits`.
-
-    Args:
-        raw_hit: The element.
-        query_vector: The query vector that was sent.
-    """
+    """Parse one element of `hits.hits`."""
     source = raw_hit.get("_source") or {}
     return Hit(
         id=raw_hit["_id"],

@@ -60,11 +60,6 @@ class SupportedTemplates:
 def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TEMPLATE_PREFIX) -> SearchTemplate:
     """Build a template.
 
-    Args:
-        name: One of `TEMPLATE_NAMES`.
-        query_type: The type of the field `tokens`.
-        prefix: The prefix of the id.
-
     Raises:
         UsageError: If there is no such template or query type, or if the prefix is not valid in an id.
     """
@@ -82,10 +77,6 @@ def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TE
 
 def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
     """Detect which templates an index supports.
-
-    Args:
-        cluster: The cluster.
-        index: An alias or index.
 
     Raises:
         QueryError: If the index doesn't exist, or no template can search it.
@@ -115,10 +106,6 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
 def publish_template(cluster: Cluster, search_template: SearchTemplate) -> TemplateChange:
     """Publish a template, unless the cluster has it already.
 
-    Args:
-        cluster: The cluster.
-        search_template: The template.
-
     Raises:
         ClusterError: If the cluster doesn't support mustache, or rejects the request.
     """
@@ -138,11 +125,6 @@ def publish_template(cluster: Cluster, search_template: SearchTemplate) -> Templ
 
 def get_template_state(cluster: Cluster, name: str, *, prefix: str = TEMPLATE_PREFIX) -> TemplateState:
     """Get the state of a template in the cluster.
-
-    Args:
-        cluster: The cluster.
-        name: One of `TEMPLATE_NAMES`.
-        prefix: The prefix of the id.
 
     Raises:
         ClusterError: If the request fails.

@@ -37,7 +37,6 @@ class StatusRecorder:
     """An ASGI `send` that records the status."""
 
     def __init__(self, send: Send) -> None:
-        """Wrap `send`."""
         self._send = send
         self.status = 500
         """Uvicorn's response if nothing is sent."""

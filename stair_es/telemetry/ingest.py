@@ -76,11 +76,6 @@ class IngestTelemetry:
 def open_ingest_telemetry(index: str, targets: MetricsTargets, *, allow_failed: bool = False) -> Iterator[IngestTelemetry]:
     """Open the telemetry of one ingest into `index`; libraries are imported only for what is requested.
 
-    Args:
-        index: The alias.
-        targets: Where the metrics go.
-        allow_failed: Whether the command exits with 0 although images failed.
-
     Raises:
         MissingExtra: If metrics are requested and the library isn't installed.
         UsageError: If the file can't be written, or the port is not available.

@@ -31,7 +31,6 @@ class DecayingSampler:
     """A sampler that keeps the first 200, then every second for 200 more, then every fourth: traces of long runs stay small."""
 
     def __init__(self) -> None:
-        """Start with a sampling rate of 1."""
         self._seen = self._kept = 0
         self._every = 1
 
@@ -50,7 +49,6 @@ class IngestTrace:
     """The span of a run and its children."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
-        """Start below the span of the run."""
         self._tracer, self._span = tracer, span
         self._sampler = DecayingSampler()
         self.request_hook = trace_cluster_requests(tracer, trace.set_span_in_context(span), DecayingSampler())

@@ -39,9 +39,6 @@ class ServerTelemetry:
 def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
     """Open the telemetry of one server; libraries are imported only for what is requested.
 
-    Args:
-        metrics: Whether to serve metrics.
-
     Raises:
         MissingExtra: If metrics are requested and the library isn't installed.
     """

@@ -29,7 +29,6 @@ class ServerMetrics:
     """Prometheus metrics of the server: its hooks, and an observer of the requests to the cluster."""
 
     def __init__(self) -> None:
-        """Register the metrics."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(f"{_PREFIX}requests", "Finished requests.", ["method", "route", "status"], registry=registry)

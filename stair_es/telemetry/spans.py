@@ -124,7 +124,6 @@ class EncodingSpans:
     """Server hooks that add a span for each encoding to other hooks."""
 
     def __init__(self, tracer: Tracer, hooks: ServerHooks) -> None:
-        """Wrap the other hooks."""
         self._tracer, self._hooks = tracer, hooks
         self.record_search_time, self.track_upload, self.count_thumbnail = (
             hooks.record_search_time,

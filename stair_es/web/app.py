@@ -56,12 +56,6 @@ class ServerConfig:
 def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int) -> ASGIApp:
     """Create the application for an index.
 
-    Args:
-        config: The configuration.
-        cluster: The cluster of the index.
-        policy: The access policy.
-        port: The port, for the name of the cookie.
-
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
     """
@@ -109,11 +103,6 @@ class ThrottledLog:
     """Log that repeats the same message at most every 10 s, so that an unreachable cluster doesn't flood the terminal."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
-        """Create the log.
-
-        Args:
-            redact: Removes credentials from a message.
-        """
         self._redact = redact
         self._last: tuple[str, float] = ("", 0.0)
 

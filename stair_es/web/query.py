@@ -191,11 +191,6 @@ class QueryPlan:
 def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> SearchRequest:
     """Build the request for the best images.
 
-    Args:
-        query: The search query.
-        params: The parameters of the search.
-        plan: The query plan.
-
     Raises:
         QueryError: If the query is not supported.
     """
@@ -209,12 +204,7 @@ def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan
 
 
 def build_facets_request(query: Mapping[str, Any], *, colours: bool) -> dict[str, Any]:
-    """Build the request for the facets of all images that match a query.
-
-    Args:
-        query: The query clause.
-        colours: Whether the index has the field `colours`.
-    """
+    """Build the request for the facets of all images that match a query."""
     aggs = {**_AGGREGATIONS, **(_COLOUR_AGGREGATION if colours else {})}
     return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": aggs}
 

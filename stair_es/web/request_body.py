@@ -24,16 +24,11 @@ class BodyReader:
     """Reader for request bodies that limits their total memory. For one event loop."""
 
     def __init__(self, limits: ServerLimits) -> None:
-        """Create a reader with the limits of the server."""
         self._limits, self._held_bytes = limits, 0
 
     @asynccontextmanager
     async def __call__(self, request: Request, max_bytes: int) -> AsyncIterator[bytes]:
         """Read the whole body, which counts as held until the end of the `async with`.
-
-        Args:
-            request: The request.
-            max_bytes: The maximum size, in bytes.
 
         Raises:
             RequestRejected: If it is larger than `max_bytes`, takes too long, or ends early.

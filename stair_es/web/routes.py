@@ -53,15 +53,6 @@ class PageRoutes:
     def __init__(
         self, service: SearchService, thumbnails: ThumbnailService, limits: ServerLimits, title: str, hooks: ServerHooks
     ) -> None:
-        """Create the routes.
-
-        Args:
-            service: The search service.
-            thumbnails: The thumbnail service.
-            limits: The limits of the server.
-            title: The title of the page.
-            hooks: The telemetry hooks.
-        """
         self._service, self._thumbnails, self._limits, self._title = service, thumbnails, limits, title
         self._body_reader, self._hooks = BodyReader(limits), hooks
 

@@ -35,14 +35,7 @@ def encode_json(value: Json | Mapping[str, Any]) -> bytes:
 def serialize_hit(
     hit: Hit, contributions: Sequence[TokenContribution], text_score: float, thumbnail: str | None
 ) -> dict[str, Any]:
-    """Serialize a hit.
-
-    Args:
-        hit: The hit.
-        contributions: The contributions of its tokens.
-        text_score: The part of the score that is not from tokens.
-        thumbnail: The URL of the thumbnail, if any.
-    """
+    """Serialize a hit."""
     return {
         "id": hit.id,
         "uri": hit.uri,
@@ -81,13 +74,7 @@ def serialize_query(weighted: WeightedQuery) -> dict[str, Any]:
 
 
 def serialize_image(image: StoredImage, thumbnail: str | None, original: str | None) -> dict[str, Any]:
-    """Serialize everything readable of an image.
-
-    Args:
-        image: The stored image.
-        thumbnail: The URL of the thumbnail, if any.
-        original: The URL of the original, if any.
-    """
+    """Serialize everything readable of an image."""
     facts = {
         name: truncate_json(value)
         for name, value in sorted(image.source.items())
@@ -123,12 +110,7 @@ def serialize_vector(vector: SparseVector) -> list[list[Any]]:
 
 
 def list_top_tokens(tokens: object, count: int) -> list[list[Any]]:
-    """List the heaviest tokens of a document in the form of `serialize_vector`, faster: 24 hits have 1,500 tokens.
-
-    Args:
-        tokens: The `tokens` of a document.
-        count: Number of tokens.
-    """
+    """List the heaviest tokens of a document in the form of `serialize_vector`, faster: 24 hits have 1,500 tokens."""
     if not isinstance(tokens, Mapping):
         return []
     try:

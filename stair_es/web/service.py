@@ -59,17 +59,6 @@ class SearchService:
         roots: AllowedRoots,
         hooks: ServerHooks,
     ) -> None:
-        """Create the service.
-
-        Args:
-            cluster: The cluster.
-            index: An alias or index.
-            states: The cached state of the index.
-            limiter: The limiter for the encoder.
-            limits: The limits of the server.
-            roots: Folders whose files may be shown.
-            hooks: The telemetry hooks.
-        """
         self._cluster, self._index = cluster, index
         self._states, self._limiter, self._limits, self._roots = states, limiter, limits, roots
         self._hooks = hooks

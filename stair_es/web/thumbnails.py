@@ -36,16 +36,6 @@ class ThumbnailService:
         limits: ServerLimits,
         hooks: ServerHooks,
     ) -> None:
-        """Create the service.
-
-        Args:
-            cluster: The cluster.
-            index: An alias or index.
-            roots: Folders whose files may be shown.
-            limiter: The limiter for rendering.
-            limits: The limits of the server.
-            hooks: The telemetry hooks.
-        """
         self._cluster, self._index = cluster, index
         self._roots, self._limiter, self._limits = roots, limiter, limits
         self._hooks = hooks
@@ -53,10 +43,6 @@ class ThumbnailService:
 
     def get_thumbnail(self, id_: str, version: str) -> tuple[RenderedImage, bool]:
         """Get the thumbnail of an image.
-
-        Args:
-            id_: The id of the document.
-            version: The fingerprint in the URL, if any.
 
         Returns:
             The thumbnail, and whether it has that version, so that it never changes.

@@ -105,10 +105,6 @@ def run_and_report(
 ) -> None:
     """Run the work with a progress callback, and print or write its report.
 
-    Args:
-        arguments: Options of the command.
-        evaluate: Function that takes the callback and returns the report.
-
     Raises:
         StairError: If the work fails or the folder of `--out` can't be made.
     """

@@ -339,9 +339,6 @@ class IngestArguments:
     def open_sources(self, options: SourceOptions) -> list[Source]:
         """Open the sources, and the dead letters to retry.
 
-        Args:
-            options: Options of the sources.
-
         Raises:
             UsageError: If there is no source, or one can't be opened.
         """

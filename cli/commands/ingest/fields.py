@@ -8,12 +8,6 @@ from stair_es.errors import UsageError
 def parse_columns(values: list[str]) -> dict[str, str]:
     """Parse `--field a=b,c:float=d --field e=f` into field -> column; `*` is all columns.
 
-    Args:
-        values: Values of the option.
-
-    Returns:
-        Field, with its type if given -> column.
-
     Raises:
         UsageError: If the form is wrong, a field is repeated, or has a reserved name.
     """

@@ -38,11 +38,6 @@ _LOGIN, _VALUE = re.compile(r"//[^/@]*@"), re.compile(r"=[^,]*")
 def check_retry_index(dead_letters: Path, index: str, context: Context) -> None:
     """Check that the dead letters belong to the index, or that the command line names another one explicitly.
 
-    Args:
-        dead_letters: File of dead letters.
-        index: Alias to write.
-        context: Context of the command.
-
     Raises:
         UsageError: If they belong to another index.
     """

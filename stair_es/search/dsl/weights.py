@@ -38,10 +38,6 @@ def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, flo
 
     Tokens lighter than `MIN_WEIGHT` are dropped: with a weight of 0 they would still match.
 
-    Args:
-        vector: The query vector.
-        max_clauses: The maximum number of tokens.
-
     Returns:
         The heaviest tokens, heaviest first, each with its weight as the engine reads it.
 

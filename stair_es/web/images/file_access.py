@@ -56,12 +56,7 @@ class AllowedRoots:
         return self._resolve_allowed(uri) is not None
 
     def read(self, uri: str, max_bytes: int) -> OriginalFile | None:
-        """Read the file at a URI; None if it doesn't exist or may not be shown.
-
-        Args:
-            uri: The URI of a document (untrusted).
-            max_bytes: The maximum size, in bytes.
-        """
+        """Read the file at a URI; None if it doesn't exist or may not be shown."""
         resolved = self._resolve_allowed(uri)
         if resolved is None:
             return None
@@ -93,10 +88,6 @@ class AllowedRoots:
 
 def open_beneath(folder: Path, path: Path) -> int:
     """Open a file component by component without following links, so that a link created concurrently can't escape.
-
-    Args:
-        folder: The allowed folder.
-        path: The file, below `folder`.
 
     Returns:
         A file descriptor.

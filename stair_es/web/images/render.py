@@ -34,12 +34,6 @@ class RenderedImage:
 def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: DecodeLimits) -> RenderedImage:
     """Render the upright image in `data`, without metadata.
 
-    Args:
-        data: An image file.
-        side_px: The maximum length of the longer side, in pixels.
-        image_format: The output format.
-        limits: The limits for decoding.
-
     Raises:
         DecodeError: If it is not an image, or too large.
     """
