@@ -118,8 +118,7 @@ def publish_dashboards(
     """
     from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
     from stair_es.dashboards.connection import build_dashboards_connection
-    from stair_es.dashboards.publish import detect_product
-    from stair_es.dashboards.publish import import_objects as put
+    from stair_es.dashboards.publish import detect_product, import_objects
     from stair_es.dashboards.session import DashboardsSession
 
     if dashboards_url and dashboards_url != config_file.get_config().environ.get(f"{_ENV_PREFIX}URL"):
@@ -132,7 +131,7 @@ def publish_dashboards(
     spec, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
     with closing(DashboardsSession(connection)) as session:
         detected = detect_product(session, None if product == "auto" else product)
-        imported = put(session, build_bundle(spec, detected.product))
+        imported = import_objects(session, build_bundle(spec, detected.product))
     failed = [result for result in imported if result.error]
     dashboard_result = next(result for result in imported if result.id == get_dashboard_id(spec))
     dashboard_url = None if dashboard_result.error else connection.build_link(dashboard_result.stored_as)
@@ -263,12 +262,10 @@ def _inspect_in_cluster(
 ) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import get_cluster_info
     from stair_es.dashboards.index_info import inspect_index
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         distribution = get_cluster_info(cluster).distribution
         info = inspect_index(cluster, index, time_field)
     spec = info.spec

@@ -70,12 +70,10 @@ def _load_encoder_of_index(
     index: str, url: str | None, model: str | None, fit: ResizeMode | None, backend: Backend, text_tower: TextTower | None
 ) -> Encoder:
     """Load the encoder of an index; a given model or fit must be the same."""
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_encoder import load_query_encoder
     from stair_es.search.index_info import fetch_index_info
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         info = fetch_index_info(cluster, index)
     settings = config_file.get_config().settings
     encoder = load_query_encoder(

@@ -74,14 +74,12 @@ def inspect(
     output_format = select_output_format(as_json=as_json, as_csv=as_csv)
     if show_all and k:
         raise UsageError("-k and --all exclude each other", "Leave one of them out.")
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.inspector import Inspector
     from stair_es.search.index_info import fetch_index_info
 
     from ..output.inspect import InspectionPrinter
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         info = fetch_index_info(cluster, index)
 
         @cache

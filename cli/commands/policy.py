@@ -171,7 +171,7 @@ def apply_policy_command(
 
     policy = load_policy(file) if file else None
     with _open_policy_run(index, url) as manager:
-        _run_update(partial(manager.apply_policy, policy), "applied", (requests_per_second, slices), as_json)
+        _run_update(partial(manager.apply_policy, policy), "applied", requests_per_second, slices, as_json)
 
 
 @app.command(name="rollback")
@@ -190,27 +190,25 @@ def rollback_policy_command(
     **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
     """
     with _open_policy_run(index, url) as manager:
-        _run_update(manager.rollback_policy, "rolled back", (requests_per_second, slices), as_json)
+        _run_update(manager.rollback_policy, "rolled back", requests_per_second, slices, as_json)
 
 
 @contextmanager
 def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.policy.manager import PolicyManager
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         yield PolicyManager(cluster, index)
 
 
-def _run_update(run: RunUpdate, verb: str, limits: tuple[float, int], as_json: bool) -> None:
+def _run_update(run: RunUpdate, verb: str, requests_per_second: float, slices: int, as_json: bool) -> None:
     from stair_es.cluster.policy.update_by_query import UpdateLimits
 
     from ..output.progress import show_document_progress
 
-    update_limits = UpdateLimits(requests_per_second=limits[0] or -1.0, slices=limits[1])
+    limits = UpdateLimits(requests_per_second=requests_per_second or -1.0, slices=slices)
     with show_document_progress() as progress:
-        results = run(update_limits, lambda state: progress(state.processed, state.total))
+        results = run(limits, lambda state: progress(state.processed, state.total))
     if as_json:
         emit_json(build_policy_counts_json(results))
     else:

@@ -97,11 +97,9 @@ def query(
 
 def _resolve_token_ids(query: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
     """Return the query with the tokens of the index, and its token ids."""
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_info import fetch_index_info
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         info = fetch_index_info(cluster, index)
     info.check_model(model_id)
     return info.apply_policy(query), info.token_ids

@@ -120,7 +120,7 @@ def _prepare_encoder(index: str, model: str | None, backend: Backend, text_tower
 
 
 def _report_ready(url: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
-    """Print the URL of the page, and open it if asked to."""
+    """Print the URL of the page, and open it if requested."""
     if as_json:
         emit_json({"url": url})
     else:

@@ -54,14 +54,12 @@ def publish_templates_command(
 
     - `stair-es template publish words --query-type rank_features --prefix acme-`
     """
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
     field_type, selected = query_type, tuple(names or ())
     for name in selected:
         templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         if field_type is None:
             supported = templates.detect_templates(cluster, index)
             field_type, selected = supported.query_type, selected or supported.names
@@ -112,11 +110,9 @@ def list_templates_command(
 
     - `stair-es template list --prefix acme- --json`
     """
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         states = {
             f"{prefix}{name}": templates.get_template_state(cluster, name, prefix=prefix) for name in templates.TEMPLATE_NAMES
         }
@@ -141,11 +137,9 @@ def delete_templates_command(
 
     - `stair-es template delete match --prefix acme-`
     """
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         selected = dict.fromkeys(names or templates.TEMPLATE_NAMES)
         ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in selected]
         results = {id_: "deleted" if templates.delete_template(cluster, id_) else "missing" for id_ in ids}

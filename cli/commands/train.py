@@ -132,9 +132,9 @@ def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray
             from stair_es.training.ray_train import train_on_ray
 
             return train_on_ray(config, out, callbacks, workers=workers, device=device, address=ray_address, settings=settings)
-        from stair_es.training.train import train_model as train_alone
+        from stair_es.training.train import train_model
 
-        return train_alone(config, out, callbacks, device=device, settings=settings)
+        return train_model(config, out, callbacks, device=device, settings=settings)
 
 
 def _print_result(result: TrainingResult, as_json: bool) -> None:

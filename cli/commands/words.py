@@ -106,14 +106,12 @@ def show_words(
 
 
 def _read_vocabulary(index: str, url: str | None, sample: DocumentSample | None) -> tuple[IndexInfo, VocabularyStats]:
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.vocabulary_stats import collect_vocabulary_stats
     from stair_es.search.index_info import fetch_index_info
 
     from ..output.progress import show_document_progress
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         info = fetch_index_info(cluster, index)
         if not info.sortable:
             raise IndexMismatch(

@@ -164,13 +164,8 @@ def build_default_map(root: Any, values: ConfigValues) -> dict[str, Any]:  # noq
 def complete_profiles(context: typer.Context) -> list[str]:
     """Return the names of the profiles, for shell completion."""
     try:
-        return sorted(
-            get_profiles(
-                read_config_file(
-                    Path(context.params.get("config_file") or os.environ.get(ENV_CONFIG) or get_default_config_path())
-                )
-            )
-        )
+        path = context.params.get("config_file") or os.environ.get(ENV_CONFIG) or get_default_config_path()
+        return sorted(get_profiles(read_config_file(Path(path))))
     except UsageError:
         return []
 

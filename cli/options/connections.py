@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +16,9 @@ from . import config_file
 from .decorator import OptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection
 
 _TLS_PANEL = "Secure connection"
@@ -41,11 +43,7 @@ def _define_options(help_texts: Mapping[str, str], prefix: str, panel: str) -> d
     for key, text in help_texts.items():
         name = prefix + key
         option = typer.Option(
-            f"--{name.replace('_', '-')}",
-            envvar=f"STAIR_ES_{name.upper()}",
-            show_envvar=True,
-            help=text,
-            rich_help_panel=panel,
+            f"--{name.replace('_', '-')}", envvar=f"STAIR_ES_{name.upper()}", show_envvar=True, help=text, rich_help_panel=panel
         )
         options[name] = (Annotated[str | None, option], None)
     return options
@@ -61,11 +59,7 @@ def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, 
 
 
 CONNECTION_OPTIONS = OptionGroup(
-    {
-        **define_certificate_options("", _TLS_PANEL),
-        **_define_options(_AWS_HELP, "", _TLS_PANEL),
-        "context": (typer.Context, None),
-    }
+    {**define_certificate_options("", _TLS_PANEL), **_define_options(_AWS_HELP, "", _TLS_PANEL), "context": (typer.Context, None)}
 )
 """TLS and AWS options of a command that connects to the cluster; `resolve_connection` reads them."""
 
@@ -97,6 +91,15 @@ def resolve_connection(url: str | None) -> Connection:
     node_url = ensure_running(environ=config_file.get_config().environ)
     print_notice(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
+
+
+@contextmanager
+def open_cluster(url: str | None) -> Iterator[Cluster]:
+    """Open the cluster of `resolve_connection`, with the same errors, until the end of the `with` block."""
+    from stair_es.cluster.client.cluster import Cluster
+
+    with Cluster(resolve_connection(url)) as cluster:
+        yield cluster
 
 
 def resolve_named_connection(url: str | None) -> Connection | None:

@@ -12,9 +12,7 @@ from rich.text import Text
 
 from .bars import TerminalInfo, display_path, escape_control, format_line, format_rows, format_weight, truncate_text
 from .console import emit_json, stdout
-from .csv import OutputFormat
-from .csv import format_csv as csv_lines
-from .csv import print_csv as show_csv
+from .csv import OutputFormat, format_csv, print_csv
 from .thumbnail import can_show_thumbnails, render_terminal_thumbnail
 
 if TYPE_CHECKING:
@@ -56,8 +54,8 @@ class InspectionPrinter:
         if self._output_format == "json":
             emit_json(to_json(reference, result, self._k))
         elif self._output_format == "csv":
-            table = csv_lines(_COLUMNS, build_inspection_rows(reference, result, self._k))
-            show_csv(table if self._printed_count == 1 else table.partition("\n")[2])
+            table = format_csv(_COLUMNS, build_inspection_rows(reference, result, self._k))
+            print_csv(table if self._printed_count == 1 else table.partition("\n")[2])
         else:
             self._print_text(result, inspector)
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
-NOTICE_LOGGER = logging.getLogger("stair_es.said")
+NOTICE_LOGGER = logging.getLogger("stair_es.notices")
 _CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")
 """Control characters that JSON doesn't have to escape, as it does those below U+0020."""
 

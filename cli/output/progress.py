@@ -8,16 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from .bars import escape_control
@@ -32,7 +23,7 @@ _DESCRIPTION = TextColumn("{task.description}", markup=False)
 
 
 class ProgressReporter:
-    """Bars on stderr where it is a terminal; otherwise says when the next line is due.
+    """Progress bars on stderr if it is a terminal; otherwise reports when the next line is due.
 
     Args:
         columns: Columns of the bars.

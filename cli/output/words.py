@@ -26,17 +26,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = 30
 _MAX_NAMED = 12
 _BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 75
-_COLUMNS = (
-    "token",
-    "images",
-    "image_share",
-    "mean_weight",
-    "max_weight",
-    "weight_share",
-    "uniformity",
-    "stop_word",
-    "example",
-)
+_COLUMNS = ("token", "images", "image_share", "mean_weight", "max_weight", "weight_share", "uniformity", "stop_word", "example")
 
 
 @dataclass(frozen=True, kw_only=True)

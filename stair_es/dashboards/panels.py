@@ -168,11 +168,7 @@ def _build_image_panels(builder: _PanelBuilder) -> Iterator[Panel]:
     optional_columns = (["thumbnail"] if spec.thumbnails else [], ["caption"] if spec.captions else [])
     columns = [*optional_columns[0], "top_tokens", *optional_columns[1], "uri"]
     yield builder.build_table(
-        "found",
-        "Images that the chosen words find",
-        columns,
-        ("ingested_at", "desc"),
-        size=(GRID_COLUMNS, 22),
+        "found", "Images that the chosen words find", columns, ("ingested_at", "desc"), size=(GRID_COLUMNS, 22)
     )
     if spec.has_token_index:
         columns = ["token", "weight", "weight_share", "rank", "uri"]
@@ -201,9 +197,5 @@ def _build_quality_panels(builder: _PanelBuilder) -> Iterator[Panel]:
         yield builder.build_table("dominated", title, columns, ("weight_share", "desc"), query=query)
     columns = ["thumbnail", "uri"] if builder.spec.thumbnails else ["uri"]
     yield builder.build_table(
-        "wordless",
-        "Quality: images without any word",
-        columns,
-        ("ingested_at", "desc"),
-        query="NOT top_tokens:*",
+        "wordless", "Quality: images without any word", columns, ("ingested_at", "desc"), query="NOT top_tokens:*"
     )

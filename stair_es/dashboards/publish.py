@@ -8,7 +8,7 @@ from typing import Any
 
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
 from stair_es.dashboards.saved_objects import SavedObject, to_ndjson
-from stair_es.dashboards.session import DashboardsResponse, DashboardsSession, get_error_text
+from stair_es.dashboards.session import DashboardsResponse, DashboardsSession
 from stair_es.errors import ClusterError, UnsupportedTarget, UsageError
 
 _MIN_VERSIONS: dict[Product, int] = {"opensearch-dashboards": 2, "kibana": 8}
@@ -67,7 +67,7 @@ def detect_product(session: DashboardsSession, requested: Product | None = None)
         if response.status >= 400 or not isinstance(response.body, dict):
             raise ClusterError(
                 f"{connection.safe_url} answers, but not as OpenSearch Dashboards or Kibana "
-                f"(HTTP {response.status} for /api/status): {connection.redact(get_error_text(response))}",
+                f"(HTTP {response.status} for /api/status): {session.get_error_text(response)}",
                 "Check the URL and its base path; use --product if the server hides it.",
             )
         raise UsageError(
@@ -101,7 +101,7 @@ def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -
     if response.status >= 400:
         raise _build_import_error(session, response)
     if not isinstance(response.body, dict) or "success" not in response.body:
-        text = session.connection.redact(get_error_text(response))
+        text = session.get_error_text(response)
         raise ClusterError(
             f"{session.connection.safe_url} doesn't answer like an import API: {text}",
             "Check the URL: is it OpenSearch Dashboards or Kibana?",
@@ -148,7 +148,7 @@ def _describe_error(failed: Mapping[str, Any] | None, body: Mapping[str, Any]) -
 
 def _build_import_error(session: DashboardsSession, response: DashboardsResponse) -> ClusterError:
     connection = session.connection
-    message = connection.redact(get_error_text(response))
+    message = session.get_error_text(response)
     if response.status == 404:
         return ClusterError(
             f"{connection.safe_url}{connection.path_prefix} has no import API (HTTP 404): {message}",

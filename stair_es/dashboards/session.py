@@ -16,8 +16,8 @@ from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DASHBOARDS_VAR
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
 from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 
-_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-_MAX_PAUSE_S = 30.0
+_RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
+_MAX_RETRY_DELAY_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
 _MAX_ERROR_LENGTH = 300
 _LOGIN_HINTS = ("login", "signin", "sign-in", "auth", "oauth", "saml", "oidc", "sso")
@@ -74,20 +74,20 @@ class DashboardsSession:
             AuthenticationFailed: If the status is 401 or 403, or the response redirects to a login page.
             ClusterError: If the response redirects elsewhere or is not JSON, or the product is still busy after all retries.
         """
-        for pause in (*_PAUSES_S, None):
+        for delay_s in (*_RETRY_DELAYS_S, None):
             response, error = self._send_once(method, path, fields)
             if response is not None and response.status not in BUSY_STATUSES:
                 self._check_response(response)
                 return response
-            if pause is None:
+            if delay_s is None:
                 break
-            if error is not None and (tls.is_permanent_tls_error(error) or pause > _PAUSES_S[0]):
+            if error is not None and (tls.is_permanent_tls_error(error) or delay_s > _RETRY_DELAYS_S[0]):
                 raise self._build_unreachable_error(error)  # a busy server gets more time than one that doesn't listen
-            self._sleep(min(_parse_retry_after(response) or pause, _MAX_PAUSE_S))
+            self._sleep(min(_parse_retry_after(response) or delay_s, _MAX_RETRY_DELAY_S))
         if response is None:
             raise self._build_unreachable_error(error)
         raise ClusterError(
-            f"{self.connection.safe_url} is busy or not ready (HTTP {response.status}): {self._get_error_text(response)}",
+            f"{self.connection.safe_url} is busy or not ready (HTTP {response.status}): {self.get_error_text(response)}",
             "Wait until it works in a browser, and publish again.",
         )
 
@@ -119,7 +119,7 @@ class DashboardsSession:
             raise AuthenticationFailed(f"{url} refused the login (HTTP 401)", _LOGIN_REMEDIES[self.connection.security.method])
         if response.status == 403:
             raise AuthenticationFailed(
-                f"{url} denies access (HTTP 403): {self._get_error_text(response)}",
+                f"{url} denies access (HTTP 403): {self.get_error_text(response)}",
                 "The user needs write access to saved objects (Kibana: Saved Objects Management, in this space; "
                 "OpenSearch Dashboards: a role with write access to the tenant).",
             )
@@ -128,7 +128,7 @@ class DashboardsSession:
         if response.body is None and response.status < 400:
             content_type = response.headers.get("content-type", "no content type").partition(";")[0]
             raise ClusterError(
-                f"{url} returns a page ({content_type}) instead of JSON: {self._get_error_text(response)}",
+                f"{url} returns a page ({content_type}) instead of JSON: {self.get_error_text(response)}",
                 f"Check --dashboards-url / {ENV_DASHBOARDS_URL}: include the base path. A proxy may require a separate login.",
             )
 
@@ -159,18 +159,12 @@ class DashboardsSession:
             f"Check --dashboards-url / {ENV_DASHBOARDS_URL}; it is not the cluster's address (5601 is the usual port).",
         )
 
-    def _get_error_text(self, response: DashboardsResponse) -> str:
-        return self.connection.redact(get_error_text(response))
-
-
-def get_error_text(response: DashboardsResponse) -> str:
-    """Return the error message of a response, shortened. It may repeat the request, so redact it."""
-    body = response.body
-    if isinstance(body, dict):
-        message = body.get("message") or body.get("error")
-        if message:
-            return str(message)[:_MAX_ERROR_LENGTH]
-    return " ".join(response.text.split())[:_MAX_ERROR_LENGTH] or "no message"
+    def get_error_text(self, response: DashboardsResponse) -> str:
+        """Return the error message of a response, shortened and without secrets: it may repeat the request."""
+        body = response.body
+        message = (body.get("message") or body.get("error")) if isinstance(body, dict) else None
+        text = str(message) if message else " ".join(response.text.split()) or "no message"
+        return self.connection.redact(text[:_MAX_ERROR_LENGTH])
 
 
 def _parse_response(raw_response: Any) -> DashboardsResponse:  # noqa: ANN401  urllib3's

@@ -60,7 +60,7 @@ def build_average_weight_chart(spec: DashboardSpec) -> VegaSpec:
                     "mark": {"type": "tick", "color": _LINE_COLOUR, "thickness": 3, "opacity": 1},
                     "encoding": {"y": y, "x": {**x, "field": "largest"}, "tooltip": tooltip},
                 },
-            ],
+            ]
         },
     )
 

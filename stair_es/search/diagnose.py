@@ -18,7 +18,6 @@ from stair_es.search.results import TokenContribution, build_document_filter, ex
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.search.query import TokenGroup
     from stair_es.search.results import Hit
     from stair_es.search.searcher import Searcher
 
@@ -116,10 +115,10 @@ def explain_no_hits(searcher: Searcher, query: SearchQuery, options: SearchOptio
     if not query.required or searcher.count(bare, options=options):
         return ""
     counts = {group: searcher.count(replace(bare, required=[group]), options=options) for group in query.required}
-    missing = [_format_required(group) for group, count in counts.items() if not count]
+    missing = [f"+{_join_group(group)}" for group, count in counts.items() if not count]
     if missing:
         return f"no image has {' or '.join(missing)}"
-    return "no image has all of " + ", ".join(f"{_format_required(group)} ({count:,})" for group, count in counts.items())
+    return "no image has all of " + ", ".join(f"+{_join_group(group)} ({count:,})" for group, count in counts.items())
 
 
 def _is_missed(document: Hit, score: float, top_hits: Sequence[Hit], k: int) -> bool:
@@ -183,7 +182,3 @@ def _join_group(group: Sequence[str]) -> str:
 
 def _get_lowest_weight(group: Sequence[str], weights: Mapping[str, Any]) -> float:
     return min((float(weights.get(token, 0.0)) for token in group), default=0.0)
-
-
-def _format_required(group: TokenGroup) -> str:
-    return "+" + "".join(piece.removeprefix("##") for piece in group)

@@ -194,16 +194,13 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         IndexMismatch: If an index was not written by stair-es or has another format, or if the indices have several models.
         ClusterError: If the request fails.
     """
-    is_single = not any(mark in index for mark in ",*")
-    missing = QueryError(
-        f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
-        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}"
-        if is_single
-        else "Each of the names must be there.",
-    )
     mappings = get_mappings_by_index(cluster, index)
     if not mappings:
-        raise missing
+        remedy = f"Write one with: stair-es ingest FOLDER --index {index or 'images'}"
+        raise QueryError(
+            f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
+            "Each of the names must be there." if any(mark in index for mark in ",*") else remedy,
+        )
     token_tables = {name: parse_token_table(body) for name, body in mappings.items()}
     metadata = {
         name: _read_index_metadata(name, body["mappings"], has_ids=token_tables[name] is not None)
@@ -231,9 +228,8 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         field_types={name: next(iter(kinds)) for name, kinds in field_types.items() if len(kinds) == 1},
         sortable=all(_is_sortable(body["mappings"]) for body in mappings.values()),
         policy=policies[0] if same_policy else None,  # if they differ, tokens are searched for unchanged
-        tokens=next(iter(token_tables.values()))
-        if same_policy and len(set(token_tables.values())) == 1
-        else None,  # otherwise an id could mean two tokens
+        # tables or policies that differ could give an id two meanings
+        tokens=next(iter(token_tables.values())) if same_policy and len(set(token_tables.values())) == 1 else None,
     )
 
 

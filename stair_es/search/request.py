@@ -227,8 +227,7 @@ def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryTyp
         return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
     # The two-phase processor of neural-search only looks into `should`. With a filter, `should` would be optional, and documents
     # that match the filter alone would be found: hence minimum_should_match.
-    around = {"filter": filters, "must_not": must_not}
-    conditions = {name: clauses for name, clauses in around.items() if clauses}
+    conditions = {name: clauses for name, clauses in (("filter", filters), ("must_not", must_not)) if clauses}
     return {"bool": {"should": scoring, "minimum_should_match": 1, **conditions}}
 
 
@@ -246,6 +245,5 @@ def _check_two_phase(query: SearchQuery, after: Cursor | None) -> None:
         raise QueryError("two-phase has no further pages: its order holds only within the window", "Omit two-phase to paginate.")
     if query.min_score is not None:
         raise QueryError(
-            "two-phase and min_score can't be combined: the engine would compare scores of the first phase",
-            "Omit one of them.",
+            "two-phase and min_score can't be combined: the engine would compare scores of the first phase", "Omit one of them."
         )

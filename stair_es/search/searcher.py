@@ -147,9 +147,8 @@ class Searcher:
         window = max(options.fusion_window, k)
         options = replace(options, approximate=False)  # approximate ranks far down are unreliable
         by_tokens = self._search_page(replace(query, caption=""), window, None, options)
-        caption_query = replace(
-            query, vector=EMPTY_VECTOR, caption_weight=1.0
-        )  # the weight applies to ranks; scores could underflow
+        # the weight applies to ranks; scores could underflow
+        caption_query = replace(query, vector=EMPTY_VECTOR, caption_weight=1.0)
         by_caption = self._search_page(caption_query, window, None, replace(options, two_phase=None))
         return fuse_rankings(by_tokens, by_caption, query.caption_weight, k)
 
@@ -232,22 +231,14 @@ def _describe_errors(cluster: ClusterInfo) -> Iterator[None]:
         raise
     except ClusterError as error:
         if "maxClauseCount" in error.message:
-            raise QueryError(*_describe_clause_limit(cluster)) from None
-        if "Failed to parse query" in error.message:
-            raise QueryError(*_describe_unreadable_filter(error)) from None
+            raise QueryError(
+                f"the caption and the filters need more clauses than the cluster allows ({cluster.max_clauses:,})",
+                "Shorten them, or send fewer tokens (--weight-mass).",
+            ) from None
+        _, marker, reason = error.message.partition("Failed to parse query")
+        if marker:
+            raise QueryError(
+                f"the cluster can't read the filter: {marker}{reason}".splitlines()[0],
+                'In a query string, quote values with : / or other operators (uri:"file:///a.jpg"), or write the clause as JSON.',
+            ) from None
         raise
-
-
-def _describe_clause_limit(target: ClusterInfo) -> tuple[str, str]:
-    return (
-        f"the caption and the filters need more clauses than the cluster allows ({target.max_clauses:,})",
-        "Shorten them, or send fewer tokens (--weight-mass).",
-    )
-
-
-def _describe_unreadable_filter(error: ClusterError) -> tuple[str, str]:
-    reason = error.message[error.message.index("Failed to parse query") :].splitlines()[0]
-    return (
-        f"the cluster can't read the filter: {reason}",
-        'In a query string, quote values with : / or other operators (uri:"file:///a.jpg"), or write the clause as JSON.',
-    )

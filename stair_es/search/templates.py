@@ -89,8 +89,7 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
             f"Ingest first, or name the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
     target = get_cluster_info(cluster)
-    properties = [body.get("mappings", {}).get("properties", {}) for body in mappings.values()]
-    fields = [IndexFields.from_mapping(index_fields) for index_fields in properties]
+    fields = [IndexFields.from_mapping(body.get("mappings", {}).get("properties", {})) for body in mappings.values()]
     query_types = {
         _parse_query_type(select_query_type(target, index_fields, lambda: list_cluster_plugins(cluster)))
         for index_fields in fields
@@ -132,11 +131,8 @@ def get_template_state(cluster: Cluster, name: str, *, prefix: str = TEMPLATE_PR
     stored = get_stored_source(cluster, build_template(name, TEMPLATE_QUERY_TYPES[0], prefix=prefix).id)
     if stored is None:
         return "missing"
-    return (
-        "published"
-        if stored in {build_template(name, query_type, prefix=prefix).source for query_type in TEMPLATE_QUERY_TYPES}
-        else "different"
-    )
+    sources = {build_template(name, query_type, prefix=prefix).source for query_type in TEMPLATE_QUERY_TYPES}
+    return "published" if stored in sources else "different"
 
 
 def get_stored_source(cluster: Cluster, id_: str) -> str | None:

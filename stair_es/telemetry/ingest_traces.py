@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.state import Batch
 
 _KEPT_PER_RATE = 200
-_NS = 1_000_000_000
+_NS_PER_S = 1_000_000_000
 
 
 class DecayingSampler:
@@ -57,7 +57,7 @@ class IngestTrace:
         """Record a finished batch: its span, and one for each of its stages."""
         if not batch.began_ns or not self._sampler():
             return
-        ends = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS) for stage in batch.began_ns}
+        ends_ns = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS_PER_S) for stage in batch.began_ns}
         kinds = Counter(outcome.kind for outcome in batch.get_outcomes())
         batch_span = self._tracer.start_span(
             "batch",
@@ -67,8 +67,8 @@ class IngestTrace:
         )
         batch_context = trace.set_span_in_context(batch_span)
         for stage, began_ns in batch.began_ns.items():
-            self._tracer.start_span(stage, batch_context, start_time=began_ns).end(ends[stage])
-        batch_span.end(max(ends.values()))
+            self._tracer.start_span(stage, batch_context, start_time=began_ns).end(ends_ns[stage])
+        batch_span.end(max(ends_ns.values()))
 
     def record_report(self, report: IngestReport) -> None:
         """Record the report of a complete run."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stair_es.web.hooks import EncodedKind
 
 _PREFIX = "stair_es_server_"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class ServerMetrics:
@@ -33,11 +33,7 @@ class ServerMetrics:
         ProcessCollector(registry=registry)
         self._requests = Counter(f"{_PREFIX}requests", "Finished requests.", ["method", "route", "status"], registry=registry)
         self._request_seconds = Histogram(
-            f"{_PREFIX}request_seconds",
-            "Duration of a request.",
-            ["route"],
-            registry=registry,
-            buckets=_SECONDS,
+            f"{_PREFIX}request_seconds", "Duration of a request.", ["route"], registry=registry, buckets=_BUCKETS_S
         )
         self._in_progress = Gauge(f"{_PREFIX}requests_in_progress", "Requests in progress.", registry=registry)
         self._uploads = Gauge(
@@ -48,7 +44,7 @@ class ServerMetrics:
             "Time that a model takes for a text or an image, without queueing.",
             ["kind"],
             registry=registry,
-            buckets=_SECONDS,
+            buckets=_BUCKETS_S,
         )
         self._thumbnails = Counter(
             f"{_PREFIX}thumbnails", "Requested thumbnails, by whether they were cached.", ["cached"], registry=registry
@@ -61,7 +57,7 @@ class ServerMetrics:
             "Duration of a request to the cluster, measured by the client.",
             ["operation"],
             registry=registry,
-            buckets=_SECONDS,
+            buckets=_BUCKETS_S,
         )
         self._cluster_errors = Counter(
             f"{_PREFIX}cluster_errors",

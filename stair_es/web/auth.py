@@ -42,8 +42,8 @@ HEALTH_PATH = "/healthz"
 server responds."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
-_LAST_PORT = 65535
-_COOKIE_S = 30 * 24 * 3600
+_MAX_PORT = 65535
+_COOKIE_MAX_AGE_S = 30 * 24 * 3600
 _LOGIN_PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -55,13 +55,13 @@ _LOGIN_PAGE = """<!doctype html>
 <body>
 <main>
 <h1>Access token required</h1>
-<p role="status">{said}</p>
+<p role="status">{message}</p>
 <form method="get">
 <p><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
-{kept}<button type="submit">Open</button></p>
+{hidden_inputs}<button type="submit">Open</button></p>
 </form>
-<p>Already logged in and followed a link from another site? <a href="{again}">Continue</a>.</p>
+<p>Already logged in and followed a link from another site? <a href="{retry_url}">Continue</a>.</p>
 </main>
 </body>
 </html>
@@ -185,9 +185,8 @@ class AccessMiddleware:
 
     def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = (
-            f"{self._cookie_name}={self._policy.cookie_value}; Path=/; Max-Age={_COOKIE_S}; HttpOnly; SameSite=Strict{secure}"
-        )
+        attributes = f"Path=/; Max-Age={_COOKIE_MAX_AGE_S}; HttpOnly; SameSite=Strict{secure}"
+        cookie = f"{self._cookie_name}={self._policy.cookie_value}; {attributes}"
         return 303, b"", {"location": _get_path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
 
 
@@ -204,13 +203,13 @@ def render_login_page(path: str, query: Sequence[tuple[str, str]]) -> bytes:
     message = "Wrong token." if len(params) < len(query) else "Ask the administrator for the token."
     hidden = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in params)
     retry_url = escape(path + (f"?{urlencode(params)}" if params else ""))
-    return _LOGIN_PAGE.format(said=message, kept=hidden, again=retry_url).encode()
+    return _LOGIN_PAGE.format(message=message, hidden_inputs=hidden, retry_url=retry_url).encode()
 
 
 def parse_host(header: str) -> str | None:
     """Parse a `Host` header to the name in lower case, without port and brackets; None if it is invalid."""
     match = _HOST.fullmatch(header.strip(" \t"))
-    if match is None or int(match["port"] or 0) > _LAST_PORT:
+    if match is None or int(match["port"] or 0) > _MAX_PORT:
         return None
     return (match["address"] or match["name"]).lower().rstrip(".") or None
 

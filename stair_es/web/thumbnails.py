@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DRAWN_THUMBNAIL_PX = 256
 """Longer side of a thumbnail that is rendered from an original, in pixels."""
 ORIGINAL_PX = 1600
-_STORED = DecodeLimits(max_pixels=1_000_000)
+_STORED_LIMITS = DecodeLimits(max_pixels=1_000_000)
 """Limits for the thumbnail in a document; ingest writes 128 pixels."""
 
 
@@ -79,7 +79,7 @@ class ThumbnailService:
     def _render_stored(self, value: object) -> RenderedImage | None:
         thumbnail = parse_thumbnail(value)
         try:
-            return render_image(thumbnail.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED) if thumbnail else None
+            return render_image(thumbnail.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED_LIMITS) if thumbnail else None
         except DecodeError:
             return None
 

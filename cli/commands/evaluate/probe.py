@@ -44,12 +44,12 @@ def evaluate_probe_command(
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
-        from stair_es.eval.linear_probe import evaluate_linear_probe as run
+        from stair_es.eval.linear_probe import evaluate_linear_probe
         from stair_es.optional import import_optional
 
         import_optional("sklearn", "eval")
         train_folder, test_folder = _resolve_folders(folder, train, test)
-        return run(
+        return evaluate_linear_probe(
             read_image_folder(train_folder, limit=limit),
             read_image_folder(test_folder, limit=limit),
             arguments.load_models(),

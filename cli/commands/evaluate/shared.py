@@ -64,7 +64,7 @@ class PrintableReport(Protocol):
         """Return the values for JSON."""
 
     def to_markdown(self) -> str:
-        """Return the report for people."""
+        """Return the report as Markdown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def run_and_report(
     """Run the work with a progress callback, and print or write its report.
 
     Raises:
-        StairError: If the work fails or the folder of `--out` can't be made.
+        StairError: If the work fails or the folder of `--out` can't be created.
     """
     from ...output.progress import show_evaluation_progress
 

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared import (
-    EVALUATION_OPTIONS,
-    ImageFolderOption,
-    SplitOption,
-    print_skipped,
-    run_and_report,
-)
+from .shared import EVALUATION_OPTIONS, ImageFolderOption, SplitOption, print_skipped, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.sparsity import SparsityDataset
@@ -40,11 +34,11 @@ def evaluate_sparsity_command(
     arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
-        from stair_es.eval.sparsity import evaluate_sparsity as run
+        from stair_es.eval.sparsity import evaluate_sparsity
 
         items = _read_items(path, images, split, limit)
         print_skipped(items.problems)
-        return run(items, arguments.load_models(), progress=progress)
+        return evaluate_sparsity(items, arguments.load_models(), progress=progress)
 
     run_and_report(arguments, build_report)
 

@@ -10,13 +10,7 @@ import typer
 
 from stair_es.errors import UsageError
 
-from .shared import (
-    EVALUATION_OPTIONS,
-    ClassFolderArgument,
-    ClassNamesOption,
-    LimitOption,
-    run_and_report,
-)
+from .shared import EVALUATION_OPTIONS, ClassFolderArgument, ClassNamesOption, LimitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
@@ -48,12 +42,11 @@ def evaluate_zero_shot_command(
 
     def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
-        from stair_es.eval.zero_shot import DEFAULT_PROMPTS
-        from stair_es.eval.zero_shot import evaluate_zero_shot as run
+        from stair_es.eval.zero_shot import DEFAULT_PROMPTS, evaluate_zero_shot
 
         templates = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
         dataset = read_image_folder(folder, classes=classes, limit=limit)
-        return run(dataset, arguments.load_models(), templates, progress=progress)
+        return evaluate_zero_shot(dataset, arguments.load_models(), templates, progress=progress)
 
     run_and_report(arguments, build_report)
 

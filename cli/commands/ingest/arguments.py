@@ -285,7 +285,7 @@ EXECUTION_OPTIONS = ArgumentGroup(ExecutionArguments)
 
 @dataclass(frozen=True, kw_only=True)
 class IngestArguments:
-    """All that the command line says about a run of `ingest`."""
+    """All arguments of a run of `ingest`."""
 
     sources: list[str]
     index: str

@@ -14,14 +14,7 @@ from ...options import connections, metrics, shared
 from ...options.json_errors import add_failure_facts
 from ...output.console import emit_json, print_notice
 from ...output.ingest import note_default_model, print_dry_run, print_ingest_report
-from .arguments import (
-    DOCUMENT_OPTIONS,
-    EXECUTION_OPTIONS,
-    INDEX_OPTIONS,
-    SOURCE_OPTIONS,
-    IngestArguments,
-    JsonReportOption,
-)
+from .arguments import DOCUMENT_OPTIONS, EXECUTION_OPTIONS, INDEX_OPTIONS, SOURCE_OPTIONS, IngestArguments, JsonReportOption
 from .retry import build_retry_command, check_retry_index
 
 if TYPE_CHECKING:
@@ -132,12 +125,7 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: I
         try:
             with show_ingest_progress() as progress:
                 report = run_ingest(
-                    sources,
-                    connection,
-                    options,
-                    progress=progress,
-                    accounting=accounting,
-                    on_batch=telemetry.record_batch,
+                    sources, connection, options, progress=progress, accounting=accounting, on_batch=telemetry.record_batch
                 )
         except (KeyboardInterrupt, SystemExit):
             if accounting.listed:

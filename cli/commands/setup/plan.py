@@ -99,8 +99,8 @@ def plan_command(
     """
     from stair_es.sizing.plan import make_sizing_plan
 
-    given = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
-    plan = make_sizing_plan(SizingInputs(**given), given)
+    values = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
+    plan = make_sizing_plan(SizingInputs(**values), values)
     if as_json:
         emit_json(plan.to_dict())
     else:

@@ -9,12 +9,7 @@ from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.weights import SparseQuery, finish_sparse_query, fit_to_limits
 from stair_es.types import SparseVector
 
-__all__ = [
-    "TOKENS_FIELD",
-    "SparseQuery",
-    "build_rank_features_query",
-    "build_sparse_vector_query",
-]
+__all__ = ["TOKENS_FIELD", "SparseQuery", "build_rank_features_query", "build_sparse_vector_query"]
 
 TOKENS_FIELD = "tokens"
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from stair_es.errors import UsageError
 from stair_es.sources.io.uris import from_file_uri
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +96,11 @@ def open_beneath(folder: Path, path: Path) -> int:
         OSError: If a component is a link, or the file doesn't exist.
     """
     if os.open not in os.supports_dir_fd:
-        return os.open(path, _FLAGS)
-    descriptor = os.open(folder, _FLAGS)
+        return os.open(path, _OPEN_FLAGS)
+    descriptor = os.open(folder, _OPEN_FLAGS)
     for part in path.relative_to(folder).parts:
         try:
-            child = os.open(part, _FLAGS, dir_fd=descriptor)
+            child = os.open(part, _OPEN_FLAGS, dir_fd=descriptor)
         finally:
             os.close(descriptor)
         descriptor = child

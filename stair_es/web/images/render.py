@@ -18,7 +18,7 @@ from stair_es.sources.image.pillow import open_image
 from stair_es.types import ImageSpec
 
 ImageFormat = Literal["WEBP", "JPEG"]
-_OVERHEAD = 200
+_ENTRY_OVERHEAD_BYTES = 200
 """Approximate size of a cache entry in addition to its data, in bytes."""
 
 
@@ -73,7 +73,7 @@ class ImageCache:
             ttl_s: The time to live, in seconds: an image that was removed from the index is shown that long.
         """
         self._images: TTLCache[Hashable, RenderedImage] = TTLCache(
-            max_bytes, ttl=ttl_s, getsizeof=lambda image: len(image.data) + _OVERHEAD
+            max_bytes, ttl=ttl_s, getsizeof=lambda image: len(image.data) + _ENTRY_OVERHEAD_BYTES
         )
         self._lock = threading.Lock()
 
@@ -85,7 +85,7 @@ class ImageCache:
     def put(self, key: Hashable, image: RenderedImage) -> RenderedImage:
         """Put an image into the cache, unless it is larger than the cache; return it."""
         with self._lock:
-            if len(image.data) + _OVERHEAD <= self._images.maxsize:
+            if len(image.data) + _ENTRY_OVERHEAD_BYTES <= self._images.maxsize:
                 self._images[key] = image
         return image
 
