@@ -99,11 +99,11 @@ def publish_dashboards(
     timeout: DashboardsTimeoutOption = 60.0,
     url: shared.UrlOption = None,
 ) -> None:
-    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its address. Overwrites an earlier one of the index.
+    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its URL. Overwrites the previous one of the index.
 
-    Logins come from the environment: `STAIR_ES_DASHBOARDS_USER` and `STAIR_ES_DASHBOARDS_PASSWORD`, or
+    Credentials come from the environment: `STAIR_ES_DASHBOARDS_USER` and `STAIR_ES_DASHBOARDS_PASSWORD`, or
     `STAIR_ES_DASHBOARDS_API_KEY`, or `STAIR_ES_DASHBOARDS_TOKEN`; each can also be read from the file named by the variable with
-    `_FILE` appended. Logins for the cluster are not used.
+    `_FILE` appended. The cluster's credentials are not used.
 
     **Examples**
 
@@ -113,7 +113,7 @@ def publish_dashboards(
 
     - `stair-es dashboards publish --index photos --dashboards-url https://host/_dashboards --tenant global --json`
 
-    **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on wrong usage, 3 if some objects were
+    **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on a usage error, 3 if some objects were
     rejected (each is named).
     """
     from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
@@ -132,15 +132,15 @@ def publish_dashboards(
     with closing(DashboardsSession(connection)) as session:
         detected = detect_product(session, None if product == "auto" else product)
         imported = import_objects(session, build_bundle(spec, detected.product))
-    failed = [result for result in imported if result.error]
+    rejected = [result for result in imported if result.error]
     dashboard_result = next(result for result in imported if result.id == get_dashboard_id(spec))
     dashboard_url = None if dashboard_result.error else connection.build_link(dashboard_result.stored_as)
     if as_json:
         emit_json(_build_json(detected, dashboard_url, imported))
     else:
         _print_outcome(connection, detected, dashboard_url, imported)
-    if failed:
-        raise typer.Exit(3 if len(failed) < len(imported) else 1)
+    if rejected:
+        raise typer.Exit(3 if len(rejected) < len(imported) else 1)
 
 
 def _build_json(detected: DetectedProduct, dashboard_url: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _build_json(detected: DetectedProduct, dashboard_url: str | None, imported: 
         "version": detected.version or None,
         "url": dashboard_url,
         "imported": sum(not result.error for result in imported),
-        "refused": sum(bool(result.error) for result in imported),
+        "rejected": sum(bool(result.error) for result in imported),
         "objects": objects,
     }
 
@@ -189,7 +189,7 @@ def export_dashboards(
 
     - `stair-es dashboards export --index photos --product kibana --token-index -o - | gzip > photos.ndjson.gz`
 
-    **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on wrong usage.
+    **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on a usage error.
     """
     from stair_es.dashboards.bundle import build_bundle
     from stair_es.dashboards.saved_objects import to_ndjson

@@ -136,8 +136,8 @@ def _print_remarks(stats: VocabularyStats, index: str, content_type: str) -> Non
         )
     if stats.sample and stats.images < stats.documents - stats.without_uri:
         print_notice(
-            f"a sample of {stats.images:,} of {stats.documents:,} {content_type} (seed {stats.sample.seed}): "
-            f"all figures are estimates, a share of {content_type} is off by {98 / stats.images**0.5:.1f} points at most (95 %), "
+            f"a sample of {stats.images:,} of {stats.documents:,} {content_type} (seed {stats.sample.seed}): all figures are "
+            f"estimates; shares of {content_type} are within {98 / stats.images**0.5:.1f} percentage points (95 %), "
             "and rare words are missing"
         )
 

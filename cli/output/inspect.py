@@ -143,9 +143,7 @@ def _format_tokens(vector: SparseVector, k: int | None, terminal: TerminalInfo) 
         noun = "word has" if rest == 1 else "words have"
         lines.append(Text(f"  {rest:,} more {noun} {100 * (1 - rows[-1][3]):.1f} % of the weight (--all)", style="dim"))
     total = format_weight(math.fsum(vector.weights))
-    lines.append(
-        Text(f"  {len(vector):,} words, {total} together; next to each weight its share, and the cumulative share", style="dim")
-    )
+    lines.append(Text(f"  {len(vector):,} words, total weight {total}; columns: weight, share, cumulative share", style="dim"))
     return lines
 
 
@@ -186,13 +184,13 @@ def _format_policy_effect(effect: PolicyEffect, result: InspectionResult, termin
 
 def _format_comparison(comparison: VectorComparison, model: str, terminal: TerminalInfo) -> list[Text]:
     if comparison.is_same:
-        message, style = f"  the stored words are those that {model} gives the file now", "green"
+        message, style = f"  the stored words are the same as those of {model} for the file now", "green"
     else:
-        message, style = f"  {len(comparison.differences):,} words differ from those that {model} gives the file now", "yellow"
+        message, style = f"  {len(comparison.differences):,} words differ from those of {model} for the file now", "yellow"
     lines = [format_line(message, terminal, style)]
     lines += [format_line(f"    {reason}", terminal) for reason in comparison.reasons]
     if not comparison.is_same and not comparison.reasons:
-        lines.append(Text("    no recorded cause: an enricher, another backend, or an edited document"))
+        lines.append(Text("    cause not recorded: perhaps an enricher, another backend, or an edited document"))
     return [*lines, *_format_differences(comparison.differences, ("stored", "now"), terminal, reverse=False)]
 
 

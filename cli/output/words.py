@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 30
 _MAX_NAMED = 12
-_BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 75
+_BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 81
 _COLUMNS = ("token", "images", "image_share", "mean_weight", "max_weight", "weight_share", "uniformity", "stop_word", "example")
 
 
@@ -140,7 +140,7 @@ def format_vocabulary(view: VocabularyView, k: int, index: str, terminal: Termin
     """Format a table of the tokens, and remarks on the others. Pure."""
     stats, content_type = view.stats, view.index_info.content_type
     noun = content_type.removesuffix("s")
-    average = f"{stats.mean_tokens:.1f} words {'an' if content_type == 'images' else 'a'} {noun}"
+    average = f"{stats.mean_tokens:.1f} words per {noun}"
     head = f"{index}: {stats.images:,} {content_type}, {average}, {len(stats.token_stats):,} different words"
     lines = [format_line(f"{head} ({view.index_info.model})", terminal, "bold")]
     if stats.empty:
@@ -157,12 +157,12 @@ def format_vocabulary(view: VocabularyView, k: int, index: str, terminal: Termin
 
 def _format_table(rows: Sequence[TokenStats], stop: set[str], content_type: str, terminal: TerminalInfo) -> list[Text]:
     words = [_truncate_cells(escape_control(row.token, terminal.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
-    cells = max(4, *map(cell_len, words))
+    cells = max(5, *map(cell_len, words))
     names = [_truncate_cells(escape_control(_get_file_name(row.example), terminal.encoding), _MOST_NAME_CELLS) for row in rows]
     counts = max(len(content_type), *(len(f"{row.images:,}") for row in rows))
     with_bar = terminal.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
-    titles = f"{content_type:>{counts}}            mean     max   of all  flat  heaviest in"
-    lines = [Text(f"  {'word':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
+    titles = f"{content_type:>{counts}}            mean     max    share  uniformity  heaviest in"
+    lines = [Text(f"  {'token':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
     for row, word, name in zip(rows, words, names, strict=True):
         parts = [
             f"{row.images:>{counts},} {100 * row.image_share:>5.1f} %",
@@ -171,9 +171,9 @@ def _format_table(rows: Sequence[TokenStats], stop: set[str], content_type: str,
             f"{100 * row.weight_share:>5.2f} %",
         ]
         bar = (render_bar(row.image_share, _BAR_CELLS, terminal.encoding) + "  ", "green") if with_bar else ""
-        flat = (f"{row.uniformity:>4.2f}", "yellow" if row.token in stop else "")
+        uniformity = (f"{row.uniformity:>10.2f}", "yellow" if row.token in stop else "")
         padded = (word + " " * (cells - cell_len(word)), "cyan")
-        lines.append(Text.assemble("  ", padded, "  ", bar, "  ".join(parts), "  ", flat, "  ", (name, "dim")))
+        lines.append(Text.assemble("  ", padded, "  ", bar, "  ".join(parts), "  ", uniformity, "  ", (name, "dim")))
     return lines
 
 

@@ -88,7 +88,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8"), str(path), remedy)
     except OSError as error:
-        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Name a TOML file with --config.") from None
+        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Specify a TOML file with --config.") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
 
@@ -175,7 +175,7 @@ def _flatten_table(
 def _check_value(path: Path, place: str, name: str, value: Any, kind: OptionType) -> Any:  # noqa: ANN401
     resolved = _resolve_paths(path, value, kind)
     if name == "profile" and isinstance(value, dict):
-        raise UsageError(f"{place}: profile must be {kind.expected}", "Did you mean [profiles.NAME], for a profile of its own?")
+        raise UsageError(f"{place}: profile must be {kind.expected}", "Did you mean [profiles.NAME], for a separate profile?")
     if not kind.accepts(resolved):
         raise UsageError(f"{place}: {name} must be {kind.expected}", _SEE)
     if name.endswith("url") and has_password(resolved):
@@ -205,7 +205,7 @@ def _check_secrets(path: Path, keys: list[OptionKey]) -> None:
     secret = next((key[-1] for key in keys if key[-1] in SECRET_KEYS), None)
     if secret and os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UsageError(
-            f"{path} holds a secret ({secret}), and others on this machine may read it",
+            f"{path} holds a secret ({secret}), and is readable by other users of this machine",
             f"Run chmod 600 {path}, or write {secret}_file = with the name of a file that holds it.",
         )
 

@@ -68,7 +68,7 @@ def _build_index_patterns(spec: DashboardSpec) -> list[SavedObject]:
             "rank": _WHOLE_NUMBER_FORMAT,
             "token_count": _WHOLE_NUMBER_FORMAT,
         }
-        patterns.append(build_index_pattern(spec.build_id("words"), spec.token_index_name, formats))
+        patterns.append(build_index_pattern(spec.build_id("tokens"), spec.token_index_name, formats))
     return patterns
 
 

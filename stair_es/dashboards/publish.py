@@ -160,7 +160,9 @@ def _build_import_error(session: DashboardsSession, response: DashboardsResponse
             "Increase `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy.",
         )
     hint = (
-        "The objects are from another version than it knows: see docs/dashboards.md." if "more recent version" in message else ""
+        "The objects are from a version that it doesn't support: see docs/dashboards.md."
+        if "more recent version" in message
+        else ""
     )
     return ClusterError(f"{connection.safe_url} rejected the import (HTTP {response.status}): {message}", hint)
 
@@ -173,5 +175,5 @@ def _parse_version(body: object) -> str:
 
 def _get_product_remedy(implied: Product | None) -> str:
     if implied is None:
-        return "Omit --product, or name the other one."
+        return "Omit --product, or specify the other one."
     return "--space is for Kibana; --workspace and --tenant are for OpenSearch Dashboards."

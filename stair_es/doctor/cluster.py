@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from rich import filesize
+
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.doctor.facts import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
-from stair_es.doctor.result import CheckResult, format_curl, format_size, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, format_curl, report_error, report_failure, report_ok, report_warning
 from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.errors import StairError
 
@@ -27,8 +29,8 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
     if missing:
         return report_failure(
             "node",
-            f"no cluster is named, and for an embedded node {', '.join(missing)} isn't installed",
-            "pip install 'stair-es[node]', or name a cluster: --url URL",
+            f"no cluster is given, and for an embedded node {', '.join(missing)} isn't installed",
+            "pip install 'stair-es[node]', or specify a cluster: --url URL",
         ), None
     try:
         now = get_node_status(spec := NodeSpec.from_home(environ=environ))
@@ -42,7 +44,7 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
             f"process {now.pid} of the embedded node does not respond; its log is {spec.log_file}",
             "stair-es node logs, then: stair-es node down && stair-es node up",
         ), None
-    return report_warning("node", "no cluster is named, and the embedded node isn't running", "stair-es node up"), None
+    return report_warning("node", "no cluster is given, and the embedded node isn't running", "stair-es node up"), None
 
 
 _WATERMARK = "cluster.routing.allocation.disk.watermark."
@@ -81,7 +83,7 @@ def evaluate_health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | Non
         )
     name = f"{(unassigned or {}).get('index', '?')}"
     why = _find_unassigned_reason(unassigned or {})
-    said = f"{said}: {nowhere} unassigned shards{f', one of them of {name}: {why}' if unassigned else ''}"
+    said = f"{said}: {nowhere} unassigned shards{f', including one of {name}: {why}' if unassigned else ''}"
     if status == "red":
         return report_failure(
             "health", said, "Fix that, or start the node that holds it; then: " + format_curl(url, "POST", _RETRY)
@@ -109,28 +111,28 @@ def evaluate_disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, A
         return
     if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
         free = min(free for free, _ in told.values())
-        yield report_ok("disk", f"{format_size(free)} free on the fullest node; this cluster has no watermarks")
+        yield report_ok("disk", f"{filesize.decimal(free)} free on the fullest node; this cluster has no watermarks")
         return
     worst = [(_find_passed_watermark(free, total, settings), node, free, total) for node, (free, total) in told.items()]
     passed = [each for each in worst if each[0]]
     if not passed:
         yield report_ok(
-            "disk", f"{format_size(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks"
+            "disk", f"{filesize.decimal(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks"
         )
     for mark, node, free, total in passed:
-        said = f"node {node}: {format_size(free)} of {format_size(total)} free"
+        said = f"node {node}: {filesize.decimal(free)} of {filesize.decimal(total)} free"
         look = format_curl(url, "GET", "/_cat/allocation?v")
         if mark == "flood_stage":
             yield report_failure(
-                "disk", f"{said}, past the flood stage: its indices can't be written", f"Delete or add space, see: {look}"
+                "disk", f"{said}; flood-stage watermark exceeded: its indices can't be written", f"Free or add disk space: {look}"
             )
         elif mark == "high":
             yield report_warning(
-                "disk", f"{said}, past the high watermark: shards are moved away", f"Delete or add space, see: {look}"
+                "disk", f"{said}; high watermark exceeded: its shards are moved away", f"Free or add disk space: {look}"
             )
         else:
             yield report_warning(
-                "disk", f"{said}, past the low watermark: no new replicas there", f"Delete or add space, see: {look}"
+                "disk", f"{said}; low watermark exceeded: it gets no new replicas", f"Free or add disk space: {look}"
             )
 
 
@@ -166,19 +168,19 @@ def evaluate_limits(target: ClusterInfo, settings: Mapping[str, Any], url: str) 
     if target.max_clauses < MAX_CLAUSES:
         yield report_warning(
             "limits",
-            f"a query may have {target.max_clauses} clauses, {MAX_CLAUSES} are usual: longer ones lose their lightest tokens",
+            f"the clause limit is {target.max_clauses} (default: {MAX_CLAUSES}): longer queries lose their lightest tokens",
             format_curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
-            + f" (OpenSearch), else in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
+            + f" (OpenSearch), or in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
         )
     most = parse_byte_size(content)
     if most is not None and most < _LEAST_CONTENT:
         yield report_warning(
             "limits",
-            f"a request may have {content}: an ingest sends many small ones, and larger documents fail",
+            f"the size limit of a request is {content}: an ingest sends many small ones, and larger documents fail",
             "Set http.max_content_length: 100mb in the nodes' settings and restart them.",
         )
     elif target.max_clauses >= MAX_CLAUSES:
-        yield report_ok("limits", f"{target.max_clauses} clauses a query, {content} a request")
+        yield report_ok("limits", f"{target.max_clauses} clauses per query, {content} per request")
 
 
 def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[CheckResult]:

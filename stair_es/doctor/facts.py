@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import AuthenticationFailed, ClusterError
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ def fetch_index_facts(cluster: Cluster, name: str) -> IndexFacts:
     found: dict[str, dict[str, Any]] = {}
     forbidden: list[str] = []
     try:
-        with translate_errors(cluster.connection):
-            found = cluster.client.indices.get(index=f"{name},{name}-*", params=params)
+        found = cluster.call(cluster.client.indices.get, index=f"{name},{name}-*", params=params, retry=NO_RETRY)
     except AuthenticationFailed:
         forbidden.append("indices:admin/get")
     path = f"/{name}*/_stats/docs,store"
@@ -114,8 +114,8 @@ def fetch_privileges(cluster: Cluster, name: str) -> Mapping[str, bool] | None:
     """Return which privileges on `name*` this user has (Elasticsearch); None if the cluster does not report them."""
     asked = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
     try:
-        with translate_errors(cluster.connection):
-            answer = cluster.client.transport.perform_request("POST", "/_security/user/_has_privileges", body=asked)
+        send = cluster.client.transport.perform_request
+        answer = cluster.call(send, "POST", "/_security/user/_has_privileges", body=asked, retry=NO_RETRY)
     except ClusterError:
         return None
     told = answer.get("index", {}).get(f"{name}*") if isinstance(answer, dict) else None

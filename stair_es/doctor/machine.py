@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from rich import filesize
+
 from stair_es.config.defaults import ENV_HOME, DataDir
-from stair_es.doctor.result import CheckResult, format_size, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, report_failure, report_ok, report_warning
 from stair_es.system.limits import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
 
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 2e8
@@ -39,10 +41,10 @@ def evaluate_machine(cores: int, memory: int | None) -> CheckResult:
         cores: Usable cores.
         memory: In bytes; None if unknown.
     """
-    said = f"{cores} cores, {format_size(memory) if memory else 'unknown'} memory"
+    said = f"{cores} cores, {filesize.decimal(memory) if memory else 'unknown'} memory"
     if memory is not None and memory < _LITTLE_MEMORY:
         return report_warning(
-            "machine", f"{said}: little for an ingest next to an embedded node", "Name a cluster elsewhere: --url URL"
+            "machine", f"{said}: not much for an ingest next to an embedded node", "Use a cluster on another machine: --url URL"
         )
     return report_ok("machine", said)
 
@@ -67,8 +69,8 @@ def evaluate_disk(path: Path, *, writable: bool, free: int, total: int) -> Check
     """
     elsewhere = f"export {ENV_HOME}=/a/folder/with/room"
     if not writable:
-        return report_failure("home", f"{path} can't be written", f"Become its owner, or: export {ENV_HOME}=/a/folder/of/yours")
-    said = f"{format_size(free)} of {format_size(total)} free for {path}"
+        return report_failure("home", f"{path} can't be written", f"Change its owner, or: export {ENV_HOME}=/a/folder/of/yours")
+    said = f"{filesize.decimal(free)} of {filesize.decimal(total)} free for {path}"
     if free < _NO_DISK:
         return report_failure("home", said, f"Free some space, or: {elsewhere}")
     return (

@@ -65,7 +65,7 @@ def evaluate_packages(
         wanted = " ".join(f"'{each}'" for each in wrong.values())
         yield report_failure("packages", f"missing or unsuitable: {', '.join(wrong)}", f"pip install --upgrade {wanted}")
     else:
-        yield report_ok("packages", f"all fit; extras: {', '.join(there) or 'none'}")
+        yield report_ok("packages", f"all requirements are met; extras: {', '.join(there) or 'none'}")
 
 
 def check_plugins() -> Iterator[CheckResult]:

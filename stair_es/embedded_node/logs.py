@@ -86,7 +86,7 @@ def explain_startup_failure(spec: NodeSpec) -> NodeError:
         return NodeError(f"not enough memory for a heap of {spec.heap}", "Use a smaller heap: --heap 256m")
     telling = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _SIGNS)]
     shown = "\n".join(f"  {line[:200]}" for line in (telling or lines)[-_SHOWN_LINES:])
-    return NodeError(f"the embedded node ended while it started:\n{shown}", f"Complete log: {spec.log_file}")
+    return NodeError(f"the embedded node exited during startup:\n{shown}", f"Complete log: {spec.log_file}")
 
 
 def _select_last_run(lines: list[str]) -> list[str]:

@@ -97,7 +97,7 @@ class IngestRun:
             self.progress(self.accounting)
             if self.accounting.bulk_stats.retried and not told_busy:
                 told_busy = True
-                logger.warning("the cluster is busy or unreachable at times: requests are retried, more slowly")
+                logger.warning("the cluster is busy or unreachable at times: requests are retried at a lower rate")
             if self.accounting.listing_done and not told_listed:
                 told_listed = True
                 self._report_listed()

@@ -100,7 +100,7 @@ def _explain_changes(image: StoredImage, now: CurrentVector, policy: TokenPolicy
     has, wanted = source.get("policy"), policy.digest if policy and policy.apply(_restore_original(image)).undo else None
     if has != wanted:
         found.append(
-            f"{_describe_policy(has)} was applied to the document, an ingest would apply {_describe_policy(wanted)}: "
+            f"{_describe_policy(has)} was applied to the document, but an ingest would apply {_describe_policy(wanted)}: "
             "stair-es policy apply or rollback has not reached it"
         )
     return found

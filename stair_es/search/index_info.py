@@ -72,7 +72,7 @@ class IndexInfo:
             found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
             raise IndexMismatch(
                 f"the name resolves to indices with different field types ({found}), which need different queries",
-                "Name one of the indices.",
+                "Specify one of the indices.",
             )
         return next(iter(self.fields.values()))
 
@@ -86,7 +86,7 @@ class IndexInfo:
         if self.tokens is None and len(self.fields) > 1:
             raise IndexMismatch(
                 f"the name resolves to indices with different token ids or token policies: {', '.join(sorted(self.fields))}",
-                "Name one of the indices.",
+                "Specify one of the indices.",
             )
         if self.tokens is None:
             raise build_no_table_error(", ".join(sorted(self.fields)))
@@ -143,7 +143,7 @@ class IndexInfo:
             if reference.is_range and self.field_types.get(reference.name) in _TEXTUAL
         )
         return [
-            f"the filter compares {name!r} letter by letter, since it is a {self.field_types[name]} field: "
+            f"the filter compares {name!r} as text, since it is a {self.field_types[name]} field: "
             f"'3' is greater than '20'; an ingest into a new index with --field {name}:float=COLUMN makes it a number"
             for name in names
         ]
@@ -172,8 +172,8 @@ class IndexInfo:
             other_fit = fit if f"-{self.fit}-" in self.model else ""
             remedy = f"Search with --model {name}{other_fit}, or ingest again with this model."
         raise QueryError(
-            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
-            "their dot products are meaningless",
+            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, but the query is a vector of {model_id!r}"
+            ": their dot products are meaningless",
             remedy,
         )
 
@@ -199,7 +199,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
         remedy = f"Write one with: stair-es ingest FOLDER --index {index or 'images'}"
         raise QueryError(
             f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
-            "Each of the names must be there." if any(mark in index for mark in ",*") else remedy,
+            "Each of the names must exist." if any(mark in index for mark in ",*") else remedy,
         )
     token_tables = {name: parse_token_table(body) for name, body in mappings.items()}
     metadata = {
@@ -210,7 +210,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
             f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
-            "Name one of the indices: dot products of different models can't be compared.",
+            "Specify one of the indices: dot products of different models can't be compared.",
         )
     model, name = min(models)
     content_types = {get_content_type(meta) for meta, _ in metadata.values()}

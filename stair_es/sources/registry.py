@@ -49,7 +49,7 @@ def open_source(argument: str, options: SourceOptions | None = None) -> Source:
         if claimed:
             return kind.open(argument, options)
     raise UsageError(
-        "; ".join([f"no source kind accepts {argument!r}", *problems]), f"Name its kind with --format: {_list_kind_names()}."
+        "; ".join([f"no source kind accepts {argument!r}", *problems]), f"Specify its format with --format: {_list_kind_names()}."
     )
 
 

@@ -131,7 +131,7 @@ class MetricsTextfile:
             self._write()
         except OSError as error:
             raise UsageError(
-                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Name a file in an existing folder."
+                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Specify a file in an existing folder."
             ) from None
 
     def write_if_due(self) -> None:
@@ -167,11 +167,11 @@ def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
         server, thread = start_http_server(port, host, build_registry(run))
     except OSError as error:
         is_in_use = error.errno == errno.EADDRINUSE
-        reason = "it is taken" if is_in_use else error.strerror or str(error)
+        reason = "it is in use" if is_in_use else error.strerror or str(error)
         remedy = (
             "Use another port, or 0 for any free one."
             if is_in_use
-            else "Name an address of this machine with --metrics-host, and a port above 1023."
+            else "Specify an address of this machine with --metrics-host, and a port above 1023."
         )
         raise UsageError(f"can't serve metrics on {host} port {port}: {reason}", remedy) from None
     try:

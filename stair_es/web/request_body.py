@@ -42,7 +42,7 @@ class BodyReader:
             self._held_bytes -= sum(map(len, chunks))
 
     async def _read_parts(self, chunks: list[bytes], request: Request, max_bytes: int) -> None:
-        too_large = RequestRejected(413, f"the body is larger than {max_bytes:,} bytes", "Send less.", _CLOSE)
+        too_large = RequestRejected(413, f"the body is larger than {max_bytes:,} bytes", "Send a smaller body.", _CLOSE)
         if _get_content_length(request) > _DISCARD_FACTOR * max_bytes:
             raise too_large
         size = 0
@@ -58,7 +58,7 @@ class BodyReader:
                     if self._held_bytes > self._limits.max_held_bytes:
                         raise TooManyRequests
         except TimeoutError:
-            raise RequestRejected(408, "the body takes too long to arrive", "Try again.", _CLOSE) from None
+            raise RequestRejected(408, "the body took too long to arrive", "Try again.", _CLOSE) from None
         except ClientDisconnect:
             raise RequestRejected(400, "the body is incomplete") from None
         if size > max_bytes:

@@ -129,7 +129,7 @@ def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> 
     other.click()
     settled(page, order(site, text=QUERY, require=["tree"], factors={word: 0.5}))
     expect(slider(page, word)).to_have_value("0.5")
-    press(page, f"Take out {word}")
+    press(page, f"Remove {word}")
     settled(page, order(site, text=QUERY, require=["tree"]))
 
 
@@ -208,7 +208,7 @@ def test_methods_rank_differently(site: Site, page: Page) -> None:
     ranked = page.get_by_label("ranked by", exact=True)
     ranked.select_option("bm25")
     settled(page, order(site, text=QUERY, method="bm25"))
-    expect(page.get_by_text("there are no weights to move")).to_be_visible()
+    expect(page.get_by_text("there are no weights to adjust")).to_be_visible()
     ranked.select_option("bag")
     settled(page, order(site, text=QUERY, method="bag"))
 

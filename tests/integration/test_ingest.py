@@ -223,7 +223,7 @@ def test_an_alias_of_several_indices_is_refused(run: Run, options: IngestOptions
         run(options, _some_photos(tmp_path / "photos", 1))
 
 
-def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+def test_what_the_cluster_rejects_has_failed_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
@@ -276,11 +276,14 @@ def _job(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConf
 def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
     job = _job(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(_some_photos(tmp_path / "photos", 3)))
-    lanes_of = open_thread_executor(job, 2) if runner == "local" else open_ray_executor(job, RayOptions(), 2)
-    with pytest.raises(ClusterError, match="answered 4"), lanes_of as lanes, PrefetchQueue(source.list_items(), 10) as ahead:
+    opened = open_thread_executor(job, 2) if runner == "local" else open_ray_executor(job, RayOptions(), 2)
+    with pytest.raises(ClusterError, match="answered 4"), opened as executor, PrefetchQueue(source.list_items(), 10) as ahead:
         list(
             StageScheduler(
-                lanes, AdaptiveThrottle(BulkPolicy()), job.fresh, lambda found: found if isinstance(found, SourceItem) else None
+                executor,
+                AdaptiveThrottle(BulkPolicy()),
+                job.fresh,
+                lambda found: found if isinstance(found, SourceItem) else None,
             ).run(ahead)
         )
 
@@ -296,12 +299,12 @@ def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Pa
     assert isinstance(found, SourceItem)
     with serve(busy) as url:
         job = _job(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
-        with suppress(KeyboardInterrupt), open_thread_executor(job) as lanes:
-            task = lanes.submit_write([lanes.submit_encode(lanes.submit_prepare(Batch([Pending(found)])), 0)], 1 << 20)
+        with suppress(KeyboardInterrupt), open_thread_executor(job) as executor:
+            task = executor.submit_write([executor.submit_encode(executor.submit_prepare(Batch([Pending(found)])), 0)], 1 << 20)
             assert asked.wait(60)
             raise KeyboardInterrupt
         with pytest.raises(IngestError, match="cancelled"):
-            lanes.get_written(task)
+            executor.get_written(task)
 
 
 def test_seismic_is_refused_without_its_plugin_before_an_index_is_made(

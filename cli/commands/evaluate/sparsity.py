@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from .shared import EVALUATION_OPTIONS, ImageFolderOption, SplitOption, print_sk
 if TYPE_CHECKING:
     from stair_es.eval.sparsity import SparsityDataset
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 
 def evaluate_sparsity_command(
@@ -33,7 +33,7 @@ def evaluate_sparsity_command(
     """
     arguments = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.sparsity import evaluate_sparsity
 
         items = _read_items(path, images, split, limit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from .shared import EVALUATION_OPTIONS, ClassFolderArgument, ClassNamesOption, L
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 
 def evaluate_zero_shot_command(
@@ -40,7 +40,7 @@ def evaluate_zero_shot_command(
     """
     arguments = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
         from stair_es.eval.zero_shot import DEFAULT_PROMPTS, evaluate_zero_shot
 
@@ -60,5 +60,5 @@ def _read_prompts(path: Path | None) -> list[str]:
         raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
     prompts = [line for line in lines if line]
     if not prompts:
-        raise UsageError(f"{path} has no prompt in it", "Write one prompt per line: a photo of a {}.")
+        raise UsageError(f"{path} contains no prompt", "Write one prompt per line: a photo of a {}.")
     return prompts

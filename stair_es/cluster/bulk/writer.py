@@ -76,7 +76,9 @@ __all__ = ["BulkPolicy", "BulkRequestStats", "BulkResult", "BulkWriter"]
 _ANSWER = "items.*._id,items.*._index,items.*.status,items.*.error"
 _SMALLEST_BYTES = 64 * 1024
 _MOST_ON_TRIAL = 20
-_CONTINUE = "What was stored stays. Run the same command again when the cluster is healthy: it resumes where this run stopped."
+_CONTINUE = (
+    "Stored documents are kept. Run the same command again when the cluster is healthy: it resumes where this run stopped."
+)
 _ANEW = "Run the same command again: it continues in the present index, or creates a new one."
 _UNBLOCK = (
     "Usually a disk is too full: free some space or raise cluster.routing.allocation.disk.watermark.flood_stage, set the index's "
@@ -338,13 +340,13 @@ class _BulkCall:
             alias = make_write_alias(index)
             return IndexMismatch(
                 f"{url}: documents for {index!r} were stored in {verdict.reason!r}: the alias {alias!r} was moved",
-                f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",
+                f"Remove the alias from {verdict.reason!r} and delete what this run wrote there. Then run the command again.",
             )
         if verdict.status == "forbidden":
             grant = choose_grant_remedy(self.writer.cluster.connection)
             return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
         if "not_found" in verdict.reason:
             return ClusterError(
-                f"{url} has no alias {make_write_alias(index)!r} any more: the index was deleted, or the alias removed", _ANEW
+                f"{url} no longer has the alias {make_write_alias(index)!r}: the index was deleted, or the alias removed", _ANEW
             )
         return ClusterError(f"{url} accepts no documents for {index!r}: {verdict.reason}", _CONTINUE)

@@ -34,4 +34,4 @@ def raise_if_cancelled() -> None:
     """
     stop = CANCEL_EVENT.get()
     if stop is not None and stop.is_set():
-        raise IngestError("cancelled, since the run ends", "Run it again: it resumes from there.")
+        raise IngestError("cancelled because the run is ending", "Run it again: it resumes from there.")

@@ -62,7 +62,7 @@ def _load_client_certificate(made: ssl.SSLContext, cert: str, key: str | None) -
     try:
         made.load_cert_chain(cert, key, password=reject_passphrase)
     except (ssl.SSLError, OSError) as error:
-        hint = "Both are PEM files; without --client-key the certificate's file holds the key too."
+        hint = "Both are PEM files; without --client-key the certificate file must also contain the key."
         raise UsageError(f"--client-cert: {cert} and its key can't be used: {describe_ssl_error(error)}", hint) from None
 
 
@@ -85,7 +85,7 @@ def trust_pinned_certificate(made: ssl.SSLContext, wanted: str, host: str, port:
     chain = get_peer_certificates(host, port, timeout_s)
     prints = [hashlib.sha256(der).hexdigest() for der in chain]
     if wanted not in prints:
-        raise FingerprintMismatch(f"no certificate of the server matches; they have {', '.join(prints)}")
+        raise FingerprintMismatch(f"no certificate of the server matches; their fingerprints are {', '.join(prints)}")
     made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned one may be no root
     made.load_verify_locations(cadata=chain[prints.index(wanted)])
     return prints.index(wanted) == 0
@@ -199,13 +199,14 @@ def get_tls_remedy(error: ssl.SSLError, variables: SecurityVariables) -> str:
     text, option = str(error).upper(), variables.get_option
     if isinstance(error, FingerprintMismatch):
         return (
-            f"Compare with the cluster's own record. Nothing was sent. If it doesn't send its authority, use {option('ca_file')}."
+            "Compare the fingerprint with that of the certificate on the cluster. Nothing was sent. If the server doesn't send "
+            f"the certificate of its authority, use {option('ca_file')}."
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         if "EXPIRED" in text:
             return "The cluster's certificate must be renewed (or this machine's clock is wrong)."
         if "HOSTNAME MISMATCH" in text or "IP ADDRESS MISMATCH" in text:
-            return "Use a host name in the URL that the certificate is valid for."
+            return "Use a URL with a host name that the certificate is valid for."
         ways = (f"{option(name)} / {variables[name]}" for name in ("ca_file", "ca_fingerprint"))
         return f"Give the authority that signed it: {', or '.join(ways)}."
     if "ALERT" in text and any(word in text for word in ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA", "HANDSHAKE")):
@@ -218,5 +219,5 @@ def get_tls_remedy(error: ssl.SSLError, variables: SecurityVariables) -> str:
         or "RECORD LAYER" in text
         or "HTTP_REQUEST" in text
     ):
-        return "The port speaks plain HTTP: write http:// if that is meant, or name the TLS port."
+        return "The port speaks plain HTTP: use http:// if that is intended, or the TLS port."
     return "Check that the port speaks TLS 1.2 or later."

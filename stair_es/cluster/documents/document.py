@@ -176,8 +176,8 @@ def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy
     """Build the fields that come from the encoder's vector: the policy is applied here."""
     undo = PolicyUndo()
     if policy is not None:
-        steered = policy.apply(vector)
-        vector, undo = steered.vector, steered.undo
+        result = policy.apply(vector)
+        vector, undo = result.vector, result.undo
     return {
         "tokens": {feature_names.escape_feature(word): weight for word, weight in vector},
         "top_tokens": list(vector.top(settings.top_token_count).tokens),

@@ -82,7 +82,7 @@ def open_index(
     opened, why = cluster.call(_try_open, cluster.client, alias, made, policy)
     if why is not None:
         doing = "building" if opened.created else "resuming"
-        logger.info("%s %s: %s %s, the alias is swapped when it is complete", opened.replaces, why, doing, opened.name)
+        logger.info("%s %s: %s %s; the alias is swapped when it is complete", opened.replaces, why, doing, opened.name)
     if not opened.created:
         ensure_write_alias(cluster, opened.name)
     return opened
@@ -159,13 +159,13 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
     if name == alias:
         raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
     if get_token_index_meta(index):
-        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another one", _OTHER_NAME)
+        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another index", _OTHER_NAME)
     if not get_index_meta(index):
-        raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
+        raise IndexMismatch(f"index {name!r} (alias {alias!r}) was not made by stair-es", _OTHER_NAME)
     check_index_format(name, index)
     if index["settings"]["index"].get("verified_before_close") == "true":
         raise IndexMismatch(
-            f"index {name!r} behind alias {alias!r} is closed", f"Open it, and run this again: POST /{name}/_open"
+            f"index {name!r} (alias {alias!r}) is closed", f"Open it and run the command again: POST /{name}/_open"
         )
     return name, index
 
@@ -181,7 +181,7 @@ def _inspect_live_index(
     theirs, own = get_index_meta(index), wanted["mappings"]["_meta"]["stair_es"]
     holds, brings = get_content_type(theirs), get_content_type(own)
     if holds != brings:
-        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Name another one for {brings}: --index NAME")
+        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Specify another one for {brings}: --index NAME")
     if theirs.get("model") != own["model"]:
         return live, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
     if theirs.get("digest") != own["digest"]:

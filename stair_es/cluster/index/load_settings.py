@@ -70,13 +70,15 @@ def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: boo
         index.relax_settings(originals, changed)
         said = ", ".join(f"{name} {changed[name]}" for name in _NAMES if changed[name] != originals[name])
         if said:
-            logger.info("while it loads: %s", said)
+            logger.info("settings during the load: %s", said)
         yield
     except BaseException:
         try:
             index.restore_settings(originals, _AFTER_FAILURE)
         except ClusterError as error:
-            logger.warning("the settings of %s could not be restored (%s): the next run does it", opened.name, error.message)
+            logger.warning(
+                "the settings of %s could not be restored (%s): the next run restores them", opened.name, error.message
+            )
         raise
     index.restore_settings(originals, RetryPolicy())
 

@@ -95,12 +95,12 @@ class PolicyManager:
         live = get_alias_targets(self.cluster, self.alias)
         if len(live) != 1:
             what = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
-            raise IndexMismatch(f"{self.alias!r} {what}", "Name what `stair-es ingest --index NAME` made.")
+            raise IndexMismatch(f"{self.alias!r} {what}", "Use the alias of an index made by `stair-es ingest --index NAME`.")
         builds = get_alias_targets(self.cluster, make_build_alias_prefix(self.alias) + "*")
         found = self.cluster.call(self.cluster.client.indices.get, index=",".join([*live, *builds]))
         if not get_index_meta(found[live[0]]):
             raise IndexMismatch(
-                f"index {live[0]!r} behind alias {self.alias!r} was not made by stair-es", "Name what `stair-es ingest` made."
+                f"index {live[0]!r} (alias {self.alias!r}) was not made by stair-es", "Use an index made by `stair-es ingest`."
             )
         names = [name for name in [*live, *builds] if get_index_meta(found[name])]
         for name in names:
@@ -126,7 +126,7 @@ class PolicyManager:
         places = self.list_targets()
         policy = policy or places[0].state.policy
         if policy is None:
-            raise UsageError(f"{self.alias!r} has no policy", "Name one: stair-es policy apply FILE")
+            raise UsageError(f"{self.alias!r} has no policy", "Specify one: stair-es policy apply FILE")
         return self._update_targets(places, policy, speed, progress)
 
     def rollback_policy(self, speed: UpdateLimits, progress: Callable[[UpdateProgress], None]) -> dict[str, PolicyRunResult]:
@@ -148,7 +148,7 @@ class PolicyManager:
         if find_conflicting_field(place.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
-        answer = self.cluster.call(self.cluster.client.search, index=place.name, body=body)
+        answer = self.cluster.search(place.name, body)
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["policies"]["buckets"]}
 
     def count_emptied(self, place: PolicyTarget) -> int:
@@ -207,23 +207,23 @@ class PolicyManager:
     @staticmethod
     def _repeat_passes(task: UpdateByQueryTask, policy: TokenPolicy | None, layout: TokenFieldLayout) -> PolicyRunResult:
         """Repeat passes until one has no conflict: then every document has been updated in its latest version."""
-        changed, vain, failed, steers = 0, 0, dict[str, str](), build_policy_script(policy, layout)
+        changed, vain, failed, script = 0, 0, dict[str, str](), build_policy_script(policy, layout)
         while True:
-            done = task.run_pass({"query": build_affected_query(policy, layout, failed), "script": steers})
+            done = task.run_pass({"query": build_affected_query(policy, layout, failed), "script": script})
             changed += done.changed
             failed.update(done.failed)
             if done.complete and not done.conflicts:
                 return PolicyRunResult(changed=changed, unchanged=done.unchanged, failed=failed)
             vain = 0 if done.changed or done.failed else vain + 1
             if vain == _IN_VAIN:
-                why = f"{done.conflicts:,} documents of {task.index} are constantly written by something else"
+                why = f"{done.conflicts:,} documents of {task.index} are constantly changed by other writers"
                 raise ClusterError(
-                    why if done.conflicts else f"the cluster ends the updates of {task.index} before they are complete",
+                    why if done.conflicts else f"the cluster stopped the updates of {task.index} before they were complete",
                     "Wait until other writers have finished, and run it again: it resumes from there.",
                 )
             if len(failed) > _MOST_FAILED:
                 raise ClusterError(
-                    f"more than {_MOST_FAILED:,} documents fail, one with: {next(iter(failed.values()))}",
+                    f"more than {_MOST_FAILED:,} documents failed, one with: {next(iter(failed.values()))}",
                     "Fix the cause, and run it again: it resumes from there.",
                 )
             if vain:
@@ -244,7 +244,7 @@ class PolicyManager:
             body = {"_meta": {**meta, "stair_es": about}, **({"properties": dict(fields)} if fields else {})}
             self.cluster.call(self.cluster.client.indices.put_mapping, index=name, body=body)
             fields = {}
-        raise ClusterError(f"something else constantly changes the _meta of {name}", "Run it again.")
+        raise ClusterError(f"another process constantly changes the _meta of {name}", "Run it again.")
 
 
 def _build_target(name: str, index: Mapping[str, Any], max_clauses: int) -> PolicyTarget:

@@ -227,7 +227,7 @@ def _build_update_error(error: Mapping[str, Any], connection: Connection) -> Clu
         return AuthenticationFailed(f"{connection.safe_url} forbids the update: {said}", choose_grant_remedy(connection))
     if "script_lang not supported" in said or "cannot execute [inline] scripts" in said:
         return build_no_scripts_error(connection, said)
-    return ClusterError(f"the cluster failed the update: {said}", "What was changed stays so; run it again to go on.")
+    return ClusterError(f"the cluster failed the update: {said}", "The changes so far are kept; run it again to resume.")
 
 
 def check_script_support(cluster: Cluster) -> None:

@@ -66,7 +66,7 @@ def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
     if without:
         raise IndexMismatch(
             f"{where} can't have a token index: no doc values for {', '.join(without)}",
-            "Leave `doc_values` out of the file of --mapping, or go without --token-index.",
+            "Remove `doc_values` from the --mapping file, or omit --token-index.",
         )
 
 

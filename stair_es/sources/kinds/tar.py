@@ -116,14 +116,14 @@ class _HeaderLimitedFile:
             Exception: If the padding cannot be read.
         """
         if not self._last:
-            return "the tar has no end mark: the rest may be cut off"
+            return "the tar has no end-of-archive marker: the rest may be missing"
         if any(self._last):
             return f"the rest of the tar can't be read: bad header at byte {offset}"
         left = MAX_TAR_PADDING_BYTES
         while left > 0 and (block := self._file.read(min(left, _PADDING_READ))):
             if more := block.lstrip(b"\0"):
                 at = self._file.tell() - len(more)
-                return f"the rest of the tar isn't read: more follows the end mark, at byte {at:,}. Are these joined tars?"
+                return f"the rest of the tar isn't read: data follows the end-of-archive marker at byte {at:,} (joined tars?)"
             left -= len(block)
         return None
 

@@ -134,7 +134,7 @@ def test_charts_use_the_token_field_of_the_token_index() -> None:
     )
     renamed = build(spec=replace(PHOTOS, token_field="token"))
     assert json.loads(get_vis_state(find_object(renamed, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"][
-        "words"
+        "tokens"
     ]["terms"]["field"] == ("token")
     assert "empties the panels" in get_vis_state(find_object(renamed, "about"))["params"]["markdown"]
 

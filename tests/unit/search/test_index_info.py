@@ -80,7 +80,7 @@ def _filtered(text: str) -> SearchQuery:
 @pytest.mark.parametrize("text", ["price:>20", "width:>1 AND (price:[20 TO 30])", '{"range": {"price": {"gte": "20"}}}'])
 def test_a_comparison_of_texts_gets_a_remark_that_says_how_to_make_numbers(text: str) -> None:
     [remark] = SHOP.list_remarks(_filtered(text))
-    assert "'price' letter by letter" in remark
+    assert "'price' as text" in remark
     assert "--field price:float=COLUMN" in remark
 
 

@@ -60,7 +60,7 @@ def values(text: str) -> Values:
 @pytest.fixture
 def accounting(tmp_path: Path) -> Iterator[RunAccounting]:
     with Manifest(tmp_path) as manifest:
-        created = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        created = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         created.dead_letters.prepare_file()
         items = [SourceItem(f"mem:{i}", "mem:", InlineBytes(b"x")) for i in range(4)]
         for item in items:
@@ -191,7 +191,7 @@ def test_invalid_targets_are_rejected_before_a_run(
     with serve_metrics(metrics, "127.0.0.1", 0) as url:
         port = int(url.rsplit(":")[-1].partition("/")[0])
         with (
-            pytest.raises(UsageError, match="it is taken"),
+            pytest.raises(UsageError, match="it is in use"),
             ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=port)),
         ):
             pass

@@ -55,7 +55,7 @@ def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> N
     assert dotted.split() == ["a.b", "█" * 20, "0.2500", "25.0", "%", "75.0", "%"]
     assert formula.split()[0] == "=1+1"
     assert dog.split()[-2:] == ["100.0", "%"]
-    assert summary.startswith("  4 words, 1.0000 together")
+    assert summary.startswith("  4 words, total weight 1.0000;")
     assert [fact.split(maxsplit=1) for fact in facts] == [
         ["id", "1"],
         ["index", "i-1"],
@@ -94,14 +94,14 @@ def test_a_comparison_says_why_and_which_words() -> None:
     )
     lines = plain(inspect_image(image(), encode_file(), different))
     at = next(i for i, line in enumerate(lines) if "words differ from" in line)
-    assert lines[at] == "  14 words differ from those that m-1 gives the file now"
+    assert lines[at] == "  14 words differ from those of m-1 for the file now"
     assert lines[at + 1] == "    the file has changed"
     assert lines[at + 2] == "    w0   stored 0.5000, now      -"
     assert lines[-1] == "    2 more (--json)"
     same = plain(inspect_image(image(), encode_file(), VectorComparison(differences=(), reasons=())))
-    assert same[-1] == "  the stored words are those that m-1 gives the file now"
+    assert same[-1] == "  the stored words are the same as those of m-1 for the file now"
     unknown = plain(inspect_image(image(), encode_file(), VectorComparison(differences=different.differences[:1], reasons=())))
-    assert any("no recorded cause" in line for line in unknown)
+    assert any("cause not recorded" in line for line in unknown)
 
 
 def test_what_a_policy_did() -> None:

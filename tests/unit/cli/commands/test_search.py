@@ -362,7 +362,7 @@ def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
         (("--indx", "photos", "beach"), "No such option: --indx"),
         (("-index", "photos", "beach"), "'-index' may be the option --index or a word to exclude"),
         (("-json", "beach"), "'-json' may be the option --json"),
-        (("-x", "beach"), "Put a word that begins with a minus behind `--`"),
+        (("-x", "beach"), "Put a word that begins with a minus after `--`"),
     ],
 )
 def test_a_mistyped_option_is_no_word(arguments: tuple[str, ...], message: str) -> None:

@@ -65,18 +65,18 @@ def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "
 
 
 def test_a_table_for_people() -> None:
-    head, titles, animal, cat, dog, stop, dead = text(build_view(PETS)).splitlines()
-    assert head == "pets: 20 images, 2.0 words an image, 3 different words (m-1)"
-    assert titles.split() == ["word", "images", "mean", "max", "of", "all", "flat", "heaviest", "in"]
+    head, titles, animal, cat, dog, stop, unused = text(build_view(PETS)).splitlines()
+    assert head == "pets: 20 images, 2.0 words per image, 3 different words (m-1)"
+    assert titles.split() == ["token", "images", "mean", "max", "share", "uniformity", "heaviest", "in"]
     assert animal.split()[0] == "animal"
     assert animal.split()[2:] == ["20", "100.0", "%", "0.5000", "0.5000", "64.52", "%", "1.00", "0.jpg"]
     assert cat.split()[2:] == ["15", "75.0", "%", "0.2500", "0.2500", "24.19", "%", "0.75", "0.jpg"]
     assert dog.split()[2:] == ["5", "25.0", "%", "0.3500", "0.7500", "11.29", "%", "0.19", "dog-3.jpg"]
     assert stop == "2 stop-word candidates (uniformity 0.5 or more), 88.7 % of all weight: animal, cat"
-    assert dead == "2 of the 4 words of m-1 are in no image (--unused lists them)"
+    assert unused == "2 of the 4 words of m-1 are in no image (--unused lists them)"
 
 
-@pytest.mark.parametrize(("content_type", "one"), [("texts", "a text"), ("documents", "a document")])
+@pytest.mark.parametrize(("content_type", "one"), [("texts", "text"), ("documents", "document")])
 def test_what_is_no_image_is_not_called_one(content_type: str, one: str) -> None:
     views = [
         build_view(PETS, content_type=content_type),
@@ -84,7 +84,7 @@ def test_what_is_no_image_is_not_called_one(content_type: str, one: str) -> None
         build_view({"a": {}}, content_type=content_type),
     ]
     output = "\n".join(map(text, views))
-    assert f"pets: 20 {content_type}, 2.0 words {one}, 3 different words" in output
+    assert f"pets: 20 {content_type}, 2.0 words per {one}, 3 different words" in output
     assert f"1 {content_type} have no word" in output
     assert "image" not in output
 
@@ -121,7 +121,7 @@ def test_only_requested_rows_and_the_number_of_others() -> None:
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
     assert "not seen in the sample" in text(build_view(PETS, sample=DocumentSample(size=20)))
     assert "no image has a matching word" not in text(build_view({}))
-    assert text(build_view({})).splitlines()[0] == "pets: 0 images, 0.0 words an image, 0 different words (m-1)"
+    assert text(build_view({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"
     assert "2 images have no word" in text(build_view({"a": {}, "b": {}}))
 
 

@@ -19,7 +19,7 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: notices.append((text, facts["waiting"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
-        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         update(accounting)
         accounting.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
         update(accounting)
@@ -32,8 +32,19 @@ def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, 
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: notices.append((text, facts["failed"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
-        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         accounting.outcome_counts["failed"] = 3
         update(accounting)
     [(line, failed)] = notices
     assert (", 3 " in line, failed) == (True, 3)
+
+
+def test_lines_of_a_download_are_sparse_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [0.0], list[str]()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append(text))
+    with progress.show_download_progress() as update:
+        for second in range(1, 21):
+            now[0] = float(second)
+            update(second * 2_500_000, 100_000_000)
+    assert said == ["fetched 25 of 100 MB, 30 s left", "fetched 50 of 100 MB, 20 s left"]

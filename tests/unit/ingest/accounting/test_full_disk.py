@@ -74,18 +74,18 @@ def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None
 
 
 def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     letters.prepare_file()
     letters.add(Outcome(A, "failed", "read", "why"))
     written = letters.path.read_text()
-    with limit_file_size(len(written) + 10), pytest.raises(IngestError, match=r"dead\.jsonl: File too large"):
+    with limit_file_size(len(written) + 10), pytest.raises(IngestError, match=r"failed\.jsonl: File too large"):
         letters.add(Outcome(A, "failed", "read", "why"))
     letters.close()
     assert letters.path.read_text().startswith(written)
 
 
 def test_the_check_of_dead_letters_keeps_what_is_there_and_leaves_nothing_new(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     letters.check_writable()
     assert list(tmp_path.iterdir()) == []
     letters.add(Outcome(A, "failed", "read", "why"))

@@ -29,7 +29,7 @@ from stair_es.search.dsl.select import QUERY_TYPES, IndexFields, QueryType, buil
 from stair_es.search.dsl.weights import SparseQuery
 from stair_es.types import SparseVector
 
-GOLDEN = sorted((Path(__file__).parents[3] / "golden").glob("shape_*.json"))
+GOLDEN = sorted((Path(__file__).parents[3] / "golden" / "query_types").glob("*.json"))
 BERT = load_wordpiece_vocabulary().tokens
 IDS = TokenIds.from_tokens(BERT)
 WORDS = [word for word in BERT if word.isalpha() and word.isascii() and word.islower()][:2000]
@@ -60,13 +60,13 @@ def weights(clause: dict[str, Any]) -> dict[str, float]:
 
 
 def test_every_query_type_has_a_golden_body() -> None:
-    assert {case(path)["shape"] for path in GOLDEN} == set(QUERY_TYPES)
+    assert {case(path)["query_type"] for path in GOLDEN} == set(QUERY_TYPES)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_bodies(path: Path) -> None:
     golden = case(path)
-    query = build_any(golden["shape"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
+    query = build_any(golden["query_type"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
     assert query.clause == golden["clause"]
     assert query.scale == golden["scale"]
     assert golden["documentation"]
@@ -85,7 +85,7 @@ class TestEveryQueryType:
         assert query.vector.tokens == vector.tokens
         assert not len(query.truncated)
 
-    def test_the_lightest_words_are_cut_and_reported(self, query_type: QueryType) -> None:
+    def test_the_lightest_tokens_are_truncated_and_reported(self, query_type: QueryType) -> None:
         vector = SparseVector.from_pairs((word, 1 + i / 7) for i, word in enumerate(WORDS))
         query = build_any(query_type, vector, max_clauses=50)
         assert len(weights(query.clause)) == 50
