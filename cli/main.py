@@ -40,10 +40,10 @@ class _RootGroup(TyperGroup):
         """Make the context; from here on stderr is JSON if options or environment say so."""
         set_log_format("json" if _is_json_requested(args) else "text")
         _hide_flag_types(self, typer.Context(self, help_option_names=list(_HELP_FLAGS)))
-        helped = not _HELP_FLAGS.isdisjoint(takewhile(lambda each: each != "--", args))
+        help_requested = not _HELP_FLAGS.isdisjoint(takewhile(lambda arg: arg != "--", args))
         with _report_usage_errors(info_name, None):
             context = super().make_context(info_name, args, *others, **extra)
-        context.meta[_HELP_REQUESTED] = helped
+        context.meta[_HELP_REQUESTED] = help_requested
         return context
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
@@ -75,9 +75,9 @@ def _report_usage_errors(program: str | None, context: Any) -> Iterator[None]:  
 
 def _is_json_requested(args: list[str]) -> bool:
     """Return whether `--log-format` will be json, before the command line is parsed."""
-    given = [value for name, value in pairwise(args) if name == "--log-format"]
-    given += [each.partition("=")[2] for each in args if each.startswith("--log-format=")]
-    return (given or [os.environ.get(ENV_LOG_FORMAT, "")])[-1] == "json"
+    formats = [value for name, value in pairwise(args) if name == "--log-format"]
+    formats += [arg.partition("=")[2] for arg in args if arg.startswith("--log-format=")]
+    return (formats or [os.environ.get(ENV_LOG_FORMAT, "")])[-1] == "json"
 
 
 _HELP_FLAGS, _HELP_REQUESTED = frozenset({"-h", "--help"}), "stair_es.helped"
@@ -120,8 +120,8 @@ app.add_typer(node.app, name="node")
 app.add_typer(policy.app, name="policy")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"stair-es {__version__}")
         raise typer.Exit
 
@@ -161,11 +161,13 @@ def _configure_run(
     ] = False,
 ) -> None:
     """Search images by words in your OpenSearch or Elasticsearch cluster: images are indexed as weighted tokens."""
-    helped = context.meta[_HELP_REQUESTED]
-    taken = settings.load_config(context, config_file, profile, tolerant=helped or context.invoked_subcommand == "doctor")
-    set_log_format(log_format or taken.get_text("log_format") or "text")
-    if helped and taken.error is not None:
-        print_error(taken.error)
+    help_requested = context.meta[_HELP_REQUESTED]
+    loaded = settings.load_config(
+        context, config_file, profile, tolerant=help_requested or context.invoked_subcommand == "doctor"
+    )
+    set_log_format(log_format or loaded.get_text("log_format") or "text")
+    if help_requested and loaded.error is not None:
+        print_error(loaded.error)
 
 
 _EXIT_REASONS = {129: "terminated by SIGHUP", 130: "interrupted", 143: "terminated by SIGTERM"}
@@ -185,10 +187,10 @@ def _install_signal_handlers() -> None:
 
     def exit_on_hangup(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # both the shell and the kernel may send it
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        devnull = os.open(os.devnull, os.O_WRONLY)
         for terminal in terminals:  # writing to a closed terminal would fail in the middle of the cleanup
-            os.dup2(nowhere, terminal)
-        os.close(nowhere)
+            os.dup2(devnull, terminal)
+        os.close(devnull)
         _exit_on_signal(number, frame)
 
     signal.signal(signal.SIGHUP, exit_on_hangup)

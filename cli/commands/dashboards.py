@@ -118,57 +118,57 @@ def publish_dashboards(
     """
     from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
     from stair_es.dashboards.connection import build_dashboards_connection
-    from stair_es.dashboards.publish import detect_product
-    from stair_es.dashboards.publish import import_objects as put
+    from stair_es.dashboards.publish import detect_product, import_objects
     from stair_es.dashboards.session import DashboardsSession
 
     if dashboards_url and dashboards_url != config_file.get_config().environ.get(f"{_ENV_PREFIX}URL"):
         connections.check_no_password(dashboards_url, f"{_ENV_PREFIX}URL")
-    named, environ = connections.resolve_connection_settings(_TLS_OPTIONS.values, dashboards_url, "dashboards_")
-    certificates = {name: named[f"dashboards_{name}"] for name in connections.CERTIFICATE_KEYS}
-    place = build_dashboards_connection(
+    options, environ = connections.resolve_connection_settings(_TLS_OPTIONS.values, dashboards_url, "dashboards_")
+    certificates = {name: options[f"dashboards_{name}"] for name in connections.CERTIFICATE_KEYS}
+    connection = build_dashboards_connection(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
     )
-    corpus, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
-    with closing(DashboardsSession(place)) as session:
-        found = detect_product(session, None if product == "auto" else product)
-        imported = put(session, build_bundle(corpus, found.product))
-    rejected = [each for each in imported if each.error]
-    dashboard = next(each for each in imported if each.id == get_dashboard_id(corpus))
-    link = None if dashboard.error else place.build_link(dashboard.stored_as)
+    spec, _ = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
+    with closing(DashboardsSession(connection)) as session:
+        detected = detect_product(session, None if product == "auto" else product)
+        imported = import_objects(session, build_bundle(spec, detected.product))
+    rejected = [result for result in imported if result.error]
+    dashboard_result = next(result for result in imported if result.id == get_dashboard_id(spec))
+    dashboard_url = None if dashboard_result.error else connection.build_link(dashboard_result.stored_as)
     if as_json:
-        emit_json(_build_json(found, link, imported))
+        emit_json(_build_json(detected, dashboard_url, imported))
     else:
-        _print_outcome(place, found, link, imported)
+        _print_outcome(connection, detected, dashboard_url, imported)
     if rejected:
         raise typer.Exit(3 if len(rejected) < len(imported) else 1)
 
 
-def _build_json(found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
-    objects = [{name: value for name, value in asdict(each).items() if value != ""} for each in imported]
+def _build_json(detected: DetectedProduct, dashboard_url: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
+    objects = [{name: value for name, value in asdict(result).items() if value != ""} for result in imported]
     return {
-        "product": found.product,
-        "version": found.version or None,
-        "url": link,
-        "imported": sum(not each.error for each in imported),
-        "rejected": sum(bool(each.error) for each in imported),
+        "product": detected.product,
+        "version": detected.version or None,
+        "url": dashboard_url,
+        "imported": sum(not result.error for result in imported),
+        "rejected": sum(bool(result.error) for result in imported),
         "objects": objects,
     }
 
 
 def _print_outcome(
-    place: DashboardsConnection, found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]
+    connection: DashboardsConnection, detected: DetectedProduct, dashboard_url: str | None, imported: Sequence[ImportResult]
 ) -> None:
-    there = [each for each in imported if not each.error]
-    over = sum(each.overwritten for each in there)
+    succeeded = [result for result in imported if not result.error]
+    overwritten = sum(result.overwritten for result in succeeded)
     print_notice(
-        f"{found.label} at {place.safe_url}: {len(there)} of {len(imported)} objects imported, {over} of them overwritten"
+        f"{detected.label} at {connection.safe_url}: {len(succeeded)} of {len(imported)} objects imported,"
+        f" {overwritten} of them overwritten"
     )
-    for each in imported:
-        if each.error:
-            print_notice(f"{each.type} {each.title!r} ({each.id}): {each.error}")
-    if link:
-        stdout.print(link, markup=False)
+    for result in imported:
+        if result.error:
+            print_notice(f"{result.type} {result.title!r} ({result.id}): {result.error}")
+    if dashboard_url:
+        stdout.print(dashboard_url, markup=False)
 
 
 def export_dashboards(
@@ -199,15 +199,15 @@ def export_dashboards(
             f"--output {output}: the products import only files with the extension .ndjson",
             f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
         )
-    corpus, distribution = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
-    wanted = select_product(product, distribution)
-    objects = build_bundle(corpus, wanted)
+    spec, distribution = resolve_dashboard_spec(index, url, token_index=token_index, time_field=time_field)
+    selected = select_product(product, distribution)
+    objects = build_bundle(spec, selected)
     text = to_ndjson(objects)
     if output == "-":
         print_plain(text.rstrip("\n"))
         return
     Path(output).write_text(text, encoding="utf-8")
-    print_notice(f"{len(objects)} objects for {wanted} written to {output}")
+    print_notice(f"{len(objects)} objects for {selected} written to {output}")
 
 
 def resolve_dashboard_spec(
@@ -215,13 +215,7 @@ def resolve_dashboard_spec(
 ) -> tuple[DashboardSpec, Distribution | None]:
     """Return the specification of the dashboard, and the distribution of the cluster.
 
-    The cluster is not asked if the options suffice and no URL is given.
-
-    Args:
-        index: Alias of the index.
-        url: URL of the cluster.
-        token_index: Whether there is a token index; None asks the cluster.
-        time_field: Field for `Words over time`; None asks the cluster.
+    The cluster is asked for what is None; it is not asked if the options suffice and no URL is given.
 
     Returns:
         The specification, and the distribution, or None if the cluster wasn't asked or doesn't answer.
@@ -233,12 +227,12 @@ def resolve_dashboard_spec(
     """
     from stair_es.dashboards.index_info import DashboardSpec
 
-    told = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at")
+    spec = DashboardSpec(name=index, has_token_index=bool(token_index), time_field=time_field or "ingested_at")
     environ = config_file.get_config().environ
-    given = url or environ.get(ENV_URL) or environ.get(f"{ENV_URL}_FILE")
-    if token_index is not None and not given:
+    cluster_url = url or environ.get(ENV_URL) or environ.get(f"{ENV_URL}_FILE")
+    if token_index is not None and not cluster_url:
         print_notice(f"the cluster was not queried: no --url / {ENV_URL}")
-        return told, None
+        return spec, None
     try:
         return _inspect_in_cluster(index, url, token_index, time_field)
     except ClusterUnreachable as error:
@@ -247,25 +241,18 @@ def resolve_dashboard_spec(
                 error.message, f"{error.remedy} Or give --token-index or --no-token-index, which need no cluster."
             ) from None
         print_notice(f"the cluster was not queried: {error.message}")
-        return told, None
+        return spec, None
 
 
-def select_product(asked: str, distribution: Distribution | None) -> Product:
+def select_product(requested: str, distribution: Distribution | None) -> Product:
     """Select the product: the requested one, otherwise the one for the distribution of the cluster.
-
-    Args:
-        asked: Requested product, or `auto`.
-        distribution: Distribution of the cluster, if known.
-
-    Returns:
-        The product.
 
     Raises:
         UsageError: If neither is known.
     """
-    if asked == "kibana" or (asked == "auto" and distribution == "elasticsearch"):
+    if requested == "kibana" or (requested == "auto" and distribution == "elasticsearch"):
         return "kibana"
-    if asked == "opensearch-dashboards" or distribution == "opensearch":
+    if requested == "opensearch-dashboards" or distribution == "opensearch":
         return "opensearch-dashboards"
     raise UsageError("the product is unknown", "Give --product opensearch-dashboards or kibana: no cluster was queried.")
 
@@ -275,23 +262,21 @@ def _inspect_in_cluster(
 ) -> tuple[DashboardSpec, Distribution | None]:
     from dataclasses import replace
 
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import get_cluster_info
     from stair_es.dashboards.index_info import inspect_index
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         distribution = get_cluster_info(cluster).distribution
-        found = inspect_index(cluster, index, time_field)
-    corpus = found.spec
-    if token_index is not None and token_index != corpus.has_token_index:
+        info = inspect_index(cluster, index, time_field)
+    spec = info.spec
+    if token_index is not None and token_index != spec.has_token_index:
         if token_index:
-            print_notice(f"{corpus.token_index_name} doesn't exist yet: until it does, the panels about weights show an error")
-        corpus = replace(corpus, has_token_index=token_index)
+            print_notice(f"{spec.token_index_name} doesn't exist yet: until it does, the panels about weights show an error")
+        spec = replace(spec, has_token_index=token_index)
     else:
-        for remark in found.remarks:
+        for remark in info.remarks:
             print_notice(remark)
-    return corpus, distribution
+    return spec, distribution
 
 
 app.command(name="publish")(prepare_command(_TLS_OPTIONS, CONNECTION_OPTIONS)(publish_dashboards))

@@ -10,7 +10,7 @@ from stair_es.config.defaults import DEFAULT_MODEL
 from stair_es.errors import DecodeError, UsageError
 
 from ..options import config_file, connections, shared
-from ..options import encoder as inputs
+from ..options import encoder as encoder_options
 from ..output.bars import TerminalInfo, escape_control, format_weights
 from ..output.console import emit_json, print_error, stdout
 
@@ -52,14 +52,14 @@ def encode(
         raise UsageError("IMAGE and --text are mutually exclusive", f"Give one of them: {example}")
     if not images and not (text and text.strip()):
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
-    inputs.check_text_encoding(text or "")
-    images = inputs.check_image_arguments("IMAGE", images or [])
+    encoder_options.check_text_encoding(text or "")
+    images = encoder_options.check_image_arguments("IMAGE", images or [])
     if index is None:
-        encoder = inputs.load_named_encoder(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
+        encoder = encoder_options.load_named_encoder(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
     else:
         encoder = _load_encoder_of_index(index, url, model, fit, backend, text_tower)
     if images:
-        _encode_images(encoder, images, inputs.build_reading(allow_private=allow_private_urls), as_json)
+        _encode_images(encoder, images, encoder_options.build_reading(allow_private=allow_private_urls), as_json)
     elif text:
         from stair_es.search.query_encoder import encode_query_text
 
@@ -70,18 +70,16 @@ def _load_encoder_of_index(
     index: str, url: str | None, model: str | None, fit: ResizeMode | None, backend: Backend, text_tower: TextTower | None
 ) -> Encoder:
     """Load the encoder of an index; a given model or fit must be the same."""
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_encoder import load_query_encoder
     from stair_es.search.index_info import fetch_index_info
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
-        known = fetch_index_info(cluster, index)
+    with connections.open_cluster(url) as cluster:
+        info = fetch_index_info(cluster, index)
     settings = config_file.get_config().settings
     encoder = load_query_encoder(
-        known, index, model_name=model, fit=fit, backend=backend, text_tower=text_tower, settings=settings
+        info, index, model_name=model, fit=fit, backend=backend, text_tower=text_tower, settings=settings
     )
-    known.check_model(encoder.model_id)
+    info.check_model(encoder.model_id)
     return encoder
 
 
@@ -106,16 +104,16 @@ def _encode_images(encoder: Encoder, images: list[str], reading: ReadLimits, as_
         raise DecodeError(f"{failed} of {len(images)} images could not be decoded")
 
 
-def _print_vector(kind: str, name: str, vector: SparseVector, as_json: bool) -> None:
+def _print_vector(key: str, name: str, vector: SparseVector, as_json: bool) -> None:
     if as_json:
-        emit_json({kind: name, "tokens": vector.to_dict()})
+        emit_json({key: name, "tokens": vector.to_dict()})
         return
     from rich.text import Text
 
     from ..output.bars import display_path
 
-    canvas = TerminalInfo.from_console(stdout)
-    shown = display_path(name) if kind == "uri" else name
-    stdout.print(Text(escape_control(shown, canvas.encoding), style="bold"))
-    for line in format_weights(vector, canvas) or [Text("  no word in the vocabulary of the model", style="dim")]:
+    terminal = TerminalInfo.from_console(stdout)
+    label = display_path(name) if key == "uri" else name
+    stdout.print(Text(escape_control(label, terminal.encoding), style="bold"))
+    for line in format_weights(vector, terminal) or [Text("  no word in the vocabulary of the model", style="dim")]:
         stdout.print(line)

@@ -9,7 +9,7 @@ import typer
 from stair_es.config.defaults import DEFAULT_INDEX, MAX_HITS
 
 from ..options import connections, search, shared
-from ..options import encoder as inputs
+from ..options import encoder as encoder_options
 from ..output.bars import TerminalInfo, format_rank_explanation
 from ..output.console import emit_json, stdout
 
@@ -41,21 +41,21 @@ def explain_command(
 
     - `stair-es explain 3cb3f0d1 --image other.jpg`
     """
-    given = search.parse_query_inputs(words or [], _EXAMPLE)
-    how = search.parse_search_options()
+    inputs = search.parse_query_inputs(words or [], _EXAMPLE)
+    options = search.parse_search_options()
     connection = connections.resolve_connection(url)
-    encoder = inputs.resolve_encoder(model, fit, connection, index, backend, text_tower)
+    encoder = encoder_options.resolve_encoder(model, fit, connection, index, backend, text_tower)
     from stair_es.search.diagnose import explain_rank
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.searcher import Searcher
 
-    question = build_search_query(encoder, given, search.get_reading_options())
+    query = build_search_query(encoder, inputs, search.get_reading_options())
     with Searcher(connection, index, encoder.model_id) as searcher:
-        found = explain_rank(searcher, question, parse_document_reference(document), k=k, options=how)
+        explanation = explain_rank(searcher, query, parse_document_reference(document), k=k, options=options)
     if as_json:
-        emit_json(to_json(found))
+        emit_json(to_json(explanation))
         return
-    for line in format_rank_explanation(found, k, TerminalInfo.from_console(stdout)):
+    for line in format_rank_explanation(explanation, k, TerminalInfo.from_console(stdout)):
         stdout.print(line)
 
 
@@ -63,13 +63,13 @@ def parse_document_reference(document: str) -> str:
     """Return the URI of a path as `search` prints it, with an optional line number; return URIs and ids unchanged."""
     from stair_es.sources.io.uris import to_file_uri
 
-    path, mark, line = document, "", ""
+    path, separator, line = document, "", ""
     if not _is_file(document):
-        path, mark, line = document.rpartition("#")
+        path, separator, line = document.rpartition("#")
         if not _is_file(path):
             # The file may be gone while its document still exists.
             return to_file_uri(document) if document.startswith("/") else document
-    return to_file_uri(path) + mark + line
+    return to_file_uri(path) + separator + line
 
 
 def _is_file(path: str) -> bool:
@@ -81,9 +81,9 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def to_json(found: RankExplanation) -> dict[str, object]:
+def to_json(explanation: RankExplanation) -> dict[str, object]:
     """Return the machine-readable form."""
     from dataclasses import asdict
 
-    vectors = {"missing_tokens": found.missing_tokens.to_dict(), "extra_tokens": found.extra_tokens.to_dict()}
-    return {**asdict(found), "contributions": [asdict(reason) for reason in found.contributions], **vectors}
+    vectors = {"missing_tokens": explanation.missing_tokens.to_dict(), "extra_tokens": explanation.extra_tokens.to_dict()}
+    return {**asdict(explanation), "contributions": [asdict(each) for each in explanation.contributions], **vectors}

@@ -33,14 +33,14 @@ def export_command(
 
     if not as_json:
         print_notice(f"exporting {folder} (a minute or two for a large model)")
-    made = export_onnx(folder, config_file.get_config().settings.home)
+    export = export_onnx(folder, config_file.get_config().settings.home)
     if as_json:
-        files = {path.name: path.stat().st_size for path in made.files}
-        emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.max_difference})
+        files = {path.name: path.stat().st_size for path in export.files}
+        emit_json({"model": export.model_id, "folder": str(folder), "bytes": files, "difference": export.max_difference})
         return
-    if not made.files:
+    if not export.files:
         print_plain(f"{folder} needs no graphs: its networks already run in onnxruntime and numpy")
         return
-    for path in made.files:
+    for path in export.files:
         print_plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")
-    print_plain(f"weights within {made.max_difference:.1e} of PyTorch's")
+    print_plain(f"weights within {export.max_difference:.1e} of PyTorch's")

@@ -16,7 +16,7 @@ from stair_es.errors import DecodeError, QueryError, UsageError
 from ..options import config_file, connections, shared
 from ..output.console import print_error, print_notice
 from ..output.csv import CsvOption, select_output_format
-from .explain import parse_document_reference as uri_or_id
+from .explain import parse_document_reference
 
 if TYPE_CHECKING:
     from stair_es.inspection.inspector import InspectionResult, Inspector
@@ -44,7 +44,7 @@ _Model = Annotated[str | None, shared.define_index_model_option("Model for files
 def inspect(
     references: _References,
     k: _Words = None,
-    every: _All = False,
+    show_all: _All = False,
     compare: _Compare = False,
     thumbnail: _Thumbnail = None,
     as_json: shared.JsonOption = False,
@@ -72,29 +72,27 @@ def inspect(
 
     **Exit code**: 0, 3 if only some of several images were found, 1 if none was.
     """
-    form = select_output_format(as_json=as_json, as_csv=as_csv)
-    if every and k:
+    output_format = select_output_format(as_json=as_json, as_csv=as_csv)
+    if show_all and k:
         raise UsageError("-k and --all are mutually exclusive", "Leave one of them out.")
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.inspector import Inspector
     from stair_es.search.index_info import fetch_index_info
 
     from ..output.inspect import InspectionPrinter
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
-        known = fetch_index_info(cluster, index)
+    with connections.open_cluster(url) as cluster:
+        info = fetch_index_info(cluster, index)
 
         @cache
         def load_encoder_once() -> Encoder:
             from stair_es.search.index_encoder import load_query_encoder
 
-            return load_query_encoder(known, index, model_name=model, backend=backend, settings=config_file.get_config().settings)
+            return load_query_encoder(info, index, model_name=model, backend=backend, settings=config_file.get_config().settings)
 
-        inspector = Inspector(cluster, index, load_encoder_once, known.policy)
-        printer = InspectionPrinter(index, k=k, every=every, form=form, thumbnail=thumbnail)
-        asked, found = _inspect_all(inspector, printer, references, compare=compare, index=index)
-    _check_found(asked, found, index)
+        inspector = Inspector(cluster, index, load_encoder_once, info.policy)
+        printer = InspectionPrinter(index, k=k, show_all=show_all, output_format=output_format, thumbnail=thumbnail)
+        requested, found = _inspect_all(inspector, printer, references, compare=compare, index=index)
+    _check_found(requested, found, index)
 
 
 def _inspect_all(
@@ -103,45 +101,45 @@ def _inspect_all(
     """Print each image, and return how many were requested and found. An image that can't be shown doesn't stop the others."""
     from stair_es.sources.io.uris import find_file
 
-    asked = found = 0
+    requested = found = 0
     for reference in _read_references(references):
-        asked += 1
+        requested += 1
         try:
-            inspected = inspector.inspect(_list_names(reference), find_file(reference), against_file=compare)
+            result = inspector.inspect(_list_names(reference), find_file(reference), against_file=compare)
         except DecodeError as error:
             print_error(error)
             continue
-        if inspected is None:
+        if result is None:
             print_notice(f"neither in {index!r} nor a file: {reference}")
             continue
         found += 1
-        printer.print_image(reference, inspected, inspector)
-        _print_remarks(reference, inspected, compare=compare)
-    return asked, found
+        printer.print_image(reference, result, inspector)
+        _print_remarks(reference, result, compare=compare)
+    return requested, found
 
 
-def _print_remarks(reference: str, inspected: InspectionResult, *, compare: bool) -> None:
-    image = inspected.image
+def _print_remarks(reference: str, result: InspectionResult, *, compare: bool) -> None:
+    image = result.image
     if image is None:
         return
-    if image.id not in (reference, uri_or_id(reference)) and image.uri not in _list_names(reference):
+    if image.id not in (reference, parse_document_reference(reference)) and image.uri not in _list_names(reference):
         print_notice(f"{reference} has the same bytes as {image.uri}, and is not in the index itself")
-    if compare and inspected.comparison is None:
+    if compare and result.comparison is None:
         print_notice(f"nothing to compare with: {reference} is not a local file")
-    if inspected.file_changed and not compare:
+    if result.file_changed and not compare:
         print_notice(f"the file has changed since it was ingested (--compare encodes it): {reference}")
 
 
-def _check_found(asked: int, found: int, index: str) -> None:
-    if not asked:
+def _check_found(requested: int, found: int, index: str) -> None:
+    if not requested:
         raise UsageError("no image given", "Give an id, a URI or a path: stair-es inspect photos/cat.jpg")
     if not found:
         raise QueryError(
-            f"none of the {asked} images could be shown" if asked > 1 else f"there is nothing to show from {index!r}",
+            f"none of the {requested} images could be shown" if requested > 1 else f"there is nothing to show from {index!r}",
             "stair-es search --json prints ids and URIs; documents appear after a refresh of the index.",
         )
-    if found < asked:
-        print_notice(f"{asked - found} of {asked} images could not be shown")
+    if found < requested:
+        print_notice(f"{requested - found} of {requested} images could not be shown")
         raise typer.Exit(EXIT_SOME_MISSING)
 
 
@@ -157,7 +155,7 @@ def _list_names(reference: str) -> list[str]:
     """Return the names that the document may have in the index."""
     from stair_es.sources.io.uris import from_file_uri, to_file_uri
 
-    names = [uri_or_id(reference), reference]
+    names = [parse_document_reference(reference), reference]
     with suppress(ValueError):
         names.append(to_file_uri(from_file_uri(reference)) if reference.startswith("file:") else to_file_uri(reference))
     return list(dict.fromkeys(names))

@@ -57,23 +57,23 @@ def show_policy(
     **Example**: `stair-es policy show --index photos`
     """
     with _open_policy_run(index, url) as manager:
-        places = manager.list_targets()
+        targets = manager.list_targets()
         facts = [
             {
-                "index": place.name,
-                **(place.state.to_json() or {"digest": None}),
-                "documents": manager.count_by_policy(place),
-                "emptied": manager.count_emptied(place),
+                "index": target.name,
+                **(target.state.to_json() or {"digest": None}),
+                "documents": manager.count_by_policy(target),
+                "emptied": manager.count_emptied(target),
             }
-            for place in places
+            for target in targets
         ]
-        states = [place.state for place in places]
+        states = [target.state for target in targets]
     if as_json:
         emit_json(facts)
         return
     for fact, state in zip(facts, states, strict=True):
-        has = f"policy {escape_control(state.policy.label)}" if state.policy else "no policy"
-        stdout.print(f"{fact['index']}: {has}", markup=False, emoji=False, style="bold")
+        label = f"policy {escape_control(state.policy.label)}" if state.policy else "no policy"
+        stdout.print(f"{fact['index']}: {label}", markup=False, emoji=False, style="bold")
         if state.policy:
             print_policy_rules(state.policy)
         for digest, count in fact["documents"].items():
@@ -114,29 +114,29 @@ def plan_policy_command(
 
     from ..output.progress import show_document_progress
 
-    policy, counted, shown = load_policy(file), PolicyPreview(), list[DocumentChange]()
-    opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
-    with _open_policy_run(index, url) as manager, show_document_progress() as progress, opened as out:
-        place = manager.list_targets()[0]
-        for change in preview_changes(manager.cluster, place, policy, counted, progress):
-            add_change_sample(shown, change, samples)
-            if out:
-                _write_change(out, change)
+    policy, preview, changes = load_policy(file), PolicyPreview(), list[DocumentChange]()
+    ids_file = ids.open("w", encoding="utf-8") if ids else nullcontext()
+    with _open_policy_run(index, url) as manager, show_document_progress() as progress, ids_file as output:
+        target = manager.list_targets()[0]
+        for change in preview_changes(manager.cluster, target, policy, preview, progress):
+            add_change_sample(changes, change, samples)
+            if output:
+                _write_change(output, change)
     if as_json:
         emit_json(
             {
-                "index": place.name,
+                "index": target.name,
                 "policy": policy.digest,
-                "examined": counted.examined,
-                "changed": counted.changed,
-                "emptied": counted.emptied,
-                "only_reverted": counted.only_reverted,
-                "rules": {rule: counted.rules[rule] for rule in policy.rules},
-                "samples": [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in shown],
+                "examined": preview.examined,
+                "changed": preview.changed,
+                "emptied": preview.emptied,
+                "only_reverted": preview.only_reverted,
+                "rules": {rule: preview.rules[rule] for rule in policy.rules},
+                "samples": [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in changes],
             }
         )
     else:
-        print_policy_plan(policy, counted, shown)
+        print_policy_plan(policy, preview, changes)
 
 
 @app.command(name="apply")
@@ -171,7 +171,7 @@ def apply_policy_command(
 
     policy = load_policy(file) if file else None
     with _open_policy_run(index, url) as manager:
-        _run_update(partial(manager.apply_policy, policy), "applied", (requests_per_second, slices), as_json)
+        _run_update(partial(manager.apply_policy, policy), "applied", requests_per_second, slices, as_json)
 
 
 @app.command(name="rollback")
@@ -190,36 +190,34 @@ def rollback_policy_command(
     **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on a usage error.
     """
     with _open_policy_run(index, url) as manager:
-        _run_update(manager.rollback_policy, "rolled back", (requests_per_second, slices), as_json)
+        _run_update(manager.rollback_policy, "rolled back", requests_per_second, slices, as_json)
 
 
 @contextmanager
 def _open_policy_run(index: str, url: str | None) -> Iterator[PolicyManager]:
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.policy.manager import PolicyManager
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         yield PolicyManager(cluster, index)
 
 
-def _run_update(call: RunUpdate, said: str, how: tuple[float, int], as_json: bool) -> None:
+def _run_update(run: RunUpdate, verb: str, requests_per_second: float, slices: int, as_json: bool) -> None:
     from stair_es.cluster.policy.update_by_query import UpdateLimits
 
     from ..output.progress import show_document_progress
 
-    speed = UpdateLimits(requests_per_second=how[0] or -1.0, slices=how[1])
+    limits = UpdateLimits(requests_per_second=requests_per_second or -1.0, slices=slices)
     with show_document_progress() as progress:
-        done = call(speed, lambda now: progress(now.processed, now.total))
+        results = run(limits, lambda state: progress(state.processed, state.total))
     if as_json:
-        emit_json(build_policy_counts_json(done))
+        emit_json(build_policy_counts_json(results))
     else:
-        print_policy_counts(said, done)
-    if any(counts.failed or (counts.token_index and counts.token_index.failed) for counts in done.values()):
+        print_policy_counts(verb, results)
+    if any(counts.failed or (counts.token_index and counts.token_index.failed) for counts in results.values()):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _write_change(out: IO[str], change: DocumentChange) -> None:
+def _write_change(file: IO[str], change: DocumentChange) -> None:
     import json
 
-    out.write(json.dumps({"id": change.id, "uri": change.uri, "rules": change.rules}, ensure_ascii=False) + "\n")
+    file.write(json.dumps({"id": change.id, "uri": change.uri, "rules": change.rules}, ensure_ascii=False) + "\n")

@@ -15,7 +15,7 @@ from stair_es.config.defaults import DEFAULT_INDEX, MAX_CLAUSES
 from stair_es.errors import UsageError
 
 from ..options import config_file, connections, search, shared
-from ..options import encoder as inputs
+from ..options import encoder as encoder_options
 from ..output.console import emit_json, print_notice, print_plain
 from ..output.notices import print_dropped_tokens
 
@@ -62,49 +62,47 @@ def query(
 
     - `stair-es query "red car" --query-type sparse_vector --json > body.json`
     """
-    given = search.parse_query_inputs(words or [], _EXAMPLE)
-    how, cursor = search.parse_search_options(), search.parse_cursor(after)
-    if how.fusion == "rrf":
+    inputs = search.parse_query_inputs(words or [], _EXAMPLE)
+    options, cursor = search.parse_search_options(), search.parse_cursor(after)
+    if options.fusion == "rrf":
         raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
-    encoder = inputs.resolve_encoder_offline(model, fit, url, index, backend, text_tower)
+    encoder = encoder_options.resolve_encoder_offline(model, fit, url, index, backend, text_tower)
     from stair_es.search.options import prune_vector
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.request import build_search_request
 
-    question = build_search_query(encoder, given, search.get_reading_options())
-    query_type, parts = how.query_type or "rank_features", prune_vector(question.vector, how.weight_mass)
-    question, token_ids = replace(question, vector=parts.kept), None
+    search_query = build_search_query(encoder, inputs, search.get_reading_options())
+    query_type, pruned_vector = options.query_type or "rank_features", prune_vector(search_query.vector, options.weight_mass)
+    search_query, token_ids = replace(search_query, vector=pruned_vector.kept), None
     if query_type == "seismic":
-        question, token_ids = _resolve_token_ids(question, url, index, encoder.model_id)
-    asked = build_search_request(
-        question,
+        search_query, token_ids = _resolve_token_ids(search_query, url, index, encoder.model_id)
+    request = build_search_request(
+        search_query,
         query_type,
         max_clauses=max_clauses,
         k=k,
         after=cursor,
-        two_phase=how.two_phase,
-        ordered=not how.search_pipeline,
+        two_phase=options.two_phase,
+        ordered=not options.search_pipeline,
         token_ids=token_ids,
     )
-    print_dropped_tokens(asked.truncated, parts.dropped, query_type, "--max-clauses")
+    print_dropped_tokens(request.truncated, pruned_vector.dropped, query_type, "--max-clauses")
     if as_json:
-        emit_json(asked.body)
+        emit_json(request.body)
         return
-    print_plain(format_curl_command(asked.body, _get_display_url(url), index, how.search_pipeline))
+    print_plain(format_curl_command(request.body, _get_display_url(url), index, options.search_pipeline))
     if url and any(urlsplit(part).username is not None for part in url.split(",")):
         print_notice("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
 
 
-def _resolve_token_ids(question: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
+def _resolve_token_ids(query: SearchQuery, url: str | None, index: str, model_id: str) -> tuple[SearchQuery, TokenIds]:
     """Return the query with the tokens of the index, and its token ids."""
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search.index_info import fetch_index_info
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
-        known = fetch_index_info(cluster, index)
-    known.check_model(model_id)
-    return known.apply_policy(question), known.token_ids
+    with connections.open_cluster(url) as cluster:
+        info = fetch_index_info(cluster, index)
+    info.check_model(model_id)
+    return info.apply_policy(query), info.token_ids
 
 
 def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:
@@ -114,9 +112,9 @@ def format_curl_command(body: Mapping[str, Any], url: str, index: str, pipeline:
         address += f"?search_pipeline={quote(pipeline, safe='')}"
     text = json.dumps(body, ensure_ascii=False)
     # Quotes within values are escaped, so this never matches inside a value.
-    lines = re.sub(r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text)
+    data = re.sub(r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text)
     header = shlex.quote("Content-Type: application/json")
-    return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(lines)}"
+    return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(data)}"
 
 
 def _get_display_url(url: str | None) -> str:
@@ -130,5 +128,5 @@ def _get_display_url(url: str | None) -> str:
     from stair_es.embedded_node.spec import NodeSpec
 
     spec = NodeSpec.from_home(environ=config_file.get_config().environ)
-    known = state.read_node_state(spec.state_file)
-    return (known and known.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _DEFAULT_PORT}"
+    node_state = state.read_node_state(spec.state_file)
+    return (node_state and node_state.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _DEFAULT_PORT}"

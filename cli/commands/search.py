@@ -12,8 +12,8 @@ from stair_es.config.defaults import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
 from ..options import connections, shared
-from ..options import encoder as inputs
-from ..options import search as asking
+from ..options import encoder as encoder_options
+from ..options import search as search_options
 from ..output.bars import TerminalInfo, format_hit
 from ..output.console import emit_json, print_notice, stdout
 from ..output.notices import print_dropped_tokens
@@ -76,58 +76,64 @@ def search(
 
     - `stair-es search "black cat" --hybrid rrf`
     """
-    given = asking.parse_query_inputs(words or [], SEARCH_EXAMPLE)
-    how = asking.parse_search_options(explain_engine=explain_engine)
-    cursor = asking.parse_cursor(after)
+    inputs = search_options.parse_query_inputs(words or [], SEARCH_EXAMPLE)
+    options = search_options.parse_search_options(explain_engine=explain_engine)
+    cursor = search_options.parse_cursor(after)
     if after:
-        _check_pages(how)
+        _check_pages(options)
     connection = connections.resolve_connection(url)
-    encoder = inputs.resolve_encoder(model, fit, connection, index, backend, text_tower)
-    result, remarks = _run_search(encoder, given, how, connection, index, k, cursor)
+    encoder = encoder_options.resolve_encoder(model, fit, connection, index, backend, text_tower)
+    result, remarks = _run_search(encoder, inputs, options, connection, index, k, cursor)
     print_dropped_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
     for remark in remarks:
         print_notice(remark)
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
     else:
-        _print_hits(result, explain=explain or explain_engine, paged=bool(after))
+        _print_hits(result, explain=explain or explain_engine, is_page=bool(after))
 
 
-def _check_pages(how: SearchOptions) -> None:
-    if how.two_phase or how.fusion == "rrf" or how.query_type == "seismic":
+def _check_pages(options: SearchOptions) -> None:
+    if options.two_phase or options.fusion == "rrf" or options.query_type == "seismic":
         raise UsageError(
             "--two-phase, --hybrid rrf and --query-type seismic don't support pages", "Omit --after, and use a larger -k."
         )
 
 
 def _run_search(
-    encoder: Encoder, given: QueryInputs, how: SearchOptions, connection: Connection, index: str, k: int, cursor: list[Any] | None
+    encoder: Encoder,
+    inputs: QueryInputs,
+    options: SearchOptions,
+    connection: Connection,
+    index: str,
+    k: int,
+    cursor: list[Any] | None,
 ) -> tuple[SearchResult, list[str]]:
     """Return the result, and the notices about it."""
     from stair_es.search.diagnose import explain_no_hits
     from stair_es.search.query_encoder import build_search_query
     from stair_es.search.searcher import Searcher
 
-    question = build_search_query(encoder, given, asking.get_reading_options())
+    query = build_search_query(encoder, inputs, search_options.get_reading_options())
     remarks: list[str] = []
     with Searcher(connection, index, encoder.model_id) as searcher:
-        result = searcher.search(question, k, after=cursor, options=how)
+        result = searcher.search(query, k, after=cursor, options=options)
         if not result.hits and cursor:
             remarks.append("no further hits")
         elif not result.hits:
-            why = explain_no_hits(searcher, question, how)
-            why = why or f"nothing in {index!r} has a word in common with the query and meets its conditions"
-            remarks.append(f"nothing found: {why}")
-        remarks += [*result.remarks, *searcher.list_remarks(question)]
+            reason = explain_no_hits(searcher, query, options)
+            reason = reason or f"nothing in {index!r} has a word in common with the query and meets its conditions"
+            remarks.append(f"nothing found: {reason}")
+        remarks += [*result.remarks, *searcher.list_remarks(query)]
     return result, remarks
 
 
-def _print_hits(result: SearchResult, *, explain: bool, paged: bool) -> None:
-    canvas = TerminalInfo.from_console(stdout)
+def _print_hits(result: SearchResult, *, explain: bool, is_page: bool) -> None:
+    terminal = TerminalInfo.from_console(stdout)
     for rank, hit in enumerate(result.hits, start=1):
-        for line in format_hit(rank, hit, canvas, explain=explain):
+        for line in format_hit(rank, hit, terminal, explain=explain):
             stdout.print(line)
-    if paged and result.after:
+    if is_page and result.after:
         print_notice(f"next page: --after {shlex.quote(json.dumps(result.after))}")
 
 
@@ -146,8 +152,8 @@ def to_json(result: SearchResult, fields: Sequence[str] = ()) -> dict[str, objec
 def _build_hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
     from dataclasses import asdict
 
-    shown = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
-    more = {"caption": hit.source.get("caption"), "engine_scores": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
-    named = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
+    basic = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
+    optional = {"caption": hit.source.get("caption"), "engine_scores": dict(hit.engine_scores), "ranks": dict(hit.ranks)}
+    requested = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
     contributions = [asdict(each) for each in hit.contributions]
-    return {**shown, **{name: value for name, value in more.items() if value}, **named, "contributions": contributions}
+    return {**basic, **{name: value for name, value in optional.items() if value}, **requested, "contributions": contributions}

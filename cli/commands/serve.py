@@ -83,23 +83,23 @@ def serve(
     from stair_es.web.images.file_access import AllowedRoots
     from stair_es.web.server import bind_socket, build_page_url, create_server
 
-    guard = _build_guard(host, _read_token(token_file), no_token, allow_host or [])
+    policy = _build_access_policy(host, _read_token(token_file), no_token, allow_host or [])
     roots = AllowedRoots.from_folders(images or [])
-    with open_server_telemetry(metrics=metrics) as observer, bind_socket(host, port) as (listener, actual):
-        connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=observer.request_hooks)
-        site = ServerConfig(
+    with open_server_telemetry(metrics=metrics) as telemetry, bind_socket(host, port) as (listener, bound_port):
+        connection = replace(connections.resolve_connection(url), timeout_s=10.0, request_hooks=telemetry.request_hooks)
+        config = ServerConfig(
             index=index,
             load_encoder=_prepare_encoder(index, model, backend, text_tower),
             roots=roots,
             title=title,
-            hooks=observer.watch,
-            extra_routes=observer.routes,
+            hooks=telemetry.hooks,
+            extra_routes=telemetry.routes,
         )
         ready = partial(
-            _report_ready, build_page_url(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_
+            _report_ready, build_page_url(host, bound_port), as_json=as_json, with_token=bool(policy.token), open_page=open_
         )
         with Cluster(connection) as cluster:
-            create_server(observer.wrap_app(create_app(site, cluster, guard, actual)), ready).run(sockets=[listener])
+            create_server(telemetry.wrap_app(create_app(config, cluster, policy, bound_port)), ready).run(sockets=[listener])
 
 
 def _check_packages() -> None:
@@ -120,43 +120,43 @@ def _prepare_encoder(index: str, model: str | None, backend: Backend, text_tower
     return partial(load_query_encoder, index=index, model_name=model, backend=backend, text_tower=text_tower, settings=settings)
 
 
-def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
-    """Print the URL of the page, and open it if asked to."""
+def _report_ready(url: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
+    """Print the URL of the page, and open it if requested."""
     if as_json:
-        emit_json({"url": where})
+        emit_json({"url": url})
     else:
-        stdout.print(where, markup=False)
+        stdout.print(url, markup=False)
     if with_token:
-        print_notice(f"visitors need the token once: {where}?token=...")
+        print_notice(f"visitors need the token once: {url}?token=...")
     if open_page:
-        typer.launch(where)
+        typer.launch(url)
 
 
-def _build_guard(host: str, token: str, no_token: bool, allowed: list[str]) -> AccessPolicy:
+def _build_access_policy(host: str, token: str, no_token: bool, allowed_hosts: list[str]) -> AccessPolicy:
     from stair_es.web.auth import AccessPolicy, is_loopback
 
     if token and no_token:
         raise UsageError("a token and --no-token are mutually exclusive", "Keep one of the two.")
-    local = is_loopback(host)
-    if not local and not token and not no_token:
+    is_local = is_loopback(host)
+    if not is_local and not token and not no_token:
         raise UsageError(
             f"{host} is reachable from other machines, which could see all images",
             "Give a token with --token-file, or use --no-token behind a proxy that authenticates users.",
         )
-    further = frozenset(_parse_host_name(name) for name in allowed)
+    extra_hosts = frozenset(_parse_host_name(name) for name in allowed_hosts)
     names = frozenset({"localhost", "127.0.0.1", "::1", host.lower()})
-    return AccessPolicy(hosts=names | further, origins=further, allow_addresses=not local, token=token)
+    return AccessPolicy(hosts=names | extra_hosts, origins=extra_hosts, allow_addresses=not is_local, token=token)
 
 
-def _parse_host_name(written: str) -> str:
+def _parse_host_name(text: str) -> str:
     from stair_es.web.auth import parse_host
 
     try:
-        name = parse_host(written.encode("idna").decode("ascii"))  # as browsers send it
+        name = parse_host(text.encode("idna").decode("ascii"))  # as browsers send it
     except UnicodeError:
         name = None
     if name is None:
-        raise UsageError(f"{written!r} is not a host name", "Write it as in a URL, without http:// and path.")
+        raise UsageError(f"{text!r} is not a host name", "Write it as in a URL, without http:// and path.")
     return name
 
 
@@ -170,8 +170,8 @@ def _read_token(path: Path | None) -> str:
         try:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            why = describe_read_error(error)
-            raise UsageError(f"--token-file: can't read the token: {why}", "Specify a text file with the token.") from None
+            reason = describe_read_error(error)
+            raise UsageError(f"--token-file: can't read the token: {reason}", "Specify a text file with the token.") from None
         if not token:
             raise UsageError("--token-file: the file is empty", "Write the token into it.")
     if not is_utf8(token):

@@ -54,20 +54,21 @@ def publish_templates_command(
 
     - `stair-es template publish tokens --query-type rank_features --prefix acme-`
     """
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
-    form, wanted = query_type, tuple(names or ())
-    for name in wanted:
+    field_type, selected = query_type, tuple(names or ())
+    for name in selected:
         templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix)  # checks the names before any request
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
-        if form is None:
-            found = templates.detect_templates(cluster, index)
-            form, wanted = found.query_type, wanted or found.names
-            _print_left_out(wanted, found.names, names is not None, index)
-        made = [templates.build_template(name, form, prefix=prefix) for name in dict.fromkeys(wanted or templates.TEMPLATE_NAMES)]
-        changes = {each.id: templates.publish_template(cluster, each) for each in made}
+    with connections.open_cluster(url) as cluster:
+        if field_type is None:
+            supported = templates.detect_templates(cluster, index)
+            field_type, selected = supported.query_type, selected or supported.names
+            _print_left_out(selected, supported.names, names is not None, index)
+        built = [
+            templates.build_template(name, field_type, prefix=prefix)
+            for name in dict.fromkeys(selected or templates.TEMPLATE_NAMES)
+        ]
+        changes = {template.id: templates.publish_template(cluster, template) for template in built}
     _print_states(changes, as_json)
 
 
@@ -89,11 +90,11 @@ def show_template(
     """
     from stair_es.search.templates import build_template
 
-    made = build_template(name, query_type, prefix=prefix)
+    template = build_template(name, query_type, prefix=prefix)
     if as_json:
-        emit_json(made.body)
+        emit_json(template.body)
     else:
-        print_plain(made.source.rstrip("\n"))
+        print_plain(template.source.rstrip("\n"))
 
 
 @app.command(name="list")
@@ -109,11 +110,9 @@ def list_templates_command(
 
     - `stair-es template list --prefix acme- --json`
     """
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
+    with connections.open_cluster(url) as cluster:
         states = {
             f"{prefix}{name}": templates.get_template_state(cluster, name, prefix=prefix) for name in templates.TEMPLATE_NAMES
         }
@@ -138,23 +137,21 @@ def delete_templates_command(
 
     - `stair-es template delete match --prefix acme-`
     """
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
-        chosen = dict.fromkeys(names or templates.TEMPLATE_NAMES)
-        ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in chosen]
-        gone = {id_: "deleted" if templates.delete_template(cluster, id_) else "missing" for id_ in ids}
-    _print_states(gone, as_json)
+    with connections.open_cluster(url) as cluster:
+        selected = dict.fromkeys(names or templates.TEMPLATE_NAMES)
+        ids = [templates.build_template(name, templates.TEMPLATE_QUERY_TYPES[0], prefix=prefix).id for name in selected]
+        results = {id_: "deleted" if templates.delete_template(cluster, id_) else "missing" for id_ in ids}
+    _print_states(results, as_json)
 
 
-def _print_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: bool, index: str) -> None:
-    if "match" in possible:
+def _print_left_out(selected: tuple[str, ...], supported: tuple[str, ...], is_explicit: bool, index: str) -> None:
+    if "match" in supported:
         return
-    if "match" in wanted:
+    if "match" in selected:
         print_notice(f"{index} has no field `impacts`: `match` will find nothing in it")
-    elif not named:
+    elif not is_explicit:
         print_notice(f"`match` is omitted: {index} has no field `impacts` (ingest with --impact-field)")
 
 
@@ -163,5 +160,5 @@ def _print_states(states: Mapping[str, str], as_json: bool) -> None:
         emit_json(states)
         return
     width = max(map(len, states))
-    for id_, what in states.items():
-        stdout.print(f"{id_:<{width}}  {what}", markup=False)
+    for id_, state in states.items():
+        stdout.print(f"{id_:<{width}}  {state}", markup=False)

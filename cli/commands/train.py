@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from stair_es.training.train import TrainingResult
 
 
-def _print_recipes(asked: bool) -> None:
-    if asked:
+def _print_recipes(is_requested: bool) -> None:
+    if is_requested:
         from stair_es.training.config.stages import list_recipes
 
-        for name, about in sorted(list_recipes().items()):
-            print_plain(f"{name}: {about}")
+        for name, description in sorted(list_recipes().items()):
+            print_plain(f"{name}: {description}")
         raise typer.Exit
 
 
@@ -94,26 +94,26 @@ def train_command(
         check_installed("torch", extra="train")
         from stair_es.training.train import prepare_output_folder
 
-        read = read_train_config(config, dict(map(_parse_change, changes or ())))
+        train_config = read_train_config(config, dict(map(_parse_change, changes or ())))
         if prepare_output_folder(folder, restart=restart):
             print_notice(f"resuming the training in {folder}")
-        trained = _run_training(read, folder, device, workers, ray_address)
+        result = _run_training(train_config, folder, device, workers, ray_address)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.checkpointing import STATE_FILE
 
-        begins = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
-        print_notice(f"the same command {begins}")
+        outcome = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
+        print_notice(f"the same command {outcome}")
         raise
-    _print_result(trained, as_json)
+    _print_result(result, as_json)
 
 
-def _parse_change(given: str) -> tuple[str, Any]:
+def _parse_change(text: str) -> tuple[str, Any]:
     """Parse `KEY=VALUE`, the value as TOML or otherwise as text."""
     from stair_es.training.config.toml import parse_training_toml
 
-    name, is_one, value = given.partition("=")
-    if not is_one or not name.strip():
-        raise UsageError(f"--set {given!r} isn't KEY=VALUE", "For example: --set optim.lr=1e-3.")
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"--set {text!r} isn't KEY=VALUE", "For example: --set optim.lr=1e-3.")
     try:
         return name.strip(), parse_training_toml(f"value = {value}", "--set")["value"]
     except UsageError:
@@ -126,31 +126,31 @@ def _run_training(config: TrainConfig, out: Path, device: str, workers: int, ray
     from ..output.progress import show_training_progress
 
     settings = config_file.get_config().settings
-    with show_training_progress() as (tell, progress):
-        callbacks = Callbacks(on_message=print_notice, on_metrics=tell, on_progress=progress)
+    with show_training_progress() as (report_metrics, progress):
+        callbacks = Callbacks(on_message=print_notice, on_metrics=report_metrics, on_progress=progress)
         if workers > 1:
             from stair_es.training.ray_train import train_on_ray
 
             return train_on_ray(config, out, callbacks, workers=workers, device=device, address=ray_address, settings=settings)
-        from stair_es.training.train import train_model as train_alone
+        from stair_es.training.train import train_model
 
-        return train_alone(config, out, callbacks, device=device, settings=settings)
+        return train_model(config, out, callbacks, device=device, settings=settings)
 
 
-def _print_result(trained: TrainingResult, as_json: bool) -> None:
+def _print_result(result: TrainingResult, as_json: bool) -> None:
     if as_json:
         emit_json(
             {
-                "checkpoint": str(trained.folder),
-                "steps": trained.steps,
-                "best": trained.best if trained.best_step >= 0 else None,
-                "best_step": trained.best_step if trained.best_step >= 0 else None,
-                "pairs": trained.pairs,
-                "problems": list(trained.problems),
-                "stopped_early": trained.stopped_early,
+                "checkpoint": str(result.folder),
+                "steps": result.steps,
+                "best": result.best if result.best_step >= 0 else None,
+                "best_step": result.best_step if result.best_step >= 0 else None,
+                "pairs": result.pairs,
+                "problems": list(result.problems),
+                "stopped_early": result.stopped_early,
             }
         )
         return
-    best = f", recall@1 {100 * trained.best:.1f} % at step {trained.best_step:,}" if trained.best_step >= 0 else ""
-    early = ", stopped early" if trained.stopped_early else ""
-    print_plain(f"{trained.folder}: {trained.pairs:,} pairs, {trained.steps:,} steps{early}{best}")
+    best = f", recall@1 {100 * result.best:.1f} % at step {result.best_step:,}" if result.best_step >= 0 else ""
+    early = ", stopped early" if result.stopped_early else ""
+    print_plain(f"{result.folder}: {result.pairs:,} pairs, {result.steps:,} steps{early}{best}")

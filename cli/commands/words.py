@@ -83,7 +83,7 @@ def show_words(
 
     - `stair-es words --policy stop-words.json`, then `stair-es policy plan stop-words.json`
     """
-    form = select_output_format(as_json=as_json, as_csv=as_csv)
+    output_format = select_output_format(as_json=as_json, as_csv=as_csv)
     if policy:
         _check_policy_path(policy)
     from stair_es.inspection import model_vocabulary
@@ -93,57 +93,56 @@ def show_words(
 
     from ..output import words
 
-    known, found = _read_vocabulary(index, url, DocumentSample(size=sample, seed=seed) if sample else None)
-    _print_remarks(found, index, known.content_type)
-    spec = add_fit(ModelSpec(name=model or known.model_name), known)
-    told = model_vocabulary.load_model_vocabulary(
+    info, stats = _read_vocabulary(index, url, DocumentSample(size=sample, seed=seed) if sample else None)
+    _print_remarks(stats, index, info.content_type)
+    spec = add_fit(ModelSpec(name=model or info.model_name), info)
+    vocabulary = model_vocabulary.load_model_vocabulary(
         spec.name, required=model is not None, fit=spec.fit, settings=config_file.get_config().settings
     )
-    view = words.build_vocabulary_view(found, known, told, uniformity=uniformity, order=sort, min_df=min_df, match=match)
+    view = words.build_vocabulary_view(stats, info, vocabulary, uniformity=uniformity, order=sort, min_df=min_df, match=match)
     if policy:
-        _write_policy(policy, view, known.policy)
-    words.print_vocabulary(view, k, index=index, unused=unused, form=form)
+        _write_policy(policy, view, info.policy)
+    words.print_vocabulary(view, k, index=index, unused=unused, output_format=output_format)
 
 
 def _read_vocabulary(index: str, url: str | None, sample: DocumentSample | None) -> tuple[IndexInfo, VocabularyStats]:
-    from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.vocabulary_stats import collect_vocabulary_stats
     from stair_es.search.index_info import fetch_index_info
 
     from ..output.progress import show_document_progress
 
-    connection = connections.resolve_connection(url)
-    with Cluster(connection) as cluster:
-        known = fetch_index_info(cluster, index)
-        if not known.sortable:
+    with connections.open_cluster(url) as cluster:
+        info = fetch_index_info(cluster, index)
+        if not info.sortable:
             raise IndexMismatch(
                 f"the index {index!r} can't be paginated: `uri` and `sha256` are not keyword fields in its mapping",
                 "Ingest into an index with the packaged mapping, or one that maps these two fields the same way.",
             )
         with show_document_progress() as progress:
-            return known, collect_vocabulary_stats(cluster, index, sample=sample, progress=progress)
+            return info, collect_vocabulary_stats(cluster, index, sample=sample, progress=progress)
 
 
-def _print_remarks(found: VocabularyStats, index: str, holds: str) -> None:
+def _print_remarks(stats: VocabularyStats, index: str, content_type: str) -> None:
     """Print notices about what the figures cover."""
-    if not found.documents:
+    if not stats.documents:
         print_notice(f"{index!r} is empty: nothing was ingested, or the index was not refreshed yet")
-    if found.without_uri:
-        print_notice(f"{found.without_uri:,} documents have no URI, or one of 8 KiB or more, and are not counted")
-    if found.missed_count:
-        fewer = f"{found.missed_count:,} fewer" if found.missed_count > 0 else f"{-found.missed_count:,} more"
+    if stats.without_uri:
+        print_notice(f"{stats.without_uri:,} documents have no URI, or one of 8 KiB or more, and are not counted")
+    if stats.missed_count:
+        difference = f"{stats.missed_count:,} fewer" if stats.missed_count > 0 else f"{-stats.missed_count:,} more"
         print_notice(
-            f"{fewer} documents were read than counted before: the index was changed concurrently, "
+            f"{difference} documents were read than counted before: the index was changed concurrently, "
             "or documents have the same URI and content"
         )
-    if found.sample and found.images < found.documents - found.without_uri:
+    if stats.sample and stats.images < stats.documents - stats.without_uri:
         print_notice(
-            f"a sample of {found.images:,} of {found.documents:,} {holds} (seed {found.sample.seed}): all figures are estimates; "
-            f"shares of {holds} are within {98 / found.images**0.5:.1f} percentage points (95 %), and rare words are missing"
+            f"a sample of {stats.images:,} of {stats.documents:,} {content_type} (seed {stats.sample.seed}): all figures are "
+            f"estimates; shares of {content_type} are within {98 / stats.images**0.5:.1f} percentage points (95 %), "
+            "and rare words are missing"
         )
 
 
-def _write_policy(path: Path, view: VocabularyView, had: TokenPolicy | None) -> None:
+def _write_policy(path: Path, view: VocabularyView, current: TokenPolicy | None) -> None:
     import json
 
     from stair_es.inspection.stop_words import build_stop_word_policy
@@ -151,19 +150,19 @@ def _write_policy(path: Path, view: VocabularyView, had: TokenPolicy | None) -> 
     if not view.stop_words:
         print_notice(f"no stop-word candidates: {path} was not written")
         return
-    made, left = build_stop_word_policy([row.token for row in view.stop_words], had, path.stem)
-    if left:
-        print_notice(f"not muted, since the policy of the index renames or merges them: {', '.join(left)}")
-    if len(made.mute) == len(had.mute if had else ()):
+    policy, skipped = build_stop_word_policy([row.token for row in view.stop_words], current, path.stem)
+    if skipped:
+        print_notice(f"not muted, since the policy of the index renames or merges them: {', '.join(skipped)}")
+    if len(policy.mute) == len(current.mute if current else ()):
         print_notice(f"no other words to mute: {path} was not written")
         return
     try:
-        with path.open("x", encoding="utf-8") as out:
-            out.write(json.dumps(made.to_json(), ensure_ascii=False, indent=2) + "\n")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(policy.to_json(), ensure_ascii=False, indent=2) + "\n")
     except FileExistsError:
         raise _build_exists_error(path) from None
-    kept = f", with the rules that the index has ({had.label})" if had else ""
-    print_notice(f"{path}: mutes {len(made.mute):,} words{kept}. Preview it: stair-es policy plan {shlex.quote(str(path))}")
+    note = f", with the rules that the index has ({current.label})" if current else ""
+    print_notice(f"{path}: mutes {len(policy.mute):,} words{note}. Preview it: stair-es policy plan {shlex.quote(str(path))}")
 
 
 def _check_policy_path(path: Path) -> None:

@@ -64,7 +64,7 @@ class CliConfig:
         return Settings.from_env(self.environ)
 
     def resolve_for_url(
-        self, url: str | None, given: Mapping[str, Any], from_file: Collection[str], prefix: str = ""
+        self, url: str | None, options: Mapping[str, Any], from_file: Collection[str], prefix: str = ""
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the options and the variables that apply to a connection to `url`.
 
@@ -72,7 +72,7 @@ class CliConfig:
 
         Args:
             url: URL of the cluster, or of the product.
-            given: Parameter -> value.
+            options: Parameter -> value.
             from_file: Parameters whose value comes from the file.
             prefix: Prefix of the keys: `dashboards_` for the product.
 
@@ -80,19 +80,19 @@ class CliConfig:
             Parameter -> value, None for those that don't apply; and variables.
         """
         foreign = self._is_foreign(url, prefix)
-        own = {(name,) for name, value in given.items() if name not in from_file and value is not None}
-        left_out = {name for name in from_file if foreign or list_related_keys((name,)) & own}
-        theirs = {get_env_variable(key) for key in self.file_keys if foreign and is_auth_key(key, prefix)}
+        given_keys = {(name,) for name, value in options.items() if name not in from_file and value is not None}
+        dropped = {name for name in from_file if foreign or list_related_keys((name,)) & given_keys}
+        foreign_variables = {get_env_variable(key) for key in self.file_keys if foreign and is_auth_key(key, prefix)}
         return (
-            {name: None if name in left_out else value for name, value in given.items()},
-            {name: value for name, value in self.environ.items() if name not in theirs},
+            {name: None if name in dropped else value for name, value in options.items()},
+            {name: value for name, value in self.environ.items() if name not in foreign_variables},
         )
 
     def _is_foreign(self, url: str | None, prefix: str) -> bool:
         name = f"{prefix}url"
-        beside = [found for key, found in self.values.items() if key == (name,)]
-        known = beside or [found for key, found in self.values.items() if key[-1] == name]
-        return url is not None and bool(known) and url.rstrip("/") not in {str(each.value).rstrip("/") for each in known}
+        top_level = [value for key, value in self.values.items() if key == (name,)]
+        values = top_level or [value for key, value in self.values.items() if key[-1] == name]
+        return url is not None and bool(values) and url.rstrip("/") not in {str(value.value).rstrip("/") for value in values}
 
 
 _current: ContextVar[CliConfig] = ContextVar("current")
@@ -107,9 +107,6 @@ def load_config(context: typer.Context, path: Path | None, profile: str | None, 
         profile: Profile that was given.
         tolerant: Whether an error in the file is recorded only.
 
-    Returns:
-        The configuration.
-
     Raises:
         UsageError: If the file or the profile doesn't exist, or a value is invalid.
     """
@@ -119,14 +116,14 @@ def load_config(context: typer.Context, path: Path | None, profile: str | None, 
         if not tolerant:
             raise
         settings = CliConfig(path=path or get_default_config_path(), profile=profile, error=error)
-    taken = _drop_overridden(settings.values, os.environ)
-    context.default_map = build_default_map(context.command, taken)
-    file_keys = {key for key in taken if len(key) == 1 and key[0] in (*_TEXT_KEYS, *_PATH_KEYS, "node_port")}
+    effective = _drop_overridden(settings.values, os.environ)
+    context.default_map = build_default_map(context.command, effective)
+    file_keys = {key for key in effective if len(key) == 1 and key[0] in (*_TEXT_KEYS, *_PATH_KEYS, "node_port")}
     resolved = replace(
         settings,
-        environ={**os.environ, **{get_env_variable(key): str(taken[key].value) for key in file_keys}},
+        environ={**os.environ, **{get_env_variable(key): str(effective[key].value) for key in file_keys}},
         file_keys=frozenset(file_keys),
-        effective_keys=frozenset(taken),
+        effective_keys=frozenset(effective),
     )
     token = _current.set(resolved)
     context.call_on_close(lambda: _current.reset(token))
@@ -140,40 +137,35 @@ def get_config() -> CliConfig:
 
 def list_known_keys(context: typer.Context) -> dict[OptionKey, OptionType]:
     """Return all keys of a file: each option in the table of its command, and shared options at the top level."""
-    found: dict[OptionKey, OptionType] = {("node_port",): _WHOLE_NUMBER, ("profile",): _STRING, ("log_format",): _LOG_FORMAT}
-    found |= {(name,): _STRING for name in _TEXT_KEYS}
-    found |= {(name,): replace(_STRING, is_path=True) for name in _PATH_KEYS}
+    types: dict[OptionKey, OptionType] = {("node_port",): _WHOLE_NUMBER, ("profile",): _STRING, ("log_format",): _LOG_FORMAT}
+    types |= {(name,): _STRING for name in _TEXT_KEYS}
+    types |= {(name,): replace(_STRING, is_path=True) for name in _PATH_KEYS}
     for path, name, option, hint in _iterate_options(context.find_root().command):
-        kind = _build_option_type(context, name, option, hint)
-        found[(*path, name)] = kind
+        option_type = _build_option_type(context, name, option, hint)
+        types[(*path, name)] = option_type
         if option.envvar:
-            found.setdefault((name,), kind)
-    return found
+            types.setdefault((name,), option_type)
+    return types
 
 
 def build_default_map(root: Any, values: ConfigValues) -> dict[str, Any]:  # noqa: ANN401
     """Build Typer's default map: command -> parameter -> value. The table of a command overrides the top level."""
-    made: dict[str, Any] = {}
+    default_map: dict[str, Any] = {}
     for path, name, option, _ in _iterate_options(root):
         value = values.get((*path, name)) or (values.get((name,)) if option.envvar else None)
         if value is not None:
-            table = made
+            table = default_map
             for command in path:
                 table = table.setdefault(command, {})
             table[option.name] = [value.value] if option.multiple and not isinstance(value.value, list) else value.value
-    return made
+    return default_map
 
 
 def complete_profiles(context: typer.Context) -> list[str]:
     """Return the names of the profiles, for shell completion."""
     try:
-        return sorted(
-            get_profiles(
-                read_config_file(
-                    Path(context.params.get("config_file") or os.environ.get(ENV_CONFIG) or get_default_config_path())
-                )
-            )
-        )
+        path = context.params.get("config_file") or os.environ.get(ENV_CONFIG) or get_default_config_path()
+        return sorted(get_profiles(read_config_file(Path(path))))
     except UsageError:
         return []
 
@@ -189,17 +181,17 @@ def get_env_variable(key: OptionKey) -> str:
 
 
 def _read_config(context: typer.Context, path: Path | None, profile: str | None) -> CliConfig:
-    found = path or get_default_config_path()
-    if path is None and not found.is_file():
+    config_path = path or get_default_config_path()
+    if path is None and not config_path.is_file():
         if profile is not None:
             raise UsageError(
-                f"--profile {profile}: there is no configuration {found}",
+                f"--profile {profile}: there is no configuration {config_path}",
                 f"Create it, or specify another one: --config FILE / {ENV_CONFIG}.",
             )
         return CliConfig()
-    values, kinds = read_config_file(found), list_known_keys(context)
+    values, known_keys = read_config_file(config_path), list_known_keys(context)
     profile = profile or values.get("profile")
-    return CliConfig(path=found, profile=profile, values=resolve_profile(found, values, profile, kinds))
+    return CliConfig(path=config_path, profile=profile, values=resolve_profile(config_path, values, profile, known_keys))
 
 
 def _drop_overridden(values: ConfigValues, environ: Mapping[str, str]) -> ConfigValues:

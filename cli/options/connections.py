@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +16,9 @@ from . import config_file
 from .decorator import OptionGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
+    from stair_es.cluster.client.cluster import Cluster
     from stair_es.cluster.client.connection import Connection
 
 _TLS_PANEL = "Secure connection"
@@ -37,26 +39,18 @@ _AWS_HELP = {
 
 def _define_options(help_texts: Mapping[str, str], prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
     """Define options for texts: each has its environment variable, and no default."""
-    made = {}
+    options = {}
     for key, text in help_texts.items():
         name = prefix + key
         option = typer.Option(
-            f"--{name.replace('_', '-')}",
-            envvar=f"STAIR_ES_{name.upper()}",
-            show_envvar=True,
-            help=text,
-            rich_help_panel=panel,
+            f"--{name.replace('_', '-')}", envvar=f"STAIR_ES_{name.upper()}", show_envvar=True, help=text, rich_help_panel=panel
         )
-        made[name] = (Annotated[str | None, option], None)
-    return made
+        options[name] = (Annotated[str | None, option], None)
+    return options
 
 
 def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, None]]:
     """Define the options for certificates.
-
-    Args:
-        prefix: Prefix of the option names, if any.
-        panel: Panel of `--help`.
 
     Returns:
         Parameter -> its Typer annotation and its default.
@@ -65,11 +59,7 @@ def define_certificate_options(prefix: str, panel: str) -> dict[str, tuple[Any, 
 
 
 CONNECTION_OPTIONS = OptionGroup(
-    {
-        **define_certificate_options("", _TLS_PANEL),
-        **_define_options(_AWS_HELP, "", _TLS_PANEL),
-        "context": (typer.Context, None),
-    }
+    {**define_certificate_options("", _TLS_PANEL), **_define_options(_AWS_HELP, "", _TLS_PANEL), "context": (typer.Context, None)}
 )
 """TLS and AWS options of a command that connects to the cluster; `resolve_connection` reads them."""
 
@@ -89,15 +79,12 @@ def resolve_connection(url: str | None) -> Connection:
     Args:
         url: URLs of the cluster, with commas between; None for the embedded node.
 
-    Returns:
-        The connection.
-
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
     """
-    named = resolve_named_connection(url)
-    if named is not None:
-        return named
+    connection = resolve_named_connection(url)
+    if connection is not None:
+        return connection
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import ensure_running
 
@@ -109,14 +96,17 @@ def resolve_connection(url: str | None) -> Connection:
     return Connection(url=node_url)
 
 
+@contextmanager
+def open_cluster(url: str | None) -> Iterator[Cluster]:
+    """Open the cluster of `resolve_connection`, with the same errors, until the end of the `with` block."""
+    from stair_es.cluster.client.cluster import Cluster
+
+    with Cluster(resolve_connection(url)) as cluster:
+        yield cluster
+
+
 def resolve_named_connection(url: str | None) -> Connection | None:
     """Return the connection to `url` or the environment's URL, or None if there is neither.
-
-    Args:
-        url: URLs of the cluster, with commas between.
-
-    Returns:
-        The connection, if a cluster is named.
 
     Raises:
         UsageError: If the command line holds a password, or options exclude each other.
@@ -134,50 +124,40 @@ def resolve_named_connection(url: str | None) -> Connection | None:
 def resolve_running_connection(url: str | None) -> Connection | None:
     """Return the connection to the named cluster, otherwise to the last address of the embedded node. Starts nothing.
 
-    Args:
-        url: URLs of the cluster, with commas between.
-
     Returns:
         The connection, or None if the embedded node was never started.
 
     Raises:
         UsageError: As for `resolve_named_connection`.
     """
-    named = resolve_named_connection(url)
-    if named is not None:
-        return named
+    connection = resolve_named_connection(url)
+    if connection is not None:
+        return connection
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import state
     from stair_es.embedded_node.spec import NodeSpec
 
-    known = state.read_node_state(NodeSpec.from_home(environ=config_file.get_config().environ).state_file)
-    return Connection(url=known.url) if known and known.url else None
+    node_state = state.read_node_state(NodeSpec.from_home(environ=config_file.get_config().environ).state_file)
+    return Connection(url=node_state.url) if node_state and node_state.url else None
 
 
 def resolve_connection_settings(
-    given: Mapping[str, Any], url: str | None, prefix: str = ""
+    values: Mapping[str, Any], url: str | None, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the options and the variables that apply to a connection.
 
     Args:
-        given: Parameters of a command, and its `context`, which is None outside of a command.
+        values: Parameters of a command, and its `context`, which is None outside of a command.
         url: URL of the cluster, or of the product.
         prefix: Prefix of the option names, if any.
-
-    Returns:
-        Options, and variables.
     """
-    named = {name: value for name, value in given.items() if name != "context"}
-    from_file = config_file.list_file_parameters(given["context"], named) if given["context"] is not None else set[str]()
-    return config_file.get_config().resolve_for_url(url, named, from_file, prefix)
+    options = {name: value for name, value in values.items() if name != "context"}
+    from_file = config_file.list_file_parameters(values["context"], options) if values["context"] is not None else set[str]()
+    return config_file.get_config().resolve_for_url(url, options, from_file, prefix)
 
 
 def check_no_password(url: str, variable: str) -> None:
     """Check that `url` holds no password; only the environment may.
-
-    Args:
-        url: URL from the command line.
-        variable: Environment variable for the same URL.
 
     Raises:
         UsageError: If it holds one.

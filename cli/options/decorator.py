@@ -34,25 +34,25 @@ class OptionGroup:
 
     def decorate(self, command: Callable[..., _R]) -> Callable[..., _R]:
         """Return the command with these options added; an option that the command declares itself is passed on to it, too."""
-        own = inspect.signature(command, eval_str=True)
+        signature = inspect.signature(command, eval_str=True)
 
         @wraps(command)
-        def run_with_options(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
-            token = self._values.set({name: given.get(name, default) for name, (_, default) in self._options.items()})
-            passed = {name: value for name, value in given.items() if name in own.parameters or name not in self._options}
+        def run_with_options(*args: object, **values: Any) -> _R:  # noqa: ANN401  whatever the command takes
+            token = self._values.set({name: values.get(name, default) for name, (_, default) in self._options.items()})
+            passed = {name: value for name, value in values.items() if name in signature.parameters or name not in self._options}
             try:
                 return command(*args, **passed)
             finally:
                 self._values.reset(token)
 
-        keyword = inspect.Parameter.KEYWORD_ONLY
+        keyword_only = inspect.Parameter.KEYWORD_ONLY
         added = [
-            inspect.Parameter(name, keyword, default=default, annotation=kind)
-            for name, (kind, default) in self._options.items()
-            if name not in own.parameters
+            inspect.Parameter(name, keyword_only, default=default, annotation=annotation)
+            for name, (annotation, default) in self._options.items()
+            if name not in signature.parameters
         ]
-        parameters = [*own.parameters.values(), *added]
-        run_with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        parameters = [*signature.parameters.values(), *added]
+        run_with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         # The command's own annotations are strings, and Typer would evaluate each twice.
         run_with_options.__annotations__ = {each.name: each.annotation for each in parameters}
         return run_with_options
@@ -62,14 +62,9 @@ class ArgumentGroup(OptionGroup, Generic[_T]):
     """A group of options that are the fields of a dataclass: their annotations are Typer's, and each has a default."""
 
     def __init__(self, arguments: type[_T]) -> None:
-        """Declare the group.
-
-        Args:
-            arguments: The dataclass.
-        """
-        kinds = get_type_hints(arguments, include_extras=True)
-        declared: Any = arguments
-        super().__init__({each.name: (kinds[each.name], each.default) for each in fields(declared)})
+        annotations = get_type_hints(arguments, include_extras=True)
+        dataclass_type: Any = arguments
+        super().__init__({each.name: (annotations[each.name], each.default) for each in fields(dataclass_type)})
         self._arguments = arguments
 
     def read(self) -> _T:
@@ -78,11 +73,7 @@ class ArgumentGroup(OptionGroup, Generic[_T]):
 
 
 def prepare_command(*groups: OptionGroup) -> Callable[[Callable[..., _R]], Callable[..., _R]]:
-    """Return a decorator for each command: it adds the options of the groups, and reports errors as JSON with `--json`.
-
-    Args:
-        groups: Groups of options, in the order of `--help`.
-    """
+    """Return a decorator for each command: it adds the options of the groups, and reports errors as JSON with `--json`."""
 
     def decorate(command: Callable[..., _R]) -> Callable[..., _R]:
         for group in groups:

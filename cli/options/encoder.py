@@ -36,9 +36,6 @@ def load_named_encoder(model: str, fit: ResizeMode | None, backend: Backend, tex
         backend: Runtime of the network.
         text_tower: Full text network or static table.
 
-    Returns:
-        The encoder.
-
     Raises:
         ModelError: If the model is unknown, broken, or doesn't support this fit.
     """
@@ -57,18 +54,7 @@ def resolve_encoder(
     backend: Backend,
     text_tower: TextTower | None = None,
 ) -> Encoder:
-    """Load the encoder for queries to an index.
-
-    Args:
-        model: Model that the user named, or None for the one of the index.
-        fit: As for `load_named_encoder`.
-        connection: Connection to the cluster.
-        index: Alias of the index.
-        backend: As for `load_named_encoder`.
-        text_tower: As for `load_named_encoder`; None for the one of the index.
-
-    Returns:
-        The encoder.
+    """Load the encoder for queries to an index: the named model, otherwise the one of the index.
 
     Raises:
         StairError: If the index can't be read, or its model is not installed.
@@ -84,18 +70,7 @@ def resolve_encoder(
 def resolve_encoder_offline(
     model: str | None, fit: ResizeMode | None, url: str | None, index: str, backend: Backend, text_tower: TextTower
 ) -> Encoder:
-    """Load the encoder for queries to an index; if no cluster answers, the default model.
-
-    Args:
-        model: Model that the user named, or None for the one of the index.
-        fit: As for `load_named_encoder`.
-        url: URL of the cluster, if given.
-        index: Alias of the index.
-        backend: As for `load_named_encoder`.
-        text_tower: As for `load_named_encoder`.
-
-    Returns:
-        The encoder.
+    """Load the encoder for queries to an index, as `resolve_encoder`; the default model if no cluster answers.
 
     Raises:
         ModelError: If the model of the index is not installed or broken.
@@ -103,14 +78,14 @@ def resolve_encoder_offline(
     """
     if model is not None:
         return load_named_encoder(model, fit, backend, text_tower)
-    known = _read_index_info(url, index)
-    if known is None:
+    info = _read_index_info(url, index)
+    if info is None:
         return load_named_encoder(DEFAULT_MODEL, fit, backend, text_tower)
     from stair_es.search.index_encoder import load_query_encoder
 
     settings = config_file.get_config().settings
-    encoder = load_query_encoder(known, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
-    known.check_model(encoder.model_id)
+    encoder = load_query_encoder(info, index, fit=fit, backend=backend, text_tower=text_tower, settings=settings)
+    info.check_model(encoder.model_id)
     return encoder
 
 
@@ -132,15 +107,8 @@ def _read_index_info(url: str | None, index: str) -> IndexInfo | None:
         return None
 
 
-def check_image_arguments(name: str, given: Sequence[str]) -> list[str]:
+def check_image_arguments(name: str, images: Sequence[str]) -> list[str]:
     """Return the images if each is an existing file or a URL.
-
-    Args:
-        name: Name of the option, for the error.
-        given: Paths and URLs.
-
-    Returns:
-        The images, unchanged.
 
     Raises:
         UsageError: If one is neither, or is a URL with a password.
@@ -150,13 +118,13 @@ def check_image_arguments(name: str, given: Sequence[str]) -> list[str]:
     from stair_es.search.query_encoder import is_http_url
     from stair_es.sources.http.urls import find_credentials_error
 
-    for image in map(check_text_encoding, given):
-        why = find_credentials_error(image) if is_http_url(image) else None
-        if why is not None:
-            raise UsageError(f"{name}: {why}")
+    for image in map(check_text_encoding, images):
+        problem = find_credentials_error(image) if is_http_url(image) else None
+        if problem is not None:
+            raise UsageError(f"{name}: {problem}")
         if not is_http_url(image) and not Path(image).is_file():
             raise UsageError(f"{name} {image!r}: there is no such file", "Specify an image file, or the http(s) URL of an image.")
-    return list(given)
+    return list(images)
 
 
 def build_reading(*, allow_private: bool) -> ReadLimits:

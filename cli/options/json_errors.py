@@ -25,15 +25,15 @@ def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
     """
 
     @wraps(command)
-    def run_with_json_errors(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
+    def run_with_json_errors(*args: object, **values: Any) -> _R:  # noqa: ANN401  whatever the command takes
         facts: list[GetFacts] = []
         token = _failure_facts.set(facts)
         try:
-            return command(*args, **given)
+            return command(*args, **values)
         except (typer.Exit, typer.Abort):  # no failure: the command has printed its result
             raise
         except Exception as error:
-            if given.get("as_json"):
+            if values.get("as_json"):
                 _emit_error(error, facts)
             raise
         finally:
@@ -43,21 +43,17 @@ def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
 
 
 def add_failure_facts(get_facts: GetFacts) -> None:
-    """Add values to the JSON error of the running command; outside of one they are ignored.
-
-    Args:
-        get_facts: Function that returns them; called if the command fails.
-    """
+    """Add the values of `get_facts` to the JSON error if the running command fails; outside of a command do nothing."""
     _failure_facts.get([]).append(get_facts)
 
 
 def _emit_error(error: Exception, facts: list[GetFacts]) -> None:
-    told = translate_os_error(error) if isinstance(error, OSError) else error
-    message = told.message if isinstance(told, StairError) else f"{type(told).__name__}: {told}"
+    translated = translate_os_error(error) if isinstance(error, OSError) else error
+    message = translated.message if isinstance(translated, StairError) else f"{type(translated).__name__}: {translated}"
     emit_json(
         {
             "error": message,
-            "remedy": getattr(told, "remedy", ""),
+            "remedy": getattr(translated, "remedy", ""),
             **{name: value for get_facts in facts for name, value in get_facts().items()},
         }
     )

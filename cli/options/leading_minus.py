@@ -34,11 +34,11 @@ class WordsCommand(TyperCommand):
 
     def _move_words_last(self, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        places = list(self._find_words(args[:end]))
-        if not places:
+        positions = list(self._find_words(args[:end]))
+        if not positions:
             return args
-        kept = [arg for i, arg in enumerate(args[:end]) if i not in places]
-        return [*kept, "--", *(args[i] for i in places), *args[end + 1 :]]
+        others = [arg for i, arg in enumerate(args[:end]) if i not in positions]
+        return [*others, "--", *(args[i] for i in positions), *args[end + 1 :]]
 
     def _find_words(self, args: list[str]) -> Iterator[int]:
         options = {name: param for param in self.params for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}

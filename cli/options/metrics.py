@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,55 +10,46 @@ import typer
 
 from stair_es.errors import UsageError
 
-from .decorator import OptionGroup
+from .decorator import ArgumentGroup
 
 if TYPE_CHECKING:
     from stair_es.telemetry.ingest import MetricsTargets
 
 _PANEL = "Metrics"
 _LOOPBACK = "127.0.0.1"
-METRICS_OPTIONS = OptionGroup(
-    {
-        "metrics_file": (
-            Annotated[
-                Path | None,
-                typer.Option(
-                    "--metrics-file",
-                    metavar="FILE.prom",
-                    dir_okay=False,
-                    help="Write metrics for node_exporter's textfile collector, during and at the end of the run.",
-                    rich_help_panel=_PANEL,
-                ),
-            ],
-            None,
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsArguments:
+    """Metrics options of a command."""
+
+    metrics_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics-file",
+            metavar="FILE.prom",
+            dir_okay=False,
+            help="Write metrics for node_exporter's textfile collector, during and at the end of the run.",
+            rich_help_panel=_PANEL,
         ),
-        "metrics_port": (
-            Annotated[
-                int | None,
-                typer.Option(
-                    "--metrics-port",
-                    min=0,
-                    max=65535,
-                    help="Serve metrics to Prometheus during the run; 0 for any free port.",
-                    rich_help_panel=_PANEL,
-                ),
-            ],
-            None,
+    ] = None
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=0,
+            max=65535,
+            help="Serve metrics to Prometheus during the run; 0 for any free port.",
+            rich_help_panel=_PANEL,
         ),
-        "metrics_host": (
-            Annotated[
-                str,
-                typer.Option(
-                    "--metrics-host",
-                    help="Address to serve metrics on; 0.0.0.0 for all interfaces.",
-                    rich_help_panel=_PANEL,
-                ),
-            ],
-            _LOOPBACK,
-        ),
-    }
-)
-"""Metrics options of a command; `get_metrics_targets` reads them."""
+    ] = None
+    metrics_host: Annotated[
+        str,
+        typer.Option("--metrics-host", help="Address to serve metrics on; 0.0.0.0 for all interfaces.", rich_help_panel=_PANEL),
+    ] = _LOOPBACK
+
+
+METRICS_OPTIONS = ArgumentGroup(MetricsArguments)
 
 
 def get_metrics_targets() -> MetricsTargets:
@@ -68,7 +60,7 @@ def get_metrics_targets() -> MetricsTargets:
     """
     from stair_es.telemetry.ingest import MetricsTargets
 
-    given = METRICS_OPTIONS.values
-    if given["metrics_host"] != _LOOPBACK and given["metrics_port"] is None:
+    arguments = METRICS_OPTIONS.read()
+    if arguments.metrics_host != _LOOPBACK and arguments.metrics_port is None:
         raise UsageError("--metrics-host without --metrics-port", "Add the port: --metrics-port 9464.")
-    return MetricsTargets(file=given["metrics_file"], port=given["metrics_port"], host=given["metrics_host"])
+    return MetricsTargets(file=arguments.metrics_file, port=arguments.metrics_port, host=arguments.metrics_host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,7 +12,7 @@ from stair_es.errors import UsageError
 
 from ..output.notices import note_plain_operators
 from . import shared
-from .decorator import OptionGroup
+from .decorator import ArgumentGroup
 from .encoder import build_reading, check_image_arguments, check_text_encoding
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from stair_es.search.request import TwoPhase
     from stair_es.sources.base import ReadLimits
 
-_WHAT, _WHO, _HOW = "Query", "Conditions on images", "Search"
+_QUERY, _CONDITIONS, _SEARCH = "Query", "Conditions on images", "Search"
 
 
 def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
@@ -30,165 +31,124 @@ def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  
 
 
 QueryTypeChoice = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
-_Many = list[str] | None
-_OPTIONS_BY_NAME: dict[str, tuple[Any, Any]] = {
-    "image": (
-        Annotated[
-            _Many,
-            _define_option("image", "Search by an image; may be given several times.", _WHAT, metavar="FILE|URL"),
-        ],
-        None,
-    ),
-    "allow_private_urls": (shared.AllowPrivateUrlsOption, False),
-    "text": (Annotated[_Many, _define_option("text", "An additional text, without operators.", _WHAT)], None),
-    "weights": (
-        Annotated[
-            str,
-            _define_option(
-                "weights",
-                "Weights of WORDS, each --text and each --image, in this order: 1,0.5. Negative weights subtract.",
-                _WHAT,
-            ),
-        ],
-        "",
-    ),
-    "boost": (
-        Annotated[
-            _Many, _define_option("boost", "Multiply the weight of a token in the query, like dog^2.", _WHAT, metavar="WORD=X")
-        ],
-        None,
-    ),
-    "mute": (Annotated[_Many, _define_option("mute", "Remove a token from the query.", _WHAT, metavar="WORD")], None),
-    "literal": (Annotated[bool, _define_option("literal", "Treat +, - and ^ in WORDS as plain text.", _WHAT)], False),
-    "hybrid": (
-        Annotated[
-            Literal["none", "sum", "rrf"],
-            _define_option("hybrid", "Combine with BM25 on the caption: sum of the scores, or reciprocal rank fusion.", _WHAT),
-        ],
-        "none",
-    ),
-    "caption": (Annotated[str, _define_option("caption", "Text for BM25. [default: WORDS]", _WHAT)], ""),
-    "caption_weight": (Annotated[float, _define_option("caption-weight", "Weight of the BM25 score.", _WHAT, min=0.0)], 1.0),
-    "caption_field": (Annotated[str, _define_option("caption-field", "Field for BM25.", _WHAT)], "caption"),
-    "require": (
-        Annotated[_Many, _define_option("require", "Only images with this token, like +dog.", _WHO, metavar="WORD")],
-        None,
-    ),
-    "exclude": (
-        Annotated[_Many, _define_option("exclude", "Only images without this token, like -dog.", _WHO, metavar="WORD")],
-        None,
-    ),
-    "min_weight": (
-        Annotated[
-            float,
-            _define_option(
-                "min-weight", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0
-            ),
-        ],
-        0.0,
-    ),
-    "filter_": (
-        Annotated[
-            _Many,
-            _define_option(
-                "filter",
-                "Filter images by a query string (width:>800 AND format:JPEG), or a query clause as JSON.",
-                _WHO,
-                metavar="FILTER",
-            ),
-        ],
-        None,
-    ),
-    "min_score": (Annotated[float | None, _define_option("min-score", "Minimum score of a hit.", _WHO, min=0.0)], None),
-    "query_type": (
-        Annotated[
-            QueryTypeChoice | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _HOW)
-        ],
-        None,
-    ),
-    "weight_mass": (
-        Annotated[
-            float | None,
-            _define_option("weight-mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW),
-        ],
-        None,
-    ),
-    "pipeline": (
-        Annotated[str | None, _define_option("pipeline", "Search pipeline to use (OpenSearch).", _HOW, metavar="NAME")],
-        None,
-    ),
-    "two_phase": (
-        Annotated[
-            str,
-            _define_option(
-                "two-phase",
-                "Search with the heaviest tokens only, and rescore the best hits with all.",
-                _HOW,
-                metavar="HEAVY[:WINDOW]",
-            ),
-        ],
-        "",
-    ),
-}
-SEARCH_OPTIONS = OptionGroup(_OPTIONS_BY_NAME)
-"""Search options of a command; `parse_query_inputs` and `parse_search_options` read them."""
+_Texts = list[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchArguments:
+    """Search options of a command."""
+
+    image: Annotated[
+        _Texts, _define_option("image", "Search by an image; may be given several times.", _QUERY, metavar="FILE|URL")
+    ] = None
+    allow_private_urls: shared.AllowPrivateUrlsOption = False
+    text: Annotated[_Texts, _define_option("text", "An additional text, without operators.", _QUERY)] = None
+    weights: Annotated[
+        str,
+        _define_option(
+            "weights", "Weights of WORDS, each --text and each --image, in this order: 1,0.5. Negative weights subtract.", _QUERY
+        ),
+    ] = ""
+    boost: Annotated[
+        _Texts, _define_option("boost", "Multiply the weight of a token in the query, like dog^2.", _QUERY, metavar="WORD=X")
+    ] = None
+    mute: Annotated[_Texts, _define_option("mute", "Remove a token from the query.", _QUERY, metavar="WORD")] = None
+    literal: Annotated[bool, _define_option("literal", "Treat +, - and ^ in WORDS as plain text.", _QUERY)] = False
+    hybrid: Annotated[
+        Literal["none", "sum", "rrf"],
+        _define_option("hybrid", "Combine with BM25 on the caption: sum of the scores, or reciprocal rank fusion.", _QUERY),
+    ] = "none"
+    caption: Annotated[str, _define_option("caption", "Text for BM25. [default: WORDS]", _QUERY)] = ""
+    caption_weight: Annotated[float, _define_option("caption-weight", "Weight of the BM25 score.", _QUERY, min=0.0)] = 1.0
+    caption_field: Annotated[str, _define_option("caption-field", "Field for BM25.", _QUERY)] = "caption"
+    require: Annotated[
+        _Texts, _define_option("require", "Only images with this token, like +dog.", _CONDITIONS, metavar="WORD")
+    ] = None
+    exclude: Annotated[
+        _Texts, _define_option("exclude", "Only images without this token, like -dog.", _CONDITIONS, metavar="WORD")
+    ] = None
+    min_weight: Annotated[
+        float,
+        _define_option(
+            "min-weight", "Minimum weight for a token to count as present in --require and --exclude.", _CONDITIONS, min=0.0
+        ),
+    ] = 0.0
+    filter_: Annotated[
+        _Texts,
+        _define_option(
+            "filter",
+            "Filter images by a query string (width:>800 AND format:JPEG), or a query clause as JSON.",
+            _CONDITIONS,
+            metavar="FILTER",
+        ),
+    ] = None
+    min_score: Annotated[float | None, _define_option("min-score", "Minimum score of a hit.", _CONDITIONS, min=0.0)] = None
+    query_type: Annotated[
+        QueryTypeChoice | None, _define_option("query-type", "Query type. [default: chosen by cluster and index]", _SEARCH)
+    ] = None
+    weight_mass: Annotated[
+        float | None,
+        _define_option("weight-mass", "Send only the heaviest tokens that make up this share of the total weight.", _SEARCH),
+    ] = None
+    pipeline: Annotated[
+        str | None, _define_option("pipeline", "Search pipeline to use (OpenSearch).", _SEARCH, metavar="NAME")
+    ] = None
+    two_phase: Annotated[
+        str,
+        _define_option(
+            "two-phase",
+            "Search with the heaviest tokens only, and rescore the best hits with all.",
+            _SEARCH,
+            metavar="HEAVY[:WINDOW]",
+        ),
+    ] = ""
+
+
+SEARCH_OPTIONS = ArgumentGroup(SearchArguments)
 
 
 def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     """Parse the query from the words and the options.
-
-    Args:
-        words: Words of the command line.
-        example: Example for the error message.
-
-    Returns:
-        The inputs of the query.
 
     Raises:
         UsageError: If there is nothing to search for, or an option is invalid.
     """
     from stair_es.search.query_encoder import QueryInputs
 
-    given = SEARCH_OPTIONS.values
-    typed = check_text_encoding(" ".join(words).strip())
-    texts = [check_text_encoding(text) for text in given["text"] or [] if text.strip()]
-    images = check_image_arguments("--image", given["image"] or [])
-    if not given["literal"]:
-        note_plain_operators(typed)
-    if not (typed or texts or images or given["caption"].strip()):
+    arguments = SEARCH_OPTIONS.read()
+    query_string = check_text_encoding(" ".join(words).strip())
+    texts = [check_text_encoding(text) for text in arguments.text or [] if text.strip()]
+    images = check_image_arguments("--image", arguments.image or [])
+    if not arguments.literal:
+        note_plain_operators(query_string)
+    if not (query_string or texts or images or arguments.caption.strip()):
         raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
     return QueryInputs(
-        words=typed,
+        words=query_string,
         texts=texts,
         images=images,
-        weights=_parse_weights(given["weights"]),
-        literal=given["literal"],
-        required=given["require"] or [],
-        excluded=given["exclude"] or [],
-        boosts=dict(_parse_boost(text) for text in given["boost"] or []),
-        muted=frozenset(given["mute"] or []),
-        min_weight=given["min_weight"],
-        filters=given["filter_"] or [],
-        caption=_parse_caption(typed),
-        caption_weight=given["caption_weight"],
-        caption_field=given["caption_field"],
-        min_score=given["min_score"],
+        weights=_parse_weights(arguments.weights),
+        literal=arguments.literal,
+        required=arguments.require or [],
+        excluded=arguments.exclude or [],
+        boosts=dict(_parse_boost(text) for text in arguments.boost or []),
+        muted=frozenset(arguments.mute or []),
+        min_weight=arguments.min_weight,
+        filters=arguments.filter_ or [],
+        caption=_parse_caption(query_string),
+        caption_weight=arguments.caption_weight,
+        caption_field=arguments.caption_field,
+        min_score=arguments.min_score,
     )
 
 
 def get_reading_options() -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    return build_reading(allow_private=SEARCH_OPTIONS.values["allow_private_urls"])
+    return build_reading(allow_private=SEARCH_OPTIONS.read().allow_private_urls)
 
 
 def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
     """Parse the search options.
-
-    Args:
-        explain_engine: Whether the engine explains the scores.
-
-    Returns:
-        The search options.
 
     Raises:
         UsageError: If an option is invalid.
@@ -196,13 +156,13 @@ def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:
     """
     from stair_es.search.options import SearchOptions
 
-    given = SEARCH_OPTIONS.values
+    arguments = SEARCH_OPTIONS.read()
     return SearchOptions(
-        query_type=given["query_type"],
-        weight_mass=given["weight_mass"],
-        two_phase=_parse_two_phase(given["two_phase"]),
-        fusion="rrf" if given["hybrid"] == "rrf" else "sum",
-        search_pipeline=given["pipeline"],
+        query_type=arguments.query_type,
+        weight_mass=arguments.weight_mass,
+        two_phase=_parse_two_phase(arguments.two_phase),
+        fusion="rrf" if arguments.hybrid == "rrf" else "sum",
+        search_pipeline=arguments.pipeline,
         explain_engine=explain_engine,
     )
 
@@ -230,18 +190,18 @@ def parse_cursor(text: str) -> list[Any] | None:
     )
 
 
-def _parse_caption(typed: str) -> str:
-    given = SEARCH_OPTIONS.values
-    if given["caption"].strip():
-        return check_text_encoding(given["caption"])
-    if given["hybrid"] == "none":
+def _parse_caption(query_string: str) -> str:
+    arguments = SEARCH_OPTIONS.read()
+    if arguments.caption.strip():
+        return check_text_encoding(arguments.caption)
+    if arguments.hybrid == "none":
         for name in ("caption_weight", "caption_field"):
-            if given[name] != _OPTIONS_BY_NAME[name][1]:
+            if getattr(arguments, name) != getattr(SearchArguments, name):
                 raise UsageError(f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.")
         return ""
     from stair_es.search.query_parser import parse_query
 
-    text = typed if given["literal"] else parse_query(typed).text
+    text = query_string if arguments.literal else parse_query(query_string).text
     if not text:
         raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.")
     return text
@@ -269,8 +229,8 @@ def _parse_two_phase(text: str) -> TwoPhase | None:
 
     if not text:
         return None
-    heavy, separator, window = text.partition(":")
+    top_k, separator, window_size = text.partition(":")
     try:
-        return TwoPhase(top_k=int(heavy), window_size=int(window)) if separator else TwoPhase(top_k=int(heavy))
+        return TwoPhase(top_k=int(top_k), window_size=int(window_size)) if separator else TwoPhase(top_k=int(top_k))
     except ValueError:
         raise UsageError(f"--two-phase {text!r}: not HEAVY or HEAVY:WINDOW", "As in: --two-phase 32:200") from None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"
-_FEWEST_CELLS, _MOST_CELLS = 8, 40
+_MIN_BAR_CELLS, _MAX_BAR_CELLS = 8, 40
 _MAX_TOKENS = 8
 _INDENT = " " * 6
 
@@ -46,18 +46,18 @@ class TerminalInfo:
 
 def escape_control(text: str, encoding: str = "utf-8") -> str:
     r"""Escape control, format and undecodable characters in `text` as `\n`, `\x1b`, `\u202e`; the result is one line."""
-    shown = "".join(
+    escaped = "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in _ESCAPED_CATEGORIES and character not in _JOINERS
         else character
         for character in text
     )
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
+    return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def format_line(text: str, canvas: TerminalInfo, style: str = "") -> Text:
+def format_line(text: str, terminal: TerminalInfo, style: str = "") -> Text:
     """Return `text` as one escaped line."""
-    return Text(escape_control(text, canvas.encoding), style=style)
+    return Text(escape_control(text, terminal.encoding), style=style)
 
 
 def display_path(uri: str) -> str:
@@ -77,131 +77,130 @@ def format_weight(value: float) -> str:
     return f"{value:.4f}" if value >= 0.00005 or value == 0 else f"{value:.1e}"
 
 
-def render_bar(share: float, cells: int, encoding: str = "utf-8") -> str:
+def render_bar(fraction: float, cells: int, encoding: str = "utf-8") -> str:
     """Render a bar.
 
     Args:
-        share: Filled share, 0 to 1.
+        fraction: Filled share, 0 to 1.
         cells: Width of the full bar; it is drawn in eighths of a cell.
         encoding: Encoding of the terminal; without Unicode the bar is made of `#`.
 
     Returns:
         The bar, padded to `cells`.
     """
-    eighths = max(1, round(share * cells * 8))
+    eighths = max(1, round(fraction * cells * 8))
     if not encoding.lower().replace("-", "").startswith("utf"):
-        return ("#" * max(1, round(share * cells))).ljust(cells)
+        return ("#" * max(1, round(fraction * cells))).ljust(cells)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()).ljust(cells)
 
 
-def format_weights(weights: Iterable[tuple[str, float]], canvas: TerminalInfo) -> list[Text]:
+def format_weights(weights: Iterable[tuple[str, float]], terminal: TerminalInfo) -> list[Text]:
     """Format one line per token: the token, a bar relative to the largest weight, the weight."""
-    return format_rows([(word, weight, format_weight(weight)) for word, weight in weights], "  ", canvas)
+    return format_rows([(word, weight, format_weight(weight)) for word, weight in weights], "  ", terminal)
 
 
 def format_contributions(
-    reasons: Sequence[TokenContribution], canvas: TerminalInfo, engine: Mapping[str, float] | None = None
+    contributions: Sequence[TokenContribution], terminal: TerminalInfo, engine_scores: Mapping[str, float] | None = None
 ) -> list[Text]:
     """Format one line per common token: the token, a bar of its contribution to the score, and the two weights.
 
     The last tokens, with a negligible sum, share one line.
 
     Args:
-        reasons: Contributions, largest first.
-        canvas: The terminal.
-        engine: Contribution of each token as reported by the engine, if requested.
-
-    Returns:
-        The lines.
+        contributions: Contributions, largest first.
+        terminal: The terminal.
+        engine_scores: Contribution of each token as reported by the engine, if requested.
     """
-    shown = reasons[: _count_significant([reason.contribution for reason in reasons])]
+    shown = contributions[: _count_significant([each.contribution for each in contributions])]
     rows = []
-    for reason in shown:
-        weights = f"{format_weight(reason.query_weight)} x {format_weight(reason.document_weight)}"
-        figures = f"{weights} = {format_weight(reason.contribution)}"
-        if engine:
-            figures += f"  engine {format_weight(engine.get(reason.token, 0.0))}"
-        rows.append((reason.token, reason.contribution, figures))
-    lines = format_rows(rows, _INDENT, canvas)
-    rest = reasons[len(shown) :]
+    for each in shown:
+        weights = f"{format_weight(each.query_weight)} x {format_weight(each.document_weight)}"
+        figures = f"{weights} = {format_weight(each.contribution)}"
+        if engine_scores:
+            figures += f"  engine {format_weight(engine_scores.get(each.token, 0.0))}"
+        rows.append((each.token, each.contribution, figures))
+    lines = format_rows(rows, _INDENT, terminal)
+    rest = contributions[len(shown) :]
     if rest:
-        added = format_weight(sum(reason.contribution for reason in rest))
+        added = format_weight(sum(each.contribution for each in rest))
         lines.append(Text(f"{_INDENT}{len(rest)} more words add {added}", style="dim"))
     return lines
 
 
-def format_hit(rank: int, hit: Hit, canvas: TerminalInfo, *, explain: bool) -> list[Text]:
+def format_hit(rank: int, hit: Hit, terminal: TerminalInfo, *, explain: bool) -> list[Text]:
     """Format rank, score, URI and caption of a hit, and the common tokens: as bars with `explain`, otherwise by name."""
     link = Style(link=hit.uri) if _is_linkable(hit.uri) else Style()
     head = Text.assemble(
         (f"{rank:3}.  ", "bold"),
         (format_weight(hit.score), "bold green"),
         "  ",
-        (escape_control(display_path(hit.uri) or hit.id, canvas.encoding), link),
+        (escape_control(display_path(hit.uri) or hit.id, terminal.encoding), link),
     )
     lines = [head]
     caption = hit.source.get("caption")
     if isinstance(caption, str) and caption.strip():
-        lines.append(Text(f'{_INDENT}"{escape_control(truncate_text(caption), canvas.encoding)}"', style="italic"))
+        lines.append(Text(f'{_INDENT}"{escape_control(truncate_text(caption), terminal.encoding)}"', style="italic"))
     if hit.ranks:
-        ranks = ", ".join(f"{name} {place}" for name, place in hit.ranks.items())
+        ranks = ", ".join(f"{name} {position}" for name, position in hit.ranks.items())
         lines.append(Text(f"{_INDENT}rank by {ranks}", style="dim"))
     if explain:
         return [
             *lines,
-            *format_contributions(hit.contributions, canvas, hit.engine_scores),
-            *([] if hit.ranks else [_format_score_sum(hit, canvas)]),
+            *format_contributions(hit.contributions, terminal, hit.engine_scores),
+            *([] if hit.ranks else [_format_score_sum(hit, terminal)]),
         ]
-    words = [_escape_token(reason.token, canvas) for reason in hit.contributions]
+    words = [_escape_token(each.token, terminal) for each in hit.contributions]
     return [*lines, Text(_INDENT + _join_tokens(words), style="cyan")] if words else lines
 
 
-def format_rank_explanation(found: RankExplanation, k: int, canvas: TerminalInfo) -> list[Text]:
+def format_rank_explanation(explanation: RankExplanation, k: int, terminal: TerminalInfo) -> list[Text]:
     """Format the rank of a document, its reasons, and the tokens it lacks."""
-    lines = [format_line(display_path(found.uri) or found.id, canvas, "bold")]
-    if found.score is None:
+    lines = [format_line(display_path(explanation.uri) or explanation.id, terminal, "bold")]
+    if explanation.score is None:
         lines.append(Text("  not found by this query", style="bold red"))
     else:
-        lines.append(Text(f"  rank {found.rank}, score {format_weight(found.score)}", style="bold green"))
-        if found.cutoff_score is not None and found.score < found.cutoff_score:
-            gap, cutoff = format_weight(found.cutoff_score - found.score), format_weight(found.cutoff_score)
+        lines.append(Text(f"  rank {explanation.rank}, score {format_weight(explanation.score)}", style="bold green"))
+        if explanation.cutoff_score is not None and explanation.score < explanation.cutoff_score:
+            gap, cutoff = format_weight(explanation.cutoff_score - explanation.score), format_weight(explanation.cutoff_score)
             lines.append(Text(f"  {gap} short of hit {k}, which scores {cutoff}"))
-    lines += [format_line(f"  {reason}", canvas, "red") for reason in found.failed_conditions]
-    if found.contributions:
-        lines += [Text("  common words"), *format_contributions(found.contributions, canvas)]
+    lines += [format_line(f"  {reason}", terminal, "red") for reason in explanation.failed_conditions]
+    if explanation.contributions:
+        lines += [Text("  common words"), *format_contributions(explanation.contributions, terminal)]
     for title, vector in (
-        ("words of the query that it lacks", found.missing_tokens),
-        ("its other heaviest words", found.extra_tokens),
+        ("words of the query that it lacks", explanation.missing_tokens),
+        ("its other heaviest words", explanation.extra_tokens),
     ):
         if len(vector):
-            words = [f"{_escape_token(word, canvas)} {format_weight(weight)}" for word, weight in vector]
+            words = [f"{_escape_token(word, terminal)} {format_weight(weight)}" for word, weight in vector]
             lines += [Text(f"  {title}"), Text(_INDENT + _join_tokens(words), style="cyan")]
     return lines
 
 
-def truncate_text(text: str, most: int = 120) -> str:
-    """Truncate a text to `most` characters, the ellipsis included."""
-    return text if len(text) <= most else text[: most - 3] + "..."
+def truncate_text(text: str, max_chars: int = 120) -> str:
+    """Truncate a text to `max_chars` characters, the ellipsis included."""
+    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
 
 
-def _format_score_sum(hit: Hit, canvas: TerminalInfo) -> Text:
-    exact = sum(reason.contribution for reason in hit.contributions)
-    beyond = hit.score - exact
-    if exact and -0.004 * exact <= beyond <= 1e-6 * exact:
-        said = f"({beyond / exact * 100:+.2f} %: the engine keeps 9 bits of a weight)"
+def _format_score_sum(hit: Hit, terminal: TerminalInfo) -> Text:
+    token_sum = sum(each.contribution for each in hit.contributions)
+    rest = hit.score - token_sum
+    if token_sum and -0.004 * token_sum <= rest <= 1e-6 * token_sum:
+        note = f"({rest / token_sum * 100:+.2f} %: the engine keeps 9 bits of a weight)"
     else:
-        said = f"({format_weight(beyond)} by the caption)" if beyond > 0 else ""
-    return format_line(f"{_INDENT}sum {format_weight(exact)}, score {format_weight(hit.score)} {said}".rstrip(), canvas, "dim")
+        note = f"({format_weight(rest)} by the caption)" if rest > 0 else ""
+    return format_line(
+        f"{_INDENT}sum {format_weight(token_sum)}, score {format_weight(hit.score)} {note}".rstrip(), terminal, "dim"
+    )
 
 
 def _count_significant(contributions: Sequence[float]) -> int:
     """Count the largest contributions that add up to 99 % of the sum. A single one left over is counted, too."""
-    left = sum(contributions)
-    least = left / 100
+    remaining = sum(contributions)
+    threshold = remaining / 100
     for count, contribution in enumerate(contributions):
-        if left <= least and len(contributions) - count > 1:
+        if remaining <= threshold and len(contributions) - count > 1:
             return count
-        left -= contribution
+        remaining -= contribution
     return len(contributions)
 
 
@@ -210,20 +209,20 @@ def _join_tokens(words: Sequence[str]) -> str:
     return ", ".join(words[:_MAX_TOKENS]) + more
 
 
-def format_rows(rows: Sequence[tuple[str, float, str]], indent: str, canvas: TerminalInfo) -> list[Text]:
+def format_rows(rows: Sequence[tuple[str, float, str]], indent: str, terminal: TerminalInfo) -> list[Text]:
     """Format one line per row: its token, a bar relative to the largest value, its figures."""
-    words = [_escape_token(word, canvas) for word, _, _ in rows]
+    words = [_escape_token(word, terminal) for word, _, _ in rows]
     word_cells = max(map(cell_len, words), default=0)
     figure_cells = max((len(figures) for _, _, figures in rows), default=0)
-    room = canvas.width - len(indent) - word_cells - figure_cells - 4
-    cells = min(_MOST_CELLS, max(_FEWEST_CELLS, room))
-    most = max((value for _, value, _ in rows), default=1.0)
+    available = terminal.width - len(indent) - word_cells - figure_cells - 4
+    cells = min(_MAX_BAR_CELLS, max(_MIN_BAR_CELLS, available))
+    largest = max((value for _, value, _ in rows), default=1.0)
     return [
         Text.assemble(
             indent,
             (word + " " * (word_cells - cell_len(word)), "cyan"),
             "  ",
-            (render_bar(value / most, cells, canvas.encoding), "green"),
+            (render_bar(value / largest, cells, terminal.encoding), "green"),
             "  ",
             figures.rjust(figure_cells),
         )
@@ -231,8 +230,8 @@ def format_rows(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Ter
     ]
 
 
-def _escape_token(word: str, canvas: TerminalInfo) -> str:
-    return escape_control(word, canvas.encoding) or '""'
+def _escape_token(word: str, terminal: TerminalInfo) -> str:
+    return escape_control(word, terminal.encoding) or '""'
 
 
 def _is_linkable(uri: str) -> bool:

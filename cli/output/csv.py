@@ -25,14 +25,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def select_output_format(*, as_json: bool, as_csv: bool) -> OutputFormat:
-    """Return the output format that `--json` and `--csv` select.
-
-    Args:
-        as_json: Whether `--json` was given.
-        as_csv: Whether `--csv` was given.
-
-    Returns:
-        The format; `text` without options.
+    """Return the output format that `--json` and `--csv` select; `text` without either.
 
     Raises:
         UsageError: If both were given.

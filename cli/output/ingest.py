@@ -17,12 +17,7 @@ _MAX_STALE_URIS = 20
 
 
 def print_ingest_report(report: IngestReport, retry: str) -> None:
-    """Print the counts, the time of each stage, the index, and what to do next.
-
-    Args:
-        report: Report of the run.
-        retry: Command that retries the failed images.
-    """
+    """Print the counts, the time of each stage, the index, and what to do next."""
     values = report.to_dict()
     removed = f", {report.removed:,} removed" if report.removed else ""
     stdout.print(
@@ -49,34 +44,34 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
         stdout.print(f"retry them: {escape_control(retry)}", markup=False, emoji=False, style="yellow")
 
 
-def print_dry_run(would: DryRunReport, alias: str) -> None:
+def print_dry_run(report: DryRunReport, alias: str) -> None:
     """Print what an ingest would do."""
-    where = f"index {would.index}" if would.index else "a new index"
-    stdout.print(f"dry run: {would.seen:,} images, for {where}, alias {alias}", style="bold", markup=False)
+    target = f"index {report.index}" if report.index else "a new index"
+    stdout.print(f"dry run: {report.seen:,} images, for {target}, alias {alias}", style="bold", markup=False)
     rows = (
-        ("new", would.new, "would be encoded and written"),
-        ("changed", would.changed, "would be encoded and written again"),
-        ("unknown", would.unknown, "would be read to compare: no version is known, or ids are content hashes"),
-        ("unchanged", would.unchanged, "would be skipped without reading"),
-        ("unlisted", would.unlisted, "couldn't be listed: would fail"),
-        ("stale", would.stale, "would be removed"),
+        ("new", report.new, "would be encoded and written"),
+        ("changed", report.changed, "would be encoded and written again"),
+        ("unknown", report.unknown, "would be read to compare: no version is known, or ids are content hashes"),
+        ("unchanged", report.unchanged, "would be skipped without reading"),
+        ("unlisted", report.unlisted, "couldn't be listed: would fail"),
+        ("stale", report.stale, "would be removed"),
     )
-    for name, count, what in rows:
+    for name, count, effect in rows:
         if count:
-            stdout.print(f"  {name:10} {count:12,}  {what}")
+            stdout.print(f"  {name:10} {count:12,}  {effect}")
             if name == "stale":
-                _print_stale_uris(would)
-    if would.token_index:
-        fates = {"create": "would be created", "update": "would be updated", "delete": "would be deleted"}
-        name = f" {would.token_index.index}" if would.token_index.index else ""
-        stdout.print(f"token index{name}: {fates[would.token_index.action]}", markup=False)
+                _print_stale_uris(report)
+    if report.token_index:
+        effects = {"create": "would be created", "update": "would be updated", "delete": "would be deleted"}
+        name = f" {report.token_index.index}" if report.token_index.index else ""
+        stdout.print(f"token index{name}: {effects[report.token_index.action]}", markup=False)
 
 
-def _print_stale_uris(would: DryRunReport) -> None:
-    for uri in would.stale_uris[:_MAX_STALE_URIS]:
+def _print_stale_uris(report: DryRunReport) -> None:
+    for uri in report.stale_uris[:_MAX_STALE_URIS]:
         stdout.print(f"    {escape_control(uri)}", markup=False, emoji=False)
-    if would.stale > _MAX_STALE_URIS:
-        stdout.print(f"    and {would.stale - _MAX_STALE_URIS:,} more (--json has all of them)")
+    if report.stale > _MAX_STALE_URIS:
+        stdout.print(f"    and {report.stale - _MAX_STALE_URIS:,} more (--json has all of them)")
 
 
 def note_default_model(name: str) -> None:
@@ -91,8 +86,8 @@ def print_outcome(report: IngestReport) -> None:
     """Print the index, and the reasons of failed images."""
     stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
     if report.swapped:
-        gone = f"; deleted: {', '.join(report.deleted_indices)}" if report.deleted_indices else ""
-        stdout.print(f"alias {report.alias} now points to the new index{gone}", markup=False)
+        deleted = f"; deleted: {', '.join(report.deleted_indices)}" if report.deleted_indices else ""
+        stdout.print(f"alias {report.alias} now points to the new index{deleted}", markup=False)
     if report.not_swapped_reason:
         stdout.print(report.not_swapped_reason, markup=False, emoji=False, style="yellow")
     for line in _describe_failures(report):
@@ -104,8 +99,8 @@ def print_outcome(report: IngestReport) -> None:
 def _describe_failures(report: IngestReport) -> Iterator[str]:
     """Yield a line for each of the most frequent reasons, and the number of images with other ones."""
     for reason in report.failure_reasons:
-        such_as = "such as " if reason.images > 1 else ""
-        yield f"failed in {reason.stage}, {reason.images:,}: {reason.reason} ({such_as}{reason.example})"
+        prefix = "such as " if reason.images > 1 else ""
+        yield f"failed in {reason.stage}, {reason.images:,}: {reason.reason} ({prefix}{reason.example})"
     others = report.failed - sum(reason.images for reason in report.failure_reasons)
     if others:
         yield f"and {others:,} more for other reasons"

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
-NOTICE_LOGGER = logging.getLogger("stair_es.said")
+NOTICE_LOGGER = logging.getLogger("stair_es.notices")
 _CONTROL_CHARACTERS = re.compile(r"[\x7f-\x9f]")
 """Control characters that JSON doesn't have to escape, as it does those below U+0020."""
 
@@ -58,18 +58,18 @@ def is_json_logging() -> bool:
     return any(isinstance(handler, _StderrHandler) for handler in NOTICE_LOGGER.handlers)
 
 
-def set_json_logging(wanted: bool) -> None:
+def set_json_logging(enabled: bool) -> None:
     """Log everything in this process as JSON lines, warnings and uncaught exceptions included; or stop doing so."""
-    logging.captureWarnings(wanted)
-    sys.excepthook = _log_uncaught if wanted else sys.__excepthook__
-    if wanted:
+    logging.captureWarnings(enabled)
+    sys.excepthook = _log_uncaught if enabled else sys.__excepthook__
+    if enabled:
         threading.excepthook = _log_uncaught_in_thread
     elif threading.excepthook is _log_uncaught_in_thread:
         threading.excepthook = threading.__excepthook__
     for logger in (NOTICE_LOGGER, logging.root):
         for handler in [each for each in logger.handlers if isinstance(each, _StderrHandler)]:
             logger.removeHandler(handler)
-        if wanted:
+        if enabled:
             logger.addHandler(_StderrHandler())
     NOTICE_LOGGER.setLevel(logging.INFO)
     NOTICE_LOGGER.propagate = False
@@ -79,6 +79,6 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Traceb
     NOTICE_LOGGER.critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))
 
 
-def _log_uncaught_in_thread(end: threading.ExceptHookArgs) -> None:
-    error = end.exc_value if end.exc_value is not None else end.exc_type()
-    _log_uncaught(end.exc_type, error, end.exc_traceback)
+def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    error = args.exc_value if args.exc_value is not None else args.exc_type()
+    _log_uncaught(args.exc_type, error, args.exc_traceback)

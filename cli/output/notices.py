@@ -15,13 +15,13 @@ _MAX_TOKENS = 8
 _PHRASE = re.compile(r'"[^"]+"')
 
 
-def note_plain_operators(words: str) -> None:
+def note_plain_operators(query_string: str) -> None:
     """Print a notice if the query looks like a query string, since its operators are read as text."""
-    operators = [word for word in ("AND", "OR", "NOT") if word in words.split()]
-    if operators and not words.isupper():
-        named = ", ".join(operators)
-        print_notice(f"{named} is read as a word; use +word and -word, or --filter, which supports AND, OR and NOT")
-    if _PHRASE.search(words):
+    operators = [word for word in ("AND", "OR", "NOT") if word in query_string.split()]
+    if operators and not query_string.isupper():
+        names = ", ".join(operators)
+        print_notice(f"{names} is read as a word; use +word and -word, or --filter, which supports AND, OR and NOT")
+    if _PHRASE.search(query_string):
         print_notice("quotes are read as text, not as a phrase (--filter 'caption:\"red car\"' finds a phrase in captions)")
 
 
@@ -36,10 +36,10 @@ def print_dropped_tokens(truncated: SparseVector, pruned: SparseVector, query_ty
     """
     from stair_es.cluster.documents.document import is_single_term
 
-    pieces = [word for word in truncated.tokens if query_type == "impacts" and not is_single_term(word)]
-    if pieces:
-        print_notice(f"`impacts` has no word pieces and symbols; not sent: {', '.join(pieces[:_MAX_TOKENS])}")
-    if len(truncated) > len(pieces):
-        print_notice(f"{limit} is exceeded: the {len(truncated) - len(pieces)} lightest words of the query were not sent")
+    unsupported = [word for word in truncated.tokens if query_type == "impacts" and not is_single_term(word)]
+    if unsupported:
+        print_notice(f"`impacts` has no word pieces and symbols; not sent: {', '.join(unsupported[:_MAX_TOKENS])}")
+    if len(truncated) > len(unsupported):
+        print_notice(f"{limit} is exceeded: the {len(truncated) - len(unsupported)} lightest words of the query were not sent")
     if len(pruned):
         print_notice(f"pruned: {len(pruned)} words of the query were not sent ({', '.join(pruned.tokens[:_MAX_TOKENS])})")

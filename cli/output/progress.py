@@ -35,7 +35,7 @@ _DESCRIPTION = TextColumn("{task.description}", markup=False)
 
 
 class ProgressReporter:
-    """Bars on stderr where it is a terminal; otherwise says when the next line is due.
+    """Progress bars on stderr if it is a terminal; otherwise reports when the next line is due.
 
     Args:
         columns: Columns of the bars.
@@ -90,51 +90,51 @@ class ProgressReporter:
 
 
 class _RateColumn(ProgressColumn):
-    def __init__(self, noun: str) -> None:
+    def __init__(self, unit: str) -> None:
         super().__init__()
-        self._noun = noun
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         """Return the speed of a task."""
-        return Text(f"{task.speed:,.1f} {self._noun}/s" if task.speed else f"- {self._noun}/s")
+        return Text(f"{task.speed:,.1f} {self._unit}/s" if task.speed else f"- {self._unit}/s")
 
 
 @contextmanager
-def show_ingest_progress(noun: str = "images") -> Iterator[Callable[[RunAccounting], None]]:
+def show_ingest_progress(unit: str = "images") -> Iterator[Callable[[RunAccounting], None]]:
     """Yield a callback that shows how far an ingest is. The total grows until everything is listed."""
-    columns = (BarColumn(), MofNCompleteColumn(), _RateColumn(noun), TextColumn("ETA"), TimeRemainingColumn(), _DESCRIPTION)
+    columns = (BarColumn(), MofNCompleteColumn(), _RateColumn(unit), TextColumn("ETA"), TimeRemainingColumn(), _DESCRIPTION)
     with ProgressReporter(*columns) as reporter:
         start_s = time.monotonic()
 
-        def update_progress(books: RunAccounting) -> None:
+        def update_progress(accounting: RunAccounting) -> None:
             if reporter.has_bars:
-                total = books.listed if books.listing_done else None
-                reporter.update_bar("", books.done_count, total, _describe_ingest(books))
+                total = accounting.listed if accounting.listing_done else None
+                reporter.update_bar("", accounting.done_count, total, _describe_ingest(accounting))
             elif reporter.is_line_due():
-                _print_ingest_line(books, noun, time.monotonic() - start_s)
+                _print_ingest_line(accounting, unit, time.monotonic() - start_s)
 
         yield update_progress
 
 
-def _describe_ingest(books: RunAccounting) -> str:
-    failed = f"{books.outcome_counts['failed']} failed" if books.outcome_counts["failed"] else ""
-    listing = "" if books.listing_done else f"{books.listed:,} listed so far"
-    return " ".join(filter(None, (listing, failed, escape_control(books.waiting_message))))
+def _describe_ingest(accounting: RunAccounting) -> str:
+    failed = f"{accounting.outcome_counts['failed']} failed" if accounting.outcome_counts["failed"] else ""
+    listing = "" if accounting.listing_done else f"{accounting.listed:,} listed so far"
+    return " ".join(filter(None, (listing, failed, escape_control(accounting.waiting_message))))
 
 
-def _print_ingest_line(books: RunAccounting, noun: str, seconds: float) -> None:
-    rate = books.done_count / seconds if seconds else 0.0
-    left = books.listed - books.done_count
-    eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
+def _print_ingest_line(accounting: RunAccounting, unit: str, seconds: float) -> None:
+    rate = accounting.done_count / seconds if seconds else 0.0
+    remaining, failed = accounting.listed - accounting.done_count, accounting.outcome_counts["failed"]
+    eta = f"ETA {remaining / rate if rate else 0.0:,.0f} s" if accounting.listing_done else "still listing"
     print_notice(
-        f"{books.done_count:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.outcome_counts['failed']} failed"
-        + (f", {escape_control(books.waiting_message)}" if books.waiting_message else ""),
-        done=books.done_count,
-        listed=books.listed,
-        listing_done=books.listing_done,
-        failed=books.outcome_counts["failed"],
+        f"{accounting.done_count:,}/{accounting.listed:,} {unit}, {rate:,.1f} {unit}/s, {eta}, {failed} failed"
+        + (f", {escape_control(accounting.waiting_message)}" if accounting.waiting_message else ""),
+        done=accounting.done_count,
+        listed=accounting.listed,
+        listing_done=accounting.listing_done,
+        failed=failed,
         per_s=round(rate, 1),
-        waiting=books.waiting_message,
+        waiting=accounting.waiting_message,
     )
 
 
@@ -196,13 +196,13 @@ def show_training_progress() -> Iterator[tuple[Callable[[StepMetrics], None], Pa
     with ProgressReporter(*columns) as reporter:
         print_line = _make_training_printer(reporter)
 
-        def report_metrics(moment: StepMetrics) -> None:
+        def report_metrics(metrics: StepMetrics) -> None:
             if not reporter.has_bars:
-                print_line(moment)
-            elif "loss" in moment.values:
-                reporter.update_bar("steps", moment.step, moment.steps, _describe_training(moment))
+                print_line(metrics)
+            elif "loss" in metrics.values:
+                reporter.update_bar("steps", metrics.step, metrics.steps, _describe_training(metrics))
             else:
-                reporter.print_above(_describe_training(moment))
+                reporter.print_above(_describe_training(metrics))
 
         def update_progress(part: str, done: int, total: int) -> None:
             _update_part(reporter, part, done, total)
@@ -215,20 +215,20 @@ def _make_training_printer(reporter: ProgressReporter) -> Callable[[StepMetrics]
     first_step: int | None = None
     start_s = 0.0
 
-    def print_line(moment: StepMetrics) -> None:
+    def print_line(metrics: StepMetrics) -> None:
         nonlocal first_step, start_s
         if first_step is None:
-            first_step, start_s = moment.step, time.monotonic()
-        if "loss" not in moment.values or reporter.is_line_due() or moment.step == moment.steps:
-            rate = (moment.step - first_step) / max(time.monotonic() - start_s, 1e-9)
-            eta = f", ETA {(moment.steps - moment.step) / rate:,.0f} s" if rate and moment.step < moment.steps else ""
-            text = _describe_training(moment) + eta
-            print_notice(text, step=moment.step, steps=moment.steps, stage=moment.stage, **moment.values)
+            first_step, start_s = metrics.step, time.monotonic()
+        if "loss" not in metrics.values or reporter.is_line_due() or metrics.step == metrics.steps:
+            rate = (metrics.step - first_step) / max(time.monotonic() - start_s, 1e-9)
+            eta = f", ETA {(metrics.steps - metrics.step) / rate:,.0f} s" if rate and metrics.step < metrics.steps else ""
+            text = _describe_training(metrics) + eta
+            print_notice(text, step=metrics.step, steps=metrics.steps, stage=metrics.stage, **metrics.values)
 
     return print_line
 
 
-def _describe_training(moment: StepMetrics) -> str:
-    values = ", ".join(f"{name} {value:.4g}" for name, value in moment.values.items())
-    speed = f", {moment.pairs_per_s:,.0f} pairs/s, {moment.memory_mb:,.0f} MB" if moment.pairs_per_s else ""
-    return f"step {moment.step:,} of {moment.steps:,} ({moment.stage}): {values}{speed}"
+def _describe_training(metrics: StepMetrics) -> str:
+    values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.values.items())
+    speed = f", {metrics.pairs_per_s:,.0f} pairs/s, {metrics.memory_mb:,.0f} MB" if metrics.pairs_per_s else ""
+    return f"step {metrics.step:,} of {metrics.steps:,} ({metrics.stage}): {values}{speed}"

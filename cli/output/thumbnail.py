@@ -22,13 +22,8 @@ def can_show_thumbnails(console: Console) -> bool:
     return console.is_terminal and colours and console.encoding.lower().startswith("utf")
 
 
-def render_terminal_thumbnail(data: bytes, console: Console, *, asked: bool) -> RenderableType | None:
+def render_terminal_thumbnail(data: bytes, console: Console, *, required: bool) -> RenderableType | None:
     """Render a thumbnail, at most as wide as the console.
-
-    Args:
-        data: Encoded image.
-        console: The terminal.
-        asked: Whether the user asked for it.
 
     Returns:
         The thumbnail, or None if the data is not an image or the console is too narrow.
@@ -39,7 +34,7 @@ def render_terminal_thumbnail(data: bytes, console: Console, *, asked: bool) -> 
     try:
         pixels = import_optional("rich_pixels", "terminal").Pixels
     except MissingExtra:
-        if asked:
+        if required:
             raise
         return None
     from PIL import Image
@@ -56,5 +51,5 @@ def render_terminal_thumbnail(data: bytes, console: Console, *, asked: bool) -> 
     except DecodeError:
         return None
     left, upper, right, lower = decoded.box
-    small = Image.fromarray(decoded.pixels_HWC[upper : max(lower, upper + 1), left : max(right, left + 1)])
-    return Padding(pixels.from_image(small), (0, 0, 0, _MARGIN), expand=False)
+    cropped = Image.fromarray(decoded.pixels_HWC[upper : max(lower, upper + 1), left : max(right, left + 1)])
+    return Padding(pixels.from_image(cropped), (0, 0, 0, _MARGIN), expand=False)

@@ -26,24 +26,14 @@ if TYPE_CHECKING:
 _MAX_ROWS = 30
 _MAX_NAMED = 12
 _BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 81
-_COLUMNS = (
-    "token",
-    "images",
-    "image_share",
-    "mean_weight",
-    "max_weight",
-    "weight_share",
-    "uniformity",
-    "stop_word",
-    "example",
-)
+_COLUMNS = ("token", "images", "image_share", "mean_weight", "max_weight", "weight_share", "uniformity", "stop_word", "example")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyView:
     """The selected part of a vocabulary."""
 
-    corpus: VocabularyStats
+    stats: VocabularyStats
     index_info: IndexInfo
     vocabulary: ModelVocabulary
     rows: tuple[TokenStats, ...]
@@ -58,9 +48,9 @@ class VocabularyView:
 
 
 def build_vocabulary_view(
-    found: VocabularyStats,
-    known: IndexInfo,
-    told: ModelVocabulary,
+    stats: VocabularyStats,
+    info: IndexInfo,
+    vocabulary: ModelVocabulary,
     *,
     uniformity: float,
     order: StatsOrder,
@@ -68,71 +58,71 @@ def build_vocabulary_view(
     match: str,
 ) -> VocabularyView:
     """Select the rows to show. Pure."""
-    seen = [row.token for row in found.token_stats]
-    rows = [row for row in found.token_stats if row.images >= min_df]
-    unused = find_unused_tokens(told, seen, known.policy)
+    seen = [row.token for row in stats.token_stats]
+    rows = [row for row in stats.token_stats if row.images >= min_df]
+    unused = find_unused_tokens(vocabulary, seen, info.policy)
     if match:
-        wanted = match_tokens(seen, match)
-        rows = [row for row in rows if row.token in wanted]
+        matching = match_tokens(seen, match)
+        rows = [row for row in rows if row.token in matching]
     return VocabularyView(
-        corpus=found,
-        index_info=known,
-        vocabulary=told,
+        stats=stats,
+        index_info=info,
+        vocabulary=vocabulary,
         rows=sort_token_stats(rows, order),
-        stop_words=find_stop_words(found.token_stats, found.images, uniformity),
+        stop_words=find_stop_words(stats.token_stats, stats.images, uniformity),
         uniformity=uniformity,
         unused=tuple(sorted(match_tokens(unused, match))) if match else unused,
         unused_count=len(unused),
     )
 
 
-def print_vocabulary(shown: VocabularyView, k: int | None, *, index: str, unused: bool, form: OutputFormat) -> None:
+def print_vocabulary(view: VocabularyView, k: int | None, *, index: str, unused: bool, output_format: OutputFormat) -> None:
     """Print the tokens, or the unused ones, to stdout."""
-    if form == "json":
-        emit_json(to_json(shown, k, index))
-    elif form == "csv" and unused:
-        emit_csv(["token"], [[word] for word in shown.unused[:k]])
-    elif form == "csv":
-        emit_csv(_COLUMNS, build_vocabulary_rows(shown, k))
+    if output_format == "json":
+        emit_json(to_json(view, k, index))
+    elif output_format == "csv" and unused:
+        emit_csv(["token"], [[word] for word in view.unused[:k]])
+    elif output_format == "csv":
+        emit_csv(_COLUMNS, build_vocabulary_rows(view, k))
     elif unused:
-        for word in shown.unused[:k]:
+        for word in view.unused[:k]:
             print_plain(escape_control(word, stdout.encoding))
     else:
-        for line in format_vocabulary(shown, k or _MAX_ROWS, index, TerminalInfo.from_console(stdout)):
+        for line in format_vocabulary(view, k or _MAX_ROWS, index, TerminalInfo.from_console(stdout)):
             stdout.print(line)
 
 
-def to_json(shown: VocabularyView, k: int | None, index: str) -> dict[str, Any]:
+def to_json(view: VocabularyView, k: int | None, index: str) -> dict[str, Any]:
     """Return the machine-readable form: `{"index", "images", "tokens": [...], "stop_words": {...}, "unused": {...}, ...}`."""
-    corpus, known = shown.corpus, shown.index_info
+    stats, info = view.stats, view.index_info
     return {
         "index": index,
-        "model": known.model,
-        "policy": known.policy.label if known.policy else None,
-        "documents": corpus.documents,
-        "without_uri": corpus.without_uri,
-        "images": corpus.images,
-        "missed_count": corpus.missed_count,
-        "without_tokens": corpus.empty,
-        "mean_tokens": corpus.mean_tokens,
-        "distinct_tokens": len(corpus.token_stats),
-        "sample": asdict(corpus.sample) if corpus.sample else None,
-        "tokens": [asdict(row) for row in shown.rows[:k]],
-        "stop_words": {"threshold": shown.uniformity, "tokens": [row.token for row in shown.stop_words]},
+        "model": info.model,
+        "policy": info.policy.label if info.policy else None,
+        "documents": stats.documents,
+        "without_uri": stats.without_uri,
+        "images": stats.images,
+        "missed_count": stats.missed_count,
+        "without_tokens": stats.empty,
+        "mean_tokens": stats.mean_tokens,
+        "distinct_tokens": len(stats.token_stats),
+        "sample": asdict(stats.sample) if stats.sample else None,
+        "tokens": [asdict(row) for row in view.rows[:k]],
+        "stop_words": {"threshold": view.uniformity, "tokens": [row.token for row in view.stop_words]},
         "unused": {
-            "vocabulary": shown.vocabulary.source,
-            "reason": shown.vocabulary.reason or None,
-            "vocabulary_size": len(shown.vocabulary.tokens),
-            "count": shown.unused_count,
-            "tokens": list(shown.unused),
+            "vocabulary": view.vocabulary.source,
+            "reason": view.vocabulary.reason or None,
+            "vocabulary_size": len(view.vocabulary.tokens),
+            "count": view.unused_count,
+            "tokens": list(view.unused),
         },
     }
 
 
-def build_vocabulary_rows(shown: VocabularyView, k: int | None) -> Iterable[tuple[str | int | float | bool, ...]]:
+def build_vocabulary_rows(view: VocabularyView, k: int | None) -> Iterable[tuple[str | int | float | bool, ...]]:
     """Yield one row per token, with the columns of the header."""
-    stop = {row.token for row in shown.stop_words}
-    for row in shown.rows[:k]:
+    stop = {row.token for row in view.stop_words}
+    for row in view.rows[:k]:
         yield (
             row.token,
             row.images,
@@ -146,33 +136,33 @@ def build_vocabulary_rows(shown: VocabularyView, k: int | None) -> Iterable[tupl
         )
 
 
-def format_vocabulary(shown: VocabularyView, k: int, index: str, canvas: TerminalInfo) -> list[Text]:
+def format_vocabulary(view: VocabularyView, k: int, index: str, terminal: TerminalInfo) -> list[Text]:
     """Format a table of the tokens, and remarks on the others. Pure."""
-    corpus, holds = shown.corpus, shown.index_info.content_type
-    one = holds.removesuffix("s")
-    each = f"{corpus.mean_tokens:.1f} words per {one}"
-    head = f"{index}: {corpus.images:,} {holds}, {each}, {len(corpus.token_stats):,} different words"
-    made = [format_line(f"{head} ({shown.index_info.model})", canvas, "bold")]
-    if corpus.empty:
-        made.append(format_line(f"{corpus.empty:,} {holds} have no word, so no query finds them", canvas, "yellow"))
-    if shown.rows:
-        made += _format_table(shown.rows[:k], {row.token for row in shown.stop_words}, holds, canvas)
-    elif corpus.token_stats:
-        made.append(format_line(f"no {one} has a matching word (--match, --min-df)", canvas, "yellow"))
-    if len(shown.rows) > k:
-        more = len(shown.rows) - k
-        made.append(format_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))
-    return [*made, *_format_stop_words(shown, canvas), *_format_unused(shown, canvas)]
+    stats, content_type = view.stats, view.index_info.content_type
+    noun = content_type.removesuffix("s")
+    average = f"{stats.mean_tokens:.1f} words per {noun}"
+    head = f"{index}: {stats.images:,} {content_type}, {average}, {len(stats.token_stats):,} different words"
+    lines = [format_line(f"{head} ({view.index_info.model})", terminal, "bold")]
+    if stats.empty:
+        lines.append(format_line(f"{stats.empty:,} {content_type} have no word, so no query finds them", terminal, "yellow"))
+    if view.rows:
+        lines += _format_table(view.rows[:k], {row.token for row in view.stop_words}, content_type, terminal)
+    elif stats.token_stats:
+        lines.append(format_line(f"no {noun} has a matching word (--match, --min-df)", terminal, "yellow"))
+    if len(view.rows) > k:
+        more = len(view.rows) - k
+        lines.append(format_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", terminal, "dim"))
+    return [*lines, *_format_stop_words(view, terminal), *_format_unused(view, terminal)]
 
 
-def _format_table(rows: Sequence[TokenStats], stop: set[str], holds: str, canvas: TerminalInfo) -> list[Text]:
-    words = [_truncate_cells(escape_control(row.token, canvas.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
+def _format_table(rows: Sequence[TokenStats], stop: set[str], content_type: str, terminal: TerminalInfo) -> list[Text]:
+    words = [_truncate_cells(escape_control(row.token, terminal.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
     cells = max(5, *map(cell_len, words))
-    names = [_truncate_cells(escape_control(_get_file_name(row.example), canvas.encoding), _MOST_NAME_CELLS) for row in rows]
-    counts = max(len(holds), *(len(f"{row.images:,}") for row in rows))
-    with_bar = canvas.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
-    titles = f"{holds:>{counts}}            mean     max    share  uniformity  heaviest in"
-    made = [Text(f"  {'token':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
+    names = [_truncate_cells(escape_control(_get_file_name(row.example), terminal.encoding), _MOST_NAME_CELLS) for row in rows]
+    counts = max(len(content_type), *(len(f"{row.images:,}") for row in rows))
+    with_bar = terminal.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
+    titles = f"{content_type:>{counts}}            mean     max    share  uniformity  heaviest in"
+    lines = [Text(f"  {'token':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
     for row, word, name in zip(rows, words, names, strict=True):
         parts = [
             f"{row.images:>{counts},} {100 * row.image_share:>5.1f} %",
@@ -180,32 +170,34 @@ def _format_table(rows: Sequence[TokenStats], stop: set[str], holds: str, canvas
             f"{format_weight(row.max_weight):>6}",
             f"{100 * row.weight_share:>5.2f} %",
         ]
-        drawn = (render_bar(row.image_share, _BAR_CELLS, canvas.encoding) + "  ", "green") if with_bar else ""
+        bar = (render_bar(row.image_share, _BAR_CELLS, terminal.encoding) + "  ", "green") if with_bar else ""
         uniformity = (f"{row.uniformity:>10.2f}", "yellow" if row.token in stop else "")
         padded = (word + " " * (cells - cell_len(word)), "cyan")
-        made.append(Text.assemble("  ", padded, "  ", drawn, "  ".join(parts), "  ", uniformity, "  ", (name, "dim")))
-    return made
+        lines.append(Text.assemble("  ", padded, "  ", bar, "  ".join(parts), "  ", uniformity, "  ", (name, "dim")))
+    return lines
 
 
-def _format_stop_words(shown: VocabularyView, canvas: TerminalInfo) -> list[Text]:
-    stop = shown.stop_words
+def _format_stop_words(view: VocabularyView, terminal: TerminalInfo) -> list[Text]:
+    stop = view.stop_words
     if not stop:
         return []
     named = ", ".join(escape_control(row.token) for row in stop[:_MAX_NAMED]) + (
         f", {len(stop) - _MAX_NAMED:,} more" if len(stop) > _MAX_NAMED else ""
     )
     share = 100 * sum(row.weight_share for row in stop)
-    said = f"{len(stop):,} stop-word candidates (uniformity {shown.uniformity:g} or more), {share:.1f} % of all weight: {named}"
-    return [format_line(said, canvas, "yellow")]
+    message = f"{len(stop):,} stop-word candidates (uniformity {view.uniformity:g} or more), {share:.1f} % of all weight: {named}"
+    return [format_line(message, terminal, "yellow")]
 
 
-def _format_unused(shown: VocabularyView, canvas: TerminalInfo) -> list[Text]:
-    told = shown.vocabulary
-    whose = f"of {told.source}" if not told.reason else f"of {told.source} ({told.reason})"
-    said = "not seen in the sample" if shown.corpus.sample else f"in no {shown.index_info.content_type.removesuffix('s')}"
+def _format_unused(view: VocabularyView, terminal: TerminalInfo) -> list[Text]:
+    vocabulary = view.vocabulary
+    owner = f"of {vocabulary.source}" if not vocabulary.reason else f"of {vocabulary.source} ({vocabulary.reason})"
+    finding = "not seen in the sample" if view.stats.sample else f"in no {view.index_info.content_type.removesuffix('s')}"
     return [
         format_line(
-            f"{shown.unused_count:,} of the {len(told.tokens):,} words {whose} are {said} (--unused lists them)", canvas, "dim"
+            f"{view.unused_count:,} of the {len(vocabulary.tokens):,} words {owner} are {finding} (--unused lists them)",
+            terminal,
+            "dim",
         )
     ]
 

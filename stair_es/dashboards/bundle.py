@@ -23,79 +23,76 @@ _HIDDEN_FIELDS = ("tokens", "tokens.*", "impacts", "policy_undo", "policy_undo.*
 """Fields of the main index that a table of documents doesn't load."""
 
 
-def build_bundle(corpus: DashboardSpec, product: Product) -> list[SavedObject]:
+def build_bundle(spec: DashboardSpec, product: Product) -> list[SavedObject]:
     """Build the index patterns, the panels and the dashboard; they refer to nothing else and can be imported anywhere."""
-    shown = build_panels(corpus, product)
-    return [*_build_index_patterns(corpus), *(panel.saved_object for panel in shown), _build_dashboard(corpus, product, shown)]
+    panels = build_panels(spec, product)
+    return [*_build_index_patterns(spec), *(panel.saved_object for panel in panels), _build_dashboard(spec, product, panels)]
 
 
-def get_dashboard_id(corpus: DashboardSpec) -> str:
+def get_dashboard_id(spec: DashboardSpec) -> str:
     """Return the id of the dashboard."""
-    return corpus.build_id("dashboard")
+    return spec.build_id("dashboard")
 
 
-def assign_grid_positions(shown: Iterable[Panel]) -> list[dict[str, int]]:
+def assign_grid_positions(panels: Iterable[Panel]) -> list[dict[str, int]]:
     """Assign the panels to a grid of 48 columns.
-
-    Args:
-        shown: Panels in reading order.
 
     Returns:
         Position and size of each panel. The last panel of a row takes the remaining width.
     """
     rows: list[list[Panel]] = [[]]
-    for panel in shown:
+    for panel in panels:
         if rows[-1] and sum(each.size[0] for each in rows[-1]) + panel.size[0] > GRID_COLUMNS:
             rows.append([])
         rows[-1].append(panel)
-    places = list[dict[str, int]]()
+    positions = list[dict[str, int]]()
     y = 0
     for row in rows:
         height = max((panel.size[1] for panel in row), default=0)
         x = 0
         for panel in row:
             width = GRID_COLUMNS - x if panel is row[-1] else panel.size[0]
-            places.append({"x": x, "y": y, "w": width, "h": height})
+            positions.append({"x": x, "y": y, "w": width, "h": height})
             x += width
         y += height
-    return places
+    return positions
 
 
-def _build_index_patterns(corpus: DashboardSpec) -> list[SavedObject]:
-    main = {"thumbnail": _THUMBNAIL_FORMAT, "width": _WHOLE_NUMBER_FORMAT, "height": _WHOLE_NUMBER_FORMAT}
-    made = [build_index_pattern(corpus.build_id("images"), corpus.name, main, _HIDDEN_FIELDS)]
-    if corpus.has_token_index:
+def _build_index_patterns(spec: DashboardSpec) -> list[SavedObject]:
+    image_formats = {"thumbnail": _THUMBNAIL_FORMAT, "width": _WHOLE_NUMBER_FORMAT, "height": _WHOLE_NUMBER_FORMAT}
+    patterns = [build_index_pattern(spec.build_id("images"), spec.name, image_formats, _HIDDEN_FIELDS)]
+    if spec.has_token_index:
         formats = {
             "weight": _WEIGHT_FORMAT,
             "weight_share": _SHARE_FORMAT,
             "rank": _WHOLE_NUMBER_FORMAT,
             "token_count": _WHOLE_NUMBER_FORMAT,
         }
-        made.append(build_index_pattern(corpus.build_id("tokens"), corpus.token_index_name, formats))
-    return made
+        patterns.append(build_index_pattern(spec.build_id("tokens"), spec.token_index_name, formats))
+    return patterns
 
 
-def _build_dashboard(corpus: DashboardSpec, product: Product, shown: list[Panel]) -> SavedObject:
+def _build_dashboard(spec: DashboardSpec, product: Product, panels: list[Panel]) -> SavedObject:
     items = [
         {
             "version": _PANEL_VERSION,
             "panelIndex": f"p{number}",
-            "gridData": {**place, "i": f"p{number}"},
+            "gridData": {**position, "i": f"p{number}"},
             "title": panel.title,
             "embeddableConfig": {},
             "panelRefName": f"panel_{number}",
         }
-        for number, (panel, place) in enumerate(zip(shown, assign_grid_positions(shown), strict=True))
+        for number, (panel, position) in enumerate(zip(panels, assign_grid_positions(panels), strict=True))
     ]
     references = [
         build_reference(f"panel_{number}", panel.saved_object["type"], panel.saved_object["id"])
-        for number, panel in enumerate(shown)
+        for number, panel in enumerate(panels)
     ]
-    more: Mapping[str, Any] = {}
+    extra: Mapping[str, Any] = {}
     if product == "kibana":
-        more, controlled = build_control_group(list_controls(corpus), corpus.build_id("images"))
-        references += controlled
-    description = f"The words of the images in {corpus.name}. Made by stair-es: publishing again overwrites it."
+        extra, control_references = build_control_group(list_controls(spec), spec.build_id("images"))
+        references += control_references
+    description = f"The words of the images in {spec.name}. Made by stair-es: publishing again overwrites it."
     return build_dashboard_object(
-        get_dashboard_id(corpus), f"STAIR words: {corpus.name}", items, references, description=description, more=more
+        get_dashboard_id(spec), f"STAIR words: {spec.name}", items, references, description=description, extra=extra
     )

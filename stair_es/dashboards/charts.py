@@ -11,9 +11,9 @@ Agg: TypeAlias = dict[str, Any]
 _COUNT_ID = "1"
 
 
-def build_count_agg(label: str, id_: str = _COUNT_ID) -> Agg:
+def build_count_agg(label: str) -> Agg:
     """Build a metric that counts documents."""
-    return _build_agg(id_, "count", "metric", {"customLabel": label})
+    return _build_agg(_COUNT_ID, "count", "metric", {"customLabel": label})
 
 
 def build_metric_agg(type_: Literal["avg", "max", "min", "sum", "cardinality"], field: str, label: str, id_: str) -> Agg:
@@ -87,7 +87,7 @@ def build_data_table(aggs: Sequence[Agg], rows: int) -> VisState:
 
 def build_metric_numbers(aggs: Sequence[Agg]) -> VisState:
     """Build large numbers, side by side."""
-    shown = {
+    metric_style = {
         "percentageMode": False,
         "useRanges": False,
         "colorSchema": "Green to Red",
@@ -99,7 +99,7 @@ def build_metric_numbers(aggs: Sequence[Agg]) -> VisState:
     }
     return {
         "type": "metric",
-        "params": {"addTooltip": True, "addLegend": False, "type": "metric", "metric": shown},
+        "params": {"addTooltip": True, "addLegend": False, "type": "metric", "metric": metric_style},
         "aggs": list(aggs),
     }
 

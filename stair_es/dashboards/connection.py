@@ -119,17 +119,7 @@ def build_dashboards_connection(
 ) -> DashboardsConnection:
     """Build the connection to `url`, or to `STAIR_ES_DASHBOARDS_URL` (or `..._URL_FILE`), with logins from the environment.
 
-    Args:
-        url: As for `DashboardsConnection`.
-        options: Certificates, by the field names of `SecuritySettings`; they override the environment.
-        environ: Environment variables.
-        space: As for `DashboardsConnection`.
-        workspace: As for `DashboardsConnection`.
-        tenant: As for `DashboardsConnection`.
-        timeout_s: As for `DashboardsConnection`.
-
-    Returns:
-        The connection.
+    `options` are certificates, by the field names of `SecuritySettings`; they override the environment.
 
     Raises:
         UsageError: If there is no URL, or values exclude each other.

@@ -18,12 +18,10 @@ class FilterControl:
     label: str
 
 
-def list_controls(corpus: DashboardSpec) -> tuple[FilterControl, ...]:
+def list_controls(spec: DashboardSpec) -> tuple[FilterControl, ...]:
     """Return the controls of a dashboard: fields that both indices have, since the products apply each filter to every panel."""
-    last = (
-        FilterControl(field="model", label="Model") if corpus.has_token_index else FilterControl(field="format", label="Format")
-    )
-    colours = (FilterControl(field="colours", label="Colour"),) if corpus.colours else ()
+    last = FilterControl(field="model", label="Model") if spec.has_token_index else FilterControl(field="format", label="Format")
+    colours = (FilterControl(field="colours", label="Colour"),) if spec.colours else ()
     return (
         FilterControl(field="top_tokens", label="Word"),
         *colours,
@@ -33,46 +31,46 @@ def list_controls(corpus: DashboardSpec) -> tuple[FilterControl, ...]:
     )
 
 
-def build_control_panel(id_: str, title: str, chosen: Sequence[FilterControl], pattern: str) -> SavedObject:
+def build_control_panel(id_: str, title: str, controls: Sequence[FilterControl], pattern: str) -> SavedObject:
     """Build the controls panel of OpenSearch Dashboards."""
     options = {"type": "terms", "multiselect": True, "dynamicOptions": True, "size": 20, "order": "desc"}
     fields = [
         {
-            "id": f"control-{place}",
+            "id": f"control-{number}",
             "fieldName": control.field,
             "parent": "",
             "label": control.label,
             "type": "list",
             "options": options,
-            "indexPatternRefName": f"control_{place}_index_pattern",
+            "indexPatternRefName": f"control_{number}_index_pattern",
         }
-        for place, control in enumerate(chosen)
+        for number, control in enumerate(controls)
     ]
     params = {"controls": fields, "updateFiltersOnChange": True, "useTimeFilter": False, "pinFilters": False}
-    made = build_visualization(id_, title, {"type": "input_control_vis", "params": params, "aggs": []})
-    made["references"] = [
-        build_reference(f"control_{place}_index_pattern", "index-pattern", pattern) for place in range(len(chosen))
+    panel = build_visualization(id_, title, {"type": "input_control_vis", "params": params, "aggs": []})
+    panel["references"] = [
+        build_reference(f"control_{number}_index_pattern", "index-pattern", pattern) for number in range(len(controls))
     ]
-    return made
+    return panel
 
 
-def build_control_group(chosen: Sequence[FilterControl], pattern: str) -> tuple[Mapping[str, Any], list[dict[str, str]]]:
+def build_control_group(controls: Sequence[FilterControl], pattern: str) -> tuple[Mapping[str, Any], list[dict[str, str]]]:
     """Build the attributes and references of a Kibana dashboard with these controls."""
     panels = {
-        f"control-{place}": {
-            "order": place,
+        f"control-{number}": {
+            "order": number,
             "width": "medium",
             "grow": True,
             "type": "optionsListControl",
             "explicitInput": {
-                "id": f"control-{place}",
+                "id": f"control-{number}",
                 "fieldName": control.field,
                 "title": control.label,
                 "selectedOptions": [],
                 "enhancements": {},
             },
         }
-        for place, control in enumerate(chosen)
+        for number, control in enumerate(controls)
     }
     ignored = {"ignoreFilters": False, "ignoreQuery": False, "ignoreTimerange": False, "ignoreValidations": False}
     group = {

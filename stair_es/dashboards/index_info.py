@@ -95,13 +95,7 @@ class DashboardIndexInfo:
 def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = None) -> DashboardIndexInfo:
     """Read what a dashboard needs to know of an index.
 
-    Args:
-        cluster: The cluster.
-        name: Alias of the index.
-        time_field: Field for `Words over time`; None takes `taken_at` if most images have it, otherwise `ingested_at`.
-
-    Returns:
-        Specification of the dashboard, number of images, and remarks.
+    Without `time_field`, it is `taken_at` if most images have it, otherwise `ingested_at`.
 
     Raises:
         UsageError: If the name is not a valid index name.
@@ -109,44 +103,44 @@ def inspect_index(cluster: Cluster, name: str, time_field: TimeField | None = No
         IndexMismatch: If stair-es didn't write the index, or wrote it in another format.
         ClusterError: If a request fails.
     """
-    plain = DashboardSpec(name=name)  # rejects patterns
-    found = get_mappings_by_index(cluster, name)
-    for index, about in found.items():
-        check_not_token_index(index, about)
-        check_index_format(index, about)
-    if strange := [index for index, about in found.items() if not get_index_meta(about)]:
+    spec = DashboardSpec(name=name)  # rejects patterns
+    mappings = get_mappings_by_index(cluster, name)
+    for index, body in mappings.items():
+        check_not_token_index(index, body)
+        check_index_format(index, body)
+    if foreign := [index for index, body in mappings.items() if not get_index_meta(body)]:
         raise IndexMismatch(
-            f"index {strange[0]!r} was not written by stair-es: no `_meta.stair_es`",
+            f"index {foreign[0]!r} was not written by stair-es: no `_meta.stair_es`",
             "Choose another one with --index / STAIR_ES_INDEX.",
         )
-    if not found:
+    if not mappings:
         raise QueryError(
             f"there is no index or alias {name!r} at {cluster.connection.safe_url}",
             f"Write one with: stair-es ingest FOLDER --index {name} --token-index",
         )
-    words = _list_fields(
+    token_fields = _list_fields(
         {
-            index: about
-            for index, about in get_mappings_by_index(cluster, plain.token_index_name).items()
-            if get_token_index_meta(about)
+            index: body
+            for index, body in get_mappings_by_index(cluster, spec.token_index_name).items()
+            if get_token_index_meta(body)
         }
     )
-    told = _read_stats(cluster, name, time_field)
-    corpus = DashboardSpec(
+    stats = _read_stats(cluster, name, time_field)
+    spec = DashboardSpec(
         name=name,
-        has_token_index="token" in words,
-        token_field="top_tokens" if "top_tokens" in words else "token",
-        time_field=told.time_field,
-        interval=told.interval,
-        captions=told.captions,
-        thumbnails=any(map(has_thumbnails, found.values())),
-        colours=all(map(has_colours, found.values())) and (not words or "colours" in words),
+        has_token_index="token" in token_fields,
+        token_field="top_tokens" if "top_tokens" in token_fields else "token",
+        time_field=stats.time_field,
+        interval=stats.interval,
+        captions=stats.captions,
+        thumbnails=any(map(has_thumbnails, mappings.values())),
+        colours=all(map(has_colours, mappings.values())) and (not token_fields or "colours" in token_fields),
     )
-    return DashboardIndexInfo(spec=corpus, images=told.images, remarks=tuple(_list_remarks(corpus, told.images)))
+    return DashboardIndexInfo(spec=spec, images=stats.images, remarks=tuple(_list_remarks(spec, stats.images)))
 
 
-def _list_fields(found: Mapping[str, Any]) -> set[str]:
-    return {field for index in found.values() for field in index["mappings"].get("properties", {})}
+def _list_fields(mappings: Mapping[str, Any]) -> set[str]:
+    return {field for index in mappings.values() for field in index["mappings"].get("properties", {})}
 
 
 @dataclass(frozen=True)
@@ -157,33 +151,33 @@ class _IndexStats:
     captions: bool
 
 
-def _read_stats(cluster: Cluster, name: str, asked: TimeField | None) -> _IndexStats:
+def _read_stats(cluster: Cluster, name: str, time_field: TimeField | None) -> _IndexStats:
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
     aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
-    answer = cluster.search(name, {"size": 0, "track_total_hits": True, "aggs": aggs})
-    images, found = int(answer["hits"]["total"]["value"]), answer["aggregations"]
-    field = asked or ("taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at")
-    low, high = found[field]["min"], found[field]["max"]
-    step = "M" if low is None else choose_interval((high - low) / 1000)
-    return _IndexStats(images, field, step, found["captions"]["doc_count"] > 0)
+    response = cluster.search(name, {"size": 0, "track_total_hits": True, "aggs": aggs})
+    images, aggregations = int(response["hits"]["total"]["value"]), response["aggregations"]
+    time_field = time_field or ("taken_at" if aggregations["taken_at"]["count"] * 2 > images else "ingested_at")
+    first, last = aggregations[time_field]["min"], aggregations[time_field]["max"]
+    interval = "M" if first is None else choose_interval((last - first) / 1000)
+    return _IndexStats(images, time_field, interval, aggregations["captions"]["doc_count"] > 0)
 
 
 def choose_interval(span_s: float) -> Interval:
     """Return the bar width for images that span `span_s` seconds."""
-    return next((step for longest, step in _INTERVALS if span_s <= longest), "y")
+    return next((interval for longest, interval in _INTERVALS if span_s <= longest), "y")
 
 
-def _list_remarks(corpus: DashboardSpec, images: int) -> list[str]:
-    said = list[str]()
+def _list_remarks(spec: DashboardSpec, images: int) -> list[str]:
+    remarks = list[str]()
     if images == 0:
-        said.append(f"{corpus.name} is empty, so the panels will be empty")
-    if not corpus.has_token_index:
-        said.append(
-            f"no panels about weights: there is no {corpus.token_index_name} "
-            f"(stair-es ingest ... --index {corpus.name} --token-index creates it)"
+        remarks.append(f"{spec.name} is empty, so the panels will be empty")
+    if not spec.has_token_index:
+        remarks.append(
+            f"no panels about weights: there is no {spec.token_index_name} "
+            f"(stair-es ingest ... --index {spec.name} --token-index creates it)"
         )
-    elif corpus.token_field == "token":
-        said.append(
-            f"{corpus.token_index_name} has no field `top_tokens`: a word chosen as a filter empties the panels about weights"
+    elif spec.token_field == "token":
+        remarks.append(
+            f"{spec.token_index_name} has no field `top_tokens`: a word chosen as a filter empties the panels about weights"
         )
-    return said
+    return remarks

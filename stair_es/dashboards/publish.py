@@ -8,7 +8,7 @@ from typing import Any
 
 from stair_es.dashboards.index_info import PRODUCT_LABELS, Product
 from stair_es.dashboards.saved_objects import SavedObject, to_ndjson
-from stair_es.dashboards.session import DashboardsResponse, DashboardsSession, get_error_text
+from stair_es.dashboards.session import DashboardsResponse, DashboardsSession
 from stair_es.errors import ClusterError, UnsupportedTarget, UsageError
 
 _MIN_VERSIONS: dict[Product, int] = {"opensearch-dashboards": 2, "kibana": 8}
@@ -47,58 +47,48 @@ class ImportResult:
     """Reason why the import failed; empty if it succeeded."""
 
 
-def detect_product(session: DashboardsSession, asked: Product | None = None) -> DetectedProduct:
+def detect_product(session: DashboardsSession, requested: Product | None = None) -> DetectedProduct:
     """Detect which product answers.
 
-    Args:
-        session: Session with the product.
-        asked: Product that it must be; None for any.
-
-    Returns:
-        Product and version.
-
     Raises:
-        UsageError: If it is another product than `asked`, or the product can't be detected.
+        UsageError: If it is another product than `requested`, or the product can't be detected.
         UnsupportedTarget: If the version is too old.
         ClusterError: If the request fails, or another server answers.
     """
-    place = session.connection
-    asked = asked or place.product
-    answer = session.request("GET", "/api/status")
-    version = _parse_version(answer.body)
-    told = next((product for header, product in _PRODUCT_HEADERS.items() if header in answer.headers), None)
-    if told is None and version:
+    connection = session.connection
+    requested = requested or connection.product
+    response = session.request("GET", "/api/status")
+    version = _parse_version(response.body)
+    detected = next((product for header, product in _PRODUCT_HEADERS.items() if header in response.headers), None)
+    if detected is None and version:
         major = int(version.partition(".")[0])
-        told = "kibana" if major > _MAX_OPENSEARCH_VERSION else "opensearch-dashboards"
-    if told is None and asked is None:
-        if answer.status >= 400 or not isinstance(answer.body, dict):
+        detected = "kibana" if major > _MAX_OPENSEARCH_VERSION else "opensearch-dashboards"
+    if detected is None and requested is None:
+        if response.status >= 400 or not isinstance(response.body, dict):
             raise ClusterError(
-                f"{place.safe_url} answers, but not as OpenSearch Dashboards or Kibana "
-                f"(HTTP {answer.status} for /api/status): {place.redact(get_error_text(answer))}",
+                f"{connection.safe_url} answers, but not as OpenSearch Dashboards or Kibana "
+                f"(HTTP {response.status} for /api/status): {session.get_error_text(response)}",
                 "Check the URL and its base path; use --product if the server hides it.",
             )
         raise UsageError(
-            f"{place.safe_url} doesn't report which product it is", "Give --product opensearch-dashboards or kibana."
+            f"{connection.safe_url} doesn't report which product it is", "Give --product opensearch-dashboards or kibana."
         )
-    if told is not None and asked is not None and told != asked:
+    if detected is not None and requested is not None and detected != requested:
         raise UsageError(
-            f"{place.safe_url} is {PRODUCT_LABELS[told]}, not {PRODUCT_LABELS[asked]}", _get_product_remedy(place.product)
+            f"{connection.safe_url} is {PRODUCT_LABELS[detected]}, not {PRODUCT_LABELS[requested]}",
+            _get_product_remedy(connection.product),
         )
-    found = DetectedProduct(product=told or asked or "kibana", version=version)
-    if version and int(version.partition(".")[0]) < _MIN_VERSIONS[found.product]:
+    product = DetectedProduct(product=detected or requested or "kibana", version=version)
+    if version and int(version.partition(".")[0]) < _MIN_VERSIONS[product.product]:
         raise UnsupportedTarget(
-            f"{place.safe_url} is {found.label}: the dashboards are for {_MIN_VERSIONS[found.product]}.0 or newer",
+            f"{connection.safe_url} is {product.label}: the dashboards are for {_MIN_VERSIONS[product.product]}.0 or newer",
             "A newer product reads older clusters' indices too; see docs/dashboards.md.",
         )
-    return found
+    return product
 
 
 def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -> list[ImportResult]:
     """Import the objects; existing objects with the same ids are overwritten.
-
-    Args:
-        session: Session with the product.
-        objects: Saved objects.
 
     Returns:
         The result of each object, in the same order.
@@ -107,28 +97,28 @@ def import_objects(session: DashboardsSession, objects: Sequence[SavedObject]) -
         ClusterError: If the whole import is rejected.
     """
     file = ("stair-es.ndjson", to_ndjson(objects).encode(), "application/ndjson")  # the products check the extension
-    answer = session.request("POST", "/api/saved_objects/_import?overwrite=true", fields={"file": file})
-    if answer.status >= 400:
-        raise _build_import_error(session, answer)
-    if not isinstance(answer.body, dict) or "success" not in answer.body:
-        text = session.connection.redact(get_error_text(answer))
+    response = session.request("POST", "/api/saved_objects/_import?overwrite=true", fields={"file": file})
+    if response.status >= 400:
+        raise _build_import_error(session, response)
+    if not isinstance(response.body, dict) or "success" not in response.body:
+        text = session.get_error_text(response)
         raise ClusterError(
             f"{session.connection.safe_url} doesn't answer like an import API: {text}",
             "Check the URL: is it OpenSearch Dashboards or Kibana?",
         )
-    return _parse_results(objects, answer.body, session)
+    return _parse_results(objects, response.body, session)
 
 
 def _parse_results(objects: Sequence[SavedObject], body: Mapping[str, Any], session: DashboardsSession) -> list[ImportResult]:
-    done = {(each.get("type"), each.get("id")): each for each in body.get("successResults") or ()}
+    succeeded = {(each.get("type"), each.get("id")): each for each in body.get("successResults") or ()}
     failed = {(each.get("type"), each.get("id")): each for each in body.get("errors") or ()}
-    whole = body["success"] is True and not failed and not done  # reported without naming each object
-    made = list[ImportResult]()
+    all_succeeded = body["success"] is True and not failed and not succeeded  # reported without naming each object
+    results = list[ImportResult]()
     for each in objects:
         key = (each["type"], each["id"])
-        result = done.get(key, {})
-        error = "" if (whole or key in done) and key not in failed else _describe_error(failed.get(key), body)
-        made.append(
+        result = succeeded.get(key, {})
+        error = "" if (all_succeeded or key in succeeded) and key not in failed else _describe_error(failed.get(key), body)
+        results.append(
             ImportResult(
                 type=each["type"],
                 id=each["id"],
@@ -138,7 +128,7 @@ def _parse_results(objects: Sequence[SavedObject], body: Mapping[str, Any], sess
                 error=session.connection.redact(error),
             )
         )
-    return made
+    return results
 
 
 def _describe_error(failed: Mapping[str, Any] | None, body: Mapping[str, Any]) -> str:
@@ -156,32 +146,34 @@ def _describe_error(failed: Mapping[str, Any] | None, body: Mapping[str, Any]) -
     return message or str(error.get("error") or kind)
 
 
-def _build_import_error(session: DashboardsSession, answer: DashboardsResponse) -> ClusterError:
-    place = session.connection
-    told = place.redact(get_error_text(answer))
-    if answer.status == 404:
+def _build_import_error(session: DashboardsSession, response: DashboardsResponse) -> ClusterError:
+    connection = session.connection
+    message = session.get_error_text(response)
+    if response.status == 404:
         return ClusterError(
-            f"{place.safe_url}{place.path_prefix} has no import API (HTTP 404): {told}",
+            f"{connection.safe_url}{connection.path_prefix} has no import API (HTTP 404): {message}",
             "Check the base path in the URL, and whether the space or the workspace exists.",
         )
-    if answer.status == 413:
+    if response.status == 413:
         return ClusterError(
-            f"{place.safe_url} rejects a file of this size (HTTP 413): {told}",
+            f"{connection.safe_url} rejects a file of this size (HTTP 413): {message}",
             "Increase `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy.",
         )
     hint = (
-        "The objects are from a version that it doesn't support: see docs/dashboards.md." if "more recent version" in told else ""
+        "The objects are from a version that it doesn't support: see docs/dashboards.md."
+        if "more recent version" in message
+        else ""
     )
-    return ClusterError(f"{place.safe_url} rejected the import (HTTP {answer.status}): {told}", hint)
+    return ClusterError(f"{connection.safe_url} rejected the import (HTTP {response.status}): {message}", hint)
 
 
 def _parse_version(body: object) -> str:
-    found = body.get("version") if isinstance(body, dict) else None
-    number = found.get("number") if isinstance(found, dict) else None
+    version = body.get("version") if isinstance(body, dict) else None
+    number = version.get("number") if isinstance(version, dict) else None
     return number if isinstance(number, str) and number.partition(".")[0].isdigit() else ""
 
 
-def _get_product_remedy(by_part: Product | None) -> str:
-    if by_part is None:
+def _get_product_remedy(implied: Product | None) -> str:
+    if implied is None:
         return "Omit --product, or specify the other one."
     return "--space is for Kibana; --workspace and --tenant are for OpenSearch Dashboards."

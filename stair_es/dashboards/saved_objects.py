@@ -22,7 +22,7 @@ def dump_compact_json(value: object) -> str:
 
 def to_ndjson(objects: Iterable[SavedObject]) -> str:
     """Return the objects as NDJSON, the import format of both products."""
-    return "".join(dump_compact_json(made) + "\n" for made in objects)
+    return "".join(dump_compact_json(each) + "\n" for each in objects)
 
 
 def build_reference(name: str, type_: str, id_: str) -> dict[str, str]:
@@ -102,9 +102,9 @@ def build_dashboard_object(
     references: Sequence[dict[str, str]],
     *,
     description: str,
-    more: Mapping[str, Any],
+    extra: Mapping[str, Any],
 ) -> SavedObject:
-    """Build the dashboard; `more` are attributes that only one of the products accepts."""
+    """Build the dashboard; `extra` are attributes that only one of the products accepts."""
     return _build_object(
         id_,
         "dashboard",
@@ -117,7 +117,7 @@ def build_dashboard_object(
             "optionsJSON": dump_compact_json({"hidePanelTitles": False, "useMargins": True}),
             "panelsJSON": dump_compact_json(list(panels)),
             "kibanaSavedObjectMeta": {"searchSourceJSON": dump_compact_json(_build_search_source("", None))},
-            **more,
+            **extra,
         },
         references,
     )

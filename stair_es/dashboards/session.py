@@ -16,8 +16,8 @@ from stair_es.dashboards.connection import DASHBOARDS_ENV_PREFIX, DASHBOARDS_VAR
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
 from stair_es.retry_after import BUSY_STATUSES, parse_retry_after
 
-_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-_MAX_PAUSE_S = 30.0
+_RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0)
+_MAX_RETRY_DELAY_S = 30.0
 _CONNECT_TIMEOUT_S = 10.0
 _MAX_ERROR_LENGTH = 300
 _LOGIN_HINTS = ("login", "signin", "sign-in", "auth", "oauth", "saml", "oidc", "sso")
@@ -54,10 +54,10 @@ class DashboardsSession:
         sleep: Waits a number of seconds; for tests.
     """
 
-    def __init__(self, place: DashboardsConnection, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.connection = place
+    def __init__(self, connection: DashboardsConnection, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.connection = connection
         self._sleep = sleep
-        self._pool = _build_pool(place)
+        self._pool = _build_pool(connection)
 
     def close(self) -> None:
         """Close the connections."""
@@ -65,11 +65,6 @@ class DashboardsSession:
 
     def request(self, method: str, path: str, *, fields: Mapping[str, Any] | None = None) -> DashboardsResponse:
         """Send a request to `path`, below the space or workspace.
-
-        Args:
-            method: HTTP method.
-            path: Path, beginning with a slash.
-            fields: Fields of a multipart form.
 
         Returns:
             A response with a 2xx status and JSON, or with a 4xx status that the caller handles.
@@ -79,20 +74,20 @@ class DashboardsSession:
             AuthenticationFailed: If the status is 401 or 403, or the response redirects to a login page.
             ClusterError: If the response redirects elsewhere or is not JSON, or the product is still busy after all retries.
         """
-        for pause in (*_PAUSES_S, None):
-            answer, failed = self._send_once(method, path, fields)
-            if answer is not None and answer.status not in BUSY_STATUSES:
-                self._check_response(answer)
-                return answer
-            if pause is None:
+        for delay_s in (*_RETRY_DELAYS_S, None):
+            response, error = self._send_once(method, path, fields)
+            if response is not None and response.status not in BUSY_STATUSES:
+                self._check_response(response)
+                return response
+            if delay_s is None:
                 break
-            if failed is not None and (tls.is_permanent_tls_error(failed) or pause > _PAUSES_S[0]):
-                raise self._build_unreachable_error(failed)  # a busy server gets more time than one that doesn't listen
-            self._sleep(min(_parse_retry_after(answer) or pause, _MAX_PAUSE_S))
-        if answer is None:
-            raise self._build_unreachable_error(failed)
+            if error is not None and (tls.is_permanent_tls_error(error) or delay_s > _RETRY_DELAYS_S[0]):
+                raise self._build_unreachable_error(error)  # a busy server gets more time than one that doesn't listen
+            self._sleep(min(_parse_retry_after(response) or delay_s, _MAX_RETRY_DELAY_S))
+        if response is None:
+            raise self._build_unreachable_error(error)
         raise ClusterError(
-            f"{self.connection.safe_url} is busy or not ready (HTTP {answer.status}): {self._get_error_text(answer)}",
+            f"{self.connection.safe_url} is busy or not ready (HTTP {response.status}): {self.get_error_text(response)}",
             "Wait until it works in a browser, and publish again.",
         )
 
@@ -101,93 +96,89 @@ class DashboardsSession:
     ) -> tuple[DashboardsResponse | None, Exception | None]:
         url = f"{self.connection.safe_url}{self.connection.path_prefix}{path}"
         try:
-            came = self._pool.request(method, url, fields=fields, headers=self._build_headers(), redirect=False, retries=False)
+            raw_response = self._pool.request(
+                method, url, fields=fields, headers=self._build_headers(), redirect=False, retries=False
+            )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return None, error
-        return _parse_response(came), None
+        return _parse_response(raw_response), None
 
     def _build_headers(self) -> dict[str, str]:
         """Return the request headers. Both products require a header against cross-site requests, each under its own name."""
-        own = {"osd-xsrf": "true", "kbn-xsrf": "true", "accept": "application/json"}
+        headers = {"osd-xsrf": "true", "kbn-xsrf": "true", "accept": "application/json"}
         if self.connection.security.authorization is not None:
-            own["authorization"] = self.connection.security.authorization
+            headers["authorization"] = self.connection.security.authorization
         if self.connection.tenant_header is not None:
-            own["securitytenant"] = self.connection.tenant_header
-        return own
+            headers["securitytenant"] = self.connection.tenant_header
+        return headers
 
-    def _check_response(self, answer: DashboardsResponse) -> None:
+    def _check_response(self, response: DashboardsResponse) -> None:
         """Raise an error if the caller can't handle the response."""
-        where = self.connection.safe_url
-        if answer.status == 401:
-            raise AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN_REMEDIES[self.connection.security.method])
-        if answer.status == 403:
+        url = self.connection.safe_url
+        if response.status == 401:
+            raise AuthenticationFailed(f"{url} refused the login (HTTP 401)", _LOGIN_REMEDIES[self.connection.security.method])
+        if response.status == 403:
             raise AuthenticationFailed(
-                f"{where} denies access (HTTP 403): {self._get_error_text(answer)}",
+                f"{url} denies access (HTTP 403): {self.get_error_text(response)}",
                 "The user needs write access to saved objects (Kibana: Saved Objects Management, in this space; "
                 "OpenSearch Dashboards: a role with write access to the tenant).",
             )
-        if 300 <= answer.status < 400:
-            raise self._build_redirect_error(answer)
-        if answer.body is None and answer.status < 400:
-            kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+        if 300 <= response.status < 400:
+            raise self._build_redirect_error(response)
+        if response.body is None and response.status < 400:
+            content_type = response.headers.get("content-type", "no content type").partition(";")[0]
             raise ClusterError(
-                f"{where} returns a page ({kind}) instead of JSON: {self._get_error_text(answer)}",
+                f"{url} returns a page ({content_type}) instead of JSON: {self.get_error_text(response)}",
                 f"Check --dashboards-url / {ENV_DASHBOARDS_URL}: include the base path. A proxy may require a separate login.",
             )
 
-    def _build_redirect_error(self, answer: DashboardsResponse) -> ClusterError:
+    def _build_redirect_error(self, response: DashboardsResponse) -> ClusterError:
         """Build the error for a redirect; redirects are not followed, so that credentials reach no other host."""
-        where, to = self.connection.safe_url, answer.headers.get("location", "")
-        path = urlsplit(to).path
-        shown = _describe_location(to)
-        if any(hint in path.lower() or hint in (urlsplit(to).hostname or "") for hint in _LOGIN_HINTS):
+        url, location = self.connection.safe_url, response.headers.get("location", "")
+        path = urlsplit(location).path
+        target = _describe_location(location)
+        if any(hint in path.lower() or hint in (urlsplit(location).hostname or "") for hint in _LOGIN_HINTS):
             return AuthenticationFailed(
-                f"{where} redirects to a login page{shown} (HTTP {answer.status})",
+                f"{url} redirects to a login page{target} (HTTP {response.status})",
                 _LOGIN_REMEDIES[self.connection.security.method],
             )
         return ClusterError(
-            f"{where} redirects (HTTP {answer.status}){shown}",
+            f"{url} redirects (HTTP {response.status}){target}",
             "Use the URL of the redirect, with the base path (like /_dashboards).",
         )
 
     def _build_unreachable_error(self, error: Exception | None) -> ClusterUnreachable:
-        where = self.connection.safe_url
-        failed = tls.find_ssl_error(error)
-        if failed is not None:
-            advice = tls.get_tls_remedy(failed, DASHBOARDS_VARIABLES)
-            return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", advice)
-        said = self.connection.redact(str(getattr(error, "reason", None) or error))
+        url = self.connection.safe_url
+        ssl_error = tls.find_ssl_error(error)
+        if ssl_error is not None:
+            remedy = tls.get_tls_remedy(ssl_error, DASHBOARDS_VARIABLES)
+            return ClusterUnreachable(f"no TLS connection to {url}: {tls.describe_ssl_error(ssl_error)}", remedy)
+        reason = self.connection.redact(str(getattr(error, "reason", None) or error))
         return ClusterUnreachable(
-            f"neither OpenSearch Dashboards nor Kibana answers at {where}: {said}",
+            f"neither OpenSearch Dashboards nor Kibana answers at {url}: {reason}",
             f"Check --dashboards-url / {ENV_DASHBOARDS_URL}; it is not the cluster's address (5601 is the usual port).",
         )
 
-    def _get_error_text(self, answer: DashboardsResponse) -> str:
-        return self.connection.redact(get_error_text(answer))
+    def get_error_text(self, response: DashboardsResponse) -> str:
+        """Return the error message of a response, shortened and without secrets: it may repeat the request."""
+        body = response.body
+        message = (body.get("message") or body.get("error")) if isinstance(body, dict) else None
+        text = str(message) if message else " ".join(response.text.split()) or "no message"
+        return self.connection.redact(text[:_MAX_ERROR_LENGTH])
 
 
-def get_error_text(answer: DashboardsResponse) -> str:
-    """Return the error message of a response, shortened. It may repeat the request, so redact it."""
-    body = answer.body
-    if isinstance(body, dict):
-        told = body.get("message") or body.get("error")
-        if told:
-            return str(told)[:_MAX_ERROR_LENGTH]
-    return " ".join(answer.text.split())[:_MAX_ERROR_LENGTH] or "no message"
-
-
-def _parse_response(came: Any) -> DashboardsResponse:  # noqa: ANN401  urllib3's
-    text = bytes(came.data).decode("utf-8", "replace")
+def _parse_response(raw_response: Any) -> DashboardsResponse:  # noqa: ANN401  urllib3's
+    text = bytes(raw_response.data).decode("utf-8", "replace")
     try:
         body = json.loads(text)
     except ValueError:
         body = None
-    headers = {name.lower(): value for name, value in came.headers.items()}
-    return DashboardsResponse(status=came.status, headers=headers, body=body, text=text[:2000])
+    headers = {name.lower(): value for name, value in raw_response.headers.items()}
+    return DashboardsResponse(status=raw_response.status, headers=headers, body=body, text=text[:2000])
 
 
-def _parse_retry_after(answer: DashboardsResponse | None) -> float | None:
-    return parse_retry_after(answer.headers.get("retry-after", "")) if answer is not None else None
+def _parse_retry_after(response: DashboardsResponse | None) -> float | None:
+    return parse_retry_after(response.headers.get("retry-after", "")) if response is not None else None
 
 
 def _describe_location(location: str) -> str:
@@ -201,22 +192,22 @@ def _describe_location(location: str) -> str:
     return f", to {base}{parts.path}" if base or parts.path else ""
 
 
-def _build_pool(place: DashboardsConnection) -> urllib3.PoolManager:
-    parts = urlsplit(place.safe_url)
+def _build_pool(connection: DashboardsConnection) -> urllib3.PoolManager:
+    parts = urlsplit(connection.safe_url)
     options: dict[str, Any] = {}
     if parts.scheme == "https":
-        security = place.security
+        security = connection.security
         options["ssl_context"] = context = tls.create_ssl_context(security)
         if security.ca_fingerprint is not None:
             try:
-                own = tls.trust_pinned_certificate(
+                is_pinned = tls.trust_pinned_certificate(
                     context, security.ca_fingerprint, parts.hostname or "", parts.port or 443, _CONNECT_TIMEOUT_S
                 )
             except OSError as error:
-                failed = tls.find_ssl_error(error)
-                said = tls.describe_ssl_error(failed) if failed is not None else str(error)
-                raise ClusterUnreachable(f"no TLS connection to {place.safe_url}: {said}") from None
-            if own:
+                ssl_error = tls.find_ssl_error(error)
+                reason = tls.describe_ssl_error(ssl_error) if ssl_error is not None else str(error)
+                raise ClusterUnreachable(f"no TLS connection to {connection.safe_url}: {reason}") from None
+            if is_pinned:
                 options["assert_hostname"] = False  # the certificate itself is pinned, so its host name doesn't matter
-    timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=place.timeout_s)
+    timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=connection.timeout_s)
     return urllib3.PoolManager(timeout=timeout, retries=False, **options)

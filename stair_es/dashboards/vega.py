@@ -38,10 +38,10 @@ def build_vega_state(spec: VegaSpec) -> dict[str, Any]:
     return {"type": "vega", "params": {"spec": dump_compact_json(spec)}, "aggs": []}
 
 
-def build_average_weight_chart(corpus: DashboardSpec) -> VegaSpec:
+def build_average_weight_chart(spec: DashboardSpec) -> VegaSpec:
     """Build a chart of the most frequent tokens: mean weight as a bar, largest weight as a tick."""
     aggs = {"weight": {"avg": {"field": "weight"}}, "heaviest": {"max": {"field": "weight"}}}
-    body = _build_terms_body(corpus.token_field, AVERAGE_WEIGHT_TOKENS, aggs)
+    body = _build_terms_body(spec.token_field, AVERAGE_WEIGHT_TOKENS, aggs)
     tooltip = [
         _build_tooltip("key", "Word"),
         _build_tooltip("doc_count", "Images with it", "d"),
@@ -51,7 +51,7 @@ def build_average_weight_chart(corpus: DashboardSpec) -> VegaSpec:
     y = _build_ordered_axis("key", "average", {"labelLimit": 140}, "descending")
     x = _build_number_axis("average", "average weight (bar), largest weight (line)")
     return _build_spec(
-        _build_data(corpus.token_index_name, body, "aggregations.tokens.buckets"),
+        _build_data(spec.token_index_name, body, "aggregations.tokens.buckets"),
         [_calculate_field("average", "datum.weight.value"), _calculate_field("largest", "datum.heaviest.value")],
         {
             "layer": [
@@ -60,12 +60,12 @@ def build_average_weight_chart(corpus: DashboardSpec) -> VegaSpec:
                     "mark": {"type": "tick", "color": _LINE_COLOUR, "thickness": 3, "opacity": 1},
                     "encoding": {"y": y, "x": {**x, "field": "largest"}, "tooltip": tooltip},
                 },
-            ],
+            ]
         },
     )
 
 
-def build_cooccurrence_chart(corpus: DashboardSpec) -> VegaSpec:
+def build_cooccurrence_chart(spec: DashboardSpec) -> VegaSpec:
     """Build a heat map of the most frequent tokens that share images: images with both, out of the images with either."""
     inner = {"terms": {"field": "top_tokens", "size": _COUNTED_TOKENS}}
     own = "datum.word == datum.beside ? datum.images : 0"
@@ -85,7 +85,7 @@ def build_cooccurrence_chart(corpus: DashboardSpec) -> VegaSpec:
     ]
     return _build_spec(
         _build_data(
-            corpus.name, _build_terms_body("top_tokens", COOCCURRENCE_TOKENS, {"others": inner}), "aggregations.tokens.buckets"
+            spec.name, _build_terms_body("top_tokens", COOCCURRENCE_TOKENS, {"others": inner}), "aggregations.tokens.buckets"
         ),
         transform,
         {
@@ -107,7 +107,7 @@ def build_cooccurrence_chart(corpus: DashboardSpec) -> VegaSpec:
     )
 
 
-def build_source_heatmap(corpus: DashboardSpec) -> VegaSpec:
+def build_source_heatmap(spec: DashboardSpec) -> VegaSpec:
     """Build a chart of the share of each source's images that have a token; comparable across sources of any size."""
     sources = {
         "terms": {"field": "source", "size": MAX_SOURCES},
@@ -133,24 +133,24 @@ def build_source_heatmap(corpus: DashboardSpec) -> VegaSpec:
     y = _build_ordered_axis("name", "place", {"labelLimit": 140, "grid": True})
     x = _build_number_axis("part", "part of the source's images that have the word", ".0%")
     legend = {"orient": "bottom", "columns": 2, "labelLimit": 300, "labelExpr": _truncate_label(40), "symbolOpacity": 1}
-    which = {"field": "source", "type": "nominal", "title": None, "legend": legend}
+    source_channel = {"field": "source", "type": "nominal", "title": None, "legend": legend}
     return _build_spec(
-        _build_data(corpus.name, {"size": 0, "aggs": {"sources": sources}}, "aggregations.sources.buckets"),
+        _build_data(spec.name, {"size": 0, "aggs": {"sources": sources}}, "aggregations.sources.buckets"),
         transform,
         {
             "mark": {"type": "point", "filled": True, "size": 100, "opacity": 0.85},
             "encoding": {
                 "y": y,
                 "x": x,
-                "color": which,
-                "shape": which,  # keeps overlapping points apart
+                "color": source_channel,
+                "shape": source_channel,  # keeps overlapping points apart
                 "tooltip": tooltip,
             },
         },
     )
 
 
-def build_image_chart(corpus: DashboardSpec) -> VegaSpec:
+def build_image_chart(spec: DashboardSpec) -> VegaSpec:
     """Build a chart of the token weights of one image: the first one by URI that passes the filters."""
     body = {
         "size": IMAGE_CHART_TOKENS,
@@ -174,7 +174,7 @@ def build_image_chart(corpus: DashboardSpec) -> VegaSpec:
     ]
     legend = {"orient": "top", "labelLimit": 420, "labelExpr": _truncate_label(60), "symbolType": "square"}
     return _build_spec(
-        _build_data(corpus.token_index_name, body, "hits.hits"),
+        _build_data(spec.token_index_name, body, "hits.hits"),
         [
             *transform,
             _calculate_field("word", "datum._source.token"),
@@ -207,9 +207,9 @@ def _build_spec(data: Mapping[str, Any], transform: Sequence[Mapping[str, Any]],
     }
 
 
-def _build_data(index: str, body: Mapping[str, Any], found: str) -> dict[str, Any]:
+def _build_data(index: str, body: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Build the data section: the search that the product runs, with the dashboard's filters, and the path of the rows."""
-    return {"url": {"%context%": True, "index": index, "body": body}, "format": {"property": found}}
+    return {"url": {"%context%": True, "index": index, "body": body}, "format": {"property": path}}
 
 
 def _build_terms_body(field: str, size: int, aggs: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,14 +224,14 @@ def _calculate_field(name: str, expression: str) -> dict[str, str]:
     return {"calculate": expression, "as": name}
 
 
-def _build_tooltip(field: str, title: str, number: str | None = None) -> dict[str, str]:
-    if number is None:
+def _build_tooltip(field: str, title: str, number_format: str | None = None) -> dict[str, str]:
+    if number_format is None:
         return {"field": field, "type": "nominal", "title": title}
-    return {"field": field, "type": "quantitative", "title": title, "format": number}
+    return {"field": field, "type": "quantitative", "title": title, "format": number_format}
 
 
-def _build_number_axis(field: str, title: str, number: str = ".2f") -> dict[str, Any]:
-    return {"field": field, "type": "quantitative", "title": title, "axis": {"format": number, "tickCount": 8}}
+def _build_number_axis(field: str, title: str, number_format: str = ".2f") -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title, "axis": {"format": number_format, "tickCount": 8}}
 
 
 def _rank_by(name: str, by: str, word: str) -> VegaSpec:
@@ -255,14 +255,14 @@ def _truncate_label(longest: int) -> str:
     return f"length(datum.label) > {longest} ? '…' + slice(datum.label, {1 - longest}) : datum.label"
 
 
-def _build_opacity(field: str, title: str, number: str) -> dict[str, Any]:
+def _build_opacity(field: str, title: str, number_format: str) -> dict[str, Any]:
     return {
         "field": field,
         "type": "quantitative",
         "title": title,
         "scale": {"range": [_MIN_OPACITY, 1], "domainMin": 0},
         "legend": {
-            "format": number,
+            "format": number_format,
             "symbolType": "square",
             "symbolFillColor": _BAR_COLOUR,
             "symbolStrokeWidth": 0,

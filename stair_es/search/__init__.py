@@ -6,7 +6,7 @@ Example::
 
     with ImageSearch("photos", url="http://127.0.0.1:9200") as photos:
         for hit in photos.search("beach -people").hits:
-            print(hit.score, hit.uri, [reason.feature for reason in hit.why])
+            print(hit.score, hit.uri, [each.token for each in hit.contributions])
 """
 
 from __future__ import annotations

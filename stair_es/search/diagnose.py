@@ -18,7 +18,6 @@ from stair_es.search.results import TokenContribution, build_document_filter, ex
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
-    from stair_es.search.query import TokenGroup
     from stair_es.search.results import Hit
     from stair_es.search.searcher import Searcher
 
@@ -70,49 +69,44 @@ def explain_rank(
     options = replace(options, weight_mass=None)
     exact = replace(options, approximate=False, query_type=None if options.query_type == "seismic" else options.query_type)
     query = searcher.apply_policy(replace(query, vector=pruned_vector.kept))
-    found = searcher.find_document(reference)
-    if found is None:
+    document = searcher.find_document(reference)
+    if document is None:
         raise QueryError(f"the index has no document with the id or URI {reference!r}", "`stair-es search --json` prints both.")
-    tokens = found.source.get("tokens") or {}
+    tokens = document.source.get("tokens") or {}
     hits = searcher.search(
-        replace(query, filters=[*query.filters, build_document_filter(found)], min_score=None), 1, options=exact
+        replace(query, filters=[*query.filters, build_document_filter(document)], min_score=None), 1, options=exact
     ).hits
     result = searcher.search(query, k, options=options)
-    best = result.hits
+    top_hits = result.hits
     score = hits[0].score if hits else None
-    failing = list_failed_tokens(query, tokens)
+    failed_conditions = list_failed_tokens(query, tokens)
     for clause in query.filters:
-        if not searcher.is_match(found, clause):
-            failing.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
+        if not searcher.is_match(document, clause):
+            failed_conditions.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
     if score is not None and query.min_score is not None and score < np.float32(query.min_score):
-        failing.append(f"its score {score:.5g} is below the minimum score {query.min_score:g}")
+        failed_conditions.append(f"its score {score:.5g} is below the minimum score {query.min_score:g}")
         score = None
-    common, lacking, beside = compare_tokens(query, tokens)
-    if score is None and not failing:
-        failing.append(_explain_no_match(bool(common), explain_score(pruned_vector.dropped, tokens)))
+    common, missing, extra = compare_tokens(query, tokens)
+    if score is None and not failed_conditions:
+        failed_conditions.append(_explain_no_match(bool(common), explain_score(pruned_vector.dropped, tokens)))
     rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=exact)
-    if result.query_type == "seismic" and score is not None and _is_missed(found, score, best, k):
-        failing.append("SEISMIC, which is approximate, doesn't find it; --query-type rank_features does")
+    if result.query_type == "seismic" and score is not None and _is_missed(document, score, top_hits, k):
+        failed_conditions.append("SEISMIC, which is approximate, doesn't find it; --query-type rank_features does")
     return RankExplanation(
-        id=found.id,
-        uri=found.uri,
+        id=document.id,
+        uri=document.uri,
         score=score,
         rank=rank,
-        cutoff_score=best[-1].score if len(best) == k else None,
+        cutoff_score=top_hits[-1].score if len(top_hits) == k else None,
         contributions=common,
-        missing_tokens=lacking,
-        extra_tokens=beside,
-        failed_conditions=tuple(failing),
+        missing_tokens=missing,
+        extra_tokens=extra,
+        failed_conditions=tuple(failed_conditions),
     )
 
 
 def explain_no_hits(searcher: Searcher, query: SearchQuery, options: SearchOptions) -> str:
     """Explain an empty result by the required words; empty if they are not the reason.
-
-    Args:
-        searcher: The searcher of the index.
-        query: The search query.
-        options: The search options.
 
     Raises:
         ClusterError: As for `Searcher.search`.
@@ -120,16 +114,16 @@ def explain_no_hits(searcher: Searcher, query: SearchQuery, options: SearchOptio
     bare = replace(query, excluded=(), filters=(), min_score=None)
     if not query.required or searcher.count(bare, options=options):
         return ""
-    counts = {spelling: searcher.count(replace(bare, required=[spelling]), options=options) for spelling in query.required}
-    missing = [_format_required(spelling) for spelling, count in counts.items() if not count]
+    counts = {group: searcher.count(replace(bare, required=[group]), options=options) for group in query.required}
+    missing = [f"+{_join_group(group)}" for group, count in counts.items() if not count]
     if missing:
         return f"no image has {' or '.join(missing)}"
-    return "no image has all of " + ", ".join(f"{_format_required(spelling)} ({count:,})" for spelling, count in counts.items())
+    return "no image has all of " + ", ".join(f"+{_join_group(group)} ({count:,})" for group, count in counts.items())
 
 
-def _is_missed(found: Hit, score: float, best: Sequence[Hit], k: int) -> bool:
+def _is_missed(document: Hit, score: float, top_hits: Sequence[Hit], k: int) -> bool:
     """Check whether a document is missing among the best although its score is high enough."""
-    return (len(best) < k or score > best[-1].score) and found.id not in {hit.id for hit in best}
+    return (len(top_hits) < k or score > top_hits[-1].score) and document.id not in {hit.id for hit in top_hits}
 
 
 def _explain_no_match(common: bool, dropped: Sequence[TokenContribution]) -> str:
@@ -155,40 +149,36 @@ def compare_tokens(
     Returns:
         The matching tokens, the tokens that the document lacks, and the tokens that the query lacks.
     """
-    has = SparseVector.from_pairs((unescape_feature(feature), float(weight)) for feature, weight in tokens.items())
-    wanted = query.vector
-    lacking = SparseVector.from_pairs(pair for pair in wanted if pair[0] not in set(has.tokens))
-    beside = SparseVector.from_pairs(pair for pair in has if pair[0] not in set(wanted.tokens))
-    return explain_score(wanted, tokens), lacking, beside
+    document_vector = SparseVector.from_pairs((unescape_feature(token), float(weight)) for token, weight in tokens.items())
+    query_vector = query.vector
+    missing = SparseVector.from_pairs(pair for pair in query_vector if pair[0] not in set(document_vector.tokens))
+    extra = SparseVector.from_pairs(pair for pair in document_vector if pair[0] not in set(query_vector.tokens))
+    return explain_score(query_vector, tokens), missing, extra
 
 
 def list_failed_tokens(query: SearchQuery, tokens: Mapping[str, float]) -> list[str]:
     """List the required tokens that a document lacks, and the excluded tokens that it has."""
-    weights = {unescape_feature(feature): float(weight) for feature, weight in tokens.items()}
+    weights = {unescape_feature(token): float(weight) for token, weight in tokens.items()}
     threshold = query.min_weight
     at_least = f" of {threshold:g} or more" if threshold else ""
 
-    def has_tokens(spelling: Sequence[str]) -> bool:
-        return all(feature in weights and quantize_weight(weights[feature]) >= quantize_weight(threshold) for feature in spelling)
+    def has_tokens(group: Sequence[str]) -> bool:
+        return all(token in weights and quantize_weight(weights[token]) >= quantize_weight(threshold) for token in group)
 
-    missing = [word for word in query.required if not has_tokens(word)]
-    present = [word for word in query.excluded if has_tokens(word)]
+    missing = [group for group in query.required if not has_tokens(group)]
+    present = [group for group in query.excluded if has_tokens(group)]
     return [
         *(
-            f"it lacks the required word {_join_pieces(word)}{at_least} (weight {_get_lowest_weight(word, weights):g})"
-            for word in missing
+            f"it lacks the required word {_join_group(group)}{at_least} (weight {_get_lowest_weight(group, weights):g})"
+            for group in missing
         ),
-        *(f"it has the excluded word {_join_pieces(word)} (weight {_get_lowest_weight(word, weights):g})" for word in present),
+        *(f"it has the excluded word {_join_group(group)} (weight {_get_lowest_weight(group, weights):g})" for group in present),
     ]
 
 
-def _join_pieces(spelling: Sequence[str]) -> str:
-    return "".join(piece.removeprefix("##") for piece in spelling)
+def _join_group(group: Sequence[str]) -> str:
+    return "".join(piece.removeprefix("##") for piece in group)
 
 
-def _get_lowest_weight(spelling: Sequence[str], weights: Mapping[str, Any]) -> float:
-    return min((float(weights.get(feature, 0.0)) for feature in spelling), default=0.0)
-
-
-def _format_required(spelling: TokenGroup) -> str:
-    return "+" + "".join(feature.removeprefix("##") for feature in spelling)
+def _get_lowest_weight(group: Sequence[str], weights: Mapping[str, Any]) -> float:
+    return min((float(weights.get(token, 0.0)) for token in group), default=0.0)

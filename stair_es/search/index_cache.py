@@ -34,11 +34,6 @@ _ResultT = TypeVar("_ResultT")
 def fetch_search_target(cluster: Cluster, index: str, previous: SearchTarget | None) -> SearchTarget:
     """Fetch the target of a search, but the cluster info only once.
 
-    Args:
-        cluster: The cluster.
-        index: An alias or index.
-        previous: The previous target, if any.
-
     Raises:
         QueryError: If the index doesn't exist.
         IndexMismatch: If it was not written by stair-es, or the name resolves to indices of several models.
@@ -78,9 +73,6 @@ class IndexCache(Generic[TargetT]):
     def refresh(self, stale: TargetT) -> TargetT:
         """Refresh the target; return `stale` if nothing has changed.
 
-        Args:
-            stale: The target that may be stale.
-
         Raises:
             StairError: If it can't be fetched.
         """
@@ -102,25 +94,25 @@ class IndexCache(Generic[TargetT]):
         except ClusterUnreachable:
             raise
         except (QueryError, ClusterError):  # such as a `rank_feature` clause on a `sparse_vector` field
-            newer = self.refresh(target)
-            if newer is target:
+            current = self.refresh(target)
+            if current is target:
                 raise
         else:
             if indices is None or (indices and indices <= target.info.fields.keys()):
                 return result
-            newer = self.refresh(target)
-            if newer is target:
+            current = self.refresh(target)
+            if current is target:
                 return result
-        return search(newer)[0]
+        return search(current)[0]
 
     def _refresh_locked(self, stale: TargetT | None, *, wait: bool) -> TargetT:
-        came_s = time.monotonic()
+        started_s = time.monotonic()
         if not self._lock.acquire(blocking=wait) and stale is not None:
             return stale
         try:
-            if self._target is not None and (self._target is not stale or self._checked_s > came_s):
+            if self._target is not None and (self._target is not stale or self._checked_s > started_s):
                 return self._target  # refreshed by another thread
-            if self._failed is not None and self._failed[0] > came_s:
+            if self._failed is not None and self._failed[0] > started_s:
                 raise self._failed[1]
             self._target = self._fetch(self._target)
             self._checked_s = time.monotonic()

@@ -64,8 +64,8 @@ def load_query_encoder(
     try:
         return registry.load_local_encoder(spec)
     except (ModelNotFetched, UnknownModel) as error:
-        what = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
-        raise ModelNotFetched(f"{what}: {error.message}", _suggest_model(info.model_name)) from error
+        problem = f"the index {index!r} was written with {info.model_name}, which isn't installed here"
+        raise ModelNotFetched(f"{problem}: {error.message}", _suggest_model(info.model_name)) from error
 
 
 def load_index_encoder(
@@ -78,14 +78,6 @@ def load_index_encoder(
     settings: Settings | None = None,
 ) -> Encoder:
     """Load the encoder of the model that an index names, after a request for its metadata.
-
-    Args:
-        connection: The connection to the cluster.
-        index: An alias or index.
-        fit: As for `load_query_encoder`.
-        backend: The backend of the network.
-        text_tower: As for `load_query_encoder`.
-        settings: As for `load_query_encoder`.
 
     Raises:
         QueryError: If the index doesn't exist.

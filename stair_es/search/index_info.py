@@ -137,13 +137,15 @@ class IndexInfo:
 
     def list_remarks(self, query: SearchQuery) -> list[str]:
         """List effects of the filters that may be unintended."""
-        texts = dict.fromkeys(
-            use.name for use in self._list_filter_fields(query) if use.is_range and self.field_types.get(use.name) in _TEXTUAL
+        names = dict.fromkeys(
+            reference.name
+            for reference in self._list_filter_fields(query)
+            if reference.is_range and self.field_types.get(reference.name) in _TEXTUAL
         )
         return [
             f"the filter compares {name!r} as text, since it is a {self.field_types[name]} field: "
             f"'3' is greater than '20'; an ingest into a new index with --field {name}:float=COLUMN makes it a number"
-            for name in texts
+            for name in names
         ]
 
     @staticmethod
@@ -180,59 +182,54 @@ def add_fit(spec: ModelSpec, info: IndexInfo) -> ModelSpec:
     """Add the fit of the index to a spec that names the model of the index without a fit."""
     if spec.fit is not None:
         return spec
-    own = spec.name == info.model_name  # compared first: no access to a path that only an index names
-    return replace(spec, fit=info.fit) if own or registry.make_portable_name(spec.name) == info.model_name else spec
+    is_index_model = spec.name == info.model_name  # compared first: no access to a path that only an index names
+    return replace(spec, fit=info.fit) if is_index_model or registry.make_portable_name(spec.name) == info.model_name else spec
 
 
 def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     """Fetch the metadata of an alias, an index, or a pattern.
-
-    Args:
-        cluster: The cluster.
-        index: The name.
 
     Raises:
         QueryError: If no index matches.
         IndexMismatch: If an index was not written by stair-es or has another format, or if the indices have several models.
         ClusterError: If the request fails.
     """
-    one = not any(sign in index for sign in ",*")
-    missing = QueryError(
-        f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
-        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must exist.",
-    )
-    answer = get_mappings_by_index(cluster, index)
-    if not answer:
-        raise missing
-    tables = {name: parse_token_table(found) for name, found in answer.items()}
-    about = {
-        name: _read_index_metadata(name, found["mappings"], has_ids=tables[name] is not None) for name, found in answer.items()
+    mappings = get_mappings_by_index(cluster, index)
+    if not mappings:
+        remedy = f"Write one with: stair-es ingest FOLDER --index {index or 'images'}"
+        raise QueryError(
+            f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
+            "Each of the names must exist." if any(mark in index for mark in ",*") else remedy,
+        )
+    token_tables = {name: parse_token_table(body) for name, body in mappings.items()}
+    metadata = {
+        name: _read_index_metadata(name, body["mappings"], has_ids=token_tables[name] is not None)
+        for name, body in mappings.items()
     }
-    models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in about.values()}
+    models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in metadata.values()}
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
             f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
             "Specify one of the indices: dot products of different models can't be compared.",
         )
     model, name = min(models)
-    holds = {get_content_type(meta) for meta, _ in about.values()}
-    types = _collect_types(answer)
-    policies = [parse_policy_state(found, name).policy for name, found in answer.items()]
-    alike = len({policy and policy.digest for policy in policies}) == 1
+    content_types = {get_content_type(meta) for meta, _ in metadata.values()}
+    field_types = _collect_types(mappings)
+    policies = [parse_policy_state(body, name).policy for name, body in mappings.items()]
+    same_policy = len({policy and policy.digest for policy in policies}) == 1
     return IndexInfo(
-        fields={index: fields for index, (_, fields) in about.items()},
+        fields={index: fields for index, (_, fields) in metadata.items()},
         model=model,
         model_name=name,
-        fit=_find_common_fit([meta for meta, _ in about.values()]),
-        text_tower=_find_common_text_tower([meta for meta, _ in about.values()]),
-        content_type=holds.pop() if len(holds) == 1 else "documents",
-        field_names=frozenset(types),
-        field_types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
-        sortable=all(_is_sortable(found["mappings"]) for found in answer.values()),
-        policy=policies[0] if alike else None,  # if they differ, tokens are searched for unchanged
-        tokens=next(iter(tables.values()))
-        if alike and len(set(tables.values())) == 1
-        else None,  # otherwise an id could mean two tokens
+        fit=_find_common_fit([meta for meta, _ in metadata.values()]),
+        text_tower=_find_common_text_tower([meta for meta, _ in metadata.values()]),
+        content_type=content_types.pop() if len(content_types) == 1 else "documents",
+        field_names=frozenset(field_types),
+        field_types={name: next(iter(kinds)) for name, kinds in field_types.items() if len(kinds) == 1},
+        sortable=all(_is_sortable(body["mappings"]) for body in mappings.values()),
+        policy=policies[0] if same_policy else None,  # if they differ, tokens are searched for unchanged
+        # tables or policies that differ could give an id two meanings
+        tokens=next(iter(token_tables.values())) if same_policy and len(set(token_tables.values())) == 1 else None,
     )
 
 
@@ -251,30 +248,30 @@ def _read_index_metadata(name: str, mapping: Mapping[str, Any], *, has_ids: bool
     return meta, fields
 
 
-def _collect_types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+def _collect_types(mappings: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
     """Return the types of each field over all indices."""
-    found = defaultdict[str, set[str]](set)
-    for index in answer.values():
+    types = defaultdict[str, set[str]](set)
+    for index in mappings.values():
         for part in _PARTS:
-            for name, about in index["mappings"].get(part, {}).items():
-                found[name].add(str(about.get("type", "object")))
-    return found
+            for name, definition in index["mappings"].get(part, {}).items():
+                types[name].add(str(definition.get("type", "object")))
+    return types
 
 
-def _find_common_fit(abouts: Sequence[Mapping[str, Any]]) -> ResizeMode | None:
+def _find_common_fit(metadata: Sequence[Mapping[str, Any]]) -> ResizeMode | None:
     """Return the fit that all indices have; None if they differ, or were written before fits were recorded."""
-    return next((fit for fit in _FITS if all(about.get("fit") == fit for about in abouts)), None)
+    return next((fit for fit in _FITS if all(meta.get("fit") == fit for meta in metadata)), None)
 
 
-def _find_common_text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
+def _find_common_text_tower(metadata: Iterable[Mapping[str, Any]]) -> TextTower | None:
     """Return the text tower of all indices; None for images, or if they differ."""
     towers = set()
-    for about in abouts:
-        settings = about.get("settings")
+    for meta in metadata:
+        settings = meta.get("settings")
         texts = settings.get("texts") if isinstance(settings, Mapping) else None
         towers.add(texts.get("text_tower") if isinstance(texts, Mapping) else None)
-    found = towers.pop() if len(towers) == 1 else None
-    return found if found in get_args(TextTower) else None
+    tower = towers.pop() if len(towers) == 1 else None
+    return tower if tower in get_args(TextTower) else None
 
 
 def _strip_revision(model_id: str) -> str:

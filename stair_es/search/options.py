@@ -54,9 +54,6 @@ class PrunedVector:
 def check_weight_mass(weight_mass: float | None) -> None:
     """Check that a weight mass is within (0, 1].
 
-    Args:
-        weight_mass: The share of the sum of all weights; None for all.
-
     Raises:
         QueryError: If it is not.
     """
@@ -70,9 +67,6 @@ def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVecto
     Args:
         vector: The tokens of the query, heaviest first.
         weight_mass: The share (0..1) of the sum of all weights; None for all of it. At least one token is kept.
-
-    Returns:
-        Both parts.
     """
     count = len(vector) if weight_mass is None else _count_for_mass(weight_mass, vector.weights)
     return PrunedVector(kept=vector.top(count), dropped=SparseVector(vector.tokens[count:], vector.weights[count:]))
@@ -80,10 +74,10 @@ def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVecto
 
 def _count_for_mass(mass: float, weights: Sequence[float]) -> int:
     """Count the heaviest tokens that reach the share `mass`; `weights` are sorted, heaviest first."""
-    wanted = mass * math.fsum(weights)
-    held = 0.0
+    threshold = mass * math.fsum(weights)
+    total = 0.0
     for count, weight in enumerate(weights, start=1):
-        held += weight
-        if held >= wanted:
+        total += weight
+        if total >= threshold:
             return count
     return len(weights)

@@ -57,11 +57,11 @@ class SearchQuery:
         ):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise QueryError(f"{name} must be a finite number >= 0, got {value:g}")
-        for spelling in (*self.required, *self.excluded):
-            if isinstance(spelling, str):  # its letters would be taken for tokens
-                problem = f"the required or excluded word {spelling!r} is not a tuple of tokens"
-                raise QueryError(problem, f"Write ({spelling!r},).")
-            if not spelling:
+        for group in (*self.required, *self.excluded):
+            if isinstance(group, str):  # its letters would be taken for tokens
+                problem = f"the required or excluded word {group!r} is not a tuple of tokens"
+                raise QueryError(problem, f"Write ({group!r},).")
+            if not group:
                 raise QueryError("a required or excluded word has no token", "Omit it.")
         if self.caption.strip():
             self._check_caption()
@@ -70,7 +70,7 @@ class SearchQuery:
     @property
     def other_clause_count(self) -> int:
         """Estimated number of clauses for everything except the vector."""
-        words = sum(len(spelling) for spelling in (*self.required, *self.excluded))
+        words = sum(len(group) for group in (*self.required, *self.excluded))
         return words + count_terms(self.caption) + sum(count_clauses(clause) for clause in self.filters)
 
     def _check_caption(self) -> None:

@@ -71,11 +71,6 @@ class QueryInputs:
 def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimits | None = None) -> SearchQuery:
     """Build the search query of query inputs.
 
-    Args:
-        encoder: The model.
-        inputs: The query inputs.
-        reading: Limits for images, and the addresses that their URLs may lead to.
-
     Raises:
         QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
         DecodeError: If an image can't be read; the message names it.
@@ -86,8 +81,8 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimit
     vectors += [_encode_known_image(encoder, image, reading) for image in inputs.images]
     required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
     if not vectors and not inputs.caption.strip():
-        what = "only excludes words" if excluded else "is empty"
-        raise QueryError(f"the query {what}", 'Add what to search for: "beach -people".')
+        problem = "only excludes words" if excluded else "is empty"
+        raise QueryError(f"the query {problem}", 'Add what to search for: "beach -people".')
     if inputs.min_weight and not (required or excluded):
         raise QueryError(
             "`min_weight` applies to required and excluded words, and there are none", "Add +word or -word, or use min_score."
@@ -97,15 +92,15 @@ def build_search_query(encoder: Encoder, inputs: QueryInputs, reading: ReadLimit
         vector = combine_vectors(zip(vectors, _resolve_weights(inputs.weights, len(vectors)), strict=True))
         factors = {**parsed.boosts, **inputs.boosts}
         vector = boost_tokens(
-            vector, {piece: factor for word, factor in factors.items() for piece in resolve_tokens(encoder, word)}
+            vector, {token: factor for word, factor in factors.items() for token in resolve_tokens(encoder, word)}
         )
-        vector = mute_tokens(vector, {piece for word in inputs.muted for piece in resolve_tokens(encoder, word)})
+        vector = mute_tokens(vector, {token for word in inputs.muted for token in resolve_tokens(encoder, word)})
     return SearchQuery(
         vector=vector,
         required=[resolve_tokens(encoder, word) for word in required],
         excluded=[resolve_tokens(encoder, word) for word in excluded],
         min_weight=inputs.min_weight,
-        filters=[parse_filter(each) if isinstance(each, str) else each for each in inputs.filters],
+        filters=[parse_filter(item) if isinstance(item, str) else item for item in inputs.filters],
         caption=inputs.caption,
         caption_weight=inputs.caption_weight,
         caption_field=inputs.caption_field,
@@ -122,13 +117,13 @@ def resolve_tokens(encoder: Encoder, word: str) -> TokenGroup:
     check_unicode(word)
     if not isinstance(encoder, WordTokenizer):
         return (word,)
-    features = encoder.tokenize_word(word)
-    if not features:
+    tokens = encoder.tokenize_word(word)
+    if not tokens:
         raise QueryError(
             f"{word!r} is not in the vocabulary of the model {encoder.model_id}",
             "Try another word; stop words and symbols are excluded.",
         )
-    return features
+    return tokens
 
 
 def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
@@ -148,31 +143,23 @@ def encode_query_text(encoder: Encoder, text: str) -> SparseVector:
 
 
 def encode_query_image(encoder: Encoder, image: Path | str, reading: ReadLimits | None = None) -> SparseVector:
-    """Encode an image; the vector is empty if the model finds no token for it.
-
-    Args:
-        encoder: The model.
-        image: A file, or an http(s) URL.
-        reading: Limits for images, and the addresses that a URL may lead to.
+    """Encode an image file or the image at a URL; the vector is empty if the model finds no token for it.
 
     Raises:
         DecodeError: If it can't be read, is too large or is not an image; the message names it.
         MissingExtra: If it is a URL and the HTTP library is not installed.
     """
-    place = UrlLocator(image) if isinstance(image, str) and is_http_url(image) else FileLocator(to_file_uri(image))
+    locator = UrlLocator(image) if isinstance(image, str) and is_http_url(image) else FileLocator(to_file_uri(image))
     try:
-        read = place.read(reading or ReadLimits())
-        pixels_HWC = decode_image(read.data if read else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
+        content = locator.read(reading or ReadLimits())
+        pixels_HWC = decode_image(content.data if content else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
         raise DecodeError(f"{_redact_image(image)!r}: {error.message}", error.remedy) from error
     return encoder.encode_images(pixels_HWC[None])[0]
 
 
 def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
-    """Return the weighted sum of vectors. Tokens whose sum is 0 or negative are dropped.
-
-    Args:
-        parts: Vectors and their weights; a negative weight subtracts.
+    """Return the weighted sum of vectors; a negative weight subtracts. Tokens whose sum is 0 or negative are dropped.
 
     Raises:
         QueryError: If a weight is not finite, or no token is left.
@@ -181,51 +168,47 @@ def combine_vectors(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector
     for vector, factor in parts:
         if not math.isfinite(factor):
             raise QueryError(f"the weight of an input must be a finite number, got {factor}")
-        for word, weight in vector:
-            sums[word] += factor * weight
+        for token, weight in vector:
+            sums[token] += factor * weight
     if not all(map(math.isfinite, sums.values())):
         raise QueryError("the weights of the inputs are too large to be added", "Use smaller weights.")
-    left = SparseVector.from_pairs((word, weight) for word, weight in sums.items() if weight > 0)
-    if not len(left):
+    combined = SparseVector.from_pairs((token, weight) for token, weight in sums.items() if weight > 0)
+    if not len(combined):
         raise QueryError("the inputs cancel each other out: no token is left", "Give one of them a larger weight.")
-    return left
+    return combined
 
 
 def boost_tokens(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
     """Boost tokens by a factor each; a factor of 0 removes a token.
 
-    Args:
-        vector: The query vector.
-        factors: Token -> factor.
-
     Raises:
         QueryError: If the vector lacks one of the tokens, a weight becomes too large, or no token is left.
     """
-    missing = [word for word in factors if word not in vector.tokens]
+    missing = [token for token in factors if token not in vector.tokens]
     if missing:
         raise QueryError(
             f"the query has no token {', '.join(map(repr, missing))} to boost", f"Its tokens are: {', '.join(vector.tokens)}."
         )
-    left = [(word, weight * factors.get(word, 1.0)) for word, weight in vector]
-    if not all(math.isfinite(weight) for _, weight in left):
+    boosted = [(token, weight * factors.get(token, 1.0)) for token, weight in vector]
+    if not all(math.isfinite(weight) for _, weight in boosted):
         raise QueryError("a boost makes a weight too large", "Use a smaller boost.")
-    return _require_tokens((pair for pair in left if pair[1] > 0), "a boost of 0 removes all tokens of the query")
+    return _require_tokens((pair for pair in boosted if pair[1] > 0), "a boost of 0 removes all tokens of the query")
 
 
-def mute_tokens(vector: SparseVector, words: AbstractSet[str]) -> SparseVector:
+def mute_tokens(vector: SparseVector, tokens: AbstractSet[str]) -> SparseVector:
     """Remove tokens from a vector; tokens that it lacks are ignored.
 
     Raises:
         QueryError: If no token is left.
     """
-    return _require_tokens((pair for pair in vector if pair[0] not in words), "all tokens of the query are muted")
+    return _require_tokens((pair for pair in vector if pair[0] not in tokens), "all tokens of the query are muted")
 
 
-def _require_tokens(pairs: Iterable[tuple[str, float]], otherwise: str) -> SparseVector:
-    left = SparseVector.from_pairs(pairs)
-    if not len(left):
-        raise QueryError(otherwise, "Keep at least one of them.")
-    return left
+def _require_tokens(pairs: Iterable[tuple[str, float]], message: str) -> SparseVector:
+    vector = SparseVector.from_pairs(pairs)
+    if not len(vector):
+        raise QueryError(message, "Keep at least one of them.")
+    return vector
 
 
 def is_http_url(text: str) -> bool:
@@ -244,9 +227,9 @@ def _encode_known_image(encoder: Encoder, image: Path | str, reading: ReadLimits
     return vector
 
 
-def _resolve_weights(given: Sequence[float], inputs: int) -> Sequence[float]:
-    if given and len(given) != inputs:
+def _resolve_weights(weights: Sequence[float], count: int) -> Sequence[float]:
+    if weights and len(weights) != count:
         raise QueryError(
-            f"{len(given)} weights for {inputs} inputs", "Pass one for the words, then one per text, then one per image."
+            f"{len(weights)} weights for {count} inputs", "Pass one for the words, then one per text, then one per image."
         )
-    return given or [1.0] * inputs
+    return weights or [1.0] * count

@@ -28,7 +28,7 @@ class ParsedQuery:
     """Word -> factor of its weight in the query; 0 removes it."""
 
 
-def parse_query(typed: str) -> ParsedQuery:
+def parse_query(query_string: str) -> ParsedQuery:
     """Parse a query string.
 
     `+word` is required, `-word` is excluded, `word^2` doubles the weight, `word^0` removes the word; everything else is text.
@@ -37,7 +37,7 @@ def parse_query(typed: str) -> ParsedQuery:
         QueryError: If a boost is not a number, is negative, or belongs to an excluded word.
     """
     text, required, excluded, boosts = [], [], [], {}
-    for part in typed.split():
+    for part in query_string.split():
         sign, word = (part[0], part[1:]) if _SIGNED.match(part) else ("", part)
         sign = "-" if sign and sign in _MINUS else sign
         boosted = _BOOSTED.fullmatch(word)

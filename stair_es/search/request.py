@@ -88,9 +88,6 @@ def build_search_request(
             without it there is no pagination.
         token_ids: The token ids of the index; required for `seismic`.
 
-    Returns:
-        The body, the tokens in it, and the truncated tokens.
-
     Raises:
         QueryError: If the builder of the query type fails, options exclude each other, SEISMIC can't answer the query, or
             `after` is not a cursor.
@@ -100,34 +97,28 @@ def build_search_request(
         _check_seismic(query, k, after, two_phase)
     other_clauses = _count_other_clauses(query, max_clauses)
     scoring: list[Clause] = []
-    sent = cut = EMPTY_VECTOR
+    vector = truncated = EMPTY_VECTOR
     if len(query.vector):
         # SEISMIC needs the number of hits, and token ids instead of tokens
-        more: dict[str, Any] = {"k": k, "token_ids": token_ids} if approximate else {}
-        scored = build_sparse_query(query_type, query.vector, max_clauses=max_clauses - other_clauses, **more)
-        scoring, sent, cut = [scored.clause], scored.vector, scored.truncated
+        seismic_options: dict[str, Any] = {"k": k, "token_ids": token_ids} if approximate else {}
+        sparse_query = build_sparse_query(query_type, query.vector, max_clauses=max_clauses - other_clauses, **seismic_options)
+        scoring, vector, truncated = [sparse_query.clause], sparse_query.vector, sparse_query.truncated
     rescore: Clause | None = None
     if approximate:
-        rescore = _rescore_candidates(sent, k, max_clauses)
-    elif two_phase and len(sent) > two_phase.top_k:
+        rescore = _rescore_candidates(vector, k, max_clauses)
+    elif two_phase and len(vector) > two_phase.top_k:
         _check_two_phase(query, after)
-        scoring = [build_sparse_query(query_type, sent.top(two_phase.top_k), max_clauses=max_clauses).clause]
-        rescore = _rescore_light_tokens(sent, two_phase, query_type, k, max_clauses)
+        scoring = [build_sparse_query(query_type, vector.top(two_phase.top_k), max_clauses=max_clauses).clause]
+        rescore = _rescore_light_tokens(vector, two_phase, query_type, k, max_clauses)
     if query.caption.strip() and query.caption_weight > 0:
         scoring.append({"match": {query.caption_field: {"query": query.caption, "boost": query.caption_weight}}})
     body = {**build_search_body(scoring, query, query_type, k=k), "_source": {"excludes": EXCLUDED_FIELDS}}
     body |= build_pagination(after, ordered=ordered) if rescore is None else {"rescore": rescore}
-    return SearchRequest(body=body, vector=sent, truncated=cut, query_type=query_type)
+    return SearchRequest(body=body, vector=vector, truncated=truncated, query_type=query_type)
 
 
 def build_search_body(scoring: list[Clause], query: SearchQuery, query_type: QueryType, *, k: int) -> dict[str, Any]:
     """Build the body of a request from the clauses that score, and the conditions of a query.
-
-    Args:
-        scoring: The clauses whose scores are added.
-        query: The search query.
-        query_type: The query type of required and excluded words.
-        k: Number of hits.
 
     Raises:
         QueryError: If no clause scores.
@@ -142,12 +133,6 @@ def find_seismic_obstacle(query: SearchQuery, k: int, *, after: Cursor | None = 
     SEISMIC finds a few candidates; anything that selects among them afterwards leaves too few hits, or none. Measured on 50,000
     drawn photos with 50 candidates: with a filter that matches a fifth of them, 38 of 100 queries get fewer than 10 hits; with
     one that matches a twentieth, all.
-
-    Args:
-        query: The search query.
-        k: Number of hits.
-        after: The cursor of the previous page.
-        two_phase: Whether two-phase search is requested.
     """
     if k > MAX_HITS // SEISMIC_CANDIDATES_PER_HIT:
         return f"it finds {SEISMIC_CANDIDATES_PER_HIT} candidates for each hit and {MAX_HITS:,} at most, too few for {k:,} hits"
@@ -176,26 +161,22 @@ def _count_other_clauses(query: SearchQuery, max_clauses: int) -> int:
     return other_clauses
 
 
-def _rescore_candidates(sent: SparseVector, k: int, max_clauses: int) -> Clause:
+def _rescore_candidates(vector: SparseVector, k: int, max_clauses: int) -> Clause:
     """Rescore the candidates of SEISMIC with the exact dot product alone."""
-    exact = build_sparse_query("rank_features", sent, max_clauses=max_clauses).clause
+    exact = build_sparse_query("rank_features", vector, max_clauses=max_clauses).clause
     query = {"rescore_query": exact, "query_weight": 0.0}
     return {"window_size": count_candidates(k), "query": query}
 
 
-def _rescore_light_tokens(sent: SparseVector, two_phase: TwoPhase, query_type: QueryType, k: int, max_clauses: int) -> Clause:
+def _rescore_light_tokens(vector: SparseVector, two_phase: TwoPhase, query_type: QueryType, k: int, max_clauses: int) -> Clause:
     """Add the light tokens to the scores of the documents that the heavy tokens found."""
-    light = SparseVector(sent.tokens[two_phase.top_k :], sent.weights[two_phase.top_k :])
+    light = SparseVector(vector.tokens[two_phase.top_k :], vector.weights[two_phase.top_k :])
     query = {"rescore_query": build_sparse_query(query_type, light, max_clauses=max_clauses).clause}
     return {"window_size": max(two_phase.window_size, k), "query": query}
 
 
 def build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
     """Build the sort order of a request, and where its page begins.
-
-    Args:
-        after: The cursor of the previous page.
-        ordered: Whether hits can be sorted in a total order.
 
     Raises:
         QueryError: If there is no total order for the cursor, or `after` is not a cursor.
@@ -209,24 +190,19 @@ def build_pagination(after: Cursor | None, *, ordered: bool) -> dict[str, Any]:
     return order if after is None else {**order, "search_after": validate_cursor(after)}
 
 
-def build_token_clause(spelling: TokenGroup, query_type: QueryType, *, min_weight: float = 0.0) -> Clause:
+def build_token_clause(group: TokenGroup, query_type: QueryType, *, min_weight: float = 0.0) -> Clause:
     """Build a clause that matches documents with all tokens of a group, each with a weight of at least `min_weight`.
 
     The engine compares quantized weights, so `min_weight` is quantized in the same way: no weight >= `min_weight` is
     missed, and one that is less than 0.39 % below may pass (with `impacts`: one that rounds to the same thousandth).
-
-    Args:
-        spelling: The tokens of a word.
-        query_type: The query type.
-        min_weight: The minimum weight; 0 for any.
     """
     if query_type == "seismic":  # an approximate search is not a condition; `tokens` is in the index as well
         query_type = "rank_features"
-    found = [build_sparse_query(query_type, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
+    clauses = [build_sparse_query(query_type, SparseVector((token,), (1.0,)), max_clauses=1).clause for token in group]
     if min_weight > 0:  # a function score without functions keeps the clause's own score, which is the weight
-        bound = get_impact_bound(min_weight) if query_type == "impacts" else quantize_weight(min_weight)
-        found = [{"function_score": {"query": clause, "min_score": bound}} for clause in found]
-    return found[0] if len(found) == 1 else {"bool": {"filter": found}}
+        min_score = get_impact_bound(min_weight) if query_type == "impacts" else quantize_weight(min_weight)
+        clauses = [{"function_score": {"query": clause, "min_score": min_score}} for clause in clauses]
+    return clauses[0] if len(clauses) == 1 else {"bool": {"filter": clauses}}
 
 
 def quantize_weight(weight: float) -> float:
@@ -251,8 +227,7 @@ def _build_query(scoring: list[Clause], query: SearchQuery, query_type: QueryTyp
         return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
     # The two-phase processor of neural-search only looks into `should`. With a filter, `should` would be optional, and documents
     # that match the filter alone would be found: hence minimum_should_match.
-    around = {"filter": filters, "must_not": must_not}
-    conditions = {name: clauses for name, clauses in around.items() if clauses}
+    conditions = {name: clauses for name, clauses in (("filter", filters), ("must_not", must_not)) if clauses}
     return {"bool": {"should": scoring, "minimum_should_match": 1, **conditions}}
 
 
@@ -270,6 +245,5 @@ def _check_two_phase(query: SearchQuery, after: Cursor | None) -> None:
         raise QueryError("two-phase has no further pages: its order holds only within the window", "Omit two-phase to paginate.")
     if query.min_score is not None:
         raise QueryError(
-            "two-phase and min_score can't be combined: the engine would compare scores of the first phase",
-            "Omit one of them.",
+            "two-phase and min_score can't be combined: the engine would compare scores of the first phase", "Omit one of them."
         )

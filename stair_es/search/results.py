@@ -58,7 +58,7 @@ class Hit:
     @property
     def text_score(self) -> float:
         """The part of the score that is not from matching tokens: that of the caption."""
-        return self.score - sum(reason.contribution for reason in self.contributions)
+        return self.score - sum(each.contribution for each in self.contributions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +84,14 @@ class SearchResult:
 def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -> SearchResult:
     """Parse a response of the cluster.
 
-    Args:
-        response: The response.
-        request: The request that was sent.
-
     Raises:
         QueryError: If a score is not finite.
     """
-    found = response["hits"]["hits"]
+    raw_hits = response["hits"]["hits"]
     if request.query_type == "seismic":
         # The engine doesn't sort rescored hits in a total order, and keeps candidates without any token of the query.
-        found = sort_hits([hit for hit in found if hit["_score"] > 0])
-    hits = tuple(parse_hit(hit, request.vector) for hit in found)
+        raw_hits = sort_hits([hit for hit in raw_hits if hit["_score"] > 0])
+    hits = tuple(parse_hit(hit, request.vector) for hit in raw_hits)
     if not all(math.isfinite(hit.score) for hit in hits):
         raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
     return SearchResult(
@@ -104,27 +100,22 @@ def parse_search_response(response: Mapping[str, Any], request: SearchRequest) -
         truncated=request.truncated,
         pruned=EMPTY_VECTOR,
         query_type=request.query_type,
-        after=found[-1].get("sort") if len(found) == request.body["size"] else None,
+        after=raw_hits[-1].get("sort") if len(raw_hits) == request.body["size"] else None,
         remarks=request.remarks,
     )
 
 
-def parse_hit(found: Mapping[str, Any], query_vector: SparseVector) -> Hit:
-    """Parse one element of `hits.hits`.
-
-    Args:
-        found: The element.
-        query_vector: The query vector that was sent.
-    """
-    source = found.get("_source") or {}
+def parse_hit(raw_hit: Mapping[str, Any], query_vector: SparseVector) -> Hit:
+    """Parse one element of `hits.hits`."""
+    source = raw_hit.get("_source") or {}
     return Hit(
-        id=found["_id"],
-        index=str(found.get("_index", "")),
+        id=raw_hit["_id"],
+        index=str(raw_hit.get("_index", "")),
         uri=str(source.get("uri", "")),
-        score=float(found["_score"]),
+        score=float(raw_hit["_score"]),
         contributions=explain_score(query_vector, source.get("tokens") or {}),
         source=source,
-        engine_scores=parse_explanation(found["_explanation"]) if "_explanation" in found else {},
+        engine_scores=parse_explanation(raw_hit["_explanation"]) if "_explanation" in raw_hit else {},
     )
 
 
@@ -135,19 +126,19 @@ def explain_score(query: SparseVector, document_tokens: Mapping[str, float]) -> 
         query: The tokens that were sent, not escaped.
         document_tokens: The document's `tokens`: escaped, as they are stored.
     """
-    reasons = []
+    contributions = []
     for token, query_weight in query:
-        image_weight = document_tokens.get(escape_feature(token))
-        if image_weight is not None:
-            reasons.append(
+        document_weight = document_tokens.get(escape_feature(token))
+        if document_weight is not None:
+            contributions.append(
                 TokenContribution(
                     token=token,
                     query_weight=query_weight,
-                    document_weight=float(image_weight),
-                    contribution=query_weight * float(image_weight),
+                    document_weight=float(document_weight),
+                    contribution=query_weight * float(document_weight),
                 )
             )
-    return tuple(sorted(reasons, key=lambda reason: (-reason.contribution, reason.token)))
+    return tuple(sorted(contributions, key=lambda each: (-each.contribution, each.token)))
 
 
 def build_document_filter(hit: Hit) -> dict[str, Any]:

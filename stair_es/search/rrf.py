@@ -31,23 +31,23 @@ def check_fusion(query: SearchQuery, after: Cursor | None) -> None:
         raise QueryError("rank fusion with a caption weight of 0 is a search by tokens alone", "Omit rrf.")
 
 
-def fuse_rankings(words: SearchResult, caption: SearchResult, caption_weight: float, k: int) -> SearchResult:
+def fuse_rankings(by_tokens: SearchResult, by_caption: SearchResult, caption_weight: float, k: int) -> SearchResult:
     """Fuse two rankings to the `k` best hits, with the scores and ranks of the fusion.
 
     Args:
-        words: The ranking by tokens; its contributions, truncated and pruned tokens are kept.
-        caption: The ranking by caption.
+        by_tokens: The ranking by tokens; its contributions, truncated and pruned tokens are kept.
+        by_caption: The ranking by caption.
         caption_weight: The weight of the caption's ranks; that of the tokens is 1.
         k: Number of hits.
     """
-    rankings = [[_build_key(hit) for hit in result.hits] for result in (words, caption)]
+    rankings = [[_build_key(hit) for hit in result.hits] for result in (by_tokens, by_caption)]
     ranks = [{key: rank for rank, key in enumerate(ranking, start=1)} for ranking in rankings]
-    by_key: dict[str, Hit] = {_build_key(hit): hit for hit in (*caption.hits, *words.hits)}
+    by_key: dict[str, Hit] = {_build_key(hit): hit for hit in (*by_caption.hits, *by_tokens.hits)}
     hits = []
     for key, score in fuse_reciprocal_ranks(rankings, [1.0, caption_weight])[:k]:
         ranks_of_hit = {name: of[key] for name, of in zip(("tokens", "caption"), ranks, strict=True) if key in of}
         hits.append(replace(by_key[key], score=score, ranks=ranks_of_hit))
-    return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
+    return replace(by_tokens, hits=tuple(hits), took_ms=by_tokens.took_ms + by_caption.took_ms, after=None)
 
 
 def fuse_reciprocal_ranks(rankings: Sequence[Sequence[str]], weights: Sequence[float]) -> list[tuple[str, float]]:

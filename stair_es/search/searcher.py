@@ -79,11 +79,11 @@ class Searcher:
         search_query = SearchQuery(vector=query) if isinstance(query, SparseVector) else query
         if not 1 <= k <= MAX_HITS:
             raise QueryError(f"k must be between 1 and {MAX_HITS}, got {k}")
-        split = prune_vector(search_query.vector, options.weight_mass)
-        search_query = replace(search_query, vector=split.kept)
+        pruned_vector = prune_vector(search_query.vector, options.weight_mass)
+        search_query = replace(search_query, vector=pruned_vector.kept)
         if options.fusion == "rrf":
-            return replace(self._search_fused(search_query, k, after, options), pruned=split.dropped)
-        return replace(self._search_page(search_query, k, after, options), pruned=split.dropped)
+            return replace(self._search_fused(search_query, k, after, options), pruned=pruned_vector.dropped)
+        return replace(self._search_page(search_query, k, after, options), pruned=pruned_vector.dropped)
 
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy of the index.
@@ -125,8 +125,8 @@ class Searcher:
         """
         if not reference or not is_valid_unicode(reference):
             return None
-        either = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
-        body = {"size": 1, "query": either, "_source": {"excludes": EXCLUDED_FIELDS}}
+        clause = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
+        body = {"size": 1, "query": clause, "_source": {"excludes": EXCLUDED_FIELDS}}
         hits = self._send(body)["hits"]["hits"]
         return parse_hit(hits[0], EMPTY_VECTOR) if hits else None
 
@@ -136,8 +136,8 @@ class Searcher:
         Raises:
             ClusterError: As for `search`.
         """
-        both = {"bool": {"filter": [build_document_filter(document), clause]}}
-        return bool(self._send({"size": 1, "query": both, "_source": False})["hits"]["hits"])
+        query = {"bool": {"filter": [build_document_filter(document), clause]}}
+        return bool(self._send({"size": 1, "query": query, "_source": False})["hits"]["hits"])
 
     def _search_page(self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions) -> SearchResult:
         return parse_search_response(*self._send_query(query, k, after, options))
@@ -147,10 +147,11 @@ class Searcher:
         check_fusion(query, after)
         window = max(options.fusion_window, k)
         options = replace(options, approximate=False)  # approximate ranks far down are unreliable
-        words = self._search_page(replace(query, caption=""), window, None, options)
-        alone = replace(query, vector=EMPTY_VECTOR, caption_weight=1.0)  # the weight applies to ranks; scores could underflow
-        caption = self._search_page(alone, window, None, replace(options, two_phase=None))
-        return fuse_rankings(words, caption, query.caption_weight, k)
+        by_tokens = self._search_page(replace(query, caption=""), window, None, options)
+        # the weight applies to ranks; scores could underflow
+        caption_query = replace(query, vector=EMPTY_VECTOR, caption_weight=1.0)
+        by_caption = self._search_page(caption_query, window, None, replace(options, two_phase=None))
+        return fuse_rankings(by_tokens, by_caption, query.caption_weight, k)
 
     def _send_query(
         self, query: SearchQuery, k: int, after: Cursor | None, options: SearchOptions, *, total: bool = False
@@ -229,22 +230,14 @@ def _describe_errors(cluster: ClusterInfo) -> Iterator[None]:
         raise
     except ClusterError as error:
         if "maxClauseCount" in error.message:
-            raise QueryError(*_describe_clause_limit(cluster)) from None
-        if "Failed to parse query" in error.message:
-            raise QueryError(*_describe_unreadable_filter(error)) from None
+            raise QueryError(
+                f"the caption and the filters need more clauses than the cluster allows ({cluster.max_clauses:,})",
+                "Shorten them, or send fewer tokens (--weight-mass).",
+            ) from None
+        _, marker, reason = error.message.partition("Failed to parse query")
+        if marker:
+            raise QueryError(
+                f"the cluster can't parse the filter: {marker}{reason}".splitlines()[0],
+                'In a query string, quote values with : / or other operators (uri:"file:///a.jpg"), or write the clause as JSON.',
+            ) from None
         raise
-
-
-def _describe_clause_limit(target: ClusterInfo) -> tuple[str, str]:
-    return (
-        f"the caption and the filters need more clauses than the cluster allows ({target.max_clauses:,})",
-        "Shorten them, or send fewer tokens (--weight-mass).",
-    )
-
-
-def _describe_unreadable_filter(error: ClusterError) -> tuple[str, str]:
-    reason = error.message[error.message.index("Failed to parse query") :].splitlines()[0]
-    return (
-        f"the cluster can't parse the filter: {reason}",
-        'In a query string, quote values with : / or other operators (uri:"file:///a.jpg"), or write the clause as JSON.',
-    )

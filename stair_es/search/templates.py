@@ -60,11 +60,6 @@ class SupportedTemplates:
 def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TEMPLATE_PREFIX) -> SearchTemplate:
     """Build a template.
 
-    Args:
-        name: One of `TEMPLATE_NAMES`.
-        query_type: The type of the field `tokens`.
-        prefix: The prefix of the id.
-
     Raises:
         UsageError: If there is no such template or query type, or if the prefix is not valid in an id.
     """
@@ -83,36 +78,32 @@ def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TE
 def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
     """Detect which templates an index supports.
 
-    Args:
-        cluster: The cluster.
-        index: An alias or index.
-
     Raises:
         QueryError: If the index doesn't exist, or no template can search it.
         ClusterError: If a request fails.
     """
-    answer = get_mappings_by_index(cluster, index)
-    if not answer:
+    mappings = get_mappings_by_index(cluster, index)
+    if not mappings:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
             f"Ingest first, or specify the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
     target = get_cluster_info(cluster)
-    properties = [found.get("mappings", {}).get("properties", {}) for found in answer.values()]
-    fields = [IndexFields.from_mapping(each) for each in properties]
-    forms = {_parse_query_type(select_query_type(target, each, lambda: list_cluster_plugins(cluster))) for each in fields}
-    if len(forms) > 1:
+    fields = [IndexFields.from_mapping(body.get("mappings", {}).get("properties", {})) for body in mappings.values()]
+    query_types = {
+        _parse_query_type(select_query_type(target, index_fields, lambda: list_cluster_plugins(cluster)))
+        for index_fields in fields
+    }
+    if len(query_types) > 1:
         raise QueryError(f"the indices of {index!r} need different templates", "Publish for each of them, with --prefix.")
-    impacts = all(each.impacts for each in fields)
-    return SupportedTemplates(query_type=forms.pop(), names=tuple(name for name in TEMPLATE_NAMES if impacts or name != "match"))
+    impacts = all(index_fields.impacts for index_fields in fields)
+    return SupportedTemplates(
+        query_type=query_types.pop(), names=tuple(name for name in TEMPLATE_NAMES if impacts or name != "match")
+    )
 
 
 def publish_template(cluster: Cluster, search_template: SearchTemplate) -> TemplateChange:
     """Publish a template, unless the cluster has it already.
-
-    Args:
-        cluster: The cluster.
-        search_template: The template.
 
     Raises:
         ClusterError: If the cluster doesn't support mustache, or rejects the request.
@@ -134,22 +125,14 @@ def publish_template(cluster: Cluster, search_template: SearchTemplate) -> Templ
 def get_template_state(cluster: Cluster, name: str, *, prefix: str = TEMPLATE_PREFIX) -> TemplateState:
     """Get the state of a template in the cluster.
 
-    Args:
-        cluster: The cluster.
-        name: One of `TEMPLATE_NAMES`.
-        prefix: The prefix of the id.
-
     Raises:
         ClusterError: If the request fails.
     """
     stored = get_stored_source(cluster, build_template(name, TEMPLATE_QUERY_TYPES[0], prefix=prefix).id)
     if stored is None:
         return "missing"
-    return (
-        "published"
-        if stored in {build_template(name, form, prefix=prefix).source for form in TEMPLATE_QUERY_TYPES}
-        else "different"
-    )
+    sources = {build_template(name, query_type, prefix=prefix).source for query_type in TEMPLATE_QUERY_TYPES}
+    return "published" if stored in sources else "different"
 
 
 def get_stored_source(cluster: Cluster, id_: str) -> str | None:
@@ -160,10 +143,10 @@ def get_stored_source(cluster: Cluster, id_: str) -> str | None:
     """
     try:
         with translate_errors(cluster.connection, passthrough=lambda error: error.status_code == 404):
-            answer = cluster.client.get_script(id=id_)
+            response = cluster.client.get_script(id=id_)
     except NotFoundError:
         return None
-    return str(answer["script"]["source"])
+    return str(response["script"]["source"])
 
 
 def delete_template(cluster: Cluster, id_: str) -> bool:
@@ -202,9 +185,9 @@ def _read_resource(name: str) -> str:
 
 
 def _parse_query_type(query_type: str) -> TemplateQueryType:
-    for form in TEMPLATE_QUERY_TYPES:
-        if query_type == form:
-            return form
+    for supported in TEMPLATE_QUERY_TYPES:
+        if query_type == supported:
+            return supported
     raise QueryError(
         f"no search template supports the query type {query_type} of this index",
         f"Use --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",

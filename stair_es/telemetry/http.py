@@ -29,15 +29,14 @@ def get_method_label(scope: Scope) -> str:
 
 def get_route_pattern(scope: Scope) -> str | None:
     """Return the path of the matched route, as `/api/image/{id}`; None before the response, and if no route matched."""
-    found = scope.get(ROUTE_PATTERN_KEY)
-    return str(found) if found else None
+    pattern = scope.get(ROUTE_PATTERN_KEY)
+    return str(pattern) if pattern else None
 
 
 class StatusRecorder:
     """An ASGI `send` that records the status."""
 
     def __init__(self, send: Send) -> None:
-        """Wrap `send`."""
         self._send = send
         self.status = 500
         """Uvicorn's response if nothing is sent."""
@@ -53,27 +52,27 @@ def time_requests(observe: RequestObserver) -> RequestHook:
     """Build a request hook that times each request to the cluster."""
 
     @contextmanager
-    def time_request(asked: OutgoingRequest) -> Iterator[None]:
+    def time_request(request: OutgoingRequest) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            observe(asked, parse_operation(asked)[0], time.perf_counter() - start)
+            observe(request, parse_operation(request)[0], time.perf_counter() - start)
 
     return time_request
 
 
-def is_failed_request(asked: OutgoingRequest) -> bool:
+def is_failed_request(request: OutgoingRequest) -> bool:
     """Return whether a finished request failed. 404 is a valid response: no such index or document."""
-    return asked.status is None or (asked.status >= 400 and asked.status != 404)
+    return request.status is None or (request.status >= 400 and request.status != 404)
 
 
-def parse_operation(asked: OutgoingRequest) -> tuple[str, str]:
+def parse_operation(request: OutgoingRequest) -> tuple[str, str]:
     """Return the operation of a request, as `search`, and the index, alias or list of them in its path, or "".
 
     The operation is the first path segment that begins with an underscore: later ones may be ids of documents and tasks.
     """
-    parts = [unquote(part) for part in asked.path.split("/") if part]
+    parts = [unquote(part) for part in request.path.split("/") if part]
     names = [part for part in parts if part.startswith("_")]
     target = parts[0] if parts and not parts[0].startswith("_") else ""
     return (names[0].lstrip("_") if names else "indices" if target else "info"), target

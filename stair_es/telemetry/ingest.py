@@ -53,10 +53,10 @@ class IngestTelemetry:
         """Hooks for the connection to the cluster."""
         return (self.spans.request_hook,) if self.spans else ()
 
-    def record_start(self, books: RunAccounting) -> None:
+    def record_start(self, accounting: RunAccounting) -> None:
         """Record the start of the run."""
         if self.metrics:
-            self.metrics.accounting = books
+            self.metrics.accounting = accounting
 
     def record_batch(self, batch: Batch) -> None:
         """Record a finished batch that is already in the accounting."""
@@ -76,11 +76,6 @@ class IngestTelemetry:
 def open_ingest_telemetry(index: str, targets: MetricsTargets, *, allow_failed: bool = False) -> Iterator[IngestTelemetry]:
     """Open the telemetry of one ingest into `index`; libraries are imported only for what is requested.
 
-    Args:
-        index: The alias.
-        targets: Where the metrics go.
-        allow_failed: Whether the command exits with 0 although images failed.
-
     Raises:
         MissingExtra: If metrics are requested and the library isn't installed.
         UsageError: If the file can't be written, or the port is not available.
@@ -96,20 +91,20 @@ def open_ingest_telemetry(index: str, targets: MetricsTargets, *, allow_failed: 
 
 
 @contextmanager
-def _open_metrics(index: str, outlets: MetricsTargets, allow_failed: bool) -> Iterator[IngestTelemetry]:
+def _open_metrics(index: str, targets: MetricsTargets, allow_failed: bool) -> Iterator[IngestTelemetry]:
     import_optional("prometheus_client", "metrics")
     from stair_es.telemetry.ingest_metrics import IngestMetrics, MetricsTextfile, serve_metrics
 
-    if outlets.file and outlets.file.suffix != ".prom":
+    if targets.file and targets.file.suffix != ".prom":
         raise UsageError(
-            f"the metrics file {str(outlets.file)!r} doesn't end in .prom",
+            f"the metrics file {str(targets.file)!r} doesn't end in .prom",
             "node_exporter reads no other files: --metrics-file photos.prom",
         )
     run = IngestMetrics(index=index, start_s=time.time())
     with ExitStack() as stack:
-        if outlets.port is not None:
-            logger.info("metrics: %s", stack.enter_context(serve_metrics(run, outlets.host, outlets.port)))
-        observer = IngestTelemetry(metrics=run, file=MetricsTextfile(outlets.file, run) if outlets.file else None)
+        if targets.port is not None:
+            logger.info("metrics: %s", stack.enter_context(serve_metrics(run, targets.host, targets.port)))
+        observer = IngestTelemetry(metrics=run, file=MetricsTextfile(targets.file, run) if targets.file else None)
         try:
             yield observer
             _record_success(run, observer.report, allow_failed)

@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "stair_es_ingest_"
 LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
-_FAILING = ("list", *STAGES)
-_EVERY_S = 10.0
+_FAILURE_STAGES = ("list", *STAGES)
+_WRITE_INTERVAL_S = 10.0
 """Minimum interval between writes of the file during a run."""
 
 
@@ -63,51 +63,53 @@ class IngestMetrics(Collector):
         if self.end_s is not None:
             yield _build_gauge(self.index, "end_timestamp_seconds", "When the run ended; absent while it is running.", self.end_s)
         if self.success_s is not None:
-            told = "When a run last completed, with or without failed images; kept from the previous file until then."
-            yield _build_gauge(self.index, LAST_SUCCESS.removeprefix(PREFIX), told, self.success_s)
+            help_text = "When a run last completed, with or without failed images; kept from the previous file until then."
+            yield _build_gauge(self.index, LAST_SUCCESS.removeprefix(PREFIX), help_text, self.success_s)
         if self.exit_code is not None:
-            told = "Exit code of the command: 0, 3 (some images failed), or another (the run failed); absent before the end."
-            yield _build_gauge(self.index, "exit_code", told, self.exit_code)
+            help_text = "Exit code of the command: 0, 3 (some images failed), or another (the run failed); absent before the end."
+            yield _build_gauge(self.index, "exit_code", help_text, self.exit_code)
         if self.swap_pending is not None:
-            told = "1: a new index was built, but the alias doesn't point to it yet."
-            yield _build_gauge(self.index, "swap_pending", told, self.swap_pending)
+            help_text = "1: a new index was built, but the alias doesn't point to it yet."
+            yield _build_gauge(self.index, "swap_pending", help_text, self.swap_pending)
 
 
-def _collect_counts(index: str, books: RunAccounting) -> Iterator[Metric]:
-    yield _build_counter(index, "listed_images", "Images listed so far.", books.listed)
-    yield _build_gauge(index, "listing_done", "1: all images are listed.", books.listing_done)
-    outcomes: dict[str, float] = {kind: count for kind, count in books.get_counts().items() if kind != "seen"}
+def _collect_counts(index: str, accounting: RunAccounting) -> Iterator[Metric]:
+    yield _build_counter(index, "listed_images", "Images listed so far.", accounting.listed)
+    yield _build_gauge(index, "listing_done", "1: all images are listed.", accounting.listing_done)
+    outcomes: dict[str, float] = {kind: count for kind, count in accounting.get_counts().items() if kind != "seen"}
     yield _build_counters(index, "images", "Images with an outcome.", "outcome", outcomes)
-    stages: dict[str, float] = {stage: books.failed_stages[stage] for stage in _FAILING}
+    stages: dict[str, float] = {stage: accounting.failed_stages[stage] for stage in _FAILURE_STAGES}
     yield _build_counters(index, "failed_images", "Failed images, by the stage of the failure.", "stage", stages)
-    seconds: dict[str, float] = {stage: books.stage_seconds.get(stage, 0.0) for stage in STAGES}
-    told = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
-    yield _build_counters(index, "stage_seconds", told, "stage", seconds)
-    if books.encoder_idle is not None:
-        told = "Share of time in which the encoders were idle, from their first batch to their last."
-        yield _build_gauge(index, "encoder_idle_ratio", told, books.encoder_idle)
-    traffic = books.bulk_stats
+    seconds: dict[str, float] = {stage: accounting.stage_seconds.get(stage, 0.0) for stage in STAGES}
+    help_text = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
+    yield _build_counters(index, "stage_seconds", help_text, "stage", seconds)
+    if accounting.encoder_idle is not None:
+        help_text = "Share of time in which the encoders were idle, from their first batch to their last."
+        yield _build_gauge(index, "encoder_idle_ratio", help_text, accounting.encoder_idle)
+    traffic = accounting.bulk_stats
     yield _build_counter(index, "bulk_requests", "Bulk requests.", traffic.requests)
     yield _build_counter(index, "bulk_retried_requests", "Bulk requests retried because the cluster was busy.", traffic.retried)
     yield _build_counter(index, "bulk_documents", "Documents in bulk requests, including retries.", traffic.documents)
     yield _build_counter(index, "bulk_bytes", "Bytes of bulk requests, including retries.", traffic.bytes)
-    yield _build_counter(index, "removed_documents", "Documents removed because their image is gone (--resync).", books.removed)
+    yield _build_counter(
+        index, "removed_documents", "Documents removed because their image is gone (--resync).", accounting.removed
+    )
 
 
-def _build_gauge(index: str, name: str, told: str, value: float) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, told, labels=["index"])
+def _build_gauge(index: str, name: str, help_text: str, value: float) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, help_text, labels=["index"])
     family.add_metric([index], float(value))
     return family
 
 
-def _build_counter(index: str, name: str, told: str, value: float) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, told, labels=["index"])
+def _build_counter(index: str, name: str, help_text: str, value: float) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, help_text, labels=["index"])
     family.add_metric([index], float(value))
     return family
 
 
-def _build_counters(index: str, name: str, told: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, told, labels=["index", label])
+def _build_counters(index: str, name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, help_text, labels=["index", label])
     for value, count in values.items():
         family.add_metric([index, value], float(count))
     return family
@@ -134,7 +136,7 @@ class MetricsTextfile:
 
     def write_if_due(self) -> None:
         """Write the file, unless it was written recently."""
-        if time.monotonic() - self._written_s >= _EVERY_S:
+        if time.monotonic() - self._written_s >= _WRITE_INTERVAL_S:
             self.write()
 
     def write(self) -> None:
@@ -164,17 +166,17 @@ def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
     try:
         server, thread = start_http_server(port, host, build_registry(run))
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        told = "it is in use" if taken else error.strerror or str(error)
+        is_in_use = error.errno == errno.EADDRINUSE
+        reason = "it is in use" if is_in_use else error.strerror or str(error)
         remedy = (
             "Use another port, or 0 for any free one."
-            if taken
+            if is_in_use
             else "Specify an address of this machine with --metrics-host, and a port above 1023."
         )
-        raise UsageError(f"can't serve metrics on {host} port {port}: {told}", remedy) from None
+        raise UsageError(f"can't serve metrics on {host} port {port}: {reason}", remedy) from None
     try:
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{server.server_port}/metrics"
+        url_host = f"[{host}]" if ":" in host else host
+        yield f"http://{url_host}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         server.server_close()

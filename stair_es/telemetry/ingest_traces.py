@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     from stair_es.ingest.accounting.report import IngestReport
     from stair_es.ingest.state import Batch
 
-_AS_MANY = 200
-_NS = 1_000_000_000
+_KEPT_PER_RATE = 200
+_NS_PER_S = 1_000_000_000
 
 
 class DecayingSampler:
     """A sampler that keeps the first 200, then every second for 200 more, then every fourth: traces of long runs stay small."""
 
     def __init__(self) -> None:
-        """Start with a sampling rate of 1."""
         self._seen = self._kept = 0
         self._every = 1
 
@@ -41,7 +40,7 @@ class DecayingSampler:
         if self._seen % self._every:
             return False
         self._kept += 1
-        if self._kept % _AS_MANY == 0:
+        if self._kept % _KEPT_PER_RATE == 0:
             self._every *= 2
         return True
 
@@ -50,27 +49,26 @@ class IngestTrace:
     """The span of a run and its children."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
-        """Start below the span of the run."""
         self._tracer, self._span = tracer, span
-        self._keeps = DecayingSampler()
+        self._sampler = DecayingSampler()
         self.request_hook = trace_cluster_requests(tracer, trace.set_span_in_context(span), DecayingSampler())
 
     def record_batch(self, batch: Batch) -> None:
         """Record a finished batch: its span, and one for each of its stages."""
-        if not batch.began_ns or not self._keeps():
+        if not batch.began_ns or not self._sampler():
             return
-        ends = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS) for stage in batch.began_ns}
+        ends_ns = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS_PER_S) for stage in batch.began_ns}
         kinds = Counter(outcome.kind for outcome in batch.get_outcomes())
-        of_batch = self._tracer.start_span(
+        batch_span = self._tracer.start_span(
             "batch",
             trace.set_span_in_context(self._span),
             attributes={"stair_es.images": len(batch.images), **{f"stair_es.{kind}": count for kind, count in kinds.items()}},
             start_time=min(batch.began_ns.values()),
         )
-        below = trace.set_span_in_context(of_batch)
+        batch_context = trace.set_span_in_context(batch_span)
         for stage, began_ns in batch.began_ns.items():
-            self._tracer.start_span(stage, below, start_time=began_ns).end(ends[stage])
-        of_batch.end(max(ends.values()))
+            self._tracer.start_span(stage, batch_context, start_time=began_ns).end(ends_ns[stage])
+        batch_span.end(max(ends_ns.values()))
 
     def record_report(self, report: IngestReport) -> None:
         """Record the report of a complete run."""

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 class ServerTelemetry:
     """What an application is built with, and wrapped in."""
 
-    watch: ServerHooks = field(default_factory=NoopHooks)
+    hooks: ServerHooks = field(default_factory=NoopHooks)
     routes: tuple[Route, ...] = ()
     request_hooks: tuple[RequestHook, ...] = ()
     """Hooks for the connection to the cluster."""
-    _around: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
+    _wrappers: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
 
     def wrap_app(self, app: ASGIApp) -> ASGIApp:
         """Wrap the application outside of its access control, so that rejected requests are observed, too."""
-        for wrap in self._around:
+        for wrap in self._wrappers:
             app = wrap(app)
         return app
 
@@ -38,9 +38,6 @@ class ServerTelemetry:
 @contextmanager
 def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
     """Open the telemetry of one server; libraries are imported only for what is requested.
-
-    Args:
-        metrics: Whether to serve metrics.
 
     Raises:
         MissingExtra: If metrics are requested and the library isn't installed.
@@ -58,8 +55,8 @@ def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
             disable_created_metrics()  # type: ignore[no-untyped-call]
             counts = ServerMetrics()
             observer.request_hooks = (time_requests(counts.record_cluster_request),)
-            observer.watch, observer.routes = counts, (counts.build_route(),)
-            observer._around.append(counts.wrap_app)
+            observer.hooks, observer.routes = counts, (counts.build_route(),)
+            observer._wrappers.append(counts.wrap_app)
         tracer = stack.enter_context(open_tracer())
         if tracer is not None:
             from functools import partial
@@ -67,6 +64,6 @@ def open_server_telemetry(*, metrics: bool) -> Iterator[ServerTelemetry]:
             from stair_es.telemetry.spans import EncodingSpans, trace_cluster_requests, trace_server_requests
 
             observer.request_hooks += (trace_cluster_requests(tracer),)
-            observer.watch = EncodingSpans(tracer, observer.watch)
-            observer._around.append(partial(trace_server_requests, tracer))
+            observer.hooks = EncodingSpans(tracer, observer.hooks)
+            observer._wrappers.append(partial(trace_server_requests, tracer))
         yield observer

@@ -22,47 +22,44 @@ if TYPE_CHECKING:
     from stair_es.web.hooks import EncodedKind
 
 _PREFIX = "stair_es_server_"
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class ServerMetrics:
     """Prometheus metrics of the server: its hooks, and an observer of the requests to the cluster."""
 
     def __init__(self) -> None:
-        """Register the metrics."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(f"{_PREFIX}requests", "Finished requests.", ["method", "route", "status"], registry=registry)
-        self._seconds = Histogram(
-            f"{_PREFIX}request_seconds",
-            "Duration of a request.",
-            ["route"],
-            registry=registry,
-            buckets=_SECONDS,
+        self._request_seconds = Histogram(
+            f"{_PREFIX}request_seconds", "Duration of a request.", ["route"], registry=registry, buckets=_BUCKETS_S
         )
-        self._under_way = Gauge(f"{_PREFIX}requests_in_progress", "Requests in progress.", registry=registry)
+        self._in_progress = Gauge(f"{_PREFIX}requests_in_progress", "Requests in progress.", registry=registry)
         self._uploads = Gauge(
             f"{_PREFIX}uploads_in_progress", "Uploaded images that are being received or read.", registry=registry
         )
-        self._encode = Histogram(
+        self._encode_seconds = Histogram(
             f"{_PREFIX}encode_seconds",
             "Time that a model takes for a text or an image, without queueing.",
             ["kind"],
             registry=registry,
-            buckets=_SECONDS,
+            buckets=_BUCKETS_S,
         )
         self._thumbnails = Counter(
             f"{_PREFIX}thumbnails", "Requested thumbnails, by whether they were cached.", ["cached"], registry=registry
         )
-        self._took = Summary(f"{_PREFIX}search_took_seconds", "Time of a search as reported by the cluster.", registry=registry)
-        self._asked = Histogram(
+        self._search_seconds = Summary(
+            f"{_PREFIX}search_took_seconds", "Time of a search as reported by the cluster.", registry=registry
+        )
+        self._cluster_seconds = Histogram(
             f"{_PREFIX}cluster_request_seconds",
             "Duration of a request to the cluster, measured by the client.",
             ["operation"],
             registry=registry,
-            buckets=_SECONDS,
+            buckets=_BUCKETS_S,
         )
-        self._failed = Counter(
+        self._cluster_errors = Counter(
             f"{_PREFIX}cluster_errors",
             "Failed requests to the cluster; status is 'none' if there was no response.",
             ["operation", "status"],
@@ -71,13 +68,13 @@ class ServerMetrics:
 
     # --- hooks of the server ---
 
-    def track_encoding(self, what: EncodedKind) -> AbstractContextManager[object]:
+    def track_encoding(self, kind: EncodedKind) -> AbstractContextManager[object]:
         """Time the encoding of a text or an image."""
-        return self._encode.labels(what).time()
+        return self._encode_seconds.labels(kind).time()
 
     def record_search_time(self, seconds: float) -> None:
         """Record the time that the cluster reports for a search."""
-        self._took.observe(seconds)
+        self._search_seconds.observe(seconds)
 
     def track_upload(self) -> AbstractContextManager[object]:
         """Track an upload in progress."""
@@ -87,11 +84,11 @@ class ServerMetrics:
         """Count a thumbnail; `cached` if it was cached."""
         self._thumbnails.labels("yes" if cached else "no").inc()
 
-    def record_cluster_request(self, asked: OutgoingRequest, operation: str, seconds: float) -> None:
+    def record_cluster_request(self, request: OutgoingRequest, operation: str, seconds: float) -> None:
         """Record a finished request to the cluster; without a status it failed."""
-        self._asked.labels(operation).observe(seconds)
-        if is_failed_request(asked):
-            self._failed.labels(operation, str(asked.status or "none")).inc()
+        self._cluster_seconds.labels(operation).observe(seconds)
+        if is_failed_request(request):
+            self._cluster_errors.labels(operation, str(request.status or "none")).inc()
 
     # --- requests to the server ---
 
@@ -102,14 +99,14 @@ class ServerMetrics:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            start, answer = time.perf_counter(), StatusRecorder(send)
+            start, recorder = time.perf_counter(), StatusRecorder(send)
             try:
-                with self._under_way.track_inprogress():
-                    await app(scope, receive, answer)
+                with self._in_progress.track_inprogress():
+                    await app(scope, receive, recorder)
             finally:
                 route = get_route_pattern(scope) or "none"
-                self._requests.labels(get_method_label(scope), route, str(answer.status)).inc()
-                self._seconds.labels(route).observe(time.perf_counter() - start)
+                self._requests.labels(get_method_label(scope), route, str(recorder.status)).inc()
+                self._request_seconds.labels(route).observe(time.perf_counter() - start)
 
         return count_request
 

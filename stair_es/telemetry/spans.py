@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from stair_es.cluster.client.transport import OutgoingRequest, RequestHook
-    from stair_es.web.hooks import EncodedKind
-    from stair_es.web.hooks import ServerHooks as PageWatch
+    from stair_es.web.hooks import EncodedKind, ServerHooks
 
 PROPAGATOR = TraceContextTextMapPropagator()
 """W3C Trace Context only: other headers of a client, such as baggage, are not propagated to the cluster."""
-_QUIET = frozenset({HEALTH_PATH, "/metrics"})
+_UNTRACED_PATHS = frozenset({HEALTH_PATH, "/metrics"})
 """Polled by machines every few seconds."""
 
 
@@ -46,45 +45,45 @@ def trace_cluster_requests(
     """
 
     @contextmanager
-    def trace_request(asked: OutgoingRequest) -> Iterator[None]:
+    def trace_request(request: OutgoingRequest) -> Iterator[None]:
         context = None if trace.get_current_span().get_span_context().is_valid else parent
         if not should_keep():
-            PROPAGATOR.inject(asked.headers, context)
+            PROPAGATOR.inject(request.headers, context)
             yield
             return
-        operation, target = parse_operation(asked)
+        operation, target = parse_operation(request)
         with tracer.start_as_current_span(
             f"{operation} {target}".rstrip(),
             context,
             kind=SpanKind.CLIENT,
-            attributes=_build_attributes(asked, operation, target),
+            attributes=_build_attributes(request, operation, target),
             record_exception=False,  # messages of the cluster may repeat the query or the document
             set_status_on_exception=False,
         ) as span:
-            PROPAGATOR.inject(asked.headers)
+            PROPAGATOR.inject(request.headers)
             try:
                 yield
             except Exception as error:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
-            span.set_attribute("db.system.name", "elasticsearch" if asked.elasticsearch else "opensearch")
-            if asked.status is not None:
-                set_span_status(span, asked.status, failed=is_failed_request(asked))
+            span.set_attribute("db.system.name", "elasticsearch" if request.elasticsearch else "opensearch")
+            if request.status is not None:
+                set_span_status(span, request.status, failed=is_failed_request(request))
 
     return trace_request
 
 
-def _build_attributes(asked: OutgoingRequest, operation: str, target: str) -> dict[str, str | int]:
-    where = urlsplit(asked.node)
-    named = {"db.collection.name": target} if target else {}
+def _build_attributes(request: OutgoingRequest, operation: str, target: str) -> dict[str, str | int]:
+    url = urlsplit(request.node)
+    collection = {"db.collection.name": target} if target else {}
     return {
         "db.operation.name": operation,
-        **named,
-        "http.request.method": asked.method,
-        "server.address": where.hostname or "",
-        "server.port": where.port or (443 if where.scheme == "https" else 80),
-        "url.full": asked.node + asked.path,
+        **collection,
+        "http.request.method": request.method,
+        "server.address": url.hostname or "",
+        "server.port": url.port or (443 if url.scheme == "https" else 80),
+        "url.full": request.node + request.path,
     }
 
 
@@ -92,23 +91,23 @@ def trace_server_requests(tracer: Tracer, app: ASGIApp) -> ASGIApp:
     """Trace each request to the application with a server span. The client's `traceparent` becomes its parent."""
 
     async def trace_request(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _QUIET:
+        if scope["type"] != "http" or scope["path"] in _UNTRACED_PATHS:
             await app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        method, answer = get_method_label(scope), StatusRecorder(send)
+        method, recorder = get_method_label(scope), StatusRecorder(send)
         attributes = {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]}
         with tracer.start_as_current_span(
             method, PROPAGATOR.extract(headers), kind=SpanKind.SERVER, attributes=attributes, record_exception=False
         ) as span:
             try:
-                await app(scope, receive, answer)
+                await app(scope, receive, recorder)
             finally:
                 pattern = get_route_pattern(scope)
                 if pattern:
                     span.update_name(f"{method} {pattern}")
                     span.set_attribute("http.route", pattern)
-                set_span_status(span, answer.status, failed=answer.status >= 500)
+                set_span_status(span, recorder.status, failed=recorder.status >= 500)
 
     return trace_request
 
@@ -124,17 +123,16 @@ def set_span_status(span: Span, status: int, *, failed: bool) -> None:
 class EncodingSpans:
     """Server hooks that add a span for each encoding to other hooks."""
 
-    def __init__(self, tracer: Tracer, watch: PageWatch) -> None:
-        """Wrap the other hooks."""
-        self._tracer, self._watch = tracer, watch
+    def __init__(self, tracer: Tracer, hooks: ServerHooks) -> None:
+        self._tracer, self._hooks = tracer, hooks
         self.record_search_time, self.track_upload, self.count_thumbnail = (
-            watch.record_search_time,
-            watch.track_upload,
-            watch.count_thumbnail,
+            hooks.record_search_time,
+            hooks.track_upload,
+            hooks.count_thumbnail,
         )
 
     @contextmanager
-    def track_encoding(self, what: EncodedKind) -> Iterator[None]:
+    def track_encoding(self, kind: EncodedKind) -> Iterator[None]:
         """Trace the encoding of a text or an image."""
-        with self._tracer.start_as_current_span(f"encode {what}"), self._watch.track_encoding(what):
+        with self._tracer.start_as_current_span(f"encode {kind}"), self._hooks.track_encoding(kind):
             yield

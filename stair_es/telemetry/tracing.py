@@ -36,9 +36,9 @@ def open_tracer(environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | No
     if endpoint is None or environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporters == "none":
         yield None
         return
-    hindered = _explain_disabled(environ, exporters)
-    if hindered:
-        logger.warning("no traces, though %s is set: %s", endpoint, hindered)
+    problem = _explain_disabled(environ, exporters)
+    if problem:
+        logger.warning("no traces, though %s is set: %s", endpoint, problem)
         yield None
         return
     with _forward_logs():
@@ -47,9 +47,9 @@ def open_tracer(environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | No
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        own = {"service.name": "stair-es", "service.version": __version__}
+        attributes = {"service.name": "stair-es", "service.version": __version__}
         try:
-            resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+            resource = Resource.create({**attributes, **OTELResourceDetector().detect().attributes})
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         except (ValueError, OSError) as error:  # from a variable that the library doesn't validate
@@ -81,22 +81,22 @@ class _OnceHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._known = set[str]()
+        self._seen = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if str(record.msg) not in self._known:
-            self._known.add(str(record.msg))
+        if str(record.msg) not in self._seen:
+            self._seen.add(str(record.msg))
             logger.warning("traces: %s", record.getMessage())
 
 
 @contextmanager
 def _forward_logs() -> Iterator[None]:
     """Log the messages of OpenTelemetry as our own."""
-    theirs, handler = logging.getLogger("opentelemetry"), _OnceHandler()
-    propagated, theirs.propagate = theirs.propagate, False
-    theirs.addHandler(handler)
+    otel_logger, handler = logging.getLogger("opentelemetry"), _OnceHandler()
+    propagated, otel_logger.propagate = otel_logger.propagate, False
+    otel_logger.addHandler(handler)
     try:
         yield
     finally:
-        theirs.removeHandler(handler)
-        theirs.propagate = propagated
+        otel_logger.removeHandler(handler)
+        otel_logger.propagate = propagated

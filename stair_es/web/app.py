@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.cluster.client.connection import Connection
     from stair_es.model.base import Encoder
     from stair_es.search.index_info import IndexInfo
 
 logger = logging.getLogger(__name__)
 
-_QUIET_S = 10.0
+_REPEAT_AFTER_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +58,6 @@ class ServerConfig:
 def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, port: int) -> ASGIApp:
     """Create the application for an index.
 
-    Args:
-        config: The configuration.
-        cluster: The cluster of the index.
-        policy: The access policy.
-        port: The port, for the name of the cookie.
-
     Raises:
         StairError: If the index can't be searched, or its model can't be loaded.
     """
@@ -70,37 +66,14 @@ def create_app(config: ServerConfig, cluster: Cluster, policy: AccessPolicy, por
     states = create_state_cache(cluster, config.index, config.load_encoder)
     states.get()
     service = SearchService(
-        cluster,
-        config.index,
-        states=states,
-        limiter=limiter,
-        limits=limits,
-        roots=config.roots,
-        hooks=config.hooks,
+        cluster, config.index, states=states, limiter=limiter, limits=limits, roots=config.roots, hooks=config.hooks
     )
     thumbnails = ThumbnailService(cluster, config.index, roots=config.roots, limiter=limiter, limits=limits, hooks=config.hooks)
 
-    def handle_stair_error(request: Request, error: Exception) -> Response:
-        if not isinstance(error, StairError):
-            raise error
-        fault = build_error_response(error, cluster.connection)
-        if fault.status >= 500:
-            log(f"{error.message} {error.remedy}")
-        return _build_response(fault)
-
-    def handle_unexpected_error(request: Request, error: Exception) -> Response:
-        log(f"{request.url.path!r}: {type(error).__name__}: {error}")
-        return _build_response(ErrorResponse(status=500, error="internal server error", remedy="See the log of the server."))
-
+    handle_error = partial(_respond_to_error, connection=cluster.connection, log=log)
     app = Starlette(
         routes=[*PageRoutes(service, thumbnails, limits, config.title, config.hooks).list_routes(), *config.extra_routes],
-        exception_handlers={
-            StairError: handle_stair_error,
-            RequestRejected: _handle_rejection,
-            TooManyRequests: _handle_too_many_requests,
-            HTTPException: _handle_http_exception,
-            Exception: handle_unexpected_error,
-        },
+        exception_handlers=dict.fromkeys((StairError, RequestRejected, TooManyRequests, HTTPException, Exception), handle_error),
     )
     return AccessMiddleware(app, policy, port)
 
@@ -109,41 +82,33 @@ class ThrottledLog:
     """Log that repeats the same message at most every 10 s, so that an unreachable cluster doesn't flood the terminal."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
-        """Create the log.
-
-        Args:
-            redact: Removes credentials from a message.
-        """
         self._redact = redact
         self._last: tuple[str, float] = ("", 0.0)
 
-    def __call__(self, text: str) -> None:
+    def __call__(self, message: str) -> None:
         """Log a message."""
-        last, then_s = self._last
-        if text != last or time.monotonic() - then_s > _QUIET_S:
-            self._last = (text, time.monotonic())
-            logger.warning(self._redact(text))
+        last, last_s = self._last
+        if message != last or time.monotonic() - last_s > _REPEAT_AFTER_S:
+            self._last = (message, time.monotonic())
+            logger.warning(self._redact(message))
 
 
-def _handle_rejection(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestRejected):
-        raise error
-    return _build_response(error.response)
-
-
-def _handle_too_many_requests(request: Request, error: Exception) -> Response:
-    headers = {"retry-after": str(RETRY_AFTER_S)}
-    return _build_response(ErrorResponse(status=429, error="too many requests", remedy="Try again in a moment.", headers=headers))
-
-
-def _handle_http_exception(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    message = {404: "page not found", 405: "method not allowed"}.get(error.status_code, error.detail)
-    return _build_response(ErrorResponse(status=error.status_code, error=message, headers=dict(error.headers or {})))
-
-
-def _build_response(fault: ErrorResponse) -> Response:
-    return Response(
-        encode_json(fault.to_json()), status_code=fault.status, media_type="application/json", headers=dict(fault.headers)
-    )
+def _respond_to_error(request: Request, error: Exception, *, connection: Connection, log: ThrottledLog) -> Response:
+    """Build the response for any exception of a route; log those that are not the client's fault."""
+    if isinstance(error, RequestRejected):
+        response = error.response
+    elif isinstance(error, TooManyRequests):
+        headers = {"retry-after": str(RETRY_AFTER_S)}
+        response = ErrorResponse(status=429, error="too many requests", remedy="Try again in a moment.", headers=headers)
+    elif isinstance(error, HTTPException):
+        message = {404: "page not found", 405: "method not allowed"}.get(error.status_code, error.detail)
+        response = ErrorResponse(status=error.status_code, error=message, headers=dict(error.headers or {}))
+    elif isinstance(error, StairError):
+        response = build_error_response(error, connection)
+        if response.status >= 500:
+            log(f"{error.message} {error.remedy}")
+    else:
+        log(f"{request.url.path!r}: {type(error).__name__}: {error}")
+        response = ErrorResponse(status=500, error="internal server error", remedy="See the log of the server.")
+    content = encode_json(response.to_json())
+    return Response(content, status_code=response.status, media_type="application/json", headers=dict(response.headers))

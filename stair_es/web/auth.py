@@ -42,8 +42,8 @@ HEALTH_PATH = "/healthz"
 server responds."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
-_LAST_PORT = 65535
-_COOKIE_S = 30 * 24 * 3600
+_MAX_PORT = 65535
+_COOKIE_MAX_AGE_S = 30 * 24 * 3600
 _LOGIN_PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -55,13 +55,13 @@ _LOGIN_PAGE = """<!doctype html>
 <body>
 <main>
 <h1>Access token required</h1>
-<p role="status">{said}</p>
+<p role="status">{message}</p>
 <form method="get">
 <p><label for="token">Token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
-{kept}<button type="submit">Open</button></p>
+{hidden_inputs}<button type="submit">Open</button></p>
 </form>
-<p>Already logged in and followed a link from another site? <a href="{again}">Continue</a>.</p>
+<p>Already logged in and followed a link from another site? <a href="{retry_url}">Continue</a>.</p>
 </main>
 </body>
 </html>
@@ -102,21 +102,21 @@ class AccessPolicy:
             return False
         if parts.scheme not in ("http", "https"):
             return False
-        own = headers.get("host", "").lower()
-        return parts.netloc.lower() in (own, _strip_default_port(own, parts.scheme)) or parse_host(parts.netloc) in self.origins
+        host = headers.get("host", "").lower()
+        return parts.netloc.lower() in (host, _strip_default_port(host, parts.scheme)) or parse_host(parts.netloc) in self.origins
 
     @property
     def cookie_value(self) -> str:
         """The value of the cookie: proves knowledge of the token without containing it."""
         return hmac.new(self.token.encode(), b"stair-es serve: cookie", hashlib.sha256).hexdigest()
 
-    def is_token(self, given: str) -> bool:
+    def is_token(self, candidate: str) -> bool:
         """Check whether a string is the token, in constant time."""
-        return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
+        return hmac.compare_digest(candidate.encode("utf-8", "replace"), self.token.encode())
 
-    def is_cookie(self, given: str) -> bool:
+    def is_cookie(self, candidate: str) -> bool:
         """Check whether a string is the value of the cookie, in constant time."""
-        return hmac.compare_digest(given.encode("utf-8", "replace"), self.cookie_value.encode())
+        return hmac.compare_digest(candidate.encode("utf-8", "replace"), self.cookie_value.encode())
 
 
 class AccessMiddleware:
@@ -140,19 +140,21 @@ class AccessMiddleware:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                there = {name for name, _ in message.get("headers", ())}
-                more = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items() if name.encode() not in there]
-                message = {**message, "headers": [*message.get("headers", ()), *more]}
+                present = {name for name, _ in message.get("headers", ())}
+                added = [
+                    (name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items() if name.encode() not in present
+                ]
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        answer = None if scope["path"] == HEALTH_PATH else self._check_access(scope)
-        if answer is None:
+        refusal = None if scope["path"] == HEALTH_PATH else self._check_access(scope)
+        if refusal is None:
             await self._app(scope, receive, with_headers)
             return
-        status, body, headers = answer
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        raw.append((b"content-length", str(len(body)).encode()))
-        await with_headers({"type": "http.response.start", "status": status, "headers": raw})
+        status, body, headers = refusal
+        raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        raw_headers.append((b"content-length", str(len(body)).encode()))
+        await with_headers({"type": "http.response.start", "status": status, "headers": raw_headers})
         await with_headers({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     def _check_access(self, scope: Scope) -> tuple[int, bytes, dict[str, str]] | None:
@@ -178,14 +180,13 @@ class AccessMiddleware:
         if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # a browser
             return 401, render_login_page(_get_path(scope), query), {**_LOGIN_PAGE_HEADERS, "www-authenticate": "Bearer"}
         remedy = "Open /?token=... once, or send Authorization: Bearer ..."
-        status, body, more = _build_refusal(401, "access token required", remedy)
-        return status, body, {**more, "www-authenticate": "Bearer"}
+        status, body, headers = _build_refusal(401, "access token required", remedy)
+        return status, body, {**headers, "www-authenticate": "Bearer"}
 
     def _redirect_with_cookie(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = (
-            f"{self._cookie_name}={self._policy.cookie_value}; Path=/; Max-Age={_COOKIE_S}; HttpOnly; SameSite=Strict{secure}"
-        )
+        attributes = f"Path=/; Max-Age={_COOKIE_MAX_AGE_S}; HttpOnly; SameSite=Strict{secure}"
+        cookie = f"{self._cookie_name}={self._policy.cookie_value}; {attributes}"
         return 303, b"", {"location": _get_path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
 
 
@@ -198,19 +199,19 @@ def render_login_page(path: str, query: Sequence[tuple[str, str]]) -> bytes:
         path: The path of the URL, quoted, with one leading slash.
         query: The parameters of the URL; a `token` among them was wrong.
     """
-    rest = [pair for pair in query if pair[0] != "token"]
-    message = "Wrong token." if len(rest) < len(query) else "Ask the administrator for the token."
-    hidden = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in rest)
-    retry_url = escape(path + (f"?{urlencode(rest)}" if rest else ""))
-    return _LOGIN_PAGE.format(said=message, kept=hidden, again=retry_url).encode()
+    params = [pair for pair in query if pair[0] != "token"]
+    message = "Wrong token." if len(params) < len(query) else "Ask the administrator for the token."
+    hidden = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in params)
+    retry_url = escape(path + (f"?{urlencode(params)}" if params else ""))
+    return _LOGIN_PAGE.format(message=message, hidden_inputs=hidden, retry_url=retry_url).encode()
 
 
 def parse_host(header: str) -> str | None:
     """Parse a `Host` header to the name in lower case, without port and brackets; None if it is invalid."""
-    found = _HOST.fullmatch(header.strip(" \t"))
-    if found is None or int(found["port"] or 0) > _LAST_PORT:
+    match = _HOST.fullmatch(header.strip(" \t"))
+    if match is None or int(match["port"] or 0) > _MAX_PORT:
         return None
-    return (found["address"] or found["name"]).lower().rstrip(".") or None
+    return (match["address"] or match["name"]).lower().rstrip(".") or None
 
 
 def is_loopback(host: str) -> bool:

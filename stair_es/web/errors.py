@@ -57,12 +57,7 @@ def build_not_found(id_: str) -> RequestRejected:
 
 
 def build_error_response(error: StairError, connection: Connection) -> ErrorResponse:
-    """Build the response for an error, without the cluster's address, credentials or paths.
-
-    Args:
-        error: The error.
-        connection: The connection whose nodes and credentials are redacted.
-    """
+    """Build the response for an error, without the cluster's address, credentials or paths."""
     status = _get_status(error)
     headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
     message, remedy = _describe_error(error, status)

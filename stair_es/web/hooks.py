@@ -13,7 +13,7 @@ ROUTE_PATTERN_KEY = "stair_es.pattern"
 class ServerHooks(Protocol):
     """Hooks for metrics and traces. Called from many threads concurrently."""
 
-    def track_encoding(self, what: EncodedKind) -> AbstractContextManager[object]:
+    def track_encoding(self, kind: EncodedKind) -> AbstractContextManager[object]:
         """Track the encoding of a text or an image, without the time waiting for a slot."""
 
     def record_search_time(self, seconds: float) -> None:
@@ -29,7 +29,7 @@ class ServerHooks(Protocol):
 class NoopHooks:
     """Hooks that do nothing."""
 
-    def track_encoding(self, what: EncodedKind) -> AbstractContextManager[object]:
+    def track_encoding(self, kind: EncodedKind) -> AbstractContextManager[object]:
         """Ignore an encoding."""
         return nullcontext()
 

@@ -44,11 +44,6 @@ def create_state_cache(cluster: Cluster, index: str, load_encoder: Callable[[Ind
 
     `get` and `refresh` raise IndexNotFound if the index doesn't exist, IndexMismatch if it was not written by stair-es, or by
     another model than the requested one, and ModelError if its model can't be loaded here.
-
-    Args:
-        cluster: The cluster.
-        index: An alias or index.
-        load_encoder: Loads the encoder for an index, given its info.
     """
 
     def fetch_state(previous: IndexState | None) -> IndexState:

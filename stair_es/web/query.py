@@ -36,7 +36,7 @@ _AGGREGATIONS = {
     "sources": {"terms": {"field": "source", "size": MAX_FACETS}},
     "indices": {"terms": {"field": "_index"}},
 }
-_COLOURS = {"colours": {"terms": {"field": COLOURS_FIELD, "size": MAX_FACETS}}}
+_COLOUR_AGGREGATION = {"colours": {"terms": {"field": COLOURS_FIELD, "size": MAX_FACETS}}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +103,24 @@ def build_weighted_query(
     """
     parsed = parse_query(params.text)
     by_caption = params.method == "bm25"
-    words = () if by_caption else _collect_tokens(params, parsed, normalizer, encode, stored)
+    tokens = () if by_caption else _collect_tokens(params, parsed, normalizer, encode, stored)
     if by_caption and not parsed.text:
         raise QueryError("bm25 requires a text, and the query has none", "Enter some words, or use another method.")
     required = tuple(dict.fromkeys((*parsed.required, *params.require)))
     excluded = tuple(dict.fromkeys((*parsed.excluded, *params.exclude)))
-    weights = {word.token: word.weight * word.factor for word in words if word.weight * word.factor > 0}
-    if words and not weights:
+    weights = {each.token: each.weight * each.factor for each in tokens if each.weight * each.factor > 0}
+    if tokens and not weights:
         raise QueryError("all tokens of the query are muted", "Keep at least one of them.")
     if not all(map(math.isfinite, weights.values())):
         raise QueryError("a factor makes a weight too large", "Use a smaller one.")
     query = SearchQuery(
         vector=SparseVector.from_mapping(weights),
         caption=parsed.text if by_caption else "",
-        required=[normalizer.resolve_tokens(word) for word in required],
-        excluded=[normalizer.resolve_tokens(word) for word in excluded],
+        required=[normalizer.resolve_tokens(each) for each in required],
+        excluded=[normalizer.resolve_tokens(each) for each in excluded],
         filters=_build_filters(params),
     )
-    return WeightedQuery(tokens=words, required=required, excluded=excluded, query=query)
+    return WeightedQuery(tokens=tokens, required=required, excluded=excluded, query=query)
 
 
 def build_filter_query(params: SearchParams) -> dict[str, Any] | None:
@@ -129,8 +129,8 @@ def build_filter_query(params: SearchParams) -> dict[str, Any] | None:
     Raises:
         QueryError: If a filter can't be parsed.
     """
-    ranks = params.text.strip() or params.similar_to or params.vector or params.factors
-    return None if ranks or params.require or params.exclude else {"bool": {"filter": _build_filters(params)}}
+    has_query = params.text.strip() or params.similar_to or params.vector or params.factors
+    return None if has_query or params.require or params.exclude else {"bool": {"filter": _build_filters(params)}}
 
 
 def _collect_tokens(
@@ -143,29 +143,29 @@ def _collect_tokens(
     vectors = [normalizer.apply_policy(encode(parsed.text))] if parsed.text else []
     vectors += [] if stored is None else [stored]
     vectors += [normalizer.apply_policy(SparseVector.from_mapping(params.vector))] if params.vector else []
-    boosts = {token: boost for word, boost in parsed.boosts.items() for token in normalizer.resolve_tokens(word)}
+    boosts = {token: boost for each, boost in parsed.boosts.items() for token in normalizer.resolve_tokens(each)}
     vector = EMPTY_VECTOR
     if vectors:  # a token with a boost of 0 keeps its weight, but its factor is 0
         combined = combine_vectors((vector, 1.0) for vector in vectors)
         vector = boost_tokens(combined, {token: boost or 1.0 for token, boost in boosts.items()})
-    words = {token: QueryToken(token=token, weight=weight, factor=float(boosts.get(token) != 0)) for token, weight in vector}
-    words = _apply_factors(words, params.factors, normalizer)
-    if not words:
-        what = "only excludes words" if parsed.excluded or params.exclude else "is empty"
-        raise QueryError(f"the query {what}", 'Add what to search for: words, an image, or both ("beach -people").')
-    return tuple(sorted(words.values(), key=lambda word: (-word.weight, word.token)))
+    tokens = {token: QueryToken(token=token, weight=weight, factor=float(boosts.get(token) != 0)) for token, weight in vector}
+    tokens = _apply_factors(tokens, params.factors, normalizer)
+    if not tokens:
+        problem = "only excludes words" if parsed.excluded or params.exclude else "is empty"
+        raise QueryError(f"the query {problem}", 'Add what to search for: words, an image, or both ("beach -people").')
+    return tuple(sorted(tokens.values(), key=lambda each: (-each.weight, each.token)))
 
 
 def _apply_factors(
-    words: Mapping[str, QueryToken], factors: Mapping[str, float], normalizer: TokenNormalizer
+    tokens: Mapping[str, QueryToken], factors: Mapping[str, float], normalizer: TokenNormalizer
 ) -> dict[str, QueryToken]:
-    weighted = dict(words)
-    for written, factor in factors.items():
-        for feature in (written,) if written in words else normalizer.resolve_tokens(written):
-            if feature in words and (feature == written or feature not in factors):
-                weighted[feature] = replace(words[feature], factor=factor)
-            elif feature not in words:
-                weighted[feature] = QueryToken(token=feature, weight=1.0, factor=factor, added=True)
+    weighted = dict(tokens)
+    for name, factor in factors.items():
+        for token in (name,) if name in tokens else normalizer.resolve_tokens(name):
+            if token in tokens and (token == name or token not in factors):
+                weighted[token] = replace(tokens[token], factor=factor)
+            elif token not in tokens:
+                weighted[token] = QueryToken(token=token, weight=1.0, factor=factor, added=True)
     return weighted
 
 
@@ -191,11 +191,6 @@ class QueryPlan:
 def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> SearchRequest:
     """Build the request for the best images.
 
-    Args:
-        query: The search query.
-        params: The parameters of the search.
-        plan: The query plan.
-
     Raises:
         QueryError: If the query is not supported.
     """
@@ -209,13 +204,8 @@ def build_page_request(query: SearchQuery, params: SearchParams, plan: QueryPlan
 
 
 def build_facets_request(query: Mapping[str, Any], *, colours: bool) -> dict[str, Any]:
-    """Build the request for the facets of all images that match a query.
-
-    Args:
-        query: The query clause.
-        colours: Whether the index has the field `colours`.
-    """
-    aggs = {**_AGGREGATIONS, **(_COLOURS if colours else {})}
+    """Build the request for the facets of all images that match a query."""
+    aggs = {**_AGGREGATIONS, **(_COLOUR_AGGREGATION if colours else {})}
     return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": aggs}
 
 
@@ -227,10 +217,10 @@ def build_counts_request() -> dict[str, Any]:
 
 def explain_bag_score(query: SearchQuery, source: Mapping[str, Any]) -> tuple[TokenContribution, ...]:
     """Return the matching tokens, each with a contribution of 1."""
-    has = source.get(TOP_TOKENS_FIELD)
-    heaviest = set(map(str, has)) if isinstance(has, list) else {str(has)}
-    common = sorted(word for word in query.vector.tokens if word in heaviest)
-    return tuple(TokenContribution(token=word, query_weight=1.0, document_weight=1.0, contribution=1.0) for word in common)
+    top_tokens = source.get(TOP_TOKENS_FIELD)
+    heaviest = set(map(str, top_tokens)) if isinstance(top_tokens, list) else {str(top_tokens)}
+    common = sorted(token for token in query.vector.tokens if token in heaviest)
+    return tuple(TokenContribution(token=token, query_weight=1.0, document_weight=1.0, contribution=1.0) for token in common)
 
 
 def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan) -> SearchRequest:
@@ -238,13 +228,13 @@ def _build_bag_request(query: SearchQuery, params: SearchParams, plan: QueryPlan
 
     Weights are ignored, except that the heaviest tokens are kept if there are too many.
     """
-    room = max(1, plan.max_clauses - query.other_clause_count)
-    words = query.vector.top(room)
-    counted = [{"constant_score": {"filter": {"term": {TOP_TOKENS_FIELD: word}}, "boost": 1.0}} for word, _ in words]
-    body = build_search_body([{"bool": {"should": counted}}], query, plan.query_type, k=params.k)
+    max_tokens = max(1, plan.max_clauses - query.other_clause_count)
+    tokens = query.vector.top(max_tokens)
+    clauses = [{"constant_score": {"filter": {"term": {TOP_TOKENS_FIELD: token}}, "boost": 1.0}} for token, _ in tokens]
+    body = build_search_body([{"bool": {"should": clauses}}], query, plan.query_type, k=params.k)
     return SearchRequest(
         body={**body, **build_pagination(params.after, ordered=plan.sortable)},
-        vector=words,
-        truncated=SparseVector(query.vector.tokens[room:], query.vector.weights[room:]),
+        vector=tokens,
+        truncated=SparseVector(query.vector.tokens[max_tokens:], query.vector.weights[max_tokens:]),
         query_type=plan.query_type,
     )

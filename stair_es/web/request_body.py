@@ -24,49 +24,44 @@ class BodyReader:
     """Reader for request bodies that limits their total memory. For one event loop."""
 
     def __init__(self, limits: ServerLimits) -> None:
-        """Create a reader with the limits of the server."""
         self._limits, self._held_bytes = limits, 0
 
     @asynccontextmanager
-    async def __call__(self, request: Request, most: int) -> AsyncIterator[bytes]:
+    async def __call__(self, request: Request, max_bytes: int) -> AsyncIterator[bytes]:
         """Read the whole body, which counts as held until the end of the `async with`.
 
-        Args:
-            request: The request.
-            most: The maximum size, in bytes.
-
         Raises:
-            RequestRejected: If it is larger than `most`, takes too long, or ends early.
+            RequestRejected: If it is larger than `max_bytes`, takes too long, or ends early.
             TooManyRequests: If all bodies together exceed the limit.
         """
-        parts: list[bytes] = []
+        chunks: list[bytes] = []
         try:
-            await self._read_parts(parts, request, most)
-            yield b"".join(parts)
+            await self._read_parts(chunks, request, max_bytes)
+            yield b"".join(chunks)
         finally:
-            self._held_bytes -= sum(map(len, parts))
+            self._held_bytes -= sum(map(len, chunks))
 
-    async def _read_parts(self, parts: list[bytes], request: Request, most: int) -> None:
-        too_large = RequestRejected(413, f"the body is larger than {most:,} bytes", "Send a smaller body.", _CLOSE)
-        if _get_content_length(request) > _DISCARD_FACTOR * most:
+    async def _read_parts(self, chunks: list[bytes], request: Request, max_bytes: int) -> None:
+        too_large = RequestRejected(413, f"the body is larger than {max_bytes:,} bytes", "Send a smaller body.", _CLOSE)
+        if _get_content_length(request) > _DISCARD_FACTOR * max_bytes:
             raise too_large
         size = 0
         try:
             with anyio.fail_after(self._limits.upload_s):
-                async for part in request.stream():
-                    size += len(part)
-                    if size > _DISCARD_FACTOR * most:
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > _DISCARD_FACTOR * max_bytes:
                         raise too_large
-                    if size <= most:
-                        parts.append(part)
-                        self._held_bytes += len(part)
+                    if size <= max_bytes:
+                        chunks.append(chunk)
+                        self._held_bytes += len(chunk)
                     if self._held_bytes > self._limits.max_held_bytes:
                         raise TooManyRequests
         except TimeoutError:
             raise RequestRejected(408, "the body took too long to arrive", "Try again.", _CLOSE) from None
         except ClientDisconnect:
             raise RequestRejected(400, "the body is incomplete") from None
-        if size > most:
+        if size > max_bytes:
             raise too_large
 
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from stair_es.web.thumbnails import ThumbnailService
 
 STATIC_DIR = Path(__file__).parent / "static"
-_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)
-_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "webmanifest": "application/manifest+json"}
-_NEVER_CHANGES = "private, max-age=31536000, immutable"
+_STATIC_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)
+_MEDIA_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "webmanifest": "application/manifest+json"}
+_IMMUTABLE = "private, max-age=31536000, immutable"
 _REVALIDATE = "private, no-cache"
 _MAX_NEIGHBOURS = 100
 
@@ -43,26 +43,17 @@ class PatternRoute(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match a scope, and add the path pattern to it."""
-        match, more = super().matches(scope)
-        return match, {**more, ROUTE_PATTERN_KEY: self.path.replace(":path", "")}
+        match, child_scope = super().matches(scope)
+        return match, {**child_scope, ROUTE_PATTERN_KEY: self.path.replace(":path", "")}
 
 
 class PageRoutes:
     """The routes of the page and its API."""
 
     def __init__(
-        self, engine: SearchService, thumbs: ThumbnailService, limits: ServerLimits, title: str, hooks: ServerHooks
+        self, service: SearchService, thumbnails: ThumbnailService, limits: ServerLimits, title: str, hooks: ServerHooks
     ) -> None:
-        """Create the routes.
-
-        Args:
-            engine: The search service.
-            thumbs: The thumbnail service.
-            limits: The limits of the server.
-            title: The title of the page.
-            hooks: The telemetry hooks.
-        """
-        self._service, self._thumbnails, self._limits, self._title = engine, thumbs, limits, title
+        self._service, self._thumbnails, self._limits, self._title = service, thumbnails, limits, title
         self._body_reader, self._hooks = BodyReader(limits), hooks
 
     def list_routes(self) -> list[Route]:
@@ -91,9 +82,9 @@ class PageRoutes:
     async def _get_static_file(self, request: Request) -> Response:
         name = request.path_params["name"]
         path = STATIC_DIR / name
-        if not _NAME.fullmatch(name) or not path.is_file():
+        if not _STATIC_NAME.fullmatch(name) or not path.is_file():
             raise RequestRejected(404, "file not found")
-        return _respond_with_file(request, path, _TYPES.get(name.rpartition(".")[2]))
+        return _respond_with_file(request, path, _MEDIA_TYPES.get(name.rpartition(".")[2]))
 
     async def _describe_index(self, request: Request) -> Response:
         return await _respond_with_json(self._service.describe_index, self._title)
@@ -105,10 +96,10 @@ class PageRoutes:
         return await self._respond_to_params(request, self._service.count_facets)
 
     async def _handle_upload(self, request: Request) -> Response:
-        kind = _get_media_type(request)
-        if not kind.startswith("image/") or kind.startswith("image/svg"):
+        media_type = _get_media_type(request)
+        if not media_type.startswith("image/") or media_type.startswith("image/svg"):
             raise RequestRejected(
-                415, f"the body is {kind[:80] or 'untyped'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
+                415, f"the body is {media_type[:80] or 'untyped'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
             )
         with self._hooks.track_upload():
             async with self._body_reader(request, self._limits.upload_bytes) as body:
@@ -125,37 +116,37 @@ class PageRoutes:
     async def _get_thumbnail(self, request: Request) -> Response:
         id_, _ = _parse_id(request, "/thumb/")
         version = request.query_params.get("v", "")
-        picture, lasting = await run_in_threadpool(self._thumbnails.get_thumbnail, id_, version)
-        return _respond_with_image(request, picture, _NEVER_CHANGES if lasting else _REVALIDATE)
+        image, is_immutable = await run_in_threadpool(self._thumbnails.get_thumbnail, id_, version)
+        return _respond_with_image(request, image, _IMMUTABLE if is_immutable else _REVALIDATE)
 
     async def _get_original(self, request: Request) -> Response:
         id_, _ = _parse_id(request, "/original/")
         return _respond_with_image(request, await run_in_threadpool(self._thumbnails.get_original, id_), _REVALIDATE)
 
-    async def _respond_to_params(self, request: Request, answer: Callable[[SearchParams], dict[str, Any]]) -> Response:
+    async def _respond_to_params(self, request: Request, handle: Callable[[SearchParams], dict[str, Any]]) -> Response:
         if _get_media_type(request) != "application/json":  # another site can't send this type without a CORS preflight
             raise RequestRejected(415, "the body is not JSON", "Send it as Content-Type: application/json.")
         async with self._body_reader(request, self._limits.body_bytes) as body:
-            return await _respond_with_json(answer, parse_search_params(body))
+            return await _respond_with_json(handle, parse_search_params(body))
 
 
-async def _respond_with_json(work: Callable[..., dict[str, Any]], *arguments: object) -> Response:
-    body = await run_in_threadpool(lambda: encode_json(work(*arguments)))
+async def _respond_with_json(handle: Callable[..., dict[str, Any]], *arguments: object) -> Response:
+    body = await run_in_threadpool(lambda: encode_json(handle(*arguments)))
     return Response(body, media_type="application/json")
 
 
-def _respond_with_file(request: Request, path: Path, kind: str | None) -> Response:
+def _respond_with_file(request: Request, path: Path, media_type: str | None) -> Response:
     """Respond with a static file, which the browser revalidates each time."""
-    response = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
+    response = FileResponse(path, media_type=media_type, headers={"cache-control": "no-cache"}, stat_result=path.stat())
     headers = {name: response.headers[name] for name in ("etag", "cache-control")}
     return Response(status_code=304, headers=headers) if _has_etag(request, headers["etag"]) else response
 
 
-def _respond_with_image(request: Request, picture: RenderedImage, caching: str) -> Response:
-    headers = {"etag": picture.etag, "cache-control": caching, "content-disposition": "inline"}
-    if _has_etag(request, picture.etag):
+def _respond_with_image(request: Request, image: RenderedImage, cache_control: str) -> Response:
+    headers = {"etag": image.etag, "cache-control": cache_control, "content-disposition": "inline"}
+    if _has_etag(request, image.etag):
         return Response(status_code=304, headers=headers)
-    return Response(picture.data, media_type=picture.content_type, headers=headers)
+    return Response(image.data, media_type=image.content_type, headers=headers)
 
 
 def _has_etag(request: Request, etag: str) -> bool:

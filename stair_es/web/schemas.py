@@ -67,11 +67,11 @@ def parse_search_params(body: bytes) -> SearchParams:
     return SearchParams(**{name: _PARSERS[name](name, value) for name, value in fields.items() if value is not None})
 
 
-def _parse_text(name: str, value: object, longest: int = MAX_TEXT_CHARS) -> str:
+def _parse_text(name: str, value: object, max_chars: int = MAX_TEXT_CHARS) -> str:
     if not isinstance(value, str):
         raise QueryError(f"`{name}` is not a string")
-    if len(value) > longest:
-        raise QueryError(f"`{name}` has {len(value):,} characters; at most {longest:,} are allowed", "Shorten it.")
+    if len(value) > max_chars:
+        raise QueryError(f"`{name}` has {len(value):,} characters; at most {max_chars:,} are allowed", "Shorten it.")
     return value
 
 
@@ -84,7 +84,7 @@ def _parse_tokens(name: str, value: object) -> tuple[str, ...]:
         raise QueryError(f"`{name}` is not a list of words")
     if len(value) > MAX_LIST_ITEMS:
         raise QueryError(f"`{name}` has {len(value):,} words; at most {MAX_LIST_ITEMS} are allowed", "Use fewer words.")
-    return tuple(dict.fromkeys(_parse_text(name, word, MAX_TOKEN_CHARS) for word in value))
+    return tuple(dict.fromkeys(_parse_text(name, token, MAX_TOKEN_CHARS) for token in value))
 
 
 def _parse_weights(name: str, value: object) -> Mapping[str, float]:

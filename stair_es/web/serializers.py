@@ -35,14 +35,7 @@ def encode_json(value: Json | Mapping[str, Any]) -> bytes:
 def serialize_hit(
     hit: Hit, contributions: Sequence[TokenContribution], text_score: float, thumbnail: str | None
 ) -> dict[str, Any]:
-    """Serialize a hit.
-
-    Args:
-        hit: The hit.
-        contributions: The contributions of its tokens.
-        text_score: The part of the score that is not from tokens.
-        thumbnail: The URL of the thumbnail, if any.
-    """
+    """Serialize a hit."""
     return {
         "id": hit.id,
         "uri": hit.uri,
@@ -54,12 +47,12 @@ def serialize_hit(
         "thumbnail": thumbnail,
         "contributions": [
             {
-                "token": reason.token,
-                "query_weight": round(reason.query_weight, _DIGITS),
-                "document_weight": round(reason.document_weight, _DIGITS),
-                "contribution": round(reason.contribution, _DIGITS),
+                "token": each.token,
+                "query_weight": round(each.query_weight, _DIGITS),
+                "document_weight": round(each.document_weight, _DIGITS),
+                "contribution": round(each.contribution, _DIGITS),
             }
-            for reason in contributions
+            for each in contributions
         ],
         "text_score": round(text_score, _DIGITS),
         "tokens": list_top_tokens(hit.source.get("tokens"), MAX_HIT_TOKENS),
@@ -68,26 +61,20 @@ def serialize_hit(
 
 def serialize_query(weighted: WeightedQuery) -> dict[str, Any]:
     """Serialize a query, token by token."""
-    words = [
+    tokens = [
         {
-            "token": word.token,
-            "weight": round(word.weight, _DIGITS),
-            "factor": word.factor,
-            **({"added": True} if word.added else {}),
+            "token": each.token,
+            "weight": round(each.weight, _DIGITS),
+            "factor": each.factor,
+            **({"added": True} if each.added else {}),
         }
-        for word in weighted.tokens
+        for each in weighted.tokens
     ]
-    return {"query": words, "required": list(weighted.required), "excluded": list(weighted.excluded)}
+    return {"query": tokens, "required": list(weighted.required), "excluded": list(weighted.excluded)}
 
 
 def serialize_image(image: StoredImage, thumbnail: str | None, original: str | None) -> dict[str, Any]:
-    """Serialize everything readable of an image.
-
-    Args:
-        image: The stored image.
-        thumbnail: The URL of the thumbnail, if any.
-        original: The URL of the original, if any.
-    """
+    """Serialize everything readable of an image."""
     facts = {
         name: truncate_json(value)
         for name, value in sorted(image.source.items())
@@ -106,37 +93,32 @@ def serialize_image(image: StoredImage, thumbnail: str | None, original: str | N
     }
 
 
-def serialize_facets(answer: Mapping[str, Any]) -> dict[str, Any]:
+def serialize_facets(response: Mapping[str, Any]) -> dict[str, Any]:
     """Serialize the number of matches and their facets."""
-    groups = answer.get("aggregations") or {}
+    aggregations = response.get("aggregations") or {}
     return {
-        "total": int(answer["hits"]["total"]["value"]),
-        "tokens": _serialize_buckets(groups.get("tokens"), "token"),
-        "colours": _serialize_buckets(groups.get("colours"), "colour"),
-        "sources": _serialize_buckets(groups.get("sources"), "source"),
+        "total": int(response["hits"]["total"]["value"]),
+        "tokens": _serialize_buckets(aggregations.get("tokens"), "token"),
+        "colours": _serialize_buckets(aggregations.get("colours"), "colour"),
+        "sources": _serialize_buckets(aggregations.get("sources"), "source"),
     }
 
 
 def serialize_vector(vector: SparseVector) -> list[list[Any]]:
     """Serialize a vector to pairs of token and weight, heaviest first."""
-    return [[word, round(weight, _DIGITS)] for word, weight in vector]
+    return [[token, round(weight, _DIGITS)] for token, weight in vector]
 
 
 def list_top_tokens(tokens: object, count: int) -> list[list[Any]]:
-    """List the heaviest tokens of a document in the form of `serialize_vector`, faster: 24 hits have 1,500 tokens.
-
-    Args:
-        tokens: The `tokens` of a document.
-        count: Number of tokens.
-    """
+    """List the heaviest tokens of a document in the form of `serialize_vector`, faster: 24 hits have 1,500 tokens."""
     if not isinstance(tokens, Mapping):
         return []
     try:
-        best = sorted(tokens.items(), key=itemgetter(1), reverse=True)  # sorted already by ingest, which makes this fast
+        sorted_tokens = sorted(tokens.items(), key=itemgetter(1), reverse=True)  # sorted already by ingest, which makes this fast
     except TypeError:  # a value that is not a number, such as null
         return serialize_vector(parse_token_vector(tokens).top(count))
-    words = ([unescape_feature(word), round(weight, _DIGITS)] for word, weight in best if 0 < weight < math.inf)
-    return list(islice(words, count))
+    pairs = ([unescape_feature(token), round(weight, _DIGITS)] for token, weight in sorted_tokens if 0 < weight < math.inf)
+    return list(islice(pairs, count))
 
 
 def build_thumbnail_url(id_: str, fingerprint: object) -> str:
@@ -193,5 +175,5 @@ def _get_int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _serialize_buckets(group: Mapping[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    return [{name: str(bucket["key"]), "count": int(bucket["doc_count"])} for bucket in (group or {}).get("buckets", ())]
+def _serialize_buckets(aggregation: Mapping[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    return [{name: str(bucket["key"]), "count": int(bucket["doc_count"])} for bucket in (aggregation or {}).get("buckets", ())]

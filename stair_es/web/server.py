@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8077
 _MAX_PORTS_TRIED = 20
-_CONNECTIONS = 256
-_GRACE_S = 3
+_MAX_CONNECTIONS = 256
+_SHUTDOWN_TIMEOUT_S = 3
 _HEAD_TIMEOUT_S = 10.0
 """Timeout for the head of a request: connections that never complete one would use up all connection slots."""
 
@@ -35,15 +35,15 @@ def bind_socket(host: str, port: int | None) -> Iterator[tuple[socket.socket, in
         UsageError: If the port is in use, or the host is not an address of this machine.
     """
     ports = [port] if port is not None else list(range(DEFAULT_PORT, DEFAULT_PORT + _MAX_PORTS_TRIED))
-    for tried in ports:
+    for candidate in ports:
         try:
-            bound = _bind(host, tried)
+            sock = _bind(host, candidate)
             break
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or tried == ports[-1]:
-                raise _build_bind_error(host, tried, error) from None
-    with bound:
-        yield bound, int(bound.getsockname()[1])
+            if error.errno != errno.EADDRINUSE or candidate == ports[-1]:
+                raise _build_bind_error(host, candidate, error) from None
+    with sock:
+        yield sock, int(sock.getsockname()[1])
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -69,8 +69,8 @@ def _build_bind_error(host: str, port: int, error: OSError) -> UsageError:
 
 def build_page_url(host: str, port: int) -> str:
     """Build the URL of the page for a browser on this machine."""
-    named = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{named}:{port}/"
+    url_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{url_host}:{port}/"
 
 
 def _make_protocol() -> type[asyncio.Protocol]:
@@ -132,7 +132,7 @@ def create_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
             log_level="error",
             access_log=False,  # it would contain tokens
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE_S,
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         )
     )

@@ -59,24 +59,13 @@ class SearchService:
         roots: AllowedRoots,
         hooks: ServerHooks,
     ) -> None:
-        """Create the service.
-
-        Args:
-            cluster: The cluster.
-            index: An alias or index.
-            states: The cached state of the index.
-            limiter: The limiter for the encoder.
-            limits: The limits of the server.
-            roots: Folders whose files may be shown.
-            hooks: The telemetry hooks.
-        """
         self._cluster, self._index = cluster, index
         self._states, self._limiter, self._limits, self._roots = states, limiter, limits, roots
         self._hooks = hooks
         self._lock = threading.Lock()
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
-        self._counted: TTLCache[str, tuple[int, int]] = TTLCache(1, ttl=10.0)
+        self._counts: TTLCache[str, tuple[int, int]] = TTLCache(1, ttl=10.0)
 
     def describe_index(self, title: str) -> dict[str, Any]:
         """Describe the index; `title` is shown instead of its name."""
@@ -151,9 +140,9 @@ class SearchService:
             build_filter_query(params)
             or build_page_request(self._build_query(state, params).query, params, state.plan).body["query"]
         )
-        answer = self._send(build_facets_request(query, colours=state.has_colours))
-        return serializers.serialize_facets(answer), {
-            str(bucket["key"]) for bucket in answer["aggregations"]["indices"]["buckets"]
+        response = self._send(build_facets_request(query, colours=state.has_colours))
+        return serializers.serialize_facets(response), {
+            str(bucket["key"]) for bucket in response["aggregations"]["indices"]["buckets"]
         }
 
     def _find_neighbors(self, state: IndexState, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:
@@ -162,8 +151,8 @@ class SearchService:
             return {"hits": []}, {image.index}
         params = SearchParams(k=k)
         query = SearchQuery(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
-        found = self._send_query(state, query, params).hits
-        return {"hits": self._serialize_hits(state, query, params, found)}, {image.index, *(hit.index for hit in found)}
+        hits = self._send_query(state, query, params).hits
+        return {"hits": self._serialize_hits(state, query, params, hits)}, {image.index, *(hit.index for hit in hits)}
 
     def _build_query(self, state: IndexState, params: SearchParams) -> WeightedQuery:
         image = self._get_stored_image(state, params.similar_to) if params.similar_to and params.method != "bm25" else None
@@ -177,7 +166,7 @@ class SearchService:
         return weighted
 
     def _serialize_hits(
-        self, state: IndexState, query: SearchQuery, params: SearchParams, found: Sequence[Hit]
+        self, state: IndexState, query: SearchQuery, params: SearchParams, hits: Sequence[Hit]
     ) -> list[dict[str, Any]]:
         return [
             serializers.serialize_hit(
@@ -186,7 +175,7 @@ class SearchService:
                 hit.score if params.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, apart from rounding
                 self._get_thumbnail_url(state, hit.id, hit.source),
             )
-            for hit in found
+            for hit in hits
         ]
 
     def _get_thumbnail_url(self, state: IndexState, id_: str, source: Mapping[str, Any]) -> str | None:
@@ -218,13 +207,13 @@ class SearchService:
     def _count_documents(self) -> tuple[int, int]:
         """Count images, and images with a caption."""
         with self._lock:
-            counted = self._counted.get("")
-        if counted is None:
+            counts = self._counts.get("")
+        if counts is None:
             response = self._send(build_counts_request())
-            counted = int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
+            counts = int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
             with self._lock:
-                self._counted[""] = counted
-        return counted
+                self._counts[""] = counts
+        return counts
 
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
         response = self._cluster.search(self._index, {**body, "timeout": _SEARCH_TIMEOUT}, retry=NO_RETRY)

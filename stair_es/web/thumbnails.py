@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DRAWN_THUMBNAIL_PX = 256
 """Longer side of a thumbnail that is rendered from an original, in pixels."""
 ORIGINAL_PX = 1600
-_STORED = DecodeLimits(max_pixels=1_000_000)
+_STORED_LIMITS = DecodeLimits(max_pixels=1_000_000)
 """Limits for the thumbnail in a document; ingest writes 128 pixels."""
 
 
@@ -36,16 +36,6 @@ class ThumbnailService:
         limits: ServerLimits,
         hooks: ServerHooks,
     ) -> None:
-        """Create the service.
-
-        Args:
-            cluster: The cluster.
-            index: An alias or index.
-            roots: Folders whose files may be shown.
-            limiter: The limiter for rendering.
-            limits: The limits of the server.
-            hooks: The telemetry hooks.
-        """
         self._cluster, self._index = cluster, index
         self._roots, self._limiter, self._limits = roots, limiter, limits
         self._hooks = hooks
@@ -53,10 +43,6 @@ class ThumbnailService:
 
     def get_thumbnail(self, id_: str, version: str) -> tuple[RenderedImage, bool]:
         """Get the thumbnail of an image.
-
-        Args:
-            id_: The id of the document.
-            version: The fingerprint in the URL, if any.
 
         Returns:
             The thumbnail, and whether it has that version, so that it never changes.
@@ -72,12 +58,12 @@ class ThumbnailService:
         source = self._fetch_fields(id_)
         stored = source.get("fingerprint")
         fingerprint = stored if isinstance(stored, str) else ""
-        picture = self._render_stored(source.get("thumbnail"))
-        if picture is None:
-            picture = self._render_original(id_, source.get("uri"), DRAWN_THUMBNAIL_PX)
+        image = self._render_stored(source.get("thumbnail"))
+        if image is None:
+            image = self._render_original(id_, source.get("uri"), DRAWN_THUMBNAIL_PX)
         if fingerprint:
-            self.cache.put((id_, fingerprint), picture)
-        return picture, bool(version) and version == fingerprint
+            self.cache.put((id_, fingerprint), image)
+        return image, bool(version) and version == fingerprint
 
     def get_original(self, id_: str) -> RenderedImage:
         """Get the original of an image, rendered for the page.
@@ -91,9 +77,9 @@ class ThumbnailService:
         return self._render_original(id_, self._fetch_fields(id_).get("uri"), ORIGINAL_PX)
 
     def _render_stored(self, value: object) -> RenderedImage | None:
-        found = parse_thumbnail(value)
+        thumbnail = parse_thumbnail(value)
         try:
-            return render_image(found.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED) if found else None
+            return render_image(thumbnail.data, DRAWN_THUMBNAIL_PX, "WEBP", _STORED_LIMITS) if thumbnail else None
         except DecodeError:
             return None
 

@@ -30,13 +30,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def watch() -> Watch:
-    """What the page complains of, which fails the test unless it is allowed."""
+    """Console errors and warnings of the page; they fail the test unless allowed."""
     return Watch()
 
 
 @pytest.fixture
 def context(browser: Browser, watch: Watch) -> Iterator[Callable[..., BrowserContext]]:
-    """Makes contexts, each like a browser of its own."""
+    """Create separate browser contexts."""
     made: list[BrowserContext] = []
 
     def make(**options: Any) -> BrowserContext:  # noqa: ANN401  the options of Playwright

@@ -1,4 +1,4 @@
-"""The installed command, as a script would call it, against a real node."""
+"""The installed command against a real node."""
 
 from __future__ import annotations
 
@@ -45,34 +45,34 @@ def stair_es(node_url: str, index_name: str, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def stair_es_of_photos(node_url: str, ingested: subprocess.CompletedProcess[str], tmp_path: Path) -> Run:
-    """The same, with the index that has the photos and is only read here."""
+    """The same, with a read-only index of the photos."""
     assert ingested.returncode == 0, ingested.stderr
     return _script(node_url, INDEX, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def ingested(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.CompletedProcess[str]]:
-    """How the photos came into that index."""
+    """The ingest that wrote that index."""
     yield _script(node_url, INDEX, tmp_path_factory.mktemp("ingest"))("ingest", PHOTOS, "--json")
     with Cluster(Connection(url=node_url)) as cluster:
         cluster.client.indices.delete(index=f"{INDEX}-*")
 
 
-def _last_json(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401
-    return json.loads(done.stdout.splitlines()[-1])
+def _last_json(result: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401
+    return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_ingest_then_search_by_words_and_by_picture(stair_es_of_photos: Run, ingested: subprocess.CompletedProcess[str]) -> None:
-    stair_es, done = stair_es_of_photos, ingested
-    report = _last_json(done)
+def test_ingest_then_search_by_words_and_by_image(stair_es_of_photos: Run, ingested: subprocess.CompletedProcess[str]) -> None:
+    stair_es, result = stair_es_of_photos, ingested
+    report = _last_json(result)
     count = len(list(PHOTOS.glob("*.jpg")))
     assert {"seen", "written", "unchanged", "failed", "seconds", "index", "dead_letters"} <= set(report)
     assert (report["seen"], report["written"], report["failed"], report["dead_letters"]) == (count, count, 0, None)
-    assert done.stdout.count("\n") == 1
-    assert "runner: local" in done.stderr
+    assert result.stdout.count("\n") == 1
+    assert "runner: local" in result.stderr
 
-    again = _last_json(stair_es("ingest", PHOTOS, "--json"))
-    assert (again["written"], again["unchanged"]) == (0, count)
+    second = _last_json(stair_es("ingest", PHOTOS, "--json"))
+    assert (second["written"], second["unchanged"]) == (0, count)
 
     expected = {"a cup of coffee": "espresso.jpg", "a small dog": "two-spaniels.jpg", "red parrot": "scarlet-macaw.jpg"}
     for words, name in expected.items():
@@ -85,9 +85,9 @@ def test_ingest_then_search_by_words_and_by_picture(stair_es_of_photos: Run, ing
     assert by_picture["hits"][0]["uri"] == (PHOTOS / "tabby-cat.jpg").as_uri()
     assert by_picture["took_ms"] >= 0
 
-    shown = stair_es("search", "a cup of coffee", "--explain", "-k", "2").stdout
-    assert "espresso.jpg" in shown
-    assert "coffee" in shown
+    output = stair_es("search", "a cup of coffee", "--explain", "-k", "2").stdout
+    assert "espresso.jpg" in output
+    assert "coffee" in output
 
 
 def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path
     folder.mkdir()
     shutil.copy(PHOTOS / "koala.jpg", folder)
     (folder / "broken.jpg").write_bytes(b"no image")
-    done = stair_es("ingest", folder, "--json")
-    report = _last_json(done)
-    assert (done.returncode, report["seen"], report["written"], report["failed"]) == (3, 2, 1, 1)
+    result = stair_es("ingest", folder, "--json")
+    report = _last_json(result)
+    assert (result.returncode, report["seen"], report["written"], report["failed"]) == (3, 2, 1, 1)
     [line] = Path(report["dead_letters"]).read_text().splitlines()
     assert json.loads(line)["stage"] == "decode"
 
@@ -118,25 +118,25 @@ def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path
     ],
 )
 def test_wrong_calls_say_what_was_wrong(stair_es: Run, arguments: list[str | Path], code: int, message: str) -> None:
-    done = stair_es(*arguments)
-    assert done.returncode == code, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    result = stair_es(*arguments)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
 
 
 def test_a_failed_run_says_so_as_json_too(stair_es: Run) -> None:
-    done = stair_es("ingest", PHOTOS, "--json", "--url", "http://127.0.0.1:9")
-    assert done.returncode == 1
-    assert "no search cluster answers" in _last_json(done)["error"]
+    result = stair_es("ingest", PHOTOS, "--json", "--url", "http://127.0.0.1:9")
+    assert result.returncode == 1
+    assert "no search cluster answers" in _last_json(result)["error"]
 
 
 @pytest.mark.parametrize("command", [[], ["ingest"], ["search"], ["encode"], ["query"], ["explain"], ["node"], ["node", "up"]])
 def test_help_has_examples(stair_es: Run, command: list[str]) -> None:
-    done = stair_es(*command, "--help")
-    assert done.returncode == 0
+    result = stair_es(*command, "--help")
+    assert result.returncode == 0
     if command and command != ["node"]:
-        assert "stair-es " + " ".join(command) in done.stdout.replace("\n", " ")
+        assert "stair-es " + " ".join(command) in result.stdout.replace("\n", " ")
 
 
 def test_a_run_killed_in_the_middle_is_finished_by_the_next(
@@ -178,9 +178,9 @@ def test_runs_that_start_together_share_one_index(node_url: str, index_name: str
         shutil.copy(photo, tmp_path)
     environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
     command = [str(STAIR_ES), "ingest", str(tmp_path), "--json"]
-    together = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
-    reports = [json.loads(run.communicate()[0]) for run in together]
-    assert [run.returncode for run in together] == [0, 0, 0]
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    reports = [json.loads(run.communicate()[0]) for run in processes]
+    assert [run.returncode for run in processes] == [0, 0, 0]
     assert len({report["index"] for report in reports}) == 1
     assert list(client.indices.get_alias(name=index_name)) == [reports[0]["index"]]
     assert _count(client, index_name) == len(photos)
@@ -195,14 +195,14 @@ def test_a_reader_that_has_seen_enough_is_no_failure(command: str, node_url: str
     os.close(reader)
     with subprocess.Popen([STAIR_ES, *words], stdout=writer, stderr=subprocess.PIPE, env=environment) as run:
         os.close(writer)
-        _, said = run.communicate()
+        _, stderr = run.communicate()
     assert run.returncode == 0
-    assert b"Traceback" not in said
-    assert b"BrokenPipe" not in said
+    assert b"Traceback" not in stderr
+    assert b"BrokenPipe" not in stderr
 
 
 def test_bytes_that_are_no_text_are_wrong_usage(stair_es: Run) -> None:
     for command in (["search"], ["query"], ["encode", "--text"]):
-        done = stair_es(*command, os.fsdecode(b"dog \xff"))
-        assert done.returncode == 2
-        assert "not valid text" in done.stderr
+        result = stair_es(*command, os.fsdecode(b"dog \xff"))
+        assert result.returncode == 2
+        assert "not valid text" in result.stderr

@@ -54,14 +54,14 @@ def _free_port() -> int:
 
 
 def _listens(port: int) -> bool:
-    """Whether somebody does: asked before it listens, `ray health-check` takes half a minute to say no."""
+    """Check whether something listens: `ray health-check` takes half a minute to fail."""
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A data folder of its own. The text network, which the image brings along, is that of this machine."""
+    """A separate data folder, with the text network of this machine, which the image contains."""
     folder = tmp_path / "home"
     folder.mkdir()
     DataDir.from_env().models.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Six, and a file that is none."""
+    """Six photos, and a file that is not an image."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for photo in PHOTOS:
@@ -81,10 +81,10 @@ def photos(tmp_path: Path) -> Path:
 
 
 def _environment(process: Process) -> dict[str, str]:
-    """A container's: nothing of ours but what finds the programs, and keeps Ray's workers from waiting for everybody else."""
-    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
+    """The environment of a container: only what is needed to find the programs, and to run Ray without niceness."""
+    environ = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    return {**kept, "PATH": path, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **process.environment}
+    return {**environ, "PATH": path, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", **process.environment}
 
 
 def run(process: Process) -> subprocess.CompletedProcess[str]:
@@ -101,7 +101,7 @@ def run(process: Process) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def running(process: Process, healthy: Callable[[], bool], end: signal.Signals = signal.SIGTERM) -> Iterator[None]:
-    """The process with all that it starts, from when it is healthy to the end of the block."""
+    """Run a process and its children, from when it is healthy to the end of the block."""
     with subprocess.Popen(
         process.argv,
         env=_environment(process),
@@ -118,10 +118,10 @@ def running(process: Process, healthy: Callable[[], bool], end: signal.Signals =
                 time.sleep(0.2)
             yield
         finally:
-            started.send_signal(end)  # to the first process alone, as an engine does
+            started.send_signal(end)  # only to the first process, as container engines do
             started.wait(30)
             with suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)  # so do engines with what is left of a container
+                os.killpg(started.pid, signal.SIGKILL)  # as container engines kill the remaining processes
 
 
 def documents(client: OpenSearch, index: str) -> int:
@@ -131,8 +131,8 @@ def documents(client: OpenSearch, index: str) -> int:
 
 def answer(url: str, **headers: str) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as got:
-            return int(got.status)
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -145,10 +145,10 @@ def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
 ) -> None:
     services = compose(COMPOSE, {"STAIR_ES_INDEX": index_name, "RUNNER": "ray"})
     ray, page = _free_port(), _free_port()
-    ours = {
+    replacements = {
         "http://opensearch:9200": node_url,
         "ray-head:6379": f"127.0.0.1:{ray}",
-        "--head --port=6379": f"--head --port={ray} --num-cpus=0",  # as KubeRay starts it: the work is the worker's
+        "--head --port=6379": f"--head --port={ray} --num-cpus=0",  # as KubeRay starts it: tasks run on the workers
         "8077": str(page),
         "0.0.0.0": "127.0.0.1",
         "/photos": str(photos),
@@ -156,11 +156,11 @@ def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
     }
 
     def as_here(name: str, *more: str) -> Process:
-        process = of_service(services[name]).changed(ours)
+        process = of_service(services[name]).changed(replacements)
         return Process(argv=[*process.argv, *more], environment={**process.environment, "STAIR_ES_HOME": str(home)})
 
     def healthy(name: str, port: int) -> Callable[[], bool]:
-        check = Process(argv=health_of(services[name]), environment=services[name]["environment"]).changed(ours)
+        check = Process(argv=health_of(services[name]), environment=services[name]["environment"]).changed(replacements)
         return lambda: _listens(port) and run(check).returncode == 0
 
     with ExitStack() as stack:
@@ -168,55 +168,60 @@ def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
         stack.enter_context(running(as_here("ray-head"), healthy("ray-head", ray), signal.SIGKILL))
         assert (tmp_path / "token").stat().st_mode & 0o077 == 0
         stack.enter_context(running(as_here("ray-worker", "--num-cpus=1"), healthy("ray-worker", ray), signal.SIGKILL))
-        done = run(as_here("ingest"))
-        assert done.returncode == 0, done.stderr
-        assert "runner: ray" in done.stderr
+        result = run(as_here("ingest"))
+        assert result.returncode == 0, result.stderr
+        assert "runner: ray" in result.stderr
         assert documents(client, index_name) == len(PHOTOS)
-        [letters] = (home / "dead-letters").glob("*.jsonl")
-        assert "broken.jpg" in letters.read_text()
-        _rayjob({**ours, "auto": f"127.0.0.1:{ray}", "/dead-letters/": f"{tmp_path}/"}, photos, index_name, node_url, tmp_path)
+        [dead_letters] = (home / "dead-letters").glob("*.jsonl")
+        assert "broken.jpg" in dead_letters.read_text()
+        _rayjob(
+            {**replacements, "auto": f"127.0.0.1:{ray}", "/dead-letters/": f"{tmp_path}/"}, photos, index_name, node_url, tmp_path
+        )
         assert documents(client, index_name) == len(PHOTOS) + 1
     with running(as_here("page"), healthy("page", page)):
         assert answer(f"http://127.0.0.1:{page}/") == 200
         assert answer(f"http://127.0.0.1:{page}/", Host="photos.example.org") == 403
 
 
-def _rayjob(ours: dict[str, str], photos: Path, index: str, node_url: str, tmp_path: Path) -> None:
-    """The script of the RayJob, on that Ray cluster: a photo is new, one file is none, which is no failure."""
+def _rayjob(replacements: dict[str, str], photos: Path, index: str, node_url: str, tmp_path: Path) -> None:
+    """Run the script of the RayJob on that Ray cluster: one new photo, and a file that is not an image, which is no failure."""
     shutil.copy(PHOTOS[0], photos / "new.jpg")
     [head] = containers(everything()["RayJob", "stair-es-ingest"]["spec"]["rayClusterSpec"]["headGroupSpec"])
     environment = of_container(head, {"url": node_url}).environment
     environment = {name: value for name, value in environment.items() if not name.endswith("_FILE")}  # no TLS here
     environment |= {"SOURCE": str(photos), "STAIR_ES_INDEX": index, "STAIR_ES_HOME": str(tmp_path / "home")}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ours["/var/lib/ray-token/token"]}  # KubeRay's doing
-    script = Process(argv=["sh", "-c", (KUBERNETES / "ray" / "ingest.sh").read_text()], environment={}).changed(ours)
-    done = run(Process(argv=script.argv, environment=environment))
-    assert done.returncode == 0, done.stderr
-    assert "runner: ray" in done.stderr
+    environment |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": replacements["/var/lib/ray-token/token"],
+    }  # as KubeRay sets it
+    script = Process(argv=["sh", "-c", (KUBERNETES / "ray" / "ingest.sh").read_text()], environment={}).changed(replacements)
+    result = run(Process(argv=script.argv, environment=environment))
+    assert result.returncode == 0, result.stderr
+    assert "runner: ray" in result.stderr
     assert "broken.jpg" in (tmp_path / "ray.jsonl").read_text()
 
 
 def _end_ray(port: int) -> None:
-    """A container's end is that of all its processes; here they outlive it. (A raylet takes half a minute for SIGTERM.)"""
+    """End what outlives the first process; in a container it ends with it. (A raylet takes half a minute for SIGTERM.)"""
     for process in psutil.process_iter(["cmdline"]):
         if any(part.endswith((f":{port}", f"={port}")) for part in process.info["cmdline"] or []):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
 
-def test_an_ingest_in_threads_knows_failure_from_failed_images(
+def test_an_ingest_in_threads_tells_failed_runs_from_failed_images(
     node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
 ) -> None:
     ingest = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})["ingest"]
-    ours = {"http://opensearch:9200": node_url, "/photos": str(photos)}
-    done = run(of_service(ingest).changed(ours))
-    assert done.returncode == 0, done.stderr
-    assert "runner: local" in done.stderr
+    replacements = {"http://opensearch:9200": node_url, "/photos": str(photos)}
+    result = run(of_service(ingest).changed(replacements))
+    assert result.returncode == 0, result.stderr
+    assert "runner: local" in result.stderr
     assert documents(client, index_name) == len(PHOTOS)
     (tmp_path / "empty").mkdir()
-    done = run(of_service(ingest).changed({**ours, "/photos": str(tmp_path / "empty")}))
-    assert done.returncode == 1
-    assert "no image" in done.stderr
+    result = run(of_service(ingest).changed({**replacements, "/photos": str(tmp_path / "empty")}))
+    assert result.returncode == 1
+    assert "no image" in result.stderr
 
 
 # ------------------------------------------------------------------------------------------------- a secured cluster
@@ -224,7 +229,7 @@ def test_an_ingest_in_threads_knows_failure_from_failed_images(
 
 @pytest.fixture
 def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
-    """The node behind TLS, for those who show the API key; `secrets` below `tmp_path` are what a client needs."""
+    """The node behind TLS, which requires an API key; `secrets` below `tmp_path` has what a client needs."""
     authority, folder = trustme.CA(), tmp_path / "secrets"
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
@@ -235,15 +240,15 @@ def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
     for name in ("token", "page-token"):
         (folder / name).write_text(TOKEN)
 
-    def gate(asked: Asked) -> Said | None:
-        return None if asked.headers.get("authorization", "").startswith("ApiKey ") else Said(status=401)
+    def gate(request: Asked) -> Said | None:
+        return None if request.headers.get("authorization", "").startswith("ApiKey ") else Said(status=401)
 
     with GateProxy(node_url, tls=context, gate=gate) as proxy:
         yield proxy.url
 
 
-def _looked_at(url: str, name: str) -> None:
-    """A page that wants a token, but tells everybody that it is alive."""
+def _open_page(url: str, name: str) -> None:
+    """A page that requires a token, except for its health check."""
     assert answer(url + "healthz") == 200
     assert answer(url) == 401
     assert answer(url, Authorization=f"Bearer {TOKEN}", Host=name) == 200
@@ -251,20 +256,25 @@ def _looked_at(url: str, name: str) -> None:
 
 
 def test_compose_on_a_secured_cluster(secured: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path) -> None:
-    given = {"STAIR_ES_URL": secured, "STAIR_ES_INDEX": index_name, "PAGE_NAME": "photos.example.org", "PHOTOS": str(photos)}
-    services = compose(COMPOSE_CLUSTER, given)
+    environment = {
+        "STAIR_ES_URL": secured,
+        "STAIR_ES_INDEX": index_name,
+        "PAGE_NAME": "photos.example.org",
+        "PHOTOS": str(photos),
+    }
+    services = compose(COMPOSE_CLUSTER, environment)
     port = _free_port()
-    ours = {"/run/secrets/": f"{tmp_path}/secrets/", "8077": str(port), "/photos": str(photos), "0.0.0.0": "127.0.0.1"}
-    done = run(of_service(services["ingest"]).changed(ours))
-    assert done.returncode == 0, done.stderr
+    replacements = {"/run/secrets/": f"{tmp_path}/secrets/", "8077": str(port), "/photos": str(photos), "0.0.0.0": "127.0.0.1"}
+    result = run(of_service(services["ingest"]).changed(replacements))
+    assert result.returncode == 0, result.stderr
     assert documents(client, index_name) == len(PHOTOS)
-    check = Process(argv=health_of(services["page"]), environment={}).changed(ours)
-    with running(of_service(services["page"]).changed(ours), lambda: _listens(port) and run(check).returncode == 0):
-        _looked_at(f"http://127.0.0.1:{port}/", "photos.example.org")
+    check = Process(argv=health_of(services["page"]), environment={}).changed(replacements)
+    with running(of_service(services["page"]).changed(replacements), lambda: _listens(port) and run(check).returncode == 0):
+        _open_page(f"http://127.0.0.1:{port}/", "photos.example.org")
 
 
 def _action(code: int) -> str:
-    """What Kubernetes does with a pod of the nightly Job that ended so: the first rule that fits, else another try."""
+    """Return what Kubernetes does with a pod of the nightly Job for an exit code: the first matching rule, otherwise a retry."""
     job = everything()["CronJob", "stair-es-nightly"]["spec"]["jobTemplate"]["spec"]
     rules: list[dict[str, Any]] = job["podFailurePolicy"]["rules"]
     fitting = [rule["action"] for rule in rules if code in rule.get("onExitCodes", {}).get("values", [])]
@@ -276,7 +286,7 @@ def test_kubernetes_nights_and_page(
 ) -> None:
     [ingest] = containers(everything()["CronJob", "stair-es-nightly"])
     port = _free_port()
-    ours = {
+    replacements = {
         "s3://my-bucket/products/": str(photos),
         "/secrets/ingest": f"{tmp_path}/secrets",
         "/secrets/page": f"{tmp_path}/secrets",
@@ -286,27 +296,27 @@ def test_kubernetes_nights_and_page(
         "0.0.0.0": "127.0.0.1",
     }
 
-    def night(**more: str) -> tuple[str, subprocess.CompletedProcess[str]]:
-        process = of_container(ingest, {"url": secured}).changed(ours)
-        done = run(Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name, **more}))
-        return _action(done.returncode), done
+    def run_night(**more: str) -> tuple[str, subprocess.CompletedProcess[str]]:
+        process = of_container(ingest, {"url": secured}).changed(replacements)
+        result = run(Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name, **more}))
+        return _action(result.returncode), result
 
-    action, done = night()
-    assert (action, done.returncode) == ("FailJob", 3), done.stderr
+    action, result = run_night()
+    assert (action, result.returncode) == ("FailJob", 3), result.stderr
     [letter] = (tmp_path / "letters" / "nightly.jsonl").read_text().splitlines()
     assert json.loads(letter)["uri"].endswith("broken.jpg")
     (photos / "broken.jpg").unlink()
     (photos / PHOTOS[0].name).unlink()
-    action, done = night()
-    assert action == "Complete", done.stderr
+    action, result = run_night()
+    assert action == "Complete", result.stderr
     assert documents(client, index_name) == len(PHOTOS) - 1  # --resync removed what is gone
     assert not (tmp_path / "letters" / "nightly.jsonl").exists()
-    action, done = night(STAIR_ES_URL="https://127.0.0.1:1", STAIR_ES_API_KEY_FILE=f"{tmp_path}/nowhere")
-    assert (action, done.returncode) == ("FailJob", 2), done.stderr  # a Secret without a key: no try will mend that
+    action, result = run_night(STAIR_ES_URL="https://127.0.0.1:1", STAIR_ES_API_KEY_FILE=f"{tmp_path}/nowhere")
+    assert (action, result.returncode) == ("FailJob", 2), result.stderr  # a Secret without a key: a retry doesn't help
 
     deployment = everything()["Deployment", "stair-es-page"]
     [page] = containers(deployment)
-    process = of_container(page, {"url": secured}).changed(ours)
+    process = of_container(page, {"url": secured}).changed(replacements)
     process = Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name})
     probe = f"http://127.0.0.1:{port}{page['livenessProbe']['httpGet']['path']}"
 
@@ -317,4 +327,4 @@ def test_kubernetes_nights_and_page(
             return False
 
     with running(process, alive):
-        _looked_at(f"http://127.0.0.1:{port}/", "photos.example.org")
+        _open_page(f"http://127.0.0.1:{port}/", "photos.example.org")

@@ -1,4 +1,4 @@
-"""The examples, as one runs them, against a real node."""
+"""The examples, run against a real node."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BEAR = "a black and white bear"
 
 @dataclass
 class Shop:
-    """Runs the shop's programs in this process: lines of what they print, split at double spaces."""
+    """Run the programs of the shop in this process, and return their output lines, split at double spaces."""
 
     index: str
     monkeypatch: pytest.MonkeyPatch
@@ -68,7 +68,7 @@ def test_a_shop_gains_image_search_and_loses_nothing(shop: Shop, client: OpenSea
 
     now = shop("shop.py", "siesta")
     assert _skus(now) == _skus(before)
-    # Old versions of the documents count among the titles until the engine has merged them away.
+    # Old versions of documents count for BM25 until the engine merges them away.
     assert [float(line[0]) for line in now] == pytest.approx([float(line[0]) for line in before], rel=0.05)
     assert _skus(shop("search.py", BEAR))[:2] == ["P-012", "P-016"]
     cheap = shop("search.py", BEAR, "--max-price", "20")
@@ -99,9 +99,9 @@ def test_the_notebook_runs_and_shows_what_it_showed(node_url: str, monkeypatch: 
     monkeypatch.setenv("STAIR_ES_URL", node_url)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     path = EXAMPLES / "notebook" / "photo_to_postings.ipynb"
-    kept, ran = (nbformat.reads(path.read_text(encoding="utf-8"), as_version=4) for _ in range(2))  # type: ignore[no-untyped-call]
+    stored_notebook, ran = (nbformat.reads(path.read_text(encoding="utf-8"), as_version=4) for _ in range(2))  # type: ignore[no-untyped-call]
     NotebookClient(ran, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
-    for old, new in zip(kept.cells, ran.cells, strict=True):
+    for old, new in zip(stored_notebook.cells, ran.cells, strict=True):
         assert _numbers(_shown(new)) == pytest.approx(_numbers(_shown(old)), abs=2e-3), old.source
         assert _words(_shown(new)) == _words(_shown(old)), old.source
 
@@ -139,7 +139,7 @@ def _node() -> list[str]:
 
 def _java() -> list[str]:
     found = full_jdk(11)
-    if found is None:  # a contributor's machine may lack it; CI mustn't
+    if found is None:  # optional on a contributor's machine, required in CI
         message = "a JDK of 11 or newer is not on this machine"
         if os.environ.get("CI"):
             raise LookupError(message)
@@ -156,11 +156,11 @@ def test_a_client_without_a_library_searches_by_template(photos: tuple[str, str]
     url, index = photos
     command = program()
 
-    def ask(*asked: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    def ask(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command, index, *asked],
+            [*command, index, *arguments],
             env={**os.environ, "STAIR_ES_URL": url},
-            input=given,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
@@ -168,10 +168,7 @@ def test_a_client_without_a_library_searches_by_template(photos: tuple[str, str]
 
     assert _found(ask("a cup of coffee"))[0][1] == "espresso.jpg"
     assert _found(ask('"coffee" \\ {{cup}}'))[0][1] == "espresso.jpg", "what is JSON or mustache is only text"
-    assert [name for _, name in _found(ask("kitten=0.9", "cat=0.4"))] == [
-        "tabby-cat.jpg",
-        "kitten-with-yarn.jpg",
-    ]
+    assert [name for _, name in _found(ask("kitten=0.9", "cat=0.4"))] == ["tabby-cat.jpg", "kitten-with-yarn.jpg"]
     nowhere = subprocess.run(
         [*command, "there-is-none", "cat"], env={**os.environ, "STAIR_ES_URL": url}, capture_output=True, text=True, check=False
     )
@@ -184,7 +181,7 @@ def test_javascript_asks_with_the_words_of_the_model(photos: tuple[str, str]) ->
     with ImageSearch(index, url=url) as images:
         expected = [(hit.score, hit.uri.rpartition("/")[2]) for hit in images.search("a kitten", k=3).hits]
         tokens = images.encoder.encode_texts(["a kitten"])[0].to_dict()
-    done = subprocess.run(
+    result = subprocess.run(
         [*_node(), index, "-"],
         env={**os.environ, "STAIR_ES_URL": url},
         input=json.dumps({"text": "a kitten", "tokens": tokens}),
@@ -192,17 +189,17 @@ def test_javascript_asks_with_the_words_of_the_model(photos: tuple[str, str]) ->
         text=True,
         check=False,
     )
-    found = _found(done)
+    found = _found(result)
     assert [name for _, name in found] == [name for _, name in expected]
     assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
 
 
-def _found(done: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
+def _found(result: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
     """Scores and file names of hits: the clients print JSON as the cluster sent it, or lines."""
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    if done.stdout.startswith("{"):
-        lines = [f"{hit['_score']} {hit['_source']['uri']}" for hit in json.loads(done.stdout)["hits"]["hits"]]
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    if result.stdout.startswith("{"):
+        lines = [f"{hit['_score']} {hit['_source']['uri']}" for hit in json.loads(result.stdout)["hits"]["hits"]]
     pairs = [line.split() for line in lines]
     return [(float(score), uri.rpartition("/")[2]) for score, uri in pairs]
 
@@ -211,15 +208,15 @@ def test_the_ray_job_ingests_and_says_what_it_did(node_url: str, index_name: str
     for name in ("tabby-cat.jpg", "espresso.jpg"):
         shutil.copy(PHOTOS / name, tmp_path)
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, EXAMPLES / "ray" / "ingest_job.py", tmp_path, "--index", index_name],
         env={**os.environ, "STAIR_ES_URL": node_url, "RAY_ADDRESS": ""},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 3, done.stderr
-    report = json.loads(done.stdout)
+    assert result.returncode == 3, result.stderr
+    report = json.loads(result.stdout)
     assert (report["runner"], report["written"], report["failed"]) == ("ray", 2, 1)
     with ImageSearch(index_name, url=node_url) as images:
         assert images.search("coffee", k=1).hits[0].uri.endswith("/espresso.jpg")

@@ -1,4 +1,4 @@
-"""A round of each kind of `benchmarks/faults.py`: nothing is lost, duplicated or unexpected."""
+"""One round of each kind of `benchmarks/faults.py`: nothing is lost, duplicated, or written to another index."""
 
 import json
 import subprocess
@@ -13,12 +13,12 @@ KINDS = {"driver", "worker", "node", "one-of-three", "proxy", "alias", "swap", "
 
 @pytest.fixture(scope="module")
 def rows(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
-    """What a round of each kind came to."""
+    """The result of a round of each kind."""
     found = tmp_path_factory.mktemp("faults") / "found.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--images", "60", "--url", node_url, "--json", str(found)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    assert found.is_file(), done.stderr[-3000:]
-    sys.stdout.write(done.stderr)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert found.is_file(), result.stderr[-3000:]
+    sys.stdout.write(result.stderr)
     kept: dict[str, dict[str, object]] = json.loads(found.read_text())["figures"]["rows"]
     return kept
 

@@ -37,10 +37,10 @@ Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="module")
 def environment(node_url: str) -> Iterator[dict[str, str]]:
-    """Of the script, with an index that has the photos and is only read here."""
-    made = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": INDEX, "COLUMNS": "120"}
-    subprocess.run([STAIR_ES, "ingest", PHOTOS], check=True, capture_output=True, env=made)
-    yield made
+    """The environment of the script, with a read-only index of the photos."""
+    environ = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": INDEX, "COLUMNS": "120"}
+    subprocess.run([STAIR_ES, "ingest", PHOTOS], check=True, capture_output=True, env=environ)
+    yield environ
     with Cluster(Connection(url=node_url)) as cluster:
         for name in cluster.client.indices.get(index=f"{INDEX}*"):
             cluster.client.indices.delete(index=name)
@@ -48,10 +48,10 @@ def environment(node_url: str) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def vectors(environment: dict[str, str]) -> dict[str, dict[str, float]]:
-    """URI -> words, by the script that encodes without a cluster."""
+    """URI -> words, as `encode` prints them without a cluster."""
     command: list[str | Path] = [STAIR_ES, "encode", *sorted(PHOTOS.glob("*.jpg")), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
-    return {one["uri"]: one["tokens"] for one in map(json.loads, done.stdout.splitlines())}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
+    return {one["uri"]: one["tokens"] for one in map(json.loads, result.stdout.splitlines())}
 
 
 @pytest.fixture
@@ -71,16 +71,16 @@ def run(environment: dict[str, str], tmp_path: Path) -> Run:
     return script
 
 
-def answer(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noqa: ANN401  JSON
-    assert done.returncode == code, done.stderr
-    return json.loads(done.stdout)
+def parse_json(result: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noqa: ANN401  JSON
+    assert result.returncode == code, result.stderr
+    return json.loads(result.stdout)
 
 
 def test_an_id_a_uri_and_a_path_are_one_image(run: Run) -> None:
-    asked = [make_document_id(CAT.as_uri()), CAT.as_uri(), str(CAT), f"file://localhost{CAT}"]
-    done = run("inspect", *asked, "--json")
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [one.pop("reference") for one in found] == asked
+    arguments = [make_document_id(CAT.as_uri()), CAT.as_uri(), str(CAT), f"file://localhost{CAT}"]
+    result = run("inspect", *arguments, "--json")
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one.pop("reference") for one in found] == arguments
     assert all(one == found[0] for one in found)
     words = json.loads(run("encode", CAT, "--json").stdout)["tokens"]
     assert {row["token"]: row["weight"] for row in found[0]["tokens"]} == words
@@ -92,51 +92,51 @@ def test_an_id_a_uri_and_a_path_are_one_image(run: Run) -> None:
 
 def test_the_words_as_bars(run: Run, vectors: dict[str, dict[str, float]]) -> None:
     count = len(vectors[CAT.as_uri()])
-    done = run("inspect", CAT, "-k", "2")
-    assert done.returncode == 0, done.stderr
-    path, *bars, rest, together = done.stdout.splitlines()[:5]
+    result = run("inspect", CAT, "-k", "2")
+    assert result.returncode == 0, result.stderr
+    path, *bars, rest, summary = result.stdout.splitlines()[:5]
     assert path == str(CAT)
     assert bars[0].split()[0] == "cat"
     assert all("█" in bar and bar.count("%") == 2 for bar in bars)
     assert f"{count - 2} more word" in rest
-    assert f"{count} words" in together
+    assert f"{count} words" in summary
     assert len(run("inspect", CAT, "--all").stdout.splitlines()) > count
-    assert "\x1b" not in done.stdout
+    assert "\x1b" not in result.stdout
 
 
-def test_a_file_that_is_not_in_the_index_is_encoded_and_that_is_said(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_is_not_in_the_index_is_encoded_with_a_notice(run: Run, tmp_path: Path) -> None:
     new = tmp_path / "new.jpg"
     new.write_bytes(CAT.read_bytes() + b"x")
-    done = run("inspect", "new.jpg", "-k", "1")
-    assert f"not in {INDEX}: encoded by {MODEL} now" in done.stdout
-    found = answer(run("inspect", new, "--json", "-k", "1"))
+    result = run("inspect", "new.jpg", "-k", "1")
+    assert f"not in {INDEX}: encoded by {MODEL} now" in result.stdout
+    found = parse_json(run("inspect", new, "--json", "-k", "1"))
     assert (found["origin"], found["id"], found["tokens"][0]["token"]) == ("model", None, "cat")
     shutil.copy(CAT, tmp_path / "copy.jpg")
-    done = run("inspect", "copy.jpg", "--json")
-    assert answer(done)["uri"] == CAT.as_uri()
-    assert "the same bytes as" in done.stderr
+    result = run("inspect", "copy.jpg", "--json")
+    assert parse_json(result)["uri"] == CAT.as_uri()
+    assert "the same bytes as" in result.stderr
 
 
 def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_path: Path) -> None:
-    found = answer(run("inspect", CAT, "--compare", "--json"))
+    found = parse_json(run("inspect", CAT, "--compare", "--json"))
     assert found["compare"] == {"is_same": True, "differences": [], "reasons": []}
     announce_plugins(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
     path = os.pathsep.join(map(str, (site, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
-    asked = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
-    other = answer(run(*asked, PYTHONPATH=path))
+    arguments = ("inspect", make_document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
+    other = parse_json(run(*arguments, PYTHONPATH=path))
     assert other["compare"]["is_same"] is False
     assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
-    shown = run("inspect", CAT, "--compare", "-k", "1").stdout
-    assert f"the stored words are the same as those of {MODEL} for the file now" in shown
+    output = run("inspect", CAT, "--compare", "-k", "1").stdout
+    assert f"the stored words are the same as those of {MODEL} for the file now" in output
 
 
-def test_what_is_missing_is_said_and_the_others_are_shown(run: Run, tmp_path: Path) -> None:
+def test_missing_images_are_reported_and_the_others_shown(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    done = run("inspect", "nope", CAT, "broken.jpg", "--json")
-    assert answer(done, 3)["reference"] == str(CAT)
-    assert "neither in" in done.stderr
-    assert "broken.jpg" in done.stderr
-    assert "2 of 3 images could not be shown" in done.stderr
+    result = run("inspect", "nope", CAT, "broken.jpg", "--json")
+    assert parse_json(result, 3)["reference"] == str(CAT)
+    assert "neither in" in result.stderr
+    assert "broken.jpg" in result.stderr
+    assert "2 of 3 images could not be shown" in result.stderr
     none = run("inspect", "nope")
     assert (none.returncode, none.stdout) == (1, "")
     assert "error: there is nothing to show" in none.stderr
@@ -149,17 +149,17 @@ def test_what_is_missing_is_said_and_the_others_are_shown(run: Run, tmp_path: Pa
 
 def test_references_come_from_stdin(run: Run) -> None:
     ids = "".join(f"{make_document_id((PHOTOS / name).as_uri())}\r\n" for name in ("koala.jpg", "bison.jpg")) + "\n"
-    done = run("inspect", "-", "--csv", "-k", "2", stdin=ids)
-    assert done.returncode == 0, done.stderr
-    header, *rows = csv.reader(io.StringIO(done.stdout))
+    result = run("inspect", "-", "--csv", "-k", "2", stdin=ids)
+    assert result.returncode == 0, result.stderr
+    header, *rows = csv.reader(io.StringIO(result.stdout))
     assert header == ["reference", "id", "uri", "origin", "rank", "token", "weight", "share", "cumulative"]
     assert [Path(row[2]).name for row in rows] == ["koala.jpg"] * 2 + ["bison.jpg"] * 2
     assert run("inspect", "-", stdin="\n").returncode == 2
 
 
 def test_a_terminal_with_colours_shows_the_thumbnail(environment: dict[str, str]) -> None:
-    shown = on_a_terminal([STAIR_ES, "inspect", CAT, "-k", "1"], {**environment, "COLORTERM": "truecolor"})
-    assert len(re.findall(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▄", shown)) > 300
+    output = on_a_terminal([STAIR_ES, "inspect", CAT, "-k", "1"], {**environment, "COLORTERM": "truecolor"})
+    assert len(re.findall(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▄", output)) > 300
     for more, plain in (([], {"NO_COLOR": "1"}), (["--no-thumbnail"], {}), ([], {"TERM": "dumb"})):
         assert "▄" not in on_a_terminal([STAIR_ES, "inspect", CAT, "-k", "1", *more], {**environment, **plain})
 
@@ -180,7 +180,7 @@ def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str
         while True:
             try:
                 part = os.read(master, 65536)
-            except OSError:  # how Linux says that nobody writes any more
+            except OSError:  # Linux reports the end of a pseudoterminal like this
                 break
             if not part:
                 break
@@ -191,7 +191,7 @@ def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str
 
 
 def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vectors: dict[str, dict[str, float]]) -> None:
-    found, images = answer(run("words", "--json", *UNIFORMITY)), vectors
+    found, images = parse_json(run("words", "--json", *UNIFORMITY)), vectors
     assert (found["documents"], found["images"], found["missed_count"], found["without_uri"]) == (40, 40, 0, 0)
     assert {row["token"] for row in found["tokens"]} == {word for image in images.values() for word in image}
     for row in found["tokens"]:
@@ -205,7 +205,7 @@ def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vect
     assert found["unused"]["count"] == found["unused"]["vocabulary_size"] - found["distinct_tokens"]
 
 
-def test_a_table_a_csv_and_the_unused(run: Run, vectors: dict[str, dict[str, float]]) -> None:
+def test_a_table_a_csv_and_unused_words(run: Run, vectors: dict[str, dict[str, float]]) -> None:
     images = list(vectors.values())
     table = run("words", "-k", "2", *UNIFORMITY)
     assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words per image")
@@ -221,24 +221,24 @@ def test_a_table_a_csv_and_the_unused(run: Run, vectors: dict[str, dict[str, flo
 
 
 def test_a_sample_is_called_an_estimate(run: Run) -> None:
-    done = run("words", "--sample", "10", "--seed", "3", "--json")
-    found = answer(done)
+    result = run("words", "--sample", "10", "--seed", "3", "--json")
+    found = parse_json(result)
     assert (found["images"], found["sample"]) == (10, {"size": 10, "seed": 3})
-    assert "all figures are estimates" in done.stderr
-    assert answer(run("words", "--sample", "10", "--seed", "3", "--json")) == found
+    assert "all figures are estimates" in result.stderr
+    assert parse_json(run("words", "--sample", "10", "--seed", "3", "--json")) == found
 
 
 def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:
-    done = run("words", "--policy", "stop.json", "-k", "1", *UNIFORMITY)
-    assert done.returncode == 0, done.stderr
-    wanted = answer(run("words", "--json", *UNIFORMITY))["stop_words"]["tokens"]
-    assert wanted
-    assert json.loads((tmp_path / "stop.json").read_text())["mute"] == wanted
-    plan = answer(run("policy", "plan", "stop.json", "--json", "--samples", "0"))
-    assert set(plan["rules"]) == {f"mute {word}" for word in wanted}
-    again = run("words", "--policy", "stop.json", *UNIFORMITY)
-    assert again.returncode == 2
-    assert "not overwritten" in again.stderr
+    result = run("words", "--policy", "stop.json", "-k", "1", *UNIFORMITY)
+    assert result.returncode == 0, result.stderr
+    expected = parse_json(run("words", "--json", *UNIFORMITY))["stop_words"]["tokens"]
+    assert expected
+    assert json.loads((tmp_path / "stop.json").read_text())["mute"] == expected
+    plan = parse_json(run("policy", "plan", "stop.json", "--json", "--samples", "0"))
+    assert set(plan["rules"]) == {f"mute {word}" for word in expected}
+    second = run("words", "--policy", "stop.json", *UNIFORMITY)
+    assert second.returncode == 2
+    assert "not overwritten" in second.stderr
     assert run("words", "--policy", "no-folder/stop.json").returncode == 2
     none = run("words", "--policy", "none.json", "--uniformity", "1")
     assert none.returncode == 0

@@ -1,4 +1,4 @@
-"""What a run asks the outside for: nothing that it wasn't told to."""
+"""A run looks up no host names except those that it was given."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ time.sleep({WATCHED_S})
 
 @pytest.mark.skipif(not (os.environ.get("CI") or shutil.which("unshare")), reason="needs the namespaces of Linux")
 def test_encoding_looks_no_name_up(tmp_path: Path) -> None:
-    kept = {name: value for name, value in os.environ.items() if name not in {*OPT_OUT_VARIABLES, "CI"}}
-    done = subprocess.run(
+    environ = {name: value for name, value in os.environ.items() if name not in {*OPT_OUT_VARIABLES, "CI"}}
+    result = subprocess.run(
         [sys.executable, ROOT / "tests" / "support" / "browser" / "name_queries.py", sys.executable, "-c", _ENCODE],
-        env={**kept, "HOME": str(tmp_path)},
+        env={**environ, "HOME": str(tmp_path)},
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert PHOTO.name in done.stderr
-    assert done.stdout.split() == []
+    assert result.returncode == 0, result.stderr
+    assert PHOTO.name in result.stderr
+    assert result.stdout.split() == []

@@ -1,4 +1,4 @@
-"""The embedded node and web pages of other origins: Chromium sends what they ask for, and the node does none of it."""
+"""The embedded node and web pages of other origins: the node answers none of the requests that Chromium sends for them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class BlankHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[str]:
-    """A site on this machine, so that no browser asks its user first, as some do for sites of the internet."""
+    """A site on this machine: for sites of the internet some browsers ask the user first."""
     with ThreadingHTTPServer(("127.0.0.1", 0), BlankHandler) as server:
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         serving.start()
@@ -106,7 +106,7 @@ def elsewhere() -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A tab in which errors are meant to happen."""
+    """A tab in which errors are expected."""
     made = browser.new_page()
     made.set_default_timeout(20_000)
     yield made
@@ -122,7 +122,7 @@ def index(client: OpenSearch, index_name: str) -> str:
 
 
 def state_of(client: OpenSearch, index: str) -> dict[str, Any]:
-    """What an attack could change, as it is now: whether it is open, its settings, and each document with its version."""
+    """The state that an attack could change: whether the index is open, its settings, and the version of each document."""
     found = client.cat.indices(index=f"{index}*", params={"h": "index,status", "format": "json", "expand_wildcards": "all"})
     client.indices.refresh(index=index)
     hits = client.search(index=index, params={"version": "true"})["hits"]["hits"]

@@ -1,4 +1,4 @@
-"""The page for everybody: axe finds nothing to complain of in any view, theme and size."""
+"""Accessibility of the page: axe reports no violation in any view, theme and size."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ALIKE = {
 """What repeats itself is looked at as a whole once, in one theme and size."""
 
 
-def violations(page: Page, *, whole: bool = True) -> list[str]:
-    """What axe finds, in a line each."""
-    found: dict[str, Any] = Axe().run(page, context=None if whole else ALIKE, options=RULES).response
+def violations(page: Page, *, whole_page: bool = True) -> list[str]:
+    """The violations that axe finds, one per line."""
+    found: dict[str, Any] = Axe().run(page, context=None if whole_page else ALIKE, options=RULES).response
     assert len(found["passes"]) > 15
     return [f"{one['id']}: {node['target']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]]
 
@@ -33,26 +33,26 @@ def violations(page: Page, *, whole: bool = True) -> list[str]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_view(site: Site, context: Contexts, theme: Literal["light", "dark"], size: dict[str, int]) -> None:
     page = context(viewport=size, color_scheme=theme).new_page()
-    whole = theme == "light" and size is DESKTOP
+    whole_page = theme == "light" and size is DESKTOP
     page.goto(site.base)
     expect(page.locator(".specimen li.hit").first).to_be_visible()
-    assert violations(page, whole=whole) == [], "the start"
+    assert violations(page, whole_page=whole_page) == [], "the start"
 
     asked(site, page, f"/?q={QUERY} -water&x=2*tree&x=0*bear&x=0.5*panda&must=tree&has=animal&filter=width:>10")
     expect(page.locator("#said")).to_contain_text("found")
     if size is PHONE:
         page.get_by_role("button", name="Words and filters", exact=True).click()
         expect(slider(page, "bear")).to_be_visible()
-    assert violations(page, whole=whole) == [], "a search"
+    assert violations(page, whole_page=whole_page) == [], "a search"
 
     found = answered(site, {"text": "panda", "k": 1})["hits"][0]["id"]
     page.goto(f"{site.base}/image/{found}?pick=panda")
     expect(page.locator(".below li.hit").first).to_be_visible()
-    assert violations(page, whole=whole) == [], "an image"
+    assert violations(page, whole_page=whole_page) == [], "an image"
 
     page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
     expect(page.locator(".sum-up")).to_be_visible()
-    assert violations(page, whole=whole) == [], "a comparison"
+    assert violations(page, whole_page=whole_page) == [], "a comparison"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -75,7 +75,7 @@ def test_what_comes_over_and_instead_of_hits(
     assert violations(page) == [], "an error"
 
 
-def test_what_is_told_to_screen_readers(site: Site, page: Page) -> None:
+def test_what_screen_readers_announce(site: Site, page: Page) -> None:
     asked(site, page)
     for role, name in (("search", "Images"), ("navigation", "Views"), ("complementary", "Words and filters")):
         expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
@@ -90,8 +90,8 @@ def test_what_is_told_to_screen_readers(site: Site, page: Page) -> None:
 
 
 def test_less_motion_for_those_who_ask_for_it(site: Site, context: Contexts) -> None:
-    for wish, expected in (("reduce", False), ("no-preference", True)):
-        page = context(reduced_motion=wish).new_page()
+    for media, expected in (("reduce", False), ("no-preference", True)):
+        page = context(reduced_motion=media).new_page()
         asked(site, page)
         page.evaluate(
             """() => { window.most = 0; const look = () => { window.most = Math.max(window.most, document.getAnimations().length);
@@ -100,4 +100,4 @@ def test_less_motion_for_those_who_ask_for_it(site: Site, context: Contexts) -> 
         slider(page, "tree").fill("3")
         expect(page).to_have_url(f"{site.base}/?q=brown+bear+in+a+tree&x=3*tree")
         page.wait_for_timeout(700)
-        assert (page.evaluate("window.most") > 0) is expected, wish
+        assert (page.evaluate("window.most") > 0) is expected, media

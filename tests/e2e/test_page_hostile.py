@@ -1,4 +1,4 @@
-"""Captions, file names and columns of strangers on the page: text, and nothing else."""
+"""Untrusted captions, file names and columns on the page are shown as text."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ ELEMENTS = "b, i, script, textarea, style, iframe, object, svg[onload], [onerror
 
 @pytest.fixture(scope="module")
 def hostile(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The page of an index that strangers filled."""
+    """The page of an index with hostile documents."""
     table = hostile_table(tmp_path_factory.mktemp("hostile"))
     ingested(node_url, "page-hostile", table, "--image-column", "file", "--field", "*", "--thumbnail-px", "0")
     with GateProxy(node_url) as proxy, serving(proxy.url, "page-hostile", "--title", TITLE) as base:
         yield Site(base=base, proxy=proxy)
 
 
-def shown(text: str) -> str:
-    """As the page writes it: what would turn or break a line is spelled out."""
+def escape_shown(text: str) -> str:
+    """Text as the page shows it: characters that reverse or break a line are escaped."""
     spelled = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
     return text.translate({code: f"\\u{code:04x}" for code in spelled})
 
 
 def strange(page: Page) -> list[str]:
-    """Elements among hits and facts that no code of ours makes."""
+    """Elements among hits and facts that the page doesn't create."""
     made: list[str] = page.locator("main").evaluate(
         """(main, forbidden) => [...main.querySelectorAll(forbidden)]
             .filter((one) => !one.matches('i') || one.textContent).map((one) => one.outerHTML)""",
@@ -46,9 +46,9 @@ def test_hits_show_names_and_captions_as_they_are(hostile: Site, page: Page) -> 
     asked(hostile, page, EVERYTHING)
     hits = page.locator("li.hit")
     expect(hits).to_have_count(len(NAMES))
-    assert sorted(page.locator("li.hit a.name").all_text_contents()) == sorted(map(shown, NAMES))
+    assert sorted(page.locator("li.hit a.name").all_text_contents()) == sorted(map(escape_shown, NAMES))
     captions = [caption.rstrip("…") for caption in page.locator("li.hit .caption").all_text_contents()]
-    for caption in map(shown, CAPTIONS):
+    for caption in map(escape_shown, CAPTIONS):
         assert any(text and caption.startswith(text) for text in captions), caption[:60]
     expect(page.locator(".found .picture .none")).to_have_count(len(NAMES))  # no thumbnails, no broken images
     assert strange(page) == []
@@ -66,7 +66,7 @@ def test_each_image_s_page_shows_its_facts_as_they_are(hostile: Site, context: C
     for hit in hits:
         page.goto(f"{hostile.base}/image/{hit['id']}")
         expect(page.locator(".all-words li").first).to_be_visible()
-        expect(page.locator("h1:visible")).to_have_text(shown(hit["name"]))
+        expect(page.locator("h1:visible")).to_have_text(escape_shown(hit["name"]))
         assert strange(page) == []
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), hit["name"]
         assert page.get_by_role("cell", name=ATTACK).count() > 0
@@ -74,7 +74,7 @@ def test_each_image_s_page_shows_its_facts_as_they_are(hostile: Site, context: C
 
 
 @pytest.mark.parametrize("field", ["q", "has", "not", "must", "source", "filter", "like", "x", "v"])
-def test_addresses_of_strangers_do_nothing(hostile: Site, page: Page, watch: Watch, field: str) -> None:
+def test_untrusted_urls_do_nothing(hostile: Site, page: Page, watch: Watch, field: str) -> None:
     watch.allowed.append("Failed to load resource")  # the API refuses some of them
     attack = f'"><img src=x onerror="{ATTACK}"><script>{ATTACK}</script>'
     value = f"1*{attack}" if field in ("x", "v") else attack

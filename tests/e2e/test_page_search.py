@@ -1,4 +1,4 @@
-"""The page: searching, and what can be done with the words of a query."""
+"""The page: search, and the controls for the words of a query."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_slider_ranks_again_as_the_api_does(site: Site, page: Page) -> None:
     expect(handle).to_have_attribute("aria-valuetext", f"times 2.5, weight {2.5 * weight(site, 'tree'):.3f}")
     assert "x=2.5*tree" in page.url
     assert 1 <= len(requests) <= 31
-    page.go_back()  # one step, however far it was moved
+    page.go_back()  # one step for the whole move
     settled(page, before)
     expect(handle).to_have_value("1")
 
@@ -84,7 +84,7 @@ def test_a_dragged_slider_keeps_its_hits_in_place_and_moves_them(site: Site, pag
     settled(page, order(site, text=QUERY, factors={"tree": 3}))
     page.mouse.up()
     kept = page.locator("li.hit").filter(has_text=first)
-    assert kept.evaluate("hit => hit.kept === true")  # the same element, not another one like it
+    assert kept.evaluate("hit => hit.kept === true")  # the same element
 
 
 def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
@@ -107,7 +107,7 @@ def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
     settled(page, before)
 
 
-def test_operators_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page: Page) -> None:
+def test_operators_in_the_text_show_in_the_panel_and_can_be_removed(site: Site, page: Page) -> None:
     asked(site, page, "/?q=%2Btree bear -animal")
     settled(page, order(site, text="+tree bear -animal"))
     expect(page.locator(".query").get_by_role("button", name="Require tree", exact=True)).to_have_attribute(
@@ -214,7 +214,7 @@ def test_methods_rank_differently(site: Site, page: Page) -> None:
 
 
 def seen(site: Site, path: Path) -> dict[str, Any]:
-    """What the API reads in a file."""
+    """The tokens of a file by the API."""
     request = Request(f"{site.base}/api/image", path.read_bytes(), {"Content-Type": "image/jpeg"})
     with urlopen(request) as answer:
         made: dict[str, Any] = json.load(answer)

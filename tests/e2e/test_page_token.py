@@ -1,4 +1,4 @@
-"""The page behind a token: who has it comes in once, who hasn't is told what is missing."""
+"""The page with an access token: visitors with it get in, others get the login page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Contexts = Callable[..., BrowserContext]
 
 @pytest.fixture
 def closed(node_url: str, site: Site, tmp_path: Path) -> Iterator[str]:
-    """The same photos behind a token."""
+    """The same photos, with an access token."""
     assert site.base  # they are in
     file = tmp_path / "token"
     file.write_text(TOKEN)
@@ -44,7 +44,7 @@ def test_the_token_once_and_never_again(closed: str, context: Contexts, watch: W
     assert TOKEN not in cookie["value"]
 
 
-def test_who_hasn_t_given_it_is_asked_for_it(closed: str, context: Contexts, watch: Watch) -> None:
+def test_visitors_without_the_token_get_the_login_page(closed: str, context: Contexts, watch: Watch) -> None:
     watch.allowed.append("status of 401")
     page = context().new_page()
     answer = page.goto(f"{closed}/?q=koala")
@@ -74,7 +74,7 @@ def test_a_link_from_another_site_is_one_click_away(closed: str, site: Site, con
     expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
 
 
-def test_too_much_at_once_is_asked_again(site: Site, context: Contexts, watch: Watch) -> None:
+def test_too_many_requests_are_retried(site: Site, context: Contexts, watch: Watch) -> None:
     watch.allowed.append("status of 429")
     page = context().new_page()
     refused = list[str]()

@@ -93,8 +93,8 @@ def test_two_methods_side_by_side(site: Site, page: Page) -> None:
     marks = page.get_by_role("list", name="Right ranking").locator(".move")
     for place, name in enumerate(right[:10]):
         before = left.index(name) if name in left else None
-        told = "only here" if before is None else "same" if before == place else f"was {before + 1}"
-        expect(marks.nth(place)).to_contain_text(told)
+        label = "only here" if before is None else "same" if before == place else f"was {before + 1}"
+        expect(marks.nth(place)).to_contain_text(label)
     shot(page, "compare")
     page.get_by_label("Right: ranked by").select_option("bm25")
     expect(rows[1]).to_have_text(order(site, text=QUERY, method="bm25", k=10))
@@ -105,7 +105,7 @@ def test_two_methods_side_by_side(site: Site, page: Page) -> None:
 def test_two_queries_side_by_side(site: Site, page: Page) -> None:
     page.goto(f"{site.base}/compare")
     page.get_by_role("searchbox", name="Left: words").fill("dog")
-    expect(page.get_by_role("link", name="STAIR words and bag of words")).to_be_visible()  # news that come while one writes
+    expect(page.get_by_role("link", name="STAIR words and bag of words")).to_be_visible()  # announcements during typing
     page.get_by_role("searchbox", name="Right: words").fill("cat")
     page.keyboard.press("Enter")
     rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
@@ -137,7 +137,7 @@ def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Cont
     copying.get_by_role("button", name="Copy link").click()
     expect(copying.get_by_text("Link copied.")).to_be_visible()
     address = copying.evaluate("navigator.clipboard.readText()")
-    other = context().new_page()  # nothing but the address in common
+    other = context().new_page()  # shares only the URL
     other.goto(address)
     settled(other, expected)
     expect(slider(other, "tree")).to_have_value("2.5")
@@ -296,7 +296,7 @@ def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, watch: Watch) -
         expect(alert).to_be_visible(timeout=30_000)
         expect(alert.locator(".what")).not_to_be_empty()
         expect(alert.locator(".remedy")).not_to_be_empty()
-        assert names(page) == before  # what was found is still there to look at
+        assert names(page) == before  # the hits are still shown
         shot(page, "cluster-gone")
     finally:
         site.proxy.gate = lambda _: None
@@ -311,9 +311,9 @@ def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_d
     resting(page)
     waited: list[str] = []
 
-    def slow_once(asked: Asked) -> None:
-        if "_search" in asked.target and b"bear" in asked.body and not waited:
-            waited.append(asked.target)
+    def slow_once(request: Asked) -> None:
+        if "_search" in request.target and b"bear" in request.body and not waited:
+            waited.append(request.target)
             time.sleep(1.5)
 
     site.proxy.gate = slow_once
@@ -337,7 +337,7 @@ def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_d
         site.proxy.gate = lambda _: None
 
 
-def test_queries_that_are_refused_say_why_and_pass(site: Site, page: Page, watch: Watch) -> None:
+def test_rejected_queries_show_the_reason(site: Site, page: Page, watch: Watch) -> None:
     watch.allowed.append("status of 400")
     asked(site, page, "/?q=bear&filter=((")
     expect(page.get_by_role("alert")).to_be_visible()

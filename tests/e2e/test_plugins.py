@@ -30,14 +30,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("site")
     shutil.copytree(ROOT / "examples" / "plugin", source, ignore=shutil.ignore_patterns("__pycache__", ".*cache", "*.egg-info"))
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
-    done = subprocess.run([*pip, "--target", target, source], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run([*pip, "--target", target, source], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     return target
 
 
 @pytest.fixture(scope="module")
 def ray_cluster(site: Path) -> Iterator[dict[str, str]]:
-    """A running Ray cluster of two nodes, as the environment of a driver that joins it. Its GPUs are names that Ray counts."""
+    """A running Ray cluster of two nodes, as the environment of a driver that joins it. Its GPUs are only resource counts."""
     code = (
         "import sys; from ray.cluster_utils import Cluster\n"
         "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'num_gpus': 1, 'include_dashboard': False})\n"
@@ -63,7 +63,7 @@ def ray_cluster(site: Path) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def stair_es(site: Path, tmp_path: Path) -> Run:
-    """Runs the console script with the plugin where Python finds it."""
+    """Run the console script with the plugin on the Python path."""
     environment = {**os.environ, "PYTHONPATH": str(site), "STAIR_ES_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
     environment.pop("STAIR_ES_URL", None)
 
@@ -83,7 +83,7 @@ def stair_es(site: Path, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Photos in a .zip, with one that is none and a file of another sort."""
+    """Photos in a .zip, with one broken image and a file of another type."""
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as file:
         for photo in PHOTOS:
@@ -93,13 +93,13 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-def _json(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noqa: ANN401
-    assert done.returncode == code, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def _json(result: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noqa: ANN401
+    assert result.returncode == code, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def _bulk_bodies(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a cluster would hold after all the files."""
+    """The documents that a cluster would have after all bulk files."""
     documents: dict[str, dict[str, Any]] = {}
     for part in sorted(folder.glob("*/*.ndjson")):
         lines = [json.loads(line) for line in part.read_bytes().splitlines()]
@@ -119,15 +119,15 @@ def _stranger(site: Path, group: str, name: str, source: str) -> None:
 
 def test_all_four_are_listed(stair_es: Run) -> None:
     listed = _json(stair_es("plugins", "--json"))["plugins"]
-    theirs = [plugin for plugin in listed if plugin["package"] == "stair-es-example-plugin"]
-    names = {(plugin["group"], plugin["name"], plugin["version"], plugin["problem"]) for plugin in theirs}
+    example_plugins = [plugin for plugin in listed if plugin["package"] == "stair-es-example-plugin"]
+    names = {(plugin["group"], plugin["name"], plugin["version"], plugin["problem"]) for plugin in example_plugins}
     assert names == {
         ("sources", "zip", "1.0.0", None),
         ("encoders", "colours", "1.0.0", None),
         ("enrichers", "pixelate", "1.0.0", None),
         ("sinks", "ndjson", "1.0.0", None),
     }
-    assert all(plugin["description"] for plugin in theirs)
+    assert all(plugin["description"] for plugin in example_plugins)
     assert "stair-es-example-plugin 1.0.0" in stair_es("plugins").stdout
 
 
@@ -146,8 +146,8 @@ def test_from_an_archive_into_files_and_again(stair_es: Run, archive: Path, tmp_
         assert set(document["tokens"]) >= set(document["top_tokens"])
     assert len({document["thumbnail"] for document in documents.values()}) == len(PHOTOS)
 
-    again = _json(stair_es(*command, *sink, "local"), code=3)  # the ledger is the same, whoever wrote it
-    assert (again["written"], again["unchanged"], again["failed"]) == (0, len(PHOTOS), 1)
+    second = _json(stair_es(*command, *sink, "local"), code=3)  # the state is the same for every runner
+    assert (second["written"], second["unchanged"], second["failed"]) == (0, len(PHOTOS), 1)
     assert _bulk_bodies(tmp_path / "out") == documents
 
 
@@ -165,8 +165,8 @@ def test_a_picture_that_left_the_archive_leaves_the_sink(stair_es: Run, archive:
     with zipfile.ZipFile(archive, "w") as file:
         for photo in PHOTOS[1:]:
             file.write(photo, f"in/{photo.name}")
-    would = _json(stair_es(*command, "--resync", "--dry-run"))
-    assert (would["unchanged"], would["stale"]) == (len(PHOTOS) - 1, 1)
+    dry_run = _json(stair_es(*command, "--resync", "--dry-run"))
+    assert (dry_run["unchanged"], dry_run["stale"]) == (len(PHOTOS) - 1, 1)
     report = _json(stair_es(*command, "--resync"))
     assert (report["unchanged"], report["removed"]) == (len(PHOTOS) - 1, 1)
     assert len(_bulk_bodies(tmp_path / "out")) == len(PHOTOS) - 1
@@ -174,23 +174,17 @@ def test_a_picture_that_left_the_archive_leaves_the_sink(stair_es: Run, archive:
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_from_an_archive_into_the_cluster_and_found_by_colour(
-    stair_es: Run,
-    archive: Path,
-    node_url: str,
-    index_name: str,
-    client: OpenSearch,
-    runner: str,
-    request: pytest.FixtureRequest,
+    stair_es: Run, archive: Path, node_url: str, index_name: str, client: OpenSearch, runner: str, request: pytest.FixtureRequest
 ) -> None:
-    where = ["--url", node_url, "--index", index_name, "--model", "colours", "--json"]
+    options = ["--url", node_url, "--index", index_name, "--model", "colours", "--json"]
     ray = request.getfixturevalue("ray_cluster") if runner == "ray" else {}
-    command = ["ingest", archive, *where, "--enrich", "pixelate", "--gpus-per-encoder", "0.5", "--batch-size", "2"]
+    command = ["ingest", archive, *options, "--enrich", "pixelate", "--gpus-per-encoder", "0.5", "--batch-size", "2"]
     report = _json(stair_es(*command, **ray), code=3)
     assert (report["written"], report["failed"], report["runner"]) == (len(PHOTOS), 1, runner)
     hits = client.search(index=index_name, body={"query": {"range": {"brightness": {"gt": 0}}}})["hits"]["hits"]
     assert len(hits) == len(PHOTOS)
 
-    found = _json(stair_es("search", "something green", *where))["hits"]
+    found = _json(stair_es("search", "something green", *options))["hits"]
     by_green = sorted((hit for hit in hits if "green" in hit["_source"]["tokens"]), key=lambda hit: -_green(hit))
     assert by_green
     assert [hit["uri"] for hit in found] == [hit["_source"]["uri"] for hit in by_green]
@@ -222,9 +216,9 @@ def test_plugins_that_do_not_fit_are_named_and_harm_nobody(stair_es: Run, archiv
     assert "API version 99" in run("plugins").stdout
 
     sink = f"ndjson:folder={tmp_path / 'out'}"
-    done = run("ingest", archive, "--model", "colours", "--sink", sink, "--json")
-    assert _json(done, code=3)["written"] == len(PHOTOS)
-    assert "'broken' of stranger-broken" in done.stderr
+    result = run("ingest", archive, "--model", "colours", "--sink", sink, "--json")
+    assert _json(result, code=3)["written"] == len(PHOTOS)
+    assert "'broken' of stranger-broken" in result.stderr
     refused = run("ingest", archive, "--model", "colours", "--enrich", "future", "--sink", sink)
     assert refused.returncode == 1
     assert "API version 99" in refused.stderr
@@ -241,7 +235,7 @@ def test_plugins_that_do_not_fit_are_named_and_harm_nobody(stair_es: Run, archiv
     ],
 )
 def test_wrong_options_of_plugins_are_wrong_usage(stair_es: Run, archive: Path, arguments: list[str], message: str) -> None:
-    done = stair_es("ingest", archive, "--model", "colours", *arguments)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    result = stair_es("ingest", archive, "--model", "colours", *arguments)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -14,18 +14,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"})
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"})
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """sdist, and the wheel built from that sdist: what a package index would serve."""
+    """The sdist, and the wheel built from it, as on a package index."""
     copy = tmp_path_factory.mktemp("source") / "clone"
     _run("git", "clone", "-q", ROOT, copy, cwd=ROOT)
     tracked = _run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
-    for name in tracked:  # the working tree as it is, also before it is committed
+    for name in tracked:  # the working tree, including uncommitted changes
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
@@ -45,16 +45,16 @@ def elsewhere(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel, cwd=home)
     # dependencies only: a .pth of the test environment would also run its editable finder, so link what isn't ours
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        ours = "stair_es" in entry.name or entry.name.endswith(".pth")
-        if not ours and not (site / entry.name).exists():
+        is_ours = "stair_es" in entry.name or entry.name.endswith(".pth")
+        if not is_ours and not (site / entry.name).exists():
             (site / entry.name).symlink_to(entry)
     return home / "bin"
 
 
 def test_console_script_runs_from_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
     assert _run(elsewhere / "stair-es", "--version", cwd=tmp_path).startswith("stair-es ")
-    where = _run(elsewhere / "python", "-c", "import stair_es.cli.main as m; print(m.__file__)", cwd=tmp_path)
-    assert Path(where.strip()).is_relative_to(elsewhere.parent)
+    path = _run(elsewhere / "python", "-c", "import stair_es.cli.main as m; print(m.__file__)", cwd=tmp_path)
+    assert Path(path.strip()).is_relative_to(elsewhere.parent)
 
 
 def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:

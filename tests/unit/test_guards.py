@@ -1,4 +1,4 @@
-"""What must stay true of the source tree itself."""
+"""Guards of the source tree: layers, imports, packaging."""
 
 import ast
 import configparser
@@ -104,8 +104,8 @@ def test_two_files_import_ray() -> None:
 def list_loaded(code: str) -> set[str]:
     """Return the modules that a new process has loaded after this code."""
     code += "\nimport sys\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split())
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split())
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""What must stay true of names, rooms and imports over the whole package."""
+"""Guards of names, sizes of rooms and modules, and import circles."""
 
 import ast
 from collections import Counter, defaultdict
@@ -33,7 +33,7 @@ def get_module_name(path: Path) -> str:
     return ".".join(parts if parts[0] == "stair_es" else ("stair_es", *parts))
 
 
-def list_imports(path: Path, known: set[str]) -> set[str]:
+def list_imports(path: Path, known_modules: set[str]) -> set[str]:
     """Return the modules of the package that a module imports at any depth, those for type checkers left out."""
     tree = read_module(path)
     typing_only = {
@@ -54,16 +54,16 @@ def list_imports(path: Path, known: set[str]) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             found.update({module, *(f"{module}.{alias.name}" for alias in node.names)})
-    return found & known - {get_module_name(path)}
+    return found & known_modules - {get_module_name(path)}
 
 
 def test_public_names_mean_one_thing() -> None:
-    where = defaultdict(list)
+    modules_by_name = defaultdict(list)
     for path in list_modules():
         for node in read_module(path).body:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                where[node.name].append(path.relative_to(ROOT).as_posix())
-    assert not {name: paths for name, paths in where.items() if len(paths) > 1 and name not in MAY_REPEAT}
+                modules_by_name[node.name].append(path.relative_to(ROOT).as_posix())
+    assert not {name: paths for name, paths in modules_by_name.items() if len(paths) > 1 and name not in MAY_REPEAT}
 
 
 def test_rooms_and_modules_stay_small() -> None:

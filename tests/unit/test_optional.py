@@ -1,4 +1,4 @@
-"""Every command that needs an extra says so in a sentence, and how to install it: tried with no extra installed."""
+"""Every command that needs an extra reports it, with the command to install it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ for command in json.loads(sys.argv[2]):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, str]]:
+def errors_by_extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, str]]:
     """Command line -> kind of the error, its message and its remedy."""
     folder = tmp_path_factory.mktemp("folder")
     (folder / "a.jpg").write_bytes(PHOTO.read_bytes())
@@ -70,7 +70,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, 
         (folder / f"shards-{number}.tar").write_bytes(b"")
     lines = [line.format(folder=folder, photo=PHOTO).split() for line in EXTRAS]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STAIR_ES_", "RAY_"))}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(HIDDEN), json.dumps(lines)],
         env=environment | {"STAIR_ES_HOME": str(folder / "home")},
         capture_output=True,
@@ -78,14 +78,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, 
         cwd=folder,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    errors = [json.loads(line)[1] for line in done.stdout.splitlines() if line.startswith("[")]
+    assert result.returncode == 0, result.stderr
+    errors = [json.loads(line)[1] for line in result.stdout.splitlines() if line.startswith("[")]
     return dict(zip(EXTRAS, map(tuple, errors), strict=True))
 
 
 @pytest.mark.parametrize("line", EXTRAS)
-def test_a_command_without_its_extra_says_how_to_install_it(told: dict[str, tuple[str, str, str]], line: str) -> None:
-    kind, message, remedy = told[line]
+def test_a_command_without_its_extra_says_how_to_install_it(errors_by_extra: dict[str, tuple[str, str, str]], line: str) -> None:
+    kind, message, remedy = errors_by_extra[line]
     assert kind == "MissingExtra", message
     assert message.endswith("isn't installed")
     assert remedy == f"Install it with: pip install 'stair-es[{EXTRAS[line]}]'"
@@ -95,8 +95,8 @@ def test_all_extras_of_users_are_tried_or_told_elsewhere() -> None:
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     elsewhere = {
-        *("aws", "terminal", "traces", "urls"),  # asked for at the first request, picture or span
-        *("sources", "docs", "release", "dev"),  # no packages of their own, or not for users
+        *("aws", "terminal", "traces", "urls"),  # imported at the first request, thumbnail or span
+        *("sources", "docs", "release", "dev"),  # no extra packages, or not for users
     }
     extras = set(setup["options.extras_require"])
     assert set(EXTRAS.values()) | elsewhere >= {name for name in extras if not name.startswith(("bench", "test"))}

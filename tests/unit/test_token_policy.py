@@ -1,4 +1,4 @@
-"""Word policies: what they do to a vector, the way back, and what is refused."""
+"""Token policies: effect on a vector, rollback, and validation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def vector(**weights: float) -> SparseVector:
 
 def test_the_order_is_move_then_mute_then_cap() -> None:
     policy = TokenPolicy(mute=("egyptian",), cap={"dog": 0.5}, rename={"automobile": "car"}, merge={"dog": ("dogs", "puppy")})
-    result = policy.apply(vector(dogs=0.9, egyptian=0.8, automobile=0.7, grass=0.1))
-    assert result.vector == vector(car=0.7, dog=0.5, grass=0.1)
-    assert result.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog")
-    assert set(policy.rules) == {*result.rules, "puppy -> dog"}
+    applied = policy.apply(vector(dogs=0.9, egyptian=0.8, automobile=0.7, grass=0.1))
+    assert applied.vector == vector(car=0.7, dog=0.5, grass=0.1)
+    assert applied.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog")
+    assert set(policy.rules) == {*applied.rules, "puppy -> dog"}
     assert policy.tokens == ("automobile", "dog", "dogs", "egyptian", "puppy")
 
 
@@ -41,21 +41,21 @@ def test_the_order_is_move_then_mute_then_cap() -> None:
 )
 def test_of_several_tokens_that_become_one_the_larger_weight_counts(before: dict[str, float], after: dict[str, float]) -> None:
     policy = TokenPolicy(merge={"dog": ("dogs", "puppy")})
-    result = policy.apply(SparseVector.from_mapping(before))
-    assert result.vector.to_dict() == after
-    assert result.undo.restore(result.vector).to_dict() == dict(sorted(before.items(), key=lambda pair: -pair[1]))
+    applied = policy.apply(SparseVector.from_mapping(before))
+    assert applied.vector.to_dict() == after
+    assert applied.undo.restore(applied.vector).to_dict() == dict(sorted(before.items(), key=lambda pair: -pair[1]))
 
 
 def test_what_isn_t_touched_leaves_no_trace() -> None:
     policy = TokenPolicy(mute=("x",), cap={"dog": 0.5}, rename={"y": "z"})
-    result = policy.apply(vector(dog=0.5, z=0.25))
-    assert (result.vector, bool(result.undo), result.rules) == (vector(dog=0.5, z=0.25), False, ())
+    applied = policy.apply(vector(dog=0.5, z=0.25))
+    assert (applied.vector, bool(applied.undo), applied.rules) == (vector(dog=0.5, z=0.25), False, ())
 
 
 def test_a_vector_may_be_emptied_and_comes_back() -> None:
-    result = TokenPolicy(mute=("a",)).apply(vector(a=0.1))
-    assert len(result.vector) == 0
-    assert result.undo.restore(result.vector) == vector(a=0.1)
+    applied = TokenPolicy(mute=("a",)).apply(vector(a=0.1))
+    assert len(applied.vector) == 0
+    assert applied.undo.restore(applied.vector) == vector(a=0.1)
 
 
 def test_queries_follow_the_tokens_but_are_neither_muted_nor_capped() -> None:
@@ -64,7 +64,7 @@ def test_queries_follow_the_tokens_but_are_neither_muted_nor_capped() -> None:
 
 
 def random_policy(rng: np.random.Generator, words: list[str]) -> TokenPolicy:
-    """Any policy over `words` that is allowed."""
+    """Return a random valid policy over `words`."""
     mixed = [str(word) for word in rng.permutation(words)]
     sources, rest = mixed[: len(mixed) // 3], mixed[len(mixed) // 3 :]
     targets = [*rest[:3], "new", "new.er"]
@@ -90,18 +90,18 @@ def test_random_policies_keep_what_they_promise() -> None:
     rng = np.random.default_rng(5)
     for _ in range(500):
         policy, before = random_policy(rng, WORDS), random_vector(rng, WORDS)
-        result = policy.apply(before)
-        after, weights = result.vector.to_dict(), before.to_dict()
-        assert result.undo.restore(result.vector) == before
-        assert bool(result.undo) == bool(result.rules) == (result.vector != before)
-        assert set(result.rules) <= set(policy.rules)
-        assert policy.apply(result.vector).vector == result.vector  # applied twice is applied once
+        applied = policy.apply(before)
+        after, weights = applied.vector.to_dict(), before.to_dict()
+        assert applied.undo.restore(applied.vector) == before
+        assert bool(applied.undo) == bool(applied.rules) == (applied.vector != before)
+        assert set(applied.rules) <= set(policy.rules)
+        assert policy.apply(applied.vector).vector == applied.vector  # applied twice is applied once
         assert not set(after) & {*policy.mute, *policy.replacements}
         for word, weight in after.items():
             origins = [weights[w] for w in weights if policy.replacements.get(w, w) == word]
             assert weight == min(max(origins), policy.cap.get(word, np.inf))
         if not set(policy.tokens) & set(weights):
-            assert result.vector == before
+            assert applied.vector == before
 
 
 def test_the_digest_stands_for_the_rules() -> None:

@@ -44,29 +44,29 @@ def evaluate_probe_command(
 
     `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --compare google/siglip-base-patch16-224`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
-        from stair_es.eval.linear_probe import evaluate_linear_probe as run
+        from stair_es.eval.linear_probe import evaluate_linear_probe
         from stair_es.optional import import_optional
 
         import_optional("sklearn", "eval")
-        learn, ask = _resolve_folders(folder, train, test)
-        return run(
-            read_image_folder(learn, limit=limit),
-            read_image_folder(ask, limit=limit),
-            given.load_models(),
+        train_folder, test_folder = _resolve_folders(folder, train, test)
+        return evaluate_linear_probe(
+            read_image_folder(train_folder, limit=limit),
+            read_image_folder(test_folder, limit=limit),
+            arguments.load_models(),
             progress=progress,
         )
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)
 
 
 def _resolve_folders(folder: Path | None, train: Path | None, test: Path | None) -> tuple[Path, Path]:
     if folder is not None:
         train = train or folder / "train"
-        test = test or next((found for name in _TEST_FOLDERS if (found := folder / name).is_dir()), folder / "test")
+        test = test or next((path for name in _TEST_FOLDERS if (path := folder / name).is_dir()), folder / "test")
     if train is None or test is None:
         raise UsageError("both a training and a test folder are required", "Give FOLDER, or --train DIR and --test DIR.")
     for path in (train, test):

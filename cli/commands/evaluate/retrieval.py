@@ -11,14 +11,7 @@ from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
 
 from ...options import connections, shared
-from .shared import (
-    EVALUATION_OPTIONS,
-    ImageFolderOption,
-    LimitOption,
-    SplitOption,
-    print_skipped,
-    run_and_report,
-)
+from .shared import EVALUATION_OPTIONS, ImageFolderOption, LimitOption, SplitOption, print_skipped, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.retrieval.report import RetrievalReport
@@ -75,7 +68,7 @@ def evaluate_retrieval_command(
 
     `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --compare openai/clip-vit-base-patch16`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions
@@ -85,11 +78,11 @@ def evaluate_retrieval_command(
             raise UsageError(
                 "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Omit them, or omit --exact."
             )
-        chosen = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
-        found = read_captions(captions, images=images, split=split, limit=limit)
-        models = given.load_models()
-        print_skipped(found.problems)
+        options = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
+        dataset = read_captions(captions, images=images, split=split, limit=limit)
+        models = arguments.load_models()
+        print_skipped(dataset.problems)
         connection = None if exact else connections.resolve_connection(url)
-        return evaluate_retrieval(found, models, connection, chosen, progress=progress)
+        return evaluate_retrieval(dataset, models, connection, options, progress=progress)
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)

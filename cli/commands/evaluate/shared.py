@@ -65,7 +65,7 @@ class PrintableReport(Protocol):
         """Return the values for JSON."""
 
     def to_markdown(self) -> str:
-        """Return the report for people."""
+        """Return the report as Markdown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,33 +94,29 @@ class EvaluationArguments:
         from stair_es.model.base import ModelSpec
 
         settings = config_file.get_config().settings
-        first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings)
-        return load_models([first, *(ModelSpec(name=name, settings=settings) for name in self.compare or ())])
+        spec = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower, settings=settings)
+        return load_models([spec, *(ModelSpec(name=name, settings=settings) for name in self.compare or ())])
 
 
 EVALUATION_OPTIONS = ArgumentGroup(EvaluationArguments)
 
 
-def run_and_report(given: EvaluationArguments, work: Callable[[PartProgressCallback], PrintableReport]) -> None:
+def run_and_report(arguments: EvaluationArguments, evaluate: Callable[[PartProgressCallback], PrintableReport]) -> None:
     """Run the work with a progress callback, and print or write its report.
 
-    Args:
-        given: Options of the command.
-        work: Function that takes the callback and returns the report.
-
     Raises:
-        StairError: If the work fails or the folder of `--out` can't be made.
+        StairError: If the work fails or the folder of `--out` can't be created.
     """
     from ...output.progress import show_evaluation_progress
 
-    _make_out_folder(given.out)
+    _make_out_folder(arguments.out)
     with show_evaluation_progress() as progress:
-        found = work(progress)
-    text = found.to_markdown()
-    if given.out is not None:
-        _write_report(given.out, found, text)
-    if given.as_json:
-        emit_json(found.to_dict())
+        report = evaluate(progress)
+    text = report.to_markdown()
+    if arguments.out is not None:
+        _write_report(arguments.out, report, text)
+    if arguments.as_json:
+        emit_json(report.to_dict())
     else:
         print_plain("\n".join(escape_control(line, stdout.encoding) for line in text.splitlines()))
 
@@ -142,9 +138,9 @@ def _make_out_folder(folder: Path | None) -> None:
         raise UsageError(f"can't create the folder {str(folder)!r}: {error.strerror}", "Use another one: --out DIR") from error
 
 
-def _write_report(folder: Path, found: PrintableReport, text: str) -> None:
+def _write_report(folder: Path, report: PrintableReport, text: str) -> None:
     import json
 
     (folder / "evaluation.md").write_text(text, encoding="utf-8")
-    (folder / "evaluation.json").write_text(json.dumps(found.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     print_notice(f"written: {folder / 'evaluation.md'}, {folder / 'evaluation.json'}")

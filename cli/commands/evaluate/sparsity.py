@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .shared import (
-    EVALUATION_OPTIONS,
-    ImageFolderOption,
-    SplitOption,
-    print_skipped,
-    run_and_report,
-)
+from .shared import EVALUATION_OPTIONS, ImageFolderOption, SplitOption, print_skipped, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.sparsity import SparsityDataset
@@ -37,16 +31,16 @@ def evaluate_sparsity_command(
 
     `stair-es evaluate sparsity photos --limit 1000 --json`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
-        from stair_es.eval.sparsity import evaluate_sparsity as run
+        from stair_es.eval.sparsity import evaluate_sparsity
 
         items = _read_items(path, images, split, limit)
         print_skipped(items.problems)
-        return run(items, given.load_models(), progress=progress)
+        return evaluate_sparsity(items, arguments.load_models(), progress=progress)
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)
 
 
 def _read_items(path: Path, images: Path | None, split: str | None, limit: int | None) -> SparsityDataset:

@@ -55,19 +55,19 @@ def evaluate_words_command(
 
     `stair-es evaluate words examples/photos/captions.jsonl`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.interpretability import evaluate_interpretability
 
-        wanted = _read_expectations(path, classes, images, split, limit)
-        print_skipped(wanted.problems)
-        return evaluate_interpretability(wanted, given.load_models(), prompt=prompt, dense=dense, progress=progress)
+        task = _read_task(path, classes, images, split, limit)
+        print_skipped(task.problems)
+        return evaluate_interpretability(task, arguments.load_models(), prompt=prompt, dense=dense, progress=progress)
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)
 
 
-def _read_expectations(
+def _read_task(
     path: Path, classes: Path | None, images: Path | None, split: str | None, limit: int | None
 ) -> InterpretabilityTask:
     from stair_es.eval import interpretability
@@ -75,15 +75,15 @@ def _read_expectations(
     from stair_es.eval.datasets.detect import is_caption_folder
     from stair_es.eval.datasets.image_folder import has_class_folders, read_image_folder
 
-    of_a_caption_set = images is not None or split is not None
-    if classes is not None and of_a_caption_set:
+    is_caption_set = images is not None or split is not None
+    if classes is not None and is_caption_set:
         raise UsageError(
             "--classes is for a folder of classes, --images and --split are for a caption set",
             "Omit the options of the other kind.",
         )
-    if classes is not None or (not (of_a_caption_set or is_caption_folder(path)) and has_class_folders(path)):
+    if classes is not None or (not (is_caption_set or is_caption_folder(path)) and has_class_folders(path)):
         return interpretability.build_class_task(read_image_folder(path, classes=classes, limit=limit))
-    if path.is_dir() and not of_a_caption_set and not is_caption_folder(path):
+    if path.is_dir() and not is_caption_set and not is_caption_folder(path):
         raise UsageError(
             f"{path} has neither captions nor two folders with images in them",
             "Specify a folder with a subfolder of images per class, or a caption set (docs/evaluate.md).",

@@ -9,13 +9,7 @@ import typer
 
 from stair_es.errors import UsageError
 
-from .shared import (
-    EVALUATION_OPTIONS,
-    ClassFolderArgument,
-    ClassNamesOption,
-    LimitOption,
-    run_and_report,
-)
+from .shared import EVALUATION_OPTIONS, ClassFolderArgument, ClassNamesOption, LimitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
@@ -44,18 +38,17 @@ def evaluate_zero_shot_command(
 
     `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --compare openai/clip-vit-base-patch16`
     """
-    given = EVALUATION_OPTIONS.read()
+    arguments = EVALUATION_OPTIONS.read()
 
     def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
-        from stair_es.eval.zero_shot import DEFAULT_PROMPTS
-        from stair_es.eval.zero_shot import evaluate_zero_shot as run
+        from stair_es.eval.zero_shot import DEFAULT_PROMPTS, evaluate_zero_shot
 
-        chosen = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
-        labelled = read_image_folder(folder, classes=classes, limit=limit)
-        return run(labelled, given.load_models(), chosen, progress=progress)
+        templates = [*(prompt or ()), *_read_prompts(prompts)] or DEFAULT_PROMPTS
+        dataset = read_image_folder(folder, classes=classes, limit=limit)
+        return evaluate_zero_shot(dataset, arguments.load_models(), templates, progress=progress)
 
-    run_and_report(given, build_report)
+    run_and_report(arguments, build_report)
 
 
 def _read_prompts(path: Path | None) -> list[str]:
@@ -65,7 +58,7 @@ def _read_prompts(path: Path | None) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
-    found = [line for line in lines if line]
-    if not found:
+    prompts = [line for line in lines if line]
+    if not prompts:
         raise UsageError(f"{path} contains no prompt", "Write one prompt per line: a photo of a {}.")
-    return found
+    return prompts

@@ -28,11 +28,11 @@ def _define_option(name: str, help_text: str, panel: str, **more: Any) -> Any:  
     return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
 
 
-def _is_json_wanted(given: bool) -> bool:
-    return given or is_json_logging()
+def _is_json_requested(is_requested: bool) -> bool:
+    return is_requested or is_json_logging()
 
 
-JsonReportOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.", callback=_is_json_wanted)]
+JsonReportOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.", callback=_is_json_requested)]
 """Option `--json` that `--log-format json` implies: stdout and stderr of a container are one stream."""
 
 _SOURCES, _DOCUMENTS, _INDEX = "Sources", "Documents", "Index"
@@ -183,8 +183,8 @@ class BuildArguments:
         if self.no_swap and self.force_swap:
             raise UsageError("--no-swap and --force-swap are mutually exclusive", "Leave one of them out.")
         swap = "never" if self.no_swap else "always" if self.force_swap else "auto"
-        made = {"retain_indices": str(self.retain_indices), "swap": swap}
-        return made if self.token_index is None else {**made, "token_index": "yes" if self.token_index else "no"}
+        options = {"retain_indices": str(self.retain_indices), "swap": swap}
+        return options if self.token_index is None else {**options, "token_index": "yes" if self.token_index else "no"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,15 +221,15 @@ class IndexArguments(BuildArguments):
         """
         from stair_es.ingest.enrichers.base import parse_named_options
 
-        name, given = parse_named_options("a sink", self.sink)
-        own = self.build_sink_options()
+        name, sink_options = parse_named_options("a sink", self.sink)
+        build_options = self.build_sink_options()
         if name != "cluster":
             if self.token_index:
                 raise UsageError(f"the sink {name!r} has no token index", "Leave --token-index out.")
-            return name, given
+            return name, sink_options
         mapping = {"mapping": str(self.mapping)} if self.mapping else {}
-        relaxed = "yes" if self.no_replicas_while_building else "no"
-        return name, {**own, "no_replicas_while_building": relaxed, **mapping, **given}
+        no_replicas = "yes" if self.no_replicas_while_building else "no"
+        return name, {**build_options, "no_replicas_while_building": no_replicas, **mapping, **sink_options}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +285,7 @@ EXECUTION_OPTIONS = ArgumentGroup(ExecutionArguments)
 
 @dataclass(frozen=True, kw_only=True)
 class IngestArguments:
-    """All that the command line says about a run of `ingest`."""
+    """All arguments of a run of `ingest`."""
 
     sources: list[str]
     index: str
@@ -339,22 +339,19 @@ class IngestArguments:
     def open_sources(self, options: SourceOptions) -> list[Source]:
         """Open the sources, and the dead letters to retry.
 
-        Args:
-            options: Options of the sources.
-
         Raises:
             UsageError: If there is no source, or one can't be opened.
         """
         from stair_es.sources.registry import open_source
 
-        letters, dead_letters = self.source.retry_failed, self.target.dead_letters
-        if not self.sources and letters is None:
+        retry_failed, dead_letters = self.source.retry_failed, self.target.dead_letters
+        if not self.sources and retry_failed is None:
             raise UsageError(
                 "neither SOURCE nor --retry-failed given", "Specify files, folders, URLs or tables: stair-es ingest ~/Pictures"
             )
-        if letters is not None and dead_letters is not None and letters.resolve() == dead_letters.resolve():
+        if retry_failed is not None and dead_letters is not None and retry_failed.resolve() == dead_letters.resolve():
             raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")
-        opened = [open_source(argument, options) for argument in self.sources]
-        if letters is None:
-            return opened
-        return [*opened, open_source(str(letters), replace(options, format="dead-letters"))]
+        sources = [open_source(argument, options) for argument in self.sources]
+        if retry_failed is None:
+            return sources
+        return [*sources, open_source(str(retry_failed), replace(options, format="dead-letters"))]

@@ -5,14 +5,8 @@ from __future__ import annotations
 from stair_es.errors import UsageError
 
 
-def parse_columns(given: list[str]) -> dict[str, str]:
+def parse_columns(values: list[str]) -> dict[str, str]:
     """Parse `--field a=b,c:float=d --field e=f` into field -> column; `*` is all columns.
-
-    Args:
-        given: Values of the option.
-
-    Returns:
-        Field, with its type if given -> column.
 
     Raises:
         UsageError: If the form is wrong, a field is repeated, or has a reserved name.
@@ -21,11 +15,11 @@ def parse_columns(given: list[str]) -> dict[str, str]:
     from stair_es.sources.kinds.fields import NUMBER_TYPES, split_field_type
 
     columns, names = dict[str, str](), set[str]()
-    for part in (part.strip() for text in given for part in text.split(",")):
-        field, equals, column = part.partition("=")
+    for part in (part.strip() for text in values for part in text.split(",")):
+        field, separator, column = part.partition("=")
         if part == "*":
             field = column = "*"
-        elif not (field and equals and column):
+        elif not (field and separator and column):
             raise UsageError(f"not a column mapping: {part!r}", "Write --field caption=text,price:float=cost or --field '*'.")
         name = split_field_type(field)[0]
         if ":" in name:

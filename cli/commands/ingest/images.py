@@ -14,14 +14,7 @@ from ...options import connections, metrics, shared
 from ...options.json_errors import add_failure_facts
 from ...output.console import emit_json, print_notice
 from ...output.ingest import note_default_model, print_dry_run, print_ingest_report
-from .arguments import (
-    DOCUMENT_OPTIONS,
-    EXECUTION_OPTIONS,
-    INDEX_OPTIONS,
-    SOURCE_OPTIONS,
-    IngestArguments,
-    JsonReportOption,
-)
+from .arguments import DOCUMENT_OPTIONS, EXECUTION_OPTIONS, INDEX_OPTIONS, SOURCE_OPTIONS, IngestArguments, JsonReportOption
 from .retry import build_retry_command, check_retry_index
 
 if TYPE_CHECKING:
@@ -96,8 +89,8 @@ def _run(arguments: IngestArguments) -> bool:
         return True
     allow_failed = arguments.execution.allow_failed
     targets = metrics.get_metrics_targets()
-    with open_ingest_telemetry(arguments.index, targets, allow_failed=allow_failed) as observer:
-        report = _run_ingest(arguments, options, observer)
+    with open_ingest_telemetry(arguments.index, targets, allow_failed=allow_failed) as telemetry:
+        report = _run_ingest(arguments, options, telemetry)
     if arguments.model is None and report.written and not arguments.as_json:
         note_default_model(DEFAULT_MODEL)
     return report.is_complete(allow_failed=allow_failed)
@@ -115,7 +108,7 @@ def _check_arguments(arguments: IngestArguments) -> None:
         check_hub_libraries(arguments.model or DEFAULT_MODEL)  # on Ray the workers load it, and may have other libraries
 
 
-def _run_ingest(arguments: IngestArguments, options: IngestOptions, observer: IngestTelemetry) -> IngestReport:
+def _run_ingest(arguments: IngestArguments, options: IngestOptions, telemetry: IngestTelemetry) -> IngestReport:
     """Run the ingest, and print its report."""
     from stair_es.ingest.pipeline import run_ingest
     from stair_es.ingest.run import open_run_accounting
@@ -125,26 +118,21 @@ def _run_ingest(arguments: IngestArguments, options: IngestOptions, observer: In
     sources = arguments.open_sources(options.source)
     connection = _resolve_connection(arguments, options)
     if connection is not None:
-        connection = replace(connection, request_hooks=observer.request_hooks)
+        connection = replace(connection, request_hooks=telemetry.request_hooks)
     with open_run_accounting(options) as accounting:
         add_failure_facts(accounting.get_counts)
-        observer.record_start(accounting)
+        telemetry.record_start(accounting)
         try:
             with show_ingest_progress() as progress:
                 report = run_ingest(
-                    sources,
-                    connection,
-                    options,
-                    progress=progress,
-                    accounting=accounting,
-                    on_batch=observer.record_batch,
+                    sources, connection, options, progress=progress, accounting=accounting, on_batch=telemetry.record_batch
                 )
         except (KeyboardInterrupt, SystemExit):
             if accounting.listed:
                 done, listed = accounting.done_count, accounting.listed
                 print_notice(f"stopped with {done:,} of {listed:,} images done; the next run resumes from there")
             raise
-    observer.record_report(report)
+    telemetry.record_report(report)
     if arguments.as_json:
         emit_json(report.to_dict())
     else:
@@ -158,11 +146,11 @@ def _run_dry(arguments: IngestArguments, options: IngestOptions) -> None:
     from stair_es.ingest.dry_run import simulate_ingest
 
     sources = arguments.open_sources(options.source)
-    would = simulate_ingest(sources, _resolve_connection(arguments, options), options)
+    report = simulate_ingest(sources, _resolve_connection(arguments, options), options)
     if arguments.as_json:
-        emit_json(would.to_dict())
+        emit_json(report.to_dict())
     else:
-        print_dry_run(would, options.alias)
+        print_dry_run(report, options.alias)
 
 
 def _resolve_connection(arguments: IngestArguments, options: IngestOptions) -> Connection | None:

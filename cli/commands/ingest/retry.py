@@ -35,32 +35,29 @@ _FIRST_RUN_OPTIONS = frozenset(
 _LOGIN, _VALUE = re.compile(r"//[^/@]*@"), re.compile(r"=[^,]*")
 
 
-def check_retry_index(letters: Path, index: str, context: Context) -> None:
+def check_retry_index(dead_letters: Path, index: str, context: Context) -> None:
     """Check that the dead letters belong to the index, or that the command line names another one explicitly.
-
-    Args:
-        letters: File of dead letters.
-        index: Alias to write.
-        context: Context of the command.
 
     Raises:
         UsageError: If they belong to another index.
     """
     from stair_es.ingest.accounting.dead_letters import read_alias
 
-    theirs = read_alias(letters)
-    if theirs is None or theirs == index or _is_typed(context, "index"):
+    alias = read_alias(dead_letters)
+    if alias is None or alias == index or _is_typed(context, "index"):
         return
     raise UsageError(
-        f"the dead letters in {letters} belong to the index {theirs!r}, and this run would write into {index!r}",
-        f"Add --index {theirs}. To write them into the other index, add --index {index}.",
+        f"the dead letters in {dead_letters} belong to the index {alias!r}, and this run would write into {index!r}",
+        f"Add --index {alias}. To write them into the other index, add --index {index}.",
     )
 
 
-def build_retry_command(letters: str, index: str, context: Context) -> str:
+def build_retry_command(dead_letters: str, index: str, context: Context) -> str:
     """Build the command line that retries the dead letters of a run, with the options of that run."""
-    above = _list_typed(context.parent) if context is not None else ()
-    return shlex.join(["stair-es", *above, "ingest", "--retry-failed", letters, "--index", index, *_list_typed(context)])
+    root_options = _list_typed(context.parent) if context is not None else ()
+    return shlex.join(
+        ["stair-es", *root_options, "ingest", "--retry-failed", dead_letters, "--index", index, *_list_typed(context)]
+    )
 
 
 def _list_typed(context: Context) -> Iterator[str]:

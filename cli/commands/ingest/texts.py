@@ -100,9 +100,9 @@ def ingest_texts_command(
 
 def to_json(report: IngestReport) -> dict[str, Any]:
     """Return the report for `--json`: the keys of `ingest` without those for images, and with the duplicates."""
-    images = {"images_per_s", "stage_seconds", "stage_share", "encoder_idle", "removed", "runner", "failure_reasons"}
-    values = {name: value for name, value in report.to_dict().items() if name not in images}
-    reasons = [{"stage": why.stage, "reason": why.reason, "texts": why.images} for why in report.failure_reasons]
+    image_keys = {"images_per_s", "stage_seconds", "stage_share", "encoder_idle", "removed", "runner", "failure_reasons"}
+    values = {name: value for name, value in report.to_dict().items() if name not in image_keys}
+    reasons = [{"stage": each.stage, "reason": each.reason, "texts": each.images} for each in report.failure_reasons]
     rate = report.seen / report.seconds if report.seconds else 0.0
     return {**values, "duplicates": _count_duplicates(report), "texts_per_s": round(rate, 2), "failure_reasons": reasons}
 
@@ -125,9 +125,9 @@ def _run_ingest(sources: list[Source], url: str | None, options: TextIngestOptio
 
 
 def _print_report(report: IngestReport) -> None:
-    same = f" ({_count_duplicates(report):,} of them the same as an earlier one)" if _count_duplicates(report) else ""
+    duplicates = f" ({_count_duplicates(report):,} of them the same as an earlier one)" if _count_duplicates(report) else ""
     stdout.print(
-        f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{same}, {report.failed:,} failed"
+        f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{duplicates}, {report.failed:,} failed"
         f" in {report.seconds:.1f} s",
         style="bold",
     )

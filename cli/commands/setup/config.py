@@ -44,31 +44,31 @@ def show_config(context: typer.Context, as_json: JsonOption = False) -> None:
 
     - `stair-es --config work.toml --profile staging config show --json`
     """
-    found = config_file.get_config()
-    rows = list(_list_values(context, found))
+    config = config_file.get_config()
+    rows = list(_list_values(context, config))
     if as_json:
-        emit_json({"file": str(found.path) if found.path else None, "profile": found.profile, "values": rows})
+        emit_json({"file": str(config.path) if config.path else None, "profile": config.profile, "values": rows})
         return
-    if found.path is None:
+    if config.path is None:
         print_notice(f"no configuration file: {get_default_config_path()} doesn't exist, and no other was named")
-    wide = max((len(row["key"]) for row in rows), default=0)
+    width = max((len(row["key"]) for row in rows), default=0)
     for row in rows:
         value, origin = escape_control(str(row["value"])), escape_control(row["origin"])
-        stdout.print(f"{row['key']:<{wide}}  {value}  ({origin})", markup=False)
+        stdout.print(f"{row['key']:<{width}}  {value}  ({origin})", markup=False)
 
 
-def _list_values(context: typer.Context, found: config_file.CliConfig) -> list[dict[str, Any]]:
+def _list_values(context: typer.Context, config: config_file.CliConfig) -> list[dict[str, Any]]:
     """Return one row per value, those of the environment first."""
     root = context.find_root().command
     variables = config_file.map_env_variables(root)
     rows = []
     for key in sorted(config_file.list_known_keys(context), key=lambda key: (len(key) > 1, key)):
         variable = variables.get(key, config_file.get_env_variable(key)) if len(key) == 1 else None
-        in_file = found.values.get(key)
+        in_file = config.values.get(key)
         in_environment = os.environ.get(variable) if variable else None
         if in_environment:
             rows.append({"key": key[0], "value": _mask_value(key[0], in_environment), "origin": f"environment {variable}"})
-        elif in_file is not None and (len(key) > 1 or key in found.effective_keys):
+        elif in_file is not None and (len(key) > 1 or key in config.effective_keys):
             rows.append({"key": ".".join(key), "value": _mask_value(key[-1], in_file.value), "origin": in_file.origin})
     return rows
 

@@ -51,10 +51,10 @@ def doctor(
     def run_all_checks() -> Iterator[CheckResult]:
         config = config_file.get_config()
         yield _report_configuration(config)
-        of_ingest = (context.find_root().default_map or {}).get("ingest", {})
-        ray_address = config.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
+        ingest_defaults = (context.find_root().default_map or {}).get("ingest", {})
+        ray_address = config.environ.get("RAY_ADDRESS") or ingest_defaults.get("ray_address")
         connect = partial(connections.resolve_named_connection, url)
-        patient = CheckContext(
+        check_context = CheckContext(
             connect=connect,
             index=index,
             model=model or DEFAULT_MODEL,
@@ -63,40 +63,40 @@ def doctor(
             ray_address=ray_address,
             environ=config.environ,
         )
-        yield from run_checks(patient)
+        yield from run_checks(check_context)
 
-    found = []
-    for each in run_all_checks():
-        found.append(each)
+    results = []
+    for result in run_all_checks():
+        results.append(result)
         if not as_json:
-            _print_result(each)
-    counts = Counter(each.state for each in found)
+            _print_result(result)
+    counts = Counter(result.state for result in results)
     if as_json:
-        emit_json({"ok": not counts["fail"], "findings": [asdict(each) for each in found]})
+        emit_json({"ok": not counts["fail"], "findings": [asdict(result) for result in results]})
     else:
         stdout.print(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failed", style="bold")
     if counts["fail"]:
         raise typer.Exit(1)
 
 
-def _report_configuration(found: config_file.CliConfig) -> CheckResult:
+def _report_configuration(config: config_file.CliConfig) -> CheckResult:
     from stair_es.doctor.result import report_error, report_ok
 
-    if found.error is not None:
-        return report_error("configuration", found.error)
-    if found.path is None:
+    if config.error is not None:
+        return report_error("configuration", config.error)
+    if config.path is None:
         return report_ok("configuration", "no file")
-    return report_ok("configuration", f"{found.path}, {f'profile {found.profile}' if found.profile else 'no profile'}")
+    return report_ok("configuration", f"{config.path}, {f'profile {config.profile}' if config.profile else 'no profile'}")
 
 
-def _print_result(finding: CheckResult) -> None:
+def _print_result(result: CheckResult) -> None:
     encoding = stdout.encoding
     stdout.print(
         Text.assemble(
-            (f"{finding.state:<5}", _STYLES[finding.state]),
-            (f"{finding.check:<14} ", "bold"),
-            escape_control(finding.message, encoding),
+            (f"{result.state:<5}", _STYLES[result.state]),
+            (f"{result.check:<14} ", "bold"),
+            escape_control(result.message, encoding),
         )
     )
-    for line in finding.remedy.splitlines():
+    for line in result.remedy.splitlines():
         stdout.print(Text(f"     -> {escape_control(line, encoding)}", style="cyan"))

@@ -55,15 +55,14 @@ def start_node_command(
 
     - `curl "$(stair-es node up)/_cat/indices?v"`
     """
-    from stair_es.embedded_node import NodeSpec, get_node_status
-    from stair_es.embedded_node import start_node as start
+    from stair_es.embedded_node import NodeSpec, get_node_status, start_node
     from stair_es.errors import NodeError
 
     from ...output.progress import show_download_progress
 
     spec = NodeSpec.from_home(port=port, heap=heap, environ=config_file.get_config().environ)
     with show_download_progress() as progress:
-        url = start(spec, progress)
+        url = start_node(spec, progress)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
             f"the embedded node is already running at {url}, not on port {port}",
@@ -82,11 +81,10 @@ def stop_node_command() -> None:
 
     **Example**: `stair-es node down`
     """
-    from stair_es.embedded_node import NodeSpec
-    from stair_es.embedded_node import stop_node as stop
+    from stair_es.embedded_node import NodeSpec, stop_node
 
     spec = NodeSpec.from_home(environ=config_file.get_config().environ)
-    print_notice("the embedded node is stopped" if stop(spec) else "the embedded node was not running")
+    print_notice("the embedded node is stopped" if stop_node(spec) else "the embedded node was not running")
 
 
 @app.command(name="status")
@@ -100,19 +98,18 @@ def show_node_status(as_json: JsonOption = False) -> None:
 
     - `stair-es node status --json`
     """
-    from stair_es.embedded_node import NodeSpec
-    from stair_es.embedded_node import get_node_status as look
+    from stair_es.embedded_node import NodeSpec, get_node_status
 
     spec = NodeSpec.from_home(environ=config_file.get_config().environ)
-    now = look(spec)
-    facts = {**asdict(now), "data": str(spec.data), "log": str(spec.log_file)}
+    status = get_node_status(spec)
+    facts = {**asdict(status), "data": str(spec.data), "log": str(spec.log_file)}
     if as_json:
         emit_json(facts)
     else:
         for name, value in facts.items():
             if value is not None:
                 stdout.print(f"{name:<11}{value}", markup=False)
-    if now.state != "running":
+    if status.state != "running":
         raise typer.Exit(EXIT_NOT_RUNNING)
 
 
@@ -130,11 +127,10 @@ def print_node_logs(
 
     - `stair-es node logs --follow`
     """
-    from stair_es.embedded_node import NodeSpec
-    from stair_es.embedded_node import logs as reading
+    from stair_es.embedded_node import NodeSpec, logs
 
     log_file = NodeSpec.from_home(environ=config_file.get_config().environ).log_file
     if not log_file.exists():
         print_notice(f"there is no log yet: {log_file}")
-    for line in reading.follow_log(log_file, lines) if follow else reading.read_log_tail(log_file, lines):
+    for line in logs.follow_log(log_file, lines) if follow else logs.read_log_tail(log_file, lines):
         typer.echo(line)

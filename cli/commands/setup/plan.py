@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _DEFAULTS = {each.name: each.default for each in fields(SizingInputs)}
 
 
-def _define_option(name: str, help_text: str, shown: str = "") -> Any:  # noqa: ANN401  an option for Typer
+def _define_option(name: str, help_text: str, default_text: str = "") -> Any:  # noqa: ANN401  an option for Typer
     """Declare an option that is None unless given, and show its default."""
     default = _DEFAULTS[name]
     return typer.Option(
         f"--{name.replace('_', '-')}",
         help=help_text,
-        show_default=shown
+        show_default=default_text
         or (False if default is None else f"{default:,}" if isinstance(default, int | float) else str(default)),
     )
 
@@ -99,22 +99,22 @@ def plan_command(
     """
     from stair_es.sizing.plan import make_sizing_plan
 
-    given = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
-    made = make_sizing_plan(SizingInputs(**given), given)
+    values = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
+    plan = make_sizing_plan(SizingInputs(**values), values)
     if as_json:
-        emit_json(made.to_dict())
+        emit_json(plan.to_dict())
     else:
-        _print_plan(made)
+        _print_plan(plan)
 
 
-def _print_plan(made: SizingPlan) -> None:
-    figures = (*made.inputs, *made.results)
+def _print_plan(plan: SizingPlan) -> None:
+    figures = (*plan.inputs, *plan.results)
     widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
-    for head, part in (("input", made.inputs), ("result", made.results)):
-        stdout.print(Text(head, style="bold"))
-        for figure in part:
+    for heading, section in (("input", plan.inputs), ("result", plan.results)):
+        stdout.print(Text(heading, style="bold"))
+        for figure in section:
             print_plain(_format_figure(figure, widths))
-    for remark in made.remarks:
+    for remark in plan.remarks:
         print_plain(f"note: {remark}")
 
 

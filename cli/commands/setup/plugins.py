@@ -56,8 +56,10 @@ def list_plugins_command(as_json: shared.JsonOption = False) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         plugin = row.plugin
-        what = f"[red]{_escape_markup(row.problem)}[/red]" if row.problem else _escape_markup(row.description)
-        table.add_row(plugin.group, _escape_markup(plugin.name), _escape_markup(f"{plugin.distribution} {plugin.version}"), what)
+        description = f"[red]{_escape_markup(row.problem)}[/red]" if row.problem else _escape_markup(row.description)
+        table.add_row(
+            plugin.group, _escape_markup(plugin.name), _escape_markup(f"{plugin.distribution} {plugin.version}"), description
+        )
     stdout.print(table)
 
 

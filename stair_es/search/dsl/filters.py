@@ -13,21 +13,21 @@ from typing import Any
 
 from stair_es.errors import QueryError
 
-_BY_FIELD = frozenset(
+_FIELD_CLAUSES = frozenset(
     {"term", "terms", "match", "match_phrase", "match_phrase_prefix", "match_bool_prefix", "prefix", "wildcard", "regexp"}
     | {"fuzzy", "range"}
 )
 """Clauses whose body has the field name as key."""
-_COMPARING = frozenset("><[{")
-_BESIDE_A_FIELD = frozenset({"boost", "_name"})
+_RANGE_STARTS = frozenset("><[{")
+_CLAUSE_OPTIONS = frozenset({"boost", "_name"})
 _COMPOUND = frozenset({"bool", "constant_score", "dis_max", "nested"})
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\])*/', re.DOTALL)
-_NAMED = re.compile(
+_FIELD_VALUE = re.compile(
     r"(?:^|(?<=[\s(+\-!]))(?P<field>(?:\\.|[A-Za-z_])(?:\\.|[\w.@-]){0,254}):\s*(?P<value>(?:\\.|[^\s\\])*)", re.DOTALL
 )
 """A field and its value in a query string. A backslash escapes the next character: `Photo\\ Credit:anna`."""
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_CLAUSE = '{"term": {"format": "png"}}, {"range": {"width": {"gte": 800}}}, or several in {"bool": {"filter": [...]}}.'
+_CLAUSE_EXAMPLES = '{"term": {"format": "png"}}, {"range": {"width": {"gte": 800}}}, or several in {"bool": {"filter": [...]}}.'
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def parse_filter(text: str) -> dict[str, Any]:
     try:
         clause = json.loads(stripped)
     except (ValueError, RecursionError) as error:
-        raise QueryError(f"the filter is not JSON: {error}", f"Write one clause: {_CLAUSE}") from None
+        raise QueryError(f"the filter is not JSON: {error}", f"Write one clause: {_CLAUSE_EXAMPLES}") from None
     if not isinstance(clause, dict) or len(clause) != 1 or not isinstance(next(iter(clause.values())), dict):
-        raise QueryError(f"the filter is not one query clause: {stripped[:80]}", f"Write one clause: {_CLAUSE}")
+        raise QueryError(f"the filter is not one query clause: {stripped[:80]}", f"Write one clause: {_CLAUSE_EXAMPLES}")
     return clause
 
 
@@ -66,8 +66,8 @@ def list_filter_fields(clause: Mapping[str, Any]) -> Iterator[FilterField]:
     for kind, body in clause.items():
         if not isinstance(body, Mapping):
             continue
-        if kind in _BY_FIELD:
-            yield from (FilterField(str(name), kind == "range") for name in body if name not in _BESIDE_A_FIELD)
+        if kind in _FIELD_CLAUSES:
+            yield from (FilterField(str(name), kind == "range") for name in body if name not in _CLAUSE_OPTIONS)
         elif kind == "exists" and isinstance(body.get("field"), str):
             yield FilterField(body["field"])
         elif kind == "query_string" and isinstance(body.get("query"), str):
@@ -80,12 +80,12 @@ def list_filter_fields(clause: Mapping[str, Any]) -> Iterator[FilterField]:
 
 
 def _list_query_string_fields(text: str) -> Iterator[FilterField]:
-    for match in _NAMED.finditer(_QUOTED.sub('""', text)):
+    for match in _FIELD_VALUE.finditer(_QUOTED.sub('""', text)):
         name, value = _ESCAPED.sub(r"\1", match["field"]), match["value"]
-        use = (
+        reference = (
             FilterField(_ESCAPED.sub(r"\1", value.rstrip(")")))
             if name == "_exists_"
-            else FilterField(name, value[:1] in _COMPARING)
+            else FilterField(name, value[:1] in _RANGE_STARTS)
         )
-        if use.name and "*" not in use.name:
-            yield use
+        if reference.name and "*" not in reference.name:
+            yield reference

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 100
 """Nesting depth that every engine rejects: they allow 20 or 30 nested `bool` queries."""
-_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TERM = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]{{1,255}}|[^\w\s\x00-\x7f]")
+_SINGLE_CHARACTERS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_TERM = re.compile(rf"[{_SINGLE_CHARACTERS}]|[^\W{_SINGLE_CHARACTERS}]{{1,255}}|[^\w\s\x00-\x7f]")
 """A term of an analyzer: a single ideograph or kana, a run of letters and digits, or a symbol such as an emoji."""
 _SETS = ("terms", "ids")
 _SET_CLAUSES = 16
@@ -29,16 +29,16 @@ def count_terms(text: str) -> int:
 
 def count_clauses(clause: Json | Mapping[str, Json]) -> int:
     """Estimate the number of clauses of a filter: one per object, and one per term of each text."""
-    count, left = 0, [clause]
-    while left:
-        part = left.pop()
+    count, pending = 0, [clause]
+    while pending:
+        part = pending.pop()
         if isinstance(part, str):
             count += count_terms(part)
         elif isinstance(part, list):
-            left += part
+            pending += part
         elif isinstance(part, Mapping):
             count += 1 + sum(_SET_CLAUSES for name in _SETS if name in part)
-            left += [value for name, value in part.items() if name not in _SETS]
+            pending += [value for name, value in part.items() if name not in _SETS]
     return count
 
 

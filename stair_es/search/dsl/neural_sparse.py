@@ -51,8 +51,8 @@ def build_neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD
     """
     kept = fit_to_limits(vector, max_clauses)
     scale = max(1.0, _round_to_power_of_two(kept[0][1] / MAX_QUERY_TOKEN_WEIGHT))
-    kept = _drop_vanishing(kept, scale)
-    tokens = {escape_feature(word): boost / scale for word, boost in kept}
+    kept = _drop_tiny_weights(kept, scale)
+    tokens = {escape_feature(token): boost / scale for token, boost in kept}
     return finish_sparse_query(
         {"neural_sparse": {field: {"query_tokens": tokens, **_build_boost(scale)}}}, kept, vector, scale=scale
     )
@@ -87,7 +87,7 @@ def build_seismic_query(
         raise QueryError(f"k must be at least 1, got {k}")
     kept = fit_to_limits(vector, max_clauses)
     scale = _round_to_power_of_two(kept[0][1] / QUANTIZATION_CEILING)
-    kept = _drop_vanishing(kept, scale)
+    kept = _drop_tiny_weights(kept, scale)
     tokens = {str(number): boost / scale for number, (_, boost) in zip(_resolve_ids(kept, token_ids), kept, strict=True)}
     parameters = {"k": count_candidates(k), "top_n": min(SEISMIC_TOP_N, len(tokens)), "heap_factor": SEISMIC_HEAP_FACTOR}
     inner = {"query_tokens": tokens, "method_parameters": parameters, **_build_boost(scale)}
@@ -106,9 +106,9 @@ def _resolve_ids(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> l
         )
     unknown = token_ids.list_unknown(token for token, _ in kept)
     if unknown:
-        named = ", ".join(repr(token) for token in unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        listed = ", ".join(repr(token) for token in unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         raise QueryError(
-            f"the index has no id for {named}, so SEISMIC can't search for it",
+            f"the index has no id for {listed}, so SEISMIC can't search for it",
             "Use tokens of the model that wrote the index, or search exactly: omit --query-type seismic.",
         )
     return [token_ids.ids[token] for token, _ in kept]
@@ -120,8 +120,8 @@ def _round_to_power_of_two(ratio: float) -> float:
     return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
 
 
-def _drop_vanishing(kept: list[tuple[str, float]], scale: float) -> list[tuple[str, float]]:
-    return [(word, boost) for word, boost in kept if boost / scale >= _MIN_SCALED_WEIGHT]
+def _drop_tiny_weights(kept: list[tuple[str, float]], scale: float) -> list[tuple[str, float]]:
+    return [(token, boost) for token, boost in kept if boost / scale >= _MIN_SCALED_WEIGHT]
 
 
 def _build_boost(scale: float) -> dict[str, Any]:

@@ -9,12 +9,7 @@ from stair_es.feature_names import escape_feature
 from stair_es.search.dsl.weights import SparseQuery, finish_sparse_query, fit_to_limits
 from stair_es.types import SparseVector
 
-__all__ = [
-    "TOKENS_FIELD",
-    "SparseQuery",
-    "build_rank_features_query",
-    "build_sparse_vector_query",
-]
+__all__ = ["TOKENS_FIELD", "SparseQuery", "build_rank_features_query", "build_sparse_vector_query"]
 
 TOKENS_FIELD = "tokens"
 
@@ -31,7 +26,7 @@ def build_rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD
         QueryError: If no token is left (an empty `bool` would match every document), or a weight or token is invalid.
     """
     kept = fit_to_limits(vector, max_clauses)
-    clause = {"bool": {"should": [_build_rank_feature(f"{field}.{escape_feature(word)}", boost) for word, boost in kept]}}
+    clause = {"bool": {"should": [_build_rank_feature(f"{field}.{escape_feature(token)}", boost) for token, boost in kept]}}
     return finish_sparse_query(clause, kept, vector)
 
 
@@ -47,8 +42,8 @@ def build_sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD
         QueryError: As for `build_rank_features_query`.
     """
     kept = fit_to_limits(vector, max_clauses)
-    words = {escape_feature(word): boost for word, boost in kept}
-    return finish_sparse_query({"sparse_vector": {"field": field, "query_vector": words, "prune": False}}, kept, vector)
+    tokens = {escape_feature(token): boost for token, boost in kept}
+    return finish_sparse_query({"sparse_vector": {"field": field, "query_vector": tokens, "prune": False}}, kept, vector)
 
 
 def _build_rank_feature(field: str, boost: float) -> dict[str, Any]:

@@ -45,10 +45,10 @@ class IndexFields:
     @classmethod
     def from_mapping(cls, properties: Mapping[str, Any]) -> IndexFields:
         """Create from `mappings.properties` of an index."""
-        numbers = properties.get(IDS_FIELD, {})
+        ids_field = properties.get(IDS_FIELD, {})
         return cls(
             tokens=properties.get(TOKENS_FIELD, {}).get("type"),
-            seismic=IDS_FIELD if numbers.get("type") == "sparse_vector" and "method" in numbers else None,
+            seismic=IDS_FIELD if ids_field.get("type") == "sparse_vector" and "method" in ids_field else None,
             impacts=properties.get(IMPACTS_FIELD, {}).get("type") == "text",
         )
 
@@ -86,9 +86,9 @@ def select_query_type(
         return "seismic"
     found = _find_exact_type(target, fields)
     if found is None:
-        too_old = f", and {_find_obstacle('sparse_vector', target, fields)}" if fields.tokens == "sparse_vector" else ""
+        obstacle = f", and {_find_obstacle('sparse_vector', target, fields)}" if fields.tokens == "sparse_vector" else ""
         raise QueryError(
-            f"the index has no field that {target.label} can search by token: `tokens` is {fields.tokens or 'missing'}{too_old}",
+            f"the index has no field that {target.label} can search by token: `tokens` is {fields.tokens or 'missing'}{obstacle}",
             "Specify an index that `stair-es ingest` wrote, or ingest into a new one.",
         )
     return found
@@ -99,7 +99,7 @@ def build_sparse_query(
     vector: SparseVector,
     *,
     max_clauses: int = MAX_CLAUSES,
-    **more: Any,  # noqa: ANN401
+    **builder_options: Any,  # noqa: ANN401
 ) -> SparseQuery:
     """Build the query of a vector in a query type.
 
@@ -107,12 +107,12 @@ def build_sparse_query(
         query_type: The query type.
         vector: The query vector.
         max_clauses: The clause limit of the engine.
-        more: Further arguments of the builder of the query type: `field`, and for `seismic` `k` and `token_ids`.
+        builder_options: Further arguments of the builder of the query type: `field`, and for `seismic` `k` and `token_ids`.
 
     Raises:
         QueryError: If the query type is unknown, the vector is empty, or a weight or token is invalid.
     """
-    return _get_builder(query_type)(vector, max_clauses=max_clauses, **more)
+    return _get_builder(query_type)(vector, max_clauses=max_clauses, **builder_options)
 
 
 def _get_builder(query_type: QueryType) -> Callable[..., SparseQuery]:
@@ -122,29 +122,29 @@ def _get_builder(query_type: QueryType) -> Callable[..., SparseQuery]:
 
 
 def _find_exact_type(target: ClusterInfo, fields: IndexFields) -> QueryType | None:
-    unasked: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "impacts")
-    return next((shape for shape in unasked if not _find_obstacle(shape, target, fields)), None)
+    candidates: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "impacts")
+    return next((candidate for candidate in candidates if not _find_obstacle(candidate, target, fields)), None)
 
 
 def _find_obstacle(query_type: QueryType, target: ClusterInfo, fields: IndexFields) -> str | None:
     """Return the reason why a query type is impossible, regardless of plugins, or None."""
-    able, needs, types = {
+    is_supported, requirement, field_types = {
         "rank_features": (True, "", {"rank_features"}),
         "neural_sparse": (target.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
         "seismic": (target.supports_seismic, "OpenSearch 3.3 or newer", {"rank_features"}),
         "sparse_vector": (target.supports_sparse_vector, "Elasticsearch 8.15 or newer", {"sparse_vector"}),
         "impacts": (True, "", None),
     }[query_type]
-    if not able:
-        return f"it requires {needs}, and this is {target.label}"
+    if not is_supported:
+        return f"it requires {requirement}, and this is {target.label}"
     if query_type == "seismic" and fields.seismic is None:
         return (
             f"the index has no field `{IDS_FIELD}` with the method seismic and a table of its ids (ingest with --vector seismic)"
         )
     if query_type == "impacts" and not fields.impacts:
         return "the index has no field `impacts` (ingest with --impact-field)"
-    if types is not None and fields.tokens not in types:
-        return f"the field `tokens` of the index is {fields.tokens or 'missing'}, not {' or '.join(sorted(types))}"
+    if field_types is not None and fields.tokens not in field_types:
+        return f"the field `tokens` of the index is {fields.tokens or 'missing'}, not {' or '.join(sorted(field_types))}"
     return None
 
 

@@ -38,10 +38,6 @@ def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, flo
 
     Tokens lighter than `MIN_WEIGHT` are dropped: with a weight of 0 they would still match.
 
-    Args:
-        vector: The query vector.
-        max_clauses: The maximum number of tokens.
-
     Returns:
         The heaviest tokens, heaviest first, each with its weight as the engine reads it.
 
@@ -50,9 +46,9 @@ def fit_to_limits(vector: SparseVector, max_clauses: int) -> list[tuple[str, flo
     """
     if max_clauses < 1:
         raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
-    weighted = [(_check_token(word), round_to_float32(word, weight)) for word, weight in vector]
+    weighted = [(_check_token(token), round_to_float32(token, weight)) for token, weight in vector]
     weighted.sort(key=lambda pair: -pair[1])
-    selected = [(word, boost) for word, boost in weighted if boost > 0][:max_clauses]
+    selected = [(token, boost) for token, boost in weighted if boost > 0][:max_clauses]
     if not selected:
         raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
     return selected
@@ -62,35 +58,35 @@ def finish_sparse_query(
     clause: dict[str, Any], kept: list[tuple[str, float]], vector: SparseVector, *, scale: float = 1.0
 ) -> SparseQuery:
     """Complete a clause to a `SparseQuery`: the tokens of `vector` that are not in `kept` are reported as truncated."""
-    words = {word for word, _ in kept}
-    cut = [(word, weight) for word, weight in vector if word not in words]
+    kept_tokens = {token for token, _ in kept}
+    truncated = [(token, weight) for token, weight in vector if token not in kept_tokens]
     return SparseQuery(
         clause=clause,
         vector=SparseVector.from_pairs(kept),
-        truncated=SparseVector(tuple(word for word, _ in cut), tuple(weight for _, weight in cut)),
+        truncated=SparseVector(tuple(token for token, _ in truncated), tuple(weight for _, weight in truncated)),
         scale=scale,
     )
 
 
-def round_to_float32(word: str, weight: float) -> float:
+def round_to_float32(token: str, weight: float) -> float:
     """Round to the shortest number that the engine reads as the same float32; 0 for a weight below `MIN_WEIGHT`.
 
     Raises:
         QueryError: If the weight is not a finite number above 0, or is above `MAX_WEIGHT`.
     """
     if not weight > 0:  # NaN, too
-        raise QueryError(f"weight of {word!r} must be above 0, got {weight:g}")
+        raise QueryError(f"weight of {token!r} must be above 0, got {weight:g}")
     if weight > MAX_WEIGHT:
         raise QueryError(
-            f"weight of {word!r} is too large for an engine: {weight:g}",
+            f"weight of {token!r} is too large for an engine: {weight:g}",
             f"Scale the query down: weights may be at most {MAX_WEIGHT:.2g}.",
         )
     return float(str(np.float32(weight))) if weight >= MIN_WEIGHT else 0.0
 
 
-def _check_token(word: str) -> str:
-    check_unicode(word)
-    size = len(word.encode())
+def _check_token(token: str) -> str:
+    check_unicode(token)
+    size = len(token.encode())
     if size > MAX_TOKEN_BYTES:
-        raise QueryError(f"the token {word[:20]!r}... has {size:,} bytes, engines allow {MAX_TOKEN_BYTES:,}")
-    return word
+        raise QueryError(f"the token {token[:20]!r}... has {size:,} bytes, engines allow {MAX_TOKEN_BYTES:,}")
+    return token

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from stair_es.errors import UsageError
 from stair_es.sources.io.uris import from_file_uri
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,12 @@ class AllowedRoots:
         resolved = []
         for folder in folders:
             try:
-                found = folder.expanduser().resolve(strict=True)
+                path = folder.expanduser().resolve(strict=True)
             except (OSError, RuntimeError, ValueError) as error:
                 raise UsageError(f"no folder {str(folder)!r}: {error}", "Specify the folder that contains the images.") from None
-            if not found.is_dir():
+            if not path.is_dir():
                 raise UsageError(f"{str(folder)!r} is not a folder", "Specify the folder that contains the images.")
-            resolved.append(found)
+            resolved.append(path)
         return cls(tuple(resolved))
 
     def __bool__(self) -> bool:
@@ -56,20 +56,15 @@ class AllowedRoots:
         return self._resolve_allowed(uri) is not None
 
     def read(self, uri: str, max_bytes: int) -> OriginalFile | None:
-        """Read the file at a URI; None if it doesn't exist or may not be shown.
-
-        Args:
-            uri: The URI of a document (untrusted).
-            max_bytes: The maximum size, in bytes.
-        """
-        found = self._resolve_allowed(uri)
-        if found is None:
+        """Read the file at a URI; None if it doesn't exist or may not be shown."""
+        resolved = self._resolve_allowed(uri)
+        if resolved is None:
             return None
-        folder, path = found
+        folder, path = resolved
         try:
-            handle = open_beneath(folder, path)
-            with os.fdopen(handle, "rb") as file:
-                status = os.fstat(handle)
+            descriptor = open_beneath(folder, path)
+            with os.fdopen(descriptor, "rb") as file:
+                status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
                     return None
                 data = file.read(max_bytes + 1)
@@ -94,10 +89,6 @@ class AllowedRoots:
 def open_beneath(folder: Path, path: Path) -> int:
     """Open a file component by component without following links, so that a link created concurrently can't escape.
 
-    Args:
-        folder: The allowed folder.
-        path: The file, below `folder`.
-
     Returns:
         A file descriptor.
 
@@ -105,12 +96,12 @@ def open_beneath(folder: Path, path: Path) -> int:
         OSError: If a component is a link, or the file doesn't exist.
     """
     if os.open not in os.supports_dir_fd:
-        return os.open(path, _FLAGS)
-    handle = os.open(folder, _FLAGS)
+        return os.open(path, _OPEN_FLAGS)
+    descriptor = os.open(folder, _OPEN_FLAGS)
     for part in path.relative_to(folder).parts:
         try:
-            below = os.open(part, _FLAGS, dir_fd=handle)
+            child = os.open(part, _OPEN_FLAGS, dir_fd=descriptor)
         finally:
-            os.close(handle)
-        handle = below
-    return handle
+            os.close(descriptor)
+        descriptor = child
+    return descriptor

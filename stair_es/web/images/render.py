@@ -18,7 +18,7 @@ from stair_es.sources.image.pillow import open_image
 from stair_es.types import ImageSpec
 
 ImageFormat = Literal["WEBP", "JPEG"]
-_OVERHEAD = 200
+_ENTRY_OVERHEAD_BYTES = 200
 """Approximate size of a cache entry in addition to its data, in bytes."""
 
 
@@ -33,12 +33,6 @@ class RenderedImage:
 
 def render_image(data: bytes, side_px: int, image_format: ImageFormat, limits: DecodeLimits) -> RenderedImage:
     """Render the upright image in `data`, without metadata.
-
-    Args:
-        data: An image file.
-        side_px: The maximum length of the longer side, in pixels.
-        image_format: The output format.
-        limits: The limits for decoding.
 
     Raises:
         DecodeError: If it is not an image, or too large.
@@ -78,24 +72,24 @@ class ImageCache:
             max_bytes: The maximum size, in bytes.
             ttl_s: The time to live, in seconds: an image that was removed from the index is shown that long.
         """
-        self._pictures: TTLCache[Hashable, RenderedImage] = TTLCache(
-            max_bytes, ttl=ttl_s, getsizeof=lambda picture: len(picture.data) + _OVERHEAD
+        self._images: TTLCache[Hashable, RenderedImage] = TTLCache(
+            max_bytes, ttl=ttl_s, getsizeof=lambda image: len(image.data) + _ENTRY_OVERHEAD_BYTES
         )
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> RenderedImage | None:
         """Get an image; None if it is not cached."""
         with self._lock:
-            return self._pictures.get(key)
+            return self._images.get(key)
 
-    def put(self, key: Hashable, picture: RenderedImage) -> RenderedImage:
+    def put(self, key: Hashable, image: RenderedImage) -> RenderedImage:
         """Put an image into the cache, unless it is larger than the cache; return it."""
         with self._lock:
-            if len(picture.data) + _OVERHEAD <= self._pictures.maxsize:
-                self._pictures[key] = picture
-        return picture
+            if len(image.data) + _ENTRY_OVERHEAD_BYTES <= self._images.maxsize:
+                self._images[key] = image
+        return image
 
     @property
     def size_bytes(self) -> int:
         """Size of the cached images, in bytes."""
-        return int(self._pictures.currsize)
+        return int(self._images.currsize)

@@ -99,7 +99,7 @@ def serving(
         load_encoder=partial(load_query_encoder, index=index, model_name=model),
         roots=AllowedRoots.from_folders(roots),
         limits=limits or ServerLimits(),
-        hooks=observer.watch,
+        hooks=observer.hooks,
         extra_routes=observer.routes,
     )
     started = threading.Event()

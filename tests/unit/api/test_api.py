@@ -1,4 +1,4 @@
-"""`stair_es.api` and `stair_es.search`: every name is there, is the thing itself, and costs little."""
+"""`stair_es.api` and `stair_es.search` export every documented name, and load nothing heavy."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_a_kind_can_be_written_without_loading_anything_heavy() -> None:
         "import sys\nfrom stair_es.api import SourceItem, Source, SourceOptions, ReadError, ModelCard, ImageSpec, Enrichment\n"
         "print(sorted({'torch', 'ray', 'opensearchpy', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_the_package_of_searches_alone_loads_nothing_heavy() -> None:
@@ -43,5 +43,5 @@ def test_the_package_of_searches_alone_loads_nothing_heavy() -> None:
         "import sys, stair_es.search\n"
         "print(sorted({'torch', 'ray', 'opensearchpy', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""The door for plugins, and the pieces of the example plugin one by one."""
+"""Loading of plugins, and the parts of the example plugin."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "plugin" / "src"
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], str]]:
-    """Puts a package with one entry point where Python finds it: `(group, name, source)` -> its name. `KIND` is the object."""
+    """Install a package with one entry point: `(group, name, source)` -> its name. `KIND` is the object."""
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
     plugins.list_plugins.cache_clear()
 
     def install(group: str, name: str, source: str) -> str:
-        module = f"stranger_{uuid.uuid4().hex}"  # Python would take one that an earlier test imported
+        module = f"stranger_{uuid.uuid4().hex}"  # a fresh name, since imported modules are cached
         (site / f"{module}.py").write_text(source)
         announce_plugins(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
         return module
@@ -54,23 +54,23 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """The object that a module of the example plugin offers."""
+    """The object that a module of the example plugin exports."""
     monkeypatch.syspath_prepend(str(EXAMPLE))
     return lambda module: import_module(f"stair_es_example.{module}").KIND
 
 
 def test_each_group_has_what_is_built_in() -> None:
-    ours = {
+    built_in = {
         group: {p.name for p in plugins.list_plugins(group) if p.distribution == plugins.BUILTIN_DISTRIBUTION}
         for group in plugins.PLUGIN_GROUPS
     }
-    assert "folder" in ours["sources"]
-    assert "stair-mini" in ours["encoders"]
-    assert "filename" in ours["enrichers"]
-    assert "cluster" in ours["sinks"]
+    assert "folder" in built_in["sources"]
+    assert "stair-mini" in built_in["encoders"]
+    assert "filename" in built_in["enrichers"]
+    assert "cluster" in built_in["sinks"]
 
 
-def test_a_strangers_plugin_is_found_and_comes_before_ours(installed: Callable[[str, str, str], str]) -> None:
+def test_a_third_party_plugin_is_found_before_built_in_ones(installed: Callable[[str, str, str], str]) -> None:
     name = installed("enrichers", "filename", "KIND = 'theirs'")
     plugin = plugins.get_plugin("enrichers", "filename")
     assert plugin is not None
@@ -92,10 +92,10 @@ def test_a_plugin_that_does_not_fit_says_which_and_why(
     name = installed("sinks", "broken", source)
     plugin = plugins.get_plugin("sinks", "broken")
     assert plugin is not None
-    with pytest.raises(PluginError, match=reason) as caught:
+    with pytest.raises(PluginError, match=reason) as error:
         plugin.load()
-    assert f"'broken' of {name} 2.5" in caught.value.message
-    assert name in caught.value.remedy
+    assert f"'broken' of {name} 2.5" in error.value.message
+    assert name in error.value.remedy
 
 
 def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example: Callable[[str], Any], tmp_path: Path) -> None:
@@ -234,17 +234,14 @@ def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Cal
 @pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
 def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
     plan = SinkPlan(
-        alias="a",
-        identity=IndexSpec(model_name="m", model_id="m", settings={}),
-        document=DocumentSettings(),
-        options=options,
+        alias="a", identity=IndexSpec(model_name="m", model_id="m", settings={}), document=DocumentSettings(), options=options
     )
     with pytest.raises(UsageError, match="folder"):
         example("ndjson").open(plan)
 
 
 def _documented() -> list[dict[str, Any]]:
-    """What each Python block of docs/plugins.md defines."""
+    """The names that each Python block of docs/plugins.md defines."""
     blocks = re.findall(r"```python\n(.*?)```", (EXAMPLE.parents[2] / "docs" / "plugins.md").read_text(), re.DOTALL)
     defined = []
     for block in blocks:

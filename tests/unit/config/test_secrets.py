@@ -1,4 +1,4 @@
-"""A secret is in no output, wherever it was written by mistake: each way to give one, and each wrong shape of each key."""
+"""No output contains a secret, wherever it was written by mistake: each way to set one, and each invalid form of each key."""
 
 from __future__ import annotations
 
@@ -50,25 +50,27 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
 
 
-def _say(*arguments: str) -> str:
-    """All that a command says, its error included, as the program prints it."""
+def _run_command(*arguments: str) -> str:
+    """Return the whole output of a command, including its error."""
     result = CliRunner().invoke(app, arguments)
     if result.exception is not None and not isinstance(result.exception, (StairError, SystemExit)):
         raise result.exception
     return result.output + (str(result.exception) if isinstance(result.exception, StairError) else "")
 
 
-def _hear(called: Callable[[], object]) -> str:
-    """What a person would see of a call: its error, or the text that it makes."""
+def _collect_output(function: Callable[[], object]) -> str:
+    """Return what a user sees of a call: its error or its text."""
     try:
-        made = called()
-        return made if isinstance(made, str) else repr(made) if isinstance(made, (Connection, DashboardsConnection)) else ""
+        result = function()
+        return (
+            result if isinstance(result, str) else repr(result) if isinstance(result, (Connection, DashboardsConnection)) else ""
+        )
     except StairError as error:
         return f"{error} {error.__cause__!r}"
 
 
-def _check_unseen(said: str, way: object) -> None:
-    assert not [form for form in FORMS if form in said], f"{way}: {said}"
+def _check_unseen(output: str, case: object) -> None:
+    assert not [form for form in FORMS if form in output], f"{case}: {output}"
 
 
 @pytest.fixture
@@ -85,17 +87,17 @@ def _shape(secret: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("secret", [SECRET, PLAIN])
 def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
-    known = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
-    tried = 0
-    for key, shape in product([*known, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
+    known_keys = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
+    attempts = 0
+    for key, shape in product([*known_keys, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
         values: dict[str, Any] = {key[-1]: shape}
         for table in reversed(key[:-1]):
             values = {table: values}
-        for whole in (values, {"profiles": {"x": values}}):
-            said = _hear(partial(resolve_profile, private, whole, "x", known))
-            _check_unseen(said, whole)
-            tried += 1
-    assert tried > 1000
+        for document in (values, {"profiles": {"x": values}}):
+            output = _collect_output(partial(resolve_profile, private, document, "x", known_keys))
+            _check_unseen(output, document)
+            attempts += 1
+    assert attempts > 1000
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
 )
 def test_no_slip_in_the_file_shows_it(private: Path, text: str) -> None:
     private.write_text(text + "\n", encoding="utf-8")
-    _check_unseen(_say("--config", str(private), "config", "show"), text)
+    _check_unseen(_run_command("--config", str(private), "config", "show"), text)
 
 
 _URLS = ["http://anna:{}@" + NOWHERE, "http://" + NOWHERE + "/?api_key={}", "http://" + NOWHERE + "/#{}", "{}", "anna:{}@h"]
@@ -144,7 +146,7 @@ _URLS += ["http:{}", "http://anna:{}@a,http://anna:{}@[", "ray://anna:{}@h:1", "
 def test_no_error_about_a_url_shows_it(secret: str) -> None:
     for pattern in _URLS:
         url = pattern.replace("{}", secret)
-        calls: list[Callable[[], object]] = [
+        functions: list[Callable[[], object]] = [
             partial(Connection, url=url),
             partial(DashboardsConnection, url=url),
             partial(Connection.from_env, environ={"STAIR_ES_URL": url}),
@@ -153,31 +155,31 @@ def test_no_error_about_a_url_shows_it(secret: str) -> None:
             partial(mask_ray_address, url),
             partial(ray_session.check_ray_address, url.replace("@h:1", "@127.0.0.1:1"), StairError, "don't"),
         ]
-        for call in calls:
-            _check_unseen(_hear(call), (url, call))
+        for call in functions:
+            _check_unseen(_collect_output(call), (url, call))
 
 
 def test_a_url_is_shown_without_its_login(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_URL", f"http://anna:{PLAIN}@{NOWHERE}")
     monkeypatch.setenv("RAY_ADDRESS", f"ray://anna:{PLAIN}@{NOWHERE}")
     for arguments in (["config", "show"], ["doctor"], ["doctor", "--json"], ["words"], ["--log-format", "json", "words"]):
-        _check_unseen(_say(*arguments), arguments)
+        _check_unseen(_run_command(*arguments), arguments)
 
 
 def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     of_cluster = {"url": "STAIR_ES_URL", **auth.CLUSTER_VARIABLES.secrets}
     of_product = {"url": "STAIR_ES_DASHBOARDS_URL", **connection.DASHBOARDS_VARIABLES.secrets}
-    for names, made in (
+    for names, build in (
         (of_cluster, read_security_settings),
         (of_product, lambda _, environ: build_dashboards_connection(None, {}, environ)),
     ):
         for variable, end in product(names.values(), ("", "_FILE")):
             for secret in (SECRET, PLAIN, PLAIN * 100, PLAIN + "\udcff", f"-----BEGIN KEY-----\n{PLAIN}", f"{PLAIN}\0"):
                 environ = {names["url"]: f"http://{NOWHERE}", names["user"]: "anna", f"{variable}{end}": secret}
-                _check_unseen(_hear(partial(made, {}, environ)), environ)
+                _check_unseen(_collect_output(partial(build, {}, environ)), environ)
     for name in SECRET_KEYS:
         monkeypatch.setenv(f"STAIR_ES_{name.upper()}", SECRET)
-    _check_unseen(_say("config", "show"), "all of them")
+    _check_unseen(_run_command("config", "show"), "all of them")
 
 
 @pytest.mark.parametrize(
@@ -194,15 +196,15 @@ def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.Mon
     ],
 )
 def test_no_option_shows_it(arguments: list[str]) -> None:
-    _check_unseen(_say(*arguments), arguments)
+    _check_unseen(_run_command(*arguments), arguments)
 
 
 @pytest.mark.parametrize("variable", ["STAIR_ES_PASSWORD", "STAIR_ES_DASHBOARDS_PASSWORD"])
 def test_a_password_that_is_not_utf8_is_refused(variable: str) -> None:
-    """In a process of its own: the bytes come from the environment."""
+    """Run in a separate process: the bytes come from the environment."""
     prefix = variable.removesuffix("PASSWORD")
     command = ["words"] if "DASH" not in variable else ["dashboards", "publish", "--url", f"http://{NOWHERE}"]
-    done = subprocess.run(
+    result = subprocess.run(
         [Path(sys.executable).parent / "stair-es", *command],
         env={
             **os.environb,
@@ -214,6 +216,6 @@ def test_a_password_that_is_not_utf8_is_refused(variable: str) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 2, done.stderr
-    assert f"{variable} isn't UTF-8" in done.stderr
-    assert "hunter2" not in done.stderr
+    assert result.returncode == 2, result.stderr
+    assert f"{variable} isn't UTF-8" in result.stderr
+    assert "hunter2" not in result.stderr

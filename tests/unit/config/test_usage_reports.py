@@ -29,21 +29,21 @@ _CI = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "TRAVIS", "J
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """That of a user's shell, with an empty home folder, and with folders for the project and for temporary files beside it."""
-    kept = {
+    """The environment of a user's shell, with empty home, project and temporary folders."""
+    environ = {
         name: value
         for name, value in os.environ.items()
         if name not in {*OPT_OUT_VARIABLES, *_CI} and not name.startswith("XDG_")
     }
     folders = {"HOME": folder / "home", "STAIR_ES_HOME": folder / "stair-es", "TMPDIR": folder / "temporary"}
-    for made in folders.values():
-        made.mkdir()
-    return {**kept, **{name: str(made) for name, made in folders.items()}}
+    for path in folders.values():
+        path.mkdir()
+    return {**environ, **{name: str(path) for name, path in folders.items()}}
 
 
 def _run(arguments: list[str | Path], environment: Mapping[str, str]) -> None:
-    done = subprocess.run(arguments, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(arguments, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def _files_at_home(environment: Mapping[str, str]) -> list[str]:
@@ -58,7 +58,7 @@ def test_encoding_an_image_writes_nothing_into_the_home_folder(tmp_path: Path) -
 
 
 def test_a_worker_that_unpickles_a_stage_reports_nothing(tmp_path: Path) -> None:
-    """As on a Ray cluster that others started: the worker has none of the driver's environment."""
+    """As on an existing Ray cluster: the worker has none of the driver's environment."""
     code = f"import pickle\npickle.loads({pickle.dumps(encode_batch)!r})\nimport onnxruntime"
     environment = _environment(tmp_path)
     _run([sys.executable, "-c", code], environment)
@@ -67,7 +67,7 @@ def test_a_worker_that_unpickles_a_stage_reports_nothing(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not REPORTING, reason="this onnxruntime reports nothing")
 def test_who_wants_to_report_may(tmp_path: Path) -> None:
-    """Also shows that the files tell: an onnxruntime that reports writes them at once."""
+    """Also checks the method: an onnxruntime that reports writes its files immediately."""
     environment = {**_environment(tmp_path), "ORT_DISABLE_TELEMETRY": "0"}
     _run([sys.executable, "-c", "import stair_es, onnxruntime"], environment)
     assert any("Microsoft" in name for name in _files_at_home(environment))

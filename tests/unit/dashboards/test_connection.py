@@ -1,4 +1,4 @@
-"""Where dashboards go, and with which login: values, and what is refused before anything is sent."""
+"""Connection and login of the dashboards, and the checks before any request."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_parts_of_two_products_exclude_each_other() -> None:
 
 
 def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
-    place = DashboardsConnection(url="https://me:p%40ss@host/base", security=SecuritySettings(ca_file="ca.pem"))
-    assert (place.security.user, place.security.password, place.security.ca_file) == ("me", "p@ss", "ca.pem")
-    assert place.safe_url == "https://host/base"
-    assert "p@ss" not in repr(place)
-    assert "p%40ss" not in repr(place)
-    assert place.redact("sent p@ss and p%40ss") == "sent *** and ***"
+    connection = DashboardsConnection(url="https://me:p%40ss@host/base", security=SecuritySettings(ca_file="ca.pem"))
+    assert (connection.security.user, connection.security.password, connection.security.ca_file) == ("me", "p@ss", "ca.pem")
+    assert connection.safe_url == "https://host/base"
+    assert "p@ss" not in repr(connection)
+    assert "p%40ss" not in repr(connection)
+    assert connection.redact("sent p@ss and p%40ss") == "sent *** and ***"
 
 
 def test_a_second_login_is_refused() -> None:
@@ -75,13 +75,9 @@ def test_certificates_need_https() -> None:
 def test_logins_come_from_the_environment_and_its_files(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("secret\n")
-    environ = {
-        "STAIR_ES_DASHBOARDS_URL": URL,
-        "STAIR_ES_DASHBOARDS_USER": "me",
-        "STAIR_ES_DASHBOARDS_PASSWORD_FILE": str(file),
-    }
-    place = build_dashboards_connection(None, {}, environ)
-    assert (place.safe_url, place.security.user, place.security.password) == (URL, "me", "secret")
+    environ = {"STAIR_ES_DASHBOARDS_URL": URL, "STAIR_ES_DASHBOARDS_USER": "me", "STAIR_ES_DASHBOARDS_PASSWORD_FILE": str(file)}
+    connection = build_dashboards_connection(None, {}, environ)
+    assert (connection.safe_url, connection.security.user, connection.security.password) == (URL, "me", "secret")
     token = build_dashboards_connection(URL, {}, {"STAIR_ES_DASHBOARDS_TOKEN": "t" * 8})
     assert token.security.authorization == "Bearer tttttttt"
     key = build_dashboards_connection(URL, {}, {"STAIR_ES_DASHBOARDS_API_KEY": "id:key"})
@@ -94,7 +90,7 @@ def test_the_clusters_login_is_not_sent_to_another_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         ({}, "no URL of OpenSearch Dashboards or Kibana"),
         ({"URL": URL, "USER": "me"}, "has no password"),
@@ -106,23 +102,23 @@ def test_the_clusters_login_is_not_sent_to_another_place() -> None:
         ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "are mutually exclusive"),
     ],
 )
-def test_what_does_not_go_together_is_refused_by_its_own_name(environ: dict[str, str], said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+def test_what_does_not_go_together_is_refused_by_its_own_name(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
         build_dashboards_connection(None, {}, {f"STAIR_ES_DASHBOARDS_{name}": value for name, value in environ.items()})
-    assert "STAIR_ES_USER" not in str(caught.value)
+    assert "STAIR_ES_USER" not in str(error.value)
 
 
 def test_a_copy_keeps_the_login_of_its_url() -> None:
-    place = replace(DashboardsConnection(url="https://me:secret@host"), timeout_s=1.0)
-    assert (place.security.user, place.security.password) == ("me", "secret")
+    connection = replace(DashboardsConnection(url="https://me:secret@host"), timeout_s=1.0)
+    assert (connection.security.user, connection.security.password) == ("me", "secret")
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [("ca_fingerprint", "zz", "--dashboards-ca-fingerprint"), ("user", "\udcff", "STAIR_ES_DASHBOARDS_USER isn't UTF-8")],
 )
-def test_errors_name_the_settings_of_the_product(name: str, value: str, said: str) -> None:
+def test_errors_name_the_settings_of_the_product(name: str, value: str, message: str) -> None:
     settings = {"password": "secret"} if name == "user" else {}
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError) as error:
         SecuritySettings(variables=DASHBOARDS_VARIABLES, **{name: value}, **settings)  # type: ignore[arg-type]
-    assert said in caught.value.message
+    assert message in error.value.message

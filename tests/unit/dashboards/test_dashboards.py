@@ -1,4 +1,4 @@
-"""The saved objects, and the checker of the tests that looks at them as a product does."""
+"""The saved objects, and the test checker that validates them as a product does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stair_es.dashboards.saved_objects import to_ndjson
 from stair_es.errors import UsageError
 
 PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
-CORPORA = [
+SPECS = [
     DashboardSpec(name="photos"),
     DashboardSpec(name="photos", has_token_index=False),
     DashboardSpec(name="photos", token_field="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
@@ -31,36 +31,36 @@ Objects = list[dict[str, Any]]
 PHOTOS = DashboardSpec(name="photos")
 
 
-def made(product: Product = "opensearch-dashboards", corpus: DashboardSpec = PHOTOS) -> Objects:
-    return build_bundle(corpus, product)
+def build(product: Product = "opensearch-dashboards", spec: DashboardSpec = PHOTOS) -> Objects:
+    return build_bundle(spec, product)
 
 
-def of(objects: Objects, kind: str) -> dict[str, Any]:
+def find_object(objects: Objects, kind: str) -> dict[str, Any]:
     [found] = [each for each in objects if each["id"].endswith(f"-{kind}")]
     return found
 
 
-def state(each: dict[str, Any]) -> dict[str, Any]:
+def get_vis_state(each: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(each["attributes"]["visState"])
     return found
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("corpus", [*CORPORA, *(DashboardSpec(name=name) for name in NAMES)])
-def test_every_bundle_is_without_fault(corpus: DashboardSpec, product: Product) -> None:
-    assert faults(build_bundle(corpus, product), product) == []
+@pytest.mark.parametrize("spec", [*SPECS, *(DashboardSpec(name=name) for name in NAMES)])
+def test_every_bundle_is_without_fault(spec: DashboardSpec, product: Product) -> None:
+    assert faults(build_bundle(spec, product), product) == []
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_bundle_is_a_file_with_an_object_a_line(product: Product) -> None:
-    objects = made(product)
+    objects = build(product)
     lines = to_ndjson(objects).splitlines()
     assert [json.loads(line) for line in lines] == objects
     assert to_ndjson(objects).endswith("}\n")
 
 
 def test_the_same_index_has_the_same_objects_and_another_one_has_others() -> None:
-    assert made() == made()
+    assert build() == build()
     ids = [each["id"] for name in NAMES for each in build_bundle(DashboardSpec(name=name), "kibana")]
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch(r"[a-z0-9-]{1,80}", id_) for id_ in ids)
@@ -73,78 +73,87 @@ def test_a_pattern_or_no_name_is_refused(name: str) -> None:
 
 
 def test_only_the_products_own_controls_are_in_a_bundle() -> None:
-    types = {product: {state(each)["type"] for each in made(product) if each["type"] == "visualization"} for product in PRODUCTS}
+    types = {
+        product: {get_vis_state(each)["type"] for each in build(product) if each["type"] == "visualization"}
+        for product in PRODUCTS
+    }
     assert types["opensearch-dashboards"] - types["kibana"] == {"input_control_vis"}
-    group = made("kibana")[-1]["attributes"]["controlGroupInput"]
+    group = build("kibana")[-1]["attributes"]["controlGroupInput"]
     fields = [panel["explicitInput"]["fieldName"] for panel in json.loads(group["panelsJSON"]).values()]
-    chosen = [control["fieldName"] for control in state(of(made(), "controls"))["params"]["controls"]]
-    assert fields == chosen == ["top_tokens", "colours", "uri", "source", "model"]
-    alone = [
+    control_fields = [control["fieldName"] for control in get_vis_state(find_object(build(), "controls"))["params"]["controls"]]
+    assert fields == control_fields == ["top_tokens", "colours", "uri", "source", "model"]
+    without_index = [
         control["fieldName"]
-        for control in state(of(made(corpus=replace(PHOTOS, has_token_index=False)), "controls"))["params"]["controls"]
+        for control in get_vis_state(find_object(build(spec=replace(PHOTOS, has_token_index=False)), "controls"))["params"][
+            "controls"
+        ]
     ]
-    assert alone[-1] == "format"  # which the companion lacks: as a filter it would empty its panels
+    assert without_index[-1] == "format"  # the token index lacks it, so as a filter it would empty its panels
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_no_time_field_so_that_nothing_is_empty_at_first(product: Product) -> None:
-    objects = made(product)
+    objects = build(product)
     assert all("timeFieldName" not in each["attributes"] for each in objects)
     assert objects[-1]["attributes"]["timeRestore"] is False
     assert "%timefield%" not in to_ndjson(objects)
 
 
 def test_thumbnails_are_images_without_a_template() -> None:
-    formats = json.loads(of(made(), "images")["attributes"]["fieldFormatMap"])
+    formats = json.loads(find_object(build(), "images")["attributes"]["fieldFormatMap"])
     assert formats["thumbnail"] == {
         "id": "url",
         "params": {"type": "img", "width": 96, "height": 96, "labelTemplate": "thumbnail"},
     }
-    assert of(made(), "found")["attributes"]["columns"] == ["thumbnail", "top_tokens", "uri"]
-    plain = made(corpus=replace(PHOTOS, thumbnails=False, captions=True))
-    assert of(plain, "found")["attributes"]["columns"] == ["top_tokens", "caption", "uri"]
-    assert of(plain, "wordless")["attributes"]["columns"] == ["uri"]
+    assert find_object(build(), "found")["attributes"]["columns"] == ["thumbnail", "top_tokens", "uri"]
+    objects = build(spec=replace(PHOTOS, thumbnails=False, captions=True))
+    assert find_object(objects, "found")["attributes"]["columns"] == ["top_tokens", "caption", "uri"]
+    assert find_object(objects, "wordless")["attributes"]["columns"] == ["uri"]
 
 
-def test_without_the_companion_nothing_asks_for_it_and_the_text_says_how_to_make_it() -> None:
-    objects = made(corpus=replace(PHOTOS, has_token_index=False))
-    assert len(objects) < len(made())
-    rest = [each for each in objects if not each["id"].endswith("-about")]
-    assert "photos-tokens" not in to_ndjson(rest)
-    assert "stair-es ingest ... --index photos --token-index" in state(of(objects, "about"))["params"]["markdown"]
+def test_without_a_token_index_no_chart_uses_it_and_the_text_says_how_to_create_it() -> None:
+    objects = build(spec=replace(PHOTOS, has_token_index=False))
+    assert len(objects) < len(build())
+    others = [each for each in objects if not each["id"].endswith("-about")]
+    assert "photos-tokens" not in to_ndjson(others)
+    assert (
+        "stair-es ingest ... --index photos --token-index" in get_vis_state(find_object(objects, "about"))["params"]["markdown"]
+    )
 
 
 def test_without_colours_nothing_asks_for_them() -> None:
-    plain = made(corpus=replace(PHOTOS, colours=False))
-    assert "colours" not in to_ndjson(plain)
-    assert len(made()) - len(plain) == 1
-    assert state(of(made(), "colours"))["aggs"][1]["params"]["field"] == "colours"
+    objects = build(spec=replace(PHOTOS, colours=False))
+    assert "colours" not in to_ndjson(objects)
+    assert len(build()) - len(objects) == 1
+    assert get_vis_state(find_object(build(), "colours"))["aggs"][1]["params"]["field"] == "colours"
 
 
-def test_the_words_of_the_companion_have_the_name_that_it_has() -> None:
-    assert '"token"' not in json.dumps(json.loads(state(of(made(), "average-weight"))["params"]["spec"])["data"])
-    apart = made(corpus=replace(PHOTOS, token_field="token"))
-    assert json.loads(state(of(apart, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"]["tokens"]["terms"][
-        "field"
-    ] == ("token")
-    assert "empties the panels" in state(of(apart, "about"))["params"]["markdown"]
+def test_charts_use_the_token_field_of_the_token_index() -> None:
+    assert '"token"' not in json.dumps(
+        json.loads(get_vis_state(find_object(build(), "average-weight"))["params"]["spec"])["data"]
+    )
+    renamed = build(spec=replace(PHOTOS, token_field="token"))
+    assert json.loads(get_vis_state(find_object(renamed, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"][
+        "tokens"
+    ]["terms"]["field"] == ("token")
+    assert "empties the panels" in get_vis_state(find_object(renamed, "about"))["params"]["markdown"]
 
 
 def test_panels_fill_the_rows() -> None:
-    for corpus in CORPORA:
+    for spec in SPECS:
         for product in PRODUCTS:
-            places = assign_grid_positions(build_panels(corpus, product))
-            for y in {place["y"] for place in places}:
-                row = [place for place in places if place["y"] == y]
-                assert sum(place["w"] for place in row) == 48
-                assert len({place["h"] for place in row}) == 1
+            positions = assign_grid_positions(build_panels(spec, product))
+            for y in {position["y"] for position in positions}:
+                row = [position for position in positions if position["y"] == y]
+                assert sum(position["w"] for position in row) == 48
+                assert len({position["h"] for position in row}) == 1
 
 
 @pytest.mark.parametrize(
-    ("seconds", "step"), [(0, "d"), (86_400, "d"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")]
+    ("seconds", "interval"), [(0, "d"), (86_400, "d"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")]
 )
-def test_bars_over_time_are_neither_too_many_nor_too_few(seconds: float, step: str) -> None:
-    assert choose_interval(seconds) == step
+def test_bars_over_time_are_neither_too_many_nor_too_few(seconds: float, interval: str) -> None:
+    assert choose_interval(seconds) == interval
 
 
 # --- the checker ---
@@ -154,39 +163,39 @@ Break = Callable[[Objects], None]
 
 def in_string(kind: str, attribute: str, change: Callable[[Any], None]) -> Break:
     def broken(objects: Objects) -> None:
-        attributes = of(objects, kind)["attributes"]
-        inside = json.loads(attributes[attribute])
-        change(inside)
-        attributes[attribute] = json.dumps(inside)
+        attributes = find_object(objects, kind)["attributes"]
+        value = json.loads(attributes[attribute])
+        change(value)
+        attributes[attribute] = json.dumps(value)
 
     return broken
 
 
 def in_spec(change: Callable[[Any], None]) -> Break:
-    def broken(inside: dict[str, Any]) -> None:
-        spec = json.loads(inside["params"]["spec"])
+    def broken(value: dict[str, Any]) -> None:
+        spec = json.loads(value["params"]["spec"])
         change(spec)
-        inside["params"]["spec"] = json.dumps(spec)
+        value["params"]["spec"] = json.dumps(spec)
 
     return in_string("together", "visState", broken)
 
 
 def set_(kind: str, *path: str | int, to: object) -> Break:
     def broken(objects: Objects) -> None:
-        inside: Any = of(objects, kind)
+        value: Any = find_object(objects, kind)
         for step in path[:-1]:
-            inside = inside[step]
-        inside[path[-1]] = to
+            value = value[step]
+        value[path[-1]] = to
 
     return broken
 
 
 def put(*path: str | int, to: object) -> Callable[[Any], None]:
-    def change(whole: object) -> None:
-        inside: Any = whole
+    def change(document: object) -> None:
+        value: Any = document
         for step in path[:-1]:
-            inside = inside[step]
-        inside[path[-1]] = to
+            value = value[step]
+        value[path[-1]] = to
 
     return change
 
@@ -202,11 +211,11 @@ BROKEN: list[tuple[str, Break, str]] = [
     ("json panels", set_("dashboard", "attributes", "panelsJSON", to=[]), "panelsJSON is no string"),
     ("json source", set_("found", "attributes", "kibanaSavedObjectMeta", to={}), "searchSourceJSON is no string"),
     ("twice", lambda objects: objects.append(copy.deepcopy(objects[3])), "comes 2 times"),
-    ("gone", lambda objects: objects.remove(of(objects, "bars")), "which isn't in the file"),
+    ("gone", lambda objects: objects.remove(find_object(objects, "bars")), "which isn't in the file"),
     (
         (
             "unused",
-            lambda objects: of(objects, "bars")["references"].append({"name": "a", "type": "index-pattern", "id": "b"}),
+            lambda objects: find_object(objects, "bars")["references"].append({"name": "a", "type": "index-pattern", "id": "b"}),
             "nothing uses",
         )
     ),
@@ -262,29 +271,29 @@ BROKEN: list[tuple[str, Break, str]] = [
 """What is broken, how, and what is said."""
 
 
-@pytest.mark.parametrize(("change", "said"), [pytest.param(change, said, id=name) for name, change, said in BROKEN])
-def test_the_checker_finds_each_kind_of_fault(change: Break, said: str) -> None:
-    objects = made()
+@pytest.mark.parametrize(("change", "message"), [pytest.param(change, message, id=name) for name, change, message in BROKEN])
+def test_the_checker_finds_each_kind_of_fault(change: Break, message: str) -> None:
+    objects = build()
     change(objects)
     found = faults(objects, "opensearch-dashboards")
-    assert any(said in fault for fault in found), found
+    assert any(message in fault for fault in found), found
 
 
 def test_the_checker_knows_what_only_one_product_takes() -> None:
-    assert any("controlGroupInput" in fault for fault in faults(made("kibana"), "opensearch-dashboards"))
-    assert any("input_control_vis" in fault for fault in faults(made(), "kibana"))
+    assert any("controlGroupInput" in fault for fault in faults(build("kibana"), "opensearch-dashboards"))
+    assert any("input_control_vis" in fault for fault in faults(build(), "kibana"))
 
 
 def test_the_checker_knows_the_limits_of_an_import() -> None:
-    objects = made()
-    text = of(objects, "about")["attributes"]
+    objects = build()
+    text = find_object(objects, "about")["attributes"]
     text["description"] = "x" * (26 * 1024 * 1024)
     assert any("bytes: more than" in fault for fault in faults(objects, "kibana"))
 
 
 def test_a_dashboard_shows_every_panel_once() -> None:
     for product in PRODUCTS:
-        objects = made(product)
-        shown = [each["id"] for each in objects[-1]["references"] if each["name"].startswith("panel_")]
+        objects = build(product)
+        panel_ids = [each["id"] for each in objects[-1]["references"] if each["name"].startswith("panel_")]
         assert objects[-1]["id"] == get_dashboard_id(DashboardSpec(name="photos"))
-        assert sorted(shown) == sorted(each["id"] for each in objects if each["type"] in ("search", "visualization"))
+        assert sorted(panel_ids) == sorted(each["id"] for each in objects if each["type"] in ("search", "visualization"))

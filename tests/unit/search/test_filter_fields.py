@@ -1,4 +1,4 @@
-"""Which fields a filter names, and what is said of those that an index lacks or has as text."""
+"""The fields that a filter refers to, and the errors and remarks about them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TYPES = {
     "brand": "object",
     "tokens": "rank_features",
 }
-KNOWN = IndexInfo(fields={}, model="m", model_name="m", field_names=frozenset(TYPES), field_types=TYPES)
+INFO = IndexInfo(fields={}, model="m", model_name="m", field_names=frozenset(TYPES), field_types=TYPES)
 
 
-def _asked(*filters: str) -> SearchQuery:
+def _build_query(*filters: str) -> SearchQuery:
     return SearchQuery(vector=VECTOR, filters=[parse_filter(text) for text in filters])
 
 
@@ -62,18 +62,18 @@ def test_the_fields_of_a_filter_are_found(text: str, fields: list[str]) -> None:
 
 
 def test_a_field_that_the_index_lacks_is_named_and_the_nearest_with_it() -> None:
-    with pytest.raises(QueryError) as refused:
-        KNOWN.check_filter_fields(_asked("widht:>800"))
-    assert refused.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
-    assert refused.value.remedy == "Did you mean width? Fields: brand, caption, format, price, tokens, width."
-    for fine in ("width:>800", "brand.name:x", "_id:7", "_exists_:price", "dog"):
-        KNOWN.check_filter_fields(_asked(fine))
+    with pytest.raises(QueryError) as error:
+        INFO.check_filter_fields(_build_query("widht:>800"))
+    assert error.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
+    assert error.value.remedy == "Did you mean width? Fields: brand, caption, format, price, tokens, width."
+    for valid in ("width:>800", "brand.name:x", "_id:7", "_exists_:price", "dog"):
+        INFO.check_filter_fields(_build_query(valid))
 
 
 def test_a_range_of_a_keyword_is_remarked_once_and_one_of_a_number_is_not() -> None:
-    [remark] = KNOWN.list_remarks(_asked("price:>20", "price:<9 AND width:>800", "format:JPEG"))
+    [remark] = INFO.list_remarks(_build_query("price:>20", "price:<9 AND width:>800", "format:JPEG"))
     assert remark.startswith("the filter compares 'price' as text, since it is a keyword field:")
 
 
 def test_filters_of_our_own_queries_are_no_fields_of_the_index() -> None:
-    KNOWN.check_filter_fields(SearchQuery(vector=VECTOR, filters=[build_rank_features_query(VECTOR).clause]))
+    INFO.check_filter_fields(SearchQuery(vector=VECTOR, filters=[build_rank_features_query(VECTOR).clause]))

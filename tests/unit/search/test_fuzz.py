@@ -1,4 +1,4 @@
-"""Hostile query strings, filters and vectors, as far as they come without a cluster: an error of ours, or what was meant."""
+"""Random query strings, filters and vectors without a cluster: a QueryError, or a valid request."""
 
 from __future__ import annotations
 
@@ -50,63 +50,63 @@ def encoder() -> Encoder:
 def draw_query_string(rng: random.Random) -> str:
     parts = []
     for _ in range(rng.randint(0, 6)):
-        strange = (fuzz_inputs.word(rng), fuzz_inputs.word(rng), fuzz_inputs.broken(rng))
-        word = rng.choice(("dog", "beach", "cat", "the", "macaw", "##ing") if rng.random() < 0.85 else strange)
-        boost = "" if rng.random() < 0.7 else rng.choice(("^2", "^0.5", "^2", "^0", "^", "^-1", "^1e999", f"^{strange[0]}"))
+        odd_words = (fuzz_inputs.word(rng), fuzz_inputs.word(rng), fuzz_inputs.broken(rng))
+        word = rng.choice(("dog", "beach", "cat", "the", "macaw", "##ing") if rng.random() < 0.85 else odd_words)
+        boost = "" if rng.random() < 0.7 else rng.choice(("^2", "^0.5", "^2", "^0", "^", "^-1", "^1e999", f"^{odd_words[0]}"))
         parts.append(rng.choice(("", "", "", "-", "+", "--")) + word + boost)
     return rng.choice((" ", "\t", "  ")).join(parts)
 
 
-def asked(encoder: Encoder, inputs: QueryInputs) -> SearchQuery | None:
+def build_or_none(encoder: Encoder, inputs: QueryInputs) -> SearchQuery | None:
     try:
         return build_search_query(encoder, inputs)
     except QueryError:
         return None
 
 
-def test_queries_of_any_kind(encoder: Encoder) -> None:
+def test_query_strings_of_any_kind(encoder: Encoder) -> None:
     rng = random.Random(SEED)
-    made = 0
-    for case, typed in enumerate((*QUERY_STRINGS, *(draw_query_string(rng) for _ in range(600)))):
-        query = asked(encoder, QueryInputs(words=typed))
+    count = 0
+    for case, query_string in enumerate((*QUERY_STRINGS, *(draw_query_string(rng) for _ in range(600)))):
+        query = build_or_none(encoder, QueryInputs(words=query_string))
         if query is None:
             continue
-        made += 1
-        parsed = parse_query(typed)
+        count += 1
+        parsed = parse_query(query_string)
         weights = dict(encoder.encode_texts([parsed.text])[0])
-        assert all(0 <= boost < math.inf for boost in parsed.boosts.values()), (case, typed[:80])
-        for word, weight in query.vector:  # what isn't boosted is as the model says
-            factors = [boost for boosted, boost in parsed.boosts.items() if word in spelt(encoder, boosted)]
-            assert any(weight == pytest.approx(weights[word] * factor) for factor in factors or [1.0]), (case, typed[:80])
-        assert len(query.excluded) == len(parsed.excluded), (case, typed[:80])
-        strict_json(query, case)
-    assert made > 120
+        assert all(0 <= boost < math.inf for boost in parsed.boosts.values()), (case, query_string[:80])
+        for word, weight in query.vector:  # without a boost the weight is that of the model
+            factors = [boost for boosted, boost in parsed.boosts.items() if word in tokenize(encoder, boosted)]
+            assert any(weight == pytest.approx(weights[word] * factor) for factor in factors or [1.0]), (case, query_string[:80])
+        assert len(query.excluded) == len(parsed.excluded), (case, query_string[:80])
+        check_request_json(query, case)
+    assert count > 120
 
 
-def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
+def tokenize(encoder: Encoder, word: str) -> tuple[str, ...]:
     found: tuple[str, ...] = encoder.tokenize_word(word)  # type: ignore[attr-defined]
     return found
 
 
-def strict_json(query: SearchQuery, case: object) -> None:
-    """What can be asked can be sent, within the limit."""
+def check_request_json(query: SearchQuery, case: object) -> None:
+    """Check that a query can be sent as JSON, within the clause limit."""
     query_types: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "neural_sparse")
     for query_type in query_types:
         try:
-            made = build_search_request(query, query_type, max_clauses=1024)
+            request = build_search_request(query, query_type, max_clauses=1024)
         except QueryError:
             continue
-        json.dumps(made.body, allow_nan=False, ensure_ascii=False).encode()
-        assert len(made.vector) + query.other_clause_count <= 1024, case
+        json.dumps(request.body, allow_nan=False, ensure_ascii=False).encode()
+        assert len(request.vector) + query.other_clause_count <= 1024, case
 
 
 def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     for _ in range(200):
-        typed = draw_query_string(rng)
-        query = asked(encoder, QueryInputs(words=typed, literal=True))
+        query_string = draw_query_string(rng)
+        query = build_or_none(encoder, QueryInputs(words=query_string, literal=True))
         if query is not None:
-            assert query.vector == encoder.encode_texts([typed.strip()])[0]
+            assert query.vector == encoder.encode_texts([query_string.strip()])[0]
             assert not query.required
             assert not query.excluded
 
@@ -140,7 +140,7 @@ def test_filters_of_any_kind() -> None:
             continue
         clauses += 1
         assert len(clause) == 1
-        strict_json(query, text)
+        check_request_json(query, text)
     assert clauses > 500
 
 
@@ -200,11 +200,11 @@ def test_sets_of_values_are_few_clauses_and_texts_are_many() -> None:
     assert count_clauses({"bool": {"should": [{"term": {"a": 1}}] * 500}}) >= 500
 
 
-@pytest.mark.parametrize("least", [0.3, 0.1, 1.0, 1e-300, 5e-324, 1e39, 3.4e38, 0.77777])
-def test_the_least_weight_is_cut_as_the_weights_are(least: float) -> None:
-    assert quantize_weight(least) <= least
-    assert quantize_weight(least) >= min(least, 3.4e38) * (1 - 2**-8) or least < 1e-37
-    assert quantize_weight(quantize_weight(least)) == quantize_weight(least)
+@pytest.mark.parametrize("min_weight", [0.3, 0.1, 1.0, 1e-300, 5e-324, 1e39, 3.4e38, 0.77777])
+def test_the_least_weight_is_cut_as_the_weights_are(min_weight: float) -> None:
+    assert quantize_weight(min_weight) <= min_weight
+    assert quantize_weight(min_weight) >= min(min_weight, 3.4e38) * (1 - 2**-8) or min_weight < 1e-37
+    assert quantize_weight(quantize_weight(min_weight)) == quantize_weight(min_weight)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_least_weight_is_cut_as_the_weights_are(least: float) -> None:
     [[], [1.0], ["1", "a", "b", "c"], [True, "a", "b", "c"], [None] * 4, [1.0, 2, "b", "c"], [math.nan, "a", "b", "c"], "abcd"],
     ids=str,
 )
-def test_a_cursor_that_is_none_is_refused(values: Any) -> None:  # noqa: ANN401  anything
+def test_an_invalid_cursor_is_rejected(values: Any) -> None:  # noqa: ANN401  anything
     with pytest.raises(QueryError, match="not a cursor"):
         validate_cursor(values)
     with pytest.raises(QueryError, match="neither"):
@@ -220,8 +220,8 @@ def test_a_cursor_that_is_none_is_refused(values: Any) -> None:  # noqa: ANN401 
     assert validate_cursor([1, "a", None, "images"]) == [1, "a", None, "images"]
 
 
-def test_what_a_document_fails_is_told_as_the_engine_decides() -> None:
-    """0.3 has no 9 bits: the engine finds a stored 0.3 where 0.3 is the least, and 0.2999, which it keeps as the same."""
+def test_failed_tokens_agree_with_the_engine() -> None:
+    """0.3 is not a 9-bit number: with a minimum of 0.3 the engine also finds 0.2999, which it stores as the same value."""
     vector = SparseVector.from_mapping({"a": 1.0})
     required = SearchQuery(vector=vector, required=[("a",)], min_weight=0.3)
     excluded = SearchQuery(vector=vector, excluded=[("a",)], min_weight=0.3)

@@ -1,4 +1,4 @@
-"""When a search is repeated on the indices that the alias points to by now."""
+"""Repetition of a search after the alias has moved."""
 
 import time
 
@@ -80,7 +80,7 @@ def test_an_error_counts_only_on_the_present_index(error: StairError) -> None:
     assert alias.search({"photos-2"}, error) == "photos-2"
 
 
-def test_a_cluster_that_is_away_is_not_asked_again() -> None:
+def test_an_unreachable_cluster_is_not_retried() -> None:
     alias = Alias()
     with pytest.raises(ClusterUnreachable):
         alias.search(set(), ClusterUnreachable("away", ""))

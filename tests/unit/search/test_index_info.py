@@ -1,4 +1,4 @@
-"""What is said of an index that holds vectors of another model."""
+"""Checks of the model, the filters and the token ids of an index."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from stair_es.token_policy import TokenPolicy
 from stair_es.types import ResizeMode, SparseVector
 
 
-def remedy(model: str, name: str, asked: str, fit: ResizeMode | None = None) -> str:
-    index_info = IndexInfo(fields={"images-1": IndexFields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
-    with pytest.raises(QueryError, match="their dot products are meaningless") as wrong:
-        index_info.check_model(asked)
-    return wrong.value.remedy
+def remedy(model: str, name: str, model_id: str, fit: ResizeMode | None = None) -> str:
+    info = IndexInfo(fields={"images-1": IndexFields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
+    with pytest.raises(QueryError, match="their dot products are meaningless") as error:
+        info.check_model(model_id)
+    return error.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("model", "name", "asked"),
+    ("model", "name", "model_id"),
     [
         ("run-0c61e1f0a2b3", "/home/me/run", "run-ffffffffffff"),  # trained again in place
         ("stair-mini-1", "stair-mini", "stair-mini-2"),
         ("mine@1", "mine", "mine@2"),
     ],
 )
-def test_of_the_same_model_before_it_changed(model: str, name: str, asked: str) -> None:
-    said = remedy(model, name, asked)
-    assert "has changed" in said
-    assert "ingest again" in said
+def test_of_the_same_model_before_it_changed(model: str, name: str, model_id: str) -> None:
+    message = remedy(model, name, model_id)
+    assert "has changed" in message
+    assert "ingest again" in message
 
 
 def test_of_another_model() -> None:
@@ -47,9 +47,9 @@ def test_of_another_model() -> None:
 
 
 def test_of_the_same_model_with_another_fit() -> None:
-    said = remedy("run-pad-0c61e1f0a2b3", "/home/me/run", "run-ffffffffffff", "pad")
-    assert said.startswith("The model or its fit has changed")
-    assert "--model /home/me/run --fit pad as it was" in said
+    message = remedy("run-pad-0c61e1f0a2b3", "/home/me/run", "run-ffffffffffff", "pad")
+    assert message.startswith("The model or its fit has changed")
+    assert "--model /home/me/run --fit pad as it was" in message
     assert "has changed" in remedy("run-squash-0c61e1f0a2b3", "run", "run-ffffffffffff", "squash")
     assert "--fit crop" in remedy("run-0c61e1f0a2b3", "/home/me/run", "run-pad-ffffffffffff", "crop")
     assert "--model run --fit pad, or" in remedy("run-pad-0c61e1f0a2b3", "run", "stair-mini-2", "pad")
@@ -58,10 +58,10 @@ def test_of_the_same_model_with_another_fit() -> None:
 
 
 def test_the_model_of_an_index_comes_with_its_fit() -> None:
-    index_info = IndexInfo(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
-    assert add_fit(ModelSpec(name="org/run"), index_info).fit == "pad"
-    assert add_fit(ModelSpec(name="org/run", fit="crop"), index_info).fit == "crop"
-    assert add_fit(ModelSpec(name="org/other"), index_info).fit is None
+    info = IndexInfo(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
+    assert add_fit(ModelSpec(name="org/run"), info).fit == "pad"
+    assert add_fit(ModelSpec(name="org/run", fit="crop"), info).fit == "crop"
+    assert add_fit(ModelSpec(name="org/other"), info).fit is None
 
 
 SHOP = IndexInfo(
@@ -97,16 +97,14 @@ def test_long_filters_are_looked_through_quickly(text: str) -> None:
 
 
 def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
-    index_info = IndexInfo(
+    info = IndexInfo(
         fields={"images-1": IndexFields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten")
     )
-    assert index_info.token_ids.ids == {"cat": 0, "kitten": 1}
-    with_policy = replace(index_info, policy=TokenPolicy(rename={"kitten": "young"}))
+    assert info.token_ids.ids == {"cat": 0, "kitten": 1}
+    with_policy = replace(info, policy=TokenPolicy(rename={"kitten": "young"}))
     assert with_policy.token_ids.ids["young"] == 1
-    two = replace(
-        index_info, fields={name: IndexFields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None
-    )
+    both = replace(info, fields={name: IndexFields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
     with pytest.raises(IndexMismatch, match="different token ids or token policies: images-1, images-2"):
-        two.token_ids  # noqa: B018  the property is the check
+        both.token_ids  # noqa: B018  the property is the check
     with pytest.raises(IndexMismatch, match="'images-1' has no table of token ids"):
-        replace(index_info, tokens=None).token_ids  # noqa: B018  the property is the check
+        replace(info, tokens=None).token_ids  # noqa: B018  the property is the check

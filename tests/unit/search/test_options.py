@@ -1,4 +1,4 @@
-"""Fewer words, and fused ranks."""
+"""Pruning, and rank fusion."""
 
 import math
 
@@ -18,32 +18,22 @@ def test_nothing_is_dropped_unasked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mass", "kept"),
-    [
-        (0.8, ("dog", "beach")),
-        (0.81, ("dog", "beach", "sand")),
-        (1e-9, ("dog",)),
-        (1.0, VECTOR.tokens),
-    ],
+    ("mass", "kept"), [(0.8, ("dog", "beach")), (0.81, ("dog", "beach", "sand")), (1e-9, ("dog",)), (1.0, VECTOR.tokens)]
 )
 def test_what_is_kept_and_what_is_dropped_make_the_whole(mass: float, kept: tuple[str, ...]) -> None:
-    parts = prune_vector(VECTOR, mass)
-    assert parts.kept.tokens == kept
-    assert {**parts.kept.to_dict(), **parts.dropped.to_dict()} == VECTOR.to_dict()
-    assert len(parts.kept) + len(parts.dropped) == len(VECTOR)
+    pruned = prune_vector(VECTOR, mass)
+    assert pruned.kept.tokens == kept
+    assert {**pruned.kept.to_dict(), **pruned.dropped.to_dict()} == VECTOR.to_dict()
+    assert len(pruned.kept) + len(pruned.dropped) == len(VECTOR)
 
 
-def test_numbers_that_can_t_be_are_refused() -> None:
-    for wrong in (0.0, 1.1, math.nan):
+def test_invalid_numbers_are_rejected() -> None:
+    for mass in (0.0, 1.1, math.nan):
         with pytest.raises(QueryError, match="mass"):
-            SearchOptions(weight_mass=wrong)
+            SearchOptions(weight_mass=mass)
 
 
 def test_ranks_are_fused_as_the_formula_says() -> None:
     fused = dict(fuse_reciprocal_ranks([["a", "b", "c"], ["c", "a"]], [1.0, 0.5]))
-    assert fused == {
-        "a": pytest.approx(1 / 61 + 0.5 / 62),
-        "b": pytest.approx(1 / 62),
-        "c": pytest.approx(1 / 63 + 0.5 / 61),
-    }
+    assert fused == {"a": pytest.approx(1 / 61 + 0.5 / 62), "b": pytest.approx(1 / 62), "c": pytest.approx(1 / 63 + 0.5 / 61)}
     assert [id_ for id_, _ in fuse_reciprocal_ranks([["b", "a"], ["a", "b"]], [1.0, 1.0])] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Words and files -> vectors, with an encoder made by hand."""
+"""Words and files -> vectors, with a toy encoder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from stair_es.types import ImageSpec, Pixels, SparseVector
 
 
 class Brightness:
-    """One word an image: how bright it is; one word a text: its length."""
+    """Toy encoder with one word per image, its brightness, and one per text, its length."""
 
     model_id = "brightness-1"
     image_spec = ImageSpec(size_px=8)

@@ -1,4 +1,4 @@
-"""What people type, and what becomes of it."""
+"""Query strings, and the combination of vectors."""
 
 import pytest
 
@@ -7,11 +7,11 @@ from stair_es.search.query_encoder import boost_tokens, combine_vectors, mute_to
 from stair_es.search.query_parser import ParsedQuery, parse_query
 from stair_es.types import SparseVector
 
-V = SparseVector.from_mapping
+vector = SparseVector.from_mapping
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"),
+    ("query_string", "parsed"),
     [
         ("beach -people", ParsedQuery(text="beach", excluded=("people",))),
         ("+dog on a beach", ParsedQuery(text="dog on a beach", required=("dog",))),
@@ -26,36 +26,38 @@ V = SparseVector.from_mapping
         ("c++ a+b --", ParsedQuery(text="c++ a+b --")),
     ],
 )
-def test_signs_and_boosts(typed: str, expected: ParsedQuery) -> None:
-    assert parse_query(typed) == expected
+def test_signs_and_boosts(query_string: str, parsed: ParsedQuery) -> None:
+    assert parse_query(query_string) == parsed
 
 
-@pytest.mark.parametrize("typed", ["dog^x", "dog^", "dog^-1", "dog^nan", "dog^inf", "dog^1e999", "-dog^2"])
-def test_a_boost_that_is_none_is_refused(typed: str) -> None:
+@pytest.mark.parametrize("query_string", ["dog^x", "dog^", "dog^-1", "dog^nan", "dog^inf", "dog^1e999", "-dog^2"])
+def test_an_invalid_boost_is_rejected(query_string: str) -> None:
     with pytest.raises(QueryError):
-        parse_query(typed)
+        parse_query(query_string)
 
 
 def test_inputs_add_up_with_their_weights() -> None:
-    assert combine_vectors([(V({"a": 1.0, "b": 2.0}), 1.0), (V({"b": 1.0, "c": 4.0}), 0.5)]) == V({"a": 1.0, "b": 2.5, "c": 2.0})
+    assert combine_vectors([(vector({"a": 1.0, "b": 2.0}), 1.0), (vector({"b": 1.0, "c": 4.0}), 0.5)]) == vector(
+        {"a": 1.0, "b": 2.5, "c": 2.0}
+    )
 
 
 def test_a_negative_input_takes_away_and_never_below_0() -> None:
-    assert combine_vectors([(V({"a": 1.0, "b": 2.0}), 1.0), (V({"a": 3.0, "b": 1.0}), -1.0)]) == V({"b": 1.0})
+    assert combine_vectors([(vector({"a": 1.0, "b": 2.0}), 1.0), (vector({"a": 3.0, "b": 1.0}), -1.0)]) == vector({"b": 1.0})
 
 
 @pytest.mark.parametrize("factor", [-1.0, 0.0, float("nan"), float("inf"), 1e308])
 def test_inputs_of_which_nothing_sensible_is_left_are_refused(factor: float) -> None:
     with pytest.raises(QueryError):
-        combine_vectors([(V({"a": 10.0}), factor)])
+        combine_vectors([(vector({"a": 10.0}), factor)])
 
 
 def test_boosts_and_muted_words() -> None:
-    assert boost_tokens(V({"a": 1.0, "b": 2.0}), {"a": 4.0, "b": 0.0}) == V({"a": 4.0})
-    assert mute_tokens(V({"a": 1.0, "b": 2.0}), {"a", "z"}) == V({"b": 2.0})
+    assert boost_tokens(vector({"a": 1.0, "b": 2.0}), {"a": 4.0, "b": 0.0}) == vector({"a": 4.0})
+    assert mute_tokens(vector({"a": 1.0, "b": 2.0}), {"a", "z"}) == vector({"b": 2.0})
     with pytest.raises(QueryError, match="'z'"):
-        boost_tokens(V({"a": 1.0}), {"z": 2.0})
+        boost_tokens(vector({"a": 1.0}), {"z": 2.0})
     with pytest.raises(QueryError, match="muted"):
-        mute_tokens(V({"a": 1.0}), {"a"})
+        mute_tokens(vector({"a": 1.0}), {"a"})
     with pytest.raises(QueryError, match="all tokens"):
-        boost_tokens(V({"a": 1.0}), {"a": 0.0})
+        boost_tokens(vector({"a": 1.0}), {"a": 0.0})

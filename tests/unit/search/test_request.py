@@ -1,4 +1,4 @@
-"""Whole request bodies."""
+"""Bodies of `_search` requests."""
 
 import json
 from typing import Any
@@ -30,9 +30,9 @@ PNG = {"term": {"format": "png"}}
 
 
 def body(query: SearchQuery, **more: Any) -> dict[str, Any]:  # noqa: ANN401  what request_body takes
-    made: dict[str, Any] = build_search_request(query, "rank_features", max_clauses=1024, **more).body
-    json.dumps(made, allow_nan=False)
-    return made
+    built: dict[str, Any] = build_search_request(query, "rank_features", max_clauses=1024, **more).body
+    json.dumps(built, allow_nan=False)
+    return built
 
 
 def test_a_vector_alone_is_the_clause_of_its_query_type_in_a_total_order() -> None:
@@ -51,8 +51,8 @@ def test_a_vector_alone_is_the_clause_of_its_query_type_in_a_total_order() -> No
 
 
 def test_what_only_restricts_never_makes_the_words_optional() -> None:
-    made = body(SearchQuery(vector=VECTOR, filters=[PNG], required=[("dog",)], excluded=[("tab", "##by")]))
-    assert made["query"] == {
+    built = body(SearchQuery(vector=VECTOR, filters=[PNG], required=[("dog",)], excluded=[("tab", "##by")]))
+    assert built["query"] == {
         "bool": {
             "should": [SPARSE],
             "minimum_should_match": 1,
@@ -74,9 +74,9 @@ def test_a_word_counts_from_a_weight_on() -> None:
     }
 
 
-@pytest.mark.parametrize(("least", "bound"), [(0.5, 0.4995), (0.0104, 0.0095), (0.0001, 0.0005)])
-def test_impacts_count_from_the_thousandth_that_a_weight_is_rounded_to(least: float, bound: float) -> None:
-    assert build_token_clause(("dog",), "impacts", min_weight=least)["function_score"]["min_score"] == pytest.approx(bound)
+@pytest.mark.parametrize(("min_weight", "bound"), [(0.5, 0.4995), (0.0104, 0.0095), (0.0001, 0.0005)])
+def test_impacts_count_from_the_thousandth_that_a_weight_is_rounded_to(min_weight: float, bound: float) -> None:
+    assert build_token_clause(("dog",), "impacts", min_weight=min_weight)["function_score"]["min_score"] == pytest.approx(bound)
 
 
 def test_the_best_few_of_an_approximate_query_are_no_condition() -> None:
@@ -87,14 +87,11 @@ def test_the_best_few_of_an_approximate_query_are_no_condition() -> None:
 
 
 def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_nothing() -> None:
-    made = build_search_request(SearchQuery(vector=VECTOR), "seismic", max_clauses=1024, k=3, token_ids=IDS).body
-    assert list(made["query"]["neural_sparse"]) == ["token_ids"]
-    assert made["query"]["neural_sparse"]["token_ids"]["method_parameters"]["k"] == count_candidates(3)
-    assert made["rescore"] == {
-        "window_size": count_candidates(3),
-        "query": {"rescore_query": SPARSE, "query_weight": 0.0},
-    }
-    assert (made["size"], "sort" in made) == (3, False)
+    built = build_search_request(SearchQuery(vector=VECTOR), "seismic", max_clauses=1024, k=3, token_ids=IDS).body
+    assert list(built["query"]["neural_sparse"]) == ["token_ids"]
+    assert built["query"]["neural_sparse"]["token_ids"]["method_parameters"]["k"] == count_candidates(3)
+    assert built["rescore"] == {"window_size": count_candidates(3), "query": {"rescore_query": SPARSE, "query_weight": 0.0}}
+    assert (built["size"], "sort" in built) == (3, False)
     assert 10_000 == count_candidates(10_000) > count_candidates(100) > 100
 
 
@@ -111,29 +108,29 @@ def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_not
         ("too few for 2,501 hits", {"k": 2501}),
     ],
 )
-def test_what_seismic_can_t_answer_rightly_is_refused(obstacle: str, more: dict[str, Any]) -> None:
-    beside = {name: more.pop(name) for name in ("after", "two_phase", "k") if name in more}
+def test_queries_that_seismic_can_t_answer_are_rejected(obstacle: str, more: dict[str, Any]) -> None:
+    arguments = {name: more.pop(name) for name in ("after", "two_phase", "k") if name in more}
     with pytest.raises(QueryError, match=obstacle) as failure:
-        build_search_request(SearchQuery(vector=VECTOR, **more), "seismic", max_clauses=1024, **beside)
+        build_search_request(SearchQuery(vector=VECTOR, **more), "seismic", max_clauses=1024, **arguments)
     assert "Omit --query-type seismic" in failure.value.remedy
 
 
 def test_a_caption_alone_has_nothing_to_do_with_seismic() -> None:
     query = SearchQuery(caption="a dog", filters=[PNG])
-    sent = [build_search_request(query, query_type, max_clauses=1024).body for query_type in ("seismic", "rank_features")]
-    assert sent[0] == sent[1]
+    bodies = [build_search_request(query, query_type, max_clauses=1024).body for query_type in ("seismic", "rank_features")]
+    assert bodies[0] == bodies[1]
 
 
 def test_a_caption_adds_its_score() -> None:
-    made = body(SearchQuery(vector=VECTOR, caption="a dog", caption_weight=0.25))
-    assert made["query"] == {"bool": {"should": [SPARSE, {"match": {"caption": {"query": "a dog", "boost": 0.25}}}]}}
+    built = body(SearchQuery(vector=VECTOR, caption="a dog", caption_weight=0.25))
+    assert built["query"] == {"bool": {"should": [SPARSE, {"match": {"caption": {"query": "a dog", "boost": 0.25}}}]}}
     assert body(SearchQuery(caption="a dog"))["query"] == {"match": {"caption": {"query": "a dog", "boost": 1.0}}}
     assert body(SearchQuery(vector=VECTOR, caption="a dog", caption_weight=0))["query"] == SPARSE
 
 
 def test_the_next_page_and_the_least_score() -> None:
-    made = body(SearchQuery(vector=VECTOR, min_score=0.5), after=[1.5, "file:///a.jpg", "ab", "images-1"])
-    assert (made["search_after"], made["min_score"]) == ([1.5, "file:///a.jpg", "ab", "images-1"], 0.5)
+    built = body(SearchQuery(vector=VECTOR, min_score=0.5), after=[1.5, "file:///a.jpg", "ab", "images-1"])
+    assert (built["search_after"], built["min_score"]) == ([1.5, "file:///a.jpg", "ab", "images-1"], 0.5)
 
 
 def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
@@ -143,12 +140,12 @@ def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
 
 
 def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
-    made = body(SearchQuery(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(top_k=1, window_size=5))
+    built = body(SearchQuery(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(top_k=1, window_size=5))
     [dog, *light] = SPARSE["bool"]["should"]
     heavy = {"bool": {"should": [dog]}}
-    assert made["query"] == {"bool": {"should": [heavy], "minimum_should_match": 1, "filter": [PNG]}}
-    assert made["rescore"] == {"window_size": 10, "query": {"rescore_query": {"bool": {"should": light}}}}
-    assert "sort" not in made
+    assert built["query"] == {"bool": {"should": [heavy], "minimum_should_match": 1, "filter": [PNG]}}
+    assert built["rescore"] == {"window_size": 10, "query": {"rescore_query": {"bool": {"should": light}}}}
+    assert "sort" not in built
     assert "rescore" not in body(SearchQuery(vector=VECTOR), two_phase=TwoPhase(top_k=3))
 
 
@@ -160,19 +157,19 @@ def test_two_phases_go_neither_with_pages_nor_with_a_least_score(more: dict[str,
 
 def test_filters_and_captions_share_the_clause_limit() -> None:
     many = SparseVector.from_pairs((f"w{i:04}", 1.0 + i) for i in range(1024))
-    beside = {"bool": {"should": [{"term": {"format": name}} for name in ("png", "jpeg")]}}
-    query = SearchQuery(vector=many, caption="one two three", filters=[beside], required=[("dog",)])
-    asked = build_search_request(query, "rank_features", max_clauses=1024)
-    text = json.dumps(asked.body)
-    leaves = text.count('"rank_feature"') + text.count('"term"') + len(["one", "two", "three"])
-    assert leaves <= 1024
-    assert len(asked.truncated) == 1024 - len(asked.vector) > 0
-    assert asked.vector.weights[-1] > asked.truncated.weights[0]
+    clause = {"bool": {"should": [{"term": {"format": name}} for name in ("png", "jpeg")]}}
+    query = SearchQuery(vector=many, caption="one two three", filters=[clause], required=[("dog",)])
+    request = build_search_request(query, "rank_features", max_clauses=1024)
+    text = json.dumps(request.body)
+    clause_count = text.count('"rank_feature"') + text.count('"term"') + len(["one", "two", "three"])
+    assert clause_count <= 1024
+    assert len(request.truncated) == 1024 - len(request.vector) > 0
+    assert request.vector.weights[-1] > request.truncated.weights[0]
     with pytest.raises(QueryError, match="alone"):
         build_search_request(query, "rank_features", max_clauses=6)
 
 
-def test_a_query_must_look_for_something() -> None:
+def test_an_empty_query_is_rejected() -> None:
     for wrong in ({}, {"caption": " "}, {"vector": VECTOR, "min_score": float("nan")}, {"vector": VECTOR, "min_weight": -1.0}):
         with pytest.raises(QueryError):
             SearchQuery(**wrong)

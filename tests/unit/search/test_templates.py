@@ -1,4 +1,4 @@
-"""Search templates before they meet a cluster: what is published, and that no value can stand outside of quotes."""
+"""Search templates without a cluster: their source, and the quotes around every value."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from stair_es.cli.main import app
 from stair_es.errors import UsageError
 from stair_es.search.templates import TEMPLATE_NAMES, TEMPLATE_QUERY_TYPES, TemplateQueryType, build_template
 
-ALL = [(name, form) for name in TEMPLATE_NAMES for form in TEMPLATE_QUERY_TYPES]
+ALL = [(name, query_type) for name in TEMPLATE_NAMES for query_type in TEMPLATE_QUERY_TYPES]
 CONTROLLED = r"\{\{#toJson\}\}filter\{\{/toJson\}\}"
 """Renders to JSON of its own; only inside of a section that lists alone can open."""
 
 
-@pytest.mark.parametrize(("name", "form"), ALL)
-def test_every_value_stands_in_quotes(name: str, form: TemplateQueryType) -> None:
-    source = build_template(name, form).source
+@pytest.mark.parametrize(("name", "query_type"), ALL)
+def test_every_value_stands_in_quotes(name: str, query_type: TemplateQueryType) -> None:
+    source = build_template(name, query_type).source
     assert "{{>" not in source
-    bare = re.sub(r"\{\{#filter\.size\}\}" + CONTROLLED, "", source)
-    bare = re.sub(r"\{\{[#^/][a-zA-Z_.]+\}\}", "", bare)
-    values = re.findall(r"\{\{(\w+)\}\}", bare)
-    quoted = re.findall(r"\{\{(\w+)\}\}", "".join(re.findall(r'"(?:tokens\.)?\{\{\w+\}\}\w*"', bare)))
+    stripped = re.sub(r"\{\{#filter\.size\}\}" + CONTROLLED, "", source)
+    stripped = re.sub(r"\{\{[#^/][a-zA-Z_.]+\}\}", "", stripped)
+    values = re.findall(r"\{\{(\w+)\}\}", stripped)
+    quoted = re.findall(r"\{\{(\w+)\}\}", "".join(re.findall(r'"(?:tokens\.)?\{\{\w+\}\}\w*"', stripped)))
     assert values == quoted
     assert "{{{" not in source
     assert "{{&" not in source
 
 
-@pytest.mark.parametrize(("name", "form"), ALL)
-def test_the_same_template_for_everyone_but_its_clause(name: str, form: TemplateQueryType) -> None:
-    made = build_template(name, form)
-    assert made.body == {"script": {"lang": "mustache", "source": made.source}}
-    assert ("rank_feature" in made.source) == (name != "match" and form == "rank_features")
-    assert ("sparse_vector" in made.source) == (name != "match" and form == "sparse_vector")
-    assert made == replace(build_template(name, form, prefix="acme-"), id=f"stair-es-{name}")
+@pytest.mark.parametrize(("name", "query_type"), ALL)
+def test_the_same_template_for_everyone_but_its_clause(name: str, query_type: TemplateQueryType) -> None:
+    template = build_template(name, query_type)
+    assert template.body == {"script": {"lang": "mustache", "source": template.source}}
+    assert ("rank_feature" in template.source) == (name != "match" and query_type == "rank_features")
+    assert ("sparse_vector" in template.source) == (name != "match" and query_type == "sparse_vector")
+    assert template == replace(build_template(name, query_type, prefix="acme-"), id=f"stair-es-{name}")
 
 
 @pytest.mark.parametrize("prefix", ["a b", "a/", "../", "a?", 'a"', "a*"])
@@ -53,11 +53,11 @@ def test_unknown_names_and_forms_are_refused() -> None:
 
 
 def test_show_needs_no_cluster() -> None:
-    shown = CliRunner().invoke(app, ["template", "show", "tokens", "--query-type", "sparse_vector"])
-    assert (shown.exit_code, shown.stdout) == (0, build_template("tokens", "sparse_vector").source)
+    result = CliRunner().invoke(app, ["template", "show", "tokens", "--query-type", "sparse_vector"])
+    assert (result.exit_code, result.stdout) == (0, build_template("tokens", "sparse_vector").source)
     assert CliRunner().invoke(app, ["template", "show", "nope"]).exit_code == 2
 
 
 def test_an_unknown_name_is_wrong_usage() -> None:
-    refused = CliRunner().invoke(app, ["template", "delete", "nope", "--url", "http://127.0.0.1:9"])
-    assert isinstance(refused.exception, UsageError)
+    result = CliRunner().invoke(app, ["template", "delete", "nope", "--url", "http://127.0.0.1:9"])
+    assert isinstance(result.exception, UsageError)

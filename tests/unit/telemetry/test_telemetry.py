@@ -1,4 +1,4 @@
-"""What is told of a run and of the page, without a cluster: names, files, ports, and who is told nothing."""
+"""Metrics and traces of an ingest and of the server, without a cluster."""
 
 from __future__ import annotations
 
@@ -60,38 +60,38 @@ def values(text: str) -> Values:
 @pytest.fixture
 def accounting(tmp_path: Path) -> Iterator[RunAccounting]:
     with Manifest(tmp_path) as manifest:
-        made = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
-        made.dead_letters.prepare_file()
+        created = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
+        created.dead_letters.prepare_file()
         items = [SourceItem(f"mem:{i}", "mem:", InlineBytes(b"x")) for i in range(4)]
         for item in items:
-            made.record_listed(item.uri, item.source)
+            created.record_listed(item.uri, item.source)
         outcomes = [
             Outcome(items[0], "written", "write"),
             Outcome(items[1], "unchanged", "check"),
             Outcome(items[2], "failed", "read"),
         ]
-        made.record_batch(Batch([*outcomes], {"read": 0.5, "decode": 1.5}))
-        yield made
-        made.dead_letters.close()
+        created.record_batch(Batch([*outcomes], {"read": 0.5, "decode": 1.5}))
+        yield created
+        created.dead_letters.close()
 
 
 @pytest.fixture
-def full(accounting: RunAccounting) -> IngestMetrics:
-    """A run of which all is known that can be."""
+def metrics(accounting: RunAccounting) -> IngestMetrics:
+    """A finished run with all metrics."""
     accounting.encoder_idle = 0.25
     return IngestMetrics(
         index='pho"tos', start_s=1.0, accounting=accounting, end_s=2.0, exit_code=3, success_s=2.0, swap_pending=False
     )
 
 
-def test_the_metrics_of_a_run_are_its_books(full: IngestMetrics) -> None:
-    told = values(generate_latest(build_registry(full)).decode())
-    assert told["listed_images_total",] == 4
-    assert [told["images_total", kind] for kind in ("written", "unchanged", "failed")] == [1, 1, 1]
-    assert (told["failed_images_total", "read"], told["failed_images_total", "decode"]) == (1, 0)
-    assert (told["stage_seconds_total", "decode"], told["encoder_idle_ratio",]) == (1.5, 0.25)
-    assert (told["exit_code",], told["swap_pending",], told["listing_done",]) == (3, 0, 0)
-    [labels] = {sample.labels["index"] for family in build_registry(full).collect() for sample in family.samples}
+def test_the_metrics_of_a_run_are_its_accounting(metrics: IngestMetrics) -> None:
+    samples = values(generate_latest(build_registry(metrics)).decode())
+    assert samples["listed_images_total",] == 4
+    assert [samples["images_total", kind] for kind in ("written", "unchanged", "failed")] == [1, 1, 1]
+    assert (samples["failed_images_total", "read"], samples["failed_images_total", "decode"]) == (1, 0)
+    assert (samples["stage_seconds_total", "decode"], samples["encoder_idle_ratio",]) == (1.5, 0.25)
+    assert (samples["exit_code",], samples["swap_pending",], samples["listing_done",]) == (3, 0, 0)
+    [labels] = {sample.labels["index"] for family in build_registry(metrics).collect() for sample in family.samples}
     assert labels == 'pho"tos'
 
 
@@ -104,9 +104,9 @@ def names(text: str) -> set[str]:
     return set(re.findall(r"^# TYPE (stair_es_\w+)", text, re.MULTILINE))
 
 
-def test_names_follow_the_rules_and_the_page_of_them_names_each(full: IngestMetrics) -> None:
-    told = generate_latest(build_registry(full)).decode() + generate_latest(ServerMetrics().registry).decode()
-    kinds = dict(re.findall(r"^# TYPE (stair_es_\w+) (\w+)", told, re.MULTILINE))
+def test_names_follow_the_rules_and_the_page_of_them_names_each(metrics: IngestMetrics) -> None:
+    text = generate_latest(build_registry(metrics)).decode() + generate_latest(ServerMetrics().registry).decode()
+    kinds = dict(re.findall(r"^# TYPE (stair_es_\w+) (\w+)", text, re.MULTILINE))
     kinds = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
     assert len(kinds) > 20
     for name, kind in kinds.items():
@@ -114,18 +114,18 @@ def test_names_follow_the_rules_and_the_page_of_them_names_each(full: IngestMetr
         assert not re.search(r"milli|_ms\b|minutes|kilo|megabytes", name)
         if kind in ("histogram", "summary"):
             assert name.endswith("_seconds")
-    in_table = set(re.findall(r"^\| `(stair_es_\w+)", DOCS, re.MULTILINE))
-    assert in_table == set(kinds)
+    documented = set(re.findall(r"^\| `(stair_es_\w+)", DOCS, re.MULTILINE))
+    assert documented == set(kinds)
 
 
-def test_alerts_ask_for_metrics_that_there_are(full: IngestMetrics) -> None:
-    known = names(generate_latest(build_registry(full)).decode() + generate_latest(ServerMetrics().registry).decode())
+def test_alerts_ask_for_metrics_that_there_are(metrics: IngestMetrics) -> None:
+    metric_names = names(generate_latest(build_registry(metrics)).decode() + generate_latest(ServerMetrics().registry).decode())
     groups = yaml.safe_load((ROOT / "deploy" / "observe" / "alerts.yaml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     for rule in rules:
-        asked = {re.sub(r"_bucket$", "", name) for name in re.findall(r"stair_es_\w+", rule["expr"])}
-        assert asked
-        assert asked <= known, rule["alert"]
+        used = {re.sub(r"_bucket$", "", name) for name in re.findall(r"stair_es_\w+", rule["expr"])}
+        assert used
+        assert used <= metric_names, rule["alert"]
         assert f"`{rule['alert']}`" in DOCS
         assert rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in {"info", "warning"}
@@ -148,7 +148,7 @@ def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_fi
     assert second["exit_code",] == 1
     assert second["last_success_timestamp_seconds",] == first["last_success_timestamp_seconds",]
     assert second["end_timestamp_seconds",] >= first["end_timestamp_seconds",]
-    assert [left.name for left in tmp_path.glob("photos.prom*")] == ["photos.prom"]
+    assert [file.name for file in tmp_path.glob("photos.prom*")] == ["photos.prom"]
 
 
 @pytest.mark.parametrize(
@@ -161,32 +161,34 @@ def test_the_exit_code_is_the_command_s(tmp_path: Path, error: BaseException, co
     assert values(path.read_text())["exit_code",] == code
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path: Path, full: IngestMetrics) -> None:
-    path, over, seen = tmp_path / "photos.prom", threading.Event(), list[int]()
-    file = MetricsTextfile(path, full)
+def test_a_reader_never_sees_half_a_file(tmp_path: Path, metrics: IngestMetrics) -> None:
+    path, stop, seen = tmp_path / "photos.prom", threading.Event(), list[int]()
+    file = MetricsTextfile(path, metrics)
 
     def read() -> None:
-        while not over.is_set():
+        while not stop.is_set():
             seen.append(len(values(path.read_text())))
 
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(50):
         file.write()
-    over.set()
+    stop.set()
     reader.join()
     assert len(set(seen)) == 1
 
 
-def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: IngestMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    for outlets, said in (
+def test_invalid_targets_are_rejected_before_a_run(
+    tmp_path: Path, metrics: IngestMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for targets, message in (
         (ingest.MetricsTargets(file=tmp_path / "photos.txt"), "doesn't end in .prom"),
         (ingest.MetricsTargets(file=tmp_path / "nowhere" / "photos.prom"), "can't write the metrics to"),
         (ingest.MetricsTargets(port=0, host="203.0.113.7"), "--metrics-host"),
     ):
-        with pytest.raises(UsageError, match=said), ingest.open_ingest_telemetry("photos", outlets):
+        with pytest.raises(UsageError, match=message), ingest.open_ingest_telemetry("photos", targets):
             pass
-    with serve_metrics(full, "127.0.0.1", 0) as url:
+    with serve_metrics(metrics, "127.0.0.1", 0) as url:
         port = int(url.rsplit(":")[-1].partition("/")[0])
         with (
             pytest.raises(UsageError, match="it is in use"),
@@ -204,34 +206,34 @@ def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: IngestMetri
 
 
 def test_an_address_without_a_port_is_refused(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["ingest", str(tmp_path), "--metrics-host", "0.0.0.0"])
-    assert isinstance(done.exception, UsageError)
-    assert "--metrics-port 9464" in done.exception.remedy
+    result = CliRunner().invoke(app, ["ingest", str(tmp_path), "--metrics-host", "0.0.0.0"])
+    assert isinstance(result.exception, UsageError)
+    assert "--metrics-port 9464" in result.exception.remedy
 
 
 def test_a_disk_that_gets_full_ends_no_run(tmp_path: Path) -> None:
-    folder, said = tmp_path / "folder", list[str]()
+    folder, messages = tmp_path / "folder", list[str]()
     folder.mkdir()
     with (
-        forward_messages(said.append),
+        forward_messages(messages.append),
         ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=folder / "photos.prom")),
     ):
         (folder / "photos.prom").unlink()
         folder.rmdir()
-    assert ["not up to date" in text for text in said] == [True]
+    assert ["not up to date" in text for text in messages] == [True]
 
 
-def test_a_port_tells_how_far_it_is(full: IngestMetrics, accounting: RunAccounting) -> None:
-    with serve_metrics(full, "127.0.0.1", 0) as url:
+def test_a_port_serves_the_progress_of_the_run(metrics: IngestMetrics, accounting: RunAccounting) -> None:
+    with serve_metrics(metrics, "127.0.0.1", 0) as url:
         for listed in (4, 5):
             accounting.listed = listed
-            with urllib.request.urlopen(url) as answer:
-                assert values(answer.read().decode())["listed_images_total",] == listed
+            with urllib.request.urlopen(url) as response:
+                assert values(response.read().decode())["listed_images_total",] == listed
 
 
 def test_a_long_run_is_thinned() -> None:
-    keeps = DecayingSampler()
-    kept = [i for i in range(1, 100_001) if keeps()]
+    sampler = DecayingSampler()
+    kept = [i for i in range(1, 100_001) if sampler()]
     assert kept[:200] == list(range(1, 201))
     assert kept[200:203] == [202, 204, 206]
     assert 1000 < len(kept) < 2000
@@ -254,36 +256,43 @@ def test_requests_have_few_names(path: str, operation: str, target: str) -> None
     assert parse_operation(OutgoingRequest("GET", path, "http://localhost:9200")) == (operation, target)
 
 
-def test_a_missing_index_is_an_answer() -> None:
+def test_a_missing_index_is_not_a_failed_request() -> None:
     statuses = {200: False, 404: False, 400: True, 429: True, 503: True, None: True}
     assert {status: is_failed_request(OutgoingRequest("GET", "/", "", status=status)) for status in statuses} == statuses
 
 
 def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
-    with received() as collector, GateProxy(None, gate=lambda asked: Said(status=404 if "none" in asked.target else 503)) as node:
+    with (
+        received() as collector,
+        GateProxy(None, gate=lambda request: Said(status=404 if "none" in request.target else 503)) as node,
+    ):
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
-        plain = Connection(url=f"{node.url}/es")
+        connection = Connection(url=f"{node.url}/es")
         with open_tracer() as tracer:
             assert tracer is not None
-            with Cluster(replace(plain, request_hooks=(trace_cluster_requests(tracer),))) as cluster:
+            with Cluster(replace(connection, request_hooks=(trace_cluster_requests(tracer),))) as cluster:
                 assert not cluster.client.indices.exists(index="none")
                 with pytest.raises(Exception, match="503"):
                     cluster.client.search(index="photos", body={"query": {"match": {"caption": "secret words"}}})
-            silent = trace_cluster_requests(tracer, should_keep=lambda: False)
-            with Cluster(replace(plain, request_hooks=(silent,))) as cluster:
+            unsampled = trace_cluster_requests(tracer, should_keep=lambda: False)
+            with Cluster(replace(connection, request_hooks=(unsampled,))) as cluster:
                 cluster.client.indices.exists(index="none")
-            with Cluster(plain) as cluster:
+            with Cluster(connection) as cluster:
                 cluster.client.indices.exists(index="none")
     exists, search = collector.spans
     assert [span.name for span in collector.spans] == ["indices none", "search photos"]
-    sent = [asked.headers.get("traceparent", "")[:52] for asked in node.seen]  # without the flags
+    sent = [request.headers.get("traceparent", "")[:52] for request in node.seen]  # without the flags
     assert sent == [f"00-{span.trace_id.hex()}-{span.span_id.hex()}" for span in (exists, search)] + ["", ""]
     assert exists.status.code == 0
     assert search.status.code == 2
-    told = attributes(search.attributes)
-    assert (told["error.type"], told["http.response.status_code"], told["db.collection.name"]) == ("503", 503, "photos")
-    assert told["url.full"] == f"{node.url}/es/photos/_search"
+    span_attributes = attributes(search.attributes)
+    assert (
+        span_attributes["error.type"],
+        span_attributes["http.response.status_code"],
+        span_attributes["db.collection.name"],
+    ) == ("503", 503, "photos")
+    assert span_attributes["url.full"] == f"{node.url}/es/photos/_search"
     assert b"secret" not in search.SerializeToString()
     assert collector.resource["service.name"] == "stair-es"
 
@@ -293,17 +302,17 @@ def test_hooks_nest_and_stay_in_their_process() -> None:
 
     def hook(name: str) -> RequestHook:
         @contextmanager
-        def watch(asked: OutgoingRequest) -> Iterator[None]:
+        def watch(request: OutgoingRequest) -> Iterator[None]:
             order.append(name)
             yield
-            order.append(f"{name} {asked.status}")
+            order.append(f"{name} {request.status}")
 
         return watch
 
-    with GateProxy(None, gate=lambda asked: Said(status=200)) as node:
-        watched = Connection(url=node.url, request_hooks=(hook("outer"), hook("inner")))
-        sent = pickle.loads(pickle.dumps(watched))
-        for connection in (watched, sent):
+    with GateProxy(None, gate=lambda request: Said(status=200)) as node:
+        connection_with_hooks = Connection(url=node.url, request_hooks=(hook("outer"), hook("inner")))
+        sent = pickle.loads(pickle.dumps(connection_with_hooks))
+        for connection in (connection_with_hooks, sent):
             with Cluster(connection) as cluster:
                 cluster.client.indices.exists(index="photos")
     assert order == ["outer", "inner", "inner 200", "outer 200"]
@@ -318,10 +327,10 @@ ON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     [{}, {**ON, "OTEL_SDK_DISABLED": "True"}, {**ON, "OTEL_TRACES_EXPORTER": "none"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}],
 )
 def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None:
-    said: list[str] = []
-    with forward_messages(said.append), open_tracer(environ) as tracer:
+    messages: list[str] = []
+    with forward_messages(messages.append), open_tracer(environ) as tracer:
         assert tracer is None
-    assert not said
+    assert not messages
 
 
 @pytest.mark.parametrize(
@@ -332,14 +341,14 @@ def test_without_a_collector_there_is_no_tracer(environ: dict[str, str]) -> None
         ({}, "pip install 'stair-es[traces]'"),
     ],
 )
-def test_what_hinders_traces_is_said_and_hinders_nothing(
+def test_what_prevents_traces_is_reported_and_ends_no_run(
     monkeypatch: pytest.MonkeyPatch, more: dict[str, str], remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
-    said: list[str] = []
-    with forward_messages(said.append), open_tracer({**ON, **more}) as tracer:
+    messages: list[str] = []
+    with forward_messages(messages.append), open_tracer({**ON, **more}) as tracer:
         assert tracer is None
-    [text] = said
+    [text] = messages
     assert remedy in text
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in text
 
@@ -350,28 +359,28 @@ def test_what_hinders_traces_is_said_and_hinders_nothing(
 def test_a_variable_that_the_library_refuses_hinders_nothing_else(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     for each, text in {**ON, name: value}.items():
         monkeypatch.setenv(each, text)
-    said: list[str] = []
-    with forward_messages(said.append), open_tracer() as tracer:
+    messages: list[str] = []
+    with forward_messages(messages.append), open_tracer() as tracer:
         assert tracer is None
-    assert "no traces, though OTEL_EXPORTER_OTLP_ENDPOINT is set" in said[-1]
+    assert "no traces, though OTEL_EXPORTER_OTLP_ENDPOINT is set" in messages[-1]
 
 
-def test_a_collector_that_is_away_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_collector_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**ON, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "10"}.items():
         monkeypatch.setenv(name, value)
-    said: list[str] = []
-    with forward_messages(said.append), open_tracer() as tracer:
+    messages: list[str] = []
+    with forward_messages(messages.append), open_tracer() as tracer:
         assert tracer is not None
         for _ in range(3):
             tracer.start_span("x").end()
             logging.getLogger("opentelemetry.test").warning("away since %d", time.monotonic_ns())
-    assert ["away since" in text for text in said].count(True) == 1
-    assert len(said) > 1
-    assert len({text[:20] for text in said}) == len(said)
-    assert all(text.startswith("traces: ") for text in said)
+    assert ["away since" in text for text in messages].count(True) == 1
+    assert len(messages) > 1
+    assert len({text[:20] for text in messages}) == len(messages)
+    assert all(text.startswith("traces: ") for text in messages)
 
 
-def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
+def test_nothing_of_it_is_loaded_unless_requested() -> None:
     code = (
         "import sys\nfrom stair_es.telemetry import ingest, server\n"
         "targets = ingest.MetricsTargets()\n"
@@ -379,5 +388,5 @@ def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'prometheus_client', 'opentelemetry', 'google'}))"
     )
     environ = {"PATH": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Who may ask."""
+"""Access checks: host, origin, token."""
 
 import pytest
 

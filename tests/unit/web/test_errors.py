@@ -1,4 +1,4 @@
-"""Errors as answers: the right status, and nothing that a visitor has no business to know."""
+"""Error responses: the status, and no internal details."""
 
 import pytest
 from opensearchpy import exceptions
@@ -37,9 +37,11 @@ def test_each_error_has_a_status(error: errors.StairError, status: int) -> None:
     assert ("retry-after" in fault.headers) == (status == 503)
 
 
-@pytest.mark.parametrize(("said", "status"), [(400, 400), (429, 503), (500, 502), (502, 503), (503, 503), (504, 503), (404, 502)])
-def test_what_the_cluster_said_becomes_a_status(said: int, status: int) -> None:
-    assert of_cluster(exceptions.TransportError(said, "odd", {"error": {"reason": "odd"}})).status == status
+@pytest.mark.parametrize(
+    ("status_code", "status"), [(400, 400), (429, 503), (500, 502), (502, 503), (503, 503), (504, 503), (404, 502)]
+)
+def test_the_status_of_the_cluster_becomes_a_status(status_code: int, status: int) -> None:
+    assert of_cluster(exceptions.TransportError(status_code, "odd", {"error": {"reason": "odd"}})).status == status
 
 
 def test_an_error_raised_again_while_another_is_handled_keeps_its_status() -> None:
@@ -77,7 +79,7 @@ def test_a_closed_index_is_not_the_visitor_s_fault() -> None:
 
 @pytest.mark.parametrize("words", ["unknown query [sparse_vector]", "No handler for type [sparse_vector] declared on field x"])
 def test_a_filter_that_quotes_such_an_error_stays_the_visitor_s_fault(words: str) -> None:
-    """As OpenSearch answers it."""
+    """The response of OpenSearch."""
     reason = f"Failed to parse query [{words}]"
     parsed = {"type": "parse_exception", "reason": f'Cannot parse \'{words}\': Encountered " "]" "] "" at line 1'}
     cause = {"type": "query_shard_exception", "reason": reason, "caused_by": parsed}
@@ -89,7 +91,7 @@ def test_a_filter_that_quotes_such_an_error_stays_the_visitor_s_fault(words: str
     assert "can't parse the query" in fault.error
 
 
-def test_neither_where_the_cluster_is_nor_the_login_is_told() -> None:
+def test_neither_the_address_nor_the_login_of_the_cluster_is_shown() -> None:
     info = {"error": {"reason": "hunter2 at https://search.internal:9200 is odd"}}
     for error in (
         exceptions.TransportError(500, "odd", info),
@@ -98,11 +100,11 @@ def test_neither_where_the_cluster_is_nor_the_login_is_told() -> None:
         exceptions.AuthorizationException(403, "odd", info),
         exceptions.ConnectionError("N/A", "hunter2", OSError("search.internal")),
     ):
-        told = str(of_cluster(error).to_json())
-        assert "hunter2" not in told
-        assert "search.internal" not in told
+        response = str(of_cluster(error).to_json())
+        assert "hunter2" not in response
+        assert "search.internal" not in response
 
 
-def test_paths_of_models_are_not_told() -> None:
-    told = build_error_response(errors.UnknownModel("unknown model '/home/anna/secret'", "Known: x."), SECRET).to_json()
-    assert "anna" not in str(told)
+def test_paths_of_models_are_not_shown() -> None:
+    response = build_error_response(errors.UnknownModel("unknown model '/home/anna/secret'", "Known: x."), SECRET).to_json()
+    assert "anna" not in str(response)

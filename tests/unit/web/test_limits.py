@@ -1,4 +1,4 @@
-"""So many at a time."""
+"""The limiter for concurrent work."""
 
 import threading
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> N
         inside.enter_context(gate())
         waiting = threading.Thread(target=lambda: _through(gate, entered))
         waiting.start()
-        while gate._admitted.acquire(blocking=False):  # until the thread stands in front of it
+        while gate._admitted.acquire(blocking=False):  # until the thread waits
             gate._admitted.release()
         with pytest.raises(TooManyRequests), gate():
             pass

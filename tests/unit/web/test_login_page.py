@@ -1,4 +1,4 @@
-"""The page that asks for the token."""
+"""The login page."""
 
 from html.parser import HTMLParser
 
@@ -26,7 +26,7 @@ def test_it_leads_on_to_where_somebody_wanted_to_go() -> None:
     read = Read(page)
     [token, first, second] = read.all("input")
     assert token["name"] == "token"
-    assert [(kept["type"], kept["name"], kept["value"]) for kept in (first, second)] == [
+    assert [(hidden_inputs["type"], hidden_inputs["name"], hidden_inputs["value"]) for hidden_inputs in (first, second)] == [
         ("hidden", "a", "red car"),
         ("hidden", "b", ""),
     ]
@@ -34,7 +34,7 @@ def test_it_leads_on_to_where_somebody_wanted_to_go() -> None:
     assert b"Wrong token" not in page
 
 
-def test_a_wrong_token_is_said_and_not_repeated() -> None:
+def test_a_wrong_token_is_reported_and_not_echoed() -> None:
     page = render_login_page("/", [("token", "guessed"), ("q", "cat")])
     assert b"Wrong token." in page
     assert b"guessed" not in page
@@ -45,6 +45,6 @@ def test_what_a_link_brings_stays_text() -> None:
     evil = "\"><script>alert(1)</script><input value='"
     read = Read(render_login_page("/%22%3E%3Cscript%3E", [(evil, evil), ("{said}", "{kept}")]))
     assert [tag for tag, _ in read.tags if tag == "script"] == []
-    kept = read.all("input")[1:]
-    assert (kept[0]["name"], kept[0]["value"]) == (evil, evil)
-    assert kept[1]["name"] == "{said}"
+    hidden_inputs = read.all("input")[1:]
+    assert (hidden_inputs[0]["name"], hidden_inputs[0]["value"]) == (evil, evil)
+    assert hidden_inputs[1]["name"] == "{said}"

@@ -1,4 +1,4 @@
-"""What a visitor asks -> words with weights and factors, with an encoder made by hand."""
+"""Search parameters -> weighted query, with a toy encoder."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ PIECES = {"kittens": ("kit", "##tens"), "the": ()}
 
 
 class Letters:
-    """The weight of a word is its length; `kittens` is written in two pieces, `the` not at all."""
+    """Toy encoder: the weight of a word is its length; `kittens` has two tokens, `the` has none."""
 
     model_id = "letters-1"
     image_spec = ImageSpec(size_px=8)
@@ -35,87 +35,87 @@ class Letters:
 POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("car",))
 
 
-def asked(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> WeightedQuery:
+def build(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> WeightedQuery:
     encoder = Letters()
-    query = SearchParams(**fields)  # type: ignore[arg-type]
+    params = SearchParams(**fields)  # type: ignore[arg-type]
     return build_weighted_query(
-        query, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored
+        params, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored
     )
 
 
-def words(made: WeightedQuery) -> list[tuple[str, float, float, bool]]:
-    return [(word.token, word.weight, word.factor, word.added) for word in made.tokens]
+def list_words(weighted: WeightedQuery) -> list[tuple[str, float, float, bool]]:
+    return [(word.token, word.weight, word.factor, word.added) for word in weighted.tokens]
 
 
 def test_words_are_heaviest_first_and_sent_with_their_factors() -> None:
-    made = asked(text="red house", factors={"house": 0.5})
-    assert words(made) == [("house", 5.0, 0.5, False), ("red", 3.0, 1.0, False)]
-    assert made.query.vector.to_dict() == {"red": 3.0, "house": 2.5}
+    weighted = build(text="red house", factors={"house": 0.5})
+    assert list_words(weighted) == [("house", 5.0, 0.5, False), ("red", 3.0, 1.0, False)]
+    assert weighted.query.vector.to_dict() == {"red": 3.0, "house": 2.5}
 
 
 def test_a_muted_word_is_shown_and_not_sent() -> None:
-    made = asked(text="red house", factors={"house": 0})
-    assert words(made)[0] == ("house", 5.0, 0.0, False)
-    assert made.query.vector.to_dict() == {"red": 3.0}
+    weighted = build(text="red house", factors={"house": 0})
+    assert list_words(weighted)[0] == ("house", 5.0, 0.0, False)
+    assert weighted.query.vector.to_dict() == {"red": 3.0}
 
 
 def test_a_factor_of_a_word_that_the_query_lacks_adds_it_with_that_weight() -> None:
-    made = asked(text="red", factors={"kittens": 0.5})
-    assert words(made)[1:] == [("##tens", 1.0, 0.5, True), ("kit", 1.0, 0.5, True)]
-    assert made.query.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
+    weighted = build(text="red", factors={"kittens": 0.5})
+    assert list_words(weighted)[1:] == [("##tens", 1.0, 0.5, True), ("kit", 1.0, 0.5, True)]
+    assert weighted.query.vector.to_dict() == {"red": 3.0, "kit": 0.5, "##tens": 0.5}
 
 
 def test_added_words_alone_are_a_query() -> None:
-    assert asked(factors={"dog": 2}).query.vector.to_dict() == {"dog": 2.0}
+    assert build(factors={"dog": 2}).query.vector.to_dict() == {"dog": 2.0}
 
 
 def test_a_written_word_is_meant_where_its_pieces_are_in_the_query() -> None:
-    made = asked(text="kittens", factors={"kittens": 0.5, "kit": 2})
-    assert made.query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
+    weighted = build(text="kittens", factors={"kittens": 0.5, "kit": 2})
+    assert weighted.query.vector.to_dict() == {"kit": 6.0, "##tens": 3.0}
 
 
 def test_typed_boosts_are_part_of_the_weight_and_a_boost_of_0_is_a_muted_word() -> None:
-    made = asked(text="red^2 house^0")
-    assert words(made) == [("red", 6.0, 1.0, False), ("house", 5.0, 0.0, False)]
-    assert asked(text="red^2 house^0", factors={"house": 1}).query.vector.to_dict() == {"red": 6.0, "house": 5.0}
+    weighted = build(text="red^2 house^0")
+    assert list_words(weighted) == [("red", 6.0, 1.0, False), ("house", 5.0, 0.0, False)]
+    assert build(text="red^2 house^0", factors={"house": 1}).query.vector.to_dict() == {"red": 6.0, "house": 5.0}
 
 
 def test_text_image_and_vector_add_up_with_equal_weight() -> None:
-    made = asked(text="cat", stored=STORED, vector={"cat": 1.0, "sun": 2.0})
-    assert made.query.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
+    weighted = build(text="cat", stored=STORED, vector={"cat": 1.0, "sun": 2.0})
+    assert weighted.query.vector.to_dict() == {"cat": 4.5, "sun": 2.0, "doggo": 0.25}
 
 
 def test_typed_and_given_conditions_come_together() -> None:
-    made = asked(text="red +dog -cat", require=("dog", "sun"), exclude=("kittens",))
-    assert (made.required, made.excluded) == (("dog", "sun"), ("cat", "kittens"))
-    assert list(made.query.required) == [("dog",), ("sun",)]
-    assert list(made.query.excluded) == [("cat",), ("kit", "##tens")]
+    weighted = build(text="red +dog -cat", require=("dog", "sun"), exclude=("kittens",))
+    assert (weighted.required, weighted.excluded) == (("dog", "sun"), ("cat", "kittens"))
+    assert list(weighted.query.required) == [("dog",), ("sun",)]
+    assert list(weighted.query.excluded) == [("cat",), ("kit", "##tens")]
 
 
 def test_words_of_the_query_become_those_of_the_index_and_a_stored_vector_stays() -> None:
-    made = asked(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
-    assert made.query.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
-    assert list(made.query.required) == [("doggo",)]
-    assert list(made.query.excluded) == [("doggo",), ("cat", "##tens")]
+    weighted = build(POLICY, STORED, text="dog kittens", require=("dog",), exclude=("doggo", "kittens"))
+    assert weighted.query.vector.to_dict() == {"##tens": 6.0, "cat": 3.5, "doggo": 3.25}
+    assert list(weighted.query.required) == [("doggo",)]
+    assert list(weighted.query.excluded) == [("doggo",), ("cat", "##tens")]
 
 
 def test_a_factor_may_name_a_word_as_the_index_or_as_the_model_has_it() -> None:
     for name in ("dog", "doggo"):
-        assert asked(POLICY, text="dog sun", factors={name: 2}).query.vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
-        assert words(asked(POLICY, text="sun", factors={name: 2}))[1] == ("doggo", 1.0, 2.0, True)
+        assert build(POLICY, text="dog sun", factors={name: 2}).query.vector.to_dict() == {"doggo": 6.0, "sun": 3.0}
+        assert list_words(build(POLICY, text="sun", factors={name: 2}))[1] == ("doggo", 1.0, 2.0, True)
 
 
 def test_bm25_takes_the_text_as_it_is_and_needs_one() -> None:
-    made = asked(text="the kittens -dog", method="bm25", factors={"kit": 2})
-    assert (made.query.caption, len(made.query.vector), made.tokens) == ("the kittens", 0, ())
-    assert list(made.query.excluded) == [("dog",)]
+    weighted = build(text="the kittens -dog", method="bm25", factors={"kit": 2})
+    assert (weighted.query.caption, len(weighted.query.vector), weighted.tokens) == ("the kittens", 0, ())
+    assert list(weighted.query.excluded) == [("dog",)]
     with pytest.raises(QueryError, match="bm25"):
-        asked(similar_to="x", stored=STORED, method="bm25")
+        build(similar_to="x", stored=STORED, method="bm25")
 
 
 def test_the_filters_are_words_and_a_query_string() -> None:
-    made = asked(text="red", top_tokens=("cat", "a.b"), filter=" width:>8 ")
-    assert list(made.query.filters) == [
+    weighted = build(text="red", top_tokens=("cat", "a.b"), filter=" width:>8 ")
+    assert list(weighted.query.filters) == [
         {"term": {"top_tokens": "cat"}},
         {"term": {"top_tokens": "a.b"}},
         {"query_string": {"query": "width:>8", "default_field": "caption"}},
@@ -123,7 +123,7 @@ def test_the_filters_are_words_and_a_query_string() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "sent"),
+    ("filter_text", "sent"),
     [
         ("/((a{1,100}){1,100}){1,100}/", r"\/((a{1,100}){1,100}){1,100}\/"),
         ("uri:a/b*", r"uri:a\/b*"),
@@ -135,15 +135,15 @@ def test_the_filters_are_words_and_a_query_string() -> None:
         (r'x:[a"b TO c] OR /a/ OR x:"', r'x:[a"b TO c] OR \/a\/ OR x:"'),
     ],
 )
-def test_a_slash_in_a_filter_is_a_slash_and_begins_no_regular_expression(written: str, sent: str) -> None:
-    [made] = asked(text="red", filter=written).query.filters
-    assert made["query_string"]["query"] == sent
+def test_a_slash_in_a_filter_is_a_slash_and_begins_no_regular_expression(filter_text: str, sent: str) -> None:
+    [weighted] = build(text="red", filter=filter_text).query.filters
+    assert weighted["query_string"]["query"] == sent
 
 
 @pytest.mark.parametrize("text", ['{"script": {"script": "1"}}', ' {"terms": {"uri": {"index": "secrets"}}}', "[1]"])
 def test_a_filter_is_never_a_clause(text: str) -> None:
     with pytest.raises(QueryError, match="not a query string"):
-        asked(text="red", filter=text)
+        build(text="red", filter=text)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +162,6 @@ def test_a_filter_is_never_a_clause(text: str) -> None:
         ({"vector": {"red": 1e308}, "stored": SparseVector.from_mapping({"red": 1e308})}, "too large"),
     ],
 )
-def test_what_can_t_be_asked_is_said(fields: dict[str, object], message: str) -> None:
+def test_invalid_queries_are_rejected(fields: dict[str, object], message: str) -> None:
     with pytest.raises(QueryError, match=message):
-        asked(**fields)  # type: ignore[arg-type]
+        build(**fields)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The body of a query, as anybody may write it."""
+"""Parsing of untrusted search requests."""
 
 import json
 
@@ -21,7 +21,7 @@ def body(**fields: object) -> bytes:
 
 
 def test_all_fields_are_read() -> None:
-    asked = parse_search_params(
+    params = parse_search_params(
         body(
             text="red car",
             similar_to="a/b",
@@ -36,7 +36,7 @@ def test_all_fields_are_read() -> None:
             method="bag",
         )
     )
-    assert asked == SearchParams(
+    assert params == SearchParams(
         text="red car",
         similar_to="a/b",
         vector={"dog": 1.0},
@@ -74,7 +74,7 @@ def test_what_is_missing_or_null_is_as_by_default() -> None:
         b'{"vector": ' + b'{"a":' * 2000 + b"1" + b"}" * 2001,
     ],
 )
-def test_what_is_no_query_is_refused(raw: bytes) -> None:
+def test_an_invalid_search_request_is_rejected(raw: bytes) -> None:
     with pytest.raises(QueryError):
         parse_search_params(raw)
 

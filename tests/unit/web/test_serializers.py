@@ -1,4 +1,4 @@
-"""Answers as JSON, whatever a stranger's document holds."""
+"""JSON responses for arbitrary documents."""
 
 import json
 import math
@@ -15,16 +15,16 @@ HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
 
 
 def hit(**source: Any) -> dict[str, Any]:  # noqa: ANN401
-    found = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
-    made = parse_hit(found, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
+    raw_hit = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
+    parsed = parse_hit(raw_hit, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
     return serializers.serialize_hit(
-        made, made.contributions, 0.0, serializers.build_thumbnail_url(made.id, source.get("fingerprint"))
+        parsed, parsed.contributions, 0.0, serializers.build_thumbnail_url(parsed.id, source.get("fingerprint"))
     )
 
 
 def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
-    made = hit(uri="file:///p/a%20b.jpg", caption="red", width=3, height=4, fingerprint="f/1")
-    assert made == {
+    serialized = hit(uri="file:///p/a%20b.jpg", caption="red", width=3, height=4, fingerprint="f/1")
+    assert serialized == {
         "id": "a/b",
         "uri": "file:///p/a%20b.jpg",
         "name": "a b.jpg",
@@ -40,9 +40,15 @@ def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
 
 
 def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
-    made = hit(tokens=None)
-    assert (made["name"], made["uri"], made["caption"], made["width"], made["tokens"]) == ("a/b", "", None, None, [])
-    assert made["thumbnail"] == "/thumb/a%2Fb"
+    serialized = hit(tokens=None)
+    assert (serialized["name"], serialized["uri"], serialized["caption"], serialized["width"], serialized["tokens"]) == (
+        "a/b",
+        "",
+        None,
+        None,
+        [],
+    )
+    assert serialized["thumbnail"] == "/thumb/a%2Fb"
 
 
 @pytest.mark.parametrize(
@@ -103,23 +109,25 @@ def test_an_image_tells_what_people_can_read_and_no_more() -> None:
         "vector": [0.5] * 2000,
         "none": None,
     }
-    made = serializers.serialize_image(parse_stored_image({"_id": "1", "_index": "i", "_source": source}), None, "/original/1")
-    assert made["tokens"] == [["car", 0.5], ["sun", 0.25]]
-    assert made["explain"] == {"sum_of_weights": 0.75, "token_count": 2}
-    facts = made["facts"]
+    serialized = serializers.serialize_image(
+        parse_stored_image({"_id": "1", "_index": "i", "_source": source}), None, "/original/1"
+    )
+    assert serialized["tokens"] == [["car", 0.5], ["sun", 0.25]]
+    assert serialized["explain"] == {"sum_of_weights": 0.75, "token_count": 2}
+    facts = serialized["facts"]
     assert set(facts) == {"index", "width", "camera", "note", "odd", "vector"}
     assert (facts["camera"], facts["odd"]) == ({"make": "x", "iso": [100, 200]}, None)
     assert len(facts["note"]) < 5000
     assert len(facts["vector"]) < 5000
-    serializers.encode_json(made)
+    serializers.encode_json(serialized)
 
 
-@pytest.mark.parametrize("odd", [{}, {"none": None}, {"inf": math.inf, "zero": 0.0, "less": -1.0}])
-def test_the_heaviest_words_are_the_beginning_of_all(odd: dict[str, Any]) -> None:
-    tokens = {"w00": 1.0, "a%2Eb": 9.0, **odd, **{f"w{i:02}": 1.0 + i / 7 for i in range(1, 40)}}
+@pytest.mark.parametrize("value", [{}, {"none": None}, {"inf": math.inf, "zero": 0.0, "less": -1.0}])
+def test_the_heaviest_words_are_the_beginning_of_all(value: dict[str, Any]) -> None:
+    tokens = {"w00": 1.0, "a%2Eb": 9.0, **value, **{f"w{i:02}": 1.0 + i / 7 for i in range(1, 40)}}
     image = parse_stored_image({"_id": "1", "_source": {"tokens": tokens}})
     assert serializers.list_top_tokens(tokens, 12) == serializers.serialize_vector(image.vector)[:12]
-    assert serializers.list_top_tokens({"one": 1.0, **odd}, 12) == [["one", 1.0]]
+    assert serializers.list_top_tokens({"one": 1.0, **value}, 12) == [["one", 1.0]]
     assert serializers.list_top_tokens(None, 12) == serializers.list_top_tokens(["a"], 12) == []
 
 

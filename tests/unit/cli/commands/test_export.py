@@ -11,7 +11,7 @@ from stair_es.cli.main import app
 from stair_es.model.stair.configuration import BackboneConfig, ImageTowerConfig, StairConfig, TextTowerConfig
 
 
-def test_a_checkpoint_over_packaged_backbones_is_told_to_need_none_and_that_is_no_failure(tmp_path: Path) -> None:
+def test_a_checkpoint_on_packaged_backbones_needs_no_export(tmp_path: Path) -> None:
     image = BackboneConfig(kind="package", name="efficientnet-lite2")
     config = StairConfig(
         name="mine",
@@ -22,10 +22,10 @@ def test_a_checkpoint_over_packaged_backbones_is_told_to_need_none_and_that_is_n
     for name in ("model.safetensors", "tokenizer.json"):
         (tmp_path / name).write_bytes(b"")
     before = sorted(tmp_path.iterdir())
-    done = CliRunner().invoke(app, ["export", str(tmp_path)])
-    assert (done.exit_code, "needs no graphs" in done.stdout) == (0, True), done.output
-    done = CliRunner().invoke(app, ["export", str(tmp_path), "--json"])
-    value = json.loads(done.stdout)
+    result = CliRunner().invoke(app, ["export", str(tmp_path)])
+    assert (result.exit_code, "needs no graphs" in result.stdout) == (0, True), result.output
+    result = CliRunner().invoke(app, ["export", str(tmp_path), "--json"])
+    value = json.loads(result.stdout)
     assert value["model"].startswith("mine-")
     assert (value["bytes"], value["difference"]) == ({}, 0.0)
     assert sorted(tmp_path.iterdir()) == before

@@ -29,12 +29,12 @@ def image(vector: SparseVector = WORDS, **source: object) -> StoredImage:
     return StoredImage(id="1", index="i-1", uri="file:///p/a%20b.jpg", vector=vector, source={**SOURCE, **source})
 
 
-def seen(vector: SparseVector = WORDS) -> EncodedFile:
+def encode_file(vector: SparseVector = WORDS) -> EncodedFile:
     now = CurrentVector(sha256="aa", model="m-1", vector=vector)
     return EncodedFile(uri="file:///p/new.jpg", current=now, facts={"width": 3, "format": "PNG"}, thumbnail=None)
 
 
-def inspected(
+def inspect_image(
     stored: StoredImage | None = None,
     file: EncodedFile | None = None,
     comparison: VectorComparison | None = None,
@@ -45,17 +45,17 @@ def inspected(
     )
 
 
-def plain(found: InspectionResult, k: int | None = None, canvas: TerminalInfo = WIDE) -> list[str]:
-    return [line.plain for line in format_inspection(found, k, canvas)]
+def plain(found: InspectionResult, k: int | None = None, terminal: TerminalInfo = WIDE) -> list[str]:
+    return [line.plain for line in format_inspection(found, k, terminal)]
 
 
 def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> None:
-    cat, dotted, formula, dog, together, *facts = plain(inspected(image()))
+    cat, dotted, formula, dog, summary, *facts = plain(inspect_image(image()))
     assert cat.split() == ["cat", "█" * 40, "0.5000", "50.0", "%", "50.0", "%"]
     assert dotted.split() == ["a.b", "█" * 20, "0.2500", "25.0", "%", "75.0", "%"]
     assert formula.split()[0] == "=1+1"
     assert dog.split()[-2:] == ["100.0", "%"]
-    assert together.startswith("  4 words, total weight 1.0000;")
+    assert summary.startswith("  4 words, total weight 1.0000;")
     assert [fact.split(maxsplit=1) for fact in facts] == [
         ["id", "1"],
         ["index", "i-1"],
@@ -67,9 +67,9 @@ def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> N
     ]
 
 
-def test_what_is_left_out_is_said() -> None:
-    assert plain(inspected(image()), k=1)[1] == "  3 more words have 50.0 % of the weight (--all)"
-    assert plain(inspected(image(SparseVector((), ()))))[0] == "  no word, so no query finds it"
+def test_what_is_left_out_is_reported() -> None:
+    assert plain(inspect_image(image()), k=1)[1] == "  3 more words have 50.0 % of the weight (--all)"
+    assert plain(inspect_image(image(SparseVector((), ()))))[0] == "  no word, so no query finds it"
 
 
 def test_hostile_fields_are_one_line_each_and_drive_no_terminal() -> None:
@@ -81,10 +81,10 @@ def test_hostile_fields_are_one_line_each_and_drive_no_terminal() -> None:
         "none": None,
     }
     vector = SparseVector.from_mapping({"\x1b[2J\n": 1.0})
-    drawn = plain(inspected(image(vector, **hostile)))
-    assert not any("\x1b" in line or "\n" in line or "\x07" in line for line in drawn)
-    assert max(map(len, drawn)) < 240
-    assert any(line.split() == ["list", '["a",', '{"b":', "1}]"] for line in drawn)
+    lines = plain(inspect_image(image(vector, **hostile)))
+    assert not any("\x1b" in line or "\n" in line or "\x07" in line for line in lines)
+    assert max(map(len, lines)) < 240
+    assert any(line.split() == ["list", '["a",', '{"b":', "1}]"] for line in lines)
 
 
 def test_a_comparison_says_why_and_which_words() -> None:
@@ -92,33 +92,33 @@ def test_a_comparison_says_why_and_which_words() -> None:
         differences=tuple(WeightDifference(token=f"w{i}", stored=0.5, current=0.0) for i in range(14)),
         reasons=("the file has changed",),
     )
-    drawn = plain(inspected(image(), seen(), different))
-    at = next(i for i, line in enumerate(drawn) if "words differ from" in line)
-    assert drawn[at] == "  14 words differ from those of m-1 for the file now"
-    assert drawn[at + 1] == "    the file has changed"
-    assert drawn[at + 2] == "    w0   stored 0.5000, now      -"
-    assert drawn[-1] == "    2 more (--json)"
-    same = plain(inspected(image(), seen(), VectorComparison(differences=(), reasons=())))
+    lines = plain(inspect_image(image(), encode_file(), different))
+    at = next(i for i, line in enumerate(lines) if "words differ from" in line)
+    assert lines[at] == "  14 words differ from those of m-1 for the file now"
+    assert lines[at + 1] == "    the file has changed"
+    assert lines[at + 2] == "    w0   stored 0.5000, now      -"
+    assert lines[-1] == "    2 more (--json)"
+    same = plain(inspect_image(image(), encode_file(), VectorComparison(differences=(), reasons=())))
     assert same[-1] == "  the stored words are the same as those of m-1 for the file now"
-    unknown = plain(inspected(image(), seen(), VectorComparison(differences=different.differences[:1], reasons=())))
+    unknown = plain(inspect_image(image(), encode_file(), VectorComparison(differences=different.differences[:1], reasons=())))
     assert any("cause not recorded" in line for line in unknown)
 
 
 def test_what_a_policy_did() -> None:
-    done = PolicyEffect(rules=("cap cat",), tokens=(WeightDifference(token="cat", stored=0.5, current=0.9),))
-    assert plain(inspected(image(), policy_effect=done))[-2:] == [
+    effect = PolicyEffect(rules=("cap cat",), tokens=(WeightDifference(token="cat", stored=0.5, current=0.9),))
+    assert plain(inspect_image(image(), policy_effect=effect))[-2:] == [
         "  the token policy ab changed it: cap cat",
         "    cat  without it 0.9000, with it 0.5000",
     ]
 
 
 def test_json_of_a_document_and_of_a_file() -> None:
-    found = json.loads(json.dumps(to_json("ref", inspected(image()), 1)))
+    found = json.loads(json.dumps(to_json("ref", inspect_image(image()), 1)))
     assert found["tokens"] == [{"token": "cat", "weight": 0.5, "share": 0.5, "cumulative": 0.5}]
     assert (found["token_count"], found["sum"], found["origin"], found["id"], found["index"]) == (4, 1.0, "index", "1", "i-1")
     assert found["fields"]["caption"] == "a cat"
     assert (found["compare"], found["policy"]) == (None, None)
-    file = to_json("ref", inspected(None, seen()), None)
+    file = to_json("ref", inspect_image(None, encode_file()), None)
     assert (file["origin"], file["id"], file["uri"], file["model"], len(file["tokens"])) == (
         "model",
         None,
@@ -126,26 +126,26 @@ def test_json_of_a_document_and_of_a_file() -> None:
         "m-1",
         4,
     )
-    compared = to_json("ref", inspected(image(), seen(), VectorComparison(differences=(), reasons=())), None)
+    compared = to_json("ref", inspect_image(image(), encode_file(), VectorComparison(differences=(), reasons=())), None)
     assert compared["compare"] == {"is_same": True, "differences": (), "reasons": ()}
 
 
 def test_rows_of_both_where_both_are_there() -> None:
-    rows = list(build_inspection_rows("ref", inspected(image(), seen(WORDS.top(1))), None))
+    rows = list(build_inspection_rows("ref", inspect_image(image(), encode_file(WORDS.top(1))), None))
     assert [row[3] for row in rows] == ["index"] * 4 + ["model"]
     assert rows[1] == ("ref", "1", "file:///p/a%20b.jpg", "index", 2, "a.b", 0.25, 0.25, 0.75)
 
 
 def test_a_reference_has_the_names_that_a_person_may_give_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    there = tmp_path / "a b.jpg"
-    there.touch()
-    assert _list_names("a b.jpg")[0] == there.as_uri()
+    path = tmp_path / "a b.jpg"
+    path.touch()
+    assert _list_names("a b.jpg")[0] == path.as_uri()
     assert _list_names("gone.jpg") == ["gone.jpg", (tmp_path / "gone.jpg").as_uri()]
-    assert there.as_uri() in _list_names(f"file://{there}")
+    assert path.as_uri() in _list_names(f"file://{path}")
     assert _list_names("8738a1")[0] == "8738a1"
     assert find_file("a b.jpg") == Path("a b.jpg")
-    assert find_file(there.as_uri()) == there
+    assert find_file(path.as_uri()) == path
     for no_file in ("gone.jpg", "x" * 5000, "a\0b", str(tmp_path), "s3://b/k.jpg", "file:///gone", ""):
         assert find_file(no_file) is None
 
@@ -159,18 +159,18 @@ def drawing(form: str = "PNG", size: tuple[int, int] = (64, 32)) -> bytes:
 
 
 def console(**more: object) -> Console:
-    given = {"file": io.StringIO(), "force_terminal": True, "color_system": "truecolor", "width": 100, **more}
-    return Console(**given)  # type: ignore[arg-type]
+    options = {"file": io.StringIO(), "force_terminal": True, "color_system": "truecolor", "width": 100, **more}
+    return Console(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [(64, 32), (32, 64), (1, 1), (5, 3), (2000, 3)])
 @pytest.mark.parametrize("width", [8, 12, 200])
 def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int) -> None:
-    to = console(width=width)
-    drawn = render_terminal_thumbnail(drawing(size=size), to, asked=True)
-    assert drawn is not None
-    to.print(drawn)
-    out = to.file.getvalue()  # type: ignore[attr-defined]
+    target = console(width=width)
+    rendered = render_terminal_thumbnail(drawing(size=size), target, required=True)
+    assert rendered is not None
+    target.print(rendered)
+    out = target.file.getvalue()  # type: ignore[attr-defined]
     assert "▄" in out
     if size == (64, 32) and width == 200:
         assert "38;2;255;0;0" in out
@@ -180,8 +180,8 @@ def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int)
 
 @pytest.mark.parametrize("data", [b"", b"no image", drawing()[:40], drawing(size=(3000, 3000))])
 def test_what_is_no_thumbnail_is_left_out(data: bytes) -> None:
-    assert render_terminal_thumbnail(data, console(), asked=True) is None
-    assert render_terminal_thumbnail(drawing(), console(width=7), asked=True) is None
+    assert render_terminal_thumbnail(data, console(), required=True) is None
+    assert render_terminal_thumbnail(drawing(), console(width=7), required=True) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`stair-es policy` before it reaches a cluster."""
+"""`stair-es policy` before its first request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOWHERE = {"STAIR_ES_URL": "http://127.0.0.1:1", "STAIR_ES_INDEX": ""}
 
 
 @pytest.mark.parametrize("command", ["plan", "apply"])
-def test_a_file_that_is_no_policy_is_told_before_a_cluster_is_asked(command: str, tmp_path: Path) -> None:
+def test_an_invalid_policy_file_is_reported_before_any_request(command: str, tmp_path: Path) -> None:
     (file := tmp_path / "p.json").write_text('{"stair_es_policy": 1, "rename": {"a": "b", "b": "c"}}')
     error = CliRunner().invoke(app, ["policy", command, str(file)], env=NOWHERE).exception
     assert isinstance(error, ResourceError)
@@ -37,7 +37,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, ["policy", *arguments], env=NOWHERE).exit_code == 2
 
 
-def test_a_bad_name_is_told_before_anything_is_asked() -> None:
+def test_a_bad_name_is_reported_before_any_request() -> None:
     error = CliRunner().invoke(app, ["policy", "show", "-i", "No Name"], env=NOWHERE).exception
     assert isinstance(error, StairError)
     assert "not an index name" in error.message

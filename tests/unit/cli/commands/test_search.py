@@ -1,4 +1,4 @@
-"""`search`, `encode` and `query` from outside: usage, shapes, streams. The encoder is made by hand: no model is under test."""
+"""`search`, `encode` and `query`: usage, output formats and streams, with a toy encoder."""
 
 import json
 import os
@@ -30,7 +30,7 @@ SCRIPT = Path(sys.executable).parent / "stair-es"
 
 
 class Lengths:
-    """A word weighs as much as it has letters; an image is one word."""
+    """Toy encoder: the weight of a word is its length; an image has one word."""
 
     model_id = "lengths-1"
     image_spec = ImageSpec(size_px=4)
@@ -46,7 +46,7 @@ class Lengths:
 def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # else an index would be asked for its own
+    monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # otherwise the model is read from an index
     monkeypatch.setattr(encoder, "load_named_encoder", lambda *_: Lengths())
 
 
@@ -58,7 +58,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr; an error of ours as `main` would turn it into an exit code."""
+    """Return exit code, stdout and stderr; StairError becomes the exit code that `main` returns."""
     result = CliRunner().invoke(app, list(arguments))
     if isinstance(result.exception, StairError):
         return result.exception.exit_code, result.stdout, str(result.exception)
@@ -83,7 +83,7 @@ def test_words_and_images_add_up_with_their_weights(photo: Path) -> None:
 
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize(
-    "wrong",
+    "arguments",
     [
         ("red", "--weights", "1,2"),
         ("red", "--weights", "x"),
@@ -105,17 +105,17 @@ def test_words_and_images_add_up_with_their_weights(photo: Path) -> None:
         ("red", "--min-weight", "0.5"),
     ],
 )
-def test_options_that_can_t_be_are_refused(wrong: tuple[str, ...]) -> None:
-    code, out, said = run("query", *wrong)
+def test_invalid_options_are_rejected(arguments: tuple[str, ...]) -> None:
+    code, out, stderr = run("query", *arguments)
     assert (code in (1, 2), out) == (True, "")
-    assert said
+    assert stderr
 
 
 @pytest.mark.usefixtures("lengths")
-def test_operators_and_options_say_the_same() -> None:
-    typed = run("query", "red +car^2 -dog", "--json")
-    assert typed == run("query", "red car", "--require", "car", "--boost", "car=2", "--exclude", "dog", "--json")
-    assert typed[0] == 0
+def test_operators_and_options_are_equivalent() -> None:
+    from_words = run("query", "red +car^2 -dog", "--json")
+    assert from_words == run("query", "red car", "--require", "car", "--boost", "car=2", "--exclude", "dog", "--json")
+    assert from_words[0] == 0
     assert run("query", "red -car", "--literal", "--json")[1].count("-car") == 1
 
 
@@ -129,8 +129,8 @@ def test_missing_files_and_bad_numbers_are_wrong_usage(arguments: tuple[str, ...
 
 @pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf"), ("--query-type", "seismic")])
 def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, ...]) -> None:
-    code, _, said = run("search", "red", "--after", "start", *options)
-    assert (code, "pages" in said) == (2, True)
+    code, _, stderr = run("search", "red", "--after", "start", *options)
+    assert (code, "pages" in stderr) == (2, True)
 
 
 def test_explain_takes_what_search_prints(tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_explain_takes_what_search_prints(tmp_path: Path) -> None:
     assert parse_document_reference(str(file)) == file.as_uri()
     assert parse_document_reference(f"{file}#line=3") == f"{file.as_uri()}#line=3"
     assert parse_document_reference(str(tmp_path / "gone.jpg")) == (tmp_path / "gone.jpg").as_uri()
-    for as_it_is in ("file:///a.jpg", "s3://bucket/a#1.jpg", "4b76", "", "x" * 5000):
-        assert parse_document_reference(as_it_is) == as_it_is
+    for reference in ("file:///a.jpg", "s3://bucket/a#1.jpg", "4b76", "", "x" * 5000):
+        assert parse_document_reference(reference) == reference
 
 
 def test_encode_needs_one_of_image_and_text(photo: Path) -> None:
@@ -168,12 +168,12 @@ def test_encode_writes_one_object_a_line_for_several_images(photo: Path) -> None
 def test_encode_goes_on_after_a_bad_image_and_fails_at_the_end(photo: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"")
-    code, out, said = run("encode", str(bad), str(photo), "--json")
+    code, out, stderr = run("encode", str(bad), str(photo), "--json")
     assert code == 1
     vector, error = map(json.loads, out.splitlines())
     assert vector["uri"] == photo.as_uri()
     assert error == {"error": "1 of 2 images could not be decoded", "remedy": ""}
-    assert "1 of 2" in said
+    assert "1 of 2" in stderr
 
 
 @pytest.mark.usefixtures("lengths")
@@ -188,9 +188,9 @@ def test_encode_for_people_draws_bars() -> None:
 @pytest.mark.parametrize("command", [("search",), ("query",), ("encode", "--text")])
 def test_words_that_the_model_does_not_know_fail(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_URL", "http://127.0.0.1:9")  # without a URL the embedded node would be started
-    code, out, said = run(*command, "unknown")
+    code, out, stderr = run(*command, "unknown")
     assert (code, out) == (1, "")
-    assert "none of the words of 'unknown'" in said
+    assert "none of the words of 'unknown'" in stderr
 
 
 @pytest.mark.usefixtures("lengths")
@@ -203,10 +203,10 @@ def test_query_as_json_is_the_body_alone() -> None:
 
 @pytest.mark.usefixtures("lengths")
 def test_query_says_what_was_cut() -> None:
-    code, out, said = run("query", "red lorry", "--max-clauses", "1", "--json")
+    code, out, stderr = run("query", "red lorry", "--max-clauses", "1", "--json")
     assert code == 0
     assert len(json.loads(out)["query"]["bool"]["should"]) == 1
-    assert "1 lightest" in said
+    assert "1 lightest" in stderr
     assert "not sent (red)" in run("query", "red lorry", "--weight-mass", "0.5")[2]
     assert "not sent: ##lorry" in run("query", "red ##lorry", "--query-type", "impacts")[2]
 
@@ -215,22 +215,22 @@ def test_query_says_what_was_cut() -> None:
 def test_query_for_people_is_a_curl_command_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAIR_ES_URL", "https://me:secret@search.example:9200")
     monkeypatch.setenv("STAIR_ES_INDEX", "my photos")
-    code, out, said = run("query", "it's red")
+    code, out, stderr = run("query", "it's red")
     assert code == 0
     words = shlex.split(out)
     assert words[0] == "curl"
     assert "https://search.example:9200/my%20photos/_search" in words
-    assert "secret" not in out + said
-    assert "-u USER:PASSWORD" in said
+    assert "secret" not in out + stderr
+    assert "-u USER:PASSWORD" in stderr
 
 
 @pytest.mark.usefixtures("lengths")
 def test_query_without_a_cluster_takes_the_default_model_and_says_so(monkeypatch: pytest.MonkeyPatch, free_url: str) -> None:
     monkeypatch.delenv("STAIR_ES_MODEL")
-    code, out, said = run("query", "red", "--url", free_url, "--json")
+    code, out, stderr = run("query", "red", "--url", free_url, "--json")
     assert code == 0
     assert json.loads(out)["query"]["bool"]["should"][0]["rank_feature"]["field"] == "tokens.red"
-    assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in said
+    assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in stderr
 
 
 def test_the_body_survives_the_shell_whatever_the_words() -> None:
@@ -248,10 +248,10 @@ def test_the_body_survives_the_shell_whatever_the_words() -> None:
 def test_a_search_pipeline_is_in_the_address() -> None:
     code, out, _ = run("query", "red", "--pipeline", "two phase", "--index", "photos")
     assert (code, "/photos/_search?search_pipeline=two%20phase" in out) == (0, True)
-    assert '"sort"' not in out  # the processor rescores, and no engine takes a sort beside that
+    assert '"sort"' not in out  # the processor rescores, which excludes sorting
 
 
-def test_search_json_has_the_promised_keys() -> None:
+def test_search_json_has_the_documented_keys() -> None:
     query = SparseVector.from_mapping({"red": 2.0})
     source = {"tokens": {"red": 3.0}, "width": 640}
     hit = Hit(
@@ -262,14 +262,19 @@ def test_search_json_has_the_promised_keys() -> None:
         contributions=explain_score(query, {"red": 3.0}),
         source=source,
     )
-    cut = SparseVector.from_mapping({"dust": 0.5})
+    truncated = SparseVector.from_mapping({"dust": 0.5})
     result = SearchResult(
-        hits=(hit,), took_ms=4, truncated=cut, pruned=EMPTY_VECTOR, query_type="rank_features", after=[5.99, "file:///a.jpg"]
+        hits=(hit,),
+        took_ms=4,
+        truncated=truncated,
+        pruned=EMPTY_VECTOR,
+        query_type="rank_features",
+        after=[5.99, "file:///a.jpg"],
     )
-    reason = {"token": "red", "query_weight": 2.0, "document_weight": 3.0, "contribution": 6.0}
-    where = {"id": "ab", "index": "photos-1", "uri": "file:///a.jpg", "score": 5.99}
+    contribution = {"token": "red", "query_weight": 2.0, "document_weight": 3.0, "contribution": 6.0}
+    location = {"id": "ab", "index": "photos-1", "uri": "file:///a.jpg", "score": 5.99}
     assert json.loads(json.dumps(to_json(result, ["width", "price"]))) == {
-        "hits": [{**where, "fields": {"width": 640, "price": None}, "contributions": [reason]}],
+        "hits": [{**location, "fields": {"width": 640, "price": None}, "contributions": [contribution]}],
         "took_ms": 4,
         "query_type": "rank_features",
         "after": [5.99, "file:///a.jpg"],
@@ -285,49 +290,49 @@ def test_the_command_has_help_with_examples_and_loads_nothing_heavy(command: str
         f"try: app(['{command}', '--help'])\nexcept SystemExit: pass\n"
         "sys.exit(','.join({'torch', 'onnxruntime', 'opensearchpy', 'PIL'} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"stair-es {command}" in done.stdout
-    assert "Examples" in done.stdout
+    result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"stair-es {command}" in result.stdout
+    assert "Examples" in result.stdout
 
 
 def test_the_installed_command_keeps_stdout_for_results() -> None:
-    done = _script("search")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "nothing to search for" in done.stderr
+    result = _script("search")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "nothing to search for" in result.stderr
 
 
 def test_an_unreachable_cluster_is_one_error_without_a_traceback(free_url: str) -> None:
-    done = _script("search", "red car", "--json", "--url", free_url)
-    assert done.returncode == 1
-    assert free_url in json.loads(done.stdout)["error"]
-    assert free_url in done.stderr
-    assert "Traceback" not in done.stderr
+    result = _script("search", "red car", "--json", "--url", free_url)
+    assert result.returncode == 1
+    assert free_url in json.loads(result.stdout)["error"]
+    assert free_url in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture
 def free_url() -> str:
-    """A URL where nothing listens: port 9 (discard) is below the ports that a user's process gets."""
+    """A URL where nothing listens: port 9 (discard) is below the ports of user processes."""
     return "http://127.0.0.1:9"
 
 
 def _script(*arguments: str, **environment: str) -> Any:  # noqa: ANN401  CompletedProcess is only generic for the type checker
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_U")}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_U")}
     return subprocess.run(
         [str(SCRIPT), *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
-        env={**kept, "COLUMNS": "120", **environment},
+        env={**environ, "COLUMNS": "120", **environment},
     )
 
 
 def test_a_fit_that_a_model_does_not_take_says_so(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAIR_ES_FIT", raising=False)
-    code, _, said = run("encode", str(photo), "--fit", "crop")
+    code, _, stderr = run("encode", str(photo), "--fit", "crop")
     assert code == 1
-    assert "own fit only, 'squash', not 'crop'" in said
+    assert "own fit only, 'squash', not 'crop'" in stderr
     monkeypatch.setenv("STAIR_ES_FIT", "stretch")
     for command in (["encode", str(photo)], ["query", "dog"], ["search", "dog", "--url", "http://127.0.0.1:9"]):
         assert "not 'stretch'" in run(*command, "--model", DEFAULT_MODEL)[2]
@@ -339,20 +344,20 @@ def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
     expected = run("query", "--json", "--", "beach -people -indoor")
     assert expected[0] == 0
     assert expected[1].count("must_not") == 1
-    for given in (
+    for words in (
         ("-people", "-indoor", "beach", "--json"),
         ("-people -indoor beach", "--json"),
         ("--json", "-k", "10", "-people", "beach", "-indoor"),
         ("-k10", "-people", "--json", "--", "beach", "-indoor"),
     ):
-        assert json.loads(run("query", *given)[1])["query"] == json.loads(expected[1])["query"], given
+        assert json.loads(run("query", *words)[1])["query"] == json.loads(expected[1])["query"], words
     assert run("query", "beach", "--text", "-people", "--json") == run("query", "beach", "--text=-people", "--json")
-    assert run("query", "cat", "--weights", "-1", "--json")[0] == 1  # a number, of the option before it
+    assert run("query", "cat", "--weights", "-1", "--json")[0] == 1  # the value of the option
 
 
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("arguments", "message"),
     [
         (("--indx", "photos", "beach"), "No such option: --indx"),
         (("-index", "photos", "beach"), "'-index' may be the option --index or a word to exclude"),
@@ -360,10 +365,10 @@ def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
         (("-x", "beach"), "Put a word that begins with a minus after `--`"),
     ],
 )
-def test_a_mistyped_option_is_no_word(wrong: tuple[str, ...], said: str) -> None:
-    code, out, told = run("query", *wrong)
+def test_a_mistyped_option_is_no_word(arguments: tuple[str, ...], message: str) -> None:
+    code, out, output = run("query", *arguments)
     assert (code, out) == (2, "")
-    assert said in " ".join(told.replace("│", " ").split())
+    assert message in " ".join(output.replace("│", " ").split())
 
 
 @pytest.mark.usefixtures("lengths")
@@ -380,15 +385,15 @@ def test_the_language_of_query_strings_is_remarked_in_words() -> None:
 @pytest.mark.parametrize("command", [("query", "--image"), ("search", "--image"), ("encode",)])
 @pytest.mark.parametrize("image", ["gone.jpg", ".", "https://anna:hunter2@images.test/a.jpg", "ftp://images.test/a.jpg"])
 def test_an_image_that_is_neither_a_file_nor_a_url_is_wrong_usage(command: tuple[str, ...], image: str) -> None:
-    code, out, said = run(*command, image)
+    code, out, stderr = run(*command, image)
     assert (code, out) == (2, "")
-    assert "hunter2" not in said
+    assert "hunter2" not in stderr
 
 
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize("command", [("query", "--image"), ("encode",)])
 def test_a_url_into_this_machine_is_refused(command: tuple[str, ...]) -> None:
-    code, out, said = run(*command, "http://127.0.0.1:9/a.jpg?token=hunter2")
+    code, out, stderr = run(*command, "http://127.0.0.1:9/a.jpg?token=hunter2")
     assert (code, out) == (1, "")
-    assert "refused: the address is loopback (--allow-private-urls)" in said
-    assert "hunter2" not in said
+    assert "refused: the address is loopback (--allow-private-urls)" in stderr
+    assert "hunter2" not in stderr

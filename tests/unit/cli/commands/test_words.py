@@ -25,7 +25,7 @@ FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "=cmd|' /C 
 HOSTILE = ("a,b", 'say "so"', "two\nlines", "\x1b[31mred", "[bold]not markup[/bold]", "犬", "")
 
 
-def shown(
+def build_view(
     images: dict[str, dict[str, float]],
     *,
     match: str = "",
@@ -33,12 +33,12 @@ def shown(
     order: StatsOrder = "df",
     policy: TokenPolicy | None = None,
     sample: DocumentSample | None = None,
-    holds: str = "images",
+    content_type: str = "images",
 ) -> VocabularyView:
     tally = StatsAccumulator()
     for uri, words in images.items():
         tally.add_image(words, uri)
-    corpus = VocabularyStats(
+    stats = VocabularyStats(
         documents=tally.images + 1,
         without_uri=1,
         images=tally.images,
@@ -47,9 +47,9 @@ def shown(
         token_stats=tally.compute_stats(),
         sample=sample,
     )
-    known = IndexInfo(fields={}, model="m-1", model_name="m", policy=policy, content_type=holds)
-    told = ModelVocabulary(tokens=frozenset({"cat", "dog", "dodo", "dolphin"}), source="m-1")
-    return build_vocabulary_view(corpus, known, told, uniformity=0.5, order=order, min_df=min_df, match=match)
+    info = IndexInfo(fields={}, model="m-1", model_name="m", policy=policy, content_type=content_type)
+    vocabulary = ModelVocabulary(tokens=frozenset({"cat", "dog", "dodo", "dolphin"}), source="m-1")
+    return build_vocabulary_view(stats, info, vocabulary, uniformity=0.5, order=order, min_df=min_df, match=match)
 
 
 PETS = {
@@ -65,7 +65,7 @@ def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "
 
 
 def test_a_table_for_people() -> None:
-    head, titles, animal, cat, dog, stop, unused = text(shown(PETS)).splitlines()
+    head, titles, animal, cat, dog, stop, unused = text(build_view(PETS)).splitlines()
     assert head == "pets: 20 images, 2.0 words per image, 3 different words (m-1)"
     assert titles.split() == ["token", "images", "mean", "max", "share", "uniformity", "heaviest", "in"]
     assert animal.split()[0] == "animal"
@@ -76,57 +76,61 @@ def test_a_table_for_people() -> None:
     assert unused == "2 of the 4 words of m-1 are in no image (--unused lists them)"
 
 
-@pytest.mark.parametrize(("holds", "one"), [("texts", "text"), ("documents", "document")])
-def test_what_is_no_image_is_not_called_one(holds: str, one: str) -> None:
-    made = [shown(PETS, holds=holds), shown(PETS, holds=holds, match="zebra"), shown({"a": {}}, holds=holds)]
-    drawn = "\n".join(map(text, made))
-    assert f"pets: 20 {holds}, 2.0 words per {one}, 3 different words" in drawn
-    assert f"1 {holds} have no word" in drawn
-    assert "image" not in drawn
+@pytest.mark.parametrize(("content_type", "one"), [("texts", "text"), ("documents", "document")])
+def test_what_is_no_image_is_not_called_one(content_type: str, one: str) -> None:
+    views = [
+        build_view(PETS, content_type=content_type),
+        build_view(PETS, content_type=content_type, match="zebra"),
+        build_view({"a": {}}, content_type=content_type),
+    ]
+    output = "\n".join(map(text, views))
+    assert f"pets: 20 {content_type}, 2.0 words per {one}, 3 different words" in output
+    assert f"1 {content_type} have no word" in output
+    assert "image" not in output
 
 
 @pytest.mark.parametrize("width", [1, 40, 80, 200])
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_whatever_stands_in_a_word_or_a_uri_is_one_line_that_drives_no_terminal(width: int, encoding: str) -> None:
     images = {f"file:///a%0A{word}.jpg\x1b[2J": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
-    drawn = text(shown(images), width=width, encoding=encoding)
-    assert len(drawn.splitlines()) == 3 + len(images)
-    assert "\x1b" not in drawn
-    drawn.encode(encoding)
+    output = text(build_view(images), width=width, encoding=encoding)
+    assert len(output.splitlines()) == 3 + len(images)
+    assert "\x1b" not in output
+    output.encode(encoding)
 
 
 def test_columns_stand_below_each_other_whatever_the_words() -> None:
     images = {f"u{number}": {"犬": 1.0, "dog": 0.5, "w" * 300: 0.1} for number in range(3)}
-    lines = text(shown(images), width=60).splitlines()[2:5]
+    lines = text(build_view(images), width=60).splitlines()[2:5]
     assert len({cell_len(line.rpartition(" %  ")[0]) for line in lines}) == 1
     assert all(cell_len(line) < 120 for line in lines)
 
 
-def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
-    assert "1 more word (" in text(shown(PETS), k=2)
-    assert [row.token for row in shown(PETS, min_df=15).rows] == ["animal", "cat"]
-    assert [row.token for row in shown(PETS, match="d*").rows] == ["dog"]
-    assert [row.token for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
-    assert shown(PETS, match="dod").unused == ("dodo",)
-    assert shown(PETS, match="dod").unused_count == 2
-    assert "no image has a matching word" in text(shown(PETS, match="zebra"))
-    assert "no image has a matching word" not in text(shown(PETS, match="d*"))
-    assert [row.token for row in shown(PETS, match="d*").stop_words] == ["animal", "cat"]
+def test_only_requested_rows_and_the_number_of_others() -> None:
+    assert "1 more word (" in text(build_view(PETS), k=2)
+    assert [row.token for row in build_view(PETS, min_df=15).rows] == ["animal", "cat"]
+    assert [row.token for row in build_view(PETS, match="d*").rows] == ["dog"]
+    assert [row.token for row in build_view(PETS, order="max").rows] == ["dog", "animal", "cat"]
+    assert build_view(PETS, match="dod").unused == ("dodo",)
+    assert build_view(PETS, match="dod").unused_count == 2
+    assert "no image has a matching word" in text(build_view(PETS, match="zebra"))
+    assert "no image has a matching word" not in text(build_view(PETS, match="d*"))
+    assert [row.token for row in build_view(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
-    assert "not seen in the sample" in text(shown(PETS, sample=DocumentSample(size=20)))
-    assert "no image has a matching word" not in text(shown({}))
-    assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"
-    assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
+    assert "not seen in the sample" in text(build_view(PETS, sample=DocumentSample(size=20)))
+    assert "no image has a matching word" not in text(build_view({}))
+    assert text(build_view({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"
+    assert "2 images have no word" in text(build_view({"a": {}, "b": {}}))
 
 
-def test_unused_tokens_that_a_policy_took_are_not_counted() -> None:
-    assert shown(PETS, policy=TokenPolicy(mute=("dodo",))).unused == ("dolphin",)
+def test_unused_words_that_a_policy_mutes_are_not_counted() -> None:
+    assert build_view(PETS, policy=TokenPolicy(mute=("dodo",))).unused == ("dolphin",)
 
 
-def test_json_has_all_figures_and_the_unused_tokens() -> None:
-    found = json.loads(json.dumps(to_json(shown(PETS, policy=TokenPolicy(name="p", mute=("x",))), 1, "pets")))
+def test_json_has_all_figures_and_the_unused_words() -> None:
+    found = json.loads(json.dumps(to_json(build_view(PETS, policy=TokenPolicy(name="p", mute=("x",))), 1, "pets")))
     assert found["tokens"] == [
         {
             "token": "animal",
@@ -162,7 +166,7 @@ def test_csv_is_read_back_by_any_reader_and_is_no_formula() -> None:
     images = {f"={word}": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
     table = csv_lines(
         ["token", "images", "stop_word", "example"],
-        ((r[0], r[1], r[7], r[8]) for r in build_vocabulary_rows(shown(images), None)),
+        ((r[0], r[1], r[7], r[8]) for r in build_vocabulary_rows(build_view(images), None)),
     )
     header, *rows = csv.reader(io.StringIO(table, newline=""))
     assert header[0] == "token"

@@ -1,4 +1,4 @@
-"""The configuration file from outside: what goes before what, what is refused, and that stderr can be JSON."""
+"""The configuration file: precedence, errors, and JSON on stderr."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _write(folder: Path, text: str) -> Path:
     return path
 
 
-def _shown(path: Path, *before: str, **environ: str) -> dict[str, tuple[Any, str]]:
+def _show_config(path: Path, *before: str, **environ: str) -> dict[str, tuple[Any, str]]:
     result = CliRunner().invoke(app, ["--config", str(path), *before, "config", "show", "--json"], env=environ)
     assert result.exit_code == 0, result.output + repr(result.exception)
     return {row["key"]: (row["value"], row["origin"]) for row in json.loads(result.stdout)["values"]}
@@ -77,47 +77,47 @@ def _refused(folder: Path, text: str, *before: str) -> UsageError:
 def test_a_profile_goes_before_what_stands_above_it_and_the_environment_before_both(tmp_path: Path) -> None:
     path = _write(tmp_path, _FILE)
     (tmp_path / "top.txt").touch()
-    top = _shown(path)
+    top = _show_config(path)
     assert top["index"] == ("top", str(path))
     assert top["password_file"] == (str(tmp_path / "top.txt"), str(path)), "from where the file is"
-    prod = _shown(path, "--profile", "prod")
+    prod = _show_config(path, "--profile", "prod")
     assert prod["index"] == ("prod", "profile prod")
     assert prod["ca_file"] == (str(Path.home() / "ca.pem"), "profile prod")
     assert prod["search.index"] == ("prod-search", "profile prod")
     assert prod["search.k"] == (7, str(path))
     assert top["search.url"] == ("http://elsewhere:9200", str(path))
     assert not {"search.url", "search.ca_fingerprint"} & set(prod), "the profile says where all commands go, and whom they trust"
-    assert _shown(path, STAIR_ES_PROFILE="prod", STAIR_ES_INDEX="mine")["index"] == ("mine", "environment STAIR_ES_INDEX")
+    assert _show_config(path, STAIR_ES_PROFILE="prod", STAIR_ES_INDEX="mine")["index"] == ("mine", "environment STAIR_ES_INDEX")
 
 
 def test_a_login_and_an_authority_come_from_one_place(tmp_path: Path) -> None:
     path = _write(tmp_path, _FILE)
-    assert not {"user", "password_file"} & set(_shown(path, "--profile", "prod")), "the profile's API key replaces both"
-    shown = _shown(path, "--profile", "prod", STAIR_ES_USER="eve", STAIR_ES_PASSWORD="hunter2")
+    assert not {"user", "password_file"} & set(_show_config(path, "--profile", "prod")), "the profile's API key replaces both"
+    shown = _show_config(path, "--profile", "prod", STAIR_ES_USER="eve", STAIR_ES_PASSWORD="hunter2")
     assert (shown["user"][0], shown["password"][0]) == ("eve", "***")
     assert "api_key_file" not in shown
-    assert "ca_fingerprint" not in _shown(path, "--profile", "second", STAIR_ES_CA_FILE="mine.pem")
+    assert "ca_fingerprint" not in _show_config(path, "--profile", "second", STAIR_ES_CA_FILE="mine.pem")
 
 
 def test_an_option_goes_before_all(tmp_path: Path) -> None:
     path = _write(tmp_path, 'index = "top"\n[query]\nindex = "table"\nmax_clauses = 2\n')
     runner = CliRunner()
 
-    def asked(*options: str, **environ: str) -> str:
+    def search_with(*options: str, **environ: str) -> str:
         result = runner.invoke(app, ["--config", str(path), "query", "red car", "--url", "http://h", *options], env=environ)
         assert result.exit_code == 0, result.output + repr(result.exception)
         return result.stdout
 
-    assert "/table/_search" in asked()
-    assert "/env/_search" in asked(STAIR_ES_INDEX="env")
-    assert "/option/_search" in asked("--index", "option", STAIR_ES_INDEX="env")
-    assert asked().count("rank_feature") == 2
-    assert asked("--max-clauses", "1").count("rank_feature") == 1
+    assert "/table/_search" in search_with()
+    assert "/env/_search" in search_with(STAIR_ES_INDEX="env")
+    assert "/option/_search" in search_with("--index", "option", STAIR_ES_INDEX="env")
+    assert search_with().count("rank_feature") == 2
+    assert search_with("--max-clauses", "1").count("rank_feature") == 1
 
 
 def test_nothing_stays_behind(tmp_path: Path) -> None:
     before = dict(os.environ)
-    _shown(_write(tmp_path, _FILE + 'serve_token_file = "t"\nca_file = "x"\n'), "--profile", "second")
+    _show_config(_write(tmp_path, _FILE + 'serve_token_file = "t"\nca_file = "x"\n'), "--profile", "second")
     assert dict(os.environ) == before
 
 
@@ -147,7 +147,7 @@ def test_the_environment_goes_before_the_file_for_a_home_too(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "said", "remedy"),
+    ("text", "message", "remedy"),
     [
         ("indx = 'a'", "unknown key 'indx'", "Did you mean 'index'?"),
         ("[ingest]\nbatch_sise = 3", "[ingest]: unknown key 'batch_sise'", "'batch_size'"),
@@ -171,9 +171,9 @@ def test_the_environment_goes_before_the_file_for_a_home_too(tmp_path: Path) -> 
         ("index = ", "isn't TOML", "docs/configuration.md"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str, remedy: str) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str, remedy: str) -> None:
     error = _refused(tmp_path, text)
-    assert said in error.message
+    assert message in error.message
     assert str(tmp_path / "stair-es.toml") in error.message
     assert remedy in error.remedy
     assert "hunter2" not in str(error)
@@ -188,7 +188,7 @@ def test_a_profile_or_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_secret_in_a_file_of_its_owner_alone_is_taken_and_not_shown(tmp_path: Path) -> None:
     path = _write(tmp_path, 'user = "anna"\npassword = "hunter2"\n')
     path.chmod(0o600)
-    assert _shown(path)["password"] == ("***", str(path))
+    assert _show_config(path)["password"] == ("***", str(path))
 
 
 def test_the_file_of_the_platform_is_found_and_one_in_the_working_folder_is_not(
@@ -215,9 +215,9 @@ def test_errors_of_every_kind_are_one_line_of_json() -> None:
         (["words", "--url", "http://u:p@h"], "password on the command line", 2),
         (["--config", "no.toml", "plugins"], "no.toml", 2),
     ):
-        done = subprocess.run([SCRIPT, "--log-format", "json", *arguments], capture_output=True, text=True, check=False)
-        [line] = map(json.loads, done.stderr.splitlines())
-        assert (done.returncode, line["level"]) == (code, "error"), done.stderr
+        result = subprocess.run([SCRIPT, "--log-format", "json", *arguments], capture_output=True, text=True, check=False)
+        [line] = map(json.loads, result.stderr.splitlines())
+        assert (result.returncode, line["level"]) == (code, "error"), result.stderr
         assert message in line["message"]
         assert line["remedy"]
         assert line["time"].endswith("Z")
@@ -253,10 +253,10 @@ def test_a_login_goes_to_no_url_but_those_of_the_file(monkeypatch: pytest.Monkey
 
 
 def test_help_is_given_though_the_file_is_broken(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["--config", str(_write(tmp_path, "[search")), "search", "--help"])
-    assert done.exit_code == 0
-    assert "Usage: " in done.stdout
-    assert "isn't TOML" in done.stderr
+    result = CliRunner().invoke(app, ["--config", str(_write(tmp_path, "[search")), "search", "--help"])
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+    assert "isn't TOML" in result.stderr
 
 
 def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +274,7 @@ def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> N
     assert "division" in line["message"]
 
 
-def test_what_stair_es_logs_is_a_line_on_stderr_and_json_if_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_stair_es_logs_is_a_line_on_stderr_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("stair_es.ingest.pipeline")
     set_log_format("text")
     logger.info("%s images found in [a]%%", 3)
@@ -298,10 +298,10 @@ def test_what_libraries_log_and_warn_of_is_json_too(capsys: pytest.CaptureFixtur
             warnings.warn("old", DeprecationWarning, stacklevel=1)
     finally:
         set_log_format("text")
-    said = capsys.readouterr().err
-    first, second = map(json.loads, said.splitlines())
+    stderr = capsys.readouterr().err
+    first, second = map(json.loads, stderr.splitlines())
     assert (first["logger"], first["message"], first["level"]) == ("a.library", "slow disk\x9b", "warning")
-    assert "\x9b" not in said
+    assert "\x9b" not in stderr
     assert "DeprecationWarning: old" in second["message"]
 
 
@@ -316,7 +316,7 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
     ask stair-es --config "$1" --profile ''
     """
     environment = {**os.environ, "PATH": f"{SCRIPT.parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "--norc", "-c", script, "bash", str(path)], capture_output=True, text=True, check=True, env=environment
     )
-    assert done.stdout.splitlines() == ["explain export", "--hybrid", "stair-mini", "prod second"]
+    assert result.stdout.splitlines() == ["explain export", "--hybrid", "stair-mini", "prod second"]

@@ -21,20 +21,16 @@ class Colours:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gloss(Colours):
+class Finish(Colours):
     gloss: Annotated[bool, typer.Option("--gloss", help="Whether it shines.")] = False
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [
-        ((), Gloss()),
-        (("--paint", "blue", "--gloss"), Gloss(paint="blue", gloss=True)),
-        (("--coats", "3"), Gloss(coats=3)),
-    ],
+    [((), Finish()), (("--paint", "blue", "--gloss"), Finish(paint="blue", gloss=True)), (("--coats", "3"), Finish(coats=3))],
 )
-def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], expected: Gloss) -> None:
-    group, read = ArgumentGroup(Gloss), list[Gloss]()
+def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], expected: Finish) -> None:
+    group, read = ArgumentGroup(Finish), list[Finish]()
     app = typer.Typer()
 
     def paint(wall: str) -> None:
@@ -44,7 +40,7 @@ def test_a_command_reads_its_options_as_a_dataclass(arguments: tuple[str, ...], 
     assert CliRunner().invoke(app, ["north", *arguments]).exit_code == 0
     assert read == [expected]
     assert CliRunner().invoke(app, ["north", "--coats", "0"]).exit_code == 2
-    assert group.read() == Gloss()  # outside of a command
+    assert group.read() == Finish()  # outside of a command
 
 
 @pytest.mark.parametrize(
@@ -59,7 +55,7 @@ def test_options_of_a_build_are_options_of_the_sink(arguments: BuildArguments, e
     assert arguments.build_sink_options() == expected
 
 
-def test_what_is_said_with_the_sink_wins() -> None:
+def test_options_given_with_the_sink_win() -> None:
     name, options = IndexArguments(
         sink="cluster:swap=never,token_index=no", force_swap=True, token_index=True, no_replicas_while_building=True
     ).parse_sink()

@@ -1,4 +1,4 @@
-"""A command that fails with `--json` prints its error as JSON: all commands do."""
+"""Every command with `--json` prints its errors as JSON."""
 
 from __future__ import annotations
 

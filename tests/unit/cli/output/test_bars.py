@@ -1,4 +1,4 @@
-"""What the terminal shows."""
+"""Lines for the terminal."""
 
 import io
 from pathlib import Path
@@ -24,10 +24,10 @@ WIDE = TerminalInfo(width=100)
 
 
 def test_a_bar_is_proportional() -> None:
-    cells = [render_bar(share, 40).rstrip() for share in (1.0, 0.5, 0.25)]
+    cells = [render_bar(fraction, 40).rstrip() for fraction in (1.0, 0.5, 0.25)]
     assert [len(c) for c in cells] == [40, 20, 10]
     assert render_bar(0.5125, 40).rstrip() == "█" * 20 + "▌"
-    assert all(len(render_bar(share / 100, 40)) == 40 for share in range(101))
+    assert all(len(render_bar(fraction / 100, 40)) == 40 for fraction in range(101))
 
 
 def test_the_smallest_bar_can_be_seen() -> None:
@@ -43,8 +43,8 @@ def test_bars_of_a_terminal_without_unicode_are_ascii() -> None:
 
 
 def test_every_word_has_a_line_with_the_numbers_that_make_it() -> None:
-    reasons = explain_score(SparseVector.from_mapping({"car": 1.5, "red": 0.5}), {"car": 2.0, "red": 1.0, "sky": 1.0})
-    first, second = (line.plain for line in format_contributions(reasons, WIDE))
+    contributions = explain_score(SparseVector.from_mapping({"car": 1.5, "red": 0.5}), {"car": 2.0, "red": 1.0, "sky": 1.0})
+    first, second = (line.plain for line in format_contributions(contributions, WIDE))
     assert "car" in first
     assert first.endswith("1.5000 x 2.0000 = 3.0000")
     assert second.endswith("0.5000 x 1.0000 = 0.5000")
@@ -108,15 +108,15 @@ def test_readable_undoes_as_uri() -> None:
 
 def test_a_file_name_is_not_markup_and_can_t_send_escape_codes() -> None:
     hit = _hit("file:///%5Bbold%20red%5Dx%5B%2Fbold%20red%5D%1B%5D0;owned%07%0A:smile:.jpg")
-    shown = _printed(format_hit(1, hit, WIDE, explain=True), color=False)
+    shown = _print_lines(format_hit(1, hit, WIDE, explain=True), color=False)
     assert r"/[bold red]x[/bold red]\x1b]0;owned\x07\n:smile:.jpg" in shown
     assert "\x1b" not in shown
 
 
 def test_only_harmless_uris_become_links() -> None:
-    assert "\x1b]8;" in _printed(format_hit(1, _hit("file:///a%20b.jpg"), WIDE, explain=False), color=True)
+    assert "\x1b]8;" in _print_lines(format_hit(1, _hit("file:///a%20b.jpg"), WIDE, explain=False), color=True)
     for uri in ("file:///a\x1b]0;owned\x07.jpg", "javascript:alert(1)", "file:///ü.jpg"):
-        assert "\x1b]8;" not in _printed(format_hit(1, _hit(uri), WIDE, explain=False), color=True)
+        assert "\x1b]8;" not in _print_lines(format_hit(1, _hit(uri), WIDE, explain=False), color=True)
 
 
 def test_a_hit_in_short_names_its_words_and_in_full_adds_up() -> None:
@@ -142,13 +142,13 @@ def test_numbers_never_look_like_nothing() -> None:
 
 def _hit(uri: str, words: int = 1) -> Hit:
     part = 3.0 / words
-    reasons = tuple(
+    contributions = tuple(
         TokenContribution(token=f"w{i:02}", query_weight=1.0, document_weight=part, contribution=part) for i in range(words)
     )
-    return Hit(id="00", uri=uri, score=2.99, contributions=reasons, source={})
+    return Hit(id="00", uri=uri, score=2.99, contributions=contributions, source={})
 
 
-def _printed(lines: list[Text], *, color: bool) -> str:
+def _print_lines(lines: list[Text], *, color: bool) -> str:
     buffer = io.StringIO()
     console = Console(file=buffer, force_terminal=color, color_system="standard" if color else None, width=100, soft_wrap=True)
     for line in lines:

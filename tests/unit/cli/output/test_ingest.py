@@ -1,4 +1,4 @@
-"""What an ingest prints at its end."""
+"""The report of an ingest on the terminal."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.Captu
 
 def test_a_dry_run_names_what_resync_would_remove(capsys: pytest.CaptureFixture[str]) -> None:
     uris = tuple(f"file:///{number}.jpg" for number in range(23))
-    would = DryRunReport(
+    report = DryRunReport(
         seen=1, new=1, changed=0, unchanged=0, unknown=0, unlisted=0, stale=len(uris), stale_uris=uris, index="photos-1"
     )
-    print_dry_run(would, "photos")
+    print_dry_run(report, "photos")
     lines = capsys.readouterr().out.splitlines()
     assert [line.strip() for line in lines[-21:]] == [*uris[:20], "and 3 more (--json has all of them)"]
-    assert tuple(would.to_dict()["stale_uris"]) == uris
+    assert tuple(report.to_dict()["stale_uris"]) == uris

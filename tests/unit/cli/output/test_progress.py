@@ -1,4 +1,4 @@
-"""What the progress of an ingest and of a download says."""
+"""Progress lines of an ingest."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from stair_es.ingest.accounting.run_accounting import RunAccounting
 def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[tuple[str, object]] = []
+    notices: list[tuple[str, object]] = []
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
-    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append((text, facts["waiting"])))
+    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: notices.append((text, facts["waiting"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
         accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         update(accounting)
         accounting.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
         update(accounting)
-    assert said[0][0].endswith(", 0 failed")
-    assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", accounting.waiting_message)
+    assert notices[0][0].endswith(", 0 failed")
+    assert notices[1] == (notices[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", accounting.waiting_message)
 
 
 def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[tuple[str, object]] = []
+    notices: list[tuple[str, object]] = []
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
-    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append((text, facts["failed"])))
+    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: notices.append((text, facts["failed"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
         accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         accounting.outcome_counts["failed"] = 3
         update(accounting)
-    [(line, failed)] = said
+    [(line, failed)] = notices
     assert (", 3 " in line, failed) == (True, 3)
 
 

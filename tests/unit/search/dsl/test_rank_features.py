@@ -1,4 +1,4 @@
-"""Request bodies."""
+"""Bodies of `rank_features` queries."""
 
 import json
 from pathlib import Path
@@ -24,9 +24,9 @@ def test_there_are_golden_bodies() -> None:
 def test_golden_bodies(path: Path) -> None:
     case: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     query = SearchQuery(vector=SparseVector.from_mapping(case["vector"]))
-    asked = build_search_request(query, "rank_features", max_clauses=1024, k=case["k"])
-    assert asked.body == case["body"]
-    assert not len(asked.truncated)
+    request = build_search_request(query, "rank_features", max_clauses=1024, k=case["k"])
+    assert request.body == case["body"]
+    assert not len(request.truncated)
 
 
 def test_every_clause_is_linear() -> None:

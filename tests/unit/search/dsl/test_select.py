@@ -1,4 +1,4 @@
-"""The clause of each query type, which one is selected, and what all of them reject and truncate."""
+"""The clause of each query type, the selection of a query type, and the limits that all share."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ WORDS = [word for word in BERT if word.isalpha() and word.isascii() and word.isl
 
 
 def build_any(query_type: QueryType, vector: SparseVector, **more: Any) -> SparseQuery:  # noqa: ANN401
-    """The query of any type; that of SEISMIC with BERT's ids."""
-    given: dict[str, Any] = {**more, "token_ids": IDS} if query_type == "seismic" else more
-    return build_sparse_query(query_type, vector, **given)
+    """Build the query of any type; for SEISMIC with the ids of BERT."""
+    arguments: dict[str, Any] = {**more, "token_ids": IDS} if query_type == "seismic" else more
+    return build_sparse_query(query_type, vector, **arguments)
 
 
 def case(path: Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def case(path: Path) -> dict[str, Any]:
 
 
 def weights(clause: dict[str, Any]) -> dict[str, float]:
-    """Key of the word -> weight that the engine multiplies with, whatever the query type."""
+    """Return key of the token -> weight that the engine uses, for any query type."""
     if "bool" in clause:
         leaves = [next(iter(leaf.values())) for leaf in clause["bool"]["should"]]
         if "linear" in leaves[0]:
@@ -79,9 +79,9 @@ class TestEveryQueryType:
         rng = np.random.default_rng(5)
         vector = SparseVector.from_pairs(zip(WORDS[:300], np.exp(rng.normal(0, 4, 300)).tolist(), strict=True))
         query = build_any(query_type, vector, max_clauses=1024)
-        asked = weights(query.clause)
+        clause_weights = weights(query.clause)
         keys = {w: str(IDS.ids[w]) if query_type == "seismic" else w for w in vector.tokens}
-        assert asked == {keys[word]: pytest.approx(weight, rel=1e-6) for word, weight in vector}
+        assert clause_weights == {keys[word]: pytest.approx(weight, rel=1e-6) for word, weight in vector}
         assert query.vector.tokens == vector.tokens
         assert not len(query.truncated)
 
@@ -92,7 +92,7 @@ class TestEveryQueryType:
         assert query.vector.tokens == vector.tokens[:50]
         assert query.truncated == SparseVector(vector.tokens[50:], vector.weights[50:])
 
-    def test_the_limit_is_that_of_every_engine_unless_told_otherwise(self, query_type: QueryType) -> None:
+    def test_the_default_clause_limit_is_that_of_every_engine(self, query_type: QueryType) -> None:
         assert len(build_any(query_type, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
 
     @pytest.mark.parametrize("limit", [0, -1])
@@ -105,11 +105,11 @@ class TestEveryQueryType:
             build_any(query_type, SparseVector((), ()))
 
     @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e31, 1e39, 1e308])
-    def test_weights_that_no_engine_multiplies_rightly_are_refused(self, query_type: QueryType, weight: float) -> None:
+    def test_invalid_weights_are_rejected(self, query_type: QueryType, weight: float) -> None:
         with pytest.raises(QueryError, match="'car'"):
             build_any(query_type, SparseVector(("dog", "car"), (1.0, weight)))
 
-    def test_dust_is_truncated_and_reported(self, query_type: QueryType) -> None:
+    def test_tiny_weights_are_truncated_and_reported(self, query_type: QueryType) -> None:
         query = build_any(query_type, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
         assert query.vector.tokens == ("car",)
         assert query.truncated.tokens == ("dust",)
@@ -120,7 +120,7 @@ class TestEveryQueryType:
         ("word", "reason"),
         [("\ud800", "not valid Unicode"), ("x" * 40_000, "engines allow 32,766"), ("é" * 20_000, "engines allow 32,766")],
     )
-    def test_words_that_no_engine_takes_are_refused(self, query_type: QueryType, word: str, reason: str) -> None:
+    def test_invalid_tokens_are_rejected(self, query_type: QueryType, word: str, reason: str) -> None:
         with pytest.raises(QueryError, match=reason):
             build_any(query_type, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
 
@@ -137,8 +137,8 @@ class TestEveryQueryType:
 
     def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, query_type: QueryType) -> None:
         query = build_any(query_type, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
-        asked = sorted(weights(query.clause).values())
-        assert asked == pytest.approx([1.0, 2.0**100] if len(query.vector) == 2 else [2.0**100])
+        clause_weights = sorted(weights(query.clause).values())
+        assert clause_weights == pytest.approx([1.0, 2.0**100] if len(query.vector) == 2 else [2.0**100])
         assert {*query.vector.tokens, *query.truncated.tokens} == {"car", "dog"}
 
 
@@ -182,8 +182,8 @@ def test_seismic_mapping_has_the_ceiling_that_queries_count_on_and_the_documente
     assert body["settings"]["index"]["sparse"] is True
     assert (field["type"], field["method"]["name"]) == ("sparse_vector", "seismic")
     assert parameters["quantization_ceiling_search"] == QUANTIZATION_CEILING
-    documented = {"n_postings", "cluster_ratio", "summary_prune_ratio", "approximate_threshold"}
-    assert parameters.keys() <= documented | {"quantization_ceiling_search", "quantization_ceiling_ingest"}
+    known_parameters = {"n_postings", "cluster_ratio", "summary_prune_ratio", "approximate_threshold"}
+    assert parameters.keys() <= known_parameters | {"quantization_ceiling_search", "quantization_ceiling_ingest"}
     assert IndexFields.from_mapping(body["mappings"]["properties"]).seismic == IDS_FIELD
 
 
@@ -195,9 +195,9 @@ def test_two_phase_pipeline_is_written_as_documented() -> None:
 
 
 def test_tokens_without_an_id_are_named() -> None:
-    with pytest.raises(QueryError, match="no id for 'hundd', 'qqzz', so") as failure:
+    with pytest.raises(QueryError, match="no id for 'hundd', 'qqzz', so") as error:
         build_seismic_query(SparseVector.from_mapping({"hundd": 2.0, "qqzz": 1.0, "dog": 1.0}), token_ids=IDS)
-    assert "omit --query-type seismic" in failure.value.remedy
+    assert "omit --query-type seismic" in error.value.remedy
     with pytest.raises(QueryError, match="and 2 more"):
         build_seismic_query(SparseVector.from_mapping({f"unknown{i}": 1.0 for i in range(7)}), token_ids=IDS)
     with pytest.raises(QueryError, match="requires the token ids"):
@@ -228,12 +228,12 @@ def target(distribution: Distribution, *version: int) -> ClusterInfo:
     return ClusterInfo(distribution=distribution, version=version, max_clauses=1024)
 
 
-def no_plugins() -> frozenset[str]:
+def fail_to_list_plugins() -> frozenset[str]:
     raise AssertionError("nobody asked for the plugins")
 
 
 @pytest.mark.parametrize(
-    ("at", "fields", "chosen"),
+    ("cluster", "fields", "chosen"),
     [
         (target("opensearch", 1, 1), WORDS_FIELD, "rank_features"),
         (target("opensearch", 3, 8), ALL, "rank_features"),
@@ -244,13 +244,13 @@ def no_plugins() -> frozenset[str]:
         (target("opensearch", 3, 8), IndexFields(tokens=None, impacts=True), "impacts"),
     ],
 )
-def test_the_target_and_the_index_decide(at: ClusterInfo, fields: IndexFields, chosen: QueryType) -> None:
-    assert select_query_type(at, fields, no_plugins) == chosen
-    assert select_query_type(at, fields, no_plugins, chosen) == chosen
+def test_the_target_and_the_index_decide(cluster: ClusterInfo, fields: IndexFields, chosen: QueryType) -> None:
+    assert select_query_type(cluster, fields, fail_to_list_plugins) == chosen
+    assert select_query_type(cluster, fields, fail_to_list_plugins, chosen) == chosen
 
 
 @pytest.mark.parametrize(
-    ("asked", "at", "fields", "reason"),
+    ("requested", "cluster", "fields", "reason"),
     [
         ("neural_sparse", target("opensearch", 2, 13), WORDS_FIELD, "OpenSearch 2.14 or newer, and this is OpenSearch 2.13"),
         ("neural_sparse", target("elasticsearch", 9, 5), WORDS_FIELD, "OpenSearch 2.14"),
@@ -272,44 +272,46 @@ def test_the_target_and_the_index_decide(at: ClusterInfo, fields: IndexFields, c
         ("rank_features", target("opensearch", 3, 8), IndexFields(tokens=None), "missing"),
     ],
 )
-def test_an_impossible_query_type_is_refused_with_its_reason(
-    asked: QueryType, at: ClusterInfo, fields: IndexFields, reason: str
+def test_an_impossible_query_type_is_rejected_with_its_reason(
+    requested: QueryType, cluster: ClusterInfo, fields: IndexFields, reason: str
 ) -> None:
-    with pytest.raises(QueryError, match=reason) as failure:
-        select_query_type(at, fields, lambda: frozenset({"opensearch-knn"}), asked)
-    assert failure.value.remedy
+    with pytest.raises(QueryError, match=reason) as error:
+        select_query_type(cluster, fields, lambda: frozenset({"opensearch-knn"}), requested)
+    assert error.value.remedy
 
 
-@pytest.mark.parametrize("asked", ["neural_sparse", "seismic"])
-def test_the_plugin_makes_its_query_types_possible(asked: QueryType) -> None:
-    assert select_query_type(target("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), asked) == asked
-    assert select_query_type(target("opensearch"), ALL, no_plugins, asked) == asked  # Serverless has it and lists none
+@pytest.mark.parametrize("requested", ["neural_sparse", "seismic"])
+def test_the_plugin_makes_its_query_types_possible(requested: QueryType) -> None:
+    assert select_query_type(target("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), requested) == requested
+    assert (
+        select_query_type(target("opensearch"), ALL, fail_to_list_plugins, requested) == requested
+    )  # Serverless has it and lists none
 
 
 def test_seismic_is_taken_where_it_may_be_and_the_index_has_its_field() -> None:
     opensearch = target("opensearch", 3, 8)
-    assert select_query_type(opensearch, ALL, no_plugins, approximate=True) == "seismic"
-    for at, fields, approximate, asked in (
+    assert select_query_type(opensearch, ALL, fail_to_list_plugins, approximate=True) == "seismic"
+    for cluster, fields, approximate, requested in (
         (opensearch, ALL, False, None),
         (opensearch, ALL, True, "rank_features"),
         (opensearch, WORDS_FIELD, True, None),
         (target("opensearch", 3, 2), ALL, True, None),
     ):
-        assert select_query_type(at, fields, no_plugins, asked, approximate=approximate) == "rank_features"  # type: ignore[arg-type]
-    with pytest.raises(QueryError, match="tokens"):  # nothing could score what it finds
-        select_query_type(opensearch, IndexFields(tokens=None, seismic=IDS_FIELD), no_plugins, approximate=True)
+        assert select_query_type(cluster, fields, fail_to_list_plugins, requested, approximate=approximate) == "rank_features"  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="tokens"):  # no field can rescore its candidates
+        select_query_type(opensearch, IndexFields(tokens=None, seismic=IDS_FIELD), fail_to_list_plugins, approximate=True)
 
 
 def test_a_refusal_names_what_is_possible() -> None:
-    with pytest.raises(QueryError) as failure:
-        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, no_plugins, "impacts")
-    assert "rank_features is possible" in failure.value.remedy
+    with pytest.raises(QueryError) as error:
+        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, fail_to_list_plugins, "impacts")
+    assert "rank_features is possible" in error.value.remedy
     with pytest.raises(QueryError, match="the index has no field that"):
-        select_query_type(target("opensearch", 3, 8), IndexFields(tokens="keyword"), no_plugins)
+        select_query_type(target("opensearch", 3, 8), IndexFields(tokens="keyword"), fail_to_list_plugins)
     with pytest.raises(QueryError, match=r"requires Elasticsearch 8\.15 or newer, and this is Elasticsearch 8\.14"):
-        select_query_type(target("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), no_plugins)
+        select_query_type(target("elasticsearch", 8, 14), IndexFields(tokens="sparse_vector"), fail_to_list_plugins)
     with pytest.raises(QueryError, match="unknown query type"):
-        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, no_plugins, "dense")  # type: ignore[arg-type]
+        select_query_type(target("opensearch", 3, 8), WORDS_FIELD, fail_to_list_plugins, "dense")  # type: ignore[arg-type]
 
 
 def test_fields_of_a_mapping() -> None:

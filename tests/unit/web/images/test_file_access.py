@@ -1,4 +1,4 @@
-"""A file is shown only below an allowed folder, links followed."""
+"""Only files below an allowed folder are shown, with links resolved."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from stair_es.errors import UsageError
 from stair_es.sources.io.uris import to_file_uri
 from stair_es.web.images.file_access import AllowedRoots, open_beneath
 
-MOST = 1000
+MAX_BYTES = 1000
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def read(tree: Path, uri: str) -> bytes | None:
-    found = AllowedRoots.from_folders([tree / "root"]).read(uri, MOST)
+    found = AllowedRoots.from_folders([tree / "root"]).read(uri, MAX_BYTES)
     return found.data if found else None
 
 
@@ -39,7 +39,7 @@ def test_everything_else_is_nothing(tree: Path) -> None:
     (tree / "root" / "folder").symlink_to(tree / "root-2")
     (tree / "root" / "loop").symlink_to("loop")
     os.mkfifo(tree / "root" / "pipe.jpg")
-    (tree / "root" / "large.jpg").write_bytes(bytes(MOST + 1))
+    (tree / "root" / "large.jpg").write_bytes(bytes(MAX_BYTES + 1))
     root = to_file_uri(tree / "root")
     for uri in (
         to_file_uri(outside),
@@ -74,7 +74,7 @@ def test_a_link_that_stays_inside_is_followed_and_a_root_may_be_a_link(tree: Pat
     (tree / "root" / "link.jpg").symlink_to(tree / "root" / "sub" / "a b%.jpg")
     (tree / "named").symlink_to(tree / "root")
     assert read(tree, to_file_uri(tree / "root" / "link.jpg")) == b"inside"
-    found = AllowedRoots.from_folders([tree / "named"]).read(to_file_uri(tree / "named" / "link.jpg"), MOST)
+    found = AllowedRoots.from_folders([tree / "named"]).read(to_file_uri(tree / "named" / "link.jpg"), MAX_BYTES)
     assert found is not None
     assert found.key[0] == str((tree / "root" / "sub" / "a b%.jpg").resolve())
 
@@ -84,10 +84,10 @@ def test_a_link_that_is_put_into_the_way_after_the_look_leads_nowhere(tree: Path
     root = tree / "root"
     (root / "folder").symlink_to(tree / "root-2")  # it was a folder when links were resolved
     (root / "b.jpg").symlink_to(tree / "root-2" / "b.jpg")
-    for odd in (root / "folder" / "b.jpg", root / "b.jpg"):
-        assert odd.read_bytes() == b"outside"
+    for special in (root / "folder" / "b.jpg", root / "b.jpg"):
+        assert special.read_bytes() == b"outside"
         with pytest.raises(OSError, match=r"b\.jpg|folder"):
-            os.close(open_beneath(root, odd))
+            os.close(open_beneath(root, special))
     handle = open_beneath(root, root / "sub" / "a b%.jpg")
     with os.fdopen(handle, "rb") as file:
         assert file.read() == b"inside"
@@ -95,10 +95,10 @@ def test_a_link_that_is_put_into_the_way_after_the_look_leads_nowhere(tree: Path
 
 def test_no_root_means_no_file(tree: Path) -> None:
     assert not AllowedRoots.from_folders([])
-    assert AllowedRoots.from_folders([]).read(to_file_uri(tree / "root" / "sub" / "a b%.jpg"), MOST) is None
+    assert AllowedRoots.from_folders([]).read(to_file_uri(tree / "root" / "sub" / "a b%.jpg"), MAX_BYTES) is None
 
 
 def test_a_root_that_is_no_folder_is_refused(tree: Path) -> None:
-    for odd in (tree / "gone", tree / "root-2" / "b.jpg", Path("a\0b")):
+    for special in (tree / "gone", tree / "root-2" / "b.jpg", Path("a\0b")):
         with pytest.raises(UsageError):
-            AllowedRoots.from_folders([odd])
+            AllowedRoots.from_folders([special])

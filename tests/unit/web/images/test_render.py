@@ -1,4 +1,4 @@
-"""Pictures are drawn anew: upright, small enough, without anything that was in the file beside its pixels."""
+"""Images are encoded again: upright, limited in size, without metadata."""
 
 import io
 from pathlib import Path
@@ -15,11 +15,11 @@ PHOTO = Path(__file__).parents[4] / "examples" / "photos" / "tabby-cat.jpg"
 LIMITS = DecodeLimits(max_pixels=1_000_000)
 
 
-def opened(picture: RenderedImage) -> Image.Image:
-    return Image.open(io.BytesIO(picture.data))
+def open_rendered(rendered: RenderedImage) -> Image.Image:
+    return Image.open(io.BytesIO(rendered.data))
 
 
-def saved(image: Image.Image, kind: str, **more: object) -> bytes:
+def encode(image: Image.Image, kind: str, **more: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **more)
     return buffer.getvalue()
@@ -27,17 +27,17 @@ def saved(image: Image.Image, kind: str, **more: object) -> bytes:
 
 @pytest.mark.parametrize(("side_px", "kind"), [(256, "WEBP"), (64, "JPEG")])
 def test_a_picture_keeps_its_shape_within_the_side(side_px: int, kind: str) -> None:
-    picture = render_image(PHOTO.read_bytes(), side_px, kind, LIMITS)  # type: ignore[arg-type]
-    image = opened(picture)
+    rendered = render_image(PHOTO.read_bytes(), side_px, kind, LIMITS)  # type: ignore[arg-type]
+    image = open_rendered(rendered)
     with Image.open(PHOTO) as original:
         ratio = original.width / original.height
-    assert (image.format, max(image.size), picture.content_type) == (kind, side_px, f"image/{kind.lower()}")
+    assert (image.format, max(image.size), rendered.content_type) == (kind, side_px, f"image/{kind.lower()}")
     assert image.width / image.height == pytest.approx(ratio, abs=0.03)
 
 
 def test_a_small_picture_isn_t_enlarged() -> None:
-    data = saved(Image.new("RGB", (40, 30), (255, 0, 0)), "PNG")
-    image = opened(render_image(data, 1600, "JPEG", LIMITS))
+    data = encode(Image.new("RGB", (40, 30), (255, 0, 0)), "PNG")
+    image = open_rendered(render_image(data, 1600, "JPEG", LIMITS))
     assert image.size == (40, 30)
     assert np.abs(np.asarray(image, np.int16) - (255, 0, 0)).max() < 8
 
@@ -48,16 +48,16 @@ def test_it_is_upright_and_its_metadata_is_gone() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     exif[0x010E] = "taken at home"
-    data = saved(image, "JPEG", exif=exif, comment=b"secret", quality=95)
+    data = encode(image, "JPEG", exif=exif, comment=b"secret", quality=95)
     assert b"taken at home" in data
     assert b"secret" in data
-    picture = render_image(data, 100, "JPEG", LIMITS)
-    made = opened(picture)
-    assert made.size == (20, 60)
-    assert not made.getexif()
-    assert b"taken at home" not in picture.data
-    assert b"secret" not in picture.data
-    red, _, blue = np.asarray(made)[5, 10]  # what was left is on top now
+    rendered = render_image(data, 100, "JPEG", LIMITS)
+    result = open_rendered(rendered)
+    assert result.size == (20, 60)
+    assert not result.getexif()
+    assert b"taken at home" not in rendered.data
+    assert b"secret" not in rendered.data
+    red, _, blue = np.asarray(result)[5, 10]  # the left half is on top now
     assert red > 200 > 60 > blue
 
 
@@ -79,14 +79,14 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
 
 
 def test_a_bomb_is_refused_before_its_pixels_are_read() -> None:
-    bomb = saved(Image.new("1", (20_000, 20_000)), "PNG")
+    bomb = encode(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
     with pytest.raises(DecodeError, match="bomb"):
         render_image(bomb, 100, "WEBP", LIMITS)
 
 
 def test_a_page_that_is_also_a_picture_comes_out_as_a_picture_only() -> None:
-    data = saved(Image.new("RGB", (8, 8)), "GIF") + b"<script>alert(1)</script>"
+    data = encode(Image.new("RGB", (8, 8)), "GIF") + b"<script>alert(1)</script>"
     assert b"<script>" not in render_image(data, 8, "WEBP", LIMITS).data
 
 
@@ -97,19 +97,19 @@ def test_the_same_pixels_have_the_same_tag() -> None:
 
 
 def test_an_album_holds_so_many_bytes_and_lets_the_longest_unused_go() -> None:
-    album = ImageCache(3 * 1200)
+    cache = ImageCache(3 * 1200)
     for name in "abc":
-        album.put(name, RenderedImage(content_type="image/webp", data=bytes(1000), etag=name))
-    assert album.get("a") is not None
-    album.put("d", RenderedImage(content_type="image/webp", data=bytes(1000), etag="d"))
-    assert [name for name in "abcd" if album.get(name)] == ["a", "c", "d"]
-    assert album.size_bytes <= 3 * 1200
+        cache.put(name, RenderedImage(content_type="image/webp", data=bytes(1000), etag=name))
+    assert cache.get("a") is not None
+    cache.put("d", RenderedImage(content_type="image/webp", data=bytes(1000), etag="d"))
+    assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
+    assert cache.size_bytes <= 3 * 1200
     huge = RenderedImage(content_type="image/webp", data=bytes(10_000), etag="h")
-    assert album.put("h", huge) is huge
-    assert album.get("h") is None
+    assert cache.put("h", huge) is huge
+    assert cache.get("h") is None
 
 
 def test_an_album_lets_everything_go_after_a_while() -> None:
-    album = ImageCache(10_000, ttl_s=0.0)
-    album.put("a", RenderedImage(content_type="image/webp", data=bytes(10), etag="a"))
-    assert album.get("a") is None
+    cache = ImageCache(10_000, ttl_s=0.0)
+    cache.put("a", RenderedImage(content_type="image/webp", data=bytes(10), etag="a"))
+    assert cache.get("a") is None

@@ -1,4 +1,4 @@
-"""`stair-es ingest` before it reaches a cluster: what it takes, and what it says of what it can't take."""
+"""`stair-es ingest` before its first request: checks of the options, and their errors."""
 
 from __future__ import annotations
 
@@ -59,23 +59,23 @@ def photos(tmp_path: Path) -> str:
         (["{photos}", "-i", "a", "--runner", "ray", "--ray-address", "nonsense"], "not a Ray address"),
     ],
 )
-def test_wrong_usage_is_told_with_what_was_wrong(photos: str, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_reported_with_its_cause(photos: str, arguments: list[str], message: str) -> None:
     error = _fails(*(argument.format(photos=photos) for argument in arguments))
     assert any(part in str(error) for part in message.split("|")), error
     assert error.remedy
 
 
 def test_retry_and_dead_letters_may_not_be_the_same_file(tmp_path: Path) -> None:
-    letters = tmp_path / "failed.jsonl"
-    letters.touch()
+    dead_letters = tmp_path / "failed.jsonl"
+    dead_letters.touch()
     (tmp_path / "link").symlink_to(tmp_path)
-    for same in (letters, tmp_path / "link" / "failed.jsonl", tmp_path / "link" / ".." / tmp_path.name / "failed.jsonl"):
-        error = _fails("-i", "a", "--retry-failed", str(letters), "--dead-letters", str(same))
+    for same in (dead_letters, tmp_path / "link" / "failed.jsonl", tmp_path / "link" / ".." / tmp_path.name / "failed.jsonl"):
+        error = _fails("-i", "a", "--retry-failed", str(dead_letters), "--dead-letters", str(same))
         assert isinstance(error, UsageError)
-        assert letters.exists()
+        assert dead_letters.exists()
 
 
-def test_options_said_with_the_sink_are_not_overridden_by_defaults(photos: str) -> None:
+def test_options_given_with_the_sink_are_not_overridden_by_defaults(photos: str) -> None:
     error = _fails(photos, "-i", "a", "--sink", "cluster:retain_indices=many")
     assert isinstance(error, UsageError)
     assert "retain_indices=many" in error.message
@@ -96,14 +96,14 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
     value = json.loads(result.stdout.strip().splitlines()[-1])
     assert str(tmp_path / "none") in value["error"]
     assert "TMPDIR" in value["remedy"]
-    for failure, told in (
+    for failure, message in (
         (ZeroDivisionError("no"), "ZeroDivisionError: no"),
         (OSError(28, "No space", "f.txt"), "f.txt: No space"),
     ):
         with pytest.raises(type(failure)):
             _fail_after_three(failure)
         value = json.loads(capsys.readouterr().out)
-        assert (value["error"], value["seen"]) == (told, 3)
+        assert (value["error"], value["seen"]) == (message, 3)
 
 
 def _fail_after_three(failure: Exception) -> None:
@@ -115,42 +115,42 @@ def _fail_after_three(failure: Exception) -> None:
     fail(as_json=True)
 
 
-def test_dead_letters_that_can_t_be_written_are_told_before_the_cluster_is_asked(photos: str, tmp_path: Path) -> None:
+def test_unwritable_dead_letters_are_reported_before_any_request(photos: str, tmp_path: Path) -> None:
     error = _fails(photos, "-i", "a", "--dead-letters", str(tmp_path))
     assert f"can't write dead letters to {tmp_path}" in error.message
 
 
-def _letters(folder: Path, **more: str) -> str:
+def _write_dead_letters(folder: Path, **more: str) -> str:
     letter = {"uri": "file:///a", "source": "file:///", "stage": "read", "reason": "why", "locator": None, **more}
     path = folder / "dead letters.jsonl"
     path.write_text(json.dumps(letter) + "\n")
     return str(path)
 
 
-def test_a_retry_into_another_index_must_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    letters = _letters(tmp_path, index="photos")
-    error = _fails("--retry-failed", letters)
+def test_a_retry_into_another_index_must_be_explicit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead_letters = _write_dead_letters(tmp_path, index="photos")
+    error = _fails("--retry-failed", dead_letters)
     assert "belong to the index 'photos', and this run would write into 'images'" in error.message
     assert "--index photos" in error.remedy
     for arguments in (["--index", "photos"], ["--index", "others"]):
-        assert "127.0.0.1:1" in _fails("--retry-failed", letters, *arguments).message
-    assert "127.0.0.1:1" in _fails("--retry-failed", _letters(tmp_path)).message  # they don't say
+        assert "127.0.0.1:1" in _fails("--retry-failed", dead_letters, *arguments).message
+    assert "127.0.0.1:1" in _fails("--retry-failed", _write_dead_letters(tmp_path)).message  # they don't say
     monkeypatch.setitem(NOWHERE, "STAIR_ES_INDEX", "others")
-    assert "would write into 'others'" in _fails("--retry-failed", _letters(tmp_path, index="photos")).message
+    assert "would write into 'others'" in _fails("--retry-failed", _write_dead_letters(tmp_path, index="photos")).message
 
 
-def test_the_command_that_takes_dead_letters_up_again_has_the_options_of_the_run(tmp_path: Path) -> None:
+def test_the_retry_command_has_the_options_of_the_run(tmp_path: Path) -> None:
     root: Any = get_command(app)
     above = root.make_context("stair-es", ["--config", "my file.toml", "ingest"])
-    taken = (
+    kept_options = (
         "--format csv --field a=b --resync --json --impact-field --no-token-index -m starter --url-timeout 5 --url http://h:9200"
     )
     plugins = "--enrich filename --enrich more:a=b --sink mine:key=secret,b=c --ray-address ***"
-    given = ["pictures", *taken.split(), *plugins.split()]
-    context = root.commands["ingest"].make_context("ingest", given, parent=above)
-    command = retry.build_retry_command(_letters(tmp_path), "photos", context)
-    letters, words = tmp_path / "dead letters.jsonl", shlex.split(command)
-    assert words[:7] == ["stair-es", "--config", "my file.toml", "ingest", "--retry-failed", str(letters), "--index"]
+    arguments = ["pictures", *kept_options.split(), *plugins.split()]
+    context = root.commands["ingest"].make_context("ingest", arguments, parent=above)
+    command = retry.build_retry_command(_write_dead_letters(tmp_path), "photos", context)
+    dead_letters, words = tmp_path / "dead letters.jsonl", shlex.split(command)
+    assert words[:7] == ["stair-es", "--config", "my file.toml", "ingest", "--retry-failed", str(dead_letters), "--index"]
     assert " ".join(words[7:]) == (
         "photos --url http://h:9200 --model starter --url-timeout 5.0 --enrich filename --enrich more:a=... --impact-field"
         " --no-token-index --sink mine:key=...,b=... --ray-address ***"
