@@ -33,18 +33,8 @@ class NodeStatus:
     """Resident memory of the process."""
 
 
-def ensure_running(
-    *,
-    home: DataDir | None = None,
-    port: int | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> str:
-    """Return the URL of the embedded node, and start it if it is not running.
-
-    Args:
-        home: The data folder; None for the one of the environment.
-        port: HTTP port; None for the one of the environment, or the node's own.
-        environ: Environment variables: home, port and heap.
+def ensure_running(*, home: DataDir | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the URL of the embedded node, and start it if it is not running. Arguments are as in `NodeSpec.from_home`.
 
     Raises:
         NodeError: If it cannot be downloaded or started.
@@ -65,9 +55,6 @@ def start_node(spec: NodeSpec) -> str:
 
     A running node keeps its port and heap, whatever `spec` requests; that is logged.
 
-    Args:
-        spec: The node.
-
     Raises:
         NodeError: If it cannot be downloaded or started, or its port is in use.
         MissingExtra: If the extra `node` is not installed.
@@ -84,15 +71,11 @@ def start_node(spec: NodeSpec) -> str:
             state = _start_process(spec)
         elif state.url:
             logger.info("the embedded node is already running, at %s with a heap of %s", state.url, state.heap)
-            return _wait_until_ready(spec, state)
         return _wait_until_ready(spec, state)
 
 
 def stop_node(spec: NodeSpec) -> bool:
     """Stop the node and wait until it has ended. Its data stays.
-
-    Args:
-        spec: The node.
 
     Returns:
         Whether it was running.
@@ -125,9 +108,9 @@ def get_node_status(spec: NodeSpec) -> NodeStatus:
     process = states.find_node_process(state) if state else None
     if state is None or process is None:
         return NodeStatus(state="stopped")
-    answers = state.url is not None and fetch_node_json(state.url, "/") is not None
+    is_responding = state.url is not None and fetch_node_json(state.url, "/") is not None
     return NodeStatus(
-        state="running" if answers else "starting",
+        state="running" if is_responding else "starting",
         url=state.url,
         pid=state.pid,
         opensearch=state.opensearch,

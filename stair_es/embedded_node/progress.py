@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
-_LINE_EVERY_S = 5.0
+_LOG_INTERVAL_S = 5.0
 
 
 @contextmanager
@@ -30,20 +30,20 @@ class DownloadLog:
     def __init__(self, total_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total_bytes
         self._clock = clock
-        self._began_s = self._said_s = clock()
+        self._start_s = self._logged_s = clock()
         self._done = 0
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
 
     def add_bytes(self, count: int) -> None:
         """Add `count` received bytes."""
-        with self._guard:
+        with self._lock:
             self._done = min(self._done + count, self._total)
             now = self._clock()
-            if now - self._said_s < _LINE_EVERY_S or not self._done:
+            if now - self._logged_s < _LOG_INTERVAL_S or not self._done:
                 return
-            self._said_s = now
-            left_s = (now - self._began_s) * (self._total - self._done) / self._done
-            logger.info("fetched %.0f of %.0f MB, %.0f s left", self._done / 1e6, self._total / 1e6, left_s)
+            self._logged_s = now
+            remaining_s = (now - self._start_s) * (self._total - self._done) / self._done
+            logger.info("fetched %.0f of %.0f MB, %.0f s left", self._done / 1e6, self._total / 1e6, remaining_s)
 
 
 @contextmanager

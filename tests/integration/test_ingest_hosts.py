@@ -69,9 +69,9 @@ class Given:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    made = Site()
-    with serve(made.answer) as made.url:
-        yield made
+    server = Site()
+    with serve(server.answer) as server.url:
+        yield server
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host
 
     site.asks_to_wait = asks_to_wait
     mixed = [item for pair in zip(site.items("a", 20), site.items("b", 20), strict=True) for item in pair]
-    report = run(mixed, 60.0, progress=lambda books: waiting.append(books.waiting_message), runner=runner)
+    report = run(mixed, 60.0, progress=lambda accounting: waiting.append(accounting.waiting_message), runner=runner)
     assert (report.seen, report.written, report.failed) == (40, 40, 0)
     early = [path for at, path in site.requests if at < began[0] + rest_s]
     assert sum(path.startswith("/b") for path in early) == 20
@@ -149,8 +149,8 @@ def test_a_run_that_waits_for_a_host_can_be_interrupted(site: Site, run: Run) ->
     site.asks_to_wait = lambda path, _: 600.0
     timers: list[threading.Timer] = []
 
-    def interrupt_soon(books: RunAccounting) -> None:
-        if books.waiting_message and not timers:
+    def interrupt_soon(accounting: RunAccounting) -> None:
+        if accounting.waiting_message and not timers:
             timers.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)))
             timers[0].start()
 

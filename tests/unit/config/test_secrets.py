@@ -85,15 +85,15 @@ def _shape(secret: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("secret", [SECRET, PLAIN])
 def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
-    known = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
+    known_keys = config_file.list_known_keys(typer.Context(typer.main.get_command(app)))
     tried = 0
-    for key, shape in product([*known, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
+    for key, shape in product([*known_keys, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
         values: dict[str, Any] = {key[-1]: shape}
         for table in reversed(key[:-1]):
             values = {table: values}
-        for whole in (values, {"profiles": {"x": values}}):
-            said = _hear(partial(resolve_profile, private, whole, "x", known))
-            _check_unseen(said, whole)
+        for file_values in (values, {"profiles": {"x": values}}):
+            said = _hear(partial(resolve_profile, private, file_values, "x", known_keys))
+            _check_unseen(said, file_values)
             tried += 1
     assert tried > 1000
 

@@ -29,27 +29,29 @@ def make(tmp_path: Path) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def make_(*items: SourceItem) -> RunAccounting:
-            books = RunAccounting(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl", "photos"))
+            accounting = RunAccounting(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl", "photos"))
             for item in items:
-                assert books.record_listed(item.uri, item.source)
-            return books
+                assert accounting.record_listed(item.uri, item.source)
+            return accounting
 
         yield make_
 
 
 def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> None:
-    books = make(A, B, C)
-    assert not books.record_listed(A.uri, A.source)
-    books.dead_letters.prepare_file()
-    books.record_batch(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "failed", "decode", "why\nnot")], {"read": 1.0}))
-    assert books.done_count == 2
-    books.record_batch(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
-    books.close()
-    assert [(reason.stage, reason.images) for reason in books.get_failure_reasons()] == [("decode", 1)]
-    assert books.get_counts() == {"seen": 3, "written": 1, "failed": 1, "unchanged": 1}
-    assert dict(books.stage_seconds) == {"read": 1.5, "write": 2.0}
-    assert books.manifest.count_documents() == 1
-    assert [books.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["stored", "failed", "unlisted"]
+    accounting = make(A, B, C)
+    assert not accounting.record_listed(A.uri, A.source)
+    accounting.dead_letters.prepare_file()
+    accounting.record_batch(
+        Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "failed", "decode", "why\nnot")], {"read": 1.0})
+    )
+    assert accounting.done_count == 2
+    accounting.record_batch(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
+    accounting.close()
+    assert [(reason.stage, reason.images) for reason in accounting.get_failure_reasons()] == [("decode", 1)]
+    assert accounting.get_counts() == {"seen": 3, "written": 1, "failed": 1, "unchanged": 1}
+    assert dict(accounting.stage_seconds) == {"read": 1.5, "write": 2.0}
+    assert accounting.manifest.count_documents() == 1
+    assert [accounting.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["stored", "failed", "unlisted"]
     [line] = (tmp_path / "dead.jsonl").read_text().splitlines()
     letter = json.loads(line)
     assert (letter["uri"], letter["stage"], letter["reason"]) == ("file:///b", "decode", "why\nnot")
@@ -76,31 +78,31 @@ def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
 
 
 def test_no_dead_letter_no_file(make: Make, tmp_path: Path) -> None:
-    books = make(A)
-    books.record_batch(Batch([Outcome(A, "written", "write")]))
-    books.close()
+    accounting = make(A)
+    accounting.record_batch(Batch([Outcome(A, "written", "write")]))
+    accounting.close()
     assert not (tmp_path / "dead.jsonl").exists()
 
 
 def test_an_image_without_outcome_fails_the_run(make: Make, tmp_path: Path) -> None:
-    books = make(A, B)
-    books.record_batch(Batch([Outcome(A, "written", "write")]))
+    accounting = make(A, B)
+    accounting.record_batch(Batch([Outcome(A, "written", "write")]))
     with pytest.raises(IngestError, match="1 images without an outcome"):
-        books.close()
+        accounting.close()
 
 
 @pytest.mark.parametrize("item", [A, B])
 def test_an_image_twice_or_never_listed_fails_the_run(make: Make, tmp_path: Path, item: SourceItem) -> None:
-    books = make(A)
-    books.record_batch(Batch([Outcome(A, "written", "write")]))
+    accounting = make(A)
+    accounting.record_batch(Batch([Outcome(A, "written", "write")]))
     with pytest.raises(IngestError, match="unexpected outcome"):
-        books.record_batch(Batch([Outcome(item, "written", "write")]))
+        accounting.record_batch(Batch([Outcome(item, "written", "write")]))
 
 
 def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> None:
-    books = make(A)
+    accounting = make(A)
     with pytest.raises(IngestError, match="without an outcome"):
-        books.record_batch(Batch([A]))
+        accounting.record_batch(Batch([A]))
 
 
 def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tmp_path: Path) -> None:
@@ -132,10 +134,10 @@ def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, m
     """The file is removed by another run between its opening and its lock."""
     letters, locked = DeadLetters(tmp_path / "dead.jsonl", "photos"), dead_letters._lock_file
 
-    def lock_late(file: IO[str], *, alone: bool) -> bool:
+    def lock_late(file: IO[str], *, exclusive: bool) -> bool:
         monkeypatch.setattr(dead_letters, "_lock_file", locked)
         letters.path.unlink()
-        return locked(file, alone=alone)
+        return locked(file, exclusive=exclusive)
 
     monkeypatch.setattr(dead_letters, "_lock_file", lock_late)
     letters.add(Outcome(A, "failed", "read", "why"))
@@ -181,15 +183,17 @@ def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
 
 def test_the_commonest_reasons_are_told_and_numbers_make_no_new_one(make: Make) -> None:
     items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(1200)]
-    books = make(*items)
+    accounting = make(*items)
     reasons = [
         "HTTP 404",
         *(f"{i} bytes exceed the limit" for i in range(30)),
         *(f"name {chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(1169)),
     ]
-    books.record_batch(Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=False)]))
-    books.dead_letters.close()
-    first, *others = books.get_failure_reasons()
+    accounting.record_batch(
+        Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=False)])
+    )
+    accounting.dead_letters.close()
+    first, *others = accounting.get_failure_reasons()
     assert (first.images, first.reason) == (30, "0 bytes exceed the limit")
     assert len(others) == 2
 
@@ -203,24 +207,24 @@ def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None
         "cut off: 4 bytes",
     ]
     items = [SourceItem(f"file:///{i}", "file:///", FileLocator(f"file:///{i}")) for i in range(len(reasons))]
-    books = make(*items)
-    books.record_batch(Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
-    found = {(why.reason, why.images, why.example) for why in books.get_failure_reasons()}
+    accounting = make(*items)
+    accounting.record_batch(Batch([Outcome(item, "failed", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
+    found = {(why.reason, why.images, why.example) for why in accounting.get_failure_reasons()}
     assert found == {
         ("127.0.0.1: 404 Not Found", 1, "file:///0"),
         ("10.255.255.1: 404 Not Found", 2, "file:///1"),
         ("cut off: 3 bytes", 2, "file:///3"),
     }
-    books.close()
+    accounting.close()
 
 
 def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: Make) -> None:
-    books = make(A, B, C)
-    books.record_batch(Batch([Outcome(A, "failed", "list", "why")]))
-    assert books.describe_stop("images") == "the run stopped; none of 3 images was stored"
-    books.record_batch(Batch([Outcome(B, "written", "write", id="1")]))
-    assert books.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run resumes from there"
-    books.dead_letters.close()
+    accounting = make(A, B, C)
+    accounting.record_batch(Batch([Outcome(A, "failed", "list", "why")]))
+    assert accounting.describe_stop("images") == "the run stopped; none of 3 images was stored"
+    accounting.record_batch(Batch([Outcome(B, "written", "write", id="1")]))
+    assert accounting.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run resumes from there"
+    accounting.dead_letters.close()
 
 
 @pytest.mark.parametrize(
