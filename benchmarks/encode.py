@@ -1,11 +1,11 @@
 """Images/s and texts/s of an encoder, over the bare loop of its network: same backbone, same batch, no head, no vectors.
 
-    python benchmarks/encode.py                          # random weights: ViT-B/32 and BERT base, 30,000 words
+    python benchmarks/encode.py                          # random weights: ViT-B/32 and BERT base, 30,000 tokens
     python benchmarks/encode.py --model models/coco      # a checkpoint of stair-es train
     python benchmarks/encode.py --model stair-mini       # a model of a package
 
 `bare` runs the backbone on tensors that are in memory: of stair-mini the classifier and the detector, or the text network.
-`head` adds the projection head, the maximum over positions and the cap on words. `encode` is what a user calls: tokens or pixels
+`head` adds the projection head, the maximum over positions and the cap on tokens. `encode` is what a user calls: tokens or pixels
 in, sparse vectors out. `of bare` has the goal of 0.9; of that, `of head` is what making the vectors leaves, the rest is
 arithmetic of the head. Rounds alternate; medians.
 """
@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import options, publish
-from encode_arms import BARE, ENCODE, HEAD, Loops, loops, random_checkpoint
-from result import Ratio, ReportTable, Result
+from encoding.loops import BARE, ENCODE, HEAD, Loops, build_loops, write_random_checkpoint
+from harness.program import build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
 
 from stair_es.model import registry
 from stair_es.model.base import Backend, ModelSpec
@@ -50,56 +50,56 @@ class Row:
     what: str
     per_s: dict[str, float]
 
-    def of(self, loop: str) -> float | None:
-        """The encoder's speed over that of a loop."""
+    def compute_share(self, loop: str) -> float | None:
+        """Return the encoder's speed over that of a loop."""
         return self.per_s[ENCODE] / self.per_s[loop] if loop in self.per_s else None
 
 
-def captions(count: int) -> list[str]:
-    """Texts of 4 to 16 words."""
+def make_texts(count: int) -> list[str]:
+    """Return texts of 4 to 16 words."""
     draw = np.random.default_rng(1)
     return [" ".join(draw.choice(WORDS, int(draw.integers(4, 17)))) for _ in range(count)]
 
 
-def noise(count: int, size_px: int) -> NDArray[np.uint8]:
-    """Images."""
+def make_pixels(count: int, size_px: int) -> NDArray[np.uint8]:
+    """Return random images."""
     return np.random.default_rng(2).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
 
 
-def measured(arm: str, made: Loops, images: int, texts: int, rounds: int) -> list[Row]:
-    """Each loop once to warm up, then round after round."""
+def measure_loops(arm: str, made: Loops, images: int, texts: int, rounds: int) -> list[Row]:
+    """Run each loop once to warm up, then round after round."""
     rows = []
     for what, count, calls in (("images", images, made.images), ("texts", texts, made.texts)):
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         for turn in range(rounds + 1):
             for name, call in calls.items():
-                took = timed(call)
+                took = measure_s(call)
                 if turn:
                     seconds[name].append(took)
         rows.append(Row(arm=arm, what=what, per_s={name: count / statistics.median(took) for name, took in seconds.items()}))
     return rows
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Seconds."""
+def measure_s(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def result(rows: list[Row], about: str, remarks: list[str]) -> Result:
-    """A line a runtime and kind."""
+def build_result(rows: list[Row], about: str, remarks: list[str]) -> Result:
+    """Return a line for each runtime and kind."""
     lines = []
     for row in rows:
         speeds = [f"{row.per_s[name]:.1f}" if name in row.per_s else "-" for name in (BARE, HEAD, ENCODE)]
-        shares = [f"{share:.2f}" if (share := row.of(name)) is not None else "-" for name in (BARE, HEAD)]
+        shares = [f"{share:.2f}" if (share := row.compute_share(name)) is not None else "-" for name in (BARE, HEAD)]
         lines.append((row.arm, row.what, *speeds, *shares))
     head = ("runtime", "what", "bare/s", "head/s", "encode/s", "of bare", "of head")
     model = about.partition(" on ")[0]
     ratios = [
         Ratio(what=f"encoding {row.what}, {row.arm}, {model}", against="the bare network", value=share, goal=GOAL)
         for row in rows
-        if (share := row.of(BARE)) is not None
+        if (share := row.compute_share(BARE)) is not None
     ]
     return Result(
         about=about,
@@ -112,57 +112,57 @@ def result(rows: list[Row], about: str, remarks: list[str]) -> Result:
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--model", help="a checkpoint folder, or a model of a package (default: random weights)")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--arms", default=",".join(ARMS), help=f"of {', '.join(ARMS)}, with commas between")
-    arguments = parser.parse_args()
-    asked = arguments.arms.split(",")
-    if wrong := set(asked) - set(ARMS):
+    args = parser.parse_args()
+    arms = args.arms.split(",")
+    if wrong := set(arms) - set(ARMS):
         parser.error(f"unknown arms: {', '.join(sorted(wrong))}")
     remarks: list[str] = []
     with ExitStack() as stack:
-        rows = run(arguments, asked, stack, remarks)
-    model = arguments.model or "random ViT-B/32 and BERT base"
-    threads = f"{arguments.threads} threads" if arguments.threads else device()
+        rows = measure_arms(args, arms, stack, remarks)
+    model = args.model or "random ViT-B/32 and BERT base"
+    threads = f"{args.threads} threads" if args.threads else describe_device()
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    about = f"{model} on {threads}, {versions}; {arguments.images} images, {arguments.texts} texts, median of {arguments.rounds}"
-    publish(result(rows, f"{about} rounds", remarks), arguments.json)
+    about = f"{model} on {threads}, {versions}; {args.images} images, {args.texts} texts, median of {args.rounds}"
+    publish_result(build_result(rows, f"{about} rounds", remarks), args.json)
 
 
-def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack, remarks: list[str]) -> list[Row]:
-    """The rows of all runtimes that this model and this machine have."""
-    name = arguments.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
-    if not arguments.model:
-        random_checkpoint(Path(name))
+def measure_arms(args: argparse.Namespace, arms: list[str], stack: ExitStack, remarks: list[str]) -> list[Row]:
+    """Return the rows of all runtimes that this model and this machine have."""
+    name = args.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
+    if not args.model:
+        write_random_checkpoint(Path(name))
     spec = registry.get_model_card(name).image_spec
-    pixels, texts = noise(arguments.images, spec.size_px), captions(arguments.texts)
+    pixels, texts = make_pixels(args.images, spec.size_px), make_texts(args.texts)
     rows = []
-    for arm in asked:
+    for arm in arms:
         backend, compiled = ARMS[arm]
-        if compiled and (why := cannot_compile(name)):
+        if compiled and (why := explain_no_compile(name)):
             remarks.append(f"compile: {why}")
             continue
         if backend == "onnx":
-            name = with_graphs(name, stack)
-        encoder = registry.load_encoder(ModelSpec(name=name, backend=backend, threads=arguments.threads))
-        made = loops(encoder, pixels, texts, compiled=compiled)
-        rows += measured(arm, made, arguments.images, arguments.texts, arguments.rounds)
+            name = ensure_graphs(name, stack)
+        encoder = registry.load_encoder(ModelSpec(name=name, backend=backend, threads=args.threads))
+        made = build_loops(encoder, pixels, texts, compiled=compiled)
+        rows += measure_loops(arm, made, args.images, args.texts, args.rounds)
     return rows
 
 
-def cannot_compile(name: str) -> str:
-    """Why the model can't be compiled here; empty if it can."""
+def explain_no_compile(name: str) -> str:
+    """Return why the model can't be compiled here; empty if it can."""
     if not Path(name).is_dir():
         return "a packaged model isn't compiled"
     return "" if shutil.which("g++") or shutil.which("clang++") else "no C++ compiler"
 
 
-def with_graphs(name: str, stack: ExitStack) -> str:
-    """The same model with graphs: a copy of its folder where it has none."""
+def ensure_graphs(name: str, stack: ExitStack) -> str:
+    """Return the same model with graphs: a copy of its folder where it has none."""
     from stair_es.model.stair.configuration import read_stair_config
     from stair_es.model.stair.export_onnx import export_onnx
     from stair_es.model.stair.onnx_runtime import find_onnx_mismatch
@@ -180,8 +180,8 @@ def with_graphs(name: str, stack: ExitStack) -> str:
     return str(copy)
 
 
-def device() -> str:
-    """The GPU by name, or the CPU."""
+def describe_device() -> str:
+    """Return the GPU's name, or the CPU."""
     import torch
 
     found: Any = torch.cuda

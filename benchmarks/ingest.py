@@ -17,8 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from common import add_model, add_url, corpus, node, options, publish
-from result import Ratio, ReportTable, Result
+from harness.cluster import open_cluster
+from harness.photos import make_photo_folder
+from harness.program import add_model_option, add_url_option, build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
 
 from stair_es.cluster.client.connection import Connection
 from stair_es.ingest.executors.threads import CPU_BATCH as BATCH_IMAGES
@@ -32,7 +34,7 @@ from stair_es.sources.registry import open_source
 GOAL, ALONE = 0.9, "reading, decoding, encoding alone, on all cores"
 
 
-def bare(files: list[Path], encoder: Encoder) -> None:
+def run_bare_loop(files: list[Path], encoder: Encoder) -> None:
     """Read, decode, encode; nothing else."""
     for start in range(0, len(files), BATCH_IMAGES):
         part = files[start : start + BATCH_IMAGES]
@@ -40,16 +42,18 @@ def bare(files: list[Path], encoder: Encoder) -> None:
         encoder.encode_images(np.stack(pixels))
 
 
-def bare_threaded(files: list[Path], encoder: Encoder) -> None:
-    """The same, one thread a core."""
+def run_threaded_loop(files: list[Path], encoder: Encoder) -> None:
+    """Do the same with one thread a core."""
     cores = os.cpu_count() or 1
     parts = [files[start : start + BATCH_IMAGES] for start in range(0, len(files), BATCH_IMAGES)]
     with ThreadPoolExecutor(cores) as pool:
-        list(pool.map(lambda part: bare(part, encoder), parts))
+        list(pool.map(lambda part: run_bare_loop(part, encoder), parts))
 
 
-def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str, model: str) -> tuple[float, float, float | None]:
-    """Images/s of one ingest: with the start of the runner (models, Ray), and without it (after the first batch); idle share."""
+def measure_ingest(
+    folder: Path, connection: Connection, alias: str, runner: str, model: str
+) -> tuple[float, float, float | None]:
+    """Return images/s with and without the start of the runner (models, Ray; until the first batch), and the idle share."""
     options = IngestOptions(alias=alias, model=ModelSpec(name=model), runner=runner)  # type: ignore[arg-type]
     marks: list[tuple[float, int]] = []
     start = time.perf_counter()
@@ -57,7 +61,7 @@ def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str, 
         [open_source(str(folder))],
         connection,
         options,
-        progress=lambda books: marks.append((time.perf_counter(), books.done_count)),
+        progress=lambda accounting: marks.append((time.perf_counter(), accounting.done_count)),
     )
     seconds = time.perf_counter() - start
     if report.written != report.seen:
@@ -69,39 +73,39 @@ def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str, 
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
-    add_model(parser)
-    add_url(parser)
+    parser = build_parser(__doc__)
+    add_model_option(parser)
+    add_url_option(parser)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runner", choices=["local", "ray", "both"], default="both")
-    arguments = parser.parse_args()
-    runners = ["local", "ray"] if arguments.runner == "both" else [arguments.runner]
+    args = parser.parse_args()
+    runners = ["local", "ray"] if args.runner == "both" else [args.runner]
 
     rates: dict[str, list[float]] = {}
     idle: dict[str, list[float]] = {}
-    with corpus(arguments.images) as folder, node(arguments.url) as (cluster, name):
+    with make_photo_folder(args.images) as folder, open_cluster(args.url) as (cluster, name):
         files = sorted(folder.iterdir())
-        one, many = (registry.load_encoder(ModelSpec(name=arguments.model, threads=threads)) for threads in (1, 0))
-        bare(files[:32], many)
-        for turn in range(arguments.rounds):
-            for label, loop, encoder in (("bare threaded", bare_threaded, one), ("bare plain", bare, many)):
+        one, many = (registry.load_encoder(ModelSpec(name=args.model, threads=threads)) for threads in (1, 0))
+        run_bare_loop(files[:32], many)
+        for turn in range(args.rounds):
+            for label, loop, encoder in (("bare threaded", run_threaded_loop, one), ("bare plain", run_bare_loop, many)):
                 start = time.perf_counter()
                 loop(files, encoder)
                 rates.setdefault(label, []).append(len(files) / (time.perf_counter() - start))
             for runner in runners:
-                whole, steady, idle_share = timed_ingest(
-                    folder, cluster.connection, f"{name}-{runner}-{turn}", runner, arguments.model
+                whole, steady, idle_share = measure_ingest(
+                    folder, cluster.connection, f"{name}-{runner}-{turn}", runner, args.model
                 )
                 rates.setdefault(f"ingest {runner}", []).append(whole)
                 rates.setdefault(f"ingest {runner}, steady", []).append(steady)
                 idle.setdefault(runner, []).append(idle_share or 0.0)
-    about = f"{arguments.images} images, {arguments.model}, median of {arguments.rounds} rounds"
-    publish(result(about, rates, idle), arguments.json)
+    about = f"{args.images} images, {args.model}, median of {args.rounds} rounds"
+    publish_result(build_result(about, rates, idle), args.json)
 
 
-def result(about: str, rates: Mapping[str, list[float]], idle: Mapping[str, list[float]]) -> Result:
-    """A line a loop."""
+def build_result(about: str, rates: Mapping[str, list[float]], idle: Mapping[str, list[float]]) -> Result:
+    """Return a line for each loop."""
     medians = {label: statistics.median(values) for label, values in rates.items()}
     limit, plain = medians["bare threaded"], medians["bare plain"]
     rows = [(label, f"{rate:.1f}", f"{rate / limit:.2f}", f"{rate / plain:.2f}") for label, rate in medians.items()]

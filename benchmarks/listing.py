@@ -3,7 +3,7 @@
     python benchmarks/listing.py [--entries 10000 1000000] [--tree-entries 100000]
 
 Each listing is a process of its own, so that its peak is its own; `start` is the peak of one that lists a single entry.
-Without arguments it takes 1,000 and 10,000 entries: seconds.
+Without args it takes 1,000 and 10,000 entries: seconds.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import options, publish
-from result import ReportTable, Result
+from harness.program import build_parser, publish_result
+from harness.result import ReportTable, Result
 
 KINDS = ("jsonl", "parquet", "tar", "tree")
 
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--entries", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--tree-entries", type=int, default=100_000, help="files of the tree at most (default: %(default)s)")
     parser.add_argument("--list", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.list:
-        print(json.dumps(_listed(arguments.list)))
+    args = parser.parse_args()
+    if args.list:
+        print(json.dumps(_list_source(args.list)))
         return
     rows, figures = [], []
     for kind in KINDS:
-        start = _measured(kind, 1)["peak_mib"]
-        sizes = (min(entries, arguments.tree_entries) if kind == "tree" else entries for entries in arguments.entries)
+        start = _measure_listing(kind, 1)["peak_mib"]
+        sizes = (min(entries, args.tree_entries) if kind == "tree" else entries for entries in args.entries)
         for entries in dict.fromkeys(sizes):
-            row = _measured(kind, entries)
+            row = _measure_listing(kind, entries)
             figures.append({"kind": kind, "entries": entries, "start_mib": start, **row})
             rows.append((kind, f"{entries:,}", f"{entries / row['seconds']:,.0f}", f"{row['peak_mib']:.0f}", f"{start:.0f}"))
     head = ("listing", "entries", "entries/s", "peak MiB", "start MiB")
@@ -49,11 +49,16 @@ def main() -> None:
         tables=(ReportTable(head=head, rows=tuple(rows)),),
         figures={"rows": figures},
     )
-    publish(result, arguments.json)
+    publish_result(result, args.json)
 
 
-def _measured(kind: str, entries: int) -> dict[str, float]:
-    makers: dict[str, Callable[[Path, int], Path]] = {"jsonl": _jsonl, "parquet": _parquet, "tar": _tar, "tree": _tree}
+def _measure_listing(kind: str, entries: int) -> dict[str, float]:
+    makers: dict[str, Callable[[Path, int], Path]] = {
+        "jsonl": _write_jsonl,
+        "parquet": _write_parquet,
+        "tar": _write_tar,
+        "tree": _write_tree,
+    }
     with tempfile.TemporaryDirectory(prefix="stair-es-bench-") as folder:
         made = makers[kind](Path(folder), entries)
         done = subprocess.run([sys.executable, __file__, "--list", str(made)], check=True, capture_output=True, text=True)
@@ -63,7 +68,7 @@ def _measured(kind: str, entries: int) -> dict[str, float]:
     return row
 
 
-def _listed(argument: str) -> dict[str, float]:
+def _list_source(argument: str) -> dict[str, float]:
     from stair_es.sources.base import SourceItem
     from stair_es.sources.registry import open_source
 
@@ -71,25 +76,25 @@ def _listed(argument: str) -> dict[str, float]:
     start = time.perf_counter()
     items = sum(isinstance(each, SourceItem) for each in source.list_items())
     seconds = time.perf_counter() - start
-    return {"items": items, "seconds": seconds, "peak_mib": _peak_mib()}
+    return {"items": items, "seconds": seconds, "peak_mib": _read_peak_mib()}
 
 
-def _peak_mib() -> float:
-    """Of this process alone: `ru_maxrss` would have what the parent had when it forked."""
+def _read_peak_mib() -> float:
+    """Return the peak of this process alone: `ru_maxrss` would have what the parent had when it forked."""
     status = Path("/proc/self/status")
     if status.exists():
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _jsonl(folder: Path, entries: int) -> Path:
+def _write_jsonl(folder: Path, entries: int) -> Path:
     path = folder / "t.jsonl"
     with path.open("w") as file:
         file.writelines(f'{{"url": "https://example.com/{i:09}.jpg", "caption": "picture {i}"}}\n' for i in range(entries))
     return path
 
 
-def _parquet(folder: Path, entries: int) -> Path:
+def _write_parquet(folder: Path, entries: int) -> Path:
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
@@ -103,7 +108,7 @@ def _parquet(folder: Path, entries: int) -> Path:
     return path
 
 
-def _tar(folder: Path, entries: int) -> Path:
+def _write_tar(folder: Path, entries: int) -> Path:
     path = folder / "t.tar"
     with path.open("wb") as file:
         for i in range(entries):
@@ -114,7 +119,7 @@ def _tar(folder: Path, entries: int) -> Path:
     return path
 
 
-def _tree(folder: Path, entries: int) -> Path:
+def _write_tree(folder: Path, entries: int) -> Path:
     for i in range(entries):
         if i % 5_000 == 0:
             (folder / f"{i:09}").mkdir()

@@ -23,9 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from common import add_model, add_url, node, options, publish
+from harness.cluster import open_cluster
+from harness.program import add_model_option, add_url_option, build_parser, publish_result
+from harness.result import ReportTable, Result
 from PIL import Image
-from result import ReportTable, Result
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 _EVERY_S = 1.0
@@ -33,8 +34,8 @@ _MB = 1024 * 1024
 
 
 @contextmanager
-def small_images(count: int) -> Iterator[Path]:
-    """A folder of `count` different images, 1,000 a subfolder."""
+def make_small_images(count: int) -> Iterator[Path]:
+    """Yield a folder of `count` different images, 1,000 in each subfolder."""
     rng = random.Random(1)
     kinds = []
     for _ in range(50):
@@ -49,8 +50,8 @@ def small_images(count: int) -> Iterator[Path]:
         yield Path(folder)
 
 
-def kind_of(process: psutil.Process, driver: int) -> str:
-    """What a process is to the run."""
+def classify_process(process: psutil.Process, driver: int) -> str:
+    """Return the role of a process in the run."""
     if process.pid == driver:
         return "driver"
     title = " ".join(process.cmdline())
@@ -60,8 +61,8 @@ def kind_of(process: psutil.Process, driver: int) -> str:
     return "other"
 
 
-def watch(command: list[str]) -> tuple[dict[str, float], float, dict[str, object]]:
-    """Run it: the peak in MB of each kind of process, the seconds, its last line of JSON."""
+def run_watched(command: list[str]) -> tuple[dict[str, float], float, dict[str, object]]:
+    """Run a command; return the peak in MB of each kind of process, the seconds, and its last line of JSON."""
     peaks: defaultdict[str, float] = defaultdict(float)
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -72,7 +73,7 @@ def watch(command: list[str]) -> tuple[dict[str, float], float, dict[str, object
             break
         for member in family:
             try:
-                kind = kind_of(member, process.pid)
+                kind = classify_process(member, process.pid)
                 peaks[kind] = max(peaks[kind], member.memory_full_info().uss / _MB)
             except psutil.Error:
                 continue
@@ -85,22 +86,22 @@ def watch(command: list[str]) -> tuple[dict[str, float], float, dict[str, object
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
-    add_model(parser)
-    add_url(parser)
+    parser = build_parser(__doc__)
+    add_model_option(parser)
+    add_url_option(parser)
     parser.add_argument("--images", default="1000,5000")
     parser.add_argument("--runners", default="local,ray")
-    arguments = parser.parse_args()
-    sizes = [int(size) for size in arguments.images.split(",")]
+    args = parser.parse_args()
+    sizes = [int(size) for size in args.images.split(",")]
     table: dict[str, dict[str, dict[int, float]]] = {}
     speed: dict[str, dict[int, float]] = {}
-    with node(arguments.url) as (cluster, name):
+    with open_cluster(args.url) as (cluster, name):
         for size in sizes:
-            with small_images(size) as folder:
-                for runner in arguments.runners.split(","):
-                    asked = ["--index", f"{name}-{runner}-{size}", "--runner", runner, "--model", arguments.model]
-                    command = [STAIR_ES, "ingest", str(folder), "--url", cluster.connection.url, "--json", *asked]
-                    peaks, seconds, report = watch(command)
+            with make_small_images(size) as folder:
+                for runner in args.runners.split(","):
+                    options = ["--index", f"{name}-{runner}-{size}", "--runner", runner, "--model", args.model]
+                    command = [STAIR_ES, "ingest", str(folder), "--url", cluster.connection.url, "--json", *options]
+                    peaks, seconds, report = run_watched(command)
                     if report["written"] != size:
                         raise SystemExit(f"not all written: {report}")
                     speed.setdefault(runner, {})[size] = size / seconds
@@ -111,11 +112,11 @@ def main() -> None:
         lines = {f"{kind}, MB": by_size for kind, by_size in sorted(kinds.items())} | {"images/s": speed[runner]}
         rows += [(runner, name, *(f"{values.get(size, 0):,.0f}" for size in sizes)) for name, values in lines.items()]
     result = Result(
-        about=f"model {arguments.model}; peak MB (USS) of the largest process of each kind",
+        about=f"model {args.model}; peak MB (USS) of the largest process of each kind",
         tables=(ReportTable(head=("runner", "process", *(f"{size:,} images" for size in sizes)), rows=tuple(rows)),),
-        figures={"model": arguments.model, "peak_mb": table, "images_per_s": speed},
+        figures={"model": args.model, "peak_mb": table, "images_per_s": speed},
     )
-    publish(result, arguments.json)
+    publish_result(result, args.json)
 
 
 if __name__ == "__main__":

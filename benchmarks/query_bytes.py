@@ -18,12 +18,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from common import options, publish
-from query import node
-from query_corpus import BATCH, load
-from query_load import FRESH_STATS, Http, store_bytes, uri
-from query_variants import Body, Variant, variants
-from result import Ratio, ReportTable, Result
+from harness.http import Body, Http, read_store_bytes
+from harness.program import build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
+from search.corpus import BATCH, load_corpus
+from search.indices import FRESH_STATS, IMAGE_SIZES, make_uri
+from search.nodes import open_node
+from search.variants import Variant, build_variants
 
 from stair_es import resources
 from stair_es.cluster.documents.document import ImageMetadata, build_document
@@ -31,7 +32,6 @@ from stair_es.model.stair_mini.plugin import KIND
 from stair_es.types import SparseVector
 
 GOAL_KB, JUDGED = 1.2, ("as ingest writes it", "codec best_compression (zlib)", "zlib + lean fields")
-SIZES = ((4032, 3024), (1920, 1080), (1024, 683), (640, 480))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class Size:
     """Bytes a document by the kind of file (Lucene's extensions)."""
 
 
-def facts(row: int, rng: np.random.Generator) -> ImageMetadata:
-    """As an object store tells them."""
-    width, height = SIZES[row % len(SIZES)]
+def make_metadata(row: int, rng: np.random.Generator) -> ImageMetadata:
+    """Return the metadata that an object store would give."""
+    width, height = IMAGE_SIZES[row % len(IMAGE_SIZES)]
     return ImageMetadata(
-        uri=uri(row),
+        uri=make_uri(row),
         source="s3://photos-of-the-archive/2026",
         version=rng.bytes(16).hex(),
         sha256=rng.bytes(32).hex(),
@@ -60,11 +60,11 @@ def facts(row: int, rng: np.random.Generator) -> ImageMetadata:
     )
 
 
-def documents(vectors: list[SparseVector], variant: Variant) -> Iterator[tuple[str, Body]]:
-    """`_id` and document."""
+def build_documents(vectors: list[SparseVector], variant: Variant) -> Iterator[tuple[str, Body]]:
+    """Yield `_id` and document."""
     rng = np.random.default_rng(3)
     for row, vector in enumerate(vectors):
-        made = facts(row, rng)
+        made = make_metadata(row, rng)
         doc = build_document(
             vector,
             made,
@@ -79,7 +79,7 @@ def documents(vectors: list[SparseVector], variant: Variant) -> Iterator[tuple[s
         yield variant.id(made.uri), doc
 
 
-def measure(http: Http, vectors: list[SparseVector], variant: Variant) -> Size:
+def measure_variant(http: Http, vectors: list[SparseVector], variant: Variant) -> Size:
     """Write, merge, weigh, delete."""
     index = f"bench-bytes-{uuid4().hex[:8]}"
     body = copy.deepcopy(resources.load_json_resource("mappings", "image"))
@@ -90,34 +90,34 @@ def measure(http: Http, vectors: list[SparseVector], variant: Variant) -> Size:
     body["settings"]["index"].update({"refresh_interval": "-1", "merge.policy.floor_segment": "2mb", **FRESH_STATS})
     for change in variant.index:
         change(body)
-    http.ask("PUT", f"/{index}", body)
+    http.request_json("PUT", f"/{index}", body)
     lines: list[str] = []
-    for id_, doc in documents(vectors, variant):
+    for id_, doc in build_documents(vectors, variant):
         lines += [f'{{"index":{{"_id":"{id_}"}}}}', json.dumps(doc, separators=(",", ":"))]
         if len(lines) >= 2 * BATCH:
-            _send(http, index, lines)
+            _send_bulk(http, index, lines)
     if lines:
-        _send(http, index, lines)
-    http.ask("POST", f"/{index}/_refresh")
-    http.ask("POST", f"/{index}/_forcemerge?max_num_segments=1")
-    http.ask("POST", f"/{index}/_flush?force=true&wait_if_ongoing=true")
-    answer = http.ask("GET", f"/{index}/_stats/segments?include_segment_file_sizes=true")
+        _send_bulk(http, index, lines)
+    http.request_json("POST", f"/{index}/_refresh")
+    http.request_json("POST", f"/{index}/_forcemerge?max_num_segments=1")
+    http.request_json("POST", f"/{index}/_flush?force=true&wait_if_ongoing=true")
+    answer = http.request_json("GET", f"/{index}/_stats/segments?include_segment_file_sizes=true")
     files = answer["indices"][index]["primaries"]["segments"].get("file_sizes", {})
-    size = store_bytes(http, index) / len(vectors)
-    http.ask("DELETE", f"/{index}")
+    size = read_store_bytes(http, index) / len(vectors)
+    http.request_json("DELETE", f"/{index}")
     by_file = {name: value["size_in_bytes"] / len(vectors) for name, value in files.items()}
     return Size(name=variant.name, bytes_a_document=size, by_file=dict(sorted(by_file.items(), key=lambda pair: -pair[1])))
 
 
-def _send(http: Http, index: str, lines: list[str]) -> None:
-    answer = http.raw("POST", f"/{index}/_bulk?filter_path=errors", ("\n".join(lines) + "\n").encode())
+def _send_bulk(http: Http, index: str, lines: list[str]) -> None:
+    answer = http.request_bytes("POST", f"/{index}/_bulk?filter_path=errors", ("\n".join(lines) + "\n").encode())
     if b"true" in answer:
         raise SystemExit("a document was refused")
     lines.clear()
 
 
-def result(sizes: list[Size], about: str) -> Result:
-    """The first is what the others are compared with."""
+def build_result(sizes: list[Size], about: str) -> Result:
+    """Return all sizes beside that of the first."""
     first = sizes[0].bytes_a_document
     rows = ((each.name, f"{each.bytes_a_document:.0f}", f"{each.bytes_a_document - first:+.0f}") for each in sizes)
     files = " ".join(f"{name} {value:.0f}" for name, value in sizes[0].by_file.items() if value >= 1)
@@ -136,7 +136,7 @@ def result(sizes: list[Size], about: str) -> Result:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=20_000)
     parser.add_argument("--url", help="a cluster of yours; else a node is started")
     parser.add_argument("--heap", default="1g", help="of the node that is started")
@@ -145,18 +145,18 @@ def main() -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"
     )
-    given = parser.parse_args()
-    wanted = [variant for variant in variants() if not given.only or given.only in variant.name]
-    if not wanted:
-        parser.error(f"no variant has {given.only!r} in its name")
-    corpus, drawn = load(given.docs, given.cache)
-    vectors = list(corpus.vectors(drawn))
+    args = parser.parse_args()
+    chosen = [variant for variant in build_variants() if not args.only or args.only in variant.name]
+    if not chosen:
+        parser.error(f"no variant has {args.only!r} in its name")
+    corpus, drawn = load_corpus(args.docs, args.cache)
+    vectors = list(corpus.make_vectors(drawn))
     sizes = []
-    with node(given) as http:
-        for variant in wanted:
-            sizes.append(measure(http, vectors, variant))
+    with open_node(args) as http:
+        for variant in chosen:
+            sizes.append(measure_variant(http, vectors, variant))
             print(f"{sizes[-1].bytes_a_document:6.0f}  {variant.name}", flush=True)
-    publish(result(sizes, f"{given.docs:,} documents"), given.json)
+    publish_result(build_result(sizes, f"{args.docs:,} documents"), args.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What the page of `stair-es serve` takes beside the bare requests that it makes.
 
     nice python benchmarks/serve.py            # 100,000 documents with thumbnails; about ten minutes
-    nice python benchmarks/serve.py --docs 5000 --questions 20
+    nice python benchmarks/serve.py --docs 5000 --queries 20
 
 Documents are those of `query_corpus.py`, each with the thumbnail of a bundled photo. The node and the server are processes of
-their own, this one asks both over keep-alive connections. Each question goes to the node as the very `_search` request that the
-page makes of it, and to the page, in turn and in changing order: the ratio is of such pairs. The texts were asked before, as when
-a slider moves; encoding a new one is shown by itself.
+their own, this one asks both over keep-alive connections. Each query goes to the node as the very `_search` request that the
+page makes of it, and to the page, in turn and in changing order: the ratio is of such pairs. The texts are known,
+as when a slider moves; encoding a new one is shown by itself.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from common import options, publish, thumbnails
-from query_corpus import Corpus, Documents
-from query_corpus import load as drawn
-from query_load import Http, Kind, load
-from query_questions import texts
-from result import Ratio, ReportTable, Result
+from harness.http import Http
+from harness.paired import Call, Client, compute_p95, compute_ratio, make_row, measure_ms, measure_pairs
+from harness.photos import make_thumbnails
+from harness.program import build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
+from search.corpus import Corpus, Documents
+from search.corpus import load_corpus as drawn
+from search.indices import Kind, load_index
+from search.queries import make_texts
 
 from stair_es import resources
 from stair_es.cluster.documents.document import DocumentSettings, build_vector_fields
@@ -52,11 +53,10 @@ INDEX, WAY = "serve-bench", QueryPlan(query_type="rank_features", max_clauses=10
 CONNECTIONS = 6
 """As many as browsers open to one host."""
 SLIDING_S = 10.0
-Call = Callable[[], object]
 
 
-def kind(thumbnails: Sequence[str | None]) -> Kind:
-    """The index as ingest makes it, with these thumbnails in turn."""
+def build_kind(thumbnails: Sequence[str | None]) -> Kind:
+    """Return the index as ingest makes it, with these thumbnails in turn."""
     pictures = itertools.cycle(thumbnails)
     numbers = itertools.count()
     body = resources.load_json_resource("mappings", "image")
@@ -82,41 +82,9 @@ def kind(thumbnails: Sequence[str | None]) -> Kind:
     return Kind(name="page", body={**body, "mappings": {**body["mappings"], "_meta": about}}, fields=fields)
 
 
-class Client:
-    """One keep-alive connection."""
-
-    def __init__(self, url: str) -> None:
-        """Connects with the first request."""
-        self._connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
-
-    def post(self, path: str, body: bytes) -> bytes:
-        """The answer's body.
-
-        Raises:
-            SystemExit: It is a failure.
-        """
-        return self._ask("POST", path, body)
-
-    def get(self, path: str) -> bytes:
-        """The answer's body.
-
-        Raises:
-            SystemExit: It is a failure.
-        """
-        return self._ask("GET", path, None)
-
-    def _ask(self, method: str, path: str, body: bytes | None) -> bytes:
-        self._connection.request(method, path, body, {"content-type": "application/json"} if body else {})
-        answer = self._connection.getresponse()
-        data = answer.read()
-        if answer.status != 200:
-            raise SystemExit(f"{method} {path}: {answer.status} {data[:300]!r}")
-        return data
-
-
 @contextmanager
-def page(url: str) -> Iterator[str]:
-    """`stair-es serve` as a process of its own."""
+def start_page(url: str) -> Iterator[str]:
+    """Start `stair-es serve` as a process of its own, and yield its URL."""
     command = [str(Path(sys.executable).with_name("stair-es")), "serve", "--index", INDEX, "--port", "0", "--json", "--url", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         try:
@@ -126,47 +94,11 @@ def page(url: str) -> Iterator[str]:
             process.terminate()
 
 
-def timed(call: Call) -> float:
-    """Milliseconds."""
-    began_s = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - began_s)
-
-
-def paired(pairs: Sequence[tuple[Call, Call]], rounds: int) -> tuple[list[float], list[float]]:
-    """Times of the bare request and of the page's, question by question, the first round not counted."""
-    bare, whole = [], []
-    for turn in range(rounds + 1):
-        for number, (plain, ours) in enumerate(pairs):
-            first, second = (plain, ours) if (turn + number) % 2 else (ours, plain)
-            took = {first: timed(first), second: timed(second)}
-            if turn:
-                bare.append(took[plain])
-                whole.append(took[ours])
-    return bare, whole
-
-
-def row(name: str, bare: list[float], whole: list[float]) -> tuple[str, ...]:
-    """A line of the table."""
-    times = (f"{statistics.median(values):.1f} / {p95(values):.1f}" for values in (bare, whole))
-    return (name, *times, f"{ratio(bare, whole):.2f}")
-
-
-def ratio(bare: list[float], whole: list[float]) -> float:
-    """Median of the pairs."""
-    return statistics.median(ours / plain for plain, ours in zip(bare, whole, strict=True))
-
-
-def p95(values: list[float]) -> float:
-    """Of times."""
-    return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
-
-
-def searches(asked: Sequence[str], encoder: Encoder, node: str, url: str, route: str) -> list[tuple[Call, Call]]:
-    """Bare and page, for each text."""
+def build_search_pairs(texts: Sequence[str], encoder: Encoder, node: str, url: str, route: str) -> list[tuple[Call, Call]]:
+    """Return the bare request and that to the page, for each text."""
     plain, ours = Client(node), Client(url)
     pairs: list[tuple[Call, Call]] = []
-    for text in asked:
+    for text in texts:
         body = build_page_request(SearchQuery(vector=encoder.encode_texts([text])[0]), SearchParams(), WAY).body
         raw = json.dumps(build_facets_request(body["query"], colours=True) if route == "facets" else body).encode()
         pairs.append(
@@ -178,8 +110,8 @@ def searches(asked: Sequence[str], encoder: Encoder, node: str, url: str, route:
     return pairs
 
 
-def thumbs(hits: Sequence[Mapping[str, Any]], node: str, url: str) -> list[tuple[Call, Call]]:
-    """Bare and page, for each thumbnail."""
+def build_thumbnail_pairs(hits: Sequence[Mapping[str, Any]], node: str, url: str) -> list[tuple[Call, Call]]:
+    """Return the bare request and that to the page, for each thumbnail."""
     plain, ours = Client(node), Client(url)
     pairs: list[tuple[Call, Call]] = []
     for hit in hits:
@@ -193,8 +125,8 @@ def thumbs(hits: Sequence[Mapping[str, Any]], node: str, url: str) -> list[tuple
     return pairs
 
 
-def moves(text: str, url: str, seconds: float) -> float:
-    """Slider moves a second: each another weight of the heaviest word, the answer awaited."""
+def measure_slider_moves(text: str, url: str, seconds: float) -> float:
+    """Return the slider moves a second: each another weight of the heaviest token, the answer awaited."""
     client = Client(url)
     word = json.loads(client.post("/api/search", json.dumps({"text": text}).encode()))["query"][0]["token"]
     began_s, count = time.perf_counter(), 0
@@ -204,47 +136,50 @@ def moves(text: str, url: str, seconds: float) -> float:
     return count / (time.perf_counter() - began_s)
 
 
-def grid(paths: Sequence[str], url: str) -> float:
-    """Milliseconds until all pictures of a page are there, over as many connections as a browser opens."""
+def measure_grid(paths: Sequence[str], url: str) -> float:
+    """Return the milliseconds until all pictures of a page are there, over as many connections as a browser opens."""
     clients = [Client(url) for _ in range(CONNECTIONS)]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        return timed(
+        return measure_ms(
             lambda: list(pool.map(lambda i: [clients[i].get(path) for path in paths[i::CONNECTIONS]], range(CONNECTIONS)))
         )
 
 
-def hits_of(text: str, url: str, k: int) -> list[dict[str, Any]]:
-    """What the page finds."""
+def search_page(text: str, url: str, k: int) -> list[dict[str, Any]]:
+    """Return what the page finds."""
     found: list[dict[str, Any]] = json.loads(Client(url).post("/api/search", json.dumps({"text": text, "k": k}).encode()))["hits"]
     return found
 
 
-def measure(about: str, asked: Sequence[str], node: str, url: str, rounds: int) -> Result:
-    """The table, and what isn't a pair."""
+def measure(about: str, texts: Sequence[str], node: str, url: str, rounds: int) -> Result:
+    """Return the table, and what isn't a pair."""
     encoder = registry.load_encoder(ModelSpec(name=KIND.card.name))
     client = Client(url)
-    cold = [timed(lambda text=text: client.post("/api/search", json.dumps({"text": text}).encode())) for text in asked]  # type: ignore[misc]
-    times = {f"`/api/{route}`": paired(searches(asked, encoder, node, url, route), rounds) for route in ("search", "facets")}
-    pictures = [hit for text in asked[:8] for hit in hits_of(text, url, 100)]
+    cold = [measure_ms(lambda text=text: client.post("/api/search", json.dumps({"text": text}).encode())) for text in texts]  # type: ignore[misc]
+    times = {
+        f"`/api/{route}`": measure_pairs(build_search_pairs(texts, encoder, node, url, route), rounds)
+        for route in ("search", "facets")
+    }
+    pictures = [hit for text in texts[:8] for hit in search_page(text, url, 100)]
     fresh = list({hit["id"]: hit for hit in pictures}.values())
-    pairs = thumbs(fresh, node, url)
-    first = [(timed(plain), timed(ours)) for plain, ours in pairs]
+    pairs = build_thumbnail_pairs(fresh, node, url)
+    first = [(measure_ms(plain), measure_ms(ours)) for plain, ours in pairs]
     times["`/thumb`, drawn"] = ([bare for bare, _ in first], [whole for _, whole in first])
-    times["`/thumb`, lying ready"] = paired(pairs[:200], 2)
-    unseen = [[hit["thumbnail"] for hit in hits_of(text, url, DEFAULT_K)] for text in asked[8:]]
-    grids = [(grid(paths, url), grid(paths, url)) for paths in unseen if len(paths) == DEFAULT_K]
+    times["`/thumb`, lying ready"] = measure_pairs(pairs[:200], 2)
+    unseen = [[hit["thumbnail"] for hit in search_page(text, url, DEFAULT_K)] for text in texts[8:]]
+    grids = [(measure_grid(paths, url), measure_grid(paths, url)) for paths in unseen if len(paths) == DEFAULT_K]
     first_ms, second_ms = (statistics.median(column) for column in zip(*grids, strict=True))
-    rate = moves(asked[0], url, SLIDING_S)
+    rate = measure_slider_moves(texts[0], url, SLIDING_S)
     head = ("", "bare, ms: median / p95", "page, ms: median / p95", "median ratio")
     return Result(
         about=about,
-        tables=(ReportTable(head=head, rows=tuple(row(name, *both) for name, both in times.items())),),
+        tables=(ReportTable(head=head, rows=tuple(make_row(name, *both) for name, both in times.items())),),
         ratios=tuple(
-            Ratio(what=f"time of {name}", against="the same request without the page", value=ratio(*both), at_most=True)
+            Ratio(what=f"time of {name}", against="the same request without the page", value=compute_ratio(*both), at_most=True)
             for name, both in list(times.items())[:2]
         ),
         remarks=(
-            f"a text that is new: {statistics.median(cold):.1f} ms median, {p95(cold):.1f} ms p95",
+            f"a text that is new: {statistics.median(cold):.1f} ms median, {compute_p95(cold):.1f} ms p95",
             f"slider moves, one after the other: {rate:.0f} a second",
             f"{DEFAULT_K} thumbnails over {CONNECTIONS} connections: {first_ms:.0f} ms at first, {second_ms:.0f} ms again",
         ),
@@ -254,34 +189,34 @@ def measure(about: str, asked: Sequence[str], node: str, url: str, rounds: int) 
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--docs", type=int, default=100_000)
-    parser.add_argument("--questions", type=int, default=60)
+    parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--heap", default="1g")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora")
-    given = parser.parse_args()
-    corpus, documents = drawn(given.docs, given.cache)
+    args = parser.parse_args()
+    corpus, documents = drawn(args.docs, args.cache)
     with tempfile.TemporaryDirectory(prefix="stair-es-serve-") as folder:
         spec = NodeSpec(
-            dist=DataDir.from_env().dist, base=Path(folder) / "node", port=0, heap=given.heap, jit="full", die_with_parent=True
+            dist=DataDir.from_env().dist, base=Path(folder) / "node", port=0, heap=args.heap, jit="full", die_with_parent=True
         )
         node = start_node(spec)
         try:
-            run(corpus, documents, node, given)
+            measure_page(corpus, documents, node, args)
         finally:
             stop_node(spec)
 
 
-def run(corpus: Corpus, documents: Documents, node: str, given: argparse.Namespace) -> None:
+def measure_page(corpus: Corpus, documents: Documents, node: str, args: argparse.Namespace) -> None:
     """Load, serve, measure."""
-    pictures = thumbnails()
-    loaded = load(Http(node), INDEX, kind(pictures), corpus, documents)
+    pictures = make_thumbnails()
+    loaded = load_index(Http(node), INDEX, build_kind(pictures), corpus, documents)
     characters = statistics.median(len(str(picture)) for picture in pictures)
     sizes = f"thumbnails of {characters:.0f} characters, {loaded.bytes_a_document:.0f} bytes a document"
-    about = f"{given.docs:,} documents, {sizes}, one shard"
-    with page(node) as url:
-        publish(measure(about, texts(corpus, given.questions), node, url, given.rounds), given.json)
+    about = f"{args.docs:,} documents, {sizes}, one shard"
+    with start_page(node) as url:
+        publish_result(measure(about, make_texts(corpus, args.queries), node, url, args.rounds), args.json)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-from common import PHOTOS, add_url, node, options, publish
-from result import ReportTable, Result
+from harness.cluster import open_cluster
+from harness.photos import PHOTOS
+from harness.program import add_url_option, build_parser, publish_result
+from harness.result import ReportTable, Result
 
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
-    add_url(parser)
+    parser = build_parser(__doc__)
+    add_url_option(parser)
     parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     found: dict[str, list[float]] = {}
     command = Path(sys.executable).parent / "stair-es"
-    with node(arguments.url) as (cluster, name):
+    with open_cluster(args.url) as (cluster, name):
         environment = {**os.environ, "STAIR_ES_URL": cluster.connection.url, "STAIR_ES_INDEX": name}
         subprocess.run([command, "ingest", PHOTOS], env=environment, check=True, capture_output=True)
         for label, words in {
@@ -37,13 +39,13 @@ def main() -> None:
             "ingest, nothing new": ["ingest", str(PHOTOS)],
         }.items():
             seconds = []
-            for _ in range(arguments.rounds + 1):
+            for _ in range(args.rounds + 1):
                 start = time.perf_counter()
                 subprocess.run([command, *words], env=environment, check=True, capture_output=True)
                 seconds.append(time.perf_counter() - start)
             found[label] = seconds[1:]
     result = Result(
-        about=f"seconds of whole processes, median of {arguments.rounds} rounds",
+        about=f"seconds of whole processes, median of {args.rounds} rounds",
         tables=(
             ReportTable(
                 head=("", "s", "fastest", "slowest"),
@@ -55,7 +57,7 @@ def main() -> None:
         ),
         figures={"seconds": found},
     )
-    publish(result, arguments.json)
+    publish_result(result, args.json)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Documents/s of the bulk path, over raw pre-serialised `_bulk` requests with the same documents in the same run.
+"""Documents/s of the bulk path, over raw serialized `_bulk` requests with the same documents in the same run.
 
     python benchmarks/sink.py
     python benchmarks/sink.py --docs 20000 --rounds 7 --threads 4
 
 One after the other: **raw** posts bodies that lie ready in memory over one keep-alive connection and doesn't look at the answers.
-**stair-es** serialises, sends, reads the answer and gives each document its outcome. **helpers.bulk** is the client's own.
+**stair-es** serializes, sends, reads the answer and gives each document its outcome. **helpers.bulk** is the client's own.
 **ray-elasticsearch** is the `write` of its Ray sink on a data frame that lies ready, called here without Ray: what Ray takes to
 carry the data is not counted. Its client (elasticsearch-py 8) refuses to talk to OpenSearch, so two headers are changed under it.
 
-Several at a time: **stair-es, pace** with at most `--threads` requests under way, as many and as large as `AdaptiveThrottle`
-says, against **parallel_bulk** with as many threads, which repeats nothing that is refused. Rounds alternate and begin with
-another way each time; medians, also of the ratio to raw in the same round. Node and client share the machine's cores.
+Several at a time: **stair-es, throttled** with at most `--threads` requests at a time, as many and as large as `AdaptiveThrottle`
+says, against **parallel_bulk** with as many threads, which retries nothing that is rejected. Rounds alternate and begin with
+another one each time; medians, also of the ratio to raw in the same round. Node and client share the machine's cores.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from common import PHOTOS, add_model, add_url, node, options, publish
+from harness.bulk import check_written, write_throttled
+from harness.cluster import open_cluster
+from harness.photos import PHOTOS
+from harness.program import add_model_option, add_url_option, build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
 from opensearchpy import helpers
-from pacing import checked, paced
-from result import Ratio, ReportTable, Result
 
 from stair_es import resources
 from stair_es.cluster.bulk.actions import build_index_action, chunk_actions
@@ -46,28 +48,28 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 Documents = list[tuple[str, dict[str, Any]]]
-Way = Callable[[str], object]
+Arm = Callable[[str], object]
 """Writes all documents into the index of this name."""
 
 CHUNK_DOCS = 500
-RAW, ONE, MANY = "raw _bulk", "stair-es", "stair-es, pace"
+RAW, ONE, MANY = "raw _bulk", "stair-es", "stair-es, throttled"
 PEER = "ray-elasticsearch"
 PEER_INSTALL = "pip install --no-deps ray-elasticsearch 'elasticsearch8<9' 'elastic-transport<9'"
 
 
-def documents(count: int, model: str) -> Documents:
-    """The bundled photos' documents, each many times under another URI."""
+def build_documents(count: int, model: str) -> Documents:
+    """Return the bundled photos' documents, each many times under another URI."""
     encoder = registry.load_encoder(ModelSpec(name=model))
     made = []
     for path in sorted(PHOTOS.glob("*.jpg")):
         decoded = decode_image(path.read_bytes(), encoder.image_spec, DecodeLimits(), 128)
         [vector] = encoder.encode_images(np.stack([decoded.pixels_HWC]))
         made.append((vector, decoded))
-    result: Documents = []
+    documents: Documents = []
     for i in range(count):
         vector, decoded = made[i % len(made)]
         uri = f"file:///bench/{i}.jpg"
-        facts = ImageMetadata(
+        metadata = ImageMetadata(
             uri=uri,
             source="file:///bench",
             version=None,
@@ -80,19 +82,19 @@ def documents(count: int, model: str) -> Documents:
         )
         source = build_document(
             vector,
-            facts,
+            metadata,
             fields={},
             model_id="bench",
             fingerprint="0",
             ingested_at="2026-01-01T00:00:00Z",
             settings=DocumentSettings(),
         )
-        result.append((make_document_id(uri), source))
-    return result
+        documents.append((make_document_id(uri), source))
+    return documents
 
 
-def raw(url: str, index: str, bodies: list[bytes]) -> None:
-    """Post what lies ready."""
+def post_bodies(url: str, index: str, bodies: list[bytes]) -> None:
+    """Post bodies that lie ready."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     for body in bodies:
@@ -103,51 +105,51 @@ def raw(url: str, index: str, bodies: list[bytes]) -> None:
     connection.close()
 
 
-def actions(index: str, docs: Documents) -> Iterator[dict[str, Any]]:
-    """The documents as the client's helpers want them."""
+def build_actions(index: str, docs: Documents) -> Iterator[dict[str, Any]]:
+    """Yield the documents as the client's helpers need them."""
     return ({"_index": index, "_id": id_, "_source": doc} for id_, doc in docs)
 
 
-def parallel_bulk(client: OpenSearch, index: str, docs: Documents, threads: int) -> None:
-    """The client's own helper with threads."""
-    for ok, item in helpers.parallel_bulk(client, actions(index, docs), thread_count=threads, chunk_size=CHUNK_DOCS):
+def run_parallel_bulk(client: OpenSearch, index: str, docs: Documents, threads: int) -> None:
+    """Write with the client's own helper with threads."""
+    for ok, item in helpers.parallel_bulk(client, build_actions(index, docs), thread_count=threads, chunk_size=CHUNK_DOCS):
         if not ok:
             raise SystemExit(f"parallel_bulk failed: {item}")
 
 
-def peer(url: str, docs: Documents) -> Way | None:
-    """The way of ray-elasticsearch; `None` where it isn't installed."""
+def build_peer(url: str, docs: Documents) -> Arm | None:
+    """Return the arm of ray-elasticsearch; `None` where it isn't installed."""
     try:
         sinks, transport, pandas = map(import_module, ("ray_elasticsearch", "elastic_transport", "pandas"))
     except ImportError:
         return None
     base: Any = transport.Urllib3HttpNode
 
-    def perform_request(self: object, *arguments: object, headers: Mapping[str, str] | None = None, **more: object) -> object:
-        """With what both sides want to hear: the client looks for a header, the node for a plain content type."""
+    def perform_request(self: object, *args: object, headers: Mapping[str, str] | None = None, **more: object) -> object:
+        """Send what both sides expect: the client looks for a header, the node for a plain content type."""
         plain = {**(headers or {}), "content-type": "application/x-ndjson", "accept": "application/json"}
-        answer = base.perform_request(self, *arguments, headers=plain, **more)
+        answer = base.perform_request(self, *args, headers=plain, **more)
         headers_back = transport.HttpHeaders({**answer.meta.headers, "x-elastic-product": "Elasticsearch"})
         return answer._replace(meta=replace(answer.meta, headers=headers_back))
 
-    disguised = type("Disguised", (base,), {"perform_request": perform_request})
+    node_class = type("PatchedNode", (base,), {"perform_request": perform_request})
     frame = pandas.DataFrame([{"_id": id_, **doc} for id_, doc in docs])
 
-    def way(index: str) -> None:
+    def write(index: str) -> None:
         sink = sinks.ElasticsearchDatasink(
-            index=index, chunk_size=CHUNK_DOCS, hosts=url, node_class=disguised, request_timeout=120
+            index=index, chunk_size=CHUNK_DOCS, hosts=url, node_class=node_class, request_timeout=120
         )
         sink.write([frame], None)
 
-    return way
+    return write
 
 
-def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, rounds: int) -> dict[str, list[float]]:
-    """Documents/s of each way in each round, in turn."""
-    rates: dict[str, list[float]] = {label: [] for label in ways}
+def measure_arms(client: OpenSearch, name: str, arms: Mapping[str, Arm], count: int, rounds: int) -> dict[str, list[float]]:
+    """Return documents/s of each arm in each round, in turn."""
+    rates: dict[str, list[float]] = {label: [] for label in arms}
     for turn in range(-1, rounds):  # the first round warms the node up and isn't counted
-        order = list(ways.items())
-        for label, way in (
+        order = list(arms.items())
+        for label, arm in (
             order[(turn + 1) % len(order) :] + order[: (turn + 1) % len(order)]
         ):  # whoever else uses the machine disturbs each of them in turn
             index = f"{name}-{turn + 1}"
@@ -155,7 +157,7 @@ def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, 
                 index=index, body={**resources.load_json_resource("mappings", "image"), "aliases": {make_write_alias(index): {}}}
             )
             start = time.perf_counter()
-            way(index)
+            arm(index)
             seconds = time.perf_counter() - start
             client.indices.refresh(index=index)
             if client.count(index=index)["count"] != count:
@@ -168,69 +170,74 @@ def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, 
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
-    add_model(parser)
-    add_url(parser)
+    parser = build_parser(__doc__)
+    add_model_option(parser)
+    add_url_option(parser)
     parser.add_argument("--docs", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=4)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
 
-    docs = documents(arguments.docs, arguments.model)
-    one, many = BulkPolicy(max_chunk_docs=CHUNK_DOCS), BulkPolicy(max_concurrency=arguments.threads)
+    docs = build_documents(args.docs, args.model)
+    one, many = BulkPolicy(max_chunk_docs=CHUNK_DOCS), BulkPolicy(max_concurrency=args.threads)
     cut = list(chunk_actions((build_index_action(*doc) for doc in docs), one.max_chunk_bytes, one.max_chunk_docs))
     bodies = [b"".join(lines for _, lines in chunk) for chunk in cut]
     size = sum(map(len, bodies)) / len(docs)
     reached: list[tuple[int, int]] = []
-    with node(arguments.url) as (cluster, name), ThreadPoolExecutor(arguments.threads) as pool:
+    with open_cluster(args.url) as (cluster, name), ThreadPoolExecutor(args.threads) as pool:
 
         def writer(index: str, policy: BulkPolicy) -> BulkWriter:
             return BulkWriter(cluster=cluster, index=index, policy=policy)
 
-        def at_pace(index: str) -> None:
-            pace = AdaptiveThrottle(many)
-            paced(writer(index, many), docs, pool, pace, size)
-            reached.append((pace.chunk_bytes, pace.concurrency))
+        def write_with_throttle(index: str) -> None:
+            throttle = AdaptiveThrottle(many)
+            write_throttled(writer(index, many), docs, pool, throttle, size)
+            reached.append((throttle.chunk_bytes, throttle.concurrency))
 
-        ways: dict[str, Way] = {
-            RAW: lambda index: raw(cluster.connection.url, index, bodies),
-            ONE: lambda index: checked(writer(index, one).write(docs)),
-            "helpers.bulk": lambda index: helpers.bulk(cluster.client, actions(index, docs), chunk_size=CHUNK_DOCS),
-            MANY: at_pace,
-            "parallel_bulk": lambda index: parallel_bulk(cluster.client, index, docs, arguments.threads),
+        arms: dict[str, Arm] = {
+            RAW: lambda index: post_bodies(cluster.connection.url, index, bodies),
+            ONE: lambda index: check_written(writer(index, one).write(docs)),
+            "helpers.bulk": lambda index: helpers.bulk(cluster.client, build_actions(index, docs), chunk_size=CHUNK_DOCS),
+            MANY: write_with_throttle,
+            "parallel_bulk": lambda index: run_parallel_bulk(cluster.client, index, docs, args.threads),
         }
-        theirs = peer(cluster.connection.url, docs)
+        theirs = build_peer(cluster.connection.url, docs)
         if theirs is not None:
-            ways[PEER] = theirs
-        rates = measure(cluster.client, name, ways, len(docs), arguments.rounds)
-    publish(result(arguments, size, rates, reached[-1]), arguments.json)
+            arms[PEER] = theirs
+        rates = measure_arms(cluster.client, name, arms, len(docs), args.rounds)
+    publish_result(build_result(args, size, rates, reached[-1]), args.json)
 
 
-def result(arguments: argparse.Namespace, size: float, rates: Mapping[str, list[float]], reached: tuple[int, int]) -> Result:
-    """A line a way."""
+def build_result(args: argparse.Namespace, size: float, rates: Mapping[str, list[float]], reached: tuple[int, int]) -> Result:
+    """Return a line for each arm."""
 
-    def over(ours: str, theirs: str) -> float:
+    def compute_ratio(ours: str, theirs: str) -> float:
         return statistics.median(one / other for one, other in zip(rates[ours], rates[theirs], strict=True))
 
     rows = [
-        (label, f"{statistics.median(values):,.0f}", f"{over(label, RAW):.2f}", f"{min(values):,.0f}..{max(values):,.0f}")
+        (
+            label,
+            f"{statistics.median(values):,.0f}",
+            f"{compute_ratio(label, RAW):.2f}",
+            f"{min(values):,.0f}..{max(values):,.0f}",
+        )
         for label, values in rates.items()
     ]
     races = [(ONE, RAW, 0.9), (ONE, "helpers.bulk", 1), (ONE, PEER, 1), (MANY, "parallel_bulk", 1)]
     ratios = [
-        Ratio(what=f"documents/s, {ours}", against=theirs, value=over(ours, theirs), goal=goal)
+        Ratio(what=f"documents/s, {ours}", against=theirs, value=compute_ratio(ours, theirs), goal=goal)
         for ours, theirs, goal in races
         if theirs in rates
     ]
-    remarks = [f"pace at the end: {reached[0] / 2**20:.1f} MiB a request, {reached[1]} of {arguments.threads} at a time"]
+    remarks = [f"throttle at the end: {reached[0] / 2**20:.1f} MiB a request, {reached[1]} of {args.threads} at a time"]
     if PEER not in rates:
         remarks.append(f"{PEER} didn't run: it isn't installed (`{PEER_INSTALL}`)")
     return Result(
-        about=f"{arguments.docs} documents of {size:.0f} bytes, median of {arguments.rounds} rounds",
-        tables=(ReportTable(head=("way", "docs/s", "of raw", "least..most"), rows=tuple(rows)),),
+        about=f"{args.docs} documents of {size:.0f} bytes, median of {args.rounds} rounds",
+        tables=(ReportTable(head=("method", "docs/s", "of raw", "least..most"), rows=tuple(rows)),),
         ratios=tuple(ratios),
         remarks=tuple(remarks),
-        figures={"docs": arguments.docs, "rounds": rates, "pace": reached},
+        figures={"docs": args.docs, "rounds": rates, "throttle": reached},
     )
 
 

@@ -6,8 +6,8 @@
     python benchmarks/small_recipes.py --sets SETS --out RUNS --arms dense grounded --seeds 1 --steps 100 --pairs 600
 
 All arms have the same towers (frozen EfficientNet-Lite2 and all-MiniLM-L6-v2 under trained heads), data, batch and number of
-updates; what they don't share was chosen on validation sets of other styles and other concepts than the tests'. Broken off, it
-goes on where it was. 27 runs take 40 minutes on 2 free cores, the choice of values as long again.
+updates; what they don't share was chosen on validation sets of other styles and other concepts than the tests'. An interrupted
+run continues where it was. 27 runs take 40 minutes on 2 free cores, the choice of values as long again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import interval, options, publish
-from result import Ratio, ReportTable, Result
+from harness.bootstrap import compute_interval
+from harness.program import build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
 from small.arms import ARMS, Arm
-from small.score import SPLITS, Scored, Split
+from small.score import SPLITS, Split, SplitScores
 
 from stair_es.model.stair import checkpoint
 from stair_es.training.config.train_config import TrainConfig, read_train_config
@@ -36,12 +37,12 @@ VALIDATION = ("val_style", "val_concepts")
 TUNING_STEPS = 300
 DENSE, PHOTOS = "dense", "test_photos"
 
-Runs = dict[str, list[dict[str, Scored]]]
+Runs = dict[str, list[dict[str, SplitScores]]]
 """Arm -> for each seed the scores by split."""
 
 
-def configured(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainConfig:
-    """The training of an arm."""
+def build_config(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainConfig:
+    """Return the training configuration of an arm."""
     changes = {
         "data.train": [{"captions": str(sets / "train.jsonl")}],
         "data.validation": [{"captions": str(sets / f"{name}.jsonl")} for name in VALIDATION],
@@ -55,8 +56,8 @@ def configured(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, seed
     return read_train_config(BASE, changes)
 
 
-def smaller(sets: Path, to: Path, pairs: int) -> Path:
-    """The sets with at most so many lines each, from all over them."""
+def shrink_sets(sets: Path, to: Path, pairs: int) -> Path:
+    """Write the sets with at most so many lines each, from all over them."""
     to.mkdir(parents=True, exist_ok=True)
     if not (to / "images").exists():
         (to / "images").symlink_to(sets / "images")
@@ -68,21 +69,21 @@ def smaller(sets: Path, to: Path, pairs: int) -> Path:
     return to
 
 
-def run(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainingResult:
+def train_arm(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainingResult:
     """Train an arm, or find that it is trained."""
     start = time.perf_counter()
-    done = train_model(configured(arm, sets, chosen, steps, seed), out, device="cpu")
+    done = train_model(build_config(arm, sets, chosen, steps, seed), out, device="cpu")
     print(f"{out.name}: validation {100 * done.best:.1f}, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return done
 
 
 def tune(arms: Sequence[Arm], sets: Path, out: Path) -> dict[str, dict[str, Any]]:
-    """For each arm the point of its grid with the best recall on the validation sets (one seed, fewer updates)."""
+    """Return for each arm the point of its grid with the best recall on the validation sets (one seed, fewer updates)."""
     chosen = {}
     for arm in arms:
-        points = arm.variants()
+        points = arm.list_variants()
         folders = [out / "tuning" / f"{arm.name}-{place}" for place in range(len(points))]
-        found = [run(arm, sets, folder, point, TUNING_STEPS, 0).best for point, folder in zip(points, folders, strict=True)]
+        found = [train_arm(arm, sets, folder, point, TUNING_STEPS, 0).best for point, folder in zip(points, folders, strict=True)]
         chosen[arm.name] = points[int(np.argmax(found))]
         print(f"{arm.name}: {chosen[arm.name]}", file=sys.stderr, flush=True)
     return chosen
@@ -95,31 +96,33 @@ def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Map
     for seed in range(seeds):
         for arm in arms:
             folder = out / f"{arm.name}-{steps}-{seed}"
-            run(arm, sets, folder, chosen.get(arm.name, {}), steps, seed)
+            train_arm(arm, sets, folder, chosen.get(arm.name, {}), steps, seed)
             model = checkpoint.load_stair_model(folder)
             runs[arm.name].append({name: split.score(model) for name, split in splits.items()})
     return runs
 
 
-def result(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[str, Mapping[str, Any]]) -> Result:
-    """A table a split, and the differences to the dense arm."""
+def build_result(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[str, Mapping[str, Any]]) -> Result:
+    """Return a table for each split, and the differences to the dense arm."""
     tables = [
         ReportTable(
-            heading=split, head=_COLUMNS, rows=tuple(_row(arm.name, [seed[split] for seed in runs[arm.name]]) for arm in arms)
+            heading=split,
+            head=_COLUMNS,
+            rows=tuple(_format_row(arm.name, [seed[split] for seed in runs[arm.name]]) for arm in arms),
         )
         for split in SPLITS
     ]
     ratios = []
     if DENSE in runs and len(runs) > 1:
         heading = "R@1 minus dense, paired bootstrap over queries (95 %)"
-        rows = tuple(_differences(name, runs) for name in runs if name != DENSE)
+        rows = tuple(_format_differences(name, runs) for name in runs if name != DENSE)
         tables.append(ReportTable(heading=heading, head=("arm", *_WAYS), rows=rows))
-        ratios = [_ratio(name, runs) for name in runs if name != DENSE]
+        ratios = [_build_ratio(name, runs) for name in runs if name != DENSE]
     return Result(
         about=f"{steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean, and the spread over seeds",
         tables=tuple(tables),
         ratios=tuple(ratios),
-        remarks=tuple(f"**{arm.name}**: {arm.about}; {_said(chosen.get(arm.name, {}))}" for arm in arms),
+        remarks=tuple(f"**{arm.name}**: {arm.about}; {_format_values(chosen.get(arm.name, {}))}" for arm in arms),
         figures={name: [{split: asdict(s) for split, s in seed.items()} for seed in seeds] for name, seeds in runs.items()},
     )
 
@@ -135,42 +138,42 @@ _COLUMNS = (
 _WAYS = tuple(f"{split.removeprefix('test_')} {way}" for split in SPLITS for way in ("t2i", "i2t"))
 
 
-def _row(name: str, seeds: Sequence[Scored]) -> tuple[str, ...]:
-    def mean(way: str) -> str:
+def _format_row(name: str, seeds: Sequence[SplitScores]) -> tuple[str, ...]:
+    def format_mean(way: str) -> str:
         return " / ".join(f"{100 * np.mean([getattr(seed, way)[cut].mean() for seed in seeds]):.1f}" for cut in (1, 5, 10))
 
-    def spread(way: str) -> str:
+    def format_spread(way: str) -> str:
         found = [100 * float(getattr(seed, way)[1].mean()) for seed in seeds]
         return f"{min(found):.1f}-{max(found):.1f}"
 
     words = " / ".join(f"{np.mean([seed.words[side] for seed in seeds]):.0f}" for side in (0, 1)) if seeds[0].own else ""
     own = " / ".join(f"{100 * np.mean([seed.own[cut] for seed in seeds]):.0f}" for cut in (1, 5, 20)) if seeds[0].own else ""
-    return name, mean("t2i"), mean("i2t"), f"{spread('t2i')}, {spread('i2t')}", words, own
+    return name, format_mean("t2i"), format_mean("i2t"), f"{format_spread('t2i')}, {format_spread('i2t')}", words, own
 
 
-def _differences(name: str, runs: Runs) -> tuple[str, ...]:
+def _format_differences(name: str, runs: Runs) -> tuple[str, ...]:
     cells = []
     for split in SPLITS:
         for way in ("t2i", "i2t"):
             ours, theirs = ([getattr(seed[split], way)[1] for seed in runs[arm]] for arm in (name, DENSE))
-            apart, low, high = interval(ours, theirs)
+            apart, low, high = compute_interval(ours, theirs)
             cells.append(f"{apart:+.1f} [{low:+.1f}, {high:+.1f}]")
     return name, *cells
 
 
-def _ratio(name: str, runs: Runs) -> Ratio:
+def _build_ratio(name: str, runs: Runs) -> Ratio:
     ours, theirs = (np.mean([seed[PHOTOS].t2i[1].mean() for seed in runs[arm]]) for arm in (name, DENSE))
     value = float(ours / theirs) if theirs else 0.0
     return Ratio(what=f"R@1 of {name}, text -> image, photographs", against="dense, same towers and data", value=value)
 
 
-def _said(values: Mapping[str, Any]) -> str:
+def _format_values(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in values.items()) or "as in base.toml"
 
 
 def main() -> None:
     """Train, score, print."""
-    parser = options(__doc__)
+    parser = build_parser(__doc__)
     parser.add_argument("--sets", type=Path, required=True, help="what small_sets/build.py made")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained models; what is there isn't trained again")
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=[name for name, arm in ARMS.items() if not arm.extra])
@@ -178,15 +181,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--tune", action="store_true", help="choose values on the validation sets, and write small/tuned.json")
     parser.add_argument("--pairs", type=int, help="of each set only so many: to see that it runs")
-    given = parser.parse_args()
-    arms, sets, out = [ARMS[name] for name in given.arms], given.sets.absolute(), given.out.absolute()
-    sets = smaller(sets, out / f"sets-{given.pairs}", given.pairs) if given.pairs else sets
+    args = parser.parse_args()
+    arms, sets, out = [ARMS[name] for name in args.arms], args.sets.absolute(), args.out.absolute()
+    sets = shrink_sets(sets, out / f"sets-{args.pairs}", args.pairs) if args.pairs else sets
     chosen = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
-    if given.tune:
+    if args.tune:
         chosen = {**chosen, **tune(arms, sets, out)}
         TUNED.write_text(json.dumps(chosen, indent=2) + "\n")
-    runs = measure(arms, sets, out, chosen, given.steps, given.seeds)
-    publish(result(runs, arms, given.steps, chosen), given.json)
+    runs = measure(arms, sets, out, chosen, args.steps, args.seeds)
+    publish_result(build_result(runs, arms, args.steps, chosen), args.json)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from common import add_url, corpus, node, options, publish
-from result import Ratio, ReportTable, Result
-from serve import Client, paired, ratio, row
+from harness.cluster import open_cluster
+from harness.paired import Client, compute_ratio, make_row, measure_pairs
+from harness.photos import make_photo_folder
+from harness.program import add_url_option, build_parser, publish_result
+from harness.result import Ratio, ReportTable, Result
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.servers.otlp_collector import received
@@ -32,14 +34,14 @@ STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 TEXTS = ("a red panda", "black and white bear", "kitten on grass", "two dogs", "a cup of coffee", "mountain lake")
 
 
-def ingested(folder: Path, index: str, url: str, observed: Mapping[str, str]) -> float:
-    """Seconds of an ingest into a new index, from the first image to the last refresh."""
+def measure_ingest(folder: Path, index: str, url: str, observed: Mapping[str, str]) -> float:
+    """Return the seconds of an ingest into a new index, from the first image to the last refresh."""
     with tempfile.TemporaryDirectory(prefix="stair-es-bench-") as files:
         more = ["--metrics-file", f"{files}/bench.prom"] if observed else []
         done = subprocess.run(
             [
                 *(STAIR_ES, "ingest", str(folder), "--index", index, "--url", url, "--model", DEFAULT_MODEL, "--runner", "local"),
-                *("--json", "--dead-letters", f"{files}/dead.jsonl", *more),
+                *("--json", "--dead-letters", f"{files}/failed.jsonl", *more),
             ],
             env={**os.environ, **observed},
             check=True,
@@ -50,8 +52,8 @@ def ingested(folder: Path, index: str, url: str, observed: Mapping[str, str]) ->
 
 
 @contextmanager
-def served(index: str, url: str, observed: Mapping[str, str]) -> Iterator[Client]:
-    """A client of a page."""
+def start_page(index: str, url: str, observed: Mapping[str, str]) -> Iterator[Client]:
+    """Start a page, and yield a client of it."""
     command = [STAIR_ES, "serve", "--index", index, "--url", url, "--port", "0", "--json", *(["--metrics"] if observed else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **observed}) as process:
         try:
@@ -61,19 +63,24 @@ def served(index: str, url: str, observed: Mapping[str, str]) -> Iterator[Client
             process.terminate()
 
 
-def measure(given: argparse.Namespace) -> Result:
-    """Both, and their ratios."""
-    with corpus(given.images) as folder, node(given.url) as (cluster, name), received() as collector, ExitStack() as stack:
+def measure(args: argparse.Namespace) -> Result:
+    """Measure both, and return their ratios."""
+    with (
+        make_photo_folder(args.images) as folder,
+        open_cluster(args.url) as (cluster, name),
+        received() as collector,
+        ExitStack() as stack,
+    ):
         url, observed = cluster.connection.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
-        ingested(folder, f"{name}-first", url, {})
+        measure_ingest(folder, f"{name}-first", url, {})
         runs: dict[bool, list[float]] = {False: [], True: []}
-        for turn in range(given.rounds):
+        for turn in range(args.rounds):
             for on in (turn % 2 == 0, turn % 2 == 1):
-                runs[on].append(ingested(folder, f"{name}-{turn}-{on}".lower(), url, observed if on else {}))
+                runs[on].append(measure_ingest(folder, f"{name}-{turn}-{on}".lower(), url, observed if on else {}))
         of_ingest = len(collector.spans)
-        plain, ours = (stack.enter_context(served(f"{name}-first", url, on)) for on in ({}, observed))
-        bodies = [json.dumps({"text": text}).encode() for text in TEXTS * (given.searches // len(TEXTS))]
-        searches = paired(
+        plain, ours = (stack.enter_context(start_page(f"{name}-first", url, on)) for on in ({}, observed))
+        bodies = [json.dumps({"text": text}).encode() for text in TEXTS * (args.searches // len(TEXTS))]
+        searches = measure_pairs(
             [
                 (
                     lambda body=body: plain.post("/api/search", body),  # type: ignore[misc]
@@ -81,20 +88,26 @@ def measure(given: argparse.Namespace) -> Result:
                 )
                 for body in bodies
             ],
-            given.rounds,
+            args.rounds,
         )
     seconds = ([1000 * value for value in runs[False]], [1000 * value for value in runs[True]])
     slowest = f"{min(runs[False]):.1f} to {max(runs[False]):.1f} s"
     return Result(
-        about=f"{given.images} images, {len(searches[0])} searches, {given.rounds} rounds, model {DEFAULT_MODEL}",
+        about=f"{args.images} images, {len(searches[0])} searches, {args.rounds} rounds, model {DEFAULT_MODEL}",
         tables=(
             ReportTable(
                 head=("", "without, ms: median / p95", "with, ms: median / p95", "median ratio"),
-                rows=(row("ingest", *seconds), row("`/api/search`", *searches)),
+                rows=(make_row("ingest", *seconds), make_row("`/api/search`", *searches)),
             ),
         ),
         ratios=tuple(
-            Ratio(what=f"time of {what} with metrics and traces", against="without", value=ratio(*pair), goal=1.05, at_most=True)
+            Ratio(
+                what=f"time of {what} with metrics and traces",
+                against="without",
+                value=compute_ratio(*pair),
+                goal=1.05,
+                at_most=True,
+            )
             for what, pair in (("an ingest", seconds), ("a search through the page", searches))
         ),
         remarks=(f"ingests without took {slowest}: what is smaller than that is noise", f"{of_ingest} spans came of the ingests"),
@@ -104,13 +117,13 @@ def measure(given: argparse.Namespace) -> Result:
 
 def main() -> None:
     """Run and print."""
-    parser = options(__doc__)
-    add_url(parser)
+    parser = build_parser(__doc__)
+    add_url_option(parser)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--searches", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    publish(measure(given), given.json)
+    args = parser.parse_args()
+    publish_result(measure(args), args.json)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from stair_es._version import __version__
 from stair_es.config.defaults import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
 from stair_es.errors import StairError, UsageError
+from stair_es.system.decoder_logs import disable_decoder_logs
 
 from .commands import dashboards, encode, evaluate, explain, export, inspect, policy, query, search, serve, template, train, words
 from .commands.ingest import images, texts
@@ -33,7 +34,7 @@ from .output.json_logging import is_json_logging
 
 
 class _RootGroup(TyperGroup):
-    """Root group that reports wrong usage like other errors, if stderr is JSON."""
+    """Root group that reports usage errors like other errors, if stderr is JSON."""
 
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:  # noqa: ANN401
         """Make the context; from here on stderr is JSON if options or environment say so."""
@@ -68,7 +69,7 @@ def _report_usage_errors(program: str | None, context: Any) -> Iterator[None]:  
         if not hasattr(error, "format_message") or not is_json_logging():
             raise
         command = " ".join(filter(None, (program, context and context.invoked_subcommand)))
-        print_error(UsageError(error.format_message() or "no command is named", f"See {command} --help."))
+        print_error(UsageError(error.format_message() or "no command given", f"See {command} --help."))
         raise typer.Exit(2) from None
 
 
@@ -159,7 +160,7 @@ def _configure_run(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Image search on the search cluster that you already run: photos become `rank_features` documents, found by words."""
+    """Search images by words in your OpenSearch or Elasticsearch cluster: images are indexed as weighted tokens."""
     helped = context.meta[_HELP_REQUESTED]
     taken = settings.load_config(context, config_file, profile, tolerant=helped or context.invoked_subcommand == "doctor")
     set_log_format(log_format or taken.get_text("log_format") or "text")
@@ -167,7 +168,7 @@ def _configure_run(
         print_error(taken.error)
 
 
-_EXIT_REASONS = {129: "ended by SIGHUP", 130: "interrupted", 143: "ended by SIGTERM"}
+_EXIT_REASONS = {129: "terminated by SIGHUP", 130: "interrupted", 143: "terminated by SIGTERM"}
 """Exit code -> notice."""
 
 
@@ -196,10 +197,11 @@ def _install_signal_handlers() -> None:
 def main() -> None:
     """Run the command line.
 
-    It exits with 0, 1 (failed), 2 (wrong usage), 3 (some images failed), 129 (the terminal was closed), 130 (interrupted) or
+    It exits with 0, 1 (failed), 2 (usage error), 3 (some images failed), 129 (the terminal was closed), 130 (interrupted) or
     143 (ended).
     """
     _install_signal_handlers()
+    disable_decoder_logs()
     try:
         app()
     except StairError as error:

@@ -229,13 +229,13 @@ def write_card(sets: Path, mini: MiniArtifacts) -> str:
     sources = {name: count for name, count in counted if not name.startswith(LEFT_OUT)}
     learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items())
     packages = [
-        (each["name"], each["version"], each["credit"], each["licence"])
+        (each["name"], each["version"], each["credit"], each["license"])
         for each in told["packages"]
         if not each["name"].startswith((LEFT_OUT, "openmoji", "emoji-datasource-twitter"))
     ]
-    photos = [(each.name, each.version, each.credit, each.licence) for each in (*mini_gate.PHOTOS, mini_gate.SCIKIT_IMAGE)]
+    photos = [(each.name, each.version, each.credit, each.license) for each in (*mini_gate.PHOTOS, mini_gate.SCIKIT_IMAGE)]
     drawn, taken = (
-        "\n".join(f"| {name} {version} | {credit} | {licence} |" for name, version, credit, licence in rows)
+        "\n".join(f"| {name} {version} | {credit} | {license} |" for name, version, credit, license in rows)
         for rows in (packages, photos)
     )
     return f"""---
@@ -260,7 +260,7 @@ Matrices are int8 with a scale for each row. `docs/stair-mini.md` of stair-es sa
 
 No picture is in here. What the heads learned from:
 
-| package | by | licence |
+| package | by | license |
 |---|---|---|
 {drawn}
 
@@ -269,12 +269,12 @@ put on white and turned into numbers here. Streamline Emojis: by Streamline, <ht
 done to them. What the gate learned from besides, all of it reduced to
 {len(mini.arrays["gate.statistics_S"]) + len(mini.arrays["gate.features_P"]) + 1:,} numbers:
 
-| package | by | licence |
+| package | by | license |
 |---|---|---|
 | examples/photos of stair-es | see its CREDITS.md | free ones |
 {taken}
 
-The heads, the gate and the words are under stair-es's licence, Apache-2.0, as far as they are ours to license.
+The heads, the gate and the words are under stair-es's license, Apache-2.0, as far as they are ours to license.
 """
 
 

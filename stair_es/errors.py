@@ -49,7 +49,7 @@ class StairError(Exception):
 
 
 class UsageError(StairError):
-    """A wrong call of a command or function."""
+    """Invalid arguments of a command or function."""
 
     exit_code = 2
 
@@ -71,13 +71,13 @@ class ModelError(StairError):
 
 
 class UnknownModel(ModelError):
-    """A name that no model has."""
+    """An unknown model name."""
 
     exit_code = 2
 
 
 class ModelNotFetched(ModelError):
-    """A model that isn't on this machine and that wasn't to be fetched."""
+    """A model that isn't on this machine, where downloading it was not allowed."""
 
 
 class NodeError(StairError):
@@ -123,7 +123,7 @@ class ClusterError(StairError):
 
 
 class ClusterUnreachable(ClusterError):
-    """A URL where nothing answers."""
+    """A URL where no search cluster responds."""
 
 
 class NotASearchCluster(ClusterError):
@@ -143,7 +143,7 @@ class MissingModule(ClusterError):
 
 
 class IndexNotFound(ClusterError):
-    """An index that doesn't exist (any more)."""
+    """An index that doesn't exist, or no longer exists."""
 
 
 class IndexClosed(ClusterError):

@@ -91,13 +91,13 @@ class TokenPolicy:
                 raise ResourceError(f"{place}: {source!r} is replaced by itself", "Remove it.")
             if source in sources:
                 raise ResourceError(
-                    f"{place}: {source!r} has a rule already, {sources[source]}", "A token can have only one replacement."
+                    f"{place}: {source!r} already has a rule: {sources[source]}", "A token can have only one replacement."
                 )
             sources[source] = place
         for place, _, target in self._list_replacements():
             if target in sources:
                 raise ResourceError(
-                    f"{place}: {target!r} is itself replaced, by {sources[target]}",
+                    f"{place}: {target!r} is itself replaced by {sources[target]}",
                     "Chains and cycles are not allowed: use the last token of the chain.",
                 )
         return sources
@@ -110,7 +110,7 @@ class TokenPolicy:
             if word in targets or word in muted:
                 by = targets.get(word) or muted[word]
                 raise ResourceError(
-                    f"mute[{i}]: {word!r} has a rule already, {by}", "Mute the tokens that it replaces, or remove this rule."
+                    f"mute[{i}]: {word!r} already has a rule: {by}", "Mute the tokens that it replaces, or remove this rule."
                 )
             muted[word] = f"mute[{i}]"
 
@@ -121,13 +121,13 @@ class TokenPolicy:
                 raise ResourceError(f"cap.{word}: {word!r} is muted", "Keep one of the two.")
             if not (math.isfinite(most) and most >= MIN_WEIGHT):
                 raise ResourceError(
-                    f"cap.{word}: no weight can be {most:g}", "Give a number above 0; to remove a token, mute it."
+                    f"cap.{word}: {most:g} is not a valid weight", "Give a number above 0; to remove a token, mute it."
                 )
 
     @staticmethod
     def _check_not_replaced(place: str, word: str, sources: Mapping[str, str]) -> None:
         if word in sources:
-            raise ResourceError(f"{place}: {word!r} is replaced before that, by {sources[word]}", "Use its replacement.")
+            raise ResourceError(f"{place}: {word!r} is already replaced by {sources[word]}", "Use its replacement.")
 
     def _list_replacements(self) -> Iterator[tuple[str, str, str]]:
         """Yield place in the file, token and replacement."""
@@ -253,17 +253,17 @@ def parse_policy(value: object, where: str, *, name: str = "") -> TokenPolicy:
 
 
 def _parse_body(value: object, name: str) -> TokenPolicy:
-    body = _parse_object(value, "the whole")
+    body = _parse_object(value, "the policy")
     version = body.get("stair_es_policy")
     if version != POLICY_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > POLICY_VERSION
-        remedy = "It is for a newer stair-es: upgrade." if newer else _FORM
+        remedy = "It requires a newer stair-es: upgrade." if newer else _FORM
         raise ResourceError(f"stair_es_policy is {json.dumps(version)} instead of {POLICY_VERSION}", remedy)
     unknown = [key for key in body if key not in _KNOWN]
     if unknown:
-        raise ResourceError(f"{unknown[0]}: no such rule", f"Known are {', '.join(_KNOWN[1:])}.")
+        raise ResourceError(f"{unknown[0]}: no such rule", f"Known rules: {', '.join(_KNOWN[1:])}.")
     if not isinstance(body.get("name", ""), str):
-        raise ResourceError("name: not a text", _FORM)
+        raise ResourceError("name: not a string", _FORM)
     policy = TokenPolicy(
         name=_parse_token(body.get("name", ""), "name") or name,
         mute=_parse_tokens(body.get("mute", []), "mute"),
@@ -281,7 +281,7 @@ def _parse_body(value: object, name: str) -> TokenPolicy:
         },
     )
     if not policy.rules:
-        raise ResourceError("it has no rule", "To remove a policy from an index: stair-es policy rollback")
+        raise ResourceError("it has no rules", "To remove a policy from an index: stair-es policy rollback")
     return policy
 
 
@@ -322,4 +322,4 @@ def _parse_weight(value: object, place: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise ResourceError(f"{place}: no weight can be that large", _FORM) from None
+        raise ResourceError(f"{place}: too large for a weight", _FORM) from None

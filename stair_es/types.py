@@ -6,7 +6,7 @@ Suffixes of array names give the shape: B batch, H height, W width, C channel, V
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -27,6 +27,12 @@ RESIZE_MODE_CHOICES: tuple[ResizeMode, ...] = ("pad", "crop", "stretch")
 Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+ProgressCallback: TypeAlias = Callable[[int, int], None]
+"""Called with what is done, and the total."""
+
+PartProgressCallback: TypeAlias = Callable[[str, int, int], None]
+"""Called with a part of the work, what is done of it, and its total."""
 
 
 @dataclass(frozen=True, kw_only=True)

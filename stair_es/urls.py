@@ -59,7 +59,7 @@ def _find_flaw(url: str) -> str:
     if parts.scheme not in ("http", "https"):
         return "it doesn't start with http:// or https://"
     if "@" in parts.path + parts.query + parts.fragment:
-        return "there is an @ behind the host"
+        return "there is an @ after the host"
     if parts.query or parts.fragment:
         return "it has a query string or a fragment"
     if not parts.hostname or port == 0:

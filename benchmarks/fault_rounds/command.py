@@ -28,24 +28,23 @@ _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command ended."""
 
     code: int
     report: Mapping[str, Any]
     """The last JSON object that it printed; empty without one."""
-    said: str
-    """All of stderr."""
+    stderr: str
     wrong: tuple[str, ...] = field(init=False)
     """What is wrong with the way in which it ended."""
 
     @property
     def error(self) -> str:
-        """What it said of why it failed."""
+        """The reported error; empty without one."""
         return str(self.report.get("error", ""))
 
     def __post_init__(self) -> None:
-        wrong = ["it ended with a traceback"] if "Traceback (most recent call last)" in self.said else []
+        wrong = ["it ended with a traceback"] if "Traceback (most recent call last)" in self.stderr else []
         if self.code not in (0, 3, -signal.SIGKILL) and not self.error:
             wrong.append(f"exit code {self.code} without a JSON object that says why")
         object.__setattr__(self, "wrong", tuple(wrong))
@@ -76,12 +75,12 @@ class Command:
         self.pid = self._process.pid
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it hasn't ended."""
         return self._process.poll() is None
 
     def ends_within(self, seconds: float) -> bool:
-        """Whether it does."""
+        """Return whether it ends within so many seconds."""
         try:
             self._said = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -89,23 +88,23 @@ class Command:
         return True
 
     def kill(self) -> None:
-        """SIGKILL, to its whole group."""
+        """Send SIGKILL to its whole process group."""
         os.killpg(self.pid, signal.SIGKILL)
 
-    def wait(self) -> Ended:
+    def wait(self) -> CommandResult:
         """Wait for its end."""
         out, err = self._said or self._process.communicate(timeout=_TIMEOUT_S)
         lines = [line for line in out.splitlines() if line.startswith("{")]
-        return Ended(self._process.returncode, json.loads(lines[-1]) if lines else {}, err)
+        return CommandResult(self._process.returncode, json.loads(lines[-1]) if lines else {}, err)
 
 
-def run_within(
+def run_in_process(
     sources: Sequence[str | Path], url: str, index: str, dead_letters: Path, *, model: str = MODEL, **sink: str
 ) -> IngestReport:
-    """The same run in this process, without the second that a process takes to start.
+    """Do the same run in this process, without the second that a process takes to start.
 
     Raises:
-        StairError: It failed.
+        StairError: If it failed.
     """
     options = IngestOptions(
         alias=index,

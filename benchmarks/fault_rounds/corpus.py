@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from common import PHOTOS
+from harness.photos import PHOTOS
 from PIL import Image
 from support.plugin_metadata import announce_plugins
 
@@ -31,25 +31,25 @@ class Corpus:
     """A folder for PYTHONPATH: the metadata of the example plugin, whose model is `MODEL`."""
 
     @property
-    def wanted(self) -> set[str]:
+    def uris(self) -> set[str]:
         """The URIs of the images."""
         return {path.as_uri() for path in self.images.iterdir()}
 
     @property
-    def some(self) -> str:
+    def subset(self) -> str:
         """A glob of some of the images, a tenth or more."""
         return f"{self.images}/*0.jpg"
 
     @property
     def environment(self) -> dict[str, str]:
-        """For a command that knows `MODEL`, and nothing of the user's."""
+        """The environment of a command that knows `MODEL`, and nothing of the user's."""
         mine = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_")}
         path = (str(self.packages), str(_PLUGIN), mine.get("PYTHONPATH"))
         return {**mine, "STAIR_ES_HOME": str(self.packages.parent / "home"), "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def make_corpus(folder: Path, images: int) -> Corpus:
-    """Write it, and make both models known to this process."""
+    """Write a corpus, and register both models in this process."""
     made = Corpus(folder / "images", folder / "broken", folder / "packages")
     for each in (made.images, made.broken, made.packages):
         each.mkdir()

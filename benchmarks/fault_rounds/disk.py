@@ -24,7 +24,7 @@ class Disk:
     """What stands before a command that is to have no more than this: nothing where the folder itself is small."""
 
     def fill(self) -> None:
-        """Leave no room."""
+        """Fill it."""
         with (self.folder / _BALLAST).open("wb") as file:
             size, step = 0, 2**20
             while step >= _PAGE:
@@ -34,13 +34,13 @@ class Disk:
                 except OSError:
                     step //= 2
 
-    def empty(self) -> None:
-        """Take away what `fill` put there."""
+    def clear(self) -> None:
+        """Remove what `fill` wrote."""
         (self.folder / _BALLAST).unlink(missing_ok=True)
 
 
 def can_mount() -> bool:
-    """Whether this process may mount a tmpfs."""
+    """Return whether this process may mount a tmpfs."""
     if not shutil.which("mount") or os.geteuid() != 0:
         return False
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -49,8 +49,8 @@ def can_mount() -> bool:
 
 
 @contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[Disk]:
-    """A disk of that size at `folder`, for as long as the `with` lasts."""
+def mount_small_disk(folder: Path, size_bytes: int) -> Iterator[Disk]:
+    """Mount a disk of that size at `folder`, for as long as the `with` lasts."""
     folder.mkdir(parents=True)
     if not can_mount():
         yield Disk(folder, ("sh", "-c", _LIMIT, str(size_bytes // _BLOCK)))

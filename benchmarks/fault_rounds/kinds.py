@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from .alias_changes import move_alias, swap_by_other_model
 from .base import Act
-from .deaths import bad_network, kill_driver, kill_node, kill_one_of_three, kill_worker
 from .full_disks import fill_dead_letters, fill_node, fill_tmpdir
-from .takeovers import move_alias, swap_by_another
+from .kills import disturb_network, kill_driver, kill_node, kill_one_of_three, kill_worker
 
 Lane: TypeAlias = Literal["shared", "ray", "own", "three"]
 """A node that nobody kills, such a node and a Ray cluster, a node that is killed and whose disk is small, a cluster of three."""
@@ -31,11 +31,13 @@ KINDS = {
     "worker": Kind(kill_worker, "ray", "`kill -9` of one of Ray's workers during a bulk request"),
     "node": Kind(kill_node, "own", "`kill -9` of the only node at any request, started again within 2 s"),
     "one-of-three": Kind(kill_one_of_three, "three", "`kill -9` of one node of three (one replica) at any request"),
-    "proxy": Kind(bad_network, "shared", "a proxy that refuses, delays, cuts and changes answers to bulk requests and searches"),
+    "proxy": Kind(
+        disturb_network, "shared", "a proxy that refuses, delays, cuts and changes answers to bulk requests and searches"
+    ),
     "alias": Kind(
         move_alias, "shared", "the alias is moved to a foreign index, removed, or gets a second index, between two bulks"
     ),
-    "swap": Kind(swap_by_another, "shared", "another model's run swaps the alias between two bulks"),
+    "swap": Kind(swap_by_other_model, "shared", "another model's run swaps the alias between two bulks"),
     "tmpdir": Kind(fill_tmpdir, "shared", "TMPDIR of 4 to 32 KiB"),
     "dead-letters": Kind(fill_dead_letters, "shared", "the dead letters or STAIR_ES_HOME on a disk of 4 or 8 KiB"),
     "node-disk": Kind(fill_node, "own", "the node's disk is full for 1 to 12 s, from any bulk on", small_disk=True),

@@ -14,12 +14,12 @@ from pathlib import Path
 from support.nodes.search_nodes import opensearch_cluster
 from support.servers.fault_proxy import FaultProxy, Request
 
-from .base import Place, Round, play
-from .command import Ended, run_within
+from .base import Round, Testbed, play_round
+from .cluster_state import Cluster
+from .command import CommandResult, run_in_process
 from .corpus import Corpus
-from .disk import can_mount, small_disk
+from .disk import can_mount, mount_small_disk
 from .kinds import KINDS, Lane
-from .truth import Cluster
 
 _HEAP = "256m"
 _NODE_DISK_BYTES = 640 * 2**20
@@ -41,66 +41,69 @@ class Plan:
     is_over: Callable[[], bool]
     """Whether no further round is to begin."""
 
-    def of(self, lane: Lane) -> list[str]:
-        """The kinds of a lane."""
+    def list_kinds(self, lane: Lane) -> list[str]:
+        """Return the kinds of a lane."""
         return [kind for kind in self.kinds if KINDS[kind].lane == lane]
 
 
-def play_all(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
-    """All rounds of all kinds."""
-    lanes: list[Lane] = [lane for lane in ("three", "own", "ray", "shared") if plan.of(lane)]
+def play_rounds(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
+    """Play all rounds of all kinds."""
+    lanes: list[Lane] = [lane for lane in ("three", "own", "ray", "shared") if plan.list_kinds(lane)]
     with ThreadPoolExecutor(len(lanes)) as pool:
         for ended in [pool.submit(_play_lane, lane, plan, corpus, scratch / lane, report) for lane in lanes]:
             ended.result()
 
 
 def _play_lane(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
-    """In one thread, with which the nodes that it started end."""
+    """Play the rounds of a lane in one thread, with which the nodes that it started end."""
     scratch.mkdir()
-    with _open(lane, plan, corpus, scratch) as place, place.stack:
-        _measure(place)
+    with _open_testbed(lane, plan, corpus, scratch) as testbed, testbed.stack:
+        _count_requests(testbed)
         for turn in range(plan.rounds):
-            for kind in plan.of(lane):
+            for kind in plan.list_kinds(lane):
                 if plan.is_over():
                     return
-                report(kind, turn + 1, _timed(kind, place, turn))
+                report(kind, turn + 1, _play_timed(kind, testbed, turn))
 
 
-def _timed(kind: str, place: Place, turn: int) -> Round:
+def _play_timed(kind: str, testbed: Testbed, turn: int) -> Round:
     start = time.perf_counter()
     index = f"{kind}-{turn}"
     try:
-        played = play(KINDS[kind].act, place, index, turn)
+        played = play_round(KINDS[kind].act, testbed, index, turn)
     except Exception as error:  # noqa: BLE001  a round that can't be judged is one that failed
-        played = Round(Ended(1, {"error": "unknown"}, ""), wrong=[f"round {turn + 1}: {type(error).__name__}: {error}"])
+        played = Round(CommandResult(1, {"error": "unknown"}, ""), wrong=[f"round {turn + 1}: {type(error).__name__}: {error}"])
     played.seconds = time.perf_counter() - start
     return played
 
 
 @contextmanager
-def _open(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path) -> Iterator[Place]:
+def _open_testbed(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path) -> Iterator[Testbed]:
     lot = random.Random(f"{plan.seed} {lane}")
     if lane in ("shared", "ray") and plan.url:
-        yield Place(corpus, scratch, lot, Cluster(plan.url))
+        yield Testbed(corpus, scratch, lot, Cluster(plan.url))
     elif lane == "own" and can_mount():
-        with small_disk(scratch / "disk", _NODE_DISK_BYTES) as disk, opensearch_cluster(disk.folder, size=1, heap=_HEAP) as own:
-            yield Place(corpus, scratch, lot, Cluster(own.url), own.nodes, disk)
+        with (
+            mount_small_disk(scratch / "disk", _NODE_DISK_BYTES) as disk,
+            opensearch_cluster(disk.folder, size=1, heap=_HEAP) as own,
+        ):
+            yield Testbed(corpus, scratch, lot, Cluster(own.url), own.nodes, disk)
     else:
         with opensearch_cluster(scratch / "nodes", size=3 if lane == "three" else 1, heap=_HEAP) as own:
-            yield Place(corpus, scratch, lot, Cluster(own.nodes[0].url), own.nodes)
+            yield Testbed(corpus, scratch, lot, Cluster(own.nodes[0].url), own.nodes)
 
 
-def _measure(place: Place) -> None:
+def _count_requests(testbed: Testbed) -> None:
     """Count the requests of an undisturbed run."""
-    seen, bulks, index = count(), count(), f"undisturbed-{place.scratch.name}"
+    seen, bulks, index = count(), count(), f"undisturbed-{testbed.scratch.name}"
 
     def look(request: Request) -> None:
         next(seen)
         if request.is_bulk:
             next(bulks)
 
-    with FaultProxy(place.cluster.url, look) as proxy:
-        run_within([place.corpus.images], proxy.url, index, place.scratch / f"{index}.jsonl")
-    place.requests, place.bulks = next(seen), next(bulks)
+    with FaultProxy(testbed.cluster.url, look) as proxy:
+        run_in_process([testbed.corpus.images], proxy.url, index, testbed.scratch / f"{index}.jsonl")
+    testbed.requests, testbed.bulks = next(seen), next(bulks)
     with suppress(RuntimeError):
-        place.cluster.delete(place.cluster.indices_of(index))
+        testbed.cluster.delete(testbed.cluster.list_indices(index))

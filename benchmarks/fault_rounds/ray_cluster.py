@@ -33,8 +33,8 @@ class RayCluster:
     environment: Mapping[str, str]
     """For a command that joins it."""
 
-    def stage_workers(self) -> list[psutil.Process]:
-        """Those that run a stage of an ingest: Ray names a worker after the task or actor that it runs."""
+    def list_stage_workers(self) -> list[psutil.Process]:
+        """Return the processes that run a stage of an ingest: Ray names a worker after the task or actor that it runs."""
         found = []
         for child in psutil.Process(self.pid).children(recursive=True):
             try:
@@ -47,11 +47,11 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(environment: Mapping[str, str]) -> Iterator[RayCluster]:
-    """Start it, with a token of its own.
+def start_ray_cluster(environment: Mapping[str, str]) -> Iterator[RayCluster]:
+    """Start a Ray cluster, with a token of its own.
 
     Raises:
-        RuntimeError: It didn't start, several times.
+        RuntimeError: If it didn't start, several times.
     """
     login = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for _ in range(_TRIES):

@@ -14,7 +14,7 @@ Moment: TypeAlias = Literal["before", "after"]
 _POLL_S = 0.05
 
 
-class At:
+class Trigger:
     """A plan for `FaultProxy`: at request `number`, `act` is called.
 
     Args:
@@ -40,7 +40,7 @@ class At:
         self._lock = threading.Lock()
 
     def __call__(self, request: Request) -> Fault | None:
-        """None, but for the request whose number it is."""
+        """Return a fault for the request whose number it is, else None."""
         with self._lock:
             self.seen += self._is_counted(request)
             if self.seen < self.number or self._begun:
@@ -53,7 +53,7 @@ class At:
 
     def wait_while(self, command: Command) -> None:
         """Wait until it has happened, or the command has ended without."""
-        while command.runs and not self.done.wait(_POLL_S):
+        while command.is_running and not self.done.wait(_POLL_S):
             pass
 
     def _after(self, request: Request, send: Send) -> Answer:

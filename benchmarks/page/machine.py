@@ -22,40 +22,40 @@ _LOCKS = {
 }
 
 
-def facts(root: Path) -> dict[str, Any]:
-    """All that stands at the head of the page."""
+def read_machine(root: Path) -> dict[str, Any]:
+    """Return what stands at the head of the page."""
     return {
-        "processor": _processor(Path("/proc/cpuinfo")),
+        "processor": _read_processor(Path("/proc/cpuinfo")),
         "cores": os.cpu_count() or 1,
-        "memory": _memory(),
+        "memory": _read_memory(),
         "accelerator": ", ".join(list_gpus()) or "none",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "versions": {"Python": platform.python_version(), **_engines(root), **_packages()},
-        "commit": _commit(root),
+        "versions": {"Python": platform.python_version(), **_read_engines(root), **_list_packages()},
+        "commit": _read_commit(root),
     }
 
 
-def load() -> float:
-    """Processes that wanted to run in the last minute, on average."""
+def read_load() -> float:
+    """Return how many processes wanted to run in the last minute, on average."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
-def _processor(file: Path) -> str:
+def _read_processor(file: Path) -> str:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or "unknown")
 
 
-def _memory() -> str:
+def _read_memory() -> str:
     found = get_memory_bytes()
     return "unknown" if found is None else f"{found / 2**30:.0f} GiB"
 
 
-def _engines(root: Path) -> Mapping[str, str]:
+def _read_engines(root: Path) -> Mapping[str, str]:
     return {name: json.loads((root / file).read_text(encoding="utf-8"))["opensearch"] for name, file in _LOCKS.items()}
 
 
-def _packages() -> dict[str, str]:
+def _list_packages() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
         try:
@@ -65,11 +65,11 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _commit(root: Path) -> str:
-    def git(*arguments: str) -> str | None:
+def _read_commit(root: Path) -> str:
+    def run_git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
         return None if done.returncode else done.stdout.strip()
 
-    if not shutil.which("git") or (commit := git("rev-parse", "--short", "HEAD")) is None:
+    if not shutil.which("git") or (commit := run_git("rev-parse", "--short", "HEAD")) is None:
         return "unknown"
-    return f"{commit} with changes" if git("status", "--porcelain", "--untracked-files=no") else commit
+    return f"{commit} with changes" if run_git("status", "--porcelain", "--untracked-files=no") else commit

@@ -1,6 +1,6 @@
 """What `bench.py` runs, in the order of the page. Pure.
 
-Every program of `benchmarks/` is in here. What a command needs besides, `needs.py` fetches.
+Every program of `benchmarks/` is in here. What a command needs besides, `inputs.py` fetches.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Literal, TypeAlias
 Form: TypeAlias = Literal["short", "long"]
 
 FOLDER = "build/bench"
-STAMPS, SETS, TRAINED = f"{FOLDER}/stamps", f"{FOLDER}/sets", f"{FOLDER}/trained"
-ANEW = f"{FOLDER}/trained-anew"
-"""Models of an earlier run are taken away; those in `TRAINED` are taken up."""
+TUXPAINT, SETS, TRAINED = f"{FOLDER}/tuxpaint", f"{FOLDER}/sets", f"{FOLDER}/trained"
+RETRAINED = f"{FOLDER}/retrained"
+"""Models of an earlier run are deleted here, and used in `TRAINED`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +33,21 @@ class Run:
     smoke: str = ""
     """Why the short form says only that it runs."""
 
-    def command(self, form: Form) -> str:
-        """As it is run in the root of the repository, but for `python`."""
+    def build_command(self, form: Form) -> str:
+        """Return the command that runs in the root of the repository, without `python`."""
         return f"benchmarks/{self.script}.py {self.short if form == 'short' else self.long}".strip()
 
 
-SEARCH, QUALITY, INGEST, WAITS = "Words, BM25 and dense kNN", "Quality", "Ingest", "Waits"
+SEARCH, QUALITY, INGEST, LATENCY = "Token weights, BM25 and dense kNN", "Quality", "Ingest", "Latency and overhead"
 
 RUNS = (
     Run(
         name="query",
         group=SEARCH,
-        shows="Words, BM25 and dense kNN in one node: indexing, bytes, time of a search, recall",
+        shows="Token weights, BM25 and dense kNN in one node: indexing, bytes, time of a search, recall",
         script="query",
-        short=f"--docs 10000 --questions 30 --rounds 2 --stamps {STAMPS}",
-        long=f"--docs 10000 --docs 100000 --docs 1000000 --questions 60 --heap 6g --stamps {STAMPS}",
+        short=f"--docs 10000 --queries 30 --rounds 2 --tuxpaint {TUXPAINT}",
+        long=f"--docs 10000 --docs 100000 --docs 1000000 --queries 60 --heap 6g --tuxpaint {TUXPAINT}",
     ),
     Run(
         name="query-bytes",
@@ -62,7 +62,7 @@ RUNS = (
         group=SEARCH,
         shows="What makes a search slow or quick",
         script="query_causes",
-        short="--docs 3000 --questions 10",
+        short="--docs 3000 --queries 10",
         long="--docs 50000",
         smoke="3,000 documents are searched in less time than a request takes",
     ),
@@ -77,26 +77,26 @@ RUNS = (
         group=QUALITY,
         shows="Retrieval by stair-mini, its predecessor and dense ConSE on pictures they never saw; how readable the words are",
         script="model_quality",
-        short=f"--stamps {STAMPS}",
-        long=f"--stamps {STAMPS} --sets {SETS}",
+        short=f"--tuxpaint {TUXPAINT}",
+        long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
     ),
     Run(
         name="recipes",
         group=QUALITY,
         shows="Trained STAIR against dense vectors: same towers, data and number of updates",
         script="small_recipes",
-        short=f"--sets {SETS} --out {ANEW} --arms dense stair grounded --seeds 1 --steps 60 --pairs 400",
+        short=f"--sets {SETS} --out {RETRAINED} --arms dense stair grounded --seeds 1 --steps 60 --pairs 400",
         long=f"--sets {SETS} --out {TRAINED}",
         smoke="a tenth of the updates on 400 pairs: no model has learned much. What recipes are worth is in "
         "[the table of three seeds](recipes.md)",
     ),
     Run(
-        name="words-stop",
+        name="stop-words",
         group=QUALITY,
-        shows="What muting the candidates for stop words does to retrieval",
-        script="words_stop",
-        short=f"--stamps {STAMPS}",
-        long=f"--stamps {STAMPS} --sets {SETS}",
+        shows="What muting stop-word candidates does to retrieval",
+        script="stop_words",
+        short=f"--tuxpaint {TUXPAINT}",
+        long=f"--tuxpaint {TUXPAINT} --sets {SETS}",
     ),
     Run(
         name="ingest",
@@ -135,14 +135,14 @@ RUNS = (
         group=INGEST,
         shows="A cluster of three nodes that grows: bulk, bytes, heap, and searches while it loads ([sizing](sizing.md))",
         script="growth",
-        short="--docs 30000 --loads 3 --heap 512m --questions 20",
+        short="--docs 30000 --loads 3 --heap 512m --queries 20",
         long="--docs 3000000",
         smoke="30,000 documents are no load for three nodes, and two cores are none for a cluster",
     ),
     Run(
         name="faults",
         group=INGEST,
-        shows="Deaths, bad networks, moved aliases and full disks in the middle of an ingest ([what they are](faults.md))",
+        shows="Ingests that are killed, cut off or redirected, and full disks ([what they are](faults.md))",
         script="faults",
         short="--rounds 1 --images 60",
         long="--rounds 100",
@@ -162,35 +162,35 @@ RUNS = (
         script="listing",
         long="--entries 10000 1000000",
     ),
-    Run(name="shell", group=WAITS, shows="Seconds that a person waits", script="shell", short="--rounds 3"),
+    Run(name="shell", group=LATENCY, shows="Seconds that a person waits", script="shell", short="--rounds 3"),
     Run(
         name="serve",
-        group=WAITS,
+        group=LATENCY,
         shows="The page of `stair-es serve` over the requests that it makes",
         script="serve",
-        short="--docs 5000 --questions 16 --rounds 2",
+        short="--docs 5000 --queries 16 --rounds 2",
     ),
     Run(
         name="telemetry",
-        group=WAITS,
+        group=LATENCY,
         shows="An ingest and the page with metrics and traces over the same without",
         script="telemetry",
         short="--images 80 --searches 30 --rounds 2",
         long="--images 2000 --searches 120 --rounds 5",
     ),
     Run(
-        name="words",
-        group=WAITS,
+        name="vocabulary-stats",
+        group=LATENCY,
         shows="Reading the words of an index over a bare scroll",
-        script="words",
+        script="vocabulary_stats",
         short="--documents 5000 --rounds 2",
         long="--documents 100000",
     ),
     Run(
-        name="words-index",
-        group=WAITS,
+        name="token-index",
+        group=LATENCY,
         shows="What a token index costs",
-        script="words_index",
+        script="token_index",
         short="--images 2000",
         long="--images 20000,100000",
     ),

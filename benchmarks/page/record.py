@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from result import Result
+from harness.result import Result
 
 Status: TypeAlias = Literal["done", "failed", "not run"]
 
@@ -29,18 +29,18 @@ class Record:
     load: tuple[float, float] = (0.0, 0.0)
     """Before and after."""
     machine: Mapping[str, Any]
-    """See `machine.facts`."""
+    """See `read_machine`."""
     result: Result | None = None
     """A failed run may have one: then what it measured is what failed."""
 
     def write(self, file: Path) -> None:
-        """As JSON."""
+        """Write it as JSON."""
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> Record:
-        """Of what `write` wrote."""
+        """Return what `write` wrote."""
         values = json.loads(file.read_text(encoding="utf-8"))
         before, after = values["load"]
         result = Result.from_dict(values["result"]) if values["result"] else None

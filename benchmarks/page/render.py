@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from result import Ratio, ratio_table
+from harness.result import Ratio, render_ratios
 
 from stair_es.eval.tables import render_table
 
@@ -24,8 +24,8 @@ _SHORT = ": sizes for minutes on two cores. Where they are too small to mean any
 _LONG = ": sizes for a machine of one's own"
 
 
-def page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
-    """All of it.
+def render_page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
+    """Return the whole page.
 
     Args:
         records: By the name of the run; of some there may be none yet.
@@ -34,17 +34,17 @@ def page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
     """
     there = [records[run.name] for run in runs if run.name in records]
     parts = [_HEAD.format(target=_TARGET[form], form=form, other=_SHORT if form == "short" else _LONG)]
-    parts += [_machine(there)] if there else []
-    parts += _glance(records, runs)
+    parts += [_render_machine(there)] if there else []
+    parts += _render_summary(records, runs)
     for group, members in groupby(runs, key=lambda run: run.group):
         parts.append(f"## {group}")
         for run in members:
-            parts += _section(run, records.get(run.name), there, form)
+            parts += _render_section(run, records.get(run.name), there, form)
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(records: Sequence[Record]) -> str:
-    """Of the newest record: where others differ, their sections say so."""
+def _render_machine(records: Sequence[Record]) -> str:
+    """Return the machine of the newest record: where others differ, their sections say so."""
     newest = max(records, key=lambda record: record.began)
     first = min(records, key=lambda record: record.began)
     facts = newest.machine
@@ -64,49 +64,49 @@ def _machine(records: Sequence[Record]) -> str:
     return f"## Machine\n\n{render_table(('', ''), rows)}{note}"
 
 
-def _glance(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:
-    """First what is lost, and what didn't run."""
-    ratios = [ratio for run in runs if not run.smoke for ratio in _ratios(records.get(run.name))]
-    lost, won = ([ratio for ratio in ratios if ratio.met == met] for met in (False, True))
+def _render_summary(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:
+    """Yield first what is lost, and what didn't run."""
+    ratios = [ratio for run in runs if not run.smoke for ratio in _get_ratios(records.get(run.name))]
+    lost, won = ([ratio for ratio in ratios if ratio.is_met == met] for met in (False, True))
     silent = [run for run in runs if run.name not in records or records[run.name].status != "done"]
     yield "## At a glance"
     yield f"{len(ratios)} comparisons and goals: {len(won)} are won or met, **{len(lost)} are lost or missed**."
     if silent:
-        yield "\n".join(f"- **{_status(records.get(run.name))}**: [{run.name}](#{run.name})" for run in silent)
+        yield "\n".join(f"- **{_get_status(records.get(run.name))}**: [{run.name}](#{run.name})" for run in silent)
     if lost:
-        yield f"### Where we lose\n\n{ratio_table(lost)}"
+        yield f"### Where we lose\n\n{render_ratios(lost)}"
     if won:
-        yield f"### Where we win\n\n{ratio_table(won)}"
+        yield f"### Where we win\n\n{render_ratios(won)}"
 
 
-def _ratios(record: Record | None) -> Sequence[Ratio]:
+def _get_ratios(record: Record | None) -> Sequence[Ratio]:
     return record.result.ratios if record and record.result else ()
 
 
-def _status(record: Record | None) -> str:
+def _get_status(record: Record | None) -> str:
     return record.status if record else "not run"
 
 
-def _section(run: Run, record: Record | None, all_records: Sequence[Record], form: Form) -> Iterator[str]:
+def _render_section(run: Run, record: Record | None, all_records: Sequence[Record], form: Form) -> Iterator[str]:
     yield f"### {run.name}"
     yield f"{run.shows}."
     if record is None:
-        yield f"**Not run yet**: `python {run.command(form)}`"
+        yield f"**Not run yet**: `python {run.build_command(form)}`"
         return
     yield f"`python {record.command}`"
     if record.began:
         load = f"load {record.load[0]:.1f} to {record.load[1]:.1f}"
-        yield f"{record.began}, {record.seconds:.0f} s, {load}{_elsewhere(record, all_records)}"
+        yield f"{record.began}, {record.seconds:.0f} s, {load}{_describe_differences(record, all_records)}"
     if record.status != "done":
         yield f"**{record.status.capitalize()}**: {record.reason}"
     if record.result:
         if run.smoke and form == "short":
             yield f"**The short form shows only that it runs**: {run.smoke}."
-        yield record.result.markdown(level=4)
+        yield record.result.to_markdown(level=4)
 
 
-def _elsewhere(record: Record, records: Sequence[Record]) -> str:
-    """What of the machine and the versions isn't as the page's head has it."""
+def _describe_differences(record: Record, records: Sequence[Record]) -> str:
+    """Return what of the machine and the versions isn't as the page's head has it."""
     head = max(records, key=lambda each: each.began).machine
     names = ("processor", "cores", "memory", "accelerator", "system", "commit")
     apart = [f"{name} {record.machine[name]}" for name in names if record.machine[name] != head[name]]

@@ -21,8 +21,8 @@ class Arm:
     extra: bool = False
     """Whether it only runs if it is named."""
 
-    def variants(self) -> list[dict[str, Any]]:
-        """Each point of the grid."""
+    def list_variants(self) -> list[dict[str, Any]]:
+        """Return each point of the grid."""
         return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
 
@@ -50,8 +50,8 @@ ARMS = {
         ),
         Arm(
             name="dense-grounded",
-            about="dense, with word heads grounded beside it (ours)",
-            changes={"model.heads": ["words", "dense"], "recipe.name": "dense-grounded", **_OWN},
+            about="dense, with token heads grounded beside it (ours)",
+            changes={"model.heads": ["tokens", "dense"], "recipe.name": "dense-grounded", **_OWN},
             grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
         ),
         Arm(

@@ -32,7 +32,7 @@ Hits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class SplitScores:
     """One checkpoint on one split."""
 
     t2i: dict[int, Hits]
@@ -61,69 +61,72 @@ class Split:
         """Each different caption, and its concept."""
         return {row["caption"]: row["concept"] for row in self.rows}
 
-    def score(self, model: StairModel) -> Scored:
-        """The scores of a model."""
+    def score(self, model: StairModel) -> SplitScores:
+        """Return the scores of a model."""
         model.eval()
         with torch.inference_mode():
-            seen, weights_NF = self._images(model)
-            read, text_words = self._texts(model)
+            seen, weights_NF = self._encode_images(model)
+            read, text_words = self._encode_texts(model)
         scores_MN = (read @ seen.T).numpy().astype(np.float64)
-        concepts, asked = np.array([row["concept"] for row in self.rows]), np.array(list(self.texts.values()))
-        to_image = [compute_ranks(scores_MN[row], np.flatnonzero(concepts == concept))[0] for row, concept in enumerate(asked)]
-        to_text = [
-            compute_ranks(scores_MN[:, image], np.flatnonzero(asked == concept))[0] for image, concept in enumerate(concepts)
+        concepts, query_concepts = np.array([row["concept"] for row in self.rows]), np.array(list(self.texts.values()))
+        to_image = [
+            compute_ranks(scores_MN[row], np.flatnonzero(concepts == concept))[0] for row, concept in enumerate(query_concepts)
         ]
-        return Scored(
+        to_text = [
+            compute_ranks(scores_MN[:, image], np.flatnonzero(query_concepts == concept))[0]
+            for image, concept in enumerate(concepts)
+        ]
+        return SplitScores(
             t2i={cut: np.array(to_image) <= cut for cut in RECALL_CUTS},
             i2t={cut: np.array(to_text) <= cut for cut in RECALL_CUTS},
             words=(0.0 if weights_NF is None else float((weights_NF > 0).sum(dim=1).float().mean()), text_words),
-            own={} if weights_NF is None else self._own(model, weights_NF),
+            own={} if weights_NF is None else self._score_own_words(model, weights_NF),
         )
 
-    def _images(self, model: StairModel) -> tuple[Tensor, Tensor | None]:
+    def _encode_images(self, model: StairModel) -> tuple[Tensor, Tensor | None]:
         found = dataset.read_pairs([PairFile(path=self.path)])
         spec = ImageSpec(size_px=model.config.image.size_px)
         reader = feature_cache.PixelReader(pairs=found, spec=spec, augment=NO_AUGMENTATION, seed=0, problems=ProblemCounter())
-        kept = feature_cache.cache_image_features(model, reader, 1, _home(), lambda what, done, total: None, 2)
+        kept = feature_cache.cache_image_features(model, reader, 1, _get_cache_folder(), lambda what, done, total: None, 2)
         images, bad = kept.load_batch(range(len(found)), [0] * len(found))
         if bad or len(found) != len(self.rows):
             raise SystemExit(f"{self.path}: {len(bad)} images can't be read: build the sets again")
         out = model.encode_images(images)
         if model.config.is_scored_by_tokens:
             assert out.weights_BF is not None
-            return _compared(model, out.weights_BF), out.weights_BF
+            return _normalize(model, out.weights_BF), out.weights_BF
         assert out.dense_BE is not None
         return out.dense_BE, None
 
-    def _texts(self, model: StairModel) -> tuple[Tensor, float]:
-        asked = list(self.texts)
-        kept = feature_cache.CachedTextFeatures(model, asked, _home(), lambda what, done, total: None)
+    def _encode_texts(self, model: StairModel) -> tuple[Tensor, float]:
+        texts = list(self.texts)
+        kept = feature_cache.CachedTextFeatures(model, texts, _get_cache_folder(), lambda what, done, total: None)
         rows, words = [], 0
-        for begin in range(0, len(asked), _AT_ONCE):
-            out = model.encode_texts(kept.load_batch(asked[begin : begin + _AT_ONCE]))
+        for begin in range(0, len(texts), _AT_ONCE):
+            out = model.encode_texts(kept.load_batch(texts[begin : begin + _AT_ONCE]))
             found = out.weights_BF if model.config.is_scored_by_tokens else out.dense_BE
             assert found is not None
-            rows.append(_compared(model, found))
+            rows.append(_normalize(model, found))
             words += int((found > 0).sum()) if model.config.is_scored_by_tokens else 0
-        return torch.cat(rows), words / len(asked)
+        return torch.cat(rows), words / len(texts)
 
-    def _own(self, model: StairModel, weights_NF: Tensor) -> dict[int, float]:
+    def _score_own_words(self, model: StairModel, weights_NF: Tensor) -> dict[int, float]:
         order = weights_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
         there = weights_NF.gather(1, order) > 0
         best = [row[on].tolist() for row, on in zip(order, there, strict=True)]
-        own = [_own_words(model, row["caption"]) for row in self.rows]
-        asked = [(words, mine) for words, mine in zip(best, own, strict=True) if mine]
-        return {cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in asked])) for cut in WORD_CUTS}
+        own = [_list_own_words(model, row["caption"]) for row in self.rows]
+        pairs = [(words, mine) for words, mine in zip(best, own, strict=True) if mine]
+        return {cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in pairs])) for cut in WORD_CUTS}
 
 
-def _compared(model: StairModel, rows_NE: Tensor) -> Tensor:
-    """The rows as the model compares them: of length 1, but for words under a dot product."""
+def _normalize(model: StairModel, rows_NE: Tensor) -> Tensor:
+    """Return the rows as the model compares them: of length 1, but for tokens under a dot product."""
     return rows_NE if model.config.is_scored_by_tokens and model.config.similarity == "dot" else normalize_rows(rows_NE)
 
 
-def _own_words(model: StairModel, caption: str) -> set[int]:
+def _list_own_words(model: StairModel, caption: str) -> set[int]:
     return {int(place) for place in model.tokens.encode([caption]).places_BL[0] if place >= 0}
 
 
-def _home() -> Path:
+def _get_cache_folder() -> Path:
     return DataDir.from_env().path / "training"

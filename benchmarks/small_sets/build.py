@@ -4,7 +4,7 @@
     python benchmarks/small_sets/build.py --out SETS --downloads PACKAGES   # keeps the packages for the next build
 
 Needs npm, apt-get and dpkg-deb (or the packages in --downloads) and resvg-py. Writes OUT/images/SOURCE/..., a JSON Lines file
-for each split and OUT/sets.json with counts, versions, licences and the SHA-256 of each file. See README.md beside this file.
+for each split and OUT/sets.json with counts, versions, licenses and the SHA-256 of each file. See README.md beside this file.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 
 
 def main() -> int:
-    """The exit status."""
+    """Build the sets and print their counts."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from small_sets.command import build, show
+    from small_sets.command import build_sets, format_summary
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="the folder to write (default: sets in STAIR_ES_HOME)")
     parser.add_argument(
         "--downloads", type=Path, help="where package files are looked for first and kept (default: a temporary folder)"
     )
-    given = parser.parse_args()
-    print(show(build(given.out, given.downloads)))
+    args = parser.parse_args()
+    print(format_summary(build_sets(args.out, args.downloads)))
     return 0
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from small_sets.items import Item
-from small_sets.names import concept, words
+from small_sets.names import make_concept, split_words
 
 FOLDER = "usr/share/openclipart"
 DROPPED = (
@@ -63,17 +63,17 @@ class Work:
     keywords: tuple[str, ...]
 
 
-def text(parent: ET.Element, name: str) -> str:
-    """The text of the descendants with that tag, first one first; entities that were escaped twice are undone."""
+def get_text(parent: ET.Element, name: str) -> str:
+    """Return the text of the first descendant with that tag; entities that were escaped twice are undone."""
     for element in parent.iter():
         if element.tag.rpartition("}")[2] == name:
-            said = " ".join("".join(element.itertext()).split())
-            return said.replace("&quot;", '"').replace("&amp;", "&").replace("&#39;", "'")
+            found = " ".join("".join(element.itertext()).split())
+            return found.replace("&quot;", '"').replace("&amp;", "&").replace("&#39;", "'")
     return ""
 
 
 def read_work(svg: bytes) -> Work | None:
-    """The metadata of an SVG; None if it has none or isn't well-formed."""
+    """Return the metadata of an SVG; None if it has none or isn't well-formed."""
     try:
         root = ET.fromstring(svg)
     except ET.ParseError:
@@ -86,41 +86,41 @@ def read_work(svg: bytes) -> Work | None:
     keywords = [" ".join((li.text or "").split()).lower() for li in parts.get("subject", empty).iter() if li.tag.endswith("}li")]
     return Work(
         title=" ".join("".join(parts.get("title", empty).itertext()).split()),
-        description=text(parts.get("description", empty), "description"),
-        creator=text(parts.get("creator", empty), "title"),
+        description=get_text(parts.get("description", empty), "description"),
+        creator=get_text(parts.get("creator", empty), "title"),
         keywords=tuple(dict.fromkeys(word for word in keywords if word and word not in NOT_TAGS)),
     )
 
 
-def spaced(name: str) -> str:
-    """The name as words: RedCar_02 is "red car"."""
+def split_name(name: str) -> str:
+    """Return the name as words: RedCar_02 is "red car"."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"\([^)]*\)", " ", name))
     found = [word for word in re.split(r"[\s_\-#.,:;/+]+", name.lower()) if word]
     found = [re.sub(r"^(\D{2,})\d+[a-z]?$", r"\1", word).strip("\"'!?") for word in found]
     return " ".join(word for word in found if word and not re.fullmatch(r"\d+[a-z]?|bw|svg|png|v\d", word))
 
 
-def file_name(stem: str, creator: str) -> str:
-    """The name in a file's name, without the author's, which is cut off somewhere: chemistry_flask_matthew__02."""
+def parse_file_name(stem: str, creator: str) -> str:
+    """Return the name in a file's name, without the author's, which is cut off somewhere: chemistry_flask_matthew__02."""
     parts = [part for part in re.split(r"[_\s]+", stem.lower()) if part and not re.fullmatch(r"\d+[a-z]?", part)]
-    by = words(creator)
+    by = split_words(creator)
     for at in range(1, len(parts)):
-        rest = [letter for part in parts[at:] for letter in words(part)]
+        rest = [letter for part in parts[at:] for letter in split_words(part)]
         if by and rest and " ".join(by).startswith(" ".join(rest)):
             parts = parts[:at]
             break
-    return spaced(" ".join(part for part in parts if part != "ganson"))
+    return split_name(" ".join(part for part in parts if part != "ganson"))
 
 
-def title_name(title: str, creator: str) -> str:
-    """The name in a title, "" if there is none."""
-    if COLLECTION.search(title) or concept(title) == concept(creator):
+def parse_title(title: str, creator: str) -> str:
+    """Return the name in a title, "" if there is none."""
+    if COLLECTION.search(title) or make_concept(title) == make_concept(creator):
         return ""
-    return spaced(title)
+    return split_name(title)
 
 
 def is_dropped(path: str, work: Work) -> bool:
-    """Whether the module drops it, see there."""
+    """Return whether the module drops it, see there."""
     if DROPPED_KEYWORDS.intersection(work.keywords):
         return True
     if path.startswith(DROPPED) or (path.startswith(MAPS) and not path.startswith(NOT_MAPS)):
@@ -128,51 +128,53 @@ def is_dropped(path: str, work: Work) -> bool:
     return bool(NOT_ENGLISH.search(path) or NOT_ENGLISH.search(work.creator))
 
 
-def name_of(path: str, work: Work, titles: Counter[str]) -> str:
-    """What the picture is called: by its title, else by its file; "" if neither helps."""
-    title = title_name(work.title, work.creator) if titles[work.title.lower()] <= COMMON else ""
-    name = title or file_name(Path(path).stem, work.creator)
+def choose_name(path: str, work: Work, titles: Counter[str]) -> str:
+    """Return what the picture is called: by its title, else by its file; "" if neither helps."""
+    title = parse_title(work.title, work.creator) if titles[work.title.lower()] <= COMMON else ""
+    name = title or parse_file_name(Path(path).stem, work.creator)
     letters = re.sub("[^a-z]", "", name)
     return name if len(letters) > 2 and name.isascii() and len(name.split()) <= MAX_NAME_WORDS else ""
 
 
-def tags_of(name: str, work: Work) -> tuple[str, ...]:
-    """Keywords that say more than the name and aren't the author."""
-    known = set(concept(name).split()) | set(concept(work.creator).split())
+def select_tags(name: str, work: Work) -> tuple[str, ...]:
+    """Return the keywords that say more than the name and aren't the author."""
+    known = set(make_concept(name).split()) | set(make_concept(work.creator).split())
     return tuple(
-        word for word in work.keywords if TAG.fullmatch(word) and set(concept(word).split()) - known and len(word.split()) <= 3
+        word
+        for word in work.keywords
+        if TAG.fullmatch(word) and set(make_concept(word).split()) - known and len(word.split()) <= 3
     )
 
 
-def captions_of(name: str, work: Work) -> tuple[str, ...]:
-    """The name and, if there is one of a usable length, the description."""
+def build_captions(name: str, work: Work) -> tuple[str, ...]:
+    """Return the name and, if there is one of a usable length, the description."""
     count = len(work.description.split())
     if 3 <= count <= MAX_DESCRIPTION_WORDS and not COLLECTION.search(work.description) and "http" not in work.description:
         return name, work.description
     return (name,)
 
 
-def clip_art(png_package: Path, svg_package: Path) -> list[Item]:
-    """The usable pictures, sorted by path."""
+def list_clip_art(png_package: Path, svg_package: Path) -> list[Item]:
+    """Return the usable pictures, sorted by path."""
     root = svg_package / FOLDER / "svg"
     works = {
         file.relative_to(root).with_suffix("").as_posix(): read_work(file.read_bytes()) for file in sorted(root.rglob("*.svg"))
     }
     titles = Counter(work.title.lower() for work in works.values() if work)
-    return list(items(((path, work) for path, work in works.items() if work), titles, png_package / FOLDER / "png"))
+    return list(build_items(((path, work) for path, work in works.items() if work), titles, png_package / FOLDER / "png"))
 
 
-def items(works: Iterable[tuple[str, Work]], titles: Counter[str], folder: Path) -> Iterable[Item]:
-    """Those with a name and a picture."""
+def build_items(works: Iterable[tuple[str, Work]], titles: Counter[str], folder: Path) -> Iterable[Item]:
+    """Yield those with a name and a picture."""
     for path, work in works:
         file = folder / f"{path}.png"
-        name = "" if is_dropped(path, work) else name_of(path, work, titles)
-        if name and concept(name) and file.is_file():
-            key = concept(name)
+        name = "" if is_dropped(path, work) else choose_name(path, work, titles)
+        if name and make_concept(name) and file.is_file():
+            key = make_concept(name)
             yield Item(
                 image=f"images/openclipart/{path}.png",
-                captions=captions_of(name, work),
-                tags=tags_of(name, work),
+                captions=build_captions(name, work),
+                tags=select_tags(name, work),
                 concept=key,
                 group=key,
                 source="openclipart",

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from small_sets.clipart import clip_art
+from small_sets.clipart import list_clip_art
 from small_sets.emoji import FILES as VENDOR_FILES
-from small_sets.emoji import ICONIFY, drawings, iconify, read_concepts
-from small_sets.fetch import PACKAGES, unpacked
-from small_sets.items import Item, picture
-from small_sets.likeness import copies, is_blank
-from small_sets.splits import FILES, TRAINING, split
-from small_sets.stamps import PHOTOS, photo_paths, stamps
+from small_sets.emoji import ICONIFY, extract_iconify, list_drawings, read_concepts
+from small_sets.fetch import PACKAGES, unpack_package
+from small_sets.items import Item, render_picture
+from small_sets.likeness import find_copies, is_blank
+from small_sets.splits import FILES, TRAINING, split_items
+from small_sets.stamps import PHOTOS, list_stamps, parse_photo_paths
 from stair_es.config.defaults import DataDir
 
 Pictures = dict[str, bytes]
@@ -38,30 +38,30 @@ class Dropped:
     """Out of training, because a picture of another file looks the same."""
 
 
-def build(out: Path | None, downloads: Path | None) -> dict[str, Any]:
-    """What `sets.json` says, after everything has been written.
+def build_sets(out: Path | None, downloads: Path | None) -> dict[str, Any]:
+    """Build everything, and return what `sets.json` says.
 
     Raises:
-        SystemExit: A package can't be had, or nothing can be written there.
+        SystemExit: If a package can't be had, or nothing can be written there.
     """
     to = out or DataDir.from_env().path / "sets"
     with tempfile.TemporaryDirectory() as temporary:
         kept = downloads or Path(temporary) / "downloads"
         for folder in (to, kept):
-            make(folder)
-        items = collect(kept.absolute(), Path(temporary))
+            make_folder(folder)
+        items = collect_items(kept.absolute(), Path(temporary))
         dropped = Dropped()
-        pictures = read(items, dropped)
-        files = split(without_repeats([item for item in items if item.image in pictures], pictures, dropped))
-        files |= without_copies(files, pictures, dropped)
-        return write(to, files, pictures, dropped)
+        pictures = read_pictures(items, dropped)
+        files = split_items(drop_repeats([item for item in items if item.image in pictures], pictures, dropped))
+        files |= drop_copies(files, pictures, dropped)
+        return write_sets(to, files, pictures, dropped)
 
 
-def make(folder: Path) -> None:
-    """The folder exists.
+def make_folder(folder: Path) -> None:
+    """Make sure that a folder exists.
 
     Raises:
-        SystemExit: It can't.
+        SystemExit: If it can't.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,26 +69,26 @@ def make(folder: Path) -> None:
         raise SystemExit(f"can't make {folder}: {error.strerror}; pass another one") from error
 
 
-def collect(downloads: Path, temporary: Path) -> list[Item]:
-    """All items of all packages."""
-    have = {name: unpacked(package, downloads, temporary) for name, package in PACKAGES.items()}
+def collect_items(downloads: Path, temporary: Path) -> list[Item]:
+    """Return all items of all packages."""
+    have = {name: unpack_package(package, downloads, temporary) for name, package in PACKAGES.items()}
     emoji = read_concepts(have["names"])
-    found = [item for vendor in VENDOR_FILES for item in drawings(vendor, have[vendor], emoji)]
+    found = [item for vendor in VENDOR_FILES for item in list_drawings(vendor, have[vendor], emoji)]
     for vendor in ICONIFY:
         drawn = temporary / vendor
         drawn.mkdir()
-        found += iconify(vendor, have[vendor], emoji, drawn)
-    found += clip_art(have["openclipart-png"], have["openclipart-svg"])
-    found += stamps(have["tuxpaint"], photo_paths(PHOTOS.read_text(encoding="utf-8")))
+        found += extract_iconify(vendor, have[vendor], emoji, drawn)
+    found += list_clip_art(have["openclipart-png"], have["openclipart-svg"])
+    found += list_stamps(have["tuxpaint"], parse_photo_paths(PHOTOS.read_text(encoding="utf-8")))
     return found
 
 
-def read(items: Iterable[Item], dropped: Dropped) -> Pictures:
-    """The pictures that can be read and seen; the others are reported."""
+def read_pictures(items: Iterable[Item], dropped: Dropped) -> Pictures:
+    """Return the pictures that can be read and seen; the others are reported."""
     found = {}
     for item in items:
         try:
-            data = picture(item)
+            data = render_picture(item)
         except (OSError, ValueError) as error:
             dropped.unreadable.append(f"{item.image}: {error}")
             continue
@@ -99,8 +99,8 @@ def read(items: Iterable[Item], dropped: Dropped) -> Pictures:
     return found
 
 
-def without_repeats(items: Iterable[Item], pictures: Pictures, dropped: Dropped) -> list[Item]:
-    """The items without drawings that are the same, to the bit, as an earlier one of their source; photographs all stay."""
+def drop_repeats(items: Iterable[Item], pictures: Pictures, dropped: Dropped) -> list[Item]:
+    """Drop drawings that are the same, to the bit, as an earlier one of their source; photographs all stay."""
     first: dict[tuple[str, str], Item] = {}
     for item in sorted(items, key=lambda item: item.image):
         same = item.image if item.source == "tuxpaint-photo" else hashlib.sha256(pictures[item.image]).hexdigest()
@@ -109,35 +109,35 @@ def without_repeats(items: Iterable[Item], pictures: Pictures, dropped: Dropped)
     return list(first.values())
 
 
-def without_copies(files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, list[Item]]:
-    """The training files without the items whose picture is held out."""
+def drop_copies(files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, list[Item]]:
+    """Return the training files without the items whose picture is held out."""
     held_out = [pictures[item.image] for name, found in files.items() if name not in TRAINING for item in found]
     kept = {}
     for name in TRAINING:
-        is_copy = copies([pictures[item.image] for item in files[name]], held_out)
+        is_copy = find_copies([pictures[item.image] for item in files[name]], held_out)
         dropped.like_held_out += sum(is_copy)
         kept[name] = [item for item, out in zip(files[name], is_copy, strict=True) if not out]
     return kept
 
 
-def write(to: Path, files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, Any]:
-    """The summary, written last."""
+def write_sets(to: Path, files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, Any]:
+    """Write the files, and the summary last."""
     digests = {}
     for name in FILES:
         for item in files[name]:
             path = to / item.image
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(pictures[item.image])
-        data = "".join(item.line() for item in files[name]).encode()
+        data = "".join(item.to_json() for item in files[name]).encode()
         (to / f"{name}.jsonl").write_bytes(data)
         digests[name] = hashlib.sha256(data).hexdigest()
-    summary = summarised(files, dropped, digests)
+    summary = summarize(files, dropped, digests)
     (to / "sets.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
 
 
-def summarised(files: Mapping[str, Sequence[Item]], dropped: Dropped, digests: Mapping[str, str]) -> dict[str, Any]:
-    """Counts, versions and terms."""
+def summarize(files: Mapping[str, Sequence[Item]], dropped: Dropped, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Return counts, versions and terms."""
     learnt = {item.concept for name in TRAINING for item in files[name]}
     return {
         "files": {
@@ -156,8 +156,8 @@ def summarised(files: Mapping[str, Sequence[Item]], dropped: Dropped, digests: M
     }
 
 
-def show(summary: Mapping[str, Any]) -> str:
-    """The counts as a table."""
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """Return the counts as a table."""
     lines = [f"{'file':16}{'images':>8}{'concepts':>10}{'in training':>13}  sources"]
     for name, row in summary["files"].items():
         sources = ", ".join(f"{source} {count}" for source, count in row["sources"].items())

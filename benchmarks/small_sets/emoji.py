@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from small_sets.items import Item
-from small_sets.names import concept, words
+from small_sets.names import make_concept, split_words
 
 DROPPED = frozenset({"skin-tone", "hair-style", "country-flag", "subdivision-flag", "keycap", "alphanum", "family"})
 CLOCK = re.compile(r"(o’clock|-thirty)$")
@@ -49,17 +49,17 @@ class Emoji:
     @property
     def group(self) -> str:
         """The concept without "face": a dog and its face are learnt together, so they are held out together."""
-        key = concept(self.label)
+        key = make_concept(self.label)
         return key.removesuffix(" face").removeprefix("face with ") or key
 
 
-def code(name: str) -> str:
-    """Code points as every vendor's file names can be compared: lower case, no variation selectors, no leading zeros."""
+def normalize_code(name: str) -> str:
+    """Return code points as every vendor's file names can be compared: lower case, no variation selectors, no leading zeros."""
     return "-".join(part.lstrip("0") for part in name.lower().split("-") if part != "fe0f")
 
 
-def concepts(data: Iterable[Mapping[str, Any]], subgroups: Mapping[str, str]) -> list[Emoji]:
-    """What emojibase names, less what the module drops; in the order of the standard."""
+def parse_concepts(data: Iterable[Mapping[str, Any]], subgroups: Mapping[str, str]) -> list[Emoji]:
+    """Return what emojibase names, less what the module drops; in the order of the standard."""
     found = []
     for row in sorted(data, key=lambda row: (row.get("order", 0), row["hexcode"])):
         label = row["label"]
@@ -67,68 +67,68 @@ def concepts(data: Iterable[Mapping[str, Any]], subgroups: Mapping[str, str]) ->
             continue
         if CLOCK.search(label) or (VARIANT.search(label) and label not in ONLY_GENDERED):
             continue
-        own = set(words(label))
-        tags = tuple(dict.fromkeys(tag.lower() for tag in row.get("tags", ()) if set(words(tag)) - own))
-        found.append(Emoji(label=label.lower(), tags=tags, code=code(row["hexcode"])))
+        own = set(split_words(label))
+        tags = tuple(dict.fromkeys(tag.lower() for tag in row.get("tags", ()) if set(split_words(tag)) - own))
+        found.append(Emoji(label=label.lower(), tags=tags, code=normalize_code(row["hexcode"])))
     return found
 
 
 def read_concepts(package: Path) -> list[Emoji]:
-    """The concepts of an unpacked emojibase-data."""
+    """Read the concepts of an unpacked emojibase-data."""
     data = json.loads((package / "en/data.json").read_text(encoding="utf-8"))
-    return concepts(data, json.loads((package / "meta/groups.json").read_text(encoding="utf-8"))["subgroups"])
+    return parse_concepts(data, json.loads((package / "meta/groups.json").read_text(encoding="utf-8"))["subgroups"])
 
 
-def drawings(vendor: str, package: Path, emoji: Iterable[Emoji]) -> list[Item]:
-    """That vendor's drawings of the concepts; what it never drew is left out."""
+def list_drawings(vendor: str, package: Path, emoji: Iterable[Emoji]) -> list[Item]:
+    """Return that vendor's drawings of the concepts; what it never drew is left out."""
     folder, suffix = FILES[vendor]
-    files = {code(file.stem): file for file in sorted((package / folder).glob(f"*{suffix}"))}
-    return [item(vendor, one, files[one.code]) for one in emoji if one.code in files]
+    files = {normalize_code(file.stem): file for file in sorted((package / folder).glob(f"*{suffix}"))}
+    return [make_item(vendor, one, files[one.code]) for one in emoji if one.code in files]
 
 
-def item(vendor: str, one: Emoji, file: Path, number: int = 0) -> Item:
-    """One drawing; `number` tells those of the same vendor and concept apart."""
+def make_item(vendor: str, one: Emoji, file: Path, number: int = 0) -> Item:
+    """Return one drawing; `number` tells those of the same vendor and concept apart."""
     return Item(
         image=f"images/{vendor}/{one.code}{f'_{number}' if number else ''}.png",
         captions=(one.label,),
         tags=one.tags,
-        concept=concept(one.label),
+        concept=make_concept(one.label),
         group=one.group,
         source=vendor,
         file=file,
     )
 
 
-def spellings(one: Emoji, between: str) -> list[str]:
-    """How a set without code points may call it: today's name and the one in the Unicode standard."""
+def list_spellings(one: Emoji, between: str) -> list[str]:
+    """Return how a set without code points may call it: today's name and the one in the Unicode standard."""
     names = [one.label]
     if "-" not in one.code:
         names.append(unicodedata.name(chr(int(one.code, 16)), ""))
-    return [between.join(words(name)) for name in names if name]
+    return [between.join(split_words(name)) for name in names if name]
 
 
-def svg(icon: Mapping[str, Any], width: int, height: int) -> str:
-    """An icon of an Iconify set as a document; sizes that it doesn't give are the set's."""
+def build_svg(icon: Mapping[str, Any], width: int, height: int) -> str:
+    """Return an icon of an Iconify set as a document; sizes that it doesn't give are the set's."""
     box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon.get('width', width)} {icon.get('height', height)}"
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {spaces} viewBox="{box}">{icon["body"]}</svg>'
 
 
-def iconify(vendor: str, package: Path, emoji: Iterable[Emoji], folder: Path) -> list[Item]:
-    """The drawings of an Iconify set, which are known by name only, written to `folder` as SVG files.
+def extract_iconify(vendor: str, package: Path, emoji: Iterable[Emoji], folder: Path) -> list[Item]:
+    """Write the drawings of an Iconify set, which are known by name only, to `folder` as SVG files.
 
     Names that differ by a number at the end ("cloud-1", "cloud-2") are drawings of the same.
     """
-    told = json.loads((package / "icons.json").read_text(encoding="utf-8"))
-    width, height = (told.get(side, ICONIFY_SIDE) for side in ("width", "height"))
+    data = json.loads((package / "icons.json").read_text(encoding="utf-8"))
+    width, height = (data.get(side, ICONIFY_SIDE) for side in ("width", "height"))
     names: dict[str, list[str]] = {}
-    for name in sorted(told["icons"]):
+    for name in sorted(data["icons"]):
         names.setdefault(NUMBER.sub("", name), []).append(name)
     found = []
     for one in emoji:
-        same = next((names[spelt] for spelt in spellings(one, ICONIFY[vendor]) if spelt in names), [])
+        same = next((names[spelt] for spelt in list_spellings(one, ICONIFY[vendor]) if spelt in names), [])
         for number, name in enumerate(same):
             file = folder / f"{one.code}_{number}.svg"
-            file.write_text(svg(told["icons"][name], width, height), encoding="utf-8")
-            found.append(item(vendor, one, file, number))
+            file.write_text(build_svg(data["icons"][name], width, height), encoding="utf-8")
+            found.append(make_item(vendor, one, file, number))
     return found

@@ -20,7 +20,7 @@ class Package:
     version: str
     digest: str
     """`sha512-...` as npm writes it, `sha256:...` as Debian does."""
-    licence: str
+    license: str
     """Of what we take from it, which isn't always the package's own."""
     credit: str
     parts: tuple[str, ...] = ("",)
@@ -28,7 +28,7 @@ class Package:
 
     @property
     def is_npm(self) -> bool:
-        """Else it is Debian's."""
+        """Whether it is npm's; else it is Debian's."""
         return self.digest.startswith("sha512-")
 
     @property
@@ -44,7 +44,7 @@ PACKAGES = {
         name="emojibase-data",
         version="17.0.0",
         digest="sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
-        licence="MIT (names and tags after Unicode CLDR: Unicode-3.0)",
+        license="MIT (names and tags after Unicode CLDR: Unicode-3.0)",
         credit="Miles Johnson; Unicode, Inc.",
         parts=("en/data.json", "meta/groups.json"),
     ),
@@ -52,7 +52,7 @@ PACKAGES = {
         name="emoji-datasource-google",
         version="16.0.0",
         digest="sha512-ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         credit="Google (Noto Emoji)",
         parts=("img/google/64/",),
     ),
@@ -60,7 +60,7 @@ PACKAGES = {
         name="emojione",
         version="2.2.7",
         digest="sha512-Gbf8qysc34+TFUS5HPwOUY62v8gjLuPmfVTWUR/zirULSYUe/D3MrvYo0W5Y2gScF1YI7EBe5t81IbD8q144Ag==",
-        licence="CC-BY-4.0 (the artwork of 2.x; later versions aren't free)",
+        license="CC-BY-4.0 (the artwork of 2.x; later versions aren't free)",
         credit="EmojiOne",
         parts=("assets/png/",),
     ),
@@ -68,7 +68,7 @@ PACKAGES = {
         name="@lobehub/fluent-emoji-3d",
         version="1.1.0",
         digest="sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
-        licence="MIT",
+        license="MIT",
         credit="Microsoft (Fluent Emoji)",
         parts=("assets/",),
     ),
@@ -76,7 +76,7 @@ PACKAGES = {
         name="@iconify-json/fxemoji",
         version="1.2.2",
         digest="sha512-UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         credit="Mozilla (Firefox OS Emoji)",
         parts=("icons.json",),
     ),
@@ -84,7 +84,7 @@ PACKAGES = {
         name="@iconify-json/fluent-emoji-flat",
         version="1.2.6",
         digest="sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
-        licence="MIT",
+        license="MIT",
         credit="Microsoft (Fluent Emoji, flat)",
         parts=("icons.json",),
     ),
@@ -92,7 +92,7 @@ PACKAGES = {
         name="@iconify-json/noto-v1",
         version="1.2.5",
         digest="sha512-/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         credit="Google (Noto Emoji before 2017)",
         parts=("icons.json",),
     ),
@@ -100,7 +100,7 @@ PACKAGES = {
         name="@iconify-json/streamline-emojis",
         version="1.2.4",
         digest="sha512-iNr9T9XuZVTyQPJO8ZlLxBzPkpi7qMl+z1l0C31vpEMqhPMelth3n7CeWQYtixdetDPdI81yeG4ROqjWpYJE6A==",
-        licence="CC-BY-4.0",
+        license="CC-BY-4.0",
         credit="Streamline",
         parts=("icons.json",),
     ),
@@ -108,7 +108,7 @@ PACKAGES = {
         name="openmoji",
         version="17.0.0",
         digest="sha512-EBnYrNGdcdw+OSXmENeNE1yBNRu6tOraTmoOyUbJkTmvT/+XETp8RZLSJFzD3lrPc5N9CzsyPnRTk0Vp4UaI9w==",
-        licence="CC-BY-SA-4.0",
+        license="CC-BY-SA-4.0",
         credit="OpenMoji",
         parts=("color/svg/",),
     ),
@@ -116,7 +116,7 @@ PACKAGES = {
         name="emoji-datasource-twitter",
         version="16.0.0",
         digest="sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
-        licence="CC-BY-4.0",
+        license="CC-BY-4.0",
         credit="Twitter, Inc. and contributors (Twemoji)",
         parts=("img/twitter/64/",),
     ),
@@ -124,53 +124,53 @@ PACKAGES = {
         name="openclipart-png",
         version="1:0.18+dfsg-19",
         digest="sha256:f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
-        licence="public domain",
+        license="public domain",
         credit="Open Clip Art Library",
     ),
     "openclipart-svg": Package(
         name="openclipart-svg",
         version="1:0.18+dfsg-19",
         digest="sha256:989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
-        licence="public domain",
+        license="public domain",
         credit="Open Clip Art Library",
     ),
     "tuxpaint": Package(
         name="tuxpaint-stamps-default",
         version="2022.06.04-1",
         digest="sha256:6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
-        licence="GPL-2",
+        license="GPL-2",
         credit="Bill Kendrick and contributors (Tux Paint)",
     ),
 }
 
 
-def unpacked(package: Package, downloads: Path, folder: Path) -> Path:
-    """The content of the package below `folder`; the file is downloaded into `downloads` unless it is there.
+def unpack_package(package: Package, downloads: Path, folder: Path) -> Path:
+    """Unpack the package below `folder`; the file is downloaded into `downloads` unless it is there.
 
     Raises:
-        SystemExit: It can't be had, or isn't what it was.
+        SystemExit: If it can't be had, or isn't what it was.
     """
     file = downloads / package.file
     if not file.is_file():
-        (npm if package.is_npm else apt)(package, downloads)
-    check(package, file)
+        (fetch_from_npm if package.is_npm else fetch_from_apt)(package, downloads)
+    check_package(package, file)
     to = folder / f"{package.file}.unpacked"
     to.mkdir(parents=True, exist_ok=True)
     if package.is_npm:
         with tarfile.open(file) as archive:
-            wanted = tuple(f"package/{part}" for part in package.parts)
-            members = [member for member in archive if member.isfile() and member.name.startswith(wanted)]
+            prefixes = tuple(f"package/{part}" for part in package.parts)
+            members = [member for member in archive if member.isfile() and member.name.startswith(prefixes)]
             archive.extractall(to, members=members, filter="data")
         return to / "package"
-    run(["dpkg-deb", "-x", str(file), str(to)], to, package)
+    run_tool(["dpkg-deb", "-x", str(file), str(to)], to, package)
     return to
 
 
-def check(package: Package, file: Path) -> None:
-    """Nothing, if the file is the one that this was written for.
+def check_package(package: Package, file: Path) -> None:
+    """Check that the file is the one that this was written for.
 
     Raises:
-        SystemExit: It is another one.
+        SystemExit: If it is another one.
     """
     if not file.is_file():
         raise SystemExit(f"{package.name} {package.version} didn't come as {file}: put that file there by hand")
@@ -180,29 +180,29 @@ def check(package: Package, file: Path) -> None:
         raise SystemExit(f"{file} isn't {package.name} {package.version} as it was published: delete it and try again")
 
 
-def npm(package: Package, downloads: Path) -> None:
-    """The package's file in `downloads`.
+def fetch_from_npm(package: Package, downloads: Path) -> None:
+    """Download the package's file to `downloads`.
 
     Raises:
-        SystemExit: npm isn't here or failed.
+        SystemExit: If npm isn't here or failed.
     """
-    run(["npm", "pack", "--silent", f"{package.name}@{package.version}"], downloads, package)
+    run_tool(["npm", "pack", "--silent", f"{package.name}@{package.version}"], downloads, package)
 
 
-def apt(package: Package, downloads: Path) -> None:
-    """The package's file in `downloads`.
+def fetch_from_apt(package: Package, downloads: Path) -> None:
+    """Download the package's file to `downloads`.
 
     Raises:
-        SystemExit: apt-get isn't here, or its release of Debian has another version.
+        SystemExit: If apt-get isn't here, or its release of Debian has another version.
     """
-    run(["apt-get", "download", f"{package.name}={package.version}"], downloads, package)
+    run_tool(["apt-get", "download", f"{package.name}={package.version}"], downloads, package)
 
 
-def run(command: list[str], folder: Path, package: Package, which: Callable[[str], str | None] = shutil.which) -> None:
-    """Nothing, if the command went well.
+def run_tool(command: list[str], folder: Path, package: Package, which: Callable[[str], str | None] = shutil.which) -> None:
+    """Run a command.
 
     Raises:
-        SystemExit: It isn't here, or failed.
+        SystemExit: If it isn't here, or failed.
     """
     remedy = f"Or get {package.file} elsewhere, and say where it is: see --help."
     if not which(command[0]):

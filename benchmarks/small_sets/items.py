@@ -34,8 +34,8 @@ class Item:
     source: str
     file: Path
 
-    def line(self) -> str:
-        """As JSON, without what only the builder needs."""
+    def to_json(self) -> str:
+        """Return it as a line of JSON, without what only the builder needs."""
         row = {
             "image": self.image,
             "captions": list(self.captions),
@@ -46,18 +46,18 @@ class Item:
         return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def picture(item: Item) -> bytes:
-    """The picture as a PNG with alpha: PNG files of emoji and photographs as they are, drawings cut to what is drawn.
+def render_picture(item: Item) -> bytes:
+    """Return the picture as a PNG with alpha: PNG files of emoji and photographs as they are, drawings cut to what is drawn.
 
     Raises:
-        OSError: Not an image.
-        ValueError: Not an SVG, or larger than a drawing should be.
-        SystemExit: resvg-py isn't installed.
+        OSError: If it is not an image.
+        ValueError: If it is not an SVG, or larger than a drawing should be.
+        SystemExit: If resvg-py isn't installed.
     """
     data = item.file.read_bytes()
     if item.file.suffix == ".svg":
-        data = drawn(data.decode("utf-8"), DRAWN_PX)
-    with opened(data) as image:
+        data = render_svg(data.decode("utf-8"), DRAWN_PX)
+    with open_image(data) as image:
         image.load()
         is_cut = item.source in CUT
         if image.format == "PNG" and not is_cut:
@@ -72,12 +72,12 @@ def picture(item: Item) -> bytes:
     return out.getvalue()
 
 
-def opened(data: bytes) -> Image.Image:
-    """The image, not decoded yet.
+def open_image(data: bytes) -> Image.Image:
+    """Return the image, not decoded yet.
 
     Raises:
-        OSError: Not an image.
-        ValueError: Larger than a drawing should be.
+        OSError: If it is not an image.
+        ValueError: If it is larger than a drawing should be.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -90,12 +90,12 @@ def opened(data: bytes) -> Image.Image:
     return image
 
 
-def drawn(svg: str, side_px: int) -> bytes:
-    """The drawing as a PNG of that width.
+def render_svg(svg: str, side_px: int) -> bytes:
+    """Return the drawing as a PNG of that width.
 
     Raises:
-        ValueError: It isn't an SVG.
-        SystemExit: resvg-py isn't installed.
+        ValueError: If it isn't an SVG.
+        SystemExit: If resvg-py isn't installed.
     """
     try:
         import resvg_py

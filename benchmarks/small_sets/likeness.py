@@ -19,8 +19,8 @@ BLANK_RMS = 2.0
 Thumbs = NDArray[np.float32]
 
 
-def thumb(data: bytes) -> NDArray[np.float32]:
-    """The picture on white, cut to what is drawn, as 16 x 16 RGB values in one row."""
+def make_thumb(data: bytes) -> NDArray[np.float32]:
+    """Return the picture on white, cut to what is drawn, as 16 x 16 RGB values in one row."""
     with Image.open(io.BytesIO(data)) as image:
         drawn = image.convert("RGBA")
     drawn = drawn.crop(drawn.getchannel("A").getbbox())
@@ -30,12 +30,12 @@ def thumb(data: bytes) -> NDArray[np.float32]:
 
 
 def is_blank(data: bytes) -> bool:
-    """Whether nothing is to be seen on white ground."""
-    return bool(np.sqrt(((255 - thumb(data)) ** 2).mean()) < BLANK_RMS)
+    """Return whether nothing is to be seen on white ground."""
+    return bool(np.sqrt(((255 - make_thumb(data)) ** 2).mean()) < BLANK_RMS)
 
 
-def nearest_rms(thumbs_NK: Thumbs, others_MK: Thumbs, batch: int = 512) -> NDArray[np.float32]:
-    """For each picture the root mean square difference to the most similar of the others."""
+def compute_nearest_rms(thumbs_NK: Thumbs, others_MK: Thumbs, batch: int = 512) -> NDArray[np.float32]:
+    """Return for each picture the root mean square difference to the most similar of the others."""
     squares_M = (others_MK**2).sum(axis=1)
     found = []
     for start in range(0, len(thumbs_NK), batch):
@@ -45,9 +45,11 @@ def nearest_rms(thumbs_NK: Thumbs, others_MK: Thumbs, batch: int = 512) -> NDArr
     return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
 
 
-def copies(pictures: Sequence[bytes], others: Sequence[bytes]) -> list[bool]:
-    """Which of the pictures are also among the others, or nearly so."""
+def find_copies(pictures: Sequence[bytes], others: Sequence[bytes]) -> list[bool]:
+    """Return which of the pictures are also among the others, or nearly so."""
     if not pictures or not others:
         return [False] * len(pictures)
-    rms_N = nearest_rms(np.stack([thumb(data) for data in pictures]), np.stack([thumb(data) for data in others]))
+    rms_N = compute_nearest_rms(
+        np.stack([make_thumb(data) for data in pictures]), np.stack([make_thumb(data) for data in others])
+    )
     return [bool(rms < SAME_RMS) for rms in rms_N]

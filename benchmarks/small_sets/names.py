@@ -10,14 +10,14 @@ ARTICLES = frozenset({"a", "an", "the", "some"})
 WORD = re.compile(r"[a-z0-9]+")
 
 
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without accents and apostrophes."""
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in lower case, without accents and apostrophes."""
     plain = unicodedata.normalize("NFKD", text.lower().replace("’", "").replace("'", ""))
     return WORD.findall("".join(letter for letter in plain if not unicodedata.combining(letter)))
 
 
-def singular(word: str) -> str:
-    """The word without an English plural ending; rough, but the same for both numbers of nearly every noun."""
+def make_singular(word: str) -> str:
+    """Return the word without an English plural ending; rough, but the same for both numbers of nearly every noun."""
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if len(word) > 4 and word.endswith(("xes", "ches", "shes", "sses", "toes")):
@@ -27,19 +27,19 @@ def singular(word: str) -> str:
     return word
 
 
-def concept(text: str) -> str:
-    """The key of what a name is about: "The Red Apples." and "a red apple" are one concept."""
-    found = words(text)
+def make_concept(text: str) -> str:
+    """Return the key of what a name is about: "The Red Apples." and "a red apple" are one concept."""
+    found = split_words(text)
     while len(found) > 1 and found[0] in ARTICLES:
         found = found[1:]
-    return " ".join(singular(word) for word in found)
+    return " ".join(make_singular(word) for word in found)
 
 
-def share(key: str, salt: str) -> float:
-    """A number in [0, 1) that depends on the text alone: the same on every machine and in every build."""
+def hash_share(key: str, salt: str) -> float:
+    """Return a number in [0, 1) that depends on the text alone: the same on every machine and in every build."""
     return int.from_bytes(hashlib.sha256(f"{salt}\0{key}".encode()).digest()[:8], "big") / 2**64
 
 
-def mentions(key: str, other: str) -> bool:
-    """Whether the words of `other` stand next to each other in `key`."""
+def has_mention(key: str, other: str) -> bool:
+    """Return whether the words of `other` stand next to each other in `key`."""
     return f" {other} " in f" {key} "

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from small_sets.items import Item
-from small_sets.names import concept, mentions, share
+from small_sets.names import has_mention, hash_share, make_concept
 
 TRAIN_VENDORS = ("google", "emojione", "fluent", "fxemoji")
 MORE_VENDORS = ("fluent-flat", "noto-v1", "streamline")
@@ -39,9 +39,9 @@ FILES = (
 )
 
 
-def side(group: str) -> str:
-    """Whether a group of emoji is "test", "val" or "seen"."""
-    number = share(group, "concept")
+def choose_side(group: str) -> str:
+    """Return whether a group of emoji is "test", "val" or "seen"."""
+    number = hash_share(group, "concept")
     if number < TEST_CONCEPTS:
         return "test"
     return "val" if number < TEST_CONCEPTS + VAL_CONCEPTS else "seen"
@@ -55,22 +55,22 @@ class HeldOut:
     val: frozenset[str]
 
     @classmethod
-    def of(cls, emoji: Iterable[Item]) -> HeldOut:
-        """The concepts of the emoji that aren't on the seen side, and their groups."""
+    def from_emoji(cls, emoji: Iterable[Item]) -> HeldOut:
+        """Return the concepts of the emoji that aren't on the seen side, and their groups."""
         keys: dict[str, set[str]] = {"test": set(), "val": set(), "seen": set()}
         for item in emoji:
-            keys[side(item.group)] |= {item.concept, item.group}
+            keys[choose_side(item.group)] |= {item.concept, item.group}
         return cls(test=frozenset(keys["test"]), val=frozenset(keys["val"]))
 
     def is_named_in(self, texts: Iterable[str]) -> bool:
-        """Whether a held-out concept is a part of one of the texts."""
-        keys = [concept(text) for text in texts]
-        return any(mentions(key, name) for key in keys for name in (*self.test, *self.val))
+        """Return whether a held-out concept is a part of one of the texts."""
+        keys = [make_concept(text) for text in texts]
+        return any(has_mention(key, name) for key in keys for name in (*self.test, *self.val))
 
 
-def emoji_file(item: Item) -> str | None:
-    """The file of a vendor's drawing; None if it isn't used."""
-    where = side(item.group)
+def choose_emoji_file(item: Item) -> str | None:
+    """Return the file of a vendor's drawing; None if it isn't used."""
+    where = choose_side(item.group)
     if item.source in MORE_VENDORS:
         return "train_more" if where == "seen" else None
     if where == "seen":
@@ -82,33 +82,33 @@ def emoji_file(item: Item) -> str | None:
     return None if item.source == TEST_VENDOR else "val_concepts"
 
 
-def art_file(item: Item, held_out: HeldOut) -> str | None:
-    """The file of a clip art or drawn stamp; None if it isn't used."""
+def choose_art_file(item: Item, held_out: HeldOut) -> str | None:
+    """Return the file of a clip art or drawn stamp; None if it isn't used."""
     if item.concept in held_out.test:
         return ART[item.source]
     if item.concept in held_out.val:
         return None
-    if share(item.concept, "art") < TEST_ART:
+    if hash_share(item.concept, "art") < TEST_ART:
         return ART[item.source]
     return None if held_out.is_named_in(item.captions) else "train"
 
 
-def split(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """The items of each file, sorted by path; those of `test_style` and `val_style` are of concepts that training has."""
-    held_out = HeldOut.of(item for item in items if item.source in VENDORS)
+def split_items(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """Return the items of each file, sorted by path; those of `test_style` and `val_style` are of concepts that training has."""
+    held_out = HeldOut.from_emoji(item for item in items if item.source in VENDORS)
     files: dict[str, list[Item]] = {name: [] for name in FILES}
     for item in sorted(items, key=lambda item: item.image):
         if item.source in (*VENDORS, *MORE_VENDORS):
-            name = emoji_file(item)
+            name = choose_emoji_file(item)
         else:
-            name = "test_photos" if item.source == "tuxpaint-photo" else art_file(item, held_out)
+            name = "test_photos" if item.source == "tuxpaint-photo" else choose_art_file(item, held_out)
         if name:
             files[name].append(item)
-    return only_seen(files)
+    return keep_seen(files)
 
 
-def only_seen(files: dict[str, list[Item]]) -> dict[str, list[Item]]:
-    """The files without those drawings of seen concepts that no training vendor has drawn."""
+def keep_seen(files: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    """Drop those drawings of seen concepts that no training vendor has drawn."""
     seen = {item.concept for item in files["train"] if item.source in TRAIN_VENDORS}
     return {
         name: [item for item in found if item.concept in seen] if name in ("val_style", "test_style") else found

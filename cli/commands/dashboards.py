@@ -99,11 +99,11 @@ def publish_dashboards(
     timeout: DashboardsTimeoutOption = 60.0,
     url: shared.UrlOption = None,
 ) -> None:
-    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its address. Overwrites an earlier one of the index.
+    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its URL. Overwrites the previous one of the index.
 
-    Logins come from the environment: `STAIR_ES_DASHBOARDS_USER` and `STAIR_ES_DASHBOARDS_PASSWORD`, or
+    Credentials come from the environment: `STAIR_ES_DASHBOARDS_USER` and `STAIR_ES_DASHBOARDS_PASSWORD`, or
     `STAIR_ES_DASHBOARDS_API_KEY`, or `STAIR_ES_DASHBOARDS_TOKEN`; each can also be read from the file named by the variable with
-    `_FILE` appended. Logins for the cluster are not used.
+    `_FILE` appended. The cluster's credentials are not used.
 
     **Examples**
 
@@ -113,7 +113,7 @@ def publish_dashboards(
 
     - `stair-es dashboards publish --index photos --dashboards-url https://host/_dashboards --tenant global --json`
 
-    **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on wrong usage, 3 if some objects were
+    **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on a usage error, 3 if some objects were
     rejected (each is named).
     """
     from stair_es.dashboards.bundle import build_bundle, get_dashboard_id
@@ -133,15 +133,15 @@ def publish_dashboards(
     with closing(DashboardsSession(place)) as session:
         found = detect_product(session, None if product == "auto" else product)
         imported = put(session, build_bundle(corpus, found.product))
-    refused = [each for each in imported if each.error]
+    rejected = [each for each in imported if each.error]
     dashboard = next(each for each in imported if each.id == get_dashboard_id(corpus))
     link = None if dashboard.error else place.build_link(dashboard.stored_as)
     if as_json:
         emit_json(_build_json(found, link, imported))
     else:
         _print_outcome(place, found, link, imported)
-    if refused:
-        raise typer.Exit(3 if len(refused) < len(imported) else 1)
+    if rejected:
+        raise typer.Exit(3 if len(rejected) < len(imported) else 1)
 
 
 def _build_json(found: DetectedProduct, link: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _build_json(found: DetectedProduct, link: str | None, imported: Sequence[Imp
         "version": found.version or None,
         "url": link,
         "imported": sum(not each.error for each in imported),
-        "refused": sum(bool(each.error) for each in imported),
+        "rejected": sum(bool(each.error) for each in imported),
         "objects": objects,
     }
 
@@ -189,7 +189,7 @@ def export_dashboards(
 
     - `stair-es dashboards export --index photos --product kibana --token-index -o - | gzip > photos.ndjson.gz`
 
-    **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on wrong usage.
+    **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on a usage error.
     """
     from stair_es.dashboards.bundle import build_bundle
     from stair_es.dashboards.saved_objects import to_ndjson

@@ -49,7 +49,7 @@ def encode(
     """
     example = 'stair-es encode photo.jpg, or stair-es encode --text "red car"'
     if images and text is not None:
-        raise UsageError("IMAGE and --text exclude each other", f"Give one of them: {example}")
+        raise UsageError("IMAGE and --text are mutually exclusive", f"Give one of them: {example}")
     if not images and not (text and text.strip()):
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
     inputs.check_text_encoding(text or "")

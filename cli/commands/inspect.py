@@ -35,7 +35,8 @@ _Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. 
 _All = Annotated[bool, typer.Option("--all", help="Print all words.")]
 _Compare = Annotated[bool, typer.Option("--compare", help="Encode the file again, and compare the result with the stored words.")]
 _Thumbnail = Annotated[
-    bool | None, typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail. [default: if the terminal can]")
+    bool | None,
+    typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail. [default: if the terminal supports it]"),
 ]
 _Model = Annotated[str | None, shared.define_index_model_option("Model for files. [default: the model of the index]")]
 
@@ -73,7 +74,7 @@ def inspect(
     """
     form = select_output_format(as_json=as_json, as_csv=as_csv)
     if every and k:
-        raise UsageError("-k and --all exclude each other", "Leave one of them out.")
+        raise UsageError("-k and --all are mutually exclusive", "Leave one of them out.")
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.inspection.inspector import Inspector
     from stair_es.search.index_info import fetch_index_info

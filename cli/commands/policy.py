@@ -41,7 +41,7 @@ _FileArgument = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help
 _RateOption = Annotated[
     float,
     typer.Option(
-        "--requests-per-second", min=0.0, help="Maximum documents per second, to limit the load of the cluster; 0 for no limit."
+        "--requests-per-second", min=0.0, help="Maximum documents per second, to limit the load on the cluster; 0 for no limit."
     ),
 ]
 _SlicesOption = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Number of parallel slices; 0 for one per shard.")]
@@ -91,7 +91,7 @@ def plan_policy_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="Number of documents to show before and after: those that change most.")
+        int, typer.Option("--samples", min=0, help="Number of the most changed documents to show, before and after.")
     ] = 3,
     ids: Annotated[
         Path | None,
@@ -130,7 +130,7 @@ def plan_policy_command(
                 "examined": counted.examined,
                 "changed": counted.changed,
                 "emptied": counted.emptied,
-                "losing_other_policy": counted.only_reverted,
+                "only_reverted": counted.only_reverted,
                 "rules": {rule: counted.rules[rule] for rule in policy.rules},
                 "samples": [{"id": c.id, "uri": c.uri, "tokens": c.token_changes} for c in shown],
             }
@@ -165,7 +165,7 @@ def apply_policy_command(
 
     `stair-es policy apply --index photos --requests-per-second 500`
 
-    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
+    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on a usage error.
     """
     from stair_es.token_policy import load_policy
 
@@ -187,7 +187,7 @@ def rollback_policy_command(
 
     **Example**: `stair-es policy rollback --index photos`
 
-    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
+    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on a usage error.
     """
     with _open_policy_run(index, url) as manager:
         _run_update(manager.rollback_policy, "rolled back", (requests_per_second, slices), as_json)

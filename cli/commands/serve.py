@@ -36,7 +36,8 @@ _TokenFile = Annotated[
 ]
 _NoToken = Annotated[bool, typer.Option("--no-token", help="Allow access from other machines without a token.")]
 _AllowHosts = Annotated[
-    list[str] | None, typer.Option("--allow-host", help="Additional host name of the page, as behind a proxy.", metavar="NAME")
+    list[str] | None,
+    typer.Option("--allow-host", help="Additional host name of the page, for example behind a proxy.", metavar="NAME"),
 ]
 _Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics (requires the token).")]
 _Title = Annotated[str, typer.Option("--title", help="Title of the page. [default: the index]")]
@@ -135,7 +136,7 @@ def _build_guard(host: str, token: str, no_token: bool, allowed: list[str]) -> A
     from stair_es.web.auth import AccessPolicy, is_loopback
 
     if token and no_token:
-        raise UsageError("a token and --no-token exclude each other", "Keep one of the two.")
+        raise UsageError("a token and --no-token are mutually exclusive", "Keep one of the two.")
     local = is_loopback(host)
     if not local and not token and not no_token:
         raise UsageError(
@@ -170,7 +171,7 @@ def _read_token(path: Path | None) -> str:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             why = describe_read_error(error)
-            raise UsageError(f"--token-file: can't read the token: {why}", "Name a text file with the token.") from None
+            raise UsageError(f"--token-file: can't read the token: {why}", "Specify a text file with the token.") from None
         if not token:
             raise UsageError("--token-file: the file is empty", "Write the token into it.")
     if not is_utf8(token):

@@ -19,14 +19,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""Manage search templates in the cluster, so that clients in any language search with a few parameters.
 
-`words` takes a list of weighted words, `hybrid` also a text for the captions, `match` plain text for the field `impacts`.
+`tokens` takes a list of tokens with weights, `hybrid` also a text for the captions, `match` plain text for the field `impacts`.
 docs/templates.md describes the parameters.""",
 )
 
-TemplateName = Literal["words", "hybrid", "match"]
+TemplateName = Literal["tokens", "hybrid", "match"]
 TemplateNamesArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[words|hybrid|match]..."),
+    typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[tokens|hybrid|match]..."),
 ]
 TemplateQueryTypeOption = Annotated[
     shared.FieldType | None,
@@ -46,13 +46,13 @@ def publish_templates_command(
     index: shared.IndexOption = DEFAULT_INDEX,
     url: shared.UrlOption = None,
 ) -> None:
-    """Put the templates into the cluster. Templates that are already there are not changed.
+    """Store the templates in the cluster. Existing ones are not changed.
 
     **Examples**
 
     - `stair-es template publish --index photos`
 
-    - `stair-es template publish words --query-type rank_features --prefix acme-`
+    - `stair-es template publish tokens --query-type rank_features --prefix acme-`
     """
     from stair_es.cluster.client.cluster import Cluster
     from stair_es.search import templates
@@ -79,13 +79,13 @@ def show_template(
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """Print a template as `publish` puts it into the cluster; with `--json` the body of that request. Needs no cluster.
+    """Print a template as `publish` stores it in the cluster; with `--json` the body of that request. Needs no cluster.
 
     **Examples**
 
-    - `stair-es template show words`
+    - `stair-es template show tokens`
 
-    - `stair-es template show words --json > words.json`
+    - `stair-es template show tokens --json > tokens.json`
     """
     from stair_es.search.templates import build_template
 
@@ -124,7 +124,7 @@ def list_templates_command(
 @prepare_command(CONNECTION_OPTIONS)
 def delete_templates_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")
+        list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[tokens|hybrid|match]...")
     ] = None,
     prefix: PrefixOption = _PREFIX,
     as_json: shared.JsonOption = False,

@@ -138,8 +138,8 @@ def _print_remarks(found: VocabularyStats, index: str, holds: str) -> None:
         )
     if found.sample and found.images < found.documents - found.without_uri:
         print_notice(
-            f"a sample of {found.images:,} of {found.documents:,} {holds} (seed {found.sample.seed}): all figures are estimates, "
-            f"a share of {holds} is off by {98 / found.images**0.5:.1f} points at most (95 %), and rare words are missing"
+            f"a sample of {found.images:,} of {found.documents:,} {holds} (seed {found.sample.seed}): all figures are estimates; "
+            f"shares of {holds} are within {98 / found.images**0.5:.1f} percentage points (95 %), and rare words are missing"
         )
 
 

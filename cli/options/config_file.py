@@ -194,7 +194,7 @@ def _read_config(context: typer.Context, path: Path | None, profile: str | None)
         if profile is not None:
             raise UsageError(
                 f"--profile {profile}: there is no configuration {found}",
-                f"Create it, or name another one: --config FILE / {ENV_CONFIG}.",
+                f"Create it, or specify another one: --config FILE / {ENV_CONFIG}.",
             )
         return CliConfig()
     values, kinds = read_config_file(found), list_known_keys(context)

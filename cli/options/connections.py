@@ -101,7 +101,10 @@ def resolve_connection(url: str | None) -> Connection:
     from stair_es.cluster.client.connection import Connection
     from stair_es.embedded_node import ensure_running
 
-    node_url = ensure_running(environ=config_file.get_config().environ)
+    from ..output.progress import show_download_progress
+
+    with show_download_progress() as progress:
+        node_url = ensure_running(environ=config_file.get_config().environ, progress=progress)
     print_notice(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
 
@@ -182,6 +185,6 @@ def check_no_password(url: str, variable: str) -> None:
     if has_password(url):
         prefix = variable.removesuffix("URL")
         raise UsageError(
-            "a password on the command line can be read by everyone on this machine",
-            f"Put the URL into {variable}, or the login into {prefix}USER and {prefix}PASSWORD (or {prefix}PASSWORD_FILE).",
+            "a password on the command line is visible to other users of this machine",
+            f"Put the URL into {variable}, or the credentials into {prefix}USER and {prefix}PASSWORD (or {prefix}PASSWORD_FILE).",
         )

@@ -155,7 +155,7 @@ def check_image_arguments(name: str, given: Sequence[str]) -> list[str]:
         if why is not None:
             raise UsageError(f"{name}: {why}")
         if not is_http_url(image) and not Path(image).is_file():
-            raise UsageError(f"{name} {image!r}: there is no such file", "Name an image file, or the http(s) URL of an image.")
+            raise UsageError(f"{name} {image!r}: there is no such file", "Specify an image file, or the http(s) URL of an image.")
     return list(given)
 
 
@@ -176,5 +176,7 @@ def check_text_encoding(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"not text in this terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale.") from None
+        raise UsageError(
+            f"not valid text in the terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale."
+        ) from None
     return text

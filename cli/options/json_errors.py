@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar
@@ -20,35 +19,27 @@ _failure_facts: ContextVar[list[GetFacts]] = ContextVar("failure_facts")
 
 
 def with_json_errors(command: Callable[..., _R]) -> Callable[..., _R]:
-    """Return the command so that it prints its error to stdout as JSON if it has `as_json`. Exit code and stderr don't change."""
+    """Return the command so that with `as_json` it prints an object with its error, remedy and failure facts to stdout.
+
+    Exit code and stderr don't change.
+    """
 
     @wraps(command)
     def run_with_json_errors(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
-        with report_failure_as_json(given.get("as_json", False)):
+        facts: list[GetFacts] = []
+        token = _failure_facts.set(facts)
+        try:
             return command(*args, **given)
+        except (typer.Exit, typer.Abort):  # no failure: the command has printed its result
+            raise
+        except Exception as error:
+            if given.get("as_json"):
+                _emit_error(error, facts)
+            raise
+        finally:
+            _failure_facts.reset(token)
 
     return run_with_json_errors
-
-
-@contextmanager
-def report_failure_as_json(wanted: bool) -> Iterator[None]:
-    """Print an object with `error`, `remedy` and the facts of `add_failure_facts` to stdout if the command fails.
-
-    Args:
-        wanted: Whether to print it.
-    """
-    facts: list[GetFacts] = []
-    token = _failure_facts.set(facts)
-    try:
-        yield
-    except (typer.Exit, typer.Abort):  # no failure: the command has printed its result
-        raise
-    except Exception as error:
-        if wanted:
-            _emit_error(error, facts)
-        raise
-    finally:
-        _failure_facts.reset(token)
 
 
 def add_failure_facts(get_facts: GetFacts) -> None:

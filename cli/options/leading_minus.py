@@ -29,7 +29,7 @@ class WordsCommand(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             if type(error).__name__ == "NoSuchOption" and not getattr(error, "option_name", "--").startswith("--"):
-                error.message += f". Put a word that begins with a minus behind `--`: {ctx.command_path} -- -WORD"  # type: ignore[attr-defined]
+                error.message += f". Put a word that begins with a minus after `--`: {ctx.command_path} -- -WORD"  # type: ignore[attr-defined]
             raise
 
     def _move_words_last(self, args: list[str]) -> list[str]:
@@ -58,5 +58,5 @@ def _check_not_option(word: str, options: dict[str, Any]) -> None:
     if name in options or name == "--help":
         raise UsageError(
             f"{word!r} may be the option {name} or a word to exclude",
-            f"Write {name} for the option, or put the word behind `--`: -- {word}",
+            f"Write {name} for the option, or put the word after `--`: -- {word}",
         )

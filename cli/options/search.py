@@ -260,7 +260,7 @@ def _parse_boost(text: str) -> tuple[str, float]:
     word, _, number = text.rpartition("=")
     factor = parse_factor(number)
     if not word or factor is None:
-        raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "As in: --boost dog=2; 0 removes the word.")
+        raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "For example: --boost dog=2; 0 removes the word.")
     return word, factor
 
 

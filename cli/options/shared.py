@@ -15,7 +15,7 @@ UrlOption = Annotated[
         "--url",
         envvar=ENV_URL,
         show_envvar=True,
-        help="URL of the search cluster; several nodes with commas between. [default: the embedded node]",
+        help="URL of the search cluster; comma-separated for several nodes. [default: the embedded node]",
     ),
 ]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Cell = str | int | float | bool | None
 
 OutputFormat = Literal["text", "json", "csv"]
-CsvOption = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout, with a header.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with a header to stdout.")]
 _QUOTE_MARK = "'"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -38,7 +38,7 @@ def select_output_format(*, as_json: bool, as_csv: bool) -> OutputFormat:
         UsageError: If both were given.
     """
     if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
+        raise UsageError("--json and --csv are mutually exclusive", "Leave one of them out.")
     return "json" if as_json else "csv" if as_csv else "text"
 
 

@@ -36,7 +36,7 @@ def print_ingest_report(report: IngestReport, retry: str) -> None:
         if seconds
     )
     idle = "" if report.encoder_idle is None else f"; encoders idle {report.encoder_idle:.0%} of the time"
-    stdout.print(f"stages (summed over workers): {stages or 'none had work'}{idle}")
+    stdout.print(f"stages (summed over workers): {stages or 'none'}{idle}")
     if report.bulk_retries:
         stdout.print(
             f"bulk requests: {report.bulk_requests:,}, {report.bulk_retries:,} of them retries"

@@ -145,11 +145,7 @@ def _format_tokens(vector: SparseVector, k: int | None, canvas: TerminalInfo) ->
         having = "word has" if rest == 1 else "words have"
         made.append(Text(f"  {rest:,} more {having} {100 * (1 - rows[-1][3]):.1f} % of the weight (--all)", style="dim"))
     together = format_weight(math.fsum(vector.weights))
-    made.append(
-        Text(
-            f"  {len(vector):,} words, {together} together; next to each weight its share, and the cumulative share", style="dim"
-        )
-    )
+    made.append(Text(f"  {len(vector):,} words, total weight {together}; columns: weight, share, cumulative share", style="dim"))
     return made
 
 
@@ -190,13 +186,13 @@ def _format_policy_effect(steered: PolicyEffect, found: InspectionResult, canvas
 
 def _format_comparison(comparison: VectorComparison, model: str, canvas: TerminalInfo) -> list[Text]:
     if comparison.is_same:
-        said, style = f"  the stored words are those that {model} gives the file now", "green"
+        said, style = f"  the stored words are the same as those of {model} for the file now", "green"
     else:
-        said, style = f"  {len(comparison.differences):,} words differ from those that {model} gives the file now", "yellow"
+        said, style = f"  {len(comparison.differences):,} words differ from those of {model} for the file now", "yellow"
     made = [format_line(said, canvas, style)]
     made += [format_line(f"    {reason}", canvas) for reason in comparison.reasons]
     if not comparison.is_same and not comparison.reasons:
-        made.append(Text("    no recorded cause: an enricher, another backend, or an edited document"))
+        made.append(Text("    cause not recorded: perhaps an enricher, another backend, or an edited document"))
     return [*made, *_format_differences(comparison.differences, ("stored", "now"), canvas, reverse=False)]
 
 

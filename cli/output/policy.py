@@ -29,7 +29,7 @@ def print_policy_rules(policy: TokenPolicy) -> None:
 
 def print_policy_plan(policy: TokenPolicy, plan: PolicyPreview, samples: list[DocumentChange]) -> None:
     """Print how many documents would change, by which rules, and some of them."""
-    examined = f"{plan.examined:,} documents with its words" + (" or another policy" if plan.only_reverted else "")
+    examined = f"{plan.examined:,} documents with words of the policy" + (" or another policy" if plan.only_reverted else "")
     _print_line(f"policy {escape_control(policy.label)}: {plan.changed:,} of {examined} would change", "bold")
     counted = sorted(((rule, plan.rules[rule]) for rule in policy.rules), key=lambda pair: -pair[1])
     for rule, count in counted[:_MAX_RULES]:
@@ -39,7 +39,7 @@ def print_policy_plan(policy: TokenPolicy, plan: PolicyPreview, samples: list[Do
     if plan.only_reverted:
         _print_line(f"  {plan.only_reverted:>9,}  only lose the changes of another policy")
     if plan.emptied:
-        _print_line(f"{plan.emptied:,} documents would have no word left: they stay, but no query finds them", "yellow")
+        _print_line(f"{plan.emptied:,} documents would have no word left: they are kept, but no query finds them", "yellow")
     for change in samples:
         _print_line(escape_control(change.uri or change.id))
         for word, (before, after) in change.token_changes.items():

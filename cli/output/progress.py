@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
@@ -26,6 +28,7 @@ from .console import print_notice, stderr
 if TYPE_CHECKING:
     from stair_es.ingest.accounting.run_accounting import RunAccounting
     from stair_es.training.callbacks import StepMetrics
+    from stair_es.types import PartProgressCallback, ProgressCallback
 
 _LINE_EVERY_S = 10.0
 _DESCRIPTION = TextColumn("{task.description}", markup=False)
@@ -44,12 +47,10 @@ class ProgressReporter:
         self._line_at_s = time.monotonic()
 
     def __enter__(self) -> ProgressReporter:
-        if self._progress is not None:
-            self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._progress is not None:
+        if self._progress is not None and self._tasks:
             self._progress.stop()
 
     @property
@@ -77,6 +78,7 @@ class ProgressReporter:
         if self._progress is None:
             return
         if part not in self._tasks:
+            self._progress.start()
             self._tasks[part] = self._progress.add_task(part, total=total)
         shown = part if description is None else description
         self._progress.update(self._tasks[part], completed=done, total=total, description=shown)
@@ -137,7 +139,7 @@ def _print_ingest_line(books: RunAccounting, noun: str, seconds: float) -> None:
 
 
 @contextmanager
-def show_document_progress() -> Iterator[Callable[[int, int], None]]:
+def show_document_progress() -> Iterator[ProgressCallback]:
     """Yield a callback that takes the documents done and all documents."""
     with ProgressReporter(BarColumn(), MofNCompleteColumn(), TextColumn("documents, ETA"), TimeRemainingColumn()) as reporter:
         reporter.update_bar("", 0, None)
@@ -151,7 +153,24 @@ def show_document_progress() -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def show_evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
+def show_download_progress() -> Iterator[ProgressCallback]:
+    """Yield a callback that takes the bytes received and all bytes."""
+    columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with ProgressReporter(*columns) as reporter:
+        start_s = time.monotonic()
+
+        def update_progress(done: int, total: int) -> None:
+            reporter.update_bar("", done, total)
+            if not reporter.has_bars and reporter.is_line_due():
+                left_s = (time.monotonic() - start_s) * (total - done) / max(done, 1)
+                text = f"fetched {done / 1e6:.0f} of {total / 1e6:.0f} MB, {left_s:.0f} s left"
+                print_notice(text, bytes=done, total_bytes=total)
+
+        yield update_progress
+
+
+@contextmanager
+def show_evaluation_progress() -> Iterator[PartProgressCallback]:
     """Yield a callback that takes a part of an evaluation, its steps done and all its steps.
 
     Without a terminal, the end of a part is a line, too.
@@ -171,7 +190,7 @@ def _update_part(reporter: ProgressReporter, part: str, done: int, total: int) -
 
 
 @contextmanager
-def show_training_progress() -> Iterator[tuple[Callable[[StepMetrics], None], Callable[[str, int, int], None]]]:
+def show_training_progress() -> Iterator[tuple[Callable[[StepMetrics], None], PartProgressCallback]]:
     """Yield two callbacks: for what a training reports, and for a part of the work with its steps done and all its steps."""
     columns = (_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
     with ProgressReporter(*columns) as reporter:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 30
 _MAX_NAMED = 12
-_BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 75
+_BAR_CELLS, _MOST_WORD_CELLS, _MOST_NAME_CELLS, _OTHER_CELLS = 12, 24, 40, 81
 _COLUMNS = (
     "token",
     "images",
@@ -150,7 +150,7 @@ def format_vocabulary(shown: VocabularyView, k: int, index: str, canvas: Termina
     """Format a table of the tokens, and remarks on the others. Pure."""
     corpus, holds = shown.corpus, shown.index_info.content_type
     one = holds.removesuffix("s")
-    each = f"{corpus.mean_tokens:.1f} words {'an' if holds == 'images' else 'a'} {one}"
+    each = f"{corpus.mean_tokens:.1f} words per {one}"
     head = f"{index}: {corpus.images:,} {holds}, {each}, {len(corpus.token_stats):,} different words"
     made = [format_line(f"{head} ({shown.index_info.model})", canvas, "bold")]
     if corpus.empty:
@@ -167,12 +167,12 @@ def format_vocabulary(shown: VocabularyView, k: int, index: str, canvas: Termina
 
 def _format_table(rows: Sequence[TokenStats], stop: set[str], holds: str, canvas: TerminalInfo) -> list[Text]:
     words = [_truncate_cells(escape_control(row.token, canvas.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
-    cells = max(4, *map(cell_len, words))
+    cells = max(5, *map(cell_len, words))
     names = [_truncate_cells(escape_control(_get_file_name(row.example), canvas.encoding), _MOST_NAME_CELLS) for row in rows]
     counts = max(len(holds), *(len(f"{row.images:,}") for row in rows))
     with_bar = canvas.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
-    titles = f"{holds:>{counts}}            mean     max   of all  flat  heaviest in"
-    made = [Text(f"  {'word':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
+    titles = f"{holds:>{counts}}            mean     max    share  uniformity  heaviest in"
+    made = [Text(f"  {'token':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
     for row, word, name in zip(rows, words, names, strict=True):
         parts = [
             f"{row.images:>{counts},} {100 * row.image_share:>5.1f} %",
@@ -181,9 +181,9 @@ def _format_table(rows: Sequence[TokenStats], stop: set[str], holds: str, canvas
             f"{100 * row.weight_share:>5.2f} %",
         ]
         drawn = (render_bar(row.image_share, _BAR_CELLS, canvas.encoding) + "  ", "green") if with_bar else ""
-        flat = (f"{row.uniformity:>4.2f}", "yellow" if row.token in stop else "")
+        uniformity = (f"{row.uniformity:>10.2f}", "yellow" if row.token in stop else "")
         padded = (word + " " * (cells - cell_len(word)), "cyan")
-        made.append(Text.assemble("  ", padded, "  ", drawn, "  ".join(parts), "  ", flat, "  ", (name, "dim")))
+        made.append(Text.assemble("  ", padded, "  ", drawn, "  ".join(parts), "  ", uniformity, "  ", (name, "dim")))
     return made
 
 

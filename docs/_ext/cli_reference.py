@@ -13,7 +13,7 @@ from typer.utils import get_params_from_function
 from stair_es.cli.main import app
 
 _NAMES = {bool: "", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
-_LONE_EXAMPLES = re.compile(r"(?:^`[^`\n]+`\n*)+", re.MULTILINE)
+_LONE_EXAMPLES = re.compile(r"(?:^`[^`\n]+`(?:\n+|\Z))+", re.MULTILINE)
 _MAIN_PANEL = "Options"
 
 
@@ -53,7 +53,7 @@ def _command(path: str, command: Any, *, directives: bool) -> Iterator[str]:  # 
     panels: dict[str, list[Any]] = {}
     for param in command.params:
         if param.param_type_name == "argument":
-            name = f"`{param.metavar or param.name}`{'' if param.required else ' (may be left out)'}"
+            name = f"`{param.metavar or param.name}`{'' if param.required else ' (optional)'}"
             yield f"{name}\n: {_about(param, metas)}\n" if directives else f"- {name}: {_about(param, metas)}\n"
         elif not getattr(param, "hidden", False):
             panels.setdefault(getattr(param, "rich_help_panel", None) or _MAIN_PANEL, []).append(param)
@@ -98,7 +98,7 @@ def _type_name(kind: Any) -> str:  # noqa: ANN401
 def _about(param: Any, metas: dict[str, Any]) -> str:  # noqa: ANN401
     info = metas[param.name].default if param.name in metas else None
     parts = [(param.help or "").strip()]
-    if getattr(param, "multiple", False):
+    if getattr(param, "multiple", False) and "several times" not in parts[0]:
         parts.append("May be given several times.")
     low, high = getattr(info, "min", None), getattr(info, "max", None)
     if low is not None or high is not None:

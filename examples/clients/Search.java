@@ -17,7 +17,7 @@ public class Search {
         }
         String[] asked = Arrays.copyOfRange(args, 1, args.length);
         boolean weighted = asked[0].contains("=");
-        String id = weighted ? "stair-es-words" : "stair-es-match";
+        String id = weighted ? "stair-es-tokens" : "stair-es-match";
         String params = weighted
                 ? "\"tokens\": [" + Arrays.stream(asked).map(Search::token).collect(Collectors.joining(", ")) + "]"
                 : "\"text\": " + quoted(String.join(" ", asked));
@@ -39,7 +39,7 @@ public class Search {
     private static String token(String pair) {
         int equals = pair.lastIndexOf('=');
         String word = pair.substring(0, equals).replace("%", "%25").replace(".", "%2E");
-        return "{\"word\": " + quoted(word.isEmpty() ? "%" : word) + ", \"weight\": " + quoted(pair.substring(equals + 1)) + "}";
+        return "{\"token\": " + quoted(word.isEmpty() ? "%" : word) + ", \"weight\": " + quoted(pair.substring(equals + 1)) + "}";
     }
 
     private static String quoted(String text) {

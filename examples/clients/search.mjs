@@ -15,11 +15,11 @@ const escaped = (word) => word.replaceAll('%', '%25').replaceAll('.', '%2E') || 
 async function params() {
   if (asked[0] === '-') {
     const { tokens } = JSON.parse(await readAll(process.stdin));
-    return ['stair-es-words', { tokens: Object.entries(tokens).map(([word, weight]) => ({ word: escaped(word), weight })) }];
+    return ['stair-es-tokens', { tokens: Object.entries(tokens).map(([word, weight]) => ({ token: escaped(word), weight })) }];
   }
   if (!asked[0].includes('=')) return ['stair-es-match', { text: asked.join(' ') }];
   const pairs = asked.map((pair) => pair.split(/=(?=[^=]*$)/));
-  return ['stair-es-words', { tokens: pairs.map(([word, weight]) => ({ word: escaped(word), weight: Number(weight) })) }];
+  return ['stair-es-tokens', { tokens: pairs.map(([word, weight]) => ({ token: escaped(word), weight: Number(weight) })) }];
 }
 
 const [id, given] = await params();

@@ -12,9 +12,9 @@ quoted() { # as a JSON string
 
 case $1 in
 *=*)
-    id=stair-es-words tokens=
+    id=stair-es-tokens tokens=
     for word in "$@"; do
-        tokens="$tokens${tokens:+, }{\"word\": $(quoted "${word%=*}"), \"weight\": $(quoted "${word##*=}")}"
+        tokens="$tokens${tokens:+, }{\"token\": $(quoted "${word%=*}"), \"weight\": $(quoted "${word##*=}")}"
     done
     params="\"tokens\": [$tokens]"
     ;;

@@ -88,7 +88,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         return parse_toml(path.read_text(encoding="utf-8"), str(path), remedy)
     except OSError as error:
-        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Name a TOML file with --config.") from None
+        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Specify a TOML file with --config.") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
 
@@ -170,7 +170,7 @@ def _check_value(path: Path, location: str, name: str, value: Any, option_type: 
     resolved = _resolve_paths(path, value, option_type)
     if name == "profile" and isinstance(value, dict):
         raise UsageError(
-            f"{location}: profile must be {option_type.expected}", "Did you mean [profiles.NAME], for a profile of its own?"
+            f"{location}: profile must be {option_type.expected}", "Did you mean [profiles.NAME], for a separate profile?"
         )
     if not option_type.accepts(resolved):
         raise UsageError(f"{location}: {name} must be {option_type.expected}", _KEY_REMEDY)
@@ -201,7 +201,7 @@ def _check_secrets(path: Path, keys: list[OptionKey]) -> None:
     secret = next((key[-1] for key in keys if key[-1] in SECRET_KEYS), None)
     if secret and os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UsageError(
-            f"{path} holds a secret ({secret}), and others on this machine may read it",
+            f"{path} holds a secret ({secret}), and is readable by other users of this machine",
             f"Run chmod 600 {path}, or write {secret}_file = with the name of a file that holds it.",
         )
 

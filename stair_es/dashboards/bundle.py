@@ -71,7 +71,7 @@ def _build_index_patterns(corpus: DashboardSpec) -> list[SavedObject]:
             "rank": _WHOLE_NUMBER_FORMAT,
             "token_count": _WHOLE_NUMBER_FORMAT,
         }
-        made.append(build_index_pattern(corpus.build_id("words"), corpus.token_index_name, formats))
+        made.append(build_index_pattern(corpus.build_id("tokens"), corpus.token_index_name, formats))
     return made
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stair_es.cluster.client.connection import translate_errors
 from stair_es.cluster.index.aliases import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import (
     check_alias_name,
@@ -161,8 +160,7 @@ class _IndexStats:
 def _read_stats(cluster: Cluster, name: str, asked: TimeField | None) -> _IndexStats:
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
     aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
-    with translate_errors(cluster.connection):
-        answer = cluster.client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": aggs})
+    answer = cluster.search(name, {"size": 0, "track_total_hits": True, "aggs": aggs})
     images, found = int(answer["hits"]["total"]["value"]), answer["aggregations"]
     field = asked or ("taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at")
     low, high = found[field]["min"], found[field]["max"]

@@ -43,7 +43,7 @@ class _PanelBuilder:
 
     @property
     def token_pattern(self) -> str:
-        return self.corpus.build_id("words")
+        return self.corpus.build_id("tokens")
 
     def build_chart(
         self,
@@ -84,16 +84,16 @@ def build_about_text(corpus: DashboardSpec) -> str:
     """Return the text at the top of the dashboard, in Markdown."""
     lines = [
         f"### The words of `{corpus.name}`",
-        "Each image is a handful of weighted words; these are the heaviest of each. Choose a word, an image or a source above "
-        "or beside, or click on a bar, and every panel follows.",
+        "Each image has a few dozen weighted words; these are the heaviest of each. Select a word, an image or a source in the "
+        "controls, or click a bar, to filter all panels.",
     ]
     if not corpus.has_token_index:
         lines.append(
-            f"Weights are missing: `stair-es ingest ... --index {corpus.name} --token-index` makes the index "
+            f"Weights are missing: run `stair-es ingest ... --index {corpus.name} --token-index` to create the index "
             f"`{corpus.token_index_name}`, then publish again."
         )
     elif corpus.token_field != "top_tokens":
-        lines.append("A word chosen as a filter empties the panels about weights: this companion index has another name for it.")
+        lines.append("Filtering by a word empties the panels about weights: in the token index that field has another name.")
     return "\n\n".join(lines)
 
 
@@ -184,9 +184,11 @@ def _build_quality_panels(build: _PanelBuilder) -> Iterator[Panel]:
         first = "rank:1"  # once per image
         counts = [charts.build_count_agg("Images"), charts.build_histogram_agg("token_count", 40, "Words of an image")]
         state = charts.build_bar_chart(counts, upright=True)
-        yield build.build_chart("words-per-image", "Quality: how many words images have", state, build.token_pattern, query=first)
+        yield build.build_chart(
+            "tokens-per-image", "Quality: how many words images have", state, build.token_pattern, query=first
+        )
         yield build.build_table(
-            "few-words",
+            "few-tokens",
             "Quality: images with few words",
             ["token_count", "token", "weight", "uri"],
             ("token_count", "asc"),

@@ -169,7 +169,9 @@ def _build_import_error(session: DashboardsSession, answer: DashboardsResponse) 
             f"{place.safe_url} rejects a file of this size (HTTP 413): {told}",
             "Increase `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy.",
         )
-    hint = "The objects are from another version than it knows: see docs/dashboards.md." if "more recent version" in told else ""
+    hint = (
+        "The objects are from a version that it doesn't support: see docs/dashboards.md." if "more recent version" in told else ""
+    )
     return ClusterError(f"{place.safe_url} rejected the import (HTTP {answer.status}): {told}", hint)
 
 
@@ -181,5 +183,5 @@ def _parse_version(body: object) -> str:
 
 def _get_product_remedy(by_part: Product | None) -> str:
     if by_part is None:
-        return "Omit --product, or name the other one."
+        return "Omit --product, or specify the other one."
     return "--space is for Kibana; --workspace and --tenant are for OpenSearch Dashboards."

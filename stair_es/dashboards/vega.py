@@ -51,7 +51,7 @@ def build_average_weight_chart(corpus: DashboardSpec) -> VegaSpec:
     y = _build_ordered_axis("key", "average", {"labelLimit": 140}, "descending")
     x = _build_number_axis("average", "average weight (bar), largest weight (line)")
     return _build_spec(
-        _build_data(corpus.token_index_name, body, "aggregations.words.buckets"),
+        _build_data(corpus.token_index_name, body, "aggregations.tokens.buckets"),
         [_calculate_field("average", "datum.weight.value"), _calculate_field("largest", "datum.heaviest.value")],
         {
             "layer": [
@@ -85,7 +85,7 @@ def build_cooccurrence_chart(corpus: DashboardSpec) -> VegaSpec:
     ]
     return _build_spec(
         _build_data(
-            corpus.name, _build_terms_body("top_tokens", COOCCURRENCE_TOKENS, {"others": inner}), "aggregations.words.buckets"
+            corpus.name, _build_terms_body("top_tokens", COOCCURRENCE_TOKENS, {"others": inner}), "aggregations.tokens.buckets"
         ),
         transform,
         {
@@ -111,10 +111,10 @@ def build_source_heatmap(corpus: DashboardSpec) -> VegaSpec:
     """Build a chart of the share of each source's images that have a token; comparable across sources of any size."""
     sources = {
         "terms": {"field": "source", "size": MAX_SOURCES},
-        "aggs": {"words": _build_terms_agg("top_tokens", _TOKENS_PER_SOURCE)},
+        "aggs": {"tokens": _build_terms_agg("top_tokens", _TOKENS_PER_SOURCE)},
     }
     transform: list[VegaSpec] = [
-        {"flatten": ["words.buckets"], "as": ["word"]},
+        {"flatten": ["tokens.buckets"], "as": ["word"]},
         _calculate_field("source", "datum.key"),
         _calculate_field("name", "datum.word.key"),
         _calculate_field("both", "datum.word.doc_count"),
@@ -213,7 +213,7 @@ def _build_data(index: str, body: Mapping[str, Any], found: str) -> dict[str, An
 
 
 def _build_terms_body(field: str, size: int, aggs: Mapping[str, Any]) -> dict[str, Any]:
-    return {"size": 0, "aggs": {"words": {**_build_terms_agg(field, size), "aggs": aggs}}}
+    return {"size": 0, "aggs": {"tokens": {**_build_terms_agg(field, size), "aggs": aggs}}}
 
 
 def _build_terms_agg(field: str, size: int) -> dict[str, Any]:

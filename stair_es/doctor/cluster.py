@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from rich import filesize
+
 from stair_es.cluster.client.capabilities import ClusterInfo
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.doctor.facts import HEALTH_RIGHT, SETTINGS_RIGHT, ClusterFacts
-from stair_es.doctor.result import CheckResult, format_curl, format_size, report_error, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, format_curl, report_error, report_failure, report_ok, report_warning
 from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.errors import StairError
 
@@ -23,8 +25,8 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
     if missing:
         return report_failure(
             "node",
-            f"no cluster is named, and for an embedded node {', '.join(missing)} isn't installed",
-            "pip install 'stair-es[node]', or name a cluster: --url URL",
+            f"no cluster is given, and for an embedded node {', '.join(missing)} isn't installed",
+            "pip install 'stair-es[node]', or specify a cluster: --url URL",
         ), None
     try:
         status = get_node_status(spec := NodeSpec.from_home(environ=environ))
@@ -39,14 +41,14 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
             f"process {status.pid} of the embedded node does not respond; its log is {spec.log_file}",
             "stair-es node logs, then: stair-es node down && stair-es node up",
         ), None
-    return report_warning("node", "no cluster is named, and the embedded node isn't running", "stair-es node up"), None
+    return report_warning("node", "no cluster is given, and the embedded node isn't running", "stair-es node up"), None
 
 
 _WATERMARK = "cluster.routing.allocation.disk.watermark."
 _WATERMARK_EFFECTS = {
-    "flood_stage": "flood stage: its indices can't be written",
-    "high": "high watermark: shards are moved away",
-    "low": "low watermark: no new replicas there",
+    "flood_stage": "flood-stage watermark exceeded: its indices can't be written",
+    "high": "high watermark exceeded: its shards are moved away",
+    "low": "low watermark exceeded: it gets no new replicas",
 }
 _BYTES = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40}
 _RETRY_PATH = "/_cluster/reroute?retry_failed=true"
@@ -77,7 +79,7 @@ def evaluate_health(health: Mapping[str, Any], unassigned: Mapping[str, Any] | N
         )
     name = f"{(unassigned or {}).get('index', '?')}"
     reason = _find_unassigned_reason(unassigned or {})
-    message = f"{message}: {unassigned_count} unassigned shards{f', one of them of {name}: {reason}' if unassigned else ''}"
+    message = f"{message}: {unassigned_count} unassigned shards{f', including one of {name}: {reason}' if unassigned else ''}"
     if status == "red":
         return report_failure(
             "health", message, "Fix that, or start the node that holds it; then: " + format_curl(url, "POST", _RETRY_PATH)
@@ -103,7 +105,7 @@ def evaluate_disks(disks: Mapping[str, tuple[int, int]], settings: Mapping[str, 
     """Evaluate each node's disk against the watermarks at which a cluster stops allocating, moves shards, and blocks writes."""
     if not disks:
         return
-    least = format_size(min(free for free, _ in disks.values()))
+    least = filesize.decimal(min(free for free, _ in disks.values()))
     if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
         yield report_ok("disk", f"{least} free on the fullest node; this cluster has no watermarks")
         return
@@ -114,10 +116,10 @@ def evaluate_disks(disks: Mapping[str, tuple[int, int]], settings: Mapping[str, 
     ]
     if not passed:
         yield report_ok("disk", f"{least} free on the fullest node, below all watermarks")
-    remedy = f"Delete or add space, see: {format_curl(url, 'GET', '/_cat/allocation?v')}"
+    remedy = f"Free or add disk space: {format_curl(url, 'GET', '/_cat/allocation?v')}"
     for watermark, node, free, total in passed:
         report = report_failure if watermark == "flood_stage" else report_warning
-        message = f"node {node}: {format_size(free)} of {format_size(total)} free, past the {_WATERMARK_EFFECTS[watermark]}"
+        message = f"node {node}: {filesize.decimal(free)} of {filesize.decimal(total)} free; {_WATERMARK_EFFECTS[watermark]}"
         yield report("disk", message, remedy)
 
 
@@ -153,19 +155,19 @@ def evaluate_limits(target: ClusterInfo, settings: Mapping[str, Any], url: str) 
     if target.max_clauses < MAX_CLAUSES:
         yield report_warning(
             "limits",
-            f"a query may have {target.max_clauses} clauses, {MAX_CLAUSES} are usual: longer ones lose their lightest tokens",
+            f"the clause limit is {target.max_clauses} (default: {MAX_CLAUSES}): longer queries lose their lightest tokens",
             format_curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
-            + f" (OpenSearch), else in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
+            + f" (OpenSearch), or in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
         )
     max_bytes = parse_byte_size(content)
     if max_bytes is not None and max_bytes < _MIN_CONTENT_BYTES:
         yield report_warning(
             "limits",
-            f"a request may have {content}: an ingest sends many small ones, and larger documents fail",
+            f"the size limit of a request is {content}: an ingest sends many small ones, and larger documents fail",
             "Set http.max_content_length: 100mb in the nodes' settings and restart them.",
         )
     elif target.max_clauses >= MAX_CLAUSES:
-        yield report_ok("limits", f"{target.max_clauses} clauses a query, {content} a request")
+        yield report_ok("limits", f"{target.max_clauses} clauses per query, {content} per request")
 
 
 def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[CheckResult]:

@@ -60,12 +60,13 @@ def check_ray(address: str | None) -> Iterator[CheckResult]:
         return
     try:
         if address:
-            check_ray_address(address, StairError, "take --runner local")
+            check_ray_address(address, StairError, "use --runner local")
     except StairError as error:
         yield report_error("ray", error)
         return
     yield report_ok(
-        "ray", f"{installed}, {f'a cluster listens at {address}' if address else 'no cluster named: it would start here'}"
+        "ray",
+        f"{installed}, {f'a cluster listens at {address}' if address else 'no cluster given: it would start on this machine'}",
     )
 
 

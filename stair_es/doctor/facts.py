@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import AuthenticationFailed, ClusterError
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def fetch_index_facts(cluster: Cluster, name: str) -> IndexFacts:
     found: dict[str, dict[str, Any]] = {}
     forbidden: list[str] = []
     try:
-        with translate_errors(cluster.connection):
-            found = cluster.client.indices.get(index=f"{name},{name}-*", params=params)
+        found = cluster.call(cluster.client.indices.get, index=f"{name},{name}-*", params=params, retry=NO_RETRY)
     except AuthenticationFailed:
         forbidden.append("indices:admin/get")
     path = f"/{name}*/_stats/docs,store"
@@ -110,8 +110,8 @@ def fetch_privileges(cluster: Cluster, name: str) -> Mapping[str, bool] | None:
     """Return which privileges on `name*` this user has (Elasticsearch); None if the cluster does not report them."""
     body = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
     try:
-        with translate_errors(cluster.connection):
-            response = cluster.client.transport.perform_request("POST", "/_security/user/_has_privileges", body=body)
+        send = cluster.client.transport.perform_request
+        response = cluster.call(send, "POST", "/_security/user/_has_privileges", body=body, retry=NO_RETRY)
     except ClusterError:
         return None
     privileges = response.get("index", {}).get(f"{name}*") if isinstance(response, dict) else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import filesize
+
 from stair_es.cluster.metadata.index_metadata import (
     get_index_meta,
     get_token_index_meta,
@@ -14,7 +16,7 @@ from stair_es.cluster.metadata.index_metadata import (
 from stair_es.cluster.token_index.index import make_token_alias, make_token_index_name
 from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.doctor.facts import IndexFacts
-from stair_es.doctor.result import CheckResult, format_curl, format_size, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, format_curl, report_failure, report_ok, report_warning
 
 _FULL_SHARE = 0.9
 _PRIVILEGES = {"indices:admin/get": "view_index_metadata on {alias}*", "indices:monitor/stats": "monitor on {alias}*"}
@@ -44,7 +46,7 @@ def report_missing_rights(forbidden: Sequence[str], alias: str, distribution: st
     """Report the rights that this user lacks for some checks, as this distribution names them."""
     if not forbidden:
         return
-    message = "this user lacks rights for some checks: "
+    message = "this user lacks permissions for some checks: "
     if distribution == "elasticsearch":
         missing = dict.fromkeys(_PRIVILEGES.get(right, "monitor on the cluster").format(alias=alias) for right in forbidden)
         yield report_warning(
@@ -52,12 +54,12 @@ def report_missing_rights(forbidden: Sequence[str], alias: str, distribution: st
         )
     else:
         grant = f"For all checks of {alias}, grant the role photos_doctor of docs/howto/secure.md#roles."
-        yield report_warning("checks", message + ", ".join(forbidden), f"{grant} Nothing else needs these rights.")
+        yield report_warning("checks", message + ", ".join(forbidden), f"{grant} Nothing else needs these permissions.")
 
 
 def _format_extent(facts: IndexFacts, name: str) -> str:
     documents, bytes_ = facts.sizes.get(name, (None, 0))
-    return "size unknown" if documents is None else f"{documents:,} documents, {format_size(bytes_)}"
+    return "size unknown" if documents is None else f"{documents:,} documents, {filesize.decimal(bytes_)}"
 
 
 def evaluate_index_settings(name: str, index: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
@@ -69,7 +71,7 @@ def evaluate_index_settings(name: str, index: Mapping[str, Any], url: str) -> It
         )
     for block in ("read_only_allow_delete", "read_only", "write", "read"):
         if str(settings.get(f"index.blocks.{block}", "false")) == "true":
-            hint = " (the disk was too full: make room first)" if block == "read_only_allow_delete" else ""
+            hint = " (the disk was too full: free some space first)" if block == "read_only_allow_delete" else ""
             action = "searched" if block == "read" else "written"
             remedy = format_curl(url, "PUT", f"/{name}/_settings", {f"index.blocks.{block}": None})
             yield report_failure("index", f"{name} has index.blocks.{block}: it can't be {action}{hint}", remedy)
@@ -79,7 +81,7 @@ def evaluate_index_settings(name: str, index: Mapping[str, Any], url: str) -> It
         current = ", ".join(f"{key} {settings.get(f'index.{key}')}" for key in changed)
         yield report_warning(
             "index",
-            f"{name} is set for loading ({current}): an ingest is running or was killed",
+            f"{name} still has the settings of a load ({current}): an ingest is running or was killed",
             "Run the ingest again, which restores it; or: " + format_curl(url, "PUT", f"/{name}/_settings", {"index": changed}),
         )
     elif settings.get("index.refresh_interval", "1s").startswith("-"):
@@ -97,7 +99,7 @@ def evaluate_field_count(name: str, index: Mapping[str, Any], url: str) -> Itera
     if count >= _FULL_SHARE * limit:
         body = {"index.mapping.total_fields.limit": 2 * limit}
         remedy = format_curl(url, "PUT", f"/{name}/_settings", body)
-        yield report_warning("index", f"{name} has {count} of {limit} fields: documents with further columns fail", remedy)
+        yield report_warning("index", f"{name} has {count} of {limit} fields: documents with more columns fail", remedy)
 
 
 def _count_fields(properties: Mapping[str, Any]) -> int:

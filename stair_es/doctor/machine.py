@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from rich import filesize
+
 from stair_es.config.defaults import ENV_HOME, DataDir
-from stair_es.doctor.result import CheckResult, format_size, report_failure, report_ok, report_warning
+from stair_es.doctor.result import CheckResult, report_failure, report_ok, report_warning
 from stair_es.system.limits import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
 
 _MIN_MEMORY, _LOW_DISK, _MIN_DISK = 2e9, 2e9, 2e8
@@ -34,10 +36,12 @@ def get_memory_bytes(cgroup: Path = CGROUP_ROOT) -> int | None:
 
 def evaluate_machine(cores: int, memory: int | None) -> CheckResult:
     """Evaluate whether cores and memory suffice for an ingest next to an embedded node."""
-    message = f"{cores} cores, {format_size(memory) if memory else 'unknown'} memory"
+    message = f"{cores} cores, {filesize.decimal(memory) if memory else 'unknown'} memory"
     if memory is not None and memory < _MIN_MEMORY:
         return report_warning(
-            "machine", f"{message}: little for an ingest next to an embedded node", "Name a cluster elsewhere: --url URL"
+            "machine",
+            f"{message}: not much for an ingest next to an embedded node",
+            "Use a cluster on another machine: --url URL",
         )
     return report_ok("machine", message)
 
@@ -55,8 +59,8 @@ def evaluate_disk(path: Path, *, writable: bool, free: int, total: int) -> Check
     """Evaluate whether models and the embedded node have enough space."""
     move_command = f"export {ENV_HOME}=/a/folder/with/room"
     if not writable:
-        return report_failure("home", f"{path} can't be written", f"Become its owner, or: export {ENV_HOME}=/a/folder/of/yours")
-    message = f"{format_size(free)} of {format_size(total)} free for {path}"
+        return report_failure("home", f"{path} can't be written", f"Change its owner, or: export {ENV_HOME}=/a/folder/of/yours")
+    message = f"{filesize.decimal(free)} of {filesize.decimal(total)} free for {path}"
     if free < _MIN_DISK:
         return report_failure("home", message, f"Free some space, or: {move_command}")
     return (

@@ -62,7 +62,7 @@ def evaluate_packages(
         specifiers = " ".join(f"'{each}'" for each in wrong.values())
         yield report_failure("packages", f"missing or unsuitable: {', '.join(wrong)}", f"pip install --upgrade {specifiers}")
     else:
-        yield report_ok("packages", f"all fit; extras: {', '.join(complete_extras) or 'none'}")
+        yield report_ok("packages", f"all requirements are met; extras: {', '.join(complete_extras) or 'none'}")
 
 
 def check_plugins() -> Iterator[CheckResult]:

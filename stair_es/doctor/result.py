@@ -50,11 +50,3 @@ def format_curl(url: str, method: str, path: str, body: Mapping[str, Any] | None
     """Format a request to the first node of `url` as a curl command. The user adds credentials: `-u USER`."""
     data = f" -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}" if body is not None else ""
     return f"curl -X {method} {shlex.quote(url.partition(',')[0].rstrip('/') + path)}{data}"
-
-
-def format_size(bytes_: float) -> str:
-    """Format a number of bytes, such as `1.5 GB`."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if bytes_ >= factor:
-            return f"{bytes_ / factor:.1f} {unit}"
-    return f"{bytes_ / 1e3:.0f} kB"

@@ -6,25 +6,38 @@ import logging
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stair_es.embedded_node.download import JarSource, build_maven_source, fetch_jars, find_jar_defect, find_size_defect
+from stair_es.embedded_node.download import (
+    JarSource,
+    build_maven_source,
+    fetch_jars,
+    find_jar_defect,
+    find_size_defect,
+)
 from stair_es.embedded_node.file_lock import build_write_error, hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
-from stair_es.embedded_node.progress import track_download
 from stair_es.errors import NodeError
+from stair_es.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
 _SCRATCH = ".tmp-"
 
 
-def ensure_distribution(lock: NodeLock, dist: Path, make_source: Callable[[Path], JarSource] = build_maven_source) -> Path:
+def ensure_distribution(
+    lock: NodeLock,
+    dist: Path,
+    make_source: Callable[[Path], JarSource] = build_maven_source,
+    progress: ProgressCallback | None = None,
+) -> Path:
     """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
 
     `make_source` gets the cache folder.
+        progress: Called with the bytes received and all bytes of a download, by one thread at a time.
 
     Raises:
         NodeError: If a jar cannot be downloaded or does not match the lock file, or `dist` cannot be written.
@@ -40,7 +53,7 @@ def ensure_distribution(lock: NodeLock, dist: Path, make_source: Callable[[Path]
         if corruption:
             logger.warning("the embedded node's files are damaged (%s): rebuilding them", corruption)
         try:
-            _build_distribution(lock, dist, make_source(dist / ".jars"))
+            _build_distribution(lock, dist, make_source(dist / ".jars"), progress)
         except NodeError:
             raise
         except OSError as error:
@@ -66,12 +79,20 @@ def find_corruption(lock: NodeLock, home: Path) -> str | None:
         return next(filter(None, pool.map(find_defect, lock.jars)), None)
 
 
-def _build_distribution(lock: NodeLock, dist: Path, source: JarSource) -> None:
+def _build_distribution(lock: NodeLock, dist: Path, source: JarSource, progress: ProgressCallback | None) -> None:
     for leftover in dist.glob(f"{_SCRATCH}*"):  # left by a killed process: this one holds the lock
         shutil.rmtree(leftover)
     logger.info("fetching the embedded node: OpenSearch %s, %.0f MB, once", lock.opensearch, lock.size_bytes / 1e6)
-    with track_download(lock.size_bytes) as advance:
-        files = fetch_jars(lock, source, advance)
+    received, guard = 0, threading.Lock()
+
+    def add_bytes(count: int) -> None:
+        nonlocal received
+        with guard:
+            received = min(received + count, lock.size_bytes)
+            if progress is not None:
+                progress(received, lock.size_bytes)
+
+    files = fetch_jars(lock, source, add_bytes)
     scratch = dist / f"{_SCRATCH}{secrets.token_hex(4)}"
     for jar in lock.jars:
         _link_or_copy(files[jar.coordinates], scratch / jar.path)

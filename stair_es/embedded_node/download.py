@@ -111,5 +111,5 @@ def _fetch_verified(jar: Jar, source: JarSource, advance: BytesCallback) -> Path
         path.unlink(missing_ok=True)
     raise NodeError(
         f"{jar.coordinates} does not match the lock file: {defect}",
-        "It was fetched twice, so something in between alters it (a proxy, a mirror). It is not used. Try from another network.",
+        "It was downloaded twice, so a proxy or a mirror may be altering it. It is not used. Try from another network.",
     )

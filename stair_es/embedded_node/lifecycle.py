@@ -7,13 +7,16 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stair_es.config.defaults import DataDir
 from stair_es.embedded_node import state as states
 from stair_es.embedded_node.spec import NodeSpec
 from stair_es.embedded_node.state import NodeState, fetch_node_json
 from stair_es.system.folders import make_private_folder
+
+if TYPE_CHECKING:
+    from stair_es.types import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +36,16 @@ class NodeStatus:
     """Resident memory of the process."""
 
 
-def ensure_running(*, home: DataDir | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the URL of the embedded node, and start it if it is not running. Arguments are as in `NodeSpec.from_home`.
+def ensure_running(
+    *,
+    home: DataDir | None = None,
+    port: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+    progress: ProgressCallback | None = None,
+) -> str:
+    """Return the URL of the embedded node, and start it if it is not running.
+
+    Arguments are as in `NodeSpec.from_home` and `start_node`.
 
     Raises:
         NodeError: If it cannot be downloaded or started.
@@ -45,15 +56,19 @@ def ensure_running(*, home: DataDir | None = None, port: int | None = None, envi
     running = _find_responding_node(spec)
     if running and running.url:
         return running.url
-    url = start_node(spec)
+    url = start_node(spec, progress)
     logger.info("it keeps running for the next commands; stop it with: stair-es node down")
     return url
 
 
-def start_node(spec: NodeSpec) -> str:
+def start_node(spec: NodeSpec, progress: ProgressCallback | None = None) -> str:
     """Return the URL of the node of `spec.base`, started unless it is running. It keeps the data of earlier runs.
 
     A running node keeps its port and heap, whatever `spec` requests; that is logged.
+
+    Args:
+        spec: The node.
+        progress: Called with the bytes received and all bytes of a download, by one thread at a time.
 
     Raises:
         NodeError: If it cannot be downloaded or started, or its port is in use.
@@ -68,7 +83,7 @@ def start_node(spec: NodeSpec) -> str:
     with hold_lock(spec.lock_file, "starts or stops the embedded node"):
         state = states.read_node_state(spec.state_file)
         if state is None or states.find_node_process(state) is None:
-            state = _start_process(spec)
+            state = _start_process(spec, progress)
         elif state.url:
             logger.info("the embedded node is already running, at %s with a heap of %s", state.url, state.heap)
         return _wait_until_ready(spec, state)
@@ -128,13 +143,13 @@ def _find_responding_node(spec: NodeSpec) -> NodeState | None:
     return state if fetch_node_json(state.url, "/") else None
 
 
-def _start_process(spec: NodeSpec) -> NodeState:
+def _start_process(spec: NodeSpec, progress: ProgressCallback | None) -> NodeState:
     from stair_es.embedded_node.distribution import ensure_distribution
     from stair_es.embedded_node.lockfile import load_node_lock
     from stair_es.embedded_node.process import start_process
 
     lock = load_node_lock()
-    dist = ensure_distribution(lock, spec.dist)
+    dist = ensure_distribution(lock, spec.dist, progress=progress)
     logger.info("starting the embedded node: OpenSearch %s, heap %s, data in %s", lock.opensearch, spec.heap, spec.data)
     return start_process(spec, dist=dist, opensearch=lock.opensearch)
 

@@ -88,4 +88,4 @@ def explain_startup_failure(spec: NodeSpec) -> NodeError:
         return NodeError(f"not enough memory for a heap of {spec.heap}", "Use a smaller heap: --heap 256m")
     error_lines = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _ERROR_SIGNS)]
     shown = "\n".join(f"  {line[:200]}" for line in (error_lines or lines)[-_SHOWN_LINES:])
-    return NodeError(f"the embedded node ended while it started:\n{shown}", f"Complete log: {spec.log_file}")
+    return NodeError(f"the embedded node exited during startup:\n{shown}", f"Complete log: {spec.log_file}")

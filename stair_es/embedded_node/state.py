@@ -69,7 +69,7 @@ def read_node_state(path: Path) -> NodeState | None:
         return None
     except OSError as error:
         raise NodeError(
-            f"can't read {path}: {error.strerror}", "Set STAIR_ES_HOME to a folder of your own, or become the user it belongs to."
+            f"can't read {path}: {error.strerror}", "Set STAIR_ES_HOME to a folder that you own, or run as the owner of this one."
         ) from error
 
 

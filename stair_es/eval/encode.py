@@ -18,13 +18,10 @@ if TYPE_CHECKING:
     from stair_es.eval.datasets.captions import CaptionDataset
     from stair_es.eval.models import EvaluatedModel
     from stair_es.sources.base import Locator
-    from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+    from stair_es.types import Floats, ImageSpec, PartProgressCallback, Pixels, SparseVector
 
 _BATCH_SIZE = 16
 _Batch = TypeVar("_Batch")
-
-EvalProgress = Callable[[str, int, int], None]
-"""What is encoded (`images`, `texts`), number done, total."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ class EncodedDataset:
     """Vectors of the texts."""
 
 
-def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: EvalProgress) -> EncodedDataset:
+def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: PartProgressCallback) -> EncodedDataset:
     """Encode a caption dataset.
 
     Args:
@@ -81,7 +78,7 @@ def encode_dataset(captions: CaptionDataset, model: EvaluatedModel, progress: Ev
 
 
 def encode_images(
-    places: Sequence[Locator], model: EvaluatedModel, progress: EvalProgress, *, dense: bool = True
+    places: Sequence[Locator], model: EvaluatedModel, progress: PartProgressCallback, *, dense: bool = True
 ) -> ReadableImages:
     """Encode the readable images.
 
@@ -114,7 +111,7 @@ def encode_images(
     if len(problems) == len(places):
         raise UsageError(
             f"none of {len(places)} images can be read: {next(iter(problems.values()), 'there are none')}",
-            "Name their folder with --images DIR.",
+            "Specify their folder with --images DIR.",
         )
     return ReadableImages(
         vectors=_build_vectors(words if model.has_words else None, rows),
@@ -124,7 +121,7 @@ def encode_images(
 
 
 def encode_texts(
-    texts: Sequence[str], model: EvaluatedModel, progress: EvalProgress, *, words: bool = True, dense: bool = True
+    texts: Sequence[str], model: EvaluatedModel, progress: PartProgressCallback, *, words: bool = True, dense: bool = True
 ) -> EncodedVectors:
     """Encode texts into the requested kinds of vectors that the model has.
 

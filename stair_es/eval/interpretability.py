@@ -19,11 +19,11 @@ import numpy as np
 
 from stair_es.errors import UsageError
 from stair_es.eval.bag_of_words import tokenize_words
-from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, LabelSpace, choose_label_space, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
-from stair_es.types import Floats, SparseVector
+from stair_es.types import Floats, PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.captions import CaptionDataset
@@ -216,7 +216,7 @@ def evaluate_interpretability(
     *,
     prompt: str = "{}",
     dense: bool = False,
-    progress: EvalProgress,
+    progress: PartProgressCallback,
 ) -> TableReport:
     """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
 
@@ -247,7 +247,7 @@ def evaluate_interpretability(
         if pictures.vectors.sparse is not None:
             space = _build_own_space(model, pictures.vectors.sparse, texts)
             rankings: Iterator[TokenRanking] = _rank_by_weight(pictures.vectors.sparse, space)
-            rows.append(_build_row("words", model, space, rankings, texts))
+            rows.append(_build_row("tokens", model, space, rankings, texts))
         if pictures.vectors.dense is not None:
             tokens = [prompt.replace("{}", strip_wordpiece_prefix(word)) for word in shared.tokens]
             read = encode_texts(tokens, model, _report_as_vocabulary(progress), words=False).dense
@@ -261,7 +261,7 @@ def evaluate_interpretability(
         title=f"{wanted.name}: {wanted.about}",
         about=wanted.protocol,
         tables=(ReportTable(head=_HEAD, rows=tuple(row.format_cells() for row in rows)),),
-        values={"set": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
+        values={"dataset": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
         remarks=tuple(
             f"{row.kind} of {row.model}: {row.found.unknown} images have no token in the vocabulary, and are never found"
             for row in rows
@@ -313,5 +313,5 @@ def _rank_by_weight(vectors: Sequence[SparseVector], space: LabelSpace) -> Itera
     return (WeightRanking(vector, vocabulary) for vector in vectors)
 
 
-def _report_as_vocabulary(progress: EvalProgress) -> EvalProgress:
+def _report_as_vocabulary(progress: PartProgressCallback) -> PartProgressCallback:
     return lambda _, done, total: progress("vocabulary", done, total)

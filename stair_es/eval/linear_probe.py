@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stair_es.errors import UsageError
-from stair_es.eval.encode import EncodedVectors, EvalProgress, encode_images
+from stair_es.eval.encode import EncodedVectors, encode_images
 from stair_es.eval.metrics import Doubles
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.eval.zero_shot import ClassAccuracy, compute_accuracy, list_skipped_images
 from stair_es.optional import import_optional
-from stair_es.types import SparseVector
+from stair_es.types import PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.image_folder import LabeledDataset
@@ -172,7 +172,7 @@ class _Row:
 
 
 def evaluate_linear_probe(
-    train: LabeledDataset, test: LabeledDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress
+    train: LabeledDataset, test: LabeledDataset, models: Sequence[EvaluatedModel], *, progress: PartProgressCallback
 ) -> TableReport:
     """Measure the accuracy on `test` of a probe fitted to `train`, for token weights and for dense vectors of each model.
 
@@ -192,10 +192,10 @@ def evaluate_linear_probe(
     strange = [name for name in test.classes if name not in position]
     if len(strange) == len(test.classes):
         raise UsageError(
-            f"no class of {test.name} is one of {train.name}: {', '.join(test.classes[:3])} ...",
-            "Both folders must have the same folders in them: FOLDER/train/<class> and FOLDER/test/<class>.",
+            f"no class of {test.name} is also in {train.name}: {', '.join(test.classes[:3])} ...",
+            "Both folders must contain the same classes: FOLDER/train/<class> and FOLDER/test/<class>.",
         )
-    problems = [f"{test.name}/{name}: this class isn't in the training set" for name in strange]
+    problems = [f"{test.name}/{name}: not a class of the training set" for name in strange]
 
     def measure_model(model: EvaluatedModel) -> list[_Row]:
         learnt = encode_images(train.locators, model, progress)
@@ -233,7 +233,7 @@ def evaluate_linear_probe(
 
 def _iterate_kinds(train: EncodedVectors, test: EncodedVectors) -> Iterator[tuple[str, Any, Any]]:
     if train.sparse is not None and test.sparse is not None:
-        yield ("words", *build_matrices(train.sparse, test.sparse))
+        yield ("tokens", *build_matrices(train.sparse, test.sparse))
     if train.dense is not None and test.dense is not None:
         yield "dense", train.dense.astype(np.float64), test.dense.astype(np.float64)
 

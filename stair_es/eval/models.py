@@ -62,7 +62,7 @@ def build_evaluated_model(encoder: Encoder, spec: ModelSpec) -> EvaluatedModel:
     light = isinstance(encoder, StairMiniEncoder) and spec.text_tower == "table"  # doesn't load the text network
     dense = None if light else get_dense_encoder(encoder)
     if dense is None and not has_words:
-        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Compare with another one.")
+        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Use another model.")
     return EvaluatedModel(spec=spec, encoder=encoder, dense=dense, has_words=has_words)
 
 
@@ -77,7 +77,7 @@ def load_models(specs: Sequence[ModelSpec]) -> list[EvaluatedModel]:
     # The same model with another fit is allowed.
     meant = [(registry.make_portable_name(spec.name), kind.card.model_id) for kind, spec in kinds]
     if twice := sorted({name for name, label in meant if meant.count((name, label)) > 1}):
-        raise UsageError(f"the model {twice[0]!r} is given twice", "Name each model once, with --model or --compare.")
+        raise UsageError(f"the model {twice[0]!r} is given twice", "Specify each model once, with --model or --compare.")
     return [build_evaluated_model(kind.load(spec), spec) for kind, spec in kinds]
 
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stair_es.errors import UsageError
-from stair_es.eval.encode import EvalProgress, encode_images, encode_texts
+from stair_es.eval.encode import encode_images, encode_texts
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
 from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, to_file_uri
-from stair_es.types import SparseVector
+from stair_es.types import PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.captions import CaptionDataset
@@ -37,8 +37,8 @@ class VectorSizes:
     mean: float
     p50: float
     p95: float
-    most: int
-    empty: int
+    max: int
+    without_tokens: int
     """Items without tokens."""
 
 
@@ -46,12 +46,12 @@ class VectorSizes:
 class PostingStats:
     """Posting lists of an inverted index."""
 
-    words: int
+    tokens: int
     """Tokens with a list."""
     vocabulary: int | None
     """Tokens that vectors can have; None if the model doesn't list them."""
     longest: int
-    longest_word: str
+    longest_token: str
     top_share: float
     """Fraction of all postings in the longest 1 % of the lists, at least one list; 1 % of the vocabulary, if it is known."""
     gini: float
@@ -60,7 +60,7 @@ class PostingStats:
     @property
     def unused(self) -> int | None:
         """Tokens that no item has."""
-        return None if self.vocabulary is None else self.vocabulary - self.words
+        return None if self.vocabulary is None else self.vocabulary - self.tokens
 
 
 def measure_sizes(vectors: Sequence[SparseVector]) -> VectorSizes:
@@ -68,7 +68,7 @@ def measure_sizes(vectors: Sequence[SparseVector]) -> VectorSizes:
     counts = [len(vector) for vector in vectors]
     p50, p95 = np.percentile(counts, [50, 95])
     return VectorSizes(
-        items=len(counts), mean=fmean(counts), p50=float(p50), p95=float(p95), most=max(counts), empty=counts.count(0)
+        items=len(counts), mean=fmean(counts), p50=float(p50), p95=float(p95), max=max(counts), without_tokens=counts.count(0)
     )
 
 
@@ -106,13 +106,13 @@ def measure_postings(vectors: Sequence[SparseVector], features: Sequence[str] | 
     count = Counter(word for vector in vectors for word in vector.tokens)
     silent = len(set(features) - set(count)) if features is not None else 0
     lengths = sorted([*count.values(), *[0] * silent], reverse=True)
-    longest_word, longest = min(count.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
+    longest_token, longest = min(count.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
     top = lengths[: math.ceil(len(lengths) / 100)]
     return PostingStats(
-        words=len(count),
+        tokens=len(count),
         vocabulary=None if features is None else len(count) + silent,
         longest=longest,
-        longest_word=longest_word,
+        longest_token=longest_token,
         top_share=sum(top) / max(sum(lengths), 1),
         gini=compute_gini(lengths),
     )
@@ -141,7 +141,7 @@ def _compute_means(vectors: Sequence[SparseVector]) -> dict[str, float]:
     return {word: math.fsum(each) / len(vectors) for word, each in weights.items()}
 
 
-_SIZES = ("side", "model", "items", "mean", "p50", "p95", "most", "without tokens")
+_SIZES = ("side", "model", "items", "mean", "p50", "p95", "max", "without tokens")
 _COST = ("vectors", "model", "pair", "multiplications", "weighted")
 _LISTS = ("side", "model", "tokens", "unused", "longest list", "in the longest 1 %", "Gini")
 
@@ -181,7 +181,7 @@ def read_sparsity_folder(folder: Path, limit: int | None = None) -> SparsityData
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())[:limit]
     if not files:
-        raise UsageError(f"no images below {folder}", "Name a folder with images in it, or a caption set.")
+        raise UsageError(f"no images below {folder}", "Specify a folder with images in it, or a caption set.")
     return SparsityDataset(
         name=folder.name or str(folder),
         images=tuple(map(str, files)),
@@ -203,13 +203,13 @@ class _ModelCost:
         return {
             "model": self.label,
             "items": {side: asdict(each) for side, each in self.sizes.items()},
-            "lists": {side: {**asdict(each), "unused": each.unused} for side, each in self.lists.items()},
+            "postings": {side: {**asdict(each), "unused": each.unused} for side, each in self.lists.items()},
             "flops": {pair: {"multiplications": plain, "weighted": weighted} for pair, (plain, weighted) in self.flops.items()},
             "dense_dimensions": self.dimensions,
         }
 
 
-def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: EvalProgress) -> TableReport:
+def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], *, progress: PartProgressCallback) -> TableReport:
     """Measure tokens per item, multiplications per pair, and balance of the posting lists for each model.
 
     Args:
@@ -242,7 +242,7 @@ def evaluate_sparsity(items: SparsityDataset, models: Sequence[EvaluatedModel], 
             " same with mean weights, as in training; balance of the posting lists."
         ),
         tables=_build_tables(found),
-        values={"set": items.name, "rows": [each.to_dict() for each in found]},
+        values={"dataset": items.name, "rows": [each.to_dict() for each in found]},
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
     )
@@ -275,21 +275,21 @@ def _build_cost(model: EvaluatedModel, sides: dict[str, tuple[SparseVector, ...]
 def _build_tables(found: Sequence[_ModelCost]) -> tuple[ReportTable, ...]:
     items = [(side, model.label, *_format_sizes(each)) for model in found for side, each in model.sizes.items()]
     cost = [
-        ("words", model.label, pair, f"{plain:.2f}", f"{weighted:.4g}")
+        ("tokens", model.label, pair, f"{plain:.2f}", f"{weighted:.4g}")
         for model in found
         for pair, (plain, weighted) in model.flops.items()
     ]
     cost += [("dense", model.label, "any", str(model.dimensions), "") for model in found if model.dimensions]
     balance = [(side, model.label, *_format_postings(each)) for model in found for side, each in model.lists.items()]
-    tables = (("Tokens per item", _SIZES, items), ("Multiplications", _COST, cost), ("Lists", _LISTS, balance))
+    tables = (("Tokens per item", _SIZES, items), ("Multiplications", _COST, cost), ("Posting lists", _LISTS, balance))
     return tuple(ReportTable(heading=heading, head=head, rows=tuple(rows)) for heading, head, rows in tables if rows)
 
 
 def _format_sizes(each: VectorSizes) -> tuple[str, ...]:
-    return (str(each.items), f"{each.mean:.1f}", f"{each.p50:g}", f"{each.p95:g}", str(each.most), str(each.empty))
+    return (str(each.items), f"{each.mean:.1f}", f"{each.p50:g}", f"{each.p95:g}", str(each.max), str(each.without_tokens))
 
 
 def _format_postings(each: PostingStats) -> tuple[str, ...]:
     known = f"{each.unused:,} of {each.vocabulary:,}" if each.vocabulary is not None else "n/a"
-    longest = f"{each.longest} ({each.longest_word})"
-    return (f"{each.words:,}", known, longest, f"{format_percent(each.top_share)} %", f"{each.gini:.3f}")
+    longest = f"{each.longest} ({each.longest_token})"
+    return (f"{each.tokens:,}", known, longest, f"{format_percent(each.top_share)} %", f"{each.gini:.3f}")

@@ -19,12 +19,12 @@ import numpy as np
 
 from stair_es.errors import UsageError
 from stair_es.eval.bag_of_words import normalize_vector
-from stair_es.eval.encode import EncodedVectors, EvalProgress, ReadableImages, encode_images, encode_texts
+from stair_es.eval.encode import EncodedVectors, ReadableImages, encode_images, encode_texts
 from stair_es.eval.exact_scores import DenseIndex, InvertedIndex
 from stair_es.eval.metrics import Doubles, compute_ranks
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.tables import ReportTable, TableReport, format_percent
-from stair_es.types import Floats, SparseVector
+from stair_es.types import Floats, PartProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.eval.datasets.image_folder import LabeledDataset
@@ -159,7 +159,7 @@ _HEAD = ("vectors", "model", "top-1", "top-5", "mean per class", "images")
 
 
 def evaluate_zero_shot(
-    labelled: LabeledDataset, models: Sequence[EvaluatedModel], prompts: Sequence[str], *, progress: EvalProgress
+    labelled: LabeledDataset, models: Sequence[EvaluatedModel], prompts: Sequence[str], *, progress: PartProgressCallback
 ) -> TableReport:
     """Measure the accuracy of each model, by token weights and by dense vectors.
 
@@ -219,7 +219,7 @@ def _score_kinds(
     """Yield the kind of the vectors, the scores [K] of each image, and the number of classes without a vector."""
     if images.sparse is not None and texts.sparse is not None:
         classes = average_token_vectors(texts.sparse, sizes)
-        yield "words", score_by_tokens(images.sparse, classes), sum(not len(each) for each in classes)
+        yield "tokens", score_by_tokens(images.sparse, classes), sum(not len(each) for each in classes)
     if images.dense is not None and texts.dense is not None:
         yield "dense", score_by_vectors(images.dense, average_dense_vectors(texts.dense, sizes)), 0
 
@@ -233,7 +233,7 @@ def _build_values(
     labelled: LabeledDataset, prompts: Sequence[str], rows: Sequence[tuple[str, str, ClassAccuracy]]
 ) -> dict[str, Any]:
     return {
-        "set": labelled.name,
+        "dataset": labelled.name,
         "images": len(labelled.files),
         "classes": {name: list(names) for name, names in zip(labelled.classes, labelled.names, strict=True)},
         "prompts": list(prompts),

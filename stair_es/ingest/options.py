@@ -167,7 +167,7 @@ def _hash_mapping(mapping: str | None) -> str | None:
     try:
         return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()[:16] if mapping else None
     except OSError as error:
-        raise ResourceError(f"can't read the mapping {mapping}: {error.strerror}", "Name a readable file.") from error
+        raise ResourceError(f"can't read the mapping {mapping}: {error.strerror}", "Specify a readable file.") from error
 
 
 def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerConfig:

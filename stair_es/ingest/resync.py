@@ -42,7 +42,7 @@ def find_stale_documents(
     if by_content and sources:
         logger.warning(
             "--resync with --document-id content-hash: an image that is only in another source now counts as gone;"
-            " name all sources in one run"
+            " specify all sources in one run"
         )
     for entry in session.iterate_documents(sources) if sources else ():
         status = manifest.get_status(entry.uri)
@@ -61,7 +61,7 @@ def _report_skipped_sources(streams: SourceStream) -> None:
         elif uri not in complete:
             logger.warning("--resync: %s couldn't be listed completely, so no document of it is removed", uri)
         elif uri in empty:
-            logger.warning("--resync: %s contains no images any more (is it mounted?), so no document of it is removed", uri)
+            logger.warning("--resync: %s no longer contains images (is it mounted?), so no document of it is removed", uri)
 
 
 def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: SourceStream, *, by_content: bool) -> int:

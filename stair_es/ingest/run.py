@@ -93,7 +93,7 @@ class IngestRun:
             self.progress(self.accounting)
             if self.accounting.bulk_stats.retried and not busy_reported:
                 busy_reported = True
-                logger.warning("the cluster is busy or unreachable at times: requests are retried, more slowly")
+                logger.warning("the cluster is busy or unreachable at times: requests are retried at a lower rate")
             if self.accounting.listing_done and not listed_reported:
                 listed_reported = True
                 self._report_listed()

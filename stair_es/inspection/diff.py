@@ -97,7 +97,7 @@ def _explain_changes(image: StoredImage, current: CurrentVector, policy: TokenPo
     stored, expected = source.get("policy"), policy.digest if policy and policy.apply(_restore_original(image)).undo else None
     if stored != expected:
         reasons.append(
-            f"{_describe_policy(stored)} was applied to the document, an ingest would apply {_describe_policy(expected)}: "
+            f"{_describe_policy(stored)} was applied to the document, but an ingest would apply {_describe_policy(expected)}: "
             "stair-es policy apply or rollback has not reached it"
         )
     return reasons

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.client.exceptions import translate_errors
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
 from stair_es.search.dsl.limits import is_valid_unicode
 from stair_es.token_policy import PolicyUndo
@@ -183,7 +183,5 @@ def _search(cluster: Cluster, index: str, body: Mapping[str, Any]) -> list[dict[
     """Search, best first, then newest. An unavailable shard fails the request: its documents must not count as missing."""
     newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
     request = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
-    with translate_errors(cluster.connection):
-        response = cluster.client.search(index=index, body=request, params={"allow_partial_search_results": "false"})
-    hits: list[dict[str, Any]] = response["hits"]["hits"]
+    hits: list[dict[str, Any]] = cluster.search(index, request, retry=NO_RETRY)["hits"]["hits"]
     return hits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from stair_es.search.dsl.pagination import SORT_ORDER
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
+    from stair_es.types import ProgressCallback
 
 PAGE = 1000
 """Documents per request; some models give an image hundreds of tokens."""
@@ -58,7 +59,7 @@ def collect_vocabulary_stats(
     index: str,
     *,
     sample: DocumentSample | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> VocabularyStats:
     """Collect the statistics of all tokens, over the documents that have a URI.
 

@@ -80,7 +80,7 @@ class ModelCard:
     """`Encoder.model_id`, stored in each document."""
     image_spec: ImageSpec
     description: str
-    licences: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
     """One line for each third-party part."""
     facts: ModelFacts | None = None
     """Further facts for `stair-es models`."""

@@ -88,7 +88,7 @@ def check_torch_spec(spec: ModelSpec) -> None:
         MissingExtra: If PyTorch or transformers isn't installed.
     """
     if spec.backend not in ("auto", "torch"):
-        raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Use --backend torch or auto.")
+        raise ModelError(f"{spec.name} runs only in PyTorch, not in {spec.backend!r}", "Use --backend torch or auto.")
     if spec.text_tower != "full":
         raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.")
     check_model_spec(spec)
@@ -130,7 +130,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Name the folder that holds it.") from None
+        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Use the folder that holds it.") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
     if not isinstance(found, dict):
@@ -174,7 +174,7 @@ def get_positive_int(config: Mapping[str, Any], name: str, default: int, folder:
 
 
 def build_checkpoint_card(
-    name: str, folders: Sequence[Path], own: ImageSpec, fit: ResizeMode | None, *, description: str, licences: tuple[str, ...]
+    name: str, folders: Sequence[Path], own: ImageSpec, fit: ResizeMode | None, *, description: str, licenses: tuple[str, ...]
 ) -> ModelCard:
     """Return the card of a checkpoint that supports other fits than its own.
 
@@ -184,7 +184,7 @@ def build_checkpoint_card(
         own: Image spec of the model's authors.
         fit: Fit to use instead of that of `own`.
         description: Description for users.
-        licences: One line for each part.
+        licenses: One line for each part.
 
     Raises:
         ModelError: If the fit is unknown or a file can't be read.
@@ -196,7 +196,7 @@ def build_checkpoint_card(
         model_id=compute_model_id(called, folders, spec),
         image_spec=spec,
         description=description,
-        licences=licences,
+        licenses=licenses,
     )
 
 

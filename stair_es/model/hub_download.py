@@ -112,7 +112,7 @@ def _fetch_files(name: str, patterns: tuple[str, ...]) -> Path:
         return Path(hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=not may_fetch))
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
-            f"there is no folder {name!r} here, and no such repository on the hub that you may read: {_get_first_line(error)}",
+            f"there is no folder {name!r} here, and no such repository on the hub that you can access: {_get_first_line(error)}",
             "Check the name; for a private or gated one, log in with: hf auth login, or set HF_TOKEN",
         ) from error
     except Exception as error:  # the HTTP library and its errors differ by version
@@ -127,8 +127,8 @@ def _build_download_error(name: str, error: Exception) -> ModelError:
     at, cache = get_cache_folder(name), constants.HF_HUB_CACHE
     lead = f"there is no folder {name!r} here, and it can't be downloaded from the hub"
     elsewhere = (
-        f"fetch it where there is a connection (hf download {name}), and copy {at.name} from the cache of that machine to "
-        f"{cache} here (HF_HOME names another place)"
+        f"download it on a machine with a connection (hf download {name}), and copy {at.name} from its cache to {cache} here "
+        "(HF_HOME sets another folder)"
     )
     begun = any((at / "snapshots").glob("*/*"))  # a complete copy would have been used
     if constants.HF_HUB_OFFLINE:
@@ -137,9 +137,9 @@ def _build_download_error(name: str, error: Exception) -> ModelError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return ModelError(
             f"{name} can't be written to {cache}: {error.strerror}",
-            "Make room there, or set HF_HOME to a folder that you may write and that has some.",
+            "Free some space there, or set HF_HOME to a writable folder with enough space.",
         )
-    kept = f": what is there is kept. If that doesn't help, delete {at} first" if begun else ""
+    kept = f": completed files are kept. If that doesn't help, delete {at} first" if begun else ""
     return ModelError(
         f"{lead}: {type(error).__name__}: {_get_first_line(error)}",
         f"Connect to {constants.ENDPOINT} (a proxy: HTTPS_PROXY, a mirror: HF_ENDPOINT) and run the command again{kept}. "

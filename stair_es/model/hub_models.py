@@ -28,7 +28,7 @@ class HubModel:
     dense_id: str | None = None
     """Id of the dense model whose vectors it transforms, if it is a head over one."""
     description: str
-    licences: tuple[str, ...]
+    licenses: tuple[str, ...]
     facts: ModelFacts
 
     @property
@@ -43,7 +43,7 @@ HUB_MODELS = (
         hub_id="lsr42/d2s_mscoco-blip-dense_q_reg_0.001_d_reg_0.001",
         dense_id="Salesforce/blip-itm-base-coco",
         description="D2S: a head that turns the vectors of a BLIP for image-text retrieval into token weights",
-        licences=("head: Apache-2.0", "BLIP: BSD-3-Clause"),
+        licenses=("head: Apache-2.0", "BLIP: BSD-3-Clause"),
         facts=ModelFacts(
             size="BLIP: 895 MB; head: 24 million parameters, size of the file unknown",
             languages="English",
@@ -59,7 +59,7 @@ HUB_MODELS = (
         name="photos-small",
         hub_id="vsearch/vdr-cross-modal",
         description="VDR: a ViT-B/32 for images and a BERT for texts, both over one vocabulary",
-        licences=("MIT (of the code; the card of the weights says no more)",),
+        licenses=("MIT (of the code; the card of the weights says no more)",),
         facts=ModelFacts(
             size="unknown",
             languages="English",

@@ -21,7 +21,7 @@ class ModelEntry:
     origin: str
     """Package that provides it, or `hub`."""
     description: str
-    licences: tuple[str, ...]
+    licenses: tuple[str, ...]
     facts: ModelFacts
     repositories: tuple[str, ...] = ()
     """Ids on the hub; the first is the one that an index stores."""
@@ -76,12 +76,12 @@ def _build_plugin_entry(name: str) -> ModelEntry:
         kind: EncoderPlugin = registry.get_encoder_plugin(name)
     except StairError as error:
         return ModelEntry(
-            name=name, origin=_get_origin(name), description="", licences=(), facts=ModelFacts(), problem=error.message
+            name=name, origin=_get_origin(name), description="", licenses=(), facts=ModelFacts(), problem=error.message
         )
     card = kind.card
     facts = getattr(card, "facts", None) or ModelFacts()
     return ModelEntry(
-        name=name, origin=_get_origin(name), description=card.description, licences=tuple(card.licences), facts=facts
+        name=name, origin=_get_origin(name), description=card.description, licenses=tuple(card.licenses), facts=facts
     )
 
 
@@ -90,7 +90,7 @@ def _build_hub_entry(model: hub_models.HubModel) -> ModelEntry:
         name=model.name,
         origin="hub",
         description=model.description,
-        licences=model.licences,
+        licenses=model.licenses,
         facts=model.facts,
         repositories=model.repositories,
         extra=hub_models.HUB_EXTRA,

@@ -106,7 +106,7 @@ def _suggest_model(name: str) -> str:
         )
     if Path(name).is_absolute():
         return (
-            f"If you trust that folder, name it: --model {shlex.quote(name)}, or its new path. A folder that only an index names "
-            "is read only if an ingest here has used it."
+            f"If you trust that folder, name it: --model {shlex.quote(name)}, or its new path. Otherwise the folder that an "
+            "index names is read only if an ingest on this machine has used it."
         )
-    return "Install the package that provides it, or name the folder that contains it with --model FOLDER."
+    return "Install the package that provides it, or specify the folder that contains it with --model FOLDER."

@@ -72,7 +72,7 @@ class IndexInfo:
             found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
             raise IndexMismatch(
                 f"the name resolves to indices with different field types ({found}), which need different queries",
-                "Name one of the indices.",
+                "Specify one of the indices.",
             )
         return next(iter(self.fields.values()))
 
@@ -86,7 +86,7 @@ class IndexInfo:
         if self.tokens is None and len(self.fields) > 1:
             raise IndexMismatch(
                 f"the name resolves to indices with different token ids or token policies: {', '.join(sorted(self.fields))}",
-                "Name one of the indices.",
+                "Specify one of the indices.",
             )
         if self.tokens is None:
             raise build_no_table_error(", ".join(sorted(self.fields)))
@@ -141,7 +141,7 @@ class IndexInfo:
             use.name for use in self._list_filter_fields(query) if use.is_range and self.field_types.get(use.name) in _TEXTUAL
         )
         return [
-            f"the filter compares {name!r} letter by letter, since it is a {self.field_types[name]} field: "
+            f"the filter compares {name!r} as text, since it is a {self.field_types[name]} field: "
             f"'3' is greater than '20'; an ingest into a new index with --field {name}:float=COLUMN makes it a number"
             for name in texts
         ]
@@ -170,8 +170,8 @@ class IndexInfo:
             other_fit = fit if f"-{self.fit}-" in self.model else ""
             remedy = f"Search with --model {name}{other_fit}, or ingest again with this model."
         raise QueryError(
-            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
-            "their dot products are meaningless",
+            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, but the query is a vector of {model_id!r}"
+            ": their dot products are meaningless",
             remedy,
         )
 
@@ -199,7 +199,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     one = not any(sign in index for sign in ",*")
     missing = QueryError(
         f"there is no index or alias {index!r} at {cluster.connection.safe_url}",
-        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must be there.",
+        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must exist.",
     )
     answer = get_mappings_by_index(cluster, index)
     if not answer:
@@ -212,7 +212,7 @@ def fetch_index_info(cluster: Cluster, index: str) -> IndexInfo:
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
             f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
-            "Name one of the indices: dot products of different models can't be compared.",
+            "Specify one of the indices: dot products of different models can't be compared.",
         )
     model, name = min(models)
     holds = {get_content_type(meta) for meta, _ in about.values()}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.client.capabilities import ClusterInfo, list_cluster_plugins
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import Connection
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.search.dsl.limits import is_valid_unicode
@@ -207,10 +208,8 @@ class Searcher:
         return exact, (f"searched with {exact} and not with SEISMIC: {obstacle}",)
 
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
-        params = {"allow_partial_search_results": "false", **({"search_pipeline": pipeline} if pipeline else {})}
-        with translate_errors(self._cluster.connection):
-            answer: dict[str, Any] = self._cluster.client.search(index=self._index, body=dict(body), params=params)
-        return answer
+        params = {"search_pipeline": pipeline} if pipeline else {}
+        return self._cluster.search(self._index, body, retry=NO_RETRY, **params)
 
     def _fetch_target(self, previous: SearchTarget | None) -> SearchTarget:
         target = fetch_search_target(self._cluster, self._index, previous)
@@ -246,6 +245,6 @@ def _describe_clause_limit(target: ClusterInfo) -> tuple[str, str]:
 def _describe_unreadable_filter(error: ClusterError) -> tuple[str, str]:
     reason = error.message[error.message.index("Failed to parse query") :].splitlines()[0]
     return (
-        f"the cluster can't read the filter: {reason}",
+        f"the cluster can't parse the filter: {reason}",
         'In a query string, quote values with : / or other operators (uri:"file:///a.jpg"), or write the clause as JSON.',
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TemplateQueryType = Literal["rank_features", "sparse_vector"]
 """Type of the field `tokens` that a template searches."""
 TEMPLATE_QUERY_TYPES: tuple[TemplateQueryType, ...] = get_args(TemplateQueryType)
-TEMPLATE_NAMES = ("words", "hybrid", "match")
+TEMPLATE_NAMES = ("tokens", "hybrid", "match")
 TEMPLATE_PREFIX = "stair-es-"
 """Default prefix of template ids; another prefix separates tenants."""
 
@@ -76,7 +76,7 @@ def build_template(name: str, query_type: TemplateQueryType, *, prefix: str = TE
         )
     id_ = f"{prefix}{name}"
     if not _ID.fullmatch(id_):
-        raise UsageError(f"{prefix!r} is not valid as prefix of a template id", "Use letters, digits, - and _.")
+        raise UsageError(f"{prefix!r} is not a valid prefix of a template id", "Use letters, digits, - and _.")
     return SearchTemplate(name=name, id=id_, source=_expand_partials(name, query_type))
 
 
@@ -95,7 +95,7 @@ def detect_templates(cluster: Cluster, index: str) -> SupportedTemplates:
     if not answer:
         raise QueryError(
             f"there is no index {index!r} to detect the type of its `tokens`",
-            f"Ingest first, or name the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
+            f"Ingest first, or specify the type: --query-type {' or '.join(TEMPLATE_QUERY_TYPES)}.",
         )
     target = get_cluster_info(cluster)
     properties = [found.get("mappings", {}).get("properties", {}) for found in answer.values()]

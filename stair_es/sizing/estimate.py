@@ -43,9 +43,9 @@ class SizingInputs:
     node_memory_gb: float = 32
     node_cores: int = 8
     queries_per_s: float = 10
-    question: Literal["text", "image"] = "text"
+    query_kind: Literal["text", "image"] = "text"
     query_ms: float | None = None
-    """CPU time of a query in a shard of a million images, in ms of one core; None for the measured figure of `question`."""
+    """CPU time of a query in a shard of a million images, in ms of one core; None for the measured figure of `query_kind`."""
     node_price_per_hour: float | None = None
     encoder_price_per_hour: float | None = None
 
@@ -59,13 +59,13 @@ class SizingInputs:
         if self.shard_images > MAX_SHARD_IMAGES:
             raise UsageError(
                 f"--shard-images can't be {self.shard_images:,}",
-                f"A shard takes {MAX_SHARD_IMAGES:,} documents at most (Lucene).",
+                f"A shard can hold at most {MAX_SHARD_IMAGES:,} documents (Lucene).",
             )
 
     @property
     def core_ms(self) -> float:
         """CPU time of a query in a shard of a million images, in ms of one core."""
-        return QUERY_MS[self.question] if self.query_ms is None else self.query_ms
+        return QUERY_MS[self.query_kind] if self.query_ms is None else self.query_ms
 
 
 _MAY_BE_ZERO = frozenset({"images", "replicas", "rebuild", "queries_per_s", "node_price_per_hour", "encoder_price_per_hour"})
@@ -152,7 +152,7 @@ def _count_cores(inputs: SizingInputs, query_ms: float) -> float:
 def _build_query_load_error(inputs: SizingInputs) -> UsageError:
     copies = math.ceil(_count_cores(inputs, QUERY_FLOOR_MS) / inputs.node_cores)
     return UsageError(
-        f"--replicas {inputs.replicas} can't answer {inputs.queries_per_s:,.0f} queries a second: a query takes at least "
-        f"{QUERY_FLOOR_MS} ms in each shard, so that more shards don't help",
+        f"--replicas {inputs.replicas} can't answer {inputs.queries_per_s:,.0f} queries per second: a query takes at least "
+        f"{QUERY_FLOOR_MS} ms in each shard, so more shards don't help",
         f"Give --replicas {copies - 1}, or more --node-cores.",
     )

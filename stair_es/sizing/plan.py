@@ -37,7 +37,7 @@ DEFAULT_ORIGINS: Mapping[str, str] = {
     "node_memory_gb": "assumed",
     "node_cores": "assumed",
     "queries_per_s": "assumed",
-    "question": "assumed",
+    "query_kind": "assumed",
     "query_ms": "measured: a million images of 20 tokens in a shard, benchmarks/query.py",
 }
 """Origin of each default."""
@@ -67,7 +67,7 @@ class SizingPlan:
         """Return the plan as JSON."""
 
         def serialize_figures(figures: tuple[SizingFigure, ...]) -> dict[str, Any]:
-            return {each.name: {"value": each.value, "text": each.text, "from": each.origin} for each in figures}
+            return {each.name: {"value": each.value, "text": each.text, "origin": each.origin} for each in figures}
 
         return {"inputs": serialize_figures(self.inputs), "plan": serialize_figures(self.results), "remarks": list(self.remarks)}
 
@@ -82,21 +82,21 @@ def make_sizing_plan(inputs: SizingInputs, given_names: Collection[str] = ()) ->
 
 _LABELS: Mapping[str, tuple[str, str]] = {
     "images": ("images", ""),
-    "encoder_images_per_s": ("an encoder", "images/s"),
+    "encoder_images_per_s": ("encoder throughput", "images/s"),
     "encoders": ("encoders", ""),
-    "node_docs_per_s": ("a node writes", "documents/s"),
-    "bytes_per_document": ("a document", "bytes"),
-    "shard_gb": ("a shard, at most", "GB"),
-    "shard_images": ("a shard, at most", "images"),
+    "node_docs_per_s": ("node throughput", "documents/s"),
+    "bytes_per_document": ("document size", "bytes"),
+    "shard_gb": ("maximum shard size", "GB"),
+    "shard_images": ("maximum per shard", "images"),
     "replicas": ("replicas", ""),
     "rebuild": ("room for a second index", ""),
-    "node_disk_gb": ("a node's disk", "GB"),
-    "node_memory_gb": ("a node's memory", "GB"),
-    "node_cores": ("a node's cores", ""),
-    "queries_per_s": ("queries", "a second"),
-    "query_ms": ("a query, a million images", "ms of one core"),
-    "node_price_per_hour": ("a node's price", "an hour"),
-    "encoder_price_per_hour": ("an encoder's price", "an hour"),
+    "node_disk_gb": ("disk per node", "GB"),
+    "node_memory_gb": ("memory per node", "GB"),
+    "node_cores": ("cores per node", ""),
+    "queries_per_s": ("queries", "per second"),
+    "query_ms": ("query, 1 million images", "ms of one core"),
+    "node_price_per_hour": ("price of a node", "per hour"),
+    "encoder_price_per_hour": ("price of an encoder", "per hour"),
 }
 
 
@@ -104,13 +104,13 @@ def _list_inputs(inputs: SizingInputs, given_names: Collection[str]) -> tuple[Si
     listed = []
     for each in fields(inputs):
         value = inputs.core_ms if each.name == "query_ms" else getattr(inputs, each.name)
-        if value is None or each.name == "question":  # a price that isn't given; `question` only selects `query_ms`
+        if value is None or each.name == "query_kind":  # a price that isn't given; `query_kind` only selects `query_ms`
             continue
         label, unit = _LABELS[each.name]
         text = ("yes" if value else "no") if isinstance(value, bool) else f"{_format_number(value)} {unit}".rstrip()
         origin = GIVEN if each.name in {"images", *given_names} else DEFAULT_ORIGINS[each.name]
         if each.name == "query_ms" and origin != GIVEN:
-            origin = f"{origin} ({'a text of 10 tokens' if inputs.question == 'text' else 'an image'})"
+            origin = f"{origin} ({'a text of 10 tokens' if inputs.query_kind == 'text' else 'an image'})"
         listed.append(SizingFigure(each.name, label, value, text, origin))
     return tuple(listed)
 
@@ -126,49 +126,49 @@ def _list_cluster(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[Si
     copies, indices = 1 + inputs.replicas, 1 + inputs.rebuild
     gb_each, images_each = estimate.primary_gb / estimate.shards, math.ceil(inputs.images / estimate.shards)
     disk_origin = f"{copies} {'copies' if copies > 1 else 'copy'} x {indices} {'indices' if indices > 1 else 'index'}"
-    cache_origin = f"{HOT_BYTES} bytes of postings and terms a document and copy: measured, benchmarks/query_bytes.py"
-    query_origin = f"grows with its images: an upper bound; at least {QUERY_FLOOR_MS} ms"
-    cores_origin = f"queries a second x shards x ms of a shard, cores {CORE_SHARE:.0%} busy"
+    cache_origin = f"{HOT_BYTES} bytes of postings and terms per document and copy: measured, benchmarks/query_bytes.py"
+    query_origin = f"grows with the images of the shard: an upper bound; at least {QUERY_FLOOR_MS} ms"
+    cores_origin = f"queries per second x shards x ms per shard, cores {CORE_SHARE:.0%} busy"
     demands = (
         f"disk {estimate.nodes_by_disk:,}, memory {estimate.nodes_by_memory:,}, cores {estimate.nodes_by_cores:,},"
         f" copies {copies:,}"
     )
-    yield make_figure("primary_gb", "documents", estimate.primary_gb, "GB", "images x bytes of a document")
+    yield make_figure("primary_gb", "documents", estimate.primary_gb, "GB", "images x bytes per document")
     spread_note = "; at least one per node" if estimate.shards > estimate.shards_by_size else ""
     yield make_figure(
         "shards", "primary shards", estimate.shards, "", f"{_format_number(gb_each)} GB, {images_each:,} images each{spread_note}"
     )
-    yield make_figure("stored_gb", "disk in all", estimate.stored_gb, "GB", f"documents x {disk_origin}")
-    yield make_figure("hot_gb", "page cache in all", estimate.hot_gb, "GB", cache_origin)
+    yield make_figure("stored_gb", "total disk", estimate.stored_gb, "GB", f"documents x {disk_origin}")
+    yield make_figure("hot_gb", "total page cache", estimate.hot_gb, "GB", cache_origin)
     yield make_figure(
-        "heap_gb", "heap of a node", estimate.heap_gb, "GB", "half of the memory, at most 31 GB: the engines' guides"
+        "heap_gb", "heap per node", estimate.heap_gb, "GB", "half of the memory, at most 31 GB: the engines' guides"
     )
-    yield make_figure("shard_ms", "a query in one shard", estimate.shard_ms, "ms", query_origin)
+    yield make_figure("shard_ms", "query in one shard", estimate.shard_ms, "ms", query_origin)
     yield make_figure("cores", "cores for queries", estimate.cores, "", cores_origin)
-    yield make_figure("nodes", "nodes", estimate.nodes, "", f"the most of {demands}; disks {DISK_SHARE:.0%} full")
+    yield make_figure("nodes", "nodes", estimate.nodes, "", f"the maximum of {demands}; disks {DISK_SHARE:.0%} full")
 
 
 def _list_load(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[SizingFigure]:
     hours = max(estimate.encode_h, estimate.write_h)
     encoders = max(1, math.ceil(inputs.images / inputs.encoder_images_per_s / 86_400))
-    encoders_origin = "images / 86,400 s / images/s of an encoder"
-    write_origin = "images x copies / what all nodes write, if that adds up; concurrent with the encoding"
+    encoders_origin = "images / 86,400 s / images/s per encoder"
+    write_origin = "images x copies / throughput of all nodes, if it scales linearly; concurrent with encoding"
     yield SizingFigure(
         "encode_hours", "encoding", estimate.encode_h, _format_hours(estimate.encode_h), "images / images/s of all encoders"
     )
-    yield SizingFigure("encoders_a_day", "encoders, to do it in a day", encoders, _format_number(encoders), encoders_origin)
+    yield SizingFigure("encoders_a_day", "encoders for one day", encoders, _format_number(encoders), encoders_origin)
     yield SizingFigure("write_hours", "writing", estimate.write_h, _format_hours(estimate.write_h), write_origin)
-    yield SizingFigure("load_hours", "the first load", hours, _format_hours(hours), "the longer of the two")
+    yield SizingFigure("load_hours", "first load", hours, _format_hours(hours), "the longer of the two")
 
 
 def _list_prices(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[SizingFigure]:
     if inputs.encoder_price_per_hour is not None:
         cost = estimate.encode_h * inputs.encoders * inputs.encoder_price_per_hour
-        yield SizingFigure("encode_cost", "price of encoding", cost, _format_number(cost), "hours x encoders x the price given")
+        yield SizingFigure("encode_cost", "price of encoding", cost, _format_number(cost), "hours x encoders x the given price")
     if inputs.node_price_per_hour is not None:
         cost = estimate.nodes * inputs.node_price_per_hour * HOURS_PER_MONTH
         yield SizingFigure(
-            "month_cost", "price of a month", cost, _format_number(cost), f"nodes x {HOURS_PER_MONTH} hours x the price given"
+            "month_cost", "price per month", cost, _format_number(cost), f"nodes x {HOURS_PER_MONTH} hours x the given price"
         )
 
 
@@ -176,16 +176,14 @@ def _list_remarks(inputs: SizingInputs, estimate: SizingEstimate) -> tuple[str, 
     remarks = []
     if estimate.shards > MAX_SHARDS:
         remarks.append(
-            f"an index has {MAX_SHARDS:,} shards at most by default: divide the images among several, or take larger shards"
+            f"an index can have at most {MAX_SHARDS:,} shards by default: split the images across several, or use larger shards"
         )
     if inputs.replicas == 0:
-        remarks.append("without replicas the loss of any one node loses images, however many nodes there are: set --replicas 1")
+        remarks.append("without replicas, the loss of any node loses images: set --replicas 1")
     if estimate.nodes < 3:
-        remarks.append("a cluster outlives the loss of any one node only with three or more, and a replica of each shard")
+        remarks.append("a cluster survives the loss of a node only if it has at least three, and a replica of each shard")
     if estimate.write_h > estimate.encode_h > 0:
-        remarks.append(
-            "writing takes longer than encoding: set the replicas to 0 for the first load (--no-replicas-while-building)"
-        )
+        remarks.append("writing takes longer than encoding: set the replicas to 0 for first load (--no-replicas-while-building)")
     return tuple(remarks)
 
 

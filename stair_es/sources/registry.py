@@ -45,7 +45,7 @@ def open_source(argument: str, options: SourceOptions | None = None) -> Source:
         if accepted:
             return kind.open(argument, options)
     raise UsageError(
-        "; ".join([f"no source kind accepts {argument!r}", *problems]), f"Name its kind with --format: {_list_kind_names()}."
+        "; ".join([f"no source kind accepts {argument!r}", *problems]), f"Specify its format with --format: {_list_kind_names()}."
     )
 
 

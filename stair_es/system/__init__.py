@@ -1,1 +1,1 @@
-"""The machine: limits of its CPUs and memory, folders, the Ray session."""
+"""The machine: limits of its CPUs and memory, folders, the Ray session, logs of the image decoders."""

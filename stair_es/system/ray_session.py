@@ -106,13 +106,13 @@ def _prepare_local_options(error: type[StairError], instead: str) -> Iterator[di
         if requested:
             raise error(
                 f"RAY_TMPDIR has {len(parent)} characters, and Ray's sockets leave room for {_MAX_FOLDER_CHARS}",
-                "Name a shorter folder.",
+                "Specify a shorter folder.",
             )
         parent = "/tmp"
     try:
         temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
     except OSError as failed:
-        raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or name another folder: RAY_TMPDIR.") from failed
+        raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or use another folder: RAY_TMPDIR.") from failed
     os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
     with temporary as folder:
         # Ray opens the innermost folder to all users, so it gets one of its own.

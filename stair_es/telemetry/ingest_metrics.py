@@ -129,7 +129,7 @@ class MetricsTextfile:
             self._write()
         except OSError as error:
             raise UsageError(
-                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Name a file in an existing folder."
+                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Specify a file in an existing folder."
             ) from None
 
     def write_if_due(self) -> None:
@@ -165,11 +165,11 @@ def serve_metrics(run: IngestMetrics, host: str, port: int) -> Iterator[str]:
         server, thread = start_http_server(port, host, build_registry(run))
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
-        told = "it is taken" if taken else error.strerror or str(error)
+        told = "it is in use" if taken else error.strerror or str(error)
         remedy = (
             "Use another port, or 0 for any free one."
             if taken
-            else "Name an address of this machine with --metrics-host, and a port above 1023."
+            else "Specify an address of this machine with --metrics-host, and a port above 1023."
         )
         raise UsageError(f"can't serve metrics on {host} port {port}: {told}", remedy) from None
     try:

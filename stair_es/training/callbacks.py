@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from stair_es.types import PartProgressCallback
+
 CallbackName: TypeAlias = Literal["message", "metrics", "progress"]
 CallbackEvent: TypeAlias = tuple[CallbackName, tuple[Any, ...]]
 """Which callback of `Callbacks` is called, and its arguments."""
@@ -35,7 +37,7 @@ class Callbacks:
     """Called with messages for the user."""
     on_metrics: Callable[[StepMetrics], None]
     """Called with metrics."""
-    on_progress: Callable[[str, int, int], None]
+    on_progress: PartProgressCallback
     """Called with the progress of a preparation: what, done, total."""
 
 

@@ -86,7 +86,7 @@ def build_model(config: TrainConfig, learned: TrainingSet, ears: Callbacks, home
         checkpoint.load_tensors_into(found, start)
     else:
         found.set_bias(plan.start_bias)
-        if plan.start_embeddings and "words" in plan.heads:
+        if plan.start_embeddings and "tokens" in plan.heads:
             found.initialize_from_text_embeddings()
     ears.on_message(f"model: {len(features):,} tokens, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
     found.eval()  # cached states are computed before training, without dropout
@@ -133,5 +133,5 @@ def _load_backbone_tokenizer(text: BackboneConfig, home: DataDir) -> Tokenizer:
         return stair_tokens.load_tokenizer(Path(hub.hf_hub_download(text.name, TOKENIZER_FILE)))
     except (OSError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError) as error:
         raise ModelError(
-            f"no tokenizer.json for {text.name!r}: {error}", "Name a text backbone that has a fast tokenizer."
+            f"no tokenizer.json for {text.name!r}: {error}", "Specify a text backbone that has a fast tokenizer."
         ) from error

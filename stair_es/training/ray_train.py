@@ -20,6 +20,7 @@ from stair_es.config.settings import Settings
 from stair_es.errors import StairError, UsageError
 from stair_es.optional import import_optional
 from stair_es.system import ray_session
+from stair_es.system.decoder_logs import disable_decoder_logs
 from stair_es.training.callbacks import NO_CALLBACKS, CallbackEvent, CallbackQueue, Callbacks
 from stair_es.training.config.train_config import TrainConfig
 from stair_es.training.data.sampler import split_batch
@@ -149,6 +150,7 @@ def _run_worker(told: Mapping[str, Any]) -> None:
         import_optional("ray.train", "train"),
         import_optional("ray.train.torch", "train"),
     )
+    disable_decoder_logs()
     context, events = ray_train.get_context(), told["events"]
     device = ray_torch.get_device() if told["on_gpu"] else torch.device("cpu")
     if device.type == "cuda":

@@ -145,7 +145,7 @@ class Trainer:
         done = self.workers.gather_rows(torch.tensor([progress.done])).tolist()
         if len(set(done)) > 1:
             raise UsageError(
-                f"the workers find different states in {self.out}: of the steps {', '.join(map(str, sorted(set(done))))}",
+                f"the workers find different states in {self.out}: of steps {', '.join(map(str, sorted(set(done))))}",
                 "--out must be a folder that all of them share.",
             )
         for tensor in self.model.state_dict().values():

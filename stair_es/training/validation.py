@@ -73,7 +73,7 @@ class ValidationSet:
         for caption, best, weights in zip(self.captions, best_NK, weights_NK, strict=True):
             own = {int(place) for place in tokens.encode([caption]).places_BL[0] if place >= 0}
             hits.append(bool(own & set(best[weights > 0].tolist())))
-        return {"words": float((seen_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
+        return {"tokens": float((seen_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
 
 
 @contextmanager

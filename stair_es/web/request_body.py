@@ -47,7 +47,7 @@ class BodyReader:
             self._held_bytes -= sum(map(len, parts))
 
     async def _read_parts(self, parts: list[bytes], request: Request, most: int) -> None:
-        too_large = RequestRejected(413, f"the body is larger than {most:,} bytes", "Send less.", _CLOSE)
+        too_large = RequestRejected(413, f"the body is larger than {most:,} bytes", "Send a smaller body.", _CLOSE)
         if _get_content_length(request) > _DISCARD_FACTOR * most:
             raise too_large
         size = 0
@@ -63,7 +63,7 @@ class BodyReader:
                     if self._held_bytes > self._limits.max_held_bytes:
                         raise TooManyRequests
         except TimeoutError:
-            raise RequestRejected(408, "the body takes too long to arrive", "Try again.", _CLOSE) from None
+            raise RequestRejected(408, "the body took too long to arrive", "Try again.", _CLOSE) from None
         except ClientDisconnect:
             raise RequestRejected(400, "the body is incomplete") from None
         if size > most:

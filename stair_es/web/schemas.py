@@ -71,7 +71,7 @@ def _parse_text(name: str, value: object, longest: int = MAX_TEXT_CHARS) -> str:
     if not isinstance(value, str):
         raise QueryError(f"`{name}` is not a string")
     if len(value) > longest:
-        raise QueryError(f"`{name}` has {len(value):,} characters, {longest:,} are allowed", "Shorten it.")
+        raise QueryError(f"`{name}` has {len(value):,} characters; at most {longest:,} are allowed", "Shorten it.")
     return value
 
 
@@ -83,7 +83,7 @@ def _parse_tokens(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise QueryError(f"`{name}` is not a list of words")
     if len(value) > MAX_LIST_ITEMS:
-        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_LIST_ITEMS} are allowed", "Use fewer.")
+        raise QueryError(f"`{name}` has {len(value):,} words; at most {MAX_LIST_ITEMS} are allowed", "Use fewer words.")
     return tuple(dict.fromkeys(_parse_text(name, word, MAX_TOKEN_CHARS) for word in value))
 
 
@@ -103,7 +103,7 @@ def _parse_numbers(name: str, value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         raise QueryError(f"`{name}` is not an object that maps words to numbers")
     if len(value) > MAX_VECTOR_TOKENS:
-        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_VECTOR_TOKENS:,} are allowed", "Omit the lightest.")
+        raise QueryError(f"`{name}` has {len(value):,} words; at most {MAX_VECTOR_TOKENS:,} are allowed", "Omit the lightest.")
     for word, number in value.items():
         _parse_text(name, word, MAX_TOKEN_CHARS)
         if isinstance(number, bool) or not isinstance(number, int | float) or not (math.isfinite(number) and number >= 0):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import LRUCache, TTLCache
 
 from stair_es._version import __version__
-from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.errors import ClusterError, QueryError
 from stair_es.inspection.stored_document import find_stored_image, get_stored_images
 from stair_es.search.query import SearchQuery
@@ -227,10 +227,7 @@ class SearchService:
         return counted
 
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        with translate_errors(self._cluster.connection):
-            response: dict[str, Any] = self._cluster.client.search(
-                index=self._index, body={**body, "timeout": _SEARCH_TIMEOUT}, params={"allow_partial_search_results": "false"}
-            )
+        response = self._cluster.search(self._index, {**body, "timeout": _SEARCH_TIMEOUT}, retry=NO_RETRY)
         if "hits" not in response:
             raise ClusterError(
                 f"{self._cluster.connection.safe_url} returned no search response", "Check that it is the port of the cluster."

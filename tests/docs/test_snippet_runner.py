@@ -71,7 +71,7 @@ RIGHT = {
         ```console
         $ python3 -c 'raise SystemExit("error: none")'
         error: none
-        $ (exit 3)    # exits with 3: some are dead
+        $ (exit 3)    # exits with 3: some failed
         ```
         """,
     "python goes on, and knows what the shell exported": """
@@ -202,7 +202,7 @@ def test_numbers_bars_and_folders_are_free(shown: str, printed: str) -> None:
 
 @pytest.mark.parametrize(
     ("shown", "printed"),
-    [("a\nb", "b\na"), ("40 written, 0 dead", "40 written"), ("tabby-cat.jpg", "/photos/white-duck.jpg"), ("a ...", "b c")],
+    [("a\nb", "b\na"), ("40 written, 0 failed", "40 written"), ("tabby-cat.jpg", "/photos/white-duck.jpg"), ("a ...", "b c")],
 )
 def test_other_words_and_orders_are_not(shown: str, printed: str) -> None:
     assert missing(tuple(shown.splitlines()), printed) != []

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 from opensearchpy import OpenSearch
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 
 ROOT = Path(__file__).parents[2]
@@ -53,9 +54,8 @@ def stair_es_of_photos(node_url: str, ingested: subprocess.CompletedProcess[str]
 def ingested(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.CompletedProcess[str]]:
     """How the photos came into that index."""
     yield _script(node_url, INDEX, tmp_path_factory.mktemp("ingest"))("ingest", PHOTOS, "--json")
-    client = Connection(url=node_url).client()
-    client.indices.delete(index=f"{INDEX}-*")
-    client.close()
+    with Cluster(Connection(url=node_url)) as cluster:
+        cluster.client.indices.delete(index=f"{INDEX}-*")
 
 
 def _last_json(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401
@@ -90,7 +90,7 @@ def test_ingest_then_search_by_words_and_by_picture(stair_es_of_photos: Run, ing
     assert "coffee" in shown
 
 
-def test_dead_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path) -> None:
+def test_failed_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     shutil.copy(PHOTOS / "koala.jpg", folder)
@@ -205,4 +205,4 @@ def test_bytes_that_are_no_text_are_wrong_usage(stair_es: Run) -> None:
     for command in (["search"], ["query"], ["encode", "--text"]):
         done = stair_es(*command, os.fsdecode(b"dog \xff"))
         assert done.returncode == 2
-        assert "not text" in done.stderr
+        assert "not valid text" in done.stderr

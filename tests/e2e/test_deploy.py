@@ -204,7 +204,7 @@ def _end_ray(port: int) -> None:
                 process.kill()
 
 
-def test_an_ingest_in_threads_knows_failure_from_dead_images(
+def test_an_ingest_in_threads_knows_failure_from_failed_images(
     node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
 ) -> None:
     ingest = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})["ingest"]

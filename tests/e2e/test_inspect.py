@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import pytest
 from support.plugin_metadata import announce_plugins
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import make_document_id
 from stair_es.model import registry
@@ -27,7 +28,7 @@ PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
 CAT = PHOTOS / "tabby-cat.jpg"
 INDEX = "test-inspect"
-FLAT = ("--uniformity", "0.3")
+UNIFORMITY = ("--uniformity", "0.3")
 """So that a word which half of the photos have is a candidate for a stop word."""
 MODEL = registry.get_model_card("stair-mini").model_id
 
@@ -40,10 +41,9 @@ def environment(node_url: str) -> Iterator[dict[str, str]]:
     made = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": INDEX, "COLUMNS": "120"}
     subprocess.run([STAIR_ES, "ingest", PHOTOS], check=True, capture_output=True, env=made)
     yield made
-    client = Connection(url=node_url).client()
-    for name in client.indices.get(index=f"{INDEX}*"):
-        client.indices.delete(index=name)
-    client.close()
+    with Cluster(Connection(url=node_url)) as cluster:
+        for name in cluster.client.indices.get(index=f"{INDEX}*"):
+            cluster.client.indices.delete(index=name)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_pa
     assert other["compare"]["is_same"] is False
     assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
     shown = run("inspect", CAT, "--compare", "-k", "1").stdout
-    assert f"the stored words are those that {MODEL} gives the file now" in shown
+    assert f"the stored words are the same as those of {MODEL} for the file now" in shown
 
 
 def test_what_is_missing_is_said_and_the_others_are_shown(run: Run, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str
 
 
 def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vectors: dict[str, dict[str, float]]) -> None:
-    found, images = answer(run("words", "--json", *FLAT)), vectors
+    found, images = answer(run("words", "--json", *UNIFORMITY)), vectors
     assert (found["documents"], found["images"], found["missed_count"], found["without_uri"]) == (40, 40, 0, 0)
     assert {row["token"] for row in found["tokens"]} == {word for image in images.values() for word in image}
     for row in found["tokens"]:
@@ -205,18 +205,18 @@ def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vect
     assert found["unused"]["count"] == found["unused"]["vocabulary_size"] - found["distinct_tokens"]
 
 
-def test_a_table_a_csv_and_the_dead(run: Run, vectors: dict[str, dict[str, float]]) -> None:
+def test_a_table_a_csv_and_the_unused(run: Run, vectors: dict[str, dict[str, float]]) -> None:
     images = list(vectors.values())
-    table = run("words", "-k", "2", *FLAT)
-    assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words an image")
+    table = run("words", "-k", "2", *UNIFORMITY)
+    assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words per image")
     assert "stop-word candidates" in table.stdout
     rows = list(csv.DictReader(io.StringIO(run("words", "--csv", "--match", "cat*", "--sort", "max").stdout)))
     most = {word: max(image.get(word, 0) for image in images) for image in images for word in image if word.startswith("cat")}
     assert {"cat", "cattle"} <= set(most)
     assert [row["token"] for row in rows] == sorted(most, key=lambda word: -most[word])
-    dead = run("words", "--unused").stdout.splitlines()
-    assert len(dead) == len(set(dead)) > 1000
-    assert "cat" not in dead
+    unused = run("words", "--unused").stdout.splitlines()
+    assert len(unused) == len(set(unused)) > 1000
+    assert "cat" not in unused
     assert run("words", "--json", "--csv").returncode == 2
 
 
@@ -229,14 +229,14 @@ def test_a_sample_is_called_an_estimate(run: Run) -> None:
 
 
 def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:
-    done = run("words", "--policy", "stop.json", "-k", "1", *FLAT)
+    done = run("words", "--policy", "stop.json", "-k", "1", *UNIFORMITY)
     assert done.returncode == 0, done.stderr
-    wanted = answer(run("words", "--json", *FLAT))["stop_words"]["tokens"]
+    wanted = answer(run("words", "--json", *UNIFORMITY))["stop_words"]["tokens"]
     assert wanted
     assert json.loads((tmp_path / "stop.json").read_text())["mute"] == wanted
     plan = answer(run("policy", "plan", "stop.json", "--json", "--samples", "0"))
     assert set(plan["rules"]) == {f"mute {word}" for word in wanted}
-    again = run("words", "--policy", "stop.json", *FLAT)
+    again = run("words", "--policy", "stop.json", *UNIFORMITY)
     assert again.returncode == 2
     assert "not overwritten" in again.stderr
     assert run("words", "--policy", "no-folder/stop.json").returncode == 2

@@ -107,7 +107,7 @@ def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
     settled(page, before)
 
 
-def test_wishes_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page: Page) -> None:
+def test_operators_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page: Page) -> None:
     asked(site, page, "/?q=%2Btree bear -animal")
     settled(page, order(site, text="+tree bear -animal"))
     expect(page.locator(".query").get_by_role("button", name="Require tree", exact=True)).to_have_attribute(
@@ -129,7 +129,7 @@ def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> 
     other.click()
     settled(page, order(site, text=QUERY, require=["tree"], factors={word: 0.5}))
     expect(slider(page, word)).to_have_value("0.5")
-    press(page, f"Take out {word}")
+    press(page, f"Remove {word}")
     settled(page, order(site, text=QUERY, require=["tree"]))
 
 
@@ -208,7 +208,7 @@ def test_methods_rank_differently(site: Site, page: Page) -> None:
     ranked = page.get_by_label("ranked by", exact=True)
     ranked.select_option("bm25")
     settled(page, order(site, text=QUERY, method="bm25"))
-    expect(page.get_by_text("there are no weights to move")).to_be_visible()
+    expect(page.get_by_text("there are no weights to adjust")).to_be_visible()
     ranked.select_option("bag")
     settled(page, order(site, text=QUERY, method="bag"))
 

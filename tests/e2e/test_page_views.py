@@ -52,10 +52,10 @@ def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -
     page.get_by_role("link", name="search with these words").click()
     settled(page, order(site, vector=words))
     page.go_back()
-    bars = page.get_by_role("list", name="All its words")
+    bars = page.get_by_role("list", name="All words of the image")
     for word in ("panda", "bear"):
         bars.get_by_role("button", name=word).first.click()
-    page.get_by_role("link", name="search with 2 chosen words").click()
+    page.get_by_role("link", name="search with 2 selected words").click()
     settled(page, order(site, vector={word: words[word] for word in ("panda", "bear")}))
 
 
@@ -66,7 +66,7 @@ def test_from_an_image_to_its_neighbour_and_back_to_the_search(site: Site, page:
     name = neighbour.inner_text()
     neighbour.click()
     expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
-    page.get_by_role("link", name="← to the search").click()
+    page.get_by_role("link", name="← back to the search").click()
     settled(page, order(site, text=QUERY))
     expect(page.locator(".search")).to_be_visible()
 
@@ -75,7 +75,7 @@ def test_an_image_that_is_not_there(site: Site, page: Page, watch: Watch) -> Non
     watch.allowed.append("status of 404")
     page.goto(f"{site.base}/image/nothing")
     expect(page.get_by_role("alert")).to_be_visible()
-    page.get_by_role("link", name="← to the search").click()
+    page.get_by_role("link", name="← back to the search").click()
     resting(page)
 
 
@@ -199,9 +199,9 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     settled(page, order(site, text=QUERY, factors={"bear": 0}))
     expect(page.get_by_role("button", name="Mute bear")).to_be_focused()
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_hidden()
     page.locator(".found li.hit a.name").nth(1).focus()
     name = page.locator(".found li.hit a.name").nth(1).inner_text()
     page.keyboard.press("m")
@@ -337,7 +337,7 @@ def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_d
         site.proxy.gate = lambda _: None
 
 
-def test_questions_that_are_refused_say_why_and_pass(site: Site, page: Page, watch: Watch) -> None:
+def test_queries_that_are_refused_say_why_and_pass(site: Site, page: Page, watch: Watch) -> None:
     watch.allowed.append("status of 400")
     asked(site, page, "/?q=bear&filter=((")
     expect(page.get_by_role("alert")).to_be_visible()

@@ -63,7 +63,7 @@ def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
         "from stair_es.model.base import ModelSpec\n"
         "from importlib.resources import files\n"
         "assert (files('stair_es.cluster.policy') / 'policy.painless').read_text()\n"
-        "assert (files('stair_es.search') / 'templates' / 'words.mustache').read_text()\n"
+        "assert (files('stair_es.search') / 'templates' / 'tokens.mustache').read_text()\n"
         "bodies = [resources.load_json_resource('mappings', 'image'), resources.load_json_resource('pipelines', 'two-phase')]\n"
         "spec = ModelSpec(name='stair-mini', backend='onnx', text_tower='table')\n"
         "print(json.dumps([len(bodies), registry.load_encoder(spec).encode_texts(['a dog'])[0].tokens[0]]))"

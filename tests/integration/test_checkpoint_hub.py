@@ -89,11 +89,11 @@ def test_an_interrupted_download_says_what_to_delete_and_is_finished_later(hub: 
     at = home / "hub" / "models--org--cut"
     broken = _resolve("org/cut", hub.url, home)
     assert "can't be downloaded from the hub" in broken["error"]
-    assert f"run the command again: what is there is kept. If that doesn't help, delete {at} first" in broken["remedy"]
+    assert f"run the command again: completed files are kept. If that doesn't help, delete {at} first" in broken["remedy"]
     offline = _resolve("org/cut", hub.url, home, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set" in offline["error"]
     assert "only a part of it" in offline["error"]
-    assert offline["remedy"].startswith("Unset HF_HUB_OFFLINE, or fetch it where there is a connection")
+    assert offline["remedy"].startswith("Unset HF_HUB_OFFLINE, or download it on a machine with a connection")
     hub.cut = set()
     assert _resolve("org/cut", hub.url, home)["id"].startswith("cut-")
 

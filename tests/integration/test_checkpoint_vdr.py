@@ -178,7 +178,7 @@ def test_safetensors_and_pickle_are_the_same_vectors(folder: Path, tmp_path: Pat
     assert _load(other).encode_images(pixels) == _load(folder).encode_images(pixels)
 
 
-def test_spelling(folder: Path) -> None:
+def test_words_become_wordpiece_tokens(folder: Path) -> None:
     encoder = _load(folder)
     assert isinstance(encoder, WordTokenizer)
     assert encoder.tokenize_word("dog") == ("dog",)

@@ -51,9 +51,9 @@ def waiting(
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
-        (signal.SIGHUP, 129, "ended by SIGHUP"),
+        (signal.SIGHUP, 129, "terminated by SIGHUP"),
         (signal.SIGINT, 130, "interrupted"),
-        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGTERM, 143, "terminated by SIGTERM"),
     ],
 )
 def test_a_signal_ends_a_command_with_its_code_and_a_word(tmp_path: Path, number: int, code: int, said: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.client.connection import Connection, SecuritySettings, translate_errors
+from stair_es.cluster.client.cluster import Cluster
+from stair_es.cluster.client.connection import Connection, SecuritySettings
 from stair_es.errors import AuthenticationFailed, UsageError
 from stair_es.optional import import_optional
 
@@ -60,11 +61,11 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
     with GateProxy(node_url, gate=gate) as proxy:
         environ = {"STAIR_ES_URL": proxy.url, "STAIR_ES_AWS_SERVICE": service, "STAIR_ES_AWS_REGION": _REGION}
         connection = Connection.from_env(environ=environ)
-        client = connection.client()
-        client.index(index=index_name, id="a/b c+d%ü", body={"words": "größer +&="}, params={"refresh": "true"})
-        client.bulk(index=index_name, body=[{"index": {"_id": "2"}}, {"words": "rot"}], params={"require_alias": "false"})
-        found = client.get(index=index_name, id="a/b c+d%ü", params={"_source_includes": "words,more"})
-        client.close()
+        with Cluster(connection) as cluster:
+            client = cluster.client
+            client.index(index=index_name, id="a/b c+d%ü", body={"words": "größer +&="}, params={"refresh": "true"})
+            client.bulk(index=index_name, body=[{"index": {"_id": "2"}}, {"words": "rot"}], params={"require_alias": "false"})
+            found = client.get(index=index_name, id="a/b c+d%ü", params={"_source_includes": "words,more"})
         assert found["_source"] == {"words": "größer +&="}
         assert len(proxy.seen) == 3
     assert "hunter2" not in f"{connection!r}{connection.security!r}"
@@ -73,10 +74,8 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
 def test_a_signature_for_another_service_is_refused(node_url: str) -> None:
     with GateProxy(node_url, gate=lambda asked: None if _verified(asked, "es", proxy.url) else Said(status=403)) as proxy:
         connection = Connection(url=proxy.url, security=SecuritySettings(aws_service="aoss", aws_region=_REGION))
-        client = connection.client()
-        with pytest.raises(AuthenticationFailed) as caught, translate_errors(connection):
-            client.info()
-        client.close()
+        with Cluster(connection) as cluster, pytest.raises(AuthenticationFailed) as caught:
+            cluster.call(cluster.client.info)
     assert "access policy" in caught.value.remedy
 
 

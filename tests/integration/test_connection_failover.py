@@ -59,10 +59,9 @@ def test_a_hanging_node_is_left_too(node_url: str) -> None:
         return None
 
     with GateProxy(node_url, gate=hang) as hanging, GateProxy(node_url) as healthy:
-        client = Connection(url=f"{hanging.url},{healthy.url}", timeout_s=2).client()
-        for _ in range(5):
-            client.cluster.health()
-        client.close()
+        with Cluster(Connection(url=f"{hanging.url},{healthy.url}", timeout_s=2)) as cluster:
+            for _ in range(5):
+                cluster.client.cluster.health()
         over.set()
         assert (len(hanging.seen), len(healthy.seen)) == (1, 5)
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 
 
@@ -19,9 +20,8 @@ def send(**arguments: Any) -> str:  # noqa: ANN401  as the client takes them
         return Said(status=200, body=json.dumps({"hits": {}}).encode())
 
     with GateProxy(None, gate=answer) as node:
-        client = Connection(url=node.url).client()
-        client.search(index="photos", body={}, **arguments)
-        client.close()
+        with Cluster(Connection(url=node.url)) as cluster:
+            cluster.client.search(index="photos", body={}, **arguments)
         [filters] = parse_qs(urlsplit(node.seen[-1].target).query)["filter_path"]
     return filters
 

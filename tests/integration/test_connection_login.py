@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import pickle
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, SecuritySettings, get_cluster_info, translate_errors
+from stair_es.cluster.client.connection import Connection, SecuritySettings, get_cluster_info
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.index.aliases import get_alias_targets
 from stair_es.errors import AuthenticationFailed, ClusterError, UsageError
@@ -136,27 +135,29 @@ def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
 
 def test_a_refused_request_is_named_with_the_right_that_it_takes_and_where_it_is_described() -> None:
     """Also where the answer has no body, as that to HEAD."""
-    with GateProxy(None, gate=lambda _: Said(status=403)) as proxy:
-        connection = Connection(url=proxy.url, security=SecuritySettings(user="anna", password="hunter2"))
-        with closing(connection.client()) as client:
-            for ask, request, right in (
-                (partial(client.indices.exists, index="photos"), "HEAD /photos ", "indices:admin/get"),
-                (partial(client.indices.exists_alias, index="a", name="b"), "HEAD /a/_alias/b ", "indices:admin/aliases/get"),
-                (partial(client.search, index="hunter2"), "POST /***/_search ", ""),
-            ):
-                with pytest.raises(AuthenticationFailed) as caught, translate_errors(connection):
-                    ask()
-                assert f"forbids {request}" in caught.value.message
-                assert right in caught.value.message
-                assert "docs/howto/secure.md#roles" in caught.value.remedy
+    security = SecuritySettings(user="anna", password="hunter2")
+    with (
+        GateProxy(None, gate=lambda _: Said(status=403)) as proxy,
+        Cluster(Connection(url=proxy.url, security=security)) as cluster,
+    ):
+        client = cluster.client
+        for ask, request, right in (
+            (partial(client.indices.exists, index="photos"), "HEAD /photos ", "indices:admin/get"),
+            (partial(client.indices.exists_alias, index="a", name="b"), "HEAD /a/_alias/b ", "indices:admin/aliases/get"),
+            (partial(client.search, index="hunter2"), "POST /***/_search ", ""),
+        ):
+            with pytest.raises(AuthenticationFailed) as caught:
+                cluster.call(ask)
+            assert f"forbids {request}" in caught.value.message
+            assert right in caught.value.message
+            assert "docs/howto/secure.md#roles" in caught.value.remedy
 
 
 def test_a_request_about_all_indices_is_refused_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
     with GateProxy(None) as proxy:
         proxy.gate = lambda _: Said(status=200)
-        connection = Connection(url=proxy.url)
-        with Cluster(connection) as cluster:
+        with Cluster(Connection(url=proxy.url)) as cluster:
             assert get_alias_targets(cluster, "photos") == []
             assert proxy.seen[-1].target == "/photos/_alias/photos"
-            with pytest.raises(AuthenticationFailed, match="names no index"), translate_errors(connection):
-                cluster.client.indices.get_alias(name="photos")
+            with pytest.raises(AuthenticationFailed, match="names no index"):
+                cluster.call(cluster.client.indices.get_alias, name="photos")

@@ -88,7 +88,7 @@ def test_a_stranger_is_not_trusted(endpoint: Endpoint, authority: trustme.CA, ca
 def test_another_host_is_not_trusted(endpoint: Endpoint, authority: trustme.CA, ca_file: str) -> None:
     with pytest.raises(ClusterUnreachable, match="mismatch") as caught:
         _label(endpoint(_server(authority.issue_cert("search.example.org"))), ca_file=ca_file)
-    assert "Use a host name in the URL" in caught.value.remedy
+    assert "Use a URL with a host name" in caught.value.remedy
 
 
 def test_an_expired_server_is_not_trusted(endpoint: Endpoint, authority: trustme.CA, ca_file: str) -> None:

@@ -96,7 +96,7 @@ def by_hand(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Al
     """With one that somebody else has written after the contract, and that calls words as the main index does."""
     connection, alias = Connection(url=node.url), "test-dashboards-by-hand"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
-        fill(node.url, alias, tmp_path_factory.mktemp("photos"), words_index=False, vector=node.vector, every=2)
+        fill(node.url, alias, tmp_path_factory.mktemp("photos"), token_index=False, vector=node.vector, every=2)
         make(cluster.client, alias)
         yield _album(cluster, alias)
 
@@ -147,8 +147,8 @@ def beside(album: Album, word: str) -> Counter[str]:
 
 
 def together(album: Album, _: Ask, answer: dict[str, Any]) -> None:
-    assert pairs(answer, "words") == counted(words_of(album), 20)
-    for bucket in buckets(answer, "words"):
+    assert pairs(answer, "tokens") == counted(words_of(album), 20)
+    for bucket in buckets(answer, "tokens"):
         found = [(other["key"], other["doc_count"]) for other in bucket["others"]["buckets"]]
         assert found == ranked(beside(album, bucket["key"]), 200)
 
@@ -158,7 +158,7 @@ def by_source(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert len(buckets(answer, "sources")) == 4
     for bucket in buckets(answer, "sources"):
         inside = Counter(word for doc in album.docs.values() if doc["source"] == bucket["key"] for word in doc["top_tokens"])
-        assert [(word["key"], word["doc_count"]) for word in bucket["words"]["buckets"]] == ranked(inside, 300)
+        assert [(word["key"], word["doc_count"]) for word in bucket["tokens"]["buckets"]] == ranked(inside, 300)
 
 
 def over_time(album: Album, _: Ask, answer: dict[str, Any]) -> None:
@@ -184,8 +184,8 @@ def by_token(album: Album) -> dict[str, list[Document]]:
 
 
 def average_weight(album: Album, _: Ask, answer: dict[str, Any]) -> None:
-    assert pairs(answer, "words") == counted([row["token"] for row in album.rows], 25)
-    for bucket in buckets(answer, "words"):
+    assert pairs(answer, "tokens") == counted([row["token"] for row in album.rows], 25)
+    for bucket in buckets(answer, "tokens"):
         weights = [row["weight"] for row in by_token(album)[bucket["key"]]]
         assert bucket["weight"]["value"] == pytest.approx(sum(weights) / len(weights), rel=1e-6)
         assert bucket["heaviest"]["value"] == pytest.approx(max(weights), rel=1e-6)
@@ -289,8 +289,8 @@ PANELS: dict[str, Callable[[Album, Ask, dict[str, Any]], None]] = {
     "one-image": one_image,
     "found": found,
     "by-weight": by_weight,
-    "words-per-image": words_per_image,
-    "few-words": few_words,
+    "tokens-per-image": words_per_image,
+    "few-tokens": few_words,
     "dominated": dominated,
     "wordless": wordless,
 }
@@ -328,7 +328,7 @@ def test_a_chosen_word_reaches_every_panel(by_hand: Album) -> None:
     assert 1 < len(inside) < len(by_hand.docs)
     narrowed = replace(by_hand, docs=inside, rows=[row for row in by_hand.rows if row["token"] == word])
     answers = by_hand.answers("kibana", chosen)
-    for kind in set(PANELS) - {"by-source", "one-image", "words-per-image", "few-words", "dominated", "wordless"}:
+    for kind in set(PANELS) - {"by-source", "one-image", "tokens-per-image", "few-tokens", "dominated", "wordless"}:
         PANELS[kind](narrowed, *answers[kind])
     assert [row["token"] for row in sources(answers["by-weight"][1])] == [word] * len(inside)
 
@@ -339,7 +339,7 @@ def test_a_chosen_colour_reaches_every_panel(album: Album) -> None:
     uris = {doc["uri"] for doc in inside.values()}
     narrowed = replace(album, docs=inside, rows=[row for row in album.rows if row["uri"] in uris])
     answers = album.answers("kibana", phrase("colours", ["blue"]))
-    for kind in ("colours", "cloud", "bars", "over-time", "found", "average-weight", "in-numbers", "distribution", "few-words"):
+    for kind in ("colours", "cloud", "bars", "over-time", "found", "average-weight", "in-numbers", "distribution", "few-tokens"):
         PANELS[kind](narrowed, *answers[kind])
 
 
@@ -451,7 +451,7 @@ def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> N
 def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with Cluster(connection) as cluster, gone_afterwards(cluster.client, alias):
-        fill(node.url, alias, tmp_path, words_index=False, vector=node.vector, every=3)
+        fill(node.url, alias, tmp_path, token_index=False, vector=node.vector, every=3)
         looked = inspect_index(cluster, alias)
         assert not looked.spec.has_token_index
         assert f"stair-es ingest ... --index {alias} --token-index" in looked.remarks[0]
@@ -463,8 +463,8 @@ def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_pat
             "distribution",
             "one-image",
             "by-weight",
-            "words-per-image",
-            "few-words",
+            "tokens-per-image",
+            "few-tokens",
             "dominated",
         }
         assert f"{alias}-tokens" not in json.dumps([ask.index for ask, _ in answers.values()])

@@ -222,7 +222,7 @@ def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, p
 
 def test_a_redirect_elsewhere_says_where_to(server: DashboardsServer) -> None:
     server.planned = [Reply(status=302, headers={"location": "/base/api/status"})]
-    with pytest.raises(ClusterError, match=r"redirects elsewhere \(HTTP 302\), to /base/api/status") as caught:
+    with pytest.raises(ClusterError, match=r"redirects \(HTTP 302\), to /base/api/status") as caught:
         sent(DashboardsConnection(url=server.url))
     assert "base path" in caught.value.remedy
 
@@ -444,8 +444,8 @@ def test_the_command_tells_programs_object_by_object(server: DashboardsServer, p
     done = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url, "--json")
     assert done.exit_code == 3
     answer = json.loads(done.stdout)
-    assert set(answer) == {"product", "version", "url", "imported", "refused", "objects"}
-    assert (answer["product"], answer["refused"]) == (product, 1)
+    assert set(answer) == {"product", "version", "url", "imported", "rejected", "objects"}
+    assert (answer["product"], answer["rejected"]) == (product, 1)
     assert [each["error"] for each in answer["objects"] if "error" in each] == ["no"]
     plain = command("publish", "--index", "photos", "--token-index", "--dashboards-url", server.url)
     assert plain.exit_code == 3
@@ -498,7 +498,7 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     from support.corpora.dashboard_corpus import fill
 
     assert "there is no index or alias" in told(command("export", "--index", index_name, "-o", "-", "--url", node_url)).message
-    fill(node_url, index_name, tmp_path, words_index=False)
+    fill(node_url, index_name, tmp_path, token_index=False)
     done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
     assert done.exit_code == 0, done.output
     assert f"--index {index_name} --token-index creates it" in done.stderr

@@ -218,9 +218,8 @@ def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
         [finding] = examine(connection)
         assert (finding.check, finding.state) == ("checks", "warn")
         assert "cluster:monitor/health, cluster:monitor/state, cluster:monitor/nodes/stats" in finding.message
-        client = connection.client()
-        assert fetch_privileges(Cluster(connection, client), index_name) is None
-        client.close()
+        with Cluster(connection) as cluster:
+            assert fetch_privileges(cluster, index_name) is None
 
 
 def test_nothing_is_changed(examine: Examine, node_url: str, opened: WriteTarget) -> None:

@@ -11,6 +11,7 @@ import pytest
 from opensearchpy import OpenSearch
 from support.nodes.search_nodes import elasticsearch7, opensearch_cluster
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.optional import import_optional
 
@@ -26,8 +27,8 @@ sys.stdin.read()
 
 
 def test_killed_node_comes_back_with_its_data(tmp_path: Path) -> None:
-    with elasticsearch7(tmp_path) as node:
-        client = Connection(url=node.url).client()
+    with elasticsearch7(tmp_path) as node, Cluster(Connection(url=node.url)) as cluster:
+        client = cluster.client
         client.index(index="kept", id="1", body={"a": 1})
         before = node.pid
         node.kill()
@@ -35,7 +36,6 @@ def test_killed_node_comes_back_with_its_data(tmp_path: Path) -> None:
         node.start()
         assert node.pid != before
         assert client.get(index="kept", id="1")["_source"] == {"a": 1}
-        client.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux")

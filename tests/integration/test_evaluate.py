@@ -119,11 +119,8 @@ def of(found: RetrievalReport, method: str, direction: str) -> MethodRow:
 
 
 def left_behind(url: str) -> list[str]:
-    client = Connection(url=url).client()
-    try:
-        return list(client.indices.get(index="eval-*"))
-    finally:
-        client.close()
+    with Cluster(Connection(url=url)) as cluster:
+        return list(cluster.client.indices.get(index="eval-*"))
 
 
 def check_words(found: RetrievalReport) -> None:
@@ -134,12 +131,13 @@ def check_words(found: RetrievalReport) -> None:
         assert row.engine is not None
         assert row.differences is not None
         assert row.differences.unexplained == 0
-        assert row.differences.cut == 0
-        assert row.differences.same + row.differences.explained == row.differences.queries == row.engine.queries - row.unasked
+        assert row.differences.truncated == 0
+        compared = row.engine.queries - row.queries_without_tokens
+        assert row.differences.same + row.differences.explained == row.differences.queries == compared
         assert -1 / 256 - 1e-5 < row.differences.lowest < -1e-4  # the bits that it lacks are seen
         assert row.engine.mrr == pytest.approx(row.exact.mrr, abs=0.02)
         assert 0.5 < row.exact.hit[1] < 1.0
-    assert of(found, "STAIR", "text -> image").unasked == 1
+    assert of(found, "STAIR", "text -> image").queries_without_tokens == 1
     row = of(found, "STAIR", "text -> image")
     assert row.task is not None
     read = [len(vector) for vector in Drawn().encode_texts(row.task.queries)]
@@ -236,15 +234,15 @@ def test_dense_vectors_with_the_knn_plugin(plugin_url: str, captions: CaptionDat
 def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, captions: CaptionDataset) -> None:
     found = run(node_url, captions, EvalOptions(keep_index=True))
     try:
-        assert len(found.kept) == 4
-        [texts] = [name for name in found.kept if "-texts-" in name]
+        assert len(found.kept_indices) == 4
+        [texts] = [name for name in found.kept_indices if "-texts-" in name]
         vector = Drawn().encode_images(np.full((1, 8, 8, 3), 5, np.uint8))[0]
         with Searcher(Connection(url=node_url), texts, Drawn.model_id) as searcher:
             hits = searcher.search(SearchQuery(vector=vector), k=2).hits
         assert {hit.source["caption"] for hit in hits} <= {text for image in captions.images for text in image.captions}
         assert any(" 5" in hit.source["caption"] for hit in hits)
     finally:
-        client.indices.delete(index=",".join(found.kept))
+        client.indices.delete(index=",".join(found.kept_indices))
 
 
 def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> None:
@@ -253,7 +251,7 @@ def test_several_models_share_a_run(node_url: str, captions: CaptionDataset) -> 
 
     models = [*MODELS, build_evaluated_model(Other(), ModelSpec(name="other"))]
     found = evaluate_retrieval(captions, models, Connection(url=node_url), EvalOptions(), progress=lambda *_: None)
-    assert (found.model, found.against) == ("drawn@1", ("other@1",))
+    assert (found.model, found.compared) == ("drawn@1", ("other@1",))
     by_model = {row.model: row for row in found.rows if (row.method, row.direction) == ("STAIR", "text -> image")}
     assert by_model["drawn@1"].engine == by_model["other@1"].engine
     assert by_model["drawn@1"].engine is not None
@@ -297,4 +295,4 @@ def test_what_is_cut_is_not_called_a_difference(node_url: str, client: OpenSearc
         client.cluster.put_settings(body={"transient": {"indices.query.bool.max_clause_count": None}})
     row = of(found, "STAIR", "image -> text")
     assert row.differences is not None
-    assert (row.differences.cut, row.differences.queries) == (IMAGES, 0)
+    assert (row.differences.truncated, row.differences.queries) == (IMAGES, 0)

@@ -72,7 +72,7 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
     stair = rows["STAIR", "text -> image"]
     assert stair["engine"]["hit"]["5"] >= 0.8
     assert stair["differences"]["unexplained"] == 0
-    assert "second caption" in rows["BM25 on captions", "text -> image"]["engine"]["missing"]
+    assert "second caption" in rows["BM25 on captions", "text -> image"]["engine"]["unavailable_reason"]
     assert "| STAIR " in (tmp_path / "report" / "evaluation.md").read_text()
     assert not client.indices.get(index="eval-*")
     wrong = run("evaluate", "retrieval", PHOTOS / "CREDITS.md", "--json")
@@ -107,10 +107,10 @@ def test_retrieval_of_a_coco_set_without_a_cluster(alone: CommandHere, tmp_path:
     (tmp_path / "captions_val2017.json").write_text(json.dumps(coco))
     call = ("retrieval", "captions_val2017.json", "--images", PHOTOS, "--exact", "--text-tower", "table")
     found = alone.read_json(*call)
-    assert (found["form"], found["images"], found["texts"], found["cluster"]) == ("COCO", 3, 5, None)
+    assert (found["format"], found["images"], found["texts"], found["cluster"]) == ("COCO", 3, 5, None)
     stair = found["rows"][0]
     assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-2", 1.0)
-    assert stair["engine"] == {"missing": "no cluster was used (--exact)"}
+    assert stair["engine"] == {"unavailable_reason": "no cluster was used (--exact)"}
     assert alone.read_error(*call, "--keep-index").exit_code == 2
     assert "no-such.jsonl" in str(alone.read_error("retrieval", "no-such.jsonl", "--exact"))
     unknown = alone.read_error(*call, "--compare", "nobody")
@@ -126,10 +126,10 @@ def test_a_folder_of_classes(alone: CommandHere, tmp_path: Path) -> None:
     found = alone.read_json("zero-shot", "pets", "--classes", "names.txt", "--prompts", "prompts.txt", "--out", "report", *light)
     assert found["prompts"] == ["a photo of a {}", "{}"]
     assert found["rows"] == [
-        {"vectors": "words", "model": "stair-mini-2", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}
+        {"vectors": "tokens", "model": "stair-mini-2", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}
     ]
     assert found == json.loads((tmp_path / "report" / "evaluation.json").read_text())
-    assert "| words   | stair-mini-2 |" in (tmp_path / "report" / "evaluation.md").read_text()
+    assert "| tokens  | stair-mini-2 |" in (tmp_path / "report" / "evaluation.md").read_text()
     [row] = alone.read_json("words", "pets", "--classes", "names.txt", *light)["rows"]
     assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(artifacts.read_mini_artifacts().vocabulary), 1.0)
     refused = alone.read_error("words", "pets", "--classes", "names.txt", "--split", "test", *light)
@@ -143,8 +143,8 @@ def test_a_folder_of_classes(alone: CommandHere, tmp_path: Path) -> None:
 def test_what_captions_and_folders_cost(alone: CommandHere, tmp_path: Path) -> None:
     table = ("--text-tower", "table")
     shown = alone.read_output("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", *table)
-    assert "| words   | stair-mini-2 | texts -> images  |" in shown
-    assert alone.read_json("sparsity", PHOTOS, "--limit", "3")["rows"][0]["items"]["images"]["most"] <= 64
+    assert "| tokens  | stair-mini-2 | texts -> images  |" in shown
+    assert alone.read_json("sparsity", PHOTOS, "--limit", "3")["rows"][0]["items"]["images"]["max"] <= 64
     for name, text in (("red", "a cat"), ("blue", "two dogs")):  # folders like those of classes, with captions in them
         (tmp_path / "both" / name).mkdir(parents=True)
         shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path / "both" / name / "photo.jpg")

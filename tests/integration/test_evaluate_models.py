@@ -59,7 +59,7 @@ def kinds(rows: list[dict[str, str]], models: list[EvaluatedModel]) -> list[tupl
     return [(row["vectors"], names[row["model"]]) for row in rows]
 
 
-WORDS = [("words", "stair-mini"), ("words", "vdr")]
+TOKENS = [("tokens", "stair-mini"), ("tokens", "vdr")]
 DENSE = [("dense", "clip"), ("dense", "siglip")]
 
 
@@ -78,12 +78,12 @@ def test_retrieval(models: list[EvaluatedModel], captions: CaptionDataset) -> No
 
 def test_classes_and_words(models: list[EvaluatedModel], captions: CaptionDataset, labelled: LabeledDataset) -> None:
     found = evaluate_zero_shot(labelled, models, ["a {}"], progress=nothing)
-    assert kinds(found.to_dict()["rows"], models) == [*WORDS, *DENSE]
+    assert kinds(found.to_dict()["rows"], models) == [*TOKENS, *DENSE]
     found = evaluate_linear_probe(labelled, labelled, models, progress=nothing)
-    assert kinds(found.to_dict()["rows"], models) == [*WORDS, *DENSE]
+    assert kinds(found.to_dict()["rows"], models) == [*TOKENS, *DENSE]
     found = evaluate_interpretability(build_caption_task(captions), models[1:], progress=nothing)
     rows = found.to_dict()["rows"]
-    assert kinds(rows, models) == [WORDS[1], *DENSE]
+    assert kinds(rows, models) == [TOKENS[1], *DENSE]
     assert len({row["vocabulary"] for row in rows}) == 1  # dense models take the one of the model with words
     found = evaluate_sparsity(items_of(captions), models, progress=nothing)
     assert [row["dense_dimensions"] for row in found.to_dict()["rows"]] == [None, None, 6, 8]

@@ -368,7 +368,7 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
     assert now_s == pytest.approx(1060)
 
 
-def test_one_that_is_refused_to_the_end_while_others_are_taken_at_its_place_is_dead(
+def test_one_that_is_rejected_to_the_end_while_others_are_taken_in_its_position_has_failed(
     node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     _create(client, index_name)
@@ -470,7 +470,7 @@ def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: Op
         writer.write(_documents(3))
         client.indices.delete(index=index_name)
         for call in (partial(writer.write, _documents(3)), partial(writer.delete, ["001"])):
-            with pytest.raises(ClusterError, match=f"no alias '{index_name}.write' any more"):
+            with pytest.raises(ClusterError, match=f"no longer has the alias '{index_name}.write'"):
                 call()
     assert not client.indices.exists(index=f"{index_name}*", params={"allow_no_indices": "false"})
 

@@ -37,7 +37,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def _options(alias: str, tmp_path: Path) -> IngestOptions:
-    return IngestOptions(alias=alias, model=ModelSpec(name="stair-mini"), runner="local", dead_letters=tmp_path / "dead.jsonl")
+    return IngestOptions(alias=alias, model=ModelSpec(name="stair-mini"), runner="local", dead_letters=tmp_path / "failed.jsonl")
 
 
 def _ingest(url: str, options: IngestOptions) -> None:
@@ -107,7 +107,7 @@ def test_a_closed_index_is_named_at_once_with_what_opens_it(
     cluster = Cluster(Connection(url=node_url), client)
     name = _make(cluster, index_name)
     client.indices.close(index=name)
-    with pytest.raises(IndexMismatch, match=f"'{name}' behind alias '{index_name}' is closed") as mismatch:
+    with pytest.raises(IndexMismatch, match=f"'{name}' \\(alias '{index_name}'\\) is closed") as mismatch:
         _ingest(node_url, _options(index_name, tmp_path))
     assert f"POST /{name}/_open" in mismatch.value.remedy
     calls: list[Callable[[], object]] = [

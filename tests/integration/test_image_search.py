@@ -121,7 +121,7 @@ def test_a_caption_field_that_is_not_there_is_no_empty_answer(photos: ImageSearc
 
 
 def test_what_the_cluster_can_t_read_is_told_in_one_line(photos: ImageSearch) -> None:
-    with pytest.raises(QueryError, match=r"can't read the filter: Failed to parse query \[width:\(\]") as caught:
+    with pytest.raises(QueryError, match=r"can't parse the filter: Failed to parse query \[width:\(\]") as caught:
         photos.search(QueryInputs(words="animal", filters=["width:("]))
     assert "\n" not in caught.value.message
     with pytest.raises(ClusterError, match="nowhere"):
@@ -197,7 +197,7 @@ def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) ->
         photos.explain(cow, QueryInputs(words="a kitten", caption="a kitten"), options=SearchOptions(fusion="rrf"))
 
 
-def test_what_is_no_question_is_refused(photos: ImageSearch) -> None:
+def test_what_is_no_query_is_refused(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="list"):
         photos.search(["cat"])  # type: ignore[arg-type]
 
@@ -214,14 +214,14 @@ def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str
     policy = parse_policy({"stair_es_policy": 1, "rename": {"puppy": "houndstooth", "espresso": "houndstooth"}}, "here")
     before = photos.search("puppy", k=100)
     with Cluster(Connection(url=node_url)) as cluster:
-        steering = PolicyManager(cluster, "test-image-search")
-        steering.apply_policy(policy, UpdateLimits(), lambda _: None)
+        manager = PolicyManager(cluster, "test-image-search")
+        manager.apply_policy(policy, UpdateLimits(), lambda _: None)
         try:
-            with ImageSearch("test-image-search", url=node_url) as steered:
-                after = steered.search(QueryInputs(words="puppy", required=["puppy"]), k=100)
-                missed = steered.explain(names_and_ids(after)["two-spaniels.jpg"], "puppy -espresso")
+            with ImageSearch("test-image-search", url=node_url) as with_policy:
+                after = with_policy.search(QueryInputs(words="puppy", required=["puppy"]), k=100)
+                missed = with_policy.explain(names_and_ids(after)["two-spaniels.jpg"], "puppy -espresso")
         finally:
-            steering.rollback_policy(UpdateLimits(), lambda _: None)
+            manager.rollback_policy(UpdateLimits(), lambda _: None)
     hit = next(hit for hit in after.hits if hit.uri.endswith("two-spaniels.jpg"))
     was = next(hit for hit in before.hits if hit.uri.endswith("two-spaniels.jpg"))
     moved = {"puppy": "houndstooth"}

@@ -100,7 +100,9 @@ def test_an_index_of_the_first_format_is_refused_and_stays_as_it_is(old: OldInde
     policy.write_text(json.dumps({"stair_es_policy": 1, "mute": ["cat"]}))
     before = old.read_state()
     error = old.read_error(*(str(policy) if each == "POLICY" else each for each in COMMANDS[command]))
-    assert error.message == f"index {old.name!r} has the format 1 of another version of stair-es, this one uses {INDEX_FORMAT}"
+    assert (
+        error.message == f"index {old.name!r} has the format 1 of another version of stair-es; this version uses {INDEX_FORMAT}"
+    )
     assert error.remedy == (
         f"Ingest again into a new index: stair-es ingest SOURCE --index NEW. Then delete the old one: DELETE /{old.name}"
     )

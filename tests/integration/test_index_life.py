@@ -37,7 +37,7 @@ NEW = IndexSpec(model_name="model", model_id="model-2", settings={"top_token_cou
 class AliasCluster(Cluster):
     """What the functions under test take, in one place."""
 
-    def __init__(self, client: OpenSearch, url: str, alias: str) -> None:
+    def __init__(self, url: str, alias: str, client: OpenSearch | None = None) -> None:
         super().__init__(Connection(url=url), client)
         self.alias = alias
         self.messages: list[str] = []
@@ -69,7 +69,7 @@ class AliasCluster(Cluster):
 
 @pytest.fixture
 def cluster(engine: OpenSearch, rank_features_url: str, engine_index: str) -> AliasCluster:
-    return AliasCluster(engine, rank_features_url, engine_index)
+    return AliasCluster(rank_features_url, engine_index, engine)
 
 
 def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: AliasCluster) -> None:
@@ -174,13 +174,12 @@ def test_a_searcher_never_sees_two_indices_or_none(cluster: AliasCluster) -> Non
     done = threading.Event()
 
     def poll() -> int:
-        client = cluster.connection.client()
         asked = 0
-        while not done.is_set() or asked < 5:
-            hits = client.search(index=cluster.alias, body={"size": 10})["hits"]["hits"]
-            seen.add(tuple(hit["_id"] for hit in hits))
-            asked += 1
-        client.close()
+        with Cluster(cluster.connection) as own:
+            while not done.is_set() or asked < 5:
+                hits = own.client.search(index=cluster.alias, body={"size": 10})["hits"]["hits"]
+                seen.add(tuple(hit["_id"] for hit in hits))
+                asked += 1
         return asked
 
     with ThreadPoolExecutor(2) as pool:
@@ -204,12 +203,10 @@ def test_runs_that_open_at_once_share_one_index(cluster: AliasCluster, live: boo
     gate = threading.Barrier(6)
 
     def run() -> WriteTarget:
-        own = AliasCluster(cluster.connection.client(), cluster.connection.url, cluster.alias)
+        own = AliasCluster(cluster.connection.url, cluster.alias)
         gate.wait()
-        try:
+        with own:
             return own.open(NEW)
-        finally:
-            own.client.close()
 
     with ThreadPoolExecutor(6) as pool:
         opened = [future.result() for future in [pool.submit(run) for _ in range(6)]]
@@ -244,7 +241,7 @@ def test_prune_keeps_the_newest_and_all_that_is_not_a_retired_index_of_this_alia
     unfinished = cluster.open(NEW)
     foreign = f"{alias}-m-0-20200101-000000-000000"  # looks alike, by its name alone
     client.indices.create(index=foreign)
-    other = AliasCluster(client, cluster.connection.url, f"{alias}-other")
+    other = AliasCluster(cluster.connection.url, f"{alias}-other", client)
     neighbours = [other.open(OLD), other.open(NEW)]
     other.swap(neighbours[1])
     client.indices.put_alias(index=built[0].name, name=f"{alias}-pinned")  # somebody still uses it
@@ -279,10 +276,9 @@ def test_a_busy_cluster_is_asked_again_for_the_index(cluster: AliasCluster, monk
     monkeypatch.setattr("stair_es.cluster.client.cancellation.time.sleep", waits.append)
     numbers = count()
     with FaultProxy(cluster.connection.url, lambda _: unavailable() if next(numbers) in (0, 2) else None) as proxy:
-        client = Connection(url=proxy.url).client()
-        busy = AliasCluster(client, proxy.url, cluster.alias)
-        opened = busy.open(OLD)
-        assert busy.find(OLD) == replace(opened, created=False)
-        client.close()
+        busy = AliasCluster(proxy.url, cluster.alias)
+        with busy:
+            opened = busy.open(OLD)
+            assert busy.find(OLD) == replace(opened, created=False)
     assert cluster.behind(cluster.alias) == [opened.name]
     assert waits

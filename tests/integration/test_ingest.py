@@ -223,7 +223,7 @@ def test_an_alias_of_several_indices_is_refused(run: Run, options: IngestOptions
         run(options, _some_photos(tmp_path / "photos", 1))
 
 
-def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+def test_what_the_cluster_rejects_has_failed_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())

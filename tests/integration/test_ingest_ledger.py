@@ -295,7 +295,7 @@ def test_a_source_that_is_empty_now_does_not_vanish_by_a_swap(
     assert list(client.indices.get_alias(name=options.alias)) == [live]
 
 
-def test_a_build_in_which_live_images_died_waits_for_them_and_can_be_forced(
+def test_a_build_in_which_live_images_failed_waits_for_them_and_can_be_forced(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:
     live = run(options, _source(folder)).index
@@ -445,7 +445,7 @@ def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folde
 
 
 @pytest.mark.parametrize("id_by", ["uri", "content-hash"])
-def test_a_uri_that_is_no_text_and_a_place_that_fails_in_its_own_way_are_dead(
+def test_a_uri_that_is_no_text_and_a_locator_that_fails_in_its_own_way_have_failed(
     run: Run, options: IngestOptions, folder: Path, id_by: Literal["uri", "content-hash"]
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]

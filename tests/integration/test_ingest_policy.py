@@ -71,7 +71,7 @@ def runs(node_url: str, index_name: str, tmp_path: Path) -> Runs:
     for name in NAMES:
         _copy(name, folder / name)
     model = ModelSpec(name="stair-mini", backend="onnx")
-    return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "dead.jsonl"), folder)
+    return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "failed.jsonl"), folder)
 
 
 @pytest.fixture
@@ -136,20 +136,20 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
 ) -> None:
     runs.run()
     before = stored()
-    steering = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
-    steering.apply_policy(POLICY, UpdateLimits(), _ignore)
-    steered = stored()
+    manager = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
+    manager.apply_policy(POLICY, UpdateLimits(), _ignore)
+    with_policy = stored()
     for id_, source in before.items():
         expected = {**source, **build_vector_fields(_vector(source), DocumentSettings(), POLICY)}
-        assert steered[id_] == expected
+        assert with_policy[id_] == expected
     assert runs.run() == (0, 3)
-    assert stored() == steered
+    assert stored() == with_policy
     _copy("tabby-cat.jpg", runs.folder / "new.jpg")
     assert runs.run() == (1, 3)
     assert stored()[runs.id("new.jpg")]["policy"] == POLICY.digest
     (runs.folder / "new.jpg").unlink()
     runs.report(resync=True)
-    steering.rollback_policy(UpdateLimits(), _ignore)
+    manager.rollback_policy(UpdateLimits(), _ignore)
     assert stored() == before
     assert runs.run() == (0, 3)
 
@@ -164,13 +164,13 @@ def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Ca
 
 def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, client: OpenSearch) -> None:
     runs.run()
-    steering = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
+    manager = PolicyManager(Cluster(runs.connection, client), runs.options.alias)
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
         runs.messages.append(line)
         if "images found" in line:  # while the run is under way
-            steering.apply_policy(POLICY, UpdateLimits(), _ignore)
+            manager.apply_policy(POLICY, UpdateLimits(), _ignore)
 
     with forward_messages(say):
         run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, progress=lambda _: None)
@@ -206,7 +206,7 @@ def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, clien
 def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
     runs: Runs, client: OpenSearch, stored: Callable[[], dict[str, Any]], swap: str
 ) -> None:
-    """Whoever steered the live index alone: the policy must not be lost by a swap that says nothing."""
+    """Whoever applied a policy to the live index alone: the policy must not be lost by a swap that says nothing."""
     runs.run()
     other, options = DocumentSettings(thumbnail_px=0), {"swap": swap}
     assert runs.report(document=other, sink_options={"swap": "never"}).not_swapped_reason
@@ -235,4 +235,4 @@ def test_the_option_takes_a_file(runs: Runs, node_url: str, stored: Callable[[],
     assert {source.get("policy") for source in stored().values()} == {POLICY.digest, None}
     file.write_text('{"stair_es_policy": 1, "mute": ["a", "a"]}')
     result = CliRunner().invoke(app, command)
-    assert "mute[1]: 'a' has a rule already" in str(result.exception)
+    assert "mute[1]: 'a' already has a rule" in str(result.exception)

@@ -1,9 +1,11 @@
-"""Ray: workers that die, a model that each loads itself, addresses where nobody answers."""
+"""Ray: workers that die, a model and settings that each gets, addresses where nobody answers."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.models import tiny_sparse
 from support.models.tiny_checkpoints import vdr_config, vdr_weights, write
 
 from stair_es.cluster.bulk.writer import BulkPolicy
@@ -128,7 +131,7 @@ def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, option
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options: IngestOptions) -> None:
+def test_an_image_that_kills_each_worker_has_failed_and_no_other(run: Run, options: IngestOptions) -> None:
     report = run(options, Given(_items(12, {5: None})))
     assert (report.seen, report.written, report.failed) == (12, 11, 1)
     assert report.dead_letters
@@ -182,9 +185,7 @@ def test_a_relative_folder_reaches_the_workers_of_ray(
 ) -> None:
     """Ray's workers load the model themselves, wherever they are; a later search finds it by what the index says."""
     folder = write(tmp_path / "VDR Tiny", vdr_config(), vdr_weights())
-    (tmp_path / "pictures").mkdir()
-    for place, pixels_HWC in enumerate(np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)):
-        Image.fromarray(pixels_HWC).save(tmp_path / "pictures" / f"{place}.png")
+    _save_pictures(tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
     options = replace(options, model=ModelSpec(name="VDR Tiny"), ray=RayOptions(encoders=1))
     report = run(options, open_source(str(tmp_path / "pictures")))
@@ -198,6 +199,38 @@ def test_a_relative_folder_reaches_the_workers_of_ray(
             hit = search.search(tmp_path / "pictures" / f"{place}.png").hits[0]
             assert hit.uri.endswith(f"{place}.png")
             assert hit.score == pytest.approx(sum(reason.contribution for reason in hit.contributions), rel=0.01)
+
+
+def _save_pictures(folder: Path) -> None:
+    folder.mkdir()
+    for place, pixels_HWC in enumerate(np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)):
+        Image.fromarray(pixels_HWC).save(folder / f"{place}.png")
+
+
+def test_settings_of_the_file_reach_the_workers_of_this_machine(
+    node_url: str, index_name: str, client: OpenSearch, tmp_path: Path
+) -> None:
+    """The file alone names the data folder, and the model whose code may run; each worker loads that model."""
+    tiny_sparse.with_images(tmp_path / "splade")
+    _save_pictures(tmp_path / "pictures")
+    settings = f"url = '{node_url}'\nhome = 'home'\ntrust_remote_code = '{tmp_path / 'splade'}'\n[ingest]\nencoders = 1\n"
+    (tmp_path / "stair-es.toml").write_text(settings)
+    options = ["--index", index_name, "--model", "splade", "--ray-address", "local", "--json"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STAIR_ES_", "RAY_"))}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("stair-es")), "--config", "stair-es.toml", "ingest", "pictures", *options],
+        cwd=tmp_path,
+        env={**kept, "HF_HOME": str(tmp_path / "hf"), "XDG_DATA_HOME": str(tmp_path / "default")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert (report["runner"], report["written"]) == ("ray", 2)
+    assert client.count(index=index_name)["count"] == 2
+    assert (tmp_path / "home").is_dir()
+    assert not (tmp_path / "default").exists()
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,10 @@ def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
     of_tar = SourceOptions(columns={"code": "code"})
     of_csv = SourceOptions(columns={"price:float": "cost", "code": "code"})
     sources = [open_source(str(tmp_path / "x.tar"), of_tar), open_source(str(tmp_path / "x.csv"), of_csv)]
-    options = IngestOptions(alias=index_name, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "dead.jsonl")
+    options = IngestOptions(alias=index_name, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "failed.jsonl")
     report = run_ingest(sources, Connection(url=node_url), options, progress=lambda _: None)
     assert (report.seen, report.written, report.failed) == (6, 5, 1)
-    assert '"list"' in (tmp_path / "dead.jsonl").read_text()
+    assert '"list"' in (tmp_path / "failed.jsonl").read_text()
 
     def asked(text: str) -> SearchQuery:
         return SearchQuery(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
@@ -48,4 +48,4 @@ def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
     found = client.search(index=index_name, body={"query": parse_filter("price:>20"), "sort": ["price"]})["hits"]["hits"]
     assert [hit["_source"]["price"] for hit in found] == [20.5, 100.0]
     [remark] = known.list_remarks(asked("code:>20"))
-    assert "'code' letter by letter" in remark
+    assert "'code' as text" in remark

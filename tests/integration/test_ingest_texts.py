@@ -45,7 +45,7 @@ def take(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path
     """Ingests the texts of some files into the index of the test."""
 
     def run(*files: Path, **more: Any) -> IngestReport:  # noqa: ANN401
-        given = {"alias": engine_index, "model": TABLE, "dead_letters": tmp_path / "dead.jsonl", **more}
+        given = {"alias": engine_index, "model": TABLE, "dead_letters": tmp_path / "failed.jsonl", **more}
         sources = [open_text_source(str(file)) for file in files]
         return run_text_ingest(sources, Connection(url=rank_features_url), TextIngestOptions(**given), progress=lambda _: None)
 
@@ -73,7 +73,7 @@ def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
     first = take(path)
     assert (first.seen, first.written, first.unchanged, first.failed, first.documents) == (5, 2, 1, 2, 2)
     assert [(why.stage, why.reason, why.images) for why in first.failure_reasons] == [("encode", text_stages.NO_KNOWN_TOKENS, 2)]
-    [letter, _] = map(json.loads, (tmp_path / "dead.jsonl").read_text().splitlines())
+    [letter, _] = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
     assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
     found = documents(engine, engine_index)
     assert set(found) == {"a brown dog", "a cat on a sofa"}
@@ -151,7 +151,7 @@ def test_texts_go_through_the_word_policy_of_their_index(
     client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
 ) -> None:
     connection, messages = Connection(url=node_url), list[str]()
-    options = TextIngestOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "dead.jsonl")
+    options = TextIngestOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "failed.jsonl")
 
     def bring(*texts: str) -> IngestReport:
         source = open_text_source(str(lines(tmp_path / "a.txt", *texts)))
@@ -179,7 +179,7 @@ def test_nothing_to_take_makes_no_index(take: Take, engine: OpenSearch, engine_i
 def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str], tmp_path: Path) -> None:
     alias, connection = index_on(elasticsearch9_url), Connection(url=elasticsearch9_url)
     document = DocumentSettings(thumbnail_px=0, id="content-hash", vector="sparse_vector")
-    options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "dead.jsonl")
+    options = TextIngestOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "failed.jsonl")
     source = open_text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
     for written in (2, 0):
         report = run_text_ingest([source], connection, options, progress=lambda _: None)

@@ -63,15 +63,15 @@ CONDITIONS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def meets(question: SearchQuery, name: str, image: SparseVector) -> bool:
+def meets(query: SearchQuery, name: str, image: SparseVector) -> bool:
     """Whether a document meets the conditions, which only the tests above have."""
-    bounds = question.filters[0]["range"]["uri"] if question.filters else {}
+    bounds = query.filters[0]["range"]["uri"] if query.filters else {}
     has = set(image.tokens)
     return (
         name < bounds.get("lt", "~")
         and name >= bounds.get("gte", "")
-        and all(has.issuperset(word) for word in question.required)
-        and not any(has.issuperset(word) for word in question.excluded)
+        and all(has.issuperset(word) for word in query.required)
+        and not any(has.issuperset(word) for word in query.excluded)
     )
 
 
@@ -83,7 +83,7 @@ def test_neural_sparse_and_two_phase_beside_conditions(
     index, images = strange
     compared = pruned = 0
     for vector in draw_queries()[:: 2 if conditions else 1]:
-        question = SearchQuery(vector=vector, **conditions)
+        query = SearchQuery(vector=vector, **conditions)
         heavy = {
             "exact": set(vector.tokens),
             "rescore": set(vector.tokens[:8]),
@@ -91,11 +91,11 @@ def test_neural_sparse_and_two_phase_beside_conditions(
         }[form]
         two_phase = TwoPhase(top_k=8, window_size=1000) if form == "rescore" else None
         body = build_search_request(
-            question, "neural_sparse", max_clauses=1024, k=1000, two_phase=two_phase, ordered=form != "pipeline"
+            query, "neural_sparse", max_clauses=1024, k=1000, two_phase=two_phase, ordered=form != "pipeline"
         ).body
         params = {"search_pipeline": PIPELINE} if form == "pipeline" else {}
         hits = plugged.search(index=index, body={**body, "_source": False}, params=params)["hits"]["hits"]
-        part = {name: image for name, image in images.items() if meets(question, name, image)}
+        part = {name: image for name, image in images.items() if meets(query, name, image)}
         wanted = {name for name, image in part.items() if heavy & set(image.tokens)}
         assert {hit["_id"] for hit in hits} == wanted, vector
         for hit in hits:
@@ -208,15 +208,15 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
 def test_what_seismic_can_t_answer_is_refused_or_answered_exactly(photos: Approximate, conditions: dict[str, Any]) -> None:
-    question = SearchQuery(vector=photos.queries[0], **conditions)
+    query = SearchQuery(vector=photos.queries[0], **conditions)
     with pytest.raises(QueryError, match="seismic can't answer") as failure:
-        photos.searcher.search(question, options=SEISMIC)
+        photos.searcher.search(query, options=SEISMIC)
     assert "exact" in failure.value.remedy
-    found = photos.searcher.search(question, options=SearchOptions(approximate=True))
+    found = photos.searcher.search(query, options=SearchOptions(approximate=True))
     assert found.query_type == "rank_features"
     assert "not with SEISMIC" in found.remarks[0]
-    assert found.hits == photos.searcher.search(question, options=SearchOptions(query_type="rank_features")).hits
-    assert photos.searcher.count(question, options=SEISMIC) == photos.searcher.count(question)
+    assert found.hits == photos.searcher.search(query, options=SearchOptions(query_type="rank_features")).hits
+    assert photos.searcher.count(query, options=SEISMIC) == photos.searcher.count(query)
 
 
 def test_pages_are_exact_or_refused(photos: Approximate) -> None:
@@ -238,8 +238,8 @@ def test_seismic_is_taken_where_it_may_be(photos: Approximate) -> None:
     assert "can miss hits" in found.remarks[0]
     assert found.hits == photos.searcher.search(vector, options=SEISMIC).hits
     strange = SparseVector.from_pairs([*vector, ("no token of the index", 0.1)])
-    for question, how in ((vector, SearchOptions()), (strange, SearchOptions(approximate=True))):
-        exact = photos.searcher.search(question, options=how)
+    for query, how in ((vector, SearchOptions()), (strange, SearchOptions(approximate=True))):
+        exact = photos.searcher.search(query, options=how)
         assert (exact.query_type, exact.remarks) == ("rank_features", ())
 
 
@@ -257,11 +257,11 @@ def test_explain_tells_the_exact_rank_and_the_exact_product(photos: Approximate)
 
 
 def test_ranks_of_seismic_and_of_captions_are_fused(photos: Approximate) -> None:
-    question = SearchQuery(vector=photos.queries[0], caption="cat")
-    found = photos.searcher.search(question, options=SearchOptions(query_type="seismic", fusion="rrf"))
+    query = SearchQuery(vector=photos.queries[0], caption="cat")
+    found = photos.searcher.search(query, options=SearchOptions(query_type="seismic", fusion="rrf"))
     assert found.query_type == "seismic"
     assert {name for hit in found.hits for name in hit.ranks} == {"tokens", "caption"}
-    assert photos.searcher.search(question, options=SearchOptions(approximate=True, fusion="rrf")).query_type == "rank_features"
+    assert photos.searcher.search(query, options=SearchOptions(approximate=True, fusion="rrf")).query_type == "rank_features"
 
 
 def test_a_query_of_as_many_tokens_as_the_cluster_takes(plugged: OpenSearch, photos: Approximate) -> None:

@@ -22,6 +22,7 @@ from opensearchpy import OpenSearch
 from support.messages import forward_messages
 from support.nodes.search_nodes import free_port
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.config.defaults import DataDir
 from stair_es.embedded_node import NodeSpec, ensure_running, get_node_status
@@ -104,17 +105,13 @@ def url_of(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def store(url: str, index: str, text: str) -> None:
-    client = Connection(url=url).client()
-    client.index(index=index, id="1", body={"text": text, "tokens": {"dog": 1.5}})
-    client.close()
+    with Cluster(Connection(url=url)) as cluster:
+        cluster.client.index(index=index, id="1", body={"text": text, "tokens": {"dog": 1.5}})
 
 
 def stored(url: str, index: str) -> str:
-    client = Connection(url=url).client()
-    try:
-        return str(client.get(index=index, id="1")["_source"]["text"])
-    finally:
-        client.close()
+    with Cluster(Connection(url=url)) as cluster:
+        return str(cluster.client.get(index=index, id="1")["_source"]["text"])
 
 
 def listening(pid: int) -> set[str]:

@@ -40,7 +40,7 @@ def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> 
         runner="local",
         batch_images=2,
         document=DocumentSettings(thumbnail_px=0),
-        dead_letters=tmp_path / "dead.jsonl",
+        dead_letters=tmp_path / "failed.jsonl",
     )
     with two_models(tmp_path):
         yield Runs(client, node_url, options)
@@ -198,7 +198,7 @@ def test_texts_stay_in_their_index(runs: Runs, tmp_path: Path) -> None:
     runs.check_foreign(foreign)
 
 
-def test_words_stay_in_theirs(runs: Runs) -> None:
+def test_tokens_stay_in_theirs(runs: Runs) -> None:
     own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
 
     def is_of_words(request: Request) -> bool:
@@ -223,7 +223,7 @@ def test_words_stay_in_theirs(runs: Runs) -> None:
 
 def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
     own, foreign = runs.run().index, runs.make_foreign()
-    steering = PolicyManager(Cluster(Connection(url=runs.url), runs.client), runs.alias)
+    manager = PolicyManager(Cluster(Connection(url=runs.url), runs.client), runs.alias)
     moved: list[str] = []
 
     def move(_: object) -> None:
@@ -232,7 +232,7 @@ def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
             moved.append(foreign)
 
     with pytest.raises(IndexMismatch, match="not made by stair-es"), forward_messages(runs.said.append):
-        steering.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move)
+        manager.apply_policy(TokenPolicy(mute=("blue",)), UpdateLimits(), move)
     assert moved
     assert not any("blue" in source["tokens"] for source in runs.stored(own).values())
     runs.check_foreign(foreign)

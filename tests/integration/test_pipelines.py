@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Ingest = Callable[..., dict[str, Any]]
 
-NAMES = ("mute-words", "prune-tokens", "top-tokens", "image")
+NAMES = ("mute-tokens", "prune-tokens", "top-tokens", "image")
 WORDS = {f"word{i:02}": 1.0 - i / 100 for i in range(20)} | {".": 0.995, "##ing": 0.985, "100%": 0.975, "": 0.965}
 
 
@@ -69,11 +69,11 @@ def test_top_tokens_are_what_ingest_writes(ingest: Ingest) -> None:
     ("params", "kept"),
     [
         ({}, WORDS),
-        ({"max_words": 3}, {"word00": 1.0, ".": 0.995, "word01": 0.99}),
-        ({"max_words": 0}, {}),
+        ({"max_tokens": 3}, {"word00": 1.0, ".": 0.995, "word01": 0.99}),
+        ({"max_tokens": 0}, {}),
         ({"min_weight": 0.98}, {w: x for w, x in WORDS.items() if x >= 0.98}),
         ({"min_share": 0.9}, {w: x for w, x in WORDS.items() if x >= 0.9}),
-        ({"min_share": 0.9, "min_weight": 0.95, "max_words": 2}, {"word00": 1.0, ".": 0.995}),
+        ({"min_share": 0.9, "min_weight": 0.95, "max_tokens": 2}, {"word00": 1.0, ".": 0.995}),
     ],
 )
 def test_the_heaviest_words_are_kept(ingest: Ingest, params: dict[str, float], kept: dict[str, float]) -> None:
@@ -88,7 +88,7 @@ def test_the_heaviest_words_are_kept(ingest: Ingest, params: dict[str, float], k
 
 def test_weights_of_ties_numbers_as_text_and_what_an_engine_refuses(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
     tokens = {"b": 0.5, "a": 0.5, "c": "0.5", "zero": 0, "below": -1.0, "none": None, "whole": 2}
-    stored = ingest("prune-tokens", {"tokens": tokens}, max_words=3)
+    stored = ingest("prune-tokens", {"tokens": tokens}, max_tokens=3)
     assert stored == {"tokens": {"whole": 2, "a": 0.5, "b": 0.5}}
     assert found(client, index_name, "whole")
     assert ingest("prune-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
@@ -99,7 +99,7 @@ def test_muted_words_are_found_no_more(client: OpenSearch, ingest: Ingest, index
     vector = SparseVector.from_mapping(WORDS)
     muted = ["word03", ".", "100%", "", "absent"]
     document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).tokens), "impacts": encode_impacts(vector)}
-    stored = ingest("mute-words", document, words=muted)
+    stored = ingest("mute-tokens", document, tokens=muted)
     left = {word: weight for word, weight in WORDS.items() if word not in muted}
     assert stored["tokens"] == escaped(left)
     assert stored["top_tokens"] == [word for word in vector.top(16).tokens if word not in muted]
@@ -107,11 +107,11 @@ def test_muted_words_are_found_no_more(client: OpenSearch, ingest: Ingest, index
     assert found(client, index_name, "word04")
     assert not found(client, index_name, "word03")
     assert not client.search(index=index_name, body={"query": {"match": {"impacts": "word03"}}})["hits"]["hits"]
-    assert ingest("mute-words", document) == document  # as shipped, it mutes nothing
+    assert ingest("mute-tokens", document) == document  # as shipped, it mutes nothing
 
 
 def test_as_the_default_pipeline_of_an_index_all_three_work_together(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
-    ingest("mute-words", {}, words=["word00"])
+    ingest("mute-tokens", {}, tokens=["word00"])
     client.indices.put_settings(index=index_name, body={"index": {"default_pipeline": "stair-es-image"}})
     many = {f"w{i:03}": 1.0 / (i + 1) for i in range(100)} | {"word00": 5.0}
     lines: list[dict[str, Any]] = [{"index": {"_id": "bulk"}}, {"tokens": many}]

@@ -164,4 +164,4 @@ def test_what_leaves_nothing_is_told(
     code, said = ask("+cat", "--min-score", "9")
     assert "has a word in common with the query and meets its conditions" in said
     code, said = ask("cat", "--filter", "uri:>a")
-    assert "the filter compares 'uri' letter by letter, since it is a keyword field" in said
+    assert "the filter compares 'uri' as text, since it is a keyword field" in said

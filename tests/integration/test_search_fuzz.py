@@ -1,4 +1,4 @@
-"""Hostile questions on real nodes: a clear error or the right answer, never a wrong ranking and never the engine's own failure.
+"""Hostile queries on real nodes: a clear error or the right answer, never a wrong ranking and never the engine's own failure.
 
 The cases are drawn with `SEED`; a failure names the number of its case.
 """
@@ -65,10 +65,10 @@ class Hostile:
 
 def drawn_documents() -> dict[str, SparseVector]:
     rng = random.Random(SEED)
-    known = fuzz_inputs.words(rng, 150)
+    vocabulary = fuzz_inputs.words(rng, 150)
     documents = {}
     for number in range(150):
-        chosen = rng.sample(known, rng.randint(1, 30))
+        chosen = rng.sample(vocabulary, rng.randint(1, 30))
         documents[f"{number:03}"] = SparseVector.from_pairs((word, fuzz_inputs.weight(rng)) for word in chosen)
     return documents
 
@@ -112,7 +112,7 @@ def ranking(result: SearchResult) -> list[tuple[str, float]]:
 
 
 def answer(ask: Callable[[], SearchResult], case: object, *refusals: type[StairError]) -> SearchResult | None:
-    """The answer, or None where the question was refused in plain words: by us, unless `refusals` says by whom."""
+    """The answer, or None where the query was refused in plain words: by us, unless `refusals` says by whom."""
     caught = refusals or (QueryError,)
     try:
         return ask()
@@ -123,10 +123,10 @@ def answer(ask: Callable[[], SearchResult], case: object, *refusals: type[StairE
     return None
 
 
-def drawn_vector(rng: random.Random, known: list[str]) -> SparseVector:
+def drawn_vector(rng: random.Random, vocabulary: list[str]) -> SparseVector:
     """Mostly words that there are; sometimes very many, sometimes with a weight or a word that no engine takes."""
     size = rng.choice((1, 1, 2, 5, 20, 64, rng.choice((1100, 5000, 10_000)) if rng.random() < 0.3 else 10))
-    chosen = dict.fromkeys(rng.sample(known, min(size, len(known) // 2)))
+    chosen = dict.fromkeys(rng.sample(vocabulary, min(size, len(vocabulary) // 2)))
     chosen |= dict.fromkeys(fuzz_inputs.words(rng, 3)) if rng.random() < 0.3 else {}
     chosen |= dict.fromkeys(f"w{number}" for number in range(size - len(chosen)))
     pairs = [(word, fuzz_inputs.weight(rng, rng.choice((1, 3)))) for word in chosen]
@@ -152,10 +152,10 @@ def can_be_asked(vector: SparseVector) -> bool:
 
 def test_vectors_of_any_kind(node: Hostile) -> None:
     rng = random.Random(SEED)
-    known = list(node.oracle.columns)
+    vocabulary = list(node.oracle.columns)
     compared = 0
     for case in range(110):
-        vector, k = drawn_vector(rng, known), rng.choice((1, 3, 10, 200, 10_000))
+        vector, k = drawn_vector(rng, vocabulary), rng.choice((1, 3, 10, 200, 10_000))
         result = answer(lambda: node.searcher.search(vector, k), case)  # noqa: B023  called at once
         assert (result is not None) == can_be_asked(vector), (case, vector)
         if result is None:
@@ -191,20 +191,20 @@ def test_k_beyond_its_limits(node: Hostile, k: int) -> None:
 
 def test_conditions_on_strange_words(node: Hostile) -> None:
     rng = random.Random(SEED)
-    known = list(node.oracle.columns)
+    vocabulary = list(node.oracle.columns)
     for case in range(60):
-        vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(known, 20))
+        vector = SparseVector.from_pairs((word, fuzz_inputs.weight(rng, 2)) for word in rng.sample(vocabulary, 20))
         least = rng.choice((0.0, 0.0, 5e-324, 1e-3, 0.3, 1.0, 1e3, 1e300))
-        required = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 1))]
-        excluded = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 2))]
-        question = SearchQuery(vector=vector, required=required, excluded=excluded, min_weight=least)
-        result = node.searcher.search(question, 10_000)
+        required = [tuple(rng.sample(vocabulary, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 1))]
+        excluded = [tuple(rng.sample(vocabulary, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 2))]
+        query = SearchQuery(vector=vector, required=required, excluded=excluded, min_weight=least)
+        result = node.searcher.search(query, 10_000)
         part_N = np.ones(len(node.documents), bool)
-        for spellings, wanted in ((required, True), (excluded, False)):
-            for spelling in spellings:
-                weights = [node.oracle.weight(feature) for feature in spelling]
+        for groups, wanted in ((required, True), (excluded, False)):
+            for group in groups:
+                weights = [node.oracle.weight(feature) for feature in group]
                 part_N &= np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]) == wanted
-        assert not node.oracle.faults(ranking(result), node.oracle.bounds(vector).only(part_N), 10_000), (case, question)
+        assert not node.oracle.faults(ranking(result), node.oracle.bounds(vector).only(part_N), 10_000), (case, query)
 
 
 FILTERS = (
@@ -299,8 +299,8 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
     added = 0
     for case, (caption, terms) in enumerate(captions):
         weight = rng.choice((1.0, 0.01, 30.0))
-        question = SearchQuery(vector=vector, caption=caption, caption_weight=weight)
-        result = answer(lambda: node.searcher.search(question, 10_000), (case, caption[:50]))  # noqa: B023
+        query = SearchQuery(vector=vector, caption=caption, caption_weight=weight)
+        result = answer(lambda: node.searcher.search(query, 10_000), (case, caption[:50]))  # noqa: B023
         if terms is not None:
             assert (result is not None) == (terms < node.max_clauses), (case, caption[:50])
         if result is None:
@@ -314,7 +314,7 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
                 ranking(node.searcher.search(SparseVector.from_pairs(pair for pair in vector if pair[0] not in cut), 10_000))
             )
         )
-        alone = dict(ranking(node.searcher.search(replace(question, vector=SparseVector((), ())), 10_000)))
+        alone = dict(ranking(node.searcher.search(replace(query, vector=SparseVector((), ())), 10_000)))
         expected = {id_: words.get(id_, 0.0) + alone.get(id_, 0.0) for id_ in {*words, *alone}}
         assert dict(ranking(result)) == pytest.approx(expected, rel=1e-5), (case, caption[:50])
         added += len(alone)
@@ -326,25 +326,25 @@ def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
 @pytest.mark.parametrize("clauses", [0, 500])
 def test_what_fits_our_count_of_clauses_fits_the_engine_s(node: Hostile, features: int, caption: int, clauses: int) -> None:
     filters = [parse_filter(" OR ".join(f"caption:f{number}" for number in range(clauses // 2)))] if clauses else []
-    question = SearchQuery(
+    query = SearchQuery(
         vector=SparseVector.from_pairs((f"w{number}", 1.0) for number in range(features)),
         caption=" ".join(f"c{number}" for number in range(caption)),
         filters=filters,
     )
-    if question.other_clause_count >= node.max_clauses:
+    if query.other_clause_count >= node.max_clauses:
         with pytest.raises(QueryError, match="clauses"):
-            node.searcher.search(question)
+            node.searcher.search(query)
         return
-    result = node.searcher.search(question)
-    assert len(result.truncated) == max(0, features + question.other_clause_count - node.max_clauses)
+    result = node.searcher.search(query)
+    assert len(result.truncated) == max(0, features + query.other_clause_count - node.max_clauses)
 
 
 def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> None:
     """Each word once a field: that can't be known here."""
     text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
-    question = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
-    refused = answer(lambda: node.searcher.search(question), "multi_match") is None
+    query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+    refused = answer(lambda: node.searcher.search(query), "multi_match") is None
     if node.target.distribution == "opensearch":
         assert refused
     if node.target.version[0] == 7:  # it counts each `bool` by itself; 9 allows what its memory holds
@@ -416,13 +416,13 @@ def test_fused_ranks_are_those_of_both_rankings(node: Hostile) -> None:
     rng = random.Random(SEED)
     for _ in range(10):
         vector = SparseVector.from_pairs((word, 1.0) for word in rng.sample(list(node.oracle.columns), 3))
-        question = SearchQuery(vector=vector, caption=rng.choice(CAPTION), caption_weight=rng.choice((0.5, 1.0, 2.0)))
-        result = node.searcher.search(question, 20, options=SearchOptions(fusion="rrf", fusion_window=150))
+        query = SearchQuery(vector=vector, caption=rng.choice(CAPTION), caption_weight=rng.choice((0.5, 1.0, 2.0)))
+        result = node.searcher.search(query, 20, options=SearchOptions(fusion="rrf", fusion_window=150))
         by_words = [hit.id for hit in node.searcher.search(vector, 150).hits]
-        by_caption = [hit.id for hit in node.searcher.search(replace(question, vector=SparseVector((), ())), 150).hits]
+        by_caption = [hit.id for hit in node.searcher.search(replace(query, vector=SparseVector((), ())), 150).hits]
         expected = {}
         for id_ in {*by_words, *by_caption}:
-            parts = [(1.0, by_words), (question.caption_weight, by_caption)]
+            parts = [(1.0, by_words), (query.caption_weight, by_caption)]
             expected[id_] = sum(weight / (61 + of.index(id_)) for weight, of in parts if id_ in of)
         best = sorted(expected.items(), key=lambda pair: (-round(pair[1], 12), pair[0]))[:20]
         assert [hit.score for hit in result.hits] == pytest.approx([score for _, score in best])

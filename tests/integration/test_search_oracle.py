@@ -48,20 +48,24 @@ class Engine:
     cluster: Cluster
     target: ClusterInfo
     index: str
-    shape: QueryType
+    query_type: QueryType
 
     def rankings(
-        self, questions: Sequence[SearchQuery], k: int, shape: QueryType | None = None, two_phase: TwoPhase | None = None
+        self,
+        search_queries: Sequence[SearchQuery],
+        k: int,
+        query_type: QueryType | None = None,
+        two_phase: TwoPhase | None = None,
     ) -> list[Ranking]:
         """The raw bodies, many in one request. Quick: of a hit only its place in the order is asked for, which has the URI."""
         found: list[Ranking] = []
-        for start in range(0, len(questions), 50):
+        for start in range(0, len(search_queries), 50):
             lines: list[dict[str, Any]] = []
-            for question in questions[start : start + 50]:
+            for query in search_queries[start : start + 50]:
                 asked = build_search_request(
-                    question, shape or self.shape, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase
+                    query, query_type or self.query_type, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase
                 )
-                assert not len(asked.truncated) or shape == "impacts"
+                assert not len(asked.truncated) or query_type == "impacts"
                 lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
             answer = self.cluster.client.msearch(body=lines, params={"filter_path": FILTER_PATH})
             for one in answer["responses"]:
@@ -119,7 +123,7 @@ _ENGINES: dict[str, tuple[QueryType, DocumentSettings]] = {
 @pytest.fixture(scope="module", params=list(_ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
 def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -> Iterator[Engine]:
     connection = Connection(url=request.getfixturevalue(request.param))
-    shape, settings = _ENGINES[request.param]
+    query_type, settings = _ENGINES[request.param]
     cluster = Cluster(connection)
     target = get_cluster_info(cluster)
     index = "test-search-oracle"
@@ -142,7 +146,7 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
             answer = cluster.client.bulk(body=lines[start : start + 1000], index=index)
             assert not answer["errors"], answer
         cluster.client.indices.refresh(index=index)
-        yield Engine(cluster, target, index, shape)
+        yield Engine(cluster, target, index, query_type)
         cluster.client.indices.delete(index=index)
     finally:
         cluster.close()
@@ -247,21 +251,21 @@ def narrowed(rng: random.Random, query: SparseVector, documents: dict[str, Spars
     )
 
 
-def meets(oracle: Oracle, question: SearchQuery, least: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def meets(oracle: Oracle, query: SearchQuery, least: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which documents meet the conditions, counted here."""
     numbers_N = np.arange(len(oracle.ids))
     formats_N = np.array(FORMATS)[numbers_N % 3]
     part_N = np.ones(len(oracle.ids), bool)
 
-    def has(spelling: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        weights = [oracle.weight(feature) for feature in spelling]
+    def has(group: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        weights = [oracle.weight(feature) for feature in group]
         return np.asarray(np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]))
 
-    for spelling in question.required:
-        part_N &= has(spelling)
-    for spelling in question.excluded:
-        part_N &= ~has(spelling)
-    for clause in question.filters:
+    for group in query.required:
+        part_N &= has(group)
+    for group in query.excluded:
+        part_N &= ~has(group)
+    for clause in query.filters:
         [(kind, inner)] = clause.items()
         assert isinstance(inner, dict)
         given: Any = next(iter(inner.values()))
@@ -279,16 +283,16 @@ def test_conditions_leave_exactly_the_documents_that_meet_them(
 ) -> None:
     """A weight of `min_weight` or more always counts, one below it never by more than the truncation."""
     rng = random.Random(SEED)
-    questions = [narrowed(rng, rng.choice(queries), documents) for _ in range(80)]
-    rankings = engine.rankings(questions, 10_000)
+    search_queries = [narrowed(rng, rng.choice(queries), documents) for _ in range(80)]
+    rankings = engine.rankings(search_queries, 10_000)
     sizes = []
-    for question, ranking in zip(questions, rankings, strict=True):
-        bounds = oracle.bounds(question.vector)
-        strict_N, loose_N = (meets(oracle, question, question.min_weight * factor) for factor in (1, 1 - 2**-8))
+    for query, ranking in zip(search_queries, rankings, strict=True):
+        bounds = oracle.bounds(query.vector)
+        strict_N, loose_N = (meets(oracle, query, query.min_weight * factor) for factor in (1, 1 - 2**-8))
         unsure_N = strict_N != loose_N
         sure = [hit for hit in ranking if not unsure_N[oracle.places[hit[0]]]]
         faults = oracle.faults(sure, bounds.only(strict_N & ~unsure_N), 10_000)
-        assert not faults, (question, faults[:5])
+        assert not faults, (query, faults[:5])
         sizes.append(len(ranking))
     assert sum(0 < size < 1500 for size in sizes) > 40
 
@@ -296,24 +300,24 @@ def test_conditions_leave_exactly_the_documents_that_meet_them(
 def test_least_counts_a_weight_that_is_exactly_as_large(engine: Engine, oracle: Oracle) -> None:
     """0.3 has no 9 bits: the engine keeps less of it, and must find it all the same."""
     rng = random.Random(SEED)
-    questions = []
+    search_queries = []
     for word in rng.sample(sorted(oracle.columns), 30):
         weights = oracle.weight(word)
         least = float(np.median(weights[weights > 0]))
-        questions.append(SearchQuery(vector=SparseVector.from_mapping({word: 1.0}), required=[(word,)], min_weight=least))
-    for question, ranking in zip(questions, engine.rankings(questions, 10_000), strict=True):
-        weights = oracle.weight(question.required[0][0])
+        search_queries.append(SearchQuery(vector=SparseVector.from_mapping({word: 1.0}), required=[(word,)], min_weight=least))
+    for query, ranking in zip(search_queries, engine.rankings(search_queries, 10_000), strict=True):
+        weights = oracle.weight(query.required[0][0])
         found = {oracle.places[id_] for id_, _ in ranking}
-        assert set(np.flatnonzero(weights >= question.min_weight)) <= found
-        assert found <= set(np.flatnonzero(weights >= question.min_weight * (1 - 2**-8)))
+        assert set(np.flatnonzero(weights >= query.min_weight)) <= found
+        assert found <= set(np.flatnonzero(weights >= query.min_weight * (1 - 2**-8)))
 
 
 def test_min_score_leaves_out_what_scores_less(engine: Engine, queries: list[SparseVector]) -> None:
     some = queries[::8]
     whole = engine.rankings(asking(some), 10_000)
     least = [ranking[len(ranking) // 3][1] for ranking in whole]
-    questions = [SearchQuery(vector=query, min_score=score) for query, score in zip(some, least, strict=True)]
-    for ranking, every, score in zip(engine.rankings(questions, 10_000), whole, least, strict=True):
+    search_queries = [SearchQuery(vector=query, min_score=score) for query, score in zip(some, least, strict=True)]
+    for ranking, every, score in zip(engine.rankings(search_queries, 10_000), whole, least, strict=True):
         assert list(ranking) == [hit for hit in every if hit[1] >= score]
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from opensearchpy import OpenSearch
 
-DOG = [{"word": "dog", "weight": 2}]
+DOG = [{"token": "dog", "weight": 2}]
 NASTY = [
     '"',
     "\\",
@@ -66,10 +66,10 @@ _VALUES: dict[str, tuple[object, ...]] = {
     "from": ("1}", [1], {"a": 1}),
     "min_score": (INJECTION, [1, 2], {"a": 1}, "x"),
     "filter": (INJECTION, "s", ["s"], [None], [{}], {}, {"match_all": {}}, {"size": 1, "match_all": {}}, 5, True),
-    "tokens": ("dog", True, 5, {"dog": 2}, [None], ["dog"], [{"word": "dog"}], [[]]),
+    "tokens": ("dog", True, 5, {"dog": 2}, [None], ["dog"], [{"token": "dog"}], [[]]),
 }
 _WEIGHTS: tuple[object, ...] = (INJECTION, "", None, [2], {"a": 1}, -1, "NaN", 1e39)
-_BY_WEIGHT: list[dict[str, object]] = [{"tokens": [{"word": "dog", "weight": weight}]} for weight in _WEIGHTS]
+_BY_WEIGHT: list[dict[str, object]] = [{"tokens": [{"token": "dog", "weight": weight}]} for weight in _WEIGHTS]
 WRONG: list[dict[str, object]] = [
     *({name: value} for name, values in _VALUES.items() for value in values),
     {"filter": [['],"x":[', 1], [{"match_all": {}}]]},
@@ -131,26 +131,26 @@ def site(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Itera
 
 
 def test_words_with_paging_filter_and_least_score(site: Site) -> None:
-    assert site.ask("words", tokens=DOG) == (200, {"0": 3.0, "2": 1.0})
-    assert site.ask("words", tokens=[*DOG, {"word": "cat", "weight": 1.25}])[1] == {"0": 3.0, "1": 1.25, "2": 1.0}
-    assert site.ask("words", tokens=DOG, size=1)[1] == {"0": 3.0}
-    assert site.ask("words", tokens=DOG, size=1, **{"from": 1})[1] == {"2": 1.0}
-    assert site.ask("words", tokens=DOG, size=0) == (200, {})
-    assert site.ask("words", tokens=DOG, min_score=2)[1] == {"0": 3.0}
-    assert site.ask("words", tokens=DOG, filter=[{"term": {"width": 2}}])[1] == {"2": 1.0}
-    assert site.ask("words", tokens=DOG, filter=[{"term": {"width": 2}}, {"match": {"caption": "dog"}}]) == (200, {})
-    assert site.ask("words", tokens=DOG, filter=[])[1] == {"0": 3.0, "2": 1.0}
-    assert site.ask("words", tokens=DOG, filter=None)[1] == {"0": 3.0, "2": 1.0}
+    assert site.ask("tokens", tokens=DOG) == (200, {"0": 3.0, "2": 1.0})
+    assert site.ask("tokens", tokens=[*DOG, {"token": "cat", "weight": 1.25}])[1] == {"0": 3.0, "1": 1.25, "2": 1.0}
+    assert site.ask("tokens", tokens=DOG, size=1)[1] == {"0": 3.0}
+    assert site.ask("tokens", tokens=DOG, size=1, **{"from": 1})[1] == {"2": 1.0}
+    assert site.ask("tokens", tokens=DOG, size=0) == (200, {})
+    assert site.ask("tokens", tokens=DOG, min_score=2)[1] == {"0": 3.0}
+    assert site.ask("tokens", tokens=DOG, filter=[{"term": {"width": 2}}])[1] == {"2": 1.0}
+    assert site.ask("tokens", tokens=DOG, filter=[{"term": {"width": 2}}, {"match": {"caption": "dog"}}]) == (200, {})
+    assert site.ask("tokens", tokens=DOG, filter=[])[1] == {"0": 3.0, "2": 1.0}
+    assert site.ask("tokens", tokens=DOG, filter=None)[1] == {"0": 3.0, "2": 1.0}
 
 
 def test_words_are_written_as_the_index_has_them(site: Site) -> None:
     for word, found in {"a%2Eb": {"0": 2.0}, "%": {"0": 0.75}, "50%25": {"0": 0.5}, 'q"': {"2": 1.0}, "}}": {"2": 3.0}}.items():
-        assert site.ask("words", tokens=[{"word": word, "weight": 1}]) == (200, found)
+        assert site.ask("tokens", tokens=[{"token": word, "weight": 1}]) == (200, found)
 
 
 def test_hits_come_without_thumbnail_and_total(site: Site) -> None:
     params = {"tokens": DOG}
-    body = {"id": f"{site.prefix}words", "params": params}
+    body = {"id": f"{site.prefix}tokens", "params": params}
     _, answer = http(site.url, "POST", f"/{site.index}/_search/template", body)
     assert "total" not in answer["hits"]
     assert all("tokens" in hit["_source"] and "thumbnail" not in hit["_source"] for hit in answer["hits"]["hits"])
@@ -168,7 +168,7 @@ def test_hybrid_adds_the_weighted_scores(site: Site) -> None:
     words, caption = site.ask("hybrid", tokens=DOG)[1], site.ask("hybrid", caption="cat dog")[1]
     assert words == {"0": 3.0, "2": 1.0}
     assert caption.keys() == {"0", "1"}
-    both = site.ask("hybrid", tokens=DOG, caption="cat dog", words_weight=0.5, caption_weight=10)[1]
+    both = site.ask("hybrid", tokens=DOG, caption="cat dog", tokens_weight=0.5, caption_weight=10)[1]
     for name, score in both.items():
         assert score == pytest.approx(0.5 * words.get(name, 0) + 10 * caption.get(name, 0), rel=1e-6)
     assert both.keys() == {"0", "1", "2"}
@@ -188,17 +188,17 @@ def test_scores_are_those_of_the_library(site: Site, engine: OpenSearch) -> None
         vector = SparseVector.from_pairs((words[i], float(np.exp(rng.normal(-1, 1)))) for i in chosen)
         clause = build_rank_features_query(vector).clause
         hits = engine.search(index=site.index, body={"query": clause, "size": 100})["hits"]["hits"]
-        tokens_of = [{"word": escape_feature(word), "weight": weight} for word, weight in vector]
-        found = site.ask("words", tokens=tokens_of, size=100)[1]
+        tokens_of = [{"token": escape_feature(word), "weight": weight} for word, weight in vector]
+        found = site.ask("tokens", tokens=tokens_of, size=100)[1]
         assert found == {hit["_id"]: pytest.approx(hit["_score"], rel=1e-6) for hit in hits}
         assert found
 
 
 def test_hostile_values_stay_where_they_are(site: Site) -> None:
     for nasty in [*NASTY, INJECTION]:
-        tokens = [{"word": nasty, "weight": nasty}]
+        tokens = [{"token": nasty, "weight": nasty}]
         body = site.render(
-            "hybrid", tokens=tokens, caption=nasty, size=nasty, words_weight=nasty, min_score=nasty, **{"from": nasty}
+            "hybrid", tokens=tokens, caption=nasty, size=nasty, tokens_weight=nasty, min_score=nasty, **{"from": nasty}
         )
         clause = {"rank_feature": {"field": f"tokens.{nasty}", "boost": nasty, "linear": {}}}
         inner = {"bool": {"should": [clause, {"match_none": {}}], "minimum_should_match": 1, "boost": nasty}}
@@ -218,14 +218,14 @@ def test_hostile_values_stay_where_they_are(site: Site) -> None:
 
 def test_wrong_values_are_errors_and_never_other_hits(site: Site) -> None:
     for wrong in WRONG:
-        status, found = site.ask("words", **{"tokens": DOG, **wrong})
+        status, found = site.ask("tokens", **{"tokens": DOG, **wrong})
         assert (400 <= status < 500, found) == (True, {}), wrong
 
 
 def test_too_many_words_are_an_error(site: Site) -> None:
-    tokens = [{"word": f"w{number}", "weight": 1} for number in range(1024)]
-    assert site.ask("words", tokens=[*tokens[:1022], *DOG]) == (200, {"0": 3.0, "2": 1.0})
-    assert site.ask("words", tokens=tokens)[0] == 400
+    tokens = [{"token": f"w{number}", "weight": 1} for number in range(1024)]
+    assert site.ask("tokens", tokens=[*tokens[:1022], *DOG]) == (200, {"0": 3.0, "2": 1.0})
+    assert site.ask("tokens", tokens=tokens)[0] == 400
 
 
 def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, index_name: str) -> None:
@@ -249,15 +249,15 @@ def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, ind
 
 def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
     cluster = Cluster(Connection(url=rank_features_url), engine)
-    mine = build_template("words", "rank_features", prefix=f"{engine_index}-a-")
-    other = build_template("words", "sparse_vector", prefix=f"{engine_index}-b-")
+    mine = build_template("tokens", "rank_features", prefix=f"{engine_index}-a-")
+    other = build_template("tokens", "sparse_vector", prefix=f"{engine_index}-b-")
     assert [publish_template(cluster, mine) for _ in range(2)] == ["created", "unchanged"]
-    assert get_template_state(cluster, "words", prefix=f"{engine_index}-b-") == "missing"
+    assert get_template_state(cluster, "tokens", prefix=f"{engine_index}-b-") == "missing"
     assert publish_template(cluster, other) == "created"
     engine.put_script(id=mine.id, body={"script": {"lang": "mustache", "source": "{}"}})
-    assert get_template_state(cluster, "words", prefix=f"{engine_index}-a-") == "different"
+    assert get_template_state(cluster, "tokens", prefix=f"{engine_index}-a-") == "different"
     assert publish_template(cluster, mine) == "updated"
-    assert [get_template_state(cluster, "words", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == ["published"] * 2
+    assert [get_template_state(cluster, "tokens", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == ["published"] * 2
     assert [delete_template(cluster, each.id) for each in (mine, mine, other)] == [True, False, True]
 
 
@@ -285,13 +285,13 @@ def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
     cluster.client.indices.refresh(index=index)
     assert detect_templates(cluster, index).query_type == "sparse_vector"
     with pytest.raises(ClusterError, match="mustache"):
-        publish_template(cluster, build_template("words", "sparse_vector"))
+        publish_template(cluster, build_template("tokens", "sparse_vector"))
     for params, expected in (
-        ({"tokens": [*DOG, {"word": 'q"', "weight": 0.5}], "min_score": 0.1}, {"1": 3.5, "2": 1.0}),
+        ({"tokens": [*DOG, {"token": 'q"', "weight": 0.5}], "min_score": 0.1}, {"1": 3.5, "2": 1.0}),
         ({"tokens": DOG, "filter": [{"ids": {"values": ["2"]}}]}, {"2": 1.0}),
         ({}, {}),
     ):
-        source = build_template("words", "sparse_vector").source
+        source = build_template("tokens", "sparse_vector").source
         _, rendered = http(elasticsearch7_url, "POST", "/_render/template", {"source": source, "params": params})
         found = cluster.client.search(index=index, body=rendered["template_output"])["hits"]["hits"]
         assert {hit["_id"]: hit["_score"] for hit in found} == expected
@@ -314,14 +314,14 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     target = get_cluster_info(Cluster(Connection(url=node_url), client))
     client.indices.create(index=index_name, body=build_index_body(target, DocumentSettings()))
     code, changes, said = run("publish", *own, "--json")
-    assert (code, changes) == (0, {f"{prefix}words": "created", f"{prefix}hybrid": "created"})
+    assert (code, changes) == (0, {f"{prefix}tokens": "created", f"{prefix}hybrid": "created"})
     assert "impacts" in said
-    assert run("publish", "match", "words", *own, "--json")[1] == {f"{prefix}match": "created", f"{prefix}words": "unchanged"}
-    assert run("publish", "words", *own, "--query-type", "sparse_vector", "--json")[1] == {f"{prefix}words": "updated"}
+    assert run("publish", "match", "tokens", *own, "--json")[1] == {f"{prefix}match": "created", f"{prefix}tokens": "unchanged"}
+    assert run("publish", "tokens", *own, "--query-type", "sparse_vector", "--json")[1] == {f"{prefix}tokens": "updated"}
     assert run("list", *own, "--json")[1] == dict.fromkeys([f"{prefix}{name}" for name in TEMPLATE_NAMES], "published")
-    assert run("delete", "words", *own)[1].split() == [f"{prefix}words", "deleted"]
+    assert run("delete", "tokens", *own)[1].split() == [f"{prefix}tokens", "deleted"]
     assert run("delete", *own, "--json")[1] == {
-        f"{prefix}words": "missing",
+        f"{prefix}tokens": "missing",
         f"{prefix}hybrid": "deleted",
         f"{prefix}match": "deleted",
     }

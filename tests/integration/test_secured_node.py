@@ -150,7 +150,7 @@ def test_policies_are_planned_applied_shown_and_taken_back(ingested: Secured) ->
 def test_templates_are_published_used_and_deleted(ingested: Secured) -> None:
     assert "created" in ingested.output("photos_templates", "template", "publish")
     assert "published" in ingested.output("photos_templates", "template", "list")
-    asked = {"id": "stair-es-words", "params": {"tokens": [{"word": "gray", "weight": 1}]}}
+    asked = {"id": "stair-es-tokens", "params": {"tokens": [{"token": "gray", "weight": 1}]}}
     search = partial(ingested.node.ask, "POST", "/photos/_search/template", asked)
     assert len(search(login=("photos_template_client", PASSWORD))["hits"]["hits"]) == 2
     with pytest.raises(HTTPError, match="403"):

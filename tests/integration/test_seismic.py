@@ -81,12 +81,12 @@ class Place:
         hits = self.cluster.client.search(index=self.alias, body={"size": 1000})["hits"]["hits"]
         return [hit["_source"] for hit in hits]
 
-    def steer(self, policy: TokenPolicy | None) -> None:
-        steering = PolicyManager(self.cluster, self.alias)
+    def set_policy(self, policy: TokenPolicy | None) -> None:
+        manager = PolicyManager(self.cluster, self.alias)
         if policy:
-            steering.apply_policy(policy, UpdateLimits(), lambda _: None)
+            manager.apply_policy(policy, UpdateLimits(), lambda _: None)
         else:
-            steering.rollback_policy(UpdateLimits(), lambda _: None)
+            manager.rollback_policy(UpdateLimits(), lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +98,14 @@ def client(plugin_url: str) -> Iterator[OpenSearch]:
 
 @pytest.fixture
 def place(client: OpenSearch, plugin_url: str, index_on: Callable[[str], str], tmp_path: Path) -> Place:
-    return Place(Cluster(Connection(url=plugin_url), client), index_on(plugin_url), tmp_path / "dead.jsonl")
+    return Place(Cluster(Connection(url=plugin_url), client), index_on(plugin_url), tmp_path / "failed.jsonl")
 
 
 @pytest.fixture(scope="module")
 def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """The bundled photos, in an index that is searched approximately: tests only read it."""
     folder = tmp_path_factory.mktemp("photos")
-    made = Place(Cluster(Connection(url=plugin_url), client), f"test-{uuid.uuid4().hex[:12]}", folder / "dead.jsonl")
+    made = Place(Cluster(Connection(url=plugin_url), client), f"test-{uuid.uuid4().hex[:12]}", folder / "failed.jsonl")
     body = merge_bodies(resources.load_json_resource("mappings", "image"), resources.load_json_resource("mappings", "seismic"))
     (own := folder / "own.json").write_text(json.dumps(merge_bodies(body, {"mappings": {"properties": APPROXIMATE}})))
     report = made.ingest("*.jpg", sink_options={"mapping": str(own)})
@@ -194,7 +194,7 @@ def test_search_takes_it_where_it_is_asked_to(photos: Place, plugin_url: str) ->
 def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Place, mini: Encoder) -> None:
     place.ingest(*CATS)
     before, table = place.documents(), place.table()
-    place.steer(POLICY)
+    place.set_policy(POLICY)
     assert [source["tokens"] for source in place.documents()] != [source["tokens"] for source in before]
     check_ids(place, POLICY)
     assert place.table() == table
@@ -209,12 +209,12 @@ def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Pla
             ]
 
     everything = TokenPolicy(mute=tuple(parse_token_weights(before[0]["tokens"])))
-    place.steer(everything)  # at least one document loses all: it must not have an empty field
+    place.set_policy(everything)  # at least one document loses all: it must not have an empty field
     assert any("token_ids" not in source for source in place.documents())
     check_ids(place, everything)
     assert place.ingest("astronaut.jpg").written == 1  # the node still takes documents
 
-    place.steer(None)
+    place.set_policy(None)
     after = {source["uri"]: source for source in place.documents()}
     assert [after[source["uri"]] for source in before] == before
 
@@ -222,13 +222,13 @@ def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Pla
 def test_an_ingest_under_a_policy_writes_what_applying_it_gives(place: Place) -> None:
     both = replace(SEISMIC, impacts=True)
     place.ingest(CATS[0], document=both)
-    place.steer(POLICY)
-    [steered] = place.documents()
+    place.set_policy(POLICY)
+    [with_policy] = place.documents()
     place.cluster.client.delete_by_query(index=place.alias, body={"query": {"match_all": {}}}, params={"refresh": "true"})
     place.ingest(CATS[0], document=both)
     [written] = place.documents()
     assert written["impacts"]
-    assert written | {"ingested_at": ""} == steered | {"ingested_at": ""}
+    assert written | {"ingested_at": ""} == with_policy | {"ingested_at": ""}
 
 
 def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, mini: Encoder) -> None:
@@ -237,7 +237,7 @@ def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, min
     about = {key: value for key, value in index["mappings"]["_meta"]["stair_es"].items() if key != "token_ids"}
     place.cluster.client.indices.put_mapping(index=name, body={"_meta": {"stair_es": about}})
     [before] = place.documents()
-    for attempt in (lambda: place.steer(POLICY), lambda: place.ingest(CATS[0])):
+    for attempt in (lambda: place.set_policy(POLICY), lambda: place.ingest(CATS[0])):
         with pytest.raises(IndexMismatch, match="no table of token ids") as caught:
             attempt()
         assert "--vector seismic" in caught.value.remedy
@@ -271,7 +271,7 @@ def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place:
     assert parameters["quantization_ceiling_ingest"] == 3  # its weights may be above 1
 
 
-def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: Path) -> None:
+def test_the_token_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: Path) -> None:
     (file := tmp_path / "captions.txt").write_text("a brown dog\na cat on a sofa\n")
     chosen = TextIngestOptions(
         alias=place.alias,

@@ -143,7 +143,7 @@ def test_nothing_there_is_wrong_usage(s3: BaseClient, argument: str) -> None:
 
 @pytest.mark.parametrize("argument", ["s3://", "s3:///", "s3:////"])
 def test_a_store_without_a_bucket_is_wrong_usage(s3: BaseClient, argument: str) -> None:
-    with pytest.raises(UsageError, match="no bucket is named"):
+    with pytest.raises(UsageError, match="no bucket in"):
         list(open_source(argument).list_items())
 
 

@@ -212,7 +212,7 @@ def test_proxies_of_the_environment_are_not_used(wild: Wild, monkeypatch: pytest
 def test_a_server_that_drips_is_left_when_the_time_is_over(wild: Wild, start: bytes, piece: bytes) -> None:
     wild.answers["/slow"] = drips(wild, start, piece)
     reason = refused(wild.url + "/slow", timeout_s=0.4, attempts=3)
-    assert reason == "127.0.0.1: no response in time; not done within 0.4 s"
+    assert reason == "127.0.0.1: no response in time; not completed within 0.4 s"
 
 
 def test_a_tls_handshake_that_drips_is_left_when_the_time_is_over(wild: Wild) -> None:
@@ -226,7 +226,7 @@ def test_a_tls_handshake_that_drips_is_left_when_the_time_is_over(wild: Wild) ->
         thread.start()
         reason = refused(f"https://127.0.0.1:{listener.getsockname()[1]}/", timeout_s=0.4)
         thread.join()
-    assert reason == "127.0.0.1: no response in time; not done within 0.4 s"
+    assert reason == "127.0.0.1: no response in time; not completed within 0.4 s"
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_a_compression_bomb_is_stopped(wild: Wild) -> None:
     wild.answers["/b.jpg"] = sends(head(Content_Length=len(packed), Content_Encoding="gzip"), packed)
     assert data(wild.url + "/b.jpg") == IMAGE
     wild.answers["/c.jpg"] = sends(head(Content_Length=len(IMAGE), Content_Encoding="gzip"), IMAGE)
-    assert "said to be compressed, but isn't" in refused(wild.url + "/c.jpg")
+    assert "declared as compressed, but isn't" in refused(wild.url + "/c.jpg")
 
 
 def test_more_than_was_announced_harms_no_later_image(wild: Wild) -> None:

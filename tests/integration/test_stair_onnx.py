@@ -62,12 +62,12 @@ def folder(_exported: Path, tmp_path: Path) -> Path:
         ("clip", "distilbert", {"text_always_masked": True, "image_pool": "mean"}),
         ("siglip", "bert", {"text_pool": "mean", "text_own_words": True, "text_always_masked": True}),
         ("dinov2", "bert", {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH}),
-        ("timm-vit", "bert", {"heads": ("words",), "image_top_k": 0}),
+        ("timm-vit", "bert", {"heads": ("tokens",), "image_top_k": 0}),
         ("timm-convnet", "bert", {"heads": ("dense",)}),
     ],
 )
 def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
-    config = tiny_stair.config(image, text, **{"heads": ("words", "dense"), "dense_dim": 7, **changes})
+    config = tiny_stair.config(image, text, **{"heads": ("tokens", "dense"), "dense_dim": 7, **changes})
     folder = tiny_stair.checkpoint(tmp_path, config)
     before = registry.get_model_card(str(folder)).model_id
     made = export_onnx(folder)

@@ -49,7 +49,7 @@ def test_what_is_told_of_an_ingest_adds_up_with_its_report(node_url: str, index_
         done = subprocess.run(
             [
                 *(STAIR_ES, "ingest", str(tmp_path), "--index", index_name, "--url", node_url, "--model", "stair-mini", "--json"),
-                *("--batch-size", "2", "--metrics-file", str(file), "--dead-letters", str(tmp_path / "dead.jsonl")),
+                *("--batch-size", "2", "--metrics-file", str(file), "--dead-letters", str(tmp_path / "failed.jsonl")),
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1", "TRACEPARENT": PARENT, **collector.environment},
             capture_output=True,

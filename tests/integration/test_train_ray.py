@@ -47,8 +47,8 @@ def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path)
     alone = train_model(config, tmp_path / "alone", device="cpu")
     said: list[str] = []
     moments: list[StepMetrics] = []
-    ears = Callbacks(on_message=said.append, on_metrics=moments.append, on_progress=lambda what, done, total: None)
-    together = train_on_ray(config, tmp_path / "together", ears, workers=2, device="cpu")
+    callbacks = Callbacks(on_message=said.append, on_metrics=moments.append, on_progress=lambda what, done, total: None)
+    together = train_on_ray(config, tmp_path / "together", callbacks, workers=2, device="cpu")
     assert (together.steps, together.pairs, together.best_step) == (alone.steps, alone.pairs, alone.best_step)
     assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-3)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "together"))

@@ -80,7 +80,7 @@ def test_a_killed_run_goes_on_to_the_same_model_bit_for_bit(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated by SIGTERM")]
 )
 def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(folder: Path, number: int, code: int, said: str) -> None:
     with started(folder, "out", "--set", "recipe.steps=100000") as running:

@@ -189,7 +189,7 @@ def test_colours_are_counted_and_narrow(page: Page, corpus: Corpus) -> None:
             assert {hit["uri"] for hit in search(page, **body, colours=colours)["hits"]} == found & wanted != set()
 
 
-def test_facets_without_a_question_are_of_all_images_that_the_filters_leave(page: Page, corpus: Corpus) -> None:
+def test_facets_without_a_query_are_of_all_images_that_the_filters_leave(page: Page, corpus: Corpus) -> None:
     sources = list(corpus.all().values())
     assert page.post("/api/facets", {}).json["total"] == len(sources)
     [cat] = [source for source in sources if source["caption"] == "tabby cat"]

@@ -18,6 +18,7 @@ from support.models import tiny_stair
 from support.servers.hostile_http_server import Answer, Page, serving
 from support.servers.recording_proxy import Asked, GateProxy, Said
 
+from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
@@ -77,11 +78,12 @@ def test_credentials_that_may_only_read_suffice_for_every_route(node_url: str, c
 
 
 def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus) -> None:
-    with GateProxy(node_url, gate=read_only) as proxy:
-        client = Connection(url=proxy.url).client()
-        with pytest.raises(Exception, match="read only"):
-            client.index(index=corpus.index, id="x", body={})
-        client.close()
+    with (
+        GateProxy(node_url, gate=read_only) as proxy,
+        Cluster(Connection(url=proxy.url)) as cluster,
+        pytest.raises(Exception, match="read only"),
+    ):
+        cluster.client.index(index=corpus.index, id="x", body={})
 
 
 def test_the_page_says_that_the_cluster_is_away_and_goes_on_when_it_is_back(

@@ -72,7 +72,7 @@ def test_what_there_isn_t_is_said_in_json(page: Page, method: str, target: str, 
         ({"vector": {f"word{i}": 1 + i for i in range(3000)}}, 200, None),
     ],
 )
-def test_questions_that_can_t_be(page: Page, body: dict[str, object], status: int, message: str | None) -> None:
+def test_queries_that_can_t_be(page: Page, body: dict[str, object], status: int, message: str | None) -> None:
     for route in ("/api/search", "/api/facets"):
         answer = page.post(route, body)
         assert answer.status == status, answer.body

@@ -31,7 +31,7 @@ def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
         yield made
 
 
-def question(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
+def draw_query(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
     def word() -> str:
         return rng.choice(words) if rng.random() < 0.5 else fuzz_inputs.word(rng)
 
@@ -53,13 +53,13 @@ def question(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, 
     return {name: value for name, value in drawn.items() if rng.random() < 0.35 or name == "text"}
 
 
-def test_no_question_breaks_the_server(page: Page, corpus: Corpus) -> None:
+def test_no_query_breaks_the_server(page: Page, corpus: Corpus) -> None:
     rng = random.Random(7)
     stored = corpus.all()
     words = sorted({word for source in stored.values() for word in source["top_tokens"]})
     statuses: Counter[int] = Counter()
     for number in range(QUESTIONS):
-        body = question(rng, list(stored), words)
+        body = draw_query(rng, list(stored), words)
         for route in ("/api/search", "/api/facets"):
             answer = page.post(route, body)
             statuses[answer.status] += 1

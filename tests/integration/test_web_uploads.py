@@ -124,7 +124,7 @@ def test_a_body_that_doesn_t_arrive_is_not_waited_for(page: Page) -> None:
     assert raw(page, head, [b"x"]).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_question_is_as_long_as_it_may_be(page: Page) -> None:
+def test_a_query_is_as_long_as_it_may_be(page: Page) -> None:
     big = b'{"text": "cat"' + b" " * LIMITS.body_bytes + b"}"
     answer = page.ask("POST", "/api/search", big, {"content-type": "application/json"})
     assert answer.status == 413

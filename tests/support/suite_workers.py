@@ -10,7 +10,7 @@ ON_PLUGIN_NODE = (
     "tests/integration/test_evaluate.py::test_dense_vectors_with_the_knn_plugin",
     "tests/integration/test_neural_search.py",
     "tests/integration/test_plugin_node.py",
-    "tests/integration/test_search_shapes.py::test_neural_sparse",
+    "tests/integration/test_search_query_types.py::test_neural_sparse",
     "tests/integration/test_seismic.py",
 )
 """Tests that take the fixture `plugin_url`, as their ids begin. (The marks of `--dist loadgroup` do nothing under pytest 9.2.)"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from .shared import EVALUATION_OPTIONS, LimitOption, run_and_report
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 _TEST_FOLDERS = ("test", "val", "validation")
 
@@ -21,12 +21,16 @@ _TEST_FOLDERS = ("test", "val", "validation")
 def evaluate_probe_command(
     folder: Annotated[
         Path | None,
-        typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with `train` and `test` (or `val`) in it."),
+        typer.Argument(
+            exists=True, file_okay=False, metavar="FOLDER", help="A folder that contains `train` and `test` (or `val`)."
+        ),
     ] = None,
     train: Annotated[
-        Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes to learn from.")
+        Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes for training.")
     ] = None,
-    test: Annotated[Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes to test.")] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes for testing.")
+    ] = None,
     limit: LimitOption = None,
 ) -> None:
     """Measure the accuracy of a linear probe on image vectors. Needs no cluster.
@@ -42,7 +46,7 @@ def evaluate_probe_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
         from stair_es.eval.linear_probe import evaluate_linear_probe as run
         from stair_es.optional import import_optional

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +22,7 @@ from .shared import (
 
 if TYPE_CHECKING:
     from stair_es.eval.retrieval.report import RetrievalReport
+    from stair_es.types import PartProgressCallback
 
 
 _Captions = Annotated[
@@ -37,7 +37,7 @@ _Captions = Annotated[
 _Exact = Annotated[bool, typer.Option("--exact", help="Compute exact dot products only; needs no cluster.")]
 _FieldType = Annotated[
     shared.FieldType,
-    typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
+    typer.Option("--vector", help="Field type of the tokens; sparse_vector requires Elasticsearch."),
 ]
 _QueryType = Annotated[
     Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
@@ -45,9 +45,7 @@ _QueryType = Annotated[
 ]
 _Depth = Annotated[
     int,
-    typer.Option(
-        "--depth", min=10, max=MAX_HITS, help="Number of hits to request; items that are not among them are ranked last."
-    ),
+    typer.Option("--depth", min=10, max=MAX_HITS, help="Number of hits to request; items beyond them are ranked last."),
 ]
 _KeepIndex = Annotated[bool, typer.Option("--keep-index", help="Keep the temporary indices (eval-...).")]
 
@@ -79,13 +77,13 @@ def evaluate_retrieval_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> RetrievalReport:
+    def build_report(progress: PartProgressCallback) -> RetrievalReport:
         from stair_es.eval.datasets.captions import read_captions
         from stair_es.eval.retrieval.run import EvalOptions, evaluate_retrieval
 
         if exact and (keep_index or query_type):
             raise UsageError(
-                "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Leave them out, or --exact."
+                "--keep-index and --query-type don't apply to --exact, which uses no cluster", "Omit them, or omit --exact."
             )
         chosen = EvalOptions(vector=vector, query_type=query_type, depth=depth, keep_index=keep_index)
         found = read_captions(captions, images=images, split=split, limit=limit)

@@ -19,6 +19,7 @@ from ...output.console import emit_json, print_notice, print_plain, stdout
 
 if TYPE_CHECKING:
     from stair_es.eval.models import EvaluatedModel
+    from stair_es.types import PartProgressCallback
 
 CompareOption = Annotated[
     list[str] | None,
@@ -39,7 +40,7 @@ ImageFolderOption = Annotated[
 SplitOption = Annotated[str | None, typer.Option("--split", help="Split of Karpathy's files: train, val, test. [default: test]")]
 ClassFolderArgument = Annotated[
     Path,
-    typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a folder of images for each class."),
+    typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a subfolder of images per class."),
 ]
 ClassNamesOption = Annotated[
     Path | None,
@@ -100,7 +101,7 @@ class EvaluationArguments:
 EVALUATION_OPTIONS = ArgumentGroup(EvaluationArguments)
 
 
-def run_and_report(given: EvaluationArguments, work: Callable[[Callable[[str, int, int], None]], PrintableReport]) -> None:
+def run_and_report(given: EvaluationArguments, work: Callable[[PartProgressCallback], PrintableReport]) -> None:
     """Run the work with a progress callback, and print or write its report.
 
     Args:
@@ -138,7 +139,7 @@ def _make_out_folder(folder: Path | None) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"can't make the folder {str(folder)!r}: {error.strerror}", "Name another one: --out DIR") from error
+        raise UsageError(f"can't create the folder {str(folder)!r}: {error.strerror}", "Use another one: --out DIR") from error
 
 
 def _write_report(folder: Path, found: PrintableReport, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,7 @@ from .shared import (
 if TYPE_CHECKING:
     from stair_es.eval.sparsity import SparsityDataset
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 
 def evaluate_sparsity_command(
@@ -39,7 +39,7 @@ def evaluate_sparsity_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.sparsity import evaluate_sparsity as run
 
         items = _read_items(path, images, split, limit)

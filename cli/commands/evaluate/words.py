@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,12 +22,13 @@ from .shared import (
 if TYPE_CHECKING:
     from stair_es.eval.interpretability import InterpretabilityTask
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 
 def evaluate_words_command(
     path: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER|CAPTIONS", help="A folder with a folder of images for each class, or a caption set."),
+        typer.Argument(metavar="FOLDER|CAPTIONS", help="A folder with a subfolder of images per class, or a caption set."),
     ],
     classes: ClassNamesOption = None,
     images: ImageFolderOption = None,
@@ -38,11 +38,12 @@ def evaluate_words_command(
     dense: Annotated[
         bool,
         typer.Option(
-            "--dense", help="Also score the dense vectors of models with token weights: one text per token, minutes on a CPU."
+            "--dense",
+            help="Also score the dense vectors of models with token weights: one text per token, which takes minutes on a CPU.",
         ),
     ] = False,
 ) -> None:
-    """Measure whether words mean what they say: how often the right one is an image's first of the whole vocabulary.
+    """Measure interpretability: how often the correct word of an image ranks first in the whole vocabulary.
 
     Every token of the vocabulary is scored for an image: by its weight, or, for models without token weights, by the cosine of
     dense vectors. For a folder of classes, the class name should rank first; for a caption set, a word of the captions. A folder
@@ -56,7 +57,7 @@ def evaluate_words_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.interpretability import evaluate_interpretability
 
         wanted = _read_expectations(path, classes, images, split, limit)
@@ -85,6 +86,6 @@ def _read_expectations(
     if path.is_dir() and not of_a_caption_set and not is_caption_folder(path):
         raise UsageError(
             f"{path} has neither captions nor two folders with images in them",
-            "Name a folder with a folder of images for each class, or a caption set (docs/evaluate.md).",
+            "Specify a folder with a subfolder of images per class, or a caption set (docs/evaluate.md).",
         )
     return interpretability.build_caption_task(read_captions(path, images=images, split=split, limit=limit))

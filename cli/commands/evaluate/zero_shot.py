@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ from .shared import (
 
 if TYPE_CHECKING:
     from stair_es.eval.tables import TableReport
+    from stair_es.types import PartProgressCallback
 
 
 def evaluate_zero_shot_command(
@@ -46,7 +46,7 @@ def evaluate_zero_shot_command(
     """
     given = EVALUATION_OPTIONS.read()
 
-    def build_report(progress: Callable[[str, int, int], None]) -> TableReport:
+    def build_report(progress: PartProgressCallback) -> TableReport:
         from stair_es.eval.datasets.image_folder import read_image_folder
         from stair_es.eval.zero_shot import DEFAULT_PROMPTS
         from stair_es.eval.zero_shot import evaluate_zero_shot as run
@@ -67,5 +67,5 @@ def _read_prompts(path: Path | None) -> list[str]:
         raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
     found = [line for line in lines if line]
     if not found:
-        raise UsageError(f"{path} has no prompt in it", "Write one prompt per line: a photo of a {}.")
+        raise UsageError(f"{path} contains no prompt", "Write one prompt per line: a photo of a {}.")
     return found

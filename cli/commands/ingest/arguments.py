@@ -162,7 +162,7 @@ class BuildArguments:
             _INDEX,
         ),
     ] = None
-    no_swap: Annotated[bool, _define_option("no-swap", "Leave the alias where it is after building a new index.", _INDEX)] = False
+    no_swap: Annotated[bool, _define_option("no-swap", "Don't move the alias to a newly built index.", _INDEX)] = False
     force_swap: Annotated[
         bool, _define_option("force-swap", "Point the alias to a newly built index even if it is incomplete.", _INDEX)
     ] = False
@@ -171,7 +171,7 @@ class BuildArguments:
     )
     dead_letters: Annotated[
         Path | None,
-        _define_option("dead-letters", "JSONL file for what failed. [default: below STAIR_ES_HOME/dead-letters]", _INDEX),
+        _define_option("dead-letters", "JSONL file for failed items. [default: below STAIR_ES_HOME/dead-letters]", _INDEX),
     ] = None
 
     def build_sink_options(self) -> dict[str, str]:
@@ -181,7 +181,7 @@ class BuildArguments:
             UsageError: If the alias is to be swapped and left.
         """
         if self.no_swap and self.force_swap:
-            raise UsageError("--no-swap and --force-swap exclude each other", "Leave one of them out.")
+            raise UsageError("--no-swap and --force-swap are mutually exclusive", "Leave one of them out.")
         swap = "never" if self.no_swap else "always" if self.force_swap else "auto"
         made = {"retain_indices": str(self.retain_indices), "swap": swap}
         return made if self.token_index is None else {**made, "token_index": "yes" if self.token_index else "no"}
@@ -350,7 +350,7 @@ class IngestArguments:
         letters, dead_letters = self.source.retry_failed, self.target.dead_letters
         if not self.sources and letters is None:
             raise UsageError(
-                "neither SOURCE nor --retry-failed given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures"
+                "neither SOURCE nor --retry-failed given", "Specify files, folders, URLs or tables: stair-es ingest ~/Pictures"
             )
         if letters is not None and dead_letters is not None and letters.resolve() == dead_letters.resolve():
             raise UsageError("--retry-failed and --dead-letters name the same file", "Use another file for --dead-letters.")

@@ -60,14 +60,14 @@ def ingest_command(
 
     `stair-es ingest s3://bucket/products/ --index products --resync`
 
-    `stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,licence=licence --runner ray`
+    `stair-es ingest 'laion/{00000..00099}.tar' --field caption=txt,license=license --runner ray`
 
     `stair-es ingest items.parquet --image-column url --field caption=title,price=price --index shop`
 
-    `stair-es ingest --retry-failed dead.jsonl --index photos`
+    `stair-es ingest --retry-failed failed.jsonl --index photos`
 
     **Exit code**: 0 if no image failed, 3 if some failed (see the dead letters; 0 with --allow-failed) or some token weights
-    could not be written, 1 if the run failed, 2 on wrong usage.
+    could not be written, 1 if the run failed, 2 on a usage error.
     """
     arguments = IngestArguments(
         sources=sources or [],

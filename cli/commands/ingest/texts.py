@@ -69,7 +69,7 @@ def ingest_texts_command(
     `stair-es search --image photo.jpg --index captions`
 
     **Exit code**: 0 if no text failed, 3 if some failed (see the dead letters) or some token weights could not be written, 1 if
-    the run failed, 2 on wrong usage.
+    the run failed, 2 on a usage error.
     """
     from stair_es.cluster.documents.document import DocumentSettings
     from stair_es.cluster.index.lifecycle import check_alias_name

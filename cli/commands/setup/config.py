@@ -53,7 +53,8 @@ def show_config(context: typer.Context, as_json: JsonOption = False) -> None:
         print_notice(f"no configuration file: {get_default_config_path()} doesn't exist, and no other was named")
     wide = max((len(row["key"]) for row in rows), default=0)
     for row in rows:
-        stdout.print(f"{row['key']:<{wide}}  {escape_control(str(row['value']))}  ({escape_control(row['from'])})", markup=False)
+        value, origin = escape_control(str(row["value"])), escape_control(row["origin"])
+        stdout.print(f"{row['key']:<{wide}}  {value}  ({origin})", markup=False)
 
 
 def _list_values(context: typer.Context, found: config_file.CliConfig) -> list[dict[str, Any]]:
@@ -66,9 +67,9 @@ def _list_values(context: typer.Context, found: config_file.CliConfig) -> list[d
         in_file = found.values.get(key)
         in_environment = os.environ.get(variable) if variable else None
         if in_environment:
-            rows.append({"key": key[0], "value": _mask_value(key[0], in_environment), "from": f"environment {variable}"})
+            rows.append({"key": key[0], "value": _mask_value(key[0], in_environment), "origin": f"environment {variable}"})
         elif in_file is not None and (len(key) > 1 or key in found.effective_keys):
-            rows.append({"key": ".".join(key), "value": _mask_value(key[-1], in_file.value), "from": in_file.origin})
+            rows.append({"key": ".".join(key), "value": _mask_value(key[-1], in_file.value), "origin": in_file.origin})
     return rows
 
 

@@ -74,7 +74,7 @@ def doctor(
     if as_json:
         emit_json({"ok": not counts["fail"], "findings": [asdict(each) for each in found]})
     else:
-        stdout.print(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} wrong", style="bold")
+        stdout.print(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failed", style="bold")
     if counts["fail"]:
         raise typer.Exit(1)
 

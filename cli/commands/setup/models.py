@@ -24,10 +24,10 @@ def list_models_command(
     ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """List the models that are available by name: what they know, how large they are, what is installed.
+    """List the models that are available by name: their vocabulary, size, licence, quality and whether they are installed.
 
     `stair-mini` is included in stair-es, and is the default. `photos` and `photos-small` are public checkpoints for real
-    photographs: they need `pip install 'stair-es[models]'`, and are downloaded from the Hugging Face hub on first use. This
+    photographs: they require `pip install 'stair-es[models]'`, and are downloaded from the Hugging Face hub on first use. This
     command downloads nothing.
 
     **Examples**
@@ -59,15 +59,15 @@ def list_models_command(
 def _build_rows(entry: ModelEntry) -> list[tuple[str, str]]:
     facts = entry.facts
     return [
-        ("from", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
+        ("source", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
         ("size", facts.size),
-        ("licence", "; ".join(entry.licences) or "unknown"),
+        ("license", "; ".join(entry.licenses) or "unknown"),
         ("languages", facts.languages),
         ("vocabulary", f"{facts.vocabulary}; tokens: {_format_token_count(entry)}"),
         ("recall", f"{facts.recall} ({facts.source})"),
         ("verified", facts.verified),
         ("not verified", facts.unverified),
-        ("here", _describe_state(entry)),
+        ("status", _describe_state(entry)),
     ]
 
 
@@ -76,7 +76,7 @@ def _print_entry(entry: ModelEntry) -> None:
 
     extra = f"pip install 'stair-es[{entry.extra}]'" if entry.extra else "nothing else"
     use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", each) for each in list_missing_steps(entry))]
-    _print_rows(entry, [("what it is", entry.description), *_build_rows(entry), ("needs", extra), *use])
+    _print_rows(entry, [("description", entry.description), *_build_rows(entry), ("needs", extra), *use])
 
 
 def _print_rows(entry: ModelEntry, rows: list[tuple[str, str]]) -> None:

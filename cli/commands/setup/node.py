@@ -59,8 +59,11 @@ def start_node_command(
     from stair_es.embedded_node import start_node as start
     from stair_es.errors import NodeError
 
+    from ...output.progress import show_download_progress
+
     spec = NodeSpec.from_home(port=port, heap=heap, environ=config_file.get_config().environ)
-    url = start(spec)
+    with show_download_progress() as progress:
+        url = start(spec, progress)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
             f"the embedded node is already running at {url}, not on port {port}",
@@ -75,7 +78,7 @@ def start_node_command(
 @app.command(name="down")
 @prepare_command()
 def stop_node_command() -> None:
-    """Stop the node and wait until it has ended. Its data is kept for the next `up`.
+    """Stop the node and wait until it has exited. Its data is kept for the next `up`.
 
     **Example**: `stair-es node down`
     """
@@ -89,7 +92,7 @@ def stop_node_command() -> None:
 @app.command(name="status")
 @prepare_command()
 def show_node_status(as_json: JsonOption = False) -> None:
-    """Print whether the node is running, and where. Exits with 0 if it runs and answers, with 3 if not.
+    """Print whether the node is running, and its URL. Exits with 0 if it is running and responds, otherwise with 3.
 
     **Examples**
 

@@ -47,8 +47,8 @@ _Rebuild = Annotated[
         show_default="rebuild",
     ),
 ]
-_Question = Annotated[
-    Literal["text", "image"] | None, _define_option("question", "Kind of the queries; it determines their cost.")
+_QueryKind = Annotated[
+    Literal["text", "image"] | None, _define_option("query_kind", "Kind of the queries; it determines their cost.")
 ]
 _QueryMs = Annotated[
     float | None,
@@ -74,7 +74,7 @@ def plan_command(
     node_memory_gb: Annotated[float | None, _define_option("node_memory_gb", "Memory of one search node in GB.")] = None,
     node_cores: Annotated[int | None, _define_option("node_cores", "Cores of one search node.")] = None,
     queries_per_s: Annotated[float | None, _define_option("queries_per_s", "Searches per second.")] = None,
-    question: _Question = None,
+    query_kind: _QueryKind = None,
     query_ms: _QueryMs = None,
     node_price_per_hour: Annotated[
         float | None, _define_option("node_price_per_hour", "Price per hour of one search node, in any currency.")
@@ -86,8 +86,8 @@ def plan_command(
 ) -> None:
     """Plan shards, disk, nodes, hours and cost for a number of images.
 
-    An estimate by arithmetic: it needs no cluster and measures nothing. Each line names the origin of its number; measure your
-    own encoder and cluster, and pass their figures. docs/sizing.md explains each.
+    An estimate by calculation: it needs no cluster and measures nothing. Each line shows the origin of its number; measure your
+    own encoder and cluster, and pass the results. docs/sizing.md explains each.
 
     **Examples**
 
@@ -95,7 +95,7 @@ def plan_command(
 
     - `stair-es plan --images 100000000 --encoder-images-per-s 400 --encoders 4`
 
-    - `stair-es plan --images 1000000000 --bytes-per-document 861 --question image --node-price-per-hour 0.5 --json`
+    - `stair-es plan --images 1000000000 --bytes-per-document 861 --query-kind image --node-price-per-hour 0.5 --json`
     """
     from stair_es.sizing.plan import make_sizing_plan
 
@@ -110,7 +110,7 @@ def plan_command(
 def _print_plan(made: SizingPlan) -> None:
     figures = (*made.inputs, *made.results)
     widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
-    for head, part in (("what goes in", made.inputs), ("what comes out", made.results)):
+    for head, part in (("input", made.inputs), ("result", made.results)):
         stdout.print(Text(head, style="bold"))
         for figure in part:
             print_plain(_format_figure(figure, widths))

@@ -52,7 +52,7 @@ def list_plugins_command(as_json: shared.JsonOption = False) -> None:
         emit_json({"api_version": API_VERSION, "plugins": [row.to_dict() for row in rows]})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("kind", "name", "package", "what it is"):
+    for heading in ("kind", "name", "package", "description"):
         table.add_column(heading, overflow="fold")
     for row in rows:
         plugin = row.plugin

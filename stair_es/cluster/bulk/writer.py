@@ -76,7 +76,7 @@ __all__ = ["BulkPolicy", "BulkRequestStats", "BulkResult", "BulkWriter"]
 _FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.error"
 _MIN_CHUNK_BYTES = 64 * 1024
 _MAX_ON_TRIAL = 20
-_RESUME = "What was stored stays. Run the same command again when the cluster is healthy: it resumes where this run stopped."
+_RESUME = "Stored documents are kept. Run the same command again when the cluster is healthy: it resumes where this run stopped."
 _RERUN = "Run the same command again: it continues in the present index, or creates a new one."
 _UNBLOCK = (
     "Usually a disk is too full: free some space or raise cluster.routing.allocation.disk.watermark.flood_stage, set the index's "
@@ -337,13 +337,13 @@ class _BulkCall:
             alias = make_write_alias(index)
             return IndexMismatch(
                 f"{url}: documents for {index!r} were stored in {result.reason!r}: the alias {alias!r} was moved",
-                f"Remove the alias from {result.reason!r}, and what this run wrote there. Then run the same command again.",
+                f"Remove the alias from {result.reason!r} and delete what this run wrote there. Then run the command again.",
             )
         if result.status == "forbidden":
             grant = choose_grant_remedy(self.writer.cluster.connection)
             return AuthenticationFailed(f"{url} forbids writing into {index!r}: {result.reason}", grant)
         if "not_found" in result.reason:
             return ClusterError(
-                f"{url} has no alias {make_write_alias(index)!r} any more: the index was deleted, or the alias removed", _RERUN
+                f"{url} no longer has the alias {make_write_alias(index)!r}: the index was deleted, or the alias removed", _RERUN
             )
         return ClusterError(f"{url} accepts no documents for {index!r}: {result.reason}", _RESUME)

@@ -59,7 +59,7 @@ CLUSTER_VARIABLES = SecurityVariables(
 AuthMethod = Literal["none", "basic", "api_key", "bearer", "aws"]
 _MIN_REDACTED_CHARS = 4
 """Minimum length of a secret to redact: shorter ones occur in many words of any message."""
-_FILE_REMEDY = "Name a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
+_FILE_REMEDY = "Specify a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -108,7 +108,8 @@ class SecuritySettings:
             raise UsageError("a client key without its certificate", f"Give {option('client_cert')} too.")
         if self.ca_file is not None and self.ca_fingerprint is not None:
             raise UsageError(
-                f"{option('ca_file')} and {option('ca_fingerprint')} exclude each other", "Keep the file: it is more specific."
+                f"{option('ca_file')} and {option('ca_fingerprint')} are mutually exclusive",
+                "Keep the file: it is more specific.",
             )
         if self.aws_service not in (None, "es", "aoss"):
             raise UsageError(f"--aws-service: {self.aws_service!r} is unknown", "Give es, or aoss for Serverless.")
@@ -123,7 +124,7 @@ class SecuritySettings:
             value = getattr(self, name)
             if value is not None and not _TOKEN.fullmatch(value):
                 raise UsageError(
-                    f"{self.variables[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value."
+                    f"{self.variables[name]} contains spaces, line breaks or non-ASCII characters", "Give the bare value."
                 )
         for name in ("user", "password"):
             check_utf8(self.variables[name], getattr(self, name) or "")
@@ -194,7 +195,7 @@ def resolve_url_login(
     parts = [parse_node_url(url, what, remedy) for url in urls]
     logins = {(unquote(part.username), unquote(part.password or "")) for part in parts if part.username is not None}
     if len(logins) > 1:
-        raise UsageError("the nodes in the URL have different logins", "They are nodes of one cluster: give one login.")
+        raise UsageError("the nodes in the URL have different logins", "All nodes of a cluster must use the same login.")
     login = next(iter(logins), None)
     if login is not None and security.method != "none" and login != (security.user, security.password):
         raise UsageError(f"a login in {variables.url}, and another way to log in ({security.method})", "Keep one of the two.")

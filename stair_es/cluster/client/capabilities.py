@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from opensearchpy import exceptions
 
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY, RetryPolicy, is_busy_error, repeat_call
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, RetryPolicy, is_busy_error, repeat_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
 from stair_es.retry_after import BUSY_STATUSES
@@ -88,7 +88,7 @@ def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_R
         oldest = ".".join(map(str, _MIN_VERSIONS[distribution]))
         raise UnsupportedTarget(
             f"{cluster.connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
-            "Upgrade it, or name another cluster: --url / STAIR_ES_URL.",
+            "Upgrade it, or specify another cluster: --url / STAIR_ES_URL.",
         )
     return target
 
@@ -136,8 +136,7 @@ def check_neural_plugin(cluster: Cluster, target: ClusterInfo) -> None:
 def _list_plugins_by_node(cluster: Cluster) -> list[tuple[str, frozenset[str]]]:
     """Return name and plugins of each node."""
     params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
-    with translate_errors(cluster.connection):
-        response = cluster.client.transport.perform_request("GET", "/_nodes/plugins", params=params)
+    response = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/plugins", params=params, retry=NO_RETRY)
     nodes = response.get("nodes", {}).values() if isinstance(response, dict) else ()
     return [(str(node.get("name")), frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ()))) for node in nodes]
 
@@ -173,10 +172,8 @@ def _is_not_cluster(error: exceptions.TransportError) -> bool:
 def _read_node_version(cluster: Cluster) -> tuple[Distribution, tuple[int, ...]] | None:
     """Read the version from a node. The response doesn't name the distribution, but the version numbers don't overlap."""
     try:
-        with translate_errors(cluster.connection):
-            response = cluster.client.transport.perform_request(
-                "GET", "/_nodes/_local", params={"filter_path": "nodes.*.version,nodes.*.build_hash"}
-            )
+        params = {"filter_path": "nodes.*.version,nodes.*.build_hash"}
+        response = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/_local", params=params, retry=NO_RETRY)
     except AuthenticationFailed as error:
         raise AuthenticationFailed(
             f"{error.message} (neither GET / nor GET /_nodes/_local may be read, so its version is unknown)",
@@ -201,8 +198,8 @@ def _read_max_clauses(cluster: Cluster) -> int:
     """Read the limit set for the cluster or at a node's start; managed clusters may hide it, then the default applies."""
     name = "indices.query.bool.max_clause_count"
     try:
-        with translate_errors(cluster.connection):
-            settings = cluster.client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
+        params = {"include_defaults": "true", "flat_settings": "true"}
+        settings = cluster.call(cluster.client.cluster.get_settings, params=params, retry=NO_RETRY)
     except ClusterError:
         return MAX_CLAUSES
     layers: list[Mapping[str, Any]] = [settings.get(kind, {}) for kind in ("transient", "persistent", "defaults")]

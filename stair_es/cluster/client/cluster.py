@@ -65,14 +65,20 @@ class Cluster:
         with translate_errors(self.connection):
             return repeat_call(partial(function, *args, **kwargs), self.connection, retry or RetryPolicy(), self._sleep)
 
-    def search(self, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Search all shards of an index, with retries, and return the response.
+    def search(self, index: str, body: Mapping[str, Any], *, retry: RetryPolicy | None = None, **params: str) -> dict[str, Any]:
+        """Search all shards of an index, and return the response.
+
+        Args:
+            index: Name of the index or alias.
+            body: Body of the request.
+            retry: As for `call`.
+            **params: More parameters of the request, such as `search_pipeline`.
 
         Raises:
             ClusterError: If the request fails, or shards of the index are unavailable.
         """
-        params = {"allow_partial_search_results": "false"}
-        return self.call(self.client.search, index=index, body=dict(body), params=params)
+        params = {"allow_partial_search_results": "false", **params}
+        return self.call(self.client.search, index=index, body=dict(body), params=params, retry=retry)
 
     def refresh(self, index: str) -> None:
         """Refresh an index, so that everything written is searchable.

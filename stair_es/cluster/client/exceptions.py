@@ -21,7 +21,7 @@ _MAX_REQUEST_CHARS = 300
 _LOGIN_REMEDIES = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
     "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
-    "api_key": "Check STAIR_ES_API_KEY: it is unknown here, expired or invalidated.",
+    "api_key": "Check STAIR_ES_API_KEY: it may be wrong, expired or invalidated.",
     "bearer": "Check STAIR_ES_BEARER_TOKEN: such tokens expire.",
     "aws": "Check the AWS credentials (aws sts get-caller-identity), the region, and the service: es, or aoss for Serverless.",
 }
@@ -33,18 +33,18 @@ _NO_TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%
 _MISSING_MODULES = (
     (
         r"unknown query \[sparse_vector\]",
-        "The cluster lacks the module that brings this query, which every ordinary Elasticsearch from 8.15 on has. "
-        "An index ingested with --vector rank_features is searched without it.",
+        "The cluster lacks the module that provides this query. The default distribution of Elasticsearch 8.15 or newer "
+        "includes it. An index ingested with --vector rank_features doesn't need it.",
     ),
     (
         _NO_TYPE % "rank_features",
-        "The cluster lacks the module mapper-extras, which every ordinary one has. "
-        "Elasticsearch from 8.15 on also takes: --vector sparse_vector.",
+        "The cluster lacks the module mapper-extras, which the default distributions include. "
+        "Elasticsearch 8.15 or newer also supports --vector sparse_vector.",
     ),
     (
         _NO_TYPE % "sparse_vector",
-        "That field type is Elasticsearch's, and OpenSearch's from 3.3 on with the plugin neural-search. "
-        "Every cluster takes the default: --vector rank_features.",
+        "This field type requires Elasticsearch, or OpenSearch 3.3 or newer with the plugin neural-search. "
+        "Every cluster supports the default: --vector rank_features.",
     ),
 )
 
@@ -82,14 +82,14 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
         return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN_REMEDIES[connection.security.method])
     if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
         return ClusterError(
-            f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` says what lifts the block."
+            f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` prints how to remove the block."
         )
     if error.status_code == 403:
         return _build_forbidden_error(error, where, connection)
     if isinstance(error.status_code, int) and 300 <= error.status_code < 400:
         return ClusterError(
-            f"{where} redirects elsewhere (HTTP {error.status_code}){_describe_redirect_target(error)}",
-            "Redirects aren't followed, to protect the login: use the URL that it leads to.",
+            f"{where} redirects (HTTP {error.status_code}){_describe_redirect_target(error)}",
+            "Redirects are not followed, to protect the credentials: use the target URL.",
         )
     if error.status_code == 400 and not isinstance(error.info, dict) and _is_tls_expected(where):
         return _build_plain_http_error(where)
@@ -115,11 +115,13 @@ def _describe_head_right(request: str) -> str:
 
 def _translate_response(error: exceptions.TransportError, message: str) -> ClusterError:
     if error.error == "index_closed_exception":
-        return IndexClosed(message, "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed.")
+        return IndexClosed(
+            message, "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` reports which one is closed."
+        )
     if error.status_code in BUSY_STATUSES:
         return ClusterError(
             message,
-            "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong.",
+            "It may be starting, too busy or missing nodes: run it again later. `stair-es doctor` reports what is wrong.",
         )
     reasons = [*_list_reasons(error.info.get("error") if isinstance(error.info, dict) else None)]
     for pattern, remedy in _MISSING_MODULES:
@@ -148,7 +150,7 @@ def _build_unreachable_error(error: exceptions.ConnectionError, where: str, conn
 
 def _build_plain_http_error(where: str) -> ClusterError:
     secure = where.replace("http:", "https:", 1)
-    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Write {secure}")
+    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Use {secure}")
 
 
 def _is_tls_expected(where: str) -> bool:

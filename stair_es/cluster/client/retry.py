@@ -35,6 +35,8 @@ class RetryPolicy:
 
 INTERACTIVE_RETRY = RetryPolicy(attempts=4, max_retry_after_s=2.0)
 """For interactive commands: a few seconds."""
+NO_RETRY = RetryPolicy(attempts=1)
+"""For requests that a user waits for, or that can't be repeated: one attempt."""
 
 
 def is_retryable_error(error: exceptions.TransportError) -> bool:
@@ -79,7 +81,7 @@ def compute_backoff_s(attempt: int, policy: RetryPolicy) -> float:
 def log_retry(connection: Connection, cause: object, attempt: int) -> None:
     """Log once per call that it is being retried: an unavailable cluster must not look like a hang."""
     if attempt == 2:
-        logger.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
+        logger.warning("%s failed (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
 
 
 def repeat_call(

@@ -62,7 +62,7 @@ def _load_client_certificate(context: ssl.SSLContext, cert: str, key: str | None
     try:
         context.load_cert_chain(cert, key, password=reject_passphrase)
     except (ssl.SSLError, OSError) as error:
-        remedy = "Both are PEM files; without --client-key the certificate's file holds the key too."
+        remedy = "Both are PEM files; without --client-key the certificate file must also contain the key."
         raise UsageError(f"--client-cert: {cert} and its key can't be used: {describe_ssl_error(error)}", remedy) from None
 
 
@@ -78,7 +78,7 @@ def trust_pinned_certificate(context: ssl.SSLContext, fingerprint: str, host: st
     chain = get_peer_certificates(host, port, timeout_s)
     fingerprints = [hashlib.sha256(der).hexdigest() for der in chain]
     if fingerprint not in fingerprints:
-        raise FingerprintMismatch(f"no certificate of the server matches; they have {', '.join(fingerprints)}")
+        raise FingerprintMismatch(f"no certificate of the server matches; their fingerprints are {', '.join(fingerprints)}")
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned one may be no root
     context.load_verify_locations(cadata=chain[fingerprints.index(fingerprint)])
     return fingerprints.index(fingerprint) == 0
@@ -187,18 +187,19 @@ def get_tls_remedy(error: ssl.SSLError, variables: SecurityVariables) -> str:
     text, option = str(error).upper(), variables.get_option
     if isinstance(error, FingerprintMismatch):
         return (
-            f"Compare with the cluster's own record. Nothing was sent. If it doesn't send its authority, use {option('ca_file')}."
+            "Compare the fingerprint with that of the certificate on the cluster. Nothing was sent. If the server doesn't send "
+            f"the certificate of its authority, use {option('ca_file')}."
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         if "EXPIRED" in text:
             return "The cluster's certificate must be renewed (or this machine's clock is wrong)."
         if "HOSTNAME MISMATCH" in text or "IP ADDRESS MISMATCH" in text:
-            return "Use a host name in the URL that the certificate is valid for."
+            return "Use a URL with a host name that the certificate is valid for."
         options = (f"{option(name)} / {variables[name]}" for name in ("ca_file", "ca_fingerprint"))
         return f"Give the authority that signed it: {', or '.join(options)}."
     if "ALERT" in text and any(word in text for word in ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA", "HANDSHAKE")):
         certificate = f"{option('client_cert')} and {option('client_key')}"
         return f"The cluster requires another certificate: {certificate}, valid and signed by its authority."
     if any(sign in text for sign in ("WRONG_VERSION", "WRONG VERSION", "RECORD_LAYER", "RECORD LAYER", "HTTP_REQUEST")):
-        return "The port speaks plain HTTP: write http:// if that is meant, or name the TLS port."
+        return "The port speaks plain HTTP: use http:// if that is intended, or the TLS port."
     return "Check that the port speaks TLS 1.2 or later."

@@ -68,12 +68,12 @@ def check_alias_target(cluster: Cluster, alias: str, own: str, live: str | None 
             f"Remove the alias from the others: DELETE /INDEX/_alias/{alias}. Then run the same command again.",
         )
     raise IndexMismatch(
-        f"alias {alias!r} now points to {', '.join(targets) or 'no index'}. What this run wrote is in {own}, where a search of"
-        f" {alias!r} doesn't find it",
+        f"alias {alias!r} now points to {', '.join(targets) or 'no index'}. What this run wrote is in {own}, which a search of"
+        f" {alias!r} doesn't cover",
         "Run the same command again: it continues with the new target of the alias. If the alias was moved by hand, move it"
-        " back before."
+        " back first."
         if targets
-        else f"Give the index its alias back: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
+        else f"Restore the alias of the index: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
     )
 
 

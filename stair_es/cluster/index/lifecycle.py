@@ -82,7 +82,7 @@ def open_index(
     target, reason = cluster.call(_try_open, cluster.client, alias, full_body, policy)
     if reason is not None:
         action = "building" if target.created else "resuming"
-        logger.info("%s %s: %s %s, the alias is swapped when it is complete", target.replaces, reason, action, target.name)
+        logger.info("%s %s: %s %s; the alias is swapped when it is complete", target.replaces, reason, action, target.name)
     if not target.created:
         ensure_write_alias(cluster, target.name)
     return target
@@ -155,13 +155,13 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
     if name == alias:
         raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
     if get_token_index_meta(index):
-        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another one", _OTHER_NAME)
+        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another index", _OTHER_NAME)
     if not get_index_meta(index):
-        raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
+        raise IndexMismatch(f"index {name!r} (alias {alias!r}) was not made by stair-es", _OTHER_NAME)
     check_index_format(name, index)
     if index["settings"]["index"].get("verified_before_close") == "true":
         raise IndexMismatch(
-            f"index {name!r} behind alias {alias!r} is closed", f"Open it, and run this again: POST /{name}/_open"
+            f"index {name!r} (alias {alias!r}) is closed", f"Open it and run the command again: POST /{name}/_open"
         )
     return name, index
 
@@ -177,7 +177,9 @@ def _inspect_live_index(
     live_meta, own_meta = get_index_meta(index), body["mappings"]["_meta"]["stair_es"]
     holds, content = get_content_type(live_meta), get_content_type(own_meta)
     if holds != content:
-        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Name another one for {content}: --index NAME")
+        raise IndexMismatch(
+            f"{alias!r} points to {name}, an index of {holds}", f"Specify another one for {content}: --index NAME"
+        )
     if live_meta.get("model") != own_meta["model"]:
         return live, f"was made with model {live_meta.get('model')!r}, not with {own_meta['model']!r}"
     if live_meta.get("digest") != own_meta["digest"]:

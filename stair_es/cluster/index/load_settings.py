@@ -66,13 +66,15 @@ def relax_index_settings(cluster: Cluster, target: WriteTarget, *, replicas: boo
         index.relax_settings(originals, changed)
         changes = ", ".join(f"{name} {changed[name]}" for name in _SETTINGS if changed[name] != originals[name])
         if changes:
-            logger.info("while it loads: %s", changes)
+            logger.info("settings during the load: %s", changes)
         yield
     except BaseException:
         try:
             index.restore_settings(originals, _AFTER_FAILURE)
         except ClusterError as error:
-            logger.warning("the settings of %s could not be restored (%s): the next run does it", target.name, error.message)
+            logger.warning(
+                "the settings of %s could not be restored (%s): the next run restores them", target.name, error.message
+            )
         raise
     index.restore_settings(originals, RetryPolicy())
 

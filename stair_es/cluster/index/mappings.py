@@ -56,18 +56,18 @@ def check_field_types(target: ClusterInfo, settings: DocumentSettings) -> None:
     """
     if settings.vector == "sparse_vector" and not target.supports_sparse_vector:
         raise UnsupportedTarget(
-            f"{target.label} has no `sparse_vector` field that stair-es can use: it takes Elasticsearch 8.15 or newer",
+            f"{target.label} has no `sparse_vector` field that stair-es can use: it requires Elasticsearch 8.15 or newer",
             "Leave --vector out: `rank_features` give the same scores on every cluster.",
         )
     if settings.vector == "seismic" and not target.supports_seismic:
         raise UnsupportedTarget(
-            f"{target.label} has no approximate search over sparse vectors: it takes OpenSearch 3.3 or newer with the plugins"
+            f"{target.label} has no approximate search over sparse vectors: it requires OpenSearch 3.3 or newer with the plugins"
             " opensearch-knn and opensearch-neural-search",
             "Leave --vector out: `rank_features` are searched exactly on every cluster.",
         )
     if settings.impacts and not target.supports_impacts:
         raise UnsupportedTarget(
-            f"{target.label} can't have the field `impacts`: it takes OpenSearch 2.10 or newer (`delimited_term_freq`)",
+            f"{target.label} can't have the field `impacts`: it requires OpenSearch 2.10 or newer (`delimited_term_freq`)",
             "Leave --impact-field out.",
         )
 
@@ -112,5 +112,5 @@ def _check_custom_mapping(body: Mapping[str, Any], settings: DocumentSettings, p
         layers = " and mappings/seismic.json" if settings.vector == "seismic" else ""
         raise ResourceError(
             f"mapping {path} lacks fields that ingest requires: {', '.join(missing)}",
-            f"Start from mappings/image.json{layers}, and add to it.",
+            f"Start with mappings/image.json{layers}, and add to it.",
         )

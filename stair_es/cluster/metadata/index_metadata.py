@@ -190,7 +190,7 @@ def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
     if meta:
         raise IndexMismatch(
             f"index {name!r} is the token index of {str(meta['token_index_of'])!r} and contains no images",
-            f"Name the images: --index {meta.get('alias', meta['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
+            f"Specify the images: --index {meta.get('alias', meta['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
         )
 
 
@@ -206,8 +206,8 @@ def check_index_format(name: str, index: Mapping[str, Any]) -> None:
         return
     newer = isinstance(found, int) and found > INDEX_FORMAT
     raise IndexMismatch(
-        f"index {name!r} has the format {found} of another version of stair-es, this one uses {INDEX_FORMAT}",
-        "Use the version that has written it, or a newer one."
+        f"index {name!r} has the format {found} of another version of stair-es; this version uses {INDEX_FORMAT}",
+        "Use the version that wrote it, or a newer one."
         if newer
         else f"Ingest again into a new index: stair-es ingest SOURCE --index NEW. Then delete the old one: DELETE /{name}",
     )

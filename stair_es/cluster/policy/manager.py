@@ -85,12 +85,12 @@ class PolicyManager:
         live = get_alias_targets(self.cluster, self.alias)
         if len(live) != 1:
             problem = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
-            raise IndexMismatch(f"{self.alias!r} {problem}", "Name what `stair-es ingest --index NAME` made.")
+            raise IndexMismatch(f"{self.alias!r} {problem}", "Use the alias of an index made by `stair-es ingest --index NAME`.")
         builds = get_alias_targets(self.cluster, make_build_alias_prefix(self.alias) + "*")
         found = self.cluster.call(self.cluster.client.indices.get, index=",".join([*live, *builds]))
         if not get_index_meta(found[live[0]]):
             raise IndexMismatch(
-                f"index {live[0]!r} behind alias {self.alias!r} was not made by stair-es", "Name what `stair-es ingest` made."
+                f"index {live[0]!r} (alias {self.alias!r}) was not made by stair-es", "Use an index made by `stair-es ingest`."
             )
         names = [name for name in [*live, *builds] if get_index_meta(found[name])]
         for name in names:
@@ -111,7 +111,7 @@ class PolicyManager:
         targets = self.list_targets()
         policy = policy or targets[0].state.policy
         if policy is None:
-            raise UsageError(f"{self.alias!r} has no policy", "Name one: stair-es policy apply FILE")
+            raise UsageError(f"{self.alias!r} has no policy", "Specify one: stair-es policy apply FILE")
         return self._update_targets(targets, policy, limits, progress)
 
     def rollback_policy(self, limits: UpdateLimits, progress: Callable[[UpdateProgress], None]) -> dict[str, PolicyRunResult]:
@@ -129,7 +129,7 @@ class PolicyManager:
         if find_conflicting_field(target.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
-        response = self.cluster.call(self.cluster.client.search, index=target.name, body=body)
+        response = self.cluster.search(target.name, body)
         return {bucket["key"]: bucket["doc_count"] for bucket in response["aggregations"]["policies"]["buckets"]}
 
     def count_emptied(self, target: PolicyTarget) -> int:
@@ -197,14 +197,14 @@ class PolicyManager:
                 return PolicyRunResult(changed=changed, unchanged=result.unchanged, failed=failed)
             stalled = 0 if result.changed or result.failed else stalled + 1
             if stalled == _MAX_STALLED_PASSES:
-                reason = f"{result.conflicts:,} documents of {task.index} are constantly written by something else"
+                reason = f"{result.conflicts:,} documents of {task.index} are constantly changed by other writers"
                 raise ClusterError(
-                    reason if result.conflicts else f"the cluster ends the updates of {task.index} before they are complete",
+                    reason if result.conflicts else f"the cluster stopped the updates of {task.index} before they were complete",
                     "Wait until other writers have finished, and run it again: it resumes from there.",
                 )
             if len(failed) > _MAX_FAILED:
                 raise ClusterError(
-                    f"more than {_MAX_FAILED:,} documents fail, one with: {next(iter(failed.values()))}",
+                    f"more than {_MAX_FAILED:,} documents failed, one with: {next(iter(failed.values()))}",
                     "Fix the cause, and run it again: it resumes from there.",
                 )
             if stalled:
@@ -225,7 +225,7 @@ class PolicyManager:
             body = {"_meta": {**meta, "stair_es": own_meta}, **({"properties": dict(fields)} if fields else {})}
             self.cluster.call(self.cluster.client.indices.put_mapping, index=name, body=body)
             fields = {}
-        raise ClusterError(f"something else constantly changes the _meta of {name}", "Run it again.")
+        raise ClusterError(f"another process constantly changes the _meta of {name}", "Run it again.")
 
 
 def _build_target(name: str, index: Mapping[str, Any], max_clauses: int) -> PolicyTarget:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.client.connection import translate_errors
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.documents.document import parse_policy_undo, parse_token_weights
 from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.policy_state import list_missing_policy_fields
 from stair_es.cluster.policy.manager import PolicyTarget
 from stair_es.cluster.policy.script import build_affected_query
 from stair_es.token_policy import TokenPolicy
-from stair_es.types import SparseVector
+from stair_es.types import ProgressCallback, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
@@ -73,7 +73,7 @@ def preview_changes(
     target: PolicyTarget,
     policy: TokenPolicy | None,
     preview: PolicyPreview,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> Iterator[DocumentChange]:
     """Compare each document with what `policy`, or its removal, would make of it, and yield those that would change.
 
@@ -127,13 +127,13 @@ def _scroll_documents(cluster: Cluster, index: str, query: Mapping[str, Any]) ->
     A page whose response is lost can't be requested again.
     """
     body = {"size": _PAGE_SIZE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
-    params = {"scroll": _SCROLL_TTL, "allow_partial_search_results": "false"}
-    response = cluster.call(cluster.client.search, index=index, body=body, params=params)
+    response = cluster.search(index, body, scroll=_SCROLL_TTL)
     try:
         while response["hits"]["hits"]:
             yield from response["hits"]["hits"]
-            with translate_errors(cluster.connection):
-                response = cluster.client.scroll(body={"scroll_id": response["_scroll_id"], "scroll": _SCROLL_TTL})
+            response = cluster.call(
+                cluster.client.scroll, body={"scroll_id": response["_scroll_id"], "scroll": _SCROLL_TTL}, retry=NO_RETRY
+            )
     finally:
         with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more
             cluster.client.clear_scroll(body={"scroll_id": [response["_scroll_id"]]}, ignore=[404])

@@ -227,7 +227,7 @@ def _build_update_error(error: Mapping[str, Any], connection: Connection) -> Clu
         return AuthenticationFailed(f"{connection.safe_url} forbids the update: {reason}", choose_grant_remedy(connection))
     if "script_lang not supported" in reason or "cannot execute [inline] scripts" in reason:
         return build_no_scripts_error(connection, reason)
-    return ClusterError(f"the cluster failed the update: {reason}", "What was changed stays so; run it again to go on.")
+    return ClusterError(f"the cluster failed the update: {reason}", "The changes so far are kept; run it again to resume.")
 
 
 def check_script_support(cluster: Cluster) -> None:

@@ -42,7 +42,7 @@ def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
     if missing:
         raise IndexMismatch(
             f"{where} can't have a token index: no doc values for {', '.join(missing)}",
-            "Leave `doc_values` out of the file of --mapping, or go without --token-index.",
+            "Remove `doc_values` from the --mapping file, or omit --token-index.",
         )
 
 

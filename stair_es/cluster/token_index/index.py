@@ -64,10 +64,10 @@ class TokenIndexState:
         foreign = sorted(self.alias_targets - set(self.indices))
         if foreign:
             name = make_token_alias(self.alias)
-            problem = "is an index" if name in foreign else f"points to {', '.join(foreign)}"
+            problem = "another index has that name" if name in foreign else f"that alias points to {', '.join(foreign)}"
             raise IndexMismatch(
-                f"the token index of {self.alias!r} can't be called {name!r}: that {problem} of someone else",
-                "Rename that, ingest under another name (--index), or go without: --no-token-index.",
+                f"the token index of {self.alias!r} can't be called {name!r}: {problem}",
+                "Rename that, ingest under another name (--index), or use --no-token-index.",
             )
 
 
@@ -122,8 +122,8 @@ def _try_create(client: OpenSearch, alias: str, index: str) -> bool:
             raise
         if not _get_source_index(name, client.indices.get(index=name).get(name, {}), alias):
             raise IndexMismatch(
-                f"{name!r} is the name of the token index of {index!r}, but someone else's index",
-                "Rename that one, or delete it.",
+                f"the token index of {index!r} can't be called {name!r}: another index has that name",
+                "Rename that index, or delete it.",
             ) from None
         return False
     return True

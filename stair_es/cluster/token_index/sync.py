@@ -91,7 +91,7 @@ def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: Bulk
         return None
     gone = delete_orphan_token_indices(cluster, alias)
     if gone:
-        logger.info("deleted, since their indices are gone: %s", ", ".join(gone))
+        logger.info("deleted, because their indices are gone: %s", ", ".join(gone))
     _report_result(report)
     return report
 
@@ -175,7 +175,7 @@ class _TokenIndexSync:
 
 def _report_result(report: TokenIndexReport) -> None:
     logger.info(
-        "token index %s: %s tokens written, %s deleted, it has those of %s images",
+        "token index %s: %s tokens written, %s deleted; it now covers %s images",
         report.index,
         f"{report.written:,}",
         f"{report.deleted:,}",
@@ -184,7 +184,7 @@ def _report_result(report: TokenIndexReport) -> None:
     if report.failed:
         examples = "; ".join(f"{name}: {reason}" for name, reason in report.reasons.items())
         logger.warning(
-            "token index %s: %s could not be written or deleted, among them %s", report.index, f"{report.failed:,}", examples
+            "token index %s: %s could not be written or deleted, including %s", report.index, f"{report.failed:,}", examples
         )
 
 

@@ -76,7 +76,7 @@ def read_captions(
         first = f": {problems[0]}" if problems else ""
         raise UsageError(
             f"no image with a caption in {path}{first}",
-            "Name the folder that the images are in with --images DIR; docs/evaluate.md shows what a caption set looks like.",
+            "Specify the folder that the images are in with --images DIR; docs/evaluate.md shows what a caption set looks like.",
         )
     return CaptionDataset(name=path.name, form=form, images=kept, problems=tuple(problems))
 

@@ -140,7 +140,7 @@ def _read_json(path: Path, split: str | None) -> tuple[str, Iterable[CaptionEntr
     images = whole.get("images") if isinstance(whole, dict) else None
     if isinstance(images, list) and isinstance(whole.get("annotations"), list):
         if split is not None:
-            raise UsageError(f"{path} has COCO's form, which has no splits in one file", "Leave --split out.")
+            raise UsageError(f"{path} is in COCO's format, which has one file per split", "Leave --split out.")
         return "COCO", parse_coco(images, whole["annotations"])
     if isinstance(images, list) and any(isinstance(image, dict) and "sentences" in image for image in images):
         return f"Karpathy, split {split or 'test'}", parse_karpathy(path, images, split or "test")

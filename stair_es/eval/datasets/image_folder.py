@@ -17,7 +17,7 @@ _FORMS = (
     'JSON {"folder": "name"}, {"folder": ["name", "other name"]} or ["name", ...] in the order of the folders;'
     " text: one line `folder name, other name` per folder."
 )
-_LAYOUT = "The form is FOLDER/<class>/<image>, as ImageNet has it."
+_LAYOUT = "The layout must be FOLDER/<class>/<image>, as in ImageNet."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def _read_class_names(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], 
     if missing:
         raise UsageError(
             f"{path} has no name for {len(missing)} of {len(ids)} folders, among them {', '.join(missing[:3])}",
-            f"Its form is: {_FORMS}",
+            f"Expected: {_FORMS}",
         )
     return tuple(known[name] for name in ids)
 
@@ -109,10 +109,10 @@ def _read_class_names(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], 
 def _parse_json_names(value: Any, ids: Sequence[str], path: Path) -> dict[str, tuple[str, ...]]:  # noqa: ANN401  any JSON
     if isinstance(value, list):
         if len(value) != len(ids):
-            raise UsageError(f"{path} lists {len(value)} names for {len(ids)} folders", f"Its form is: {_FORMS}")
+            raise UsageError(f"{path} lists {len(value)} names for {len(ids)} folders", f"Expected: {_FORMS}")
         return {name: _parse_names(given) for name, given in zip(ids, value, strict=True)}
     if not isinstance(value, Mapping):
-        raise UsageError(f"{path} is neither a JSON object nor a list", f"Its form is: {_FORMS}")
+        raise UsageError(f"{path} is neither a JSON object nor a list", f"Expected: {_FORMS}")
     if not set(ids) & set(value):  # Keras' imagenet_class_index.json: {"0": ["n01440764", "tench"]}
         return {given[0]: _parse_names(given[1].replace("_", " ")) for given in value.values() if _is_string_pair(given)}
     return {str(name): _parse_names(given) for name, given in value.items()}

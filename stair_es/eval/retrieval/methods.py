@@ -60,7 +60,7 @@ class RetrievalMethod:
     """Returns the [N] scores of a query without an engine; None if only the engine defines them."""
     tokens: tuple[float, float]
     """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
-    unit: Literal["words", "dimensions"] = "words"
+    unit: Literal["tokens", "dimensions"] = "tokens"
     unavailable_reason: str = ""
     """Why there is no corpus."""
     nine_bits: bool = False

@@ -43,7 +43,7 @@ class RankingDiff:
     explained: int = 0
     """Queries whose differing items have scores within the engine's precision."""
     unexplained: int = 0
-    cut: int = 0
+    truncated: int = 0
     """Queries truncated by the clause limit, which aren't compared."""
     overlap: float = 0.0
     """Mean fraction of the exact first ten among the engine's."""
@@ -92,19 +92,19 @@ def compare_rankings(
     return found
 
 
-def sum_ranking_diffs(each: Sequence[RankingDiff], cut: int) -> RankingDiff:
+def sum_ranking_diffs(each: Sequence[RankingDiff], truncated: int) -> RankingDiff:
     """Sum the differences of a method's queries.
 
     Args:
         each: Differences of each compared query.
-        cut: Number of queries that weren't compared.
+        truncated: Number of queries that weren't compared.
     """
     return RankingDiff(
         queries=len(each),
         same=sum(one.same for one in each),
         explained=sum(one.explained for one in each),
         unexplained=sum(one.unexplained for one in each),
-        cut=cut,
+        truncated=truncated,
         overlap=sum(one.overlap for one in each) / len(each) if each else 0.0,
         lowest=min((one.lowest for one in each), default=0.0),
         highest=max((one.highest for one in each), default=0.0),

@@ -29,8 +29,8 @@ class MethodRow:
     engine_reason: str = ""
     tokens: tuple[float, float] | None = None
     """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
-    unit: str = "words"
-    unasked: int = 0
+    unit: str = "tokens"
+    queries_without_tokens: int = 0
     """Queries without a known token; their relevant items are ranked last."""
     task: RetrievalTask | None = None
     differences: RankingDiff | None = None
@@ -46,7 +46,7 @@ class MethodRow:
             "model": self.model or None,
             "direction": self.direction,
             "tokens": {"document": self.tokens[0], "query": self.tokens[1], "unit": self.unit} if self.tokens else None,
-            "unasked": self.unasked,
+            "queries_without_tokens": self.queries_without_tokens,
             "exact": _export_metrics(self.exact, self.exact_reason),
             "engine": _export_metrics(self.engine, self.engine_reason),
             "differences": self._export_differences(),
@@ -70,13 +70,13 @@ class RetrievalReport:
     """All rows, and how they were measured."""
 
     captions: str
-    form: str
+    format: str
     images: int
     texts: int
     problems: tuple[str, ...]
     model: str
     """Id of the first model."""
-    against: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
     """Ids of the other models."""
     text_tower: str
     cluster: str = ""
@@ -88,7 +88,7 @@ class RetrievalReport:
     rows: tuple[MethodRow, ...]
     versions: dict[str, str]
     seconds: float
-    kept: tuple[str, ...] = ()
+    kept_indices: tuple[str, ...] = ()
     """Indices that were kept (`--keep-index`)."""
 
     def to_markdown(self) -> str:
@@ -99,7 +99,7 @@ class RetrievalReport:
         """Return the report for JSON."""
         names = (
             "captions",
-            "form",
+            "format",
             "images",
             "texts",
             "model",
@@ -111,18 +111,18 @@ class RetrievalReport:
         )
         return {
             **{name: getattr(self, name) for name in names},
-            "against": list(self.against),
+            "compared": list(self.compared),
             "cluster": self.cluster or None,
             "problems": list(self.problems),
             "rows": [row.to_dict() for row in self.rows],
             "seconds": round(self.seconds, 2),
-            "kept": list(self.kept),
+            "kept_indices": list(self.kept_indices),
         }
 
 
 def _export_metrics(metrics: RetrievalMetrics | None, reason: str) -> dict[str, Any]:
     if metrics is None:
-        return {"missing": reason}
+        return {"unavailable_reason": reason}
     values = asdict(metrics)
     return {
         **values,
@@ -140,7 +140,7 @@ def render_retrieval_report(found: RetrievalReport) -> str:
     """Render the report as Markdown."""
     parts = [
         f"# {found.captions}: {found.images} images, {found.texts} texts",
-        f"{found.form}; {_describe_models(found)}; {_describe_cluster(found)}. "
+        f"{found.format}; {_describe_models(found)}; {_describe_cluster(found)}. "
         "R@k, nDCG and MRR in percent; equal scores count against the method.",
     ]
     parts += render_problems(found.problems)
@@ -154,13 +154,13 @@ def render_retrieval_report(found: RetrievalReport) -> str:
     if found.cluster:
         parts += ["## Engine against exact", _render_differences(found.rows), *_render_examples(found.rows)]
     parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
-    if found.kept:
-        parts.append("Indices kept: " + ", ".join(found.kept))
+    if found.kept_indices:
+        parts.append("Indices kept: " + ", ".join(found.kept_indices))
     return "\n\n".join(parts) + "\n"
 
 
 def _describe_models(found: RetrievalReport) -> str:
-    others = f"s {found.model}, {', '.join(found.against)}" if found.against else f" {found.model}"
+    others = f"s {found.model}, {', '.join(found.compared)}" if found.compared else f" {found.model}"
     return f"model{others} (text tower {found.text_tower})"
 
 
@@ -175,12 +175,12 @@ def _describe_cluster(found: RetrievalReport) -> str:
 
 def _format_rows(rows: Sequence[MethodRow], *, exactly: bool) -> Iterable[Sequence[str]]:
     for row in rows:
-        words = _format_size(row)
+        size = _format_size(row)
         if row.exact is None and row.engine is None:
-            yield [row.method, row.model, "both", *["n/a"] * 6, words]
+            yield [row.method, row.model, "both", *["n/a"] * 6, size]
             continue
         for kind, metrics in (("exact", row.exact), ("engine", row.engine))[: 1 if exactly else 2]:
-            yield [row.method, row.model, kind, *(_format_metrics(metrics) if metrics else ["n/a"] * 6), words]
+            yield [row.method, row.model, kind, *(_format_metrics(metrics) if metrics else ["n/a"] * 6), size]
 
 
 def _format_size(row: MethodRow) -> str:
@@ -207,8 +207,8 @@ def _list_reasons(rows: Sequence[MethodRow], found: RetrievalReport) -> list[str
         else:
             said += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
             said += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and found.cluster else []
-        if row.unasked:
-            said.append(f"- {name}: {row.unasked} queries have no known token: their relevant items are ranked last")
+        if row.queries_without_tokens:
+            said.append(f"- {name}: {row.queries_without_tokens} queries have no known token: their relevant items rank last")
         metrics = row.engine or row.exact
         if metrics and metrics.queries != whole:
             said.append(f"- {name}: {metrics.queries} of {whole} queries{_WHY_FEWER if row.method == 'BM25 on captions' else ''}")
@@ -217,7 +217,7 @@ def _list_reasons(rows: Sequence[MethodRow], found: RetrievalReport) -> list[str
 
 def _name_method(row: MethodRow, found: RetrievalReport) -> str:
     """Return the method, and its model if there are several."""
-    return f"{row.method} of {row.model}" if row.model and found.against else row.method
+    return f"{row.method} of {row.model}" if row.model and found.compared else row.method
 
 
 def _render_differences(rows: Sequence[MethodRow]) -> str:
@@ -229,7 +229,7 @@ def _render_differences(rows: Sequence[MethodRow]) -> str:
         "same first 10",
         "swapped within 9 bits",
         "other",
-        "cut",
+        "truncated",
         "overlap@10",
         "score error",
     )
@@ -239,7 +239,7 @@ def _render_differences(rows: Sequence[MethodRow]) -> str:
         if found is not None:
             error = f"{100 * found.lowest:+.3f} to {100 * found.highest:+.3f} %" if row.nine_bits else "other scale"
             explained = str(found.explained) if row.nine_bits else "n/a"
-            counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.cut)]
+            counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.truncated)]
             lines.append([row.direction, row.method, row.model, *counts, f"{100 * found.overlap:.1f} %", error])
     return render_table(head, lines) if lines else "Nothing to compare."
 
@@ -267,7 +267,7 @@ def _render_examples(rows: Sequence[MethodRow]) -> list[str]:
                     f"{nearness:+.3f} %",
                 ]
             )
-    head = ("of", "query", "rank", "engine has (exact score)", "exact has (exact score)", "apart")
+    head = ("method", "query", "rank", "engine hit (exact score)", "exact hit (exact score)", "difference")
     return [render_table(head, lines)] if lines else []
 
 

@@ -20,7 +20,7 @@ from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.index_metadata import IndexSpec
 from stair_es.config.defaults import MAX_HITS
 from stair_es.errors import UsageError
-from stair_es.eval.encode import EncodedDataset, EvalProgress, encode_dataset
+from stair_es.eval.encode import EncodedDataset, encode_dataset
 from stair_es.eval.models import EvaluatedModel, run_for_each_model
 from stair_es.eval.retrieval.methods import NO_CLUSTER, EngineConfig, RetrievalMethod, UnavailableMethod
 from stair_es.eval.retrieval.report import MethodRow, RetrievalReport
@@ -33,6 +33,7 @@ from stair_es.search.dsl.select import IndexFields, QueryType, select_query_type
 if TYPE_CHECKING:
     from stair_es.cluster.client.capabilities import ClusterInfo
     from stair_es.eval.datasets.captions import CaptionDataset
+    from stair_es.types import PartProgressCallback
 
 DEFAULT_EVAL_DEPTH = 1000
 
@@ -56,7 +57,7 @@ class EvalOptions:
             UsageError: If it is out of range.
         """
         if not 10 <= self.depth <= MAX_HITS:
-            raise UsageError(f"the depth must be between 10 and {MAX_HITS}, got {self.depth}", "Give --depth 1000, say.")
+            raise UsageError(f"the depth must be between 10 and {MAX_HITS}, got {self.depth}", "For example: --depth 1000")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def evaluate_retrieval(
     connection: Connection | None,
     options: EvalOptions,
     *,
-    progress: EvalProgress,
+    progress: PartProgressCallback,
 ) -> RetrievalReport:
     """Evaluate all methods of all models, in both directions.
 
@@ -110,12 +111,12 @@ def evaluate_retrieval(
     [first] = firsts
     return RetrievalReport(
         captions=captions.name,
-        form=captions.form,
+        format=captions.form,
         images=len(first.captions.images),
         texts=len(first.texts),
         problems=tuple(dict.fromkeys(problems)),
         model=models[0].label,
-        against=tuple(model.label for model in models[1:]),
+        compared=tuple(model.label for model in models[1:]),
         text_tower=models[0].spec.text_tower,
         cluster=place.target.label if place else "",
         query_type=engine.query_type if engine else "",
@@ -124,7 +125,7 @@ def evaluate_retrieval(
         rows=_sort_rows(rows),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
         seconds=time.perf_counter() - start,
-        kept=tuple(dict.fromkeys(row.index for row in rows if row.index)),
+        kept_indices=tuple(dict.fromkeys(row.index for row in rows if row.index)),
     )
 
 
@@ -160,7 +161,7 @@ def _measure_methods(
     model: EvaluatedModel,
     place: _EvalCluster | None,
     options: EvalOptions,
-    progress: EvalProgress,
+    progress: PartProgressCallback,
 ) -> list[MethodRow]:
     there = [method for method in methods if isinstance(method, RetrievalMethod)]
     missing = [_build_missing_row(method) for method in methods if isinstance(method, UnavailableMethod)]

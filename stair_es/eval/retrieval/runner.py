@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stair_es.errors import QueryError
-from stair_es.eval.encode import EvalProgress
 from stair_es.eval.metrics import compute_hit_ranks, compute_ranks, summarize_ranks
 from stair_es.eval.retrieval.ranking_diff import RankingDiff, compare_rankings, sum_ranking_diffs
 from stair_es.eval.retrieval.report import MethodRow
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.metadata.index_metadata import IndexSpec
     from stair_es.eval.metrics import Doubles
     from stair_es.eval.retrieval.methods import Clause, RetrievalMethod
+    from stair_es.types import PartProgressCallback
 
 _ENGINE_ALONE = "only the engine defines its scores (index statistics, rounded lengths)"
 
@@ -33,7 +33,7 @@ class RetrievalRunner:
     """Index metadata of the temporary indices."""
     depth: int
     keep_index: bool
-    progress: EvalProgress
+    progress: PartProgressCallback
 
     def run_methods(self, methods: list[RetrievalMethod]) -> list[MethodRow]:
         """Return a row per method; exact scores only for methods without a corpus. Methods with the same corpus share its index.
@@ -82,7 +82,7 @@ class _MethodResult:
     engine_ranks: list[tuple[int, ...]] = field(default_factory=list)
     diffs: list[RankingDiff] = field(default_factory=list)
     truncated: int = 0
-    unanswered: int = 0
+    queries_without_tokens: int = 0
 
     def run_queries(self, there: TemporaryIndex, depth: int) -> Iterator[int]:
         """Run all queries on the cluster; yield the number of each completed query."""
@@ -101,7 +101,7 @@ class _MethodResult:
     def _build_clause(self, query: int) -> Clause | None:
         asked = self.method.build_query(query)
         self.truncated += bool(asked.truncated)
-        self.unanswered += asked.clause is None
+        self.queries_without_tokens += asked.clause is None
         return asked.clause
 
     def build_row(self, there: TemporaryIndex | None, *, keep: bool = False, obstacle: str = "") -> MethodRow:
@@ -125,7 +125,7 @@ class _MethodResult:
             engine_reason=obstacle,
             tokens=method.tokens,
             unit=method.unit,
-            unasked=self.unanswered,
+            queries_without_tokens=self.queries_without_tokens,
             task=task,
             differences=sum_ranking_diffs(self.diffs, self.truncated) if answered and exact else None,
             nine_bits=method.nine_bits,

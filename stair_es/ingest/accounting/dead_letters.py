@@ -68,7 +68,7 @@ class DeadLetters:
             if self._is_device():
                 return
             if self.path.is_file() and not _is_dead_letter_file(self.path):
-                raise IngestError(f"{self.path} contains something other than dead letters", "Name another --dead-letters FILE.")
+                raise IngestError(f"{self.path} contains something other than dead letters", "Use another --dead-letters FILE.")
             if self.path.parent == self._private_folder:
                 make_private_folder(self.path.parent)  # it contains captions and file names
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ class DeadLetters:
                 if remove and not locked:
                     raise IngestError(
                         f"another run is writing dead letters to {self.path}",
-                        "Wait for it to end, or name another --dead-letters FILE.",
+                        "Wait for it to end, or specify another --dead-letters FILE.",
                     )
                 if locked and (new or remove):
                     self.path.unlink(missing_ok=True)
@@ -132,7 +132,7 @@ class DeadLetters:
     def _build_write_error(self, error: OSError) -> IngestError:
         return IngestError(
             f"can't write dead letters to {self.path}: {error.strerror or error}",
-            "Free some space or fix the folder's permissions there, or name another file: --dead-letters FILE",
+            "Free some space or fix the folder's permissions there, or specify another file: --dead-letters FILE",
         )
 
     def close(self) -> None:
@@ -205,7 +205,7 @@ class _DeadLetterSource:
                         yield self._parse_line(number, line)
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(
-                f"can't read dead letters from {self._path}: {error}", "Name a dead-letter file as written by an ingest."
+                f"can't read dead letters from {self._path}: {error}", "Specify a dead-letter file as written by an ingest."
             ) from error
 
     def _parse_line(self, number: int, line: str) -> SourceItem | ListingFailure:

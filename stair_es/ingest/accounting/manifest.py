@@ -94,7 +94,7 @@ class Manifest:
         folder = self._folder or tempfile.gettempdir()
         return IngestError(
             f"can't keep the list of this run's images in a temporary file in {folder}: {reason}",
-            "Free some space there, or name another folder: TMPDIR=/a/folder/with/room",
+            "Free some space there, or specify another folder: TMPDIR=/a/folder/with/room",
         )
 
     def add_image(self, uri: str, source: str) -> bool:

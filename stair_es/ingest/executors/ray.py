@@ -21,6 +21,7 @@ from stair_es.ingest.stages import WorkerConfig, check_batch, encode_batch, prep
 from stair_es.ingest.state import Batch
 from stair_es.model import registry
 from stair_es.system import ray_session
+from stair_es.system.decoder_logs import disable_decoder_logs
 
 logger = logging.getLogger(__name__)
 _START_TIMEOUT_S = 120.0
@@ -103,7 +104,7 @@ class _RayExecutor:
             self.encoders = len(self._actors)
         io_resources, cpu_resources = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
         self._check = ray.remote(max_retries=_RETRIES, **io_resources)(check_batch)
-        self._prepare = ray.remote(max_retries=_RETRIES, **cpu_resources)(prepare_batch)
+        self._prepare = ray.remote(max_retries=_RETRIES, **cpu_resources)(_prepare_quietly)
         self._write = ray.remote(max_retries=_RETRIES, **io_resources)(_write_encoded)
 
     def _wait_for_encoders(self) -> list[Any]:
@@ -111,7 +112,7 @@ class _RayExecutor:
         starting = {actor.ready.remote(): actor for actor in self._actors}
         ready, pending = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_TIMEOUT_S)
         if not ready:
-            logger.warning("no encoder has started yet: is there room on the Ray cluster (ray status)? Waiting")
+            logger.warning("no encoder has started yet: waiting for room on the Ray cluster (see `ray status`)")
             while not ready:  # waking now and then lets a Ctrl-C through
                 ready, pending = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
         if pending:
@@ -211,6 +212,11 @@ class _RayEncoder:
 
     def encode(self, batch: Batch) -> Batch:
         return encode_batch(batch, self._encoder)
+
+
+def _prepare_quietly(batch: Batch, job: WorkerConfig) -> Batch:
+    disable_decoder_logs()
+    return prepare_batch(batch, job)
 
 
 def _write_encoded(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:

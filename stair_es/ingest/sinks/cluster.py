@@ -114,7 +114,7 @@ class ClusterSinkSession:
         swap = self.options.swap
         if not alias_target:
             hint = f"To point it to this one: PUT /{self.index}/_alias/{self.alias}"
-            return f"--no-swap: alias {self.alias} points to no index any more. {hint}" if swap == "never" else ""
+            return f"--no-swap: alias {self.alias} no longer points to an index. {hint}" if swap == "never" else ""
         reason = self._explain_policy_difference(alias_target)
         if reason or swap == "always":
             return reason
@@ -181,7 +181,7 @@ class ClusterSinkKind:
     """The sink kind `cluster`."""
 
     name = "cluster"
-    description = "an index behind an alias in OpenSearch or Elasticsearch"
+    description = "an index with an alias in OpenSearch or Elasticsearch"
 
     def open(self, plan: SinkPlan) -> ClusterSinkSession:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""

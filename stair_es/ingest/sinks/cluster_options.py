@@ -58,7 +58,7 @@ class ClusterSinkOptions:
             given += f", token_index={token_index}" if token_index else ""
             raise UsageError(
                 f"invalid options of the sink 'cluster': {given}",
-                f"retain_indices is a number, swap one of {', '.join(get_args(SwapMode))}, no_replicas_while_building"
+                f"retain_indices must be a number, swap one of {', '.join(get_args(SwapMode))}, no_replicas_while_building"
                 " and token_index yes or no.",
             )
         return cls(

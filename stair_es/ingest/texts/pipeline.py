@@ -93,5 +93,5 @@ def _check_not_empty(streams: SourceStream) -> Iterator[SourceItem | ListingFail
     found = iter(streams)
     first = next(found, None)
     if first is None:
-        raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Name a file with one text per line, or a table.")
+        raise IngestError(f"no texts in {', '.join(streams.source_uris)}", "Specify a file with one text per line, or a table.")
     return chain([first], found)

@@ -126,7 +126,7 @@ def open_text_source(argument: str, format_: TextFormat | None = None, column: s
     format_ = format_ or _detect_format(argument)
     if format_ == "txt":
         if column is not None:
-            raise UsageError(f"{argument!r} has one text per line, and no column {column!r}", "Name the format: --format jsonl")
+            raise UsageError(f"{argument!r} has one text per line, and no column {column!r}", "Use the format: --format jsonl")
         return _TextLines(create_file_lister(argument, LIST_SUFFIXES))
     options = SourceOptions(image_column=column)
     if format_ == "jsonl":

@@ -88,8 +88,8 @@ class D2sEncoder(CardMixin):
     def _build_vectors(self, dense_BD: Floats) -> list[SparseVector]:
         if len(dense_BD) and dense_BD.shape[1] != self._dense_size:
             raise ModelError(
-                f"the dense model of {self._folder} gives {dense_BD.shape[1]} dimensions, its head takes {self._dense_size}",
-                "Name the BLIP that the head was trained on.",
+                f"the dense model of {self._folder} has {dense_BD.shape[1]} dimensions; its head expects {self._dense_size}",
+                "Specify the BLIP that the head was trained on.",
             )
         chunks = (dense_BD[start : start + 64] for start in range(0, len(dense_BD), 64))
         return [

@@ -56,7 +56,7 @@ class D2sFormat:
             read_checkpoint_image_spec(dense),
             fit,
             description=f"D2S checkpoint: {len(words):,} words from the {dense_size} dimensions of a BLIP",
-            licences=(*read_license(folder), *(f"dense model, {line}" for line in read_license(dense))),
+            licenses=(*read_license(folder), *(f"dense model, {line}" for line in read_license(dense))),
         )
 
         def build_encoder(spec: ModelSpec) -> Encoder:
@@ -86,7 +86,7 @@ def find_dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tupl
     if not named or not isinstance(named, str):
         raise ModelError(
             f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",
-            f"Name a BLIP for image-text retrieval, as a folder or a hub id: {DENSE_MODEL_ENV}=..., "
+            f"Specify a BLIP for image-text retrieval, as a folder or a hub id: {DENSE_MODEL_ENV}=..., "
             'or "dense_model" in its config.json.',
         )
     given = Path(named).expanduser()

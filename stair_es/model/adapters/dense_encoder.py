@@ -130,7 +130,7 @@ class DenseNetwork:
         )
         lacking = sorted(said["missing_keys"])
         wrong = sorted(str(found[0] if isinstance(found, tuple) else found) for found in said["mismatched_keys"])
-        for names, what in ((lacking, "lack"), (wrong, "have in a wrong shape:")):
+        for names, what in ((lacking, "lack"), (wrong, "have the wrong shape for")):
             if names:
                 raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _REFETCH_HINT)
         return model.float().eval().to(self._device.name)

@@ -52,7 +52,7 @@ class DenseCheckpointFormat:
             read_checkpoint_image_spec(folder),
             fit,
             description=f"{self.name} checkpoint: dense vectors only, for stair-es evaluate",
-            licences=read_license(folder),
+            licenses=read_license(folder),
         )
 
         def build_encoder(spec: ModelSpec) -> Encoder:

@@ -37,7 +37,7 @@ def read_checkpoint_image_spec(folder: Path) -> ImageSpec:
     said = read_preprocessor_config(folder)
     if said is None:
         raise ModelError(
-            f"{folder} has no {PREPROCESSOR_FILE}: how images are prepared isn't known", "Fetch the checkpoint again."
+            f"{folder} has no {PREPROCESSOR_FILE}, so it is unknown how to prepare images", "Fetch the checkpoint again."
         )
     size_px, resized = _get_size_px(said, folder), said.get("size")
     by_shorter_side = isinstance(resized, int) or (isinstance(resized, Mapping) and "shortest_edge" in resized)

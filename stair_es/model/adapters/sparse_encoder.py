@@ -83,7 +83,7 @@ class SentenceTransformersEncoder(CardMixin):
                 rows_BV = encode(part, batch_size=len(part), show_progress_bar=False, convert_to_sparse_tensor=False)
             if rows_BV.shape[1] != len(features):
                 raise ModelError(
-                    f"the model {self._card.name!r} gives {rows_BV.shape[1]:,} weights, but {len(features):,} for a query",
+                    f"the model {self._card.name!r} produces {rows_BV.shape[1]:,} weights, but {len(features):,} for a query",
                     "Its routes for queries and documents don't belong together: fetch the checkpoint again.",
                 )
             found += build_sparse_vectors(rows_BV, features)

@@ -89,7 +89,7 @@ def _open_sparse_encoder(
         _choose_image_spec(folder),
         fit,
         description=description,
-        licences=read_license(folder),
+        licenses=read_license(folder),
     )
 
     def build_encoder(spec: ModelSpec) -> Encoder:

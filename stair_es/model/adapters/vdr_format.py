@@ -64,7 +64,7 @@ class VdrFormat:
             ImageSpec(size_px=shape.image_px, fit="crop"),  # like its own code: Resize(bicubic), then CenterCrop
             fit,
             description=f"VDR checkpoint: {len(shape.valid_ids):,} words",
-            licences=read_license(folder),
+            licenses=read_license(folder),
         )
 
         def build_encoder(spec: ModelSpec) -> Encoder:

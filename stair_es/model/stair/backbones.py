@@ -187,4 +187,4 @@ def _get_first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-_HUB_REMEDY = "Name a model of the hub or of timm, and see that it can be reached (or HF_HOME holds it)."
+_HUB_REMEDY = "Specify a model of the hub or of timm, and check that it can be downloaded (or is in HF_HOME)."

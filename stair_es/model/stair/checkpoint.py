@@ -231,9 +231,9 @@ def load_tensors_into(model: Any, folder: Path) -> None:  # noqa: ANN401  a Stai
     with _open_weights(folder, "pt") as file:
         there = {name: file.get_slice(name).get_shape() for name in file.keys() if name != FEATURE_IDS_TENSOR}  # noqa: SIM118
         _check_no_names("lacks", set(own) - set(there), folder)
-        _check_no_names("has, beyond its configuration,", set(there) - set(own), folder)
+        _check_no_names("has tensors that its configuration lacks:", set(there) - set(own), folder)
         wrong = [f"{name} {there[name]}, not {list(own[name].shape)}" for name in own if there[name] != list(own[name].shape)]
-        _check_no_names("has tensors of other shapes:", set(wrong), folder)
+        _check_no_names("has tensors with the wrong shape:", set(wrong), folder)
         for name, tensor in own.items():
             tensor.copy_(file.get_tensor(name))
 

@@ -17,7 +17,7 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "config.json", "model.saf
 
 BackboneKind: TypeAlias = Literal["transformers", "timm", "package"]
 Pooling: TypeAlias = Literal["max", "mean"]
-HeadName: TypeAlias = Literal["words", "dense"]
+HeadName: TypeAlias = Literal["tokens", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
 TRAINING_FITS: tuple[ResizeMode, ...] = ("pad", "squash")
 """Fits that training views support."""
@@ -134,7 +134,7 @@ class StairConfig:
     name: str
     image: ImageTowerConfig
     text: TextTowerConfig
-    heads: tuple[HeadName, ...] = ("words",)
+    heads: tuple[HeadName, ...] = ("tokens",)
     dense_dim: int = 256
     """Dimensions of the dense head, if there is one."""
     similarity: Similarity = "cosine"
@@ -149,7 +149,7 @@ class StairConfig:
             ModelError: If one is unknown, there is no head, or whole words are tied to token embeddings.
         """
         if not self.heads:
-            raise ModelError("a model needs a head", "Give heads = ['words'], ['dense'] or both.")
+            raise ModelError("a model needs a head", "Give heads = ['tokens'], ['dense'] or both.")
         for head in self.heads:
             _check_choice("head", head, get_args(HeadName))
         _check_choice("similarity", self.similarity, get_args(Similarity))
@@ -186,7 +186,7 @@ class StairConfig:
         """
         if (version := values.get("version")) != STAIR_VERSION:
             raise ModelError(
-                f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, this stair-es reads {STAIR_VERSION}",
+                f"config.json has version {version!r} of the format {STAIR_FORMAT!r}, but this stair-es reads {STAIR_VERSION}",
                 "Update stair-es, or train the model again.",
             )
         inner = {name: value for name, value in values.items() if name not in ("format", "version")}
@@ -209,11 +209,11 @@ def read_stair_config(folder: Path) -> StairConfig:
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
-        raise ModelError(f"can't read {path}: {error.strerror}", "Name a folder that `stair-es train` wrote.") from error
+        raise ModelError(f"can't read {path}: {error.strerror}", "Specify a folder that `stair-es train` wrote.") from error
     except ValueError as error:
         raise ModelError(f"{path} isn't JSON: {error}", "Get the checkpoint again.") from error
     if not isinstance(values, dict) or values.get("format") != STAIR_FORMAT:
-        raise ModelError(f"{path} isn't the configuration of a stair-es checkpoint", "Name a folder that `stair-es train` wrote.")
+        raise ModelError(f"{path} isn't the configuration of a stair-es checkpoint", "Use a folder that `stair-es train` wrote.")
     return StairConfig.from_dict(values)
 
 

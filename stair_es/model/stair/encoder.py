@@ -81,7 +81,7 @@ class StairEncoder(CardMixin):
     @property
     def dense_only(self) -> bool:
         """Return whether the model has dense vectors only."""
-        return "words" not in self._config.heads
+        return "tokens" not in self._config.heads
 
     @property
     def tokens_only(self) -> bool:
@@ -95,7 +95,7 @@ class StairEncoder(CardMixin):
             ModelError: If the pixels don't match `image_spec`, or the model has no token weights.
         """
         self._check_pixels(pixels_BHWC)
-        return self._build_vectors(self._get_towers("words").compute_images(pixels_BHWC)[0])
+        return self._build_vectors(self._get_towers("tokens").compute_images(pixels_BHWC)[0])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return the sparse vector of each text; empty for a text without a known token.
@@ -103,7 +103,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: If the model has no token weights.
         """
-        return self._build_vectors(self._get_towers("words").compute_texts(texts)[0])
+        return self._build_vectors(self._get_towers("tokens").compute_texts(texts)[0])
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """Return the dense vectors of images.
@@ -129,7 +129,7 @@ class StairEncoder(CardMixin):
             ModelError: As these two.
         """
         self._check_pixels(pixels_BHWC)
-        weights_BF, dense_BD = self._get_towers("words", "dense").compute_images(pixels_BHWC)
+        weights_BF, dense_BD = self._get_towers("tokens", "dense").compute_images(pixels_BHWC)
         return self._build_vectors(weights_BF), _require_rows(dense_BD)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
@@ -138,7 +138,7 @@ class StairEncoder(CardMixin):
         Raises:
             ModelError: As these two.
         """
-        weights_BF, dense_BD = self._get_towers("words", "dense").compute_texts(texts)
+        weights_BF, dense_BD = self._get_towers("tokens", "dense").compute_texts(texts)
         return self._build_vectors(weights_BF), _require_rows(dense_BD)
 
     @property
@@ -242,7 +242,7 @@ class TorchDualEncoder:
         config = self._model.config
         words = [out.weights_BF.float().cpu().numpy() for out in outs if out.weights_BF is not None]
         dense = [out.dense_BE.float().cpu().numpy() for out in outs if out.dense_BE is not None]
-        no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
+        no_words = np.empty((0, features), np.float32) if "tokens" in config.heads else None
         no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
         return (_join_parts(words) if words else no_words), (_join_parts(dense) if dense else no_dense)
 
@@ -257,6 +257,6 @@ def _require_rows(rows: Floats | None) -> Floats:
 
 
 _OTHER_HEAD_REMEDY = {
-    "words": "Use it with stair-es evaluate; ingest and search need a model with token weights.",
-    "dense": "Train one with heads = ['words', 'dense'], or compare with another model.",
+    "tokens": "Use it with stair-es evaluate; ingest and search need a model with token weights.",
+    "dense": "Train one with heads = ['tokens', 'dense'], or compare with another model.",
 }

@@ -92,7 +92,7 @@ def _export_tower(model: StairModel, side: str) -> bytes:
     import torch
 
     inputs = _build_inputs(model, side, 2, _EXPORT_TEXTS)
-    names = [name for name, head in ((WEIGHTS_OUTPUT, "words"), (DENSE_OUTPUT, "dense")) if head in model.config.heads]
+    names = [name for name, head in ((WEIGHTS_OUTPUT, "tokens"), (DENSE_OUTPUT, "dense")) if head in model.config.heads]
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free},) if side == "image" else ({0: free, 1: free},) * 3
     with _mute_exporter(), torch.no_grad():

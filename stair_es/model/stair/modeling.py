@@ -74,7 +74,7 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
         """
         super().__init__()
         self.config, self.tokens = config, tokens
-        features = len(tokens.tokens) if "words" in config.heads else 0
+        features = len(tokens.tokens) if "tokens" in config.heads else 0
         dense = config.dense_dim if "dense" in config.heads else 0
         self.image = _ImageTower(config.image, features, dense, pretrained=pretrained)
         self.text = _TextTower(config.text, features, dense, pretrained=pretrained, home=home)
@@ -106,7 +106,7 @@ class StairModel(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
     def get_text_embeddings(self) -> Tensor | None:
         """Return the token embeddings [F, T] of the text head, its own or the backbone's; None without a token head."""
-        if "words" not in self.config.heads:
+        if "tokens" not in self.config.heads:
             return None
         if self.config.text.tie:
             return self.text.backbone.word_embeddings_VD[self.feature_ids_F]

@@ -43,7 +43,7 @@ class NumpyDualEncoder:
         """
         self._config, self._tokens, self._spec = config, tokens, spec
         arrays = checkpoint.read_arrays(folder)
-        if config.text.tie and "words" in config.heads:
+        if config.text.tie and "tokens" in config.heads:
             arrays[_TEXT_EMBEDDING] = self._text_network.word_embeddings_VD[tokens.feature_ids_F]
         self._heads = NumpyHeads(config, _NamedTensors(arrays, folder / WEIGHTS_FILE))
         self._lock = threading.RLock()
@@ -70,7 +70,7 @@ class NumpyDualEncoder:
         config, features = self._config, len(self._tokens.tokens)
         words = [row for row, _ in rows if row is not None]
         dense = [row for _, row in rows if row is not None]
-        no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
+        no_words = np.empty((0, features), np.float32) if "tokens" in config.heads else None
         no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
         return np.stack(words) if words else no_words, np.stack(dense) if dense else no_dense
 
@@ -144,7 +144,7 @@ class NumpyHeads:
         if "dense" in self._config.heads:
             dense_E = arrays[f"{name}.dense.weight"] @ hidden_T
             dense_E = dense_E / np.maximum(np.linalg.norm(dense_E), np.float32(1e-12))
-        if "words" not in self._config.heads:
+        if "tokens" not in self._config.heads:
             return None, dense_E
         embedding_FT = arrays[f"{name}.embedding_FT" if f"{name}.embedding_FT" in arrays else _TEXT_EMBEDDING]
         logits_F: Floats = embedding_FT @ hidden_T + arrays[f"{name}.bias_F"]

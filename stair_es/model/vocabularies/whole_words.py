@@ -75,7 +75,7 @@ class WholeWordVocabulary:
                 f"the vocabulary has the word {odd[0]!r}, which is empty or not in lower case", "Get the model again."
             )
         if len(self.index_of_word) != len(self.words):
-            raise ModelError("a word comes twice in the vocabulary", "Get the model again.")
+            raise ModelError("the vocabulary has a duplicate word", "Get the model again.")
         for spelling, word in self.spellings.items():
             if word not in self.index_of_word:
                 raise ModelError(f"the vocabulary spells {spelling!r} as {word!r}, which it doesn't have", "Get the model again.")

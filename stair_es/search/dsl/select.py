@@ -89,7 +89,7 @@ def select_query_type(
         too_old = f", and {_find_obstacle('sparse_vector', target, fields)}" if fields.tokens == "sparse_vector" else ""
         raise QueryError(
             f"the index has no field that {target.label} can search by token: `tokens` is {fields.tokens or 'missing'}{too_old}",
-            "Name an index that `stair-es ingest` wrote, or ingest into a new one.",
+            "Specify an index that `stair-es ingest` wrote, or ingest into a new one.",
         )
     return found
 

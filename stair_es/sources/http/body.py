@@ -27,7 +27,7 @@ def read_body(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: in
         return _read_limited(chunks, max_bytes)
     if encoding in ("gzip", "x-gzip", "deflate"):
         return _read_limited(_decompress_chunks(chunks, max_bytes), max_bytes)
-    raise ReadError(f"sent in an encoding that wasn't asked for: {encoding[:40]!r}")
+    raise ReadError(f"sent in an encoding that was not requested: {encoding[:40]!r}")
 
 
 def _read_limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
@@ -51,7 +51,7 @@ def _decompress_chunks(chunks: Iterable[bytes], max_bytes: int) -> Iterable[byte
         try:
             data = inflater.decompress(chunk, remaining)
         except zlib.error as error:
-            raise ReadError(f"said to be compressed, but isn't: {error}") from error
+            raise ReadError(f"declared as compressed, but isn't: {error}") from error
         remaining -= len(data)
         yield data
         if remaining <= 0:

@@ -58,7 +58,7 @@ def translate_fetch_errors(where: str) -> Iterator[None]:
         cause = error.__context__  # the pool of httpcore clears `__cause__`
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = f"its certificate isn't trusted: {cause.verify_message}"
-            raise ReadError(f"{where}: {why}", "Add its CA to those of this machine.") from error
+            raise ReadError(f"{where}: {why}", "Add its CA to the trusted CAs of this machine.") from error
         raise RetryableError(f"{where}: can't connect: {getattr(cause, 'strerror', None) or error}") from error
     except (httpcore2.NetworkError, TruncatedBodyError) as error:
         raise RetryableError(f"{where}: connection lost") from error
@@ -120,12 +120,12 @@ class Fetcher:
                     raise RetryLater(passing.reason, "Run again later.", passing.host, passing.wait_s) from passing
                 wait_s = max(passing.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
                 if deadline.remaining_s <= 0:
-                    raise ReadError(f"{passing.reason}; not done within {self._policy.timeout_s:g} s") from passing
+                    raise ReadError(f"{passing.reason}; not completed within {self._policy.timeout_s:g} s") from passing
                 if attempt == self._policy.attempts or wait_s >= deadline.remaining_s:
                     tries = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise ReadError(passing.reason + tries, "Run again later.") from passing
                 time.sleep(wait_s)
-        raise AssertionError("a policy has one attempt at least")
+        raise AssertionError("a policy has at least one attempt")
 
     def _follow_redirects(
         self, start_url: httpx2.URL, max_bytes: int, known_version: str | None, deadline: Deadline, *, heed_pause: bool

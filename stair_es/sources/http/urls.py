@@ -37,7 +37,7 @@ def find_credentials_error(url: str) -> str | None:
         login = "@" in urlsplit(url).netloc
     except ValueError:
         return None  # fetching it reports the reason
-    return f"a URL with a user name or password isn't fetched, use a signed one: {redact_web_url(url)}" if login else None
+    return f"a URL with a user name or password isn't fetched; use a signed one: {redact_web_url(url)}" if login else None
 
 
 def normalize_url(url: str) -> str:

@@ -1,17 +1,14 @@
-"""Pillow's decoders: which are enabled, with their warnings disabled."""
+"""Pillow's decoders: which are enabled, and how far its limit of pixels applies."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import struct
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from PIL import Image, UnidentifiedImageError, _imaging
+from PIL import Image, UnidentifiedImageError
 
 from stair_es.config.defaults import MAX_PIXELS
 from stair_es.errors import DecodeError
@@ -21,24 +18,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
-
-
-def _disable_decoder_logs() -> None:
-    """Disable the warnings of Pillow and libtiff about damaged files, thousands of lines: a `DecodeError` is enough.
-
-    Not Pillow's warning about very large images, which the application that imports this package may rely on.
-    """
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    try:
-        libtiff = ctypes.CDLL(_imaging.__file__)  # or a library linked with it
-        for kind in ("Error", "Warning"):
-            getattr(libtiff, f"TIFFSet{kind}Handler")(None)
-    except (AttributeError, OSError):
-        pass  # built without libtiff, or with its symbols hidden
-
-
-_disable_decoder_logs()
 
 
 class _PixelAllowance:

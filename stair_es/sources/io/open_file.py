@@ -43,7 +43,7 @@ def check_not_stdin(argument: str, what: str) -> None:
         UsageError: If the argument is `-`.
     """
     if argument == "-":
-        raise UsageError(f"{what} can't be read from standard input", "Write it into a file, and name that as SOURCE.")
+        raise UsageError(f"{what} can't be read from standard input", "Save it to a file, and specify that as SOURCE.")
 
 
 def create_file_lister(
@@ -84,7 +84,7 @@ def open_unpacked(found: ListedFile) -> Iterator[BinaryIO]:
         raise
     except EOFError as error:
         raise SourceError(
-            f"{found.uri} is cut off: {error}", "Replace it by the complete file and run again: the run resumes."
+            f"{found.uri} is truncated: {error}", "Replace it with the complete file and run again: the run resumes."
         ) from error
     except Exception as error:  # each store has its own errors
         raise SourceError(f"{found.uri} can't be read: {describe_store_error(error)}", RERUN_REMEDY) from error
@@ -113,4 +113,4 @@ def _open_listed(uri: str) -> BinaryIO:
     try:
         return open_regular(uri)
     except ReadError as error:
-        raise SourceError(f"{uri} can't be read: {error.message}", "Name it as SOURCE itself if it is a pipe.") from None
+        raise SourceError(f"{uri} can't be read: {error.message}", "Specify it as SOURCE itself if it is a pipe.") from None

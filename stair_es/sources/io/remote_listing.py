@@ -38,9 +38,7 @@ class RemoteFileLister:
     def list_files(self) -> Iterator[ListedFile | ListingFailure]:
         """Yield the objects, and the folders that cannot be listed."""
         if has_no_bucket(self._argument):
-            raise UsageError(
-                f"no bucket is named in {self._argument!r}", "Write s3://BUCKET/PREFIX, or the like of another store."
-            )
+            raise UsageError(f"no bucket in {self._argument!r}", "Write s3://BUCKET/PREFIX, or the equivalent of another store.")
         try:
             fs, path = open_file_system(self._argument)  # connects to the server
             info = _get_info(fs, path)

@@ -72,10 +72,10 @@ def _resolve_text(text: str, base: str) -> ResolvedImage | str:
 
 def _resolve_path(text: str, scheme: str, base: str) -> ResolvedImage | str:
     if "\0" in text:
-        return "a NUL character is in the path"
+        return "the path contains a NUL character"
     if not base.startswith("file://"):
         if scheme or text.startswith("/") or ".." in text.split("/"):
-            return "a remote table can reference URLs and paths below its own folder only"
+            return "a remote table can only reference URLs and paths below its own folder"
         if get_scheme(base) in ("http", "https"):
             return ResolvedImage(strip_credentials(f"{base}/{text}"), UrlLocator(f"{base}/{text}"))
         locator = ObjectLocator.from_url(f"{base}/{text}")

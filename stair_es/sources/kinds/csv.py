@@ -35,7 +35,7 @@ class CsvSource(TableSource):
             raise UsageError(f"{table.uri} has no header line", "The first line must name the columns.")
         if "\0" in first or any("\udc80" <= letter <= "\udcff" for letter in first):
             raise UsageError(
-                f"the header line of {table.uri} isn't UTF-8", "Save it as CSV in UTF-8, or name its kind with --format."
+                f"the header line of {table.uri} isn't UTF-8", "Save it as CSV in UTF-8, or specify its format with --format."
             )
         if not first.endswith(("\n", "\r")) and text.read(1):
             raise UsageError(

@@ -41,7 +41,7 @@ class ParquetSource(TableSource):
         column = _choose_image_column(schema, self._options.image_column)
         if column is None:
             raise UsageError(
-                f"{table.uri} has no column with an image", f"Name one of these with --image-column: {', '.join(schema.names)}."
+                f"{table.uri} has no column with an image", f"Use one of these with --image-column: {', '.join(schema.names)}."
             )
         types = schema.types
         binary = {name for name, position in find_column_positions(schema.names).items() if _has_bytes(types[position])}

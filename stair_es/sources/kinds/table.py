@@ -16,7 +16,7 @@ from stair_es.sources.kinds.fields import describe_row_error, select_fields
 _CHECKED_ROWS = 1000
 """A column missing in this many rows is reported as a typing error: a corpus without its captions is worse than an abort."""
 _SHOWN_CHARS = 500
-COLUMN_REMEDY = "Name columns with --field FIELD=COLUMN and --image-column COLUMN."
+COLUMN_REMEDY = "Specify columns with --field FIELD=COLUMN and --image-column COLUMN."
 """Remedy for missing columns in an ingest of images; other commands replace it by their own options."""
 
 

@@ -113,14 +113,16 @@ class _HeaderLimitedFile:
             Exception: If the padding cannot be read.
         """
         if not self._last:
-            return "the tar has no end mark: the rest may be cut off"
+            return "the tar has no end-of-archive marker: the rest may be missing"
         if any(self._last):
             return f"the rest of the tar can't be read: bad header at byte {offset}"
         remaining = MAX_TAR_PADDING_BYTES
         while remaining > 0 and (block := self._file.read(min(remaining, _PADDING_READ))):
             if data := block.lstrip(b"\0"):
                 position = self._file.tell() - len(data)
-                return f"the rest of the tar isn't read: more follows the end mark, at byte {position:,}. Are these joined tars?"
+                return (
+                    f"the rest of the tar isn't read: data follows the end-of-archive marker at byte {position:,} (joined tars?)"
+                )
             remaining -= len(block)
         return None
 

@@ -107,7 +107,7 @@ class OptimizerConfig:
             self, **dict.fromkeys(("lr", "backbone_lr", "scale_lr", "weight_decay", "warmup_steps", "clip", "teacher_scale"), 0)
         )
         if not 0 <= self.ema < 1:
-            raise UsageError(f"ema must be 0 or more and below 1, got {self.ema}", "0.999, say; 0 for no average.")
+            raise UsageError(f"ema must be 0 or more and below 1, got {self.ema}", "For example 0.999; 0 for no average.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class ModelConfig:
 
     image: ImageTowerConfig
     text: TextTowerConfig
-    heads: tuple[HeadName, ...] = ("words",)
+    heads: tuple[HeadName, ...] = ("tokens",)
     dense_dim: int = 256
     similarity: Similarity = "cosine"
     vocabulary: str = "all"
@@ -212,7 +212,7 @@ def check_seed(name: str, seed: int) -> None:
         UsageError: If the seed is out of range.
     """
     if not 0 <= seed < 2**32:
-        raise UsageError(f"{name} must be in 0..2^32, got {seed}", "Give a whole number that isn't negative.")
+        raise UsageError(f"{name} must be in 0..2^32, got {seed}", "Give a non-negative whole number.")
 
 
 def _check_minimums(values: object, **least: float) -> None:

@@ -47,7 +47,7 @@ class TrainingStage:
         if self.flops_warmup < 0:
             raise UsageError(f"stage {self.name!r}: flops_warmup must be 0 or more, got {self.flops_warmup}", "0 for none.")
         if any(weight < 0 for weight in self.losses.values()):
-            raise UsageError(f"stage {self.name!r}: a loss's weight must be 0 or more", "Leave out a loss that isn't wanted.")
+            raise UsageError(f"stage {self.name!r}: a loss's weight must be 0 or more", "Omit a loss that isn't needed.")
         if not any(weight > 0 for weight in self.losses.values()):
             raise UsageError(f"stage {self.name!r} has no loss", f"Give one of: {', '.join(LOSSES)}.")
         if not self.train:

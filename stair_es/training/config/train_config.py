@@ -49,8 +49,8 @@ class TrainConfig:
         """
         check_seed("seed", self.seed)
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
-        if "words" not in self.model.heads and losses - {"contrastive", "distil"}:
-            raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a word head", "Give heads = ['words'].")
+        if "tokens" not in self.model.heads and losses - {"contrastive", "distil"}:
+            raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a token head", "Give heads = ['tokens'].")
         if "distil" in losses and not self.model.teacher:
             raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
         if self.data.cache and (cached := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
@@ -86,7 +86,7 @@ def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> T
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read the configuration {path}: {error}", "Name a TOML file; see docs/training.md.") from error
+        raise UsageError(f"can't read the configuration {path}: {error}", "Specify a TOML file; see docs/training.md.") from error
     values = parse_training_toml(text, path.name)
     for name, value in (changes or {}).items():
         _set_value(values, name, value)
@@ -165,7 +165,7 @@ def _set_value(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: 
     for key in path:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise UsageError(f"{name}: {key} isn't a table", "Name a value in a table: optim.lr.")
+            raise UsageError(f"{name}: {key} isn't a table", "Specify a value in a table: optim.lr.")
     values[last] = value
 
 

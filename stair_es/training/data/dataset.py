@@ -223,7 +223,7 @@ def _iterate_pairs(files: Sequence[PairFile], problems: ProblemCounter) -> Itera
             yield pair._replace(name=prefix + pair.name)
         if empty:
             first = next((example for examples in problems.examples.values() for example in examples), "")
-            remedy = "Name the folder that its images are in; docs/evaluate.md shows what a caption set looks like."
+            remedy = "Specify the folder that its images are in; docs/evaluate.md shows what a caption set looks like."
             raise UsageError(f"no image with a caption in {file.path}{': ' if first else ''}{first}", remedy)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,12 +21,11 @@ from stair_es.training.data.image_hash import HASH_BITS, FingerprintTable, Locat
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stair_es.types import PartProgressCallback
+
 _PAIRS_PER_BATCH = 1 << 20
 _MAX_ALIKE = 500
 _ONES = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
-
-DedupProgress: TypeAlias = Callable[[str, int, int], None]
-"""Name of the set being read, images done, total."""
 
 
 class ImageCollection(Protocol):
@@ -101,7 +100,7 @@ def remove_duplicates(
     against: Mapping[str, ImageCollection],
     likeness: SimilarityThresholds | None = None,
     *,
-    told: DedupProgress | None = None,
+    told: PartProgressCallback | None = None,
     workers: int = 1,
 ) -> DedupResult:
     """Return the training set without images of other sets, and without unreadable images.
@@ -110,7 +109,7 @@ def remove_duplicates(
         training: Training set; removed pairs are added to its `problems`.
         against: Images of the other sets (validation, test) by name of the set.
         likeness: What counts as a duplicate.
-        told: Progress callback.
+        told: Called with the name of the set being read, images done, and their number.
         workers: Threads that read and decode.
 
     Raises:

@@ -28,9 +28,8 @@ from stair_es.model.stair.modeling import StairModel, TextBatch
 from stair_es.training.data.collate import make_image_rng
 from stair_es.training.data.dataset import ProblemCounter, TrainingSet, read_image_bytes
 from stair_es.training.data.transforms import NO_AUGMENTATION, Augmentation, augment_image
-from stair_es.types import ImageSpec, Pixels
+from stair_es.types import ImageSpec, PartProgressCallback, Pixels
 
-FeatureProgress = Callable[[str, int, int], None]
 _BATCH_SIZE = 32
 
 
@@ -95,7 +94,7 @@ class CachedImageFeatures:
 
 
 def cache_image_features(
-    model: StairModel, reader: PixelReader, views: int, folder: Path, progress: FeatureProgress, threads: int
+    model: StairModel, reader: PixelReader, views: int, folder: Path, progress: PartProgressCallback, threads: int
 ) -> CachedImageFeatures:
     """Return the cached states of all images of a set, computing them first if needed; they are memory-mapped from disk.
 
@@ -120,7 +119,7 @@ def cache_image_features(
 
 
 def _compute_features(
-    path: Path, model: StairModel, reader: PixelReader, views: int, progress: FeatureProgress, threads: int
+    path: Path, model: StairModel, reader: PixelReader, views: int, progress: PartProgressCallback, threads: int
 ) -> None:
     states = _build_state_function(model)
     size = reader.spec.size_px
@@ -156,7 +155,7 @@ def _create_array(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.flo
 class CachedTextFeatures:
     """Cached states of a frozen text backbone for every text that can occur, concatenated; memory-mapped from disk."""
 
-    def __init__(self, model: StairModel, texts: Iterable[str], folder: Path, progress: FeatureProgress) -> None:
+    def __init__(self, model: StairModel, texts: Iterable[str], folder: Path, progress: PartProgressCallback) -> None:
         """Load the states from `folder`, computing them first if needed.
 
         Args:
@@ -182,7 +181,7 @@ class CachedTextFeatures:
             self._compute_features(path, model, progress)
         self._states_TD = np.load(path, mmap_mode="r")
 
-    def _compute_features(self, path: Path, model: StairModel, progress: FeatureProgress) -> None:
+    def _compute_features(self, path: Path, model: StairModel, progress: PartProgressCallback) -> None:
         device, total = model.log_scale.device, len(self._ids)
         with _create_array(path, (int(self._ends[-1]), model.text.backbone.width)) as kept_TD:
             for begin in range(0, total, _BATCH_SIZE):

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -28,9 +28,6 @@ COLOR_BYTES = 4 * 4 * 3
 _SPEC = ImageSpec(size_px=128)
 _PREFETCH = 64
 _REPORT_EVERY = 500
-
-HashProgress: TypeAlias = Callable[[int], None]
-"""Number of images done."""
 
 
 class LocatedImage(Protocol):
@@ -74,7 +71,7 @@ class FingerprintTable:
 
 
 def compute_fingerprints(
-    pictures: Iterable[LocatedImage], progress: HashProgress | None = None, workers: int = 1
+    pictures: Iterable[LocatedImage], progress: Callable[[int], None] | None = None, workers: int = 1
 ) -> FingerprintTable:
     """Compute the fingerprints of a set's images; each takes some milliseconds.
 

@@ -77,7 +77,7 @@ def get_augmentation(name: str) -> Augmentation:
         UsageError: If there is no such preset.
     """
     if name not in AUGMENTATION_PRESETS:
-        raise UsageError(f"no augmentation is called {name!r}", f"There are: {', '.join(AUGMENTATION_PRESETS)}.")
+        raise UsageError(f"unknown augmentation preset {name!r}", f"Known presets: {', '.join(AUGMENTATION_PRESETS)}.")
     return AUGMENTATION_PRESETS[name]
 
 

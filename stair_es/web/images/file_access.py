@@ -42,9 +42,9 @@ class AllowedRoots:
             try:
                 found = folder.expanduser().resolve(strict=True)
             except (OSError, RuntimeError, ValueError) as error:
-                raise UsageError(f"no folder {str(folder)!r}: {error}", "Name the folder that contains the images.") from None
+                raise UsageError(f"no folder {str(folder)!r}: {error}", "Specify the folder that contains the images.") from None
             if not found.is_dir():
-                raise UsageError(f"{str(folder)!r} is not a folder", "Name the folder that contains the images.")
+                raise UsageError(f"{str(folder)!r} is not a folder", "Specify the folder that contains the images.")
             resolved.append(found)
         return cls(tuple(resolved))
 

@@ -40,7 +40,7 @@ async function fetched(path, options) {
     return await fetch(path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("the server doesn't answer", "Is `stair-es serve` still running? Try again when it is.", 0);
+    throw new ApiError("the server does not respond", "Check that `stair-es serve` is still running, and try again.", 0);
   }
 }
 
@@ -50,7 +50,7 @@ async function answerOf(response) {
     answer = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(`the server answered with status ${response.status}`, "Its log says more.", response.status);
+    throw new ApiError(`the server answered with status ${response.status}`, "See the log of the server.", response.status);
   }
   if (!response.ok) throw new ApiError(answer.error ?? `status ${response.status}`, answer.remedy ?? "", response.status);
   return answer;

@@ -140,7 +140,7 @@ export function layout(sides) {
   );
   const swap = h("button", { type: "button", class: "quiet" }, icon("swap"), "swap sides");
   const sum = h("p", { class: "sum-up" });
-  const steps = h("ul", { class: "steps", "aria-label": "Overlap of the first few" });
+  const steps = h("ul", { class: "steps", "aria-label": "Overlap of the first hits" });
   const key = h(
     "p",
     { class: "legend" },
@@ -153,10 +153,10 @@ export function layout(sides) {
   const lines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   set(lines, { class: "lines", "aria-hidden": "true", preserveAspectRatio: "none" });
   const told = [
-    "Write a query on each side, or the same one with two methods: by the words of STAIR with their weights, ",
-    "by the same words as a plain bag, or by BM25 over captions.",
+    "Enter a query on each side, or the same one with two methods: the words of STAIR with their weights, ",
+    "the same words without weights, or BM25 on captions.",
   ];
-  const suggested = h("ul", { class: "chips", "aria-label": "To begin with" });
+  const suggested = h("ul", { class: "chips", "aria-label": "Examples" });
   const hint = h("div", { class: "hint" }, h("p", { class: "lead" }, told), suggested);
   const pair = h(
     "div",

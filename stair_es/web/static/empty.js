@@ -22,9 +22,9 @@ export function landing({ about, corpus }, found, ask) {
     h(
       "p",
       {},
-      "Write what you look for, or drop an image. Every hit says which words it was found by, and every word has a slider.",
+      "Type what you are looking for, or drop an image. Every hit shows the words that it was found by, and every word has a slider.",
     ),
-    examples.length ? h("h2", {}, found ? "Words of theirs" : "Words in this index") : null,
+    examples.length ? h("h2", {}, found ? "Words of these images" : "Words in this index") : null,
     examples.length
       ? h(
           "ul",
@@ -66,8 +66,8 @@ export function nothingFound(query, corpus, change) {
     ...query.sources.map((name) => [`from all sources, not only ${short(name)}`, (now) => from(now, name)]),
     ...(query.filter ? [[`without the filter ${visible(query.filter)}`, (now) => filtered(now, "")]] : []),
   ];
-  if (lifts.length > 1) lifts.push(["without any condition", widened]);
-  if (query.factors.size) lifts.push(["with the weights as they were", reset]);
+  if (lifts.length > 1) lifts.push(["without conditions", widened]);
+  if (query.factors.size) lifts.push(["with the original weights", reset]);
   const examples = wordsOf(corpus).slice(0, 8);
   return h(
     "div",
@@ -77,8 +77,8 @@ export function nothingFound(query, corpus, change) {
       "p",
       {},
       lifts.length
-        ? "The conditions leave no image. Try"
-        : "No image has a word of this query. Words are taken from the model's vocabulary; try others.",
+        ? "No image meets all conditions. Try"
+        : "No image has a word of this query. Only words of the model's vocabulary are found; try others.",
     ),
     lifts.length
       ? h(
@@ -108,7 +108,7 @@ export function nothingFound(query, corpus, change) {
 export const wordsOf = (facets) => (facets?.tokens ?? []).filter(({ token: name }) => /^\p{L}{3,}$/u.test(name));
 
 const GRAMMAR = [
-  ["red bird", "images of these words, and of what the model reads into them"],
+  ["red bird", "images with these words, or with words that the model relates to them"],
   ["+bird", "only images with the word"],
   ["-water", "only images without it"],
   ["red^2", "the word counts twice"],

@@ -23,10 +23,10 @@ export function facetPanel(change) {
     event.preventDefault();
     change((query) => filtered(query, box.value.trim()));
   });
-  const words = h("ul", { class: "facet words", "aria-label": "Narrow by a word" });
-  const colours = h("ul", { class: "facet colours", "aria-label": "Narrow by a colour" });
+  const words = h("ul", { class: "facet words", "aria-label": "Filter by word" });
+  const colours = h("ul", { class: "facet colours", "aria-label": "Filter by colour" });
   const coloursTitle = h("h3", { class: "sub" }, "Colours");
-  const sources = h("ul", { class: "facet sources", "aria-label": "Narrow by a source" });
+  const sources = h("ul", { class: "facet sources", "aria-label": "Filter by source" });
   const found = h(
     "div",
     { class: "found" },

@@ -16,7 +16,7 @@ export function hitCard({ hit }, act) {
   const ribbon = h("div", { class: "ribbon", "aria-hidden": "true" });
   const rows = h("ul", { class: "reasons", "aria-label": "Words in common" });
   const rest = h("button", { type: "button", class: "rest" });
-  const also = h("ul", { class: "also", "aria-label": "Its other words" });
+  const also = h("ul", { class: "also", "aria-label": "Other words" });
   const card = h(
     "li",
     { class: "hit", data: { id: hit.id } },
@@ -131,7 +131,7 @@ function reasonRow(onWord) {
   row.fill = (reason, hueOf, most, required) => {
     if (name !== reason.token) button.replaceChildren(word((name = reason.token)));
     const must = required.has(name);
-    set(button, { "aria-pressed": String(must), title: must ? "Required: click to lift" : "Click to require it" });
+    set(button, { "aria-pressed": String(must), title: must ? "Required: click to remove" : "Click to require it" });
     bar.dataset.hue = hueOf(name);
     bar.style.width = `${(100 * reason.contribution) / most}%`;
     say(sum, `${weight(reason.query_weight)} × ${weight(reason.document_weight)} = ${weight(reason.contribution)}`);

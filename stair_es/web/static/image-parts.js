@@ -9,7 +9,7 @@ export function wordBar(name, pick) {
   const value = h("span", { class: "sum" });
   const button = h(
     "button",
-    { type: "button", title: "Choose it for a search", on: { click: () => pick(name) } },
+    { type: "button", title: "Select it for a search", on: { click: () => pick(name) } },
     word(name),
     h("span", { class: "track", "aria-hidden": "true" }, bar),
     value,
@@ -29,7 +29,7 @@ export function layout() {
   const name = h("h1", { dir: "auto" });
   const caption = h("p", { class: "caption", dir: "auto" });
   const figure = h("figure", {});
-  const original = h("a", { class: "button", target: "_blank", rel: "noopener noreferrer" }, "open it large");
+  const original = h("a", { class: "button", target: "_blank", rel: "noopener noreferrer" }, "open full size");
   const like = h("a", { class: "button" }, icon("like"), "more like this");
   const withWords = h("a", { class: "button strong" });
   const facts = h("tbody", {});
@@ -42,8 +42,8 @@ export function layout() {
     h("option", { value: "name" }, "by name"),
   );
   const matches = h("span", { class: "hint", role: "status" });
-  const words = h("ul", { class: "all-words", "aria-label": "All its words" });
-  const clear = h("button", { type: "button", class: "quiet" }, "choose none");
+  const words = h("ul", { class: "all-words", "aria-label": "All words of the image" });
+  const clear = h("button", { type: "button", class: "quiet" }, "clear selection");
   const near = h("ol", { class: "grid", "aria-label": "Nearest images" });
   const none = h("p", { class: "hint", hidden: true }, "No other image shares a word with it.");
   const trouble = h("div", {});
@@ -56,7 +56,7 @@ export function layout() {
       { class: "left" },
       figure,
       h("div", { class: "actions" }, like, original),
-      h("h2", {}, "What is known of it"),
+      h("h2", {}, "Metadata"),
       h(
         "div",
         { class: "scroll", tabindex: "0", role: "region", "aria-label": "Metadata" },
@@ -66,7 +66,7 @@ export function layout() {
     h(
       "div",
       { class: "right" },
-      h("div", { class: "title" }, h("h2", {}, "Its words"), sum),
+      h("div", { class: "title" }, h("h2", {}, "Words"), sum),
       h(
         "div",
         { class: "controls" },
@@ -83,7 +83,7 @@ export function layout() {
   const element = h(
     "section",
     { class: "image", "aria-label": "Image" },
-    h("p", { class: "crumb" }, h("a", { href: "/", data: { nav: "back" } }, "← to the search")),
+    h("p", { class: "crumb" }, h("a", { href: "/", data: { nav: "back" } }, "← back to the search")),
     h("header", {}, name, caption),
     problem,
     body,

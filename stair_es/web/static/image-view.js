@@ -81,7 +81,7 @@ export function imageView(app) {
     set(parts.original, { href: image.original ?? "#" });
     parts.original.hidden = !image.original;
     set(parts.like, { href: hrefOf({ view: "search", query: likeImage(image.id) }) });
-    say(parts.sum, `${many(image.explain.token_count, "word")}, weights of ${weight(image.explain.sum_of_weights)} in all`);
+    say(parts.sum, `${many(image.explain.token_count, "word")}, total weight ${weight(image.explain.sum_of_weights)}`);
     parts.facts.replaceChildren(
       ...[["uri", image.uri], ...Object.entries(image.facts)].map(([key, value]) =>
         h("tr", {}, h("th", { scope: "row" }, visible(key)), h("td", {}, drawnFact(key, value))),
@@ -108,7 +108,7 @@ export function imageView(app) {
       parts.words.children[place].fill(value, most, hueOf(name), route.picked.includes(name));
     say(parts.matches, sought ? `${many(shown.length, "word")} of ${image.tokens.length}` : "");
     const vector = route.picked.length ? image.tokens.filter(([name]) => route.picked.includes(name)) : image.tokens;
-    say(parts.withWords, route.picked.length ? `search with ${many(vector.length, "chosen word")}` : "search with these words");
+    say(parts.withWords, route.picked.length ? `search with ${many(vector.length, "selected word")}` : "search with these words");
     set(parts.withWords, { href: hrefOf({ view: "search", query: { ...NOTHING, vector } }) });
     parts.clear.hidden = !route.picked.length;
   }

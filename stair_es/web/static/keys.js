@@ -3,15 +3,15 @@
 import { h, icon } from "./dom.js";
 
 const LIST = [
-  ["/", "to the search box"],
-  ["← ↑ → ↓", "from image to image"],
-  ["Enter", "opens the image; in the box, searches"],
-  ["m", "more like the image"],
-  ["e", "to the query's words"],
-  ["c", "copies the link"],
-  ["t", "light or dark"],
-  ["Esc", "closes; from an image, back to the search"],
-  ["?", "this list"],
+  ["/", "go to the search box"],
+  ["← ↑ → ↓", "move between images"],
+  ["Enter", "open the image; in the search box, search"],
+  ["m", "find similar images"],
+  ["e", "go to the words of the query"],
+  ["c", "copy the link"],
+  ["t", "switch between light and dark"],
+  ["Esc", "close; on an image, go back to the search"],
+  ["?", "show this list"],
 ];
 
 /** `act` has a function for each thing that a key does; `act.arrow(key)` and the others say whether they did something. */
@@ -42,7 +42,7 @@ function help() {
   const dialog = h(
     "dialog",
     { class: "keys-help", "aria-labelledby": "keys-title" },
-    h("div", { class: "title" }, h("h2", { id: "keys-title" }, "Keys"), close),
+    h("div", { class: "title" }, h("h2", { id: "keys-title" }, "Keyboard shortcuts"), close),
     h(
       "dl",
       {},

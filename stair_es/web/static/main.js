@@ -107,8 +107,8 @@ async function take(blob) {
   if (app.about && blob.size > app.about.max_upload_bytes) {
     const mib = (bytes) => `${(bytes / 1048576).toFixed(1)} MiB`;
     return refuse(
-      `the image has ${mib(blob.size)}, ${mib(app.about.max_upload_bytes)} are allowed`,
-      "Make it smaller: 640 pixels are plenty.",
+      `the image has ${mib(blob.size)}; at most ${mib(app.about.max_upload_bytes)} are allowed`,
+      "Use a smaller one: 640 pixels are enough.",
     );
   }
   shell.classList.add("reading");

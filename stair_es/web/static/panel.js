@@ -14,7 +14,7 @@ export function queryPanel(change) {
   const rows = h("ul", { class: "weights", "aria-label": "Words of the query" });
   const more = h("button", { type: "button", class: "quiet more" });
   const none = h("p", { class: "hint" });
-  const without = h("ul", { class: "chips", "aria-label": "Words that must not be there" });
+  const without = h("ul", { class: "chips", "aria-label": "Excluded words" });
   const element = h(
     "section",
     { class: "query", "aria-labelledby": "query-title" },
@@ -45,7 +45,7 @@ export function queryPanel(change) {
     const listed = all ? words : words.filter((item, place) => place < SHOWN || touched(item));
     say(count, words.length ? many(words.length, "word") : "");
     none.hidden = words.length > 0;
-    say(none, answer.method === "bm25" ? "BM25 compares the text with the captions: there are no weights to move." : "");
+    say(none, answer.method === "bm25" ? "BM25 compares the text with the captions: there are no weights to adjust." : "");
     back.hidden = !(query.factors.size || query.require.length || query.exclude.length);
     const extra = [...required].filter((name) => !words.some((item) => item.token === name));
     const items = [...listed, ...extra.map((name) => ({ token: name, weight: 0, factor: 0, absent: true }))];
@@ -91,7 +91,7 @@ function wordRow({ token: name }, change) {
       change((query) => excluding(withFactor(query, name, now.added ? null : (query.factors.get(name) ?? null)), name, false)),
     ),
     boost: key("×2", "Boost", () => put(now.factor === 2 ? null : 2)),
-    drop: key("drop", "Take out", () => change((query) => requiring(withFactor(query, name, null), name, true))),
+    drop: key("drop", "Remove", () => change((query) => requiring(withFactor(query, name, null), name, true))),
   };
   slider.addEventListener("input", () => put(Number(slider.value), `weight of ${name}`));
   slider.addEventListener("dblclick", () => put(null));
@@ -105,7 +105,7 @@ function wordRow({ token: name }, change) {
       "div",
       { class: "control" },
       slider,
-      h("span", { class: "keys", role: "group", "aria-label": `What to do with ${shown}` }, Object.values(keys)),
+      h("span", { class: "keys", role: "group", "aria-label": `Actions for ${shown}` }, Object.values(keys)),
     ),
   );
   row.fill = (item, hue, must) => {

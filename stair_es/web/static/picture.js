@@ -39,7 +39,7 @@ export function pictures({ choose, file, take, refuse }) {
 
   function offer(blob) {
     if (blob && (blob.type.startsWith("image/") || !blob.type)) take(blob, blob.name ?? "");
-    else refuse(`${blob?.name ?? "that"} is no image`);
+    else refuse(`${blob?.name ?? "that"} is not an image`);
   }
 }
 

@@ -30,7 +30,7 @@ export function layout(change) {
     compare,
     opener,
   );
-  const active = h("ul", { class: "chips active", "aria-label": "What narrows the search" });
+  const active = h("ul", { class: "chips active", "aria-label": "Active filters" });
   const problem = h("div", { class: "problem" });
   const grid = h("ol", { class: "grid found", "aria-label": "Images found" });
   const empty = h("div", { class: "empty" });

@@ -207,8 +207,8 @@ export function searchView(app) {
     page
       .querySelector(".specimen")
       .append(
-        h("h2", {}, "For instance, ", word(name)),
-        h("ol", { class: "grid", "aria-label": "For instance" }, cards.map(drawnCard)),
+        h("h2", {}, "Example: ", word(name)),
+        h("ol", { class: "grid", "aria-label": "Example" }, cards.map(drawnCard)),
       );
   }
 

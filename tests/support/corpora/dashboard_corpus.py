@@ -64,7 +64,7 @@ def dated(folder: Path, every: int = 1) -> Iterator[Path]:
     yield from (folder / kind for kind in ("animals", "places", "things"))
 
 
-def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector: str = "rank_features", every: int = 1) -> None:
+def fill(url: str, index: str, folder: Path, *, token_index: bool = True, vector: str = "rank_features", every: int = 1) -> None:
     """Ingest each `every`-th photo of the corpus behind the alias `index`, with a companion index or without."""
     _ingest(url, index, *map(str, dated(folder, every)), "--vector", vector)
     with Cluster(Connection(url=url)) as cluster:
@@ -74,7 +74,7 @@ def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector
         uri = f"file:///elsewhere/{WORDLESS}.png"
         silent = {**kept, "uri": uri, "source": "file:///elsewhere", "tokens": {}, "top_tokens": [], "sha256": "0" * 64}
         cluster.client.index(index=index, id=WORDLESS, body=silent, refresh=True)
-    if words_index:
+    if token_index:
         _ingest(url, index, str(folder / "things"), "--vector", vector, "--token-index")
 
 

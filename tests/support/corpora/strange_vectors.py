@@ -1,4 +1,4 @@
-"""Vectors of strange words and weights, for every engine and shape: the documents, the queries, and an index of them."""
+"""Vectors of strange words and weights, for every engine and query type: the documents, the queries, and an index of them."""
 
 from __future__ import annotations
 

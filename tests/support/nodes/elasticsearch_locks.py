@@ -2,7 +2,7 @@
 
     cd tests && python -m support.nodes.elasticsearch_locks 8.17.0
 
-Elasticsearch is fetched by the tests only. Nothing of it is shipped, and its licence isn't ours.
+Elasticsearch is fetched by the tests only. Nothing of it is shipped, and its license isn't ours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SEVEN_PLUGINS = (
     "rank-eval-client",
     "aggs-matrix-stats-client",
 )
-# 8 and 9 want a folder a module. x-pack-core brings the `sparse_vector` query; its own plugin class would want a licence service.
+# 8 and 9 want a folder a module. x-pack-core brings the `sparse_vector` query; its own plugin class would want a license service.
 _MODULES = {
     "transport-netty4": "org.elasticsearch.transport.netty4.Netty4Plugin",
     "x-pack-core": "org.elasticsearch.xpack.core.XPackClientPlugin",

@@ -1,6 +1,6 @@
 """What a token index has to hold, computed from the documents of its main index without the code that fills it.
 
-assert stored_words(client, f"{index}.tokens") == expected_words(client, index)
+assert get_token_documents(client, f"{index}.tokens") == build_expected_documents(client, index)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _CARRIED = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
 
 
-def expected_words(client: OpenSearch, index: str, top_token_count: int = 16) -> dict[str, dict[str, Any]]:
+def build_expected_documents(client: OpenSearch, index: str, top_token_count: int = 16) -> dict[str, dict[str, Any]]:
     """`_id` -> `_source` of every word of every document that has words and a URI."""
     client.indices.refresh(index=index)
     expected: dict[str, dict[str, Any]] = {}
@@ -44,7 +44,7 @@ def expected_words(client: OpenSearch, index: str, top_token_count: int = 16) ->
     return expected
 
 
-def stored_words(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
+def get_token_documents(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
     """The same as the token index has it, as whoever searches it sees it: nothing is refreshed."""
     hits = client.search(index=index, body={"size": 10_000, "query": {"match_all": {}}})["hits"]["hits"]
     return {hit["_id"]: {**hit["_source"], "weight_share": round(hit["_source"].get("weight_share", 0.0), 12)} for hit in hits}

@@ -59,7 +59,7 @@ class Bench:
 
     @property
     def best(self) -> str:
-        """URI of the photo that the question means."""
+        """URI of the photo that the query means."""
         return (self.photos / BEST).as_uri()
 
     def alias(self, index: str) -> str:
@@ -93,7 +93,7 @@ def expect(found: Mapping[str, object], **wanted: object) -> None:
 
 
 def expect_best(bench: Bench, hits: list[Mapping[str, object]]) -> None:
-    """Check that the photo that the question means is found first.
+    """Check that the photo that the query means is found first.
 
     Raises:
         Wrong: It isn't.

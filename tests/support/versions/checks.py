@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import get_args, get_type_hints
 
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import Connection, translate_errors
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.errors import StairError
 from stair_es.search.dsl.select import QUERY_TYPES
@@ -48,8 +48,8 @@ def swap_model(bench: Bench) -> None:
         raise Wrong("a search doesn't ask the new index")
 
 
-def keep_words_index(bench: Bench) -> None:
-    """Keep an index of the words beside the images."""
+def keep_token_index(bench: Bench) -> None:
+    """Keep a token index beside the images."""
     options = ("--vector", bench.main)
     report = bench.ingest(bench.main, *options, "--token-index")
     if not report["token_index"]:
@@ -120,24 +120,23 @@ def roll_policy_back(bench: Bench) -> None:
 
 def publish_templates(bench: Bench) -> None:
     """Put the search templates into the cluster."""
-    expect(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-words": "created"})
+    expect(bench.commands.run("template", "publish", "--index", bench.alias(bench.main)), **{"stair-es-tokens": "created"})
 
 
 def search_template(bench: Bench) -> None:
     """Use a template as another language would: by a plain request."""
-    body = {"id": "stair-es-words", "params": {"size": 1, "tokens": [{"word": "cat", "weight": 1}]}}
-    connection = Connection.from_env(environ=bench.commands.environ)
+    body = {"id": "stair-es-tokens", "params": {"size": 1, "tokens": [{"token": "cat", "weight": 1}]}}
     try:
-        with Cluster(connection) as cluster, translate_errors(connection):
-            hits = cluster.client.search_template(index=bench.alias(bench.main), body=body)["hits"]["hits"]
+        with Cluster(Connection.from_env(environ=bench.commands.environ)) as cluster:
+            answer = cluster.call(cluster.client.search_template, index=bench.alias(bench.main), body=body)
     except StairError as error:
         raise Refused(bench.commands.tell(f"{error.message}\n{error.remedy}")) from None
-    expect_best(bench, [hit["_source"] for hit in hits])
+    expect_best(bench, [hit["_source"] for hit in answer["hits"]["hits"]])
 
 
 def delete_templates(bench: Bench) -> None:
     """Take the templates out again."""
-    expect(bench.commands.run("template", "delete"), **{"stair-es-words": "deleted"})
+    expect(bench.commands.run("template", "delete"), **{"stair-es-tokens": "deleted"})
 
 
 def use_page(bench: Bench) -> None:
@@ -146,8 +145,8 @@ def use_page(bench: Bench) -> None:
         if b"<html" not in page.ask("/"):
             raise Wrong("the start page isn't one")
         seen = json.loads(page.ask("/api/image", (bench.photos / BEST).read_bytes(), "image/jpeg"))
-        for question in ({"text": QUESTION}, {"vector": dict(seen["tokens"])}):
-            hits = json.loads(page.ask("/api/search", json.dumps(question).encode()))["hits"]
+        for query in ({"text": QUESTION}, {"vector": dict(seen["tokens"])}):
+            hits = json.loads(page.ask("/api/search", json.dumps(query).encode()))["hits"]
             expect_best(bench, hits)
         page.ask(f"/api/image/{hits[0]['id']}")
         if not page.ask(hits[0]["thumbnail"]):
@@ -163,7 +162,7 @@ CHECKS: Mapping[str, Callable[[Bench], None]] = {
     **{f"ingest --vector {vector}": ingest_into(vector, "--vector", vector) for vector in VECTORS},
     "ingest --impact-field": ingest_into("impacts", "--impact-field"),
     "ingest the same again": repeat_ingest,
-    "ingest --token-index": keep_words_index,
+    "ingest --token-index": keep_token_index,
     "swap to another model": swap_model,
     "words": list_words,
     "search": search_unasked,

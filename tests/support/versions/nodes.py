@@ -93,7 +93,7 @@ def _release(number: str) -> Callable[[Path], AbstractContextManager[Served]]:
 
 
 _NO_ELASTIC_SHAPES = {
-    "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
+    "ingest --vector sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
     "search --query-type sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
 }
 _NO_NEURAL = {
@@ -101,13 +101,13 @@ _NO_NEURAL = {
     "search --query-type neural_sparse": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
     "search --query-type seismic": Gap(says="the index has no field `token_ids`", cause="plugin"),
 }
-_TOO_OLD = Gap(says="it takes OpenSearch 3.3 or newer", cause="engine")
+_TOO_OLD = Gap(says="it requires OpenSearch 3.3 or newer", cause="engine")
 _TOO_OLD_TO_SEARCH = Gap(says="it requires OpenSearch 3.3 or newer", cause="engine")
 _OPENSEARCH = {**_NO_ELASTIC_SHAPES, **_NO_NEURAL}
 _NO_PAINLESS = Gap(says="it has no painless", cause="node")
 _NO_MUSTACHE = Gap(says="doesn't support mustache", cause="node")
 _ELASTICSEARCH = {
-    "ingest --impact-field": Gap(says="it takes OpenSearch 2.10 or newer", cause="engine"),
+    "ingest --impact-field": Gap(says="it requires OpenSearch 2.10 or newer", cause="engine"),
     "ingest --vector seismic": _TOO_OLD,
     "search --query-type impacts": Gap(says="the index has no field `impacts`", cause="engine"),
     "search --query-type neural_sparse": Gap(says="it requires OpenSearch 2.14 or newer", cause="engine"),
@@ -177,7 +177,7 @@ VERSIONS = (
         lacks=("lang-painless",),
         gaps={
             **_ELASTICSEARCH,
-            "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
+            "ingest --vector sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
             "search --query-type sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
         },
     ),

@@ -18,7 +18,7 @@ BULK, SEARCH = (Request(method="POST", path=f"/i/{name}?x=1", headers={}, body=b
 
 
 @pytest.fixture(scope="module")
-def rounds() -> Iterator[Callable[[str], ModuleType]]:
+def load_module() -> Iterator[Callable[[str], ModuleType]]:
     """Gives modules of benchmarks/."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
@@ -37,23 +37,23 @@ def rounds() -> Iterator[Callable[[str], ModuleType]]:
         ([("a", "m"), ("b", "m"), ("stranger", "m")], (0, 0, 1)),
     ],
 )
-def test_what_is_lost_doubled_and_foreign(
-    documents: list[tuple[str, str]], counts: tuple[int, int, int], rounds: Callable[[str], ModuleType]
+def test_what_is_lost_duplicated_and_unexpected(
+    documents: list[tuple[str, str]], counts: tuple[int, int, int], load_module: Callable[[str], ModuleType]
 ) -> None:
-    truth = rounds("fault_rounds.truth")
+    cluster_state = load_module("fault_rounds.cluster_state")
     stored = [{"uri": uri, "model": model} for uri, model in documents]
-    assert truth.compare(stored, {"a", "b"}, "m") == truth.Counts(*counts)
+    assert cluster_state.count_errors(stored, {"a", "b"}, "m") == cluster_state.Counts(*counts)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_it_strikes_once_and_at_the_request_that_was_drawn(moment: str, rounds: Callable[[str], ModuleType]) -> None:
+def test_it_strikes_once_and_at_the_request_that_was_drawn(moment: str, load_module: Callable[[str], ModuleType]) -> None:
     happened: list[str] = []
 
     def send(request: Request) -> Reply:
         happened.append("sent")
         return Reply()
 
-    plan = rounds("fault_rounds.trigger").At(2, lambda: happened.append("act"), moment, lambda request: request.is_bulk)
+    plan = load_module("fault_rounds.trigger").Trigger(2, lambda: happened.append("act"), moment, lambda request: request.is_bulk)
     for request in (BULK, SEARCH, BULK, BULK):
         fault = plan(request)
         fault.act(request, send) if fault else send(request)
@@ -71,29 +71,31 @@ def test_it_strikes_once_and_at_the_request_that_was_drawn(moment: str, rounds: 
         (-9, {}, "", 0),
     ],
 )
-def test_how_a_run_may_end(code: int, report: dict[str, Any], said: str, wrong: int, rounds: Callable[[str], ModuleType]) -> None:
-    assert len(rounds("fault_rounds.command").Ended(code, report, said).wrong) == wrong
+def test_how_a_run_may_end(
+    code: int, report: dict[str, Any], said: str, wrong: int, load_module: Callable[[str], ModuleType]
+) -> None:
+    assert len(load_module("fault_rounds.command").CommandResult(code, report, said).wrong) == wrong
 
 
-def test_the_page_keeps_what_was_written_by_hand(rounds: Callable[[str], ModuleType], tmp_path: Path) -> None:
-    page, tally = rounds("fault_rounds.page"), rounds("fault_rounds.tally")
-    tallies = {"swap": tally.Tally(rounds=3, went_on=1, seconds=6.0)}
-    result = tally.make_result(tallies, "12 images a run", [], {"began": "2026-11-26 10:00", "ended": "2026-11-26 11:00"})
+def test_the_page_keeps_what_was_written_by_hand(load_module: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    report = load_module("fault_rounds.report")
+    tallies = {"swap": report.Tally(rounds=3, completed=1, seconds=6.0)}
+    result = report.build_result(tallies, "12 images a run", [], {"began": "2026-11-26 10:00", "ended": "2026-11-26 11:00"})
     versions = dict.fromkeys(("Python", "OpenSearch", "opensearch-py", "ray", "stair-es"), "1.0")
     machine = {"processor": "CPU", "cores": 2, "memory": "8 GiB", "system": "Linux", "commit": "abc", "versions": versions}
     file = tmp_path / "faults.md"
-    file.write_text(f"# Faults\n\n{page.BEGIN}\nold\n{page.END}\n\nby hand\n")
+    file.write_text(f"# Faults\n\n{report.BEGIN}\nold\n{report.END}\n\nby hand\n")
     for _ in range(2):
-        page.write_page(file, result, "benchmarks/faults.py --rounds 3", machine, (0.5, 1.5))
+        report.write_page(file, result, "benchmarks/faults.py --rounds 3", machine, (0.5, 1.5))
     text = file.read_text()
     assert text.startswith("# Faults\n")
     assert text.endswith("by hand\n")
     assert "old" not in text
     assert text.count("another model's run swaps the alias") == text.count("`python benchmarks/faults.py --rounds 3`") == 1
-    assert tally.is_clean(tallies)
+    assert report.is_clean(tallies)
     file.write_text("# Faults\n")
     with pytest.raises(ValueError, match="lacks"):
-        page.write_page(file, result, "", machine, (0.5, 1.5))
+        report.write_page(file, result, "", machine, (0.5, 1.5))
 
 
 def test_faults_have_names_of_their_own() -> None:
@@ -102,9 +104,11 @@ def test_faults_have_names_of_their_own() -> None:
     assert {fault.name for fault in (*repeated_faults(), *harmless_faults())} < set(names)
 
 
-def test_the_page_of_the_docs_can_be_written_and_counts_the_faults(rounds: Callable[[str], ModuleType]) -> None:
+def test_the_page_of_the_docs_can_be_written_and_counts_the_faults(load_module: Callable[[str], ModuleType]) -> None:
     text = (ROOT / "docs" / "faults.md").read_text()
-    page = rounds("fault_rounds.page")
-    assert text.index(page.BEGIN) < text.index(page.END)
+    report = load_module("fault_rounds.report")
+    assert text.index(report.BEGIN) < text.index(report.END)
     assert f"one of {len(every_fault())} faults" in text
-    assert set(rounds("fault_rounds.kinds").KINDS) <= set(text.replace("**", " ").replace(",", " ").replace(":", " ").split())
+    assert set(load_module("fault_rounds.kinds").KINDS) <= set(
+        text.replace("**", " ").replace(",", " ").replace(":", " ").split()
+    )

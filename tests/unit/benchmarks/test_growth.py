@@ -23,26 +23,33 @@ def bench() -> Iterator[dict[str, ModuleType]]:
     try:
         yield {
             name: importlib.import_module(name)
-            for name in ("growth", "growth_corpus", "growth_index", "growth_measure", "query_load", "result")
+            for name in (
+                "growth",
+                "cluster_growth.corpus",
+                "cluster_growth.index",
+                "cluster_growth.measure",
+                "harness.http",
+                "harness.result",
+            )
         }
     finally:
         sys.path.pop(0)
 
 
 def step(bench: dict[str, ModuleType], documents: int) -> Any:  # noqa: ANN401  of a module that is found at run time
-    stored = bench["growth_measure"].Stored(
+    stored = bench["cluster_growth.measure"].Stored(
         documents=documents, primary_bytes=900 * documents, all_bytes=900 * documents, segments=6
     )
-    return bench["growth_index"].Step(
+    return bench["cluster_growth.index"].Step(
         name=f"{documents:,}",
         stored=stored,
         idle_ms={"3 tokens": (1.25, 4.0), "an image": (7.0, 9.0)},
         docs_per_s=5000.0,
-        docs_per_s_asked=4000.0,
-        asked_ms={"3 tokens": (3.0, 30.0)},
-        asked=40,
-        heap_least_mb=200.0,
-        heap_most_mb=900.0,
+        docs_per_s_searched=4000.0,
+        searched_ms={"3 tokens": (3.0, 30.0)},
+        searches=40,
+        heap_min_mb=200.0,
+        heap_max_mb=900.0,
         collecting_share=0.02,
         settle_s=3.0,
     )
@@ -72,7 +79,7 @@ def test_a_run_that_ends_early_keeps_what_was_measured(
     monkeypatch.setattr(sys, "argv", ["growth.py", "--docs", "30000", "--loads", "3", "--json", str(file)])
     with pytest.raises(RuntimeError, match="node-1"):
         growth.main()
-    kept = bench["result"].Result.read(file)
+    kept = bench["harness.result"].Result.read(file)
     assert kept.remarks[0] == "**it ended early**: RuntimeError: node-1 has died"
     assert kept.tables[0].rows == (("10,000", "5,000", "4,000", "900", "6", "200 to 900", "2.0", "3"),)
     assert kept.tables[1].rows == (("10,000", "1.2 / 4.0", "7.0 / 9.0"),)
@@ -83,7 +90,7 @@ def test_a_run_that_ends_early_keeps_what_was_measured(
 def test_documents_have_ids_and_hashes_of_their_own(bench: dict[str, ModuleType]) -> None:
     rng = np.random.default_rng(0)
     vector = SparseVector(("dog", "grass"), (0.5, 0.25))
-    made = [bench["growth_corpus"]._document(row, vector, rng, None) for row in range(50)]
+    made = [bench["cluster_growth.corpus"]._build_document(row, vector, rng, None) for row in range(50)]
     assert len({id_ for id_, _ in made}) == len({doc["sha256"] for _, doc in made}) == len({doc["uri"] for _, doc in made}) == 50
     _, doc = made[0]
     assert (len(doc["version"]), len(doc["sha256"]), len(doc["fingerprint"])) == (32, 64, 32)
@@ -93,42 +100,42 @@ def test_documents_have_ids_and_hashes_of_their_own(bench: dict[str, ModuleType]
 
 def test_a_load_is_made_of_whole_parts(bench: dict[str, ModuleType], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="multiple of 10000"):
-        bench["growth_corpus"].Loads(tmp_path, 15_000, 1)
+        bench["cluster_growth.corpus"].Loads(tmp_path, 15_000, 1)
 
 
-class Told:
-    """A node that tells what it is given to tell, by path."""
+class AnswersByPath:
+    """A node whose answers are given, by path."""
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers = answers
 
-    def ask(self, method: str, path: str) -> Any:  # noqa: ANN401  JSON
+    def request_json(self, method: str, path: str) -> Any:  # noqa: ANN401  JSON
         return self.answers.get(path, {}) if method == "GET" else {}
 
 
-def _told_node(name: str, used_bytes: int, *collected_ms: int) -> dict[str, Any]:
+def _build_node_stats(name: str, used_bytes: int, *collected_ms: int) -> dict[str, Any]:
     collectors = {str(number): {"collection_time_in_millis": each} for number, each in enumerate(collected_ms)}
     return {"name": name, "jvm": {"mem": {"heap_used_in_bytes": used_bytes}, "gc": {"collectors": collectors}}}
 
 
 def test_a_heap_is_read_in_millions_of_bytes(bench: dict[str, ModuleType]) -> None:
-    nodes = {"x": _told_node("node-1", 250_000_000, 100, 20), "y": _told_node("node-2", 500_000, 3)}
-    first, second = bench["query_load"].read_heaps(Told({"/_nodes/stats/jvm": {"nodes": nodes}}))
+    nodes = {"x": _build_node_stats("node-1", 250_000_000, 100, 20), "y": _build_node_stats("node-2", 500_000, 3)}
+    first, second = bench["harness.http"].read_heaps(AnswersByPath({"/_nodes/stats/jvm": {"nodes": nodes}}))
     assert (first.node, first.used_mb, first.collecting_s) == ("node-1", 250, 0.12)
     assert (second.node, second.used_mb, second.collecting_s) == ("node-2", 0.5, 0.003)
 
 
 def test_what_an_index_takes_is_read_with_and_without_replicas(bench: dict[str, ModuleType]) -> None:
-    def told(**stats: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
+    def build_stats(**stats: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
         return {"indices": {"photos": stats}}
 
-    store = told(primaries={"store": {"size_in_bytes": 900}}, total={"store": {"size_in_bytes": 1800}})
-    http = Told(
+    store = build_stats(primaries={"store": {"size_in_bytes": 900}}, total={"store": {"size_in_bytes": 1800}})
+    http = AnswersByPath(
         {
             "/photos/_stats/store": store,
-            "/photos/_stats/segments": told(primaries={"segments": {"count": 6}}),
+            "/photos/_stats/segments": build_stats(primaries={"segments": {"count": 6}}),
             "/photos/_count": {"count": 7},
         }
     )
-    stored = bench["growth_measure"].read_stored(http, "photos")
+    stored = bench["cluster_growth.measure"].read_stored(http, "photos")
     assert (stored.documents, stored.primary_bytes, stored.all_bytes, stored.segments) == (7, 900, 1800, 6)

@@ -31,18 +31,18 @@ def bench() -> Iterator[dict[str, ModuleType]]:
     try:
         yield {
             name: importlib.import_module(name)
-            for name in ("bench", "result", "page.needs", "page.plan", "page.record", "page.render")
+            for name in ("bench", "harness.result", "page.inputs", "page.plan", "page.record", "page.render")
         }
     finally:
         sys.path.pop(0)
 
 
 def ratio(bench: dict[str, ModuleType], value: float, **more: Any) -> Any:  # noqa: ANN401  of a module that is found at run time
-    return bench["result"].Ratio(what="indexing", against="raw", value=value, **more)
+    return bench["harness.result"].Ratio(what="indexing", against="raw", value=value, **more)
 
 
 def record(bench: dict[str, ModuleType], name: str, *ratios: Any, **more: Any) -> Any:  # noqa: ANN401
-    table = bench["result"].ReportTable(head=("way", "docs/s"), rows=(("ours", "4,200"),))
+    table = bench["harness.result"].ReportTable(head=("way", "docs/s"), rows=(("ours", "4,200"),))
     values = {
         "name": name,
         "command": f"benchmarks/{name}.py --docs 5",
@@ -51,14 +51,14 @@ def record(bench: dict[str, ModuleType], name: str, *ratios: Any, **more: Any) -
         "seconds": 61.0,
         "load": (0.1, 1.9),
         "machine": MACHINE,
-        "result": bench["result"].Result(about="five documents", tables=(table,), ratios=ratios, figures={"all": [1.5]}),
+        "result": bench["harness.result"].Result(about="five documents", tables=(table,), ratios=ratios, figures={"all": [1.5]}),
         **more,
     }
     return bench["page.record"].Record(**values)
 
 
-def written(bench: dict[str, ModuleType], *records: Any, form: str = "short") -> str:  # noqa: ANN401
-    page: str = bench["page.render"].page({each.name: each for each in records}, bench["page.plan"].RUNS, form)
+def render(bench: dict[str, ModuleType], *records: Any, form: str = "short") -> str:  # noqa: ANN401
+    page: str = bench["page.render"].render_page({each.name: each for each in records}, bench["page.plan"].RUNS, form)
     return page
 
 
@@ -86,7 +86,7 @@ def test_verdicts(bench: dict[str, ModuleType], value: float, more: dict[str, An
 
 
 def test_losses_come_first_and_everything_is_counted(bench: dict[str, ModuleType]) -> None:
-    page = written(
+    page = render(
         bench, record(bench, "sink", ratio(bench, 0.7), ratio(bench, 1.3)), record(bench, "ingest", ratio(bench, 0.95, goal=0.9))
     )
     assert "3 comparisons and goals: 2 are won or met, **1 are lost or missed**." in page
@@ -100,7 +100,7 @@ def test_losses_come_first_and_everything_is_counted(bench: dict[str, ModuleType
 def test_what_failed_and_what_did_not_run_is_said_at_the_top(bench: dict[str, ModuleType]) -> None:
     failed = record(bench, "sink", status="failed", reason="exit status 1: documents are missing", result=None)
     missing = record(bench, "quality", status="not run", reason="apt-get isn't here", result=None, began="", seconds=0.0)
-    page = written(bench, failed, missing)
+    page = render(bench, failed, missing)
     glance = section(page, "## At a glance")
     assert "- **failed**: [sink](#sink)" in glance
     assert "- **not run**: [quality](#quality)" in glance
@@ -111,34 +111,34 @@ def test_what_failed_and_what_did_not_run_is_said_at_the_top(bench: dict[str, Mo
 
 
 def test_a_failed_check_shows_what_was_measured(bench: dict[str, ModuleType]) -> None:
-    page = written(bench, record(bench, "faults", ratio(bench, 2, goal=0, at_most=True), status="failed", reason="exit status 1"))
+    page = render(bench, record(bench, "faults", ratio(bench, 2, goal=0, at_most=True), status="failed", reason="exit status 1"))
     assert "five documents" in section(page, "### faults")
     assert "**missed**" in section(page, "### Where we lose")
 
 
 def test_a_short_form_that_means_nothing_says_so_and_wins_nothing(bench: dict[str, ModuleType]) -> None:
-    page = written(bench, record(bench, "recipes", ratio(bench, 3.0)))
+    page = render(bench, record(bench, "recipes", ratio(bench, 3.0)))
     assert "0 comparisons" in page
     assert "**The short form shows only that it runs**" in section(page, "### recipes")
 
 
 def test_a_section_from_elsewhere_says_so(bench: dict[str, ModuleType]) -> None:
     other = {**MACHINE, "processor": "Old CPU", "versions": {**MACHINE["versions"], "numpy": "1.26"}}  # type: ignore[dict-item]
-    page = written(bench, record(bench, "sink"), record(bench, "ingest", machine=other, began="2026-11-24 09:00"))
+    page = render(bench, record(bench, "sink"), record(bench, "ingest", machine=other, began="2026-11-24 09:00"))
     assert "unlike the head of this page: processor Old CPU, numpy 1.26" in section(page, "### ingest")
     assert "unlike" not in section(page, "### sink")
     assert "2026-11-24 09:00 to 2026-11-25 10:00 (UTC)" in page
 
 
 def test_a_busy_machine_is_said(bench: dict[str, ModuleType]) -> None:
-    assert "worth little" not in written(bench, record(bench, "sink"))
-    assert "worth little" in written(bench, record(bench, "sink", load=(1.4, 2.0)))
+    assert "worth little" not in render(bench, record(bench, "sink"))
+    assert "worth little" in render(bench, record(bench, "sink", load=(1.4, 2.0)))
 
 
 def test_a_record_comes_back_as_it_was(bench: dict[str, ModuleType], tmp_path: Path) -> None:
-    kept = record(bench, "sink", ratio(bench, 0.7, goal=0.9))
-    kept.write(tmp_path / "kept" / "sink.json")
-    assert bench["page.record"].Record.read(tmp_path / "kept" / "sink.json") == kept
+    saved = record(bench, "sink", ratio(bench, 0.7, goal=0.9))
+    saved.write(tmp_path / "records" / "sink.json")
+    assert bench["page.record"].Record.read(tmp_path / "records" / "sink.json") == saved
 
 
 def test_every_benchmark_is_on_the_page(bench: dict[str, ModuleType]) -> None:
@@ -149,33 +149,35 @@ def test_every_benchmark_is_on_the_page(bench: dict[str, ModuleType]) -> None:
 
 
 def test_reasons_name_no_folder_of_this_machine(bench: dict[str, ModuleType]) -> None:
-    said = bench["bench"].plain(
+    reason = bench["bench"].strip_paths(
         f"can't read {ROOT}/benchmarks/sink.py:\n{bench['bench'].tempfile.gettempdir()}/stair-es-1/a.deb is broken"
     )
-    assert said == "can't read benchmarks/sink.py: a temporary file is broken"
+    assert reason == "can't read benchmarks/sink.py: a temporary file is broken"
 
 
 def test_pictures_that_cannot_be_had_are_no_failure(
     bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(bench["page.needs"].Unmet, match=r"apt-get isn't here, and tuxpaint-stamps-default is fetched by it"):
-        bench["page.needs"].provide(f"benchmarks/query.py --stamps {bench['page.plan'].STAMPS}", tmp_path)
-    bench["page.needs"].provide("benchmarks/listing.py", tmp_path)
+    with pytest.raises(
+        bench["page.inputs"].InputUnavailable, match=r"apt-get isn't here, and tuxpaint-stamps-default is fetched by it"
+    ):
+        bench["page.inputs"].fetch_inputs(f"benchmarks/query.py --tuxpaint {bench['page.plan'].TUXPAINT}", tmp_path)
+    bench["page.inputs"].fetch_inputs("benchmarks/listing.py", tmp_path)
 
 
 def test_real_runs_are_kept_and_shown(bench: dict[str, ModuleType], tmp_path: Path) -> None:
     """The quickest benchmark, and one that fails."""
-    plan, kept = bench["page.plan"], tmp_path / "short"
+    plan, folder = bench["page.plan"], tmp_path / "short"
     runs = [
         plan.Run(name="listing", group="Ingest", shows="", script="listing", short="--entries 10 --tree-entries 10"),
-        plan.Run(name="shell", group="Waits", shows="", script="shell", short="--rounds many"),
+        plan.Run(name="shell", group="Latency and overhead", shows="", script="shell", short="--rounds many"),
     ]
-    good, bad = bench["bench"].run_all(runs, "short", kept)
+    good, bad = bench["bench"].run_benchmarks(runs, "short", folder)
     assert (good.status, bad.status) == ("done", "failed")
     assert bad.reason == "exit status 2: shell.py: error: argument --rounds: invalid int value: 'many'"
     page = tmp_path / "benchmarks.md"
-    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--render", "--out", str(page), "--kept", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--render", "--out", str(page), "--records", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "| jsonl   | 10      |" in section(page.read_text(), "### listing")
@@ -186,7 +188,7 @@ def test_real_runs_are_kept_and_shown(bench: dict[str, ModuleType], tmp_path: Pa
 def test_a_page_loses_no_section_for_want_of_a_record(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("measured long ago")
-    program = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--render", "--kept", str(tmp_path), "--out", str(page)]
+    program = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--render", "--records", str(tmp_path), "--out", str(page)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "would lose the sections of query, " in done.stderr

@@ -45,15 +45,15 @@ def sets() -> Iterator[dict[str, ModuleType]]:
     ],
 )
 def test_the_same_thing_has_one_key(sets: dict[str, ModuleType], text: str, key: str) -> None:
-    assert sets["names"].concept(text) == key
+    assert sets["names"].make_concept(text) == key
 
 
 def test_shares_are_the_same_on_every_machine_and_even(sets: dict[str, ModuleType]) -> None:
-    share = sets["names"].share
+    hash_share = sets["names"].hash_share
     expected = int(hashlib.sha256(b"concept\0dog").hexdigest()[:16], 16) / 2**64
-    assert share("dog", "concept") == pytest.approx(expected, abs=1e-12)
-    assert share("dog", "concept") != share("dog", "art")
-    tenths = Counter(int(share(f"thing {n}", "concept") * 10) for n in range(5000))
+    assert hash_share("dog", "concept") == pytest.approx(expected, abs=1e-12)
+    assert hash_share("dog", "concept") != hash_share("dog", "art")
+    tenths = Counter(int(hash_share(f"thing {n}", "concept") * 10) for n in range(5000))
     assert min(tenths.values()) > 400
     assert max(tenths.values()) < 600
 
@@ -78,7 +78,7 @@ def test_emoji_variants_are_dropped_and_tags_say_more_than_the_name(sets: dict[s
         row("keycap: 1", "0031-FE0F-20E3", 4, "keycap"),
         row("regional indicator A", "1F1E6", None),
     ]
-    found = sets["emoji"].concepts(data, GROUPS)
+    found = sets["emoji"].parse_concepts(data, GROUPS)
     assert [(one.label, one.tags, one.code) for one in found] == [
         ("dog face", ("pet", "puppies"), "1f436"),
         ("man’s shoe", ("brown",), "1f45e"),
@@ -87,7 +87,7 @@ def test_emoji_variants_are_dropped_and_tags_say_more_than_the_name(sets: dict[s
 
 
 def test_drawings_are_found_whatever_the_vendor_calls_the_file(sets: dict[str, ModuleType], tmp_path: Path) -> None:
-    emoji = sets["emoji"].concepts(
+    emoji = sets["emoji"].parse_concepts(
         [row("sun", "2600-FE0F", 0), row("copyright", "00A9-FE0F", 0), row("orca", "1FACD", 0)], GROUPS
     )
     for vendor, names in (("google", ("2600-fe0f", "00a9-fe0f")), ("openmoji", ("2600", "00A9"))):
@@ -95,24 +95,26 @@ def test_drawings_are_found_whatever_the_vendor_calls_the_file(sets: dict[str, M
         (tmp_path / vendor / folder).mkdir(parents=True)
         for name in names:
             (tmp_path / vendor / folder / (name + suffix)).touch()
-        found = sets["emoji"].drawings(vendor, tmp_path / vendor, emoji)
+        found = sets["emoji"].list_drawings(vendor, tmp_path / vendor, emoji)
         assert [item.image for item in found] == [f"images/{vendor}/a9.png", f"images/{vendor}/2600.png"]
 
 
 def test_drawings_known_by_name_only(sets: dict[str, ModuleType], tmp_path: Path) -> None:
-    emoji = sets["emoji"].concepts([row("eggplant", "1F346", 0), row("alarm clock", "23F0", 2), row("fox", "1F98A", 0)], GROUPS)
+    emoji = sets["emoji"].parse_concepts(
+        [row("eggplant", "1F346", 0), row("alarm clock", "23F0", 2), row("fox", "1F98A", 0)], GROUPS
+    )
     icons = {"width": 32, "height": 32, "icons": {"alarmclock": {"body": "<path/>"}, "aubergine": {"body": "<g/>", "width": 40}}}
     (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
-    found = sets["emoji"].iconify("fxemoji", tmp_path, emoji, tmp_path)
+    found = sets["emoji"].extract_iconify("fxemoji", tmp_path, emoji, tmp_path)
     assert [item.captions for item in found] == [("alarm clock",), ("eggplant",)]
     assert 'viewBox="0 0 40 32"' in found[1].file.read_text(encoding="utf-8")
 
 
 def test_several_drawings_of_the_same_name(sets: dict[str, ModuleType], tmp_path: Path) -> None:
-    emoji = sets["emoji"].concepts([row("alarm clock", "23F0", 2)], GROUPS)
+    emoji = sets["emoji"].parse_concepts([row("alarm clock", "23F0", 2)], GROUPS)
     icons = {"icons": {name: {"body": f"<{name}/>"} for name in ("alarm-clock-2", "alarm-clock-1", "clock")}}
     (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
-    found = sets["emoji"].iconify("streamline", tmp_path, emoji, tmp_path)
+    found = sets["emoji"].extract_iconify("streamline", tmp_path, emoji, tmp_path)
     assert [item.image for item in found] == ["images/streamline/23f0.png", "images/streamline/23f0_1.png"]
     assert "<alarm-clock-2/>" in found[1].file.read_text(encoding="utf-8")
     assert 'viewBox="0 0 16 16"' in found[1].file.read_text(encoding="utf-8")
@@ -131,10 +133,10 @@ def test_titles_and_keywords_of_clip_art(sets: dict[str, ModuleType]) -> None:
     clipart = sets["clipart"]
     work = clipart.read_work(SVG.format(title="Chemistry_Flask-02").encode())
     assert (work.title, work.creator, work.description) == ("Chemistry_Flask-02", "Matthew Wardrop", "A flask with bubbles.")
-    name = clipart.name_of("science/x.svg", work, Counter())
+    name = clipart.choose_name("science/x.svg", work, Counter())
     assert name == "chemistry flask"
-    assert clipart.tags_of(name, work) == ("science",)
-    assert clipart.captions_of(name, work) == ("chemistry flask", "A flask with bubbles.")
+    assert clipart.select_tags(name, work) == ("science",)
+    assert clipart.build_captions(name, work) == ("chemistry flask", "A flask with bubbles.")
     assert clipart.read_work(b"<svg") is None
     assert clipart.read_work(b"<svg/>") is None
 
@@ -155,7 +157,7 @@ def test_titles_and_keywords_of_clip_art(sets: dict[str, ModuleType]) -> None:
 )
 def test_clip_art_is_called_by_its_title_or_its_file(sets: dict[str, ModuleType], title: str, path: str, name: str) -> None:
     work = sets["clipart"].read_work(SVG.format(title=title).encode())
-    assert sets["clipart"].name_of(path, work, Counter({"everywhere": 9})) == name
+    assert sets["clipart"].choose_name(path, work, Counter({"everywhere": 9})) == name
 
 
 def test_stamps_are_photographs_or_drawings(sets: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -170,8 +172,8 @@ def test_stamps_are_photographs_or_drawings(sets: dict[str, ModuleType], tmp_pat
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(said, encoding="utf-8")
         file.with_suffix(".png").touch()
-    photos = sets["stamps"].photo_paths(f"# a list\n{sets['stamps'].FOLDER}/animals/dog.png\n")
-    found = list(sets["stamps"].stamps(tmp_path, photos))
+    photos = sets["stamps"].parse_photo_paths(f"# a list\n{sets['stamps'].FOLDER}/animals/dog.png\n")
+    found = list(sets["stamps"].list_stamps(tmp_path, photos))
     assert [(item.source, item.captions, item.tags, item.concept) for item in found] == [
         ("tuxpaint-drawing", ("A cat.",), ("animals",), "cat"),
         ("tuxpaint-photo", ("A dog.",), ("animals",), "dog"),
@@ -181,7 +183,7 @@ def test_stamps_are_photographs_or_drawings(sets: dict[str, ModuleType], tmp_pat
 @pytest.fixture(scope="module")
 def files(sets: dict[str, ModuleType]) -> dict[str, list[Any]]:
     """The split of 400 things drawn by everybody; clip art and stamps also show them with more words."""
-    splits, items, concept = sets["splits"], sets["items"], sets["names"].concept
+    splits, items, concept = sets["splits"], sets["items"], sets["names"].make_concept
     names = [f"thing{n:03}x" for n in range(400)] + [f"thing{n:03}x face" for n in range(0, 400, 2)]
 
     def item(source: str, name: str) -> Any:  # noqa: ANN401
@@ -201,7 +203,7 @@ def files(sets: dict[str, ModuleType]) -> dict[str, list[Any]]:
     everything += [item("openclipart", text) for name in names for text in (name, f"a blue {name} here", f"other {name}y")]
     everything += [item("tuxpaint-drawing", f"The {name}s.") for name in names]
     everything += [item("tuxpaint-photo", name) for name in names]
-    found: dict[str, list[Any]] = splits.split(everything)
+    found: dict[str, list[Any]] = splits.split_items(everything)
     return found
 
 
@@ -211,7 +213,7 @@ def test_no_concept_is_in_training_and_held_out(sets: dict[str, ModuleType], fil
         held_out = {item.concept for item in files[name]}
         assert held_out
         assert not held_out & train
-        assert not any(sets["names"].mentions(key, other) for key in train for other in held_out)
+        assert not any(sets["names"].has_mention(key, other) for key in train for other in held_out)
     assert not {i.concept for i in files["val_concepts"]} & {i.concept for i in files["test_concepts"]}
 
 
@@ -253,7 +255,7 @@ def test_a_style_has_no_concept_that_training_vendors_lack(sets: dict[str, Modul
     only = [
         items.Item(image=f"{n}.png", captions=(n,), tags=(), concept=n, group=n, source="twitter", file=Path("x")) for n in names
     ]
-    assert splits.split(only)["test_style"] == []
+    assert splits.split_items(only)["test_style"] == []
 
 
 def png(fill: str, box: tuple[int, int, int, int], side: int = 64) -> bytes:
@@ -267,14 +269,16 @@ def png(fill: str, box: tuple[int, int, int, int], side: int = 64) -> bytes:
 
 
 def test_a_scaled_and_moved_copy_is_found_and_another_colour_is_not(sets: dict[str, ModuleType]) -> None:
-    copies = sets["likeness"].copies
+    find_copies = sets["likeness"].find_copies
     held_out = [png("red", (8, 8, 55, 55))]
-    found = copies([png("red", (100, 60, 195, 155), 256), png("green", (8, 8, 55, 55)), png("red", (8, 8, 55, 20))], held_out)
+    found = find_copies(
+        [png("red", (100, 60, 195, 155), 256), png("green", (8, 8, 55, 55)), png("red", (8, 8, 55, 20))], held_out
+    )
     assert found == [True, False, False]
-    assert copies([], held_out) == []
+    assert find_copies([], held_out) == []
     assert sets["likeness"].is_blank(png("white", (8, 8, 55, 55)))
     assert not sets["likeness"].is_blank(held_out[0])
-    assert copies(held_out, []) == [False]
+    assert find_copies(held_out, []) == [False]
 
 
 def test_pictures_of_photographs_stay_and_drawings_are_cut(sets: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -283,7 +287,7 @@ def test_pictures_of_photographs_stay_and_drawings_are_cut(sets: dict[str, Modul
 
     def picture(source: str) -> bytes:
         item = sets["items"].Item(image="x", captions=(), tags=(), concept="x", group="x", source=source, file=file)
-        found: bytes = sets["items"].picture(item)
+        found: bytes = sets["items"].render_picture(item)
         return found
 
     assert picture("tuxpaint-photo") == file.read_bytes()
@@ -301,7 +305,7 @@ def test_another_file_than_the_published_one_is_refused(sets: dict[str, ModuleTy
     assert fetch.PACKAGES["fluent"].file == "lobehub-fluent-emoji-3d-1.1.0.tgz"
     (tmp_path / package.file).write_bytes(b"something else")
     with pytest.raises(SystemExit, match="as it was published"):
-        fetch.unpacked(package, tmp_path, tmp_path)
+        fetch.unpack_package(package, tmp_path, tmp_path)
 
 
 def test_nothing_unfree_is_fetched(sets: dict[str, ModuleType]) -> None:

@@ -105,7 +105,7 @@ def test_the_guard_sees_a_request_without_one(source: str) -> None:
         ("/_search/scroll", False),
         ("/_tasks/node:12345/_cancel", False),
         ("/_tasks?actions=*update/byquery", False),
-        ("/_scripts/stair-es-words", False),
+        ("/_scripts/stair-es-tokens", False),
         ("/_nodes/_local?filter_path=nodes.*.version", False),
         ("/_cluster/health", False),
         ("/", False),

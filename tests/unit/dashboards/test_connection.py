@@ -100,10 +100,10 @@ def test_the_clusters_login_is_not_sent_to_another_place() -> None:
         ({"URL": URL, "USER": "me"}, "has no password"),
         ({"URL": URL, "PASSWORD": "secret"}, "has no user"),
         ({"URL": URL, "API_KEY": "a", "TOKEN": "b"}, "more than one way to log in"),
-        ({"URL": URL, "TOKEN": "a b"}, "STAIR_ES_DASHBOARDS_TOKEN holds spaces"),
+        ({"URL": URL, "TOKEN": "a b"}, "STAIR_ES_DASHBOARDS_TOKEN contains spaces"),
         ({"URL": URL, "PASSWORD": "a", "PASSWORD_FILE": "b"}, "are both set"),
         ({"URL": "https://h", "CLIENT_KEY": "k.pem"}, "a client key without its certificate"),
-        ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "exclude each other"),
+        ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "are mutually exclusive"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_its_own_name(environ: dict[str, str], said: str) -> None:

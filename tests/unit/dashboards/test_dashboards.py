@@ -124,7 +124,7 @@ def test_without_colours_nothing_asks_for_them() -> None:
 def test_the_words_of_the_companion_have_the_name_that_it_has() -> None:
     assert '"token"' not in json.dumps(json.loads(state(of(made(), "average-weight"))["params"]["spec"])["data"])
     apart = made(corpus=replace(PHOTOS, token_field="token"))
-    assert json.loads(state(of(apart, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"]["words"]["terms"][
+    assert json.loads(state(of(apart, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"]["tokens"]["terms"][
         "field"
     ] == ("token")
     assert "empties the panels" in state(of(apart, "about"))["params"]["markdown"]

@@ -172,7 +172,7 @@ def test_a_finished_rayjob_frees_its_cluster_and_a_failed_one_goes_on() -> None:
     assert _kustomization("ray")["configMapGenerator"][0]["files"] == [SCRIPT.name]
 
 
-def test_nights_don_t_overlap_and_dead_images_aren_t_tried_again() -> None:
+def test_nights_don_t_overlap_and_failed_images_aren_t_tried_again() -> None:
     assert NIGHTLY["concurrencyPolicy"] == "Forbid"
     assert NIGHTLY["startingDeadlineSeconds"] > 100  # CronJobs that may be later than that count missed starts
     job = NIGHTLY["jobTemplate"]["spec"]

@@ -18,7 +18,7 @@ from stair_es.config.defaults import DataDir
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster, compute, index, machine, models, python, run
 from stair_es.doctor.facts import ClusterFacts, IndexFacts
-from stair_es.doctor.result import CheckResult, format_curl, format_size, report_ok
+from stair_es.doctor.result import CheckResult, format_curl, report_ok
 
 URL = "http://h:9200"
 GB = 10**9
@@ -172,7 +172,7 @@ def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
         ("photos-0", {"photos-tokens": {}}, 5, "warn"),
     ],
 )
-def test_a_words_index_that_lags_behind_is_said(owner: str, aliases: dict[str, Any], documents: int, state: str) -> None:
+def test_a_token_index_that_lags_behind_is_said(owner: str, aliases: dict[str, Any], documents: int, state: str) -> None:
     token_index = {
         "aliases": aliases,
         "mappings": {"_meta": {"stair_es": {"token_index_of": owner, "alias": "photos"}}},
@@ -211,8 +211,8 @@ def test_elasticsearch_grants_privileges_by_other_names() -> None:
 def test_commands_are_quoted_and_sizes_read_well() -> None:
     command = format_curl("http://a:1/x,http://b:1", "PUT", "/o'h/_settings", {"a": "it's"})
     assert command.startswith("curl -X PUT 'http://a:1/x/o'")
-    assert format_size(1.5e9) == "1.5 GB"
-    assert format_size(2000) == "2 kB"
+    assert machine.evaluate_machine(4, 1_500_000_000).message.startswith("4 cores, 1.5 GB memory")
+    assert machine.evaluate_machine(4, 2000).message.startswith("4 cores, 2.0 kB memory")
 
 
 def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(

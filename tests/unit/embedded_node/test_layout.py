@@ -112,9 +112,12 @@ def test_altered_jar_of_the_right_size_in_the_cache_is_fetched_again(
 
 def test_download_that_breaks_once_is_repeated(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     repository.alter = lambda jar, count: _content(jar.artifact)[: 5 if count == 1 else None]
+    progress: list[tuple[int, int]] = []
     with forward_messages(messages.append):
-        ensure_distribution(LOCK, tmp_path, repository.source)
+        ensure_distribution(LOCK, tmp_path, repository.source, lambda *told: progress.append(told))
     assert sorted(repository.served) == sorted(["core", "own", "shared"] * 2)
+    assert progress == sorted(progress)
+    assert progress[-1] == (LOCK.size_bytes, LOCK.size_bytes)
 
 
 def test_wrong_content_twice_is_an_error_and_leaves_nothing_in_use(

@@ -18,7 +18,6 @@ from stair_es.embedded_node import state as states
 from stair_es.embedded_node.file_lock import hold_lock
 from stair_es.embedded_node.logs import START_MARK, explain_startup_failure, follow_log, read_log_tail
 from stair_es.embedded_node.process import build_node_command, build_node_settings, stop_process
-from stair_es.embedded_node.progress import DownloadLog
 from stair_es.embedded_node.state import NodeState
 from stair_es.errors import ClusterError, NodeError, UsageError
 from stair_es.optional import import_optional
@@ -196,16 +195,6 @@ def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> N
     path.write_text("new\n")
     assert next(lines) == "new"
     lines.close()  # type: ignore[attr-defined]
-
-
-def test_progress_lines_are_sparse_and_say_what_is_left() -> None:
-    now, messages = [0.0], list[str]()
-    lines = DownloadLog(100_000_000, clock=lambda: now[0])
-    with forward_messages(messages.append):
-        for second in range(1, 11):
-            now[0] = float(second)
-            lines.add_bytes(5_000_000)
-    assert messages == ["fetched 25 of 100 MB, 15 s left", "fetched 50 of 100 MB, 10 s left"]
 
 
 def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:

@@ -139,13 +139,13 @@ def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path
         found = evaluate_zero_shot(labelled, MODELS, ["a {}"], progress=nothing)
     rows = found.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["images"], row["top1"]) for row in rows] == [
-        *(("words", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
+        *(("tokens", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
     ]
     assert [problem.partition(": ")[2] for problem in found.problems] == [
         "not an image in a known format",
         "its weights are gone",
     ]
-    assert "| words   | colours@1 | 100.0 |" in found.to_markdown()
+    assert "| tokens  | colours@1 | 100.0 |" in found.to_markdown()
     assert said == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
     with pytest.raises(ModelError, match="gone"), forward_messages(said.append):
         evaluate_zero_shot(labelled, MODELS[2:], ["a {}"], progress=nothing)
@@ -159,7 +159,7 @@ def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
     labelled = read_image_folder(folder(tmp_path / "set", 2), classes=names)
     found = evaluate_zero_shot(labelled, MODELS[:1], ["{}"], progress=nothing)
     assert found.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
-    assert found.remarks == ("words of colours@1: 1 classes have no known token, and are never found",)
+    assert found.remarks == ("tokens of colours@1: 1 classes have no known token, and are never found",)
 
 
 @pytest.mark.parametrize(
@@ -234,9 +234,9 @@ def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
     found = evaluate_linear_probe(train, read_image_folder(test), MODELS, progress=nothing)
     rows = found.to_dict()["rows"]
     assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
-        *(("words", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
+        *(("tokens", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
     ]
-    assert found.problems[0] == "test/n09_mauve: this class isn't in the training set"
+    assert found.problems[0] == "test/n09_mauve: not a class of the training set"
     with pytest.raises(UsageError, match="no class of"):
         evaluate_linear_probe(train, read_image_folder(_renamed(test)), MODELS, progress=nothing)
 

@@ -161,9 +161,9 @@ def test_words_of_classes(folder: Path) -> None:
     ).to_dict()
     at = {(row["vectors"], row["model"]): (row["vocabulary"], row["at"][1], row["at"][5]) for row in report["rows"]}
     assert at == {
-        ("words", "colours@1"): (5, pytest.approx(2 / 3), 1.0),  # for blue, `dark` is heavier
+        ("tokens", "colours@1"): (5, pytest.approx(2 / 3), 1.0),  # for blue, `dark` is heavier
         ("dense", "dense@1"): (5, 1.0, 1.0),  # in the vocabulary of the first
-        ("words", "untold@1"): (4, pytest.approx(2 / 3), 1.0),
+        ("tokens", "untold@1"): (4, pytest.approx(2 / 3), 1.0),
     }
     assert report["rows"][0]["chance"][1] == 0.0
     assert strip_wordpiece_prefix("##ish") + strip_wordpiece_prefix("dog") + strip_wordpiece_prefix("##") == "ishdog##"
@@ -171,7 +171,7 @@ def test_words_of_classes(folder: Path) -> None:
 
 def test_dense_vectors_of_a_vocabulary_are_asked_for_only_where_there_are_no_words_or_if_it_is_said(folder: Path) -> None:
     wanted = build_class_task(read_image_folder(folder))
-    for said, kinds in ((False, ["words"]), (True, ["words", "dense"])):
+    for said, kinds in ((False, ["tokens"]), (True, ["tokens", "dense"])):
         report = evaluate_interpretability(wanted, made(Both()), dense=said, progress=nothing).to_dict()
         assert [row["vectors"] for row in report["rows"]] == kinds
 
@@ -222,10 +222,10 @@ def test_flops_are_the_multiplications_counted_one_by_one() -> None:
 def test_sizes_and_lists() -> None:
     vectors = [SparseVector.from_pairs((word, 1.0) for word in words) for words in ("abc", "ab", "a", "")]
     size = measure_sizes(vectors)
-    assert (size.items, size.mean, size.p50, size.most, size.empty) == (4, 1.5, 1.5, 3, 1)
+    assert (size.items, size.mean, size.p50, size.max, size.without_tokens) == (4, 1.5, 1.5, 3, 1)
     assert size.p95 == pytest.approx(2.85)
     told = measure_postings(vectors, "abcdefgh")
-    assert (told.words, told.vocabulary, told.unused, told.longest, told.longest_word) == (3, 8, 5, 3, "a")
+    assert (told.tokens, told.vocabulary, told.unused, told.longest, told.longest_token) == (3, 8, 5, 3, "a")
     assert told.top_share == pytest.approx(0.5)
     untold = measure_postings(vectors, None)
     assert (untold.vocabulary, untold.unused) == (None, None)
@@ -246,8 +246,8 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     report = evaluate_sparsity(items, made(Colours(), Dense()), progress=nothing)
     words, dense = report.to_dict()["rows"]
     assert words["items"]["images"]["mean"] == 2.0
-    assert words["items"]["texts"]["empty"] == 1
-    assert words["lists"]["images"]["unused"] == 1
+    assert words["items"]["texts"]["without_tokens"] == 1
+    assert words["postings"]["images"]["unused"] == 1
     assert words["flops"]["texts -> images"]["multiplications"] == pytest.approx(flops_by_hand())
     assert (dense["dense_dimensions"], dense["items"]) == (3, {})
     assert "| dense   | dense@1 " in report.to_markdown()
@@ -291,4 +291,4 @@ def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
     assert "engine" not in text.lower().replace("only an engine", "")
     assert "dense kNN of colours@1 n/a: the model has no dense vectors" in text
     assert found_.to_dict()["cluster"] is None
-    assert found_.to_dict()["against"] == ["dense@1"]
+    assert found_.to_dict()["compared"] == ["dense@1"]

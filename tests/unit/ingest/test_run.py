@@ -83,7 +83,7 @@ class Given:
 
 @pytest.fixture
 def given(tmp_path: Path) -> Iterator[Given]:
-    options = IngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "dead.jsonl")
+    options = IngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "failed.jsonl")
     with open_run_accounting(options) as accounting:
         run = Given(accounting, options)
         with forward_messages(run.messages.append):
@@ -92,8 +92,8 @@ def given(tmp_path: Path) -> Iterator[Given]:
 
 def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
     written, lossy = Outcome(A, "written", "write", id="1"), Outcome(B, "written", "write", NO_TOKEN_ID, id="2")
-    dead = Outcome(C, "failed", "encode", "why")
-    report = given.run.run(given.yield_batches([written, lossy], [dead]), lambda: 7)
+    failed = Outcome(C, "failed", "encode", "why")
+    report = given.run.run(given.yield_batches([written, lossy], [failed]), lambda: 7)
     assert (report.seen, report.written, report.failed, report.removed, report.documents) == (3, 2, 1, 7, 2)
     assert (report.stage_seconds, report.model, report.runner, report.swapped) == ({"write": 2.0}, "m-1", "local", True)
     assert (report.alias, report.index) == ("shelf", "shelf-1")
@@ -102,7 +102,7 @@ def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
     assert given.shelf.events == ["load", "stages closed", "loaded", "complete"]
 
 
-def test_a_listing_failure_is_dead_and_no_work_is_left_of_it(given: Given) -> None:
+def test_a_listing_failure_has_failed_and_no_work_is_left_of_it(given: Given) -> None:
     failure = ListingFailure("file:///d", "file:///", "forbidden")
     report = given.run.run(given.yield_batches(failures=[failure, failure]))
     assert (report.seen, report.failed) == (1, 1)

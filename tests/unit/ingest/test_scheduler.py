@@ -1,4 +1,4 @@
-"""The pump against lanes that finish in a random order: no image lost or doubled, a bounded number on its way."""
+"""The scheduler against executor that finish in a random order: no image lost or doubled, a bounded number on its way."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_images_that_carry_their_bytes_are_few_while_the_cluster_is_slow() -> No
     assert executor.most_on_their_way < 400
 
 
-def test_an_image_that_kills_its_worker_is_dead_and_no_other() -> None:
+def test_an_image_that_kills_its_worker_has_failed_and_no_other() -> None:
     executor = FakeExecutor(killing=frozenset({"mem:17", "mem:40"}))
     outcomes = _run(executor, _items(100))
     assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "failed" if i in (17, 40) else "written" for i in range(100)}

@@ -1,4 +1,4 @@
-"""What is counted of each word, against figures that are computed in another way; dead words; stop words as a policy."""
+"""What is counted of each word, against figures that are computed in another way; unused tokens; stop words as a policy."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
     assert sum(each.weight_share for each in found.values()) == pytest.approx(1)
 
 
-def test_flatness_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -> None:
+def test_uniformity_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -> None:
     images = [{"same": 0.3, "varies": 3.0 if i % 50 == 0 else 0.01, **({"half": 0.3} if i % 2 else {})} for i in range(100)]
-    flat = {each.token: each.uniformity for each in tally(images).compute_stats()}
-    assert flat["same"] == pytest.approx(1)
-    assert flat["half"] == pytest.approx(0.5)
-    assert flat["varies"] < 0.03
+    uniformity = {each.token: each.uniformity for each in tally(images).compute_stats()}
+    assert uniformity["same"] == pytest.approx(1)
+    assert uniformity["half"] == pytest.approx(0.5)
+    assert uniformity["varies"] < 0.03
 
 
 @pytest.mark.parametrize("tokens", [None, [], "dog", 3, {"dog": None}, {"dog": 0}, {"dog": -1.0}, {"dog": "x"}, {"dog": [1]}])
@@ -124,7 +124,7 @@ def test_patterns(pattern: str, found: set[str]) -> None:
     assert match_tokens(["cat", "cats", "cattle", "Cat", "##cat"], pattern) == found
 
 
-def test_stop_words_are_flat_and_need_images_to_say_so() -> None:
+def test_stop_words_are_uniform_and_need_images_to_say_so() -> None:
     rows = [
         row("the", uniformity=0.9),
         row("a", uniformity=UNIFORMITY_THRESHOLD),
@@ -153,7 +153,7 @@ def test_a_policy_of_an_index_without_one() -> None:
     assert rejected == ()
 
 
-def test_dead_words_are_those_that_no_image_has_but_for_what_a_policy_took() -> None:
+def test_unused_tokens_are_those_that_no_image_has_but_for_what_a_policy_took() -> None:
     vocabulary = ModelVocabulary(tokens=frozenset({"cat", "dog", "hound", "bird", "mute"}), source="m")
     policy = TokenPolicy(mute=("mute",), rename={"hound": "dog"})
     assert find_unused_tokens(vocabulary, ["cat", "other"], policy) == ("bird", "dog")

@@ -122,7 +122,7 @@ def test_the_notices_beside_the_data_name_every_file() -> None:
     assert all(f"`{path.name}`" in beside or f"`{path.name}/`" in beside for path in data)
 
 
-def test_the_licence_is_an_expression_and_its_texts_travel() -> None:
+def test_the_license_is_an_expression_and_its_texts_travel() -> None:
     metadata = _config()["metadata"]
     expression = metadata["license_expression"]
     assert canonicalize_license_expression(expression) == expression

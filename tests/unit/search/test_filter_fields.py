@@ -72,7 +72,7 @@ def test_a_field_that_the_index_lacks_is_named_and_the_nearest_with_it() -> None
 
 def test_a_range_of_a_keyword_is_remarked_once_and_one_of_a_number_is_not() -> None:
     [remark] = KNOWN.list_remarks(_asked("price:>20", "price:<9 AND width:>800", "format:JPEG"))
-    assert remark.startswith("the filter compares 'price' letter by letter, since it is a keyword field:")
+    assert remark.startswith("the filter compares 'price' as text, since it is a keyword field:")
 
 
 def test_filters_of_our_own_queries_are_no_fields_of_the_index() -> None:

@@ -1,4 +1,4 @@
-"""Hostile wishes, filters and vectors, as far as they come without a cluster: an error of ours, or what was meant."""
+"""Hostile query strings, filters and vectors, as far as they come without a cluster: an error of ours, or what was meant."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stair_es.search.request import build_search_request, quantize_weight
 from stair_es.types import SparseVector
 
 SEED = 20261124
-WISHES = (
+QUERY_STRINGS = (
     *("", "-", "+", "^", "--", "++", "-+", "+-", "^2", "-^2", "+^2", "dog^", "dog^^2", "dog^1e999", "dog^-1", "dog^nan"),
     *("dog^1e308", "dog^1e-320", "dog^0", "-dog", "+dog", "dog -dog", "dog +dog -dog", "-dog^2", "+the", "-the", "dog -the"),
     *("dog^2 dog^3", "dogs^2 dog", "dog^٣", "dog\x00", "犬 -猫", "dog -\u202egod", "a" * 10_000, "-" + "a" * 10_000),
@@ -47,7 +47,7 @@ def encoder() -> Encoder:
     return registry.load_encoder(ModelSpec(name="stair-mini", text_tower="table"))
 
 
-def drawn_wish(rng: random.Random) -> str:
+def draw_query_string(rng: random.Random) -> str:
     parts = []
     for _ in range(rng.randint(0, 6)):
         strange = (fuzz_inputs.word(rng), fuzz_inputs.word(rng), fuzz_inputs.broken(rng))
@@ -64,22 +64,22 @@ def asked(encoder: Encoder, inputs: QueryInputs) -> SearchQuery | None:
         return None
 
 
-def test_wishes_of_any_kind(encoder: Encoder) -> None:
+def test_queries_of_any_kind(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     made = 0
-    for case, typed in enumerate((*WISHES, *(drawn_wish(rng) for _ in range(600)))):
-        question = asked(encoder, QueryInputs(words=typed))
-        if question is None:
+    for case, typed in enumerate((*QUERY_STRINGS, *(draw_query_string(rng) for _ in range(600)))):
+        query = asked(encoder, QueryInputs(words=typed))
+        if query is None:
             continue
         made += 1
-        wish = parse_query(typed)
-        weights = dict(encoder.encode_texts([wish.text])[0])
-        assert all(0 <= boost < math.inf for boost in wish.boosts.values()), (case, typed[:80])
-        for word, weight in question.vector:  # what isn't boosted is as the model says
-            factors = [boost for boosted, boost in wish.boosts.items() if word in spelt(encoder, boosted)]
+        parsed = parse_query(typed)
+        weights = dict(encoder.encode_texts([parsed.text])[0])
+        assert all(0 <= boost < math.inf for boost in parsed.boosts.values()), (case, typed[:80])
+        for word, weight in query.vector:  # what isn't boosted is as the model says
+            factors = [boost for boosted, boost in parsed.boosts.items() if word in spelt(encoder, boosted)]
             assert any(weight == pytest.approx(weights[word] * factor) for factor in factors or [1.0]), (case, typed[:80])
-        assert len(question.excluded) == len(wish.excluded), (case, typed[:80])
-        strict_json(question, case)
+        assert len(query.excluded) == len(parsed.excluded), (case, typed[:80])
+        strict_json(query, case)
     assert made > 120
 
 
@@ -88,27 +88,27 @@ def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
     return found
 
 
-def strict_json(question: SearchQuery, case: object) -> None:
+def strict_json(query: SearchQuery, case: object) -> None:
     """What can be asked can be sent, within the limit."""
-    shapes: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "neural_sparse")
-    for shape in shapes:
+    query_types: tuple[QueryType, ...] = ("rank_features", "sparse_vector", "neural_sparse")
+    for query_type in query_types:
         try:
-            made = build_search_request(question, shape, max_clauses=1024)
+            made = build_search_request(query, query_type, max_clauses=1024)
         except QueryError:
             continue
         json.dumps(made.body, allow_nan=False, ensure_ascii=False).encode()
-        assert len(made.vector) + question.other_clause_count <= 1024, case
+        assert len(made.vector) + query.other_clause_count <= 1024, case
 
 
 def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
     rng = random.Random(SEED)
     for _ in range(200):
-        typed = drawn_wish(rng)
-        question = asked(encoder, QueryInputs(words=typed, literal=True))
-        if question is not None:
-            assert question.vector == encoder.encode_texts([typed.strip()])[0]
-            assert not question.required
-            assert not question.excluded
+        typed = draw_query_string(rng)
+        query = asked(encoder, QueryInputs(words=typed, literal=True))
+        if query is not None:
+            assert query.vector == encoder.encode_texts([typed.strip()])[0]
+            assert not query.required
+            assert not query.excluded
 
 
 def test_filters_of_any_kind() -> None:
@@ -135,12 +135,12 @@ def test_filters_of_any_kind() -> None:
         text = "".join(rng.choice((*pieces, fuzz_inputs.word(rng))) for _ in range(rng.randint(0, 12)))
         try:
             clause = parse_filter(text)
-            question = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+            query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
         except QueryError:
             continue
         clauses += 1
         assert len(clause) == 1
-        strict_json(question, text)
+        strict_json(query, text)
     assert clauses > 500
 
 

@@ -18,9 +18,9 @@ from stair_es.types import ResizeMode, SparseVector
 
 
 def remedy(model: str, name: str, asked: str, fit: ResizeMode | None = None) -> str:
-    known = IndexInfo(fields={"images-1": IndexFields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
+    index_info = IndexInfo(fields={"images-1": IndexFields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
     with pytest.raises(QueryError, match="their dot products are meaningless") as wrong:
-        known.check_model(asked)
+        index_info.check_model(asked)
     return wrong.value.remedy
 
 
@@ -58,10 +58,10 @@ def test_of_the_same_model_with_another_fit() -> None:
 
 
 def test_the_model_of_an_index_comes_with_its_fit() -> None:
-    known = IndexInfo(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
-    assert add_fit(ModelSpec(name="org/run"), known).fit == "pad"
-    assert add_fit(ModelSpec(name="org/run", fit="crop"), known).fit == "crop"
-    assert add_fit(ModelSpec(name="org/other"), known).fit is None
+    index_info = IndexInfo(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
+    assert add_fit(ModelSpec(name="org/run"), index_info).fit == "pad"
+    assert add_fit(ModelSpec(name="org/run", fit="crop"), index_info).fit == "crop"
+    assert add_fit(ModelSpec(name="org/other"), index_info).fit is None
 
 
 SHOP = IndexInfo(
@@ -80,7 +80,7 @@ def _filtered(text: str) -> SearchQuery:
 @pytest.mark.parametrize("text", ["price:>20", "width:>1 AND (price:[20 TO 30])", '{"range": {"price": {"gte": "20"}}}'])
 def test_a_comparison_of_texts_gets_a_remark_that_says_how_to_make_numbers(text: str) -> None:
     [remark] = SHOP.list_remarks(_filtered(text))
-    assert "'price' letter by letter" in remark
+    assert "'price' as text" in remark
     assert "--field price:float=COLUMN" in remark
 
 
@@ -97,14 +97,16 @@ def test_long_filters_are_looked_through_quickly(text: str) -> None:
 
 
 def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
-    known = IndexInfo(
+    index_info = IndexInfo(
         fields={"images-1": IndexFields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten")
     )
-    assert known.token_ids.ids == {"cat": 0, "kitten": 1}
-    steered = replace(known, policy=TokenPolicy(rename={"kitten": "young"}))
-    assert steered.token_ids.ids["young"] == 1
-    two = replace(known, fields={name: IndexFields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
+    assert index_info.token_ids.ids == {"cat": 0, "kitten": 1}
+    with_policy = replace(index_info, policy=TokenPolicy(rename={"kitten": "young"}))
+    assert with_policy.token_ids.ids["young"] == 1
+    two = replace(
+        index_info, fields={name: IndexFields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None
+    )
     with pytest.raises(IndexMismatch, match="different token ids or token policies: images-1, images-2"):
         two.token_ids  # noqa: B018  the property is the check
     with pytest.raises(IndexMismatch, match="'images-1' has no table of token ids"):
-        replace(known, tokens=None).token_ids  # noqa: B018  the property is the check
+        replace(index_info, tokens=None).token_ids  # noqa: B018  the property is the check

@@ -11,7 +11,7 @@ V = SparseVector.from_mapping
 
 
 @pytest.mark.parametrize(
-    ("typed", "wish"),
+    ("typed", "expected"),
     [
         ("beach -people", ParsedQuery(text="beach", excluded=("people",))),
         ("+dog on a beach", ParsedQuery(text="dog on a beach", required=("dog",))),
@@ -26,8 +26,8 @@ V = SparseVector.from_mapping
         ("c++ a+b --", ParsedQuery(text="c++ a+b --")),
     ],
 )
-def test_signs_and_boosts(typed: str, wish: ParsedQuery) -> None:
-    assert parse_query(typed) == wish
+def test_signs_and_boosts(typed: str, expected: ParsedQuery) -> None:
+    assert parse_query(typed) == expected
 
 
 @pytest.mark.parametrize("typed", ["dog^x", "dog^", "dog^-1", "dog^nan", "dog^inf", "dog^1e999", "-dog^2"])

@@ -29,13 +29,13 @@ SPARSE = {
 PNG = {"term": {"format": "png"}}
 
 
-def body(question: SearchQuery, **more: Any) -> dict[str, Any]:  # noqa: ANN401  what request_body takes
-    made: dict[str, Any] = build_search_request(question, "rank_features", max_clauses=1024, **more).body
+def body(query: SearchQuery, **more: Any) -> dict[str, Any]:  # noqa: ANN401  what request_body takes
+    made: dict[str, Any] = build_search_request(query, "rank_features", max_clauses=1024, **more).body
     json.dumps(made, allow_nan=False)
     return made
 
 
-def test_a_vector_alone_is_the_clause_of_its_shape_in_a_total_order() -> None:
+def test_a_vector_alone_is_the_clause_of_its_query_type_in_a_total_order() -> None:
     assert body(SearchQuery(vector=VECTOR), k=3) == {
         "size": 3,
         "track_total_hits": False,
@@ -119,8 +119,8 @@ def test_what_seismic_can_t_answer_rightly_is_refused(obstacle: str, more: dict[
 
 
 def test_a_caption_alone_has_nothing_to_do_with_seismic() -> None:
-    question = SearchQuery(caption="a dog", filters=[PNG])
-    sent = [build_search_request(question, shape, max_clauses=1024).body for shape in ("seismic", "rank_features")]
+    query = SearchQuery(caption="a dog", filters=[PNG])
+    sent = [build_search_request(query, query_type, max_clauses=1024).body for query_type in ("seismic", "rank_features")]
     assert sent[0] == sent[1]
 
 
@@ -152,27 +152,27 @@ def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
     assert "rescore" not in body(SearchQuery(vector=VECTOR), two_phase=TwoPhase(top_k=3))
 
 
-@pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"question": SearchQuery(vector=VECTOR, min_score=0.1)}])
+@pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"query": SearchQuery(vector=VECTOR, min_score=0.1)}])
 def test_two_phases_go_neither_with_pages_nor_with_a_least_score(more: dict[str, Any]) -> None:
     with pytest.raises(QueryError, match="two-phase"):
-        body(**{"question": SearchQuery(vector=VECTOR), **more, "two_phase": TwoPhase(top_k=1)})
+        body(**{"query": SearchQuery(vector=VECTOR), **more, "two_phase": TwoPhase(top_k=1)})
 
 
 def test_filters_and_captions_share_the_clause_limit() -> None:
     many = SparseVector.from_pairs((f"w{i:04}", 1.0 + i) for i in range(1024))
     beside = {"bool": {"should": [{"term": {"format": name}} for name in ("png", "jpeg")]}}
-    question = SearchQuery(vector=many, caption="one two three", filters=[beside], required=[("dog",)])
-    asked = build_search_request(question, "rank_features", max_clauses=1024)
+    query = SearchQuery(vector=many, caption="one two three", filters=[beside], required=[("dog",)])
+    asked = build_search_request(query, "rank_features", max_clauses=1024)
     text = json.dumps(asked.body)
     leaves = text.count('"rank_feature"') + text.count('"term"') + len(["one", "two", "three"])
     assert leaves <= 1024
     assert len(asked.truncated) == 1024 - len(asked.vector) > 0
     assert asked.vector.weights[-1] > asked.truncated.weights[0]
     with pytest.raises(QueryError, match="alone"):
-        build_search_request(question, "rank_features", max_clauses=6)
+        build_search_request(query, "rank_features", max_clauses=6)
 
 
-def test_a_question_must_look_for_something() -> None:
+def test_a_query_must_look_for_something() -> None:
     for wrong in ({}, {"caption": " "}, {"vector": VECTOR, "min_score": float("nan")}, {"vector": VECTOR, "min_weight": -1.0}):
         with pytest.raises(QueryError):
             SearchQuery(**wrong)

@@ -41,20 +41,20 @@ def test_the_same_template_for_everyone_but_its_clause(name: str, form: Template
 
 @pytest.mark.parametrize("prefix", ["a b", "a/", "../", "a?", 'a"', "a*"])
 def test_prefixes_that_can_t_be_in_an_address_are_refused(prefix: str) -> None:
-    with pytest.raises(UsageError, match="is not valid as prefix"):
-        build_template("words", "rank_features", prefix=prefix)
+    with pytest.raises(UsageError, match="is not a valid prefix"):
+        build_template("tokens", "rank_features", prefix=prefix)
 
 
 def test_unknown_names_and_forms_are_refused() -> None:
     with pytest.raises(UsageError, match="'nope'"):
         build_template("nope", "rank_features")
     with pytest.raises(UsageError, match="'impacts'"):
-        build_template("words", "impacts")  # type: ignore[arg-type]
+        build_template("tokens", "impacts")  # type: ignore[arg-type]
 
 
 def test_show_needs_no_cluster() -> None:
-    shown = CliRunner().invoke(app, ["template", "show", "words", "--query-type", "sparse_vector"])
-    assert (shown.exit_code, shown.stdout) == (0, build_template("words", "sparse_vector").source)
+    shown = CliRunner().invoke(app, ["template", "show", "tokens", "--query-type", "sparse_vector"])
+    assert (shown.exit_code, shown.stdout) == (0, build_template("tokens", "sparse_vector").source)
     assert CliRunner().invoke(app, ["template", "show", "nope"]).exit_code == 2
 
 

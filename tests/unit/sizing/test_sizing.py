@@ -133,7 +133,7 @@ def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: 
 
 
 def test_more_queries_than_shards_can_answer_take_replicas() -> None:
-    with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries a second") as refused:
+    with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries per second") as refused:
         estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000))
     assert "--replicas 3" in (refused.value.remedy or "")
     needs = estimate_resources(SizingInputs(images=MILLION, queries_per_s=20_000, replicas=3))
@@ -148,8 +148,8 @@ def test_a_heap_is_half_the_memory_and_never_huge(memory_gb: float, heap_gb: flo
 @pytest.mark.usefixtures("times")
 def test_a_query_costs_what_is_asked_and_how_full_a_shard_is() -> None:
     assert value(of(5 * MILLION), "shard_ms") == pytest.approx(5 * 3.9)
-    assert value(of(5 * MILLION, question="image"), "shard_ms") == pytest.approx(5 * 12.8)
-    assert value(of(5 * MILLION, question="image", query_ms=2), "shard_ms") == pytest.approx(10)
+    assert value(of(5 * MILLION, query_kind="image"), "shard_ms") == pytest.approx(5 * 12.8)
+    assert value(of(5 * MILLION, query_kind="image", query_ms=2), "shard_ms") == pytest.approx(10)
     assert value(of(5 * MILLION, queries_per_s=0), "cores") == 0
 
 
@@ -168,9 +168,9 @@ def test_hours_and_money() -> None:
 @pytest.mark.parametrize(
     ("replicas", "images", "text"),
     [
-        (0, MILLION, ["without replicas", "three or more"]),
+        (0, MILLION, ["without replicas", "at least three"]),
         (0, 1000 * MILLION, ["without replicas"]),  # twenty nodes, and the loss of any loses images
-        (1, MILLION, ["three or more"]),
+        (1, MILLION, ["at least three"]),
         (1, 1000 * MILLION, []),
         (2, MILLION, []),
     ],
@@ -234,17 +234,17 @@ def test_the_command_prints_all_of_it() -> None:
         assert re.search(
             rf"^  {re.escape(figure.label)} +{re.escape(figure.text)} +{re.escape(figure.origin)}$", done.stdout, re.M
         )
-    assert "three or more" in done.stdout
+    assert "at least three" in done.stdout
 
 
 def test_the_command_as_json() -> None:
-    done = CliRunner().invoke(app, ["plan", "--images", "100000000", "--question", "image", "--json"])
-    assert json.loads(done.stdout) == json.loads(json.dumps(of(100 * MILLION, question="image").to_dict()))
+    done = CliRunner().invoke(app, ["plan", "--images", "100000000", "--query-kind", "image", "--json"])
+    assert json.loads(done.stdout) == json.loads(json.dumps(of(100 * MILLION, query_kind="image").to_dict()))
 
 
 def test_every_input_is_an_option() -> None:
     inputs: dict[str, Any] = {
-        each.name: "image" if each.name == "question" else number for number, each in enumerate(fields(SizingInputs), start=3)
+        each.name: "image" if each.name == "query_kind" else number for number, each in enumerate(fields(SizingInputs), start=3)
     }
     inputs |= {"images": 5 * MILLION, "rebuild": False, "replicas": 0}
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in inputs.items() if name != "rebuild"]

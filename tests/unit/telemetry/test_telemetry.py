@@ -58,9 +58,9 @@ def values(text: str) -> Values:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Iterator[RunAccounting]:
+def accounting(tmp_path: Path) -> Iterator[RunAccounting]:
     with Manifest(tmp_path) as manifest:
-        made = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
+        made = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
         made.dead_letters.prepare_file()
         items = [SourceItem(f"mem:{i}", "mem:", InlineBytes(b"x")) for i in range(4)]
         for item in items:
@@ -76,11 +76,11 @@ def books(tmp_path: Path) -> Iterator[RunAccounting]:
 
 
 @pytest.fixture
-def full(books: RunAccounting) -> IngestMetrics:
+def full(accounting: RunAccounting) -> IngestMetrics:
     """A run of which all is known that can be."""
-    books.encoder_idle = 0.25
+    accounting.encoder_idle = 0.25
     return IngestMetrics(
-        index='pho"tos', start_s=1.0, accounting=books, end_s=2.0, exit_code=3, success_s=2.0, swap_pending=False
+        index='pho"tos', start_s=1.0, accounting=accounting, end_s=2.0, exit_code=3, success_s=2.0, swap_pending=False
     )
 
 
@@ -131,11 +131,13 @@ def test_alerts_ask_for_metrics_that_there_are(full: IngestMetrics) -> None:
         assert rule["labels"]["severity"] in {"info", "warning"}
 
 
-def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_file(tmp_path: Path, books: RunAccounting) -> None:
+def test_a_failed_run_keeps_when_the_last_one_went_through_and_leaves_a_whole_file(
+    tmp_path: Path, accounting: RunAccounting
+) -> None:
     path = tmp_path / "photos.prom"
     with ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(file=path)) as observer:
         assert "exit_code" not in path.read_text()
-        observer.record_start(books)
+        observer.record_start(accounting)
     first = values(path.read_text())
     assert (first["exit_code",], first["images_total", "failed"]) == (0, 1)
     between: list[Values] = []
@@ -187,7 +189,7 @@ def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: IngestMetri
     with serve_metrics(full, "127.0.0.1", 0) as url:
         port = int(url.rsplit(":")[-1].partition("/")[0])
         with (
-            pytest.raises(UsageError, match="it is taken"),
+            pytest.raises(UsageError, match="it is in use"),
             ingest.open_ingest_telemetry("photos", ingest.MetricsTargets(port=port)),
         ):
             pass
@@ -219,10 +221,10 @@ def test_a_disk_that_gets_full_ends_no_run(tmp_path: Path) -> None:
     assert ["not up to date" in text for text in said] == [True]
 
 
-def test_a_port_tells_how_far_it_is(full: IngestMetrics, books: RunAccounting) -> None:
+def test_a_port_tells_how_far_it_is(full: IngestMetrics, accounting: RunAccounting) -> None:
     with serve_metrics(full, "127.0.0.1", 0) as url:
         for listed in (4, 5):
-            books.listed = listed
+            accounting.listed = listed
             with urllib.request.urlopen(url) as answer:
                 assert values(answer.read().decode())["listed_images_total",] == listed
 

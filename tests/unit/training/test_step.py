@@ -27,10 +27,10 @@ def gradients(model: StairModel, stage: TrainingStage, chunk: int = 0, seed: int
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
-@pytest.mark.parametrize("heads", [("words",), ("words", "dense"), ("dense",)])
+@pytest.mark.parametrize("heads", [("tokens",), ("tokens", "dense"), ("dense",)])
 def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -> None:
     model = still(heads=heads, dense_dim=6)
-    stage = TrainingStage(name="s", steps=1, losses=ALL if "words" in heads else {"contrastive": 1.0, "distil": 0.3})
+    stage = TrainingStage(name="s", steps=1, losses=ALL if "tokens" in heads else {"contrastive": 1.0, "distil": 0.3})
     found = gradients(model, stage)
     model.zero_grad()
     batch = given(model)
@@ -41,7 +41,7 @@ def test_gradients_are_those_of_plain_back_propagation(heads: tuple[str, ...]) -
     assert batch.teacher is not None
     scores = losses.compute_similarities(seen, read, model.scale, cosine=True)
     total = losses.contrastive_loss(scores) + 0.3 * losses.distillation_loss(scores, 20 * batch.teacher[0] @ batch.teacher[1].T)
-    if "words" in heads:
+    if "tokens" in heads:
         own = torch.zeros(12, len(model.tokens.tokens))
         for row, written in enumerate(TEXTS):
             for word in written.replace("runs", "run ##s").split():

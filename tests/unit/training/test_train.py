@@ -47,9 +47,9 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_path: Path) -> None:
     moments: list[StepMetrics] = []
-    ears = Callbacks(on_message=lambda line: None, on_metrics=moments.append, on_progress=lambda what, done, total: None)
+    callbacks = Callbacks(on_message=lambda line: None, on_metrics=moments.append, on_progress=lambda what, done, total: None)
     config = tiny_training.read(folder, {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3})
-    trained = train_model(config, tmp_path / "out", ears, device="cpu")
+    trained = train_model(config, tmp_path / "out", callbacks, device="cpu")
     assert (trained.steps, trained.pairs, trained.problems, trained.stopped_early) == (120, tiny_training.PAIRS, [], False)
     assert trained.best > 0.5  # of 9 images: by chance 1/9
     assert trained.best == max(
@@ -90,7 +90,7 @@ def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_pat
     assert {f"i2t@{cut}": value for cut, value in summarize_ranks(to_text).hit.items()} == pytest.approx(
         {name: value for name, value in told.items() if name.startswith("i2t")}, rel=1e-5
     )
-    assert told["words"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # what rounds to 0 is dropped
+    assert told["tokens"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # what rounds to 0 is dropped
     own = [any(word in image for word in caption.split()) for image, caption in zip(images, captions, strict=True)]
     assert told["own@20"] == pytest.approx(np.mean(own), abs=0.11)
 
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path
 
 @pytest.mark.parametrize("name", sorted(list_recipes()))
 def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
-    heads = {"dense": ["dense"], "dense-grounded": ["words", "dense"]}.get(name, ["words"])
+    heads = {"dense": ["dense"], "dense-grounded": ["tokens", "dense"]}.get(name, ["tokens"])
     changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "watch.keep": "last"}
     if name == "stair-paper":  # tied embeddings are as wide as the text network
         changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
@@ -235,12 +235,12 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
         "watch.keep": "last",
     }
     told: list[str] = []
-    ears = Callbacks(
+    callbacks = Callbacks(
         on_message=told.append, on_metrics=lambda moment: None, on_progress=lambda what, done, total: told.append(what)
     )
     train_model(tiny_training.read(folder, changes), tmp_path / "live", device="cpu")
     config = tiny_training.read(folder, {**changes, "data.cache": True})
-    train_model(config, tmp_path / "kept", ears, device="cpu")
+    train_model(config, tmp_path / "kept", callbacks, device="cpu")
     live, kept = rows(tmp_path / "live"), rows(tmp_path / "kept")
     for at, same in zip(live, kept, strict=True):
         if at["kind"] == "train":
@@ -250,7 +250,7 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
     assert {row["name"]: float(row["value"]) for row in kept if row["step"] == "1"} == pytest.approx(first, rel=2e-3)
     assert "states of images" in told
     told.clear()
-    train_model(config, tmp_path / "again", ears, device="cpu")
+    train_model(config, tmp_path / "again", callbacks, device="cpu")
     assert "states of images" not in told  # they were there
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "kept" / "model.safetensors").read_bytes()
 

@@ -37,9 +37,9 @@ POLICY = TokenPolicy(rename={"dog": "doggo"}, merge={"cat": ("kit",)}, mute=("ca
 
 def asked(policy: TokenPolicy | None = None, stored: SparseVector | None = None, **fields: object) -> WeightedQuery:
     encoder = Letters()
-    question = SearchParams(**fields)  # type: ignore[arg-type]
+    query = SearchParams(**fields)  # type: ignore[arg-type]
     return build_weighted_query(
-        question, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored
+        query, TokenNormalizer(encoder=encoder, policy=policy), lambda text: encoder.encode_texts([text])[0], stored
     )
 
 

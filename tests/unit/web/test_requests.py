@@ -1,4 +1,4 @@
-"""A weighed question -> request bodies."""
+"""A weighed query -> request bodies."""
 
 import pytest
 
@@ -20,8 +20,8 @@ def test_stair_asks_for_escaped_words_with_their_weights() -> None:
 
 
 def test_bag_counts_each_word_once_as_it_stands_in_the_documents() -> None:
-    question = SearchQuery(vector=CAR, required=[("dog",)], excluded=[("cat",)], filters=[{"term": {"format": "JPEG"}}])
-    sent = build_page_request(question, SearchParams(method="bag", after=(1.0, "u", "s", "i")), WAY)
+    query = SearchQuery(vector=CAR, required=[("dog",)], excluded=[("cat",)], filters=[{"term": {"format": "JPEG"}}])
+    sent = build_page_request(query, SearchParams(method="bag", after=(1.0, "u", "s", "i")), WAY)
     around = sent.body["query"]["bool"]
     assert around["should"][0]["bool"]["should"] == [
         {"constant_score": {"filter": {"term": {"top_tokens": "car"}}, "boost": 1.0}},

@@ -1,4 +1,4 @@
-"""The body of a question, as anybody may write it."""
+"""The body of a query, as anybody may write it."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_what_is_missing_or_null_is_as_by_default() -> None:
         b'{"vector": ' + b'{"a":' * 2000 + b"1" + b"}" * 2001,
     ],
 )
-def test_what_is_no_question_is_refused(raw: bytes) -> None:
+def test_what_is_no_query_is_refused(raw: bytes) -> None:
     with pytest.raises(QueryError):
         parse_search_params(raw)
 

@@ -38,9 +38,11 @@ def inspected(
     stored: StoredImage | None = None,
     file: EncodedFile | None = None,
     comparison: VectorComparison | None = None,
-    steered: PolicyEffect | None = None,
+    policy_effect: PolicyEffect | None = None,
 ) -> InspectionResult:
-    return InspectionResult(image=stored, encoded_file=file, comparison=comparison, policy_effect=steered, file_changed=False)
+    return InspectionResult(
+        image=stored, encoded_file=file, comparison=comparison, policy_effect=policy_effect, file_changed=False
+    )
 
 
 def plain(found: InspectionResult, k: int | None = None, canvas: TerminalInfo = WIDE) -> list[str]:
@@ -53,7 +55,7 @@ def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> N
     assert dotted.split() == ["a.b", "█" * 20, "0.2500", "25.0", "%", "75.0", "%"]
     assert formula.split()[0] == "=1+1"
     assert dog.split()[-2:] == ["100.0", "%"]
-    assert together.startswith("  4 words, 1.0000 together")
+    assert together.startswith("  4 words, total weight 1.0000;")
     assert [fact.split(maxsplit=1) for fact in facts] == [
         ["id", "1"],
         ["index", "i-1"],
@@ -92,19 +94,19 @@ def test_a_comparison_says_why_and_which_words() -> None:
     )
     drawn = plain(inspected(image(), seen(), different))
     at = next(i for i, line in enumerate(drawn) if "words differ from" in line)
-    assert drawn[at] == "  14 words differ from those that m-1 gives the file now"
+    assert drawn[at] == "  14 words differ from those of m-1 for the file now"
     assert drawn[at + 1] == "    the file has changed"
     assert drawn[at + 2] == "    w0   stored 0.5000, now      -"
     assert drawn[-1] == "    2 more (--json)"
     same = plain(inspected(image(), seen(), VectorComparison(differences=(), reasons=())))
-    assert same[-1] == "  the stored words are those that m-1 gives the file now"
+    assert same[-1] == "  the stored words are the same as those of m-1 for the file now"
     unknown = plain(inspected(image(), seen(), VectorComparison(differences=different.differences[:1], reasons=())))
-    assert any("no recorded cause" in line for line in unknown)
+    assert any("cause not recorded" in line for line in unknown)
 
 
 def test_what_a_policy_did() -> None:
     done = PolicyEffect(rules=("cap cat",), tokens=(WeightDifference(token="cat", stored=0.5, current=0.9),))
-    assert plain(inspected(image(), steered=done))[-2:] == [
+    assert plain(inspected(image(), policy_effect=done))[-2:] == [
         "  the token policy ab changed it: cap cat",
         "    cat  without it 0.9000, with it 0.5000",
     ]

@@ -18,7 +18,7 @@ def test_a_file_that_is_no_policy_is_told_before_a_cluster_is_asked(command: str
     (file := tmp_path / "p.json").write_text('{"stair_es_policy": 1, "rename": {"a": "b", "b": "c"}}')
     error = CliRunner().invoke(app, ["policy", command, str(file)], env=NOWHERE).exception
     assert isinstance(error, ResourceError)
-    assert f"policy {file}: rename.a: 'b' is itself replaced, by rename.b" in error.message
+    assert f"policy {file}: rename.a: 'b' is itself replaced by rename.b" in error.message
 
 
 def test_ingest_too(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_options_that_can_t_be_are_refused(wrong: tuple[str, ...]) -> None:
 
 
 @pytest.mark.usefixtures("lengths")
-def test_wishes_and_options_say_the_same() -> None:
+def test_operators_and_options_say_the_same() -> None:
     typed = run("query", "red +car^2 -dog", "--json")
     assert typed == run("query", "red car", "--require", "car", "--boost", "car=2", "--exclude", "dog", "--json")
     assert typed[0] == 0
@@ -251,7 +251,7 @@ def test_a_search_pipeline_is_in_the_address() -> None:
     assert '"sort"' not in out  # the processor rescores, and no engine takes a sort beside that
 
 
-def test_search_json_has_the_promised_shape() -> None:
+def test_search_json_has_the_promised_keys() -> None:
     query = SparseVector.from_mapping({"red": 2.0})
     source = {"tokens": {"red": 3.0}, "width": 640}
     hit = Hit(
@@ -357,7 +357,7 @@ def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
         (("--indx", "photos", "beach"), "No such option: --indx"),
         (("-index", "photos", "beach"), "'-index' may be the option --index or a word to exclude"),
         (("-json", "beach"), "'-json' may be the option --json"),
-        (("-x", "beach"), "Put a word that begins with a minus behind `--`"),
+        (("-x", "beach"), "Put a word that begins with a minus after `--`"),
     ],
 )
 def test_a_mistyped_option_is_no_word(wrong: tuple[str, ...], said: str) -> None:

@@ -65,22 +65,22 @@ def text(found: VocabularyView, k: int = 30, width: int = 120, encoding: str = "
 
 
 def test_a_table_for_people() -> None:
-    head, titles, animal, cat, dog, stop, dead = text(shown(PETS)).splitlines()
-    assert head == "pets: 20 images, 2.0 words an image, 3 different words (m-1)"
-    assert titles.split() == ["word", "images", "mean", "max", "of", "all", "flat", "heaviest", "in"]
+    head, titles, animal, cat, dog, stop, unused = text(shown(PETS)).splitlines()
+    assert head == "pets: 20 images, 2.0 words per image, 3 different words (m-1)"
+    assert titles.split() == ["token", "images", "mean", "max", "share", "uniformity", "heaviest", "in"]
     assert animal.split()[0] == "animal"
     assert animal.split()[2:] == ["20", "100.0", "%", "0.5000", "0.5000", "64.52", "%", "1.00", "0.jpg"]
     assert cat.split()[2:] == ["15", "75.0", "%", "0.2500", "0.2500", "24.19", "%", "0.75", "0.jpg"]
     assert dog.split()[2:] == ["5", "25.0", "%", "0.3500", "0.7500", "11.29", "%", "0.19", "dog-3.jpg"]
     assert stop == "2 stop-word candidates (uniformity 0.5 or more), 88.7 % of all weight: animal, cat"
-    assert dead == "2 of the 4 words of m-1 are in no image (--unused lists them)"
+    assert unused == "2 of the 4 words of m-1 are in no image (--unused lists them)"
 
 
-@pytest.mark.parametrize(("holds", "one"), [("texts", "a text"), ("documents", "a document")])
+@pytest.mark.parametrize(("holds", "one"), [("texts", "text"), ("documents", "document")])
 def test_what_is_no_image_is_not_called_one(holds: str, one: str) -> None:
     made = [shown(PETS, holds=holds), shown(PETS, holds=holds, match="zebra"), shown({"a": {}}, holds=holds)]
     drawn = "\n".join(map(text, made))
-    assert f"pets: 20 {holds}, 2.0 words {one}, 3 different words" in drawn
+    assert f"pets: 20 {holds}, 2.0 words per {one}, 3 different words" in drawn
     assert f"1 {holds} have no word" in drawn
     assert "image" not in drawn
 
@@ -117,15 +117,15 @@ def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
     assert "not seen in the sample" in text(shown(PETS, sample=DocumentSample(size=20)))
     assert "no image has a matching word" not in text(shown({}))
-    assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words an image, 0 different words (m-1)"
+    assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words per image, 0 different words (m-1)"
     assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
 
 
-def test_dead_words_that_a_policy_took_are_not_counted() -> None:
+def test_unused_tokens_that_a_policy_took_are_not_counted() -> None:
     assert shown(PETS, policy=TokenPolicy(mute=("dodo",))).unused == ("dolphin",)
 
 
-def test_json_has_all_figures_and_the_dead_words() -> None:
+def test_json_has_all_figures_and_the_unused_tokens() -> None:
     found = json.loads(json.dumps(to_json(shown(PETS, policy=TokenPolicy(name="p", mute=("x",))), 1, "pets")))
     assert found["tokens"] == [
         {

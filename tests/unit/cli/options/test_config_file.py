@@ -65,7 +65,7 @@ def _write(folder: Path, text: str) -> Path:
 def _shown(path: Path, *before: str, **environ: str) -> dict[str, tuple[Any, str]]:
     result = CliRunner().invoke(app, ["--config", str(path), *before, "config", "show", "--json"], env=environ)
     assert result.exit_code == 0, result.output + repr(result.exception)
-    return {row["key"]: (row["value"], row["from"]) for row in json.loads(result.stdout)["values"]}
+    return {row["key"]: (row["value"], row["origin"]) for row in json.loads(result.stdout)["values"]}
 
 
 def _refused(folder: Path, text: str, *before: str) -> UsageError:

@@ -1,4 +1,4 @@
-"""What the progress of an ingest says."""
+"""What the progress of an ingest and of a download says."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append((text, facts["waiting"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
-        books = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
-        update(books)
-        books.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
-        update(books)
+        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
+        update(accounting)
+        accounting.waiting_message = "waiting 40 s for a\x1b[1m.test (12 URLs)"
+        update(accounting)
     assert said[0][0].endswith(", 0 failed")
-    assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", books.waiting_message)
+    assert said[1] == (said[0][0] + r", waiting 40 s for a\x1b[1m.test (12 URLs)", accounting.waiting_message)
 
 
 def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,19 @@ def test_failed_images_are_counted_in_the_line_and_in_its_facts(tmp_path: Path, 
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append((text, facts["failed"])))
     with Manifest() as manifest, progress.show_ingest_progress() as update:
-        books = RunAccounting(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
-        books.outcome_counts["failed"] = 3
-        update(books)
+        accounting = RunAccounting(manifest, DeadLetters(tmp_path / "failed.jsonl", "photos"))
+        accounting.outcome_counts["failed"] = 3
+        update(accounting)
     [(line, failed)] = said
     assert (", 3 " in line, failed) == (True, 3)
+
+
+def test_lines_of_a_download_are_sparse_and_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [0.0], list[str]()
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "print_notice", lambda text, **facts: said.append(text))
+    with progress.show_download_progress() as update:
+        for second in range(1, 21):
+            now[0] = float(second)
+            update(second * 2_500_000, 100_000_000)
+    assert said == ["fetched 25 of 100 MB, 30 s left", "fetched 50 of 100 MB, 20 s left"]

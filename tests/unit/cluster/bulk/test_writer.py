@@ -71,7 +71,7 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
         ("index", 400, "index_closed_exception", "closed"),
     ],
 )
-def test_a_document_is_dead_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, status_name: str) -> None:
+def test_a_document_fails_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, status_name: str) -> None:
     outcome = {"_index": "x", "status": status, "error": error and {"type": error, "reason": "why"}}
     assert classify_item(kind, outcome, "x").status == status_name
 

@@ -11,7 +11,7 @@ from support.servers.fault_proxy import Answer, Reply, Request, serve
 
 from stair_es.cluster.client.cluster import Cluster
 from stair_es.cluster.client.connection import Connection
-from stair_es.cluster.client.retry import RetryPolicy
+from stair_es.cluster.client.retry import NO_RETRY, RetryPolicy
 from stair_es.errors import ClusterError, IngestError
 
 
@@ -75,6 +75,16 @@ def test_a_search_asks_all_shards_and_takes_nothing_less(cluster: Cluster, node:
     cluster.search("photos", {"size": 3})
     assert node.seen[0].path == "/photos/_search?allow_partial_search_results=false"
     assert json.loads(node.seen[0].body) == {"size": 3}
+
+
+def test_a_search_takes_more_parameters_and_fewer_attempts(cluster: Cluster, node: Node, waits: list[float]) -> None:
+    node.busy = 2
+    with pytest.raises(ClusterError, match="503"):
+        cluster.search("photos", {}, retry=NO_RETRY, search_pipeline="boost")
+    assert ([request.path for request in node.seen], waits) == (
+        ["/photos/_search?allow_partial_search_results=false&search_pipeline=boost"],
+        [],
+    )
 
 
 def test_a_refresh_names_its_index(cluster: Cluster, node: Node) -> None:

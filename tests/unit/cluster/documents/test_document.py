@@ -67,8 +67,8 @@ def made(
     )
 
 
-def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() -> None:
-    fields: dict[str, Json] = {"caption": "a dog", "stars": 5, "licence": None}
+def test_document_has_escaped_tokens_top_tokens_columns_and_known_facts_only() -> None:
+    fields: dict[str, Json] = {"caption": "a dog", "stars": 5, "license": None}
     assert made({"dog": 0.9, ".": 0.5, "grass": 0.1}, FACTS, fields, DocumentSettings(top_token_count=2)) == {
         "tokens": {"dog": 0.9, "%2E": 0.5, "grass": 0.1},
         "top_tokens": ["dog", "."],
@@ -96,7 +96,7 @@ def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
     assert set().union(*layers) == RESERVED_FIELDS | {"caption"}
 
 
-def test_a_policy_steers_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
+def test_a_policy_changes_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
     policy = TokenPolicy(mute=("##s",), cap={"dog": 0.5}, rename={"automobile": "car.x"})
     settings = DocumentSettings(impacts=True)
     body = made({"dog": 1.0, "automobile": 0.75, "##s": 0.25}, FACTS, {}, settings, policy)
@@ -130,7 +130,7 @@ def test_names_that_a_column_can_t_take(name: str) -> None:
 
 
 def test_names_that_a_column_can_take() -> None:
-    check_field_names(["caption", "Licence", "exif.camera", "token", "größe", "a b"])
+    check_field_names(["caption", "License", "exif.camera", "token", "größe", "a b"])
 
 
 def test_impacts_are_rounded_and_at_least_1_and_leave_out_what_a_match_can_t_ask_for() -> None:

@@ -30,7 +30,7 @@ def made(settings: dict[str, Any] | None = None, tokens: tuple[str, ...] = ()) -
     return add_index_meta(resources.load_json_resource("mappings", "image"), build_index_meta(identity, "photos"))
 
 
-def test_affected_are_documents_with_a_word_of_the_policy_or_with_another_policy() -> None:
+def test_affected_are_documents_with_a_token_of_the_policy_or_with_another_policy() -> None:
     words = [{"rank_feature": {"field": f"tokens.{key}", "linear": {}}} for key in ("%", "100%25", "a%2Eb")]
     assert build_affected_query(POLICY, FEATURES) == {
         "bool": {
@@ -51,14 +51,14 @@ def test_a_sparse_vector_is_asked_in_its_own_way() -> None:
     assert either["bool"]["should"][1:] == [{"sparse_vector": {"field": "tokens", "query_vector": words, "prune": False}}]
 
 
-def test_a_policy_of_more_words_than_clauses_goes_through_all_documents() -> None:
+def test_a_policy_of_more_tokens_than_clauses_goes_through_all_documents() -> None:
     small = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clauses=10)
     query = build_affected_query(POLICY, small)
     assert query["bool"]["filter"] == [{"match_all": {}}]
     assert query["bool"]["must_not"] == [{"term": {"policy": POLICY.digest}}]
 
 
-def test_the_script_gets_escaped_words_and_no_policy_is_none() -> None:
+def test_the_script_gets_escaped_tokens_and_no_policy_is_none() -> None:
     params = {
         "replacements": {"100%25": "dog"},
         "mute": {"a%2Eb": True},

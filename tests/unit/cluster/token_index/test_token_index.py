@@ -39,7 +39,7 @@ SOURCE = {
 }
 
 
-def test_a_word_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_image() -> None:
+def test_a_token_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_image() -> None:
     made = build_token_documents("1", {**SOURCE, "caption": ["two", "captions"], "taken_at": None}, "s", 3)
     image: dict[str, Any] = {name: SOURCE[name] for name in ("uri", "source", "model", "ingested_at")}
     image |= {"image_id": "1", "token_count": 4, "caption": ["two", "captions"], "source_version": "s"}
@@ -64,7 +64,7 @@ def test_a_caption_that_is_no_text_is_left_out(caption: object) -> None:
 
 
 @pytest.mark.parametrize("source", [{}, {"tokens": {"dog": 1.0}}, {"tokens": {}, "top_tokens": []}])
-def test_without_top_tokens_there_are_no_words(source: dict[str, Any]) -> None:
+def test_without_top_tokens_there_are_no_tokens(source: dict[str, Any]) -> None:
     assert build_token_documents("1", source, "s", 16) == {}
 
 
@@ -132,22 +132,22 @@ def _index(about: object) -> dict[str, Any]:
     return {"mappings": {"_meta": {"stair_es": about}}}
 
 
-def test_a_words_index_is_no_index_of_images_nor_the_other_way_round() -> None:
-    images, words = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
+def test_a_token_index_is_no_index_of_images_nor_the_other_way_round() -> None:
+    images, tokens = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "token_index_of": "x"})
     assert (get_index_meta(images), get_token_index_meta(images)) == ({"alias": "a", "model": "m"}, {})
-    assert (get_index_meta(words), get_token_index_meta(words)) == ({}, {"alias": "a", "token_index_of": "x"})
+    assert (get_index_meta(tokens), get_token_index_meta(tokens)) == ({}, {"alias": "a", "token_index_of": "x"})
     assert get_index_meta(_index(3)) == get_token_index_meta(_index(3)) == get_index_meta({}) == get_token_index_meta({}) == {}
     check_not_token_index("x", images)
     check_not_token_index("x", _index(3))
     with pytest.raises(IndexMismatch, match=r"'x.tokens' is the token index of 'x' and contains no images") as wrong:
-        check_not_token_index("x.tokens", words)
+        check_not_token_index("x.tokens", tokens)
     assert "--index a;" in wrong.value.remedy
 
 
 @pytest.mark.parametrize("found", [None, 1, INDEX_FORMAT + 1, "2", [2]])
 def test_an_index_of_another_format_is_refused(found: object) -> None:
     about = {"alias": "a", "model": "m", **({} if found is None else {"format_version": found})}
-    with pytest.raises(IndexMismatch, match=f"index 'x' has the format .* this one uses {INDEX_FORMAT}"):
+    with pytest.raises(IndexMismatch, match=f"index 'x' has the format .* this version uses {INDEX_FORMAT}"):
         check_index_format("x", _index(about))
 
 
@@ -162,14 +162,14 @@ def _state(behind: set[str]) -> TokenIndexState:
     return TokenIndexState(alias="a", indices={"x.tokens": "x", "y.tokens": "y"}, alias_targets=frozenset(behind))
 
 
-def test_the_alias_of_the_words_moves_to_those_of_the_new_index_alone() -> None:
+def test_the_token_alias_moves_to_the_token_index_of_the_new_index_alone() -> None:
     add = {"add": {"index": "y.tokens", "alias": "a-tokens"}}
     assert build_alias_actions(_state({"x.tokens"}), "y") == [{"remove": {"index": "x.tokens", "alias": "a-tokens"}}, add]
     assert build_alias_actions(_state(set()), "y") == [add]
     assert build_alias_actions(_state({"y.tokens"}), "y") == []
     assert build_alias_actions(_state({"x.tokens"}), "z") == []  # no words of it: what was found stays
     for foreign in ("theirs", "a-tokens"):
-        with pytest.raises(IndexMismatch, match="someone else"):
+        with pytest.raises(IndexMismatch, match=r"that alias points to|another index has that name"):
             build_alias_actions(_state({"x.tokens", foreign}), "y")
 
 

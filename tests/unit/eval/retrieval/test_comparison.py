@@ -104,8 +104,8 @@ def test_of_approximate_neighbours_the_overlap_counts() -> None:
     best = [39 - rank for rank in range(10)]
     found = compare_rankings(3, scores_N, [*best[:9], 5], [1.0] * 10, nine_bits=False)
     assert (found.same, found.explained, found.unexplained, found.overlap) == (0, 0, 1, 0.9)
-    both = sum_ranking_diffs([found, compare_rankings(4, scores_N, best, [1.0] * 10, nine_bits=False)], cut=2)
-    assert (both.queries, both.same, both.unexplained, both.cut, both.overlap) == (2, 1, 1, 2, 0.95)
+    both = sum_ranking_diffs([found, compare_rankings(4, scores_N, best, [1.0] * 10, nine_bits=False)], truncated=2)
+    assert (both.queries, both.same, both.unexplained, both.truncated, both.overlap) == (2, 1, 1, 2, 0.95)
     [swap] = both.swaps
     assert describe_swap(swap, [f"q{i}" for i in range(9)], [f"i{i}" for i in range(40)])["engine"]["item"] == "i5"
 
@@ -144,7 +144,7 @@ def report() -> RetrievalReport:
         exact=metrics,
         engine=metrics,
         tokens=(60.0, 20.0),
-        unasked=1,
+        queries_without_tokens=1,
         task=task,
         differences=sum_ranking_diffs([ranked], 0),
         nine_bits=True,
@@ -155,7 +155,7 @@ def report() -> RetrievalReport:
     )
     return RetrievalReport(
         captions="set.jsonl",
-        form="JSON Lines",
+        format="JSON Lines",
         images=5,
         texts=2,
         problems=tuple(f"image {number}: broken" for number in range(7)),
@@ -182,6 +182,6 @@ def test_the_report_says_everything_for_people_and_for_programs() -> None:
     rows = json.loads(json.dumps(found.to_dict(), allow_nan=False))["rows"]
     assert rows[0]["engine"]["hit"] == {"1": 0.5, "5": 1.0, "10": 1.0}
     assert rows[0]["differences"]["examples"][0]["query"] == "a | b"
-    assert rows[1]["exact"] == {"missing": "no captions"}
+    assert rows[1]["exact"] == {"unavailable_reason": "no captions"}
     for line in render_table(("a", "b"), [("1", "2|3"), ("4\n5", "")]).splitlines():
         assert line.replace("\\|", "").count("|") == 3

@@ -74,18 +74,18 @@ def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None
 
 
 def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> None:
-    dead_letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    dead_letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     dead_letters.prepare_file()
     dead_letters.add(Outcome(A, "failed", "read", "why"))
     before = dead_letters.path.read_text()
-    with limit_file_size(len(before) + 10), pytest.raises(IngestError, match=r"dead\.jsonl: File too large"):
+    with limit_file_size(len(before) + 10), pytest.raises(IngestError, match=r"failed\.jsonl: File too large"):
         dead_letters.add(Outcome(A, "failed", "read", "why"))
     dead_letters.close()
     assert dead_letters.path.read_text().startswith(before)
 
 
 def test_the_check_of_dead_letters_keeps_what_is_there_and_leaves_nothing_new(tmp_path: Path) -> None:
-    dead_letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    dead_letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     dead_letters.check_writable()
     assert list(tmp_path.iterdir()) == []
     dead_letters.add(Outcome(A, "failed", "read", "why"))

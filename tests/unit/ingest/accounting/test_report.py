@@ -29,7 +29,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def make_(*items: SourceItem) -> RunAccounting:
-            accounting = RunAccounting(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl", "photos"))
+            accounting = RunAccounting(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "failed.jsonl", "photos"))
             for item in items:
                 assert accounting.record_listed(item.uri, item.source)
             return accounting
@@ -37,7 +37,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         yield make_
 
 
-def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> None:
+def test_each_image_once_and_failed_ones_as_lines(make: Make, tmp_path: Path) -> None:
     accounting = make(A, B, C)
     assert not accounting.record_listed(A.uri, A.source)
     accounting.dead_letters.prepare_file()
@@ -52,18 +52,18 @@ def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> N
     assert dict(accounting.stage_seconds) == {"read": 1.5, "write": 2.0}
     assert accounting.manifest.count_documents() == 1
     assert [accounting.manifest.get_status(uri) for uri in (A.uri, B.uri, "other")] == ["stored", "failed", "unlisted"]
-    [line] = (tmp_path / "dead.jsonl").read_text().splitlines()
+    [line] = (tmp_path / "failed.jsonl").read_text().splitlines()
     letter = json.loads(line)
     assert (letter["uri"], letter["stage"], letter["reason"]) == ("file:///b", "decode", "why\nnot")
 
 
 def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     inline, hole = SourceItem("mem:1", "mem:", InlineBytes(b"x")), ListingFailure("file:///d", "file:///", "forbidden")
     for item in (A, inline, hole.to_item()):
         letters.add(Outcome(item, "failed", "read", "why"))
     letters.close()
-    with (tmp_path / "dead.jsonl").open("a") as file:
+    with (tmp_path / "failed.jsonl").open("a") as file:
         file.write("no json\n\n[1]\n")
     first, *others = KIND.open(str(letters.path), SourceOptions()).list_items()
     assert first == A
@@ -81,7 +81,7 @@ def test_no_dead_letter_no_file(make: Make, tmp_path: Path) -> None:
     accounting = make(A)
     accounting.record_batch(Batch([Outcome(A, "written", "write")]))
     accounting.close()
-    assert not (tmp_path / "dead.jsonl").exists()
+    assert not (tmp_path / "failed.jsonl").exists()
 
 
 def test_an_image_without_outcome_fails_the_run(make: Make, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> N
 
 
 def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "dead.jsonl"
+    path = tmp_path / "failed.jsonl"
     path.write_text("\n")
     DeadLetters(path, "photos").prepare_file()
     assert not path.exists()
@@ -115,12 +115,12 @@ def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tm
 
 
 def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Path) -> None:
-    first, second = (DeadLetters(tmp_path / "dead.jsonl", "photos") for _ in range(2))
+    first, second = (DeadLetters(tmp_path / "failed.jsonl", "photos") for _ in range(2))
     first.prepare_file()
     second.prepare_file()  # neither has a letter yet: they will share the file
     first.add(Outcome(A, "failed", "read", "why"))
     second.check_writable()
-    with pytest.raises(IngestError, match=r"another run is writing dead letters to .*dead\.jsonl"):
+    with pytest.raises(IngestError, match=r"another run is writing dead letters to .*failed\.jsonl"):
         second.prepare_file()
     second.add(Outcome(A, "failed", "read", "another"))
     first.close()
@@ -132,7 +132,7 @@ def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Pat
 
 def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is removed by another run between its opening and its lock."""
-    letters, locked = DeadLetters(tmp_path / "dead.jsonl", "photos"), dead_letters._lock_file
+    letters, locked = DeadLetters(tmp_path / "failed.jsonl", "photos"), dead_letters._lock_file
 
     def lock_late(file: IO[str], *, exclusive: bool) -> bool:
         monkeypatch.setattr(dead_letters, "_lock_file", locked)
@@ -163,7 +163,7 @@ def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path
         with pytest.raises(IngestError, match="something other than dead letters"):
             DeadLetters(table, "photos").prepare_file()
         assert table.read_text() == content
-    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
     letters.add(Outcome(A, "failed", "read", "why"))
     letters.close()
     letters.close()

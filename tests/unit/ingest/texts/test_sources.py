@@ -1,4 +1,4 @@
-"""Sources of texts: what of a file becomes a text, and what is dead."""
+"""Sources of texts: what of a file becomes a text, and what fails."""
 
 from __future__ import annotations
 

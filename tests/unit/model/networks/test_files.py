@@ -58,7 +58,7 @@ def test_offsets_are_where_the_tokens_stand() -> None:
     assert {"Zürich", "'", "s", "bus"} <= set(said)
 
 
-def test_the_notice_holds_the_hashes_and_the_licence() -> None:
+def test_the_notice_holds_the_hashes_and_the_license() -> None:
     notice = (MODEL_DATA / "NOTICE.md").read_text(encoding="utf-8")
     for name in ("vocab.txt", "detector.safetensors"):
         digest = hashlib.sha256((MODEL_DATA / name).read_bytes()).hexdigest()

@@ -25,7 +25,7 @@ BOTH = [(image, "bert") for image in tiny_stair.IMAGES] + [("vit", "distilbert")
 
 @pytest.mark.parametrize(("image", "text"), BOTH)
 def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text: str) -> None:
-    config = tiny_stair.config(image, text, text_own_words=True, heads=("words", "dense"), dense_dim=7)
+    config = tiny_stair.config(image, text, text_own_words=True, heads=("tokens", "dense"), dense_dim=7)
     model = tiny_stair.model(config)
     tiny_stair.write(tmp_path / "one", model, tiny_stair.tensors(model))
     again = checkpoint.load_stair_model(tmp_path / "one")
@@ -123,10 +123,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         _weights(lambda w: _drop(w, *[name for name in w if name.startswith("text.backbone")])),
         r"lacks text\.backbone\.\S+, text\.backbone\.\S+, text\.backbone\.\S+ and \d+ more",
     ),
-    "one too many": (_weights(lambda w: w.update(other=torch.zeros(1))), "has, beyond its configuration, other"),
+    "one too many": (_weights(lambda w: w.update(other=torch.zeros(1))), "has tensors that its configuration lacks: other"),
     "other shape": (
         _weights(lambda w: w.update({"image.head.bias_F": torch.zeros(3)})),
-        r"other shapes: image\.head\.bias_F \[3\], not \[17\]",
+        r"the wrong shape: image\.head\.bias_F \[3\], not \[17\]",
     ),
     "no features": (_weights(lambda w: _drop(w, "feature_ids")), "no tensor 'feature_ids'"),
     "features in disorder": (
@@ -141,7 +141,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
         _weights(lambda w: w.update(feature_ids=torch.cat([w["feature_ids"][:-1], torch.tensor([999])]))),
         "no token for 1 of the model's features, such as token 999",
     ),
-    "a newer version": (_config(lambda c: c.update(version=2)), "version 2 of the format 'stair-es', this stair-es reads 1"),
+    "a newer version": (_config(lambda c: c.update(version=2)), "version 2 of the format 'stair-es', but this stair-es reads 1"),
     "no version": (_config(lambda c: c.pop("version")), "version None"),
     "an unknown field": (_config(lambda c: c.update(colour="red")), "model has unknown fields: colour"),
     "an unknown field of a tower": (_config(lambda c: c["image"].update(colour="red")), "image has unknown fields: colour"),

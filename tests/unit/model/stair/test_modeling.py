@@ -140,7 +140,7 @@ def test_tied_text_embeddings_are_those_of_the_network() -> None:
 
 
 def test_dense_vectors_are_what_numpy_says() -> None:
-    model = tiny_stair.model(tiny_stair.config(heads=("words", "dense"), dense_dim=7))
+    model = tiny_stair.model(tiny_stair.config(heads=("tokens", "dense"), dense_dim=7))
     assert model.text.head.dense is not None
     with torch.inference_mode():
         found_BE = _array(model.encode_texts(_texts(model)).dense_BE)
@@ -307,7 +307,7 @@ def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
     dense = _encoder(tmp_path / "dense", heads=("dense",))
     assert isinstance(dense, DenseEncoder)
     assert np.linalg.norm(dense.encode_images_dense(_pixels(2)), axis=1) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ModelError, match="no head for words") as wrong:
+    with pytest.raises(ModelError, match="no head for tokens") as wrong:
         dense.encode_images(_pixels(1))
     assert "stair-es evaluate" in wrong.value.remedy
     words = _encoder(tmp_path / "words")
@@ -319,7 +319,7 @@ def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
 
 
 def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path) -> None:
-    encoder = _encoder(tmp_path / "both", heads=("words", "dense"))
+    encoder = _encoder(tmp_path / "both", heads=("tokens", "dense"))
     assert isinstance(encoder, JointEncoder)
     words, dense_BD = encoder.encode_images_both(_pixels(3))
     assert words == encoder.encode_images(_pixels(3))
@@ -327,7 +327,7 @@ def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path
     words, dense_BD = encoder.encode_texts_both(TEXTS)
     assert words == encoder.encode_texts(TEXTS)
     assert np.array_equal(dense_BD, encoder.encode_texts_dense(TEXTS))
-    for one, lacking in (("words", "dense"), ("dense", "words")):
+    for one, lacking in (("tokens", "dense"), ("dense", "tokens")):
         alone = _encoder(tmp_path / one, heads=(one,))
         assert isinstance(alone, JointEncoder)
         with pytest.raises(ModelError, match=f"no head for {lacking}"):

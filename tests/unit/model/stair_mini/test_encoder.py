@@ -305,8 +305,8 @@ def test_it_is_compared_with_its_dense_side_where_the_text_network_is_asked_for(
 def test_the_catalogue_knows_it_without_loading_it() -> None:
     card = registry.get_model_card("stair-mini")
     assert (card.name, card.model_id, card.image_spec.fit) == ("stair-mini", "stair-mini-2", "squash")
-    assert any("EmojiOne 2.x (CC-BY-4.0)" in line for line in card.licences)
-    assert any("UNKNOWN" in line for line in card.licences)
+    assert any("EmojiOne 2.x (CC-BY-4.0)" in line for line in card.licenses)
+    assert any("UNKNOWN" in line for line in card.licenses)
     assert pickle.loads(pickle.dumps(card)) == card
     encoder = registry.load_encoder(pickle.loads(pickle.dumps(LIGHT)))
     assert (encoder.model_id, encoder.image_spec) == (card.model_id, card.image_spec)

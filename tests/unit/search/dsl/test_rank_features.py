@@ -23,8 +23,8 @@ def test_there_are_golden_bodies() -> None:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_bodies(path: Path) -> None:
     case: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    question = SearchQuery(vector=SparseVector.from_mapping(case["vector"]))
-    asked = build_search_request(question, "rank_features", max_clauses=1024, k=case["k"])
+    query = SearchQuery(vector=SparseVector.from_mapping(case["vector"]))
+    asked = build_search_request(query, "rank_features", max_clauses=1024, k=case["k"])
     assert asked.body == case["body"]
     assert not len(asked.truncated)
 

@@ -1,4 +1,4 @@
-"""Each shape's clause, which one is chosen, and what all of them refuse and cut."""
+"""The clause of each query type, which one is selected, and what all of them reject and truncate."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from stair_es.search.dsl.select import QUERY_TYPES, IndexFields, QueryType, buil
 from stair_es.search.dsl.weights import SparseQuery
 from stair_es.types import SparseVector
 
-GOLDEN = sorted((Path(__file__).parents[3] / "golden").glob("shape_*.json"))
+GOLDEN = sorted((Path(__file__).parents[3] / "golden" / "query_types").glob("*.json"))
 BERT = load_wordpiece_vocabulary().tokens
 IDS = TokenIds.from_tokens(BERT)
 WORDS = [word for word in BERT if word.isalpha() and word.isascii() and word.islower()][:2000]
 
 
-def build_any(shape: QueryType, vector: SparseVector, **more: Any) -> SparseQuery:  # noqa: ANN401
-    """The query of any shape; that of SEISMIC with BERT's ids."""
-    given: dict[str, Any] = {**more, "token_ids": IDS} if shape == "seismic" else more
-    return build_sparse_query(shape, vector, **given)
+def build_any(query_type: QueryType, vector: SparseVector, **more: Any) -> SparseQuery:  # noqa: ANN401
+    """The query of any type; that of SEISMIC with BERT's ids."""
+    given: dict[str, Any] = {**more, "token_ids": IDS} if query_type == "seismic" else more
+    return build_sparse_query(query_type, vector, **given)
 
 
 def case(path: Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def case(path: Path) -> dict[str, Any]:
 
 
 def weights(clause: dict[str, Any]) -> dict[str, float]:
-    """Key of the word -> weight that the engine multiplies with, whatever the shape."""
+    """Key of the word -> weight that the engine multiplies with, whatever the query type."""
     if "bool" in clause:
         leaves = [next(iter(leaf.values())) for leaf in clause["bool"]["should"]]
         if "linear" in leaves[0]:
@@ -59,84 +59,84 @@ def weights(clause: dict[str, Any]) -> dict[str, float]:
     return {key: weight * inner.get("boost", 1) for key, weight in inner["query_tokens"].items()}
 
 
-def test_every_shape_has_a_golden_body() -> None:
-    assert {case(path)["shape"] for path in GOLDEN} == set(QUERY_TYPES)
+def test_every_query_type_has_a_golden_body() -> None:
+    assert {case(path)["query_type"] for path in GOLDEN} == set(QUERY_TYPES)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_bodies(path: Path) -> None:
     golden = case(path)
-    query = build_any(golden["shape"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
+    query = build_any(golden["query_type"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
     assert query.clause == golden["clause"]
     assert query.scale == golden["scale"]
     assert golden["documentation"]
     assert all(page.startswith("https://") for page in golden["documentation"])
 
 
-@pytest.mark.parametrize("shape", QUERY_TYPES)
-class TestEveryShape:
-    def test_the_weights_are_those_of_the_vector(self, shape: QueryType) -> None:
+@pytest.mark.parametrize("query_type", QUERY_TYPES)
+class TestEveryQueryType:
+    def test_the_weights_are_those_of_the_vector(self, query_type: QueryType) -> None:
         rng = np.random.default_rng(5)
         vector = SparseVector.from_pairs(zip(WORDS[:300], np.exp(rng.normal(0, 4, 300)).tolist(), strict=True))
-        query = build_any(shape, vector, max_clauses=1024)
+        query = build_any(query_type, vector, max_clauses=1024)
         asked = weights(query.clause)
-        keys = {w: str(IDS.ids[w]) if shape == "seismic" else w for w in vector.tokens}
+        keys = {w: str(IDS.ids[w]) if query_type == "seismic" else w for w in vector.tokens}
         assert asked == {keys[word]: pytest.approx(weight, rel=1e-6) for word, weight in vector}
         assert query.vector.tokens == vector.tokens
         assert not len(query.truncated)
 
-    def test_the_lightest_words_are_cut_and_reported(self, shape: QueryType) -> None:
+    def test_the_lightest_tokens_are_truncated_and_reported(self, query_type: QueryType) -> None:
         vector = SparseVector.from_pairs((word, 1 + i / 7) for i, word in enumerate(WORDS))
-        query = build_any(shape, vector, max_clauses=50)
+        query = build_any(query_type, vector, max_clauses=50)
         assert len(weights(query.clause)) == 50
         assert query.vector.tokens == vector.tokens[:50]
         assert query.truncated == SparseVector(vector.tokens[50:], vector.weights[50:])
 
-    def test_the_limit_is_that_of_every_engine_unless_told_otherwise(self, shape: QueryType) -> None:
-        assert len(build_any(shape, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
+    def test_the_limit_is_that_of_every_engine_unless_told_otherwise(self, query_type: QueryType) -> None:
+        assert len(build_any(query_type, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).vector) == 1024
 
     @pytest.mark.parametrize("limit", [0, -1])
-    def test_a_limit_below_1_is_refused(self, shape: QueryType, limit: int) -> None:
+    def test_a_limit_below_1_is_refused(self, query_type: QueryType, limit: int) -> None:
         with pytest.raises(QueryError, match="max_clauses"):
-            build_any(shape, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
+            build_any(query_type, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
 
-    def test_an_empty_vector_is_refused(self, shape: QueryType) -> None:
+    def test_an_empty_vector_is_refused(self, query_type: QueryType) -> None:
         with pytest.raises(QueryError, match="no token with a weight"):
-            build_any(shape, SparseVector((), ()))
+            build_any(query_type, SparseVector((), ()))
 
     @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e31, 1e39, 1e308])
-    def test_weights_that_no_engine_multiplies_rightly_are_refused(self, shape: QueryType, weight: float) -> None:
+    def test_weights_that_no_engine_multiplies_rightly_are_refused(self, query_type: QueryType, weight: float) -> None:
         with pytest.raises(QueryError, match="'car'"):
-            build_any(shape, SparseVector(("dog", "car"), (1.0, weight)))
+            build_any(query_type, SparseVector(("dog", "car"), (1.0, weight)))
 
-    def test_dust_is_cut_and_reported(self, shape: QueryType) -> None:
-        query = build_any(shape, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
+    def test_dust_is_truncated_and_reported(self, query_type: QueryType) -> None:
+        query = build_any(query_type, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
         assert query.vector.tokens == ("car",)
         assert query.truncated.tokens == ("dust",)
         with pytest.raises(QueryError, match="no token with a weight"):
-            build_any(shape, SparseVector.from_mapping({"dust": 1e-60}))
+            build_any(query_type, SparseVector.from_mapping({"dust": 1e-60}))
 
     @pytest.mark.parametrize(
         ("word", "reason"),
         [("\ud800", "not valid Unicode"), ("x" * 40_000, "engines allow 32,766"), ("é" * 20_000, "engines allow 32,766")],
     )
-    def test_words_that_no_engine_takes_are_refused(self, shape: QueryType, word: str, reason: str) -> None:
+    def test_words_that_no_engine_takes_are_refused(self, query_type: QueryType, word: str, reason: str) -> None:
         with pytest.raises(QueryError, match=reason):
-            build_any(shape, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
+            build_any(query_type, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
 
-    def test_a_vector_in_the_wrong_order_loses_its_lightest_words_all_the_same(self, shape: QueryType) -> None:
-        query = build_any(shape, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
+    def test_a_vector_in_the_wrong_order_loses_its_lightest_words_all_the_same(self, query_type: QueryType) -> None:
+        query = build_any(query_type, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
         assert query.vector.tokens == ("dog", "red")
         assert query.truncated.tokens == ("car",)
 
     @pytest.mark.parametrize("weight", [2.0**-100, 1e-25, 2.0**100])
-    def test_no_single_weight_makes_a_clause_without_words(self, shape: QueryType, weight: float) -> None:
-        query = build_any(shape, SparseVector.from_mapping({"car": weight}))
+    def test_no_single_weight_makes_a_clause_without_words(self, query_type: QueryType, weight: float) -> None:
+        query = build_any(query_type, SparseVector.from_mapping({"car": weight}))
         assert list(weights(query.clause).values()) == [pytest.approx(weight)]
         assert query.vector.tokens == ("car",)
 
-    def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, shape: QueryType) -> None:
-        query = build_any(shape, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
+    def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, query_type: QueryType) -> None:
+        query = build_any(query_type, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
         asked = sorted(weights(query.clause).values())
         assert asked == pytest.approx([1.0, 2.0**100] if len(query.vector) == 2 else [2.0**100])
         assert {*query.vector.tokens, *query.truncated.tokens} == {"car", "dog"}
@@ -272,7 +272,7 @@ def test_the_target_and_the_index_decide(at: ClusterInfo, fields: IndexFields, c
         ("rank_features", target("opensearch", 3, 8), IndexFields(tokens=None), "missing"),
     ],
 )
-def test_an_impossible_wish_is_refused_with_its_reason(
+def test_an_impossible_query_type_is_refused_with_its_reason(
     asked: QueryType, at: ClusterInfo, fields: IndexFields, reason: str
 ) -> None:
     with pytest.raises(QueryError, match=reason) as failure:
@@ -281,7 +281,7 @@ def test_an_impossible_wish_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize("asked", ["neural_sparse", "seismic"])
-def test_the_plugin_makes_its_shapes_possible(asked: QueryType) -> None:
+def test_the_plugin_makes_its_query_types_possible(asked: QueryType) -> None:
     assert select_query_type(target("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), asked) == asked
     assert select_query_type(target("opensearch"), ALL, no_plugins, asked) == asked  # Serverless has it and lists none
 

@@ -152,10 +152,10 @@ def test_bad_rows_of_csv_are_reported_with_their_line(folder: Path) -> None:
 
 
 def test_columns_become_fields(folder: Path) -> None:
-    (folder / "t.csv").write_text("path,alt,licence,n\na.jpg,one,CC0,\n")
+    (folder / "t.csv").write_text("path,alt,license,n\na.jpg,one,CC0,\n")
     assert _good(folder / "t.csv", columns={"caption": "alt"})[0].fields == {"caption": "one"}
-    assert _good(folder / "t.csv", columns={"*": "*"})[0].fields == {"alt": "one", "licence": "CC0"}
-    assert _good(folder / "t.csv", columns={"*": "*", "caption": "alt"})[0].fields == {"caption": "one", "licence": "CC0"}
+    assert _good(folder / "t.csv", columns={"*": "*"})[0].fields == {"alt": "one", "license": "CC0"}
+    assert _good(folder / "t.csv", columns={"*": "*", "caption": "alt"})[0].fields == {"caption": "one", "license": "CC0"}
     for options in ({"columns": {"caption": "none"}}, {"image_column": "none"}):
         with pytest.raises(UsageError, match="no column 'none'"):
             _all(folder / "t.csv", **options)
@@ -311,7 +311,7 @@ def test_a_url_with_a_login_is_refused_before_anything_keeps_it(folder: Path) ->
     (folder / "t.txt").write_text("https://u:hunter2@example.com/x.jpg\n")
     [unlisted] = _all(folder / "t.txt")
     assert isinstance(unlisted, ListingFailure)
-    assert unlisted.reason == "a URL with a user name or password isn't fetched, use a signed one: https://example.com/x.jpg"
+    assert unlisted.reason == "a URL with a user name or password isn't fetched; use a signed one: https://example.com/x.jpg"
     assert "hunter2" not in repr((unlisted, str(refused.value)))
 
 
@@ -382,6 +382,6 @@ def test_a_table_without_the_column_is_wrong_usage_if_it_is_the_first(folder: Pa
     assert all(isinstance(each, ListingFailure) for each in found[1:])
     assert found[-1].uri == (folder / "3.csv.gz").as_uri()
     assert isinstance(found[-1], ListingFailure)
-    assert "cut off" in found[-1].reason
+    assert "truncated" in found[-1].reason
     with pytest.raises(UsageError, match="no column 'n'"):
         _all(folder / "2.csv", columns={"n": "n"})

@@ -23,7 +23,7 @@ from stair_es.sources.registry import open_source
 SAMPLES = [
     ("n01/000.jpg", b"first image"),
     ("n01/000.txt", b"a caption\n"),
-    ("n01/000.json", b'{"licence": "CC0", "n": 1}'),
+    ("n01/000.json", b'{"license": "CC0", "n": 1}'),
     ("n01/001.left.png", b"left"),
     ("n01/001.right.png", b"right"),
     ("n01/002.json", b"{broken"),
@@ -56,7 +56,7 @@ def _data(item: SourceItem | ListingFailure) -> bytes:
 @pytest.mark.parametrize(("name", "mode"), [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tgz", "w:gz")])
 def test_samples_have_their_images_and_fields(tmp_path: Path, name: str, mode: str) -> None:
     tar = _tar(tmp_path / name, SAMPLES, mode)
-    source = open_source(str(tar), SourceOptions(columns={"caption": "txt", "licence": "licence", "key": "__key__"}))
+    source = open_source(str(tar), SourceOptions(columns={"caption": "txt", "license": "license", "key": "__key__"}))
     found = list(source.list_items())
     items = [each for each in found if isinstance(each, SourceItem)]
     assert [item.uri.partition("#")[2] for item in items] == [
@@ -66,7 +66,7 @@ def test_samples_have_their_images_and_fields(tmp_path: Path, name: str, mode: s
         "n01/002.jpg",
     ]
     assert [_data(item) for item in items] == [b"first image", b"left", b"right", b"second"]
-    assert items[0].fields == {"caption": "a caption", "licence": "CC0", "key": "n01/000"}
+    assert items[0].fields == {"caption": "a caption", "license": "CC0", "key": "n01/000"}
     assert [
         (each.uri.partition("#")[2], "JSON" in each.reason or "fields" in each.reason)
         for each in found
@@ -177,7 +177,7 @@ def test_what_follows_the_end_mark_is_said(tmp_path: Path, packed: bool) -> None
     first, rest = _all(tar)
     assert _data(first) == b"a"
     assert isinstance(rest, ListingFailure)
-    assert "more follows the end mark, at byte 9,048" in rest.reason
+    assert "data follows the end-of-archive marker at byte 9,048" in rest.reason
 
 
 @pytest.mark.parametrize("name", ["s.tar", "s.tar.gz"])
@@ -224,7 +224,7 @@ def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
     items = [each for each in _all("memory://bucket/s.tar") if isinstance(each, SourceItem)]
     assert [_data(item) for item in items] == [b"first image", b"left", b"right", b"second"]
     fsspec.filesystem("memory").pipe("/bucket/s.tar", tar.read_bytes()[:600])
-    with pytest.raises(ReadError, match="cut off"):
+    with pytest.raises(ReadError, match="truncated"):
         items[3].locator.read(ReadLimits())
 
 

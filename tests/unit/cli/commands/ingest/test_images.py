@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stair_es.cli.commands.ingest import retry
 from stair_es.cli.main import app
-from stair_es.cli.options.json_errors import add_failure_facts, report_failure_as_json
+from stair_es.cli.options.json_errors import add_failure_facts, with_json_errors
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()
@@ -40,7 +40,7 @@ def photos(tmp_path: Path) -> str:
     ("arguments", "message"),
     [
         ([], "neither SOURCE nor --retry-failed"),
-        (["{photos}", "-i", "a", "--no-swap", "--force-swap"], "exclude each other"),
+        (["{photos}", "-i", "a", "--no-swap", "--force-swap"], "are mutually exclusive"),
         (["{photos}", "-i", "No Name"], "not an index name"),
         (["{photos}", "-i", "a", "--field", "caption"], "not a column mapping: 'caption'"),
         (["{photos}", "-i", "a", "--field", "a=b,a=c"], "field 'a' twice"),
@@ -66,10 +66,10 @@ def test_wrong_usage_is_told_with_what_was_wrong(photos: str, arguments: list[st
 
 
 def test_retry_and_dead_letters_may_not_be_the_same_file(tmp_path: Path) -> None:
-    letters = tmp_path / "dead.jsonl"
+    letters = tmp_path / "failed.jsonl"
     letters.touch()
     (tmp_path / "link").symlink_to(tmp_path)
-    for same in (letters, tmp_path / "link" / "dead.jsonl", tmp_path / "link" / ".." / tmp_path.name / "dead.jsonl"):
+    for same in (letters, tmp_path / "link" / "failed.jsonl", tmp_path / "link" / ".." / tmp_path.name / "failed.jsonl"):
         error = _fails("-i", "a", "--retry-failed", str(letters), "--dead-letters", str(same))
         assert isinstance(error, UsageError)
         assert letters.exists()
@@ -107,9 +107,12 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
 
 
 def _fail_after_three(failure: Exception) -> None:
-    with report_failure_as_json(True):
+    @with_json_errors
+    def fail(*, as_json: bool) -> None:
         add_failure_facts(lambda: {"seen": 3})
         raise failure
+
+    fail(as_json=True)
 
 
 def test_dead_letters_that_can_t_be_written_are_told_before_the_cluster_is_asked(photos: str, tmp_path: Path) -> None:

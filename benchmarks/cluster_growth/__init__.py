@@ -1,0 +1,1 @@
+"""The documents, the index and the measurements of `growth.py`."""

@@ -1,0 +1,98 @@
+"""What a benchmark found, in the one form that it prints and that the page is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stair_es.eval.tables import ReportTable, render_table
+
+__all__ = ["Ratio", "ReportTable", "Result", "render_ratios"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A figure of ours beside what it is compared with, and what it should be."""
+
+    what: str
+    against: str
+    value: float
+    """Ours over theirs; where there are no others, the figure itself."""
+    goal: float = 1.0
+    at_most: bool = False
+    """Whether less is better, as of times and bytes."""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether what is printed meets the goal."""
+        return round(self.value, 2) <= self.goal if self.at_most else round(self.value, 2) >= self.goal
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words: with a goal of 1 it is a race."""
+        won, lost = ("ahead", "**behind**") if self.goal == 1 else ("met", "**missed**")
+        return won if self.is_met else lost
+
+    def to_row(self) -> tuple[str, str, str, str, str]:
+        """Return it as a row below `RATIO_HEAD`."""
+        bound = f"at {'most' if self.at_most else 'least'} {self.goal:g}"
+        return self.what, self.against, f"{self.value:.2f}", bound, self.verdict
+
+
+RATIO_HEAD = ("what", "against", "measured", "goal", "")
+
+
+def render_ratios(ratios: Sequence[Ratio]) -> str:
+    """Return a table in Markdown."""
+    return render_table(RATIO_HEAD, [ratio.to_row() for ratio in ratios])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Of one run of a benchmark."""
+
+    about: str
+    """Sizes, rounds, and what else the numbers depend on."""
+    tables: tuple[ReportTable, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What a reader must know besides; also what was left out, and why."""
+    figures: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """All of them, unrounded, for programs."""
+
+    def to_markdown(self, level: int = 2) -> str:
+        """Return everything but the figures; tables have headings of this level."""
+        parts = [self.about]
+        for each in self.tables:
+            parts += [*([f"{'#' * level} {each.heading}"] if each.heading else []), render_table(each.head, each.rows)]
+        if self.ratios:
+            parts.append(render_ratios(self.ratios))
+        if self.remarks:
+            parts.append("\n".join(f"- {remark}" for remark in self.remarks))
+        return "\n\n".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Result:
+        """Return what `to_dict` was called on."""
+        return cls(
+            about=values["about"],
+            tables=tuple(
+                ReportTable(head=tuple(each["head"]), rows=tuple(map(tuple, each["rows"])), heading=each["heading"])
+                for each in values["tables"]
+            ),
+            ratios=tuple(Ratio(**each) for each in values["ratios"]),
+            remarks=tuple(values["remarks"]),
+            figures=values["figures"],
+        )
+
+    @classmethod
+    def read(cls, file: Path) -> Result:
+        """Return what `--json` wrote."""
+        return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))

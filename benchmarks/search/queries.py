@@ -1,0 +1,137 @@
+"""What `query.py` searches for, and the exact answers.
+
+Up to 24 tokens a query is a text: the bundled photos' captions, then the heaviest words of one or two classes, drawn as the
+documents' classes are, all through stair-mini's text tower (about 36 tokens of a text, at most 48), cut to the heaviest. With
+`IMAGE_TOKENS` it is a photograph that isn't in the corpus, with all tokens that it has. The dense query is the same text's or
+image's vector.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from harness.photos import PHOTOS
+from numpy.typing import NDArray
+
+from search.corpus import Corpus, Documents
+from stair_es.eval.dense import ConseEncoder
+from stair_es.model.base import ModelSpec
+from stair_es.model.stair_mini.encoder import StairMiniEncoder
+from stair_es.model.stair_mini.plugin import KIND
+from stair_es.types import Floats, SparseVector
+
+K = 10
+IMAGE_TOKENS = 64
+"""No image has more: among numbers of tokens it stands for all of an image, however many."""
+QUERY_SIZES = (3, 10, 24, IMAGE_TOKENS)
+NINE_BITS = 2**-8
+"""What an engine's rounding of a weight can take from a score: documents that are nearer to each other may change places."""
+_SEED = 11
+_FIRST_UNUSED = 900_000_000  # where no corpus reaches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """As many tokens each, unless the text gives fewer; with `IMAGE_TOKENS` all of an image."""
+
+    size: int
+    vectors: tuple[SparseVector, ...]
+    dense_QD: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The exact answer to one query."""
+
+    scores_N: NDArray[np.float64]
+    count: int
+    """Ten, unless fewer documents have anything in common with the query."""
+    least: float
+    """Score of the last of them."""
+
+    def compute_recall(self, found: Sequence[int], *, slack: float = 1e-9) -> float:
+        """Return the share of the ten best that was found; any counts that is not further below the last of them than `slack`."""
+        right = sum(bool(self.scores_N[row] >= self.least * (1 - slack)) for row in found[: self.count])
+        return right / self.count if self.count else 1.0
+
+
+def make_texts(corpus: Corpus, count: int) -> list[str]:
+    """Return the captions, then drawn texts."""
+    lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    made = [json.loads(line)["caption"] for line in lines]
+    rng = np.random.default_rng(_SEED)
+    while len(made) < count:
+        drawn = rng.choice(len(corpus.popularity), 1 + int(rng.random() < 0.5), p=corpus.popularity, replace=False)
+        made.append(" and ".join(_name_class(corpus, row, 1 + int(rng.integers(2))) for row in drawn))
+    return made[:count]
+
+
+def encode_texts(corpus: Corpus, count: int) -> tuple[tuple[SparseVector, ...], Floats]:
+    """Return the texts as the product encodes them, and as MiniLM does."""
+    texts = make_texts(corpus, count)
+    encoder = StairMiniEncoder(ModelSpec(name=KIND.card.name))
+    return tuple(encoder.encode_texts(texts)), ConseEncoder(encoder).encode_texts_dense(texts).astype(np.float32)
+
+
+def draw_image_queries(corpus: Corpus, count: int) -> Queries:
+    """Draw images that no corpus has."""
+    rng = np.random.default_rng((_SEED, _FIRST_UNUSED))
+    drawn = corpus.draw(rng.choice(len(corpus.popularity), count, p=corpus.popularity), rng)
+    return Queries(
+        size=IMAGE_TOKENS, vectors=tuple(corpus.make_vectors(drawn)), dense_QD=corpus.make_dense_vectors(drawn, _FIRST_UNUSED)
+    )
+
+
+def make_queries(corpus: Corpus, sizes: Sequence[int], count: int) -> list[Queries]:
+    """Return queries for each number of tokens."""
+    vectors, dense_QD = encode_texts(corpus, count)
+    return [
+        draw_image_queries(corpus, count)
+        if size == IMAGE_TOKENS
+        else Queries(size=size, vectors=tuple(vector.top(size) for vector in vectors), dense_QD=dense_QD)
+        for size in sizes
+    ]
+
+
+class ExactSearch:
+    """All dot products, in double precision, by posting lists."""
+
+    def __init__(self, corpus: Corpus, documents: Documents) -> None:
+        """Sort the documents' tokens."""
+        used = np.flatnonzero(documents.weights_NW)
+        flat = documents.word_ids_NW.ravel()[used]
+        order = np.argsort(flat, kind="stable")
+        self._rows = (used[order] // documents.word_ids_NW.shape[1]).astype(np.int32)
+        self._weights = documents.weights_NW.ravel()[used[order]].astype(np.float64).round(5)
+        self._starts = np.searchsorted(flat[order], np.arange(len(corpus.vocabulary) + 1))
+        self._ids = {word: i for i, word in enumerate(corpus.vocabulary)}
+        self._count = len(documents)
+
+    def compute_truth(self, vector: SparseVector) -> Truth:
+        """Return the scores of all documents."""
+        scores_N = np.zeros(self._count)
+        for word, weight in vector:
+            first, end = self._starts[self._ids[word]], self._starts[self._ids[word] + 1]
+            scores_N[self._rows[first:end]] += weight * self._weights[first:end]  # a document has a word once
+        return _build_truth(scores_N)
+
+
+def compute_dense_truth(documents_ND: Floats, query_D: Floats) -> Truth:
+    """Return the same for dense vectors."""
+    return _build_truth((documents_ND @ query_D).astype(np.float64))
+
+
+def _build_truth(scores_N: NDArray[np.float64]) -> Truth:
+    count = min(K, int(np.count_nonzero(scores_N > 0)))
+    least = float(np.partition(scores_N, -count)[-count]) if count else 0.0
+    return Truth(scores_N=scores_N, count=count, least=least)
+
+
+def _name_class(corpus: Corpus, row: int, words: int) -> str:
+    """Return the heaviest words of a class."""
+    order = np.argsort(-corpus.classes.weights_KE[row].astype(int), kind="stable")
+    names = [corpus.vocabulary[corpus.classes.word_ids_KE[row, column]] for column in order]
+    return " ".join([name for name in names if name.isalpha()][:words])

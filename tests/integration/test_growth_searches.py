@@ -1,0 +1,93 @@
+"""The process that searches while `benchmarks/growth.py` loads: it ends with the load, whatever becomes of that."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module of a folder that is no package, which the process imports too."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module("cluster_growth.measure")
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each query with `{}`, once it may."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked, self.may_answer = Event(), Event()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.asked.set()
+        self.server.may_answer.wait()
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield made
+        made.may_answer.set()
+        made.shutdown()
+
+
+def fail_a_load(measure: ModuleType, server: Server, query: str, failure: type[BaseException]) -> None:
+    with measure.search_meanwhile([server.url], "photos", {query: [b"{}"]}, 1000):
+        assert server.asked.wait(60)
+        raise failure("the load has failed")
+
+
+def test_times_come_when_the_load_has_ended(measure: ModuleType, server: Server) -> None:
+    server.may_answer.set()
+    with measure.search_meanwhile([server.url], "photos", {"a cat": [b"{}"], "a dog": [b"{}"]}, 1000) as times:
+        assert server.asked.wait(60)
+    assert times["a cat"]
+    assert all(each > 0 for each in times["a cat"])
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_load_that_fails_does_not_wait_for_times(
+    measure: ModuleType, server: Server, failure: type[BaseException], capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.may_answer.set()
+    longer_than_a_pipe = "a cat" * 100_000  # as many times are: nobody reads them, and the process would wait for that
+    with pytest.raises(failure):
+        fail_a_load(measure, server, longer_than_a_pipe, failure)
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().err == ""
+
+
+def test_a_query_without_answer_does_not_hold_up_the_end(
+    measure: ModuleType, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_END_S", 0.05)
+    with pytest.raises(RuntimeError, match="has failed"):
+        fail_a_load(measure, server, "a cat", RuntimeError)
+    assert multiprocessing.active_children() == []
