@@ -43,8 +43,8 @@ class DataDir:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> DataDir:
         """Return the folder `$STAIR_ES_HOME`, or the platform's folder for user data."""
-        given = environ.get(ENV_HOME)
-        return cls(Path(given).expanduser().absolute() if given else user_data_path("stair-es"))
+        path = environ.get(ENV_HOME)
+        return cls(Path(path).expanduser().absolute() if path else user_data_path("stair-es"))
 
     @property
     def dist(self) -> Path:

@@ -38,11 +38,11 @@ SECRET_KEYS = (
     "dashboards_token",
 )
 """Each can be read from a file instead, which is set by the key with the suffix `_file`."""
-_LOGIN = ("user", "password", "api_key", "bearer_token", "token", "aws_service", "aws_region")
-_GROUPS = (_LOGIN, ("ca_file", "ca_fingerprint"), ("client_cert", "client_key"))
-_FEW = 12
-_PROFILES = "Write [profiles.NAME] and keys below it."
-_SEE = "See docs/configuration.md, or --help of the command."
+_LOGIN_KEYS = ("user", "password", "api_key", "bearer_token", "token", "aws_service", "aws_region")
+_KEY_GROUPS = (_LOGIN_KEYS, ("ca_file", "ca_fingerprint"), ("client_cert", "client_key"))
+_MAX_SUGGESTED = 12
+_PROFILES_REMEDY = "Write [profiles.NAME] and keys below it."
+_KEY_REMEDY = "See docs/configuration.md, or --help of the command."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +102,6 @@ def get_profiles(values: Mapping[str, Any]) -> dict[str, Any]:
 def resolve_profile(path: Path, values: Mapping[str, Any], profile: str | None, known: KnownOptions) -> ConfigValues:
     """Resolve the values of a profile; without a profile, those above the profiles. The whole file is checked.
 
-    Args:
-        path: Path of the file, for errors and for relative paths in it.
-        values: Result of `read_config_file`.
-        profile: Name of the profile.
-        known: Options that can be set.
-
     Raises:
         UsageError: If the profile doesn't exist, a key is unknown, a value is invalid, or others can read a secret.
     """
@@ -118,12 +112,12 @@ def resolve_profile(path: Path, values: Mapping[str, Any], profile: str | None, 
             raise UsageError(f"{path}: profiles.{name} must be a table", f"Write [profiles.{name}] and keys below it.")
         layers[name] = dict(_flatten_table(path, table, f"profile {name}", known))
     if "profiles" in values and not isinstance(values["profiles"], dict):
-        raise UsageError(f"{path}: profiles must be a table", _PROFILES)
+        raise UsageError(f"{path}: profiles must be a table", _PROFILES_REMEDY)
     _check_secrets(path, [key for layer in layers.values() for key in layer])
     if profile is None:
         return layers[""]
     if profile not in get_profiles(values):
-        raise UsageError(f"{path} has no profile {profile!r}", _find_nearest(profile, get_profiles(values), _PROFILES))
+        raise UsageError(f"{path} has no profile {profile!r}", _find_nearest(profile, get_profiles(values), _PROFILES_REMEDY))
     return merge_layers(layers[profile], layers[""])
 
 
@@ -143,7 +137,7 @@ def list_related_keys(key: OptionKey) -> frozenset[OptionKey]:
         return frozenset({key})
     prefix = "dashboards_" if key[0].startswith("dashboards_") else ""
     bare = key[0].removeprefix(prefix).removesuffix("_file")
-    for members in _GROUPS:
+    for members in _KEY_GROUPS:
         if bare in members or key[0].removeprefix(prefix) in members:
             return frozenset((prefix + name + end,) for name in members for end in ("", "_file"))
     return frozenset({key, (prefix + bare,), (f"{prefix}{bare}_file",)})
@@ -155,42 +149,44 @@ def is_auth_key(key: OptionKey, prefix: str = "") -> bool:
 
 
 def _flatten_table(
-    path: Path, table: Mapping[str, Any], where: str, known: KnownOptions, above: OptionKey = ()
+    path: Path, table: Mapping[str, Any], where: str, known: KnownOptions, prefix: OptionKey = ()
 ) -> Iterator[tuple[OptionKey, ConfigValue]]:
     profile = "" if where == str(path) else f", {where}"
-    place = f"{path}{profile}" + (f" [{'.'.join(above)}]" if above else "")
-    for written, value in table.items():
-        key = (*above, written if isinstance(value, dict) else written.replace("-", "_"))
+    location = f"{path}{profile}" + (f" [{'.'.join(prefix)}]" if prefix else "")
+    for name, value in table.items():
+        key = (*prefix, name if isinstance(value, dict) else name.replace("-", "_"))
         if key in known:
-            yield key, ConfigValue(value=_check_value(path, place, key[-1], value, known[key]), origin=where)
+            yield key, ConfigValue(value=_check_value(path, location, key[-1], value, known[key]), origin=where)
         elif isinstance(value, dict) and any(each[: len(key)] == key for each in known):
             yield from _flatten_table(path, value, where, known, key)
         elif any(each[: len(key)] == key for each in known):
-            raise UsageError(f"{place}: {written} must be a table", f"Write [{'.'.join(key)}] and keys below it.")
+            raise UsageError(f"{location}: {name} must be a table", f"Write [{'.'.join(key)}] and keys below it.")
         else:
-            there = {each[len(above)] for each in known if each[: len(above)] == above}
-            raise UsageError(f"{place}: unknown key {written!r}", _find_nearest(key[-1], there, _SEE))
+            names = {each[len(prefix)] for each in known if each[: len(prefix)] == prefix}
+            raise UsageError(f"{location}: unknown key {name!r}", _find_nearest(key[-1], names, _KEY_REMEDY))
 
 
-def _check_value(path: Path, place: str, name: str, value: Any, kind: OptionType) -> Any:  # noqa: ANN401
-    resolved = _resolve_paths(path, value, kind)
+def _check_value(path: Path, location: str, name: str, value: Any, option_type: OptionType) -> Any:  # noqa: ANN401
+    resolved = _resolve_paths(path, value, option_type)
     if name == "profile" and isinstance(value, dict):
-        raise UsageError(f"{place}: profile must be {kind.expected}", "Did you mean [profiles.NAME], for a separate profile?")
-    if not kind.accepts(resolved):
-        raise UsageError(f"{place}: {name} must be {kind.expected}", _SEE)
+        raise UsageError(
+            f"{location}: profile must be {option_type.expected}", "Did you mean [profiles.NAME], for a separate profile?"
+        )
+    if not option_type.accepts(resolved):
+        raise UsageError(f"{location}: {name} must be {option_type.expected}", _KEY_REMEDY)
     if name.endswith("url") and has_password(resolved):
         prefix = name.removesuffix("url")
-        raise UsageError(f"{place}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = next to it.")
+        raise UsageError(f"{location}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = next to it.")
     return resolved
 
 
-def _resolve_paths(path: Path, value: Any, kind: OptionType) -> Any:  # noqa: ANN401
+def _resolve_paths(path: Path, value: Any, option_type: OptionType) -> Any:  # noqa: ANN401
     """Expand `~/`, and resolve relative paths against the folder of the configuration file."""
     if isinstance(value, list):
-        return [_resolve_paths(path, each, kind) for each in value]
+        return [_resolve_paths(path, each, option_type) for each in value]
     if isinstance(value, str) and value.startswith("~/"):
         return str(Path(value).expanduser())
-    return str(path.absolute().parent / value) if kind.is_path and isinstance(value, str) and value else value
+    return str(path.absolute().parent / value) if option_type.is_path and isinstance(value, str) and value else value
 
 
 def has_password(url: str) -> bool:
@@ -210,20 +206,15 @@ def _check_secrets(path: Path, keys: list[OptionKey]) -> None:
         )
 
 
-def _find_nearest(name: str, known: Mapping[str, Any] | set[str], otherwise: str) -> str:
-    near = get_close_matches(name, known, 1)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    return f"Known: {', '.join(sorted(known))}." if 0 < len(known) <= _FEW else otherwise
+def _find_nearest(name: str, known: Mapping[str, Any] | set[str], default: str) -> str:
+    matches = get_close_matches(name, known, 1)
+    if matches:
+        return f"Did you mean {matches[0]!r}?"
+    return f"Known: {', '.join(sorted(known))}." if 0 < len(known) <= _MAX_SUGGESTED else default
 
 
 def parse_toml(text: str, where: str, remedy: str) -> dict[str, Any]:
-    """Parse a TOML text.
-
-    Args:
-        text: The text.
-        where: Where it comes from, for the error.
-        remedy: Remedy of the error.
+    """Parse a TOML text; `where` it comes from, and `remedy`, are for the error.
 
     Raises:
         UsageError: If it isn't TOML; names the position.

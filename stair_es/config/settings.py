@@ -23,11 +23,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Return the settings of an environment.
-
-        Args:
-            environ: Environment variables: those of the process, or with the values of a configuration file added.
-        """
+        """Return the settings of an environment: that of the process, or with the values of a configuration file added."""
         names = (part.strip() for part in environ.get(ENV_TRUST_REMOTE_CODE, "").split(","))
         return cls(home=DataDir.from_env(environ), trusted_models=frozenset(filter(None, names)))
 

@@ -21,10 +21,6 @@ OPT_OUT_VARIABLES = {
 
 
 def disable_usage_reports(environ: MutableMapping[str, str]) -> None:
-    """Disable each report that the user hasn't configured.
-
-    Args:
-        environ: The environment; child processes inherit it.
-    """
+    """Disable each report that the user hasn't configured. Child processes inherit the environment."""
     for name, value in OPT_OUT_VARIABLES.items():
         environ.setdefault(name, value)

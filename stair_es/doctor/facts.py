@@ -52,11 +52,11 @@ class IndexFacts:
     @property
     def targets(self) -> list[str]:
         """Return the indices that the name points to."""
-        return sorted(index for index, told in self.indices.items() if index == self.name or self.name in told.get("aliases", {}))
+        return sorted(name for name, index in self.indices.items() if self.name in (name, *index.get("aliases", {})))
 
-    def find_alias(self, index: str, beginning: str) -> str | None:
-        """Return an alias of an index that starts with `beginning`, or None."""
-        return next((alias for alias in self.indices[index].get("aliases", {}) if alias.startswith(beginning)), None)
+    def find_alias(self, index: str, prefix: str) -> str | None:
+        """Return an alias of an index that starts with `prefix`, or None."""
+        return next((alias for alias in self.indices[index].get("aliases", {}) if alias.startswith(prefix)), None)
 
 
 def fetch_cluster_facts(cluster: Cluster) -> ClusterFacts:
@@ -69,10 +69,10 @@ def fetch_cluster_facts(cluster: Cluster) -> ClusterFacts:
     health = fetch(HEALTH_RIGHT, "/_cluster/health")
     settings = fetch(SETTINGS_RIGHT, "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
     stats = fetch("cluster:monitor/nodes/stats", "/_nodes/stats/fs", filter_path="nodes.*.name,nodes.*.fs.total") or {}
-    nowhere = health is not None and health.get("unassigned_shards", 0) > 0
+    has_unassigned = health is not None and health.get("unassigned_shards", 0) > 0
     return ClusterFacts(
         health=health,
-        unassigned=fetch("cluster:monitor/allocation/explain", "/_cluster/allocation/explain") if nowhere else None,
+        unassigned=fetch("cluster:monitor/allocation/explain", "/_cluster/allocation/explain") if has_unassigned else None,
         settings={**settings.get("defaults", {}), **settings.get("persistent", {}), **settings.get("transient", {})},
         transient=settings.get("transient", {}),
         disks={
@@ -87,10 +87,6 @@ def fetch_cluster_facts(cluster: Cluster) -> ClusterFacts:
 def fetch_index_facts(cluster: Cluster, name: str) -> IndexFacts:
     """Fetch facts about an index and related indices. Denied requests are left out.
 
-    Args:
-        cluster: The cluster.
-        name: Index or alias.
-
     Raises:
         ClusterError: If the cluster failed the request.
     """
@@ -104,22 +100,22 @@ def fetch_index_facts(cluster: Cluster, name: str) -> IndexFacts:
     path = f"/{name}*/_stats/docs,store"
     stats = _fetch_json(cluster, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
     sizes = {
-        index: (told["primaries"]["docs"]["count"], told["total"]["store"]["size_in_bytes"])
-        for index, told in stats.get("indices", {}).items()
+        index: (index_stats["primaries"]["docs"]["count"], index_stats["total"]["store"]["size_in_bytes"])
+        for index, index_stats in stats.get("indices", {}).items()
     }
     return IndexFacts(name=name, indices=found, sizes=sizes, forbidden=tuple(forbidden))
 
 
 def fetch_privileges(cluster: Cluster, name: str) -> Mapping[str, bool] | None:
     """Return which privileges on `name*` this user has (Elasticsearch); None if the cluster does not report them."""
-    asked = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
+    body = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
     try:
         send = cluster.client.transport.perform_request
-        answer = cluster.call(send, "POST", "/_security/user/_has_privileges", body=asked, retry=NO_RETRY)
+        response = cluster.call(send, "POST", "/_security/user/_has_privileges", body=body, retry=NO_RETRY)
     except ClusterError:
         return None
-    told = answer.get("index", {}).get(f"{name}*") if isinstance(answer, dict) else None
-    return told if isinstance(told, dict) else None
+    privileges = response.get("index", {}).get(f"{name}*") if isinstance(response, dict) else None
+    return privileges if isinstance(privileges, dict) else None
 
 
 def _fetch_json(
@@ -128,10 +124,10 @@ def _fetch_json(
     """Return a response, or None; add `right` to `forbidden` if the request is denied."""
     try:
         with translate_errors(cluster.connection, passthrough=lambda error: error.status_code in (400, 404, 405, 410)):
-            answer = cluster.client.transport.perform_request("GET", path, params=dict(params))
+            response = cluster.client.transport.perform_request("GET", path, params=dict(params))
     except AuthenticationFailed:
         forbidden.append(right)
         return None
     except (ClusterError, exceptions.TransportError):
         return None
-    return answer if isinstance(answer, dict) else None
+    return response if isinstance(response, dict) else None

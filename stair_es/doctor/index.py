@@ -18,18 +18,13 @@ from stair_es.config.defaults import DEFAULT_RETAINED_INDICES
 from stair_es.doctor.facts import IndexFacts
 from stair_es.doctor.result import CheckResult, format_curl, report_failure, report_ok, report_warning
 
-_FULL = 0.9
+_FULL_SHARE = 0.9
 _PRIVILEGES = {"indices:admin/get": "view_index_metadata on {alias}*", "indices:monitor/stats": "monitor on {alias}*"}
 """Elasticsearch privileges that grant these actions; all others need `monitor` on the cluster."""
 
 
 def evaluate_index(facts: IndexFacts, url: str) -> Iterator[CheckResult]:
-    """Evaluate the facts of an existing index of ours.
-
-    Args:
-        facts: From the cluster.
-        url: For suggested commands.
-    """
+    """Evaluate the facts of an existing index of ours."""
     for name in facts.targets:
         yield from evaluate_index_settings(name, facts.indices[name], url)
         yield from evaluate_field_count(name, facts.indices[name], url)
@@ -48,24 +43,18 @@ def report_index(facts: IndexFacts, model: str) -> CheckResult:
 
 
 def report_missing_rights(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[CheckResult]:
-    """Report the rights that this user lacks for some checks, as this distribution names them.
-
-    Args:
-        forbidden: Rights that were denied.
-        alias: The index alias.
-        distribution: OpenSearch or Elasticsearch.
-    """
+    """Report the rights that this user lacks for some checks, as this distribution names them."""
     if not forbidden:
         return
-    said = "this user lacks permissions for some checks: "
+    message = "this user lacks permissions for some checks: "
     if distribution == "elasticsearch":
-        lacking = dict.fromkeys(_PRIVILEGES.get(right, "monitor on the cluster").format(alias=alias) for right in forbidden)
+        missing = dict.fromkeys(_PRIVILEGES.get(right, "monitor on the cluster").format(alias=alias) for right in forbidden)
         yield report_warning(
-            "checks", said + ", ".join(lacking), "For all checks, grant that (docs/howto/secure.md#elasticsearch)."
+            "checks", message + ", ".join(missing), "For all checks, grant that (docs/howto/secure.md#elasticsearch)."
         )
     else:
         grant = f"For all checks of {alias}, grant the role photos_doctor of docs/howto/secure.md#roles."
-        yield report_warning("checks", said + ", ".join(forbidden), f"{grant} Nothing else needs these permissions.")
+        yield report_warning("checks", message + ", ".join(forbidden), f"{grant} Nothing else needs these permissions.")
 
 
 def _format_extent(facts: IndexFacts, name: str) -> str:
@@ -73,29 +62,29 @@ def _format_extent(facts: IndexFacts, name: str) -> str:
     return "size unknown" if documents is None else f"{documents:,} documents, {filesize.decimal(bytes_)}"
 
 
-def evaluate_index_settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
+def evaluate_index_settings(name: str, index: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
     """Evaluate blocks, and settings that a killed load has left behind."""
-    own = told.get("settings", {})
-    if str(own.get("index.verified_before_close", "false")) == "true":
+    settings = index.get("settings", {})
+    if str(settings.get("index.verified_before_close", "false")) == "true":
         yield report_failure(
             "index", f"{name} is closed: it can't be searched or written", format_curl(url, "POST", f"/{name}/_open")
         )
     for block in ("read_only_allow_delete", "read_only", "write", "read"):
-        if str(own.get(f"index.blocks.{block}", "false")) == "true":
-            why = " (the disk was too full: free some space first)" if block == "read_only_allow_delete" else ""
-            barred = "searched" if block == "read" else "written"
-            lift = format_curl(url, "PUT", f"/{name}/_settings", {f"index.blocks.{block}": None})
-            yield report_failure("index", f"{name} has index.blocks.{block}: it can't be {barred}{why}", lift)
-    relaxed = get_index_meta(told).get("original_settings")
-    changed = {key: value for key, value in relaxed.items() if own.get(f"index.{key}") != value} if relaxed else {}
+        if str(settings.get(f"index.blocks.{block}", "false")) == "true":
+            hint = " (the disk was too full: free some space first)" if block == "read_only_allow_delete" else ""
+            action = "searched" if block == "read" else "written"
+            remedy = format_curl(url, "PUT", f"/{name}/_settings", {f"index.blocks.{block}": None})
+            yield report_failure("index", f"{name} has index.blocks.{block}: it can't be {action}{hint}", remedy)
+    relaxed = get_index_meta(index).get("original_settings")
+    changed = {key: value for key, value in relaxed.items() if settings.get(f"index.{key}") != value} if relaxed else {}
     if changed:
-        now = ", ".join(f"{key} {own.get(f'index.{key}')}" for key in changed)
+        current = ", ".join(f"{key} {settings.get(f'index.{key}')}" for key in changed)
         yield report_warning(
             "index",
-            f"{name} still has the settings of a load ({now}): an ingest is running or was killed",
+            f"{name} still has the settings of a load ({current}): an ingest is running or was killed",
             "Run the ingest again, which restores it; or: " + format_curl(url, "PUT", f"/{name}/_settings", {"index": changed}),
         )
-    elif own.get("index.refresh_interval", "1s").startswith("-"):
+    elif settings.get("index.refresh_interval", "1s").startswith("-"):
         yield report_warning(
             "index",
             f"{name} has refresh_interval -1: new documents are not searchable",
@@ -103,46 +92,46 @@ def evaluate_index_settings(name: str, told: Mapping[str, Any], url: str) -> Ite
         )
 
 
-def evaluate_field_count(name: str, told: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
+def evaluate_field_count(name: str, index: Mapping[str, Any], url: str) -> Iterator[CheckResult]:
     """Evaluate how many more fields the mapping may get."""
-    most = int(told.get("settings", {}).get("index.mapping.total_fields.limit", 1000))
-    there = _count_fields(told.get("mappings", {}).get("properties", {}))
-    if there >= _FULL * most:
-        body = {"index.mapping.total_fields.limit": 2 * most}
-        more = format_curl(url, "PUT", f"/{name}/_settings", body)
-        yield report_warning("index", f"{name} has {there} of {most} fields: documents with more columns fail", more)
+    limit = int(index.get("settings", {}).get("index.mapping.total_fields.limit", 1000))
+    count = _count_fields(index.get("mappings", {}).get("properties", {}))
+    if count >= _FULL_SHARE * limit:
+        body = {"index.mapping.total_fields.limit": 2 * limit}
+        remedy = format_curl(url, "PUT", f"/{name}/_settings", body)
+        yield report_warning("index", f"{name} has {count} of {limit} fields: documents with more columns fail", remedy)
 
 
 def _count_fields(properties: Mapping[str, Any]) -> int:
     return sum(1 + _count_fields(spec.get("properties", {})) + len(spec.get("fields", {})) for spec in properties.values())
 
 
-def evaluate_policy_change(alias: str, name: str, told: Mapping[str, Any]) -> Iterator[CheckResult]:
+def evaluate_policy_change(alias: str, name: str, index: Mapping[str, Any]) -> Iterator[CheckResult]:
     """Report an unfinished change of the token policy."""
-    operation = (get_index_meta(told).get("policy") or {}).get("pending_operation")
+    operation = (get_index_meta(index).get("policy") or {}).get("pending_operation")
     if operation:
-        again = f"stair-es policy {operation}{' FILE' if operation == 'apply' else ''} --index {alias}"
-        yield report_warning("policy", f"{operation} of the token policy of {name} is running or was interrupted", again)
+        command = f"stair-es policy {operation}{' FILE' if operation == 'apply' else ''} --index {alias}"
+        yield report_warning("policy", f"{operation} of the token policy of {name} is running or was interrupted", command)
 
 
 def evaluate_token_index(facts: IndexFacts) -> Iterator[CheckResult]:
     """Evaluate the token index."""
-    companions = {
-        name: get_token_index_meta(told)
-        for name, told in facts.indices.items()
-        if get_token_index_meta(told).get("alias") == facts.name
+    token_indices = {
+        name: get_token_index_meta(index)
+        for name, index in facts.indices.items()
+        if get_token_index_meta(index).get("alias") == facts.name
     }
-    if not companions or len(facts.targets) != 1:
+    if not token_indices or len(facts.targets) != 1:
         return
     [live] = facts.targets
     own, alias = make_token_index_name(live), make_token_alias(facts.name)
-    again = f"Run the ingest of {facts.name} again, which reconciles it."
-    if own not in companions:
-        yield report_warning("token index", f"{live} has none, but an earlier index has one", again)
+    remedy = f"Run the ingest of {facts.name} again, which reconciles it."
+    if own not in token_indices:
+        yield report_warning("token index", f"{live} has none, but an earlier index has one", remedy)
     elif alias not in facts.indices[own].get("aliases", {}):
-        yield report_warning("token index", f"the alias {alias} does not point to {own} yet", again)
+        yield report_warning("token index", f"the alias {alias} does not point to {own} yet", remedy)
     elif facts.sizes.get(live, (0, 0))[0] and not facts.sizes.get(own, (1, 0))[0]:
-        yield report_warning("token index", f"{own} is empty", again)
+        yield report_warning("token index", f"{own} is empty", remedy)
     else:
         yield report_ok("token index", f"{own}: {_format_extent(facts, own)}")
 
@@ -161,30 +150,30 @@ def report_unfinished_builds(facts: IndexFacts, url: str) -> Iterator[CheckResul
 
 def report_retired_indices(facts: IndexFacts, url: str) -> Iterator[CheckResult]:
     """Report indices of earlier builds that no alias points to."""
-    left = [
+    retired = [
         name
-        for name, told in facts.indices.items()
-        if not list_other_aliases(name, told) and get_index_meta(told).get("alias") == facts.name and name != facts.name
+        for name, index in facts.indices.items()
+        if not list_other_aliases(name, index) and get_index_meta(index).get("alias") == facts.name and name != facts.name
     ]
-    left.sort(key=lambda name: int(facts.indices[name]["settings"].get("index.creation_date", 0)))
-    listed = ", ".join(f"{name} ({_format_extent(facts, name)})" for name in left)
-    if len(left) > DEFAULT_RETAINED_INDICES:
-        gone = format_curl(url, "DELETE", f"/{','.join(left[:-DEFAULT_RETAINED_INDICES])}")
-        yield report_warning("retired", f"no alias points to {listed}", f"If more than --retain-indices allows: {gone}")
-    elif left:
+    retired.sort(key=lambda name: int(facts.indices[name]["settings"].get("index.creation_date", 0)))
+    listed = ", ".join(f"{name} ({_format_extent(facts, name)})" for name in retired)
+    if len(retired) > DEFAULT_RETAINED_INDICES:
+        command = format_curl(url, "DELETE", f"/{','.join(retired[:-DEFAULT_RETAINED_INDICES])}")
+        yield report_warning("retired", f"no alias points to {listed}", f"If more than --retain-indices allows: {command}")
+    elif retired:
         yield report_ok("retired", f"kept: {listed}")
 
 
-def evaluate_rights(told: Mapping[str, bool] | None, alias: str) -> Iterator[CheckResult]:
+def evaluate_rights(index: Mapping[str, bool] | None, alias: str) -> Iterator[CheckResult]:
     """Evaluate the user's rights (Elasticsearch)."""
-    if told is None:
+    if index is None:
         return
-    lacking = [name for name, granted in told.items() if not granted]
+    missing = [name for name, granted in index.items() if not granted]
     search = {"read", "view_index_metadata"}
-    grant = f"Grant {', '.join(lacking)} on {alias}* to the user (docs/howto/secure.md#elasticsearch)."
-    if search & set(lacking):
-        yield report_failure("rights", f"the user may not search {alias}: {', '.join(sorted(search & set(lacking)))}", grant)
-    elif lacking:
-        yield report_warning("rights", f"the user may search {alias}, but not ingest: {', '.join(lacking)}", grant)
+    remedy = f"Grant {', '.join(missing)} on {alias}* to the user (docs/howto/secure.md#elasticsearch)."
+    if search & set(missing):
+        yield report_failure("rights", f"the user may not search {alias}: {', '.join(sorted(search & set(missing)))}", remedy)
+    elif missing:
+        yield report_warning("rights", f"the user may search {alias}, but not ingest: {', '.join(missing)}", remedy)
     else:
         yield report_ok("rights", f"the user may search {alias} and ingest into it")

@@ -16,8 +16,8 @@ from stair_es.config.defaults import ENV_HOME, DataDir
 from stair_es.doctor.result import CheckResult, report_failure, report_ok, report_warning
 from stair_es.system.limits import CGROUP_ROOT, count_usable_cores, read_memory_limit_bytes
 
-_LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 2e8
-_LETTERS = re.compile(r"(.+)-\d{8}-\d{6}-\d+\.jsonl")
+_MIN_MEMORY, _LOW_DISK, _MIN_DISK = 2e9, 2e9, 2e8
+_FILE_NAME = re.compile(r"(.+)-\d{8}-\d{6}-\d+\.jsonl")
 
 
 def check_machine() -> Iterator[CheckResult]:
@@ -27,56 +27,46 @@ def check_machine() -> Iterator[CheckResult]:
 
 def get_memory_bytes(cgroup: Path = CGROUP_ROOT) -> int | None:
     """Return the memory of this machine, or the limit of its container; None if unknown."""
-    granted = read_memory_limit_bytes(cgroup)
+    limit = read_memory_limit_bytes(cgroup)
     with suppress(ValueError, OSError, AttributeError):
-        of_all = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return of_all if granted is None else min(of_all, granted)
-    return granted
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return total if limit is None else min(total, limit)
+    return limit
 
 
 def evaluate_machine(cores: int, memory: int | None) -> CheckResult:
-    """Evaluate whether cores and memory suffice for an ingest next to an embedded node.
-
-    Args:
-        cores: Usable cores.
-        memory: In bytes; None if unknown.
-    """
-    said = f"{cores} cores, {filesize.decimal(memory) if memory else 'unknown'} memory"
-    if memory is not None and memory < _LITTLE_MEMORY:
+    """Evaluate whether cores and memory suffice for an ingest next to an embedded node."""
+    message = f"{cores} cores, {filesize.decimal(memory) if memory else 'unknown'} memory"
+    if memory is not None and memory < _MIN_MEMORY:
         return report_warning(
-            "machine", f"{said}: not much for an ingest next to an embedded node", "Use a cluster on another machine: --url URL"
+            "machine",
+            f"{message}: not much for an ingest next to an embedded node",
+            "Use a cluster on another machine: --url URL",
         )
-    return report_ok("machine", said)
+    return report_ok("machine", message)
 
 
 def check_data_dir(home: DataDir) -> Iterator[CheckResult]:
     """Check the data folder, which need not exist yet."""
-    there = next(folder for folder in (home.path, *home.path.parents) if os.path.exists(folder))  # noqa: PTH110  Path.exists raises where a folder above may not be entered
-    usage = shutil.disk_usage(there)
+    folder = next(folder for folder in (home.path, *home.path.parents) if os.path.exists(folder))  # noqa: PTH110  Path.exists raises where a folder above may not be entered
+    usage = shutil.disk_usage(folder)
     yield evaluate_disk(
-        home.path, writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK), free=usage.free, total=usage.total
+        home.path, writable=folder.is_dir() and os.access(folder, os.W_OK | os.X_OK), free=usage.free, total=usage.total
     )
 
 
 def evaluate_disk(path: Path, *, writable: bool, free: int, total: int) -> CheckResult:
-    """Evaluate whether models and the embedded node have enough space.
-
-    Args:
-        path: The folder.
-        writable: Whether it can be written or created.
-        free: In bytes.
-        total: In bytes.
-    """
-    elsewhere = f"export {ENV_HOME}=/a/folder/with/room"
+    """Evaluate whether models and the embedded node have enough space."""
+    move_command = f"export {ENV_HOME}=/a/folder/with/room"
     if not writable:
         return report_failure("home", f"{path} can't be written", f"Change its owner, or: export {ENV_HOME}=/a/folder/of/yours")
-    said = f"{filesize.decimal(free)} of {filesize.decimal(total)} free for {path}"
-    if free < _NO_DISK:
-        return report_failure("home", said, f"Free some space, or: {elsewhere}")
+    message = f"{filesize.decimal(free)} of {filesize.decimal(total)} free for {path}"
+    if free < _MIN_DISK:
+        return report_failure("home", message, f"Free some space, or: {move_command}")
     return (
-        report_warning("home", said, f"Models and jars take 0.5 GB, the index more: {elsewhere}")
-        if free < _LITTLE_DISK
-        else report_ok("home", said)
+        report_warning("home", message, f"Models and jars take 0.5 GB, the index more: {move_command}")
+        if free < _LOW_DISK
+        else report_ok("home", message)
     )
 
 
@@ -85,20 +75,15 @@ def check_dead_letters(home: DataDir, index: str) -> Iterator[CheckResult]:
     files = sorted((home.path / "dead-letters").glob("*.jsonl"))
     counts = {}
     for path in files:
-        named = _LETTERS.fullmatch(path.name)
-        if named and named[1] == index:
+        match = _FILE_NAME.fullmatch(path.name)
+        if match and match[1] == index:
             with suppress(OSError), path.open("rb") as lines:
                 counts[path] = sum(1 for _ in lines)
     yield evaluate_dead_letters(counts, index)
 
 
 def evaluate_dead_letters(counts: Mapping[Path, int], index: str) -> CheckResult:
-    """Report images that wait for a retry.
-
-    Args:
-        counts: File -> number of dead letters, oldest first.
-        index: Index of the runs.
-    """
+    """Report images that wait for a retry. `counts` are the numbers of dead letters per file, oldest first."""
     waiting = {path: count for path, count in counts.items() if count}
     if not waiting:
         return report_ok("dead letters", f"none for {index}")

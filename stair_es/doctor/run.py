@@ -13,7 +13,7 @@ from stair_es.cluster.client.connection import Connection, get_cluster_info
 from stair_es.config.settings import Settings
 from stair_es.doctor import cluster as cluster_checks
 from stair_es.doctor import compute, index, machine, models, python
-from stair_es.doctor import facts as look
+from stair_es.doctor.facts import fetch_cluster_facts, fetch_index_facts, fetch_privileges
 from stair_es.doctor.result import CheckResult, report_error, report_failure, report_ok, report_warning
 from stair_es.errors import IndexMismatch, QueryError, StairError
 from stair_es.search import index_info
@@ -47,20 +47,20 @@ class CheckContext:
         return Settings.from_env(self.environ)
 
 
-def run_checks(patient: CheckContext) -> Iterator[CheckResult]:
+def run_checks(context: CheckContext) -> Iterator[CheckResult]:
     """Run the checks; yield each result as soon as it is known."""
-    home = patient.settings.home
+    home = context.settings.home
     checks: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
         ("python", python.check_python),
         ("packages", python.check_packages),
         ("plugins", python.check_plugins),
         ("machine", machine.check_machine),
         ("accelerator", compute.check_accelerator),
-        ("ray", lambda: compute.check_ray(patient.ray_address)),
+        ("ray", lambda: compute.check_ray(context.ray_address)),
         ("home", lambda: machine.check_data_dir(home)),
-        ("model", lambda: models.check_model_loads(patient.model, patient.settings, patient.fit)),
-        ("dead letters", lambda: machine.check_dead_letters(home, patient.index)),
-        ("cluster", lambda: check_cluster(patient)),
+        ("model", lambda: models.check_model_loads(context.model, context.settings, context.fit)),
+        ("dead letters", lambda: machine.check_dead_letters(home, context.index)),
+        ("cluster", lambda: check_cluster(context)),
     ]
     for name, check in checks:
         yield from _run_check(name, check)
@@ -81,56 +81,56 @@ def _run_check(name: str, check: Callable[[], Iterator[CheckResult]]) -> Iterato
         )
 
 
-def check_cluster(patient: CheckContext) -> Iterator[CheckResult]:
+def check_cluster(context: CheckContext) -> Iterator[CheckResult]:
     """Check the named cluster, else the embedded node, and the index in it."""
-    connection = patient.connect()
+    connection = context.connect()
     if connection is None:
-        finding, url = cluster_checks.check_embedded_node(patient.environ)
-        yield finding
+        result, url = cluster_checks.check_embedded_node(context.environ)
+        yield result
         if url is None:
             return
         connection = Connection(url=url)
     with Cluster(connection) as cluster:
-        yield from _check_connected(cluster, patient)
+        yield from _check_connected(cluster, context)
 
 
-def _check_connected(cluster: Cluster, patient: CheckContext) -> Iterator[CheckResult]:
+def _check_connected(cluster: Cluster, context: CheckContext) -> Iterator[CheckResult]:
     target = get_cluster_info(cluster)
     login = f", login by {cluster.connection.security.method}" if cluster.connection.security.method != "none" else ""
     yield report_ok("cluster", f"{target.label} at {cluster.connection.safe_url}{login}")
-    facts = look.fetch_cluster_facts(cluster)
+    facts = fetch_cluster_facts(cluster)
     yield from cluster_checks.evaluate_cluster(facts, target, cluster.connection.safe_url)
     if target.distribution == "elasticsearch" and cluster.connection.security.method != "none":
-        yield from index.evaluate_rights(look.fetch_privileges(cluster, patient.index), patient.index)
-    yield from _check_index(cluster, patient, target, facts.forbidden)
+        yield from index.evaluate_rights(fetch_privileges(cluster, context.index), context.index)
+    yield from _check_index(cluster, context, target, facts.forbidden)
 
 
-def _check_index(cluster: Cluster, patient: CheckContext, target: ClusterInfo, forbidden: Sequence[str]) -> Iterator[CheckResult]:
+def _check_index(cluster: Cluster, context: CheckContext, target: ClusterInfo, forbidden: Sequence[str]) -> Iterator[CheckResult]:
     try:
-        found = index_info.fetch_index_info(cluster, patient.index)
+        info = index_info.fetch_index_info(cluster, context.index)
     except QueryError as error:
         yield report_warning("index", error.message, error.remedy)
-        yield from index.report_missing_rights(forbidden, patient.index, target.distribution)
+        yield from index.report_missing_rights(forbidden, context.index, target.distribution)
         return
     except IndexMismatch as error:
         yield report_error("index", error)
         return
-    facts = look.fetch_index_facts(cluster, patient.index)
-    yield index.report_index(facts, found.model)
+    facts = fetch_index_facts(cluster, context.index)
+    yield index.report_index(facts, info.model)
     try:
-        _check_model(found, patient)
+        _check_model(info, context)
     except StairError as error:
         yield report_error("index model", error)
     yield from index.evaluate_index(facts, cluster.connection.safe_url)
-    yield from index.report_missing_rights([*forbidden, *facts.forbidden], patient.index, target.distribution)
+    yield from index.report_missing_rights([*forbidden, *facts.forbidden], context.index, target.distribution)
 
 
-def _check_model(found: index_info.IndexInfo, patient: CheckContext) -> None:
+def _check_model(info: index_info.IndexInfo, context: CheckContext) -> None:
     """Raise StairError if the index cannot be searched: with the named model, else with its own."""
-    if patient.is_model_named:
-        model_id = models.find_model_id(patient.model, patient.settings, patient.fit)
+    if context.is_model_named:
+        model_id = models.find_model_id(context.model, context.settings, context.fit)
         if model_id is not None:
-            found.check_model(model_id)
+            info.check_model(model_id)
     else:
-        encoder = load_query_encoder(found, patient.index, fit=patient.fit, settings=patient.settings)
-        found.check_model(encoder.model_id)
+        encoder = load_query_encoder(info, context.index, fit=context.fit, settings=context.settings)
+        info.check_model(encoder.model_id)

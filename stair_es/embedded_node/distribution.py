@@ -36,10 +36,7 @@ def ensure_distribution(
 ) -> Path:
     """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
 
-    Args:
-        lock: What the distribution consists of.
-        dist: Parent folder of distributions.
-        make_source: Builds the source of jars from a cache folder.
+    `make_source` gets the cache folder.
         progress: Called with the bytes received and all bytes of a download, by one thread at a time.
 
     Raises:
@@ -50,11 +47,11 @@ def ensure_distribution(
     if home.is_dir() and find_corruption(lock, home) is None:
         return home
     with hold_lock(dist / ".lock", "is fetching the embedded node"):
-        wrong = find_corruption(lock, home) if home.is_dir() else None
-        if home.is_dir() and wrong is None:
+        corruption = find_corruption(lock, home) if home.is_dir() else None
+        if home.is_dir() and corruption is None:
             return home  # built by the other process
-        if wrong:
-            logger.warning("the embedded node's files are damaged (%s): rebuilding them", wrong)
+        if corruption:
+            logger.warning("the embedded node's files are damaged (%s): rebuilding them", corruption)
         try:
             _build_distribution(lock, dist, make_source(dist / ".jars"), progress)
         except NodeError:
@@ -68,12 +65,12 @@ def find_corruption(lock: NodeLock, home: Path) -> str | None:
     """Return the first deviation from the lock file, or None. Reads every jar: 75 MB take about 0.1 s."""
 
     def find_defect(jar: Jar) -> str | None:
-        found = find_jar_defect(home / jar.path, jar)
-        return found and f"{jar.path}: {found}"
+        defect = find_jar_defect(home / jar.path, jar)
+        return defect and f"{jar.path}: {defect}"
 
-    quick = next((jar for jar in lock.jars if find_size_defect(home / jar.path, jar)), None)
-    if quick:
-        return find_defect(quick)
+    wrong_size = next((jar for jar in lock.jars if find_size_defect(home / jar.path, jar)), None)
+    if wrong_size:
+        return find_defect(wrong_size)
     for module in lock.modules:
         path = home / "modules" / module.name / "plugin-descriptor.properties"
         if not path.is_file() or path.read_text(encoding="utf-8") != module.build_descriptor(lock.opensearch):
@@ -83,8 +80,8 @@ def find_corruption(lock: NodeLock, home: Path) -> str | None:
 
 
 def _build_distribution(lock: NodeLock, dist: Path, source: JarSource, progress: ProgressCallback | None) -> None:
-    for left in dist.glob(f"{_SCRATCH}*"):  # left by a killed process: this one holds the lock
-        shutil.rmtree(left)
+    for leftover in dist.glob(f"{_SCRATCH}*"):  # left by a killed process: this one holds the lock
+        shutil.rmtree(leftover)
     logger.info("fetching the embedded node: OpenSearch %s, %.0f MB, once", lock.opensearch, lock.size_bytes / 1e6)
     received, guard = 0, threading.Lock()
 
@@ -108,8 +105,8 @@ def _build_distribution(lock: NodeLock, dist: Path, source: JarSource, progress:
     if home.exists():
         home.rename(dist / f"{_SCRATCH}{secrets.token_hex(4)}")
     scratch.rename(home)
-    for left in dist.glob(f"{_SCRATCH}*"):
-        shutil.rmtree(left)
+    for leftover in dist.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(leftover)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -25,12 +25,7 @@ _REQUEST_TIMEOUT_S = 60
 
 
 def fetch_jars(lock: NodeLock, source: JarSource, advance: BytesCallback) -> dict[str, Path]:
-    """Download all jars.
-
-    Args:
-        lock: The lock file.
-        source: Where jars come from.
-        advance: Receives the number of bytes received.
+    """Download all jars. `advance` gets the number of bytes received.
 
     Returns:
         Coordinates -> a file with exactly the locked content.
@@ -42,7 +37,7 @@ def fetch_jars(lock: NodeLock, source: JarSource, advance: BytesCallback) -> dic
     with ThreadPoolExecutor(_WORKERS) as pool:
         pending = {pool.submit(_fetch_verified, jar, source, advance): jar for jar in jars.values()}
         try:
-            return {pending[done].coordinates: done.result() for done in as_completed(pending)}
+            return {pending[future].coordinates: future.result() for future in as_completed(pending)}
         finally:  # after an error or Ctrl-C, cancel downloads that have not started
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -78,14 +73,14 @@ def build_maven_source(cache: Path) -> JarSource:
     jgo = import_optional("jgo.maven", "node")
 
     def fetch_jar(jar: Jar, advance: BytesCallback) -> Path:
-        seen = 0
+        received_bytes = 0
 
         @contextmanager
         def report_progress(_name: str, _size: int) -> Iterator[BytesCallback]:
-            def count_bytes(received: int) -> None:
-                nonlocal seen
-                seen += received
-                advance(received)
+            def count_bytes(count: int) -> None:
+                nonlocal received_bytes
+                received_bytes += count
+                advance(count)
 
             yield count_bytes
 
@@ -93,14 +88,14 @@ def build_maven_source(cache: Path) -> JarSource:
             repo_cache=cache, timeout=_REQUEST_TIMEOUT_S, resolver=jgo.PythonResolver(progress_callback=report_progress)
         )
         path = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve())
-        advance(max(0, jar.size_bytes - seen))  # from the cache, or from a server that does not send the size
+        advance(max(0, jar.size_bytes - received_bytes))  # from the cache, or from a server that does not send the size
         return path
 
     return fetch_jar
 
 
 def _fetch_verified(jar: Jar, source: JarSource, advance: BytesCallback) -> Path:
-    wrong: str | None = None
+    defect: str | None = None
     for _attempt in range(2):
         try:
             path = source(jar, advance)
@@ -110,11 +105,11 @@ def _fetch_verified(jar: Jar, source: JarSource, advance: BytesCallback) -> Path
                 "The first start requires internet access (later ones do not). Behind a proxy, set HTTPS_PROXY and try again: "
                 "completed downloads are kept.",
             ) from error
-        wrong = find_jar_defect(path, jar)
-        if wrong is None:
+        defect = find_jar_defect(path, jar)
+        if defect is None:
             return path
         path.unlink(missing_ok=True)
     raise NodeError(
-        f"{jar.coordinates} does not match the lock file: {wrong}",
+        f"{jar.coordinates} does not match the lock file: {defect}",
         "It was downloaded twice, so a proxy or a mirror may be altering it. It is not used. Try from another network.",
     )

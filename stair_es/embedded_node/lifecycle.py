@@ -45,11 +45,7 @@ def ensure_running(
 ) -> str:
     """Return the URL of the embedded node, and start it if it is not running.
 
-    Args:
-        home: The data folder; None for the one of the environment.
-        port: HTTP port; None for the one of the environment, or the node's own.
-        environ: Environment variables: home, port and heap.
-        progress: Called with the bytes received and all bytes of a download, by one thread at a time.
+    Arguments are as in `NodeSpec.from_home` and `start_node`.
 
     Raises:
         NodeError: If it cannot be downloaded or started.
@@ -90,15 +86,11 @@ def start_node(spec: NodeSpec, progress: ProgressCallback | None = None) -> str:
             state = _start_process(spec, progress)
         elif state.url:
             logger.info("the embedded node is already running, at %s with a heap of %s", state.url, state.heap)
-            return _wait_until_ready(spec, state)
         return _wait_until_ready(spec, state)
 
 
 def stop_node(spec: NodeSpec) -> bool:
     """Stop the node and wait until it has ended. Its data stays.
-
-    Args:
-        spec: The node.
 
     Returns:
         Whether it was running.
@@ -131,9 +123,9 @@ def get_node_status(spec: NodeSpec) -> NodeStatus:
     process = states.find_node_process(state) if state else None
     if state is None or process is None:
         return NodeStatus(state="stopped")
-    answers = state.url is not None and fetch_node_json(state.url, "/") is not None
+    is_responding = state.url is not None and fetch_node_json(state.url, "/") is not None
     return NodeStatus(
-        state="running" if answers else "starting",
+        state="running" if is_responding else "starting",
         url=state.url,
         pid=state.pid,
         opensearch=state.opensearch,

@@ -30,25 +30,25 @@ def read_log_tail(path: Path, count: int) -> list[str]:
 
 def follow_log(path: Path, count: int) -> Iterator[str]:
     """Yield the last `count` lines and then each new line, endlessly; a log that is replaced is read from its start."""
-    wanted: int | None = count
+    max_lines: int | None = count
     while True:
         if path.exists():
             with path.open("rb") as file:
-                yield from (_decode_line(line) for line in deque(file, maxlen=wanted))
+                yield from (_decode_line(line) for line in deque(file, maxlen=max_lines))
                 yield from _read_added_lines(path, file)
         else:
             time.sleep(_POLL_S)
-        wanted = None
+        max_lines = None
 
 
 def _read_added_lines(path: Path, file: BinaryIO) -> Iterator[str]:
     """Yield new lines until the log is replaced by another file."""
-    half = b""
+    line = b""
     while True:
-        half += file.readline()
-        if half.endswith(b"\n"):
-            yield _decode_line(half)
-            half = b""
+        line += file.readline()
+        if line.endswith(b"\n"):
+            yield _decode_line(line)
+            line = b""
         elif _is_replaced(path, file):
             return
         else:
@@ -58,8 +58,8 @@ def _read_added_lines(path: Path, file: BinaryIO) -> Iterator[str]:
 def _is_replaced(path: Path, file: BinaryIO) -> bool:
     if not path.exists():
         return False
-    now = path.stat()
-    return now.st_ino != os.fstat(file.fileno()).st_ino or now.st_size < file.tell()
+    status = path.stat()
+    return status.st_ino != os.fstat(file.fileno()).st_ino or status.st_size < file.tell()
 
 
 def _decode_line(line: bytes) -> str:
@@ -68,12 +68,14 @@ def _decode_line(line: bytes) -> str:
 
 _SHOWN_LINES = 12
 _READ_LINES = 200
-_SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could not")
+_ERROR_SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could not")
 
 
 def explain_startup_failure(spec: NodeSpec) -> NodeError:
     """Return the error for a server that ended while it started, based on its last log lines."""
-    lines = _select_last_run(read_log_tail(spec.log_file, _READ_LINES))
+    lines = read_log_tail(spec.log_file, _READ_LINES)
+    starts = [number for number, line in enumerate(lines) if line.startswith(START_MARK)]
+    lines = lines[starts[-1] + 1 :] if starts else lines
     text = "\n".join(lines)
     if "BindHttpException" in text or "Address already in use" in text:
         return build_port_error(spec.port)
@@ -84,11 +86,6 @@ def explain_startup_failure(spec: NodeSpec) -> NodeError:
         )
     if "Could not reserve enough space" in text or "Cannot allocate memory" in text:
         return NodeError(f"not enough memory for a heap of {spec.heap}", "Use a smaller heap: --heap 256m")
-    telling = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _SIGNS)]
-    shown = "\n".join(f"  {line[:200]}" for line in (telling or lines)[-_SHOWN_LINES:])
+    error_lines = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _ERROR_SIGNS)]
+    shown = "\n".join(f"  {line[:200]}" for line in (error_lines or lines)[-_SHOWN_LINES:])
     return NodeError(f"the embedded node exited during startup:\n{shown}", f"Complete log: {spec.log_file}")
-
-
-def _select_last_run(lines: list[str]) -> list[str]:
-    starts = [number for number, line in enumerate(lines) if line.startswith(START_MARK)]
-    return lines[starts[-1] + 1 :] if starts else lines

@@ -12,29 +12,26 @@ from stair_es.errors import NodeError
 
 logger = logging.getLogger(__name__)
 
-_FIRST, _LAST = 10_000, 32_767
+_MIN_PORT, _MAX_PORT = 10_000, 32_767
 """Below the ephemeral ports of operating systems, one of which could be in use at the next start."""
-_REFUSED_BY_BROWSERS = 10_080
-_DRAWS = 100
+_BLOCKED_BY_BROWSERS = 10_080
+_MAX_DRAWS = 100
 
 
 def ensure_port(path: Path) -> int:
     """Return the port in the file. Draw and write one if there is none or it is in use.
 
-    Args:
-        path: The file.
-
     Raises:
         NodeError: If no free port was found.
         OSError: If the file cannot be written.
     """
-    before = read_port(path)
-    if before is not None and is_port_free(before):
-        return before
+    old_port = read_port(path)
+    if old_port is not None and is_port_free(old_port):
+        return old_port
     port = _draw_free_port()
     path.write_text(f"{port}\n", encoding="ascii")
-    if before is not None:
-        logger.warning("port %s is used by another program: the embedded node uses port %s from now on", before, port)
+    if old_port is not None:
+        logger.warning("port %s is used by another program: the embedded node uses port %s from now on", old_port, port)
     return port
 
 
@@ -44,7 +41,7 @@ def read_port(path: Path) -> int | None:
         port = int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-    return port if _FIRST <= port <= _LAST else None
+    return port if _MIN_PORT <= port <= _MAX_PORT else None
 
 
 def is_port_free(port: int) -> bool:
@@ -72,16 +69,16 @@ def check_port_free(port: int | None) -> None:
 
 def build_port_error(port: int | None) -> NodeError:
     """Return the error for a port in use; None for the node's own port."""
-    named = "the port of the embedded node" if port is None else f"port {port} of 127.0.0.1"
+    name = "the port of the embedded node" if port is None else f"port {port} of 127.0.0.1"
     return NodeError(
-        f"{named} is used by another program",
+        f"{name} is used by another program",
         f"Choose another: stair-es node up --port N (0 for any free port), or set {ENV_PORT}.",
     )
 
 
 def _draw_free_port() -> int:
-    for _ in range(_DRAWS):
-        port = _FIRST + secrets.randbelow(_LAST - _FIRST + 1)
-        if port != _REFUSED_BY_BROWSERS and is_port_free(port):
+    for _ in range(_MAX_DRAWS):
+        port = _MIN_PORT + secrets.randbelow(_MAX_PORT - _MIN_PORT + 1)
+        if port != _BLOCKED_BY_BROWSERS and is_port_free(port):
             return port
     raise build_port_error(None)

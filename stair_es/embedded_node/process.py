@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,12 +52,6 @@ def build_node_command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool)
 
     The server refuses to run as root, which CI containers use. It determines the user through JNA: without JNA it cannot tell,
     logs that, and runs with neither the seccomp filter nor locked memory.
-
-    Args:
-        spec: The node.
-        dist: The unpacked distribution.
-        java: The Java executable.
-        as_root: Whether the server must run as root.
     """
     return [
         str(java),
@@ -122,11 +115,6 @@ def build_node_settings(spec: NodeSpec) -> dict[str, str | int | bool]:
 def start_process(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
     """Start the server and write its state file, without waiting until it responds. Others can wait for it.
 
-    Args:
-        spec: The node.
-        dist: The unpacked distribution.
-        opensearch: Version of OpenSearch.
-
     Raises:
         NodeError: If the port is in use or the node's folder cannot be written.
         MissingExtra: If the extra `node` is not installed.
@@ -147,7 +135,7 @@ def start_process(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=spec.base,
-                env=_build_environment(os.environ),
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 start_new_session=True,
                 umask=_UMASK,
             )
@@ -170,7 +158,7 @@ def wait_ready(spec: NodeSpec, state: NodeState) -> NodeState:
         NodeError: If the process ended or did not respond in time.
     """
     end_s = time.monotonic() + spec.start_timeout_s
-    answered_s: float | None = None
+    responding_since_s: float | None = None
     while time.monotonic() < end_s:
         if states.find_node_process(state) is None:
             spec.state_file.unlink(missing_ok=True)
@@ -178,10 +166,10 @@ def wait_ready(spec: NodeSpec, state: NodeState) -> NodeState:
         url = state.url or _read_bound_url(spec)
         health = fetch_node_json(url, "/_cluster/health") if url else None
         if health:
-            answered_s = answered_s or time.monotonic()
-            whole = health.get("status") in ("yellow", "green")
-            if whole or time.monotonic() - answered_s > _RECOVERY_S:
-                if not whole:
+            responding_since_s = responding_since_s or time.monotonic()
+            is_healthy = health.get("status") in ("yellow", "green")
+            if is_healthy or time.monotonic() - responding_since_s > _RECOVERY_S:
+                if not is_healthy:
                     logger.warning("the embedded node responds, but at least one index is incomplete: see `stair-es node logs`")
                 ready = replace(state, url=url)
                 states.write_node_state(spec.state_file, ready)
@@ -204,12 +192,12 @@ def stop_process(state: NodeState) -> bool:
     """
     psutil = import_optional("psutil", "node")
     running = states.find_node_process(state)
-    gently = True
+    terminated = True
     try:
         if running is not None:
             running.terminate()
-            gently = _wait_for_end(state)
-            if not gently:
+            terminated = _wait_for_end(state)
+            if not terminated:
                 running.kill()
                 _wait_for_end(state)
     except psutil.NoSuchProcess:
@@ -219,7 +207,7 @@ def stop_process(state: NodeState) -> bool:
     child = _children.pop(state.pid, None)
     if child is not None:
         child.wait()
-    return gently
+    return terminated
 
 
 def prepare_folders(spec: NodeSpec) -> None:
@@ -236,10 +224,6 @@ def prepare_folders(spec: NodeSpec) -> None:
     spec.ports_file.unlink(missing_ok=True)
     if spec.log_file.exists() and spec.log_file.stat().st_size > _MAX_LOG_BYTES:
         spec.log_file.replace(spec.log_file.with_suffix(".log.1"))
-
-
-def _build_environment(full: Mapping[str, str]) -> dict[str, str]:
-    return {name: full[name] for name in _ENVIRONMENT if name in full}
 
 
 def _read_bound_url(spec: NodeSpec) -> str | None:

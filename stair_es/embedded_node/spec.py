@@ -17,7 +17,7 @@ ENV_HEAP = "STAIR_ES_NODE_HEAP"
 DEFAULT_HEAP = "512m"
 
 _HEAP = re.compile(r"(\d+)([mMgG])")
-_LEAST_HEAP_MB = 128
+_MIN_HEAP_MB = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +57,6 @@ class NodeSpec:
         environ: Mapping[str, str] = os.environ,
     ) -> NodeSpec:
         """Return the node of a data folder. Values not given come from the environment, then from the defaults.
-
-        Args:
-            home: The data folder; None for the one of the environment.
-            port: HTTP port.
-            heap: Java heap.
-            environ: Environment variables.
 
         Raises:
             UsageError: If the port or the heap size is invalid.
@@ -122,12 +116,12 @@ class NodeSpec:
 
 
 def _read_port_from_env(environ: Mapping[str, str]) -> int | None:
-    given = environ.get(ENV_PORT)
-    if not given:
+    value = environ.get(ENV_PORT)
+    if not value:
         return None
-    if not given.isdecimal():
-        raise UsageError(f"{ENV_PORT}: {given!r} is not a port", "Give 1 to 65535, or 0 for a free one.")
-    return int(given)
+    if not value.isdecimal():
+        raise UsageError(f"{ENV_PORT}: {value!r} is not a port", "Give 1 to 65535, or 0 for a free one.")
+    return int(value)
 
 
 def _check_heap(heap: str) -> None:
@@ -135,5 +129,5 @@ def _check_heap(heap: str) -> None:
     match = _HEAP.fullmatch(heap)
     if match is None:
         raise UsageError(f"node heap: {heap!r} is not a size", remedy)
-    if int(match[1]) * (1 if match[2] in "mM" else 1024) < _LEAST_HEAP_MB:
-        raise UsageError(f"node heap: {heap} is too small, the server needs {_LEAST_HEAP_MB}m", remedy)
+    if int(match[1]) * (1 if match[2] in "mM" else 1024) < _MIN_HEAP_MB:
+        raise UsageError(f"node heap: {heap} is too small, the server needs {_MIN_HEAP_MB}m", remedy)

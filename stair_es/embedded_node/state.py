@@ -20,10 +20,6 @@ def fetch_node_json(url: str, path: str) -> dict[str, Any] | None:
     """Return the JSON object that the node sends with status 200, or None. Ignores proxies of the environment.
 
     Does not use the search client, which takes half a second to import.
-
-    Args:
-        url: Of the node.
-        path: Of the request.
     """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_HEALTH_TIMEOUT_S)
     try:
@@ -92,9 +88,9 @@ def find_node_process(state: NodeState) -> Any | None:  # noqa: ANN401  psutil s
     """
     psutil = import_optional("psutil", "node")
     try:
-        found = psutil.Process(state.pid)
-        if abs(found.create_time() - state.created_s) > _SAME_START_S or found.status() == psutil.STATUS_ZOMBIE:
+        process = psutil.Process(state.pid)
+        if abs(process.create_time() - state.created_s) > _SAME_START_S or process.status() == psutil.STATUS_ZOMBIE:
             return None
     except psutil.NoSuchProcess:
         return None
-    return found
+    return process

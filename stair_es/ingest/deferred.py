@@ -24,9 +24,9 @@ MAX_REFUSALS = 20
 """Number of refusals in a row after which a host without patience left is given up."""
 RESTORED_PATIENCE_S = 10.0
 """Patience that each answer restores, in seconds: a rate-limited host is waited for as long as it keeps serving images."""
-_LEAST_REST_S = 1.0
-_PORTION = 16
-_MANY_HOSTS = 1024
+_MIN_REST_S = 1.0
+_MAX_PER_HOST = 16
+_MAX_HOSTS = 1024
 
 
 @dataclass
@@ -50,12 +50,7 @@ class DeferredImages:
     """All deferred images, by host. Not thread-safe."""
 
     def __init__(self, patience_s: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start without deferred images.
-
-        Args:
-            patience_s: Total time to wait for a host.
-            clock: Returns the time in seconds.
-        """
+        """Start without deferred images. `patience_s` is the total time to wait for a host."""
         self._patience_s = patience_s
         self._clock = clock
         self._hosts: dict[str, _Host] = {}
@@ -93,13 +88,13 @@ class DeferredImages:
         now = self._clock()
         if host.given_up and host.rests_until > now:
             return [Outcome(image.item, "failed", "read", host.given_up)]
-        left_s = self._patience_s - host.waited_s
+        remaining_s = self._patience_s - host.waited_s
         if host.rests_until > now or not state.was_requested:  # the rest was already started by another worker or image
             self._keep_image(host, image)
             return []
-        if left_s < _LEAST_REST_S:
+        if remaining_s < _MIN_REST_S:
             return self._fail_refused(host, image, state, now)
-        rest_s = min(max(state.wait_s, 2.0**host.rests), left_s)
+        rest_s = min(max(state.wait_s, 2.0**host.rests), remaining_s)
         host.rests_until, host.rests = now + rest_s, host.rests + 1
         host.waited_s, host.refusals, host.given_up = host.waited_s + rest_s, 0, ""
         self._keep_image(host, image)
@@ -117,15 +112,15 @@ class DeferredImages:
                 host.waited_s = max(0.0, host.waited_s - RESTORED_PATIENCE_S)
         self._hosts.pop(image.item.uri, None)
 
-    def take_due(self, most: int) -> list[Pending]:
-        """Take up to `most` images whose host has rested."""
+    def take_due(self, max_images: int) -> list[Pending]:
+        """Take up to `max_images` images whose host has rested."""
         now = self._clock()
         if now < self._next_due:
             return []
         due: list[Pending] = []
         for name, host in self._hosts.items():
             if host.rests_until <= now:
-                count = min(len(host.images), _PORTION, most - len(due))
+                count = min(len(host.images), _MAX_PER_HOST, max_images - len(due))
                 due += [replace(host.images.popleft(), deferral_key=name) for _ in range(count)]
         self._release_images(due)
         self._next_due = min((host.rests_until for host in self._hosts.values() if host.images), default=math.inf)
@@ -142,19 +137,17 @@ class DeferredImages:
         resting = [host for host in self._hosts.values() if host.images and host.rests_until > now]
         if not resting:
             return ""
-        most = max(resting, key=lambda host: len(host.images))
+        busiest = max(resting, key=lambda host: len(host.images))
         hosts = len({host.name for host in resting})
-        more = f" and {hosts - 1:,} other hosts" if hosts > 1 else ""
-        urls = f"{len(most.images):,} URL{'s' if len(most.images) > 1 else ''}"
-        return f"waiting {math.ceil(most.rests_until - now)} s for {most.name} ({urls}){more}"
+        others = f" and {hosts - 1:,} other hosts" if hosts > 1 else ""
+        urls = f"{len(busiest.images):,} URL{'s' if len(busiest.images) > 1 else ''}"
+        return f"waiting {math.ceil(busiest.rests_until - now)} s for {busiest.name} ({urls}){others}"
 
     def _get_key(self, image: Pending, state: Deferred) -> str:
         """Return the key that an image is deferred under: its host, or its own URI if it waits alone."""
         host = self._hosts.get(state.host)
-        given_meanwhile = (
-            host is not None and image.answers_when_refused is not None and host.answers > image.answers_when_refused
-        )
-        alone = state.was_requested and (image.deferral_key == image.item.uri or given_meanwhile)
+        served_since = host is not None and image.answers_when_refused is not None and host.answers > image.answers_when_refused
+        alone = state.was_requested and (image.deferral_key == image.item.uri or served_since)
         return image.item.uri if alone else state.host
 
     def _keep_image(self, host: _Host, image: Pending) -> None:
@@ -174,10 +167,9 @@ class DeferredImages:
         self._hosts.pop(image.item.uri, None)
         failed = [Outcome(image.item, "failed", "read", f"{state.reason}, {waited}")]
         if host.refusals >= MAX_REFUSALS:
-            host.given_up = (
-                f"{host.name}: not requested, since {host.refusals} others got {_extract_status(state.reason)} {waited}"
-            )
-            failed += [Outcome(left.item, "failed", "read", host.given_up) for left in host.images]
+            status = state.reason.partition(": ")[2].partition(",")[0] or state.reason
+            host.given_up = f"{host.name}: not requested, since {host.refusals} others got {status} {waited}"
+            failed += [Outcome(waiting.item, "failed", "read", host.given_up) for waiting in host.images]
             self._release_images(host.images)
             host.images.clear()
             host.rests_until, host.waited_s, host.refusals, host.rests = now + self._patience_s, 0.0, 0, 0
@@ -185,11 +177,7 @@ class DeferredImages:
 
     def _forget_hosts(self) -> None:
         """Drop hosts that have no images and haven't rested lately: lists can name millions of hosts."""
-        if len(self._hosts) < _MANY_HOSTS:
+        if len(self._hosts) < _MAX_HOSTS:
             return
-        since = self._clock() - self._patience_s
-        self._hosts = {name: host for name, host in self._hosts.items() if host.images or host.rests_until > since}
-
-
-def _extract_status(reason: str) -> str:
-    return reason.partition(": ")[2].partition(",")[0] or reason
+        cutoff = self._clock() - self._patience_s
+        self._hosts = {name: host for name, host in self._hosts.items() if host.images or host.rests_until > cutoff}

@@ -21,7 +21,7 @@ from stair_es.sources.base import Source, SourceItem
 
 logger = logging.getLogger(__name__)
 
-_PART = 256
+_BATCH_SIZE = 256
 Verdict: TypeAlias = Literal["new", "changed", "unchanged", "unknown"]
 
 
@@ -58,18 +58,18 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
     Raises:
         StairError: If a source or the sink can't be used.
     """
-    kind, asked = load_sink_kind(options), build_sink_plan(options, connection, get_timestamp())
-    session = kind.open_readonly(asked)
-    job = build_worker_config(options, session) if session else None
+    kind, plan = load_sink_kind(options), build_sink_plan(options, connection, get_timestamp())
+    session = kind.open_readonly(plan)
+    config = build_worker_config(options, session) if session else None
     counts, streams = Counter[str](), SourceStream(sources)
     with Manifest() as manifest:
-        for part in batched(streams, _PART):
-            fresh = [found for found in part if manifest.add_image(found.uri, found.source)]
-            items = [found for found in fresh if isinstance(found, SourceItem)]
-            counts["unlisted"] += len(fresh) - len(items)
-            counts.update(_classify_images(items, job))
+        for part in batched(streams, _BATCH_SIZE):
+            new = [found for found in part if manifest.add_image(found.uri, found.source)]
+            items = [found for found in new if isinstance(found, SourceItem)]
+            counts["unlisted"] += len(new) - len(items)
+            counts.update(_classify_images(items, config))
         found = find_stale_documents(session, manifest, streams, by_content=False) if session and options.resync else ()
-        removed = tuple(one.uri for one in found if one.found_at is None)
+        removed = tuple(document.uri for document in found if document.found_at is None)
         if left_out := streams.describe_left_out():
             logger.info(left_out)
         return DryRunReport(
@@ -82,25 +82,25 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
             stale=len(removed),
             stale_uris=removed,
             index=session.index if session else None,
-            token_index=kind.plan_token_index(asked) if isinstance(kind, HasTokenIndex) else None,
+            token_index=kind.plan_token_index(plan) if isinstance(kind, HasTokenIndex) else None,
         )
 
 
-def _classify_images(items: list[SourceItem], job: WorkerConfig | None) -> list[Verdict]:
-    if job is None or job.fresh:
+def _classify_images(items: list[SourceItem], config: WorkerConfig | None) -> list[Verdict]:
+    if config is None or config.fresh:
         return ["new"] * len(items)
     return [
-        _classify_image(state, job)
-        for state in check_batch(Batch(list(items)), job).images
+        _classify_image(state, config)
+        for state in check_batch(Batch(list(items)), config).images
         if isinstance(state, (Outcome, Pending))
     ]
 
 
-def _classify_image(state: Outcome | Pending, job: WorkerConfig) -> Verdict:
+def _classify_image(state: Outcome | Pending, config: WorkerConfig) -> Verdict:
     if isinstance(state, Outcome):
         return "unchanged"
     if state.stored is None:
-        return "unknown" if job.document.id == "content-hash" else "new"  # another image may have the same bytes
-    if not job.is_up_to_date(state.stored, state.item):
+        return "unknown" if config.document.id == "content-hash" else "new"  # another image may have the same bytes
+    if not config.is_up_to_date(state.stored, state.item):
         return "changed"
     return "unknown" if state.item.version is None or state.stored.version is None else "changed"

@@ -19,35 +19,35 @@ if TYPE_CHECKING:
     from stair_es.sources.base import ReadResult
 
 
-def fetch_parts(batch: Batch, job: WorkerConfig) -> Iterator[tuple[list[int], Batch]]:
+def fetch_parts(batch: Batch, config: WorkerConfig) -> Iterator[tuple[list[int], Batch]]:
     """Fetch the pending images; yield parts of about `PREPARED_BYTES`, with the positions of their images in the batch.
 
     No further image is requested from a host that asks to wait.
     """
-    waiting = deque(batch.enumerate_state(Pending))
+    pending = deque(batch.enumerate_state(Pending))
     resting: dict[str, Deferred] = {}
-    while waiting:
-        places, part, held_bytes = list[int](), Batch([], batch.seconds, batch.began_ns), 0
+    while pending:
+        positions, part, held_bytes = list[int](), Batch([], batch.seconds, batch.began_ns), 0
         with batch.time_stage("read"):
-            while waiting and held_bytes < PREPARED_BYTES:
+            while pending and held_bytes < PREPARED_BYTES:
                 raise_if_cancelled()
-                place, wanted = waiting.popleft()
-                said = resting.get(get_item_host(wanted.item)) if resting else None
-                state = _fetch_image(wanted, job) if said is None else replace(said, item=wanted.item, was_requested=False)
+                position, image = pending.popleft()
+                refusal = resting.get(get_item_host(image.item)) if resting else None
+                state = _fetch_image(image, config) if refusal is None else replace(refusal, item=image.item, was_requested=False)
                 if isinstance(state, Deferred) and state.host:
                     resting[state.host] = state
                 held_bytes += len(state.data) if isinstance(state, Fetched) else 0
-                places.append(place)
+                positions.append(position)
                 part.images.append(state)
-            _skip_known_content(part, job)
-        yield places, part
+            _skip_known_content(part, config)
+        yield positions, part
 
 
-def _fetch_image(wanted: Pending, job: WorkerConfig) -> Fetched | VersionChanged | Deferred | Outcome:
-    item, stored = wanted.item, wanted.stored
-    known = stored if stored is not None and job.is_up_to_date(stored, item) else None
+def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChanged | Deferred | Outcome:
+    item, stored = image.item, image.stored
+    current = stored if stored is not None and config.is_up_to_date(stored, item) else None
     try:
-        read: ReadResult | None = item.locator.read(job.reading, known.version if known else None)
+        read: ReadResult | None = item.locator.read(config.read_limits, current.version if current else None)
     except RetryLater as error:
         return Deferred(item, error.host, error.wait_s, error.message)
     except ReadError as error:
@@ -57,24 +57,24 @@ def _fetch_image(wanted: Pending, job: WorkerConfig) -> Fetched | VersionChanged
     except Exception as error:  # noqa: BLE001  a plugin's locator: one image must not fail the run
         return Outcome(item, "failed", "read", f"{type(error).__name__}: {error}")
     if read is None:
-        return Outcome(item, "unchanged", "read", id=known.id if known else "")
+        return Outcome(item, "unchanged", "read", id=current.id if current else "")
     sha256 = hashlib.sha256(read.data).hexdigest()
     version = item.version or read.version
-    if known and known.sha256 == sha256:
-        if version is None or known.version == version:
-            return Outcome(item, "unchanged", "read", id=known.id)
-        return VersionChanged(item, known.id, version)
-    id_ = make_content_id(sha256) if job.document.id == "content-hash" else make_document_id(item.uri)
-    return Fetched(item, id_, read.data, version, sha256, job.compute_fingerprint(sha256, item))
+    if current and current.sha256 == sha256:
+        if version is None or current.version == version:
+            return Outcome(item, "unchanged", "read", id=current.id)
+        return VersionChanged(item, current.id, version)
+    id_ = make_content_id(sha256) if config.document.id == "content-hash" else make_document_id(item.uri)
+    return Fetched(item, id_, read.data, version, sha256, config.compute_fingerprint(sha256, item))
 
 
-def _skip_known_content(batch: Batch, job: WorkerConfig) -> None:
+def _skip_known_content(batch: Batch, config: WorkerConfig) -> None:
     """Skip images whose content is already stored under another URI, if ids go by content."""
-    if job.document.id != "content-hash" or job.fresh:
+    if config.document.id != "content-hash" or config.fresh:
         return
-    loaded = batch.enumerate_state(Fetched)
-    stored = job.writer.find_by_id([image.id for _, image in loaded])
-    for i, image in loaded:
-        known = stored.get(image.id)
-        if known and known.fingerprint == image.fingerprint and known.uri != image.item.uri:
-            batch.images[i] = Outcome(image.item, "unchanged", "read", id=known.id)
+    fetched = batch.enumerate_state(Fetched)
+    stored = config.writer.find_by_id([image.id for _, image in fetched])
+    for i, image in fetched:
+        duplicate = stored.get(image.id)
+        if duplicate and duplicate.fingerprint == image.fingerprint and duplicate.uri != image.item.uri:
+            batch.images[i] = Outcome(image.item, "unchanged", "read", id=duplicate.id)

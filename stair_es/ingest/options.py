@@ -35,7 +35,7 @@ RAY_MIN_IMAGES = 5_000
 """Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""
 LISTING_WAIT_S = 5.0
 """How long to wait for the listing before the runner is chosen."""
-_REMEDY = "Leave --vector seismic out: `rank_features` accept any token."
+_SEISMIC_REMEDY = "Leave --vector seismic out: `rank_features` accept any token."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +121,12 @@ def find_model_tokens(spec: ModelSpec, settings: DocumentSettings) -> ModelToken
         return ModelTokens()
     encoder = registry.load_encoder(spec)
     if not isinstance(encoder, VocabularyProvider):
-        raise ModelError(f"the model {spec.name!r} doesn't expose its tokens, so they can't be numbered", _REMEDY)
+        raise ModelError(f"the model {spec.name!r} doesn't expose its tokens, so they can't be numbered", _SEISMIC_REMEDY)
     tokens = tuple(encoder.tokens)
     if len(tokens) > MAX_IDS:
         raise ModelError(
             f"the model {spec.name!r} has {len(tokens):,} tokens, and OpenSearch's SEISMIC supports only {MAX_IDS:,}",
-            _REMEDY,
+            _SEISMIC_REMEDY,
         )
     return ModelTokens(tokens, 1.0 if getattr(encoder, "unit_length", False) else None)
 
@@ -141,7 +141,7 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, s
     if options.document.vector == "seismic" and options.sink != "cluster":
         raise UsageError(f"the sink {options.sink!r} keeps no token ids", "Leave --vector seismic out.")
     card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
-    known = find_model_tokens(options.model, options.document)
+    model_tokens = find_model_tokens(options.model, options.document)
     return SinkPlan(
         alias=options.alias,
         identity=IndexSpec(
@@ -149,14 +149,14 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, s
             model_id=card.model_id,
             fit=card.image_spec.fit,
             settings=options.settings,
-            tokens=known.tokens,
+            tokens=model_tokens.tokens,
         ),
         document=options.document,
         bulk=options.bulk,
         connection=connection,
         options=options.sink_options,
         policy=options.policy,
-        largest_weight=known.largest_weight,
+        largest_weight=model_tokens.largest_weight,
         started_at=started_at,
         settings=options.model.settings,
     )
@@ -176,13 +176,12 @@ def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerC
     return WorkerConfig(
         writer=session.writer,
         fresh=session.fresh,
-        model=replace(
-            options.model, name=registry.make_portable_name(options.model.name)
-        ),  # workers may have another working directory
+        # workers may have another working directory
+        model=replace(options.model, name=registry.make_portable_name(options.model.name)),
         model_id=card.model_id,
         image_spec=card.image_spec,
         document=options.document,
-        reading=replace(options.source.read_limits, defer=options.source.read_limits.url_policy.patience_s > 0),
+        read_limits=replace(options.source.read_limits, defer=options.source.read_limits.url_policy.patience_s > 0),
         limits=options.limits,
         enrichers=options.enrichers,
         enricher_versions=_get_enricher_versions(options),
@@ -214,7 +213,7 @@ def load_sink_kind(options: BaseIngestOptions) -> SinkKind:
     """
     plugin = plugins.get_plugin("sinks", options.sink)
     if plugin is None:
-        known = ", ".join(plugins.list_plugin_names("sinks"))
-        raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {known or 'none: reinstall stair-es'}.")
+        names = ", ".join(plugins.list_plugin_names("sinks"))
+        raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {names or 'none: reinstall stair-es'}.")
     kind: SinkKind = plugin.load()
     return kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Literal
 
 from stair_es.cluster.bulk.throttle import AdaptiveThrottle
@@ -37,9 +38,9 @@ from stair_es.system.ray_session import mask_ray_address
 
 logger = logging.getLogger(__name__)
 
-_LIST_AHEAD = 20_000
+_MAX_LISTED_IMAGES = 20_000
 """Maximum number of listed images that wait for the stages."""
-_LIST_AHEAD_BYTES = 256 * 1024 * 1024
+_MAX_LISTED_BYTES = 256 * 1024 * 1024
 """Maximum total size of listed images: fields, long URLs, and bytes of streams that can't be read twice."""
 
 
@@ -66,70 +67,68 @@ def run_ingest(
         StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
     with ExitStack() as stack:
-        books = accounting or stack.enter_context(open_run_accounting(options))
-        books.dead_letters.check_writable()
-        began, streams = get_timestamp(), SourceStream(sources)
-        ahead = stack.enter_context(PrefetchQueue(streams, _LIST_AHEAD, estimate_listed_bytes, _LIST_AHEAD_BYTES))
-        ready, over = ahead.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
-        if over and not ready:
-            ahead.raise_error()
+        accounting = accounting or stack.enter_context(open_run_accounting(options))
+        accounting.dead_letters.check_writable()
+        started_at, streams = get_timestamp(), SourceStream(sources)
+        queue = stack.enter_context(PrefetchQueue(streams, _MAX_LISTED_IMAGES, estimate_listed_bytes, _MAX_LISTED_BYTES))
+        listed, all_listed = queue.wait_for_items(RAY_MIN_IMAGES if options.runner == "auto" else 1, LISTING_WAIT_S)
+        if all_listed and not listed:
+            queue.raise_error()
             raise _build_empty_error(streams)
-        runner, why = choose_runner(options, ready, all_listed=over)
-        logger.info("runner: %s (%s)", runner, why)
+        runner, reason = choose_runner(options, listed, all_listed=all_listed)
+        logger.info("runner: %s (%s)", runner, reason)
         if runner == "local" and options.ray.address:
             logger.warning("the Ray cluster at %s is not used", mask_ray_address(options.ray.address))
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
-        session = load_sink_kind(options).open(build_sink_plan(options, connection, began))
-        job = build_worker_config(options, session)
+        session = load_sink_kind(options).open(build_sink_plan(options, connection, started_at))
+        config = build_worker_config(options, session)
         run = IngestRun(
             noun="image",
             options=options,
             streams=streams,
             session=session,
-            accounting=books,
-            model_id=job.model_id,
+            accounting=accounting,
+            model_id=config.model_id,
             runner=runner,
             progress=progress,
             on_batch=on_batch,
         )
 
-        def remove_stale() -> int:
-            by_content = options.document.id == "content-hash"
-            return remove_stale_documents(session, books.manifest, streams, by_content=by_content)
-
-        batches = _run_stages(_open_executor(runner, job, options), job, options, books, ahead)
+        by_content = options.document.id == "content-hash"
+        remove_stale = partial(remove_stale_documents, session, accounting.manifest, streams, by_content=by_content)
+        batches = _run_stages(_open_executor(runner, config, options), config, options, accounting, queue)
         return run.run(batches, remove_stale if options.resync else lambda: 0)
 
 
 def _run_stages(
-    executor: AbstractContextManager[StageExecutor],
-    job: WorkerConfig,
+    opening: AbstractContextManager[StageExecutor],
+    config: WorkerConfig,
     options: IngestOptions,
     accounting: RunAccounting,
-    ahead: PrefetchQueue[SourceItem | ListingFailure],
+    queue: PrefetchQueue[SourceItem | ListingFailure],
 ) -> Generator[Batch]:
     """Schedule the stages of all listed images."""
-    with executor as lanes:
-        deferred = DeferredImages(job.reading.url_policy.patience_s)
+    with opening as executor:
+        deferred = DeferredImages(config.read_limits.url_policy.patience_s)
         throttle = AdaptiveThrottle(options.bulk)
-        scheduler = StageScheduler(lanes, throttle, job.fresh, accounting.accept_listed, accounting.bulk_stats, deferred)
-        for batch in scheduler.run(ahead):
-            accounting.listing_done, accounting.encoder_idle = ahead.is_exhausted, scheduler.encoder_clock.idle_share
+        scheduler = StageScheduler(executor, throttle, config.fresh, accounting.accept_listed, accounting.bulk_stats, deferred)
+        for batch in scheduler.run(queue):
+            accounting.listing_done, accounting.encoder_idle = queue.is_exhausted, scheduler.encoder_clock.idle_share
             accounting.waiting_message = deferred.describe_waiting()
             yield batch
 
 
 def _open_executor(
-    runner: Literal["local", "ray"], job: WorkerConfig, options: IngestOptions
+    runner: Literal["local", "ray"], config: WorkerConfig, options: IngestOptions
 ) -> AbstractContextManager[StageExecutor]:
     if runner == "local":
-        return open_thread_executor(job, options.batch_images, options.bulk.max_concurrency)
-    return open_ray_executor(job, options.ray, options.batch_images)
+        return open_thread_executor(config, options.batch_images, options.bulk.max_concurrency)
+    return open_ray_executor(config, options.ray, options.batch_images)
 
 
 def _build_empty_error(streams: SourceStream) -> IngestError:
-    common = sorted(streams.ignored.items(), key=lambda pair: -pair[1])[:5]
+    common = sorted(streams.ignored.items(), key=lambda item: -item[1])[:5]
     others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in common)
     return IngestError(
         f"no images in {', '.join(streams.source_uris)}"

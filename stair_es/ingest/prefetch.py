@@ -24,10 +24,10 @@ class PrefetchQueue(Generic[_T]):
             size_of: Returns the size of an item.
             max_size: Maximum total size of the items in the queue. A larger item is queued alone.
         """
-        self._room, self._weigh, self._most_weight = max_items, size_of, max_size
-        self._ahead: deque[tuple[_T, int]] = deque()
-        self._weight = 0
-        self._over = self._closed = False
+        self._max_items, self._size_of, self._max_size = max_items, size_of, max_size
+        self._items: deque[tuple[_T, int]] = deque()
+        self._size = 0
+        self._ended = self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._fill_queue, args=(iter(items),), name="listing", daemon=True)
@@ -43,7 +43,7 @@ class PrefetchQueue(Generic[_T]):
     def is_exhausted(self) -> bool:
         """Whether the queue is empty and the iterable has ended."""
         with self._changed:
-            return self._over and not self._ahead
+            return self._ended and not self._items
 
     def raise_error(self) -> None:
         """Raise the exception that ended the iterable, if one did.
@@ -56,13 +56,13 @@ class PrefetchQueue(Generic[_T]):
         if self._error is not None:
             raise self._error
 
-    def take(self, most: int, wait_s: float = 0.0) -> list[_T]:
-        """Take up to `most` items from the queue, waiting up to `wait_s` seconds for the first one."""
+    def take(self, max_items: int, wait_s: float = 0.0) -> list[_T]:
+        """Take up to `max_items` items from the queue, waiting up to `wait_s` seconds for the first one."""
         with self._changed:
             if wait_s:
-                self._changed.wait_for(lambda: self._ahead or self._over, wait_s)
-            taken = [self._ahead.popleft() for _ in range(min(most, len(self._ahead)))]
-            self._weight -= sum(weight for _, weight in taken)
+                self._changed.wait_for(lambda: self._items or self._ended, wait_s)
+            taken = [self._items.popleft() for _ in range(min(max_items, len(self._items)))]
+            self._size -= sum(size for _, size in taken)
             self._changed.notify_all()
         return [item for item, _ in taken]
 
@@ -73,9 +73,9 @@ class PrefetchQueue(Generic[_T]):
         seconds have passed and at least one item is there.
         """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._ahead) >= count or self._over or self._is_full(), timeout_s)
-            self._changed.wait_for(lambda: self._ahead or self._over)
-            return len(self._ahead), self._over
+            self._changed.wait_for(lambda: len(self._items) >= count or self._ended or self._is_full(), timeout_s)
+            self._changed.wait_for(lambda: self._items or self._ended)
+            return len(self._items), self._ended
 
     def close(self) -> None:
         """Stop the thread at the next item. The iterable is not closed."""
@@ -84,22 +84,22 @@ class PrefetchQueue(Generic[_T]):
             self._changed.notify_all()
 
     def _is_full(self) -> bool:
-        return bool(self._ahead) and (len(self._ahead) >= self._room or self._weight >= self._most_weight)
+        return bool(self._items) and (len(self._items) >= self._max_items or self._size >= self._max_size)
 
     def _fill_queue(self, items: Iterator[_T]) -> None:
         try:
             for item in items:
-                weight = self._weigh(item)
+                size = self._size_of(item)
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed or not self._is_full())
                     if self._closed:
                         return
-                    self._ahead.append((item, weight))
-                    self._weight += weight
+                    self._items.append((item, size))
+                    self._size += size
                     self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001  re-raised in the consuming thread
             self._error = error
         finally:
             with self._changed:
-                self._over = True
+                self._ended = True
                 self._changed.notify_all()

@@ -14,7 +14,7 @@ from stair_es.sources.io.uris import STDIN_URI
 
 logger = logging.getLogger(__name__)
 
-_PART = 500
+_BATCH_SIZE = 500
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,10 @@ def find_stale_documents(
     """Yield the documents to remove, or to update with a new URI.
 
     Only sources that were listed completely are considered, and no empty ones: an unmounted disk looks the same. Stdin is
-    skipped, since it is a different stream each time. An image that failed in this run is not gone.
-
-    Args:
-        session: Session of the sink.
-        manifest: The images of the run, with their outcomes.
-        streams: The sources of the run.
-        by_content: Whether ids go by content: then a document whose image has other bytes now is stale, too.
+    skipped, since it is a different stream each time. An image that failed in this run is not gone. With ids by content
+    (`by_content`), a document whose image has other bytes now is stale, too.
     """
-    _report_spared(streams)
+    _report_skipped_sources(streams)
     sources = sorted(streams.fully_listed)
     if by_content and sources:
         logger.warning(
@@ -50,15 +45,15 @@ def find_stale_documents(
             " specify all sources in one run"
         )
     for entry in session.iterate_documents(sources) if sources else ():
-        fate = manifest.get_status(entry.uri)
+        status = manifest.get_status(entry.uri)
         if manifest.has_document(entry.id):
-            if fate == "unlisted" and (image := manifest.find_image(entry.id)):
+            if status == "unlisted" and (image := manifest.find_image(entry.id)):
                 yield StaleDocument(entry.id, entry.uri, image)
-        elif fate == "unlisted" or (by_content and fate == "stored"):
+        elif status == "unlisted" or (by_content and status == "stored"):
             yield StaleDocument(entry.id, entry.uri)
 
 
-def _report_spared(streams: SourceStream) -> None:
+def _report_skipped_sources(streams: SourceStream) -> None:
     complete, empty = set(streams.complete), set(streams.empty)
     for uri in streams.source_uris:
         if uri == STDIN_URI:
@@ -78,13 +73,13 @@ def remove_stale_documents(session: SinkSession, manifest: Manifest, streams: So
         StairError: If the sink can't be written to.
     """
     removed = 0
-    for part in batched(find_stale_documents(session, manifest, streams, by_content=by_content), _PART):
-        remove = [one.id for one in part if one.found_at is None]
-        moved = [(one.id, {"uri": one.found_at[0], "source": one.found_at[1]}) for one in part if one.found_at]
-        outcomes = session.writer.delete(remove).outcomes if remove else {}
+    for part in batched(find_stale_documents(session, manifest, streams, by_content=by_content), _BATCH_SIZE):
+        stale_ids = [each.id for each in part if each.found_at is None]
+        moved = [(each.id, {"uri": each.found_at[0], "source": each.found_at[1]}) for each in part if each.found_at]
+        outcomes = session.writer.delete(stale_ids).outcomes if stale_ids else {}
         removed += sum(reason is None for reason in outcomes.values())
-        changed = session.writer.update(moved).outcomes if moved else {}
-        for id_, reason in (*outcomes.items(), *changed.items()):
+        updated = session.writer.update(moved).outcomes if moved else {}
+        for id_, reason in (*outcomes.items(), *updated.items()):
             if reason is not None:
                 logger.warning("--resync: the document %s was not changed: %s", id_, reason)
     return removed

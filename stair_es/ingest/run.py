@@ -1,4 +1,4 @@
-"""The run of an ingest, of images or of texts: it records batches of outcomes, tells the user about them, and reports."""
+"""The run of an ingest, of images or of texts: it records the outcomes, logs progress, and makes the report."""
 
 from __future__ import annotations
 
@@ -30,11 +30,7 @@ ProgressCallback: TypeAlias = Callable[[RunAccounting], None]
 
 @contextmanager
 def open_run_accounting(options: BaseIngestOptions) -> Iterator[RunAccounting]:
-    """Open the accounting of one run.
-
-    Args:
-        options: Options of the ingest.
-    """
+    """Open the accounting of one run."""
     home = resolve_settings(options.model.settings).home
     letters = DeadLetters(options.dead_letters or default_dead_letters_path(options.alias, home), options.alias, home)
     with Manifest(keep_uris=options.document.id == "content-hash") as manifest:
@@ -77,8 +73,8 @@ class IngestRun:
         try:
             with session.load(), closing(batches):
                 self._record_batches(batches)
-            for sentence in describe_losses(self.losses, self.noun):
-                logger.info(sentence)
+            for message in describe_losses(self.losses, self.noun):
+                logger.info(message)
             self.accounting.removed = remove_stale()
         except StairError:
             logger.info(self.accounting.describe_stop(f"{self.noun}s"))
@@ -89,19 +85,19 @@ class IngestRun:
         return self._complete(start)
 
     def _record_batches(self, batches: Generator[Batch]) -> None:
-        told_busy = told_listed = False
+        busy_reported = listed_reported = False
         for batch in batches:
             self.accounting.record_batch(batch)
             self.losses.update(outcome.reason for outcome in batch.get_outcomes() if outcome.kind == "written" and outcome.reason)
             self.on_batch(batch)
             self.progress(self.accounting)
-            if self.accounting.bulk_stats.retried and not told_busy:
-                told_busy = True
+            if self.accounting.bulk_stats.retried and not busy_reported:
+                busy_reported = True
                 logger.warning("the cluster is busy or unreachable at times: requests are retried at a lower rate")
-            if self.accounting.listing_done and not told_listed:
-                told_listed = True
+            if self.accounting.listing_done and not listed_reported:
+                listed_reported = True
                 self._report_listed()
-        if not told_listed:
+        if not listed_reported:
             self.accounting.listing_done = True
             self.progress(self.accounting)
             self._report_listed()
@@ -118,17 +114,17 @@ class IngestRun:
             logger.info("columns left out, since their names are reserved or can't be field names: %s.%s", names, advice)
 
     def _complete(self, start: float) -> IngestReport:
-        books = self.accounting
-        result = self.session.complete(RunCoverage(sources=self.streams.fully_listed, get_status=books.manifest.get_status))
+        accounting = self.accounting
+        result = self.session.complete(RunCoverage(sources=self.streams.fully_listed, get_status=accounting.manifest.get_status))
         return IngestReport(
-            **books.get_counts(),
-            removed=books.removed,
-            documents=books.manifest.count_documents(),
+            **accounting.get_counts(),
+            removed=accounting.removed,
+            documents=accounting.manifest.count_documents(),
             seconds=time.perf_counter() - start,
-            stage_seconds=dict(books.stage_seconds),
-            encoder_idle=books.encoder_idle,
-            bulk_requests=books.bulk_stats.requests,
-            bulk_retries=books.bulk_stats.retried,
+            stage_seconds=dict(accounting.stage_seconds),
+            encoder_idle=accounting.encoder_idle,
+            bulk_requests=accounting.bulk_stats.requests,
+            bulk_retries=accounting.bulk_stats.retried,
             index=self.session.index,
             alias=self.options.alias,
             swapped=result.swapped,
@@ -136,7 +132,7 @@ class IngestRun:
             deleted_indices=result.deleted_indices,
             model=self.model_id,
             runner=self.runner,
-            dead_letters=str(books.dead_letters.path) if books.dead_letters.count else None,
-            failure_reasons=books.get_failure_reasons(),
+            dead_letters=str(accounting.dead_letters.path) if accounting.dead_letters.count else None,
+            failure_reasons=accounting.get_failure_reasons(),
             token_index=result.token_index if isinstance(result, IndexSinkResult) else None,
         )

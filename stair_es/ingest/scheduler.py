@@ -26,8 +26,8 @@ from stair_es.sources.base import ListingFailure, SourceItem
 CHECK_IMAGES = 256
 MAX_TAKES = 4
 """How many portions of listed images are taken before the running tasks are checked."""
-_CHECKS = 2
-_PER_ENCODER = 2
+_MAX_CHECKS = 2
+_BATCHES_PER_ENCODER = 2
 """One batch in progress and one waiting."""
 _BACKLOG_IMAGES = 4096
 """Maximum number of encoded images that wait for a slow cluster, a few kilobytes each."""
@@ -35,10 +35,10 @@ _BACKLOG_BYTES = 128 * 1024 * 1024
 """Maximum listed size (`estimate_listed_bytes`) of the images that wait for a slow cluster, and of those that wait for a worker.
 It is held until the images have their outcome.
 """
-_GUESSED_DOCUMENT_BYTES = 4096
-_LOOK_S = 0.05
+_INITIAL_DOCUMENT_BYTES = 4096
+_POLL_S = 0.05
 """Interval of looking for newly listed images while tasks are running."""
-_TELL_S = 1.0
+_PROGRESS_S = 1.0
 """Interval of progress reports while the run only waits for hosts."""
 
 
@@ -93,9 +93,9 @@ class StageScheduler:
     deferred: DeferredImages = field(default_factory=DeferredImages)
     encoder_clock: EncoderClock = field(init=False)
     _checking: dict[StageTask, Batch] = field(default_factory=dict)
-    _todo: deque[Pending] = field(default_factory=deque)
-    _todo_bytes: int = 0
-    _settled: list[Outcome] = field(default_factory=list)
+    _queued: deque[Pending] = field(default_factory=deque)
+    _queued_bytes: int = 0
+    _outcomes: list[Outcome] = field(default_factory=list)
     """Outcomes of images that skip the stages."""
     _suspects: deque[Pending] = field(default_factory=deque)
     _preparing: dict[StageTask, _WorkUnit] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class StageScheduler:
     _encoding: dict[StageTask, tuple[int, _WorkUnit]] = field(default_factory=dict)
     _encoded: deque[tuple[StageTask, _WorkUnit]] = field(default_factory=deque)
     _writing: dict[StageTask, list[_WorkUnit]] = field(default_factory=dict)
-    _document_bytes: float = _GUESSED_DOCUMENT_BYTES
+    _document_bytes: float = _INITIAL_DOCUMENT_BYTES
 
     def __post_init__(self) -> None:
         self.encoder_clock = EncoderClock(self.executor.encoders)
@@ -117,12 +117,12 @@ class StageScheduler:
         while True:
             more = self._take_listed(items)
             self._start_tasks(last=items.is_exhausted and not self._checking)
-            if self._settled:
-                yield Batch(list(self._settled))
-                self._settled.clear()
+            if self._outcomes:
+                yield Batch(list(self._outcomes))
+                self._outcomes.clear()
             tasks = [*self._checking, *self._preparing, *self._encoding, *self._writing]
             if not tasks:
-                if items.is_exhausted and not (self._todo or self.deferred):
+                if items.is_exhausted and not (self._queued or self.deferred):
                     items.raise_error()
                     return
                 yield from self._wait_idle(items)
@@ -136,16 +136,16 @@ class StageScheduler:
         if due_s is not None:
             yield Batch([])
         if due_s is not None and (items.is_exhausted or self._is_full()):
-            time.sleep(min(_TELL_S, due_s))
+            time.sleep(min(_PROGRESS_S, due_s))
         else:
-            self._accept_listed(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
+            self._accept_listed(items.take(CHECK_IMAGES, wait_s=_POLL_S))
 
     def _compute_wait_s(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> float | None:
         """Return how long to wait for tasks before there may be new ones to start."""
         due_s = self.deferred.due_in_s
         if not (self._is_full() or items.is_exhausted):
-            return _LOOK_S
-        return None if due_s is None else max(_LOOK_S, due_s)
+            return _POLL_S
+        return None if due_s is None else max(_POLL_S, due_s)
 
     def _take_listed(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> bool:
         """Take listed images; return whether there may be more to take immediately.
@@ -154,14 +154,14 @@ class StageScheduler:
         that the others continue.
         """
         for _ in range(MAX_TAKES):
-            if len(self._settled) >= CHECK_IMAGES:
+            if len(self._outcomes) >= CHECK_IMAGES:
                 break
-            if self._is_full() or len(self._checking) >= _CHECKS:
+            if self._is_full() or len(self._checking) >= _MAX_CHECKS:
                 return False
-            taken = items.take(CHECK_IMAGES)
-            if not taken:
+            listed = items.take(CHECK_IMAGES)
+            if not listed:
                 return False
-            self._accept_listed(taken)
+            self._accept_listed(listed)
         return True
 
     def _start_tasks(self, *, last: bool) -> None:
@@ -169,27 +169,27 @@ class StageScheduler:
             self._queue_images(self.deferred.take_due(self.executor.batch_images))
         self._start_preparing(last=last)
         self._start_encoding()
-        self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
+        self._start_writing(last=not (self._queued or self._preparing or self._prepared or self._encoding))
 
     def _is_full(self) -> bool:
         return self.deferred.is_full or self._is_queue_full()
 
     def _is_queue_full(self) -> bool:
-        return len(self._todo) >= CHECK_IMAGES + self.executor.batch_images or self._todo_bytes >= _BACKLOG_BYTES
+        return len(self._queued) >= CHECK_IMAGES + self.executor.batch_images or self._queued_bytes >= _BACKLOG_BYTES
 
     def _route_pending(self, images: Iterable[Pending]) -> None:
         for image in images:
             admitted = self.deferred.route_image(image)
             if isinstance(admitted, Outcome):
-                self._settled.append(admitted)
+                self._outcomes.append(admitted)
             elif admitted is not None:
                 self._queue_images([admitted])
 
     def _queue_images(self, images: Iterable[Pending]) -> None:
         """Queue images for `prepare`."""
         for image in images:
-            self._todo.append(image)
-            self._todo_bytes += estimate_listed_bytes(image.item)
+            self._queued.append(image)
+            self._queued_bytes += estimate_listed_bytes(image.item)
 
     def _accept_listed(self, listed: list[SourceItem | ListingFailure]) -> None:
         items = [item for found in listed if (item := self.accept_listed(found)) is not None]
@@ -200,15 +200,15 @@ class StageScheduler:
             self._checking[self.executor.submit_check(batch)] = batch
 
     def _start_preparing(self, *, last: bool) -> None:
-        room = self.executor.workers + _PER_ENCODER * self.executor.encoders - len(self._preparing) - len(self._prepared)
+        slots = self.executor.workers + _BATCHES_PER_ENCODER * self.executor.encoders
         idle = not (self._preparing or self._prepared or self._encoding)
-        for _ in range(room):
+        for _ in range(slots - len(self._preparing) - len(self._prepared)):
             if self._suspects:
                 unit = _WorkUnit([self._suspects.popleft()], alone=True)
-            elif self._todo and (last or idle or self._is_full() or len(self._todo) >= self.executor.batch_images):
-                size = min(self.executor.batch_images, len(self._todo))
-                unit = _WorkUnit([self._todo.popleft() for _ in range(size)])
-                self._todo_bytes -= unit.bytes
+            elif self._queued and (last or idle or self._is_full() or len(self._queued) >= self.executor.batch_images):
+                size = min(self.executor.batch_images, len(self._queued))
+                unit = _WorkUnit([self._queued.popleft() for _ in range(size)])
+                self._queued_bytes -= unit.bytes
             else:
                 return
             self._preparing[self.executor.submit_prepare(Batch(list(unit.images)))] = unit
@@ -217,7 +217,7 @@ class StageScheduler:
         load = [0] * self.executor.encoders
         for encoder, _ in self._encoding.values():
             load[encoder] += 1
-        while self._prepared and min(load) < _PER_ENCODER and not self._is_backlog_full():
+        while self._prepared and min(load) < _BATCHES_PER_ENCODER and not self._is_backlog_full():
             encoder = load.index(min(load))
             load[encoder] += 1
             task, unit = self._prepared.popleft()
@@ -230,11 +230,11 @@ class StageScheduler:
     def _start_writing(self, *, last: bool) -> None:
         """Start a request as soon as none is running; more in parallel only if they have full size."""
         while self._encoded and len(self._writing) < self.throttle.concurrency:
-            wanted = max(1, int(self.throttle.chunk_bytes / self._document_bytes))
-            if self._writing and not last and self._count_images(self._encoded) < wanted:
+            max_images = max(1, int(self.throttle.chunk_bytes / self._document_bytes))
+            if self._writing and not last and self._count_images(self._encoded) < max_images:
                 return
             tasks, units, images = list[StageTask](), list[_WorkUnit](), 0
-            while self._encoded and images < wanted and not (units and (units[0].alone or self._encoded[0][1].alone)):
+            while self._encoded and images < max_images and not (units and (units[0].alone or self._encoded[0][1].alone)):
                 task, unit = self._encoded.popleft()
                 tasks.append(task)
                 units.append(unit)
@@ -269,11 +269,11 @@ class StageScheduler:
     def _handle_written(self, task: StageTask) -> Iterator[Batch]:
         units = self._writing.pop(task)
         try:
-            batches, sent = self.executor.get_written(task)
+            batches, requests = self.executor.get_written(task)
         except WorkerDied as error:
             yield from self._handle_worker_death(units, error)
             return
-        self._record_requests(sent)
+        self._record_requests(requests)
         for unit, batch in zip(units, batches, strict=True):
             if "encode" in batch.seconds:
                 self.encoder_clock.record_finished(batch.seconds["encode"])
@@ -281,18 +281,18 @@ class StageScheduler:
 
     def _remove_deferred(self, unit: _WorkUnit, batch: Batch) -> Batch:
         """Return the batch without the images that are deferred."""
-        through, put_back = list[ImageState](), False
+        finished, has_deferred = list[ImageState](), False
         for image, state in zip(unit.images, batch.images, strict=True):
             if isinstance(state, Deferred):
-                through += self.deferred.add_deferred(image, state)
-                put_back = True
+                finished += self.deferred.add_deferred(image, state)
+                has_deferred = True
             else:
                 self.deferred.observe_result(image, state)
-                through.append(state)
-        if put_back:  # queued images of the same host have to wait, too
-            todo, self._todo, self._todo_bytes = self._todo, deque(), 0
-            self._route_pending(todo)
-        return replace(batch, images=through)
+                finished.append(state)
+        if has_deferred:  # queued images of the same host have to wait, too
+            queued, self._queued, self._queued_bytes = self._queued, deque(), 0
+            self._route_pending(queued)
+        return replace(batch, images=finished)
 
     def _handle_worker_death(self, units: list[_WorkUnit], error: WorkerDied) -> Iterator[Batch]:
         """Retry each image alone, since the cause is unknown. An image that kills its worker again has failed."""
@@ -301,10 +301,10 @@ class StageScheduler:
         else:
             self._suspects.extend(chain.from_iterable(unit.images for unit in units))
 
-    def _record_requests(self, sent: list[BulkRequestStats]) -> None:
-        for request in sent:
+    def _record_requests(self, requests: list[BulkRequestStats]) -> None:
+        for request in requests:
             self.bulk_stats.record_request(request)
             self.throttle.record_request(request)
-        documents = sum(request.documents for request in sent)
+        documents = sum(request.documents for request in requests)
         if documents:
-            self._document_bytes = max(1.0, sum(request.bytes for request in sent) / documents)
+            self._document_bytes = max(1.0, sum(request.bytes for request in requests) / documents)

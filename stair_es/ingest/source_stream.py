@@ -33,15 +33,15 @@ class SourceStream:
 
     def __iter__(self) -> Iterator[SourceItem | ListingFailure]:
         for source in self._sources:
-            holes = images = 0
+            failures = images = 0
             for found in map(_replace_invalid_uri, source.list_items()):
                 if isinstance(found, SourceItem):
                     images += 1
                     found = self._drop_columns(found)
                 else:
-                    holes += 1
+                    failures += 1
                 yield found
-            if not holes:
+            if not failures:
                 self.complete.append(source.uri)
                 if not images:
                     self.empty.append(source.uri)
@@ -69,22 +69,21 @@ class SourceStream:
     @property
     def ignored(self) -> Mapping[str, int]:
         """Suffix -> number of files skipped because they aren't images."""
-        total: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for source in self._sources:
-            total.update(source.ignored)
-        return total
+            counts.update(source.ignored)
+        return counts
 
     def describe_left_out(self) -> str:
         """Return a message about files that were left out by design, with the option that includes them; "" if there are none."""
-        total: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for source in self._sources:
-            total.update(getattr(source, "left_out", {}))  # sources of plugins may lack it
-        said = [
-            f"{total[reason]:,} {one if total[reason] == 1 else several} left out (include with {option})"
-            for reason, one, several, option in _LEFT_OUT
-            if total[reason]
-        ]
-        return ", ".join(said)
+            counts.update(getattr(source, "left_out", {}))  # sources of plugins may lack it
+        return ", ".join(
+            f"{counts[reason]:,} {singular if counts[reason] == 1 else plural} left out (include with {option})"
+            for reason, singular, plural, option in _LEFT_OUT
+            if counts[reason]
+        )
 
 
 def _replace_invalid_uri(found: SourceItem | ListingFailure) -> SourceItem | ListingFailure:

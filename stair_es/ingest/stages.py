@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 EMPTIED_BY_POLICY = "the token policy leaves it no token"
 NO_TOKEN_ID = "the index has no id for some of its tokens"
-_SAID = {
+_LOSS_MESSAGES = {
     EMPTIED_BY_POLICY: "the token policy leaves {count} without tokens: {they_are} stored, but no query finds {them}",
     NO_TOKEN_ID: "the index has no id for tokens of {count}: SEISMIC doesn't find {them} by those, an exact search does",
 }
@@ -63,7 +63,7 @@ class WorkerConfig:
     model_id: str
     image_spec: ImageSpec
     document: DocumentSettings
-    reading: ReadLimits
+    read_limits: ReadLimits
     limits: DecodeLimits
     enrichers: tuple[EnricherSpec, ...] = ()
     enricher_versions: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class WorkerConfig:
         return stored.fingerprint == self.compute_fingerprint(stored.sha256, item)
 
 
-def check_batch(batch: Batch, job: WorkerConfig) -> Batch:
+def check_batch(batch: Batch, config: WorkerConfig) -> Batch:
     """Look up the stored documents of a batch.
 
     An image is `unchanged`, without reading its bytes, if the store reports the same version and the document is up to date.
@@ -90,90 +90,90 @@ def check_batch(batch: Batch, job: WorkerConfig) -> Batch:
     with batch.time_stage("check"):
         items = batch.enumerate_state(SourceItem)
         stored: dict[str, StoredVersion] = {}
-        if job.document.id == "content-hash":
-            stored = job.writer.find_by_uri([item.uri for _, item in items])
+        if config.document.id == "content-hash":
+            stored = config.writer.find_by_uri([item.uri for _, item in items])
         else:
-            by_id = job.writer.find_by_id([make_document_id(item.uri) for _, item in items])
+            by_id = config.writer.find_by_id([make_document_id(item.uri) for _, item in items])
             stored = {item.uri: by_id[id_] for _, item in items if (id_ := make_document_id(item.uri)) in by_id}
         for i, item in items:
-            known = stored.get(item.uri)
-            if known and known.version is not None and known.version == item.version and job.is_up_to_date(known, item):
-                batch.images[i] = Outcome(item, "unchanged", "check", id=known.id)
+            found = stored.get(item.uri)
+            if found and found.version is not None and found.version == item.version and config.is_up_to_date(found, item):
+                batch.images[i] = Outcome(item, "unchanged", "check", id=found.id)
             else:
-                batch.images[i] = Pending(item, known)
+                batch.images[i] = Pending(item, found)
     return batch
 
 
-def prepare_batch(batch: Batch, job: WorkerConfig) -> Batch:
+def prepare_batch(batch: Batch, config: WorkerConfig) -> Batch:
     """Fetch, decode and enrich the images of a batch; large images in parts, to limit memory."""
-    for places, part in fetch_parts(batch, job):
-        _prepare_part(part, job)
-        for place, state in zip(places, part.images, strict=True):
-            batch.images[place] = state
+    for positions, part in fetch_parts(batch, config):
+        _prepare_part(part, config)
+        for position, state in zip(positions, part.images, strict=True):
+            batch.images[position] = state
     return batch
 
 
-def _prepare_part(part: Batch, job: WorkerConfig) -> None:
+def _prepare_part(part: Batch, config: WorkerConfig) -> None:
     with part.time_stage("decode"):
-        for i, loaded in part.enumerate_state(Fetched):
+        for i, fetched in part.enumerate_state(Fetched):
             try:
-                decoded = decode_image(loaded.data, job.image_spec, job.limits, job.document.thumbnail_px)
+                decoded = decode_image(fetched.data, config.image_spec, config.limits, config.document.thumbnail_px)
             except DecodeError as error:
-                part.images[i] = Outcome(loaded.item, "failed", "decode", error.message)
+                part.images[i] = Outcome(fetched.item, "failed", "decode", error.message)
                 continue
-            part.images[i] = Prepared(loaded, decoded, loaded.item.fields)
-    if job.enrichers:
+            part.images[i] = Prepared(fetched, decoded, fetched.item.fields)
+    if config.enrichers:
         with part.time_stage("enrich"):
-            for spec in job.enrichers:
+            for spec in config.enrichers:
                 _enrich_batch(part, spec)
-    for i, ready in part.enumerate_state(Prepared):  # drop raw bytes before sending the batch to the encoder
-        part.images[i] = replace(ready, fetched=replace(ready.fetched, data=b""))
+    for i, prepared in part.enumerate_state(Prepared):  # drop raw bytes before sending the batch to the encoder
+        part.images[i] = replace(prepared, fetched=replace(prepared.fetched, data=b""))
 
 
 def _enrich_batch(batch: Batch, spec: EnricherSpec) -> None:
     images = batch.enumerate_state(Prepared)
-    candidates = [
+    inputs = [
         EnricherInput(
-            uri=ready.fetched.item.uri,
-            data=ready.fetched.data,
-            pixels_HWC=ready.decoded.pixels_HWC,
-            box=ready.decoded.box,
-            thumbnail=ready.decoded.thumbnail,
-            fields=ready.fields,
+            uri=prepared.fetched.item.uri,
+            data=prepared.fetched.data,
+            pixels_HWC=prepared.decoded.pixels_HWC,
+            box=prepared.decoded.box,
+            thumbnail=prepared.decoded.thumbnail,
+            fields=prepared.fields,
         )
-        for _, ready in images
+        for _, prepared in images
     ]
-    if not candidates:
+    if not inputs:
         return
-    for (i, ready), result in zip(images, run_enricher(get_enricher(spec), spec.name, candidates), strict=True):
+    for (i, prepared), result in zip(images, run_enricher(get_enricher(spec), spec.name, inputs), strict=True):
         if isinstance(result, str):
-            batch.images[i] = Outcome(ready.fetched.item, "failed", "enrich", result)
+            batch.images[i] = Outcome(prepared.fetched.item, "failed", "enrich", result)
         else:
-            batch.images[i] = _apply_enrichment(ready, result)
+            batch.images[i] = _apply_enrichment(prepared, result)
 
 
-def _apply_enrichment(ready: Prepared, enrichment: Enrichment) -> Prepared:
-    decoded = ready.decoded
+def _apply_enrichment(prepared: Prepared, enrichment: Enrichment) -> Prepared:
+    decoded = prepared.decoded
     if enrichment.pixels_HWC is not None:
         decoded = replace(decoded, pixels_HWC=enrichment.pixels_HWC)
     if enrichment.thumbnail is not None:
         decoded = replace(decoded, thumbnail=enrichment.thumbnail or None)
-    return replace(ready, decoded=decoded, fields={**ready.fields, **enrichment.fields})
+    return replace(prepared, decoded=decoded, fields={**prepared.fields, **enrichment.fields})
 
 
 def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
     """Encode all images of the batch with one call of the encoder."""
     with batch.time_stage("encode"):
-        ready = batch.enumerate_state(Prepared)
-        if ready:
-            vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in ready]))
-            for (i, image), vector in zip(ready, vectors, strict=True):
-                loaded = image.fetched
-                batch.images[i] = Encoded(loaded.item, loaded.id, vector, _build_facts(image), image.fields, loaded.fingerprint)
+        prepared = batch.enumerate_state(Prepared)
+        if prepared:
+            vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in prepared]))
+            for (i, image), vector in zip(prepared, vectors, strict=True):
+                item, id_, fingerprint = image.fetched.item, image.fetched.id, image.fetched.fingerprint
+                batch.images[i] = Encoded(item, id_, vector, _build_metadata(image), image.fields, fingerprint)
     return batch
 
 
-def _build_facts(image: Prepared) -> ImageMetadata:
+def _build_metadata(image: Prepared) -> ImageMetadata:
     loaded, decoded = image.fetched, image.decoded
     return ImageMetadata(
         uri=loaded.item.uri,
@@ -189,48 +189,48 @@ def _build_facts(image: Prepared) -> ImageMetadata:
     )
 
 
-def write_batches(batches: Sequence[Batch], job: WorkerConfig, chunk_bytes: int) -> tuple[list[Batch], list[BulkRequestStats]]:
+def write_batches(batches: Sequence[Batch], config: WorkerConfig, chunk_bytes: int) -> tuple[list[Batch], list[BulkRequestStats]]:
     """Write the documents of several batches to the sink. Documents that the sink rejects permanently have failed."""
-    written_at = get_timestamp()
+    ingested_at = get_timestamp()
     encoded = [image for batch in batches for image in batch.select_state(Encoded)]
-    touched = [image for batch in batches for image in batch.select_state(VersionChanged)]
-    sent: list[BulkRequestStats] = []
+    version_changed = [image for batch in batches for image in batch.select_state(VersionChanged)]
+    requests: list[BulkRequestStats] = []
     with batches[0].time_stage("write"):
         if encoded:
             # the same content twice is one document
-            documents = {image.id: _build_document(image, job, written_at) for image in encoded}
-            losses = {image.id: describe_loss(image.vector, documents[image.id], job.token_ids) for image in encoded}
-            written = job.writer.write(list(documents.items()), chunk_bytes)
-            sent = written.requests
+            documents = {image.id: _build_document(image, config, ingested_at) for image in encoded}
+            losses = {image.id: describe_loss(image.vector, documents[image.id], config.token_ids) for image in encoded}
+            written = config.writer.write(list(documents.items()), chunk_bytes)
+            requests = written.requests
             for batch in batches:
                 _record_outcomes(batch, written.outcomes, losses)
-        if touched:
-            updated = job.writer.update([(image.id, {"version": image.version}) for image in touched])
+        if version_changed:
+            updated = config.writer.update([(image.id, {"version": image.version}) for image in version_changed])
             for batch in batches:
                 for i, image in batch.enumerate_state(VersionChanged):
                     reason = updated.outcomes.get(image.id)
-                    kept = Outcome(image.item, "unchanged", "read", id=image.id)
-                    batch.images[i] = kept if reason is None else Outcome(image.item, "failed", "write", reason)
-    return list(batches), sent
+                    unchanged = Outcome(image.item, "unchanged", "read", id=image.id)
+                    batch.images[i] = unchanged if reason is None else Outcome(image.item, "failed", "write", reason)
+    return list(batches), requests
 
 
-def _build_document(image: Encoded, job: WorkerConfig, written_at: str) -> dict[str, object]:
-    made = build_document(
+def _build_document(image: Encoded, config: WorkerConfig, ingested_at: str) -> dict[str, object]:
+    document = build_document(
         image.vector,
-        image.facts,
+        image.metadata,
         fields=image.fields,
-        model_id=job.model_id,
+        model_id=config.model_id,
         fingerprint=image.fingerprint,
-        ingested_at=written_at,
-        settings=job.document,
-        policy=job.policy,
+        ingested_at=ingested_at,
+        settings=config.document,
+        policy=config.policy,
     )
-    return add_token_ids(made, job.token_ids)
+    return add_token_ids(document, config.token_ids)
 
 
-def _record_outcomes(batch: Batch, refused: dict[str, str | None], losses: Mapping[str, str]) -> None:
+def _record_outcomes(batch: Batch, reasons: dict[str, str | None], losses: Mapping[str, str]) -> None:
     for i, image in batch.enumerate_state(Encoded):
-        reason = refused[image.id]
+        reason = reasons[image.id]
         if reason is None:
             batch.images[i] = Outcome(image.item, "written", "write", losses[image.id], id=image.id)
         else:
@@ -238,25 +238,19 @@ def _record_outcomes(batch: Batch, refused: dict[str, str | None], losses: Mappi
 
 
 def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: TokenIds | None) -> str:
-    """Return `EMPTIED_BY_POLICY` or `NO_TOKEN_ID` for a document that can't be found by all of its model's tokens; "" otherwise.
-
-    Args:
-        vector: Vector from the encoder.
-        document: Document built from it.
-        token_ids: Token ids of the index, if it has any.
-    """
+    """Return `EMPTIED_BY_POLICY` or `NO_TOKEN_ID` if a token of the encoder's vector can't find its document; "" otherwise."""
     tokens = document["tokens"]
     if len(vector) and not tokens:
         return EMPTIED_BY_POLICY
     return NO_TOKEN_ID if token_ids and len(tokens) > len(document.get(IDS_FIELD, ())) else ""
 
 
-def describe_losses(losses: Counter[str], what: str) -> Iterator[str]:
-    """Yield a message for each kind of loss that occurred; `what` names the items, as `image`."""
-    for loss, sentence in _SAID.items():
+def describe_losses(losses: Counter[str], noun: str) -> Iterator[str]:
+    """Yield a message for each kind of loss that occurred; `noun` names the items, as `image`."""
+    for loss, template in _LOSS_MESSAGES.items():
         if losses[loss]:
             ending, they_are, them = ("", "it is", "it") if losses[loss] == 1 else ("s", "they are", "them")
-            yield sentence.format(count=f"{losses[loss]:,} {what}{ending}", they_are=they_are, them=them)
+            yield template.format(count=f"{losses[loss]:,} {noun}{ending}", they_are=they_are, them=them)
 
 
 def mark_failed(batch: Batch, stage: IngestStage, reason: str) -> Batch:

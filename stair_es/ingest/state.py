@@ -92,7 +92,7 @@ class Encoded:
     item: SourceItem
     id: str
     vector: SparseVector
-    facts: ImageMetadata
+    metadata: ImageMetadata
     fields: Mapping[str, Json]
     fingerprint: str
 
@@ -149,11 +149,11 @@ def estimate_listed_bytes(listed: SourceItem | ListingFailure) -> int:
     """Return the approximate size of a listed image before it is fetched: fields, names, and bytes that were listed."""
     if isinstance(listed, ListingFailure):
         return len(listed.uri) + len(listed.reason)
-    place = getattr(listed.locator, "__dict__", {}).values()
+    values = getattr(listed.locator, "__dict__", {}).values()
     return (
         estimate_json_bytes(listed.fields)
         + len(listed.uri)
-        + sum(len(value) for value in place if isinstance(value, (str, bytes)))
+        + sum(len(value) for value in values if isinstance(value, (str, bytes)))
     )
 
 

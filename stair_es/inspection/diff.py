@@ -59,14 +59,14 @@ class PolicyEffect:
     rules: tuple[str, ...]
     """The rules that apply, as named by `TokenPolicy.rules`; empty if the policy of the index is unknown."""
     tokens: tuple[WeightDifference, ...]
-    """Each token that it changed: `stored` with the policy, `now` without it. Largest first."""
+    """Each token that it changed: `stored` with the policy, `current` without it. Largest first."""
 
 
-def compare_vectors(image: StoredImage, now: CurrentVector, policy: TokenPolicy | None) -> VectorComparison:
+def compare_vectors(image: StoredImage, current: CurrentVector, policy: TokenPolicy | None) -> VectorComparison:
     """Compare the stored vector with the current one after the policy of the index is applied to it, as in an ingest."""
-    wanted = policy.apply(now.vector).vector if policy else now.vector
+    expected = policy.apply(current.vector).vector if policy else current.vector
     return VectorComparison(
-        differences=_diff_vectors(image.vector, wanted, TOLERANCE), reasons=tuple(_explain_changes(image, now, policy))
+        differences=_diff_vectors(image.vector, expected, TOLERANCE), reasons=tuple(_explain_changes(image, current, policy))
     )
 
 
@@ -75,35 +75,32 @@ def find_policy_effect(image: StoredImage, policy: TokenPolicy | None) -> Policy
     if not image.undo:
         return None
     original = _restore_original(image)
-    return PolicyEffect(
-        rules=policy.apply(original).rules if policy else (),
-        tokens=_diff_vectors(image.vector, original, 0.0),
+    return PolicyEffect(rules=policy.apply(original).rules if policy else (), tokens=_diff_vectors(image.vector, original, 0.0))
+
+
+def _diff_vectors(stored: SparseVector, current: SparseVector, tolerance: float) -> tuple[WeightDifference, ...]:
+    stored_weights, current_weights = stored.to_dict(), current.to_dict()
+    differences = (
+        WeightDifference(token=token, stored=stored_weights.get(token, 0.0), current=current_weights.get(token, 0.0))
+        for token in dict.fromkeys([*stored_weights, *current_weights])
     )
+    significant = [each for each in differences if abs(each.stored - each.current) > tolerance]
+    return tuple(sorted(significant, key=lambda each: (-abs(each.stored - each.current), each.token)))
 
 
-def _diff_vectors(stored: SparseVector, now: SparseVector, tolerance: float) -> tuple[WeightDifference, ...]:
-    before, after = stored.to_dict(), now.to_dict()
-    found = (
-        WeightDifference(token=word, stored=before.get(word, 0.0), current=after.get(word, 0.0))
-        for word in dict.fromkeys([*before, *after])
-    )
-    other = [each for each in found if abs(each.stored - each.current) > tolerance]
-    return tuple(sorted(other, key=lambda each: (-abs(each.stored - each.current), each.token)))
-
-
-def _explain_changes(image: StoredImage, now: CurrentVector, policy: TokenPolicy | None) -> list[str]:
-    source, found = image.source, list[str]()
-    if source.get("sha256") not in (None, now.sha256):
-        found.append("the file has changed since it was ingested")
-    if source.get("model") not in (None, now.model):
-        found.append(f"the stored tokens are from the model {source['model']}, the current ones from {now.model}")
-    has, wanted = source.get("policy"), policy.digest if policy and policy.apply(_restore_original(image)).undo else None
-    if has != wanted:
-        found.append(
-            f"{_describe_policy(has)} was applied to the document, but an ingest would apply {_describe_policy(wanted)}: "
+def _explain_changes(image: StoredImage, current: CurrentVector, policy: TokenPolicy | None) -> list[str]:
+    source, reasons = image.source, list[str]()
+    if source.get("sha256") not in (None, current.sha256):
+        reasons.append("the file has changed since it was ingested")
+    if source.get("model") not in (None, current.model):
+        reasons.append(f"the stored tokens are from the model {source['model']}, the current ones from {current.model}")
+    stored, expected = source.get("policy"), policy.digest if policy and policy.apply(_restore_original(image)).undo else None
+    if stored != expected:
+        reasons.append(
+            f"{_describe_policy(stored)} was applied to the document, but an ingest would apply {_describe_policy(expected)}: "
             "stair-es policy apply or rollback has not reached it"
         )
-    return found
+    return reasons
 
 
 def _restore_original(image: StoredImage) -> SparseVector:

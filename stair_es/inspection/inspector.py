@@ -44,7 +44,7 @@ class EncodedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionResult:
-    """The result for one image: at least one of `image` and `seen` is set."""
+    """The result for one image: at least one of `image` and `encoded_file` is set."""
 
     image: StoredImage | None
     """The stored document."""
@@ -73,21 +73,8 @@ class InspectionResult:
 class Inspector:
     """Looks up images of one index. Read-only; connects lazily."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        index: str,
-        encoder: Callable[[], Encoder],
-        policy: TokenPolicy | None = None,
-    ) -> None:
-        """Set the index and the model.
-
-        Args:
-            cluster: The cluster.
-            index: An alias or index.
-            encoder: Returns the model; called when the first file has to be encoded.
-            policy: Token policy of the index.
-        """
+    def __init__(self, cluster: Cluster, index: str, encoder: Callable[[], Encoder], policy: TokenPolicy | None = None) -> None:
+        """Set the index and its policy. `encoder` is called when the first file has to be encoded."""
         self._cluster, self._index = cluster, index
         self._encoder, self._policy = encoder, policy
 
@@ -119,11 +106,11 @@ class Inspector:
         if against_file and file is None and image and image.uri.startswith("file:"):
             file = find_file(image.uri)
             data = _read_file(file) if file else None
-        seen = self.encode_file(file, data) if file and data is not None and (image is None or against_file) else None
+        encoded = self.encode_file(file, data) if file and data is not None and (image is None or against_file) else None
         return InspectionResult(
             image=image,
-            encoded_file=seen,
-            comparison=compare_vectors(image, seen.current, self._policy) if image and seen else None,
+            encoded_file=encoded,
+            comparison=compare_vectors(image, encoded.current, self._policy) if image and encoded else None,
             policy_effect=find_policy_effect(image, self._policy) if image else None,
             file_changed=bool(image and sha256 and image.source.get("sha256") not in (None, sha256)),
         )
@@ -158,15 +145,15 @@ class Inspector:
             thumbnail=parse_thumbnail(decoded.thumbnail),
         )
 
-    def get_thumbnail(self, found: InspectionResult) -> Thumbnail | None:
+    def get_thumbnail(self, result: InspectionResult) -> Thumbnail | None:
         """Get the thumbnail of the document, or of the file.
 
         Raises:
             ClusterError: If the request failed.
         """
-        if found.image is None:
-            return found.encoded_file.thumbnail if found.encoded_file else None
-        return get_stored_thumbnail(self._cluster, found.image.index, found.image.id)
+        if result.image is None:
+            return result.encoded_file.thumbnail if result.encoded_file else None
+        return get_stored_thumbnail(self._cluster, result.image.index, result.image.id)
 
 
 def _read_file(file: Path) -> bytes:

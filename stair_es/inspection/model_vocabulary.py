@@ -49,26 +49,26 @@ def load_model_vocabulary(
     try:
         spec = ModelSpec(name=name, fit=fit, settings=settings)
         encoder = registry.load_encoder(spec) if required else registry.load_local_encoder(spec)
-        told = getattr(encoder, "image_tokens", None) or getattr(encoder, "tokens", None)
+        tokens = getattr(encoder, "image_tokens", None) or getattr(encoder, "tokens", None)
     except StairError as error:
         if required:
             raise
-        away = isinstance(error, (ModelNotFetched, UnknownModel))
-        return _load_bert_vocabulary(f"the model {name} is not on this machine" if away else error.message)
-    if not told:
+        is_missing = isinstance(error, (ModelNotFetched, UnknownModel))
+        return _load_bert_vocabulary(f"the model {name} is not on this machine" if is_missing else error.message)
+    if not tokens:
         return _load_bert_vocabulary(f"the model {name} does not expose its vocabulary")
-    return ModelVocabulary(tokens=_remove_special_tokens(told), source=encoder.model_id)
+    return ModelVocabulary(tokens=_remove_special_tokens(tokens), source=encoder.model_id)
 
 
-def find_unused_tokens(known: ModelVocabulary, seen: Iterable[str], policy: TokenPolicy | None) -> tuple[str, ...]:
+def find_unused_tokens(vocabulary: ModelVocabulary, used: Iterable[str], policy: TokenPolicy | None) -> tuple[str, ...]:
     """Find the tokens of a vocabulary that no image has, sorted, without those that a token policy removed."""
-    gone = {*policy.replacements, *policy.mute} if policy else set[str]()
-    return tuple(sorted(known.tokens.difference(seen, gone)))
+    removed = {*policy.replacements, *policy.mute} if policy else set[str]()
+    return tuple(sorted(vocabulary.tokens.difference(used, removed)))
 
 
-def _load_bert_vocabulary(why: str) -> ModelVocabulary:
-    return ModelVocabulary(tokens=_remove_special_tokens(load_wordpiece_vocabulary().tokens), source=BERT, reason=why)
+def _load_bert_vocabulary(reason: str) -> ModelVocabulary:
+    return ModelVocabulary(tokens=_remove_special_tokens(load_wordpiece_vocabulary().tokens), source=BERT, reason=reason)
 
 
-def _remove_special_tokens(words: Iterable[str]) -> frozenset[str]:
-    return frozenset(word for word in words if not _SPECIAL.fullmatch(word))
+def _remove_special_tokens(tokens: Iterable[str]) -> frozenset[str]:
+    return frozenset(token for token in tokens if not _SPECIAL.fullmatch(token))

@@ -19,17 +19,17 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-_UNREAD = ("impacts", "token_ids", "thumbnail")
+_SKIPPED_FIELDS = ("impacts", "token_ids", "thumbnail")
 """Large, or redundant with the tokens."""
-_READ = {"includes": ["*", "tokens"], "excludes": list(_UNREAD)}
+_SOURCE_FILTER = {"includes": ["*", "tokens"], "excludes": list(_SKIPPED_FIELDS)}
 """Elasticsearch 9 may exclude vectors from `_source`, unless they are included by name."""
-_AT_ONCE = 500
+_BATCH_SIZE = 500
 """Ids per request."""
-_MOST_HITS = 1000
-_LONGEST = 8191
+_MAX_HITS = 1000
+_MAX_REFERENCE_CHARS = 8191
 """Maximum length of a searchable id or URI; Elasticsearch 9 rejects much longer ones."""
 _DATA_URI = re.compile(r"data:(?P<type>image/(?:webp|jpeg|png));base64,(?P<data>.*)", re.DOTALL)
-_BEGINNINGS = {"image/webp": (b"RIFF", b"WEBP"), "image/jpeg": (b"\xff\xd8\xff", b""), "image/png": (b"\x89PNG\r\n\x1a\n", b"")}
+_SIGNATURES = {"image/webp": (b"RIFF", b"WEBP"), "image/jpeg": (b"\xff\xd8\xff", b""), "image/png": (b"\x89PNG\r\n\x1a\n", b"")}
 """Content type -> first bytes of such data, and bytes from offset 8."""
 
 
@@ -70,7 +70,7 @@ def find_stored_image(cluster: Cluster, index: str, reference: str) -> StoredIma
         return None
     by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2.0}}
     by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": 1.0}}
-    body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": _READ}
+    body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": _SOURCE_FILTER}
     hits = _search(cluster, index, body)
     return parse_stored_image(hits[0]) if hits else None
 
@@ -82,7 +82,7 @@ def find_stored_by_content(cluster: Cluster, index: str, sha256: str) -> StoredI
         ClusterError: If the request failed, or returned partial results.
     """
     same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
-    hits = _search(cluster, index, {"size": 1, "query": same, "_source": _READ})
+    hits = _search(cluster, index, {"size": 1, "query": same, "_source": _SOURCE_FILTER})
     return parse_stored_image(hits[0]) if hits else None
 
 
@@ -92,12 +92,12 @@ def get_stored_images(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[
     Raises:
         ClusterError: If a request failed, or returned partial results.
     """
-    wanted = [id_ for id_ in dict.fromkeys(ids) if _is_searchable_reference(id_)]
+    searchable = [id_ for id_ in dict.fromkeys(ids) if _is_searchable_reference(id_)]
     found: dict[str, StoredImage] = {}
-    for start in range(0, len(wanted), _AT_ONCE):
-        for hit in _search_by_ids(cluster, index, wanted[start : start + _AT_ONCE]):
+    for start in range(0, len(searchable), _BATCH_SIZE):
+        for hit in _search_by_ids(cluster, index, searchable[start : start + _BATCH_SIZE]):
             found.setdefault(hit["_id"], parse_stored_image(hit))
-    return {id_: found[id_] for id_ in wanted if id_ in found}
+    return {id_: found[id_] for id_ in searchable if id_ in found}
 
 
 def get_stored_fields(cluster: Cluster, index: str, id_: str, fields: Sequence[str]) -> dict[str, Any] | None:
@@ -124,16 +124,16 @@ def get_stored_thumbnail(cluster: Cluster, index: str, id_: str) -> Thumbnail | 
 
 def parse_thumbnail(value: object) -> Thumbnail | None:
     """Parse a data URI; None unless it is WebP, JPEG or PNG and its content has that format. Pure function."""
-    about = _DATA_URI.fullmatch(value) if isinstance(value, str) else None
-    if about is None:
+    match = _DATA_URI.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         return None
     try:
-        data = base64.b64decode(about["data"], validate=True)
+        data = base64.b64decode(match["data"], validate=True)
     except (binascii.Error, ValueError):
         return None
-    begins, goes_on = _BEGINNINGS[about["type"]]
-    right = data.startswith(begins) and data[8:].startswith(goes_on)
-    return Thumbnail(content_type=about["type"], data=data) if right else None
+    start, rest = _SIGNATURES[match["type"]]
+    is_valid = data.startswith(start) and data[8:].startswith(rest)
+    return Thumbnail(content_type=match["type"], data=data) if is_valid else None
 
 
 def parse_stored_image(hit: Mapping[str, Any]) -> StoredImage:
@@ -141,7 +141,7 @@ def parse_stored_image(hit: Mapping[str, Any]) -> StoredImage:
     source = dict(hit.get("_source") or {})
     undo = parse_policy_undo(source)
     tokens = source.pop("tokens", None)
-    for name in (*_UNREAD, "policy_undo"):
+    for name in (*_SKIPPED_FIELDS, "policy_undo"):
         source.pop(name, None)
     uri = source.get("uri")
     return StoredImage(
@@ -157,21 +157,21 @@ def parse_stored_image(hit: Mapping[str, Any]) -> StoredImage:
 def parse_token_vector(tokens: object) -> SparseVector:
     """Parse the field `tokens` of a document from any program; invalid weights are dropped. Pure function."""
     try:
-        words = parse_token_weights(tokens)
+        weights = parse_token_weights(tokens)
     except (TypeError, ValueError):  # a field with another mapping may contain anything
         return SparseVector((), ())
-    return SparseVector.from_mapping({word: weight for word, weight in words.items() if math.isfinite(weight) and weight > 0})
+    return SparseVector.from_mapping({token: weight for token, weight in weights.items() if math.isfinite(weight) and weight > 0})
 
 
 def _is_searchable_reference(reference: str) -> bool:
-    return 0 < len(reference) <= _LONGEST and is_valid_unicode(reference)
+    return 0 < len(reference) <= _MAX_REFERENCE_CHARS and is_valid_unicode(reference)
 
 
 def _search_by_ids(cluster: Cluster, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the documents of some ids, the newest first for each id. Requests are split if many indices have the same ids."""
-    body = {"size": _MOST_HITS, "query": {"ids": {"values": list(ids)}}, "_source": _READ}
+    body = {"size": _MAX_HITS, "query": {"ids": {"values": list(ids)}}, "_source": _SOURCE_FILTER}
     hits = _search(cluster, index, body)
-    if len(hits) < _MOST_HITS or len(ids) == 1:
+    if len(hits) < _MAX_HITS or len(ids) == 1:
         yield from hits
         return
     middle = len(ids) // 2
@@ -182,6 +182,6 @@ def _search_by_ids(cluster: Cluster, index: str, ids: Sequence[str]) -> Iterator
 def _search(cluster: Cluster, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Search, best first, then newest. An unavailable shard fails the request: its documents must not count as missing."""
     newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
-    whole = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
-    hits: list[dict[str, Any]] = cluster.search(index, whole, retry=NO_RETRY)["hits"]["hits"]
+    request = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
+    hits: list[dict[str, Any]] = cluster.search(index, request, retry=NO_RETRY)["hits"]["hits"]
     return hits

@@ -54,7 +54,7 @@ class StatsAccumulator:
         """Images without tokens."""
         self.occurrences = 0
         """Number of tokens of all images together."""
-        self._words: dict[str, _TokenSums] = {}
+        self._sums: dict[str, _TokenSums] = {}
         self._names: dict[str, str] = {}
 
     def add_image(self, tokens: object, uri: str) -> None:
@@ -66,9 +66,9 @@ class StatsAccumulator:
         self.empty += before == self.occurrences
 
     def _add_tokens(self, tokens: Mapping[str, object], uri: str) -> None:
-        names, words = self._names, self._words
-        for key, given in tokens.items():
-            weight = given if type(given) is float else _parse_number(given)
+        names, words = self._names, self._sums
+        for key, value in tokens.items():
+            weight = value if type(value) is float else _parse_number(value)
             if not 0.0 < weight < math.inf:
                 continue
             self.occurrences += 1
@@ -84,10 +84,10 @@ class StatsAccumulator:
 
     def compute_stats(self) -> tuple[TokenStats, ...]:
         """Compute the statistics of each token, the most frequent token first."""
-        total = math.fsum(sums.weight for sums in self._words.values())
-        found = (
+        total = math.fsum(sums.weight for sums in self._sums.values())
+        stats = (
             TokenStats(
-                token=word,
+                token=token,
                 images=sums.images,
                 image_share=sums.images / self.images,
                 mean_weight=sums.weight / sums.images,
@@ -96,9 +96,9 @@ class StatsAccumulator:
                 uniformity=min(1.0, sums.weight * sums.weight / (self.images * sums.square)) if sums.square else 0.0,
                 example=sums.example,
             )
-            for word, sums in self._words.items()
+            for token, sums in self._sums.items()
         )
-        return sort_token_stats(found, "df")
+        return sort_token_stats(stats, "df")
 
 
 class _TokenSums:
@@ -108,25 +108,25 @@ class _TokenSums:
         self.images, self.weight, self.square, self.max, self.example = 0, 0.0, 0.0, 0.0, ""
 
 
-def sort_token_stats(figures: Iterable[TokenStats], order: StatsOrder) -> tuple[TokenStats, ...]:
+def sort_token_stats(stats: Iterable[TokenStats], order: StatsOrder) -> tuple[TokenStats, ...]:
     """Sort statistics in descending order; ties by frequency, then by name."""
-    field_of = {"df": "images", "mean": "mean_weight", "max": "max_weight", "share": "weight_share", "uniformity": "uniformity"}
-    name = field_of[order]
-    return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.token)))
+    fields = {"df": "images", "mean": "mean_weight", "max": "max_weight", "share": "weight_share", "uniformity": "uniformity"}
+    name = fields[order]
+    return tuple(sorted(stats, key=lambda row: (-getattr(row, name), -row.images, row.token)))
 
 
-def match_tokens(words: Iterable[str], pattern: str) -> set[str]:
+def match_tokens(tokens: Iterable[str], pattern: str) -> set[str]:
     """Return the words that match a pattern with `*`, `?` or `[...]`, or that begin with a text without them."""
     if any(sign in pattern for sign in "*?["):
-        return {word for word in words if fnmatch.fnmatchcase(word, pattern)}
-    return {word for word in words if word.startswith(pattern)}
+        return {token for token in tokens if fnmatch.fnmatchcase(token, pattern)}
+    return {token for token in tokens if token.startswith(pattern)}
 
 
-def _parse_number(given: object) -> float:
+def _parse_number(value: object) -> float:
     """Return the value as a number, or 0 if it isn't one."""
-    if isinstance(given, (int, str)):
+    if isinstance(value, (int, str)):
         try:
-            return float(given)
+            return float(value)
         except (ValueError, OverflowError):
             return 0.0
     return 0.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PAGE = 1000
 """Documents per request; some models give an image hundreds of tokens."""
 _WITH_URI = {"exists": {"field": "uri"}}
-_URI = -3
+_URI_POSITION = -3
 """Position of the URI in the sort values, with or without a score."""
 
 
@@ -50,8 +50,8 @@ class VocabularyStats:
     @property
     def missed_count(self) -> int:
         """How many fewer documents were read than have a URI; negative if more. 0 if the index didn't change during the scan."""
-        wanted = self.documents - self.without_uri
-        return (min(wanted, self.sample.size) if self.sample else wanted) - self.images
+        expected = self.documents - self.without_uri
+        return (min(expected, self.sample.size) if self.sample else expected) - self.images
 
 
 def collect_vocabulary_stats(
@@ -63,33 +63,29 @@ def collect_vocabulary_stats(
 ) -> VocabularyStats:
     """Collect the statistics of all tokens, over the documents that have a URI.
 
-    Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count` requests.
-
-    Args:
-        cluster: The cluster.
-        index: An index or alias.
-        sample: Read a random sample of the documents only.
-        progress: Called with the number of documents read so far, and the total.
+    Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count` requests. `progress`
+    gets the number of documents read so far, and the total.
 
     Raises:
         ClusterError: If a request failed, or returned partial results.
     """
     documents = count_matches(cluster, index, {"match_all": {}})
     with_uri = count_matches(cluster, index, _WITH_URI)
-    wanted = min(with_uri, sample.size) if sample else with_uri
-    found = _scan_sample(cluster, index, sample) if sample else _scan_all(cluster, index)
-    tally = StatsAccumulator()
-    for hits in found:
+    total = min(with_uri, sample.size) if sample else with_uri
+    all_pages = paginate_hits(cluster, index, build_tokens_query(_WITH_URI), size=PAGE, sort=SORT_ORDER[1:])
+    pages = _scan_sample(cluster, index, sample) if sample else all_pages
+    accumulator = StatsAccumulator()
+    for hits in pages:
         for hit in hits:
-            tally.add_image((hit.get("_source") or {}).get("tokens"), hit["sort"][_URI])
-        progress(tally.images, wanted)
+            accumulator.add_image((hit.get("_source") or {}).get("tokens"), hit["sort"][_URI_POSITION])
+        progress(accumulator.images, total)
     return VocabularyStats(
         documents=documents,
         without_uri=documents - with_uri,
-        images=tally.images,
-        empty=tally.empty,
-        mean_tokens=tally.occurrences / tally.images if tally.images else 0.0,
-        token_stats=tally.compute_stats(),
+        images=accumulator.images,
+        empty=accumulator.empty,
+        mean_tokens=accumulator.occurrences / accumulator.images if accumulator.images else 0.0,
+        token_stats=accumulator.compute_stats(),
         sample=sample,
     )
 
@@ -99,17 +95,13 @@ def build_tokens_query(query: Mapping[str, Any]) -> dict[str, Any]:
     return {"query": dict(query), "_source": ["tokens"]}
 
 
-def _scan_all(cluster: Cluster, index: str) -> Iterator[list[dict[str, Any]]]:
-    return paginate_hits(cluster, index, build_tokens_query(_WITH_URI), size=PAGE, sort=SORT_ORDER[1:])
-
-
 def _scan_sample(cluster: Cluster, index: str, sample: DocumentSample) -> Iterator[list[dict[str, Any]]]:
     """Iterate in random order: a prefix of it is a sample without replacement."""
-    drawn = {"seed": sample.seed, "field": "_seq_no"}
-    query = {"function_score": {"query": {"bool": {"filter": [_WITH_URI]}}, "random_score": drawn, "boost_mode": "replace"}}
-    left = sample.size
+    score = {"random_score": {"seed": sample.seed, "field": "_seq_no"}, "boost_mode": "replace"}
+    query = {"function_score": {"query": {"bool": {"filter": [_WITH_URI]}}, **score}}
+    remaining = sample.size
     for hits in paginate_hits(cluster, index, build_tokens_query(query), size=min(PAGE, sample.size), sort=SORT_ORDER):
-        yield list(islice(hits, left))
-        left -= len(hits)
-        if left <= 0:
+        yield list(islice(hits, remaining))
+        remaining -= len(hits)
+        if remaining <= 0:
             return

@@ -101,34 +101,31 @@ class SizingEstimate:
     write_h: float
 
 
-def estimate_resources(given: SizingInputs) -> SizingEstimate:
+def estimate_resources(inputs: SizingInputs) -> SizingEstimate:
     """Estimate the resources for the images.
 
     A node is only used if it holds a shard, so there are at least as many shard copies as nodes. The disks, the memory and the
     work on the images don't depend on the number of shards; only the minimum time of a request to a shard does.
 
-    Args:
-        given: Inputs of the estimate.
-
     Raises:
         UsageError: If the queries need more nodes than there can be copies of shards, with any number of shards.
     """
-    copies = 1 + given.replicas
-    primary_gb = given.images * given.bytes_per_document / 1e9
-    stored_gb = primary_gb * copies * (1 + given.rebuild)
-    hot_gb = given.images * HOT_BYTES * copies / 1e9
-    heap_gb = min(given.node_memory_gb * HEAP_SHARE, MAX_HEAP_GB)
-    by_disk = math.ceil(stored_gb / (given.node_disk_gb * DISK_SHARE))
-    by_memory = math.ceil(hot_gb / (given.node_memory_gb - heap_gb))
-    work_ms = given.core_ms * given.images / 1e6
-    by_work = math.ceil(_count_cores(given, work_ms) / given.node_cores)
-    by_size = max(1, math.ceil(primary_gb / given.shard_gb), math.ceil(given.images / given.shard_images))
+    copies = 1 + inputs.replicas
+    primary_gb = inputs.images * inputs.bytes_per_document / 1e9
+    stored_gb = primary_gb * copies * (1 + inputs.rebuild)
+    hot_gb = inputs.images * HOT_BYTES * copies / 1e9
+    heap_gb = min(inputs.node_memory_gb * HEAP_SHARE, MAX_HEAP_GB)
+    by_disk = math.ceil(stored_gb / (inputs.node_disk_gb * DISK_SHARE))
+    by_memory = math.ceil(hot_gb / (inputs.node_memory_gb - heap_gb))
+    work_ms = inputs.core_ms * inputs.images / 1e6
+    by_work = math.ceil(_count_cores(inputs, work_ms) / inputs.node_cores)
+    by_size = max(1, math.ceil(primary_gb / inputs.shard_gb), math.ceil(inputs.images / inputs.shard_images))
     shards = max(by_size, math.ceil(max(by_disk, by_memory, by_work) / copies))
-    cores = _count_cores(given, max(work_ms, QUERY_FLOOR_MS * shards))
-    by_cores = math.ceil(cores / given.node_cores)
+    cores = _count_cores(inputs, max(work_ms, QUERY_FLOOR_MS * shards))
+    by_cores = math.ceil(cores / inputs.node_cores)
     nodes = max(copies, by_disk, by_memory, by_cores)
     if nodes > copies * shards:
-        raise _build_query_load_error(given)
+        raise _build_query_load_error(inputs)
     return SizingEstimate(
         primary_gb=primary_gb,
         shards_by_size=by_size,
@@ -142,20 +139,20 @@ def estimate_resources(given: SizingInputs) -> SizingEstimate:
         nodes_by_memory=by_memory,
         nodes_by_cores=by_cores,
         nodes=nodes,
-        encode_h=given.images / given.encoder_images_per_s / given.encoders / 3600,
-        write_h=given.images * copies / given.node_docs_per_s / nodes / 3600,
+        encode_h=inputs.images / inputs.encoder_images_per_s / inputs.encoders / 3600,
+        write_h=inputs.images * copies / inputs.node_docs_per_s / nodes / 3600,
     )
 
 
-def _count_cores(given: SizingInputs, query_ms: float) -> float:
+def _count_cores(inputs: SizingInputs, query_ms: float) -> float:
     """Return the cores for all queries, if each takes `query_ms` of one core over all shards."""
-    return given.queries_per_s * query_ms / 1000 / CORE_SHARE
+    return inputs.queries_per_s * query_ms / 1000 / CORE_SHARE
 
 
-def _build_query_load_error(given: SizingInputs) -> UsageError:
-    copies = math.ceil(_count_cores(given, QUERY_FLOOR_MS) / given.node_cores)
+def _build_query_load_error(inputs: SizingInputs) -> UsageError:
+    copies = math.ceil(_count_cores(inputs, QUERY_FLOOR_MS) / inputs.node_cores)
     return UsageError(
-        f"--replicas {given.replicas} can't answer {given.queries_per_s:,.0f} queries per second: a query takes at least "
+        f"--replicas {inputs.replicas} can't answer {inputs.queries_per_s:,.0f} queries per second: a query takes at least "
         f"{QUERY_FLOOR_MS} ms in each shard, so more shards don't help",
         f"Give --replicas {copies - 1}, or more --node-cores.",
     )

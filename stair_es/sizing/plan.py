@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any
 
 from stair_es.sizing.estimate import (
     BARE_BYTES,
@@ -22,7 +22,7 @@ from stair_es.sizing.estimate import (
 
 HOURS_PER_MONTH = 730
 GIVEN = "given"
-_LEAST = 0.001
+_MIN_SHOWN = 0.001
 
 DEFAULT_ORIGINS: Mapping[str, str] = {
     "encoder_images_per_s": "measured: stair-mini on two CPU cores, benchmarks/ingest.py",
@@ -43,7 +43,7 @@ DEFAULT_ORIGINS: Mapping[str, str] = {
 """Origin of each default."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SizingFigure:
     """A number and its origin."""
 
@@ -72,15 +72,12 @@ class SizingPlan:
         return {"inputs": serialize_figures(self.inputs), "plan": serialize_figures(self.results), "remarks": list(self.remarks)}
 
 
-def make_sizing_plan(given: SizingInputs, named: Collection[str] = ()) -> SizingPlan:
-    """Make the plan for the images.
-
-    Args:
-        given: All inputs.
-        named: Names of the inputs that the user gave; the others are defaults, shown with their origin.
-    """
-    needs = estimate_resources(given)
-    return SizingPlan(inputs=_list_inputs(given, named), results=_list_results(given, needs), remarks=_list_remarks(given, needs))
+def make_sizing_plan(inputs: SizingInputs, given_names: Collection[str] = ()) -> SizingPlan:
+    """Make the plan. Inputs not in `given_names` are defaults, shown with their origin."""
+    estimate = estimate_resources(inputs)
+    return SizingPlan(
+        inputs=_list_inputs(inputs, given_names), results=_list_results(inputs, estimate), remarks=_list_remarks(inputs, estimate)
+    )
 
 
 _LABELS: Mapping[str, tuple[str, str]] = {
@@ -103,91 +100,90 @@ _LABELS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _list_inputs(given: SizingInputs, named: Collection[str]) -> tuple[SizingFigure, ...]:
+def _list_inputs(inputs: SizingInputs, given_names: Collection[str]) -> tuple[SizingFigure, ...]:
     listed = []
-    for each in fields(given):
-        value = given.core_ms if each.name == "query_ms" else getattr(given, each.name)
+    for each in fields(inputs):
+        value = inputs.core_ms if each.name == "query_ms" else getattr(inputs, each.name)
         if value is None or each.name == "query_kind":  # a price that isn't given; `query_kind` only selects `query_ms`
             continue
         label, unit = _LABELS[each.name]
         text = ("yes" if value else "no") if isinstance(value, bool) else f"{_format_number(value)} {unit}".rstrip()
-        origin = GIVEN if each.name in {"images", *named} else DEFAULT_ORIGINS[each.name]
+        origin = GIVEN if each.name in {"images", *given_names} else DEFAULT_ORIGINS[each.name]
         if each.name == "query_ms" and origin != GIVEN:
-            origin = f"{origin} ({'a text of 10 tokens' if given.query_kind == 'text' else 'an image'})"
-        listed.append(SizingFigure(name=each.name, label=label, value=value, text=text, origin=origin))
+            origin = f"{origin} ({'a text of 10 tokens' if inputs.query_kind == 'text' else 'an image'})"
+        listed.append(SizingFigure(each.name, label, value, text, origin))
     return tuple(listed)
 
 
-_Row: TypeAlias = tuple[str, str, float, str, str]
-"""Arguments of a `SizingFigure`."""
+def _list_results(inputs: SizingInputs, estimate: SizingEstimate) -> tuple[SizingFigure, ...]:
+    return (*_list_cluster(inputs, estimate), *_list_load(inputs, estimate), *_list_prices(inputs, estimate))
 
 
-def _list_results(given: SizingInputs, needs: SizingEstimate) -> tuple[SizingFigure, ...]:
-    rows = (*_list_cluster(given, needs), *_list_load(given, needs), *_list_prices(given, needs))
-    return tuple(
-        SizingFigure(name=name, label=label, value=value, text=text, origin=origin) for name, label, value, text, origin in rows
+def _list_cluster(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[SizingFigure]:
+    def make_figure(name: str, label: str, value: float, unit: str, origin: str) -> SizingFigure:
+        return SizingFigure(name, label, value, f"{_format_number(value)} {unit}".rstrip(), origin)
+
+    copies, indices = 1 + inputs.replicas, 1 + inputs.rebuild
+    gb_each, images_each = estimate.primary_gb / estimate.shards, math.ceil(inputs.images / estimate.shards)
+    disk_origin = f"{copies} {'copies' if copies > 1 else 'copy'} x {indices} {'indices' if indices > 1 else 'index'}"
+    cache_origin = f"{HOT_BYTES} bytes of postings and terms per document and copy: measured, benchmarks/query_bytes.py"
+    query_origin = f"grows with the images of the shard: an upper bound; at least {QUERY_FLOOR_MS} ms"
+    cores_origin = f"queries per second x shards x ms per shard, cores {CORE_SHARE:.0%} busy"
+    demands = (
+        f"disk {estimate.nodes_by_disk:,}, memory {estimate.nodes_by_memory:,}, cores {estimate.nodes_by_cores:,},"
+        f" copies {copies:,}"
     )
-
-
-def _list_cluster(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
-    def make_row(name: str, label: str, value: float, unit: str, origin: str) -> _Row:
-        return name, label, value, f"{_format_number(value)} {unit}".rstrip(), origin
-
-    copies, indices = 1 + given.replicas, 1 + given.rebuild
-    gb_each, images_each = needs.primary_gb / needs.shards, math.ceil(given.images / needs.shards)
-    stored_as = f"{copies} {'copies' if copies > 1 else 'copy'} x {indices} {'indices' if indices > 1 else 'index'}"
-    read = f"{HOT_BYTES} bytes of postings and terms per document and copy: measured, benchmarks/query_bytes.py"
-    bound = f"grows with the images of the shard: an upper bound; at least {QUERY_FLOOR_MS} ms"
-    busy = f"queries per second x shards x ms per shard, cores {CORE_SHARE:.0%} busy"
-    decisive = {"disk": needs.nodes_by_disk, "memory": needs.nodes_by_memory, "cores": needs.nodes_by_cores, "copies": copies}
-    most = ", ".join(f"{name} {count:,}" for name, count in decisive.items())
-    yield make_row("primary_gb", "documents", needs.primary_gb, "GB", "images x bytes per document")
-    spread = "; at least one per node" if needs.shards > needs.shards_by_size else ""
-    yield make_row(
-        "shards", "primary shards", needs.shards, "", f"{_format_number(gb_each)} GB, {images_each:,} images each{spread}"
+    yield make_figure("primary_gb", "documents", estimate.primary_gb, "GB", "images x bytes per document")
+    spread_note = "; at least one per node" if estimate.shards > estimate.shards_by_size else ""
+    yield make_figure(
+        "shards", "primary shards", estimate.shards, "", f"{_format_number(gb_each)} GB, {images_each:,} images each{spread_note}"
     )
-    yield make_row("stored_gb", "total disk", needs.stored_gb, "GB", f"documents x {stored_as}")
-    yield make_row("hot_gb", "total page cache", needs.hot_gb, "GB", read)
-    yield make_row("heap_gb", "heap per node", needs.heap_gb, "GB", "half of the memory, at most 31 GB: the engines' guides")
-    yield make_row("shard_ms", "query in one shard", needs.shard_ms, "ms", bound)
-    yield make_row("cores", "cores for queries", needs.cores, "", busy)
-    yield make_row("nodes", "nodes", needs.nodes, "", f"the maximum of {most}; disks {DISK_SHARE:.0%} full")
+    yield make_figure("stored_gb", "total disk", estimate.stored_gb, "GB", f"documents x {disk_origin}")
+    yield make_figure("hot_gb", "total page cache", estimate.hot_gb, "GB", cache_origin)
+    yield make_figure(
+        "heap_gb", "heap per node", estimate.heap_gb, "GB", "half of the memory, at most 31 GB: the engines' guides"
+    )
+    yield make_figure("shard_ms", "query in one shard", estimate.shard_ms, "ms", query_origin)
+    yield make_figure("cores", "cores for queries", estimate.cores, "", cores_origin)
+    yield make_figure("nodes", "nodes", estimate.nodes, "", f"the maximum of {demands}; disks {DISK_SHARE:.0%} full")
 
 
-def _list_load(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
-    hours = max(needs.encode_h, needs.write_h)
-    in_a_day = max(1, math.ceil(given.images / given.encoder_images_per_s / 86_400))
-    per_day = "images / 86,400 s / images/s per encoder"
-    written = "images x copies / throughput of all nodes, if it scales linearly; concurrent with encoding"
-    yield "encode_hours", "encoding", needs.encode_h, _format_hours(needs.encode_h), "images / images/s of all encoders"
-    yield "encoders_a_day", "encoders for one day", in_a_day, _format_number(in_a_day), per_day
-    yield "write_hours", "writing", needs.write_h, _format_hours(needs.write_h), written
-    yield "load_hours", "first load", hours, _format_hours(hours), "the longer of the two"
+def _list_load(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[SizingFigure]:
+    hours = max(estimate.encode_h, estimate.write_h)
+    encoders = max(1, math.ceil(inputs.images / inputs.encoder_images_per_s / 86_400))
+    encoders_origin = "images / 86,400 s / images/s per encoder"
+    write_origin = "images x copies / throughput of all nodes, if it scales linearly; concurrent with encoding"
+    yield SizingFigure(
+        "encode_hours", "encoding", estimate.encode_h, _format_hours(estimate.encode_h), "images / images/s of all encoders"
+    )
+    yield SizingFigure("encoders_a_day", "encoders for one day", encoders, _format_number(encoders), encoders_origin)
+    yield SizingFigure("write_hours", "writing", estimate.write_h, _format_hours(estimate.write_h), write_origin)
+    yield SizingFigure("load_hours", "first load", hours, _format_hours(hours), "the longer of the two")
 
 
-def _list_prices(given: SizingInputs, needs: SizingEstimate) -> Iterator[_Row]:
-    if given.encoder_price_per_hour is not None:
-        cost = needs.encode_h * given.encoders * given.encoder_price_per_hour
-        yield "encode_cost", "price of encoding", cost, _format_number(cost), "hours x encoders x the given price"
-    if given.node_price_per_hour is not None:
-        cost = needs.nodes * given.node_price_per_hour * HOURS_PER_MONTH
-        yield "month_cost", "price per month", cost, _format_number(cost), f"nodes x {HOURS_PER_MONTH} hours x the given price"
+def _list_prices(inputs: SizingInputs, estimate: SizingEstimate) -> Iterator[SizingFigure]:
+    if inputs.encoder_price_per_hour is not None:
+        cost = estimate.encode_h * inputs.encoders * inputs.encoder_price_per_hour
+        yield SizingFigure("encode_cost", "price of encoding", cost, _format_number(cost), "hours x encoders x the given price")
+    if inputs.node_price_per_hour is not None:
+        cost = estimate.nodes * inputs.node_price_per_hour * HOURS_PER_MONTH
+        yield SizingFigure(
+            "month_cost", "price per month", cost, _format_number(cost), f"nodes x {HOURS_PER_MONTH} hours x the given price"
+        )
 
 
-def _list_remarks(given: SizingInputs, needs: SizingEstimate) -> tuple[str, ...]:
+def _list_remarks(inputs: SizingInputs, estimate: SizingEstimate) -> tuple[str, ...]:
     remarks = []
-    if needs.shards > MAX_SHARDS:
+    if estimate.shards > MAX_SHARDS:
         remarks.append(
             f"an index can have at most {MAX_SHARDS:,} shards by default: split the images across several, or use larger shards"
         )
-    if given.replicas == 0:
+    if inputs.replicas == 0:
         remarks.append("without replicas, the loss of any node loses images: set --replicas 1")
-    if needs.nodes < 3:
+    if estimate.nodes < 3:
         remarks.append("a cluster survives the loss of a node only if it has at least three, and a replica of each shard")
-    if needs.write_h > needs.encode_h > 0:
-        remarks.append(
-            "writing takes longer than encoding: set the replicas to 0 for the first load (--no-replicas-while-building)"
-        )
+    if estimate.write_h > estimate.encode_h > 0:
+        remarks.append("writing takes longer than encoding: set the replicas to 0 for first load (--no-replicas-while-building)")
     return tuple(remarks)
 
 
@@ -195,8 +191,8 @@ def _format_number(value: float) -> str:
     """Format a number with three significant digits, without needless decimals."""
     if value == round(value):
         return f"{round(value):,}"
-    if value < _LEAST:
-        return f"under {_LEAST}"
+    if value < _MIN_SHOWN:
+        return f"under {_MIN_SHOWN}"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

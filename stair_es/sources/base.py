@@ -37,16 +37,12 @@ class ReadResult:
 class Locator(Protocol):
     """Locates the bytes of an image, or holds them. Small and picklable: workers read, the driver lists."""
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
-        """Return the bytes, or None if the store reports that version `known` is still current.
-
-        Args:
-            reading: The limits.
-            known: Version of an earlier read.
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
+        """Return the bytes, or None if the store reports that `known_version`, of an earlier read, is still current.
 
         Raises:
             ReadError: If the image is missing, unreachable, forbidden or too large.
-            RetryLater: If a host asks to wait and `reading.defer` is set.
+            RetryLater: If a host asks to wait and `limits.defer` is set.
         """
 
     def to_json(self) -> dict[str, Json] | None:
@@ -85,7 +81,7 @@ class ListingFailure:
 class _MissingLocator:
     """The locator of an entry that could not be listed."""
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         raise ReadError("it was not listed")
 
     def to_json(self) -> None:

@@ -21,10 +21,6 @@ def open_source(argument: str, options: SourceOptions | None = None) -> Source:
     Plugins are asked before the built-in kinds, so a plugin can take over a scheme. A plugin that fails is logged, and
     does not affect the others.
 
-    Args:
-        argument: What the user wrote.
-        options: How to read the source.
-
     Raises:
         UsageError: If no kind has that name, or none accepts the argument.
         PluginError: If the requested kind cannot be loaded.
@@ -41,12 +37,12 @@ def open_source(argument: str, options: SourceOptions | None = None) -> Source:
     for plugin in list_plugins("sources"):
         try:
             kind = plugin.load()
-            claimed = kind.can_open(argument)
+            accepted = kind.can_open(argument)
         except Exception as error:  # noqa: BLE001  third-party code must not affect the other kinds
             problems.append(_describe_problem(plugin, error))
             logger.warning(problems[-1])
             continue
-        if claimed:
+        if accepted:
             return kind.open(argument, options)
     raise UsageError(
         "; ".join([f"no source kind accepts {argument!r}", *problems]), f"Specify its format with --format: {_list_kind_names()}."

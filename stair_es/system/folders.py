@@ -28,6 +28,6 @@ def make_private_folder(folder: Path) -> None:
     """
     make_owner_folder(folder)
     if hasattr(os, "geteuid") and not folder.is_symlink():
-        seen = folder.stat()
-        if seen.st_mode & 0o077 and seen.st_uid == os.geteuid():
+        status = folder.stat()
+        if status.st_mode & 0o077 and status.st_uid == os.geteuid():
             folder.chmod(0o700)

@@ -37,12 +37,12 @@ def _read_cpu_quotas(root: Path) -> Iterator[tuple[int, int]]:
         quota_us, period_us = map(int, (root / "cpu.max").read_text().split())
         yield quota_us, period_us
     with suppress(OSError, ValueError):
-        old = root / "cpu"
-        yield int((old / "cpu.cfs_quota_us").read_text()), int((old / "cpu.cfs_period_us").read_text())
+        v1 = root / "cpu"
+        yield int((v1 / "cpu.cfs_quota_us").read_text()), int((v1 / "cpu.cfs_period_us").read_text())
 
 
 def count_usable_cores(cgroup: Path = CGROUP_ROOT) -> int:
     """Count the cores that this process may use, which are fewer than the machine has in a container or under taskset."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    granted = read_core_limit(cgroup)
-    return cores if granted is None else max(1, min(cores, math.ceil(granted)))
+    limit = read_core_limit(cgroup)
+    return cores if limit is None else max(1, min(cores, math.ceil(limit)))

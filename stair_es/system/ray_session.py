@@ -23,7 +23,7 @@ _CONNECT_TIMEOUT_S = 10.0
 _AUTH_MODE = "RAY_AUTH_MODE"
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """`0` makes Ray listen on 127.0.0.1 only, which is its default on the two systems that the variable is named after."""
-_LONGEST_FOLDER = 26
+_MAX_FOLDER_CHARS = 26
 """Maximum length of the temporary folder: Ray's socket paths below it add up to 80 characters, and the system's limit is 107."""
 _ADDRESS = re.compile(r"auto|local|(?:ray://)?[\w.\-\[\]:]+:\d+")
 logger = logging.getLogger(__name__)
@@ -60,12 +60,12 @@ def set_missing_variables(variables: Mapping[str, str]) -> Iterator[None]:
 
     Ray takes some settings from nowhere else, in this process and in those that it starts.
     """
-    made = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(made)
+    missing = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(missing)
     try:
         yield
     finally:
-        for name in made:
+        for name in missing:
             os.environ.pop(name, None)
 
 
@@ -75,22 +75,22 @@ def _open_session(extra: str, address: str | None, error: type[StairError], inst
         yield running
         return
     cluster = None if address == "local" else address
-    what = f"join the Ray cluster at {mask_ray_address(cluster)}" if cluster else "start Ray on this machine"
+    action = f"join the Ray cluster at {mask_ray_address(cluster)}" if cluster else "start Ray on this machine"
     with nullcontext({"address": cluster}) if cluster else _prepare_local_options(error, instead) as options:
         ray = import_optional("ray", extra)
         if cluster:
             check_ray_address(cluster, error, instead)
-        with _redirect_ray_output(ray), _connect_ray(ray, options, what, error, instead):
+        with _redirect_ray_output(ray), _connect_ray(ray, options, action, error, instead):
             yield ray
 
 
 @contextmanager
-def _connect_ray(ray: Any, options: dict[str, Any], what: str, error: type[StairError], instead: str) -> Iterator[None]:  # noqa: ANN401
+def _connect_ray(ray: Any, options: dict[str, Any], action: str, error: type[StairError], instead: str) -> Iterator[None]:  # noqa: ANN401
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as failed:
-        hint = f"{instead}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
-        raise error(f"can't {what}: {failed}", hint) from failed
+        remedy = f"{instead}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
+        raise error(f"can't {action}: {failed}", remedy) from failed
     try:
         yield
     finally:
@@ -100,21 +100,21 @@ def _connect_ray(ray: Any, options: dict[str, Any], what: str, error: type[Stair
 @contextmanager
 def _prepare_local_options(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
     """Yield the options of a private session on this machine. Enter it before Ray is imported, which reads the variables."""
-    asked = os.environ.get("RAY_TMPDIR")
-    above = asked or tempfile.gettempdir()
-    if len(above) > _LONGEST_FOLDER:
-        if asked:
+    requested = os.environ.get("RAY_TMPDIR")
+    parent = requested or tempfile.gettempdir()
+    if len(parent) > _MAX_FOLDER_CHARS:
+        if requested:
             raise error(
-                f"RAY_TMPDIR has {len(above)} characters, and Ray's sockets leave room for {_LONGEST_FOLDER}",
+                f"RAY_TMPDIR has {len(parent)} characters, and Ray's sockets leave room for {_MAX_FOLDER_CHARS}",
                 "Specify a shorter folder.",
             )
-        above = "/tmp"
+        parent = "/tmp"
     try:
-        made = tempfile.TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True)
+        temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
     except OSError as failed:
         raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or use another folder: RAY_TMPDIR.") from failed
     os.environ.update(_build_auth_variables(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
-    with made as folder:
+    with temporary as folder:
         # Ray opens the innermost folder to all users, so it gets one of its own.
         yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}
 
@@ -122,14 +122,12 @@ def _prepare_local_options(error: type[StairError], instead: str) -> Iterator[di
 def _build_auth_variables(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
     """Return the variables that make a session private, without those that the user set.
 
-    Args:
-        environ: The environment.
-        imported: Whether Ray has been imported and its settings are fixed: newer versions then require a token by default.
+    If Ray is `imported`, its settings are fixed; newer versions then require a token by default.
     """
-    made = {} if imported else {_LOOPBACK: "0", _AUTH_MODE: "token"}
+    variables = {} if imported else {_LOOPBACK: "0", _AUTH_MODE: "token"}
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(environ):
-        made["RAY_AUTH_TOKEN"] = _get_auth_token()
-    return {name: value for name, value in made.items() if name not in environ}
+        variables["RAY_AUTH_TOKEN"] = _get_auth_token()
+    return {name: value for name, value in variables.items() if name not in environ}
 
 
 @cache
@@ -145,15 +143,15 @@ def _redirect_ray_output(ray: Any) -> Iterator[None]:  # noqa: ANN401
     Ray has no option for this: one of its threads prints what the nodes report, whatever `log_to_driver` says.
     """
     worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
-    printing = getattr(worker, "print_to_stdstream", None)
-    if printing is None:
+    original = getattr(worker, "print_to_stdstream", None)
+    if original is None:
         yield
         return
     worker.print_to_stdstream = lambda data, *_, **__: logger.debug("ray: %s", data.get("lines"))
     try:
         yield
     finally:
-        worker.print_to_stdstream = printing
+        worker.print_to_stdstream = original
 
 
 def mask_ray_address(address: str) -> str:
@@ -164,10 +162,7 @@ def mask_ray_address(address: str) -> str:
 def check_ray_address(address: str, error: type[StairError], instead: str) -> None:
     """Check that something listens at `host:port` or `ray://host:port`: Ray itself would keep trying for minutes.
 
-    Args:
-        address: Address of the cluster.
-        error: Class of the error to raise.
-        instead: What to do without Ray, for the remedy.
+    `instead` says in the remedy what to do without Ray.
 
     Raises:
         StairError: Of the class `error`, if nothing listens there.

@@ -33,18 +33,18 @@ def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _server(leaf: trustme.LeafCert, asks: trustme.CA | None = None, root: trustme.CA | None = None) -> ssl.SSLContext:
-    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    leaf.configure_cert(made)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    leaf.configure_cert(context)
     if root is not None:  # show the whole chain, root and all
         with (
             leaf.private_key_and_cert_chain_pem.tempfile() as key,
             trustme.Blob(leaf.private_key_and_cert_chain_pem.bytes() + root.cert_pem.bytes()).tempfile() as chain,
         ):
-            made.load_cert_chain(chain, key)
+            context.load_cert_chain(chain, key)
     if asks is not None:
-        asks.configure_trust(made)
-        made.verify_mode = ssl.CERT_REQUIRED
-    return made
+        asks.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 Endpoint = Callable[[ssl.SSLContext | None], str]
@@ -116,8 +116,8 @@ def test_a_wrong_fingerprint_is_refused_before_anything_is_sent(
 ) -> None:
     with GateProxy(node_url, tls=_server(authority.issue_cert("localhost"), root=authority)) as proxy:
         connection = Connection(url=proxy.url, security=SecuritySettings(ca_fingerprint="0" * 64, api_key="secret-key"))
-        waits, wanted = list[float](), _sha256(authority.cert_pem.bytes())
-        with Cluster(connection, sleep=waits.append) as cluster, pytest.raises(ClusterUnreachable, match=wanted):
+        waits, fingerprint = list[float](), _sha256(authority.cert_pem.bytes())
+        with Cluster(connection, sleep=waits.append) as cluster, pytest.raises(ClusterUnreachable, match=fingerprint):
             cluster.call(cluster.client.info)
         assert (proxy.seen, waits, caplog.records) == ([], [], [])
 

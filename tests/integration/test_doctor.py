@@ -30,8 +30,8 @@ def examine(node_url: str, index_name: str) -> Examine:
     """The findings about cluster and index that aren't ok."""
 
     def look(connection: Connection | None = None, index: str = index_name, model: str = "stair-mini") -> list[CheckResult]:
-        patient = CheckContext(connect=lambda: connection or Connection(url=node_url), index=index, model=model)
-        return [each for each in check_cluster(patient) if each.state != "ok"]
+        context = CheckContext(connect=lambda: connection or Connection(url=node_url), index=index, model=model)
+        return [each for each in check_cluster(context) if each.state != "ok"]
 
     return look
 

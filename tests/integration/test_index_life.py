@@ -40,11 +40,11 @@ class AliasCluster(Cluster):
     def __init__(self, url: str, alias: str, client: OpenSearch | None = None) -> None:
         super().__init__(Connection(url=url), client)
         self.alias = alias
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def open(self, identity: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
         body = body or resources.load_json_resource("mappings", "image")
-        with forward_messages(self.said.append):
+        with forward_messages(self.messages.append):
             return open_index(self, self.alias, body, identity)
 
     def find(self, identity: IndexSpec) -> WriteTarget | None:
@@ -87,7 +87,7 @@ def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: AliasClu
         "alias": cluster.alias,
     }
     assert cluster.open(OLD) == cluster.find(OLD) == replace(opened, created=False)
-    assert cluster.said == []
+    assert cluster.messages == []
 
 
 def test_what_lies_in_the_body_beside_our_meta_stays(cluster: AliasCluster) -> None:
@@ -123,8 +123,8 @@ def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step
     alias = cluster.client.indices.get_alias(name=cluster.alias)[build.name]["aliases"][cluster.alias]
     assert alias["is_write_index"] is True
     assert cluster.open(other) == WriteTarget(name=build.name, created=False, replaces=None)
-    assert len(cluster.said) == 2
-    assert build.name in cluster.said[0]
+    assert len(cluster.messages) == 2
+    assert build.name in cluster.messages[0]
 
 
 def test_another_mapping_of_the_same_identity_is_built_too(cluster: AliasCluster) -> None:
@@ -133,7 +133,7 @@ def test_another_mapping_of_the_same_identity_is_built_too(cluster: AliasCluster
     body["mappings"]["properties"]["caption"] = {"type": "keyword"}
     build = cluster.open(OLD, body)
     assert build.replaces == live.name
-    assert "caption is text instead of keyword" in cluster.said[0]
+    assert "caption is text instead of keyword" in cluster.messages[0]
     body["mappings"]["properties"]["caption"] = {"type": "date"}
     with pytest.raises(IndexMismatch, match=f"{build.name}.*caption is keyword instead of date"):
         cluster.open(OLD, body)

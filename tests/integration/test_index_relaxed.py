@@ -27,24 +27,24 @@ class Loads:
     """Loads of one index, and what its settings are."""
 
     def __init__(self, client: OpenSearch, url: str, alias: str, settings: dict[str, Any]) -> None:
-        self.cluster, self.said = Cluster(Connection(url=url), client), list[str]()
+        self.cluster, self.messages = Cluster(Connection(url=url), client), list[str]()
         body = resources.load_json_resource("mappings", "image")
         body["settings"]["index"] = {"number_of_shards": 1, **settings}
         body["mappings"]["_meta"] = {"mine": 1}
-        self.opened = open_index(self.cluster, alias, body, IDENTITY)
+        self.target = open_index(self.cluster, alias, body, IDENTITY)
         self.original = self.settings()
 
     def start(self, *, live: bool = False, replicas: bool = False) -> AbstractContextManager[None]:
-        opened: WriteTarget = replace(self.opened, created=not live)
-        return relax_index_settings(self.cluster, opened, replicas=replicas)
+        target: WriteTarget = replace(self.target, created=not live)
+        return relax_index_settings(self.cluster, target, replicas=replicas)
 
     def settings(self) -> dict[str, Any]:
-        name = self.opened.name
+        name = self.target.name
         found = self.cluster.client.indices.get_settings(index=name, params={"flat_settings": "true"})[name]["settings"]
         return {key: found.get(f"index.{key}") for key in NAMES}
 
     def remembered(self) -> dict[str, Any] | None:
-        meta = self.cluster.client.indices.get_mapping(index=self.opened.name)[self.opened.name]["mappings"]["_meta"]
+        meta = self.cluster.client.indices.get_mapping(index=self.target.name)[self.target.name]["mappings"]["_meta"]
         assert meta["mine"] == 1
         assert meta["stair_es"]["digest"] == IDENTITY.digest
         found: dict[str, Any] | None = meta["stair_es"].get("original_settings")
@@ -59,9 +59,9 @@ class Loads:
     ids=["auto", "set"],
 )
 def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Iterator[Loads]:
-    made = Loads(engine, rank_features_url, engine_index, request.param)
-    with forward_messages(made.said.append):
-        yield made
+    created = Loads(engine, rank_features_url, engine_index, request.param)
+    with forward_messages(created.messages.append):
+        yield created
 
 
 def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
@@ -69,7 +69,7 @@ def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
         assert loads.settings() == {**loads.original, "refresh_interval": "-1"}
         assert loads.remembered() == loads.original
     assert loads.restored()
-    assert "refresh_interval -1" in loads.said[0]
+    assert "refresh_interval -1" in loads.messages[0]
 
 
 def test_replicas_go_only_where_they_may(loads: Loads) -> None:
@@ -104,13 +104,13 @@ def test_what_a_killed_run_has_left_is_restored_by_the_next(loads: Loads, live: 
         assert loads.settings()["number_of_replicas"] == loads.original["number_of_replicas"]
         assert loads.remembered() == loads.original
     assert loads.restored()
-    assert any("was killed" in said for said in loads.said)
+    assert any("was killed" in message for message in loads.messages)
 
 
 def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: Loads) -> None:
-    meta = loads.cluster.client.indices.get_mapping(index=loads.opened.name)[loads.opened.name]["mappings"]["_meta"]
+    meta = loads.cluster.client.indices.get_mapping(index=loads.target.name)[loads.target.name]["mappings"]["_meta"]
     meta["stair_es"]["original_settings"] = loads.original
-    loads.cluster.client.indices.put_mapping(index=loads.opened.name, body={"_meta": meta})
+    loads.cluster.client.indices.put_mapping(index=loads.target.name, body={"_meta": meta})
     with loads.start():
         pass
     assert loads.restored()
@@ -134,14 +134,14 @@ def test_of_two_runs_at_once_none_takes_relaxed_settings_for_originals(loads: Lo
 def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> None:
     def run() -> None:
         with loads.start():
-            loads.cluster.client.indices.delete(index=loads.opened.name)
+            loads.cluster.client.indices.delete(index=loads.target.name)
             raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
         run()
-    assert "could not be restored" in loads.said[-1]
+    assert "could not be restored" in loads.messages[-1]
 
 
 def test_a_failing_restore_of_a_run_that_went_well_is_said(loads: Loads) -> None:
-    with pytest.raises(ClusterError, match=loads.opened.name), loads.start():
-        loads.cluster.client.indices.delete(index=loads.opened.name)
+    with pytest.raises(ClusterError, match=loads.target.name), loads.start():
+        loads.cluster.client.indices.delete(index=loads.target.name)

@@ -258,7 +258,7 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
     assert _counts(run(ray_options, folder)) == (21, 0, 20, 1)
 
 
-def _job(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
+def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
     return WorkerConfig(
         writer=ClusterSinkWriter(connection=connection, index="no", policy=policy or BulkPolicy()),
         fresh=True,
@@ -266,7 +266,7 @@ def _job(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConf
         model_id="stair-mini-2",
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
-        reading=ReadLimits(),
+        read_limits=ReadLimits(),
         limits=DecodeLimits(),
     )
 
@@ -274,34 +274,34 @@ def _job(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConf
 @pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
-    job = _job(Connection(url=f"{node_url}/no/such/place"))
+    config = _config(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(_some_photos(tmp_path / "photos", 3)))
-    opened = open_thread_executor(job, 2) if runner == "local" else open_ray_executor(job, RayOptions(), 2)
-    with pytest.raises(ClusterError, match="answered 4"), opened as executor, PrefetchQueue(source.list_items(), 10) as ahead:
+    opening = open_thread_executor(config, 2) if runner == "local" else open_ray_executor(config, RayOptions(), 2)
+    with pytest.raises(ClusterError, match="answered 4"), opening as executor, PrefetchQueue(source.list_items(), 10) as queue:
         list(
             StageScheduler(
                 executor,
                 AdaptiveThrottle(BulkPolicy()),
-                job.fresh,
+                config.fresh,
                 lambda found: found if isinstance(found, SourceItem) else None,
-            ).run(ahead)
+            ).run(queue)
         )
 
 
 def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Path) -> None:
-    asked = threading.Event()
+    requested = threading.Event()
 
     def busy(_: Request) -> Reply:
-        asked.set()
+        requested.set()
         return Reply(status=503)
 
     [found] = open_source(str(_some_photos(tmp_path / "photos", 1))).list_items()
     assert isinstance(found, SourceItem)
     with serve(busy) as url:
-        job = _job(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
-        with suppress(KeyboardInterrupt), open_thread_executor(job) as executor:
+        config = _config(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, give_up_after_s=20))
+        with suppress(KeyboardInterrupt), open_thread_executor(config) as executor:
             task = executor.submit_write([executor.submit_encode(executor.submit_prepare(Batch([Pending(found)])), 0)], 1 << 20)
-            assert asked.wait(60)
+            assert requested.wait(60)
             raise KeyboardInterrupt
         with pytest.raises(IngestError, match="cancelled"):
             executor.get_written(task)

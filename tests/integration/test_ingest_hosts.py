@@ -69,9 +69,9 @@ class Given:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    made = Site()
-    with serve(made.answer) as made.url:
-        yield made
+    server = Site()
+    with serve(server.answer) as server.url:
+        yield server
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ Run = Callable[..., IngestReport]
 class Unreadable:
     """A place that must not be asked."""
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         raise ReadError("it was read")
 
     def to_json(self) -> dict[str, Json] | None:
@@ -54,8 +54,8 @@ class Conditional:
     path: str
     version: str
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
-        return None if known == self.version else ReadResult(Path(self.path).read_bytes(), self.version)
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
+        return None if known_version == self.version else ReadResult(Path(self.path).read_bytes(), self.version)
 
     def to_json(self) -> dict[str, Json] | None:
         return None
@@ -65,7 +65,7 @@ class Conditional:
 class Odd(Unreadable):
     """A plugin's place that raises what comes."""
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         raise KeyError("no such member")
 
 
@@ -93,14 +93,14 @@ def options(index_name: str, tmp_path: Path) -> IngestOptions:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def run(node_url: str, said: list[str]) -> Run:
+def run(node_url: str, messages: list[str]) -> Run:
     def run_(options: IngestOptions, *sources: Source) -> IngestReport:
-        with forward_messages(said.append):
+        with forward_messages(messages.append):
             return run_ingest(sources, Connection(url=node_url), options, progress=lambda _: None)
 
     return run_
@@ -117,11 +117,11 @@ def would(node_url: str) -> Callable[..., DryRunReport]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six photos that nobody touched for a while: their size and time are to be trusted."""
-    made = tmp_path / "photos"
-    made.mkdir()
+    photos = tmp_path / "photos"
+    photos.mkdir()
     for photo in sorted(PHOTOS.glob("*.jpg"))[:6]:
-        os.utime(shutil.copy(photo, made), (LONG_AGO, LONG_AGO))
-    return made
+        os.utime(shutil.copy(photo, photos), (LONG_AGO, LONG_AGO))
+    return photos
 
 
 def _source(folder: Path) -> Source:
@@ -334,17 +334,17 @@ def test_resync_removes_what_is_gone_from_these_sources_alone(
 
 
 def test_resync_spares_a_source_that_is_empty_or_could_not_be_listed(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, said: list[str]
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, messages: list[str]
 ) -> None:
     run(options, _source(folder))
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     resync = replace(options, resync=True)
-    hole = ListingFailure(f"{folder.as_uri()}/sub", folder.as_uri(), "forbidden")
-    assert run(resync, Given([*items[:3], hole], folder.as_uri())).removed == 0
-    assert "couldn't be listed" in " ".join(said)
+    failure = ListingFailure(f"{folder.as_uri()}/sub", folder.as_uri(), "forbidden")
+    assert run(resync, Given([*items[:3], failure], folder.as_uri())).removed == 0
+    assert "couldn't be listed" in " ".join(messages)
     elsewhere = Given([replace(items[0], source="elsewhere:")], "elsewhere:")
     assert run(resync, elsewhere, Given([], folder.as_uri())).removed == 0
-    assert "(is it mounted?)" in " ".join(said)
+    assert "(is it mounted?)" in " ".join(messages)
     with pytest.raises(IngestError, match="no images"):
         run(resync, Given([], folder.as_uri()))
     assert len(_stored(client, options.alias)) == 6
@@ -449,11 +449,11 @@ def test_a_uri_that_is_no_text_and_a_locator_that_fails_in_its_own_way_have_fail
     run: Run, options: IngestOptions, folder: Path, id_by: Literal["uri", "content-hash"]
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
-    half = replace(items[0], uri="file:///\ud800.jpg")
+    invalid = replace(items[0], uri="file:///\ud800.jpg")
     odd = replace(items[1], uri="odd:1", locator=Odd())
     options = replace(options, document=DocumentSettings(id=id_by))
     for _ in range(2):
-        report = run(options, Given([half, odd, *items[2:]], "given:"))
+        report = run(options, Given([invalid, odd, *items[2:]], "given:"))
         assert (report.seen, report.failed) == (6, 2)
     reasons = [json.loads(line)["reason"] for line in Path(str(report.dead_letters)).read_text().splitlines()]
     assert reasons == ["its URI is not valid Unicode", "KeyError: 'no such member'"]
@@ -465,19 +465,19 @@ def test_the_same_image_named_twice_is_one_image(run: Run, options: IngestOption
 
 
 def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
-    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, said: list[str]
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, messages: list[str]
 ) -> None:
     items = [found for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     given = Given([replace(item, fields={"width": "wide", "_id": "x", "artist": "me"}) for item in items], folder.as_uri())
     assert _counts(run(options, given)) == (6, 6, 0, 0)
-    assert "_id, width" in " ".join(said)
+    assert "_id, width" in " ".join(messages)
     document = _stored(client, options.alias)[items[0].uri]
     assert document["artist"] == "me"
     assert isinstance(document["width"], int)
 
 
-def test_what_is_not_on_stdin_this_time_is_not_gone(run: Run, options: IngestOptions, folder: Path, said: list[str]) -> None:
+def test_what_is_not_on_stdin_this_time_is_not_gone(run: Run, options: IngestOptions, folder: Path, messages: list[str]) -> None:
     items = [replace(found, source="stdin:") for found in _source(folder).list_items() if isinstance(found, SourceItem)]
     run(options, Given(list(items), "stdin:"))
     assert run(replace(options, resync=True), Given(list(items[:2]), "stdin:")).removed == 0
-    assert "stdin is a different stream each time" in " ".join(said)
+    assert "stdin is a different stream each time" in " ".join(messages)

@@ -49,7 +49,7 @@ class Runs:
 
     def __init__(self, url: str, options: IngestOptions, folder: Path) -> None:
         self.connection, self.options, self.folder = Connection(url=url), options, folder
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def run(self, **changed: object) -> tuple[int, int]:
         report = self.report(**changed)
@@ -57,7 +57,7 @@ class Runs:
 
     def report(self, **changed: object) -> IngestReport:
         options = replace(self.options, **changed)  # type: ignore[arg-type]
-        with forward_messages(self.said.append):
+        with forward_messages(self.messages.append):
             return run_ingest([open_source(str(self.folder))], self.connection, options, progress=lambda _: None)
 
     def id(self, name: str) -> str:
@@ -96,14 +96,14 @@ def test_an_index_keeps_its_policy_whatever_else_changes(
         hit["_id"]: _vector(hit["_source"]) for hit in client.search(index=plain.alias, body={"size": 9})["hits"]["hits"]
     }
     assert runs.run(policy=POLICY) == (3, 0)
-    assert f"token policy: {POLICY.label}" in runs.said
+    assert f"token policy: {POLICY.label}" in runs.messages
 
     def check() -> None:
         found = stored()
         assert found.keys() == originals.keys()
         for id_, source in found.items():
-            wanted = build_vector_fields(originals[id_], DocumentSettings(), POLICY)
-            assert {name: source[name] for name in source if name in {*wanted, "policy", "policy_undo"}} == wanted
+            expected = build_vector_fields(originals[id_], DocumentSettings(), POLICY)
+            assert {name: source[name] for name in source if name in {*expected, "policy", "policy_undo"}} == expected
         assert found[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest
         assert "policy" not in found[runs.id("dairy-cow.jpg")]
 
@@ -140,8 +140,8 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
     manager.apply_policy(POLICY, UpdateLimits(), _ignore)
     with_policy = stored()
     for id_, source in before.items():
-        wanted = {**source, **build_vector_fields(_vector(source), DocumentSettings(), POLICY)}
-        assert with_policy[id_] == wanted
+        expected = {**source, **build_vector_fields(_vector(source), DocumentSettings(), POLICY)}
+        assert with_policy[id_] == expected
     assert runs.run() == (0, 3)
     assert stored() == with_policy
     _copy("tabby-cat.jpg", runs.folder / "new.jpg")
@@ -158,7 +158,7 @@ def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Ca
     runs.run()
     words = {word for source in stored().values() for word in source["tokens"]}
     assert runs.run(alias=f"{runs.options.alias}-e", policy=TokenPolicy(mute=tuple(sorted(words)))) == (3, 0)
-    assert any("leaves 3 images without tokens" in line for line in runs.said)
+    assert any("leaves 3 images without tokens" in line for line in runs.messages)
     assert runs.run(alias=f"{runs.options.alias}-e") == (0, 3)
 
 
@@ -168,13 +168,13 @@ def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, clien
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
-        runs.said.append(line)
+        runs.messages.append(line)
         if "images found" in line:  # while the run is under way
             manager.apply_policy(POLICY, UpdateLimits(), _ignore)
 
     with forward_messages(say):
         run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, progress=lambda _: None)
-    assert any("the token policy of the index changed during this run" in line for line in runs.said)
+    assert any("the token policy of the index changed during this run" in line for line in runs.messages)
 
 
 def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client: OpenSearch) -> None:
@@ -182,14 +182,14 @@ def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client:
     _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
-        runs.said.append(line)
+        runs.messages.append(line)
         if "images found" in line:
             PolicyManager(Cluster(runs.connection, client), runs.options.alias).apply_policy(POLICY, UpdateLimits(), _ignore)
             raise IngestError("stopped on the way")
 
     with forward_messages(say), pytest.raises(IngestError, match="stopped on the way"):
         run_ingest([open_source(str(runs.folder))], runs.connection, runs.options, progress=lambda _: None)
-    assert any("the token policy of the index changed during this run" in line for line in runs.said)
+    assert any("the token policy of the index changed during this run" in line for line in runs.messages)
 
 
 def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, client: OpenSearch) -> None:
@@ -199,7 +199,7 @@ def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, clien
     meta["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json(), "pending_operation": "apply"}
     client.indices.put_mapping(index=name, body={"_meta": meta})
     assert runs.run() == (0, 3)
-    assert any(f"stair-es policy apply --index {runs.options.alias}" in line for line in runs.said)
+    assert any(f"stair-es policy apply --index {runs.options.alias}" in line for line in runs.messages)
 
 
 @pytest.mark.parametrize("swap", ["auto", "always"])
@@ -217,7 +217,7 @@ def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
     report = runs.report(document=other, sink_options=options)
     assert not report.swapped
     assert f"it has the token policy {POLICY.label}, this build none" in str(report.not_swapped_reason)
-    with forward_messages(runs.said.append):
+    with forward_messages(runs.messages.append):
         PolicyManager(Cluster(runs.connection, client), runs.options.alias).apply_policy(None, UpdateLimits(), _ignore)
     assert runs.report(document=other, sink_options=options).swapped
     assert stored()[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest

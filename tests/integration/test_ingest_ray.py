@@ -52,7 +52,7 @@ class Deadly:
     photo: str
     once: str | None = None
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         if self.once is None or not Path(self.once).exists():
             if self.once:
                 Path(self.once).touch()
@@ -101,10 +101,10 @@ def run(node_url: str) -> Run:
 
 def _items(count: int, deadly: dict[int, str | None]) -> list[SourceItem]:
     photos = sorted(PHOTOS.glob("*.jpg"))
-    places: list[Locator] = [
+    locators: list[Locator] = [
         Deadly(str(photos[i]), deadly[i]) if i in deadly else FileLocator(photos[i].as_uri()) for i in range(count)
     ]
-    return [SourceItem(f"given:{i}", "given:", place) for i, place in enumerate(places)]
+    return [SourceItem(f"given:{i}", "given:", locator) for i, locator in enumerate(locators)]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_image_that_kills_each_worker_has_failed_and_no_other(run: Run, optio
     assert "died" in letter
 
 
-def _job(node_url: str, model: str) -> WorkerConfig:
+def _config(node_url: str, model: str) -> WorkerConfig:
     writer = ClusterSinkWriter(connection=Connection(url=node_url), index="none", policy=BulkPolicy())
     return WorkerConfig(
         writer=writer,
@@ -149,7 +149,7 @@ def _job(node_url: str, model: str) -> WorkerConfig:
         model_id="none",
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
-        reading=ReadLimits(),
+        read_limits=ReadLimits(),
         limits=DecodeLimits(),
     )
 
@@ -159,11 +159,11 @@ def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, m
         def ready(self) -> None:
             pass
 
-    monkeypatch.setattr("stair_es.ingest.executors.ray._START_S", 3.0)
+    monkeypatch.setattr("stair_es.ingest.executors.ray._START_TIMEOUT_S", 3.0)
     other = ray_here.remote(num_cpus=0.7 * ray_here.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
     ray_here.get(other.ready.remote())
     try:
-        with open_ray_executor(_job(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as executor:
+        with open_ray_executor(_config(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as executor:
             assert executor.encoders == 1
     finally:
         ray_here.kill(other)
@@ -171,9 +171,9 @@ def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, m
 
 @pytest.mark.usefixtures("ray_here")
 def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
-    job = _job(node_url, "there-is-no-such-model")
+    config = _config(node_url, "there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
-    with open_ray_executor(job, RayOptions(encoders=1)) as executor:
+    with open_ray_executor(config, RayOptions(encoders=1)) as executor:
         prepared = executor.submit_prepare(Batch([Pending(SourceItem(photo.as_uri(), "given:", FileLocator(str(photo))))]))
         with pytest.raises(IngestError, match=r"an encoder can't start on Ray: .*there-is-no-such-model"):
             executor.get_written(executor.submit_write([executor.submit_encode(prepared, 0)], 1 << 20))

@@ -150,23 +150,23 @@ def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_inde
 def test_texts_go_through_the_word_policy_of_their_index(
     client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
 ) -> None:
-    connection, said = Connection(url=node_url), list[str]()
+    connection, messages = Connection(url=node_url), list[str]()
     options = TextIngestOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "failed.jsonl")
 
     def bring(*texts: str) -> IngestReport:
         source = open_text_source(str(lines(tmp_path / "a.txt", *texts)))
-        with forward_messages(said.append):
+        with forward_messages(messages.append):
             return run_text_ingest([source], connection, options, progress=lambda _: None)
 
     bring("a brown dog")
     words = documents(client, index_name)["a brown dog"]["tokens"]
     assert isinstance(words, dict)
     policy = TokenPolicy(name="quiet", mute=tuple(words))
-    with forward_messages(said.append):
+    with forward_messages(messages.append):
         PolicyManager(Cluster(connection, client), index_name).apply_policy(policy, UpdateLimits(), lambda _: None)
     assert bring("a brown dog", "brown dog").written == 1
-    assert f"token policy: {policy.label}" in said
-    assert any("leaves 1 text without tokens" in line for line in said)
+    assert f"token policy: {policy.label}" in messages
+    assert any("leaves 1 text without tokens" in line for line in messages)
     assert documents(client, index_name)["brown dog"]["tokens"] == {}
 
 

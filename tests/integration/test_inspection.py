@@ -99,9 +99,9 @@ class Filled(Cluster):
 @pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
 def cluster(request: pytest.FixtureRequest, index_on: Callable[[str], str]) -> Iterator[Filled]:
     url: str = request.getfixturevalue(request.param)
-    made = Filled(url, index_on(url))
-    yield made
-    made.client.close()
+    filled = Filled(url, index_on(url))
+    yield filled
+    filled.client.close()
 
 
 def vector(**words: float) -> SparseVector:
@@ -236,8 +236,8 @@ def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Filled)
 
 @pytest.mark.parametrize("most", [2, 1000])
 def test_many_at_once_in_their_order(cluster: Filled, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(storing, "_MOST_HITS", most)
-    monkeypatch.setattr(storing, "_AT_ONCE", 5)
+    monkeypatch.setattr(storing, "_MAX_HITS", most)
+    monkeypatch.setattr(storing, "_BATCH_SIZE", 5)
     images = drawn(12, 4)
     for name in ("1", "2"):
         cluster.put(cluster.make(name), images)

@@ -71,8 +71,8 @@ def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
     engine: OpenSearch, cluster: Cluster, index: str
 ) -> None:
     put(engine, index, [facts("u/1"), facts("u/2", version=None)], refresh=False)
-    wanted = {make_document_id("u/1"): stored("u/1"), make_document_id("u/2"): stored("u/2", version=None)}
-    assert get_stored_by_id(cluster, index, [*wanted, "absent"]) == wanted
+    expected = {make_document_id("u/1"): stored("u/1"), make_document_id("u/2"): stored("u/2", version=None)}
+    assert get_stored_by_id(cluster, index, [*expected, "absent"]) == expected
     assert get_stored_by_uri(cluster, index, ["u/1", "u/2"]) == {}
     engine.indices.refresh(index=index)
     assert get_stored_by_uri(cluster, index, ["u/1", "u/2", "absent"]) == {
@@ -85,7 +85,7 @@ def test_by_id_sees_what_was_written_a_moment_ago_and_by_uri_what_was_refreshed(
 def test_more_than_one_request_takes_are_asked_for_in_portions(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_AT_ONCE", 7)
+    monkeypatch.setattr(state, "_BATCH_SIZE", 7)
     uris = [f"u/{i}" for i in range(40)]
     put(engine, index, [facts(uri) for uri in uris])
     assert get_stored_by_uri(cluster, index, uris) == {uri: stored(uri) for uri in uris}
@@ -104,7 +104,7 @@ def test_of_several_documents_of_one_uri_by_uri_gives_the_newest(engine: OpenSea
 def test_entries_are_every_document_once_whatever_the_page(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
-    monkeypatch.setattr(state, "_PAGE", page)
+    monkeypatch.setattr(state, "_PAGE_SIZE", page)
     images = [facts(f"u/{i:03}", SOURCES[i % 2]) for i in range(20)]
     random.Random(7).shuffle(images)
     put(engine, index, images)
@@ -112,23 +112,23 @@ def test_entries_are_every_document_once_whatever_the_page(
     put(engine, index, [facts("x" * 9000)])
     engine.index(index=index, id="foreign", body={"caption": "no URI"}, params={"refresh": "true"})
     engine.index(index=index, id="bare", body={"uri": "u/999"}, params={"refresh": "true"})
-    wanted = [IndexedDocument(id=make_document_id(image.uri), uri=image.uri, source=image.source) for image in images]
-    wanted += [
+    expected = [IndexedDocument(id=make_document_id(image.uri), uri=image.uri, source=image.source) for image in images]
+    expected += [
         IndexedDocument(id="second content", uri="u/007", source="s3://a/"),
         IndexedDocument(id="bare", uri="u/999", source=""),
     ]
     found = list(scan_documents(cluster, index))
-    assert sorted(found, key=repr) == sorted(wanted, key=repr)
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
     assert [entry.uri for entry in found] == sorted(entry.uri for entry in found)
     for some in ([SOURCES[1]], list(SOURCES), ["s3://none/"], []):
         found = list(scan_documents(cluster, index, sources=some))
-        assert sorted(found, key=repr) == sorted((entry for entry in wanted if entry.source in some), key=repr)
+        assert sorted(found, key=repr) == sorted((entry for entry in expected if entry.source in some), key=repr)
 
 
 def test_entries_go_on_while_others_write(
     engine: OpenSearch, cluster: Cluster, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "_PAGE", 5)
+    monkeypatch.setattr(state, "_PAGE_SIZE", 5)
     images = [facts(f"u/{i:03}") for i in range(12)]
     put(engine, index, images)
     found = []

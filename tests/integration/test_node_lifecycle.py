@@ -226,7 +226,7 @@ def test_time_for_indices_to_come_back_begins_with_the_first_answer(tmp_path: Pa
     monkeypatch.setattr(launch, "_RECOVERY_S", 0.2)
     spec = NodeSpec(dist=tmp_path, base=tmp_path)
     spec.logs.mkdir()
-    said = list[str]()
+    messages = list[str]()
     me = psutil.Process()
     state = NodeState(pid=me.pid, created_s=me.create_time(), url=None, opensearch="3.8.0", heap="512m")
     with HealthServer(["red", "yellow"]) as server:
@@ -235,14 +235,14 @@ def test_time_for_indices_to_come_back_begins_with_the_first_answer(tmp_path: Pa
         serving.start()
         binding.start()
         try:
-            with forward_messages(said.append):
+            with forward_messages(messages.append):
                 ready = launch.wait_ready(spec, state)
         finally:
             binding.join()
             server.shutdown()
             serving.join()
     assert ready.url == f"http://127.0.0.1:{server.server_port}"
-    assert (server.left, said) == ([], [])
+    assert (server.left, messages) == ([], [])
 
 
 class HealthServer(ThreadingHTTPServer):
@@ -271,7 +271,7 @@ def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken
     home: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
-    said: list[str] = []
+    messages: list[str] = []
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", free_port()))
         holder.listen()
@@ -280,18 +280,18 @@ def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken
         (home.node / "port").write_text(f"{taken}\n")
         with pytest.raises(NodeError, match=f"port {taken} of 127.0.0.1 is used by another program"):
             ensure_running(home=home, port=taken)  # one that is asked for has to be had
-        said.clear()
-        with forward_messages(said.append):
+        messages.clear()
+        with forward_messages(messages.append):
             url = ensure_running(home=home)
     port = int(url.rpartition(":")[2])
     assert port != taken
-    assert f"port {taken} is used by another program: the embedded node uses port {port} from now on" in said
-    assert any("starting the embedded node" in line for line in said)
-    assert any("stair-es node down" in line for line in said)
-    said.clear()
-    with forward_messages(said.append):
+    assert f"port {taken} is used by another program: the embedded node uses port {port} from now on" in messages
+    assert any("starting the embedded node" in line for line in messages)
+    assert any("stair-es node down" in line for line in messages)
+    messages.clear()
+    with forward_messages(messages.append):
         assert ensure_running(home=home) == url
-    assert said == []
+    assert messages == []
 
 
 def test_first_start_offline_names_the_cause(tmp_path: Path) -> None:

@@ -69,19 +69,19 @@ def owner() -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
 
 
 def test_a_session_of_this_machine_is_closed_to_others(owner: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
-    process, said = owner
+    process, session = owner
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     heard = {each.laddr.ip for one in family for each in one.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
     assert heard
     assert heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert Path(said["folder"]).stat().st_mode & 0o077 == 0, "spilled pictures and logs lie there"
+    assert Path(session["folder"]).stat().st_mode & 0o077 == 0, "spilled pictures and logs lie there"
 
     for login in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}):
-        assert "InvalidAuthToken" in _knock(said["address"], login).stderr
-    known = _knock(said["address"], {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": said["token"]})
-    assert known.returncode == 0, known.stderr
+        assert "InvalidAuthToken" in _knock(session["address"], login).stderr
+    status = _knock(session["address"], {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": session["token"]})
+    assert status.returncode == 0, status.stderr
 
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert (out, err) == ("", ""), "a worker died and was replaced, which is Ray's business"
-    assert not Path(said["folder"]).exists()
+    assert not Path(session["folder"]).exists()

@@ -80,9 +80,9 @@ def test_a_folder_is_listed_without_a_byte_of_its_objects_read(s3: BaseClient, c
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="werkzeug"):
         items = [each for each in source.list_items() if isinstance(each, SourceItem)]
-    asked = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
-    assert asked
-    assert not [line for line in asked if ".jpg" in line.lower() or ".png" in line.lower()]
+    lines = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+    assert lines
+    assert not [line for line in lines if ".jpg" in line.lower() or ".png" in line.lower()]
     assert [item.uri for item in items] == ["s3://photos/in/a.jpg", "s3://photos/in/deep/b.PNG"]
     assert {item.source for item in items} == {source.uri} == {"s3://photos/in"}
     assert source.ignored == {".txt": 1}
@@ -95,11 +95,11 @@ def test_versions_are_etags_and_change_with_the_bytes(s3: BaseClient) -> None:
     [first], [again] = _items("s3://photos/a.jpg"), _items("s3://photos/*.jpg")
     etag = s3.head_object(Bucket="photos", Key="a.jpg")["ETag"].strip('"')
     assert first.version == again.version == etag
-    assert first.locator.read(ReadLimits(), known=first.version) is None
+    assert first.locator.read(ReadLimits(), known_version=first.version) is None
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"two")
     [changed] = _items("s3://photos")
     assert changed.version not in (None, first.version)
-    read = first.locator.read(ReadLimits(), known=first.version)
+    read = first.locator.read(ReadLimits(), known_version=first.version)
     assert read is not None
     assert (read.data, read.version) == (b"two", changed.version)
 
@@ -113,8 +113,8 @@ def test_odd_keys_are_listed_and_read(s3: BaseClient, key: str) -> None:
     assert named.uri == item.uri
     written = item.locator.to_json()
     assert written is not None
-    for place in (item.locator, restore_locator(written)):
-        read = place.read(ReadLimits())
+    for locator in (item.locator, restore_locator(written)):
+        read = locator.read(ReadLimits())
         assert read is not None
         assert read.data == key.encode()
 

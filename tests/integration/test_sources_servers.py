@@ -51,14 +51,14 @@ def test_a_refused_file_is_told_without_login_and_signature(host: str, folder: s
     if folder == "there":
         [unlisted] = source.list_items()
         assert isinstance(unlisted, ListingFailure)
-        told = repr(unlisted)
+        text = repr(unlisted)
     else:
         with pytest.raises(SourceError) as refused:
             list(source.list_items())
-        told = repr(refused.value)
-    assert "403" in told
-    assert host in told
-    assert not [secret for secret in ("hunter2", "hunter3") if secret in told]
+        text = repr(refused.value)
+    assert "403" in text
+    assert host in text
+    assert not [secret for secret in ("hunter2", "hunter3") if secret in text]
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

@@ -146,9 +146,9 @@ def drips(wild: Wild, start: bytes, piece: bytes) -> Callable[[socket.socket, in
     return answer
 
 
-def read(url: str, known: str | None = None, *, max_bytes: int = 1 << 20, **limits: Any) -> ReadResult | None:  # noqa: ANN401
+def read(url: str, known_version: str | None = None, *, max_bytes: int = 1 << 20, **limits: Any) -> ReadResult | None:  # noqa: ANN401
     policy = UrlPolicy(**{"allow_private": True, "timeout_s": 10.0, "attempts": 1, **limits})
-    return UrlLocator(url).read(ReadLimits(max_bytes=max_bytes, url_policy=policy), known)
+    return UrlLocator(url).read(ReadLimits(max_bytes=max_bytes, url_policy=policy), known_version)
 
 
 def data(url: str, **limits: Any) -> bytes:  # noqa: ANN401

@@ -54,7 +54,7 @@ class Runs:
 
     def __init__(self, url: str, client: OpenSearch, options: IngestOptions, folder: Path) -> None:
         self.cluster, self.options, self.folder = Cluster(Connection(url=url), client), options, folder
-        self.alias, self.said = options.alias, list[str]()
+        self.alias, self.messages = options.alias, list[str]()
 
     def run(self, connection: Connection | None = None, **sink: str) -> IngestReport:
         return self.run_as(self.options, connection, **sink)
@@ -62,7 +62,7 @@ class Runs:
     def run_as(self, options: IngestOptions, connection: Connection | None = None, **sink: str) -> IngestReport:
         asked = replace(options, sink_options={**options.sink_options, **sink})
         source = open_source(str(self.folder))
-        with forward_messages(self.said.append):
+        with forward_messages(self.messages.append):
             return run_ingest([source], connection or self.cluster.connection, asked, progress=lambda _: None)
 
     def reconcile(self, **sink: str) -> tuple[int, int, int]:
@@ -154,7 +154,7 @@ def test_tokens_follow_their_images(runs: Runs) -> None:
     }
     assert 0 < (report.token_index.deleted if report.token_index else 0) <= 16
     runs.check(COUNT)
-    assert any(line.startswith(f"token index {report.index}.tokens: 0 tokens written") for line in runs.said)
+    assert any(line.startswith(f"token index {report.index}.tokens: 0 tokens written") for line in runs.messages)
 
 
 def test_a_new_index_brings_its_tokens_and_both_aliases_move_together(runs: Runs) -> None:
@@ -192,7 +192,7 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
     assert third.index not in (first, second)
     runs.check(COUNT)
     assert f"{first}.tokens" not in runs.indices()
-    assert any("indices are gone" in line for line in runs.said)
+    assert any("indices are gone" in line for line in runs.messages)
 
 
 def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
@@ -252,7 +252,7 @@ def test_tokens_that_can_t_be_written_are_counted_and_the_others_are_there(runs:
         assert (report.failed, report.images) == (3, COUNT)
         assert any("too long" in reason for reason in report.reasons.values())
         assert "no `tokens`" in report.reasons["empty"]
-        assert "3 could not be written or deleted" in runs.said[-1]
+        assert "3 could not be written or deleted" in runs.messages[-1]
     expected = expected_words_without(runs, index, longest)
     assert get_token_documents(runs.cluster.client, f"{index}.tokens") == expected
 
@@ -291,8 +291,8 @@ def is_words(request: Request) -> bool:
 def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(runs.folder, MORE)
     runs.run()
-    monkeypatch.setattr(sync, "_WORDS_AT_ONCE", 16)  # an image a request
-    monkeypatch.setattr(sync, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(sync, "_TOKENS_PER_BATCH", 16)  # an image a request
+    monkeypatch.setattr(sync, "_LOG_INTERVAL_S", 0.0)
     storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
     with FaultProxy(runs.cluster.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url, timeout_s=5), token_index="yes").token_index
@@ -300,7 +300,7 @@ def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.Mo
     assert report
     assert report.failed == 0
     runs.check(MORE)
-    compared = [line for line in runs.said if "images compared" in line]
+    compared = [line for line in runs.messages if "images compared" in line]
     assert any(f"token index: {MORE} of {MORE} images compared, {report.written} tokens written" in line for line in compared)
 
 
@@ -318,7 +318,7 @@ def test_a_token_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
     with FaultProxy(runs.cluster.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url), token_index="yes")
     assert (report.written, report.token_index) == (COUNT, None)
-    assert runs.said[-1] == f"token index {report.index}.tokens: it was deleted in the meantime"
+    assert runs.messages[-1] == f"token index {report.index}.tokens: it was deleted in the meantime"
     assert runs.indices() == [report.index]
 
 
@@ -337,16 +337,16 @@ def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
 
 
 def test_without_a_token_index_a_run_looks_once(runs: Runs) -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     def note(request: Request) -> Fault | None:
         if "-tokens" in request.path:
-            asked.append(f"{request.method} {request.path.partition('?')[0]}")
+            requests.append(f"{request.method} {request.path.partition('?')[0]}")
         return None
 
     with FaultProxy(runs.cluster.connection.url, note) as proxy:
         report = runs.run(Connection(url=proxy.url))
     assert report.token_index is None
     assert report.to_dict()["token_index"] is None
-    assert len(asked) == 1
-    assert asked[0].startswith("GET ")
+    assert len(requests) == 1
+    assert requests[0].startswith("GET ")

@@ -84,13 +84,13 @@ class PolicyCluster(Cluster):
         super().__init__(Connection(url=url), client)
         self.url, self.alias = url, alias
         self.manager = PolicyManager(self, alias)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def open(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:
         body = self.body()
         body["settings"]["index"]["number_of_shards"] = shards
         identity = self.identity(model)
-        with forward_messages(self.said.append):
+        with forward_messages(self.messages.append):
             return open_index(self, self.alias, body, identity, policy)
 
     def identity(self, model: str = "m-1") -> IndexSpec:
@@ -116,17 +116,17 @@ class PolicyCluster(Cluster):
         return {hit["_id"]: hit["_source"] for hit in self.client.search(index=index or self.alias, body=body)["hits"]["hits"]}
 
     def apply(self, policy: TokenPolicy | None, speed: UpdateLimits | None = None) -> dict[str, Any]:
-        with forward_messages(self.said.append):
+        with forward_messages(self.messages.append):
             return dict(self.manager.apply_policy(policy, speed or UpdateLimits(), lambda _: None))
 
     def rollback(self) -> dict[str, Any]:
-        with forward_messages(self.said.append):
+        with forward_messages(self.messages.append):
             return dict(self.manager.rollback_policy(UpdateLimits(), lambda _: None))
 
     def plan(self, policy: TokenPolicy | None) -> tuple[PolicyPreview, list[DocumentChange]]:
         self.client.indices.refresh(index=self.alias)
-        plan, [place, *_] = PolicyPreview(), self.manager.list_targets()
-        return plan, list(preview_changes(self, place, policy, plan))
+        plan, [target, *_] = PolicyPreview(), self.manager.list_targets()
+        return plan, list(preview_changes(self, target, policy, plan))
 
     def meta(self) -> dict[str, Any]:
         [index] = self.client.indices.get_mapping(index=self.alias).values()
@@ -195,12 +195,12 @@ def test_parts_that_go_at_once_are_counted_together(cluster: PolicyCluster, slic
     cluster.write(vectors)
     plan, _ = cluster.plan(policy)
     how = UpdateLimits(requests_per_second=200, slices=slices)
-    with forward_messages(cluster.said.append):
+    with forward_messages(cluster.messages.append):
         [counts] = cluster.manager.apply_policy(policy, how, seen.append).values()
     assert (counts.changed, counts.examined) == (plan.changed, plan.examined)
     assert max(now.processed for now in seen) == max(now.total for now in seen) == plan.examined
     _same(cluster.stored(), vectors, policy)
-    with forward_messages(cluster.said.append):
+    with forward_messages(cluster.messages.append):
         [counts] = cluster.manager.rollback_policy(how, seen.append).values()
     assert counts.changed == plan.changed
     _same(cluster.stored(), vectors, None)
@@ -228,8 +228,8 @@ def test_rules_are_counted_and_found_words_follow(cluster: PolicyCluster) -> Non
     assert cluster.finds("egyptian") == cluster.finds("kitten") == cluster.finds("dogs") == set()
     assert (cluster.finds("young.cat"), cluster.finds("dog")) == ({"cat"}, {"dog", "other"})
     assert cluster.client.count(index=cluster.alias)["count"] == 4
-    [place] = cluster.manager.list_targets()
-    assert (cluster.manager.count_by_policy(place), cluster.manager.count_emptied(place)) == ({policy.digest: 3}, 1)
+    [target] = cluster.manager.list_targets()
+    assert (cluster.manager.count_by_policy(target), cluster.manager.count_emptied(target)) == ({policy.digest: 3}, 1)
     cluster.rollback()
     assert (cluster.finds("egyptian"), cluster.finds("young.cat")) == ({"cat", "mute"}, set())
 
@@ -267,7 +267,7 @@ def test_what_an_old_ingest_writes_meanwhile_gets_the_policy_by_a_second_apply(c
 
     writer.start()
     try:
-        with forward_messages(cluster.said.append):
+        with forward_messages(cluster.messages.append):
             cluster.manager.apply_policy(policy, UpdateLimits(requests_per_second=200), see)
     finally:
         ended.set()
@@ -296,7 +296,7 @@ def test_a_client_that_is_killed_in_the_middle_leaves_nothing_that_the_next_run_
 
     [counts] = (cluster.apply(policy) if then == "apply" else cluster.rollback()).values()
     assert counts.failed == {}
-    assert any("has not finished" in line for line in cluster.said)
+    assert any("has not finished" in line for line in cluster.messages)
     assert not _tasks(cluster)
     _same(cluster.stored(), vectors, policy if then == "apply" else None)
     assert cluster.meta().get("policy", {}).get("digest") == (policy.digest if then == "apply" else None)
@@ -344,8 +344,8 @@ def _carrying(cluster: PolicyCluster) -> int:
 
 def _tasks(cluster: PolicyCluster) -> list[str]:
     nodes = cluster.client.tasks.list(params={"actions": "*update/byquery", "detailed": "true"}).get("nodes", {})
-    [place] = cluster.manager.list_targets()
-    return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if place.name in task["description"]]
+    [target] = cluster.manager.list_targets()
+    return [id_ for node in nodes.values() for id_, task in node["tasks"].items() if target.name in task["description"]]
 
 
 def test_documents_that_the_cluster_refuses_are_counted_with_the_reason_and_can_be_taken_up_again(
@@ -379,7 +379,7 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Polic
     body = cluster.body()
     for name in ("policy", "policy_undo"):
         del body["mappings"]["properties"][name]
-    with forward_messages(cluster.said.append):
+    with forward_messages(cluster.messages.append):
         opened = open_index(cluster, cluster.alias, body, cluster.identity())
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     cluster.write(vectors)
@@ -401,15 +401,15 @@ def test_a_column_of_the_same_name_is_left_alone(cluster: PolicyCluster, type_: 
     cluster.client.index(index=own, id="1", body=document, params={"refresh": "true"})
     manager = PolicyManager(cluster, own)
     policy, see = TokenPolicy(mute=("a",)), lambda _: None
-    [place] = manager.list_targets()
+    [target] = manager.list_targets()
     for go in (
         lambda: manager.apply_policy(policy, UpdateLimits(), see),
         lambda: manager.rollback_policy(UpdateLimits(), see),
-        lambda: list(preview_changes(cluster, place, policy, PolicyPreview())),
+        lambda: list(preview_changes(cluster, target, policy, PolicyPreview())),
     ):
         with pytest.raises(IndexMismatch, match="column 'policy', a name reserved"):
             go()
-    assert (manager.count_by_policy(place), manager.count_emptied(place)) == ({}, 0)
+    assert (manager.count_by_policy(target), manager.count_emptied(target)) == ({}, 0)
     assert cluster.client.indices.get_mapping(index=own)[f"{own}-1"]["mappings"] == mappings
     assert cluster.client.get(index=own, id="1")["_source"] == document
 
@@ -470,7 +470,7 @@ def test_a_build_that_began_while_a_policy_was_applied_gets_the_policy_too(clust
                 cluster.write(vectors, to=builds[0].name)
             return found
 
-    with forward_messages(cluster.said.append):
+    with forward_messages(cluster.messages.append):
         done = Late(cluster, cluster.alias).apply_policy(policy, UpdateLimits(), lambda _: None)
     assert {name: counts.changed for name, counts in done.items()} == {live.name: 1, builds[0].name: 1}
     _same(cluster.stored(builds[0].name), vectors, policy)
@@ -531,7 +531,7 @@ def test_a_task_that_someone_calls_off_is_no_success(cluster: PolicyCluster) -> 
             for id_ in _tasks(cluster):
                 cluster.client.tasks.cancel(task_id=id_)
 
-    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
+    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.messages.append):
         cluster.manager.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), call_off)
     assert cluster.meta()["policy"]["pending_operation"] == "apply"
 
@@ -549,7 +549,7 @@ def test_of_two_runs_the_later_one_wins(cluster: PolicyCluster) -> None:
             at_work.set()
 
     def apply_second() -> None:
-        with forward_messages(cluster.said.append):
+        with forward_messages(cluster.messages.append):
             ended.append(dict(cluster.manager.apply_policy(second, UpdateLimits(requests_per_second=20), begun)))
 
     later = threading.Thread(target=apply_second)
@@ -559,7 +559,7 @@ def test_of_two_runs_the_later_one_wins(cluster: PolicyCluster) -> None:
             later.start()
             assert at_work.wait(30)
 
-    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.said.append):
+    with pytest.raises(ClusterError, match="cancelled"), forward_messages(cluster.messages.append):
         cluster.manager.apply_policy(TokenPolicy(mute=("dog",)), UpdateLimits(requests_per_second=10), see)
     assert not ended
     later.join(60)

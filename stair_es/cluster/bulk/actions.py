@@ -61,20 +61,20 @@ def build_noop_action(id_: str) -> SerializedAction:
     return absent, orjson.dumps({"delete": {"_id": absent, "routing": id_[:512]}}) + b"\n"
 
 
-def count_action_bytes(lines: Iterable[SerializedAction]) -> int:
+def count_action_bytes(actions: Iterable[SerializedAction]) -> int:
     """Count the bytes of a request with these actions."""
-    return sum(len(line) for _, line in lines)
+    return sum(len(line) for _, line in actions)
 
 
-def chunk_actions(operations: Iterable[SerializedAction], max_bytes: int, max_docs: int) -> Iterator[list[SerializedAction]]:
+def chunk_actions(actions: Iterable[SerializedAction], max_bytes: int, max_docs: int) -> Iterator[list[SerializedAction]]:
     """Chunk actions in order, within the limits; a document above the limit is sent alone."""
     chunk: list[SerializedAction] = []
     size = 0
-    for lines in operations:
-        if chunk and (size + len(lines[1]) > max_bytes or len(chunk) >= max_docs):
+    for action in actions:
+        if chunk and (size + len(action[1]) > max_bytes or len(chunk) >= max_docs):
             yield chunk
             chunk, size = [], 0
-        chunk.append(lines)
-        size += len(lines[1])
+        chunk.append(action)
+        size += len(action[1])
     if chunk:
         yield chunk

@@ -38,38 +38,27 @@ NOT_MENTIONED = ItemResult("busy", "the response doesn't mention it")
 INDEX_NOT_MENTIONED = ItemResult("busy", "the response doesn't name its index")
 
 
-def parse_bulk_response(answer: object, index: str) -> dict[str, ItemResult]:
-    """Parse a bulk response into `{_id: ItemResult}`.
-
-    Args:
-        answer: The response; for one that isn't a bulk response the result is empty.
-        index: The index that the request was meant for.
-    """
-    items = answer.get("items") if isinstance(answer, dict) else None
-    result = {}
+def parse_bulk_response(response: object, index: str) -> dict[str, ItemResult]:
+    """Parse the response to a request for `index` into `{_id: ItemResult}`; empty if it is not a bulk response."""
+    items = response.get("items") if isinstance(response, dict) else None
+    results = {}
     for item in items if isinstance(items, list) else ():
         for kind, outcome in item.items() if isinstance(item, dict) else ():
             if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) and "_id" in outcome:
-                result[str(outcome["_id"])] = classify_item(kind, outcome, index)
-    return result
+                results[str(outcome["_id"])] = classify_item(kind, outcome, index)
+    return results
 
 
 def classify_item(kind: str, outcome: Mapping[str, Any], index: str) -> ItemResult:
-    """Classify one item of a bulk response.
-
-    Args:
-        kind: Action of the item: `index`, `update` or `delete`.
-        outcome: The item.
-        index: The index that the action was meant for.
-    """
+    """Classify one item of the response to a bulk request for `index`; `kind` is its action: `index`, `update` or `delete`."""
     status: int = outcome["status"]
-    error, place = outcome.get("error"), outcome.get("_index")
-    if place not in (None, index, make_write_alias(index)):  # an action that fails early is reported with the name of the alias
-        return ItemResult("wrong_index", str(place))
+    error, stored_in = outcome.get("error"), outcome.get("_index")
+    if stored_in not in (None, index, make_write_alias(index)):  # an action that fails early has the name of the alias
+        return ItemResult("wrong_index", str(stored_in))
     type_ = str(error.get("type")) if isinstance(error, dict) else ""
     missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
     if status < 300 or (status == 404 and missing):
-        return ItemResult("done") if place == index else INDEX_NOT_MENTIONED
+        return ItemResult("done") if stored_in == index else INDEX_NOT_MENTIONED
     reason = f"HTTP {status}: {format_cluster_error(error)}"
     if type_ == BLOCKED or status in BUSY_STATUSES or status >= 500 or status == 409:
         return ItemResult("busy", reason)
@@ -94,5 +83,5 @@ def format_cluster_error(error: object) -> str:
     if not isinstance(error, dict):
         return str(error or "")
     cause = error.get("caused_by")
-    below = f" ({cause.get('reason')})" if isinstance(cause, dict) else ""
-    return f"{error.get('type')}: {error.get('reason')}{below}"
+    cause_reason = f" ({cause.get('reason')})" if isinstance(cause, dict) else ""
+    return f"{error.get('type')}: {error.get('reason')}{cause_reason}"

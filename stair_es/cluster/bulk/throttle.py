@@ -35,7 +35,7 @@ _GAIN = 1.05
 _GROWTH = 1.5
 _RETREAT = 0.75
 _HOLD_WINDOWS = 10
-_FULL = 0.6
+_FULL_SHARE = 0.6
 """A chunk of at least this share of the requested size was not limited by the amount of data."""
 
 
@@ -50,7 +50,7 @@ class AdaptiveThrottle:
         self.concurrency = min(_FIRST_CONCURRENCY, policy.max_concurrency)
         """Maximum number of concurrent requests."""
         self._dimension: Literal["chunk", "concurrency"] = "chunk"
-        self._before: tuple[ThrottleSetting, float] | None = None
+        self._baseline: tuple[ThrottleSetting, float] | None = None
         """The setting before the step under evaluation, and its throughput."""
         self._failed_steps = 0
         """Consecutive failed steps: after one of each kind nothing can be gained for now."""
@@ -58,17 +58,17 @@ class AdaptiveThrottle:
         self._skip = 0
         self._window: list[BulkRequestStats] = []
 
-    def record_request(self, sent: BulkRequestStats) -> None:
+    def record_request(self, request: BulkRequestStats) -> None:
         """Record one request; updates `chunk_bytes` and `concurrency`."""
-        if sent.too_large:
-            self._ceiling = max(min(self._ceiling, sent.bytes // 2), 1)
+        if request.too_large:
+            self._ceiling = max(min(self._ceiling, request.bytes // 2), 1)
             self._apply_setting((self._clamp_bytes(self.chunk_bytes), self.concurrency))
         elif self._skip > 0:
             self._skip -= 1
-        elif sent.busy:
+        elif request.busy:
             self._reduce_load()
-        elif sent.seconds > 0:
-            self._window.append(sent)
+        elif request.seconds > 0:
+            self._window.append(request)
             if len(self._window) >= max(_WINDOW, self.concurrency):
                 self._evaluate_window()
 
@@ -78,7 +78,7 @@ class AdaptiveThrottle:
     def _apply_setting(self, setting: ThrottleSetting) -> None:
         """Set a setting that is not under evaluation."""
         self.chunk_bytes, self.concurrency = setting
-        self._before, self._window = None, []
+        self._baseline, self._window = None, []
 
     def _reduce_load(self) -> None:
         skipped = self.concurrency - 1  # requests still running with the old setting
@@ -90,9 +90,9 @@ class AdaptiveThrottle:
 
     def _evaluate_window(self) -> None:
         window, self._window = self._window, []
-        throughput = self.concurrency * sum(sent.bytes for sent in window) / sum(sent.seconds for sent in window)
-        full = sum(sent.bytes for sent in window) >= _FULL * self.chunk_bytes * len(window)
-        if self._before is not None:
+        throughput = self.concurrency * sum(request.bytes for request in window) / sum(request.seconds for request in window)
+        full = sum(request.bytes for request in window) >= _FULL_SHARE * self.chunk_bytes * len(window)
+        if self._baseline is not None:
             self._evaluate_step(throughput)
         if self._hold > 0:
             self._hold -= 1
@@ -103,10 +103,10 @@ class AdaptiveThrottle:
 
     def _evaluate_step(self, throughput: float) -> None:
         """Keep or revert the step under evaluation."""
-        assert self._before is not None
-        setting, before = self._before
-        if throughput >= before * _GAIN:
-            self._before, self._failed_steps = None, 0
+        assert self._baseline is not None
+        setting, baseline = self._baseline
+        if throughput >= baseline * _GAIN:
+            self._baseline, self._failed_steps = None, 0
             return
         skipped = self.concurrency - 1
         self._apply_setting(setting)
@@ -119,16 +119,16 @@ class AdaptiveThrottle:
         self._dimension = "concurrency" if self._dimension == "chunk" else "chunk"
 
     def _try_step(self, throughput: float, full: bool) -> None:
-        larger = self._clamp_bytes(self.chunk_bytes * _GROWTH)
+        larger_bytes = self._clamp_bytes(self.chunk_bytes * _GROWTH)
         for _ in range(2):
-            if self._dimension == "chunk" and full and larger > self.chunk_bytes:
-                wanted = (larger, self.concurrency)
+            if self._dimension == "chunk" and full and larger_bytes > self.chunk_bytes:
+                setting = (larger_bytes, self.concurrency)
             elif self._dimension == "concurrency" and self.concurrency < self._policy.max_concurrency:
-                wanted = (self.chunk_bytes, self.concurrency + 1)
+                setting = (self.chunk_bytes, self.concurrency + 1)
             else:  # at its limit
                 self._record_failed_step()
                 continue
-            self._before = ((self.chunk_bytes, self.concurrency), throughput)
+            self._baseline = ((self.chunk_bytes, self.concurrency), throughput)
             self._skip = self.concurrency  # sent before the step
-            self.chunk_bytes, self.concurrency = wanted
+            self.chunk_bytes, self.concurrency = setting
             return

@@ -73,13 +73,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkPolicy", "BulkRequestStats", "BulkResult", "BulkWriter"]
 
-_ANSWER = "items.*._id,items.*._index,items.*.status,items.*.error"
-_SMALLEST_BYTES = 64 * 1024
-_MOST_ON_TRIAL = 20
-_CONTINUE = (
-    "Stored documents are kept. Run the same command again when the cluster is healthy: it resumes where this run stopped."
-)
-_ANEW = "Run the same command again: it continues in the present index, or creates a new one."
+_FILTER_PATH = "items.*._id,items.*._index,items.*.status,items.*.error"
+_MIN_CHUNK_BYTES = 64 * 1024
+_MAX_ON_TRIAL = 20
+_RESUME = "Stored documents are kept. Run the same command again when the cluster is healthy: it resumes where this run stopped."
+_RERUN = "Run the same command again: it continues in the present index, or creates a new one."
 _UNBLOCK = (
     "Usually a disk is too full: free some space or raise cluster.routing.allocation.disk.watermark.flood_stage, set the index's "
     "index.blocks.read_only_allow_delete to null, and run the same command again: it resumes where this run stopped."
@@ -130,13 +128,13 @@ class BulkWriter:
         """
         return self._write_actions(build_index_action, documents, chunk_bytes)
 
-    def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> BulkResult:
+    def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> BulkResult:
         """Update fields of existing documents; a missing document counts as done.
 
         Raises:
             ClusterError: As for `write`.
         """
-        return self._write_actions(build_update_action, documents, chunk_bytes)
+        return self._write_actions(build_update_action, documents)
 
     def delete(self, ids: Sequence[str]) -> BulkResult:
         """Delete documents; a missing document counts as deleted.
@@ -144,22 +142,22 @@ class BulkWriter:
         Raises:
             ClusterError: As for `write`.
         """
-        return self._write_actions(build_delete_action, [(id_, {}) for id_ in ids], None)
+        return self._write_actions(build_delete_action, [(id_, {}) for id_ in ids])
 
     def _write_actions(
         self,
-        serialised: Callable[[str, Mapping[str, Any]], SerializedAction],
+        build_action: Callable[[str, Mapping[str, Any]], SerializedAction],
         documents: Iterable[tuple[str, Mapping[str, Any]]],
-        chunk_bytes: int | None,
+        chunk_bytes: int | None = None,
     ) -> BulkResult:
-        written, lines = BulkResult(), []
+        result, actions = BulkResult(), []
         for id_, source in dict(documents).items():
             try:
-                lines.append(serialised(id_, source))
+                actions.append(build_action(id_, source))
             except TypeError as error:  # not JSON: a lone surrogate, a number of more than 64 bits, an unsupported type
-                written.outcomes[id_] = f"not JSON: {error}"
-        _BulkCall(self, written, lines, min(chunk_bytes or self.policy.max_chunk_bytes, self.policy.max_chunk_bytes)).run()
-        return written
+                result.outcomes[id_] = f"not JSON: {error}"
+        _BulkCall(self, result, actions, min(chunk_bytes or self.policy.max_chunk_bytes, self.policy.max_chunk_bytes)).run()
+        return result
 
 
 @dataclass
@@ -171,22 +169,22 @@ class _BulkResponse:
     """Failure of the whole request; then there are no results."""
     error: Exception | None = None
 
-    def get_result(self, lines: SerializedAction) -> ItemResult:
-        return ItemResult("busy", str(self.error)) if self.failure else self.results.get(lines[0], NOT_MENTIONED)
+    def get_result(self, action: SerializedAction) -> ItemResult:
+        return ItemResult("busy", str(self.error)) if self.failure else self.results.get(action[0], NOT_MENTIONED)
 
 
 class _BulkCall:
     """One call of the writer: pending actions, and how long there has been no progress."""
 
-    def __init__(self, writer: BulkWriter, written: BulkResult, lines: Sequence[SerializedAction], limit: int) -> None:
-        self.writer, self.policy, self.written, self.limit = writer, writer.policy, written, limit
+    def __init__(self, writer: BulkWriter, result: BulkResult, actions: Sequence[SerializedAction], limit: int) -> None:
+        self.writer, self.policy, self.result, self.limit = writer, writer.policy, result, limit
         self.pending: deque[list[SerializedAction]] = deque()
         self.attempt = 0
         self.failing_since_s: float | None = None
         """Start of the first of the consecutive failures."""
         self.is_format_accepted = False
         """Whether the cluster has accepted a request of this format without documents."""
-        self._queue_actions(lines)
+        self._queue_actions(actions)
 
     def run(self) -> None:
         """Send requests until every document has its outcome.
@@ -195,158 +193,157 @@ class _BulkCall:
             ClusterError: If retries are exhausted, or the error isn't retryable.
         """
         while self.pending:
-            piece = self.pending.popleft()
+            chunk = self.pending.popleft()
             start_s = self.writer.clock()
-            answer = self._send_chunk(piece)
-            if answer.failure == "too large":
-                self._shrink_requests(piece)
-            elif answer.failure == "malformed":
-                self._bisect_chunk(piece, answer)
-            elif busy := self._record_outcomes(piece, answer):
+            response = self._send_chunk(chunk)
+            if response.failure == "too large":
+                self._shrink_requests(chunk)
+            elif response.failure == "malformed":
+                self._bisect_chunk(chunk, response)
+            elif busy := self._record_outcomes(chunk, response):
                 self.failing_since_s = start_s if self.failing_since_s is None else self.failing_since_s
-                self._retry_actions(busy, answer)
+                self._retry_actions(busy, response)
 
-    def _queue_actions(self, lines: Iterable[SerializedAction]) -> None:
-        self.pending.extend(chunk_actions(lines, self.limit, self.policy.max_chunk_docs))
+    def _queue_actions(self, actions: Iterable[SerializedAction]) -> None:
+        self.pending.extend(chunk_actions(actions, self.limit, self.policy.max_chunk_docs))
 
-    def _send_chunk(self, piece: Sequence[SerializedAction]) -> _BulkResponse:
-        body = b"".join(line for _, line in piece)
+    def _send_chunk(self, chunk: Sequence[SerializedAction]) -> _BulkResponse:
+        body = b"".join(line for _, line in chunk)
         start_s = self.writer.clock()
-        answer = self._send_request(body)
-        busy = answer.failure == "busy" or any(answer.get_result(lines).status == "busy" for lines in piece)
-        if answer.failure != "malformed":
+        response = self._send_request(body)
+        busy = response.failure == "busy" or any(response.get_result(action).status == "busy" for action in chunk)
+        if response.failure != "malformed":
             seconds = self.writer.clock() - start_s
-            self.written.requests.append(BulkRequestStats(len(body), len(piece), seconds, busy, answer.failure == "too large"))
-        return answer
+            self.result.requests.append(BulkRequestStats(len(body), len(chunk), seconds, busy, response.failure == "too large"))
+        return response
 
     def _send_request(self, body: bytes) -> _BulkResponse:
-        params, index = {"filter_path": _ANSWER, "require_alias": "true"}, self.writer.index
+        params, index = {"filter_path": _FILTER_PATH, "require_alias": "true"}, self.writer.index
         try:
-            return _BulkResponse(
-                parse_bulk_response(
-                    self.writer.cluster.client.bulk(body=body, index=make_write_alias(index), params=params), index
-                )
-            )
+            answer = self.writer.cluster.client.bulk(body=body, index=make_write_alias(index), params=params)
+            return _BulkResponse(parse_bulk_response(answer, index))
         except exceptions.TransportError as error:
-            what = classify_request_error(error)
-            if what == "fatal":
+            failure = classify_request_error(error)
+            if failure == "fatal":
                 with translate_errors(self.writer.cluster.connection):
                     raise
-            return _BulkResponse(failure=what, error=error)
+            return _BulkResponse(failure=failure, error=error)
         except (exceptions.SerializationError, AttributeError) as error:
             # A proxy's page, or a truncated response: what was written is unknown. The client raises AttributeError
             # for an error whose JSON is not an object.
             return _BulkResponse(failure="busy", error=exceptions.SerializationError(f"the answer is not JSON: {error}"))
 
-    def _record_outcomes(self, piece: Sequence[SerializedAction], answer: _BulkResponse) -> list[SerializedAction]:
+    def _record_outcomes(self, chunk: Sequence[SerializedAction], response: _BulkResponse) -> list[SerializedAction]:
         """Record final outcomes, and return the actions to retry."""
         busy = []
-        for lines in piece:
-            verdict = answer.get_result(lines)
-            if verdict.status == "busy":
-                busy.append(lines)
-            elif verdict.status in ("done", "failed"):
-                self._set_outcome(lines, None if verdict.status == "done" else verdict.reason)
+        for action in chunk:
+            result = response.get_result(action)
+            if result.status == "busy":
+                busy.append(action)
+            elif result.status in ("done", "failed"):
+                self._set_outcome(action, None if result.status == "done" else result.reason)
             else:
-                raise self._build_stop_error(verdict)
+                raise self._build_stop_error(result)
         return busy
 
-    def _set_outcome(self, lines: SerializedAction, reason: str | None) -> None:
-        self.written.outcomes[lines[0]] = reason
+    def _set_outcome(self, action: SerializedAction, reason: str | None) -> None:
+        self.result.outcomes[action[0]] = reason
         self.attempt, self.failing_since_s = 0, None
 
-    def _retry_actions(self, busy: list[SerializedAction], answer: _BulkResponse) -> None:
+    def _retry_actions(self, busy: list[SerializedAction], response: _BulkResponse) -> None:
         self.attempt += 1
-        patience_s = (self.failing_since_s or 0.0) + self.policy.give_up_after_s - self.writer.clock()
-        if self.attempt >= self.policy.attempts or patience_s <= 0:
-            self._isolate_bad_documents(busy, answer)
+        remaining_s = (self.failing_since_s or 0.0) + self.policy.give_up_after_s - self.writer.clock()
+        if self.attempt >= self.policy.attempts or remaining_s <= 0:
+            self._isolate_bad_documents(busy, response)
             return
-        if isinstance(answer.error, exceptions.TransportError) and answer.error.status_code in (429, "TIMEOUT"):
-            self.limit = max(self.limit // 2, _SMALLEST_BYTES)
+        if isinstance(response.error, exceptions.TransportError) and response.error.status_code in (429, "TIMEOUT"):
+            self.limit = max(self.limit // 2, _MIN_CHUNK_BYTES)
         self._queue_actions(busy)
-        log_retry(self.writer.cluster.connection, f"{len(busy)} documents: {answer.get_result(busy[0]).reason}", self.attempt)
-        self.writer.sleep(min(compute_retry_delay_s(self.attempt, self.policy, answer.error), patience_s))
+        log_retry(self.writer.cluster.connection, f"{len(busy)} documents: {response.get_result(busy[0]).reason}", self.attempt)
+        self.writer.sleep(min(compute_retry_delay_s(self.attempt, self.policy, response.error), remaining_s))
 
-    def _shrink_requests(self, piece: list[SerializedAction]) -> None:
-        if len(piece) == 1:
-            size = len(piece[0][1])
-            self._set_outcome(piece[0], f"HTTP 413: the document of {size} bytes is larger than the cluster accepts")
+    def _shrink_requests(self, chunk: list[SerializedAction]) -> None:
+        if len(chunk) == 1:
+            size = len(chunk[0][1])
+            self._set_outcome(chunk[0], f"HTTP 413: the document of {size} bytes is larger than the cluster accepts")
             return
-        self.limit = min(self.limit, count_action_bytes(piece) // 2)
-        rest = list(chain(piece, *self.pending))
+        self.limit = min(self.limit, count_action_bytes(chunk) // 2)
+        rest = list(chain(chunk, *self.pending))
         self.pending.clear()
         self._queue_actions(rest)
 
-    def _bisect_chunk(self, piece: list[SerializedAction], answer: _BulkResponse) -> None:
+    def _bisect_chunk(self, chunk: list[SerializedAction], response: _BulkResponse) -> None:
         """Find out whether one document or the format of the request is rejected as malformed, and halve the chunk."""
         if not self.is_format_accepted:
-            start_s, lines = self.writer.clock(), build_noop_action(piece[0][0])
-            control = self._send_request(lines[1])
-            if control.failure == "busy":
+            start_s, noop = self.writer.clock(), build_noop_action(chunk[0][0])
+            response_to_noop = self._send_request(noop[1])
+            if response_to_noop.failure == "busy":
                 self.failing_since_s = start_s if self.failing_since_s is None else self.failing_since_s
-                self._retry_actions(piece, control)
+                self._retry_actions(chunk, response_to_noop)
                 return
-            if control.failure:
-                raise self._build_request_error(answer)
-            if control.get_result(lines).status in ("forbidden", "closed", "wrong_index"):
-                raise self._build_stop_error(control.get_result(lines))
+            if response_to_noop.failure:
+                raise self._build_request_error(response)
+            if response_to_noop.get_result(noop).status in ("forbidden", "closed", "wrong_index"):
+                raise self._build_stop_error(response_to_noop.get_result(noop))
             self.is_format_accepted = True
-        if len(piece) == 1:
-            info = getattr(answer.error, "info", None)
-            reason = format_cluster_error(info.get("error")) if isinstance(info, dict) else str(answer.error)
-            self._set_outcome(piece[0], f"HTTP 400: the cluster can't read it: {reason}")
+        if len(chunk) == 1:
+            info = getattr(response.error, "info", None)
+            reason = format_cluster_error(info.get("error")) if isinstance(info, dict) else str(response.error)
+            self._set_outcome(chunk[0], f"HTTP 400: the cluster can't read it: {reason}")
         else:
-            half = len(piece) // 2
-            self.pending.extendleft([piece[half:], piece[:half]])
+            half = len(chunk) // 2
+            self.pending.extendleft([chunk[half:], chunk[:half]])
 
-    def _isolate_bad_documents(self, busy: list[SerializedAction], answer: _BulkResponse) -> None:
+    def _isolate_bad_documents(self, busy: list[SerializedAction], response: _BulkResponse) -> None:
         """Record as failed the documents that are rejected for themselves when retries are exhausted, or stop the run."""
-        if answer.failure:
-            raise self._build_request_error(answer)
-        if len(busy) > _MOST_ON_TRIAL:
-            raise self._build_timeout_error(busy, answer)
+        if response.failure:
+            raise self._build_request_error(response)
+        if len(busy) > _MAX_ON_TRIAL:
+            raise self._build_timeout_error(busy, response)
         controls = [build_noop_action(id_) for id_, _ in busy]
         trial = self._send_chunk([*busy, *controls])
-        for lines, control in zip(busy, controls, strict=True):
-            if trial.get_result(lines).status == "busy" and trial.get_result(control).status != "done":
-                raise self._build_timeout_error(busy, answer)
-        for lines in self._record_outcomes(busy, trial):
-            self._set_outcome(lines, f"{trial.get_result(lines).reason} (in all retries, while the cluster accepts others)")
+        for action, control in zip(busy, controls, strict=True):
+            if trial.get_result(action).status == "busy" and trial.get_result(control).status != "done":
+                raise self._build_timeout_error(busy, response)
+        for action in self._record_outcomes(busy, trial):
+            self._set_outcome(action, f"{trial.get_result(action).reason} (in all retries, while the cluster accepts others)")
 
     # --- errors that stop a run ---
 
-    def _build_request_error(self, answer: _BulkResponse) -> ClusterError:
+    def _build_request_error(self, response: _BulkResponse) -> ClusterError:
         """Return the error for a failed request."""
         try:
             with translate_errors(self.writer.cluster.connection):
-                raise answer.error or exceptions.SerializationError("no answer")
-        except ClusterError as ours:
-            tried = f" (tried {self.attempt} times)" if self.attempt else ""
-            busy = answer.failure == "busy" and not isinstance(ours, ClusterUnreachable)
-            remedy = _UNBLOCK if BLOCKED in str(answer.error) else _CONTINUE if busy else ours.remedy or _CONTINUE
-            return type(ours)(f"{ours.message}{tried}", remedy)
+                raise response.error or exceptions.SerializationError("no answer")
+        except ClusterError as translated:
+            attempts = f" (tried {self.attempt} times)" if self.attempt else ""
+            busy = response.failure == "busy" and not isinstance(translated, ClusterUnreachable)
+            remedy = _RESUME if busy else translated.remedy or _RESUME
+            if BLOCKED in str(response.error):
+                remedy = _UNBLOCK
+            return type(translated)(f"{translated.message}{attempts}", remedy)
 
-    def _build_timeout_error(self, busy: list[SerializedAction], answer: _BulkResponse) -> ClusterError:
-        reason = answer.get_result(busy[0]).reason
+    def _build_timeout_error(self, busy: list[SerializedAction], response: _BulkResponse) -> ClusterError:
+        reason = response.get_result(busy[0]).reason
         url = self.writer.cluster.connection.safe_url
         return ClusterError(
             f"{url} does not accept {len(busy)} documents (tried {self.attempt} times): {reason}",
-            _UNBLOCK if BLOCKED in reason else _CONTINUE,
+            _UNBLOCK if BLOCKED in reason else _RESUME,
         )
 
-    def _build_stop_error(self, verdict: ItemResult) -> ClusterError:
+    def _build_stop_error(self, result: ItemResult) -> ClusterError:
         url, index = self.writer.cluster.connection.safe_url, self.writer.index
-        if verdict.status == "wrong_index":
+        if result.status == "wrong_index":
             alias = make_write_alias(index)
             return IndexMismatch(
-                f"{url}: documents for {index!r} were stored in {verdict.reason!r}: the alias {alias!r} was moved",
-                f"Remove the alias from {verdict.reason!r} and delete what this run wrote there. Then run the command again.",
+                f"{url}: documents for {index!r} were stored in {result.reason!r}: the alias {alias!r} was moved",
+                f"Remove the alias from {result.reason!r} and delete what this run wrote there. Then run the command again.",
             )
-        if verdict.status == "forbidden":
+        if result.status == "forbidden":
             grant = choose_grant_remedy(self.writer.cluster.connection)
-            return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
-        if "not_found" in verdict.reason:
+            return AuthenticationFailed(f"{url} forbids writing into {index!r}: {result.reason}", grant)
+        if "not_found" in result.reason:
             return ClusterError(
-                f"{url} no longer has the alias {make_write_alias(index)!r}: the index was deleted, or the alias removed", _ANEW
+                f"{url} no longer has the alias {make_write_alias(index)!r}: the index was deleted, or the alias removed", _RERUN
             )
-        return ClusterError(f"{url} accepts no documents for {index!r}: {verdict.reason}", _CONTINUE)
+        return ClusterError(f"{url} accepts no documents for {index!r}: {result.reason}", _RESUME)

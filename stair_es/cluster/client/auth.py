@@ -57,9 +57,9 @@ CLUSTER_VARIABLES = SecurityVariables(
 )
 
 AuthMethod = Literal["none", "basic", "api_key", "bearer", "aws"]
-_WORTH = 4
+_MIN_REDACTED_CHARS = 4
 """Minimum length of a secret to redact: shorter ones occur in many words of any message."""
-_BARE_FILE = "Specify a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
+_FILE_REMEDY = "Specify a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -91,8 +91,8 @@ class SecuritySettings:
     """What the settings are called in messages."""
 
     def __post_init__(self) -> None:
-        named = {"user": self.user, "api_key": self.api_key, "bearer_token": self.bearer_token, "aws_service": self.aws_service}
-        given = [name for name, value in named.items() if value is not None]
+        methods = {"user": self.user, "api_key": self.api_key, "bearer_token": self.bearer_token, "aws_service": self.aws_service}
+        given = [name for name, value in methods.items() if value is not None]
         if len(given) > 1:
             raise UsageError(
                 f"more than one way to log in: {' and '.join(self.variables[name] for name in given)}",
@@ -158,29 +158,22 @@ class SecuritySettings:
         """Redact all secrets in a text, for example in a response that repeats the request."""
         header = (self.authorization or "").partition(" ")[2]
         secrets = [self.password, self.api_key, self.bearer_token, header, _extract_key(header) if self.api_key else None]
-        shapes = {shape for secret in secrets if secret for shape in (secret, quote(secret, safe="")) if len(shape) >= _WORTH}
-        for shape in sorted(shapes, key=len, reverse=True):
-            text = text.replace(shape, "***")
+        forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "***") if len(form) >= _MIN_REDACTED_CHARS else text
         return text
 
 
 def read_security_settings(
-    given: Mapping[str, str | None],
-    environ: Mapping[str, str] = os.environ,
-    variables: SecurityVariables = CLUSTER_VARIABLES,
+    options: Mapping[str, str | None], environ: Mapping[str, str] = os.environ, variables: SecurityVariables = CLUSTER_VARIABLES
 ) -> SecuritySettings:
-    """Read the settings from `given`, by field name, and otherwise from the environment.
-
-    Args:
-        given: Settings that aren't secret.
-        environ: Environment variables.
-        variables: Names of the variables.
+    """Read the settings from `options`, by field name, and otherwise, as all secrets, from the environment.
 
     Raises:
         UsageError: If settings conflict, or a file of a secret can't be read.
     """
     values: dict[str, str | None] = {name: read_secret(variable, environ) for name, variable in variables.secrets.items()}
-    values |= {name: given.get(name) or environ.get(variable) or None for name, variable in variables.options.items()}
+    values |= {name: options.get(name) or environ.get(variable) or None for name, variable in variables.options.items()}
     return SecuritySettings(variables=variables, **cast("dict[str, Any]", values))
 
 
@@ -206,9 +199,10 @@ def resolve_url_login(
     login = next(iter(logins), None)
     if login is not None and security.method != "none" and login != (security.user, security.password):
         raise UsageError(f"a login in {variables.url}, and another way to log in ({security.method})", "Keep one of the two.")
-    plain = [remove_login(url) for url, part in zip(urls, parts, strict=True) if part.scheme == "http"]
-    if security.requires_tls and plain:
-        raise UsageError(f"certificates require https, not {','.join(plain)}", "Write https:// in the URL, or leave them out.")
+    http_urls = [remove_login(url) for url, part in zip(urls, parts, strict=True) if part.scheme == "http"]
+    if security.requires_tls and http_urls:
+        urls_text = ",".join(http_urls)
+        raise UsageError(f"certificates require https, not {urls_text}", "Write https:// in the URL, or leave them out.")
     return security if login is None else replace(security, user=login[0], password=login[1])
 
 
@@ -227,7 +221,7 @@ def read_secret(variable: str, environ: Mapping[str, str] = os.environ) -> str |
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{variable}_FILE: can't read the file that it names: {describe_read_error(error)}", _BARE_FILE
+            f"{variable}_FILE: can't read the file that it names: {describe_read_error(error)}", _FILE_REMEDY
         ) from None
 
 
@@ -256,11 +250,7 @@ def is_utf8(text: str) -> bool:
 
 
 def normalize_fingerprint(text: str, option: str) -> str:
-    """Normalize a SHA-256 fingerprint in any common notation to 64 hex digits.
-
-    Args:
-        text: The fingerprint.
-        option: Option that sets it, for the error.
+    """Normalize a SHA-256 fingerprint in any common notation to 64 hex digits. The error names `option`.
 
     Raises:
         UsageError: If it isn't a SHA-256 fingerprint.
@@ -268,8 +258,7 @@ def normalize_fingerprint(text: str, option: str) -> str:
     digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE).replace(":", "").replace(" ", "").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise UsageError(
-            f"not a SHA-256 fingerprint: {option}",
-            "It has 64 hex digits: openssl x509 -in ca.crt -noout -fingerprint -sha256",
+            f"not a SHA-256 fingerprint: {option}", "It has 64 hex digits: openssl x509 -in ca.crt -noout -fingerprint -sha256"
         )
     return digits
 

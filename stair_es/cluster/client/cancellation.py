@@ -18,20 +18,16 @@ def sleep_unless_cancelled(seconds: float) -> None:
     Raises:
         IngestError: If it was cancelled before or during the sleep.
     """
-    stop = CANCEL_EVENT.get()
-    if stop is None:
+    event = CANCEL_EVENT.get()
+    if event is None:
         time.sleep(seconds)
     else:
-        stop.wait(seconds)
+        event.wait(seconds)
         raise_if_cancelled()
 
 
 def raise_if_cancelled() -> None:
-    """Raise IngestError if the work of this thread was cancelled.
-
-    Raises:
-        IngestError: If it was cancelled.
-    """
-    stop = CANCEL_EVENT.get()
-    if stop is not None and stop.is_set():
+    """Raise IngestError if the work of this thread was cancelled."""
+    event = CANCEL_EVENT.get()
+    if event is not None and event.is_set():
         raise IngestError("cancelled because the run is ending", "Run it again: it resumes from there.")

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
 Distribution = Literal["opensearch", "elasticsearch"]
-_OLDEST: dict[Distribution, tuple[int, ...]] = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
+_MIN_VERSIONS: dict[Distribution, tuple[int, ...]] = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
 _FIRST_ELASTICSEARCH_ONLY = 7
 # Version that OpenSearch reports to old clients (`compatibility.override_main_response_version`).
-_COMPATIBLE = (7, 10, 2)
+_COMPATIBILITY_VERSION = (7, 10, 2)
 _HINT = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
-_SILENT = (403, 404, 405)
+_HIDDEN_STATUSES = (403, 404, 405)
 NEURAL_SEARCH = "opensearch-neural-search"
 """Name of the plugin."""
 
@@ -69,27 +69,23 @@ class ClusterInfo:
 def get_cluster_info(cluster: Cluster, retry_policy: RetryPolicy = INTERACTIVE_RETRY) -> ClusterInfo:
     """Get distribution, version and limits of the cluster.
 
-    Args:
-        cluster: The cluster.
-        retry_policy: Retry policy while the cluster is busy or not ready.
-
     Raises:
         ClusterUnreachable: If nothing answers.
         AuthenticationFailed: If the status is 401, or 403 for every request that returns the version.
         NotASearchCluster: If it is another server.
         UnsupportedTarget: If it is too old for `rank_feature` with `linear`.
     """
-    told = _read_root(cluster, retry_policy)
-    if told is None and cluster.connection.security.aws_service == "aoss":
+    identified = _read_root(cluster, retry_policy)
+    if identified is None and cluster.connection.security.aws_service == "aoss":
         return ClusterInfo(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
-    if told is None or told == ("elasticsearch", _COMPATIBLE):
-        told = _read_node_version(cluster) or told
-    if told is None:
+    if identified is None or identified == ("elasticsearch", _COMPATIBILITY_VERSION):
+        identified = _read_node_version(cluster) or identified
+    if identified is None:
         raise NotASearchCluster(f"{cluster.connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
-    distribution, version = told
+    distribution, version = identified
     target = ClusterInfo(distribution=distribution, version=version, max_clauses=_read_max_clauses(cluster))
-    if version < _OLDEST[distribution]:
-        oldest = ".".join(map(str, _OLDEST[distribution]))
+    if version < _MIN_VERSIONS[distribution]:
+        oldest = ".".join(map(str, _MIN_VERSIONS[distribution]))
         raise UnsupportedTarget(
             f"{cluster.connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
             "Upgrade it, or specify another cluster: --url / STAIR_ES_URL.",
@@ -127,9 +123,9 @@ def check_neural_plugin(cluster: Cluster, target: ClusterInfo) -> None:
         nodes = _list_plugins_by_node(cluster)
     except AuthenticationFailed:
         return  # creating the index will fail if it is missing
-    lacking = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
-    if lacking:
-        some = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+    missing = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
+    if missing:
+        some = ", ".join(sorted(missing)[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise UnsupportedTarget(
             f"{target.label} at {cluster.connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
             f" it is missing on {some}",
@@ -140,26 +136,26 @@ def check_neural_plugin(cluster: Cluster, target: ClusterInfo) -> None:
 def _list_plugins_by_node(cluster: Cluster) -> list[tuple[str, frozenset[str]]]:
     """Return name and plugins of each node."""
     params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
-    answer = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/plugins", params=params, retry=NO_RETRY)
-    nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
+    response = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/plugins", params=params, retry=NO_RETRY)
+    nodes = response.get("nodes", {}).values() if isinstance(response, dict) else ()
     return [(str(node.get("name")), frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ()))) for node in nodes]
 
 
-def _read_root(cluster: Cluster, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
+def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
     """Read distribution and version from `GET /`; None if it is missing or forbidden."""
     try:
         with translate_errors(
-            cluster.connection, passthrough=lambda error: error.status_code in _SILENT or _is_not_cluster(error)
+            cluster.connection, passthrough=lambda error: error.status_code in _HIDDEN_STATUSES or _is_not_cluster(error)
         ):
-            answer = repeat_call(cluster.client.info, cluster.connection, patience, should_retry=is_busy_error)
+            response = repeat_call(cluster.client.info, cluster.connection, retry_policy, should_retry=is_busy_error)
     except NotASearchCluster:
         return None
     except exceptions.TransportError as error:
-        if error.status_code in _SILENT:
+        if error.status_code in _HIDDEN_STATUSES:
             return None
-        said = f"{cluster.connection.safe_url} answered {error.status_code}: {get_error_reason(error, cluster.connection)}"
-        raise NotASearchCluster(f"{said}: is this OpenSearch or Elasticsearch?", _HINT) from None
-    version = answer.get("version") if isinstance(answer, dict) else None
+        message = f"{cluster.connection.safe_url} answered {error.status_code}: {get_error_reason(error, cluster.connection)}"
+        raise NotASearchCluster(f"{message}: is this OpenSearch or Elasticsearch?", _HINT) from None
+    version = response.get("version") if isinstance(response, dict) else None
     if not isinstance(version, dict) or "number" not in version:
         return None
     if version.get("distribution") == "opensearch":
@@ -177,7 +173,7 @@ def _read_node_version(cluster: Cluster) -> tuple[Distribution, tuple[int, ...]]
     """Read the version from a node. The response doesn't name the distribution, but the version numbers don't overlap."""
     try:
         params = {"filter_path": "nodes.*.version,nodes.*.build_hash"}
-        answer = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/_local", params=params, retry=NO_RETRY)
+        response = cluster.call(cluster.client.transport.perform_request, "GET", "/_nodes/_local", params=params, retry=NO_RETRY)
     except AuthenticationFailed as error:
         raise AuthenticationFailed(
             f"{error.message} (neither GET / nor GET /_nodes/_local may be read, so its version is unknown)",
@@ -185,11 +181,11 @@ def _read_node_version(cluster: Cluster) -> tuple[Distribution, tuple[int, ...]]
         ) from None
     except ClusterError:
         return None
-    nodes = answer.get("nodes") if isinstance(answer, dict) else None
-    found = next((node for node in (nodes or {}).values() if isinstance(node, dict) and node.get("version")), None)
-    if found is None:
+    nodes = response.get("nodes") if isinstance(response, dict) else None
+    node_info = next((node for node in (nodes or {}).values() if isinstance(node, dict) and node.get("version")), None)
+    if node_info is None:
         return None
-    version = parse_version_numbers(found["version"])
+    version = parse_version_numbers(node_info["version"])
     return ("elasticsearch" if version >= (_FIRST_ELASTICSEARCH_ONLY,) else "opensearch"), version
 
 

@@ -27,18 +27,9 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        client: OpenSearch | None = None,
-        *,
-        sleep: Callable[[float], None] = sleep_unless_cancelled,
+        self, connection: Connection, client: OpenSearch | None = None, *, sleep: Callable[[float], None] = sleep_unless_cancelled
     ) -> None:
-        """Open a cluster. No request is sent.
-
-        Args:
-            connection: URL and authentication.
-            client: A client of that connection; None to create one.
-            sleep: Waits between two attempts.
+        """Open a cluster, with a client of the connection or a new one. No request is sent.
 
         Raises:
             UsageError: As for `Connection.client`.

@@ -54,10 +54,7 @@ class Connection:
 
     @classmethod
     def from_env(
-        cls,
-        url: str | None = None,
-        options: Mapping[str, str | None] | None = None,
-        environ: Mapping[str, str] = os.environ,
+        cls, url: str | None = None, options: Mapping[str, str | None] | None = None, environ: Mapping[str, str] = os.environ
     ) -> Connection:
         """Build the connection to `url`, or to `STAIR_ES_URL` (or `STAIR_ES_URL_FILE`); other settings come from the environment.
 
@@ -127,10 +124,7 @@ def create_aws_signer(service: str, region: str | None) -> Any:  # noqa: ANN401 
     """Create a signer of requests for AWS (SigV4), which uses the same credentials as the AWS tools.
 
     These are the environment, a profile, or the role of a container or instance. Only `es` and `aoss` have search clusters.
-
-    Args:
-        service: Name of the AWS service.
-        region: AWS region; None for the configured one.
+    `region` is None for the configured one.
 
     Raises:
         MissingExtra: If the extra `aws` isn't installed.

@@ -17,8 +17,8 @@ from stair_es.retry_after import BUSY_STATUSES
 if TYPE_CHECKING:
     from stair_es.cluster.client.connection import Connection
 
-_LONGEST_REQUEST = 300
-_LOGIN = {
+_MAX_REQUEST_CHARS = 300
+_LOGIN_REMEDIES = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
     "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
     "api_key": "Check STAIR_ES_API_KEY: it may be wrong, expired or invalidated.",
@@ -29,20 +29,20 @@ _GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for sea
 _GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
 
 # How the reason of a cluster without a module begins, and the remedy. Reasons may repeat user input, but not at their beginning.
-_TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%s\] declared on field "
-_MISSING = (
+_NO_TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%s\] declared on field "
+_MISSING_MODULES = (
     (
         r"unknown query \[sparse_vector\]",
         "The cluster lacks the module that provides this query. The default distribution of Elasticsearch 8.15 or newer "
         "includes it. An index ingested with --vector rank_features doesn't need it.",
     ),
     (
-        _TYPE % "rank_features",
+        _NO_TYPE % "rank_features",
         "The cluster lacks the module mapper-extras, which the default distributions include. "
         "Elasticsearch 8.15 or newer also supports --vector sparse_vector.",
     ),
     (
-        _TYPE % "sparse_vector",
+        _NO_TYPE % "sparse_vector",
         "This field type requires Elasticsearch, or OpenSearch 3.3 or newer with the plugin neural-search. "
         "Every cluster supports the default: --vector rank_features.",
     ),
@@ -55,9 +55,7 @@ def translate_errors(
 ) -> Iterator[None]:
     """Translate exceptions of the client into ours, with the URL, the cause and a remedy.
 
-    Args:
-        connection: Connection of the client.
-        passthrough: Whether to re-raise an exception of the client unchanged.
+    Exceptions for which `passthrough` returns True stay unchanged.
 
     Raises:
         ClusterError: Or one of its subclasses, for example if the cluster is unreachable or rejects the login.
@@ -67,9 +65,9 @@ def translate_errors(
     except exceptions.TransportError as error:
         if passthrough(error):
             raise
-        ours = _translate_error(error, connection)
-        ours.status = error.status_code if isinstance(error.status_code, int) else None
-        raise ours from None  # the client's exception may contain our headers, repeated by the server
+        translated = _translate_error(error, connection)
+        translated.status = error.status_code if isinstance(error.status_code, int) else None
+        raise translated from None  # the client's exception may contain our headers, repeated by the server
     except exceptions.SerializationError:
         raise NotASearchCluster(
             f"{connection.safe_url} does not answer in JSON", "Is this the HTTP port of OpenSearch or Elasticsearch?"
@@ -81,7 +79,7 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
     if isinstance(error, exceptions.ConnectionError):
         return _build_unreachable_error(error, where, connection)
     if error.status_code == 401:
-        return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN[connection.security.method])
+        return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN_REMEDIES[connection.security.method])
     if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
         return ClusterError(
             f"{where}: {get_error_reason(error, connection)}", "`stair-es doctor --index NAME` prints how to remove the block."
@@ -99,9 +97,9 @@ def _translate_error(error: exceptions.TransportError, connection: Connection) -
 
 
 def _build_forbidden_error(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
-    request = connection.redact(getattr(error, "request", "this"))[:_LONGEST_REQUEST]
-    why = _describe_head_right(request) if request.startswith("HEAD ") else get_error_reason(error, connection)
-    return AuthenticationFailed(f"{where} forbids {request} (HTTP 403): {why}", choose_grant_remedy(connection))
+    request = connection.redact(getattr(error, "request", "this"))[:_MAX_REQUEST_CHARS]
+    reason = _describe_head_right(request) if request.startswith("HEAD ") else get_error_reason(error, connection)
+    return AuthenticationFailed(f"{where} forbids {request} (HTTP 403): {reason}", choose_grant_remedy(connection))
 
 
 def choose_grant_remedy(connection: Connection) -> str:
@@ -126,26 +124,26 @@ def _translate_response(error: exceptions.TransportError, message: str) -> Clust
             "It may be starting, too busy or missing nodes: run it again later. `stair-es doctor` reports what is wrong.",
         )
     reasons = [*_list_reasons(error.info.get("error") if isinstance(error.info, dict) else None)]
-    for pattern, remedy in _MISSING:
+    for pattern, remedy in _MISSING_MODULES:
         if any(re.match(pattern, each) for each in reasons):
             return MissingModule(message, remedy)
     return ClusterError(message)
 
 
 def _build_unreachable_error(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
-    failed = tls.find_ssl_error(error)
+    ssl_error = tls.find_ssl_error(error)
     parts = urlsplit(where)
-    late = isinstance(error, exceptions.ConnectionTimeout)
-    if parts.scheme == "https" and parts.hostname and not late and (failed is None or not tls.is_permanent_tls_error(failed)):
-        failed = tls.get_tls_alert(parts.hostname, parts.port or 443, connection.security) or failed
-    if failed is not None:
-        advice = tls.get_tls_remedy(failed, connection.security.variables)
-        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(failed)}", advice)
+    may_be_alert = not isinstance(error, exceptions.ConnectionTimeout) and not tls.is_permanent_tls_error(error)
+    if parts.scheme == "https" and parts.hostname and may_be_alert:
+        ssl_error = tls.get_tls_alert(parts.hostname, parts.port or 443, connection.security) or ssl_error
+    if ssl_error is not None:
+        remedy = tls.get_tls_remedy(ssl_error, connection.security.variables)
+        return ClusterUnreachable(f"no TLS connection to {where}: {tls.describe_ssl_error(ssl_error)}", remedy)
     if _is_tls_expected(where):
         return _build_plain_http_error(where)
-    said = connection.redact(f"{getattr(error, 'info', error)}")
+    reason = connection.redact(f"{getattr(error, 'info', error)}")
     return ClusterUnreachable(
-        f"no search cluster answers at {where}: {said}",
+        f"no search cluster answers at {where}: {reason}",
         "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",
     )
 
@@ -183,12 +181,12 @@ def _join_error_reasons(error: Mapping[str, Any]) -> str:
     causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
     shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
     failed = shards[0].get("reason") if shards else None
-    deeper = _find_root_reason(failed if isinstance(failed, dict) else error)
-    said: list[str] = []
-    for part in (error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), deeper):
-        if part and not any(str(part) in earlier for earlier in said):
-            said.append(str(part))
-    return ": ".join(said)
+    root_reason = _find_root_reason(failed if isinstance(failed, dict) else error)
+    reasons: list[str] = []
+    for part in (error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), root_reason):
+        if part and not any(str(part) in reason for reason in reasons):
+            reasons.append(str(part))
+    return ": ".join(reasons)
 
 
 def _list_reasons(error: object) -> Iterator[str]:

@@ -60,11 +60,11 @@ def compute_retry_delay_s(attempt: int, policy: RetryPolicy, error: object | Non
     A delay that the server requests by `Retry-After` is a minimum, with jitter so that clients don't all return at the same
     moment.
     """
-    own_s = compute_backoff_s(attempt, policy)
-    asked_s = get_retry_after_s(error)
-    if asked_s is None:
-        return own_s
-    return max(own_s, min(asked_s, policy.max_retry_after_s) + random.uniform(0.0, policy.backoff_s))
+    delay_s = compute_backoff_s(attempt, policy)
+    requested_s = get_retry_after_s(error)
+    if requested_s is None:
+        return delay_s
+    return max(delay_s, min(requested_s, policy.max_retry_after_s) + random.uniform(0.0, policy.backoff_s))
 
 
 def get_retry_after_s(error: object | None) -> float | None:

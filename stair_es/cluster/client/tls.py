@@ -13,10 +13,10 @@ import certifi
 from stair_es.cluster.client.auth import SecuritySettings, SecurityVariables
 from stair_es.errors import UsageError
 
-_LOOK_TIMEOUT_S = 3.0
+_CONNECT_TIMEOUT_S = 3.0
 _LISTEN_TIMEOUT_S = 1.0
 # Messages of dropped connections, which are temporary; a rejected certificate will be rejected again.
-_PASSING = ("EOF occurred", "UNEXPECTED_EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "timed out")
+_TEMPORARY = ("EOF occurred", "UNEXPECTED_EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "timed out")
 
 
 def create_ssl_context(security: SecuritySettings) -> ssl.SSLContext:
@@ -28,17 +28,17 @@ def create_ssl_context(security: SecuritySettings) -> ssl.SSLContext:
         UsageError: If a file can't be read or is invalid.
     """
     if security.ca_fingerprint is not None:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nothing until the pinned certificate is found
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nothing until the pinned certificate is found
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
     elif security.ca_file is not None:
-        made = _create_context_for_ca(security.ca_file)
+        context = _create_context_for_ca(security.ca_file)
     else:
-        made = ssl.create_default_context()
+        context = ssl.create_default_context()
         if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-            made.load_verify_locations(certifi.where())  # some systems have no authorities in Python's default paths
+            context.load_verify_locations(certifi.where())  # some systems have no authorities in Python's default paths
     if security.client_cert is not None:
-        _load_client_certificate(made, security.client_cert, security.client_key)
-    return made
+        _load_client_certificate(context, security.client_cert, security.client_key)
+    return context
 
 
 def _create_context_for_ca(ca_file: str) -> ssl.SSLContext:
@@ -50,45 +50,38 @@ def _create_context_for_ca(ca_file: str) -> ssl.SSLContext:
         raise UsageError(f"--ca-file: can't read {ca_file}: {error.strerror}", "Every worker needs it at this path.") from None
 
 
-def _load_client_certificate(made: ssl.SSLContext, cert: str, key: str | None) -> None:
+def _load_client_certificate(context: ssl.SSLContext, cert: str, key: str | None) -> None:
     def reject_passphrase() -> str:
         raise UsageError("--client-key: the key has a passphrase", "Give it without one: openssl pkey -in KEY -out PLAIN")
 
     for option, path in (("--client-cert", cert), ("--client-key", key)):
         if path is not None and not os.access(path, os.R_OK):
-            there = os.path.exists(path)  # noqa: PTH110  Path.exists raises for what is too long for a path
-            reason = f"{path} isn't readable" if there else "no such file"  # not named: it may be the key itself
+            exists = os.path.exists(path)  # noqa: PTH110  Path.exists raises for what is too long for a path
+            reason = f"{path} isn't readable" if exists else "no such file"  # not named: it may be the key itself
             raise UsageError(f"{option}: {reason}", "Give the path of a PEM file. Every worker needs it at this path.")
     try:
-        made.load_cert_chain(cert, key, password=reject_passphrase)
+        context.load_cert_chain(cert, key, password=reject_passphrase)
     except (ssl.SSLError, OSError) as error:
-        hint = "Both are PEM files; without --client-key the certificate file must also contain the key."
-        raise UsageError(f"--client-cert: {cert} and its key can't be used: {describe_ssl_error(error)}", hint) from None
+        remedy = "Both are PEM files; without --client-key the certificate file must also contain the key."
+        raise UsageError(f"--client-cert: {cert} and its key can't be used: {describe_ssl_error(error)}", remedy) from None
 
 
-def trust_pinned_certificate(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: float) -> bool:
+def trust_pinned_certificate(context: ssl.SSLContext, fingerprint: str, host: str, port: int, timeout_s: float) -> bool:
     """Trust the certificate with this fingerprint, if the server presents it; returns whether it is the server's own.
 
     Nothing is sent over this connection: the server proves on the next one that it has the key.
-
-    Args:
-        made: The context to change.
-        wanted: The fingerprint.
-        host: Host of the server.
-        port: Port of the server.
-        timeout_s: Timeout of the connection.
 
     Raises:
         FingerprintMismatch: If no certificate matches.
         OSError: If the server is unreachable, or doesn't use TLS.
     """
     chain = get_peer_certificates(host, port, timeout_s)
-    prints = [hashlib.sha256(der).hexdigest() for der in chain]
-    if wanted not in prints:
-        raise FingerprintMismatch(f"no certificate of the server matches; their fingerprints are {', '.join(prints)}")
-    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned one may be no root
-    made.load_verify_locations(cadata=chain[prints.index(wanted)])
-    return prints.index(wanted) == 0
+    fingerprints = [hashlib.sha256(der).hexdigest() for der in chain]
+    if fingerprint not in fingerprints:
+        raise FingerprintMismatch(f"no certificate of the server matches; their fingerprints are {', '.join(fingerprints)}")
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned one may be no root
+    context.load_verify_locations(cadata=chain[fingerprints.index(fingerprint)])
+    return fingerprints.index(fingerprint) == 0
 
 
 class FingerprintMismatch(ssl.SSLError):
@@ -98,21 +91,21 @@ class FingerprintMismatch(ssl.SSLError):
         return str(self.args[0])
 
 
-def get_peer_certificates(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[bytes]:
+def get_peer_certificates(host: str, port: int, timeout_s: float = _CONNECT_TIMEOUT_S) -> list[bytes]:
     """Get the certificates that the server presents, its own first, in DER; unverified.
 
     Raises:
         OSError: If the server is unreachable, or doesn't use TLS (`ssl.SSLError`).
     """
     with (
-        socket.create_connection((host, port), timeout=timeout_s) as plain,
-        _create_unverified_context().wrap_socket(plain, server_hostname=host) as wrapped,
+        socket.create_connection((host, port), timeout=timeout_s) as connection,
+        _create_unverified_context().wrap_socket(connection, server_hostname=host) as tls_socket,
     ):
         # Public from Python 3.13 on, as bytes; before that as certificate objects of the private `_sslobj`.
-        inner: Any = wrapped if hasattr(wrapped, "get_unverified_chain") else getattr(wrapped, "_sslobj", None)
-        chain = inner.get_unverified_chain() if hasattr(inner, "get_unverified_chain") else None
+        source: Any = tls_socket if hasattr(tls_socket, "get_unverified_chain") else getattr(tls_socket, "_sslobj", None)
+        chain = source.get_unverified_chain() if hasattr(source, "get_unverified_chain") else None
         der = [cert if isinstance(cert, bytes) else ssl.PEM_cert_to_DER_cert(cert.public_bytes()) for cert in chain or ()]
-        own = wrapped.getpeercert(binary_form=True)
+        own = tls_socket.getpeercert(binary_form=True)
         return der or ([own] if own else [])
 
 
@@ -122,16 +115,16 @@ def get_tls_alert(host: str, port: int, security: SecuritySettings) -> ssl.SSLEr
     The server sends it after the handshake, and a client that is writing by then only sees a dropped connection. So this one only
     listens. Nothing is sent.
     """
-    looking = _create_unverified_context()
+    context = _create_unverified_context()
     if security.client_cert is not None:
-        _load_client_certificate(looking, security.client_cert, security.client_key)
+        _load_client_certificate(context, security.client_cert, security.client_key)
     try:
         with (
-            socket.create_connection((host, port), timeout=_LOOK_TIMEOUT_S) as plain,
-            looking.wrap_socket(plain, server_hostname=host) as wrapped,
+            socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S) as connection,
+            context.wrap_socket(connection, server_hostname=host) as tls_socket,
         ):
-            wrapped.settimeout(_LISTEN_TIMEOUT_S)
-            wrapped.recv(1)
+            tls_socket.settimeout(_LISTEN_TIMEOUT_S)
+            tls_socket.recv(1)
     except ssl.SSLError as error:
         return error if "ALERT" in str(error).upper() else None
     except OSError:
@@ -141,10 +134,10 @@ def get_tls_alert(host: str, port: int, security: SecuritySettings) -> ssl.SSLEr
 
 def _create_unverified_context() -> ssl.SSLContext:
     """Create a context that trusts any server, only to inspect it."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_NONE
-    return made
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def is_tls_port(host: str, port: int) -> bool:
@@ -161,24 +154,24 @@ def is_tls_port(host: str, port: int) -> bool:
 def find_ssl_error(error: BaseException | object) -> ssl.SSLError | None:
     """Find the TLS error below the exceptions of the client and its HTTP library."""
     seen: set[int] = set()
-    todo: list[object] = [error]
-    while todo:
-        now = todo.pop()
-        if isinstance(now, ssl.SSLError):
-            return now
-        if isinstance(now, BaseException) and id(now) not in seen:
-            seen.add(id(now))
-            todo += [*now.args, now.__cause__, now.__context__, getattr(now, "reason", None)]
+    pending: list[object] = [error]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, ssl.SSLError):
+            return current
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
+            pending += [*current.args, current.__cause__, current.__context__, getattr(current, "reason", None)]
     return None
 
 
 def is_permanent_tls_error(error: BaseException) -> bool:
     """Return whether TLS failed permanently, so that a retry doesn't help."""
-    found = find_ssl_error(error)
+    ssl_error = find_ssl_error(error)
     return (
-        found is not None
-        and not isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-        and not any(sign in str(found) for sign in _PASSING)
+        ssl_error is not None
+        and not isinstance(ssl_error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        and not any(text in str(ssl_error) for text in _TEMPORARY)
     )
 
 
@@ -190,12 +183,7 @@ def describe_ssl_error(error: Exception) -> str:
 
 
 def get_tls_remedy(error: ssl.SSLError, variables: SecurityVariables) -> str:
-    """Get the remedy for a TLS error.
-
-    Args:
-        error: The error.
-        variables: What the settings of the connection are called.
-    """
+    """Get the remedy for a TLS error, in terms of the connection's settings."""
     text, option = str(error).upper(), variables.get_option
     if isinstance(error, FingerprintMismatch):
         return (
@@ -207,17 +195,11 @@ def get_tls_remedy(error: ssl.SSLError, variables: SecurityVariables) -> str:
             return "The cluster's certificate must be renewed (or this machine's clock is wrong)."
         if "HOSTNAME MISMATCH" in text or "IP ADDRESS MISMATCH" in text:
             return "Use a URL with a host name that the certificate is valid for."
-        ways = (f"{option(name)} / {variables[name]}" for name in ("ca_file", "ca_fingerprint"))
-        return f"Give the authority that signed it: {', or '.join(ways)}."
+        options = (f"{option(name)} / {variables[name]}" for name in ("ca_file", "ca_fingerprint"))
+        return f"Give the authority that signed it: {', or '.join(options)}."
     if "ALERT" in text and any(word in text for word in ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA", "HANDSHAKE")):
-        needed = f"{option('client_cert')} and {option('client_key')}"
-        return f"The cluster requires another certificate: {needed}, valid and signed by its authority."
-    if (
-        "WRONG_VERSION" in text
-        or "WRONG VERSION" in text
-        or "RECORD_LAYER" in text
-        or "RECORD LAYER" in text
-        or "HTTP_REQUEST" in text
-    ):
+        certificate = f"{option('client_cert')} and {option('client_key')}"
+        return f"The cluster requires another certificate: {certificate}, valid and signed by its authority."
+    if any(sign in text for sign in ("WRONG_VERSION", "WRONG VERSION", "RECORD_LAYER", "RECORD LAYER", "HTTP_REQUEST")):
         return "The port speaks plain HTTP: use http:// if that is intended, or the TLS port."
     return "Check that the port speaks TLS 1.2 or later."

@@ -49,9 +49,9 @@ class NodeConnection(Urllib3HttpConnection):
         request_hooks: Sequence[RequestHook] = (),
         **kwargs: Any,  # noqa: ANN401  the client's own
     ) -> None:
-        self._wanted = ca_fingerprint
+        self._fingerprint = ca_fingerprint
         self._request_hooks = request_hooks
-        self._tls = kwargs.get("ssl_context")
+        self._ssl_context = kwargs.get("ssl_context")
         self._pinning = threading.Lock()
         super().__init__(**kwargs)
 
@@ -67,58 +67,49 @@ class NodeConnection(Urllib3HttpConnection):
     ) -> Any:  # noqa: ANN401  status, headers, body
         """Send a request as the client's connection does.
 
-        Args:
-            method: HTTP method.
-            url: Path.
-            params: Query parameters.
-            body: Body.
-            timeout: Timeout in seconds.
-            ignore: Statuses that are no errors.
-            headers: Additional headers.
-
         Raises:
             TransportError: Or a subclass, with the attributes named above.
         """
-        asked = OutgoingRequest(method, url, self.host + self.url_prefix)
+        request = OutgoingRequest(method, url, self.host + self.url_prefix)
         try:
             self._pin_certificate()
             with ExitStack() as stack:
                 for hook in self._request_hooks:
-                    stack.enter_context(hook(asked))
-                more = {**(headers or {}), **asked.headers}
-                kept = _keep_error_field(params)
-                status, answered, raw = super().perform_request(method, url, kept, body, timeout, _ANY_STATUS, more)
-                asked.status, asked.elasticsearch = status, "x-elastic-product" in answered
+                    stack.enter_context(hook(request))
+                headers, params = {**(headers or {}), **request.headers}, _keep_error_field(params)
+                status, received, raw = super().perform_request(method, url, params, body, timeout, _ANY_STATUS, headers)
+                request.status, request.elasticsearch = status, "x-elastic-product" in received
         except exceptions.TransportError as error:
-            _annotate_error(error, self.host, asked, {})
+            _annotate_error(error, self.host, request, {})
             raise
         if not 200 <= status < 300 and status not in ignore:
-            lowered = {name.lower(): value for name, value in answered.items()}
+            lowered = {name.lower(): value for name, value in received.items()}
             try:
                 self._raise_error(status, raw, lowered.get("content-type"))
             except exceptions.TransportError as error:
-                _annotate_error(error, self.host, asked, lowered)
+                _annotate_error(error, self.host, request, lowered)
                 raise
-        return status, answered, raw
+        return status, received, raw
 
     def log_request_fail(self, *args: object, **kwargs: object) -> None:
         """Log nothing: the caller gets the error and reports it, without a stack trace."""
 
     def _pin_certificate(self) -> None:
-        if self._wanted is None or not self.use_ssl or self._tls is None:
+        if self._fingerprint is None or not self.use_ssl or self._ssl_context is None:
             return
         with self._pinning:
-            if self._wanted is None:
+            if self._fingerprint is None:
                 return
+            host, port, timeout_s = self.hostname, self.port, float(self.timeout)
             try:
-                own = tls.trust_pinned_certificate(self._tls, self._wanted, self.hostname, self.port, float(self.timeout))
+                own = tls.trust_pinned_certificate(self._ssl_context, self._fingerprint, host, port, timeout_s)
             except TimeoutError as error:
                 raise exceptions.ConnectionTimeout("TIMEOUT", str(error), error) from error
             except OSError as error:
                 raise exceptions.ConnectionError("N/A", str(error), error) from error
             if own and self.pool is not None:
                 self.pool.assert_hostname = False  # the certificate itself is pinned, so its names don't matter
-            self._wanted = None
+            self._fingerprint = None
 
 
 def _keep_error_field(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -128,15 +119,15 @@ def _keep_error_field(params: Mapping[str, Any] | None) -> Mapping[str, Any] | N
     """
     if not params or "filter_path" not in params:
         return params
-    given = params["filter_path"]  # bytes, where the client got it as an argument of its own
-    paths = given.decode() if isinstance(given, bytes) else str(given)
+    filter_path = params["filter_path"]  # bytes, where the client got it as an argument of its own
+    paths = filter_path.decode() if isinstance(filter_path, bytes) else str(filter_path)
     if all(path.startswith("-") for path in paths.split(",")):
         return params
     return {**params, "filter_path": f"{paths},error"}
 
 
-def _annotate_error(error: exceptions.TransportError, node: str, asked: OutgoingRequest, headers: Mapping[str, str]) -> None:
+def _annotate_error(error: exceptions.TransportError, node: str, request: OutgoingRequest, headers: Mapping[str, str]) -> None:
     error.node = node  # type: ignore[attr-defined]
-    error.request = f"{asked.method} {asked.path}"  # type: ignore[attr-defined]
+    error.request = f"{request.method} {request.path}"  # type: ignore[attr-defined]
     error.retry_after = headers.get("retry-after")  # type: ignore[attr-defined]
     error.location = headers.get("location")  # type: ignore[attr-defined]

@@ -50,9 +50,9 @@ RESERVED_FIELDS = frozenset(
 )
 """Fields of stair-es, which a column can't use."""
 
-_MAX_TERM = 255
+_MAX_TERM_CHARS = 255
 """The `standard` tokenizer splits longer tokens."""
-_ONE_BY_ONE = re.compile(r"[\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_SINGLE_CHAR_TOKENS = re.compile(r"[\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 """Hiragana and ideographs: the `standard` tokenizer makes each a token of its own."""
 
 
@@ -112,12 +112,7 @@ def compute_document_fingerprint(
 ) -> str:
     """Compute the fingerprint of everything that a document is made from: a stored document with the same one is up to date.
 
-    Args:
-        sha256: Of the image's bytes.
-        model_id: Of the encoder.
-        settings: What the document contains.
-        fields: The columns of the source.
-        enrichers: Identities of the enrichers that the image went through, in order.
+    `enrichers` are the identities of the enrichers that the image went through, in order.
     """
     parts = [DOCUMENT_VERSION, sha256, model_id, asdict(settings), dict(fields), list(enrichers)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -140,7 +135,7 @@ def check_field_names(names: Iterable[str]) -> None:
 
 def build_document(
     vector: SparseVector,
-    facts: ImageMetadata,
+    metadata: ImageMetadata,
     *,
     fields: Mapping[str, Json],
     model_id: str,
@@ -158,28 +153,24 @@ def build_document(
         UsageError: If a column has the name of a field of stair-es.
     """
     check_field_names(fields)
-    known = {name: value for name, value in {**fields, **_build_metadata_fields(facts)}.items() if value is not None}
+    columns = {**fields, **asdict(metadata), "colours": list(metadata.colours) or None}
     return {
         **build_vector_fields(vector, settings, policy),
-        **known,
+        **{name: value for name, value in columns.items() if value is not None},
         "model": model_id,
         "fingerprint": fingerprint,
         "ingested_at": ingested_at,
     }
 
 
-def _build_metadata_fields(facts: ImageMetadata) -> dict[str, Any]:
-    return {**asdict(facts), "colours": list(facts.colours) or None}
-
-
 def build_vector_fields(vector: SparseVector, settings: DocumentSettings, policy: TokenPolicy | None = None) -> dict[str, Any]:
     """Build the fields that come from the encoder's vector: the policy is applied here."""
     undo = PolicyUndo()
     if policy is not None:
-        result = policy.apply(vector)
-        vector, undo = result.vector, result.undo
+        applied = policy.apply(vector)
+        vector, undo = applied.vector, applied.undo
     return {
-        "tokens": {feature_names.escape_feature(word): weight for word, weight in vector},
+        "tokens": {feature_names.escape_feature(token): weight for token, weight in vector},
         "top_tokens": list(vector.top(settings.top_token_count).tokens),
         **({"impacts": encode_impacts(vector)} if settings.impacts else {}),
         **({"policy": policy.digest, "policy_undo": _build_undo_field(undo)} if policy and undo else {}),
@@ -190,11 +181,7 @@ def add_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> di
     """Add the field `token_ids` to a document, for an index that stores ids.
 
     Tokens without an id are left out. A document without any ids doesn't get the field: if it is empty, the plugin rejects all
-    other documents.
-
-    Args:
-        document: The document without the field.
-        token_ids: Ids under the policy of the document; None for an index without the field.
+    other documents. `token_ids` are those under the policy of the document, None for an index without ids.
     """
     ids = token_ids.convert_weights(parse_token_weights(document["tokens"]).items()) if token_ids else {}
     return {**document, **({"token_ids": ids} if ids else {})}
@@ -202,8 +189,8 @@ def add_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> di
 
 def _build_undo_field(undo: PolicyUndo) -> dict[str, Any]:
     return {
-        "tokens": {feature_names.escape_feature(word): weight for word, weight in undo.tokens.items()},
-        "added": [feature_names.escape_feature(word) for word in undo.added_tokens],
+        "tokens": {feature_names.escape_feature(token): weight for token, weight in undo.tokens.items()},
+        "added": [feature_names.escape_feature(token) for token in undo.added_tokens],
     }
 
 
@@ -213,11 +200,9 @@ def parse_policy_undo(source: Mapping[str, Any]) -> PolicyUndo:
     if not isinstance(stored, Mapping):
         return PolicyUndo()
     added = stored.get("added")
+    added = [token for token in added if isinstance(token, str)] if isinstance(added, list) else []
     return PolicyUndo(
-        tokens=parse_token_weights(stored.get("tokens")),
-        added_tokens=tuple(feature_names.unescape_feature(word) for word in added if isinstance(word, str))
-        if isinstance(added, list)
-        else (),
+        tokens=parse_token_weights(stored.get("tokens")), added_tokens=tuple(map(feature_names.unescape_feature, added))
     )
 
 
@@ -225,7 +210,7 @@ def parse_token_weights(value: object) -> dict[str, float]:
     """Parse tokens and weights of a document that may not be ours: null values are skipped, other JSON gives no tokens."""
     if not isinstance(value, Mapping):
         return {}
-    return {feature_names.unescape_feature(word): float(weight) for word, weight in value.items() if weight is not None}
+    return {feature_names.unescape_feature(token): float(weight) for token, weight in value.items() if weight is not None}
 
 
 def encode_impacts(vector: SparseVector) -> str:
@@ -233,14 +218,14 @@ def encode_impacts(vector: SparseVector) -> str:
 
     Tokens that a `match` can't find are left out (see `is_single_term`).
     """
-    return " ".join(f"{word}|{max(1, round(weight * IMPACT_SCALE))}" for word, weight in vector if is_single_term(word))
+    return " ".join(f"{token}|{max(1, round(weight * IMPACT_SCALE))}" for token, weight in vector if is_single_term(token))
 
 
-def is_single_term(word: str) -> bool:
+def is_single_term(token: str) -> bool:
     """Return whether the `standard` tokenizer keeps this token unchanged, so that a `match` can find it.
 
     It turns `##ing` into `ing`, which is a different token, drops punctuation, and splits at spaces and `|`.
     """
-    if not 0 < len(word) <= _MAX_TERM or not all(c.isalpha() or c.isdecimal() for c in word):
+    if not 0 < len(token) <= _MAX_TERM_CHARS or not all(c.isalpha() or c.isdecimal() for c in token):
         return False
-    return len(word) == 1 or not _ONE_BY_ONE.search(word)
+    return len(token) == 1 or not _SINGLE_CHAR_TOKENS.search(token)

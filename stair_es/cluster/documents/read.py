@@ -14,40 +14,29 @@ if TYPE_CHECKING:
 
 DOCUMENT_ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
 """The content, too: a URI may have a document for each content that it had."""
-_STATUS = {"not_found": 404, "index_closed_exception": 400, "security_exception": 403}
+_STATUS_BY_ERROR = {"not_found": 404, "index_closed_exception": 400, "security_exception": 403}
 """HTTP status by a part of the error's type. All other errors are retryable."""
 
 
 def paginate_hits(
-    cluster: Cluster,
-    index: str,
-    body: Mapping[str, Any],
-    *,
-    size: int,
-    sort: Sequence[Mapping[str, Any]] = DOCUMENT_ORDER,
+    cluster: Cluster, index: str, body: Mapping[str, Any], *, size: int, sort: Sequence[Mapping[str, Any]] = DOCUMENT_ORDER
 ) -> Iterator[list[dict[str, Any]]]:
     """Paginate the hits of a search in the order of their URIs, `size` per page; the last page may be empty or shorter.
 
     Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
-    engine supports it. Documents with equal URI and content may be missed if a page ends between them.
-
-    Args:
-        cluster: The cluster.
-        index: An index or alias.
-        body: Body of the search: its query should exclude documents without a URI.
-        size: Hits per page.
-        sort: Another order; documents that are equal in it may be missed.
+    engine supports it. Documents with equal URI and content may be missed if a page ends between them. Its query should exclude
+    documents without a URI, and with another `sort` equal documents may be missed.
 
     Raises:
         ClusterError: If a request fails, or shards of the index are unavailable.
     """
-    asked: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
+    request: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
     while True:
-        hits: list[dict[str, Any]] = cluster.search(index, asked)["hits"]["hits"]
+        hits: list[dict[str, Any]] = cluster.search(index, request)["hits"]["hits"]
         yield hits
         if len(hits) < size:
             return
-        asked = {**asked, "search_after": hits[-1]["sort"]}
+        request = {**request, "search_after": hits[-1]["sort"]}
 
 
 def count_matches(cluster: Cluster, index: str, query: Mapping[str, Any]) -> int:
@@ -56,18 +45,14 @@ def count_matches(cluster: Cluster, index: str, query: Mapping[str, Any]) -> int
     Raises:
         ClusterError: If the request fails.
     """
-    answer = cluster.call(cluster.client.count, index=index, body={"query": dict(query)})
-    return int(answer["count"])
+    response = cluster.call(cluster.client.count, index=index, body={"query": dict(query)})
+    return int(response["count"])
 
 
 def get_documents_by_id(cluster: Cluster, index: str, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
     """Get the documents that exist among `ids`, with some of their fields, in real time, including unrefreshed writes.
 
-    Args:
-        cluster: The cluster.
-        index: An index or an alias of one.
-        ids: At most as many as one request should contain.
-        fields: Fields of `_source`; none to get only the metadata of the documents.
+    Without `fields` only their metadata. All ids go into one request.
 
     Raises:
         ClusterError: If the request fails, or shards of the index are unavailable.
@@ -81,7 +66,7 @@ def _send_mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[
     failed = next((doc["error"] for doc in docs if doc.get("error")), None)
     if failed is not None:  # documents of an unavailable shard are not missing
         kind = str(failed.get("type"))
-        status = next((status for sign, status in _STATUS.items() if sign in kind), 503)
+        status = next((status for sign, status in _STATUS_BY_ERROR.items() if sign in kind), 503)
         error = exceptions.TransportError(status, failed.get("type"), {"error": failed})
         error.request = f"POST /{index}/_mget"  # type: ignore[attr-defined]
         raise error

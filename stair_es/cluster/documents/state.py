@@ -12,10 +12,10 @@ from stair_es.cluster.documents.read import paginate_hits
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-_STORED = ("uri", "sha256", "fingerprint", "version")
-_AT_ONCE = 1000
+_STORED_FIELDS = ("uri", "sha256", "fingerprint", "version")
+_BATCH_SIZE = 1000
 """Documents per request."""
-_PAGE = 5000
+_PAGE_SIZE = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ def get_stored_by_id(cluster: Cluster, index: str, ids: Sequence[str]) -> dict[s
         ClusterError: If the request fails.
     """
     found = {}
-    for some in _split_batches(ids):
-        found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(cluster, index, some, _STORED)})
+    for batch in _split_batches(ids):
+        found.update({doc["_id"]: _parse_stored(doc) for doc in get_documents_by_id(cluster, index, batch, _STORED_FIELDS)})
     return found
 
 
@@ -59,13 +59,13 @@ def get_stored_by_uri(cluster: Cluster, index: str, uris: Sequence[str]) -> dict
         ClusterError: If the request fails, or shards of the index are unavailable.
     """
     found = {}
-    for some in _split_batches(uris):
+    for batch in _split_batches(uris):
         body = {
-            "size": len(some),
-            "query": {"terms": {"uri": some}},
+            "size": len(batch),
+            "query": {"terms": {"uri": batch}},
             "collapse": {"field": "uri"},
             "sort": [{"ingested_at": {"order": "desc", "unmapped_type": "date"}}],
-            "_source": list(_STORED),
+            "_source": list(_STORED_FIELDS),
             "track_total_hits": False,
         }
         for hit in cluster.search(index, body)["hits"]["hits"]:
@@ -98,7 +98,7 @@ def scan_documents(
         "_source": False,
         "docvalue_fields": ["uri", "source"],
     }
-    for hits in paginate_hits(cluster, index, body, size=_PAGE):
+    for hits in paginate_hits(cluster, index, body, size=_PAGE_SIZE):
         for hit in hits:
             fields = hit["fields"]
             yield IndexedDocument(id=hit["_id"], uri=fields["uri"][0], source=fields.get("source", [""])[0])
@@ -116,4 +116,4 @@ def _parse_stored(doc: Mapping[str, Any]) -> StoredVersion:
 
 
 def _split_batches(names: Sequence[str]) -> Iterator[list[str]]:
-    return (list(names[start : start + _AT_ONCE]) for start in range(0, len(names), _AT_ONCE))
+    return (list(names[start : start + _BATCH_SIZE]) for start in range(0, len(names), _BATCH_SIZE))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.metadata.index_metadata import WriteTarget
 
 
-def swap_alias(cluster: Cluster, alias: str, opened: WriteTarget) -> None:
+def swap_alias(cluster: Cluster, alias: str, target: WriteTarget) -> None:
     """Swap `alias` to the new index in one step: a search always finds either the old index or the new one.
 
     The alias of the token index is swapped with it, if the new index has a token index. Does nothing if a parallel run has done
@@ -30,8 +30,8 @@ def swap_alias(cluster: Cluster, alias: str, opened: WriteTarget) -> None:
     Raises:
         IndexMismatch: If the alias points to an index that this run doesn't know, or the token alias belongs to someone else.
     """
-    if opened.replaces is not None:
-        cluster.call(_try_swap, cluster.client, alias, opened)
+    if target.replaces is not None:
+        cluster.call(_try_swap, cluster.client, alias, target)
 
 
 def get_alias_targets(cluster: Cluster, alias: str) -> list[str]:
@@ -57,22 +57,22 @@ def check_alias_target(cluster: Cluster, alias: str, own: str, live: str | None 
         IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none.
         ClusterError: If the request fails.
     """
-    behind = get_alias_targets(cluster, alias)
-    if behind in ([own], [live]):
-        return behind[0]
-    if not behind and live is not None:
+    targets = get_alias_targets(cluster, alias)
+    if targets in ([own], [live]):
+        return targets[0]
+    if not targets and live is not None:
         return ""
-    if own in behind:
+    if own in targets:
         raise IndexMismatch(
-            f"alias {alias!r} now points to several indices: {', '.join(behind)}. What this run wrote is in {own}",
+            f"alias {alias!r} now points to several indices: {', '.join(targets)}. What this run wrote is in {own}",
             f"Remove the alias from the others: DELETE /INDEX/_alias/{alias}. Then run the same command again.",
         )
     raise IndexMismatch(
-        f"alias {alias!r} now points to {', '.join(behind) or 'no index'}. What this run wrote is in {own}, which a search of"
+        f"alias {alias!r} now points to {', '.join(targets) or 'no index'}. What this run wrote is in {own}, which a search of"
         f" {alias!r} doesn't cover",
         "Run the same command again: it continues with the new target of the alias. If the alias was moved by hand, move it"
         " back first."
-        if behind
+        if targets
         else f"Restore the alias of the index: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
     )
 
@@ -108,21 +108,21 @@ def _read_alias_targets(client: OpenSearch, alias: str) -> list[str]:
     return sorted(name for name, index in found.items() if isinstance(index, dict) and index.get("aliases"))
 
 
-def _try_swap(client: OpenSearch, alias: str, opened: WriteTarget) -> None:
+def _try_swap(client: OpenSearch, alias: str, target: WriteTarget) -> None:
     """Try once to swap the alias; a lost response of an earlier attempt may have done it already."""
-    behind = set(_read_alias_targets(client, alias))
-    if opened.name in behind:
+    targets = set(_read_alias_targets(client, alias))
+    if target.name in targets:
         return
-    if behind - {opened.replaces}:
+    if targets - {target.replaces}:
         raise IndexMismatch(
-            f"alias {alias!r} now points to {', '.join(sorted(behind))}: {opened.name!r} was not swapped in",
+            f"alias {alias!r} now points to {', '.join(sorted(targets))}: {target.name!r} was not swapped in",
             "Run it again: it starts from the new target.",
         )
-    actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in behind]
-    actions.append({"add": {"index": opened.name, "alias": alias, **WRITE_ALIAS_OPTIONS}})
-    actions.append({"remove": {"index": opened.name, "alias": f"{make_build_alias_prefix(alias)}*"}})
+    actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in targets]
+    actions.append({"add": {"index": target.name, "alias": alias, **WRITE_ALIAS_OPTIONS}})
+    actions.append({"remove": {"index": target.name, "alias": f"{make_build_alias_prefix(alias)}*"}})
     client.indices.update_aliases(
-        body={"actions": [*actions, *build_alias_actions(read_token_index_state(client, alias), opened.name)]}
+        body={"actions": [*actions, *build_alias_actions(read_token_index_state(client, alias), target.name)]}
     )
 
 
@@ -137,7 +137,7 @@ def get_mappings_by_index(cluster: Cluster, name: str) -> dict[str, Any]:
     with translate_errors(cluster.connection):
         try:
             call = partial(cluster.client.indices.get_mapping, index=name)
-            answer: dict[str, Any] = repeat_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
+            response: dict[str, Any] = repeat_call(call, cluster.connection, INTERACTIVE_RETRY, should_retry=is_busy_error)
         except NotFoundError:
             return {}
-    return answer
+    return response

@@ -78,22 +78,18 @@ def open_index(
             index has another policy than the requested one, contains texts instead of images or the reverse, or is closed.
     """
     check_alias_name(alias)
-    made = add_index_meta(body, build_index_meta(identity, alias))
-    opened, why = cluster.call(_try_open, cluster.client, alias, made, policy)
-    if why is not None:
-        doing = "building" if opened.created else "resuming"
-        logger.info("%s %s: %s %s; the alias is swapped when it is complete", opened.replaces, why, doing, opened.name)
-    if not opened.created:
-        ensure_write_alias(cluster, opened.name)
-    return opened
+    full_body = add_index_meta(body, build_index_meta(identity, alias))
+    target, reason = cluster.call(_try_open, cluster.client, alias, full_body, policy)
+    if reason is not None:
+        action = "building" if target.created else "resuming"
+        logger.info("%s %s: %s %s; the alias is swapped when it is complete", target.replaces, reason, action, target.name)
+    if not target.created:
+        ensure_write_alias(cluster, target.name)
+    return target
 
 
 def find_index(
-    cluster: Cluster,
-    alias: str,
-    body: Mapping[str, Any],
-    identity: IndexSpec,
-    policy: TokenPolicy | None = None,
+    cluster: Cluster, alias: str, body: Mapping[str, Any], identity: IndexSpec, policy: TokenPolicy | None = None
 ) -> WriteTarget | None:
     """Find the index that `open_index` would open, if it exists; creates nothing.
 
@@ -102,49 +98,49 @@ def find_index(
         IndexMismatch: As for `open_index`.
     """
     check_alias_name(alias)
-    made = add_index_meta(body, build_index_meta(identity, alias))
-    return cluster.call(_try_find, cluster.client, alias, made, policy)
+    full_body = add_index_meta(body, build_index_meta(identity, alias))
+    return cluster.call(_try_find, cluster.client, alias, full_body, policy)
 
 
 def _try_open(
-    client: OpenSearch, alias: str, made: Mapping[str, Any], policy: TokenPolicy | None
+    client: OpenSearch, alias: str, body: Mapping[str, Any], policy: TokenPolicy | None
 ) -> tuple[WriteTarget, str | None]:
     """Try once to open the index; also returns why it is a build, if it is one.
 
     An index that was created by an earlier attempt is found again.
     """
     created = (
-        None if client.indices.exists(index=alias) else _create_index(client, alias, alias, add_policy_to_body(made, policy))
+        None if client.indices.exists(index=alias) else _create_index(client, alias, alias, add_policy_to_body(body, policy))
     )
     if created:
         return WriteTarget(name=created, created=True, replaces=None, policy=policy), None
-    live, why = _inspect_live_index(client, alias, made, policy)
-    if why is None:
+    live, reason = _inspect_live_index(client, alias, body, policy)
+    if reason is None:
         return live, None
-    opened = _open_build(client, alias, add_policy_to_body(made, live.policy), live)
-    if opened.created:
-        now, why_now = _inspect_live_index(client, alias, made, policy)
-        if why_now is None:  # a parallel run has finished the same build in between
-            client.indices.delete(index=opened.name)
-            return now, None
-    return opened, why
+    build = _open_build(client, alias, add_policy_to_body(body, live.policy), live)
+    if build.created:
+        current, current_reason = _inspect_live_index(client, alias, body, policy)
+        if current_reason is None:  # a parallel run has finished the same build in between
+            client.indices.delete(index=build.name)
+            return current, None
+    return build, reason
 
 
-def _try_find(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: TokenPolicy | None) -> WriteTarget | None:
+def _try_find(client: OpenSearch, alias: str, body: Mapping[str, Any], policy: TokenPolicy | None) -> WriteTarget | None:
     if not client.indices.exists(index=alias):
         return None
-    live, why = _inspect_live_index(client, alias, made, policy)
-    return live if why is None else _find_build(client, alias, made, live)
+    live, reason = _inspect_live_index(client, alias, body, policy)
+    return live if reason is None else _find_build(client, alias, body, live)
 
 
-def _create_index(client: OpenSearch, alias: str, behind: str, body: Mapping[str, Any]) -> str | None:
+def _create_index(client: OpenSearch, alias: str, claimed_alias: str, body: Mapping[str, Any]) -> str | None:
     """Create an index and return its name; None if another run was first: the engine lets only one claim the alias."""
     name = make_index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
-    aliases = {**body.get("aliases", {}), behind: WRITE_ALIAS_OPTIONS, make_write_alias(name): WRITE_ALIAS_OPTIONS}
+    aliases = {**body.get("aliases", {}), claimed_alias: WRITE_ALIAS_OPTIONS, make_write_alias(name): WRITE_ALIAS_OPTIONS}
     try:
         client.indices.create(index=name, body={**body, "aliases": aliases})
     except exceptions.TransportError:
-        if client.indices.exists(index=behind):
+        if client.indices.exists(index=claimed_alias):
             return None
         raise
     return name
@@ -171,35 +167,37 @@ def _get_single_index(client: OpenSearch, alias: str) -> tuple[str, Mapping[str,
 
 
 def _inspect_live_index(
-    client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: TokenPolicy | None
+    client: OpenSearch, alias: str, body: Mapping[str, Any], policy: TokenPolicy | None
 ) -> tuple[WriteTarget, str | None]:
     """Return the alias target, and why it can't be written to (None if it can)."""
     name, index = _get_single_index(client, alias)
     state = parse_policy_state(index, name)
     check_policy_matches(policy, state, name, alias)
     live = WriteTarget(name=name, created=False, replaces=None, policy=state.policy, pending_operation=state.pending_operation)
-    theirs, own = get_index_meta(index), wanted["mappings"]["_meta"]["stair_es"]
-    holds, brings = get_content_type(theirs), get_content_type(own)
-    if holds != brings:
-        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Specify another one for {brings}: --index NAME")
-    if theirs.get("model") != own["model"]:
-        return live, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
-    if theirs.get("digest") != own["digest"]:
+    live_meta, own_meta = get_index_meta(index), body["mappings"]["_meta"]["stair_es"]
+    holds, content = get_content_type(live_meta), get_content_type(own_meta)
+    if holds != content:
+        raise IndexMismatch(
+            f"{alias!r} points to {name}, an index of {holds}", f"Specify another one for {content}: --index NAME"
+        )
+    if live_meta.get("model") != own_meta["model"]:
+        return live, f"was made with model {live_meta.get('model')!r}, not with {own_meta['model']!r}"
+    if live_meta.get("digest") != own_meta["digest"]:
         return live, "was made with other settings"
-    differences = compare_mappings(wanted["mappings"], index["mappings"])
+    differences = compare_mappings(body["mappings"], index["mappings"])
     return live, f"has another mapping ({'; '.join(differences)})" if differences else None
 
 
-def _make_build_alias(alias: str, wanted: Mapping[str, Any]) -> str:
-    return make_build_alias_prefix(alias) + str(wanted["mappings"]["_meta"]["stair_es"]["digest"])
+def _make_build_alias(alias: str, body: Mapping[str, Any]) -> str:
+    return make_build_alias_prefix(alias) + str(body["mappings"]["_meta"]["stair_es"]["digest"])
 
 
-def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: WriteTarget) -> WriteTarget | None:
-    behind = _make_build_alias(alias, wanted)
-    if not client.indices.exists(index=behind):
+def _find_build(client: OpenSearch, alias: str, body: Mapping[str, Any], live: WriteTarget) -> WriteTarget | None:
+    build_alias = _make_build_alias(alias, body)
+    if not client.indices.exists(index=build_alias):
         return None
-    name, index = _get_single_index(client, behind)
-    differences = compare_mappings(wanted["mappings"], index["mappings"])
+    name, index = _get_single_index(client, build_alias)
+    differences = compare_mappings(body["mappings"], index["mappings"])
     if differences:
         raise IndexMismatch(
             f"the unfinished index {name!r} was created with another mapping: {'; '.join(differences)}",
@@ -211,13 +209,13 @@ def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
     )
 
 
-def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: WriteTarget) -> WriteTarget:
-    found = _find_build(client, alias, wanted, live)
+def _open_build(client: OpenSearch, alias: str, body: Mapping[str, Any], live: WriteTarget) -> WriteTarget:
+    found = _find_build(client, alias, body, live)
     if found:
         return found
-    behind = _make_build_alias(alias, wanted)
-    created = _create_index(client, alias, behind, wanted)
+    build_alias = _make_build_alias(alias, body)
+    created = _create_index(client, alias, build_alias, body)
     if created:
         return WriteTarget(name=created, created=True, replaces=live.name, policy=live.policy)
-    [name] = client.indices.get_alias(index=behind, name=behind)
+    [name] = client.indices.get_alias(index=build_alias, name=build_alias)
     return WriteTarget(name=name, created=False, replaces=live.name, policy=live.policy)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
+_SETTINGS = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 _LIVE_REFRESH = "30s"
 _UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "micros": 1e-6, "nanos": 1e-9}
 _AFTER_FAILURE = RetryPolicy(attempts=4)
@@ -39,63 +39,53 @@ class _IndexState:
 
     @property
     def saved_settings(self) -> dict[str, Any] | None:
-        remembered = self.meta.get("stair_es", {}).get("original_settings")
-        return remembered if isinstance(remembered, dict) else None
+        saved = self.meta.get("stair_es", {}).get("original_settings")
+        return saved if isinstance(saved, dict) else None
 
 
 @contextmanager
-def relax_index_settings(cluster: Cluster, opened: WriteTarget, *, replicas: bool) -> Iterator[None]:
+def relax_index_settings(cluster: Cluster, target: WriteTarget, *, replicas: bool) -> Iterator[None]:
     """Relax the settings of an index within the context: it refreshes rarely, or not at all while it isn't searched yet.
 
-    Of runs that load the same index concurrently, the first to end restores the settings for all.
-
-    Args:
-        cluster: The cluster.
-        opened: The index.
-        replicas: Whether to remove its replicas, if it isn't searched yet.
+    Of runs that load the same index concurrently, the first to end restores the settings for all. With `replicas` it also loses
+    its replicas, if it isn't searched yet.
 
     Raises:
         ClusterError: If the settings can't be changed or restored; the next run then restores them.
     """
-    index = _SettingsClient(cluster, opened.name)
+    index = _SettingsClient(cluster, target.name)
     before = index.read_state()
     originals = before.saved_settings or before.settings
     if before.saved_settings:
-        logger.warning("%s still has the settings of a load that was killed, or that is still running", opened.name)
+        logger.warning("%s still has the settings of a load that was killed, or that is still running", target.name)
     changed = {
         **originals,
-        **choose_load_settings(originals, live=opened.replaces is None and not opened.created, replicas=replicas),
+        **choose_load_settings(originals, live=target.replaces is None and not target.created, replicas=replicas),
     }
     try:
         index.relax_settings(originals, changed)
-        said = ", ".join(f"{name} {changed[name]}" for name in _NAMES if changed[name] != originals[name])
-        if said:
-            logger.info("settings during the load: %s", said)
+        changes = ", ".join(f"{name} {changed[name]}" for name in _SETTINGS if changed[name] != originals[name])
+        if changes:
+            logger.info("settings during the load: %s", changes)
         yield
     except BaseException:
         try:
             index.restore_settings(originals, _AFTER_FAILURE)
         except ClusterError as error:
             logger.warning(
-                "the settings of %s could not be restored (%s): the next run restores them", opened.name, error.message
+                "the settings of %s could not be restored (%s): the next run restores them", target.name, error.message
             )
         raise
     index.restore_settings(originals, RetryPolicy())
 
 
 def choose_load_settings(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict[str, Any]:
-    """Choose the settings to change while an index loads. Pure.
-
-    Args:
-        originals: Its settings, None for each that isn't set.
-        live: Whether it is searched already.
-        replicas: Whether replicas may be removed.
-    """
+    """Choose the settings to change while an index loads; `live` is whether it is searched already. Pure."""
     if not live:
-        none = {"number_of_replicas": "0", "auto_expand_replicas": "false"} if replicas else {}
-        return {"refresh_interval": "-1", **none}
-    own = parse_interval_s(originals.get("refresh_interval"))
-    return {} if own < 0 or own >= parse_interval_s(_LIVE_REFRESH) else {"refresh_interval": _LIVE_REFRESH}
+        no_replicas = {"number_of_replicas": "0", "auto_expand_replicas": "false"} if replicas else {}
+        return {"refresh_interval": "-1", **no_replicas}
+    current_s = parse_interval_s(originals.get("refresh_interval"))
+    return {} if current_s < 0 or current_s >= parse_interval_s(_LIVE_REFRESH) else {"refresh_interval": _LIVE_REFRESH}
 
 
 def parse_interval_s(interval: str | None) -> float:
@@ -116,9 +106,9 @@ class _SettingsClient:
     def read_state(self, policy: RetryPolicy | None = None) -> _IndexState:
         """Read settings and `_meta` in one request."""
         params = {"flat_settings": "true"}
-        answer = self.cluster.call(self.cluster.client.indices.get, index=self.name, params=params, retry=policy)
-        index = answer[self.name]
-        settings = {name: index["settings"].get(f"index.{name}") for name in _NAMES}
+        response = self.cluster.call(self.cluster.client.indices.get, index=self.name, params=params, retry=policy)
+        index = response[self.name]
+        settings = {name: index["settings"].get(f"index.{name}") for name in _SETTINGS}
         return _IndexState(settings, index["mappings"].get("_meta", {}))
 
     def relax_settings(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
@@ -139,10 +129,10 @@ class _SettingsClient:
     def _save_originals(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> None:
         """Save the originals in `_meta`, or remove them. A mapping update replaces all of `_meta`, so it is read first."""
         meta = self.read_state(policy).meta
-        about = {name: value for name, value in meta.get("stair_es", {}).items() if name != "original_settings"}
+        own_meta = {name: value for name, value in meta.get("stair_es", {}).items() if name != "original_settings"}
         if originals is not None:
-            about["original_settings"] = dict(originals)
-        body = {"_meta": {**meta, "stair_es": about}}
+            own_meta["original_settings"] = dict(originals)
+        body = {"_meta": {**meta, "stair_es": own_meta}}
         self.cluster.call(self.cluster.client.indices.put_mapping, index=self.name, body=body, retry=policy)
 
     def _put_settings(self, settings: Mapping[str, Any], policy: RetryPolicy | None) -> None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from stair_es.cluster.client.connection import ClusterInfo
     from stair_es.cluster.documents.document import DocumentSettings
 
-_PRUNE_KNOWN = (((8, 19), (9,)), ((9, 1), (10_000,)))
+_PRUNE_VERSIONS = (((8, 19), (9,)), ((9, 1), (10_000,)))
 """From, up to: the Elasticsearch versions whose `sparse_vector` supports `index_options.prune`. The others never prune."""
-_VECTORS_HIDDEN = (9, 2)
+_EXCLUDES_VECTORS = (9, 2)
 """From this version on Elasticsearch leaves vectors out of `_source` by default; `explain` needs them there."""
-_LEDGER = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
+_INGEST_FIELDS = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
 """Fields that ingest searches and sorts by."""
 
 
@@ -27,12 +27,6 @@ def build_index_body(
     target: ClusterInfo, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
 ) -> dict[str, Any]:
     """Build the index body for `settings` on `target`, or return the custom body unchanged.
-
-    Args:
-        target: The cluster.
-        settings: What documents contain.
-        override: Path of a custom body.
-        largest_weight: Largest weight that a token can have; None if unknown.
 
     Raises:
         UnsupportedTarget: If the cluster lacks a field type that `settings` require.
@@ -81,10 +75,10 @@ def check_field_types(target: ClusterInfo, settings: DocumentSettings) -> None:
 def build_sparse_vector_layer(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
     """Build the layer for `sparse_vector`, without options that this version of Elasticsearch doesn't support. Pure."""
     tokens = dict(layer["mappings"]["properties"]["tokens"])
-    if not any(first <= version < end for first, end in _PRUNE_KNOWN):
+    if not any(first <= version < end for first, end in _PRUNE_VERSIONS):
         tokens.pop("index_options")
     body = {"mappings": {"properties": {"tokens": tokens}}}
-    return {**body, "settings": layer["settings"]} if version >= _VECTORS_HIDDEN else body
+    return {**body, "settings": layer["settings"]} if version >= _EXCLUDES_VECTORS else body
 
 
 def build_seismic_layer(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str, Any]:
@@ -110,13 +104,13 @@ def merge_bodies(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str,
 
 
 def _check_custom_mapping(body: Mapping[str, Any], settings: DocumentSettings, path: Path) -> None:
-    needed = {"tokens": settings.tokens_type, **_LEDGER, **({"impacts": "text"} if settings.impacts else {})}
-    needed |= {IDS_FIELD: "sparse_vector"} if settings.vector == "seismic" else {}
+    required = {"tokens": settings.tokens_type, **_INGEST_FIELDS, **({"impacts": "text"} if settings.impacts else {})}
+    required |= {IDS_FIELD: "sparse_vector"} if settings.vector == "seismic" else {}
     fields = body.get("mappings", {}).get("properties", {})
-    wrong = [f"{name}: {type_}" for name, type_ in needed.items() if fields.get(name, {}).get("type") != type_]
-    if wrong:
+    missing = [f"{name}: {type_}" for name, type_ in required.items() if fields.get(name, {}).get("type") != type_]
+    if missing:
         layers = " and mappings/seismic.json" if settings.vector == "seismic" else ""
         raise ResourceError(
-            f"mapping {path} lacks fields that ingest requires: {', '.join(wrong)}",
+            f"mapping {path} lacks fields that ingest requires: {', '.join(missing)}",
             f"Start with mappings/image.json{layers}, and add to it.",
         )

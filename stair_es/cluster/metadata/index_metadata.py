@@ -24,7 +24,7 @@ TOKEN_INDEX_SUFFIX, WRITE_ALIAS_SUFFIX = ".tokens", ".write"
 """Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
 INDEX_FORMAT = 2
 """Format of an index, in `_meta.stair_es.format_version`: increment it when this version can't use indices of before."""
-_ADDED_LATER = frozenset({"policy", "policy_undo"})
+_OPTIONAL_FIELDS = frozenset({"policy", "policy_undo"})
 """An index from before there were policies lacks these fields; they are added with its first policy."""
 
 
@@ -102,10 +102,10 @@ def list_other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
 
 def make_index_name(alias: str, model_id: str, now: datetime) -> str:
     """Make the name `<alias>-<model>-<timestamp>`; a long model id is truncated to leave room for the token index's suffix."""
-    stamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
+    timestamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
     model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
-    longest = MAX_INDEX_NAME_BYTES - len(TOKEN_INDEX_SUFFIX + WRITE_ALIAS_SUFFIX)
-    return f"{alias}-{model[: longest - len(alias.encode()) - len(stamp) - 2]}-{stamp}"
+    max_bytes = MAX_INDEX_NAME_BYTES - len(TOKEN_INDEX_SUFFIX + WRITE_ALIAS_SUFFIX)
+    return f"{alias}-{model[: max_bytes - len(alias.encode()) - len(timestamp) - 2]}-{timestamp}"
 
 
 def build_index_meta(identity: IndexSpec, alias: str) -> dict[str, Any]:
@@ -127,17 +127,17 @@ def build_token_index_meta(index: str, alias: str) -> dict[str, Any]:
     return {"format_version": INDEX_FORMAT, "token_index_of": index, "alias": alias}
 
 
-def get_content_type(about: Mapping[str, Any]) -> str:
+def get_content_type(meta: Mapping[str, Any]) -> str:
     """Return the content type in the metadata of an index: an index of texts never replaces one of images, nor the reverse."""
-    return "texts" if "texts" in (about.get("settings") or {}) else "images"
+    return "texts" if "texts" in (meta.get("settings") or {}) else "images"
 
 
 def has_thumbnails(index: Mapping[str, Any]) -> bool:
     """Return whether the documents of an index, from a GET mapping response, were written with thumbnails."""
-    about = get_index_meta(index)
-    settings = about.get("settings")
+    meta = get_index_meta(index)
+    settings = meta.get("settings")
     px = settings.get("thumbnail_px") if isinstance(settings, dict) else None  # missing in an old index
-    return px != 0 and get_content_type(about) == "images"
+    return px != 0 and get_content_type(meta) == "images"
 
 
 def has_colours(index: Mapping[str, Any]) -> bool:
@@ -146,38 +146,38 @@ def has_colours(index: Mapping[str, Any]) -> bool:
     return field.get("type") == "keyword" and get_content_type(get_index_meta(index)) == "images"
 
 
-def add_index_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+def add_index_meta(body: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     """Add `_meta.stair_es` to the body of a new index; everything else in it stays unchanged."""
     mappings = body.get("mappings", {})
-    return {**body, "mappings": {**mappings, "_meta": {**mappings.get("_meta", {}), "stair_es": dict(about)}}}
+    return {**body, "mappings": {**mappings, "_meta": {**mappings.get("_meta", {}), "stair_es": dict(meta)}}}
 
 
-def compare_mappings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def compare_mappings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Compare the field types of an existing mapping with those wanted; returns one phrase per difference.
 
     Additional fields are fine, and so are missing fields of token policies.
     """
-    fields, existing = wanted.get("properties", {}), found.get("properties", {})
+    fields, existing = expected.get("properties", {}), found.get("properties", {})
     return [
         f"{name} is {existing[name].get('type', 'object')} instead of {spec.get('type', 'object')}"
         if name in existing
         else f"{name} is missing"
         for name, spec in fields.items()
-        if (name not in existing and name not in _ADDED_LATER)
+        if (name not in existing and name not in _OPTIONAL_FIELDS)
         or existing.get(name, spec).get("type", "object") != spec.get("type", "object")
     ]
 
 
 def get_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
     """Get `_meta.stair_es` from a GET mapping response; empty for an index not made by stair-es, and for a token index."""
-    about = _get_raw_meta(index)
-    return {} if "token_index_of" in about else about
+    meta = _get_raw_meta(index)
+    return {} if "token_index_of" in meta else meta
 
 
 def get_token_index_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
     """Get `_meta.stair_es` of a token index from a GET mapping response; empty for all others."""
-    about = _get_raw_meta(index)
-    return about if "token_index_of" in about else {}
+    meta = _get_raw_meta(index)
+    return meta if "token_index_of" in meta else {}
 
 
 def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
@@ -186,11 +186,11 @@ def check_not_token_index(name: str, index: Mapping[str, Any]) -> None:
     Raises:
         IndexMismatch: If the index is a token index.
     """
-    about = get_token_index_meta(index)
-    if about:
+    meta = get_token_index_meta(index)
+    if meta:
         raise IndexMismatch(
-            f"index {name!r} is the token index of {str(about['token_index_of'])!r} and contains no images",
-            f"Specify the images: --index {about.get('alias', about['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
+            f"index {name!r} is the token index of {str(meta['token_index_of'])!r} and contains no images",
+            f"Specify the images: --index {meta.get('alias', meta['token_index_of'])}; for a pattern use PATTERN,-*.tokens",
         )
 
 
@@ -200,9 +200,9 @@ def check_index_format(name: str, index: Mapping[str, Any]) -> None:
     Raises:
         IndexMismatch: If another version of stair-es has written it, in another format.
     """
-    about = _get_raw_meta(index)
-    found = about.get("format_version", 1)
-    if not about or found == INDEX_FORMAT:
+    meta = _get_raw_meta(index)
+    found = meta.get("format_version", 1)
+    if not meta or found == INDEX_FORMAT:
         return
     newer = isinstance(found, int) and found > INDEX_FORMAT
     raise IndexMismatch(
@@ -214,5 +214,5 @@ def check_index_format(name: str, index: Mapping[str, Any]) -> None:
 
 
 def _get_raw_meta(index: Mapping[str, Any]) -> Mapping[str, Any]:
-    about = index.get("mappings", {}).get("_meta", {}).get("stair_es", {})
-    return about if isinstance(about, dict) else {}
+    meta = index.get("mappings", {}).get("_meta", {}).get("stair_es", {})
+    return meta if isinstance(meta, dict) else {}

@@ -1,13 +1,13 @@
 """The token policy in the metadata of an index: `_meta.stair_es.policy`, and two fields of its documents.
 
-==================================================  ===================================================
-`_meta.stair_es.policy`                             Meaning
-==================================================  ===================================================
-is missing                                          no policy
-`{"digest", "policy"}`                              applies to all documents
-`{"digest", "policy", "pending_operation": "apply"}`        the same, but not yet applied to all documents
-`{"digest": null, "pending_operation": "rollback"}`         no policy, but some documents still have one applied
-==================================================  ===================================================
+====================================================  ===================================================
+`_meta.stair_es.policy`                               Meaning
+====================================================  ===================================================
+is missing                                            no policy
+`{"digest", "policy"}`                                applies to all documents
+`{"digest", "policy", "pending_operation": "apply"}`  the same, but not yet applied to all documents
+`{"digest": null, "pending_operation": "rollback"}`   no policy, but some documents still have one applied
+====================================================  ===================================================
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class PolicyState:
         """Return the value for `_meta`; None if there is no policy and no operation."""
         if self.policy is None and self.pending_operation is None:
             return None
-        about: dict[str, Any] = {"digest": self.policy.digest if self.policy else None}
+        meta: dict[str, Any] = {"digest": self.policy.digest if self.policy else None}
         if self.policy:
-            about["policy"] = self.policy.to_json()
-        return {**about, "pending_operation": self.pending_operation} if self.pending_operation else about
+            meta["policy"] = self.policy.to_json()
+        return {**meta, "pending_operation": self.pending_operation} if self.pending_operation else meta
 
 
 def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
@@ -55,9 +55,9 @@ def parse_policy_state(index: Mapping[str, Any], name: str) -> PolicyState:
     Raises:
         ResourceError: If this version doesn't understand the policy.
     """
-    about = get_index_meta(index).get("policy") or {}
-    policy = parse_policy(about["policy"], f"policy of the index {name}") if about.get("policy") else None
-    return PolicyState(policy=policy, pending_operation=about.get("pending_operation"))
+    meta = get_index_meta(index).get("policy") or {}
+    policy = parse_policy(meta["policy"], f"policy of the index {name}") if meta.get("policy") else None
+    return PolicyState(policy=policy, pending_operation=meta.get("pending_operation"))
 
 
 def fetch_index_policy(cluster: Cluster, name: str) -> TokenPolicy | None:
@@ -80,18 +80,18 @@ def add_policy_to_body(body: Mapping[str, Any], policy: TokenPolicy | None) -> d
         return dict(body)
     mappings = body["mappings"]
     meta = mappings["_meta"]
-    about = {**meta["stair_es"], "policy": PolicyState(policy=policy).to_json()}
+    own_meta = {**meta["stair_es"], "policy": PolicyState(policy=policy).to_json()}
     properties = {**mappings.get("properties", {}), **list_missing_policy_fields(mappings.get("properties", {}), "the mapping")}
-    return {**body, "mappings": {**mappings, "_meta": {**meta, "stair_es": about}, "properties": properties}}
+    return {**body, "mappings": {**mappings, "_meta": {**meta, "stair_es": own_meta}, "properties": properties}}
 
 
 def find_conflicting_field(properties: Mapping[str, Any]) -> str | None:
     """Find a column that has the name of a policy field: ours have fixed types, and are always both present."""
-    there = [name for name in POLICY_FIELDS if name in properties]
-    for name in there:
-        wanted, found = POLICY_FIELDS[name], properties[name]
-        other = any(found.get(key, "object" if key == "type" else None) != value for key, value in wanted.items())
-        if other or len(there) < len(POLICY_FIELDS):
+    present = [name for name in POLICY_FIELDS if name in properties]
+    for name in present:
+        expected, found = POLICY_FIELDS[name], properties[name]
+        differs = any(found.get(key, "object" if key == "type" else None) != value for key, value in expected.items())
+        if differs or len(present) < len(POLICY_FIELDS):
             return name
     return None
 

@@ -30,8 +30,8 @@ def ensure_write_alias(cluster: Cluster, index: str) -> None:
 
 def _ensure_once(client: OpenSearch, index: str) -> None:
     alias = make_write_alias(index)
-    there = client.indices.get_alias(index=index)[index]["aliases"].get(alias, {})
-    if there.get("is_write_index"):
+    options = client.indices.get_alias(index=index)[index]["aliases"].get(alias, {})
+    if options.get("is_write_index"):
         return
     try:
         client.indices.put_alias(index=index, name=alias, body=WRITE_ALIAS_OPTIONS)

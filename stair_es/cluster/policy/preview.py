@@ -24,8 +24,8 @@ from stair_es.types import ProgressCallback, SparseVector
 if TYPE_CHECKING:
     from stair_es.cluster.client.cluster import Cluster
 
-_PAGE = 1000
-_KEEP = "5m"
+_PAGE_SIZE = 1000
+_SCROLL_TTL = "5m"
 _FIELDS = ["uri", "tokens", "policy", "policy_undo"]
 
 
@@ -45,8 +45,8 @@ class DocumentChange:
     def token_changes(self) -> dict[str, tuple[float | None, float | None]]:
         """Token -> weight before and after, for tokens that differ; None if the token is missing."""
         before, after = self.before.to_dict(), self.after.to_dict()
-        names = [*before, *(word for word in after if word not in before)]
-        return {word: (before.get(word), after.get(word)) for word in names if before.get(word) != after.get(word)}
+        names = [*before, *(token for token in after if token not in before)]
+        return {token: (before.get(token), after.get(token)) for token in names if before.get(token) != after.get(token)}
 
     @cached_property
     def difference(self) -> float:
@@ -70,43 +70,38 @@ class PolicyPreview:
 
 def preview_changes(
     cluster: Cluster,
-    place: PolicyTarget,
+    target: PolicyTarget,
     policy: TokenPolicy | None,
-    plan: PolicyPreview,
+    preview: PolicyPreview,
     progress: ProgressCallback = lambda done, total: None,
 ) -> Iterator[DocumentChange]:
     """Compare each document with what `policy`, or its removal, would make of it, and yield those that would change.
 
-    Args:
-        cluster: The cluster.
-        place: The index.
-        policy: The policy; None for a rollback.
-        plan: Counts to update.
-        progress: Called with the number of documents read so far, and of all.
+    `preview` gets the counts, `progress` the number of documents read so far, and of all.
 
     Raises:
         IndexMismatch: If documents have columns with the names of policy fields.
         ClusterError: If a request fails.
     """
-    list_missing_policy_fields(place.properties, f"index {place.name!r}")
-    query = build_affected_query(policy, place.layout)
-    total = count_matches(cluster, place.name, query)
-    for hit in _scroll_documents(cluster, place.name, query):
-        plan.examined += 1
+    list_missing_policy_fields(target.properties, f"index {target.name!r}")
+    query = build_affected_query(policy, target.layout)
+    total = count_matches(cluster, target.name, query)
+    for hit in _scroll_documents(cluster, target.name, query):
+        preview.examined += 1
         change = _compute_change(hit, policy)
         if change is not None:
-            plan.changed += 1
-            plan.emptied += not change.after
-            plan.only_reverted += not change.rules
-            plan.rules.update(change.rules)
+            preview.changed += 1
+            preview.emptied += not change.after
+            preview.only_reverted += not change.rules
+            preview.rules.update(change.rules)
             yield change
-        progress(plan.examined, total)
+        progress(preview.examined, total)
 
 
-def add_change_sample(samples: list[DocumentChange], change: DocumentChange, most: int) -> None:
-    """Add a change to the samples, which keep the `most` changes with the largest difference (ties by id)."""
+def add_change_sample(samples: list[DocumentChange], change: DocumentChange, max_samples: int) -> None:
+    """Add a change to the samples, which keep the `max_samples` changes with the largest difference (ties by id)."""
     insort(samples, change, key=lambda each: (-each.difference, each.id))
-    del samples[most:]
+    del samples[max_samples:]
 
 
 def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> DocumentChange | None:
@@ -116,13 +111,13 @@ def _compute_change(hit: Mapping[str, Any], policy: TokenPolicy | None) -> Docum
         return None
     before = SparseVector.from_mapping(parse_token_weights(tokens))
     original = parse_policy_undo(source).restore(before)
-    result = policy.apply(original) if policy else None
-    after = result.vector if result else original
-    digest = policy.digest if policy and result and result.undo else None
+    applied = policy.apply(original) if policy else None
+    after = applied.vector if applied else original
+    digest = policy.digest if policy and applied and applied.undo else None
     if after == before and source.get("policy") == digest:
         return None
     return DocumentChange(
-        id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=result.rules if result else ()
+        id=hit["_id"], uri=source.get("uri", ""), before=before, after=after, rules=applied.rules if applied else ()
     )
 
 
@@ -131,14 +126,14 @@ def _scroll_documents(cluster: Cluster, index: str, query: Mapping[str, Any]) ->
 
     A page whose response is lost can't be requested again.
     """
-    body = {"size": _PAGE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
-    answer = cluster.search(index, body, scroll=_KEEP)
+    body = {"size": _PAGE_SIZE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
+    response = cluster.search(index, body, scroll=_SCROLL_TTL)
     try:
-        while answer["hits"]["hits"]:
-            yield from answer["hits"]["hits"]
-            answer = cluster.call(
-                cluster.client.scroll, body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP}, retry=NO_RETRY
+        while response["hits"]["hits"]:
+            yield from response["hits"]["hits"]
+            response = cluster.call(
+                cluster.client.scroll, body={"scroll_id": response["_scroll_id"], "scroll": _SCROLL_TTL}, retry=NO_RETRY
             )
     finally:
         with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more
-            cluster.client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])
+            cluster.client.clear_scroll(body={"scroll_id": [response["_scroll_id"]]}, ignore=[404])

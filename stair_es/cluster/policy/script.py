@@ -11,7 +11,7 @@ from stair_es import feature_names
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout
 from stair_es.token_policy import TokenPolicy
 
-_BESIDE = 8
+_OTHER_CLAUSES = 8
 """Clauses of the query in addition to those for tokens."""
 
 
@@ -26,11 +26,11 @@ def build_policy_script(policy: TokenPolicy | None, layout: TokenFieldLayout) ->
         policy_params = {
             "digest": policy.digest,
             "replacements": {
-                feature_names.escape_feature(word): feature_names.escape_feature(target)
-                for word, target in policy.replacements.items()
+                feature_names.escape_feature(token): feature_names.escape_feature(target)
+                for token, target in policy.replacements.items()
             },
-            "mute": {feature_names.escape_feature(word): True for word in policy.mute},
-            "cap": {feature_names.escape_feature(word): most for word, most in policy.cap.items()},
+            "mute": {feature_names.escape_feature(token): True for token in policy.mute},
+            "cap": {feature_names.escape_feature(token): max_weight for token, max_weight in policy.cap.items()},
         }
     ids = layout.token_ids.extend_for_policy(policy).ids if layout.token_ids else None
     token_ids = None if ids is None else {feature_names.escape_feature(token): str(id_) for token, id_ in ids.items()}
@@ -43,29 +43,24 @@ def _load_script_source() -> str:
     return (files("stair_es.cluster.policy") / "policy.painless").read_text(encoding="utf-8")
 
 
-def build_affected_query(policy: TokenPolicy | None, layout: TokenFieldLayout, without: Iterable[str] = ()) -> dict[str, Any]:
+def build_affected_query(policy: TokenPolicy | None, layout: TokenFieldLayout, skip: Iterable[str] = ()) -> dict[str, Any]:
     """Build the query for all documents that a policy may change: those with one of its tokens, or with another policy.
 
     If a policy has more tokens than a query may have clauses, all documents are updated: nearly each has one of them.
-
-    Args:
-        policy: The policy; None to remove policies.
-        layout: Layout of the index.
-        without: Ids of documents to exclude.
     """
-    settled: list[dict[str, Any]] = [{"ids": {"values": sorted(without)}}] if without else []
-    other = {"exists": {"field": "policy"}}
+    excluded: list[dict[str, Any]] = [{"ids": {"values": sorted(skip)}}] if skip else []
+    has_policy = {"exists": {"field": "policy"}}
     if policy is None:
-        return {"bool": {"filter": [other], "must_not": settled}}
-    settled.append({"term": {"policy": policy.digest}})
-    if len(policy.tokens) + _BESIDE > layout.max_clauses:
-        return {"bool": {"filter": [{"match_all": {}}], "must_not": settled}}
-    either = {"bool": {"should": [other, *_build_token_clauses(policy.tokens, layout.vector)], "minimum_should_match": 1}}
-    return {"bool": {"filter": [either], "must_not": settled}}
+        return {"bool": {"filter": [has_policy], "must_not": excluded}}
+    excluded.append({"term": {"policy": policy.digest}})
+    if len(policy.tokens) + _OTHER_CLAUSES > layout.max_clauses:
+        return {"bool": {"filter": [{"match_all": {}}], "must_not": excluded}}
+    affected = {"bool": {"should": [has_policy, *_build_token_clauses(policy.tokens, layout.vector)], "minimum_should_match": 1}}
+    return {"bool": {"filter": [affected], "must_not": excluded}}
 
 
-def _build_token_clauses(words: Iterable[str], vector: str) -> list[dict[str, Any]]:
-    keys = [feature_names.escape_feature(word) for word in words]
+def _build_token_clauses(tokens: Iterable[str], vector: str) -> list[dict[str, Any]]:
+    keys = [feature_names.escape_feature(token) for token in tokens]
     if vector == "sparse_vector":
         return [{"sparse_vector": {"field": "tokens", "query_vector": dict.fromkeys(keys, 1.0), "prune": False}}]
     return [{"rank_feature": {"field": f"tokens.{key}", "linear": {}}} for key in keys]

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
+_MIN_POLL_S, _MAX_POLL_S = 0.05, 2.0
 _BATCH = 1000
-_FILTER = "completed,task.status,response"  # and `error`, which every filter lets through
-"""Without it each response repeats the script and the whole policy."""
-_UNKNOWN = (400, 404, 405, 410, 501)
+_FILTER = "completed,task.status,response"  # `NodeConnection` adds `error`
+"""Without it each response repeats the script and the policy."""
+_UNSUPPORTED_STATUSES = (400, 404, 405, 410, 501)
 """Status of a request that a cluster doesn't support."""
 _AFTER_FAILURE = RetryPolicy(attempts=2)
 
@@ -74,7 +74,7 @@ class UpdateByQueryTask:
     index: str
     limits: UpdateLimits
     progress: Callable[[UpdateProgress], None]
-    """Called with what an interrupted run leaves behind."""
+    """Called with the progress of each pass."""
     sleep: Callable[[float], None] = sleep_unless_cancelled
 
     def check_supported(self, script: Mapping[str, Any]) -> None:
@@ -84,9 +84,9 @@ class UpdateByQueryTask:
             UnsupportedTarget: If it doesn't.
             ClusterError: If the request fails.
         """
-        refused = self.cluster.call(self._try_script, script)
-        if refused is not None:
-            raise build_no_scripts_error(self.cluster.connection, get_error_reason(refused, self.cluster.connection))
+        error = self.cluster.call(self._try_script, script)
+        if error is not None:
+            raise build_no_scripts_error(self.cluster.connection, get_error_reason(error, self.cluster.connection))
 
     def run_pass(self, body: Mapping[str, Any]) -> UpdateProgress:
         """Run one pass to its end; it is cancelled if the caller is interrupted.
@@ -124,21 +124,21 @@ class UpdateByQueryTask:
             policy: Retry policy.
             only_task: Id of the only task to cancel: the others belong to a run that has cancelled this one.
         """
-        waited_s = _LOOK_FIRST_S
+        wait_s = _MIN_POLL_S
         while running := self.cluster.call(self._list_running, retry=policy):
             if only_task is not None and only_task not in running:
                 return
             for id_ in [only_task] if only_task else running:
                 self.cluster.call(self.cluster.client.tasks.cancel, task_id=id_, ignore=[404], retry=policy)
-            self.sleep(waited_s)
-            waited_s = min(_LOOK_LAST_S, waited_s * 2)
+            self.sleep(wait_s)
+            wait_s = min(_MAX_POLL_S, wait_s * 2)
 
     def _try_script(self, script: Mapping[str, Any]) -> exceptions.TransportError | None:
         body = {"query": {"match_none": {}}, "script": dict(script)}
         try:
             self.cluster.client.update_by_query(index=self.index, body=body)
         except exceptions.TransportError as error:
-            if error.status_code in _UNKNOWN:
+            if error.status_code in _UNSUPPORTED_STATUSES:
                 return error
             raise
         return None
@@ -161,31 +161,31 @@ class UpdateByQueryTask:
 
     def _list_running(self) -> list[str]:
         params = {"actions": "*update/byquery", "filter_path": "nodes.*.tasks.*.headers"}
-        answer = self.cluster.client.tasks.list(params=params)
-        tasks = [task for node in answer.get("nodes", {}).values() for task in node["tasks"].items()]
+        response = self.cluster.client.tasks.list(params=params)
+        tasks = [task for node in response.get("nodes", {}).values() for task in node["tasks"].items()]
         return [id_ for id_, task in tasks if task.get("headers", {}).get("X-Opaque-Id") == self._opaque_id]
 
     def _wait_for_task(self, id_: str) -> UpdateProgress:
-        wait_s, seen = _LOOK_FIRST_S, UpdateProgress()
+        wait_s, progress = _MIN_POLL_S, UpdateProgress()
         while True:
-            answer = self.cluster.call(self._get_task, id_)
-            if answer is None:
-                return seen  # the task was lost with its node
-            if answer.get("completed"):
-                done = _parse_finished_task(answer, self.cluster.connection)
-                self.progress(done)
-                return done
-            seen = _parse_status(answer.get("task", {}).get("status", {}))
-            self.progress(seen)
+            response = self.cluster.call(self._get_task, id_)
+            if response is None:
+                return progress  # the task was lost with its node
+            if response.get("completed"):
+                result = _parse_finished_task(response, self.cluster.connection)
+                self.progress(result)
+                return result
+            progress = _parse_status(response.get("task", {}).get("status", {}))
+            self.progress(progress)
             self.sleep(wait_s)
-            wait_s = min(_LOOK_LAST_S, wait_s * 1.5)
+            wait_s = min(_MAX_POLL_S, wait_s * 1.5)
 
     def _get_task(self, id_: str) -> dict[str, Any] | None:
         try:
-            answer: dict[str, Any] = self.cluster.client.tasks.get(task_id=id_, params={"filter_path": _FILTER})
+            response: dict[str, Any] = self.cluster.client.tasks.get(task_id=id_, params={"filter_path": _FILTER})
         except exceptions.NotFoundError:
             return None
-        return answer
+        return response
 
 
 def _parse_status(status: Mapping[str, Any]) -> UpdateProgress:
@@ -203,10 +203,10 @@ def _parse_status(status: Mapping[str, Any]) -> UpdateProgress:
     )
 
 
-def _parse_finished_task(answer: Mapping[str, Any], connection: Connection) -> UpdateProgress:
-    if answer.get("error"):
-        raise _build_update_error(answer["error"], connection)
-    response = answer["response"]
+def _parse_finished_task(task_info: Mapping[str, Any], connection: Connection) -> UpdateProgress:
+    if task_info.get("error"):
+        raise _build_update_error(task_info["error"], connection)
+    response = task_info["response"]
     if response.get("canceled"):
         raise ClusterError(f"the update was cancelled: {response['canceled']}", "Run it again: it resumes from there.")
     failed: dict[str, str] = {}
@@ -216,48 +216,48 @@ def _parse_finished_task(answer: Mapping[str, Any], connection: Connection) -> U
             raise _build_update_error(cause, connection)
         inner = (cause.get("caused_by") or {}).get("reason")
         failed[failure["id"]] = connection.redact(cause.get("reason", "refused") + (f": {inner}" if inner else ""))
-    done = _parse_status(response)
-    return replace(done, failed=failed, complete=not failed and done.processed == done.total)
+    progress = _parse_status(response)
+    return replace(progress, failed=failed, complete=not failed and progress.processed == progress.total)
 
 
 def _build_update_error(error: Mapping[str, Any], connection: Connection) -> ClusterError:
     reasons = [error.get("reason"), (error.get("caused_by") or {}).get("reason"), *(error.get("script_stack") or [])[:2]]
-    said = connection.redact(": ".join(str(reason) for reason in reasons if reason))
+    reason = connection.redact(": ".join(str(reason) for reason in reasons if reason))
     if error.get("type") == "security_exception":
-        return AuthenticationFailed(f"{connection.safe_url} forbids the update: {said}", choose_grant_remedy(connection))
-    if "script_lang not supported" in said or "cannot execute [inline] scripts" in said:
-        return build_no_scripts_error(connection, said)
-    return ClusterError(f"the cluster failed the update: {said}", "The changes so far are kept; run it again to resume.")
+        return AuthenticationFailed(f"{connection.safe_url} forbids the update: {reason}", choose_grant_remedy(connection))
+    if "script_lang not supported" in reason or "cannot execute [inline] scripts" in reason:
+        return build_no_scripts_error(connection, reason)
+    return ClusterError(f"the cluster failed the update: {reason}", "The changes so far are kept; run it again to resume.")
 
 
 def check_script_support(cluster: Cluster) -> None:
-    """Check that the cluster runs inline painless scripts on updates, if it can be asked.
+    """Check that the cluster runs inline painless scripts on updates, if it reports its script languages.
 
     Raises:
         UnsupportedTarget: If it doesn't.
     """
     try:
-        answer = cluster.call(_get_script_languages, cluster.client)
+        response = cluster.call(_get_script_languages, cluster.client)
     except ClusterError:
-        return  # forbidden, or too old to be asked
-    contexts = {entry["language"]: entry["contexts"] for entry in answer.get("language_contexts", [])}
+        return  # forbidden, or too old to report them
+    contexts = {entry["language"]: entry["contexts"] for entry in response.get("language_contexts", [])}
     if not {"update", "update_by_query"} & set(contexts.get("painless", [])):
         raise build_no_scripts_error(cluster.connection, "it has no painless")
-    if "inline" not in answer.get("types_allowed", ["inline"]):
+    if "inline" not in response.get("types_allowed", ["inline"]):
         raise build_no_scripts_error(cluster.connection, "it allows no inline scripts")
 
 
 def _get_script_languages(client: OpenSearch) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = client.get_script_languages()
+        response: dict[str, Any] = client.get_script_languages()
     except exceptions.NotFoundError:
         return {"language_contexts": [{"language": "painless", "contexts": ["update"]}]}
-    return answer
+    return response
 
 
-def build_no_scripts_error(connection: Connection, why: str) -> UnsupportedTarget:
+def build_no_scripts_error(connection: Connection, reason: str) -> UnsupportedTarget:
     """Build the error for a cluster that can't update documents by script."""
     return UnsupportedTarget(
-        f"{connection.safe_url} can't change documents by script: {why}",
+        f"{connection.safe_url} can't change documents by script: {reason}",
         "Inline painless scripts are required. Or apply the policy to a new index: stair-es ingest --policy FILE --index NEW",
     )

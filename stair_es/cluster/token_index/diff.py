@@ -15,32 +15,8 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 1000
 """Images compared at once: within the bucket limit of any cluster."""
-_MOST_HITS = 10_000
+_MAX_HITS = 10_000
 """Default of `index.max_result_window`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexReader:
-    """Requests that both readers need."""
-
-    cluster: Cluster
-    index: str
-
-    def search(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Search all shards, and return the response.
-
-        Raises:
-            ClusterError: If the request fails, or shards of the index are unavailable.
-        """
-        return self.cluster.search(self.index, body)
-
-    def count(self, query: Mapping[str, Any]) -> int:
-        """Count the documents that match a query."""
-        return count_matches(self.cluster, self.index, query)
-
-    def get(self, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
-        """Get the documents that exist among `ids`, with some of their fields, in real time."""
-        return get_documents_by_id(self.cluster, self.index, ids, fields)
 
 
 @dataclass(frozen=True)
@@ -62,10 +38,10 @@ def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
     Raises:
         IndexMismatch: If they can't be sorted as ingest does.
     """
-    without = [name for name in ("uri", "sha256") if not _has_doc_values(properties.get(name, {}))]
-    if without:
+    missing = [name for name in ("uri", "sha256") if not _has_doc_values(properties.get(name, {}))]
+    if missing:
         raise IndexMismatch(
-            f"{where} can't have a token index: no doc values for {', '.join(without)}",
+            f"{where} can't have a token index: no doc values for {', '.join(missing)}",
             "Remove `doc_values` from the --mapping file, or omit --token-index.",
         )
 
@@ -74,29 +50,25 @@ def check_pageable_mapping(properties: Mapping[str, Any], where: str) -> None:
 class ImageIndexReader:
     """Reads the image index."""
 
-    reader: IndexReader
+    cluster: Cluster
+    index: str
     properties: Mapping[str, Any]
     """Properties of its mapping."""
 
     @property
     def token_query(self) -> dict[str, Any]:
         """Query for images with tokens; if `top_tokens` can't be searched, for all images."""
-        known = self.properties.get("top_tokens", {})
-        words = known.get("type") == "keyword" and (known.get("index", True) or known.get("doc_values", True))
-        fields = ["uri", "top_tokens"] if words else ["uri"]
+        field = self.properties.get("top_tokens", {})
+        searchable = field.get("type") == "keyword" and (field.get("index", True) or field.get("doc_values", True))
+        fields = ["uri", "top_tokens"] if searchable else ["uri"]
         return {"bool": {"filter": [{"exists": {"field": name}} for name in fields]}}
 
     def iterate_source_versions(self) -> Iterator[dict[str, str]]:
         """Iterate over id -> source version of the images with tokens, in the order of their URIs; see `scan_documents`."""
         columns = [name for name in VERSIONED_FIELDS if _has_doc_values(self.properties.get(name, {}))]
         others = [name for name in VERSIONED_FIELDS if name not in columns]
-        body = {
-            "query": self.token_query,
-            "_source": others or False,
-            "docvalue_fields": columns,
-            "seq_no_primary_term": True,
-        }
-        for hits in paginate_hits(self.reader.cluster, self.reader.index, body, size=PAGE_SIZE):
+        body = {"query": self.token_query, "_source": others or False, "docvalue_fields": columns, "seq_no_primary_term": True}
+        for hits in paginate_hits(self.cluster, self.index, body, size=PAGE_SIZE):
             yield {
                 hit["_id"]: compute_source_version(
                     {**hit.get("_source", {}), **hit.get("fields", {})}, WriteVersion.from_hit(hit)
@@ -108,23 +80,24 @@ class ImageIndexReader:
         """Filter the ids of images that exist and have tokens."""
         query = {"bool": {"filter": [{"ids": {"values": list(ids)}}, self.token_query]}}
         body = {"size": len(ids), "query": query, "_source": False, "track_total_hits": False}
-        return {hit["_id"] for hit in self.reader.search(body)["hits"]["hits"]}
+        return {hit["_id"] for hit in self.cluster.search(self.index, body)["hits"]["hits"]}
 
     def get_documents(self, ids: Sequence[str]) -> dict[str, SourceDocument]:
         """Get the images that exist among `ids`, in real time."""
-        docs = self.reader.get(ids, ("tokens", "top_tokens", *VERSIONED_FIELDS, *COPIED_FIELDS))
+        docs = get_documents_by_id(self.cluster, self.index, ids, ("tokens", "top_tokens", *VERSIONED_FIELDS, *COPIED_FIELDS))
         return {doc["_id"]: SourceDocument(doc.get("_source", {}), WriteVersion.from_hit(doc)) for doc in docs}
 
     def get_versions(self, ids: Sequence[str]) -> dict[str, WriteVersion]:
         """Get the stored version of each document, in real time."""
-        return {doc["_id"]: WriteVersion.from_hit(doc) for doc in self.reader.get(ids, ())}
+        return {doc["_id"]: WriteVersion.from_hit(doc) for doc in get_documents_by_id(self.cluster, self.index, ids, ())}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenIndexReader:
     """Reads the token index, as of its last refresh."""
 
-    reader: IndexReader
+    cluster: Cluster
+    index: str
 
     def summarize_images(self, ids: Sequence[str]) -> dict[str, TokenSummary]:
         """Summarize the token documents of each of these images."""
@@ -136,42 +109,43 @@ class TokenIndexReader:
         }
         images = {"terms": {"field": "image_id", "size": len(ids), "execution_hint": "map"}, "aggs": aggs}
         body = {"size": 0, "query": _build_image_filter(ids), "aggs": {"images": images}}
-        buckets = self.reader.search(body)["aggregations"]["images"]["buckets"]
+        buckets = self.cluster.search(self.index, body)["aggregations"]["images"]["buckets"]
         return {bucket["key"]: _parse_bucket(bucket) for bucket in buckets}
 
     def iterate_image_ids(self) -> Iterator[list[str]]:
         """Iterate over the ids of all images that have token documents, page by page."""
         composite: dict[str, Any] = {"size": PAGE_SIZE, "sources": [{"id": {"terms": {"field": "image_id"}}}]}
         while True:
-            answer = self.reader.search({"size": 0, "aggs": {"images": {"composite": composite}}})["aggregations"]["images"]
-            ids = [bucket["key"]["id"] for bucket in answer["buckets"]]
+            body = {"size": 0, "aggs": {"images": {"composite": composite}}}
+            page = self.cluster.search(self.index, body)["aggregations"]["images"]
+            ids = [bucket["key"]["id"] for bucket in page["buckets"]]
             if ids:
                 yield ids
             if len(ids) < PAGE_SIZE:
                 return
-            composite = {**composite, "after": answer["after_key"]}
+            composite = {**composite, "after": page["after_key"]}
 
     def list_document_ids(self, ids: Sequence[str]) -> dict[str, set[str]]:
         """List the ids of the token documents by the id of the image."""
         body = {
-            "size": _MOST_HITS,
+            "size": _MAX_HITS,
             "query": _build_image_filter(ids),
             "_source": False,
             "docvalue_fields": ["image_id"],
             "track_total_hits": False,
         }
         found: dict[str, set[str]] = {}
-        for hit in self.reader.search(body)["hits"]["hits"]:
+        for hit in self.cluster.search(self.index, body)["hits"]["hits"]:
             found.setdefault(hit["fields"]["image_id"][0], set()).add(hit["_id"])
         return found
 
     def count_documents(self) -> int:
         """Count the token documents."""
-        return self.reader.count({"match_all": {}})
+        return count_matches(self.cluster, self.index, {"match_all": {}})
 
     def count_images(self) -> int:
         """Count the images that have token documents."""
-        return self.reader.count({"term": {"rank": 1}})
+        return count_matches(self.cluster, self.index, {"term": {"rank": 1}})
 
 
 def _build_image_filter(ids: Sequence[str]) -> dict[str, Any]:
@@ -180,11 +154,11 @@ def _build_image_filter(ids: Sequence[str]) -> dict[str, Any]:
 
 def _parse_bucket(bucket: Mapping[str, Any]) -> TokenSummary:
     versions, token_count = bucket["source_versions"], bucket["token_count"]["value"]
-    whole = len(versions["buckets"]) == 1 and versions["buckets"][0]["doc_count"] == bucket["doc_count"]
+    is_consistent = len(versions["buckets"]) == 1 and versions["buckets"][0]["doc_count"] == bucket["doc_count"]
     return TokenSummary(
         documents=bucket["doc_count"],
         token_count=None if token_count is None else int(token_count),
-        source_version=versions["buckets"][0]["key"] if whole else None,
+        source_version=versions["buckets"][0]["key"] if is_consistent else None,
     )
 
 
@@ -211,33 +185,16 @@ class TokenSummary:
         )
 
 
-def find_stale_images(wanted: Mapping[str, str], found: Mapping[str, TokenSummary], top_token_count: int) -> list[str]:
-    """Find the images whose token documents are missing, incomplete or stale.
-
-    Args:
-        wanted: Id -> source version of images with tokens in the image index.
-        found: Summaries of the token index by id.
-        top_token_count: Maximum number of documents per image.
-
-    Returns:
-        Ids of images.
-    """
+def find_stale_images(expected: Mapping[str, str], found: Mapping[str, TokenSummary], top_token_count: int) -> list[str]:
+    """Find the images whose token documents are missing, incomplete or stale."""
     return [
         id_
-        for id_, source_version in wanted.items()
+        for id_, source_version in expected.items()
         if id_ not in found or not found[id_].is_up_to_date(source_version, top_token_count)
     ]
 
 
-def find_orphan_images(found: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Find the images with token documents that the image index doesn't have, or has without tokens.
-
-    Args:
-        found: Ids of images in the token index.
-        wanted: Ids of images with tokens in the image index.
-
-    Returns:
-        Ids of images.
-    """
-    there = set(wanted)
-    return [id_ for id_ in found if id_ not in there]
+def find_orphan_images(found: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Find the images with token documents that the image index doesn't have, or has without tokens."""
+    expected_ids = set(expected)
+    return [id_ for id_ in found if id_ not in expected_ids]

@@ -42,23 +42,13 @@ def compute_source_version(fields: Mapping[str, Any], write: WriteVersion) -> st
     """Compute the source version of an image's token documents: if it changes, they have to be written again.
 
     The version of the write covers what the fingerprint doesn't: a document that was edited by hand, an image that has moved.
-
-    Args:
-        fields: The `VERSIONED_FIELDS`, from `_source` or doc values.
-        write: Version of the document.
     """
-    told = (_get_text(fields.get(name)) or "-" for name in VERSIONED_FIELDS)
-    return ".".join((str(TOKEN_INDEX_VERSION), *told, str(write.seq_no), str(write.primary_term)))
+    values = (_get_text(fields.get(name)) or "-" for name in VERSIONED_FIELDS)
+    return ".".join((str(TOKEN_INDEX_VERSION), *values, str(write.seq_no), str(write.primary_term)))
 
 
 def build_token_documents(id_: str, source: Mapping[str, Any], source_version: str, top_token_count: int) -> TokenDocuments:
     """Build one document for each of the heaviest tokens of an image; none without `top_tokens`.
-
-    Args:
-        id_: Id of the image.
-        source: `_source` of its document.
-        source_version: Its source version.
-        top_token_count: Maximum number of documents.
 
     Raises:
         ValueError: If its `tokens` aren't token weights: not every document was written by stair-es.
@@ -70,7 +60,7 @@ def build_token_documents(id_: str, source: Mapping[str, Any], source_version: s
     image = {
         "image_id": id_,
         "token_count": len(vector),
-        **{name: source[name] for name in COPIED_FIELDS if _is_plain(source.get(name))},
+        **{name: source[name] for name in COPIED_FIELDS if _is_text(source.get(name))},
         "source_version": source_version,
     }
     return {
@@ -90,7 +80,7 @@ def _parse_vector(tokens: object) -> SparseVector:
         raise ValueError(f"its `tokens` contain an invalid weight: {error}") from error
 
 
-def _is_plain(value: object) -> bool:
+def _is_text(value: object) -> bool:
     """Return whether a value is a text or a list of texts: a column with one of these names may contain anything."""
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(part, str) for part in value))
 

@@ -64,9 +64,9 @@ class TokenIndexState:
         foreign = sorted(self.alias_targets - set(self.indices))
         if foreign:
             name = make_token_alias(self.alias)
-            what = "another index has that name" if name in foreign else f"that alias points to {', '.join(foreign)}"
+            problem = "another index has that name" if name in foreign else f"that alias points to {', '.join(foreign)}"
             raise IndexMismatch(
-                f"the token index of {self.alias!r} can't be called {name!r}: {what}",
+                f"the token index of {self.alias!r} can't be called {name!r}: {problem}",
                 "Rename that, ingest under another name (--index), or use --no-token-index.",
             )
 
@@ -82,23 +82,23 @@ def get_token_index_state(cluster: Cluster, alias: str) -> TokenIndexState:
 
 def read_token_index_state(client: OpenSearch, alias: str) -> TokenIndexState:
     """Read the state in one attempt; raises the client's own errors."""
-    behind = make_token_alias(alias)
+    token_alias = make_token_alias(alias)
     params = {"ignore_unavailable": "true", "expand_wildcards": "all", "filter_path": "*.aliases,*.mappings._meta"}
-    found = client.indices.get(index=f"{behind},{alias}-*{TOKEN_INDEX_SUFFIX}", params=params)
-    of = {name: index for name, described in found.items() if (index := _get_source_index(name, described, alias))}
+    found = client.indices.get(index=f"{token_alias},{alias}-*{TOKEN_INDEX_SUFFIX}", params=params)
+    indices = {name: index for name, described in found.items() if (index := _get_source_index(name, described, alias))}
     return TokenIndexState(
         alias=alias,
-        indices=of,
+        indices=indices,
         alias_targets=frozenset(
-            name for name, described in found.items() if name == behind or behind in described.get("aliases", {})
+            name for name, described in found.items() if name == token_alias or token_alias in described.get("aliases", {})
         ),
     )
 
 
 def _get_source_index(name: str, described: Mapping[str, Any], alias: str) -> str:
-    about = get_token_index_meta(described)
-    index = str(about.get("token_index_of", ""))
-    return index if about.get("alias") == alias and name == make_token_index_name(index) else ""
+    meta = get_token_index_meta(described)
+    index = str(meta.get("token_index_of", ""))
+    return index if meta.get("alias") == alias and name == make_token_index_name(index) else ""
 
 
 def create_token_index(cluster: Cluster, alias: str, index: str) -> bool:
@@ -166,14 +166,14 @@ def build_alias_actions(state: TokenIndexState, index: str) -> list[dict[str, An
     Raises:
         IndexMismatch: If the name of the token alias belongs to someone else.
     """
-    name, behind = make_token_index_name(index), make_token_alias(state.alias)
+    name, token_alias = make_token_index_name(index), make_token_alias(state.alias)
     if name not in state.indices:
         return []
     state.check_alias_available()
     if state.alias_targets == {name}:
         return []
-    away = [{"remove": {"index": other, "alias": behind}} for other in sorted(state.alias_targets - {name})]
-    return [*away, {"add": {"index": name, "alias": behind}}]
+    removals = [{"remove": {"index": other, "alias": token_alias}} for other in sorted(state.alias_targets - {name})]
+    return [*removals, {"add": {"index": name, "alias": token_alias}}]
 
 
 def delete_token_indices(cluster: Cluster, alias: str) -> list[str]:

@@ -13,15 +13,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.bulk.writer import BulkPolicy, BulkWriter
+from stair_es.cluster.documents.read import count_matches
 from stair_es.cluster.metadata.token_fields import TokenFieldLayout
 from stair_es.cluster.metadata.write_alias import ensure_write_alias
-from stair_es.cluster.token_index.diff import (
-    ImageIndexReader,
-    IndexReader,
-    TokenIndexReader,
-    find_orphan_images,
-    find_stale_images,
-)
+from stair_es.cluster.token_index.diff import ImageIndexReader, TokenIndexReader, find_orphan_images, find_stale_images
 from stair_es.cluster.token_index.documents import TokenDocuments, build_token_documents
 from stair_es.cluster.token_index.index import (
     create_token_index,
@@ -38,12 +33,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LINE_EVERY_S = 10.0
-_DOCUMENTS_AT_ONCE = 5000
+_LOG_INTERVAL_S = 10.0
+_MAX_CHUNK_DOCS = 5000
 """Token documents are small: a request may contain more of them than of images."""
 _ROUNDS = 5
-_MOST_REASONS = 5
-_WORDS_AT_ONCE = 3200
+_MAX_REASONS = 5
+_TOKENS_PER_BATCH = 3200
 """Token documents per batch: all of a batch's documents fit in one response."""
 
 
@@ -70,11 +65,7 @@ class TokenIndexReport:
 def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: BulkPolicy | None = None) -> TokenIndexReport | None:
     """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
 
-    Args:
-        cluster: The cluster.
-        alias: The search alias.
-        index: Its target, or the build of the next one; already refreshed.
-        policy: Bulk policy of the writes.
+    The image index must be refreshed.
 
     Returns:
         The changes; None if the token index was deleted concurrently.
@@ -107,50 +98,42 @@ def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: Bulk
 
 def _has_index(cluster: Cluster, name: str) -> bool:
     try:
-        there: bool = cluster.call(cluster.client.indices.exists, index=name)
+        exists: bool = cluster.call(cluster.client.indices.exists, index=name)
     except ClusterError:  # the first error is more helpful
         return True
-    return there
+    return exists
 
 
 def _sync_indices(cluster: Cluster, index: str, policy: BulkPolicy) -> TokenIndexReport:
     described = cluster.call(cluster.client.indices.get, index=index)[index]
     name = make_token_index_name(index)
-    main = ImageIndexReader(
-        reader=IndexReader(cluster=cluster, index=index),
-        properties=described["mappings"].get("properties", {}),
-    )
-    words = TokenIndexReader(reader=IndexReader(cluster=cluster, index=name))
-    settler = TokenIndexWriter(
-        main=main,
-        tokens=words,
-        writer=BulkWriter(
-            cluster=cluster,
-            index=name,
-            policy=replace(policy, max_chunk_docs=_DOCUMENTS_AT_ONCE),
-        ),
+    images = ImageIndexReader(cluster=cluster, index=index, properties=described["mappings"].get("properties", {}))
+    tokens = TokenIndexReader(cluster=cluster, index=name)
+    writer = TokenIndexWriter(
+        images=images,
+        tokens=tokens,
+        writer=BulkWriter(cluster=cluster, index=name, policy=replace(policy, max_chunk_docs=_MAX_CHUNK_DOCS)),
         top_token_count=TokenFieldLayout.from_index(described, 0).top_token_count,
     )
-    sync = _TokenIndexSync(main, words, settler)
-    sync.run()
+    _TokenIndexSync(images, tokens, writer).run()
     return TokenIndexReport(
         index=name,
-        written=settler.written,
-        deleted=settler.deleted,
-        failed=settler.failed,
-        images=words.count_images(),
-        reasons=settler.reasons,
+        written=writer.written,
+        deleted=writer.deleted,
+        failed=writer.failed,
+        images=tokens.count_images(),
+        reasons=writer.reasons,
     )
 
 
 @dataclass
 class _TokenIndexSync:
-    main: ImageIndexReader
+    images: ImageIndexReader
     tokens: TokenIndexReader
     writer: TokenIndexWriter
     expected: int = 0
     """Expected number of token documents, if the images don't change concurrently."""
-    told_s: float = field(default_factory=time.monotonic)
+    logged_s: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         self._refresh_tokens()
@@ -161,30 +144,29 @@ class _TokenIndexSync:
             self._refresh_tokens()
 
     def _refresh_tokens(self) -> None:
-        asked = self.tokens.reader
-        asked.cluster.refresh(asked.index)
+        self.tokens.cluster.refresh(self.tokens.index)
 
     def _add_missing(self) -> None:
         """Write the token documents that are missing or stale."""
-        total, done = self.main.reader.count(self.main.token_query), 0
-        for wanted in self.main.iterate_source_versions():
-            found = self.tokens.summarize_images(list(wanted))
-            old = find_stale_images(wanted, found, self.writer.top_token_count)
-            self.expected += sum(found[id_].documents for id_ in wanted.keys() - set(old))
+        total, done = count_matches(self.images.cluster, self.images.index, self.images.token_query), 0
+        for expected in self.images.iterate_source_versions():
+            found = self.tokens.summarize_images(list(expected))
+            stale = find_stale_images(expected, found, self.writer.top_token_count)
+            self.expected += sum(found[id_].documents for id_ in expected.keys() - set(stale))
             before = self.writer.written
-            self.writer.update_images(old, partial(self._report_progress, done, total))
+            self.writer.update_images(stale, partial(self._report_progress, done, total))
             self.expected += self.writer.written - before
-            done += len(wanted)
+            done += len(expected)
             self._report_progress(0, total, done)
 
     def _remove_orphans(self) -> None:
         """Delete the token documents of images that are gone."""
         for found in self.tokens.iterate_image_ids():
-            self.writer.update_images(find_orphan_images(found, self.main.filter_with_tokens(found)))
+            self.writer.update_images(find_orphan_images(found, self.images.filter_with_tokens(found)))
 
     def _report_progress(self, before: int, total: int, done: int) -> None:
-        if time.monotonic() - self.told_s >= _LINE_EVERY_S:
-            self.told_s = time.monotonic()
+        if time.monotonic() - self.logged_s >= _LOG_INTERVAL_S:
+            self.logged_s = time.monotonic()
             done = min(before + done, total)
             logger.info(
                 "token index: %s of %s images compared, %s tokens written", f"{done:,}", f"{total:,}", f"{self.writer.written:,}"
@@ -200,9 +182,9 @@ def _report_result(report: TokenIndexReport) -> None:
         f"{report.images:,}",
     )
     if report.failed:
-        some = "; ".join(f"{what}: {reason}" for what, reason in report.reasons.items())
+        examples = "; ".join(f"{name}: {reason}" for name, reason in report.reasons.items())
         logger.warning(
-            "token index %s: %s could not be written or deleted, including %s", report.index, f"{report.failed:,}", some
+            "token index %s: %s could not be written or deleted, including %s", report.index, f"{report.failed:,}", examples
         )
 
 
@@ -210,7 +192,7 @@ def _report_result(report: TokenIndexReport) -> None:
 class TokenIndexWriter:
     """Writes and deletes token documents, and counts them."""
 
-    main: ImageIndexReader
+    images: ImageIndexReader
     tokens: TokenIndexReader
     writer: BulkWriter
     top_token_count: int
@@ -224,14 +206,12 @@ class TokenIndexWriter:
     def update_images(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
         """Update the token documents of these images to their current documents; those of deleted images are deleted.
 
-        Args:
-            ids: Ids of images.
-            progress: Called with the number of images done.
+        `progress` gets the number of images done.
 
         Raises:
             ClusterError: If the cluster as a whole can't be read or written. What was written stays.
         """
-        size = max(1, _WORDS_AT_ONCE // self.top_token_count)
+        size = max(1, _TOKENS_PER_BATCH // self.top_token_count)
         for start in range(0, len(ids), size):
             self._update_batch(list(ids[start : start + size]))
             progress(min(len(ids), start + size))
@@ -241,29 +221,29 @@ class TokenIndexWriter:
 
         So of two concurrent runs, the last one to write the tokens of an image writes those of its current document.
         """
-        there = self.tokens.list_document_ids(ids)
+        existing = self.tokens.list_document_ids(ids)
         for _ in range(_ROUNDS):
-            images = self.main.get_documents(ids)
-            self._write_differences(ids, images, there)
-            now = self.main.get_versions(ids)
-            ids = [id_ for id_ in ids if now.get(id_) != (images[id_].version if id_ in images else None)]
+            images = self.images.get_documents(ids)
+            self._write_differences(ids, images, existing)
+            versions = self.images.get_versions(ids)
+            ids = [id_ for id_ in ids if versions.get(id_) != (images[id_].version if id_ in images else None)]
             if not ids:
                 return
 
-    def _write_differences(self, ids: list[str], images: Mapping[str, SourceDocument], there: dict[str, set[str]]) -> None:
-        wanted = {id_: self._build_documents(id_, images[id_]) for id_ in ids if id_ in images}
-        old = [_id for id_ in ids for _id in sorted(there.get(id_, set()) - wanted.get(id_, {}).keys())]
-        documents = [pair for words in wanted.values() for pair in words.items()]
+    def _write_differences(self, ids: list[str], images: Mapping[str, SourceDocument], existing: dict[str, set[str]]) -> None:
+        expected = {id_: self._build_documents(id_, images[id_]) for id_ in ids if id_ in images}
+        obsolete = [_id for id_ in ids for _id in sorted(existing.get(id_, set()) - expected.get(id_, {}).keys())]
+        documents = [pair for tokens in expected.values() for pair in tokens.items()]
         outcomes = self.writer.write(documents).outcomes if documents else {}
-        refused = {_id: reason for _id, reason in outcomes.items() if reason is not None}
-        self.written += len(outcomes) - len(refused)
-        gone = self.writer.delete(old).outcomes if old else {}
-        kept = {_id: reason for _id, reason in gone.items() if reason is not None}
-        self.deleted += len(gone) - len(kept)
-        for what, reason in {**refused, **kept}.items():
-            self._record_failure(what, reason)
+        not_written = {_id: reason for _id, reason in outcomes.items() if reason is not None}
+        self.written += len(outcomes) - len(not_written)
+        deleted = self.writer.delete(obsolete).outcomes if obsolete else {}
+        not_deleted = {_id: reason for _id, reason in deleted.items() if reason is not None}
+        self.deleted += len(deleted) - len(not_deleted)
+        for document_id, reason in {**not_written, **not_deleted}.items():
+            self._record_failure(document_id, reason)
         for id_ in ids:
-            there[id_] = set(wanted.get(id_, ()))
+            existing[id_] = set(expected.get(id_, ()))
 
     def _build_documents(self, id_: str, image: SourceDocument) -> TokenDocuments:
         try:
@@ -272,7 +252,7 @@ class TokenIndexWriter:
             self._record_failure(id_, str(error))
             return {}
 
-    def _record_failure(self, what: str, reason: str) -> None:
+    def _record_failure(self, name: str, reason: str) -> None:
         self.failed += 1
-        if len(self.reasons) < _MOST_REASONS:
-            self.reasons[what] = reason
+        if len(self.reasons) < _MAX_REASONS:
+            self.reasons[name] = reason

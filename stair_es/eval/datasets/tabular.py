@@ -144,7 +144,7 @@ class _UnresolvedLocator:
 
     text: str
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         raise ReadError("the image isn't resolved yet")
 
     def to_json(self) -> dict[str, Json] | None:

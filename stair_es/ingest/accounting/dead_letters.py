@@ -22,18 +22,13 @@ from stair_es.sources.base import ListingFailure, SourceItem, SourceOptions
 from stair_es.sources.io import locator_registry
 from stair_es.system.folders import make_private_folder
 
-_SIGNS = frozenset({"uri", "source", "stage", "reason", "locator"})
+_REQUIRED_KEYS = frozenset({"uri", "source", "stage", "reason", "locator"})
 _FOLDER = "dead-letters"
-_LONGEST_LINE = 16 * 1024 * 1024
+_MAX_LINE_BYTES = 16 * 1024 * 1024
 
 
 def default_dead_letters_path(alias: str, home: DataDir | None = None) -> Path:
-    """Return the default path of the dead letters of a run into `alias` that starts now.
-
-    Args:
-        alias: Alias that the run writes into.
-        home: Data folder; None for that of the environment.
-    """
+    """Return the path of the dead letters of a run that starts now, in `home` or the environment's data folder."""
     at = datetime.now(timezone.utc)
     return (home or DataDir.from_env()).path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
 
@@ -45,13 +40,7 @@ class DeadLetters:
     """
 
     def __init__(self, path: Path, alias: str, home: DataDir | None = None) -> None:
-        """Set the path; the file is created later.
-
-        Args:
-            path: Path of the file.
-            alias: Alias that the run writes into: the `index` of each line.
-            home: Data folder, whose dead letters are private; None for that of the environment.
-        """
+        """Set the path; the file is created later. Dead letters in the data folder `home` are private."""
         self.path = path
         self.alias = alias
         self._private_folder = (home or DataDir.from_env()).path / _FOLDER
@@ -87,13 +76,13 @@ class DeadLetters:
             if not (new or self.path.exists()):  # a dangling link: writing through it would create a file elsewhere
                 return self.path.unlink() if remove else None
             with self._open_locked() as file:
-                alone = _lock_file(file, alone=True)
-                if remove and not alone:
+                locked = _lock_file(file, exclusive=True)
+                if remove and not locked:
                     raise IngestError(
                         f"another run is writing dead letters to {self.path}",
                         "Wait for it to end, or specify another --dead-letters FILE.",
                     )
-                if alone and (new or remove):
+                if locked and (new or remove):
                     self.path.unlink(missing_ok=True)
         except OSError as error:
             raise self._build_write_error(error) from error
@@ -134,8 +123,9 @@ class DeadLetters:
     def _open_locked(self) -> IO[str]:
         """Open the file for appending with a shared lock, so that no other run removes it."""
         while True:
-            file = _open_to_append(self.path)
-            if not _lock_file(file, alone=False) or os.fstat(file.fileno()).st_nlink:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # locators may be signed URLs
+            file = os.fdopen(descriptor, "a", encoding="utf-8")
+            if not _lock_file(file, exclusive=False) or os.fstat(file.fileno()).st_nlink:
                 return file
             file.close()  # removed between opening and locking: letters in it would be lost
 
@@ -163,14 +153,14 @@ def read_alias(path: Path) -> str | None:
     """Return the alias that the run of these dead letters wrote into; None if unknown."""
     try:
         with path.open("rb") as file:
-            letter = json.loads(file.readline(_LONGEST_LINE))
+            letter = json.loads(file.readline(_MAX_LINE_BYTES))
         alias = letter.get("index")
     except (OSError, ValueError, AttributeError):
         return None
     return alias if isinstance(alias, str) else None
 
 
-def _lock_file(file: IO[str], *, alone: bool) -> bool:
+def _lock_file(file: IO[str], *, exclusive: bool) -> bool:
     """Lock an open file: shared, or exclusively without waiting.
 
     Returns:
@@ -178,34 +168,25 @@ def _lock_file(file: IO[str], *, alone: bool) -> bool:
         held and an exclusive one as held.
     """
     if fcntl is None:
-        return alone
+        return exclusive
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
     except BlockingIOError:
         return False
     except OSError:
-        return alone
+        return exclusive
     return True
-
-
-def _open_to_append(path: Path) -> IO[str]:
-    return open(path, "a", encoding="utf-8", opener=_open_private)
-
-
-def _open_private(path: str, flags: int) -> int:
-    """Open a file readable by the user only: locators may be signed URLs."""
-    return os.open(path, flags, 0o600)
 
 
 def _is_dead_letter_file(path: Path) -> bool:
     """Return whether the file is empty or begins with a dead letter; any other file must not be overwritten."""
     with path.open("rb") as file:
-        line = file.readline(_LONGEST_LINE).strip()
+        line = file.readline(_MAX_LINE_BYTES).strip()
     try:
-        letter = json.loads(line) if line else dict.fromkeys(_SIGNS)
+        letter = json.loads(line) if line else dict.fromkeys(_REQUIRED_KEYS)
     except ValueError:
         return False
-    return isinstance(letter, dict) and letter.keys() >= _SIGNS
+    return isinstance(letter, dict) and letter.keys() >= _REQUIRED_KEYS
 
 
 class _DeadLetterSource:

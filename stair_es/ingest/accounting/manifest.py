@@ -90,18 +90,18 @@ class Manifest:
         except sqlite3.Error as error:
             raise self._build_write_error(str(error)) from error
 
-    def _build_write_error(self, why: str) -> IngestError:
+    def _build_write_error(self, reason: str) -> IngestError:
         folder = self._folder or tempfile.gettempdir()
         return IngestError(
-            f"can't keep the list of this run's images in a temporary file in {folder}: {why}",
+            f"can't keep the list of this run's images in a temporary file in {folder}: {reason}",
             "Free some space there, or specify another folder: TMPDIR=/a/folder/with/room",
         )
 
     def add_image(self, uri: str, source: str) -> bool:
         """Record an image; return whether it is new to the run."""
-        kept = (uri, source) if self._keep_uris else (None, None)
-        done = self._execute("insert or ignore into image values (?, null, ?, ?)", (_hash_uri(uri), *kept))
-        return done.rowcount == 1
+        stored = (uri, source) if self._keep_uris else (None, None)
+        cursor = self._execute("insert or ignore into image values (?, null, ?, ?)", (_hash_uri(uri), *stored))
+        return cursor.rowcount == 1
 
     def get_status(self, uri: str) -> ImageStatus:
         """Return the status of an image; one without an outcome counts as stored."""
@@ -119,8 +119,8 @@ class Manifest:
         """
         self._execute("begin")
         for uri, id_ in outcomes:
-            done = self._execute("update image set id = ? where key = ? and id is null", (id_, _hash_uri(uri)))
-            if done.rowcount != 1:
+            cursor = self._execute("update image set id = ? where key = ? and id is null", (id_, _hash_uri(uri)))
+            if cursor.rowcount != 1:
                 raise IngestError(f"an unexpected outcome for {uri}")
         self._execute("commit")
 

@@ -19,7 +19,7 @@ _NUMBERS = re.compile(r"\d+")
 _HOST = re.compile(r"\S+: ")
 """Prefix of a failed request: numbers in it distinguish hosts."""
 _SHOWN_REASONS = 3
-_MOST_REASONS = 1000
+_MAX_REASONS = 1000
 """Maximum number of distinct reasons: memory must not grow with untrusted responses."""
 
 
@@ -108,11 +108,11 @@ class RunAccounting:
 
     def _count_reason(self, outcome: Outcome) -> None:
         key = (outcome.stage, _mask_numbers(outcome.reason)[:200])
-        known = self._reasons.get(key)
-        if known is None and len(self._reasons) < _MOST_REASONS:
-            known = FailureReason(stage=outcome.stage, reason=outcome.reason, images=0, example=outcome.item.uri)
-        if known is not None:
-            self._reasons[key] = replace(known, images=known.images + 1)
+        counted = self._reasons.get(key)
+        if counted is None and len(self._reasons) < _MAX_REASONS:
+            counted = FailureReason(stage=outcome.stage, reason=outcome.reason, images=0, example=outcome.item.uri)
+        if counted is not None:
+            self._reasons[key] = replace(counted, images=counted.images + 1)
 
     def get_failure_reasons(self) -> tuple[FailureReason, ...]:
         """Return the most frequent reasons of failures. Reasons that differ only in numbers, but not in the host, are grouped."""
@@ -136,12 +136,12 @@ class RunAccounting:
             IngestError: If images are without an outcome.
         """
         self.dead_letters.close()
-        unsettled = self.manifest.count_pending()
-        if unsettled or self.done_count != self.listed:
-            raise IngestError(f"the counts don't add up: {self.get_counts()}, {unsettled} images without an outcome")
+        pending = self.manifest.count_pending()
+        if pending or self.done_count != self.listed:
+            raise IngestError(f"the counts don't add up: {self.get_counts()}, {pending} images without an outcome")
 
 
 def _mask_numbers(reason: str) -> str:
     host = _HOST.match(reason)
-    begin = host.end() if host else 0
-    return reason[:begin] + _NUMBERS.sub("#", reason[begin:])
+    start = host.end() if host else 0
+    return reason[:start] + _NUMBERS.sub("#", reason[start:])

@@ -104,9 +104,7 @@ class EnricherSpec:
 def parse_named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
     """Parse `NAME` or `NAME:key=value,key=value` into name and options.
 
-    Args:
-        what: What the text names, with its article, for the error message.
-        text: The text.
+    `what` names the plugin in the error, with its article.
 
     Raises:
         UsageError: If the text has another form.

@@ -24,7 +24,7 @@ from stair_es.system import ray_session
 from stair_es.system.decoder_logs import disable_decoder_logs
 
 logger = logging.getLogger(__name__)
-_START_S = 120.0
+_START_TIMEOUT_S = 120.0
 """How long the encoders may take to start on a shared cluster."""
 _RETRIES = 3
 """How often Ray retries a task whose worker died, before the images of its batch are tried one by one."""
@@ -57,7 +57,7 @@ def start_ray(options: RayOptions) -> Iterator[Any]:
 
 
 @contextmanager
-def open_ray_executor(job: WorkerConfig, options: RayOptions, batch_images: int = 0) -> Iterator[StageExecutor]:
+def open_ray_executor(config: WorkerConfig, options: RayOptions, batch_images: int = 0) -> Iterator[StageExecutor]:
     """Open an executor of Ray tasks and actors, in a session that ends with it unless the caller already had one.
 
     Raises:
@@ -66,57 +66,60 @@ def open_ray_executor(job: WorkerConfig, options: RayOptions, batch_images: int 
         IngestError: If Ray can't be started, or reached at the address.
     """
     with start_ray(options) as ray:
-        lanes = _RayExecutor(ray, job, options, batch_images)
+        executor = _RayExecutor(ray, config, options, batch_images)
         try:
-            yield lanes
+            yield executor
         finally:
-            lanes.close()
+            executor.close()
 
 
 class _RayExecutor:
-    def __init__(self, ray: Any, job: WorkerConfig, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
+    def __init__(self, ray: Any, config: WorkerConfig, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
         self._ray = ray
         if options.address not in (None, "", "local"):  # workers of a cluster have their own environment
-            job = replace(job, model=replace(job.model, settings=None))
+            config = replace(config, model=replace(config.model, settings=None))
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
-        room = count_gpu_encoders(gpus, options.gpus_per_encoder)
-        on_gpu = room > 0
-        self.encoders = options.encoders or room or cpus
-        if on_gpu and self.encoders > room:
+        gpu_slots = count_gpu_encoders(gpus, options.gpus_per_encoder)
+        on_gpu = gpu_slots > 0
+        self.encoders = options.encoders or gpu_slots or cpus
+        if on_gpu and self.encoders > gpu_slots:
             raise UsageError(
-                f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit: there is room for {room}",
+                f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit: there is room for {gpu_slots}",
                 "Use fewer --encoders, or a smaller --gpus-per-encoder.",
             )
         self.workers = cpus
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
         # On CPUs the encoders use every core by threads=1, but reserve only half of them: the other stages need CPUs, too.
-        needs: dict[str, Any] = (
+        resources: dict[str, Any] = (
             {"num_gpus": options.gpus_per_encoder, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5 * cpus / self.encoders}
         )
         # Two batches per GPU: one is stacked or converted to token weights on the CPU while the other one is computed.
-        actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=2 if on_gpu else 1, **needs)(_RayEncoder)
-        self._job = ray.put(job)
-        self._actors = [actor.remote(self._job) for _ in range(self.encoders)]
+        resources |= {"max_restarts": -1, "max_task_retries": _RETRIES, "max_concurrency": 2 if on_gpu else 1}
+        actor = ray.remote(**resources)(_RayEncoder)
+        self._config = ray.put(config)
+        self._actors = [actor.remote(self._config) for _ in range(self.encoders)]
         if options.address:  # on a shared cluster an encoder may wait for resources, and its batches with it
             self._actors = self._wait_for_encoders()
             self.encoders = len(self._actors)
-        waits, works = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
-        self._check = ray.remote(max_retries=_RETRIES, **waits)(check_batch)
-        self._prepare = ray.remote(max_retries=_RETRIES, **works)(_prepare_quietly)
-        self._write = ray.remote(max_retries=_RETRIES, **waits)(_write_encoded)
+        io_resources, cpu_resources = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
+        self._check = ray.remote(max_retries=_RETRIES, **io_resources)(check_batch)
+        self._prepare = ray.remote(max_retries=_RETRIES, **cpu_resources)(_prepare_quietly)
+        self._write = ray.remote(max_retries=_RETRIES, **io_resources)(_write_encoded)
 
     def _wait_for_encoders(self) -> list[Any]:
         """Return the encoders that could start; the others are killed."""
         starting = {actor.ready.remote(): actor for actor in self._actors}
-        ready, late = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_S)
+        ready, pending = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_TIMEOUT_S)
         if not ready:
             logger.warning("no encoder has started yet: waiting for room on the Ray cluster (see `ray status`)")
             while not ready:  # waking now and then lets a Ctrl-C through
-                ready, late = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
-        if late:
-            logger.warning("the Ray cluster has no room for %d of %d encoders: continuing without them", len(late), len(starting))
-        for task in late:
+                ready, pending = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
+        if pending:
+            logger.warning(
+                "the Ray cluster has no room for %d of %d encoders: continuing without them", len(pending), len(starting)
+            )
+        for task in pending:
             self._ray.kill(starting[task])
         return [starting[task] for task in ready]
 
@@ -125,11 +128,11 @@ class _RayExecutor:
             self._ray.kill(actor)
 
     def submit_check(self, batch: Batch) -> StageTask:
-        task: StageTask = self._check.remote(batch, self._job)
+        task: StageTask = self._check.remote(batch, self._config)
         return task
 
     def submit_prepare(self, batch: Batch) -> StageTask:
-        task: StageTask = self._prepare.remote(batch, self._job)
+        task: StageTask = self._prepare.remote(batch, self._config)
         return task
 
     def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
@@ -137,7 +140,7 @@ class _RayExecutor:
         return task
 
     def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
-        task: StageTask = self._write.remote(self._job, chunk_bytes, *encoded)
+        task: StageTask = self._write.remote(self._config, chunk_bytes, *encoded)
         return task
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
@@ -155,7 +158,7 @@ class _RayExecutor:
 
     def _get_result(self, task: StageTask) -> Any:  # noqa: ANN401
         exceptions = self._ray.exceptions
-        died = (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)
+        death_errors = (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)
         try:
             return self._ray.get(task)
         except exceptions.RayError as error:
@@ -164,12 +167,12 @@ class _RayExecutor:
                 cause = cause.cause
             if isinstance(cause, StairError):
                 raise cause from None
-            if getattr(cause, "actor_init_failed", False):  # not caused by an image: otherwise each one would be marked as failed
+            if getattr(cause, "actor_init_failed", False):  # no image caused it, so none has failed
                 raise IngestError(
                     f"an encoder can't start on Ray: {_get_traceback_tail(str(cause))}",
                     "The model must load on each node that gets an encoder: the same stair-es, extras and model files as here.",
                 ) from error
-            if isinstance(cause, died):
+            if isinstance(cause, death_errors):
                 raise WorkerDied(str(cause).partition("\n")[0]) from error
             raise IngestError(f"Ray failed: {cause or error}", "Run it again: it resumes from there.") from error
 
@@ -181,28 +184,28 @@ def _get_traceback_tail(trace: str) -> str:
     return " ".join(lines[max(frames, default=-1) + 1 :])
 
 
-def count_gpu_encoders(gpus: Sequence[float], share: float) -> int:
-    """Return how many encoders with `share` GPUs each (a fraction or a whole number) fit on nodes with these numbers of GPUs.
+def count_gpu_encoders(node_gpus: Sequence[float], gpus_per_encoder: float) -> int:
+    """Return how many encoders fit on nodes with these numbers of GPUs; each needs a fraction or a whole number.
 
-    Ray places a fraction on one GPU, so fractions are counted per GPU and node. 0 for a share of 0: the encoders run on CPUs.
+    Ray places a fraction on one GPU, so fractions are counted per GPU and node. With 0 GPUs per encoder, 0: they run on CPUs.
 
     Raises:
-        UsageError: If the share is above one, but not a whole number.
+        UsageError: If an encoder needs more than one GPU, but not a whole number.
     """
-    if share <= 0:
+    if gpus_per_encoder <= 0:
         return 0
-    if share > 1 and share != int(share):
-        raise UsageError(f"an encoder can't have {share:g} GPUs", "Give a fraction of one, or a whole number.")
-    if share > 1:
-        return sum(int(there) // int(share) for there in gpus)
-    return sum(int(there) * int(1 / share + 1e-9) for there in gpus)
+    if gpus_per_encoder > 1 and gpus_per_encoder != int(gpus_per_encoder):
+        raise UsageError(f"an encoder can't have {gpus_per_encoder:g} GPUs", "Give a fraction of one, or a whole number.")
+    if gpus_per_encoder > 1:
+        return sum(int(count) // int(gpus_per_encoder) for count in node_gpus)
+    return sum(int(count) * int(1 / gpus_per_encoder + 1e-9) for count in node_gpus)
 
 
 class _RayEncoder:
     """An actor that loads the model once."""
 
-    def __init__(self, job: WorkerConfig) -> None:
-        self._encoder = registry.load_encoder(replace(job.model, threads=1))
+    def __init__(self, config: WorkerConfig) -> None:
+        self._encoder = registry.load_encoder(replace(config.model, threads=1))
 
     def ready(self) -> None:
         """Return once the model is loaded."""
@@ -216,5 +219,5 @@ def _prepare_quietly(batch: Batch, job: WorkerConfig) -> Batch:
     return prepare_batch(batch, job)
 
 
-def _write_encoded(job: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:
-    return write_batches(batches, job, chunk_bytes)
+def _write_encoded(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:
+    return write_batches(batches, config, chunk_bytes)

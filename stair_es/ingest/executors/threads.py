@@ -28,61 +28,61 @@ _READERS_PER_CORE = 2
 
 
 @contextmanager
-def open_thread_executor(job: WorkerConfig, batch_images: int = 0, writers: int = 8) -> Iterator[StageExecutor]:
+def open_thread_executor(config: WorkerConfig, batch_images: int = 0, writers: int = 8) -> Iterator[StageExecutor]:
     """Open an executor of thread pools.
 
     On exit running tasks are waited for, their back-off waits end, and pending tasks are cancelled.
 
     Args:
-        job: Configuration of the workers.
+        config: Configuration of the workers.
         batch_images: Number of images per batch; 0 to select it for the device.
         writers: Maximum number of bulk requests that the throttle may run in parallel.
 
     Raises:
         ModelError: If the model can't be loaded.
     """
-    lanes = _ThreadExecutor(job, batch_images, writers)
+    executor = _ThreadExecutor(config, batch_images, writers)
     try:
-        yield lanes
+        yield executor
     finally:
-        lanes.close()
+        executor.close()
 
 
 class _ThreadExecutor:
-    def __init__(self, job: WorkerConfig, batch_images: int, writers: int) -> None:
+    def __init__(self, config: WorkerConfig, batch_images: int, writers: int) -> None:
         cores = count_usable_cores()
-        on_gpu = registry.can_model_use_gpu(job.model)
+        on_gpu = registry.can_model_use_gpu(config.model)
         self.encoders = 1 if on_gpu else cores
         self.workers = cores * _READERS_PER_CORE
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
-        self._job = job
-        self._encoder = registry.load_encoder(replace(job.model, threads=1))
+        self._config = config
+        self._encoder = registry.load_encoder(replace(config.model, threads=1))
         self._stop = threading.Event()
-        self._waiting = self._create_pool("write", writers + 2)
-        self._preparing = self._create_pool("prepare", self.workers)
-        self._encoding = self._create_pool("encode", self.encoders)
+        self._io_pool = self._create_pool("write", writers + 2)
+        self._prepare_pool = self._create_pool("prepare", self.workers)
+        self._encode_pool = self._create_pool("encode", self.encoders)
 
     def _create_pool(self, name: str, threads: int) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=CANCEL_EVENT.set, initargs=(self._stop,))
 
     def close(self) -> None:
         self._stop.set()
-        for pool in (self._preparing, self._encoding, self._waiting):
+        for pool in (self._prepare_pool, self._encode_pool, self._io_pool):
             pool.shutdown(wait=False, cancel_futures=True)
-        for pool in (self._preparing, self._encoding, self._waiting):
+        for pool in (self._prepare_pool, self._encode_pool, self._io_pool):
             pool.shutdown(wait=True)
 
     def submit_check(self, batch: Batch) -> StageTask:
-        return self._waiting.submit(check_batch, batch, self._job)
+        return self._io_pool.submit(check_batch, batch, self._config)
 
     def submit_prepare(self, batch: Batch) -> StageTask:
-        return self._preparing.submit(prepare_batch, batch, self._job)
+        return self._prepare_pool.submit(prepare_batch, batch, self._config)
 
     def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
-        return self._encoding.submit(_encode_prepared, cast("Future[Batch]", prepared), self._encoder)
+        return self._encode_pool.submit(_encode_prepared, cast("Future[Batch]", prepared), self._encoder)
 
     def submit_write(self, encoded: Sequence[StageTask], chunk_bytes: int) -> StageTask:
-        return self._waiting.submit(_write_encoded, cast("Sequence[Future[Batch]]", encoded), self._job, chunk_bytes)
+        return self._io_pool.submit(_write_encoded, cast("Sequence[Future[Batch]]", encoded), self._config, chunk_bytes)
 
     def wait_any(self, tasks: Collection[StageTask], timeout_s: float | None) -> list[StageTask]:
         done, _ = wait(cast("Collection[Future[Batch]]", tasks), timeout_s, FIRST_COMPLETED)
@@ -100,6 +100,6 @@ def _encode_prepared(prepared: Future[Batch], encoder: Encoder) -> Batch:
 
 
 def _write_encoded(
-    encoded: Sequence[Future[Batch]], job: WorkerConfig, chunk_bytes: int
+    encoded: Sequence[Future[Batch]], config: WorkerConfig, chunk_bytes: int
 ) -> tuple[list[Batch], list[BulkRequestStats]]:
-    return write_batches([future.result() for future in encoded], job, chunk_bytes)
+    return write_batches([future.result() for future in encoded], config, chunk_bytes)

@@ -26,7 +26,7 @@ from stair_es.cluster.index.lifecycle import WriteTarget
 from stair_es.cluster.index.mappings import build_index_body
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
-from stair_es.cluster.token_index.sync import TokenIndexReport, reconcile_token_index
+from stair_es.cluster.token_index.sync import reconcile_token_index
 from stair_es.config.settings import resolve_settings
 from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.sinks.base import RunCoverage, SinkPlan
@@ -38,7 +38,7 @@ from stair_es.token_policy import TokenPolicy
 
 logger = logging.getLogger(__name__)
 
-_PART = 256
+_BATCH_SIZE = 256
 
 
 @dataclass(kw_only=True)
@@ -89,42 +89,32 @@ class ClusterSinkSession:
         """
         self._cluster.refresh(self.index)
         self._warn_policy_changed()
-        words = self._sync_token_index()
-        completion = self._swap_alias(coverage)
-        self._check_alias(self.opened.replaces if completion.not_swapped_reason else None)
-        return replace(completion, token_index=words)
-
-    def _sync_token_index(self) -> TokenIndexReport | None:
-        if not self.has_token_index:
-            return None
-        return reconcile_token_index(self._cluster, self.alias, self.index, self.writer.policy)
+        token_index = None
+        if self.has_token_index:
+            token_index = reconcile_token_index(self._cluster, self.alias, self.index, self.writer.policy)
+        result = self._swap_alias(coverage)
+        self._check_alias(self.opened.replaces if result.not_swapped_reason else None)
+        return replace(result, token_index=token_index)
 
     def _swap_alias(self, coverage: RunCoverage) -> IndexSinkResult:
         live = self.opened.replaces
         if live is None:
             return IndexSinkResult()
-        behind = self._check_alias(live)
-        if behind == self.index:
+        alias_target = self._check_alias(live)
+        if alias_target == self.index:
             return IndexSinkResult()  # swapped by a concurrent run
-        if reason := self._explain_not_swapped(coverage, behind):
+        if reason := self._explain_not_swapped(coverage, alias_target):
             return IndexSinkResult(not_swapped_reason=reason)
         indices.swap_alias(self._cluster, self.alias, self.opened)
-        return IndexSinkResult(
-            swapped=True,
-            deleted_indices=tuple(indices.delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)),
-        )
+        deleted = indices.delete_retired_indices(self._cluster, self.alias, self.options.retain_indices)
+        return IndexSinkResult(swapped=True, deleted_indices=tuple(deleted))
 
     def _explain_not_swapped(self, coverage: RunCoverage, alias_target: str) -> str:
-        """Return why the alias must not be swapped to the new index; "" if it may be.
-
-        Args:
-            coverage: What this run has seen.
-            alias_target: The alias target; "" if it was removed during the run. Then no searchable index is lost.
-        """
+        """Return why the alias must not be swapped to the new index; "" if it may be, as without a target."""
         swap = self.options.swap
         if not alias_target:
-            how = f"To point it to this one: PUT /{self.index}/_alias/{self.alias}"
-            return f"--no-swap: alias {self.alias} no longer points to an index. {how}" if swap == "never" else ""
+            hint = f"To point it to this one: PUT /{self.index}/_alias/{self.alias}"
+            return f"--no-swap: alias {self.alias} no longer points to an index. {hint}" if swap == "never" else ""
         reason = self._explain_policy_difference(alias_target)
         if reason or swap == "always":
             return reason
@@ -136,32 +126,32 @@ class ClusterSinkSession:
         return indices.check_alias_target(self._cluster, self.alias, self.index, live)
 
     def _warn_policy_changed(self) -> None:
-        now = fetch_index_policy(self._cluster, self.index)
-        if (now and now.digest) != (self.policy and self.policy.digest):
+        policy = fetch_index_policy(self._cluster, self.index)
+        if (policy and policy.digest) != (self.policy and self.policy.digest):
             logger.warning(
                 "the token policy of the index changed during this run: to update the documents that it wrote, run"
                 " stair-es policy %s --index %s",
-                "apply" if now else "rollback",
+                "apply" if policy else "rollback",
                 self.alias,
             )
 
     def _explain_policy_difference(self, live: str) -> str:
         """Return why the policies forbid the swap: the searchable index has another token policy than the new one."""
-        theirs, own = (fetch_index_policy(self._cluster, name) for name in (live, self.index))
-        if (theirs and theirs.digest) == (own and own.digest):
+        live_policy, new_policy = (fetch_index_policy(self._cluster, name) for name in (live, self.index))
+        if (live_policy and live_policy.digest) == (new_policy and new_policy.digest):
             return ""
-        has = f"has the token policy {theirs.label}" if theirs else "has no token policy"
+        has = f"has the token policy {live_policy.label}" if live_policy else "has no token policy"
         return (
-            f"alias {self.alias} still points to {live}: it {has}, this build {own.label if own else 'none'}. Run stair-es"
-            f" policy {'apply' if theirs else 'rollback'} --index {self.alias}, and ingest again"
+            f"alias {self.alias} still points to {live}: it {has}, this build {new_policy.label if new_policy else 'none'}."
+            f" Run stair-es policy {'apply' if live_policy else 'rollback'} --index {self.alias}, and ingest again"
         )
 
     def _explain_missing(self, live: str, coverage: RunCoverage) -> str:
-        others, failed = self._count_missing(live, coverage)
-        if others:
-            some = ", ".join(f"{source} ({count:,})" for source, count in others.most_common(3))
+        unseen, failed = self._count_missing(live, coverage)
+        if unseen:
+            some = ", ".join(f"{source} ({count:,})" for source, count in unseen.most_common(3))
             return (
-                f"alias {self.alias} still points to {live}: it has {others.total():,} images of sources that this build has not"
+                f"alias {self.alias} still points to {live}: it has {unseen.total():,} images of sources that this build has not"
                 f" seen, among them {some}. Ingest them with the same settings (it resumes), or use --force-swap"
             )
         if failed:
@@ -173,18 +163,18 @@ class ClusterSinkSession:
 
     def _count_missing(self, live: str, coverage: RunCoverage) -> tuple[Counter[str], int]:
         """Count the images of the old index that the new one lacks: those of unseen sources, and those that failed now."""
-        others, failed = Counter[str](), 0
-        for part in batched(state.scan_documents(self._cluster, live), _PART):
-            there = state.get_stored_by_uri(self._cluster, self.index, [entry.uri for entry in part])
-            for entry in part:
-                status = coverage.get_status(entry.uri)
-                if entry.uri in there or status == "stored":
+        unseen, failed = Counter[str](), 0
+        for batch in batched(state.scan_documents(self._cluster, live), _BATCH_SIZE):
+            stored = state.get_stored_by_uri(self._cluster, self.index, [document.uri for document in batch])
+            for document in batch:
+                status = coverage.get_status(document.uri)
+                if document.uri in stored or status == "stored":
                     continue
                 if status == "failed":
                     failed += 1
-                elif entry.source not in coverage.sources:
-                    others[entry.source] += 1
-        return others, failed
+                elif document.source not in coverage.sources:
+                    unseen[document.source] += 1
+        return unseen, failed
 
 
 class ClusterSinkKind:
@@ -195,10 +185,10 @@ class ClusterSinkKind:
 
     def open(self, plan: SinkPlan) -> ClusterSinkSession:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""
-        asked = self._resolve_plan(plan)
-        cluster = get_shared_cluster(asked.connection)
-        opened = indices.open_index(cluster, plan.alias, asked.body, plan.identity, plan.policy)
-        prepare_token_index(cluster, opened.name, asked.token_index)
+        resolved = self._resolve_plan(plan)
+        cluster = get_shared_cluster(resolved.connection)
+        opened = indices.open_index(cluster, plan.alias, resolved.body, plan.identity, plan.policy)
+        prepare_token_index(cluster, opened.name, resolved.token_index)
         if plan.document.id == "content-hash" and not opened.created:
             cluster.refresh(opened.name)  # lookups by URI only see refreshed documents
         if opened.pending_operation:
@@ -212,23 +202,23 @@ class ClusterSinkKind:
             )
         # Searches of this index find the model without --model.
         record_model_folder(plan.identity.model_name, resolve_settings(plan.settings).home)
-        return _build_session(plan, asked, opened)
+        return _build_session(plan, resolved, opened)
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:
         """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
-        asked = self._resolve_plan(plan)
-        opened = self._find_index(plan, asked)
-        return _build_session(plan, asked, opened) if opened else None
+        resolved = self._resolve_plan(plan)
+        opened = self._find_index(plan, resolved)
+        return _build_session(plan, resolved, opened) if opened else None
 
     def plan_token_index(self, plan: SinkPlan) -> TokenIndexPlan | None:
         """Return what a run would do to the token index; None if nothing."""
-        asked = self._resolve_plan(plan)
-        opened = self._find_index(plan, asked)
-        return asked.token_index.plan_changes(opened.name if opened else None)
+        resolved = self._resolve_plan(plan)
+        opened = self._find_index(plan, resolved)
+        return resolved.token_index.plan_changes(opened.name if opened else None)
 
-    def _find_index(self, plan: SinkPlan, asked: _ResolvedPlan) -> WriteTarget | None:
-        cluster = get_shared_cluster(asked.connection)
-        return indices.find_index(cluster, plan.alias, asked.body, plan.identity, plan.policy)
+    def _find_index(self, plan: SinkPlan, resolved: _ResolvedPlan) -> WriteTarget | None:
+        cluster = get_shared_cluster(resolved.connection)
+        return indices.find_index(cluster, plan.alias, resolved.body, plan.identity, plan.policy)
 
     def _resolve_plan(self, plan: SinkPlan) -> _ResolvedPlan:
         """Check everything that can be checked before the index is created or changed."""
@@ -241,8 +231,8 @@ class ClusterSinkKind:
         if plan.document.vector == "seismic":
             check_neural_plugin(cluster, target)
         fields = body.get("mappings", {}).get("properties", {})
-        words = resolve_token_index(cluster, plan.alias, options.token_index, fields)
-        return _ResolvedPlan(options=options, connection=plan.connection, target=target, body=body, token_index=words)
+        token_index = resolve_token_index(cluster, plan.alias, options.token_index, fields)
+        return _ResolvedPlan(options=options, connection=plan.connection, target=target, body=body, token_index=token_index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,23 +246,23 @@ class _ResolvedPlan:
     token_index: TokenIndexRequest
 
 
-def _build_session(plan: SinkPlan, asked: _ResolvedPlan, opened: WriteTarget) -> ClusterSinkSession:
-    writer = ClusterSinkWriter(connection=asked.connection, index=opened.name, policy=plan.bulk)
+def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, opened: WriteTarget) -> ClusterSinkSession:
+    writer = ClusterSinkWriter(connection=resolved.connection, index=opened.name, policy=plan.bulk)
     token_ids = None
     if plan.document.vector == "seismic":
-        token_ids = read_token_ids(get_shared_cluster(asked.connection), opened.name).extend_for_policy(opened.policy)
+        token_ids = read_token_ids(get_shared_cluster(resolved.connection), opened.name).extend_for_policy(opened.policy)
     return ClusterSinkSession(
         writer=writer,
         index=opened.name,
         fresh=opened.created,
-        label=asked.target.label,
+        label=resolved.target.label,
         alias=plan.alias,
         opened=opened,
-        options=asked.options,
+        options=resolved.options,
         started_at=plan.started_at,
         policy=opened.policy,
         token_ids=token_ids,
-        has_token_index=asked.token_index.is_enabled,
+        has_token_index=resolved.token_index.is_enabled,
     )
 
 

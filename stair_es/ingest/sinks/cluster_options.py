@@ -31,7 +31,7 @@ _YES_NO = ("yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSinkOptions:
-    """Options of the built-in sink; see `ClusterSinkOptions`."""
+    """Options of the built-in sink; see `sinks.cluster`."""
 
     retain_indices: int = DEFAULT_RETAINED_INDICES
     swap: SwapMode = "auto"
@@ -41,36 +41,32 @@ class ClusterSinkOptions:
     """None to keep what the index has."""
 
     @classmethod
-    def from_mapping(cls, given: Mapping[str, str]) -> ClusterSinkOptions:
+    def from_mapping(cls, options: Mapping[str, str]) -> ClusterSinkOptions:
         """Parse the options of a plan.
 
         Raises:
             UsageError: If an option is unknown or has an invalid value.
         """
-        unknown = set(given) - {"retain_indices", "swap", "no_replicas_while_building", "mapping", "token_index"}
+        unknown = set(options) - {"retain_indices", "swap", "no_replicas_while_building", "mapping", "token_index"}
         if unknown:
             raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
-        retained, swap, relax = (
-            given.get("retain_indices", str(DEFAULT_RETAINED_INDICES)),
-            given.get("swap", "auto"),
-            given.get("no_replicas_while_building", "no"),
-        )
-        words = given.get("token_index")
-        if not retained.isdecimal() or swap not in get_args(SwapMode) or relax not in _YES_NO or words not in (None, *_YES_NO):
-            has = f"retain_indices={retained}, swap={swap}, no_replicas_while_building={relax}" + (
-                f", token_index={words}" if words else ""
-            )
+        retained, swap = options.get("retain_indices", str(DEFAULT_RETAINED_INDICES)), options.get("swap", "auto")
+        no_replicas, token_index = options.get("no_replicas_while_building", "no"), options.get("token_index")
+        flags_valid = no_replicas in _YES_NO and token_index in (None, *_YES_NO)
+        if not (retained.isdecimal() and swap in get_args(SwapMode) and flags_valid):
+            given = f"retain_indices={retained}, swap={swap}, no_replicas_while_building={no_replicas}"
+            given += f", token_index={token_index}" if token_index else ""
             raise UsageError(
-                f"invalid options of the sink 'cluster': {has}",
+                f"invalid options of the sink 'cluster': {given}",
                 f"retain_indices must be a number, swap one of {', '.join(get_args(SwapMode))}, no_replicas_while_building"
                 " and token_index yes or no.",
             )
         return cls(
             retain_indices=int(retained),
             swap=cast(SwapMode, swap),
-            no_replicas_while_building=relax == "yes",
-            mapping=Path(given["mapping"]) if given.get("mapping") else None,
-            token_index=None if words is None else words == "yes",
+            no_replicas_while_building=no_replicas == "yes",
+            mapping=Path(options["mapping"]) if options.get("mapping") else None,
+            token_index=None if token_index is None else token_index == "yes",
         )
 
 
@@ -90,29 +86,25 @@ class TokenIndexRequest:
     def plan_changes(self, index: str | None) -> TokenIndexPlan | None:
         """Return the change to the token index of `index`, which is None if the index doesn't exist yet."""
         name = make_token_index_name(index) if index else None
-        there = name in self.state.indices
+        exists = name in self.state.indices
         if self.is_enabled:
-            return TokenIndexPlan(index=name, action="update" if there else "create")
-        return TokenIndexPlan(index=name if there else None, action="delete") if self.state.is_enabled else None
+            return TokenIndexPlan(index=name, action="update" if exists else "create")
+        return TokenIndexPlan(index=name if exists else None, action="delete") if self.state.is_enabled else None
 
 
 def resolve_token_index(cluster: Cluster, alias: str, requested: bool | None, properties: Mapping[str, Any]) -> TokenIndexRequest:
     """Compare the requested with the present state of the token index, without changing anything.
 
-    Args:
-        cluster: The cluster.
-        alias: Alias of the index.
-        requested: Whether to have a token index; None to keep what the index has.
-        properties: Mapping of the image fields.
+    `requested` is None to keep what the index has.
 
     Raises:
         IndexMismatch: If the name of the token index is taken, or the fields conflict with its mapping.
     """
-    made = TokenIndexRequest(requested, get_token_index_state(cluster, alias))
-    if made.is_enabled:
-        made.state.check_alias_available()
+    request = TokenIndexRequest(requested, get_token_index_state(cluster, alias))
+    if request.is_enabled:
+        request.state.check_alias_available()
         check_pageable_mapping(properties, "the mapping")
-    return made
+    return request
 
 
 def prepare_token_index(cluster: Cluster, index: str, request: TokenIndexRequest) -> None:

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING
 from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import check_alias_name
 from stair_es.errors import IngestError
-from stair_es.ingest.options import (
-    BaseIngestOptions,
-    build_sink_plan,
-    get_session_policy,
-    get_session_token_ids,
-    load_sink_kind,
-)
+from stair_es.ingest.options import BaseIngestOptions, build_sink_plan, get_session_policy, get_session_token_ids, load_sink_kind
 from stair_es.ingest.run import IngestRun, ProgressCallback, open_run_accounting
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.state import get_timestamp
@@ -58,12 +52,7 @@ def run_text_ingest(
 ) -> IngestReport:
     """Ingest the texts of `sources` (see `open_text_source`) into the index behind `options.alias`.
 
-    Args:
-        sources: Sources of texts.
-        connection: The cluster.
-        options: Options of the ingest.
-        progress: Called with the accounting after each batch.
-        accounting: The accounting of the run, from `open_run_accounting`: pass it to have the counts of a failed run.
+    The arguments are those of `run_ingest`.
 
     Raises:
         IndexMismatch: If the alias points to an index of images.
@@ -71,8 +60,8 @@ def run_text_ingest(
     """
     check_alias_name(options.alias)
     with ExitStack() as stack:
-        books = accounting or stack.enter_context(open_run_accounting(options))
-        books.dead_letters.check_writable()
+        accounting = accounting or stack.enter_context(open_run_accounting(options))
+        accounting.dead_letters.check_writable()
         streams = SourceStream(sources)
         listed = _check_not_empty(streams)
         session = load_sink_kind(options).open(build_sink_plan(options, connection, get_timestamp()))
@@ -84,14 +73,14 @@ def run_text_ingest(
             options=options,
             policy=get_session_policy(session, options),
             token_ids=get_session_token_ids(session),
-            accounting=books,
+            accounting=accounting,
         )
         run = IngestRun(
             noun="text",
             options=options,
             streams=streams,
             session=session,
-            accounting=books,
+            accounting=accounting,
             model_id=encoder.model_id,
             runner="local",
             progress=progress,

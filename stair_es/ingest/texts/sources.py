@@ -39,7 +39,7 @@ class _TextsLocator:
 
     texts: tuple[str, ...] = field(repr=False)
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         return ReadResult("\n".join(self.texts).encode())
 
     def to_json(self) -> None:

@@ -74,13 +74,13 @@ class TextStages:
         with batch.time_stage("encode"):
             vectors = self.encoder.encode_texts([text.text for text in changed]) if changed else []
         encoded = list(zip(changed, vectors, strict=True))
-        known = [(text, vector) for text, vector in encoded if len(vector)]
+        encodable = [(text, vector) for text, vector in encoded if len(vector)]
         outcomes = {
             text.id: Outcome(text.item, "failed", "encode", NO_KNOWN_TOKENS) for text, vector in encoded if not len(vector)
         }
-        if known:
+        if encodable:
             with batch.time_stage("write"):
-                outcomes |= self._write_texts(known)
+                outcomes |= self._write_texts(encodable)
         return outcomes
 
     def _write_texts(self, texts: list[tuple[TextItem, SparseVector]]) -> dict[str, Outcome]:

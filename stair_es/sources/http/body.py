@@ -43,18 +43,18 @@ def _read_limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
 def _decompress_chunks(chunks: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
     """Yield at most one byte more than allowed, so that a decompression bomb is detected before it fills the memory."""
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib by their header
-    left, sent = max_bytes + 1, 0
+    remaining, received = max_bytes + 1, 0
     for chunk in chunks:
-        sent += len(chunk)
-        if sent > max_bytes:
+        received += len(chunk)
+        if received > max_bytes:
             raise ReadError(f"more than the limit of {max_bytes} bytes")
         try:
-            piece = inflater.decompress(chunk, left)
+            data = inflater.decompress(chunk, remaining)
         except zlib.error as error:
             raise ReadError(f"declared as compressed, but isn't: {error}") from error
-        left -= len(piece)
-        yield piece
-        if left <= 0:
+        remaining -= len(data)
+        yield data
+        if remaining <= 0:
             return
     if not inflater.eof:
         raise TruncatedBodyError

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-_FORM = "http1"
-_MAX_VALIDATOR = 256
+_PREFIX = "http1"
+_MAX_VALIDATOR_CHARS = 256
 
 
 def build_response_version(url: str, headers: Mapping[str, str]) -> str | None:
@@ -17,17 +17,17 @@ def build_response_version(url: str, headers: Mapping[str, str]) -> str | None:
     """
     etag, modified = headers.get("etag", ""), headers.get("last-modified", "")
     if etag.removeprefix("W/").startswith('"') and _is_sendable(etag):
-        return f"{_FORM}:{_hash_url(url)}:{etag}"
+        return f"{_PREFIX}:{_hash_url(url)}:{etag}"
     if _is_sendable(modified) and _is_settled(modified, headers.get("date", "")):
-        return f"{_FORM}:{_hash_url(url)}:{modified};{headers.get('content-length', '')}"
+        return f"{_PREFIX}:{_hash_url(url)}:{modified};{headers.get('content-length', '')}"
     return None
 
 
-def build_conditional_headers(url: str, known: str | None) -> dict[str, str]:
-    """Return headers that make the server of `url` answer 304 if version `known` of this resource is still current."""
-    form, _, rest = (known or "").partition(":")
+def build_conditional_headers(url: str, known_version: str | None) -> dict[str, str]:
+    """Return headers that make the server of `url` answer 304 if version `known_version` of this resource is still current."""
+    prefix, _, rest = (known_version or "").partition(":")
     digest, _, validator = rest.partition(":")
-    if form != _FORM or digest != _hash_url(url) or not _is_sendable(validator):
+    if prefix != _PREFIX or digest != _hash_url(url) or not _is_sendable(validator):
         return {}
     if validator.removeprefix("W/").startswith('"'):
         return {"If-None-Match": validator}
@@ -40,7 +40,7 @@ def _hash_url(url: str) -> str:
 
 
 def _is_sendable(text: str) -> bool:
-    return 0 < len(text) <= _MAX_VALIDATOR and text.isascii() and text.isprintable()
+    return 0 < len(text) <= _MAX_VALIDATOR_CHARS and text.isascii() and text.isprintable()
 
 
 def _is_settled(modified: str, date: str) -> bool:

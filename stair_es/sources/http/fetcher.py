@@ -57,10 +57,8 @@ def translate_fetch_errors(where: str) -> Iterator[None]:
     except httpcore2.ConnectError as error:
         cause = error.__context__  # the pool of httpcore clears `__cause__`
         if isinstance(cause, ssl.SSLCertVerificationError):
-            why = cause.verify_message
-            raise ReadError(
-                f"{where}: its certificate isn't trusted: {why}", "Add its CA to the trusted CAs of this machine."
-            ) from error
+            why = f"its certificate isn't trusted: {cause.verify_message}"
+            raise ReadError(f"{where}: {why}", "Add its CA to the trusted CAs of this machine.") from error
         raise RetryableError(f"{where}: can't connect: {getattr(cause, 'strerror', None) or error}") from error
     except (httpcore2.NetworkError, TruncatedBodyError) as error:
         raise RetryableError(f"{where}: connection lost") from error
@@ -78,7 +76,7 @@ def describe_status(status: int) -> str:
 
 
 _HEADERS = {"User-Agent": f"stair-es/{__version__}", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
-_PASSING = BUSY_STATUSES | {408, 425, 500}
+_RETRYABLE_STATUSES = BUSY_STATUSES | {408, 425, 500}
 """Statuses of foreign servers that may be different on the next attempt."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_DRAIN = 16 * 1024
@@ -104,61 +102,57 @@ class Fetcher:
         """Close all connections."""
         self._pool.close()
 
-    def fetch(self, url: str, max_bytes: int, known: str | None = None, *, defer: bool = False) -> ReadResult | None:
-        """Return the bytes at `url`, or None if the server reports that version `known` is still current.
+    def fetch(self, url: str, max_bytes: int, known_version: str | None = None, *, defer: bool = False) -> ReadResult | None:
+        """Return the bytes at `url`, or None if the server reports that `known_version` is still current.
 
-        Args:
-            url: What to fetch.
-            max_bytes: The most to read.
-            known: Version of an earlier read.
-            defer: Raise `RetryLater` instead of waiting when the host asks to wait.
+        With `defer`, a host that asks to wait raises `RetryLater` instead of being waited for.
 
         Raises:
             ReadError: If the URL is not allowed or the fetch fails.
-            TryLater: If the host asks to wait and `defer` is set.
+            RetryLater: If the host asks to wait and `defer` is set.
         """
-        start, clock = self._parse_url(url), Deadline(self._policy.timeout_s)
+        start_url, deadline = self._parse_url(url), Deadline(self._policy.timeout_s)
         for attempt in range(1, self._policy.attempts + 1):
             try:
-                return self._follow_redirects(start, max_bytes, known, clock, heed_pause=not defer)
+                return self._follow_redirects(start_url, max_bytes, known_version, deadline, heed_pause=not defer)
             except RetryableError as passing:
                 if defer and passing.wait_s:
                     raise RetryLater(passing.reason, "Run again later.", passing.host, passing.wait_s) from passing
                 wait_s = max(passing.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
-                if clock.remaining_s <= 0:
+                if deadline.remaining_s <= 0:
                     raise ReadError(f"{passing.reason}; not completed within {self._policy.timeout_s:g} s") from passing
-                if attempt == self._policy.attempts or wait_s >= clock.remaining_s:
+                if attempt == self._policy.attempts or wait_s >= deadline.remaining_s:
                     tries = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise ReadError(passing.reason + tries, "Run again later.") from passing
                 time.sleep(wait_s)
         raise AssertionError("a policy has at least one attempt")
 
     def _follow_redirects(
-        self, start: httpx2.URL, max_bytes: int, known: str | None, clock: Deadline, *, heed_pause: bool
+        self, start_url: httpx2.URL, max_bytes: int, known_version: str | None, deadline: Deadline, *, heed_pause: bool
     ) -> ReadResult | None:
-        url, seen = start, set[str]()
+        url, seen = start_url, set[str]()
         for _ in range(self._policy.max_redirects + 1):
             seen.add(str(url))
-            where = url.host if url.host == start.host else f"{url.host} (redirected from {start.host})"
-            with translate_fetch_errors(where), self._hosts.acquire_slot(url.host, clock, heed_pause=heed_pause):
-                answer = self._send_request(url, max_bytes, known, clock, keep_pause=heed_pause)
-            if not isinstance(answer, httpx2.URL):
-                return answer
-            url = answer
+            where = url.host if url.host == start_url.host else f"{url.host} (redirected from {start_url.host})"
+            with translate_fetch_errors(where), self._hosts.acquire_slot(url.host, deadline, heed_pause=heed_pause):
+                result = self._send_request(url, max_bytes, known_version, deadline, heed_pause=heed_pause)
+            if not isinstance(result, httpx2.URL):
+                return result
+            url = result
             if str(url) in seen:
                 raise ReadError(f"{where}: redirect loop")
-        raise ReadError(f"{start.host}: more than {self._policy.max_redirects} redirects")
+        raise ReadError(f"{start_url.host}: more than {self._policy.max_redirects} redirects")
 
     def _send_request(
-        self, url: httpx2.URL, max_bytes: int, known: str | None, clock: Deadline, *, keep_pause: bool
+        self, url: httpx2.URL, max_bytes: int, known_version: str | None, deadline: Deadline, *, heed_pause: bool
     ) -> ReadResult | httpx2.URL | None:
         """Send one request; return the bytes, None if they are unchanged, or the URL of a redirect."""
-        conditional = build_conditional_headers(str(url), known)
+        conditional = build_conditional_headers(str(url), known_version)
         raw = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         # points in time, not durations: see `ssrf`
-        ends = {"connect": clock.end, "read": clock.end, "write": clock.end, "pool": clock.remaining_s}
+        timeouts = {"connect": deadline.end, "read": deadline.end, "write": deadline.end, "pool": deadline.remaining_s}
         with self._pool.stream(
-            "GET", raw, headers=list((_HEADERS | conditional).items()), extensions={"timeout": ends}
+            "GET", raw, headers=list((_HEADERS | conditional).items()), extensions={"timeout": timeouts}
         ) as response:
             status, headers = response.status, httpx2.Headers(response.headers)
             if status in (200, 203):
@@ -170,12 +164,12 @@ class Fetcher:
             return None
         if status in _REDIRECTS and "location" in headers:
             return self._parse_url(headers["location"], url)
-        if status in _PASSING:
+        if status in _RETRYABLE_STATUSES:
             wait_s = parse_retry_after(headers.get("retry-after", "")) or 0.0
-            asked = f", asks to wait {wait_s:.0f} s" if wait_s else ""
-            if wait_s and keep_pause:
+            wait_message = f", asks to wait {wait_s:.0f} s" if wait_s else ""
+            if wait_s and heed_pause:
                 self._hosts.pause_host(url.host, wait_s)
-            raise RetryableError(describe_status(status) + asked, wait_s, url.host)
+            raise RetryableError(describe_status(status) + wait_message, wait_s, url.host)
         raise ReadError(describe_status(status))
 
     def _parse_url(self, text: str, base: httpx2.URL | None = None) -> httpx2.URL:

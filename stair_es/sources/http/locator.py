@@ -37,22 +37,18 @@ class UrlLocator:
             return httpx2.URL(self.url).host
         return ""
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
-        """Return the bytes, or None if the server reports that version `known` is still current.
-
-        Args:
-            reading: The limits.
-            known: Version of an earlier read.
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
+        """Return the bytes, or None if the server reports that `known_version` is still current.
 
         Raises:
             ReadError: If the URL is not allowed or the fetch fails.
-            TryLater: If the host asks to wait and `reading.defer` is set.
+            RetryLater: If the host asks to wait and `limits.defer` is set.
             MissingExtra: If the HTTP library is not installed.
         """
         import_optional("httpx2", "urls")
         from stair_es.sources.http.fetcher import get_fetcher
 
-        return get_fetcher(reading.url_policy).fetch(self.url, reading.max_bytes, known, defer=reading.defer)
+        return get_fetcher(limits.url_policy).fetch(self.url, limits.max_bytes, known_version, defer=limits.defer)
 
     def to_json(self) -> dict[str, Json]:
         """Return JSON for `restore_locator`. It contains the whole URL, including a signature."""

@@ -29,7 +29,7 @@ class Deadline:
 
 MAX_PAUSE_S = 600.0
 """A host that asks for a longer pause is tried again after this."""
-_MANY = 1024
+_MAX_HOSTS = 1024
 
 
 class _HostState:
@@ -51,13 +51,10 @@ class HostLimiter:
         return len(self._hosts)
 
     @contextmanager
-    def acquire_slot(self, name: str, clock: Deadline, *, heed_pause: bool = True) -> Iterator[None]:
+    def acquire_slot(self, name: str, deadline: Deadline, *, heed_pause: bool = True) -> Iterator[None]:
         """Hold one of the host's slots. Waiting for a slot extends the deadline; a pause that the host asked for does not.
 
-        Args:
-            name: The host.
-            clock: Deadline of the fetch.
-            heed_pause: Sleep during a pause. An ingest defers the URLs of such a host itself and retries them in time.
+        Without `heed_pause` pauses are ignored: an ingest defers the URLs of such a host itself.
 
         Raises:
             ReadError: If the host asked for a pause longer than the rest of the fetch.
@@ -66,11 +63,11 @@ class HostLimiter:
             host = self._hosts.setdefault(name, _HostState(self._per_host))
             host.users += 1
         try:
-            asked = time.monotonic()
+            start = time.monotonic()
             with host.slots:
-                clock.extend(time.monotonic() - asked)
+                deadline.extend(time.monotonic() - start)
                 if heed_pause:
-                    self._wait_for_pause(host, clock)
+                    self._wait_for_pause(host, deadline)
                 yield
         finally:
             with self._lock:
@@ -83,17 +80,17 @@ class HostLimiter:
             host = self._hosts[name]
             host.not_before = max(host.not_before, time.monotonic() + min(seconds, MAX_PAUSE_S))
 
-    def _wait_for_pause(self, host: _HostState, clock: Deadline) -> None:
+    def _wait_for_pause(self, host: _HostState, deadline: Deadline) -> None:
         pause_s = host.not_before - time.monotonic()
         if pause_s <= 0:
             return
-        if pause_s >= clock.remaining_s:
+        if pause_s >= deadline.remaining_s:
             raise ReadError(f"asked to wait another {pause_s:.0f} s", "Run again later.")
         time.sleep(pause_s)
 
     def _forget_idle_hosts(self, name: str) -> None:
         """Drop hosts that are neither in use nor paused: lists may name millions of hosts."""
-        names = list(self._hosts) if len(self._hosts) > _MANY else [name]
+        names = list(self._hosts) if len(self._hosts) > _MAX_HOSTS else [name]
         now = time.monotonic()
         for each in names:
             if self._hosts[each].users == 0 and self._hosts[each].not_before <= now:

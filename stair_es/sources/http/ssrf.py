@@ -53,9 +53,7 @@ def find_block_reason(address: str, *, allow_private: bool) -> str | None:
     ip = _extract_ipv4(ip)
     if ip in _METADATA:
         return "is a cloud metadata service"
-    if allow_private:
-        return None
-    return _describe_address(ip)
+    return None if allow_private else _describe_address(ip)
 
 
 def resolve_allowed_addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, resolve: Resolver) -> list[str]:
@@ -78,16 +76,17 @@ def resolve_allowed_addresses(host: str, port: int, timeout_s: float, *, allow_p
         ReadError: If an address is blocked.
         OSError: If the lookup fails.
     """
-    found = list(dict.fromkeys(resolve(host, port, timeout_s)))
-    if not found:
+    addresses = list(dict.fromkeys(resolve(host, port, timeout_s)))
+    if not addresses:
         raise OSError("the name has no address")
-    for address in found:
-        why = find_block_reason(address, allow_private=allow_private)
-        if why is not None:
+    for address in addresses:
+        reason = find_block_reason(address, allow_private=allow_private)
+        if reason is not None:
             what = "the address" if address == host else f"its address {address}"
-            way = "" if "metadata" in why else " (--allow-private-urls)"  # in the reason: a dead letter keeps nothing else
-            raise ReadError(f"refused: {what} {why}{way}", way and "UrlPolicy(allow_private=True) allows private addresses.")
-    return found
+            option = "" if "metadata" in reason else " (--allow-private-urls)"  # in the reason: a dead letter keeps nothing else
+            remedy = option and "UrlPolicy(allow_private=True) allows private addresses."
+            raise ReadError(f"refused: {what} {reason}{option}", remedy)
+    return addresses
 
 
 def resolve_host(host: str, port: int, timeout_s: float) -> list[str]:
@@ -97,25 +96,25 @@ def resolve_host(host: str, port: int, timeout_s: float) -> list[str]:
         TimeoutError: If there is no answer in time.
         OSError: If the name does not exist or its servers do not answer.
     """
-    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+    results: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def look_up() -> None:
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put([str(row[4][0]) for row in rows])
+            results.put([str(row[4][0]) for row in rows])
         except (OSError, ValueError) as error:
-            answers.put(error)
+            results.put(error)
 
     threading.Thread(target=look_up, name="stair-es-dns", daemon=True).start()
     try:
-        answer = answers.get(timeout=max(timeout_s, 0.0))
+        result = results.get(timeout=max(timeout_s, 0.0))
     except queue.Empty:
         raise TimeoutError("looking up the name takes too long") from None
-    if isinstance(answer, OSError):
-        raise answer
-    if isinstance(answer, Exception):  # a label that is too long, for example
-        raise socket.gaierror(socket.EAI_NONAME, str(answer)) from answer
-    return answer
+    if isinstance(result, OSError):
+        raise result
+    if isinstance(result, Exception):  # a label that is too long, for example
+        raise socket.gaierror(socket.EAI_NONAME, str(result)) from result
+    return result
 
 
 def _extract_ipv4(ip: _IP) -> _IP:
@@ -130,7 +129,7 @@ def _extract_ipv4(ip: _IP) -> _IP:
 
 def _describe_address(ip: _IP) -> str | None:
     """Return why an address is not on the public internet, or None if it is."""
-    kinds = {
+    reasons = {
         "is loopback": ip.is_loopback or ip.is_unspecified,
         "is link-local": ip.is_link_local,
         "is multicast": ip.is_multicast,
@@ -138,10 +137,10 @@ def _describe_address(ip: _IP) -> str | None:
         "isn't public": ip.is_reserved or any(ip in network for network in _SPECIAL) or not ip.is_global,
         "isn't public IPv6": ip.version == 6 and ip not in _GLOBAL_V6,
     }
-    return next((why for why, holds in kinds.items() if holds), None)
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-_ADDRESS_S = 5.0
+_ADDRESS_TIMEOUT_S = 5.0
 """Time for one of several addresses of a host to answer before the next one is tried."""
 
 
@@ -171,7 +170,7 @@ class DeadlineStream(httpcore2.NetworkStream):
             self._inner.start_tls(ssl_context, server_hostname, _compute_remaining(timeout, httpcore2.ConnectTimeout))
         )
 
-    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  as in the class that it stands for
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  as in the base class
         """Return httpcore's information about the connection."""
         return self._inner.get_extra_info(info)
 
@@ -192,25 +191,19 @@ class GuardedBackend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
-        """Connect to the first address that answers.
-
-        Args:
-            host: Name or address.
-            port: Its port.
-            timeout: The end of the fetch (on `time.monotonic`).
-            local_address: Ignored.
-            socket_options: Ignored.
+        """Connect to the first address that answers; `timeout` is the end of the fetch (on `time.monotonic`).
 
         Raises:
             ReadError: If an address is blocked or the host does not exist.
             httpcore2.ConnectError: If no address answers.
         """
-        found = self._look_up(host, port, _compute_remaining(timeout, httpcore2.ConnectTimeout))
-        for n, address in enumerate(found):
-            left = _compute_remaining(timeout, httpcore2.ConnectTimeout)
-            last = n == len(found) - 1
+        addresses = self._look_up(host, port, _compute_remaining(timeout, httpcore2.ConnectTimeout))
+        for number, address in enumerate(addresses):
+            remaining_s = _compute_remaining(timeout, httpcore2.ConnectTimeout)
+            last = number == len(addresses) - 1
             try:
-                return DeadlineStream(self._inner.connect_tcp(address, port, left if last else min(left, _ADDRESS_S)))
+                timeout_s = remaining_s if last else min(remaining_s, _ADDRESS_TIMEOUT_S)
+                return DeadlineStream(self._inner.connect_tcp(address, port, timeout_s))
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if last:
                     raise
@@ -232,7 +225,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
 def _compute_remaining(end: float | None, error: type[httpcore2.TimeoutException]) -> float:
     if end is None:
         raise ValueError("a request without a `timeout` extension")
-    left = end - time.monotonic()
-    if left <= 0:
+    remaining_s = end - time.monotonic()
+    if remaining_s <= 0:
         raise error("out of time")
-    return left
+    return remaining_s

@@ -7,7 +7,7 @@ import re
 from urllib.parse import urlsplit, urlunsplit
 
 # Signed URLs of object stores: parameter that marks one -> parameters of its signature.
-_SIGNED = tuple(
+_SIGNATURES = tuple(
     (re.compile(mark, re.IGNORECASE), re.compile(signature, re.IGNORECASE))
     for mark, signature in (
         (r"x-(amz|goog)-.*", r"x-(amz|goog)-.*"),
@@ -17,7 +17,7 @@ _SIGNED = tuple(
     )
 )
 # Secrets, or parameters that identify the image: unknown. A digest is enough for the latter.
-_MAYBE = re.compile(r".*(token|auth|signature|passw(or)?d|secret|jwt|api[-_]?key).*", re.IGNORECASE)
+_SECRET_NAME = re.compile(r".*(token|auth|signature|passw(or)?d|secret|jwt|api[-_]?key).*", re.IGNORECASE)
 
 
 def redact_web_url(url: str) -> str:
@@ -47,9 +47,9 @@ def normalize_url(url: str) -> str:
     except ValueError:
         return redact_web_url(url)
     pairs = [pair.partition("=") for pair in parts.query.split("&")] if parts.query else []
-    signing = [signature for mark, signature in _SIGNED if any(mark.fullmatch(name) for name, _, _ in pairs)]
+    signing = [signature for mark, signature in _SIGNATURES if any(mark.fullmatch(name) for name, _, _ in pairs)]
     kept = [
-        name + equals + (hashlib.sha256(value.encode()).hexdigest()[:16] if _MAYBE.fullmatch(name) else value)
+        name + equals + (hashlib.sha256(value.encode()).hexdigest()[:16] if _SECRET_NAME.fullmatch(name) else value)
         for name, equals, value in pairs
         if not any(signature.fullmatch(name) for signature in signing)
     ]

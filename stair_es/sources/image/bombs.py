@@ -24,11 +24,11 @@ _FIRST = 0xC0
 
 def read_jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the segments before the first scan of a JPEG: marker, start of the payload after the length, and end."""
-    at = 2
-    while (found := _MARKER.search(data, at)) and (marker := found[1][0]) >= _FIRST and marker != _START_OF_SCAN:
-        begins = found.end() + 2
-        at = max(begins, found.end() + int.from_bytes(data[found.end() : begins], "big"))
-        yield marker, begins, min(at, len(data))
+    position = 2
+    while (found := _MARKER.search(data, position)) and (marker := found[1][0]) >= _FIRST and marker != _START_OF_SCAN:
+        start = found.end() + 2
+        position = max(start, found.end() + int.from_bytes(data[found.end() : start], "big"))
+        yield marker, start, min(position, len(data))
 
 
 MAX_JPEG_SCANS = 64
@@ -56,11 +56,11 @@ MAX_PNM_COMMENTS = 1_000
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """Start of a scan. In compressed data a byte 255 is always followed by 0."""
 _MPF = b"MPF\0"
-_PLACES = (273, 324)
+_OFFSET_TAGS = (273, 324)
 """TIFF tags: offsets of the strips or tiles."""
-_SIDES = (322, 323)
+_TILE_SIZE_TAGS = (322, 323)
 """TIFF tags: width and length of the tiles."""
-_BELOW = (0x8769, 0x8825, 0xA005)
+_DIRECTORY_TAGS = (0x8769, 0x8825, 0xA005)
 """Tags that point to further directories, which Pillow reads completely: EXIF, GPS, interoperability."""
 _OS2_HEADER = struct.pack("<L", 12)
 """Length of the OS/2 header, its first field. It has shorter sides and no compression; pixels may overlap those fields."""
@@ -88,10 +88,6 @@ class ReadBudgetBytesIO(io.BytesIO):
 def check_decompression_bomb(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     """Check that the time and memory to decode a file are in proportion to its pixels.
 
-    Args:
-        data: The file.
-        max_pixels: Maximum pixels of an image.
-
     Raises:
         DecodeError: If they are not.
     """
@@ -118,13 +114,13 @@ def _check_jpeg(data: bytes) -> None:
     if scans > MAX_JPEG_SCANS:
         raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_JPEG_SCANS}")
     exif, mpf = [], b""
-    for marker, begins, ends in islice(read_jpeg_segments(data), MAX_DECODER_READS):
-        if marker == APP1 and data.startswith(EXIF_HEADER, begins, ends):
-            exif.append(data[begins + len(EXIF_HEADER) : ends])
+    for marker, start, end in islice(read_jpeg_segments(data), MAX_DECODER_READS):
+        if marker == APP1 and data.startswith(EXIF_HEADER, start, end):
+            exif.append(data[start + len(EXIF_HEADER) : end])
             if len(exif) > MAX_EXIF_SEGMENTS:
                 raise DecodeError(f"decompression bomb? more than {MAX_EXIF_SEGMENTS} EXIF segments")
-        elif marker == APP2 and data.startswith(_MPF, begins, ends):
-            mpf = data[begins + len(_MPF) : ends]
+        elif marker == APP2 and data.startswith(_MPF, start, end):
+            mpf = data[start + len(_MPF) : end]
     block = skip_exif_headers(b"".join(exif))  # Pillow joins them
     if block.startswith(EXIF_HEADER):
         raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_EXIF_HEADERS} times")
@@ -136,27 +132,27 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
     for big in (False, True) if 43 in data[2:4] else (False,):  # decoders disagree about a BigTIFF in the other byte order
         tiff = TiffDirectories(data, big=big)
         root = [*tiff.read_entries(tiff.first_offset)]
-        pieces = sum(entry.value_count for entry in root if entry.tag in _PLACES)
-        if pieces > MAX_TIFF_TILES:
-            raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_TIFF_TILES:,}")
-        width, length = (max((tiff.read_number(each) or 0 for each in root if each.tag == tag), default=0) for tag in _SIDES)
+        tiles = sum(entry.value_count for entry in root if entry.tag in _OFFSET_TAGS)
+        if tiles > MAX_TIFF_TILES:
+            raise DecodeError(f"decompression bomb? {tiles:,} strips or tiles exceed the limit of {MAX_TIFF_TILES:,}")
+        width, length = (max((tiff.read_number(e) or 0 for e in root if e.tag == tag), default=0) for tag in _TILE_SIZE_TAGS)
         if width * length > MAX_TILE_PIXELS:
             raise DecodeError(f"decompression bomb? tiles of {width} x {length} pixels exceed the limit of {MAX_TILE_PIXELS:,}")
-        if (all_pixels := pieces * width * length) > (most := max(MAX_TILE_PIXELS, MAX_TILE_OVERHEAD * max_pixels)):
-            raise DecodeError(f"decompression bomb? {all_pixels:,} pixels of tiles exceed the limit of {most:,}")
+        if (all_pixels := tiles * width * length) > (max_tile_pixels := max(MAX_TILE_PIXELS, MAX_TILE_OVERHEAD * max_pixels)):
+            raise DecodeError(f"decompression bomb? {all_pixels:,} pixels of tiles exceed the limit of {max_tile_pixels:,}")
         _check_directories(tiff, max(MAX_EXIF_BYTES, len(data)))
 
 
 def _check_directories(tiff: TiffDirectories, max_bytes: int) -> None:
     """Check what Pillow reads of the first directory and those that it points to, as far as they are readable."""
     root = [*tiff.read_entries(tiff.first_offset)]
-    below = [at for entry in root if entry.tag in _BELOW and (at := tiff.read_number(entry)) is not None]
-    directories = {tiff.first_offset: root, **{at: [*tiff.read_entries(at)] for at in below}}
-    entries = [*root, *(entry for at in below for entry in directories[at])]
+    offsets = [offset for entry in root if entry.tag in _DIRECTORY_TAGS and (offset := tiff.read_number(entry)) is not None]
+    directories = {tiff.first_offset: root, **{offset: [*tiff.read_entries(offset)] for offset in offsets}}
+    entries = [*root, *(entry for offset in offsets for entry in directories[offset])]
     numbers = sum(entry.number_count for entry in entries)
-    held = sum(entry.available_bytes for entry in entries)
-    if numbers > MAX_TAG_NUMBERS or held > max_bytes:
-        raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {held:,} bytes")
-    for at, listed in directories.items():
-        if (length := tiff.count_entries(at)) > MAX_ENTRIES and len(listed) == MAX_ENTRIES:
-            raise DecodeError(f"decompression bomb? {length:,} tags exceed the limit of {MAX_ENTRIES:,}")
+    total_bytes = sum(entry.available_bytes for entry in entries)
+    if numbers > MAX_TAG_NUMBERS or total_bytes > max_bytes:
+        raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {total_bytes:,} bytes")
+    for offset, entries_read in directories.items():
+        if (count := tiff.count_entries(offset)) > MAX_ENTRIES and len(entries_read) == MAX_ENTRIES:
+            raise DecodeError(f"decompression bomb? {count:,} tags exceed the limit of {MAX_ENTRIES:,}")

@@ -105,8 +105,7 @@ _RULES = (
 def name_colours(picture: PilImage) -> tuple[str, ...]:
     """Return the names of the picture's colours, dominant first: at most `MAX_COLOURS`, each with at least `MIN_SHARE`.
 
-    Args:
-        picture: RGB or RGBA. Transparent pixels have no colour; a fully transparent picture has none.
+    Transparent pixels of RGBA have no colour.
     """
     shares = measure_colours(picture)
     heaviest = sorted(shares, key=lambda name: -shares[name])[:MAX_COLOURS]
@@ -114,11 +113,7 @@ def name_colours(picture: PilImage) -> tuple[str, ...]:
 
 
 def measure_colours(picture: PilImage) -> dict[str, float]:
-    """Return the share of the weight for each of `COLOUR_NAMES`. The shares sum to 1, or are all 0 if nothing is visible.
-
-    Args:
-        picture: RGB or RGBA, as for `name_colours`.
-    """
+    """Return the share of the weight for each of `COLOUR_NAMES`. The shares sum to 1, or are all 0 if nothing is visible."""
     levels_NC = _resize_pixels(picture)
     seen_N: Numbers = np.ones(len(levels_NC), np.float32)
     if levels_NC.shape[1] == 4:
@@ -188,8 +183,8 @@ def _convert_to_oklab(rgb_P3: NDArray[np.float64]) -> NDArray[np.float64]:
         (1.9779984951, -2.4285922050, 0.4505937099),
         (0.0259040371, 0.7827717662, -0.8086757660),
     )
-    made: NDArray[np.float64] = 100 * np.cbrt(linear @ np.array(cones).T) @ np.array(axes).T
-    return made
+    oklab: NDArray[np.float64] = 100 * np.cbrt(linear @ np.array(cones).T) @ np.array(axes).T
+    return oklab
 
 
 def _build_center_weights() -> Numbers:

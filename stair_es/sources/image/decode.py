@@ -30,8 +30,8 @@ MAX_SIDE_PX = 1_000_000
 """Each row takes some bytes however short it is, and resizing takes some for each pixel of a side."""
 DOUBLE_MEMORY_FORMATS = ("WEBP", "AVIF")
 """Formats limited to half the pixels: their decoders hold an image two or three times in addition to the result."""
-_SIDEWAYS = (5, 6, 7, 8)
-_LONGEST = 100
+_ROTATED = (5, 6, 7, 8)
+_MAX_CROP_RATIO = 100
 """Maximum ratio of the sides of an image to be center-cropped: it is resized as a whole first."""
 MAX_SQUASH = 1.35
 """Maximum change of the aspect ratio by `squash`: 4:3 becomes a square, longer images keep some background."""
@@ -43,7 +43,7 @@ _FILTERS: dict[Resample, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -85,11 +85,7 @@ class DecodedImage:
 def decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> DecodedImage:
     """Decode `data` to upright RGB pixels on a square of `spec.size_px`, with metadata and thumbnail.
 
-    Args:
-        data: The file's bytes.
-        spec: The pixels that the encoder expects.
-        limits: Limits on the cost.
-        thumbnail_px: Longer side of the thumbnail; 0 for none.
+    `thumbnail_px` is the longer side of the thumbnail, 0 for none.
 
     Raises:
         DecodeError: If it cannot be decoded, with the reason.
@@ -117,17 +113,18 @@ def _decode_image(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         load_pixels(image)
         orientation, taken_at = _read_exif(image, data)
-        upright = replace_image(image, image.transpose(_TURNS[orientation]) if orientation in _TURNS else image)
+        upright = replace_image(image, image.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else image)
         layer = convert_to_layer(upright, factor=max(1, int(1 / shrink)))
         colours = name_colours(layer)
         rgb = flatten_layer(layer, spec.background)
-        small = _fit_image(rgb, spec)
+        whole = spec.fit in ("pad", "squash")
+        small = _resize_to_fit(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit) if whole else _fill_square(rgb, spec)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
         return DecodedImage(
             pixels_HWC=_pad_to_square(small, spec, left, upper),
             box=(left, upper, left + small.width, upper + small.height),
-            width=height if orientation in _SIDEWAYS else width,
-            height=width if orientation in _SIDEWAYS else height,
+            width=height if orientation in _ROTATED else width,
+            height=width if orientation in _ROTATED else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
             taken_at=taken_at,
             colours=colours,
@@ -157,12 +154,6 @@ def _choose_shrink(width: int, height: int, spec: ImageSpec) -> float:
     return 2 * spec.size_px / min(width, height) if spec.fit == "squash" else 1
 
 
-def _fit_image(rgb: PilImage, spec: ImageSpec) -> PilImage:
-    if spec.fit in ("pad", "squash"):
-        return _resize_to_fit(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit)
-    return _fill_square(rgb, spec)
-
-
 def _pad_to_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
     """Return the image centered on a square of `spec.size_px` (`pixels_HWC`)."""
     square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
@@ -180,11 +171,7 @@ def _resize_to_fit(
 def compute_contained_size(width: float, height: float, side_px: int, fit: ResizeMode) -> tuple[int, int]:
     """Compute the size at which a whole image fits into a square.
 
-    Args:
-        width: Of the image.
-        height: Of the image.
-        side_px: Of the square.
-        fit: `squash` first shortens the longer side by a factor of at most `MAX_SQUASH`; other values keep the aspect ratio.
+    `squash` first shortens the longer side by a factor of at most `MAX_SQUASH`; other values of `fit` keep the aspect ratio.
     """
     longer, shorter = max(width, height), min(width, height)
     if fit == "squash":
@@ -200,7 +187,7 @@ def _fill_square(rgb: PilImage, spec: ImageSpec) -> PilImage:
     width, height = side_px, side_px
     if spec.fit == "crop":
         longer_px = int(side_px * max(rgb.size) / min(rgb.size))
-        if longer_px > _LONGEST * side_px:
+        if longer_px > _MAX_CROP_RATIO * side_px:
             raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long for a center crop")
         width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
     resized = rgb.resize((width, height), _FILTERS[spec.resample])

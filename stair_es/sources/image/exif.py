@@ -16,8 +16,8 @@ _EXIF_DIRECTORY, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112,
 EXIF_HEADER = b"Exif\0\0"
 MAX_EXIF_HEADERS = 64
 """Maximum number of repeated EXIF headers: skipping one takes 11 more bytes."""
-_HEADS = re.compile(rb"(?:Exif\0\0){0,%d}" % MAX_EXIF_HEADERS)
-_LONGEST_HEX = 1 << 20
+_EXIF_HEADERS = re.compile(rb"(?:Exif\0\0){0,%d}" % MAX_EXIF_HEADERS)
+_MAX_HEX_CHARS = 1 << 20
 """Characters: eight times as many as the longest block of a JPEG has."""
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 
@@ -30,18 +30,16 @@ def find_exif_block(info: Mapping[Any, Any]) -> bytes:
 
 def skip_exif_headers(block: bytes) -> bytes:
     """Return a block without its EXIF headers, at most `MAX_EXIF_HEADERS` of them: Pillow skips all of them."""
-    return block[_HEADS.match(block).end() :]  # type: ignore[union-attr]  # may be empty
+    return block[_EXIF_HEADERS.match(block).end() :]  # type: ignore[union-attr]  # may be empty
 
 
 def read_exif(block: bytes) -> tuple[int | None, str | None]:
     """Return the orientation (1 to 8) and the local time (ISO 8601) of a TIFF or an EXIF block, each None if it is missing."""
     tiff = TiffDirectories(block, big=block[2:4] in (b"+\0", b"\0+"))
     root = _index_by_tag(tiff, tiff.first_offset)
-    below = _index_by_tag(tiff, tiff.read_number(root[_EXIF_DIRECTORY]) or -1) if _EXIF_DIRECTORY in root else {}
+    exif = _index_by_tag(tiff, tiff.read_number(root[_EXIF_DIRECTORY]) or -1) if _EXIF_DIRECTORY in root else {}
     orientation = tiff.read_number(root[_ORIENTATION]) if _ORIENTATION in root else None
-    dates = (
-        tiff.read_text(entries[tag]) for entries, tag in ((below, _DATE_TIME_ORIGINAL), (root, _DATE_TIME)) if tag in entries
-    )
+    dates = (tiff.read_text(entries[tag]) for entries, tag in ((exif, _DATE_TIME_ORIGINAL), (root, _DATE_TIME)) if tag in entries)
     return orientation if orientation in range(1, 9) else None, _convert_to_iso(next(filter(None, dates), None))
 
 
@@ -55,13 +53,14 @@ def read_xmp_orientation(info: Mapping[Any, Any]) -> int | None:
     return None
 
 
-def _index_by_tag(tiff: TiffDirectories, at: int) -> dict[int, TiffEntry]:
-    return {entry.tag: entry for entry in reversed([*tiff.read_entries(at)])} if at >= 0 else {}  # the first of duplicates
+def _index_by_tag(tiff: TiffDirectories, offset: int) -> dict[int, TiffEntry]:
+    """Return the entries of a directory by tag, of duplicates the first."""
+    return {entry.tag: entry for entry in reversed([*tiff.read_entries(offset)])} if offset >= 0 else {}
 
 
 def _from_hex(text: object) -> bytes:
     """Parse what ImageMagick writes into a PNG: a name, a length, and the block in hexadecimal."""
-    if not isinstance(text, str) or len(text) > _LONGEST_HEX:
+    if not isinstance(text, str) or len(text) > _MAX_HEX_CHARS:
         return b""
     try:
         return bytes.fromhex("".join(text.split("\n", 3)[3:]))  # ignores line ends

@@ -33,9 +33,7 @@ def _split_into_strips(image: PilImage, factor: int = 1) -> Iterator[tuple[int, 
 def convert_to_layer(image: PilImage, factor: int) -> PilImage:
     """Convert to 8-bit RGB, or RGBA if there is transparency. The given image is closed unless it is returned.
 
-    Args:
-        image: Of any mode.
-        factor: By which a transparent image may shrink, so that a large one is not copied at full size.
+    A transparent image may shrink by `factor`, so that a large one is not copied at full size.
     """
     if image.mode.startswith("I") or image.mode == "F":
         image = replace_image(image, _convert_to_8_bit(image))
@@ -56,9 +54,9 @@ def flatten_layer(layer: PilImage, background: tuple[int, int, int]) -> PilImage
         return layer
     flat = Image.new("RGB", layer.size)
     for top, strip in _split_into_strips(layer):
-        below = Image.new("RGBA", strip.size, (*background, 255))
-        below.alpha_composite(strip)
-        flat.paste(below.convert("RGB"), (0, top))
+        base = Image.new("RGBA", strip.size, (*background, 255))
+        base.alpha_composite(strip)
+        flat.paste(base.convert("RGB"), (0, top))
     return replace_image(layer, flat)
 
 

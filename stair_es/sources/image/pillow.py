@@ -58,10 +58,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> PilImage:
     """Open an image file of a known format without decoding its pixels. The caller checks its size.
 
     `PIL.Image.open` would apply Pillow's own limit, which belongs to the whole process, so the decoders are called directly.
-
-    Args:
-        data: The file.
-        max_pixels: Limit of the caller, for decoders that need memory for all pixels to open an image.
+    `max_pixels` is for decoders that need memory for all pixels to open an image.
 
     Raises:
         DecodeError: If such a decoder refuses the size.
@@ -84,11 +81,11 @@ def _open_with_decoders(data: bytes) -> PilImage:
     for name in IMAGE_FORMATS:
         decoder, accepts = Image.OPEN.get(name, (None, None))
         accepted = decoder is not None and (accepts is None or accepts(data[:16]))
-        if decoder is None or not accepted or isinstance(accepted, str):  # text says that Pillow was built without it
+        if decoder is None or not accepted or isinstance(accepted, str):  # text: Pillow was built without it
             continue
         try:
             return decoder(ReadBudgetBytesIO(data), "")
-        except (SyntaxError, IndexError, TypeError, struct.error):  # by these a decoder says that a file isn't of its format
+        except (SyntaxError, IndexError, TypeError, struct.error):  # not a file of this format
             continue
     raise UnidentifiedImageError
 

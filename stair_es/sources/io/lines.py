@@ -13,29 +13,26 @@ from stair_es.sources.limits import MAX_BLANK_BYTES, MAX_SKIPPED_BYTES
 _REMEDY = "Check that the file has the format that its name suggests."
 
 
-def read_numbered_lines(file: BinaryIO, longest: int, comment: bytes | None = None) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (number, line without its end) of the non-empty lines; None instead of a line longer than `longest` bytes.
+def read_numbered_lines(file: BinaryIO, max_bytes: int, comment: bytes | None = None) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (number, line without its end) of the non-empty lines; None instead of a line longer than `max_bytes` bytes.
 
-    Args:
-        file: Read from its current position.
-        longest: Maximum bytes of a line, without its end.
-        comment: Prefix of lines to skip like empty ones.
+    Lines with the prefix `comment` are skipped like empty ones.
 
     Raises:
         SourceError: If `MAX_BLANK_BYTES` of empty lines and comments follow each other, or a line has no end within
             `MAX_SKIPPED_BYTES`.
     """
     number = blank_bytes = 0
-    while line := file.readline(longest + 2):
+    while line := file.readline(max_bytes + 2):
         number += 1
-        whole = line.rstrip(b"\r\n")
+        content = line.rstrip(b"\r\n")
         if number == 1:
-            whole = whole.removeprefix(b"\xef\xbb\xbf")
-        if len(whole) > longest:
+            content = content.removeprefix(b"\xef\xbb\xbf")
+        if len(content) > max_bytes:
             yield number, None
             if not line.endswith(b"\n"):
                 skip_line(file, number)
-        elif not (text := whole.lstrip()) or (comment and text.startswith(comment)):
+        elif not (text := content.lstrip()) or (comment and text.startswith(comment)):
             lines, bytes_ = (0, 0) if text else _skip_blank(file)
             number += lines
             blank_bytes += len(line) + bytes_
@@ -43,7 +40,7 @@ def read_numbered_lines(file: BinaryIO, longest: int, comment: bytes | None = No
                 check_blank_bytes(blank_bytes, number)
             continue
         else:
-            yield number, whole
+            yield number, content
         blank_bytes = 0
 
 
@@ -76,7 +73,7 @@ def _skip_blank(file: BinaryIO) -> tuple[int, int]:
     """Skip all empty lines in the file's buffer at once; return their number and bytes."""
     if not isinstance(file, (io.BufferedReader, gzip.GzipFile)):
         return 0, 0
-    ahead = file.peek(1)
-    end = ahead.rfind(b"\n", 0, len(ahead) - len(ahead.lstrip())) + 1
+    buffered = file.peek(1)
+    end = buffered.rfind(b"\n", 0, len(buffered) - len(buffered.lstrip())) + 1
     file.read(end)
-    return ahead.count(b"\n", 0, end), end
+    return buffered.count(b"\n", 0, end), end

@@ -21,19 +21,19 @@ class FileLocator:
 
     uri: str
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
-        """Return the file's bytes, or None if its version is still `known`."""
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
+        """Return the file's bytes, or None if its version is still `known_version`."""
         try:
             with open_regular(self.uri) as file:
                 status = os.fstat(file.fileno())
                 version = get_file_version(status)
-                if known is not None and version == known:
+                if known_version is not None and version == known_version:
                     return None
-                check_size(status.st_size, reading.max_bytes)
-                data = file.read(reading.max_bytes + 1)
+                check_size(status.st_size, limits.max_bytes)
+                data = file.read(limits.max_bytes + 1)
         except OSError as error:
             raise ReadError(f"can't be read: {error.strerror or error}") from error
-        check_size(len(data), reading.max_bytes)
+        check_size(len(data), limits.max_bytes)
         return ReadResult(data, version)
 
     def to_json(self) -> dict[str, Json] | None:
@@ -47,9 +47,9 @@ class InlineBytes:
 
     data: bytes = field(repr=False)
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the bytes."""
-        check_size(len(self.data), reading.max_bytes)
+        check_size(len(self.data), limits.max_bytes)
         return ReadResult(self.data)
 
     def to_json(self) -> dict[str, Json] | None:

@@ -61,13 +61,13 @@ class LocalFileLister:
                 return
             yield from self._walk_folders(None)
             return
-        nothing = True
+        empty = True
         for each in self._walk_folders(
             None if self._pattern.is_complete(self._pattern.start_states) else self._pattern.start_states
         ):
-            nothing = False
+            empty = False
             yield each
-        if nothing and not self.ignored and not self.left_out:
+        if empty and not self.ignored and not self.left_out:
             raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to go into folders.")
 
     def _walk_folders(self, states: GlobStates | None) -> Iterator[ListedFile | ListingFailure]:
@@ -103,20 +103,20 @@ class LocalFileLister:
     ) -> Iterator[ListedFile]:
         folder_uri = Path(path).as_uri()
         with os.scandir(path) as entries:
-            while handful := list(islice(entries, SORT_BATCH)):
-                for entry in sorted(handful, key=lambda each: each.name):
+            while batch := list(islice(entries, SORT_BATCH)):
+                for entry in sorted(batch, key=lambda each: each.name):
                     after = self._match_name(states, entry.name)
                     if after is not None and not after:
                         continue
                     whole = after is None or (self._pattern is not None and self._pattern.is_complete(after))
-                    folder = _is_folder(entry)
-                    if not folder and not whole:
+                    is_folder = _is_folder(entry)
+                    if not is_folder and not whole:
                         continue
-                    if not folder and not has_suffix(entry.name, self._suffixes):
+                    if not is_folder and not has_suffix(entry.name, self._suffixes):
                         self.ignored[get_suffix(entry.name)] += 1
                     elif reason := self._find_reason(entry, whole=after is None):
                         self.left_out[reason] += 1
-                    elif folder:
+                    elif is_folder:
                         (links if entry.is_symlink() else below).append((entry.path, None if whole else after))
                     else:
                         yield _build_listed_file(join_uri(folder_uri, entry.name), entry)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.errors import ReadError
 from stair_es.sources.base import ReadLimits, ReadResult
-from stair_es.sources.io.remote import get_object_version, open_file_system, strip_credentials
-from stair_es.sources.io.remote import translate_store_errors as plainly
+from stair_es.sources.io.remote import get_object_version, open_file_system, strip_credentials, translate_store_errors
 from stair_es.sources.io.uris import get_file_version, open_regular
 from stair_es.sources.limits import check_size
 
@@ -34,20 +33,20 @@ class ObjectLocator:
         uri = strip_credentials(url)
         return cls(uri, size, url if url != uri else None)
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
-        """Return the object's bytes, or None if its version is still `known`."""
-        with plainly():
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
+        """Return the object's bytes, or None if its version is still `known_version`."""
+        with translate_store_errors():
             fs, path = open_file_system(self.secret_url or self.uri)
             size, version = self.size, None
-            if size is None or known is not None:
+            if size is None or known_version is not None:
                 info = fs.info(path)
                 size, version = info.get("size"), get_object_version(info)
-                if known is not None and version == known:
+                if known_version is not None and version == known_version:
                     return None
-            check_size(size or 0, reading.max_bytes)
+            check_size(size or 0, limits.max_bytes)
             # the range keeps an object that grew since the listing out of memory; an empty object has no range
-            data = bytes(fs.cat_file(path, start=0, end=reading.max_bytes + 1) if size else fs.cat_file(path))
-        check_size(len(data), reading.max_bytes)
+            data = bytes(fs.cat_file(path, start=0, end=limits.max_bytes + 1) if size else fs.cat_file(path))
+        check_size(len(data), limits.max_bytes)
         return ReadResult(data, version)
 
     def to_json(self) -> dict[str, Json] | None:
@@ -67,10 +66,10 @@ class TarMemberLocator:
     """Version of the tar when it was listed: with another version the range would be a different image."""
     secret_url: str | None = field(default=None, repr=False)
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the member's bytes."""
-        check_size(self.size, reading.max_bytes)
-        with plainly():
+        check_size(self.size, limits.max_bytes)
+        with translate_store_errors():
             data = self._read_local() if self.uri.startswith("file://") else self._read_remote()
         if len(data) > self.size:
             raise ReadError("the server doesn't support range requests: copy the tar here, or to an object store")

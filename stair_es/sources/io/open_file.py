@@ -37,11 +37,7 @@ class StdinFileLister:
 
 
 def check_not_stdin(argument: str, what: str) -> None:
-    """Raise UsageError if a source that needs random access is read from standard input.
-
-    Args:
-        argument: The SOURCE argument.
-        what: The kind of source, for the message.
+    """Raise UsageError if a source that needs random access, described by `what`, is read from standard input.
 
     Raises:
         UsageError: If the argument is `-`.
@@ -55,11 +51,7 @@ def create_file_lister(
 ) -> FileLister:
     """Return the lister for a SOURCE argument: local, remote, or standard input for `-`.
 
-    Args:
-        argument: What the user wrote.
-        suffixes: Suffixes of the files to list.
-        walk: What else of a folder to include.
-        check: Whether a local path must exist: better reported now than after hours of other sources.
+    With `check` a local path must exist: better reported now than after hours of other sources.
 
     Raises:
         UsageError: If a local path does not exist.

@@ -17,7 +17,7 @@ from stair_es.sources.io.local_file import FileLocator
 from stair_es.sources.io.object_store import ObjectLocator
 from stair_es.sources.io.open_file import open_raw
 from stair_es.sources.io.parquet_rows import check_dictionary_sizes
-from stair_es.sources.io.remote import translate_store_errors as plainly
+from stair_es.sources.io.remote import translate_store_errors
 from stair_es.sources.io.resolve import resolve_image_reference
 from stair_es.sources.io.uris import get_base_uri
 from stair_es.sources.limits import CELL_CACHE_BYTES, check_size
@@ -25,9 +25,9 @@ from stair_es.sources.limits import CELL_CACHE_BYTES, check_size
 if TYPE_CHECKING:
     from stair_es.types import Json
 
-_ROWS = 48
+_CACHED_ROWS = 48
 """Values cached behind a cursor, size permitting: threads read nearly in order."""
-_CURSORS = 2
+_MAX_CURSORS = 2
 """Open cursors: each holds a column chunk (the column of a whole row group) until it reaches its end."""
 
 
@@ -45,21 +45,21 @@ class ParquetCellLocator:
     """Version of the table when it was listed."""
     secret_url: str | None = field(default=None, repr=False)
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """Return the cell's bytes, or those of the file that it names."""
-        with plainly():
+        with translate_store_errors():
             value = _read_cell(self)
         if isinstance(value, bytes):
-            check_size(len(value), reading.max_bytes)
-        referred = resolve_image_reference(value, get_base_uri(self.uri))
-        if isinstance(referred, str):
-            raise ReadError(referred)
-        return referred.locator.read(reading, known if referred.uri else None)
+            check_size(len(value), limits.max_bytes)
+        resolved = resolve_image_reference(value, get_base_uri(self.uri))
+        if isinstance(resolved, str):
+            raise ReadError(resolved)
+        return resolved.locator.read(limits, known_version if resolved.uri else None)
 
     def to_json(self) -> dict[str, Json] | None:
         """Return JSON for `restore_locator`."""
-        whole: dict[str, Json] = {"kind": "cell", "uri": self.uri, "group": self.group, "row": self.row}
-        return {**whole, "column": self.column, "version": self.version}
+        value: dict[str, Json] = {"kind": "cell", "uri": self.uri, "group": self.group, "row": self.row}
+        return {**value, "column": self.column, "version": self.version}
 
 
 class _RowPassedError(Exception):
@@ -97,7 +97,7 @@ class _ColumnCursor:
                 batch = next(self._batches, None)
                 if batch is None:
                     raise ReadError("the table has fewer rows than when it was listed")
-                if self._next + _ROWS > row:
+                if self._next + _CACHED_ROWS > row:
                     value = batch.column(0)[0].as_py()
                     self._cache_value(self._next, value)
                 self._next += 1
@@ -108,19 +108,19 @@ class _ColumnCursor:
     def _cache_value(self, row: int, value: Any) -> None:  # noqa: ANN401
         self._values[row] = value
         self._bytes += _count_bytes(value)
-        while self._bytes > CELL_CACHE_BYTES or len(self._values) > _ROWS:
+        while self._bytes > CELL_CACHE_BYTES or len(self._values) > _CACHED_ROWS:
             self._bytes -= _count_bytes(self._values.popitem(last=False)[1])
 
     def _rewind(self) -> Iterator[Any]:
         self.close()
         cell = self._cell
         local = cell.uri.startswith("file://")
-        place = FileLocator(cell.uri) if local else ObjectLocator(cell.uri, None, cell.secret_url)
-        file = self._open.enter_context(open_raw(ListedFile(cell.uri, place)))
-        whole = import_optional("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
-        self._rows = whole.metadata.row_group(cell.group).num_rows
-        check_dictionary_sizes(whole, file, cell.group, [cell.column])
-        return iter(whole.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))
+        locator = FileLocator(cell.uri) if local else ObjectLocator(cell.uri, None, cell.secret_url)
+        file = self._open.enter_context(open_raw(ListedFile(cell.uri, locator)))
+        parquet_file = import_optional("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
+        self._rows = parquet_file.metadata.row_group(cell.group).num_rows
+        check_dictionary_sizes(parquet_file, file, cell.group, [cell.column])
+        return iter(parquet_file.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))
 
     def close(self) -> None:
         """Close the file and drop the cached values."""
@@ -138,7 +138,7 @@ def _count_bytes(value: Any) -> int:  # noqa: ANN401
 
 
 _cursors: OrderedDict[tuple[object, ...], _ColumnCursor] = OrderedDict()
-_guard = threading.Lock()
+_cursors_lock = threading.Lock()
 
 
 def _read_cell(cell: ParquetCellLocator) -> Any:  # noqa: ANN401
@@ -152,9 +152,9 @@ def _read_cell(cell: ParquetCellLocator) -> Any:  # noqa: ANN401
 def _get_cursor(cell: ParquetCellLocator, thread: int | None) -> _ColumnCursor:
     """Return the process's cursor for the cell's column; only the most recent ones are kept."""
     key = (cell.uri, cell.group, cell.column, cell.version, thread)
-    with _guard:
-        found = _cursors.pop(key, None) or _ColumnCursor(cell)
-        _cursors[key] = found
-        while len(_cursors) > _CURSORS:
+    with _cursors_lock:
+        cursor = _cursors.pop(key, None) or _ColumnCursor(cell)
+        _cursors[key] = cursor
+        while len(_cursors) > _MAX_CURSORS:
             _cursors.popitem(last=False)  # closed when the last thread that uses it drops it
-        return found
+        return cursor

@@ -16,55 +16,43 @@ _VALUE_BYTES = 64
 _DICTIONARY_PAGE = 2
 
 
-def reopen_with_dictionaries(whole: Any, file: BinaryIO) -> Any:  # noqa: ANN401
+def reopen_with_dictionaries(parquet_file: Any, file: BinaryIO) -> Any:  # noqa: ANN401
     """Reopen the `ParquetFile` with nested texts as dictionaries: a row may hold a long text a million times."""
-    leaves = (whole.schema.column(number) for number in range(whole.metadata.num_columns))
+    leaves = (parquet_file.schema.column(number) for number in range(parquet_file.metadata.num_columns))
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and _is_nested(leaf)]
     parquet = import_optional("pyarrow.parquet", "tables")
-    return parquet.ParquetFile(file, metadata=whole.metadata, read_dictionary=texts, pre_buffer=False)
+    return parquet.ParquetFile(file, metadata=parquet_file.metadata, read_dictionary=texts, pre_buffer=False)
 
 
-def read_row_group(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -> Iterator[ParquetRow]:  # noqa: ANN401  has no types
-    """Yield the rows of a row group, with some of its columns.
-
-    Args:
-        whole: The `ParquetFile`.
-        file: The file that it reads from.
-        group: Number of the row group.
-        limits: Column to read -> maximum bytes of one value.
+def read_row_group(parquet_file: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -> Iterator[ParquetRow]:  # noqa: ANN401  has no types
+    """Yield the rows of a row group; `limits` maps the columns to read to the maximum bytes of one value.
 
     Raises:
         ReadError: If a column's dictionary is too large.
     """
     if not limits:
-        yield from ({} for _ in range(whole.metadata.row_group(group).num_rows))
+        yield from ({} for _ in range(parquet_file.metadata.row_group(group).num_rows))
         return
-    size = _choose_batch_rows(whole, check_dictionary_sizes(whole, file, group, limits), group)
-    for batch in whole.iter_batches(batch_size=size, row_groups=[group], columns=list(limits), use_threads=False):
-        columns = {name: batch.column(place) for name, place in find_column_positions(batch.schema.names).items()}
+    batch_rows = _choose_batch_rows(parquet_file, check_dictionary_sizes(parquet_file, file, group, limits), group)
+    for batch in parquet_file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=list(limits), use_threads=False):
+        columns = {name: batch.column(position) for name, position in find_column_positions(batch.schema.names).items()}
         for values in zip(*(_read_values(column, limits[name]) for name, column in columns.items()), strict=True):
             row = dict(zip(columns, values, strict=True))
-            wrong = next((f"column {name!r}: {value}" for name, value in row.items() if isinstance(value, ReadError)), None)
-            yield wrong or row
+            rejection = next((f"column {name!r}: {value}" for name, value in row.items() if isinstance(value, ReadError)), None)
+            yield rejection or row
         del batch, columns  # before the next one is made
 
 
 def find_column_positions(names: list[str]) -> dict[str, int]:
     """Return the position of each column name; for duplicate names that of the first."""
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        places.setdefault(name, place)
-    return places
+    positions: dict[str, int] = {}
+    for position, name in enumerate(names):
+        positions.setdefault(name, position)
+    return positions
 
 
-def check_dictionary_sizes(whole: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401
+def check_dictionary_sizes(parquet_file: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401
     """Check the dictionary sizes of some columns of a row group.
-
-    Args:
-        whole: The `ParquetFile`.
-        file: The file that it reads from.
-        group: Number of the row group.
-        names: The columns.
 
     Returns:
         Number of each column that belongs to `names` -> bytes of its dictionary, 0 for none.
@@ -72,11 +60,11 @@ def check_dictionary_sizes(whole: Any, file: BinaryIO, group: int, names: Iterab
     Raises:
         ReadError: If a dictionary has more than `MAX_DICTIONARY_BYTES`.
     """
-    meta, wanted, found = whole.metadata.row_group(group), frozenset(names), dict[int, int]()
+    meta, names_set, found = parquet_file.metadata.row_group(group), frozenset(names), dict[int, int]()
     for number in range(meta.num_columns):
         column = meta.column(number)
         path = column.path_in_schema
-        if not wanted.isdisjoint(accumulate(path.split("."), "{}.{}".format)):
+        if not names_set.isdisjoint(accumulate(path.split("."), "{}.{}".format)):
             found[number] = _read_dictionary_size(file, column)
             if found[number] > MAX_DICTIONARY_BYTES:
                 raise ReadError(
@@ -85,11 +73,11 @@ def check_dictionary_sizes(whole: Any, file: BinaryIO, group: int, names: Iterab
     return found
 
 
-def _choose_batch_rows(whole: Any, dictionaries: Mapping[int, int], group: int) -> int:  # noqa: ANN401
+def _choose_batch_rows(parquet_file: Any, dictionaries: Mapping[int, int], group: int) -> int:  # noqa: ANN401
     """Return how many rows may be unpacked at once if each value is as long as its column's dictionary."""
-    meta, row_bytes = whole.metadata.row_group(group), 0.0
+    meta, row_bytes = parquet_file.metadata.row_group(group), 0.0
     for number, dictionary_bytes in dictionaries.items():
-        column, leaf = meta.column(number), whole.schema.column(number)
+        column, leaf = meta.column(number), parquet_file.schema.column(number)
         longest = max(0 if _is_nested(leaf) else dictionary_bytes, leaf.length, 8)
         row_bytes += max(column.total_uncompressed_size, longest * column.num_values) / max(meta.num_rows, 1)
     return int(min(max(PARQUET_BATCH_BYTES / max(row_bytes, 1), 1), PARQUET_BATCH_ROWS))
@@ -123,37 +111,37 @@ def _read_varint(head: Iterator[int]) -> int:
             return number >> 1
 
 
-def _read_values(column: Any, most_bytes: int) -> Iterator[Any]:  # noqa: ANN401
-    """Yield the values of a column, with a `ReadError` in place of each that takes more than `most_bytes`."""
-    if _estimate_bytes(column) <= most_bytes:
+def _read_values(column: Any, max_bytes: int) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the values of a column, with a `ReadError` in place of each that takes more than `max_bytes`."""
+    if _estimate_bytes(column) <= max_bytes:
         yield from column.to_pylist()
         return
     for number, scalar in enumerate(column):
-        weight = (
+        size = (
             _estimate_entry_bytes(scalar)
             if isinstance(scalar, _import_arrow().DictionaryScalar)
             else _estimate_bytes(column.slice(number, 1))
         )
-        yield scalar.as_py() if weight <= most_bytes else ReadError(f"{weight:,} bytes, the limit is {most_bytes:,}")
+        yield scalar.as_py() if size <= max_bytes else ReadError(f"{size:,} bytes, the limit is {max_bytes:,}")
 
 
 def _estimate_bytes(array: Any) -> int:  # noqa: ANN401
     """Return an upper estimate of the bytes that the values of an Arrow array take as Python objects."""
     kind, types = array.type, _import_arrow().types
-    weight = len(array) * _VALUE_BYTES
+    size = len(array) * _VALUE_BYTES
     if types.is_dictionary(kind):
         compute = import_optional("pyarrow.compute", "tables")
         lengths = compute.binary_length(array.dictionary) if _is_text(array.dictionary) else None
-        return weight + (compute.sum(lengths.take(array.indices)).as_py() or 0) if lengths else weight
+        return size + (compute.sum(lengths.take(array.indices)).as_py() or 0) if lengths else size
     if types.is_struct(kind):
-        return weight + sum(map(_estimate_bytes, array.flatten()))
+        return size + sum(map(_estimate_bytes, array.flatten()))
     if types.is_fixed_size_list(kind):
-        return weight + _estimate_bytes(array.flatten())
+        return size + _estimate_bytes(array.flatten())
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
         first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
         children = [array.keys, array.items] if types.is_map(kind) else [array.values]
-        return weight + sum(_estimate_bytes(child.slice(first, last - first)) for child in children)
-    return weight + int(array.nbytes)
+        return size + sum(_estimate_bytes(child.slice(first, last - first)) for child in children)
+    return size + int(array.nbytes)
 
 
 def _is_text(array: Any) -> bool:  # noqa: ANN401

@@ -71,11 +71,11 @@ def build_object_url(base: str, path: str) -> str:
     scheme = get_scheme(base)
     if get_scheme(path):
         return path
-    head = urlsplit(base)
+    parts = urlsplit(base)
     if scheme in _SERVERS:
-        return urlunsplit((scheme, head.netloc, "", "", "")) + "/" + path.lstrip("/")
-    if scheme in ("abfs", "abfss") and "@" in head.netloc:
-        return f"{scheme}://{head.netloc}/{path.partition('/')[2]}"
+        return urlunsplit((scheme, parts.netloc, "", "", "")) + "/" + path.lstrip("/")
+    if scheme in ("abfs", "abfss") and "@" in parts.netloc:
+        return f"{scheme}://{parts.netloc}/{path.partition('/')[2]}"
     return f"{scheme}://{path.lstrip('/')}"
 
 
@@ -84,13 +84,15 @@ def get_object_version(info: Mapping[str, Any]) -> str | None:
     for key in _VERSIONS:
         if info.get(key):
             return str(info[key]).strip('"')
-    when = next((info[key] for key in _TIMES if info.get(key)), None)
+    modified = next((info[key] for key in _TIMES if info.get(key)), None)
     size = info.get("size")
-    if when is None or size is None:
+    if modified is None or size is None:
         return None
-    if isinstance(when, datetime):
-        when = (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
-    return build_version_stamp(int(size), int(float(when) * 1e9)) if isinstance(when, (int, float)) else f"{size}-{when}"
+    if isinstance(modified, datetime):
+        modified = (modified if modified.tzinfo else modified.replace(tzinfo=timezone.utc)).timestamp()
+    if not isinstance(modified, (int, float)):
+        return f"{size}-{modified}"
+    return build_version_stamp(int(size), int(float(modified) * 1e9))
 
 
 RERUN_REMEDY = "Run again once it can be read: images already ingested are not read again."

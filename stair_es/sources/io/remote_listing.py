@@ -49,9 +49,9 @@ class RemoteFileLister:
             parts = path.split("/")
             first = next((i for i, part in enumerate(parts) if GLOB_MAGIC.search(part)), len(parts)) if globbed else len(parts)
             top, pattern = "/".join(parts[:first]), GlobPattern(parts[first:] if globbed else ["**"], hidden=self._hidden)
-            nothing = True
+            empty = True
             for each in self._list_below(fs, top, pattern):
-                nothing = False
+                empty = False
                 yield each
         except StairError:
             raise
@@ -62,7 +62,7 @@ class RemoteFileLister:
                 f"{self.uri} can't be listed: {describe_store_error(error)}",
                 "Check credentials, region and endpoint of the store.",
             ) from error
-        if nothing and not self.ignored and not self.left_out:
+        if empty and not self.ignored and not self.left_out:
             raise UsageError(f"nothing at {self.uri!r}", "Check the spelling of bucket and path.")
 
     def _list_below(self, fs: Any, top: str, pattern: GlobPattern) -> Iterator[ListedFile | ListingFailure]:  # noqa: ANN401
@@ -78,10 +78,10 @@ class RemoteFileLister:
             matched = _count_matched_parts(pattern, parts)
             if matched is None:
                 continue
-            wanted = has_suffix(parts[-1], self._suffixes)
+            is_included = has_suffix(parts[-1], self._suffixes)
             if not self._hidden and any(map(is_hidden, parts[matched:])):
-                self.left_out["hidden"] += wanted
-            elif wanted:
+                self.left_out["hidden"] += is_included
+            elif is_included:
                 yield self._build_listed_file(fs, info)
             else:
                 self.ignored[get_suffix(name)] += 1
@@ -114,9 +114,9 @@ def _list_entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, 
     if hasattr(fs, "_iterdir") and hasattr(fs, "split_path"):
         yield from _list_s3_pages(fs, top)
         return
-    waiting, first = [top], True
-    while waiting:
-        folder = waiting.pop()
+    pending, first = [top], True
+    while pending:
+        folder = pending.pop()
         try:
             entries = fs.ls(folder, detail=True)
         except Exception as error:
@@ -129,7 +129,7 @@ def _list_entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, 
         files = [entry for entry in entries if entry["type"] == "file" and not str(entry["name"]).endswith("/")]
         yield from sorted(files, key=lambda entry: str(entry["name"]))
         folders = {str(entry["name"]) for entry in entries if entry["type"] == "directory"} - {folder}
-        waiting += sorted(folders, reverse=True)
+        pending += sorted(folders, reverse=True)
 
 
 def _list_s3_pages(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401
@@ -140,12 +140,12 @@ def _list_s3_pages(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa: A
     stream = fs._iterdir(bucket, delimiter="", prefix=key.rstrip("/") + "/" if key else "")
 
     async def fetch_page() -> list[Mapping[str, Any]]:
-        taken = list[Mapping[str, Any]]()
+        page = list[Mapping[str, Any]]()
         async for entry in stream:
-            taken.append(entry)
-            if len(taken) == _PAGE:
+            page.append(entry)
+            if len(page) == _PAGE:
                 break
-        return taken
+        return page
 
     while entries := sync(fs.loop, fetch_page):
         yield from (entry for entry in entries if entry.get("type") == "file" and not str(entry["name"]).endswith("/"))

@@ -21,7 +21,7 @@ from stair_es.sources.limits import MAX_REFERENCE_CHARS
 
 TABLE_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
 """Schemes allowed in tables. Not all that fsspec supports: an untrusted table must not make us log in to servers."""
-_DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def resolve_image_reference(value: Any, base: str) -> ResolvedImage | str:  # no
     if not isinstance(value, str):
         return f"the image is of type {type(value).__name__}, not a path, a URL or bytes"
     text = value.strip()
-    data = _DATA.match(text)
+    data = _DATA_URI.match(text)
     return _decode_base64(text[data.end() :]) if data else _resolve_text(text, base)
 
 
@@ -63,8 +63,8 @@ def _resolve_text(text: str, base: str) -> ResolvedImage | str:
     if scheme in ("http", "https"):
         return find_credentials_error(text) or ResolvedImage(strip_credentials(text), UrlLocator(text))
     if scheme in TABLE_SCHEMES:
-        place = ObjectLocator.from_url(text)
-        return ResolvedImage(place.uri, place)
+        locator = ObjectLocator.from_url(text)
+        return ResolvedImage(locator.uri, locator)
     if scheme not in ("", "file"):
         return f"scheme {scheme}:// is not allowed in lists and tables"
     return _resolve_path(text, scheme, base)
@@ -78,8 +78,8 @@ def _resolve_path(text: str, scheme: str, base: str) -> ResolvedImage | str:
             return "a remote table can only reference URLs and paths below its own folder"
         if get_scheme(base) in ("http", "https"):
             return ResolvedImage(strip_credentials(f"{base}/{text}"), UrlLocator(f"{base}/{text}"))
-        place = ObjectLocator.from_url(f"{base}/{text}")
-        return ResolvedImage(place.uri, place)
+        locator = ObjectLocator.from_url(f"{base}/{text}")
+        return ResolvedImage(locator.uri, locator)
     try:
         path = from_file_uri(text) if scheme else from_file_uri(base) / os.path.expanduser(text)  # noqa: PTH111
         uri = to_file_uri(path)

@@ -28,10 +28,6 @@ def make_json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  o
 
     NaN, infinity and bytes, which a document cannot hold, become None.
 
-    Args:
-        value: Any value of a table.
-        depth: Its nesting depth.
-
     Raises:
         ReadError: If it is nested too deeply even for text.
     """
@@ -67,12 +63,7 @@ def _as_text(value: object) -> str:
 
 
 def select_fields(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str | None) -> dict[str, Json]:
-    """Return document field -> value, as selected by `SourceOptions.columns`, without empty values.
-
-    Args:
-        row: Column -> value.
-        columns: Document field -> column.
-        image_column: Excluded from `*`.
+    """Return document field -> value as selected by `SourceOptions.columns`, without empty values; `*` excludes the image column.
 
     Raises:
         ReadError: If the fields are too large, or a value requested as a number is not a number.
@@ -80,12 +71,12 @@ def select_fields(row: Mapping[str, Any], columns: Mapping[str, str], image_colu
     if not columns:
         caption = next((name for name in ("caption", "text", "txt") if isinstance(row.get(name), str) and row[name]), None)
         columns = {"caption": caption} if caption else {}
-    wanted = {field: column for field, column in columns.items() if column != "*"}
+    selected = {field: column for field, column in columns.items() if column != "*"}
     if "*" in columns.values():
-        taken = {image_column, *wanted.values(), *(split_field_type(field)[0] for field in wanted)}
-        wanted |= {name: name for name in row if name not in taken}
-    made = (_convert_field(field, column, row.get(column)) for field, column in wanted.items())
-    fields: dict[str, Json] = {field: value for field, value in made if value is not None and value != ""}
+        excluded = {image_column, *selected.values(), *(split_field_type(field)[0] for field in selected)}
+        selected |= {name: name for name in row if name not in excluded}
+    converted = (_convert_field(field, column, row.get(column)) for field, column in selected.items())
+    fields: dict[str, Json] = {field: value for field, value in converted if value is not None and value != ""}
     check_fields_size(fields)
     return fields
 
@@ -112,25 +103,25 @@ def check_fields_size(fields: Mapping[str, Json]) -> None:
     Raises:
         ReadError: If they exceed `MAX_FIELDS_BYTES`.
     """
-    if (weight := estimate_json_bytes(fields)) > MAX_FIELDS_BYTES:
-        heaviest = max(fields, key=lambda name: estimate_json_bytes(fields[name]))
-        raise ReadError(f"its fields take {weight:,} bytes, the limit is {MAX_FIELDS_BYTES:,}; the largest is {heaviest[:100]!r}")
+    if (size := estimate_json_bytes(fields)) > MAX_FIELDS_BYTES:
+        largest = max(fields, key=lambda name: estimate_json_bytes(fields[name]))
+        raise ReadError(f"its fields take {size:,} bytes, the limit is {MAX_FIELDS_BYTES:,}; the largest is {largest[:100]!r}")
 
 
 def estimate_json_bytes(value: Json | Mapping[str, Json]) -> int:
     """Estimate the bytes of memory that JSON takes: the characters of its texts, plus 64 for each value."""
-    weight, waiting = 0, [value]
-    while waiting:
-        each = waiting.pop()
-        weight += _VALUE_BYTES
+    size, pending = 0, [value]
+    while pending:
+        each = pending.pop()
+        size += _VALUE_BYTES
         if isinstance(each, str):
-            weight += len(each)
+            size += len(each)
         elif isinstance(each, Mapping):
-            weight += sum(map(len, each))
-            waiting.extend(each.values())
+            size += sum(map(len, each))
+            pending.extend(each.values())
         elif isinstance(each, list):
-            waiting.extend(each)
-    return weight
+            pending.extend(each)
+    return size
 
 
 def describe_row_error(error: Exception) -> str:

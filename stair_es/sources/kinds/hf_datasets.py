@@ -84,32 +84,32 @@ class HfDatasetSource:
         rows, version = self._open_rows()
         base = Path(self.address.name).as_uri() if self.address.is_local else f"hf://datasets/{self.address.name}"
         names = rows.column_names or []
-        named = [name for name in (*self.options.columns.values(), self.options.image_column) if name and name != "*"]
-        if names and (missing := [name for name in named if name not in names]):
+        requested = [name for name in (*self.options.columns.values(), self.options.image_column) if name and name != "*"]
+        if names and (missing := [name for name in requested if name not in names]):
             raise build_missing_column_error(self.uri, missing[0], names)
         column = find_image_column(names, self.options.image_column)
         for number, row in self._iterate_rows(rows):
-            where = f"{self.uri}#row={number}"
-            own = f"{version}#{number}" if version else None
+            uri = f"{self.uri}#row={number}"
+            row_version = f"{version}#{number}" if version else None
             try:
-                yield self._build_item(row, column or find_image_column(row, self.options.image_column), base, where, own)
+                yield self._build_item(row, column or find_image_column(row, self.options.image_column), base, uri, row_version)
             except Exception as error:  # noqa: BLE001  the following rows must be read
-                yield ListingFailure(where, self.uri, describe_row_error(error))
+                yield ListingFailure(uri, self.uri, describe_row_error(error))
 
     def _build_item(
-        self, row: Mapping[str, Any], column: str | None, base: str, where: str, version: str | None
+        self, row: Mapping[str, Any], column: str | None, base: str, uri: str, version: str | None
     ) -> SourceItem | ListingFailure:
-        referred = (
+        resolved = (
             resolve_image_reference(row.get(column), base)
             if column
             else f"no column with an image; there are: {', '.join(row)[:300]}"
         )
-        if isinstance(referred, str):
-            return ListingFailure(where, self.uri, referred)
+        if isinstance(resolved, str):
+            return ListingFailure(uri, self.uri, resolved)
         fields = select_fields(row, self.options.columns, column)
-        if referred.uri is None:
-            return SourceItem(where, self.uri, referred.locator, version, fields)
-        return SourceItem(referred.uri, self.uri, referred.locator, referred.version, fields)
+        if resolved.uri is None:
+            return SourceItem(uri, self.uri, resolved.locator, version, fields)
+        return SourceItem(resolved.uri, self.uri, resolved.locator, resolved.version, fields)
 
     def _iterate_rows(self, rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ANN401
         try:

@@ -35,8 +35,8 @@ class ParquetSource(TableSource):
         except Exception as error:
             raise SourceError(f"{table.uri} can't be read to its end: {describe_store_error(error)}", RERUN_REMEDY) from error
 
-    def _read_table(self, whole: Any, file: BinaryIO, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:  # noqa: ANN401  pyarrow has no types
-        schema = whole.schema_arrow
+    def _read_table(self, parquet_file: Any, file: BinaryIO, table: ListedFile) -> Iterator[SourceItem | ListingFailure]:  # noqa: ANN401  pyarrow has no types
+        schema = parquet_file.schema_arrow
         self._check_columns(schema.names, table)
         column = _choose_image_column(schema, self._options.image_column)
         if column is None:
@@ -44,29 +44,26 @@ class ParquetSource(TableSource):
                 f"{table.uri} has no column with an image", f"Use one of these with --image-column: {', '.join(schema.names)}."
             )
         types = schema.types
-        binary = {name for name, place in find_column_positions(schema.names).items() if _has_bytes(types[place])}
+        binary = {name for name, position in find_column_positions(schema.names).items() if _has_bytes(types[position])}
         in_cell = column in binary
-        names = [name for name in self._select_columns(schema.names) if name != column and name not in binary]
-        whole = reopen_with_dictionaries(whole, file)
+        selected = set(self._options.columns.values() or ("caption", "text", "txt"))
+        names = [name for name in schema.names if (name in selected or "*" in selected) and name != column and name not in binary]
+        parquet_file = reopen_with_dictionaries(parquet_file, file)
         limits = dict.fromkeys(names, MAX_FIELDS_BYTES)
         if not in_cell:
             limits[column] = MAX_JSON_LINE_BYTES  # it may hold a data: URI
-        first = 0
-        for group in range(whole.num_row_groups):
-            rows, taken = whole.metadata.row_group(group).num_rows, 0
+        first_row, secret = 0, table.locator.secret_url if isinstance(table.locator, ObjectLocator) else None
+        for group in range(parquet_file.num_row_groups):
+            rows, count = parquet_file.metadata.row_group(group).num_rows, 0
             try:
-                for values in read_row_group(whole, file, group, limits):
-                    cell = self._build_cell_locator(table, group, taken, column) if in_cell else None
-                    yield self._convert_row(values, column, cell, table, f"row={first + taken}")
-                    taken += 1
+                for values in read_row_group(parquet_file, file, group, limits):
+                    cell = ParquetCellLocator(table.uri, group, count, column, table.version, secret) if in_cell else None
+                    yield self._convert_row(values, column, cell, table, f"row={first_row + count}")
+                    count += 1
             except Exception as error:  # noqa: BLE001  the following row groups must be read
-                lost = f"{table.uri}#rows={first + taken}-{first + rows - 1}"
-                yield ListingFailure(lost, self.uri, f"these rows can't be read: {describe_row_error(error)}")
-            first += rows
-
-    def _select_columns(self, names: list[str]) -> list[str]:
-        columns = set(self._options.columns.values() or ("caption", "text", "txt"))
-        return [name for name in names if name in columns or "*" in columns]
+                lost_rows = f"{table.uri}#rows={first_row + count}-{first_row + rows - 1}"
+                yield ListingFailure(lost_rows, self.uri, f"these rows can't be read: {describe_row_error(error)}")
+            first_row += rows
 
     def _convert_row(
         self, values: ParquetRow, column: str, cell: ParquetCellLocator | None, table: ListedFile, position: str
@@ -80,11 +77,6 @@ class ParquetSource(TableSource):
         except Exception as error:  # noqa: BLE001  the following rows must be read
             return ListingFailure(f"{table.uri}#{position}", self.uri, describe_row_error(error))
         return self._build_resolved_item(ResolvedImage(None, cell), fields, f"{table.uri}#{position}", table)
-
-    @staticmethod
-    def _build_cell_locator(table: ListedFile, group: int, row: int, column: str) -> ParquetCellLocator:
-        secret = table.locator.secret_url if isinstance(table.locator, ObjectLocator) else None
-        return ParquetCellLocator(table.uri, group, row, column, table.version, secret)
 
 
 def _choose_image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401

@@ -13,9 +13,9 @@ from stair_es.sources.io.resolve import ResolvedImage, resolve_image_reference
 from stair_es.sources.io.uris import IMAGE_SUFFIXES, get_base_uri
 from stair_es.sources.kinds.fields import describe_row_error, select_fields
 
-_ROWS = 1000
+_CHECKED_ROWS = 1000
 """A column missing in this many rows is reported as a typing error: a corpus without its captions is worse than an abort."""
-_SHOWN = 500
+_SHOWN_CHARS = 500
 COLUMN_REMEDY = "Specify columns with --field FIELD=COLUMN and --image-column COLUMN."
 """Remedy for missing columns in an ingest of images; other commands replace it by their own options."""
 
@@ -34,27 +34,23 @@ class ColumnTracker:
         if not self._missing:
             return
         self._missing = [name for name in self._missing if name not in names]
-        if len(self._names) < _SHOWN:
+        if len(self._names) < _SHOWN_CHARS:
             self._names |= dict.fromkeys(map(str, names))
 
     def check_missing(self, uri: str, *, at_end: bool = False) -> None:
-        """Check that no requested column is missing.
-
-        Args:
-            uri: Of the source.
-            at_end: Whether there are no more rows.
+        """Check that no requested column is missing; `at_end` is whether there are no more rows.
 
         Raises:
             UsageError: If a column is missing in the first rows or in all of them.
         """
-        if self._missing and self._rows and (at_end or self._rows >= _ROWS):
+        if self._missing and self._rows and (at_end or self._rows >= _CHECKED_ROWS):
             where = uri if at_end else f"{uri}, in its first {self._rows} rows,"
             raise build_missing_column_error(where, self._missing[0], self._names)
 
 
 def build_missing_column_error(where: str, name: str, names: Iterable[str]) -> UsageError:
     """Return the error for a missing column."""
-    return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN]}. {COLUMN_REMEDY}")
+    return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN_CHARS]}. {COLUMN_REMEDY}")
 
 
 IMAGE_COLUMNS = (
@@ -102,7 +98,7 @@ class TableSource(FileSource, ABC):
         """Convert a row like `_build_item`; any error becomes one `ListingFailure`."""
         try:
             return self._build_item(row, column, table, position)
-        except Exception as error:  # noqa: BLE001  the rows behind it must be taken
+        except Exception as error:  # noqa: BLE001  the following rows must be read
             return ListingFailure(f"{table.uri}#{position}", self.uri, describe_row_error(error))
 
     def _build_item(
@@ -117,18 +113,18 @@ class TableSource(FileSource, ABC):
             return ListingFailure(
                 where, self.uri, f"no column with an image (--image-column); there are: {', '.join(map(str, row))[:300]}"
             )
-        referred = resolve_image_reference(row.get(column), get_base_uri(table.uri))
-        if isinstance(referred, str):
-            return ListingFailure(where, self.uri, referred)
-        return self._build_resolved_item(referred, select_fields(row, self._options.columns, column), where, table)
+        resolved = resolve_image_reference(row.get(column), get_base_uri(table.uri))
+        if isinstance(resolved, str):
+            return ListingFailure(where, self.uri, resolved)
+        return self._build_resolved_item(resolved, select_fields(row, self._options.columns, column), where, table)
 
     def _build_resolved_item(
-        self, referred: ResolvedImage, fields: Mapping[str, Any], where: str, table: ListedFile
+        self, resolved: ResolvedImage, fields: Mapping[str, Any], where: str, table: ListedFile
     ) -> SourceItem:
-        if referred.uri is None:
+        if resolved.uri is None:
             version = f"{table.version}#{where.rpartition('#')[2]}" if table.version else None
-            return SourceItem(where, self.uri, referred.locator, version, fields)
-        return SourceItem(referred.uri, self.uri, referred.locator, referred.version, fields)
+            return SourceItem(where, self.uri, resolved.locator, version, fields)
+        return SourceItem(resolved.uri, self.uri, resolved.locator, resolved.version, fields)
 
     def _check_columns(self, names: Sequence[str], table: ListedFile) -> None:
         """Check that the columns that the user named exist.

@@ -20,7 +20,7 @@ from stair_es.sources.limits import MAX_TAR_GLOBAL_RECORDS, MAX_TAR_HEADER_BYTES
 
 MemberKind: TypeAlias = Literal["image", "text"]
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
-_NO_NUMBER = b"0" * 256
+_LONG_NUMBER = b"0" * 256
 """Longer than a file name may be. Python before 3.11.10 takes quadratic time for such a number (CVE-2024-6232)."""
 _PADDING_READ = 1 << 16
 
@@ -48,23 +48,20 @@ def read_tar_members(
 ) -> Iterator[TarMember | BrokenMember]:
     """Yield the files of a tar. A compressed tar is decompressed as a stream, with one member in memory at a time.
 
-    Args:
-        tar: The tar.
-        max_bytes: Maximum bytes of an image.
-        kind_of: Returns the kind of a member by its name. Members of no kind are not read and may have any size.
+    Members for whose name `kind_of` returns None are not read and may have any size.
     """
-    packed = tar.uri.endswith((".gz", ".tgz"))
+    compressed = tar.uri.endswith((".gz", ".tgz"))
     try:
         with open_raw(tar) as file:
-            guarded = _HeaderLimitedFile(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file)
-            with tarfile.open(fileobj=cast("BinaryIO", guarded), mode="r:") as archive:
+            limited_file = _HeaderLimitedFile(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if compressed else file)
+            with tarfile.open(fileobj=cast("BinaryIO", limited_file), mode="r:") as archive:
                 while (info := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
-                    guarded.begin_member(archive, info)
-                    if each := _build_member(archive, info, tar, max_bytes, kind_of, packed=packed):
+                    limited_file.begin_member(archive, info)
+                    if each := _build_member(archive, info, tar, max_bytes, kind_of, compressed=compressed):
                         yield each
-                    guarded.begin_header()
-                if reason := guarded.explain_end(archive.offset):
+                    limited_file.begin_header()
+                if reason := limited_file.explain_end(archive.offset):
                     yield BrokenMember("", reason)
     except Exception as error:  # noqa: BLE001  tarfile, zlib and each store have their own errors
         reason = error.message if isinstance(error, StairError) else describe_store_error(error)
@@ -76,13 +73,13 @@ class _HeaderLimitedFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._left = MAX_TAR_HEADER_BYTES
+        self._remaining = MAX_TAR_HEADER_BYTES
         self._last = b""
         self.seek, self.tell = file.seek, file.tell
 
     def begin_header(self) -> None:
         """Expect headers."""
-        self._left = MAX_TAR_HEADER_BYTES
+        self._remaining = MAX_TAR_HEADER_BYTES
 
     def begin_member(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         """Expect the bytes of a member.
@@ -94,16 +91,16 @@ class _HeaderLimitedFile:
             raise ReadError(f"a member of {info.size} bytes at byte {info.offset}")
         if len(archive.pax_headers) > MAX_TAR_GLOBAL_RECORDS:
             raise ReadError(f"more than {MAX_TAR_GLOBAL_RECORDS} global pax records")
-        self._left = sys.maxsize
+        self._remaining = sys.maxsize
 
     def read(self, size: int) -> bytes:
         """Read for tarfile, within the limit on headers."""
-        if size > self._left:
+        if size > self._remaining:
             raise ReadError(f"the headers of one member have more than {MAX_TAR_HEADER_BYTES:,} bytes")
-        self._left -= size
+        self._remaining -= size
         self._last = self._file.read(size)
-        if size > tarfile.BLOCKSIZE and self._left <= MAX_TAR_HEADER_BYTES and _NO_NUMBER in self._last.translate(_DIGITS):
-            raise ReadError(f"a number of {len(_NO_NUMBER)} digits in the headers of a member")
+        if size > tarfile.BLOCKSIZE and self._remaining <= MAX_TAR_HEADER_BYTES and _LONG_NUMBER in self._last.translate(_DIGITS):
+            raise ReadError(f"a number of {len(_LONG_NUMBER)} digits in the headers of a member")
         return self._last
 
     def explain_end(self, offset: int) -> str | None:
@@ -119,12 +116,14 @@ class _HeaderLimitedFile:
             return "the tar has no end-of-archive marker: the rest may be missing"
         if any(self._last):
             return f"the rest of the tar can't be read: bad header at byte {offset}"
-        left = MAX_TAR_PADDING_BYTES
-        while left > 0 and (block := self._file.read(min(left, _PADDING_READ))):
-            if more := block.lstrip(b"\0"):
-                at = self._file.tell() - len(more)
-                return f"the rest of the tar isn't read: data follows the end-of-archive marker at byte {at:,} (joined tars?)"
-            left -= len(block)
+        remaining = MAX_TAR_PADDING_BYTES
+        while remaining > 0 and (block := self._file.read(min(remaining, _PADDING_READ))):
+            if data := block.lstrip(b"\0"):
+                position = self._file.tell() - len(data)
+                return (
+                    f"the rest of the tar isn't read: data follows the end-of-archive marker at byte {position:,} (joined tars?)"
+                )
+            remaining -= len(block)
         return None
 
 
@@ -135,7 +134,7 @@ def _build_member(
     max_bytes: int,
     kind_of: Callable[[str], MemberKind | None],
     *,
-    packed: bool,
+    compressed: bool,
 ) -> TarMember | BrokenMember | None:
     if info.isdir():
         return None
@@ -149,17 +148,13 @@ def _build_member(
         return TarMember(name, InlineBytes(b""), None)
     text = kind == "text"
     limit = MAX_TEXT_BYTES if text else max_bytes
-    if (text or packed) and info.size > limit:
+    if (text or compressed) and info.size > limit:
         return BrokenMember(name, f"{info.size} bytes exceed the limit of {limit}")
-    data = _read_member(archive, info) if packed or text else None
+    file = archive.extractfile(info) if compressed or text else None
+    data = file.read() if file else None
     if data is not None and len(data) < info.size:
         raise tarfile.ReadError("unexpected end of data")
-    if packed and data is not None:
+    if compressed and data is not None:
         return TarMember(name, InlineBytes(data), data if text else None)
     secret = tar.locator.secret_url if isinstance(tar.locator, ObjectLocator) else None
     return TarMember(name, TarMemberLocator(tar.uri, info.offset_data, info.size, tar.version, secret), data)
-
-
-def _read_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(info)
-    return file.read() if file else b""

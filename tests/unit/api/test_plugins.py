@@ -114,7 +114,7 @@ def test_zip_lists_images_with_versions_and_reads_them_where_it_is_sent(example:
     locator = pickle.loads(pickle.dumps(first.locator))
     read = locator.read(ReadLimits())
     assert (read.data, read.version) == (b"first", first.version)
-    assert locator.read(ReadLimits(), known=first.version) is None
+    assert locator.read(ReadLimits(), known_version=first.version) is None
     assert first.version != second.version
     with pytest.raises(ReadError, match="5 bytes exceed the limit of 4"):
         locator.read(ReadLimits(max_bytes=4))

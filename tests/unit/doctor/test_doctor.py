@@ -31,12 +31,12 @@ def _states(found: Iterator[CheckResult]) -> list[str]:
 
 
 def test_packages_that_are_missing_or_too_old_are_named_with_what_installs_them() -> None:
-    asked = [
+    requirements = [
         Requirement(text) for text in ("numpy >=1.26", "rich >=13", "uvicorn >=0.30; extra == 'serve'", "ray; extra == 'ray'")
     ]
 
     def found(**installed: str) -> CheckResult:
-        [finding] = python.evaluate_packages(asked, ["ray", "serve"], installed.get)
+        [finding] = python.evaluate_packages(requirements, ["ray", "serve"], installed.get)
         return finding
 
     fine = found(numpy="2.0", rich="13.0", uvicorn="0.31")
@@ -144,14 +144,14 @@ def test_a_model_on_the_hub_is_not_fetched_and_an_unknown_one_fails(tmp_path: Pa
     assert unknown.state == "fail"
 
 
-def _facts(**told: Any) -> IndexFacts:  # noqa: ANN401
-    about = {"alias": "photos", "model": "m", **told.pop("about", {})}
+def _facts(**values: Any) -> IndexFacts:  # noqa: ANN401
+    about = {"alias": "photos", "model": "m", **values.pop("about", {})}
     live = {
         "aliases": {"photos": {}},
-        "settings": told.pop("settings", {}),
-        "mappings": {"_meta": {"stair_es": about}, "properties": told.pop("properties", {})},
+        "settings": values.pop("settings", {}),
+        "mappings": {"_meta": {"stair_es": about}, "properties": values.pop("properties", {})},
     }
-    return IndexFacts(name="photos", indices={"photos-1": live, **told.pop("more", {})}, sizes=told.pop("sizes", {}))
+    return IndexFacts(name="photos", indices={"photos-1": live, **values.pop("more", {})}, sizes=values.pop("sizes", {}))
 
 
 def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
@@ -164,7 +164,7 @@ def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "aliases", "documents", "state"),
+    ("owner", "aliases", "documents", "state"),
     [
         ("photos-1", {"photos-tokens": {}}, 5, "ok"),
         ("photos-1", {"photos-tokens": {}}, 0, "warn"),
@@ -172,14 +172,14 @@ def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
         ("photos-0", {"photos-tokens": {}}, 5, "warn"),
     ],
 )
-def test_a_token_index_that_lags_behind_is_said(of: str, aliases: dict[str, Any], documents: int, state: str) -> None:
-    companion = {
+def test_a_token_index_that_lags_behind_is_said(owner: str, aliases: dict[str, Any], documents: int, state: str) -> None:
+    token_index = {
         "aliases": aliases,
-        "mappings": {"_meta": {"stair_es": {"token_index_of": of, "alias": "photos"}}},
+        "mappings": {"_meta": {"stair_es": {"token_index_of": owner, "alias": "photos"}}},
         "settings": {},
     }
-    sizes = {"photos-1": (2, 1000), f"{of}.tokens": (documents, 1000)}
-    assert _states(index.evaluate_index(_facts(more={f"{of}.tokens": companion}, sizes=sizes), URL)) == [state]
+    sizes = {"photos-1": (2, 1000), f"{owner}.tokens": (documents, 1000)}
+    assert _states(index.evaluate_index(_facts(more={f"{owner}.tokens": token_index}, sizes=sizes), URL)) == [state]
 
 
 def test_rights_that_lack_are_named() -> None:
@@ -225,19 +225,19 @@ def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
     (tmp_path / "c.toml").write_text("indx = 'a'")
     result = CliRunner().invoke(app, ["--config", str(tmp_path / "c.toml"), "doctor", "--json", "--model", "nothing"])
     assert result.exit_code == 1, result.output
-    told = json.loads(result.stdout)
-    found = {each["check"]: each for each in told["findings"]}
-    assert told["ok"] is False
+    results = json.loads(result.stdout)
+    found = {each["check"]: each for each in results["findings"]}
+    assert results["ok"] is False
     assert (found["configuration"]["state"], found["configuration"]["remedy"]) == ("fail", "Did you mean 'index'?")
     assert (found["node"]["state"], found["node"]["remedy"]) == ("warn", "stair-es node up")
     assert {found[name]["state"] for name in ("python", "packages", "plugins")} == {"ok"}
-    assert all(each["remedy"] for each in told["findings"] if each["state"] != "ok")
+    assert all(each["remedy"] for each in results["findings"] if each["state"] != "ok")
     assert not (tmp_path / "home").exists(), "nothing is made"
     shown = CliRunner().invoke(app, ["doctor", "--model", "nothing", "--url", "http://127.0.0.1:1"])
     assert (shown.exit_code, "-> Check --url" in shown.stdout) == (1, True)
     (tmp_path / "c.toml").write_text("ray_address = '127.0.0.1:1'")
-    told = json.loads(CliRunner().invoke(app, ["--config", str(tmp_path / "c.toml"), "doctor", "--json"]).stdout)
-    [ray] = [each for each in told["findings"] if each["check"] == "ray"]
+    results = json.loads(CliRunner().invoke(app, ["--config", str(tmp_path / "c.toml"), "doctor", "--json"]).stdout)
+    [ray] = [each for each in results["findings"] if each["check"] == "ray"]
     assert (ray["state"], "127.0.0.1:1" in ray["message"]) == ("fail", True), "the address of the file counts"
 
 

@@ -64,12 +64,12 @@ def repository() -> Repository:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
-def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Repository, said: list[str]) -> None:
-    with forward_messages(said.append):
+def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
+    with forward_messages(messages.append):
         home = ensure_distribution(LOCK, tmp_path, repository.source)
     assert home == tmp_path / LOCK.folder
     assert [(home / jar.path).read_bytes() for jar in LOCK.jars] == [_content(jar.artifact) for jar in LOCK.jars]
@@ -81,39 +81,39 @@ def test_layout_has_every_jar_and_descriptor(tmp_path: Path, repository: Reposit
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_second_time_nothing_is_fetched_or_said(tmp_path: Path, repository: Repository, said: list[str]) -> None:
-    with forward_messages(said.append):
+def test_second_time_nothing_is_fetched_or_said(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
+    with forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, repository.source)
-    before = (len(repository.served), len(said))
-    with forward_messages(said.append):
+    before = (len(repository.served), len(messages))
+    with forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, repository.source)
-    assert (len(repository.served), len(said)) == before
+    assert (len(repository.served), len(messages)) == before
 
 
-def test_truncated_jar_in_the_cache_is_fetched_again(tmp_path: Path, repository: Repository, said: list[str]) -> None:
+def test_truncated_jar_in_the_cache_is_fetched_again(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     cached = tmp_path / ".jars" / "core-1.jar"
     cached.parent.mkdir()
     cached.write_bytes(_content("core")[:7])
-    with forward_messages(said.append):
+    with forward_messages(messages.append):
         home = ensure_distribution(LOCK, tmp_path, repository.source)
     assert (home / "lib/core-1.jar").read_bytes() == _content("core")
 
 
 def test_altered_jar_of_the_right_size_in_the_cache_is_fetched_again(
-    tmp_path: Path, repository: Repository, said: list[str]
+    tmp_path: Path, repository: Repository, messages: list[str]
 ) -> None:
     cached = tmp_path / ".jars" / "core-1.jar"
     cached.parent.mkdir()
     cached.write_bytes(b"X" + _content("core")[1:])
-    with forward_messages(said.append):
+    with forward_messages(messages.append):
         home = ensure_distribution(LOCK, tmp_path, repository.source)
     assert (home / "lib/core-1.jar").read_bytes() == _content("core")
 
 
-def test_download_that_breaks_once_is_repeated(tmp_path: Path, repository: Repository, said: list[str]) -> None:
+def test_download_that_breaks_once_is_repeated(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     repository.alter = lambda jar, count: _content(jar.artifact)[: 5 if count == 1 else None]
     progress: list[tuple[int, int]] = []
-    with forward_messages(said.append):
+    with forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, repository.source, lambda *told: progress.append(told))
     assert sorted(repository.served) == sorted(["core", "own", "shared"] * 2)
     assert progress == sorted(progress)
@@ -121,34 +121,34 @@ def test_download_that_breaks_once_is_repeated(tmp_path: Path, repository: Repos
 
 
 def test_wrong_content_twice_is_an_error_and_leaves_nothing_in_use(
-    tmp_path: Path, repository: Repository, said: list[str]
+    tmp_path: Path, repository: Repository, messages: list[str]
 ) -> None:
-    evil = b"Y" + _content("own")[1:]
-    repository.alter = lambda jar, _count: evil if jar.artifact == "own" else _content(jar.artifact)
-    with pytest.raises(NodeError) as caught, forward_messages(said.append):
+    altered = b"Y" + _content("own")[1:]
+    repository.alter = lambda jar, _count: altered if jar.artifact == "own" else _content(jar.artifact)
+    with pytest.raises(NodeError) as caught, forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, repository.source)
-    for telling in ("g:own:1", _jar("own").sha256, hashlib.sha256(evil).hexdigest()):
-        assert telling in caught.value.message
+    for text in ("g:own:1", _jar("own").sha256, hashlib.sha256(altered).hexdigest()):
+        assert text in caught.value.message
     assert caught.value.remedy
     assert not (tmp_path / LOCK.folder).exists()
     assert not (tmp_path / ".jars" / "own-1.jar").exists()
 
 
-def test_unreachable_repository_is_a_node_error(tmp_path: Path, said: list[str]) -> None:
+def test_unreachable_repository_is_a_node_error(tmp_path: Path, messages: list[str]) -> None:
     def dead(_cache: Path) -> JarSource:
         def bring(_jar: Jar, _advance: BytesCallback) -> Path:
             raise ConnectionError("no route")
 
         return bring
 
-    with pytest.raises(NodeError, match=r"can't fetch g:.*no route") as caught, forward_messages(said.append):
+    with pytest.raises(NodeError, match=r"can't fetch g:.*no route") as caught, forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, dead)
     assert "HTTPS_PROXY" in caught.value.remedy
 
 
 @pytest.mark.parametrize("kind", ["truncated", "altered", "missing", "descriptor"])
-def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repository, said: list[str], kind: str) -> None:
-    with forward_messages(said.append):
+def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repository, messages: list[str], kind: str) -> None:
+    with forward_messages(messages.append):
         home = ensure_distribution(LOCK, tmp_path, repository.source)
     jar = home / "modules/n/own-1.jar"
     if kind == "truncated":
@@ -159,27 +159,29 @@ def test_damaged_layout_is_named_and_built_anew(tmp_path: Path, repository: Repo
         jar.unlink()
     else:
         (home / "modules/n/plugin-descriptor.properties").write_text("name=n")
-    wrong = find_corruption(LOCK, home)
-    assert wrong
-    assert "modules/n" in wrong
-    with forward_messages(said.append):
+    corruption = find_corruption(LOCK, home)
+    assert corruption
+    assert "modules/n" in corruption
+    with forward_messages(messages.append):
         assert ensure_distribution(LOCK, tmp_path, repository.source) == home
     assert find_corruption(LOCK, home) is None
-    assert any("damaged (modules/n" in line for line in said)
+    assert any("damaged (modules/n" in line for line in messages)
 
 
-def test_half_a_layout_of_a_killed_process_is_not_used_and_goes(tmp_path: Path, repository: Repository, said: list[str]) -> None:
-    half = tmp_path / ".tmp-dead" / "lib"
-    half.mkdir(parents=True)
-    (half / "core-1.jar").write_bytes(b"half")
-    with forward_messages(said.append):
+def test_half_a_layout_of_a_killed_process_is_not_used_and_goes(
+    tmp_path: Path, repository: Repository, messages: list[str]
+) -> None:
+    leftover = tmp_path / ".tmp-dead" / "lib"
+    leftover.mkdir(parents=True)
+    (leftover / "core-1.jar").write_bytes(b"half")
+    with forward_messages(messages.append):
         ensure_distribution(LOCK, tmp_path, repository.source)
-    assert not half.exists()
+    assert not leftover.exists()
 
 
-def test_unwritable_folder_is_a_node_error(tmp_path: Path, repository: Repository, said: list[str]) -> None:
+def test_unwritable_folder_is_a_node_error(tmp_path: Path, repository: Repository, messages: list[str]) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(NodeError) as caught, forward_messages(said.append):
+    with pytest.raises(NodeError) as caught, forward_messages(messages.append):
         ensure_distribution(LOCK, file / "dist", repository.source)
     assert "STAIR_ES_HOME" in caught.value.remedy

@@ -15,43 +15,43 @@ PORTS = range(10_000, 32_768)
 
 
 def test_port_is_drawn_once_and_kept(tmp_path: Path) -> None:
-    said: list[str] = []
-    with forward_messages(said.append):
+    messages: list[str] = []
+    with forward_messages(messages.append):
         first = ensure_port(tmp_path / "port")
     assert first in PORTS
     assert (tmp_path / "port").read_text() == f"{first}\n"
-    with forward_messages(said.append):
+    with forward_messages(messages.append):
         assert [ensure_port(tmp_path / "port") for _ in range(3)] == [first] * 3
-    assert said == []
+    assert messages == []
 
 
 def test_ports_of_folders_cannot_be_guessed(tmp_path: Path) -> None:
     """Twenty are all different in 99 of 100 runs, and never fewer than fifteen; those of before were 19200 and the next ones."""
-    drawn = {ensure_port(tmp_path / f"{number}") for number in range(20)}
-    assert len(drawn) >= 15
-    assert max(drawn) - min(drawn) > 5_000
+    ports = {ensure_port(tmp_path / f"{number}") for number in range(20)}
+    assert len(ports) >= 15
+    assert max(ports) - min(ports) > 5_000
 
 
 @pytest.mark.parametrize("text", ["", "http", "9200", "65536", "-1", "1e4"])
 def test_file_that_names_no_port_of_ours_is_written_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "port").write_text(text)
-    drawn = ensure_port(tmp_path / "port")
-    assert drawn in PORTS
-    assert (tmp_path / "port").read_text() == f"{drawn}\n"
+    port = ensure_port(tmp_path / "port")
+    assert port in PORTS
+    assert (tmp_path / "port").read_text() == f"{port}\n"
 
 
 def test_port_that_another_program_took_meanwhile_is_given_up_for_good(tmp_path: Path) -> None:
-    said: list[str] = []
-    with forward_messages(said.append):
+    messages: list[str] = []
+    with forward_messages(messages.append):
         before = ensure_port(tmp_path / "port")
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", before))
         holder.listen()
-        with forward_messages(said.append):
+        with forward_messages(messages.append):
             after = ensure_port(tmp_path / "port")
     assert after != before
-    assert said == [f"port {before} is used by another program: the embedded node uses port {after} from now on"]
-    with forward_messages(said.append):
+    assert messages == [f"port {before} is used by another program: the embedded node uses port {after} from now on"]
+    with forward_messages(messages.append):
         assert ensure_port(tmp_path / "port") == after
 
 

@@ -27,9 +27,9 @@ psutil = import_optional("psutil", "node")  # it ships no types
 
 @pytest.fixture
 def spec(tmp_path: Path) -> NodeSpec:
-    made = NodeSpec(dist=tmp_path / "dist", base=tmp_path / "node")
-    made.logs.mkdir(parents=True)
-    return made
+    node = NodeSpec(dist=tmp_path / "dist", base=tmp_path / "node")
+    node.logs.mkdir(parents=True)
+    return node
 
 
 def _state(pid: int, *, earlier_s: float = 0) -> NodeState:
@@ -65,21 +65,21 @@ def test_full_compiler_on_demand(tmp_path: Path) -> None:
 
 
 def test_settings_bind_the_loopback_interface_only(spec: NodeSpec) -> None:
-    made = build_node_settings(spec)
-    assert {name: value for name, value in made.items() if name.endswith("host")} == {
+    settings = build_node_settings(spec)
+    assert {name: value for name, value in settings.items() if name.endswith("host")} == {
         "http.host": "127.0.0.1",
         "transport.host": "127.0.0.1",
     }
     assert build_node_settings(replace(spec, port=7))["http.port"] == 7
-    assert "indices.query.bool.max_clause_count" not in made
+    assert "indices.query.bool.max_clause_count" not in settings
 
 
 def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -> None:
-    made = build_node_settings(spec)
-    assert (made["http.cors.enabled"], made["http.cors.allow-origin"]) == (True, "")
-    marks = [made[f"cluster.routing.allocation.disk.watermark.{name}"] for name in ("low", "high", "flood_stage")]
+    settings = build_node_settings(spec)
+    assert (settings["http.cors.enabled"], settings["http.cors.allow-origin"]) == (True, "")
+    marks = [settings[f"cluster.routing.allocation.disk.watermark.{name}"] for name in ("low", "high", "flood_stage")]
     assert marks == ["400mb", "300mb", "200mb"]
-    assert "cluster.routing.allocation.disk.threshold_enabled" not in made  # true unless it is said
+    assert "cluster.routing.allocation.disk.threshold_enabled" not in settings  # true unless it is said
 
 
 def test_a_heap_full_of_garbage_refuses_nothing(spec: NodeSpec) -> None:
@@ -97,8 +97,8 @@ def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("STAIR_ES_NODE_HEAP", "1g")
     spec = NodeSpec.from_home(home)
     assert (spec.port, spec.heap, spec.dist, spec.base) == (0, "1g", tmp_path / "dist", tmp_path / "node")
-    given = NodeSpec.from_home(home, port=7, heap="300M")
-    assert (given.port, given.heap) == (7, "300M")
+    custom = NodeSpec.from_home(home, port=7, heap="300M")
+    assert (custom.port, custom.heap) == (7, "300M")
 
 
 @pytest.mark.parametrize(("port", "heap"), [(-1, "512m"), (65536, "512m"), (0, "512"), (0, "64m"), (0, "lots"), (0, "1g -Dx")])
@@ -140,8 +140,8 @@ def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> Non
 
 
 def test_stop_ends_the_process_and_says_whether_it_went_by_itself() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
-        state = _state(ours.pid)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        state = _state(process.pid)
         assert states.find_node_process(state)
         assert stop_process(state) is True
         assert states.find_node_process(state) is None
@@ -150,16 +150,16 @@ def test_stop_ends_the_process_and_says_whether_it_went_by_itself() -> None:
 
 def test_zombie_of_another_parent_counts_as_ended() -> None:
     """Its parent, here this test, hasn't asked for the exit code yet; `stop` mustn't wait for that."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
-        state = _state(ours.pid)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        state = _state(process.pid)
         began_s = time.monotonic()
         assert stop_process(state) is True
         assert time.monotonic() - began_s < 10
-        assert psutil.Process(ours.pid).status() == psutil.STATUS_ZOMBIE
+        assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
-    ("printed", "telling"),
+    ("printed", "text"),
     [
         ("BindHttpException: Failed to bind to 127.0.0.1:20001", "the port of the embedded node is used"),
         ("java.lang.IllegalStateException: failed to obtain node locks, tried [...]", "another process uses the data"),
@@ -168,12 +168,12 @@ def test_zombie_of_another_parent_counts_as_ended() -> None:
         ("something odd", "something odd"),
     ],
 )
-def test_failed_start_is_explained_by_its_own_log(spec: NodeSpec, printed: str, telling: str) -> None:
+def test_failed_start_is_explained_by_its_own_log(spec: NodeSpec, printed: str, text: str) -> None:
     earlier = f"{START_MARK}x\nBindHttpException, failed to obtain node locks, of an earlier start\n"
     spec.log_file.write_text(f"{earlier}{START_MARK}y\n{printed}\n")
     error = explain_startup_failure(spec)
     assert error.remedy
-    with pytest.raises(NodeError, match=telling):
+    with pytest.raises(NodeError, match=text):
         raise error
     assert "\tat" not in error.message
 
@@ -199,18 +199,18 @@ def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> N
 
 def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:
     code = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print(flush=True); input()"
-    path, said = tmp_path / "lock", list[str]()
+    path, messages = tmp_path / "lock", list[str]()
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         holder.stdout.readline()
 
         def say(text: str) -> None:
-            said.append(text)
+            messages.append(text)
             holder.kill()  # a dead holder holds nothing
 
         with forward_messages(say), hold_lock(path, "does that"):
             pass
-    assert said == ["waiting for another process that does that"]
+    assert messages == ["waiting for another process that does that"]
 
 
 def test_command_line_loads_nothing_of_the_node() -> None:

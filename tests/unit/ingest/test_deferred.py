@@ -27,8 +27,10 @@ def _image(number: int = 0, host: str = "a.test") -> Pending:
     return Pending(SourceItem(url, "list:", UrlLocator(url)))
 
 
-def _says(image: Pending, wait_s: float = 40.0, *, asked: bool = True, host: str = "a.test") -> Deferred:
-    return Deferred(image.item, host, wait_s, f"{host}: 429 Too Many Requests, asks to wait {wait_s:.0f} s", was_requested=asked)
+def _says(image: Pending, wait_s: float = 40.0, *, was_requested: bool = True, host: str = "a.test") -> Deferred:
+    return Deferred(
+        image.item, host, wait_s, f"{host}: 429 Too Many Requests, asks to wait {wait_s:.0f} s", was_requested=was_requested
+    )
 
 
 def _written(image: Pending) -> Outcome:
@@ -37,72 +39,72 @@ def _written(image: Pending) -> Outcome:
 
 def test_a_host_that_asks_to_wait_is_left_alone_and_no_other() -> None:
     clock = Clock()
-    kept = DeferredImages(600.0, clock)
+    deferred_images = DeferredImages(600.0, clock)
     first, other, file = (
         _image(1),
         _image(1, "b.test"),
         Pending(SourceItem("file:///a.jpg", "list:", FileLocator("file:///a.jpg"))),
     )
-    assert kept.add_deferred(first, _says(first)) == []
-    assert kept.route_image(_image(2)) is None
-    assert [kept.route_image(other), kept.route_image(file)] == [other, file]
-    assert kept.describe_waiting() == "waiting 40 s for a.test (2 URLs)"
-    assert (kept.take_due(10), kept.due_in_s, len(kept)) == ([], 40.0, 2)
+    assert deferred_images.add_deferred(first, _says(first)) == []
+    assert deferred_images.route_image(_image(2)) is None
+    assert [deferred_images.route_image(other), deferred_images.route_image(file)] == [other, file]
+    assert deferred_images.describe_waiting() == "waiting 40 s for a.test (2 URLs)"
+    assert (deferred_images.take_due(10), deferred_images.due_in_s, len(deferred_images)) == ([], 40.0, 2)
     clock.now += 40
-    assert [image.item.uri for image in kept.take_due(10)] == ["https://a.test/1.jpg", "https://a.test/2.jpg"]
-    assert (kept.describe_waiting(), kept.due_in_s, len(kept)) == ("", None, 0)
-    assert kept.route_image(_image(3)) == _image(3)
+    assert [image.item.uri for image in deferred_images.take_due(10)] == ["https://a.test/1.jpg", "https://a.test/2.jpg"]
+    assert (deferred_images.describe_waiting(), deferred_images.due_in_s, len(deferred_images)) == ("", None, 0)
+    assert deferred_images.route_image(_image(3)) == _image(3)
 
 
 def test_a_host_is_one_by_its_name_and_by_its_punycode() -> None:
-    kept = DeferredImages(600.0, Clock())
+    deferred_images = DeferredImages(600.0, Clock())
     first = _image(1, "xn--bcher-kva.example")
-    kept.add_deferred(first, _says(first, host="bücher.example"))
-    assert kept.route_image(_image(2, "xn--bcher-kva.example")) is None
-    assert kept.route_image(_image(3, "bücher.example")) is None
+    deferred_images.add_deferred(first, _says(first, host="bücher.example"))
+    assert deferred_images.route_image(_image(2, "xn--bcher-kva.example")) is None
+    assert deferred_images.route_image(_image(3, "bücher.example")) is None
 
 
 def test_what_several_workers_are_told_is_one_rest() -> None:
     clock = Clock()
-    kept = DeferredImages(600.0, clock)
+    deferred_images = DeferredImages(600.0, clock)
     for number in range(3):
-        kept.add_deferred(_image(number), _says(_image(number)))
-    assert kept.due_in_s == 40.0
-    assert len(kept) == 3
+        deferred_images.add_deferred(_image(number), _says(_image(number)))
+    assert deferred_images.due_in_s == 40.0
+    assert len(deferred_images) == 3
 
 
 def test_an_absurd_time_is_cut_to_the_patience_and_the_others_are_tried_after_it() -> None:
     clock = Clock()
-    kept = DeferredImages(600.0, clock)
+    deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), [_image(number) for number in range(1, 58)]
-    kept.add_deferred(bad, _says(bad, 999_999_999.0))
-    assert [kept.route_image(image) for image in good] == [None] * 57
+    deferred_images.add_deferred(bad, _says(bad, 999_999_999.0))
+    assert [deferred_images.route_image(image) for image in good] == [None] * 57
     clock.now += 600
     due = list[Pending]()
-    while len(kept):
-        due += kept.take_due(16)
+    while len(deferred_images):
+        due += deferred_images.take_due(16)
     assert {image.item.uri for image in due} == {image.item.uri for image in (bad, *good)}
-    [failed] = kept.add_deferred(due[0], _says(bad, 999_999_999.0))
+    [failed] = deferred_images.add_deferred(due[0], _says(bad, 999_999_999.0))
     assert failed.item == bad.item
     assert failed.reason == ("a.test: 429 Too Many Requests, asks to wait 999999999 s, after 600 s of waiting for the host")
 
 
 def test_an_image_that_is_refused_again_while_others_are_given_waits_alone() -> None:
     clock = Clock()
-    kept = DeferredImages(600.0, clock)
+    deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), _image(1)
-    kept.add_deferred(bad, _says(bad, 5.0))
+    deferred_images.add_deferred(bad, _says(bad, 5.0))
     began, rests = clock.now, list[float]()
     while True:
-        rest_s = kept.due_in_s or 0.0
+        rest_s = deferred_images.due_in_s or 0.0
         clock.now += rest_s
-        [bad] = kept.take_due(10)
-        kept.observe_result(good, _written(good))
-        if failed := kept.add_deferred(bad, _says(bad, 5.0)):
+        [bad] = deferred_images.take_due(10)
+        deferred_images.observe_result(good, _written(good))
+        if failed := deferred_images.add_deferred(bad, _says(bad, 5.0)):
             break
-        rests.append(kept.due_in_s or 0.0)
-        assert kept.route_image(_image(2)) == _image(2)
-        assert kept.describe_waiting().endswith("s for a.test (1 URL)")
+        rests.append(deferred_images.due_in_s or 0.0)
+        assert deferred_images.route_image(_image(2)) == _image(2)
+        assert deferred_images.describe_waiting().endswith("s for a.test (1 URL)")
     assert rests == [5, 5, 5, 8, 16, 32, 64, 128, 256, 81]
     assert clock.now - began == 605
     assert failed[0].reason.endswith("asks to wait 5 s, after 600 s of waiting for the host")
@@ -110,94 +112,96 @@ def test_an_image_that_is_refused_again_while_others_are_given_waits_alone() -> 
 
 def test_a_host_that_never_answers_is_asked_ever_more_rarely_and_given_up() -> None:
     clock, asked = Clock(), list[float]()
-    kept = DeferredImages(600.0, clock)
+    deferred_images = DeferredImages(600.0, clock)
     image = _image()
-    while not (failed := kept.add_deferred(image, _says(image, 2.0))):
+    while not (failed := deferred_images.add_deferred(image, _says(image, 2.0))):
         asked.append(clock.now - 1000)
-        clock.now += kept.due_in_s or 0.0
-        [image] = kept.take_due(10)
+        clock.now += deferred_images.due_in_s or 0.0
+        [image] = deferred_images.take_due(10)
     assert asked == [0, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     assert clock.now - 1000 == 600
     assert failed[0].kind == "failed"
 
     waiting = [_image(number) for number in range(100, 200)]
     for number in range(1, MAX_REFUSALS - 1):
-        assert len(kept.add_deferred(_image(number), _says(_image(number), 2.0))) == 1
-    for left in waiting:
-        kept.add_deferred(left, _says(left, asked=False))
-    all_failed = kept.add_deferred(_image(99), _says(_image(99), 2.0))
+        assert len(deferred_images.add_deferred(_image(number), _says(_image(number), 2.0))) == 1
+    for each in waiting:
+        deferred_images.add_deferred(each, _says(each, was_requested=False))
+    all_failed = deferred_images.add_deferred(_image(99), _says(_image(99), 2.0))
     assert len(all_failed) == 1 + len(waiting)
-    assert len(kept) == 0
-    gone = kept.route_image(_image(300))
-    assert isinstance(gone, Outcome)
-    assert gone.reason == ("a.test: not requested, since 20 others got 429 Too Many Requests after 600 s of waiting for the host")
+    assert len(deferred_images) == 0
+    outcome = deferred_images.route_image(_image(300))
+    assert isinstance(outcome, Outcome)
+    assert outcome.reason == (
+        "a.test: not requested, since 20 others got 429 Too Many Requests after 600 s of waiting for the host"
+    )
     clock.now += 600
-    assert kept.route_image(_image(300)) == _image(300)
+    assert deferred_images.route_image(_image(300)) == _image(300)
 
 
 def test_a_host_that_limits_its_rate_is_waited_for_as_long_as_it_gives_images() -> None:
     clock = Clock()
-    kept = DeferredImages(600.0, clock)
+    deferred_images = DeferredImages(600.0, clock)
     for minute in range(100):
         late = _image(minute)
-        assert kept.add_deferred(late, _says(late, 60.0)) == []
+        assert deferred_images.add_deferred(late, _says(late, 60.0)) == []
         clock.now += 60
-        [due] = kept.take_due(10)
+        [due] = deferred_images.take_due(10)
         for _ in range(10):
-            kept.observe_result(due, _written(due))
+            deferred_images.observe_result(due, _written(due))
     assert clock.now - 1000 == 6000
 
 
 def test_an_answer_without_an_image_restores_no_patience() -> None:
     clock = Clock()
-    kept = DeferredImages(60.0, clock)
-    kept.add_deferred(_image(), _says(_image(), 60.0))
+    deferred_images = DeferredImages(60.0, clock)
+    deferred_images.add_deferred(_image(), _says(_image(), 60.0))
     clock.now += 60
-    [due] = kept.take_due(10)
-    kept.observe_result(due, Outcome(due.item, "failed", "read", "a.test: connection lost"))
-    assert len(kept.add_deferred(due, _says(due))) == 1
+    [due] = deferred_images.take_due(10)
+    deferred_images.observe_result(due, Outcome(due.item, "failed", "read", "a.test: connection lost"))
+    assert len(deferred_images.add_deferred(due, _says(due))) == 1
 
 
 def test_the_host_that_a_redirect_led_to_is_waited_for_not_the_one_of_the_url() -> None:
     clock = Clock()
-    kept = DeferredImages(60.0, clock)
+    deferred_images = DeferredImages(60.0, clock)
     image = _image(1, "links.test")
-    kept.add_deferred(image, _says(image, 60.0, host="store.test"))
-    assert kept.route_image(_image(2, "links.test")) is not None
+    deferred_images.add_deferred(image, _says(image, 60.0, host="store.test"))
+    assert deferred_images.route_image(_image(2, "links.test")) is not None
     clock.now += 60
-    [due] = kept.take_due(10)
-    kept.observe_result(due, _written(due))
-    assert kept.add_deferred(due, _says(due, 10.0, host="store.test")) == []  # its answer restored ten seconds
+    [due] = deferred_images.take_due(10)
+    deferred_images.observe_result(due, _written(due))
+    assert deferred_images.add_deferred(due, _says(due, 10.0, host="store.test")) == []  # its answer restored ten seconds
 
 
 def test_memory_is_bounded_in_images_and_in_hosts() -> None:
     clock = Clock()
-    kept = DeferredImages(60.0, clock)
+    deferred_images = DeferredImages(60.0, clock)
     for number in range(3000):
         image = _image(0, f"h{number}.test")
-        kept.add_deferred(image, _says(image, 1.0, host=f"h{number}.test"))
-        assert kept.describe_waiting().startswith("waiting 1 s for h")
+        deferred_images.add_deferred(image, _says(image, 1.0, host=f"h{number}.test"))
+        assert deferred_images.describe_waiting().startswith("waiting 1 s for h")
         clock.now += 1
-        assert len(kept.take_due(10)) == 1
-    assert len(kept._hosts) <= deferred._MANY_HOSTS
+        assert len(deferred_images.take_due(10)) == 1
+    assert len(deferred_images._hosts) <= deferred._MAX_HOSTS
     for number in range(deferred.MAX_DEFERRED_IMAGES):
-        kept.add_deferred(_image(number), _says(_image(number)))
-    assert kept.is_full
+        deferred_images.add_deferred(_image(number), _says(_image(number)))
+    assert deferred_images.is_full
 
 
 def test_memory_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deferred, "MAX_DEFERRED_BYTES", 1 << 20)
     clock = Clock()
-    kept = DeferredImages(60.0, clock)
+    deferred_images = DeferredImages(60.0, clock)
     images = [replace(image, item=replace(image.item, fields={"caption": "x" * 100_000})) for image in map(_image, range(11))]
     for image in images:
-        assert not kept.is_full
-        kept.add_deferred(image, _says(image, 60.0))
-    assert kept.is_full
+        assert not deferred_images.is_full
+        deferred_images.add_deferred(image, _says(image, 60.0))
+    assert deferred_images.is_full
     clock.now += 60
-    [bad] = kept.take_due(1)
-    assert not kept.is_full
+    [bad] = deferred_images.take_due(1)
+    assert not deferred_images.is_full
     for number in range(MAX_REFUSALS):
-        failed = kept.add_deferred(bad, _says(_image(number)))
+        failed = deferred_images.add_deferred(bad, _says(_image(number)))
     assert len(failed) == 11
-    assert (len(kept), kept._bytes) == (0, 0)
+    assert (len(deferred_images), deferred_images._bytes) == (0, 0)

@@ -52,7 +52,7 @@ class Given:
     """A run over batches that are given, with everything that it logs."""
 
     def __init__(self, accounting: RunAccounting, options: IngestOptions) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.shelf, self.accounting = Shelf(), accounting
         self.run = IngestRun(
             noun="text",
@@ -66,11 +66,11 @@ class Given:
         )
 
     def yield_batches(
-        self, *batches: list[Outcome], holes: Sequence[ListingFailure] = (), error: Exception | None = None
+        self, *batches: list[Outcome], failures: Sequence[ListingFailure] = (), error: Exception | None = None
     ) -> Generator[Batch]:
         """Accept the holes, yield one batch after the other, then raise the error."""
         try:
-            assert not any(map(self.accounting.accept_listed, holes))
+            assert not any(map(self.accounting.accept_listed, failures))
             for outcomes in batches:
                 for outcome in outcomes:
                     assert self.accounting.accept_listed(outcome.item) is outcome.item
@@ -86,7 +86,7 @@ def given(tmp_path: Path) -> Iterator[Given]:
     options = IngestOptions(alias="shelf", model=ModelSpec(name="m"), dead_letters=tmp_path / "failed.jsonl")
     with open_run_accounting(options) as accounting:
         run = Given(accounting, options)
-        with forward_messages(run.said.append):
+        with forward_messages(run.messages.append):
             yield run
 
 
@@ -97,14 +97,14 @@ def test_the_outcomes_of_all_batches_are_in_the_report(given: Given) -> None:
     assert (report.seen, report.written, report.failed, report.removed, report.documents) == (3, 2, 1, 7, 2)
     assert (report.stage_seconds, report.model, report.runner, report.swapped) == ({"write": 2.0}, "m-1", "local", True)
     assert (report.alias, report.index) == ("shelf", "shelf-1")
-    assert given.said[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
-    assert given.said[2].startswith("the index has no id for tokens of 1 text:")
+    assert given.messages[:2] == ["new index: shelf-1 for shelf on a shelf", "3 texts found"]
+    assert given.messages[2].startswith("the index has no id for tokens of 1 text:")
     assert given.shelf.events == ["load", "stages closed", "loaded", "complete"]
 
 
 def test_a_listing_failure_has_failed_and_no_work_is_left_of_it(given: Given) -> None:
-    hole = ListingFailure("file:///d", "file:///", "forbidden")
-    report = given.run.run(given.yield_batches(holes=[hole, hole]))
+    failure = ListingFailure("file:///d", "file:///", "forbidden")
+    report = given.run.run(given.yield_batches(failures=[failure, failure]))
     assert (report.seen, report.failed) == (1, 1)
 
 
@@ -113,7 +113,7 @@ def test_the_counts_of_a_failed_run_are_in_the_accounting_of_the_caller(given: G
     with pytest.raises(IngestError, match="broken"):
         given.run.run(batches)
     assert given.accounting.get_counts() == {"seen": 1, "written": 1, "unchanged": 0, "failed": 0}
-    assert given.said[-1] == "the run stopped with 1 of 1 texts stored; the next run resumes from there"
+    assert given.messages[-1] == "the run stopped with 1 of 1 texts stored; the next run resumes from there"
     assert given.shelf.events == ["load", "stages closed", "loaded"]
 
 

@@ -29,13 +29,13 @@ class FakeExecutor:
     encoders: int = 2
     workers: int = 2
     batch_images: int = 4
-    killers: frozenset[str] = frozenset()
+    killing: frozenset[str] = frozenset()
     """Images that kill whoever works on them."""
     unchanged: frozenset[str] = frozenset()
     failing_writes: int = 0
     random: random.Random = field(default_factory=lambda: random.Random(7))
     tasks: dict[int, tuple[str, list[Batch]]] = field(default_factory=dict)
-    on_their_way: int = 0
+    in_flight: int = 0
     most_on_their_way: int = 0
     encoding: dict[int, int] = field(default_factory=dict)
     busiest_encoder: int = 0
@@ -49,8 +49,8 @@ class FakeExecutor:
         return self._new("check", [batch])
 
     def submit_prepare(self, batch: Batch) -> StageTask:
-        self.on_their_way += len(batch.images)
-        self.most_on_their_way = max(self.most_on_their_way, self.on_their_way)
+        self.in_flight += len(batch.images)
+        self.most_on_their_way = max(self.most_on_their_way, self.in_flight)
         return self._new("prepare", [batch])
 
     def submit_encode(self, prepared: StageTask, encoder: int) -> StageTask:
@@ -79,8 +79,8 @@ class FakeExecutor:
         assert isinstance(task, int)
         batches = self.tasks[task][1]
         images = [get_image_item(state) for batch in batches for state in batch.images]
-        self.on_their_way -= len(images)
-        if self.killers & {image.uri for image in images}:
+        self.in_flight -= len(images)
+        if self.killing & {image.uri for image in images}:
             raise WorkerDied("signal 11")
         if self.failing_writes:
             raise ClusterError("gone")
@@ -111,8 +111,8 @@ def _run(
     fresh: bool = True,
     deferred: DeferredImages | None = None,
 ) -> list[Outcome]:
-    with PrefetchQueue(items, max_items=100_000) as ahead:
-        ahead.wait_for_items(100_000, 60.0)
+    with PrefetchQueue(items, max_items=100_000) as queue:
+        queue.wait_for_items(100_000, 60.0)
         scheduler = StageScheduler(
             executor,
             AdaptiveThrottle(BulkPolicy()),
@@ -120,7 +120,7 @@ def _run(
             _only_items,
             deferred=DeferredImages() if deferred is None else deferred,
         )
-        return [outcome for batch in scheduler.run(ahead) for outcome in batch.get_outcomes()]
+        return [outcome for batch in scheduler.run(queue) for outcome in batch.get_outcomes()]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -161,7 +161,7 @@ def test_images_that_carry_their_bytes_are_few_while_the_cluster_is_slow() -> No
 
 
 def test_an_image_that_kills_its_worker_has_failed_and_no_other() -> None:
-    executor = FakeExecutor(killers=frozenset({"mem:17", "mem:40"}))
+    executor = FakeExecutor(killing=frozenset({"mem:17", "mem:40"}))
     outcomes = _run(executor, _items(100))
     assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "failed" if i in (17, 40) else "written" for i in range(100)}
     assert len(outcomes) == 100
@@ -174,10 +174,10 @@ def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> Non
         raise SourceError("the store went away")
 
     seen: list[Outcome] = []
-    with PrefetchQueue(breaking(), max_items=100) as ahead:
+    with PrefetchQueue(breaking(), max_items=100) as queue:
         scheduler = StageScheduler(FakeExecutor(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items)
         with pytest.raises(SourceError, match="went away"):
-            seen.extend(outcome for batch in scheduler.run(ahead) for outcome in batch.get_outcomes())
+            seen.extend(outcome for batch in scheduler.run(queue) for outcome in batch.get_outcomes())
     assert len(seen) == 10
 
 
@@ -187,19 +187,19 @@ def test_things_that_are_listed_twice_hold_up_no_others() -> None:
             taken.append(listed)
             return super().wait_any(tasks, timeout_s)
 
-    listed, taken, known = 0, [0], set[str]()
+    listed, taken, seen = 0, [0], set[str]()
 
     def admit(found: SourceItem | ListingFailure) -> SourceItem | None:
         nonlocal listed
         listed += 1
-        first = found.uri not in known
-        known.add(found.uri)
+        first = found.uri not in seen
+        seen.add(found.uri)
         return _only_items(found) if first else None
 
-    with PrefetchQueue(chain.from_iterable(_items(100) for _ in range(201)), max_items=100_000) as ahead:
-        ahead.wait_for_items(100_000, 60.0)
+    with PrefetchQueue(chain.from_iterable(_items(100) for _ in range(201)), max_items=100_000) as queue:
+        queue.wait_for_items(100_000, 60.0)
         scheduler = StageScheduler(Watched(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=admit)
-        assert sum(len(batch.get_outcomes()) for batch in scheduler.run(ahead)) == 100
+        assert sum(len(batch.get_outcomes()) for batch in scheduler.run(queue)) == 100
     assert listed == 20_100
     assert max(after - before for before, after in pairwise(taken)) <= MAX_TAKES * CHECK_IMAGES
 
@@ -213,7 +213,7 @@ class HostsThatAskToWait(FakeExecutor):
     """Each image of a.test is refused at first, and its host asks to wait; the clock moves when somebody sleeps."""
 
     now = 0.0
-    refused = 0
+    refusals = 0
     always = False
 
     def sleep(self, seconds: float) -> None:
@@ -229,7 +229,7 @@ class HostsThatAskToWait(FakeExecutor):
     def _seen(self, item: SourceItem) -> ImageState:
         if "a.test" not in item.uri or not (self.always or self.now == 0.0):
             return _written(item)
-        self.refused += 1
+        self.refusals += 1
         return Deferred(item, "a.test", 40.0, "a.test: 429 Too Many Requests, asks to wait 40 s")
 
 
@@ -248,7 +248,7 @@ def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(monke
     assert {outcome.kind for outcome in outcomes} == {"written"}
     assert all("b.test" in outcome.item.uri for outcome in outcomes[:2500])
     assert executor.now == pytest.approx(40.0)
-    assert executor.refused < 300  # those that were under way before it was known
+    assert executor.refusals < 300  # those that were under way before it was known
 
 
 def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,15 +262,15 @@ def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.Mon
         listed += 1
         return found if isinstance(found, SourceItem) else None
 
-    with PrefetchQueue(_urls(5000), max_items=100_000) as ahead:
-        ahead.wait_for_items(5000, 60.0)
+    with PrefetchQueue(_urls(5000), max_items=100_000) as queue:
+        queue.wait_for_items(5000, 60.0)
         scheduler, seen = (
             StageScheduler(
                 executor, AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=admit, deferred=executor.deferred()
             ),
             0,
         )
-        for batch in scheduler.run(ahead):
+        for batch in scheduler.run(queue):
             seen += len(batch.get_outcomes())
             if executor.now == 0.0 and not batch.images:
                 at_rest = listed
@@ -284,12 +284,12 @@ def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
         assert isinstance(found, SourceItem)
         deferred.add_deferred(Pending(found), Deferred(found, "a.test", 40.0, "a.test: 429 Too Many Requests"))
     gone = (found for found in _urls(20_000) if "a.test" in found.uri)
-    with PrefetchQueue(chain(_urls(200), gone), max_items=100_000) as ahead:
-        ahead.wait_for_items(100_000, 60.0)
+    with PrefetchQueue(chain(_urls(200), gone), max_items=100_000) as queue:
+        queue.wait_for_items(100_000, 60.0)
         scheduler = StageScheduler(
             FakeExecutor(), AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items, deferred=deferred
         )
-        kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in scheduler.run(ahead)]
+        kinds = [[outcome.kind for outcome in batch.get_outcomes()] for batch in scheduler.run(queue)]
     in_order = list(chain.from_iterable(kinds))
     assert (in_order.count("written"), in_order.count("failed")) == (100, 10_100)
     assert max(map(len, kinds)) < 2 * CHECK_IMAGES
@@ -299,17 +299,17 @@ def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
 def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     class OneHost(HostsThatAskToWait):
         def submit_prepare(self, batch: Batch) -> StageTask:
-            lightest.append(scheduler._todo_bytes)
+            queued_bytes.append(scheduler._queued_bytes)
             return super().submit_prepare(batch)
 
-    executor, lightest = OneHost(), list[int]()
+    executor, queued_bytes = OneHost(), list[int]()
     monkeypatch.setattr("stair_es.ingest.scheduler.time.sleep", executor.sleep)
-    with PrefetchQueue(_urls(1000), max_items=100_000) as ahead:
+    with PrefetchQueue(_urls(1000), max_items=100_000) as queue:
         scheduler = StageScheduler(
             executor, AdaptiveThrottle(BulkPolicy()), fresh=True, accept_listed=_only_items, deferred=executor.deferred()
         )
-        assert sum(len(batch.get_outcomes()) for batch in scheduler.run(ahead)) == 1000
-    assert (min(lightest), scheduler._todo_bytes) == (0, 0)
+        assert sum(len(batch.get_outcomes()) for batch in scheduler.run(queue)) == 1000
+    assert (min(queued_bytes), scheduler._queued_bytes) == (0, 0)
 
 
 def test_a_host_that_always_asks_to_wait_costs_its_images_and_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ class _Padded:
 
     size_bytes: int
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         file = io.BytesIO()
         Image.new("RGB", (8, 8), "red").save(file, "PNG")
         file.write(bytes(self.size_bytes))
@@ -43,20 +43,20 @@ class _Padded:
 
 def test_large_images_are_decoded_before_all_are_read() -> None:
     connection = Connection(url="http://127.0.0.1:1")
-    job = WorkerConfig(
+    config = WorkerConfig(
         writer=ClusterSinkWriter(connection=connection, index="no", policy=BulkPolicy()),
         fresh=True,
         model=ModelSpec(name="stair-mini"),
         model_id="stair-mini-2",
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
-        reading=ReadLimits(),
+        read_limits=ReadLimits(),
         limits=DecodeLimits(),
     )
     batch = Batch([Pending(SourceItem(f"file:///{number}.png", "file:///", _Padded(40 * MB))) for number in range(IMAGES)])
     tracemalloc.start()
     try:
-        prepared = prepare_batch(batch, job)
+        prepared = prepare_batch(batch, config)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -31,26 +31,26 @@ def drawn(count: int, seed: int) -> list[dict[str, float]]:
 
 
 def tally(images: list[dict[str, float]]) -> StatsAccumulator:
-    made = StatsAccumulator()
+    accumulator = StatsAccumulator()
     for number, image in enumerate(images):
-        made.add_image({escape_feature(word): weight for word, weight in image.items()}, f"u/{number}")
-    return made
+        accumulator.add_image({escape_feature(word): weight for word, weight in image.items()}, f"u/{number}")
+    return accumulator
 
 
-def row(word: str, *, images: int = 1, uniformity: float = 0.0, **more: float) -> TokenStats:
-    figures = {"image_share": 0.1, "mean_weight": 0.2, "max_weight": 0.3, "weight_share": 0.01, **more}
+def row(word: str, *, images: int = 1, uniformity: float = 0.0, **fields: float) -> TokenStats:
+    figures = {"image_share": 0.1, "mean_weight": 0.2, "max_weight": 0.3, "weight_share": 0.01, **fields}
     return TokenStats(token=word, images=images, uniformity=uniformity, example="u", **figures)
 
 
 def test_the_figures_are_those_of_the_matrix_of_all_weights() -> None:
     images = drawn(200, 1)
-    made = tally(images)
-    found = {each.token: each for each in made.compute_stats()}
+    accumulator = tally(images)
+    found = {each.token: each for each in accumulator.compute_stats()}
     everything = math.fsum(weight for image in images for weight in image.values())
     assert set(found) == {word for image in images for word in image}
-    assert made.images == 200
-    assert made.occurrences == sum(map(len, images))
-    assert made.empty == sum(not image for image in images)
+    assert accumulator.images == 200
+    assert accumulator.occurrences == sum(map(len, images))
+    assert accumulator.empty == sum(not image for image in images)
     for word, figures in found.items():
         column = [image.get(word, 0.0) for image in images]
         has = [weight for weight in column if weight]
@@ -78,15 +78,15 @@ def test_uniformity_is_one_for_a_constant_and_low_for_what_varies_or_is_rare() -
 
 @pytest.mark.parametrize("tokens", [None, [], "dog", 3, {"dog": None}, {"dog": 0}, {"dog": -1.0}, {"dog": "x"}, {"dog": [1]}])
 def test_what_is_no_weight_counts_for_nothing_and_the_image_counts(tokens: object) -> None:
-    made = StatsAccumulator()
-    made.add_image(tokens, "u")
-    assert (made.images, made.empty, made.compute_stats()) == (1, 1, ())
+    accumulator = StatsAccumulator()
+    accumulator.add_image(tokens, "u")
+    assert (accumulator.images, accumulator.empty, accumulator.compute_stats()) == (1, 1, ())
 
 
 def test_weights_in_other_forms_of_json_count() -> None:
-    made = StatsAccumulator()
-    made.add_image({"dog": 2, "cat": "0.5", "nan": math.nan, "inf": math.inf}, "u")
-    assert {each.token: each.max_weight for each in made.compute_stats()} == {"dog": 2.0, "cat": 0.5}
+    accumulator = StatsAccumulator()
+    accumulator.add_image({"dog": 2, "cat": "0.5", "nan": math.nan, "inf": math.inf}, "u")
+    assert {each.token: each.max_weight for each in accumulator.compute_stats()} == {"dog": 2.0, "cat": 0.5}
 
 
 def test_of_nothing_there_are_no_figures() -> None:
@@ -136,34 +136,36 @@ def test_stop_words_are_uniform_and_need_images_to_say_so() -> None:
 
 
 def test_a_policy_that_mutes_keeps_the_rules_that_the_index_has() -> None:
-    had = TokenPolicy(name="had", mute=("old",), cap={"the": 0.3, "cat": 0.5}, rename={"hound": "dog"}, merge={"cat": ("kitty",)})
-    made, left = build_stop_word_policy(["the", "old", "dog", "kitty", "the"], had, "new")
-    assert left == ("dog", "kitty")  # one is the end of a rename, the other becomes another word
-    assert made == TokenPolicy(
+    base = TokenPolicy(
+        name="had", mute=("old",), cap={"the": 0.3, "cat": 0.5}, rename={"hound": "dog"}, merge={"cat": ("kitty",)}
+    )
+    policy, rejected = build_stop_word_policy(["the", "old", "dog", "kitty", "the"], base, "new")
+    assert rejected == ("dog", "kitty")  # one is the end of a rename, the other becomes another word
+    assert policy == TokenPolicy(
         name="new", mute=("old", "the"), cap={"cat": 0.5}, rename={"hound": "dog"}, merge={"cat": ("kitty",)}
     )
-    assert parse_policy(json.loads(json.dumps(made.to_json())), "here") == made
+    assert parse_policy(json.loads(json.dumps(policy.to_json())), "here") == policy
 
 
 def test_a_policy_of_an_index_without_one() -> None:
-    made, left = build_stop_word_policy(STRANGE, None, "stop")
-    assert made == TokenPolicy(name="stop", mute=STRANGE)
-    assert left == ()
+    policy, rejected = build_stop_word_policy(STRANGE, None, "stop")
+    assert policy == TokenPolicy(name="stop", mute=STRANGE)
+    assert rejected == ()
 
 
 def test_unused_tokens_are_those_that_no_image_has_but_for_what_a_policy_took() -> None:
-    known = ModelVocabulary(tokens=frozenset({"cat", "dog", "hound", "bird", "mute"}), source="m")
+    vocabulary = ModelVocabulary(tokens=frozenset({"cat", "dog", "hound", "bird", "mute"}), source="m")
     policy = TokenPolicy(mute=("mute",), rename={"hound": "dog"})
-    assert find_unused_tokens(known, ["cat", "other"], policy) == ("bird", "dog")
-    assert find_unused_tokens(known, [], None) == ("bird", "cat", "dog", "hound", "mute")
+    assert find_unused_tokens(vocabulary, ["cat", "other"], policy) == ("bird", "dog")
+    assert find_unused_tokens(vocabulary, [], None) == ("bird", "cat", "dog", "hound", "mute")
 
 
 def test_the_shipped_model_tells_which_words_an_image_may_have() -> None:
-    told = load_model_vocabulary("stair-mini")
-    assert told.source == registry.get_model_card("stair-mini").model_id
-    assert not told.reason
-    assert {"cat", "dog"} <= told.tokens
-    assert "the" not in told.tokens
+    vocabulary = load_model_vocabulary("stair-mini")
+    assert vocabulary.source == registry.get_model_card("stair-mini").model_id
+    assert not vocabulary.reason
+    assert {"cat", "dog"} <= vocabulary.tokens
+    assert "the" not in vocabulary.tokens
 
 
 def test_no_image_has_another_word() -> None:
@@ -171,18 +173,18 @@ def test_no_image_has_another_word() -> None:
     side = encoder.image_spec.size_px
     pixels_BHWC = np.random.default_rng(3).integers(0, 256, (2, side, side, 3), np.uint8)
     pixels_BHWC[1] = 255
-    told = load_model_vocabulary("stair-mini").tokens
+    vocabulary = load_model_vocabulary("stair-mini").tokens
     for vector in encoder.encode_images(pixels_BHWC):
         assert len(vector)
-        assert set(vector.tokens) <= told
+        assert set(vector.tokens) <= vocabulary
 
 
 def test_a_model_that_is_not_here_has_the_words_of_bert_and_says_so() -> None:
-    told = load_model_vocabulary("someone/model-on-the-hub")
-    assert told.source == BERT
-    assert "someone/model-on-the-hub" in told.reason
-    assert {"cat", "##ing"} <= told.tokens
-    assert not {"[CLS]", "[unused1]"} & told.tokens
+    vocabulary = load_model_vocabulary("someone/model-on-the-hub")
+    assert vocabulary.source == BERT
+    assert "someone/model-on-the-hub" in vocabulary.reason
+    assert {"cat", "##ing"} <= vocabulary.tokens
+    assert not {"[CLS]", "[unused1]"} & vocabulary.tokens
 
 
 def test_a_model_that_was_named_must_be_there() -> None:
@@ -191,8 +193,8 @@ def test_a_model_that_was_named_must_be_there() -> None:
 
 
 def test_a_model_that_is_broken_has_the_words_of_bert_too(tmp_path: Path) -> None:
-    told = load_model_vocabulary(str(tmp_path))
-    assert told.source == BERT
-    assert told.reason
+    vocabulary = load_model_vocabulary(str(tmp_path))
+    assert vocabulary.source == BERT
+    assert vocabulary.reason
     with pytest.raises(ModelError):
         load_model_vocabulary(str(tmp_path), required=True)

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[3]
 MILLION = 1_000_000
 
 
-def of(images: int, **given: Any) -> SizingPlan:  # noqa: ANN401  inputs of any type
-    return make_sizing_plan(SizingInputs(images=images, **given), given)
+def of(images: int, **inputs: Any) -> SizingPlan:  # noqa: ANN401  inputs of any type
+    return make_sizing_plan(SizingInputs(images=images, **inputs), inputs)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_absurdly_many_images_are_still_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shards"),
+    ("inputs", "shards"),
     [
         ({"bytes_per_document": 3000, "shard_gb": 30}, 10),  # 300 GB
         ({"bytes_per_document": 3001, "shard_gb": 30}, 11),
@@ -66,13 +66,13 @@ def test_absurdly_many_images_are_still_counted() -> None:
         ({"bytes_per_document": 30, "shard_images": 2_147_483_519, "node_memory_gb": 64}, 1),
     ],
 )
-def test_bytes_and_images_bound_a_shard(given: dict[str, float], shards: int) -> None:
-    assert value(of(100 * MILLION, **given), "shards") == shards
+def test_bytes_and_images_bound_a_shard(inputs: dict[str, float], shards: int) -> None:
+    assert value(of(100 * MILLION, **inputs), "shards") == shards
 
 
 @pytest.mark.usefixtures("times")
 @pytest.mark.parametrize(
-    ("given", "nodes", "decisive"),
+    ("inputs", "nodes", "decisive"),
     [
         ({"node_disk_gb": 100}, 20, "disk"),  # 420 GB, two copies, two indices, 85 of each 100 GB
         ({"node_disk_gb": 100, "rebuild": False}, 10, "disk"),
@@ -83,16 +83,16 @@ def test_bytes_and_images_bound_a_shard(given: dict[str, float], shards: int) ->
         ({"node_disk_gb": 9999, "node_memory_gb": 128, "replicas": 3}, 4, "copies"),
     ],
 )
-def test_what_is_scarcest_decides_the_nodes(given: dict[str, float], nodes: int, decisive: str) -> None:
-    plan = of(100 * MILLION, **given)
+def test_what_is_scarcest_decides_the_nodes(inputs: dict[str, float], nodes: int, decisive: str) -> None:
+    plan = of(100 * MILLION, **inputs)
     assert value(plan, "nodes") == nodes
-    said = next(each.origin for each in plan.results if each.name == "nodes")
-    assert f"{decisive} {nodes}" in said
+    text = next(each.origin for each in plan.results if each.name == "nodes")
+    assert f"{decisive} {nodes}" in text
 
 
 @pytest.mark.usefixtures("times")
 @pytest.mark.parametrize(
-    ("given", "shards", "nodes"),
+    ("inputs", "shards", "nodes"),
     [
         ({"images": 10 * MILLION, "queries_per_s": 1000}, 5, 10),  # two shards would be enough for the bytes
         ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 0}, 10, 10),
@@ -101,12 +101,12 @@ def test_what_is_scarcest_decides_the_nodes(given: dict[str, float], nodes: int,
         ({"images": 100 * MILLION, "node_disk_gb": 9999, "node_memory_gb": 1}, 41, 82),
     ],
 )
-def test_every_node_has_a_shard(given: dict[str, Any], shards: int, nodes: int) -> None:
-    needs = estimate_resources(SizingInputs(**given))
+def test_every_node_has_a_shard(inputs: dict[str, Any], shards: int, nodes: int) -> None:
+    needs = estimate_resources(SizingInputs(**inputs))
     assert (needs.shards, needs.nodes) == (shards, nodes)
-    assert needs.shard_ms == pytest.approx(3.9 * given["images"] / shards / 1e6)
-    said = next(each.origin for each in make_sizing_plan(SizingInputs(**given)).results if each.name == "shards")
-    assert said.endswith("at least one per node") == (shards > needs.shards_by_size)
+    assert needs.shard_ms == pytest.approx(3.9 * inputs["images"] / shards / 1e6)
+    text = next(each.origin for each in make_sizing_plan(SizingInputs(**inputs)).results if each.name == "shards")
+    assert text.endswith("at least one per node") == (shards > needs.shards_by_size)
 
 
 @pytest.mark.parametrize("images", [0, 1, 1000, 999_999, 33 * MILLION, 10**12])
@@ -114,7 +114,7 @@ def test_every_node_has_a_shard(given: dict[str, Any], shards: int, nodes: int) 
 @pytest.mark.parametrize("rebuild", [False, True])
 def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: int, rebuild: bool) -> None:
     for disk_gb, memory_gb, queries_per_s, cores in product((0.5, 7, 500), (0.3, 32), (0, 3, 770, 5000), (1, 3, 64)):
-        given = SizingInputs(
+        inputs = SizingInputs(
             images=images,
             replicas=replicas,
             rebuild=rebuild,
@@ -125,9 +125,9 @@ def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: 
         )
         if 0.0014 * queries_per_s / cores > 1 + replicas:  # cores that a request to one shard keeps half busy
             with pytest.raises(UsageError, match="can't answer"):
-                estimate_resources(given)
+                estimate_resources(inputs)
             continue
-        needs = estimate_resources(given)
+        needs = estimate_resources(inputs)
         assert needs.nodes <= (1 + replicas) * needs.shards
         assert needs.primary_gb / needs.shards * (1 + rebuild) <= disk_gb * 0.85 * (1 + 1e-9)
 
@@ -166,7 +166,7 @@ def test_hours_and_money() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replicas", "images", "said"),
+    ("replicas", "images", "text"),
     [
         (0, MILLION, ["without replicas", "at least three"]),
         (0, 1000 * MILLION, ["without replicas"]),  # twenty nodes, and the loss of any loses images
@@ -175,10 +175,10 @@ def test_hours_and_money() -> None:
         (2, MILLION, []),
     ],
 )
-def test_what_the_loss_of_a_node_loses_is_said(replicas: int, images: int, said: list[str]) -> None:
+def test_what_the_loss_of_a_node_loses_is_said(replicas: int, images: int, text: list[str]) -> None:
     remarks = of(images, replicas=replicas).remarks
-    assert len(remarks) == len(said)
-    assert all(words in remark for words, remark in zip(said, remarks, strict=True))
+    assert len(remarks) == len(text)
+    assert all(words in remark for words, remark in zip(text, remarks, strict=True))
 
 
 def test_no_price_is_invented() -> None:
@@ -186,7 +186,7 @@ def test_no_price_is_invented() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "option"),
+    ("inputs", "option"),
     [
         ({"images": -1}, "--images"),
         ({"images": 1, "bytes_per_document": 0}, "--bytes-per-document"),
@@ -199,9 +199,9 @@ def test_no_price_is_invented() -> None:
         ({"images": 1, "shard_images": 2_147_483_520}, "--shard-images"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused_by_their_option(given: dict[str, Any], option: str) -> None:
+def test_numbers_that_cannot_be_are_refused_by_their_option(inputs: dict[str, Any], option: str) -> None:
     with pytest.raises(UsageError, match=option) as refused:
-        SizingInputs(**given)
+        SizingInputs(**inputs)
     assert refused.value.remedy
 
 
@@ -221,8 +221,8 @@ def test_each_number_says_where_it_comes_from() -> None:
 
 
 def test_measured_means_that_there_is_a_benchmark() -> None:
-    said = json.dumps(of(MILLION).to_dict())
-    programs = set(re.findall(r"benchmarks/\w+\.py", said))
+    text = json.dumps(of(MILLION).to_dict())
+    programs = set(re.findall(r"benchmarks/\w+\.py", text))
     assert len(programs) >= 4
     assert all((ROOT / program).is_file() for program in programs)
 
@@ -243,13 +243,13 @@ def test_the_command_as_json() -> None:
 
 
 def test_every_input_is_an_option() -> None:
-    given: dict[str, Any] = {
+    inputs: dict[str, Any] = {
         each.name: "image" if each.name == "query_kind" else number for number, each in enumerate(fields(SizingInputs), start=3)
     }
-    given |= {"images": 5 * MILLION, "rebuild": False, "replicas": 0}
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "rebuild"]
+    inputs |= {"images": 5 * MILLION, "rebuild": False, "replicas": 0}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in inputs.items() if name != "rebuild"]
     done = CliRunner().invoke(app, ["plan", *flags, "--no-rebuild", "--json"])
-    plan = make_sizing_plan(SizingInputs(**given), given)
+    plan = make_sizing_plan(SizingInputs(**inputs), inputs)
     assert json.loads(done.stdout) == json.loads(json.dumps(plan.to_dict()))
     assert {each.origin for each in plan.inputs} == {"given"}
 

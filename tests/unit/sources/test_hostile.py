@@ -60,13 +60,13 @@ def _kinds(found: list[SourceItem | ListingFailure]) -> str:
 def test_no_file_takes_more_than_its_memory_and_time(tmp_path: Path) -> None:
     assert set(EXPECTED) == set(hostile_files.FILES)
     reader = subprocess.run([sys.executable, hostile_files.__file__, tmp_path], stdout=subprocess.PIPE, check=True, timeout=300)
-    told = {each["name"]: each for each in map(json.loads, reader.stdout.splitlines())}
-    assert {name: each["error"] for name, each in told.items() if "error" in each} == {}
-    outcomes = {name: (each.get("images", 0), each.get("failed", 0)) for name, each in told.items()}
+    results = {each["name"]: each for each in map(json.loads, reader.stdout.splitlines())}
+    assert {name: each["error"] for name, each in results.items() if "error" in each} == {}
+    outcomes = {name: (each.get("images", 0), each.get("failed", 0)) for name, each in results.items()}
     assert outcomes == {name: (images, failed) for name, (images, failed, _) in EXPECTED.items()}
-    assert [name for name, (_, failed, reason) in EXPECTED.items() if failed and reason not in told[name]["reasons"][0]] == []
-    assert {name: each["mb"] for name, each in told.items() if each["mb"] > MOST_MB} == {}
-    assert {name: each["s"] for name, each in told.items() if each["s"] > MOST_S} == {}
+    assert [name for name, (_, failed, reason) in EXPECTED.items() if failed and reason not in results[name]["reasons"][0]] == []
+    assert {name: each["mb"] for name, each in results.items() if each["mb"] > MOST_MB} == {}
+    assert {name: each["s"] for name, each in results.items() if each["s"] > MOST_S} == {}
 
 
 @pytest.mark.parametrize("columns", [{"x": "x"}, {"*": "*"}])
@@ -122,9 +122,9 @@ def test_large_cells_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(parquet_cell, "CELL_CACHE_BYTES", 100)
     images = [bytes([number]) * 60 for number in range(20)]
     pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
-    places = [each.locator for each in _all(tmp_path / "x.parquet") if isinstance(each, SourceItem)]
+    locators = [each.locator for each in _all(tmp_path / "x.parquet") if isinstance(each, SourceItem)]
     for number in (0, 5, 1, 6, 2, 19, 7, 7, 0):
-        read = places[number].read(ReadLimits())
+        read = locators[number].read(ReadLimits())
         assert read is not None
         assert read.data == images[number]
 
@@ -133,12 +133,12 @@ def test_a_row_group_is_let_go_of_once_it_is_read(tmp_path: Path) -> None:
     images = [bytes([number]) * 60 for number in range(90)]
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"image": images}), path, row_group_size=30)
-    places = [each.locator for each in _all(path) if isinstance(each, SourceItem)]
+    locators = [each.locator for each in _all(path) if isinstance(each, SourceItem)]
     order = [*range(29), 30, 29, *range(31, 90), 31, 60]
-    read = [places[number].read(ReadLimits()) for number in order]
+    read = [locators[number].read(ReadLimits()) for number in order]
     assert [each.data for each in read if each] == [images[number] for number in order]
     assert _count_open(path) == 0
-    assert places[0].read(ReadLimits()) == read[0]
+    assert locators[0].read(ReadLimits()) == read[0]
     assert _count_open(path) == 1  # a reader of this thread's own: row 0 has gone by
 
 
@@ -222,7 +222,7 @@ def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
 
 
 def test_a_compressed_tar_with_a_broken_header_says_so(tmp_path: Path) -> None:
-    whole = member("a.jpg", b"1") + b"garbage!" * 64 + member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
-    found = _all(hostile_files.pack(tmp_path / "x.tar.gz", (whole, 1)))
+    archive = member("a.jpg", b"1") + b"garbage!" * 64 + member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
+    found = _all(hostile_files.pack(tmp_path / "x.tar.gz", (archive, 1)))
     assert _kinds(found) == "if"
     assert "bad header at byte 1024" in found[1].reason  # type: ignore[union-attr]

@@ -39,14 +39,14 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("argument", "wanted"), KINDS)
-def test_each_argument_is_claimed_by_one_kind(argument: str, wanted: str) -> None:
-    ours = {
+@pytest.mark.parametrize(("argument", "expected"), KINDS)
+def test_each_argument_is_claimed_by_one_kind(argument: str, expected: str) -> None:
+    kinds = {
         plugin.name: plugin.load()
         for plugin in plugins.list_plugins("sources")
         if plugin.distribution == plugins.BUILTIN_DISTRIBUTION
     }
-    assert [name for name, kind in ours.items() if kind.can_open(argument)] == [wanted]
+    assert [name for name, kind in kinds.items() if kind.can_open(argument)] == [expected]
 
 
 def test_an_unknown_kind_says_what_there_is() -> None:
@@ -81,10 +81,10 @@ def test_a_plugin_comes_first_and_a_broken_one_stops_nothing(plugin_folder: Path
     works = "class K:\n    def can_open(self, argument):\n        return argument.endswith('.jpg')\n"
     works += "    def open(self, argument, options):\n        return 'opened by the plugin'\nKIND = K()\n"
     _install(plugin_folder, "stranger_works", works, "ccc-works")
-    said = list[str]()
-    with forward_messages(said.append):
+    messages = list[str]()
+    with forward_messages(messages.append):
         assert open_source("x.jpg") == "opened by the plugin"  # type: ignore[comparison-overlap]
-    assert [("no_such_module_at_all" in line, "oops" in line) for line in said] == [(True, False), (False, True)]
+    assert [("no_such_module_at_all" in line, "oops" in line) for line in messages] == [(True, False), (False, True)]
     assert open_source(str(plugin_folder)).uri == plugin_folder.as_uri()
     with pytest.raises(PluginError, match="no_such_module_at_all"):
         open_source("x.jpg", SourceOptions(format="aaa-broken"))

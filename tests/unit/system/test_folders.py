@@ -30,8 +30,8 @@ def mode(path: Path) -> int:
 def test_new_folders_are_private_all_the_way_down(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     make_private_folder(tmp_path / "home" / "node" / "data")
-    made = (tmp_path / "home", tmp_path / "home" / "node", tmp_path / "home" / "node" / "data")
-    assert [mode(folder) for folder in (tmp_path, *made)] == [0o755, 0o700, 0o700, 0o700]
+    folders = (tmp_path / "home", tmp_path / "home" / "node", tmp_path / "home" / "node" / "data")
+    assert [mode(folder) for folder in (tmp_path, *folders)] == [0o755, 0o700, 0o700, 0o700]
 
 
 def test_open_folder_of_before_is_closed_and_the_one_above_is_not(tmp_path: Path) -> None:

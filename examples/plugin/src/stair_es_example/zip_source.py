@@ -71,17 +71,17 @@ class ZipMember:
     archive: str
     name: str
 
-    def read(self, reading: ReadLimits, known: str | None = None) -> ReadResult | None:
+    def read(self, limits: ReadLimits, known_version: str | None = None) -> ReadResult | None:
         """See `Locator.read`. A problem of one image is a ReadError: that image fails, the run continues."""
         try:
             status = Path(self.archive).stat()
             archive = _opened(self.archive, status.st_mtime_ns, status.st_size)
             member = archive.getinfo(self.name)
             version = _version(member)
-            if version == known:
+            if version == known_version:
                 return None
-            if member.file_size > reading.max_bytes:
-                raise ReadError(f"{member.file_size} bytes exceed the limit of {reading.max_bytes}")
+            if member.file_size > limits.max_bytes:
+                raise ReadError(f"{member.file_size} bytes exceed the limit of {limits.max_bytes}")
             return ReadResult(archive.read(member), version)
         except KeyError as error:
             raise ReadError("it isn't in the archive any more") from error

@@ -38,22 +38,22 @@ class Cluster:
         return max(self.throughput(size, c) for size in sizes for c in range(1, 13) if c <= self.threads + self.queue)
 
 
-def drive(pace: AdaptiveThrottle, cluster: Cluster, requests: int, largest: int = 1 << 60) -> list[tuple[int, int]]:
+def drive(throttle: AdaptiveThrottle, cluster: Cluster, requests: int, largest: int = 1 << 60) -> list[tuple[int, int]]:
     """A closed loop: as many requests under way as the pace says; each ends in turn, at the latency of what was under way."""
     settings = []
-    under_way: deque[BulkRequestStats] = deque()
+    in_flight: deque[BulkRequestStats] = deque()
     for _ in range(requests):
-        while len(under_way) < pace.concurrency:
-            place = len(under_way) + 1
-            chunk = pace.chunk_bytes
+        while len(in_flight) < throttle.concurrency:
+            concurrent = len(in_flight) + 1
+            chunk = throttle.chunk_bytes
             if chunk > largest:
-                under_way.append(BulkRequestStats(chunk, 100, 0.001, False, too_large=True))
-            elif place > cluster.threads + cluster.queue:
-                under_way.append(BulkRequestStats(chunk, 100, 0.005, True))
+                in_flight.append(BulkRequestStats(chunk, 100, 0.001, False, too_large=True))
+            elif concurrent > cluster.threads + cluster.queue:
+                in_flight.append(BulkRequestStats(chunk, 100, 0.005, True))
             else:
-                under_way.append(BulkRequestStats(chunk, 100, cluster.latency_s(chunk, pace.concurrency), False))
-        pace.record_request(under_way.popleft())
-        settings.append((pace.chunk_bytes, pace.concurrency))
+                in_flight.append(BulkRequestStats(chunk, 100, cluster.latency_s(chunk, throttle.concurrency), False))
+        throttle.record_request(in_flight.popleft())
+        settings.append((throttle.chunk_bytes, throttle.concurrency))
     return settings
 
 
@@ -75,9 +75,9 @@ CLUSTERS = [
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
 def test_it_comes_near_the_best_throughput_and_stays_there(cluster: Cluster) -> None:
-    pace = AdaptiveThrottle(POLICY)
-    drive(pace, cluster, 400)
-    assert achieved(cluster, drive(pace, cluster, 400)) > 0.8
+    throttle = AdaptiveThrottle(POLICY)
+    drive(throttle, cluster, 400)
+    assert achieved(cluster, drive(throttle, cluster, 400)) > 0.8
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
@@ -89,9 +89,9 @@ def test_it_never_leaves_its_bounds(cluster: Cluster) -> None:
 
 def test_small_bounds_hold_from_the_first_request() -> None:
     policy = BulkPolicy(min_chunk_bytes=1000, max_chunk_bytes=5000, max_concurrency=1)
-    pace = AdaptiveThrottle(policy)
-    assert (pace.chunk_bytes, pace.concurrency) == (5000, 1)
-    assert {setting[1] for setting in drive(pace, Cluster(), 200)} == {1}
+    throttle = AdaptiveThrottle(policy)
+    assert (throttle.chunk_bytes, throttle.concurrency) == (5000, 1)
+    assert {setting[1] for setting in drive(throttle, Cluster(), 200)} == {1}
 
 
 def test_a_larger_request_is_sent_only_where_it_gains() -> None:
@@ -103,50 +103,50 @@ def test_a_larger_request_is_sent_only_where_it_gains() -> None:
 
 
 def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> None:
-    well, ill = Cluster(threads=8), Cluster(threads=1, queue=0)
-    pace = AdaptiveThrottle(POLICY)
-    drive(pace, well, 600)
-    assert pace.concurrency >= 6
-    busy = drive(pace, ill, 300)
+    healthy, slow = Cluster(threads=8), Cluster(threads=1, queue=0)
+    throttle = AdaptiveThrottle(POLICY)
+    drive(throttle, healthy, 600)
+    assert throttle.concurrency >= 6
+    busy = drive(throttle, slow, 300)
     assert max(concurrency for _, concurrency in busy[40:]) <= 2
     assert sum(concurrency == 1 for _, concurrency in busy[40:]) > 0.6 * len(busy[40:])
-    drive(pace, well, 800)
-    assert achieved(well, drive(pace, well, 200)) > 0.8
+    drive(throttle, healthy, 800)
+    assert achieved(healthy, drive(throttle, healthy, 200)) > 0.8
 
 
 def test_a_cluster_that_refuses_everything_brings_it_to_the_least() -> None:
-    pace = AdaptiveThrottle(POLICY)
-    drive(pace, Cluster(threads=0, queue=0), 100)
-    assert (pace.chunk_bytes, pace.concurrency) == (MB // 4, 1)
+    throttle = AdaptiveThrottle(POLICY)
+    drive(throttle, Cluster(threads=0, queue=0), 100)
+    assert (throttle.chunk_bytes, throttle.concurrency) == (MB // 4, 1)
 
 
 def test_one_busy_answer_among_many_costs_little() -> None:
-    pace = AdaptiveThrottle(POLICY)
-    drive(pace, Cluster(), 400)
-    before = pace.concurrency
-    pace.record_request(BulkRequestStats(MB, 100, 0.1, True))
-    assert before * 0.5 <= pace.concurrency < before
+    throttle = AdaptiveThrottle(POLICY)
+    drive(throttle, Cluster(), 400)
+    before = throttle.concurrency
+    throttle.record_request(BulkRequestStats(MB, 100, 0.1, True))
+    assert before * 0.5 <= throttle.concurrency < before
 
 
 def test_requests_sent_before_a_retreat_are_not_held_against_it() -> None:
-    pace = AdaptiveThrottle(POLICY)
-    drive(pace, Cluster(threads=12), 600)
-    before = pace.concurrency
+    throttle = AdaptiveThrottle(POLICY)
+    drive(throttle, Cluster(threads=12), 600)
+    before = throttle.concurrency
     for _ in range(before):
-        pace.record_request(BulkRequestStats(MB, 100, 0.1, True))
-    assert pace.concurrency == int(before * 0.75)
+        throttle.record_request(BulkRequestStats(MB, 100, 0.1, True))
+    assert throttle.concurrency == int(before * 0.75)
 
 
 def test_a_size_that_was_too_large_is_never_tried_again() -> None:
-    pace, cluster = AdaptiveThrottle(POLICY), Cluster(overhead_s=0.3)
-    drive(pace, cluster, 300, largest=3 * MB)
-    assert max(chunk for chunk, _ in drive(pace, cluster, 1000, largest=3 * MB)) <= 3 * MB
-    assert pace.chunk_bytes > MB
+    throttle, cluster = AdaptiveThrottle(POLICY), Cluster(overhead_s=0.3)
+    drive(throttle, cluster, 300, largest=3 * MB)
+    assert max(chunk for chunk, _ in drive(throttle, cluster, 1000, largest=3 * MB)) <= 3 * MB
+    assert throttle.chunk_bytes > MB
 
 
 def test_chunks_that_had_no_more_to_carry_are_no_reason_to_grow() -> None:
-    pace = AdaptiveThrottle(POLICY)
-    wanted = pace.chunk_bytes
+    throttle = AdaptiveThrottle(POLICY)
+    chunk_bytes = throttle.chunk_bytes
     for _ in range(200):
-        pace.record_request(BulkRequestStats(100_000, 10, 0.05, False))
-    assert pace.chunk_bytes == wanted
+        throttle.record_request(BulkRequestStats(100_000, 10, 0.05, False))
+    assert throttle.chunk_bytes == chunk_bytes

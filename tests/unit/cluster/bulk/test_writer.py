@@ -53,7 +53,7 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "error", "fate"),
+    ("kind", "status", "error", "status_name"),
     [
         ("index", 201, None, "done"),
         ("delete", 404, None, "done"),
@@ -71,9 +71,9 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
         ("index", 400, "index_closed_exception", "closed"),
     ],
 )
-def test_a_document_fails_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, fate: str) -> None:
+def test_a_document_fails_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, status_name: str) -> None:
     outcome = {"_index": "x", "status": status, "error": error and {"type": error, "reason": "why"}}
-    assert classify_item(kind, outcome, "x").status == fate
+    assert classify_item(kind, outcome, "x").status == status_name
 
 
 @pytest.mark.parametrize(("kind", "status"), [("index", 201), ("update", 200), ("delete", 404), ("index", 400)])

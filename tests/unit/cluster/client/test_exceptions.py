@@ -16,10 +16,10 @@ _NO_MAPPER_9 = "The mapper type [rank_features] declared on field [tokens] does 
 
 
 def caught(error: dict[str, Any]) -> ClusterError:
-    refused = exceptions.RequestError(400, error["type"], {"error": error, "status": 400})
-    with pytest.raises(ClusterError) as told, translate_errors(_CONNECTION):
-        raise refused
-    return told.value
+    error_400 = exceptions.RequestError(400, error["type"], {"error": error, "status": 400})
+    with pytest.raises(ClusterError) as translated, translate_errors(_CONNECTION):
+        raise error_400
+    return translated.value
 
 
 def unparsed(reason: str) -> dict[str, Any]:

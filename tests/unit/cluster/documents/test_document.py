@@ -103,8 +103,8 @@ def test_a_policy_changes_all_that_comes_from_the_vector_and_leaves_the_way_back
     assert body["tokens"] == {"car%2Ex": 0.75, "dog": 0.5}
     assert (body["top_tokens"], body["impacts"], body["policy"]) == (["car.x", "dog"], "dog|500", policy.digest)
     assert body["policy_undo"] == {"tokens": {"dog": 1.0, "automobile": 0.75, "##s": 0.25}, "added": ["car%2Ex"]}
-    undone = parse_policy_undo(body).restore(SparseVector.from_mapping({"car.x": 0.75, "dog": 0.5}))
-    assert undone == SparseVector.from_mapping({"dog": 1.0, "automobile": 0.75, "##s": 0.25})
+    restored = parse_policy_undo(body).restore(SparseVector.from_mapping({"car.x": 0.75, "dog": 0.5}))
+    assert restored == SparseVector.from_mapping({"dog": 1.0, "automobile": 0.75, "##s": 0.25})
 
     untouched = made({"cat": 1.0, "dog": 0.5}, FACTS, {}, settings, policy)
     assert untouched == made({"cat": 1.0, "dog": 0.5}, FACTS, {}, settings)
@@ -113,11 +113,11 @@ def test_a_policy_changes_all_that_comes_from_the_vector_and_leaves_the_way_back
 
 
 def test_an_index_from_before_there_were_policies_needs_no_new_build() -> None:
-    wanted = resources.load_json_resource("mappings", "image")["mappings"]
-    before = {name: spec for name, spec in wanted["properties"].items() if not name.startswith("policy")}
-    assert compare_mappings(wanted, {"properties": before}) == []
+    expected = resources.load_json_resource("mappings", "image")["mappings"]
+    before = {name: spec for name, spec in expected["properties"].items() if not name.startswith("policy")}
+    assert compare_mappings(expected, {"properties": before}) == []
     own = {**before, "policy": {"type": "text"}}
-    assert compare_mappings(wanted, {"properties": own}) == ["policy is text instead of keyword"]
+    assert compare_mappings(expected, {"properties": own}) == ["policy is text instead of keyword"]
 
 
 @pytest.mark.parametrize("name", [*sorted(RESERVED_FIELDS), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])
@@ -205,9 +205,9 @@ def test_index_names_keep_within_what_engines_take() -> None:
 
 
 def test_mapping_differences_name_field_and_type() -> None:
-    wanted = {"properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}, "width": {"type": "integer"}}}
+    expected = {"properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}, "width": {"type": "integer"}}}
     found = {"properties": {"tokens": {"properties": {}}, "width": {"type": "integer"}, "more": {"type": "text"}}}
-    assert compare_mappings(wanted, found) == ["tokens is object instead of rank_features", "uri is missing"]
+    assert compare_mappings(expected, found) == ["tokens is object instead of rank_features", "uri is missing"]
 
 
 @pytest.mark.parametrize("name", ["", "Photos", "a b", "a/b", "-a", "_a", ".a", "a*", "a,b", "x" * 201])

@@ -32,9 +32,9 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("there", ALL, ids=lambda there: there.label)
-def test_rank_features_have_one_body_everywhere(there: ClusterInfo) -> None:
-    assert build_index_body(there, DocumentSettings()) == resources.load_json_resource("mappings", "image")
+@pytest.mark.parametrize("cluster", ALL, ids=lambda cluster: cluster.label)
+def test_rank_features_have_one_body_everywhere(cluster: ClusterInfo) -> None:
+    assert build_index_body(cluster, DocumentSettings()) == resources.load_json_resource("mappings", "image")
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prun
     assert index == plain["settings"]["index"]
 
 
-@pytest.mark.parametrize("there", [*ALL[:-1], target("elasticsearch", 8, 14, 3)], ids=lambda there: there.label)
-def test_sparse_vector_is_refused_where_there_is_none(there: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=there.label) as caught:
-        build_index_body(there, SPARSE)
+@pytest.mark.parametrize("cluster", [*ALL[:-1], target("elasticsearch", 8, 14, 3)], ids=lambda cluster: cluster.label)
+def test_sparse_vector_is_refused_where_there_is_none(cluster: ClusterInfo) -> None:
+    with pytest.raises(UnsupportedTarget, match=cluster.label) as caught:
+        build_index_body(cluster, SPARSE)
     assert "--vector" in caught.value.remedy
 
 
-@pytest.mark.parametrize("there", [target("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda there: there.label)
-def test_seismic_is_refused_where_no_plugin_has_it(there: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=rf"{there.label} .*OpenSearch 3\.3 or newer") as caught:
-        build_index_body(there, SEISMIC)
+@pytest.mark.parametrize("cluster", [target("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda cluster: cluster.label)
+def test_seismic_is_refused_where_no_plugin_has_it(cluster: ClusterInfo) -> None:
+    with pytest.raises(UnsupportedTarget, match=rf"{cluster.label} .*OpenSearch 3\.3 or newer") as caught:
+        build_index_body(cluster, SEISMIC)
     assert "--vector" in caught.value.remedy
 
 
@@ -97,10 +97,10 @@ def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
     assert "seismic.json" in caught.value.remedy
 
 
-@pytest.mark.parametrize("there", [target("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda there: there.label)
-def test_impacts_are_refused_where_the_filter_is_not(there: ClusterInfo) -> None:
-    with pytest.raises(UnsupportedTarget, match=there.label) as caught:
-        build_index_body(there, IMPACTS)
+@pytest.mark.parametrize("cluster", [target("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda cluster: cluster.label)
+def test_impacts_are_refused_where_the_filter_is_not(cluster: ClusterInfo) -> None:
+    with pytest.raises(UnsupportedTarget, match=cluster.label) as caught:
+        build_index_body(cluster, IMPACTS)
     assert "--impact-field" in caught.value.remedy
 
 
@@ -132,9 +132,9 @@ def test_a_user_s_own_body_is_taken_as_it_is(tmp_path: Path) -> None:
 )
 def test_a_body_without_the_fields_that_ingest_needs_is_refused(tmp_path: Path, settings: DocumentSettings, field: str) -> None:
     change = {"mappings": {"properties": {field: {"type": "text"}}}} if field in ("uri", "tokens") else {}
-    there = ALL[5] if settings is SPARSE else ALL[2]
+    cluster = ALL[5] if settings is SPARSE else ALL[2]
     with pytest.raises(ResourceError, match=field):
-        build_index_body(there, settings, override=own(tmp_path, change))
+        build_index_body(cluster, settings, override=own(tmp_path, change))
 
 
 @pytest.mark.parametrize(

@@ -64,34 +64,34 @@ def test_a_manifest_leaves_nothing_even_if_its_process_is_killed(tmp_path: Path)
 
 @on_linux
 def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None:
-    letters = DeadLetters(FULL, "photos")
-    letters.prepare_file()
+    dead_letters = DeadLetters(FULL, "photos")
+    dead_letters.prepare_file()
     with pytest.raises(IngestError, match="/dev/full: No space left") as failed:
-        letters.add(Outcome(A, "failed", "read", "why"))
+        dead_letters.add(Outcome(A, "failed", "read", "why"))
     assert "--dead-letters" in failed.value.remedy
-    letters.close()  # says nothing more
-    assert letters.count == 0
+    dead_letters.close()  # says nothing more
+    assert dead_letters.count == 0
 
 
 def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
-    letters.prepare_file()
-    letters.add(Outcome(A, "failed", "read", "why"))
-    written = letters.path.read_text()
-    with limit_file_size(len(written) + 10), pytest.raises(IngestError, match=r"failed\.jsonl: File too large"):
-        letters.add(Outcome(A, "failed", "read", "why"))
-    letters.close()
-    assert letters.path.read_text().startswith(written)
+    dead_letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
+    dead_letters.prepare_file()
+    dead_letters.add(Outcome(A, "failed", "read", "why"))
+    before = dead_letters.path.read_text()
+    with limit_file_size(len(before) + 10), pytest.raises(IngestError, match=r"failed\.jsonl: File too large"):
+        dead_letters.add(Outcome(A, "failed", "read", "why"))
+    dead_letters.close()
+    assert dead_letters.path.read_text().startswith(before)
 
 
 def test_the_check_of_dead_letters_keeps_what_is_there_and_leaves_nothing_new(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
-    letters.check_writable()
+    dead_letters = DeadLetters(tmp_path / "failed.jsonl", "photos")
+    dead_letters.check_writable()
     assert list(tmp_path.iterdir()) == []
-    letters.add(Outcome(A, "failed", "read", "why"))
-    letters.close()
-    DeadLetters(letters.path, "photos").check_writable()
-    assert letters.path.read_text()
+    dead_letters.add(Outcome(A, "failed", "read", "why"))
+    dead_letters.close()
+    DeadLetters(dead_letters.path, "photos").check_writable()
+    assert dead_letters.path.read_text()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     DeadLetters(tmp_path / "link", "photos").check_writable()
     assert not (tmp_path / "elsewhere").exists()

@@ -134,10 +134,10 @@ def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, m
     """The file is removed by another run between its opening and its lock."""
     letters, locked = DeadLetters(tmp_path / "failed.jsonl", "photos"), dead_letters._lock_file
 
-    def lock_late(file: IO[str], *, alone: bool) -> bool:
+    def lock_late(file: IO[str], *, exclusive: bool) -> bool:
         monkeypatch.setattr(dead_letters, "_lock_file", locked)
         letters.path.unlink()
-        return locked(file, alone=alone)
+        return locked(file, exclusive=exclusive)
 
     monkeypatch.setattr(dead_letters, "_lock_file", lock_late)
     letters.add(Outcome(A, "failed", "read", "why"))

@@ -144,8 +144,8 @@ def test_versions_say_whether_bytes_changed_and_nothing_too_early(tmp_path: Path
     os.utime(path, (then, then))
     [settled], [again] = _items(str(path)), _items(str(tmp_path))
     assert settled.version == again.version is not None
-    assert settled.locator.read(ReadLimits(), known=settled.version) is None
-    assert settled.locator.read(ReadLimits(), known="other") == ReadResult(b"one", settled.version)
+    assert settled.locator.read(ReadLimits(), known_version=settled.version) is None
+    assert settled.locator.read(ReadLimits(), known_version="other") == ReadResult(b"one", settled.version)
     path.write_bytes(b"two")
     os.utime(path, (then + 1, then + 1))
     [changed] = _items(str(path))

@@ -245,8 +245,8 @@ def test_a_broken_table_stops_no_other(folder: Path) -> None:
     tables = folder / "tables"
     tables.mkdir()
     _parquet(tables / "a.parquet", pa.array([b"1"]))
-    whole = (tables / "a.parquet").read_bytes()
-    (tables / "b.parquet").write_bytes(whole[:-10])
+    content = (tables / "a.parquet").read_bytes()
+    (tables / "b.parquet").write_bytes(content[:-10])
     _parquet(tables / "c.parquet", pa.array([b"3"]))
     found = _all(tables / "*.parquet")
     assert [type(each) for each in found] == [SourceItem, ListingFailure, SourceItem]

@@ -115,9 +115,9 @@ def test_links_are_reported(tmp_path: Path) -> None:
 
 def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
     parts = [member(f"{size}.{suffix}", size=-size) for size in (1, 511) for suffix in ("jpg", "txt")]
-    whole = b"".join(parts) + member("a.jpg", b"a") + END
-    (tmp_path / "s.tar").write_bytes(whole)
-    for tar in (tmp_path / "s.tar", pack(tmp_path / "s.tar.gz", (whole, 1))):
+    content = b"".join(parts) + member("a.jpg", b"a") + END
+    (tmp_path / "s.tar").write_bytes(content)
+    for tar in (tmp_path / "s.tar", pack(tmp_path / "s.tar.gz", (content, 1))):
         found = _all(tar)
         reasons = [each.reason for each in found if isinstance(each, ListingFailure)]
         assert reasons == ["its size is negative"] * 4
@@ -142,9 +142,9 @@ def _folder(name: str) -> tarfile.TarInfo:
 def test_a_cut_tar_gives_what_is_there_and_says_that_there_was_more(tmp_path: Path, mode: str) -> None:
     files = [(f"{i:03}.jpg", os.urandom(3000)) for i in range(20)]
     tar = _tar(tmp_path / ("s.tar" if mode == "w" else "s.tar.gz"), files, mode)
-    whole = tar.read_bytes()
-    for length in (len(whole) // 2, len(whole) // 2 + 700):
-        tar.write_bytes(whole[:length])
+    content = tar.read_bytes()
+    for length in (len(content) // 2, len(content) // 2 + 700):
+        tar.write_bytes(content[:length])
         found = _all(tar)
         assert isinstance(found[-1], ListingFailure)
         assert found[-1].uri == tar.as_uri()
@@ -154,10 +154,10 @@ def test_a_cut_tar_gives_what_is_there_and_says_that_there_was_more(tmp_path: Pa
 
 def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> None:
     tar = _tar(tmp_path / "s.tar", [("0.jpg", b"x" * 512), ("1.jpg", b"y" * 512), ("2.jpg", b"z" * 512)])
-    whole = tar.read_bytes()
-    tar.write_bytes(whole[: 4 * 512])
+    content = tar.read_bytes()
+    tar.write_bytes(content[: 4 * 512])
     assert [type(each) for each in _all(tar)] == [SourceItem, SourceItem, ListingFailure]
-    tar.write_bytes(whole[:1024] + b"garbage!" * 64 + whole[1536:])
+    tar.write_bytes(content[:1024] + b"garbage!" * 64 + content[1536:])
     assert [type(each) for each in _all(tar)] == [SourceItem, ListingFailure]
     for other in (b"", b"no tar at all" * 100):
         tar.write_bytes(other)
@@ -192,8 +192,12 @@ def test_what_is_neither_image_nor_text_may_have_any_size(tmp_path: Path, name: 
 
 
 def test_a_gzip_file_is_checked_to_its_end(tmp_path: Path) -> None:
-    whole, tar = gzip.compress(member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
-    for damaged, reason in ((whole[:-8] + bytes(8), "CRC"), (whole[:-6], "EOFError"), (whole + b"more", "Not a gzipped file")):
+    content, tar = gzip.compress(member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
+    for damaged, reason in (
+        (content[:-8] + bytes(8), "CRC"),
+        (content[:-6], "EOFError"),
+        (content + b"more", "Not a gzipped file"),
+    ):
         tar.write_bytes(damaged)
         first, rest = _all(tar)
         assert _data(first) == b"a"
@@ -225,11 +229,11 @@ def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"),
+    ("name", "expected"),
     [("a.jpg", ("a", "jpg")), ("x.y/a.b.JPG", ("x.y/a", "b.jpg")), ("x/a", ("x/a", "")), (".jpg", ("", "jpg"))],
 )
-def test_keys_end_at_the_first_dot_of_the_name(name: str, wanted: tuple[str, str]) -> None:
-    assert split_sample_key(name) == wanted
+def test_keys_end_at_the_first_dot_of_the_name(name: str, expected: tuple[str, str]) -> None:
+    assert split_sample_key(name) == expected
 
 
 def test_a_column_that_no_sample_has_is_wrong_usage(tmp_path: Path) -> None:
