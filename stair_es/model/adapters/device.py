@@ -1,4 +1,4 @@
-"""Helpers for adapters that compute with PyTorch: device, precision, batches, pixels and sparse vectors.
+"""Helpers for adapters that compute with PyTorch: lazy parts, device, precision, batches, pixels and sparse vectors.
 
 Shape suffixes: B batch, H height, W width, C channel, V vocabulary.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +17,17 @@ from torch import Tensor
 from stair_es.errors import ModelError
 from stair_es.model.base import ModelSpec
 from stair_es.types import Floats, Pixels, SparseVector
+
+_T = TypeVar("_T")
+
+
+class LockedProperty(cached_property[_T]):
+    """A cached property that one thread computes while others wait, by the instance's reentrant `_lock`."""
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> _T:  # type: ignore[override]  # noqa: ANN401
+        with instance._lock:
+            value: _T = super().__get__(instance, owner)
+        return value
 
 
 class TorchDevice:

@@ -142,7 +142,7 @@ def join_rows(parts: Sequence[TowerRows], config: StairConfig, features: int) ->
     weights = [rows for rows, _ in parts if rows is not None]
     dense = [rows for _, rows in parts if rows is not None]
     return (
-        np.vstack([np.empty((0, features), np.float32), *weights]) if "words" in config.heads else None,
+        np.vstack([np.empty((0, features), np.float32), *weights]) if "tokens" in config.heads else None,
         np.vstack([np.empty((0, config.dense_dim), np.float32), *dense]) if "dense" in config.heads else None,
     )
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from stair_es.errors import DecodeError
 from stair_es.sources.image.decode import DecodeLimits, decode_image
+from stair_es.system.decoder_logs import disable_decoder_logs
 from stair_es.types import ImageSpec
 
 MAX_MIB = 1_200
@@ -245,6 +246,7 @@ def _kib(field: str) -> int:
 
 def main() -> None:
     """Decode them all; the limit of the memory is for what is worse than counted."""
+    disable_decoder_logs()  # as the command and the workers of Ray do
     limit = None
     for beast in zoo():
         if limit is None:

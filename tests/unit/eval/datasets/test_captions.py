@@ -86,7 +86,7 @@ def test_coco(folder: Path) -> None:
     assert {image.name: image.captions for image in result.images} == {"a.jpg": ("one", "three"), "b.jpg": ("two",)}
     assert result.problems == ("3 annotations without image_id or caption", "image 3: no id or file_name", "c.jpg: no caption")
     assert captions_of(path, limit=1) == {"a.jpg": ("one", "three")}
-    with pytest.raises(UsageError, match="no splits"):
+    with pytest.raises(UsageError, match="one file per split"):
         read_captions(path, split="test")
 
 

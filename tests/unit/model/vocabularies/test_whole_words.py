@@ -176,7 +176,7 @@ def test_places_of_tokens_are_those_of_their_features() -> None:
         ('{"words": ["dog"], "spellings": ["x"]}', "can't be read"),
         ('{"words": []}', "has no words"),
         ('{"words": ["dog", ""]}', "empty"),
-        ('{"words": ["dog", "dog"]}', "comes twice"),
+        ('{"words": ["dog", "dog"]}', "duplicate word"),
         ('{"words": ["Dog"]}', "'Dog'"),
         ('{"words": ["dog"], "spellings": {"kitty": "cat"}}', "'kitty' as 'cat'"),
     ],
