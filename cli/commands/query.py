@@ -17,7 +17,7 @@ from stair_es.errors import UsageError
 from ..options import config_file, connections, search, shared
 from ..options import encoder as encoder_options
 from ..output.console import emit_json, print_notice, print_plain
-from ..output.notices import print_dropped_tokens
+from ..output.notices import print_removed_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +86,7 @@ def query(
         ordered=not options.search_pipeline,
         token_ids=token_ids,
     )
-    print_dropped_tokens(request.truncated, pruned_vector.dropped, query_type, "--max-clauses")
+    print_removed_tokens(request.truncated, pruned_vector.pruned, query_type, "--max-clauses")
     if as_json:
         emit_json(request.body)
         return

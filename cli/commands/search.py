@@ -16,7 +16,7 @@ from ..options import encoder as encoder_options
 from ..options import search as search_options
 from ..output.bars import TerminalInfo, format_hit
 from ..output.console import emit_json, print_notice, stdout
-from ..output.notices import print_dropped_tokens
+from ..output.notices import print_removed_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def search(
     connection = connections.resolve_connection(url)
     encoder = encoder_options.resolve_encoder(model, fit, connection, index, backend, text_tower)
     result, remarks = _run_search(encoder, inputs, options, connection, index, k, cursor)
-    print_dropped_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
+    print_removed_tokens(result.truncated, result.pruned, result.query_type, "the cluster's clause limit")
     for remark in remarks:
         print_notice(remark)
     if as_json:

@@ -25,7 +25,7 @@ def note_plain_operators(query_string: str) -> None:
         print_notice("quotes are read as text, not as a phrase (--filter 'caption:\"red car\"' finds a phrase in captions)")
 
 
-def print_dropped_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:
+def print_removed_tokens(truncated: SparseVector, pruned: SparseVector, query_type: QueryType, limit: str) -> None:
     """Print which tokens were not sent, and why.
 
     Args:

@@ -88,7 +88,7 @@ def explain_rank(
         score = None
     common, missing, extra = compare_tokens(query, tokens)
     if score is None and not failed_conditions:
-        failed_conditions.append(_explain_no_match(bool(common), explain_score(pruned_vector.dropped, tokens)))
+        failed_conditions.append(_explain_no_match(bool(common), explain_score(pruned_vector.pruned, tokens)))
     rank = None if score is None else 1 + searcher.count(replace(query, min_score=_get_next_float32(score)), options=exact)
     if result.query_type == "seismic" and score is not None and _is_missed(document, score, top_hits, k):
         failed_conditions.append("SEISMIC, which is approximate, doesn't find it; --query-type rank_features does")
@@ -126,12 +126,12 @@ def _is_missed(document: Hit, score: float, top_hits: Sequence[Hit], k: int) -> 
     return (len(top_hits) < k or score > top_hits[-1].score) and document.id not in {hit.id for hit in top_hits}
 
 
-def _explain_no_match(common: bool, dropped: Sequence[TokenContribution]) -> str:
+def _explain_no_match(common: bool, pruned: Sequence[TokenContribution]) -> str:
     """Explain why a document that fails no condition is not found."""
     if common:
         return "its matching tokens were not used to find documents: two-phase, `impacts` or the clause limit leave some out"
-    if dropped:
-        words = ", ".join(reason.token for reason in dropped[:_MAX_LISTED])
+    if pruned:
+        words = ", ".join(reason.token for reason in pruned[:_MAX_LISTED])
         return f"it has none of the tokens that were sent, only tokens that pruning left out: {words}"
     return "it has no token of the query"
 

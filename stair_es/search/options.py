@@ -48,7 +48,7 @@ class PrunedVector:
     """A vector, split into the tokens that are sent and those that are not."""
 
     kept: SparseVector
-    dropped: SparseVector
+    pruned: SparseVector
 
 
 def check_weight_mass(weight_mass: float | None) -> None:
@@ -69,7 +69,7 @@ def prune_vector(vector: SparseVector, weight_mass: float | None) -> PrunedVecto
         weight_mass: The share (0..1) of the sum of all weights; None for all of it. At least one token is kept.
     """
     count = len(vector) if weight_mass is None else _count_for_mass(weight_mass, vector.weights)
-    return PrunedVector(kept=vector.top(count), dropped=SparseVector(vector.tokens[count:], vector.weights[count:]))
+    return PrunedVector(kept=vector.top(count), pruned=SparseVector(vector.tokens[count:], vector.weights[count:]))
 
 
 def _count_for_mass(mass: float, weights: Sequence[float]) -> int:

@@ -82,8 +82,8 @@ class Searcher:
         pruned_vector = prune_vector(search_query.vector, options.weight_mass)
         search_query = replace(search_query, vector=pruned_vector.kept)
         if options.fusion == "rrf":
-            return replace(self._search_fused(search_query, k, after, options), pruned=pruned_vector.dropped)
-        return replace(self._search_page(search_query, k, after, options), pruned=pruned_vector.dropped)
+            return replace(self._search_fused(search_query, k, after, options), pruned=pruned_vector.pruned)
+        return replace(self._search_page(search_query, k, after, options), pruned=pruned_vector.pruned)
 
     def apply_policy(self, query: SearchQuery) -> SearchQuery:
         """Rewrite a query by the token policy of the index.

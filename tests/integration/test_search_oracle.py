@@ -339,7 +339,7 @@ def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
             assert sum(left.kept.weights) >= 0.8 * sum(query.weights)
             result = searcher.search(query, 20, options=how)
             ranking = [(hit.id, hit.score) for hit in result.hits]
-            assert result.pruned == left.dropped
+            assert result.pruned == left.pruned
             assert not oracle.faults(ranking, oracle.bounds(left.kept), 20)
 
 

@@ -142,7 +142,7 @@ def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
     }
 
 
-def switch_token_alias(cluster: Cluster, alias: str, index: str) -> bool:
+def swap_token_alias(cluster: Cluster, alias: str, index: str) -> bool:
     """Switch the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
 
     Raises:

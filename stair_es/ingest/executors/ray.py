@@ -1,4 +1,4 @@
-"""The executor for Ray, on every core and GPU of the cluster. The only module here that uses Ray.
+"""The executor for Ray, on every core and GPU of the cluster.
 
 Checking, preparing and writing are CPU tasks; the encoders are actors that load the model once. Batches stay in Ray's object
 store: a prepared batch goes from its worker to the encoder, and this process sees only outcomes. Ray retries a task whose worker
@@ -214,9 +214,9 @@ class _RayEncoder:
         return encode_batch(batch, self._encoder)
 
 
-def _prepare_quietly(batch: Batch, job: WorkerConfig) -> Batch:
+def _prepare_quietly(batch: Batch, config: WorkerConfig) -> Batch:
     disable_decoder_logs()
-    return prepare_batch(batch, job)
+    return prepare_batch(batch, config)
 
 
 def _write_encoded(config: WorkerConfig, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[BulkRequestStats]]:

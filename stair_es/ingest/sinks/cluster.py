@@ -82,7 +82,7 @@ class ClusterSinkSession:
     def complete(self, coverage: RunCoverage) -> IndexSinkResult:
         """Swap the alias if the new index has every image of the old one that still exists.
 
-        The token index is synchronized first, so that both aliases move at once.
+        The token index is reconciled first, so that both aliases move at once.
 
         Raises:
             IndexMismatch: If the alias points to another index by now, of another run or another program.
