@@ -46,8 +46,7 @@ class ParquetSource(TableSource):
         types = schema.types
         binary = {name for name, position in find_column_positions(schema.names).items() if _has_bytes(types[position])}
         in_cell = column in binary
-        selected = set(self._options.columns.values() or ("caption", "text", "txt"))
-        names = [name for name in schema.names if (name in selected or "*" in selected) and name != column and name not in binary]
+        names = [name for name in self._select_columns(schema.names) if name != column and name not in binary]
         parquet_file = reopen_with_dictionaries(parquet_file, file)
         limits = dict.fromkeys(names, MAX_FIELDS_BYTES)
         if not in_cell:
@@ -64,6 +63,11 @@ class ParquetSource(TableSource):
                 lost_rows = f"{table.uri}#rows={first_row + count}-{first_row + rows - 1}"
                 yield ListingFailure(lost_rows, self.uri, f"these rows can't be read: {describe_row_error(error)}")
             first_row += rows
+
+    def _select_columns(self, names: list[str]) -> list[str]:
+        """Select the columns to read, apart from that of the image."""
+        selected = set(self._options.columns.values() or ("caption", "text", "txt"))
+        return [name for name in names if name in selected or "*" in selected]
 
     def _convert_row(
         self, values: ParquetRow, column: str, cell: ParquetCellLocator | None, table: ListedFile, position: str

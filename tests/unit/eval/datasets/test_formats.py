@@ -18,6 +18,7 @@ from stair_es.eval.datasets.captions import CaptionDataset, read_captions
 from stair_es.eval.datasets.detect import is_caption_folder, read_entries
 from stair_es.eval.datasets.entry import CaptionEntry, extract_captions, extract_tags
 from stair_es.sources.base import ReadLimits
+from stair_es.sources.limits import MAX_FIELDS_BYTES
 
 
 @pytest.fixture
@@ -122,6 +123,11 @@ def test_parquet_with_paths(folder: Path, column: str) -> None:
         "b.jpg",
         f"no such file in {folder}",
     ]
+
+
+def test_parquet_columns_without_captions_are_not_read(folder: Path) -> None:
+    columns = {"image": ["a.jpg"], "caption": ["one"], "other": ["x" * (MAX_FIELDS_BYTES + 1)]}
+    assert captions_of(read_captions(pq_of(folder / "set.parquet", columns))) == {"a.jpg": ("one",)}
 
 
 def pq_of(path: Path, columns: dict[str, Any]) -> Path:
