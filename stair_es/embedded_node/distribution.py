@@ -11,13 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stair_es.embedded_node.download import (
-    JarSource,
-    build_maven_source,
-    fetch_jars,
-    find_jar_defect,
-    find_size_defect,
-)
+from stair_es.embedded_node.download import JarSource, build_maven_source, fetch_jars, find_jar_defect, find_size_defect
 from stair_es.embedded_node.file_lock import build_write_error, hold_lock
 from stair_es.embedded_node.lockfile import Jar, NodeLock
 from stair_es.errors import NodeError
@@ -36,8 +30,7 @@ def ensure_distribution(
 ) -> Path:
     """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
 
-    `make_source` gets the cache folder.
-        progress: Called with the bytes received and all bytes of a download, by one thread at a time.
+    `make_source` gets the cache folder, `progress` the bytes received and all bytes of a download, from one thread at a time.
 
     Raises:
         NodeError: If a jar cannot be downloaded or does not match the lock file, or `dist` cannot be written.
