@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from stair_es.cluster.client.retry import NO_RETRY
 from stair_es.cluster.index.aliases import get_mappings_by_index
 from stair_es.cluster.metadata.index_metadata import (
     check_alias_name,
@@ -154,7 +155,7 @@ class _IndexStats:
 def _read_stats(cluster: Cluster, name: str, time_field: TimeField | None) -> _IndexStats:
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
     aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
-    response = cluster.search(name, {"size": 0, "track_total_hits": True, "aggs": aggs})
+    response = cluster.search(name, {"size": 0, "track_total_hits": True, "aggs": aggs}, retry=NO_RETRY)
     images, aggregations = int(response["hits"]["total"]["value"]), response["aggregations"]
     time_field = time_field or ("taken_at" if aggregations["taken_at"]["count"] * 2 > images else "ingested_at")
     first, last = aggregations[time_field]["min"], aggregations[time_field]["max"]
