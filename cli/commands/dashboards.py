@@ -134,21 +134,21 @@ def publish_dashboards(
         imported = import_objects(session, build_bundle(spec, detected.product))
     rejected = [result for result in imported if result.error]
     dashboard_result = next(result for result in imported if result.id == get_dashboard_id(spec))
-    dashboard_url = None if dashboard_result.error else connection.build_link(dashboard_result.stored_as)
+    link = None if dashboard_result.error else connection.build_link(dashboard_result.stored_as)
     if as_json:
-        emit_json(_build_json(detected, dashboard_url, imported))
+        emit_json(_build_json(detected, link, imported))
     else:
-        _print_outcome(connection, detected, dashboard_url, imported)
+        _print_outcome(connection, detected, link, imported)
     if rejected:
         raise typer.Exit(3 if len(rejected) < len(imported) else 1)
 
 
-def _build_json(detected: DetectedProduct, dashboard_url: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
+def _build_json(detected: DetectedProduct, link: str | None, imported: Sequence[ImportResult]) -> dict[str, Any]:
     objects = [{name: value for name, value in asdict(result).items() if value != ""} for result in imported]
     return {
         "product": detected.product,
         "version": detected.version or None,
-        "url": dashboard_url,
+        "url": link,
         "imported": sum(not result.error for result in imported),
         "rejected": sum(bool(result.error) for result in imported),
         "objects": objects,
@@ -156,7 +156,7 @@ def _build_json(detected: DetectedProduct, dashboard_url: str | None, imported: 
 
 
 def _print_outcome(
-    connection: DashboardsConnection, detected: DetectedProduct, dashboard_url: str | None, imported: Sequence[ImportResult]
+    connection: DashboardsConnection, detected: DetectedProduct, link: str | None, imported: Sequence[ImportResult]
 ) -> None:
     succeeded = [result for result in imported if not result.error]
     overwritten = sum(result.overwritten for result in succeeded)
@@ -167,8 +167,8 @@ def _print_outcome(
     for result in imported:
         if result.error:
             print_notice(f"{result.type} {result.title!r} ({result.id}): {result.error}")
-    if dashboard_url:
-        stdout.print(dashboard_url, markup=False)
+    if link:
+        stdout.print(link, markup=False)
 
 
 def export_dashboards(

@@ -164,11 +164,11 @@ def report_retired_indices(facts: IndexFacts, url: str) -> Iterator[CheckResult]
         yield report_ok("retired", f"kept: {listed}")
 
 
-def evaluate_rights(index: Mapping[str, bool] | None, alias: str) -> Iterator[CheckResult]:
+def evaluate_rights(privileges: Mapping[str, bool] | None, alias: str) -> Iterator[CheckResult]:
     """Evaluate the user's rights (Elasticsearch)."""
-    if index is None:
+    if privileges is None:
         return
-    missing = [name for name, granted in index.items() if not granted]
+    missing = [name for name, granted in privileges.items() if not granted]
     search = {"read", "view_index_metadata"}
     remedy = f"Grant {', '.join(missing)} on {alias}* to the user (docs/howto/secure.md#elasticsearch)."
     if search & set(missing):

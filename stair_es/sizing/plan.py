@@ -183,7 +183,9 @@ def _list_remarks(inputs: SizingInputs, estimate: SizingEstimate) -> tuple[str, 
     if estimate.nodes < 3:
         remarks.append("a cluster survives the loss of a node only if it has at least three, and a replica of each shard")
     if estimate.write_h > estimate.encode_h > 0:
-        remarks.append("writing takes longer than encoding: set the replicas to 0 for first load (--no-replicas-while-building)")
+        remarks.append(
+            "writing takes longer than encoding: set the replicas to 0 for the first load (--no-replicas-while-building)"
+        )
     return tuple(remarks)
 
 
