@@ -24,7 +24,7 @@ def list_models_command(
     ] = None,
     as_json: shared.JsonOption = False,
 ) -> None:
-    """List the models that are available by name: their vocabulary, size, licence, quality and whether they are installed.
+    """List the models that are available by name: their vocabulary, size, license, quality and whether they are installed.
 
     `stair-mini` is included in stair-es, and is the default. `photos` and `photos-small` are public checkpoints for real
     photographs: they require `pip install 'stair-es[models]'`, and are downloaded from the Hugging Face hub on first use. This
