@@ -28,7 +28,7 @@ from stair_es.ingest.options import (
 )
 from stair_es.ingest.prefetch import PrefetchQueue
 from stair_es.ingest.resync import remove_stale_documents
-from stair_es.ingest.run import IngestRun, ProgressCallback, open_run_accounting
+from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
 from stair_es.ingest.scheduler import StageScheduler
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.stages import WorkerConfig
@@ -49,7 +49,7 @@ def run_ingest(
     connection: Connection | None,
     options: IngestOptions,
     *,
-    progress: ProgressCallback,
+    progress: RunProgressCallback,
     accounting: RunAccounting | None = None,
     on_batch: Callable[[Batch], None] = lambda _: None,
 ) -> IngestReport:

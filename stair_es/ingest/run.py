@@ -25,7 +25,7 @@ from stair_es.ingest.state import Batch
 
 logger = logging.getLogger(__name__)
 
-ProgressCallback: TypeAlias = Callable[[RunAccounting], None]
+RunProgressCallback: TypeAlias = Callable[[RunAccounting], None]
 
 
 @contextmanager
@@ -49,7 +49,7 @@ class IngestRun:
     accounting: RunAccounting
     model_id: str
     runner: str
-    progress: ProgressCallback
+    progress: RunProgressCallback
     on_batch: Callable[[Batch], None] = lambda _: None
     losses: Counter[str] = field(default_factory=Counter)
     """Number of items by kind of loss; see `describe_loss`."""

@@ -1,9 +1,9 @@
 """Index settings for a bulk load, restored afterwards in any case.
 
-The original settings are written to the index itself (`_meta.stair_es.original_settings`) before anything is changed: after a kill the next
-run finds them there. Settings and `_meta` are read in one request, so from one cluster state, and `_meta` is written before the
-settings and cleared after them: a run that sees relaxed settings also sees the originals, and never takes the relaxed settings of
-another run for originals.
+The original settings are written to the index itself (`_meta.stair_es.original_settings`) before anything is changed: after a
+kill the next run finds them there. Settings and `_meta` are read in one request, so from one cluster state, and `_meta` is
+written before the settings and cleared after them: a run that sees relaxed settings also sees the originals, and never takes the
+relaxed settings of another run for originals.
 """
 
 from __future__ import annotations

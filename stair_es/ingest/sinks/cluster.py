@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stair_es._itertools import batched
-from stair_es.cluster.client.capabilities import check_neural_plugin
+from stair_es.cluster.client.capabilities import ClusterInfo, check_neural_plugin, get_cluster_info
 from stair_es.cluster.client.cluster import Cluster
-from stair_es.cluster.client.connection import ClusterInfo, Connection, get_cluster_info
+from stair_es.cluster.client.connection import Connection
 from stair_es.cluster.client.retry import RetryPolicy
 from stair_es.cluster.documents import state
 from stair_es.cluster.documents.state import IndexedDocument
 from stair_es.cluster.index import lifecycle as indices
-from stair_es.cluster.index.lifecycle import WriteTarget
 from stair_es.cluster.index.mappings import build_index_body
+from stair_es.cluster.metadata.index_metadata import WriteTarget
 from stair_es.cluster.metadata.policy_state import fetch_index_policy
 from stair_es.cluster.metadata.token_fields import TokenIds, read_token_ids
 from stair_es.cluster.token_index.sync import reconcile_token_index

@@ -16,7 +16,7 @@ from stair_es.cluster.documents.document import DocumentSettings
 from stair_es.cluster.metadata.index_metadata import check_alias_name
 from stair_es.errors import IngestError
 from stair_es.ingest.options import BaseIngestOptions, build_sink_plan, get_session_policy, get_session_token_ids, load_sink_kind
-from stair_es.ingest.run import IngestRun, ProgressCallback, open_run_accounting
+from stair_es.ingest.run import IngestRun, RunProgressCallback, open_run_accounting
 from stair_es.ingest.source_stream import SourceStream
 from stair_es.ingest.state import get_timestamp
 from stair_es.ingest.texts.stages import TextStages
@@ -47,7 +47,7 @@ def run_text_ingest(
     connection: Connection,
     options: TextIngestOptions,
     *,
-    progress: ProgressCallback,
+    progress: RunProgressCallback,
     accounting: RunAccounting | None = None,
 ) -> IngestReport:
     """Ingest the texts of `sources` (see `open_text_source`) into the index behind `options.alias`.

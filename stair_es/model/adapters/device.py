@@ -25,6 +25,8 @@ class LockedProperty(cached_property[_T]):
     """A cached property that one thread computes while others wait, by the instance's reentrant `_lock`."""
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> _T:  # type: ignore[override]  # noqa: ANN401
+        if instance is None:
+            return self  # type: ignore[return-value]
         with instance._lock:
             value: _T = super().__get__(instance, owner)
         return value
