@@ -26,7 +26,7 @@ _LOGIN_REMEDIES = {
     f"(each may be a file: {DASHBOARDS_ENV_PREFIX}PASSWORD_FILE, ...).",
     "basic": f"Check {DASHBOARDS_ENV_PREFIX}USER and {DASHBOARDS_ENV_PREFIX}PASSWORD; "
     f"where basic login is off, set {DASHBOARDS_ENV_PREFIX}API_KEY or {DASHBOARDS_ENV_PREFIX}TOKEN.",
-    "api_key": f"Check {DASHBOARDS_ENV_PREFIX}API_KEY: it may be wrong, expired or invalidated.",
+    "api_key": f"Check {DASHBOARDS_ENV_PREFIX}API_KEY: it may be incorrect, expired or invalidated.",
     "bearer": f"Check {DASHBOARDS_ENV_PREFIX}TOKEN: such tokens expire.",
 }
 

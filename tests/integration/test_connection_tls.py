@@ -166,7 +166,7 @@ def test_http_to_a_tls_port(endpoint: Endpoint, authority: trustme.CA) -> None:
     url = endpoint(_server(authority.issue_cert("localhost")))
     with pytest.raises(ClusterUnreachable, match="speaks TLS") as caught:
         _label(url.replace("https:", "http:"))
-    assert caught.value.remedy == f"Write {url}"
+    assert caught.value.remedy == f"Use {url}"
 
 
 @pytest.mark.parametrize("pin", [{}, {"ca_fingerprint": "0" * 64}])

@@ -203,7 +203,7 @@ def few_clauses(client: OpenSearch) -> Iterator[None]:
 @pytest.mark.usefixtures("few_clauses")
 def test_a_low_limit_of_clauses_is_found_and_raised(examine: Examine, opened: WriteTarget) -> None:
     finding = _only(examine(), "limits")
-    assert "100 clauses" in finding.message
+    assert "the clause limit is 100" in finding.message
     _run(finding)
     assert [each for each in examine() if each.check == "limits"] == []
 

@@ -21,7 +21,7 @@ _MAX_REQUEST_CHARS = 300
 _LOGIN_REMEDIES = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
     "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
-    "api_key": "Check STAIR_ES_API_KEY: it may be wrong, expired or invalidated.",
+    "api_key": "Check STAIR_ES_API_KEY: it may be incorrect, expired or invalidated.",
     "bearer": "Check STAIR_ES_BEARER_TOKEN: such tokens expire.",
     "aws": "Check the AWS credentials (aws sts get-caller-identity), the region, and the service: es, or aoss for Serverless.",
 }
