@@ -1,7 +1,7 @@
-"""Parts of the pages that are made from the code: a page says `<!-- generated: NAME -->` for one.
+"""Sphinx extension for the parts of pages that are generated from the code, marked with `<!-- generated: NAME -->`.
 
-They are made anew when the site is built. Those that end with `<!-- end: NAME -->` are in the repository, too, for whoever reads
-the pages there: `python docs/_ext/generated.py` writes them.
+Every build of the site generates them. Parts that end with `<!-- end: NAME -->` are committed as well, for readers of the
+repository: `python docs/_ext/generated.py` updates them.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from functools import partial
 from importlib import import_module
 
 import cli_reference
-from figures import ROOT, allowed, shared
+from figures import ROOT, read_allowed_imports, read_shared_rooms
 from sphinx.application import Sphinx
 
 from stair_es import errors
 
-FROM_THE_ROOT = {"contributing": "CONTRIBUTING.md", "security": "SECURITY.md", "changelog": "CHANGELOG.md"}
+ROOT_PAGES = {"contributing": "CONTRIBUTING.md", "security": "SECURITY.md", "changelog": "CHANGELOG.md"}
 """Pages of the site that are files at the root of the repository."""
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
-_PLACE = re.compile(r"<!-- generated: ([a-z-]+) -->(?:\n.*?<!-- end: \1 -->)?", re.DOTALL)
-_WRITTEN = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
+_MARKER = re.compile(r"<!-- generated: ([a-z-]+) -->(?:\n.*?<!-- end: \1 -->)?", re.DOTALL)
+_COMMITTED_PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
-def error_table() -> str:
-    """The tree of errors: name, exit code, what it says."""
+def build_error_table() -> str:
+    """Return a table of all error classes: name, exit code, description."""
     rows = ["| | exit code | |", "|---|---|---|"]
 
     def add(kind: type[errors.StairError], depth: int) -> None:
         indent = "\u2003" * depth
-        says = (kind.__doc__ or "").strip().splitlines()[0]
-        rows.append(f"| {indent}`{kind.__name__}` | {kind.exit_code} | {says} |")
+        description = (kind.__doc__ or "").strip().splitlines()[0]
+        rows.append(f"| {indent}`{kind.__name__}` | {kind.exit_code} | {description} |")
         for child in kind.__subclasses__():
             if child.__module__ == errors.__name__:
                 add(child, depth + 1)
@@ -41,10 +41,10 @@ def error_table() -> str:
     return "\n".join(rows)
 
 
-def room_table() -> str:
+def build_room_table() -> str:
     """Return a table of all rooms: layers with what they may import, and the rooms in them."""
     rows = ["| room | what is in it | may import |", "|---|---|---|"]
-    layers = {**{name: set[str]() for name in shared()}, **allowed()}
+    layers = {**{name: set[str]() for name in read_shared_rooms()}, **read_allowed_imports()}
     for name, others in layers.items():
         listed = ", ".join(f"`{other}`" for other in layers if other in others)
         rows.append(f"| **`{name}`** | {_describe_room(name)} | {listed} |")
@@ -58,35 +58,35 @@ def _describe_room(name: str) -> str:
     return (import_module(f"stair_es.{name}").__doc__ or "").strip().splitlines()[0]
 
 
-def root_page(name: str) -> str:
-    """A file at the root, with its links as they are from `docs/`."""
+def read_root_page(name: str) -> str:
+    """Return a page at the root of the repository, with links relative to `docs/`."""
     return _LINK.sub(lambda link: f"]({os.path.relpath(link[1], 'docs')})", (ROOT / name).read_text(encoding="utf-8"))
 
 
-MAKERS: dict[str, Callable[[], str]] = {
-    "cli": cli_reference.reference,
-    "errors": error_table,
-    "rooms": room_table,
-    **{page: partial(root_page, name) for page, name in FROM_THE_ROOT.items()},
+BUILDERS: dict[str, Callable[[], str]] = {
+    "cli": cli_reference.build_reference,
+    "errors": build_error_table,
+    "rooms": build_room_table,
+    **{page: partial(read_root_page, name) for page, name in ROOT_PAGES.items()},
 }
 
 
-IN_THE_REPOSITORY: dict[str, Callable[[], str]] = {**MAKERS, "cli": partial(cli_reference.reference, directives=False)}
-"""The same, as Markdown that needs no Sphinx."""
+MARKDOWN_BUILDERS: dict[str, Callable[[], str]] = {**BUILDERS, "cli": partial(cli_reference.build_reference, directives=False)}
+"""The same as plain Markdown, which works without Sphinx."""
 
 
 def fill_in(text: str) -> str:
-    """A page with its parts as they are now, where it has them."""
-    return _WRITTEN.sub(lambda found: f"{found[1]}{IN_THE_REPOSITORY[found[2]]()}\n{found[3]}", text)
+    """Return a page with its generated parts brought up to date."""
+    return _COMMITTED_PART.sub(lambda found: f"{found[1]}{MARKDOWN_BUILDERS[found[2]]()}\n{found[3]}", text)
 
 
-def _fill(app: Sphinx, docname: str, source: list[str]) -> None:
-    source[0] = _PLACE.sub(lambda found: MAKERS[found[1]](), source[0])
+def _insert_parts(app: Sphinx, docname: str, source: list[str]) -> None:
+    source[0] = _MARKER.sub(lambda found: BUILDERS[found[1]](), source[0])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register with Sphinx."""
-    app.connect("source-read", _fill)
+    """Register the extension."""
+    app.connect("source-read", _insert_parts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

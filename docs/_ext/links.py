@@ -1,7 +1,7 @@
-"""Links of the pages to files outside `docs/`: into the repository, or plain text where the site doesn't know its address.
+"""Sphinx extension for links to files outside `docs/`: they lead to the repository, or become text if its address isn't set.
 
-On GitHub `../stair_es/errors.py` leads to the file. On the site there is no such page; Sphinx would copy the file for a
-download, and warn about a folder. What doesn't exist is left to Sphinx, which says so.
+On GitHub `../stair_es/errors.py` leads to the file. The site has no such page: Sphinx would offer the file as a download, and
+warn about a folder. Links to missing files are left to Sphinx, which reports them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from docutils import nodes
-from generated import FROM_THE_ROOT
+from generated import ROOT_PAGES
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.project import Project
@@ -18,27 +18,27 @@ from sphinx.transforms import SphinxTransform
 
 
 class OutsideLinks(SphinxTransform):
-    """Runs on each page before Sphinx looks for what its links mean."""
+    """Transform that runs on each page before Sphinx resolves its links."""
 
     default_priority = 5
 
     def apply(self) -> None:
         """See `SphinxTransform`."""
         docs = Path(self.env.srcdir).resolve()
-        pages = {docs.parent / name: page for page, name in FROM_THE_ROOT.items() if page in self.env.found_docs}
+        pages = {docs.parent / name: page for page, name in ROOT_PAGES.items() if page in self.env.found_docs}
         for kind in (addnodes.download_reference, addnodes.pending_xref):
             for link in list(self.document.findall(kind)):
-                target, anchor = self._target(link)
+                target, anchor = self._resolve_target(link)
                 if target in pages:
                     link["reftarget"] = pages[target]
                 elif target and target.is_relative_to(docs) and (target / "index.md").is_file():  # a folder: GitHub lists it
                     page = (target / "index").relative_to(docs).as_posix()
                     link.attributes |= {"refdomain": "doc", "reftarget": page, "reftargetid": anchor or None}
                 elif target and target.exists() and not target.is_relative_to(docs):
-                    link.replace_self(self._replaced(link, target.relative_to(docs.parent), anchor))
+                    link.replace_self(self._build_replacement(link, target.relative_to(docs.parent), anchor))
 
-    def _target(self, link: nodes.Element) -> tuple[Path | None, str]:
-        """The file or folder of a relative link, and the place in it."""
+    def _resolve_target(self, link: nodes.Element) -> tuple[Path | None, str]:
+        """Return the file or folder that a relative link leads to, and the anchor in it."""
         if link.get("reftype") != "myst":
             return None, ""
         path, _, anchor = str(link["reftarget"]).partition("#")
@@ -47,7 +47,7 @@ class OutsideLinks(SphinxTransform):
         here = Path(self.env.doc2path(self.env.docname)).parent
         return ((here / path).resolve() if path else None), anchor
 
-    def _replaced(self, link: nodes.Element, path: Path, anchor: str) -> list[nodes.Node]:
+    def _build_replacement(self, link: nodes.Element, path: Path, anchor: str) -> list[nodes.Node]:
         repository = self.config.repository
         if not repository:
             return list(link.children)
@@ -57,7 +57,7 @@ class OutsideLinks(SphinxTransform):
 
 
 class Pages(Project):
-    """`search` is the name of Sphinx's own page of search results: ours of `docs/search.md` becomes `searching.html`."""
+    """Project that renames `docs/search.md` to `searching.html`, because Sphinx calls its page of search results `search`."""
 
     def path2doc(self, filename: str | os.PathLike[str]) -> str | None:
         """See `Project`."""
@@ -70,7 +70,7 @@ def _name_pages(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register with Sphinx."""
+    """Register the extension."""
     app.add_config_value("repository", "", "env", str)
     app.add_transform(OutsideLinks)
     app.connect("builder-inited", _name_pages)

@@ -1,4 +1,4 @@
-"""Small SVG pieces for the pictures of the documentation: they follow the reader's light or dark page, and need nothing else."""
+"""SVG elements for the figures of the documentation, self-contained and with colours for light and dark pages."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ _HEAD = (
 Anchor = Literal["start", "middle", "end"]
 
 
-def picture(width: int, height: int, title: str, parts: Iterable[str]) -> str:
-    """The file: `title` is what a screen reader says."""
+def build_svg(width: int, height: int, title: str, parts: Iterable[str]) -> str:
+    """Return the whole file; a screen reader reads `title` aloud."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n<defs>{_HEAD}</defs>\n" + "\n".join(parts) + "\n</svg>\n"
     )
 
 
-def text(x: float, y: float, words: str, kind: str = "", anchor: Anchor = "start") -> str:
-    """One line; `y` is that of its foot."""
+def draw_text(x: float, y: float, words: str, kind: str = "", anchor: Anchor = "start") -> str:
+    """Return a line of text with its baseline at `y`."""
     return f'<text x="{x:g}" y="{y:g}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def rect(x: float, y: float, width: float, height: float, kind: str = "box", radius: float = 6) -> str:
-    """A box or a bar."""
+def draw_rect(x: float, y: float, width: float, height: float, kind: str = "box", radius: float = 6) -> str:
+    """Return a rectangle: a box or a bar."""
     return f'<rect x="{x:g}" y="{y:g}" width="{width:.5g}" height="{height:g}" rx="{radius:g}" class="{kind}"/>'
 
 
-def box(x: float, y: float, width: float, height: float, *lines: str, kind: str = "box") -> str:
-    """A box with lines in its middle, the first of them heavier."""
+def draw_box(x: float, y: float, width: float, height: float, *lines: str, kind: str = "box") -> str:
+    """Return a box with centred lines, the first one in bold."""
     top = y + height / 2 + 5 - 9 * (len(lines) - 1)
-    shown = [text(x + width / 2, top + 18 * i, line, "soft" if i else "strong", "middle") for i, line in enumerate(lines)]
-    return rect(x, y, width, height, kind) + "".join(shown)
+    shown = [draw_text(x + width / 2, top + 18 * i, line, "soft" if i else "strong", "middle") for i, line in enumerate(lines)]
+    return draw_rect(x, y, width, height, kind) + "".join(shown)
 
 
-def arrow(path: str, kind: str = "line") -> str:
-    """A line with a head at its end."""
+def draw_arrow(path: str, kind: str = "line") -> str:
+    """Return a line with an arrowhead at its end."""
     return f'<path d="{path}" class="{kind}" marker-end="url(#head)"/>'
 
 
-def photo(x: float, y: float, width: int, height: int, file: Path) -> str:
-    """A photo cut to that size, inside the file: an SVG that is shown as an image can't load another."""
+def draw_photo(x: float, y: float, width: int, height: int, file: Path) -> str:
+    """Return a photo cropped to this size and embedded, because an SVG shown as an image can't load another file."""
     with Image.open(file) as opened:
         cut = ImageOps.fit(ImageOps.exif_transpose(opened).convert("RGB"), (2 * width, 2 * height))
     made = io.BytesIO()

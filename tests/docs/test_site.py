@@ -194,7 +194,7 @@ def test_the_messages_are_those_of_the_code() -> None:
 
 def test_the_picture_of_the_layers_is_up_to_date() -> None:
     drawn = (DOCS / "images" / "layers.svg").read_text()
-    assert drawn == figures.layers(), "run: python docs/_ext/figures.py layers"
+    assert drawn == figures.draw_layers(), "run: python docs/_ext/figures.py layers"
 
 
 @pytest.mark.parametrize(
