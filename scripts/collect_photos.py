@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageCms
 
-LONG_SIDE = 640
+LONG_SIDE_PX = 640
 QUALITY = 82
-SIZE_LIMIT = 92_000
+MAX_SIZE_BYTES = 92_000
 
 GC = "gcompris-qt-data"
 LOMIRI = "lomiri-wallpapers-16.04"
@@ -61,7 +61,7 @@ GETTY = "http://www.getty.edu/art/collection/objects/"
 
 
 class Photo(NamedTuple):
-    """One photograph: where it is and what has to be said about it."""
+    """One photograph: its place in a package, and its credits."""
 
     name: str
     caption: str
@@ -72,7 +72,7 @@ class Photo(NamedTuple):
     path: str
 
 
-def _gc(name: str, caption: str, license: str, author: str, page: str, activity: str, image: str) -> Photo:
+def _from_gcompris(name: str, caption: str, license: str, author: str, page: str, activity: str, image: str) -> Photo:
     source = f"https://commons.wikimedia.org/wiki/File:{page}"
     return Photo(name, caption, license, author, source, GC, RCC.format(activity, image))
 
@@ -81,31 +81,31 @@ FARM, WORLD, MONUMENTS, KINDS = "explore_farm_animals", "explore_world_animals",
 
 # fmt: off
 PHOTOS = [
-    _gc("kitten-with-yarn", "a black and white kitten playing with a ball of yarn on a red blanket", PD, "Loliloli", "Spielendes_K%C3%A4tzchen.JPG", FARM, "animals/cat"),
-    _gc("brown-hens", "four brown hens standing on grass", PD, "Tranquilles", "Chickens_at_Tranquilles_B%26B.JPG", FARM, "animals/chicken"),
-    _gc("dairy-cow", "a black and white cow on a meadow", PD, "Dohduhdah", "Cow-IMG_2050.JPG", FARM, "animals/cow"),
-    _gc("white-duck", "a white duck with a yellow bill in front of dark water", "CC0-1.0", "Bernard Spragg", "Aylesbury_Duck._(9373723157).jpg", FARM, "animals/duck"),
-    _gc("horses-on-a-ridge", "a herd of horses on a grassy ridge under a blue sky", "CC0-1.0", "Seth Zeigler", "Nokota_Horse_Stud_Band.jpg", FARM, "animals/horse"),
-    _gc("woolly-sheep", "a white sheep with thick wool on green grass", "CC0-1.0", "Rob Mitchell", "Sheep_(33625876592).jpg", FARM, "animals/sheep"),
-    _gc("bison", "a brown bison standing on a green meadow", "CC0-1.0", "Kurt Kaiser", "American_Bison_9.jpg", WORLD, "animals/bison"),
-    _gc("komodo-dragon", "a Komodo dragon walking over pale rock", PD, "TimVickers", "Varanus_komodoensis_(5).jpg", WORLD, "animals/dragon"),
-    _gc("hedgehog", "a hedgehog in green grass", PD, "George Chernilevsky", "Erinaceus_roumanicus_2020_G2.jpg", WORLD, "animals/hedgehog"),
-    _gc("koala", "a koala sitting in a tree", PD, "BurningWell", "Koala_Perth_Zoo.jpg", WORLD, "animals/koala"),
-    _gc("ring-tailed-lemurs", "two lemurs with striped tails on a fallen log", "CC0-1.0", "Mathias Appel", "Lemur_(37122852696).jpg", WORLD, "animals/lemur"),
-    _gc("giant-panda", "a giant panda sitting in the sun", PD, "Jeff Kubina", "Giant_Panda_2004-03-2.jpg", WORLD, "animals/panda"),
-    _gc("scarlet-macaw", "a scarlet macaw with red, yellow and blue feathers", "CC0-1.0", "Dcoetzee", "Scarlet_macaw_at_Cougar_Mountain_Zoological_Park.jpg", WORLD, "animals/scarlet_macaw"),
-    _gc("red-panda", "a red panda on a mossy branch", "CC0-1.0", "Mathias Appel", "Red_Panda_(30324056733).jpg", "erase", "red_panda"),
-    _gc("kingfisher", "a blue and orange kingfisher on a twig", "CC0-1.0", "Frank-2.0", "Eisvogel_kingfisher.jpg", "erase", "kingfisher"),
-    _gc("red-crab", "a red crab on grey sand", "CC0-1.0", "Nosferattus", "Sally_Lightfoot_Crab_2019.jpg", "erase", "crab"),
-    _gc("bee-in-flight", "a bee flying below orange-red flowers", "CC-BY-2.0", "aussiegall", "Pollinationn.jpg", "erase", "bee"),
-    _gc("clownfish", "an orange clownfish in a sea anemone", PD, "Jan Derk", "Common_clownfish.jpg", KINDS, "images/fishes/fish9"),
-    _gc("drum-kit-and-guitar", "a drum kit with an electric guitar leaning on it", "CC-BY-2.0", "Tom Harpel", "Onalaska-Practice6.jpg", "explore_world_music", "music/america"),
-    _gc("fairytale-castle", "a white castle with towers on a wooded hill", "CC0-1.0", "cameralends", "Neuschwanstein_Castle_(532850).jpg", MONUMENTS, "germany/neuschwansteinCastle"),
-    _gc("domed-cathedral", "a cathedral with green domes behind a lawn", "CC0-1.0", "Gary Todd", "Berlin_Cathedral_(28668994926).jpg", MONUMENTS, "germany/berlinCathedral"),
-    _gc("city-gate-at-night", "a lit city gate with columns at dusk", PD, "Evans1551", "Brandenburg_Gate_(summer_2005).JPG", MONUMENTS, "germany/brandenburgGate"),
-    _gc("stone-arch-bridge", "a three-storey Roman aqueduct bridge of stone arches over a river", PD, "Mimova", "Pontdugard.jpg", MONUMENTS, "france/pontduGard"),
-    _gc("windmills-on-a-canal", "windmills beside a canal under a cloudy sky", "CC0-1.0", "Alf van Beem", "Dutch_windmill_at_Kinderdijk_pic43.JPG", KINDS, "images/renewable/windmill13"),
-    _gc("frying-pan", "an iron frying pan on a steel counter", PD, "Suricata", "Pfanne_(Gusseisen).jpg", KINDS, "images/others/pan"),
+    _from_gcompris("kitten-with-yarn", "a black and white kitten playing with a ball of yarn on a red blanket", PD, "Loliloli", "Spielendes_K%C3%A4tzchen.JPG", FARM, "animals/cat"),
+    _from_gcompris("brown-hens", "four brown hens standing on grass", PD, "Tranquilles", "Chickens_at_Tranquilles_B%26B.JPG", FARM, "animals/chicken"),
+    _from_gcompris("dairy-cow", "a black and white cow on a meadow", PD, "Dohduhdah", "Cow-IMG_2050.JPG", FARM, "animals/cow"),
+    _from_gcompris("white-duck", "a white duck with a yellow bill in front of dark water", "CC0-1.0", "Bernard Spragg", "Aylesbury_Duck._(9373723157).jpg", FARM, "animals/duck"),
+    _from_gcompris("horses-on-a-ridge", "a herd of horses on a grassy ridge under a blue sky", "CC0-1.0", "Seth Zeigler", "Nokota_Horse_Stud_Band.jpg", FARM, "animals/horse"),
+    _from_gcompris("woolly-sheep", "a white sheep with thick wool on green grass", "CC0-1.0", "Rob Mitchell", "Sheep_(33625876592).jpg", FARM, "animals/sheep"),
+    _from_gcompris("bison", "a brown bison standing on a green meadow", "CC0-1.0", "Kurt Kaiser", "American_Bison_9.jpg", WORLD, "animals/bison"),
+    _from_gcompris("komodo-dragon", "a Komodo dragon walking over pale rock", PD, "TimVickers", "Varanus_komodoensis_(5).jpg", WORLD, "animals/dragon"),
+    _from_gcompris("hedgehog", "a hedgehog in green grass", PD, "George Chernilevsky", "Erinaceus_roumanicus_2020_G2.jpg", WORLD, "animals/hedgehog"),
+    _from_gcompris("koala", "a koala sitting in a tree", PD, "BurningWell", "Koala_Perth_Zoo.jpg", WORLD, "animals/koala"),
+    _from_gcompris("ring-tailed-lemurs", "two lemurs with striped tails on a fallen log", "CC0-1.0", "Mathias Appel", "Lemur_(37122852696).jpg", WORLD, "animals/lemur"),
+    _from_gcompris("giant-panda", "a giant panda sitting in the sun", PD, "Jeff Kubina", "Giant_Panda_2004-03-2.jpg", WORLD, "animals/panda"),
+    _from_gcompris("scarlet-macaw", "a scarlet macaw with red, yellow and blue feathers", "CC0-1.0", "Dcoetzee", "Scarlet_macaw_at_Cougar_Mountain_Zoological_Park.jpg", WORLD, "animals/scarlet_macaw"),
+    _from_gcompris("red-panda", "a red panda on a mossy branch", "CC0-1.0", "Mathias Appel", "Red_Panda_(30324056733).jpg", "erase", "red_panda"),
+    _from_gcompris("kingfisher", "a blue and orange kingfisher on a twig", "CC0-1.0", "Frank-2.0", "Eisvogel_kingfisher.jpg", "erase", "kingfisher"),
+    _from_gcompris("red-crab", "a red crab on grey sand", "CC0-1.0", "Nosferattus", "Sally_Lightfoot_Crab_2019.jpg", "erase", "crab"),
+    _from_gcompris("bee-in-flight", "a bee flying below orange-red flowers", "CC-BY-2.0", "aussiegall", "Pollinationn.jpg", "erase", "bee"),
+    _from_gcompris("clownfish", "an orange clownfish in a sea anemone", PD, "Jan Derk", "Common_clownfish.jpg", KINDS, "images/fishes/fish9"),
+    _from_gcompris("drum-kit-and-guitar", "a drum kit with an electric guitar leaning on it", "CC-BY-2.0", "Tom Harpel", "Onalaska-Practice6.jpg", "explore_world_music", "music/america"),
+    _from_gcompris("fairytale-castle", "a white castle with towers on a wooded hill", "CC0-1.0", "cameralends", "Neuschwanstein_Castle_(532850).jpg", MONUMENTS, "germany/neuschwansteinCastle"),
+    _from_gcompris("domed-cathedral", "a cathedral with green domes behind a lawn", "CC0-1.0", "Gary Todd", "Berlin_Cathedral_(28668994926).jpg", MONUMENTS, "germany/berlinCathedral"),
+    _from_gcompris("city-gate-at-night", "a lit city gate with columns at dusk", PD, "Evans1551", "Brandenburg_Gate_(summer_2005).JPG", MONUMENTS, "germany/brandenburgGate"),
+    _from_gcompris("stone-arch-bridge", "a three-storey Roman aqueduct bridge of stone arches over a river", PD, "Mimova", "Pontdugard.jpg", MONUMENTS, "france/pontduGard"),
+    _from_gcompris("windmills-on-a-canal", "windmills beside a canal under a cloudy sky", "CC0-1.0", "Alf van Beem", "Dutch_windmill_at_Kinderdijk_pic43.JPG", KINDS, "images/renewable/windmill13"),
+    _from_gcompris("frying-pan", "an iron frying pan on a steel counter", PD, "Suricata", "Pfanne_(Gusseisen).jpg", KINDS, "images/others/pan"),
     Photo("two-spaniels", "two brown spaniels looking out of a wooden house", "CC-BY-4.0", "Aitzol Berasategi", "", LOMIRI, WALL + "friends_by_Aitzol_Berasategi.jpg"),
     Photo("alpine-path", "a path over a meadow towards rocky peaks with snow", "CC-BY-4.0", "Aitzol Berasategi", "", LOMIRI, WALL + "picosdeeuropa_by_Aitzol_Berasategi.jpg"),
     Photo("dandelions", "dandelion seed heads in a meadow in evening light", "CC0-1.0", "Clemens Engelhardt", "", LOMIRI, WALL + "seeding_by_Clements_Engelhardt.jpg"),
@@ -125,7 +125,7 @@ PHOTOS = [
 # fmt: on
 
 
-def download(package: str, folder: Path) -> bytes:
+def download_package(package: str, folder: Path) -> bytes:
     """Return the package file after checking its SHA-256."""
     kind, version, digest = PACKAGES[package]
     folder.mkdir()
@@ -141,13 +141,13 @@ def download(package: str, folder: Path) -> bytes:
         file.chmod(0o644)
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != digest:
-        raise SystemExit(f"{file.name}: its SHA-256 is not the pinned one")
+        raise SystemExit(f"{file.name}: the SHA-256 differs from the pinned one")
     if kind == "deb":
         return subprocess.run(["dpkg-deb", "--fsys-tarfile", file], check=True, stdout=subprocess.PIPE).stdout
     return content
 
 
-def members(archive: bytes, wanted: set[str]) -> dict[str, bytes]:
+def read_members(archive: bytes, wanted: set[str]) -> dict[str, bytes]:
     """Return the wanted files of a wheel or a tar archive, keyed by their path."""
     if archive[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
@@ -157,7 +157,7 @@ def members(archive: bytes, wanted: set[str]) -> dict[str, bytes]:
         return {name: stream.read() for name in wanted if (stream := tar.extractfile(paths[name]))}
 
 
-def qt_resources(blob: bytes) -> Iterator[tuple[str, bytes]]:
+def read_qt_resources(blob: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of each file in a Qt resource file."""
     magic, version, tree, data, names = struct.unpack_from(">4s4I", blob)
     if magic != b"qres":
@@ -178,35 +178,35 @@ def qt_resources(blob: bytes) -> Iterator[tuple[str, bytes]]:
         yield path, zlib.decompress(content[4:]) if flags & 1 else content
 
 
-def originals(package: str, folder: Path) -> dict[str, bytes]:
+def collect_originals(package: str, folder: Path) -> dict[str, bytes]:
     """Return the wanted photographs of a package, keyed by Photo.path."""
     paths = {photo.path for photo in PHOTOS if photo.package == package}
-    found = members(download(package, folder), {path.partition(":")[0] for path in paths})
-    inner = {f"{o}:{p}": c for o, blob in found.items() if o.endswith(".rcc") for p, c in qt_resources(blob)}
+    found = read_members(download_package(package, folder), {path.partition(":")[0] for path in paths})
+    inner = {f"{rcc}:{p}": c for rcc, blob in found.items() if rcc.endswith(".rcc") for p, c in read_qt_resources(blob)}
     return {path: (found | inner)[path] for path in paths}
 
 
-def encode(content: bytes) -> bytes:
+def encode_jpeg(content: bytes) -> bytes:
     """Return the photograph as a plain JPEG, small enough for a repository."""
     with Image.open(io.BytesIO(content)) as opened:
         if opened.getexif().get(0x0112, 1) != 1:
-            raise SystemExit("a photograph with an EXIF orientation")
+            raise SystemExit("a photograph has an EXIF orientation")
         profile = opened.info.get("icc_profile")
         image = opened.convert("RGB")
     if profile:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), inPlace=True)
     image.info.clear()
-    image.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((LONG_SIDE_PX, LONG_SIDE_PX), Image.Resampling.LANCZOS)
     for quality in range(QUALITY, 40, -4):
         out = io.BytesIO()
         image.save(out, "JPEG", quality=quality, optimize=True, progressive=True)
-        if out.tell() <= SIZE_LIMIT:
+        if out.tell() <= MAX_SIZE_BYTES:
             break
     return out.getvalue()
 
 
-def credit(photo: Photo) -> str:
+def format_credit(photo: Photo) -> str:
     """Return the photograph's row in CREDITS.md."""
     license = f"[{photo.license}]({LICENSES[photo.license]})"
     author = f"{photo.author} ([original]({photo.source}))" if photo.source else photo.author
@@ -233,16 +233,16 @@ their `README.md`.
 
 
 def main(target: Path) -> None:
-    """Write the photographs, their credits and their captions."""
+    """Write the photographs, their credits and their captions to a folder."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.jpg"):
         old.unlink()
     photos = sorted(PHOTOS)
     with tempfile.TemporaryDirectory() as folder:
-        found = {package: originals(package, Path(folder, str(i))) for i, package in enumerate(PACKAGES)}
+        found = {package: collect_originals(package, Path(folder, str(i))) for i, package in enumerate(PACKAGES)}
     for photo in photos:
-        (target / f"{photo.name}.jpg").write_bytes(encode(found[photo.package][photo.path]))
-    (target / "CREDITS.md").write_text(HEAD + "".join(map(credit, photos)), encoding="utf-8")
+        (target / f"{photo.name}.jpg").write_bytes(encode_jpeg(found[photo.package][photo.path]))
+    (target / "CREDITS.md").write_text(HEAD + "".join(map(format_credit, photos)), encoding="utf-8")
     rows = [json.dumps({"file": f"{photo.name}.jpg", "caption": photo.caption}, ensure_ascii=False) for photo in photos]
     (target / "captions.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print(f"{len(photos)} photographs, {sum(file.stat().st_size for file in target.iterdir()):,} bytes")

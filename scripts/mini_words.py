@@ -1,6 +1,6 @@
-"""The words of stair-mini: those of the classes, written by hand in `scripts/mini`, and those of the drawings it learns from.
+"""Build the vocabulary of stair-mini: handwritten words of the classes in `scripts/mini`, and words of the training drawings.
 
-Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, V words.
+Shape suffixes: K the 1,000 classes of ImageNet, O the 80 classes of COCO, V words.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from stair_es.model.vocabularies.whole_words import WholeWordVocabulary, list_si
 from stair_es.types import Floats
 
 FOLDER = Path(__file__).parent / "mini"
-FIRST = (1.0, 0.75, 0.4, 0.2)
+FIRST_WEIGHTS = (1.0, 0.75, 0.4, 0.2)
 """Weight of the first basic, own and related word of a class, and of its context."""
 DECAY = (0.9, 0.9, 0.95, 1.0)
-"""What each later word of a group is multiplied with once more."""
+"""Factor from each word of a group to the next."""
 _WORD = re.compile(r"[^\W\d_]+")
 _ASCII = re.compile("[a-z]{3,}")
-_LEAST_EMOJI, _LEAST_CLIP_ART = 1, 1
+_MIN_EMOJI, _MIN_CLIP_ART = 1, 1
 
 
 @dataclass(frozen=True)
 class NamedClass:
-    """A class of a network in words."""
+    """A class of an image network and its words."""
 
     name: str
     groups: tuple[tuple[str, ...], ...]
     """Basic, own, related and context words."""
     same: tuple[int, ...] = ()
-    """Of a class of COCO: the classes of ImageNet that are the same thing."""
+    """For a class of COCO: the classes of ImageNet that are the same thing."""
 
     @property
     def weights(self) -> dict[str, float]:
-        """`{word: weight}`; the largest of several."""
+        """Return `{word: weight}`; a word in several groups has its largest weight."""
         found: dict[str, float] = {}
-        for words, first, decay in zip(self.groups, FIRST, DECAY, strict=True):
+        for words, first, decay in zip(self.groups, FIRST_WEIGHTS, DECAY, strict=True):
             for place, word in enumerate(words):
                 found[word] = max(found.get(word, 0.0), first * decay**place)
         return found
@@ -52,55 +52,55 @@ def read_classes(path: Path) -> list[NamedClass]:
     """Return the classes of a file, in its order.
 
     Raises:
-        SystemExit: A line can't be read.
+        SystemExit: If a line can't be parsed.
     """
-    return [_read_class(line) for line in read_lines(path)]
+    return [_parse_class(line) for line in read_lines(path)]
 
 
-def _read_class(line: str) -> NamedClass:
-    named, _, rest = line.partition("=")
-    told, _, same = rest.partition("|")
-    groups = tuple(tuple(part.split()) for part in told.split("/"))
-    if len(groups) != len(FIRST) or not groups[0]:
+def _parse_class(line: str) -> NamedClass:
+    name, _, rest = line.partition("=")
+    words, _, same = rest.partition("|")
+    groups = tuple(tuple(part.split()) for part in words.split("/"))
+    if len(groups) != len(FIRST_WEIGHTS) or not groups[0]:
         raise SystemExit(f"not `NAME = basic / own / related / context`: {line!r}")
-    return NamedClass(named.strip(), groups, tuple(_numbers(same)))
+    return NamedClass(name.strip(), groups, tuple(_parse_ranges(same)))
 
 
-def _numbers(text: str) -> Iterator[int]:
+def _parse_ranges(text: str) -> Iterator[int]:
     for part in text.split():
         first, _, last = part.partition("-")
         yield from range(int(first), int(last or first) + 1)
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a file that say something."""
+    """Return the lines of a file without comments and blank lines."""
     return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
 
 
 def find_drawing_words(captions: Sequence[dict[str, object]], known: WholeWordVocabulary, english: Iterable[str]) -> list[str]:
-    """Return the words of drawings that aren't known, in alphabetical order.
+    """Return the unknown words of drawings, in alphabetical order.
 
-    Of the emoji each that two pictures have; of the clip art, whose keywords are anybody's, what is English and three have.
+    Takes all words of emoji, but only English words of clip art, whose keywords are unreviewed.
 
     Args:
         captions: Rows of a small set with `captions`, `tags` and `source`.
         known: The words of the classes.
-        english: What counts as English.
+        english: The words that count as English.
     """
     emoji, clip_art = Counter[str](), Counter[str]()
     left_out = load_stop_words() | set(" ".join(read_lines(FOLDER / "drop.txt")).split())
     for row in captions:
-        words = {word for text in _texts(row) for word in _WORD.findall(text.lower()) if _ASCII.fullmatch(word)}
+        words = {word for text in _iterate_texts(row) for word in _WORD.findall(text.lower()) if _ASCII.fullmatch(word)}
         (clip_art if row["source"] == "openclipart" else emoji).update(
             word for word in words - left_out if known.find_word(word) < 0
         )
     whole = frozenset(english)
-    kept = {word for word, count in emoji.items() if count >= _LEAST_EMOJI}
-    kept |= {word for word, count in clip_art.items() if count >= _LEAST_CLIP_ART and word in whole}
+    kept = {word for word, count in emoji.items() if count >= _MIN_EMOJI}
+    kept |= {word for word, count in clip_art.items() if count >= _MIN_CLIP_ART and word in whole}
     return sorted(word for word in kept if kept.isdisjoint(list_singulars(word)))
 
 
-def _texts(row: dict[str, object]) -> Iterator[str]:
+def _iterate_texts(row: dict[str, object]) -> Iterator[str]:
     for key in ("captions", "tags"):
         texts = row.get(key) or []
         assert isinstance(texts, list)
@@ -108,18 +108,18 @@ def _texts(row: dict[str, object]) -> Iterator[str]:
 
 
 def read_spellings(path: Path, words: Iterable[str]) -> dict[str, str]:
-    """Return the spellings of a file whose word is in the vocabulary, and that are no words themselves."""
-    there = frozenset(words)
+    """Return the spellings of words in the vocabulary, without those that are words themselves."""
+    vocabulary = frozenset(words)
     pairs = (tuple(part.strip() for part in line.split("=")) for line in read_lines(path))
-    return {spelling: word for spelling, word in pairs if word in there and spelling not in there}
+    return {spelling: word for spelling, word in pairs if word in vocabulary and spelling not in vocabulary}
 
 
 def build_vocabulary(classes: Sequence[NamedClass], drawn: Path, english: Iterable[str]) -> WholeWordVocabulary:
     """Return the words of all classes and of the drawings, in alphabetical order.
 
     Args:
-        classes: Of both networks.
-        drawn: The captions of the drawings, JSON Lines.
+        classes: The classes of both networks.
+        drawn: JSON Lines with the captions of the drawings.
         english: See `find_drawing_words`.
     """
     seen = sorted({word for each in classes for word in each.weights})

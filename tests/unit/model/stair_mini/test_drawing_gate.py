@@ -129,7 +129,7 @@ def test_the_gate_is_fitted_to_what_tells_two_kinds_apart(mini_gate: Any) -> Non
     def make(shift: float) -> Any:  # noqa: ANN401
         statistics = rng.normal(size=(60, STATISTIC_COUNT)).astype(np.float32)
         statistics[:, 2] += shift
-        return mini_gate.Examples(statistics, rng.normal(size=(60, 20)).astype(np.float32), counts)
+        return mini_gate.GateInputs(statistics, rng.normal(size=(60, 20)).astype(np.float32), counts)
 
     gate = mini_gate.fit_gate(make(3.0), make(0.0))
     weights = np.abs(gate.statistic_weights_S)
