@@ -1,6 +1,6 @@
-"""Write what a wheel needs with some extras, a line each: `python requirements.py some.whl serve,tables`.
+"""Print the requirements of a wheel with some extras, one per line: `python requirements.py some.whl serve,tables`.
 
-The image installs these first, in a layer of their own: it stays as it is when only the code has changed.
+The image installs them first, in a layer of their own, which stays cached as long as only the code changes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pip._vendor.packaging.utils import canonicalize_name
 
 
 def read_metadata(wheel: Path) -> str:
-    """The text of its METADATA."""
+    """Return the METADATA of a wheel as text."""
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         return archive.read(name).decode()
 
 
 def resolve_requirements(metadata: str, extras: set[str]) -> set[str]:
-    """Requirements that hold here, without markers; the package's own extras are resolved."""
+    """Return the requirements that apply here, without markers and with the package's own extras resolved."""
     headers = HeaderParser().parsestr(metadata)
     own, given = canonicalize_name(headers["Name"]), [Requirement(line) for line in headers.get_all("Requires-Dist", [])]
 

@@ -26,7 +26,7 @@ class Document:
 
 
 class Ledger:
-    """Reads new files on each call. Several threads may use it concurrently."""
+    """The documents of a folder. Several threads may use it concurrently."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,16 +34,16 @@ class Ledger:
         self._read: set[str] = set()
         self._documents: dict[str, Document] = {}
 
-    def documents(self) -> dict[str, Document]:
-        """Return `{_id: document}`, a copy."""
+    def read_documents(self) -> dict[str, Document]:
+        """Read new files; return `{_id: document}`, a copy."""
         with self._lock:
             for path in sorted(self._folder.glob("*.ndjson")):
                 if path.name not in self._read:
-                    self._take(path.read_bytes())
+                    self._apply(path.read_bytes())
                     self._read.add(path.name)
             return dict(self._documents)
 
-    def _take(self, body: bytes) -> None:
+    def _apply(self, body: bytes) -> None:
         lines = iter(body.splitlines())
         for line in lines:
             [(action, about)] = orjson.loads(line).items()
@@ -51,14 +51,14 @@ class Ledger:
             if action == "delete":
                 self._documents.pop(id_, None)
             elif action == "index":
-                self._documents[id_] = _document(id_, orjson.loads(next(lines)))
+                self._documents[id_] = _build_document(id_, orjson.loads(next(lines)))
             else:
                 changed = orjson.loads(next(lines))["doc"]
                 if id_ in self._documents:
-                    self._documents[id_] = _updated(self._documents[id_], changed)
+                    self._documents[id_] = _update_document(self._documents[id_], changed)
 
 
-def _document(id_: str, source: dict[str, Any]) -> Document:
+def _build_document(id_: str, source: dict[str, Any]) -> Document:
     stored = StoredVersion(
         id=id_,
         uri=source["uri"],
@@ -69,12 +69,12 @@ def _document(id_: str, source: dict[str, Any]) -> Document:
     return Document(stored, source["source"])
 
 
-def _updated(document: Document, changed: dict[str, Any]) -> Document:
+def _update_document(document: Document, changed: dict[str, Any]) -> Document:
     known = {name: value for name, value in changed.items() if name in ("uri", "version", "fingerprint")}
     return replace(document, stored=replace(document.stored, **known))
 
 
 @lru_cache(maxsize=4)
-def ledger_of(folder: Path) -> Ledger:
+def get_ledger(folder: Path) -> Ledger:
     """Return the ledger of a folder, one per process."""
     return Ledger(folder)
