@@ -92,8 +92,8 @@ def _time_reconcile(cluster: Cluster, alias: str, index: str) -> tuple[float, To
 
 def _measure(cluster: Cluster, alias: str, images: int) -> dict[str, Any]:
     settings, target = DocumentSettings(), get_cluster_info(cluster)
-    identity = IndexSpec(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
-    opened = open_index(cluster, alias, build_index_body(target, settings), identity)
+    index_spec = IndexSpec(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
+    opened = open_index(cluster, alias, build_index_body(target, settings), index_spec)
     writer = BulkWriter(cluster=cluster, index=opened.name)
     for start in range(0, images, _BATCH):
         writer.write(list(_build_documents(start, min(_BATCH, images - start))))

@@ -144,7 +144,7 @@ def build_sink_plan(options: BaseIngestOptions, connection: Connection | None, s
     model_tokens = find_model_tokens(options.model, options.document)
     return SinkPlan(
         alias=options.alias,
-        identity=IndexSpec(
+        index_spec=IndexSpec(
             model_name=registry.make_portable_name(options.model.name),
             model_id=card.model_id,
             fit=card.image_spec.fit,

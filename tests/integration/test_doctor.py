@@ -45,8 +45,8 @@ def opened(client: OpenSearch, node_url: str, index_name: str) -> WriteTarget:
 def _open(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-2", **settings: Any) -> WriteTarget:  # noqa: ANN401
     body = resources.load_json_resource("mappings", "image")
     body["settings"]["index"] |= settings
-    identity = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
-    return open_index(Cluster(Connection(url=url), client), alias, body, identity)
+    index_spec = IndexSpec(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
+    return open_index(Cluster(Connection(url=url), client), alias, body, index_spec)
 
 
 def _only(found: list[CheckResult], check: str) -> CheckResult:

@@ -190,9 +190,9 @@ def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMeth
 def check_rank_eval(cluster: Cluster, method: RetrievalMethod) -> None:
     """Check that `_rank_eval` of the cluster has our metrics."""
     assert method.corpus is not None
-    identity = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
+    index_spec = IndexSpec(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
     run = f"eval-rank-{uuid.uuid4().hex[:8]}"
-    with create_temporary_index(cluster, method.corpus, run=run, identity=identity, keep=False) as there:
+    with create_temporary_index(cluster, method.corpus, run=run, index_spec=index_spec, keep=False) as there:
         asked = [method.build_query(query).clause for query in range(len(method.task.queries))]
         clauses = {query: clause for query, clause in enumerate(asked) if clause is not None}
         assert len(clauses) >= len(asked) - 1

@@ -50,8 +50,8 @@ def _search(url: str, index: str) -> None:
 
 
 def _make(cluster: Cluster, alias: str) -> str:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    return open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity).name
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
+    return open_index(cluster, alias, resources.load_json_resource("mappings", "image"), index_spec).name
 
 
 def test_a_search_waits_some_seconds_for_a_cluster_that_starts(

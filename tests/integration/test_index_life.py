@@ -42,13 +42,13 @@ class AliasCluster(Cluster):
         self.alias = alias
         self.messages: list[str] = []
 
-    def open(self, identity: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
+    def open(self, index_spec: IndexSpec, body: dict[str, Any] | None = None) -> WriteTarget:
         body = body or resources.load_json_resource("mappings", "image")
         with forward_messages(self.messages.append):
-            return open_index(self, self.alias, body, identity)
+            return open_index(self, self.alias, body, index_spec)
 
-    def find(self, identity: IndexSpec) -> WriteTarget | None:
-        return find_index(self, self.alias, resources.load_json_resource("mappings", "image"), identity)
+    def find(self, index_spec: IndexSpec) -> WriteTarget | None:
+        return find_index(self, self.alias, resources.load_json_resource("mappings", "image"), index_spec)
 
     def write(self, opened: WriteTarget, id_: str) -> None:
         params = {"require_alias": "true", "refresh": "true"}

@@ -21,8 +21,8 @@ FIRST = IndexSpec(model_name="m", model_id="m@1", settings={})
 CAR = SparseVector.from_mapping({"car": 1.0})
 
 
-def built(cluster: Cluster, alias: str, identity: IndexSpec, uri: str) -> WriteTarget:
-    opened = open_index(cluster, alias, resources.load_json_resource("mappings", "image"), identity)
+def built(cluster: Cluster, alias: str, index_spec: IndexSpec, uri: str) -> WriteTarget:
+    opened = open_index(cluster, alias, resources.load_json_resource("mappings", "image"), index_spec)
     body = {"uri": uri, "tokens": {"car": 2.0}}
     cluster.client.index(index=opened.write_alias, id="1", body=body, params={"refresh": "true", "require_alias": "true"})
     swap_alias(cluster, alias, opened)

@@ -89,11 +89,11 @@ class PolicyCluster(Cluster):
     def open(self, policy: TokenPolicy | None = None, model: str = "m-1", shards: int = 1) -> WriteTarget:
         body = self.body()
         body["settings"]["index"]["number_of_shards"] = shards
-        identity = self.identity(model)
+        index_spec = self.index_spec(model)
         with forward_messages(self.messages.append):
-            return open_index(self, self.alias, body, identity, policy)
+            return open_index(self, self.alias, body, index_spec, policy)
 
-    def identity(self, model: str = "m-1") -> IndexSpec:
+    def index_spec(self, model: str = "m-1") -> IndexSpec:
         return IndexSpec(model_name="m", model_id=model, settings=dict(asdict(self.settings)), tokens=tuple(IDS.ids))
 
     def body(self) -> dict[str, Any]:
@@ -380,7 +380,7 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Polic
     for name in ("policy", "policy_undo"):
         del body["mappings"]["properties"][name]
     with forward_messages(cluster.messages.append):
-        opened = open_index(cluster, cluster.alias, body, cluster.identity())
+        opened = open_index(cluster, cluster.alias, body, cluster.index_spec())
     vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
     cluster.write(vectors)
     assert cluster.open().name == opened.name  # no new build for that

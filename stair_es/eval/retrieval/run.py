@@ -168,7 +168,7 @@ def _measure_methods(
     runner = RetrievalRunner(
         cluster=eval_cluster.cluster,
         index_prefix=name,
-        identity=IndexSpec(
+        index_spec=IndexSpec(
             model_name=registry.make_portable_name(model.spec.name),
             model_id=model.label,
             fit=model.encoder.image_spec.fit,

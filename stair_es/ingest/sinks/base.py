@@ -24,8 +24,8 @@ class SinkPlan:
 
     alias: str
     """Name under which the documents will be found."""
-    identity: IndexSpec
-    """Model and settings: documents of another identity don't go into the same index."""
+    index_spec: IndexSpec
+    """Model and settings: documents of another one don't go into the same index."""
     document: DocumentSettings
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     connection: Connection | None = None

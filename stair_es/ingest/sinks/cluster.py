@@ -187,7 +187,7 @@ class ClusterSinkKind:
         """Prepare an index for a run: create it, or resume the one that fits the plan."""
         resolved = self._resolve_plan(plan)
         cluster = get_shared_cluster(resolved.connection)
-        opened = indices.open_index(cluster, plan.alias, resolved.body, plan.identity, plan.policy)
+        opened = indices.open_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
         prepare_token_index(cluster, opened.name, resolved.token_index)
         if plan.document.id == "content-hash" and not opened.created:
             cluster.refresh(opened.name)  # lookups by URI only see refreshed documents
@@ -201,7 +201,7 @@ class ClusterSinkKind:
                 plan.alias,
             )
         # Searches of this index find the model without --model.
-        record_model_folder(plan.identity.model_name, resolve_settings(plan.settings).home)
+        record_model_folder(plan.index_spec.model_name, resolve_settings(plan.settings).home)
         return _build_session(plan, resolved, opened)
 
     def open_readonly(self, plan: SinkPlan) -> ClusterSinkSession | None:
@@ -218,7 +218,7 @@ class ClusterSinkKind:
 
     def _find_index(self, plan: SinkPlan, resolved: _ResolvedPlan) -> WriteTarget | None:
         cluster = get_shared_cluster(resolved.connection)
-        return indices.find_index(cluster, plan.alias, resolved.body, plan.identity, plan.policy)
+        return indices.find_index(cluster, plan.alias, resolved.body, plan.index_spec, plan.policy)
 
     def _resolve_plan(self, plan: SinkPlan) -> _ResolvedPlan:
         """Check everything that can be checked before the index is created or changed."""

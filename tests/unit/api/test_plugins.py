@@ -189,8 +189,8 @@ def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> N
 
 
 def _plan(folder: Path) -> SinkPlan:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    return SinkPlan(alias="a", identity=identity, document=DocumentSettings(), options={"folder": str(folder)})
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
+    return SinkPlan(alias="a", index_spec=index_spec, document=DocumentSettings(), options={"folder": str(folder)})
 
 
 def _document(uri: str, version: str) -> dict[str, str]:
@@ -234,7 +234,7 @@ def test_ndjson_files_are_bulk_bodies_and_an_unfinished_one_is_none(example: Cal
 @pytest.mark.parametrize("options", [{}, {"folder": ""}, {"folder": "x", "keep": "1"}])
 def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str, str]) -> None:
     plan = SinkPlan(
-        alias="a", identity=IndexSpec(model_name="m", model_id="m", settings={}), document=DocumentSettings(), options=options
+        alias="a", index_spec=IndexSpec(model_name="m", model_id="m", settings={}), document=DocumentSettings(), options=options
     )
     with pytest.raises(UsageError, match="folder"):
         example("ndjson").open(plan)

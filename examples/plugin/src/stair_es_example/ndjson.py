@@ -149,7 +149,7 @@ def _folder(plan: SinkPlan) -> Path:
     options: Mapping[str, str] = plan.options
     if set(options) != {"folder"} or not options["folder"]:
         raise UsageError("the sink 'ndjson' requires the option folder, and has no other", "Write --sink ndjson:folder=PATH.")
-    return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.identity.digest}"
+    return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.index_spec.digest}"
 
 
 def _session(folder: Path) -> NdjsonSession:

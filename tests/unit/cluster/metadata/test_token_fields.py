@@ -32,11 +32,11 @@ def described(tokens: object) -> dict[str, Any]:
 
 
 def test_the_table_of_an_index_is_what_it_was_made_with() -> None:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={}, tokens=("cat", "", "犬", "a.b"))
-    made = json.loads(json.dumps(add_index_meta({"mappings": {}}, build_index_meta(identity, "photos"))))
-    assert parse_token_table(made) == identity.tokens
-    assert identity.digest == replace(identity, tokens=()).digest  # the model's id says it already
-    assert "token_ids" not in build_index_meta(replace(identity, tokens=()), "photos")
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={}, tokens=("cat", "", "犬", "a.b"))
+    made = json.loads(json.dumps(add_index_meta({"mappings": {}}, build_index_meta(index_spec, "photos"))))
+    assert parse_token_table(made) == index_spec.tokens
+    assert index_spec.digest == replace(index_spec, tokens=()).digest  # the model's id says it already
+    assert "token_ids" not in build_index_meta(replace(index_spec, tokens=()), "photos")
 
 
 @pytest.mark.parametrize("tokens", [None, "cat", {"cat": 0}, ["cat", 1], ["cat", "cat"], [str(i) for i in range(MAX_IDS + 1)]])
@@ -114,9 +114,9 @@ def test_another_sink_keeps_no_ids() -> None:
 
 def test_a_plan_has_the_tokens_of_the_model() -> None:
     made = build_sink_plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC), None, "")
-    assert made.identity.tokens == find_model_tokens(MINI, SEISMIC).tokens
+    assert made.index_spec.tokens == find_model_tokens(MINI, SEISMIC).tokens
     assert made.largest_weight == 1
-    assert build_sink_plan(IngestOptions(alias="photos", model=MINI), None, "").identity.tokens == ()
+    assert build_sink_plan(IngestOptions(alias="photos", model=MINI), None, "").index_spec.tokens == ()
 
 
 def test_ids_travel_to_workers() -> None:

@@ -26,8 +26,8 @@ FEATURES = TokenFieldLayout(vector="rank_features", top_token_count=16, max_clau
 
 
 def made(settings: dict[str, Any] | None = None, tokens: tuple[str, ...] = ()) -> dict[str, Any]:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
-    return add_index_meta(resources.load_json_resource("mappings", "image"), build_index_meta(identity, "photos"))
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
+    return add_index_meta(resources.load_json_resource("mappings", "image"), build_index_meta(index_spec, "photos"))
 
 
 def test_affected_are_documents_with_a_token_of_the_policy_or_with_another_policy() -> None:

@@ -122,8 +122,8 @@ def test_whatever_two_sides_hold_settling_the_differences_makes_them_equal() -> 
 
 
 def test_names() -> None:
-    identity = IndexSpec(model_name="m", model_id="m" * 300, settings={})
-    name = make_index_name("a" * 200, identity.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    index_spec = IndexSpec(model_name="m", model_id="m" * 300, settings={})
+    name = make_index_name("a" * 200, index_spec.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
     assert len(make_write_alias(make_token_index_name(name))) == MAX_INDEX_NAME_BYTES
     assert (make_token_alias("photos"), make_token_index_name("photos-m-1")) == ("photos-tokens", "photos-m-1.tokens")
 
@@ -152,8 +152,8 @@ def test_an_index_of_another_format_is_refused(found: object) -> None:
 
 
 def test_an_index_of_this_format_or_of_somebody_else_has_no_other_format() -> None:
-    identity = IndexSpec(model_name="m", model_id="m-1", settings={})
-    for about in (build_index_meta(identity, "a"), build_token_index_meta("x", "a"), {}, 3):
+    index_spec = IndexSpec(model_name="m", model_id="m-1", settings={})
+    for about in (build_index_meta(index_spec, "a"), build_token_index_meta("x", "a"), {}, 3):
         check_index_format("x", _index(about))
     check_index_format("x", {})
 

@@ -22,7 +22,7 @@ from stair_es.ingest.sinks.cluster import KIND
 def test_options_without_sense_are_told_before_anything_is_asked(options: dict[str, str], message: str) -> None:
     plan = SinkPlan(
         alias="a",
-        identity=IndexSpec(model_name="m", model_id="m-1", settings={}),
+        index_spec=IndexSpec(model_name="m", model_id="m-1", settings={}),
         document=DocumentSettings(),
         connection=Connection(url="http://127.0.0.1:9"),
         options=options,
