@@ -13,7 +13,7 @@ from stair_es.errors import UsageError
 from ..output.notices import note_plain_operators
 from . import shared
 from .decorator import ArgumentGroup
-from .encoder import build_reading, check_image_arguments, check_text_encoding
+from .encoder import build_read_limits, check_image_arguments, check_text_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,9 +142,9 @@ def parse_query_inputs(words: Sequence[str], example: str) -> QueryInputs:
     )
 
 
-def get_reading_options() -> ReadLimits:
+def get_read_limits() -> ReadLimits:
     """Return the limits for reading an image, and whether its URL may lead to private addresses."""
-    return build_reading(allow_private=SEARCH_OPTIONS.read().allow_private_urls)
+    return build_read_limits(allow_private=SEARCH_OPTIONS.read().allow_private_urls)
 
 
 def parse_search_options(*, explain_engine: bool = False) -> SearchOptions:

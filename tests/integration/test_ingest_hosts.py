@@ -93,8 +93,8 @@ def run(node_url: str, options: IngestOptions) -> Run:
         progress: Callable[[RunAccounting], None] = lambda _: None,
         **more: object,
     ) -> IngestReport:
-        reading = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
-        chosen = replace(options, source=SourceOptions(read_limits=reading), **more)  # type: ignore[arg-type]
+        read_limits = ReadLimits(url_policy=UrlPolicy(allow_private=True, patience_s=patience_s))
+        chosen = replace(options, source=SourceOptions(read_limits=read_limits), **more)  # type: ignore[arg-type]
         return run_ingest([Given(items)], Connection(url=node_url), chosen, progress=progress)
 
     return run_

@@ -280,12 +280,12 @@ def test_a_caller_with_other_images_to_read_is_told_at_once_which_host_asks_to_w
     port = wild.server_address[1]
     wild.answers["/a.jpg"] = in_turn(redirect(f"http://127.1:{port}/b.jpg"))
     wild.answers["/b.jpg"] = in_turn(sends(head("503 Service Unavailable", Content_Length=0, Retry_After=3600)), FINE)
-    reading = ReadLimits(defer=True, url_policy=UrlPolicy(allow_private=True, timeout_s=5.0))
+    limits = ReadLimits(defer=True, url_policy=UrlPolicy(allow_private=True, timeout_s=5.0))
     with pytest.raises(RetryLater) as told:
-        UrlLocator(wild.url + "/a.jpg").read(reading)
+        UrlLocator(wild.url + "/a.jpg").read(limits)
     assert (told.value.host, told.value.wait_s) == ("127.1", 3600.0)
     assert told.value.message == "127.1 (redirected from 127.0.0.1): 503 Service Unavailable, asks to wait 3600 s"
-    got = UrlLocator(wild.url + "/a.jpg").read(reading)  # when to come back is the caller's affair
+    got = UrlLocator(wild.url + "/a.jpg").read(limits)  # when to come back is the caller's affair
     assert got is not None
     assert got.data == IMAGE
 
@@ -567,10 +567,10 @@ import os, sys
 from stair_es.sources.base import ReadLimits
 from stair_es.sources.http.locator import UrlLocator
 from stair_es.sources.url_policy import UrlPolicy
-place, reading = UrlLocator(sys.argv[1]), ReadLimits(url_policy=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
-sizes = [len(place.read(reading).data)]
+locator, limits = UrlLocator(sys.argv[1]), ReadLimits(url_policy=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
+sizes = [len(locator.read(limits).data)]
 child = os.fork()
-sizes += [len(place.read(reading).data) for _ in range(3)]
+sizes += [len(locator.read(limits).data) for _ in range(3)]
 if child == 0:
     os._exit(0 if sizes == [len(sizes) and sizes[0]] * 4 else 1)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (sizes != [sizes[0]] * 4))
