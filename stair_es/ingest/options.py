@@ -67,7 +67,7 @@ class IngestOptions(BaseIngestOptions):
     batch_images: int = 0
     """Number of images per encoder batch; 0 to select it for the device."""
     source: SourceOptions = field(default_factory=SourceOptions)
-    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
     enrichers: tuple[EnricherSpec, ...] = ()
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
@@ -182,7 +182,7 @@ def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerC
         image_spec=card.image_spec,
         document=options.document,
         read_limits=replace(options.source.read_limits, defer=options.source.read_limits.url_policy.patience_s > 0),
-        limits=options.limits,
+        decode_limits=options.decode_limits,
         enrichers=options.enrichers,
         enricher_versions=_get_enricher_versions(options),
         policy=get_session_policy(session, options),

@@ -64,7 +64,7 @@ class WorkerConfig:
     image_spec: ImageSpec
     document: DocumentSettings
     read_limits: ReadLimits
-    limits: DecodeLimits
+    decode_limits: DecodeLimits
     enrichers: tuple[EnricherSpec, ...] = ()
     enricher_versions: tuple[str, ...] = ()
     """Determined once on the driver; part of each fingerprint."""
@@ -117,7 +117,7 @@ def _prepare_part(part: Batch, config: WorkerConfig) -> None:
     with part.time_stage("decode"):
         for i, fetched in part.enumerate_state(Fetched):
             try:
-                decoded = decode_image(fetched.data, config.image_spec, config.limits, config.document.thumbnail_px)
+                decoded = decode_image(fetched.data, config.image_spec, config.decode_limits, config.document.thumbnail_px)
             except DecodeError as error:
                 part.images[i] = Outcome(fetched.item, "failed", "decode", error.message)
                 continue

@@ -267,7 +267,7 @@ def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerC
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
-        limits=DecodeLimits(),
+        decode_limits=DecodeLimits(),
     )
 
 

@@ -150,7 +150,7 @@ def _config(node_url: str, model: str) -> WorkerConfig:
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
-        limits=DecodeLimits(),
+        decode_limits=DecodeLimits(),
     )
 
 

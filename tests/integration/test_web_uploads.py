@@ -22,7 +22,7 @@ from stair_es.web.limits import ServerLimits
 
 SVG = "<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'><script>alert(1)</script></svg>"
 UPLOAD = 300_000
-LIMITS = ServerLimits(upload_bytes=UPLOAD, decode=DecodeLimits(max_pixels=1_000_000), upload_s=2.0)
+LIMITS = ServerLimits(upload_bytes=UPLOAD, decode_limits=DecodeLimits(max_pixels=1_000_000), upload_s=2.0)
 POST = b"POST /api/image HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 
 

@@ -51,7 +51,7 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
         image_spec=registry.get_model_card("stair-mini").image_spec,
         document=DocumentSettings(),
         read_limits=ReadLimits(),
-        limits=DecodeLimits(),
+        decode_limits=DecodeLimits(),
     )
     batch = Batch([Pending(SourceItem(f"file:///{number}.png", "file:///", _Padded(40 * MB))) for number in range(IMAGES)])
     tracemalloc.start()
