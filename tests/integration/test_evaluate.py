@@ -173,14 +173,14 @@ def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: 
 
 def methods_on(cluster: Cluster, captions: CaptionDataset) -> list[RetrievalMethod]:
     """Return what can be asked there without kNN, which the nodes with the module rank-eval don't have."""
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     engine = EngineConfig(
-        distribution=target.distribution,
+        distribution=cluster_info.distribution,
         query_type="rank_features",
-        max_clauses=target.max_clauses,
+        max_clauses=cluster_info.max_clauses,
         depth=AT,
         analyzer=detect_analyzer(cluster),
-        token_body=build_index_body(target, DocumentSettings(thumbnail_px=0)),
+        token_body=build_index_body(cluster_info, DocumentSettings(thumbnail_px=0)),
     )
     encoded = encode_dataset(captions, MODELS[0], lambda *_: None)
     found = [*select_methods(encoded, MODELS[0], engine, lambda _: "no kNN"), *build_bm25_methods(encoded, engine)]

@@ -51,12 +51,12 @@ class Hostile:
     searcher: Searcher
     oracle: Oracle
     documents: dict[str, SparseVector]
-    target: ClusterInfo
+    cluster_info: ClusterInfo
     settings: DocumentSettings
 
     @property
     def max_clauses(self) -> int:
-        return self.target.max_clauses
+        return self.cluster_info.max_clauses
 
     @property
     def newest(self) -> bool:
@@ -78,7 +78,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
     connection = Connection(url=request.getfixturevalue(request.param))
     cluster = Cluster(connection)
     index, documents = "test-search-fuzz", drawn_documents()
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     settings = DocumentSettings(vector=ENGINES[request.param])
     try:
         create(cluster, index, settings)
@@ -90,7 +90,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
         answer = cluster.client.bulk(body=lines, index=index, params={"refresh": "true"})
         assert not answer["errors"], [item for item in answer["items"] if "error" in item["index"]][:3]
         with Searcher(connection, index, MODEL_ID) as searcher:
-            yield Hostile(cluster, index, searcher, Oracle(documents), documents, target, settings)
+            yield Hostile(cluster, index, searcher, Oracle(documents), documents, cluster_info, settings)
         cluster.client.indices.delete(index=",".join(cluster.client.indices.get(index=f"{index}*")))
     finally:
         cluster.close()
@@ -345,9 +345,9 @@ def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> N
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
     query = SearchQuery(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
     refused = answer(lambda: node.searcher.search(query), "multi_match") is None
-    if node.target.distribution == "opensearch":
+    if node.cluster_info.distribution == "opensearch":
         assert refused
-    if node.target.version[0] == 7:  # it counts each `bool` by itself; 9 allows what its memory holds
+    if node.cluster_info.version[0] == 7:  # it counts each `bool` by itself; 9 allows what its memory holds
         assert not refused
 
 

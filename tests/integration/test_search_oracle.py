@@ -46,7 +46,7 @@ class Engine:
     """A node with the vectors in an index of its own."""
 
     cluster: Cluster
-    target: ClusterInfo
+    cluster_info: ClusterInfo
     index: str
     query_type: QueryType
 
@@ -63,7 +63,7 @@ class Engine:
             lines: list[dict[str, Any]] = []
             for query in search_queries[start : start + 50]:
                 asked = build_search_request(
-                    query, query_type or self.query_type, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase
+                    query, query_type or self.query_type, max_clauses=self.cluster_info.max_clauses, k=k, two_phase=two_phase
                 )
                 assert not len(asked.truncated) or query_type == "impacts"
                 lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
@@ -125,10 +125,10 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
     connection = Connection(url=request.getfixturevalue(request.param))
     query_type, settings = _ENGINES[request.param]
     cluster = Cluster(connection)
-    target = get_cluster_info(cluster)
+    cluster_info = get_cluster_info(cluster)
     index = "test-search-oracle"
     try:
-        body = build_index_body(target, settings)
+        body = build_index_body(cluster_info, settings)
         body["mappings"]["_meta"] = {"stair_es": {"format_version": INDEX_FORMAT, "model": MODEL_ID, "model_name": "stair-mini"}}
         cluster.client.indices.create(index=index, body=body)
         lines: list[dict[str, Any]] = []
@@ -146,7 +146,7 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
             answer = cluster.client.bulk(body=lines[start : start + 1000], index=index)
             assert not answer["errors"], answer
         cluster.client.indices.refresh(index=index)
-        yield Engine(cluster, target, index, query_type)
+        yield Engine(cluster, cluster_info, index, query_type)
         cluster.client.indices.delete(index=index)
     finally:
         cluster.close()

@@ -225,14 +225,14 @@ class ClusterSinkKind:
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
         options, cluster = ClusterSinkOptions.from_mapping(plan.options), get_shared_cluster(plan.connection)
-        target = get_cluster_info(cluster, RetryPolicy())
+        cluster_info = get_cluster_info(cluster, RetryPolicy())
         indices.check_alias_name(plan.alias)
-        body = build_index_body(target, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
+        body = build_index_body(cluster_info, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
         if plan.document.vector == "seismic":
-            check_neural_plugin(cluster, target)
+            check_neural_plugin(cluster, cluster_info)
         fields = body.get("mappings", {}).get("properties", {})
         token_index = resolve_token_index(cluster, plan.alias, options.token_index, fields)
-        return _ResolvedPlan(options=options, connection=plan.connection, target=target, body=body, token_index=token_index)
+        return _ResolvedPlan(options=options, connection=plan.connection, cluster_info=cluster_info, body=body, token_index=token_index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ class _ResolvedPlan:
 
     options: ClusterSinkOptions
     connection: Connection
-    target: ClusterInfo
+    cluster_info: ClusterInfo
     body: Mapping[str, Any]
     token_index: TokenIndexRequest
 
@@ -255,7 +255,7 @@ def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, opened: WriteTarget)
         writer=writer,
         index=opened.name,
         fresh=opened.created,
-        label=resolved.target.label,
+        label=resolved.cluster_info.label,
         alias=plan.alias,
         opened=opened,
         options=resolved.options,

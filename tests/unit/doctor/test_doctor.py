@@ -67,9 +67,9 @@ def test_disks_are_held_against_the_watermarks(free: int, settings: Mapping[str,
 
 
 def test_limits_and_blocks_of_a_cluster() -> None:
-    target = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
-    assert _states(cluster.evaluate_limits(target, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
-    assert _states(cluster.evaluate_limits(target, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
+    cluster_info = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert _states(cluster.evaluate_limits(cluster_info, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
+    assert _states(cluster.evaluate_limits(cluster_info, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
     block = {"cluster.blocks.read_only": "true"}
     for transient, layer in (({}, "persistent"), (block, "transient")):
         [blocked] = cluster.evaluate_blocks(block, transient, URL)
@@ -88,8 +88,8 @@ def test_limits_and_blocks_of_a_cluster() -> None:
 )
 def test_only_the_right_to_a_check_silences_it(forbidden: tuple[str, ...], checks: list[str]) -> None:
     facts = ClusterFacts(health=None, unassigned=None, settings={}, transient={}, disks={}, forbidden=forbidden)
-    target = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
-    assert [each.check for each in cluster.evaluate_cluster(facts, target, URL)] == checks
+    cluster_info = ClusterInfo(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert [each.check for each in cluster.evaluate_cluster(facts, cluster_info, URL)] == checks
 
 
 def test_health_that_settles() -> None:
