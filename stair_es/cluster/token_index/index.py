@@ -142,16 +142,16 @@ def _build_body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
     }
 
 
-def switch_token_alias(cluster: Cluster, alias: str, index: str) -> bool:
-    """Switch the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
+def swap_token_alias(cluster: Cluster, alias: str, index: str) -> bool:
+    """Swap the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
 
     Raises:
         IndexMismatch: If the name of the token alias belongs to someone else.
     """
-    return cluster.call(_try_switch, cluster.client, alias, index)
+    return cluster.call(_try_swap_token_alias, cluster.client, alias, index)
 
 
-def _try_switch(client: OpenSearch, alias: str, index: str) -> bool:
+def _try_swap_token_alias(client: OpenSearch, alias: str, index: str) -> bool:
     if not client.indices.exists_alias(name=alias, index=index):
         return False
     actions = build_alias_actions(read_token_index_state(client, alias), index)

@@ -23,7 +23,7 @@ from stair_es.cluster.token_index.index import (
     delete_orphan_token_indices,
     get_token_index_state,
     make_token_index_name,
-    switch_token_alias,
+    swap_token_alias,
 )
 from stair_es.errors import ClusterError
 
@@ -63,7 +63,7 @@ class TokenIndexReport:
 
 
 def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: BulkPolicy | None = None) -> TokenIndexReport | None:
-    """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
+    """Reconcile the token index of `index`, creating it if necessary, and swap its alias if `alias` points to `index`.
 
     The image index must be refreshed.
 
@@ -82,7 +82,7 @@ def reconcile_token_index(cluster: Cluster, alias: str, index: str, policy: Bulk
     try:
         ensure_write_alias(cluster, name)
         report = _sync_indices(cluster, index, policy or BulkPolicy())
-        switch_token_alias(cluster, alias, index)
+        swap_token_alias(cluster, alias, index)
     except ClusterError:
         if _has_index(cluster, name):
             logger.warning("token index %s: not complete, the next run resumes it", name)
