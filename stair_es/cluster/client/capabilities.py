@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from opensearchpy import exceptions
 
 from stair_es.cluster.client.exceptions import get_error_reason, translate_errors
-from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, RetryPolicy, is_busy_error, repeat_call
+from stair_es.cluster.client.retry import INTERACTIVE_RETRY, NO_RETRY, RetryPolicy, is_busy_error, retry_call
 from stair_es.config.defaults import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
 from stair_es.retry_after import BUSY_STATUSES
@@ -147,7 +147,7 @@ def _read_root(cluster: Cluster, retry_policy: RetryPolicy) -> tuple[Distributio
         with translate_errors(
             cluster.connection, passthrough=lambda error: error.status_code in _HIDDEN_STATUSES or _is_not_cluster(error)
         ):
-            response = repeat_call(cluster.client.info, cluster.connection, retry_policy, should_retry=is_busy_error)
+            response = retry_call(cluster.client.info, cluster.connection, retry_policy, should_retry=is_busy_error)
     except NotASearchCluster:
         return None
     except exceptions.TransportError as error:
