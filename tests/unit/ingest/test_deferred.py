@@ -94,18 +94,18 @@ def test_an_image_that_is_refused_again_while_others_are_given_waits_alone() -> 
     deferred_images = DeferredImages(600.0, clock)
     bad, good = _image(0), _image(1)
     deferred_images.add_deferred(bad, _says(bad, 5.0))
-    began, rests = clock.now, list[float]()
+    began, pauses = clock.now, list[float]()
     while True:
-        rest_s = deferred_images.due_in_s or 0.0
-        clock.now += rest_s
+        pause_s = deferred_images.due_in_s or 0.0
+        clock.now += pause_s
         [bad] = deferred_images.take_due(10)
         deferred_images.observe_result(good, _written(good))
         if failed := deferred_images.add_deferred(bad, _says(bad, 5.0)):
             break
-        rests.append(deferred_images.due_in_s or 0.0)
+        pauses.append(deferred_images.due_in_s or 0.0)
         assert deferred_images.route_image(_image(2)) == _image(2)
         assert deferred_images.describe_waiting().endswith("s for a.test (1 URL)")
-    assert rests == [5, 5, 5, 8, 16, 32, 64, 128, 256, 81]
+    assert pauses == [5, 5, 5, 8, 16, 32, 64, 128, 256, 81]
     assert clock.now - began == 605
     assert failed[0].reason.endswith("asks to wait 5 s, after 600 s of waiting for the host")
 
