@@ -87,7 +87,7 @@ def simulate_ingest(sources: Sequence[Source], connection: Connection | None, op
 
 
 def _classify_images(items: list[SourceItem], config: WorkerConfig | None) -> list[Verdict]:
-    if config is None or config.fresh:
+    if config is None or config.is_empty:
         return ["new"] * len(items)
     return [
         _classify_image(state, config)

@@ -70,7 +70,7 @@ def _fetch_image(image: Pending, config: WorkerConfig) -> Fetched | VersionChang
 
 def _skip_known_content(batch: Batch, config: WorkerConfig) -> None:
     """Skip images whose content is already stored under another URI, if ids go by content."""
-    if config.document.id != "content-hash" or config.fresh:
+    if config.document.id != "content-hash" or config.is_empty:
         return
     fetched = batch.enumerate_state(Fetched)
     stored = config.writer.find_by_id([image.id for _, image in fetched])

@@ -175,7 +175,7 @@ def build_worker_config(options: IngestOptions, session: SinkSession) -> WorkerC
     card = registry.get_indexable_card(options.model.name, options.model.fit, options.model.settings)
     return WorkerConfig(
         writer=session.writer,
-        fresh=session.fresh,
+        is_empty=session.is_empty,
         # workers may have another working directory
         model=replace(options.model, name=registry.make_portable_name(options.model.name)),
         model_id=card.model_id,

@@ -112,7 +112,7 @@ def _run_stages(
     with opening as executor:
         deferred = DeferredImages(config.read_limits.url_policy.patience_s)
         throttle = AdaptiveThrottle(options.bulk)
-        scheduler = StageScheduler(executor, throttle, config.fresh, accounting.accept_listed, accounting.bulk_stats, deferred)
+        scheduler = StageScheduler(executor, throttle, config.is_empty, accounting.accept_listed, accounting.bulk_stats, deferred)
         for batch in scheduler.run(queue):
             accounting.listing_done, accounting.encoder_idle = queue.is_exhausted, scheduler.encoder_clock.idle_share
             accounting.waiting_message = deferred.describe_waiting()

@@ -65,7 +65,7 @@ class IngestRun:
             StairError: If the run failed as a whole.
         """
         start, session = time.perf_counter(), self.session
-        kind = "new index" if session.fresh else "index"
+        kind = "new index" if session.is_empty else "index"
         logger.info("%s: %s for %s on %s", kind, session.index, self.options.alias, session.label)
         if policy := get_session_policy(session, self.options):
             logger.info("token policy: %s", policy.label)

@@ -85,7 +85,7 @@ class StageScheduler:
 
     executor: StageExecutor
     throttle: AdaptiveThrottle
-    fresh: bool
+    is_empty: bool
     """Whether the sink is empty, so that there is nothing to check."""
     accept_listed: Callable[[SourceItem | ListingFailure], SourceItem | None]
     """Records each listed image; returns None for one that already has its outcome."""
@@ -193,7 +193,7 @@ class StageScheduler:
 
     def _accept_listed(self, listed: list[SourceItem | ListingFailure]) -> None:
         items = [item for found in listed if (item := self.accept_listed(found)) is not None]
-        if self.fresh:
+        if self.is_empty:
             self._route_pending([Pending(item) for item in items])
         elif items:
             batch = Batch(list(items))

@@ -57,7 +57,7 @@ class WorkerConfig:
     """Everything that a worker needs to build its objects. Picklable: builders, never clients or models."""
 
     writer: SinkWriter
-    fresh: bool
+    is_empty: bool
     """Whether the sink is empty: then no document can be up to date."""
     model: ModelSpec
     model_id: str

@@ -261,7 +261,7 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
 def _config(connection: Connection, policy: BulkPolicy | None = None) -> WorkerConfig:
     return WorkerConfig(
         writer=ClusterSinkWriter(connection=connection, index="no", policy=policy or BulkPolicy()),
-        fresh=True,
+        is_empty=True,
         model=ModelSpec(name="stair-mini", backend="onnx"),
         model_id="stair-mini-2",
         image_spec=registry.get_model_card("stair-mini").image_spec,
@@ -282,7 +282,7 @@ def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: 
             StageScheduler(
                 executor,
                 AdaptiveThrottle(BulkPolicy()),
-                config.fresh,
+                config.is_empty,
                 lambda found: found if isinstance(found, SourceItem) else None,
             ).run(queue)
         )

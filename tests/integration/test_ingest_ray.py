@@ -144,7 +144,7 @@ def _config(node_url: str, model: str) -> WorkerConfig:
     writer = ClusterSinkWriter(connection=Connection(url=node_url), index="none", policy=BulkPolicy())
     return WorkerConfig(
         writer=writer,
-        fresh=True,
+        is_empty=True,
         model=ModelSpec(name=model, backend="onnx"),
         model_id="none",
         image_spec=registry.get_model_card("stair-mini").image_spec,

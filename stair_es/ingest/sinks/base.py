@@ -95,7 +95,7 @@ class SinkSession(Protocol):
     writer: SinkWriter
     index: str
     """Name of the target in reports: the concrete index, for a cluster."""
-    fresh: bool
+    is_empty: bool
     """Whether the sink is empty: then no document can be up to date."""
     label: str
     """Description of the target for messages."""

@@ -47,7 +47,7 @@ class ClusterSinkSession:
 
     writer: ClusterSinkWriter
     index: str
-    fresh: bool
+    is_empty: bool
     label: str
     alias: str
     opened: WriteTarget
@@ -254,7 +254,7 @@ def _build_session(plan: SinkPlan, resolved: _ResolvedPlan, opened: WriteTarget)
     return ClusterSinkSession(
         writer=writer,
         index=opened.name,
-        fresh=opened.created,
+        is_empty=opened.created,
         label=resolved.cluster_info.label,
         alias=plan.alias,
         opened=opened,

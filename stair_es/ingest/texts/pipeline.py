@@ -68,7 +68,7 @@ def run_text_ingest(
         encoder = registry.load_encoder(options.model)
         stages = TextStages(
             writer=session.writer,
-            fresh=session.fresh,
+            is_empty=session.is_empty,
             encoder=encoder,
             options=options,
             policy=get_session_policy(session, options),

@@ -202,7 +202,7 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     assert kind.open_readonly(_plan(tmp_path / "out")) is None
     assert not (tmp_path / "out").exists()
     session = kind.open(_plan(tmp_path / "out"))
-    assert session.fresh
+    assert session.is_empty
     writer = pickle.loads(pickle.dumps(session.writer))
     written = writer.write([("1", _document("u1", "v1")), ("2", _document("u2", "v1")), ("3", {"uri": object()})], 1)
     assert (written.outcomes["1"], written.outcomes["2"]) == (None, None)
@@ -215,7 +215,7 @@ def test_ndjson_remembers_what_its_files_add_up_to(example: Callable[[str], Any]
     assert [(entry.id, entry.uri) for entry in session.iterate_documents(["file:///a"])] == [("2", "u2")]
     assert list(session.iterate_documents(["file:///b"])) == []
     again = kind.open(_plan(tmp_path / "out"))
-    assert not again.fresh
+    assert not again.is_empty
     assert again.index == session.index
 
 

@@ -45,7 +45,7 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
     connection = Connection(url="http://127.0.0.1:1")
     config = WorkerConfig(
         writer=ClusterSinkWriter(connection=connection, index="no", policy=BulkPolicy()),
-        fresh=True,
+        is_empty=True,
         model=ModelSpec(name="stair-mini"),
         model_id="stair-mini-2",
         image_spec=registry.get_model_card("stair-mini").image_spec,

@@ -104,7 +104,7 @@ class NdjsonSession:
 
     writer: NdjsonWriter
     index: str
-    fresh: bool
+    is_empty: bool
     label: str = "NDJSON files"
 
     def load(self) -> AbstractContextManager[None]:
@@ -153,7 +153,7 @@ def _folder(plan: SinkPlan) -> Path:
 
 
 def _session(folder: Path) -> NdjsonSession:
-    return NdjsonSession(writer=NdjsonWriter(folder=folder), index=str(folder), fresh=not any(folder.glob("*.ndjson")))
+    return NdjsonSession(writer=NdjsonWriter(folder=folder), index=str(folder), is_empty=not any(folder.glob("*.ndjson")))
 
 
 def _action(name: str, id_: str) -> bytes:
