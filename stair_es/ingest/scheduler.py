@@ -43,8 +43,8 @@ _PROGRESS_S = 1.0
 
 
 @dataclass
-class EncoderClock:
-    """Encoder utilization from the first finished batch to the last; before the first one the models are being loaded."""
+class EncoderUtilization:
+    """Utilization of the encoders from the first finished batch to the last; before the first one the models are being loaded."""
 
     encoders: int
     busy_s: float = 0.0
@@ -91,7 +91,7 @@ class StageScheduler:
     """Records each listed image; returns None for one that already has its outcome."""
     bulk_stats: BulkStats = field(default_factory=BulkStats)
     deferred: DeferredImages = field(default_factory=DeferredImages)
-    encoder_clock: EncoderClock = field(init=False)
+    encoder_utilization: EncoderUtilization = field(init=False)
     _checking: dict[StageTask, Batch] = field(default_factory=dict)
     _queued: deque[Pending] = field(default_factory=deque)
     _queued_bytes: int = 0
@@ -106,7 +106,7 @@ class StageScheduler:
     _document_bytes: float = _INITIAL_DOCUMENT_BYTES
 
     def __post_init__(self) -> None:
-        self.encoder_clock = EncoderClock(self.executor.encoders)
+        self.encoder_utilization = EncoderUtilization(self.executor.encoders)
 
     def run(self, items: PrefetchQueue[SourceItem | ListingFailure]) -> Iterator[Batch]:
         """Yield batches of outcomes as they become available, and empty batches while only hosts are waited for.
@@ -276,7 +276,7 @@ class StageScheduler:
         self._record_requests(requests)
         for unit, batch in zip(units, batches, strict=True):
             if "encode" in batch.seconds:
-                self.encoder_clock.record_finished(batch.seconds["encode"])
+                self.encoder_utilization.record_finished(batch.seconds["encode"])
             yield self._remove_deferred(unit, batch)
 
     def _remove_deferred(self, unit: _WorkUnit, batch: Batch) -> Batch:

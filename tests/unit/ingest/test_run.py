@@ -57,7 +57,7 @@ class Given:
         self.run = IngestRun(
             noun="text",
             options=options,
-            streams=SourceStream([]),
+            stream=SourceStream([]),
             session=self.shelf,
             accounting=accounting,
             model_id="m-1",
